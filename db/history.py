@@ -1,0 +1,405 @@
+"""History: what the ledger says happened, read back for the look-up, for summaries and for people.
+
+Every figure shown anywhere comes from here, and so from the attempts and generations themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Engine, Row, Select, case, func, or_, select
+from sqlalchemy.orm import aliased
+
+from db.models import (
+    Attempt,
+    Generation,
+    GenerationParent,
+    Run,
+    SharedText,
+    StoredPrompt,
+    StoredRecord,
+    Template,
+)
+
+BAD_OUTCOMES = ("refused", "truncated", "invalid")
+UNSENT = ("not_sent", "connect")
+PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed")
+IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
+
+
+@dataclass(frozen=True, slots=True)
+class PromptHistory:
+    """What is known of one prompt: its newest succeeded answer, or how often it went badly."""
+
+    generation_id: str | None = None
+    output: Any = None
+    output_hash: str | None = None
+    bad_outcomes: int = 0
+    last_bad: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepGeneration:
+    """A succeeded generation as a later step sees it."""
+
+    id: str
+    step: str
+    record_key: str
+    record_hash: str | None
+    output: Any
+    record: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What requests used and cost; `unpriced` of them had no known price, so cost_usd lacks them.
+
+    `input_tokens` are all that went in, those written to and read from the prompt cache included.
+    """
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_tokens: int = 0
+    cache_read_tokens: int = 0
+    cost_usd: Decimal | None = None
+    unpriced: int = 0
+    perhaps_billed: int = 0
+    rate_limited: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepCount:
+    """How many generations of a step ended how; `cached` ones are those of origin cache that succeeded."""
+
+    step: str
+    status: str
+    origin: str
+    count: int
+
+
+def look_up(engine: Engine, hashes: Sequence[str]) -> dict[str, PromptHistory]:
+    """Look a page of prompts up in one query; prompts never answered are not in the result."""
+    found: dict[str, PromptHistory] = {}
+    generation = Generation
+    for part in _parts(hashes):
+        statement = (
+            select(
+                generation.prompt_hash,
+                generation.id,
+                generation.status,
+                generation.output,
+                generation.output_hash,
+            )
+            .where(
+                generation.prompt_hash.in_(part),
+                generation.origin.in_(("live", "batch")),
+                generation.status.in_(("succeeded", *BAD_OUTCOMES)),
+            )
+            .order_by(generation.id)
+        )
+        with engine.connect() as connection:
+            for prompt_hash, generation_id, status, output, output_hash in connection.execute(statement):
+                before = found.get(prompt_hash, PromptHistory())
+                if status == "succeeded":
+                    found[prompt_hash] = PromptHistory(generation_id, output, output_hash)
+                elif before.generation_id is None:
+                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=status)
+    return found
+
+
+def read_generations(
+    engine: Engine, run_id: str, step: str, *, page_size: int
+) -> Iterator[list[StepGeneration]]:
+    """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys."""
+    after: str | None = None
+    while True:
+        statement = (
+            _with_content()
+            .where(Generation.run_id == run_id, Generation.step == step, Generation.status == "succeeded")
+            .order_by(Generation.record_key)
+            .limit(page_size)
+        )
+        if after is not None:
+            statement = statement.where(Generation.record_key > after)
+        with engine.connect() as connection:
+            page = [_step_generation(row) for row in connection.execute(statement)]
+        if page:
+            yield page
+        if len(page) < page_size:
+            return
+        after = page[-1].record_key
+
+
+def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, list[StepGeneration]]:
+    """Return, for each generation, those it was made from, in the order of their keys."""
+    parents: dict[str, list[StepGeneration]] = {}
+    for part in _parts(generation_ids):
+        statement = (
+            _with_content()
+            .add_columns(GenerationParent.generation_id)
+            .join(GenerationParent, GenerationParent.parent_id == Generation.id)
+            .where(GenerationParent.generation_id.in_(part))
+            .order_by(Generation.record_key)
+        )
+        with engine.connect() as connection:
+            for row in connection.execute(statement):
+                parents.setdefault(row[-1], []).append(_step_generation(row))
+    return parents
+
+
+def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
+    """Add up what a run's attempts used and cost, for one step or for all."""
+    attempt = Attempt
+    written = func.coalesce(attempt.cache_creation_5m_tokens, 0) + func.coalesce(
+        attempt.cache_creation_1h_tokens, 0
+    )
+    read = func.coalesce(attempt.cache_read_tokens, 0)
+    error = func.coalesce(attempt.error_type, "")
+    statement = select(
+        _sum(case((error.in_(UNSENT), 0), else_=1)),
+        _sum(func.coalesce(attempt.input_tokens, 0) + written + read),
+        _sum(func.coalesce(attempt.output_tokens, 0)),
+        _sum(written),
+        _sum(read),
+        func.sum(attempt.cost_usd, type_=Attempt.__table__.c.cost_usd.type),
+        _sum(case((attempt.input_tokens.is_not(None) & attempt.cost_usd.is_(None), 1), else_=0)),
+        _sum(case((error.in_(PERHAPS_BILLED), 1), else_=0)),
+        _sum(case((attempt.http_status == 429, 1), else_=0)),  # noqa: PLR2004 - HTTP's own number
+    ).where(attempt.run_id == run_id)
+    if step is not None:
+        of_step = select(Generation.id).where(Generation.run_id == run_id, Generation.step == step)
+        statement = statement.where(attempt.generation_id.in_(of_step))
+    with engine.connect() as connection:
+        *counts, cost, unpriced, perhaps, limited = connection.execute(statement).one()
+    requests, tokens_in, tokens_out, made, reused = (int(count) for count in counts)
+    if cost is None and unpriced == 0:
+        cost = Decimal(0)
+    return Usage(
+        requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited)
+    )
+
+
+def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
+    """Count a run's generations by step, status and origin, in the order in which the steps began."""
+    statement = (
+        select(Generation.step, Generation.status, Generation.origin, func.count(), func.min(Generation.id))
+        .where(Generation.run_id == run_id)
+        .group_by(Generation.step, Generation.status, Generation.origin)
+        .order_by(func.min(Generation.id))
+    )
+    with engine.connect() as connection:
+        return [StepCount(step, status, origin, n) for step, status, origin, n, _ in connection.execute(statement)]
+
+
+def worst(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
+    """List a run's generations that brought no content: (id, step, record_key, status, error_kind, error_message)."""
+    statement = (
+        select(
+            Generation.id,
+            Generation.step,
+            Generation.record_key,
+            Generation.status,
+            Generation.error_kind,
+            Generation.error_message,
+        )
+        .where(Generation.run_id == run_id, Generation.status != "succeeded")
+        .order_by(Generation.id)
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return list(connection.execute(statement))
+
+
+def samples(engine: Engine, run_id: str, step: str, limit: int) -> list[StepGeneration]:
+    """Return a few of a step's succeeded generations, the first by key."""
+    return next(read_generations(engine, run_id, step, page_size=limit), [])
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run as a list of runs shows it."""
+
+    id: str
+    flow: str
+    endpoint: str
+    trigger: str
+    status: str
+    started_at: datetime
+    ended_at: datetime | None
+    generations: int
+    succeeded: int
+    cached: int
+    usage: Usage
+
+
+def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
+    """List runs, the newest first."""
+    statement = select(Run).order_by(Run.id.desc()).limit(limit)
+    if flow is not None:
+        statement = statement.where(Run.flow == flow)
+    with engine.connect() as connection:
+        runs = list(connection.execute(statement))
+    return [_run_line(engine, run) for run in runs]
+
+
+def find_run(engine: Engine, run_id: str) -> RunLine | None:
+    """Return the run with this id, or with the only id that ends or begins so; None where there is none or several."""
+    with engine.connect() as connection:
+        rows = list(connection.execute(select(Run).where(_matches(Run.id, run_id)).limit(2)))
+    return _run_line(engine, rows[0]) if len(rows) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A generation as an auditor needs it; rows are mappings of the columns in models.py.
+
+    `generation` is the row asked for, `source` the one that has the text where it came from the cache. `request` is
+    the body as it was sent, shared texts put back; `attempts` are those of the generation that has the text.
+    """
+
+    generation: Mapping[str, Any]
+    source: Mapping[str, Any] | None
+    run: Mapping[str, Any]
+    record: str | None
+    template: Mapping[str, Any] | None
+    request: Any
+    attempts: list[Mapping[str, Any]]
+    parents: list[StepGeneration]
+    children: list[tuple[str, str, str, str]]
+
+
+def read_generation(engine: Engine, generation_id: str) -> Audit | None:
+    """Return all that is known of one generation, by its id or by a unique beginning or ending of it."""
+    table = Generation.__table__
+    with engine.connect() as connection:
+        rows = list(connection.execute(select(table).where(_matches(table.c.id, generation_id)).limit(2)).mappings())
+        if len(rows) != 1:
+            return None
+        row = dict(rows[0])
+        source = _one(connection.execute(select(table).where(table.c.id == row["source_generation_id"])))
+        asked_by = row["source_generation_id"] or row["id"]
+        run = _one(connection.execute(select(Run.__table__).where(Run.id == row["run_id"])))
+        record = connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"]))
+        template = _one(
+            connection.execute(
+                select(Template.__table__).where(
+                    Template.hash == row["template_hash"], Template.name == row["step"]
+                )
+            )
+        )
+        body = connection.scalar(select(StoredPrompt.request).where(StoredPrompt.hash == row["prompt_hash"]))
+        attempts = connection.execute(
+            select(Attempt.__table__).where(Attempt.generation_id == asked_by).order_by(Attempt.ordinal)
+        ).mappings()
+        children = connection.execute(
+            select(Generation.id, Generation.step, Generation.record_key, Generation.status)
+            .join(GenerationParent, GenerationParent.generation_id == Generation.id)
+            .where(GenerationParent.parent_id == row["id"])
+            .order_by(Generation.id)
+        )
+        return Audit(
+            generation=row,
+            source=source,
+            run=run or {},
+            record=record,
+            template=template,
+            request=read_request(engine, body) if body else None,
+            attempts=[dict(attempt) for attempt in attempts],
+            parents=read_parents(engine, [row["id"]]).get(row["id"], []),
+            children=[(child[0], child[1], child[2], child[3]) for child in children],
+        )
+
+
+def read_request(engine: Engine, body: str) -> Any:
+    """Put the shared texts back into a stored request."""
+    request = orjson.loads(body)
+    hashes = sorted(_text_hashes(request))
+    with engine.connect() as connection:
+        texts: dict[str, str] = {
+            row[0]: row[1]
+            for row in connection.execute(select(SharedText.hash, SharedText.body).where(SharedText.hash.in_(hashes)))
+        }
+    return _filled(request, texts)
+
+
+def _text_hashes(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        if set(node) == {"$text"}:
+            return {node["$text"]}
+        return set().union(*(_text_hashes(item) for item in node.values()))
+    return set().union(*(_text_hashes(item) for item in node)) if isinstance(node, list) else set()
+
+
+def _filled(node: Any, texts: Mapping[str, str]) -> Any:
+    if isinstance(node, dict):
+        if set(node) == {"$text"}:
+            body = texts[node["$text"]]
+            # A schema is kept as canonical JSON, a system text as itself.
+            return orjson.loads(body) if body.startswith("{") else body
+        return {name: _filled(item, texts) for name, item in node.items()}
+    return [_filled(item, texts) for item in node] if isinstance(node, list) else node
+
+
+def _with_content() -> Select[Any]:
+    source = aliased(Generation)
+    return (
+        select(
+            Generation.id,
+            Generation.step,
+            Generation.record_key,
+            Generation.record_hash,
+            # A cached row has no text of its own; the one that it points at has.
+            case((Generation.source_generation_id.is_(None), Generation.output), else_=source.output),
+            StoredRecord.body,
+        )
+        .outerjoin(source, source.id == Generation.source_generation_id)
+        .outerjoin(StoredRecord, StoredRecord.hash == Generation.record_hash)
+    )
+
+
+def _step_generation(row: Row[Any]) -> StepGeneration:
+    body = row[5]
+    return StepGeneration(row[0], row[1], row[2], row[3], row[4], orjson.loads(body) if body else None)
+
+
+def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
+    counts = count_generations(engine, run.id)
+    return RunLine(
+        id=run.id,
+        flow=run.flow,
+        endpoint=run.endpoint,
+        trigger=run.trigger,
+        status=run.status,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        generations=sum(line.count for line in counts),
+        succeeded=sum(line.count for line in counts if line.status == "succeeded" and line.origin != "cache"),
+        cached=sum(line.count for line in counts if line.status == "succeeded" and line.origin == "cache"),
+        usage=usage(engine, run.id),
+    )
+
+
+def _matches(column: Any, text: str) -> ColumnElement[bool]:
+    # An id's end tells runs of one day apart, its beginning is the time: people copy either.
+    plain = "".join(character for character in text if character.isalnum() or character == "-")
+    return or_(column == text, column.like(f"%{plain}")) if len(plain) >= 6 else column == text  # noqa: PLR2004
+
+
+def _sum(expression: Any) -> Any:
+    return func.coalesce(func.sum(expression), 0)
+
+
+def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), IN_AT_ONCE):
+        yield items[start : start + IN_AT_ONCE]
+
+
+def _one(result: Any) -> dict[str, Any] | None:
+    row = result.mappings().first()
+    return dict(row) if row is not None else None

@@ -1,0 +1,122 @@
+"""Record: the one place that writes to the ledger.
+
+What has arrived is handed over as one Batch and committed in one transaction: either all of its rows are there or
+none. Content-addressed rows (templates, texts, records, prompts) are inserted where they are missing; history
+(runs, generations, attempts) is only ever added to, but for an attempt's one update when it ends and a run's when
+it closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, bindparam, insert, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from db.models import (
+    Attempt,
+    Base,
+    Generation,
+    GenerationParent,
+    Run,
+    SharedText,
+    StoredPrompt,
+    StoredRecord,
+    Template,
+)
+
+Row = Mapping[str, Any]
+"""A row as column names and values; the tables' own definitions in models.py are its contract."""
+
+_RUNS, _TEMPLATES, _TEXTS, _RECORDS, _PROMPTS, _GENERATIONS, _PARENTS, _ATTEMPTS = (
+    Base.metadata.tables[model.__tablename__]
+    for model in (
+        Run,
+        Template,
+        SharedText,
+        StoredRecord,
+        StoredPrompt,
+        Generation,
+        GenerationParent,
+        Attempt,
+    )
+)
+
+SETTLED = tuple(
+    column.name
+    for column in _ATTEMPTS.columns
+    if column.name
+    not in {"id", "run_id", "prompt_hash", "generation_id", "ordinal", "kind", "request_changes", "started_at"}
+)
+"""What an attempt's one update sets."""
+
+_settle = (
+    update(_ATTEMPTS)
+    .where(_ATTEMPTS.c.id == bindparam("attempt_id"), _ATTEMPTS.c.ended_at.is_(None))
+    .values({name: bindparam(name) for name in SETTLED})
+)
+
+
+@dataclass
+class Batch:
+    """Rows that belong in the ledger together; shared rows by their hash, so that a batch holds each once."""
+
+    texts: dict[str, Row] = field(default_factory=dict)
+    records: dict[str, Row] = field(default_factory=dict)
+    prompts: dict[str, Row] = field(default_factory=dict)
+    opened: list[Row] = field(default_factory=list)
+    settled: list[Row] = field(default_factory=list)
+    generations: list[Row] = field(default_factory=list)
+    parents: list[Row] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Count the rows of history, which is what a commit is sized by."""
+        return len(self.opened) + len(self.settled) + len(self.generations)
+
+
+def write(engine: Engine, batch: Batch) -> None:
+    """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there."""
+    with begin_write(engine) as connection:
+        _add_missing(connection, _TEXTS, batch.texts.values())
+        _add_missing(connection, _RECORDS, batch.records.values())
+        _add_missing(connection, _PROMPTS, batch.prompts.values())
+        _add_missing(connection, _ATTEMPTS, batch.opened)
+        if batch.settled:
+            connection.execute(_settle, list(batch.settled))
+        # Adding what is missing, here too: a commit whose answer was lost is simply written again.
+        _add_missing(connection, _GENERATIONS, batch.generations)
+        _add_missing(connection, _PARENTS, batch.parents)
+
+
+def begin_write(engine: Engine) -> Any:
+    """Begin a transaction that will write; SQLite takes its lock at once instead of failing half-way."""
+    return engine.execution_options(presswork_write=True).begin()
+
+
+def open_run(engine: Engine, run: Row, templates: Iterable[Row]) -> None:
+    """Write the row of a run that begins, and the templates that it was opened with."""
+    with begin_write(engine) as connection:
+        connection.execute(insert(_RUNS), [dict(run)])
+        _add_missing(connection, _TEMPLATES, list(templates))
+
+
+def add_templates(engine: Engine, templates: Sequence[Row]) -> None:
+    """Write templates that a run uses, where they are missing."""
+    with begin_write(engine) as connection:
+        _add_missing(connection, _TEMPLATES, templates)
+
+
+def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:
+    """Write how and when a run ended."""
+    with begin_write(engine) as connection:
+        connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(status=status, ended_at=ended_at))
+
+
+def _add_missing(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
+    listed = [dict(row) for row in rows]
+    if listed:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(), listed)

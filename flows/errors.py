@@ -1,0 +1,99 @@
+"""Every error that Presswork raises about a call, a template or an answer; one tree, so that each is handled once.
+
+    PressworkError
+    |-- ConfigurationError      the call or the set-up is wrong: exit status 2, nothing was sent
+    |   |-- MissingKeyError
+    |   |-- EndpointError       the endpoint is not what the run was told it is
+    |   |-- OutputClassError
+    |   |-- TemplateError
+    |   `-- ParameterError
+    |-- RecordError             one record can't be used: it fails alone, by name
+    `-- CallError               a request brought no usable answer
+        |-- PassingCallError    may go better later: retried
+        `-- FinalCallError      will not get better: never retried
+            `-- StoppingCallError   no request of this run can succeed: the run stops
+
+The ledger's and the sources' errors have a root of their own in db/errors.py.
+A class's docstring is its default message and names the remedy.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class PressworkError(Exception):
+    """Something went wrong in Presswork; see the log for what preceded it."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__)
+
+
+class ConfigurationError(PressworkError):
+    """The call or the configuration is wrong; nothing was sent."""
+
+
+class MissingKeyError(ConfigurationError):
+    """There is no API key: set ANTHROPIC_API_KEY, or start `presswork sandbox` and set ANTHROPIC_BASE_URL to it."""
+
+
+class EndpointError(ConfigurationError):
+    """The endpoint is not what PRESSWORK_ENDPOINT says it is; unset one of the two or correct it."""
+
+
+class OutputClassError(ConfigurationError):
+    """The output class can't be used; define it in flows/outputs.py as a pydantic model."""
+
+
+class TemplateError(ConfigurationError):
+    """The template has a mistake; `presswork templates lint` shows where."""
+
+
+class ParameterError(ConfigurationError):
+    """A parameter of the run is wrong; `presswork templates show NAME` lists what a template takes."""
+
+
+class RecordError(PressworkError):
+    """This record can't be rendered; the others go on."""
+
+
+class CallError(PressworkError):
+    """A request brought no usable answer."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        kind: str = "call",
+        http_status: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.http_status = http_status
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class PassingCallError(CallError):
+    """The endpoint is busy or away; the request is asked again after a pause."""
+
+    may_pass = True
+
+
+class FinalCallError(CallError):
+    """The endpoint refuses this request, and would each time; change the template or the record."""
+
+    may_pass = False
+
+
+class StoppingCallError(FinalCallError):
+    """The endpoint refuses every request of this run; mend the cause and run again."""
+
+
+UNSENT = frozenset({"not_sent", "connect"})
+"""Attempt errors after which nothing can have been billed: no byte of the request reached the endpoint."""
+
+PERHAPS_BILLED = frozenset({"connection", "timeout", "abandoned", "crashed"})
+"""Attempt errors after which an answer may have been generated, and billed, that never arrived."""
