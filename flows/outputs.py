@@ -84,7 +84,7 @@ class TicketTriage(Output):
 
     category: TicketCategory = Field(description="What the customer wants, by their main request")
     urgent: bool = Field(
-        description="True where a person must look today: a health risk, a disputed charge, a threat, a close date",
+        description="True where a person must look today: health, a disputed charge, a threat, a close date",
     )
     answerable: bool = Field(
         description="True where the ticket and the shop's rules are enough for a full reply; false for spam",
