@@ -1,0 +1,59 @@
+# What a person, CI and the pre-commit hooks run. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.presswork-installed
+UV := $(VENV)/.pins
+
+# Presswork lets nothing phone home.
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test check bench pins clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Install Presswork and its pinned packages into .venv
+	@echo "Presswork is installed: $(BIN)/presswork"
+
+# Remade only when a pin or the project's own description changes.
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	        "Name another: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "Installing Presswork's pinned packages into $(VENV) ... about a minute"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## Run the main job with nothing configured
+	@$(BIN)/presswork demo
+
+test: $(STAMP) ## Run the tests
+	@$(BIN)/pytest
+
+check: $(STAMP) ## What CI runs: format, lint, types, import contracts, tests
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest
+
+bench: $(STAMP) ## Measure generations a second on this machine
+	@$(BIN)/python -m bench
+
+# Versions stand in constraints.txt and are kept; `make pins UPGRADE=--upgrade` takes the newest allowed.
+# For every platform and Python 3.11 to 3.13, with names, versions and hashes, and no address of any index.
+pins: ## Regenerate constraints.txt from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	@test -x $(UV)/bin/uv || { $(PYTHON) -m venv $(UV) && $(UV)/bin/python -m pip install -qq uv; }
+	@$(UV)/bin/uv pip compile --quiet --universal --python-version 3.11 --group dev --generate-hashes \
+	    --no-header --no-annotate $(UPGRADE) pyproject.toml --output-file constraints.txt
+	@echo "constraints.txt has $$(grep -c '==' constraints.txt) pins"
+
+clean: ## Remove .venv, caches and what was built; ledgers stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
