@@ -1,0 +1,184 @@
+"""Filling a Shape with an answer about a topic: the same request is always answered the same.
+
+Values are chosen as a reader would expect them: a word of the prompt decides an enum, a labelled line ("Sku: T-7") is
+echoed by the field of that name, and somebody who sounds angry makes `urgent` true.
+"""
+
+import re
+from typing import Any
+
+from flows.sandbox.draws import Draw
+from flows.sandbox.formats import formatted
+from flows.sandbox.hints import Span
+from flows.sandbox.lengths import fit_chars, sized_text
+from flows.sandbox.patterns import matching
+from flows.sandbox.prose import Writer, capital, headline
+from flows.sandbox.shapes import Choice, Flag, List, Number, OneOf, Record, Shape, Text
+from flows.sandbox.topics import Topic
+
+_ALARMS = frozenset(
+    "negative angry urgent high critical complaint upset furious escalate refund frustrated".split()
+)
+_URGENT = re.compile(r"urgent|angry|escalat|complain|priority|refund|negative|upset|furious")
+_CHOOSES = re.compile(
+    r"\b(index|indexes|indices|number|numbers|position|pick|picks|choice|choose|chosen|best|rank)\b"
+)
+_DEFAULT_ITEMS = 3
+
+
+class Answer:
+    """One answer in the making."""
+
+    def __init__(self, topic: Topic, draw: Draw) -> None:
+        """The draw decides all that the topic leaves open."""
+        self._topic = topic
+        self._draw = draw
+        self._writer = Writer(topic, draw)
+
+    def fill(self, shape: Shape) -> Any:
+        """A value of the shape, as JSON has it."""
+        match shape:
+            case Record():
+                return {key: self.fill(part) for key, part in shape.fields}
+            case Text():
+                return self._text(shape)
+            case List():
+                return self._list(shape)
+            case Choice():
+                return self._choice(shape.values)
+            case Number():
+                return self._number(shape)
+            case Flag():
+                return self._flag(shape)
+            case OneOf():
+                return self.fill(self._draw.choice(shape.options))
+
+    def paragraph(self) -> str:
+        """An answer where no shape is asked for."""
+        return self._writer.sentences(3, "prose")
+
+    def _text(self, shape: Text) -> str:
+        if shape.format and (text := formatted(shape.format, self._topic, self._draw)):
+            return text
+        text = self._echo(shape) or self._natural(shape)
+        if shape.pattern is None or shape.pattern.search(text):
+            return text
+        return self._patterned(shape, text)
+
+    def _natural(self, shape: Text) -> str:
+        match shape.form:
+            case "day":
+                return formatted("date", self._topic, self._draw)
+            case "link":
+                return formatted("uri", self._topic, self._draw)
+            case "slug":
+                text = re.sub(r"[^a-z0-9]+", "-", self._topic.subject.lower()).strip("-")
+                return fit_chars(self._writer, text, shape.chars)
+            case _:
+                return sized_text(self._writer, shape)
+
+    def _patterned(self, shape: Text, natural: str) -> str:
+        assert shape.pattern is not None
+        slug = re.sub(r"[^a-z0-9]+", "-", natural.lower()).strip("-")
+        variants = (natural.lower(), slug, slug.replace("-", "_"), slug.replace("-", ""), headline(natural))
+        for variant in (*variants, natural.upper(), capital(natural), f"{natural.rstrip('.')}."):
+            if _fits(variant, shape.chars) and shape.pattern.search(variant):
+                return variant
+        made = matching(shape.pattern, self._draw, shape.chars.low, shape.chars.high)
+        return natural if made is None else made
+
+    def _echo(self, shape: Text) -> str:
+        """The value of the labelled line that has the field's name, if it fits."""
+        if shape.form not in ("prose", "term", "title") or not shape.name:
+            return ""
+        value = self._topic.labels.get(shape.name.lower()) or self._topic.labels.get(
+            shape.name.replace("_", " ").lower()
+        )
+        # A headline is to be written, a name is to be repeated.
+        if not value or re.search(
+            r"title|headline|subject|body|text|copy|description|content", shape.name.lower()
+        ):
+            return ""
+        return value if _fits(value, shape.chars) and shape.words == Span() else ""
+
+    def _list(self, shape: List) -> list[Any]:
+        high = shape.count.high if shape.count.high is not None else max(shape.count.low, _DEFAULT_ITEMS)
+        low = max(shape.count.low, min(high, _DEFAULT_ITEMS if not shape.firm else 1))
+        items: list[Any] = []
+        wanted = self._draw.between(low, max(low, min(high, low + 2)))
+        for _ in range(wanted * 4):
+            if len(items) >= wanted:
+                break
+            item = self.fill(shape.item)
+            if item not in items:
+                items.append(item)
+        while (
+            len(items) < shape.count.low
+        ):  # an enum of few values cannot fill a long list with distinct ones
+            items.append(self.fill(shape.item))
+        return items
+
+    def _choice(self, values: tuple[Any, ...]) -> Any:
+        if len(values) == 1:
+            return values[0]
+        said = [v for v in values if isinstance(v, str) and _occurs(v, self._topic.lowered)]
+        alarms = [v for v in values if isinstance(v, str) and v.lower() in _ALARMS]
+        if self._topic.upset and alarms:
+            return alarms[0]
+        if said and len(said) < len(values):
+            return said[0]
+        calm = [v for v in values if v not in alarms and v is not None]
+        return self._draw.choice(calm or values)
+
+    def _flag(self, shape: Flag) -> bool:
+        if _URGENT.search(shape.about):
+            return self._topic.upset
+        words = [word for word in shape.name.lower().split("_") if len(word) > 4]
+        return any(_occurs(word, self._topic.lowered) for word in words) or bool(self._draw.below(2))
+
+    def _number(self, shape: Number) -> float | int:
+        low = 0.0 if shape.low is None and (shape.high is None or shape.high >= 0) else shape.low
+        low = shape.high - 10 if low is None and shape.high is not None else low or 0.0
+        high = shape.high if shape.high is not None else low + (10 if shape.decimals == 0 else 100)
+        told = self._told(shape, low, high)
+        if told is not None:
+            return told
+        if shape.step:
+            first, last = -(-low // shape.step), high // shape.step
+            value = self._draw.between(int(first), int(max(first, last))) * shape.step
+        elif shape.decimals == 0:
+            value = self._draw.between(-int(-low // 1), int(high // 1))
+        else:
+            value = min(max(round(low + (high - low) * self._draw.fraction(), shape.decimals), low), high)
+        return int(value) if shape.decimals == 0 else value
+
+    def _told(self, shape: Number, low: float, high: float) -> float | int | None:
+        """A number that stands in the prompt: in a line with the field's label, or before one of its numbered lines."""
+        value = self._topic.labels.get(shape.name.replace("_", " ").lower(), "")
+        if match := re.fullmatch(r"\D{0,3}(-?\d+(?:\.\d+)?)\D{0,8}", value):
+            number = float(match[1])
+            if low <= number <= high and (shape.decimals or number.is_integer()) and not shape.step:
+                return number if shape.decimals else int(number)
+        if shape.decimals == 0 and _CHOOSES.search(shape.about.replace("_", " ")):
+            listed = [
+                number
+                for number in self._topic.listed
+                if low <= number <= max(high, 0 if shape.firm else 9999)
+            ]
+            return self._draw.choice(listed) if listed else None
+        return None
+
+
+def _fits(text: str, chars: Span) -> bool:
+    return len(text) >= chars.low and (chars.high is None or len(text) <= chars.high)
+
+
+def _occurs(word: str, lowered: str) -> bool:
+    word = word.lower().replace("_", " ")
+    at = lowered.find(word)
+    while at >= 0:
+        before, after = lowered[at - 1 : at], lowered[at + len(word) : at + len(word) + 1]
+        if not before.isalnum() and not after.isalnum():
+            return True
+        at = lowered.find(word, at + 1)
+    return False

@@ -1,0 +1,154 @@
+"""A prompt as a row of blocks, in the order in which the API caches them: tools, schema, system, messages.
+
+Tokens are counted here, and only here, so that count_tokens and usage agree: one for each 4 bytes of UTF-8, as English
+has it on average, and a few for each block and message.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flows.sandbox.prompt_cache import TTL_SECONDS, Block
+from flows.sandbox.refusals import bad_request
+from flows.sandbox.schemas import Schema
+
+_PER_MESSAGE = 4
+_MOST_BREAKPOINTS = 4
+
+
+def text_tokens(text: str) -> int:
+    """The tokens of a text; 0 only for an empty one."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return (size + 3) // 4
+
+
+def prompt_blocks(body: Mapping[str, Any], schema: Schema | None) -> tuple[Block, ...]:
+    """Check tools, system and messages, and make blocks of them; raises Refusal."""
+    blocks = list(_tools(body.get("tools")))
+    if schema is not None:
+        blocks.append(Block(schema.key, schema.tokens))
+    blocks += _system(body.get("system"))
+    blocks += _messages(body["messages"])
+    top = _ttl(body, "")
+    if top and not blocks[-1].ttl:  # top-level: the API sets a breakpoint on the last block
+        blocks[-1] = Block(blocks[-1].content, blocks[-1].tokens, top)
+    _check_breakpoints([block.ttl for block in blocks if block.ttl])
+    return tuple(blocks)
+
+
+def prompt_text(messages: Sequence[Mapping[str, Any]], *, answered: bool) -> str:
+    """The words to answer about: of the last user message.
+
+    Where JSON is asked for and an answer already stands there, the last message says what was wrong with that answer,
+    and the first one is what it should be about.
+    """
+    users = [message for message in messages if message["role"] == "user"]
+    message = users[0] if answered and len(users) < len(messages) else users[-1]
+    content = message["content"]
+    return content if isinstance(content, str) else "\n".join(str(block.get("text", "")) for block in content)
+
+
+def _tools(tools: object) -> Iterator[Block]:
+    if tools is None:
+        return
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise bad_request("tools: Input should be a valid list")
+    for i, tool in enumerate(tools):
+        if not tool.get("name"):
+            raise bad_request(f"tools.{i}.name: Field required")
+        yield _opaque(tool, f"tools.{i}.")
+
+
+def _system(system: object) -> list[Block]:
+    if system is None or system == "":
+        return []
+    if isinstance(system, str):
+        return [Block(system.encode("utf-8", "surrogatepass"), text_tokens(system) + _PER_MESSAGE)]
+    if not isinstance(system, list):
+        raise bad_request("system: Input should be a valid string or list of text blocks")
+    blocks = [_block(block, f"system.{i}.", "text") for i, block in enumerate(system)]
+    return _with_overhead(blocks, b"system") if blocks else []
+
+
+def _messages(messages: object) -> list[Block]:
+    if not isinstance(messages, list):
+        raise bad_request("messages: Input should be a valid list")
+    if not messages:
+        raise bad_request("messages: at least one message is required")
+    blocks: list[Block] = []
+    for i, message in enumerate(messages):
+        blocks += _message(message, i)
+    if messages[0]["role"] != "user":
+        raise bad_request('messages: first message must use the "user" role')
+    return blocks
+
+
+def _message(message: object, i: int) -> list[Block]:
+    if not isinstance(message, dict):
+        raise bad_request(f"messages.{i}: Input should be a valid dictionary")
+    for name in ("role", "content"):
+        if name not in message:
+            raise bad_request(f"messages.{i}.{name}: Field required")
+    if extra := sorted(message.keys() - {"role", "content"}):
+        raise bad_request(f"messages.{i}.{extra[0]}: Extra inputs are not permitted")
+    role, content = message["role"], message["content"]
+    if role not in ("user", "assistant"):
+        raise bad_request(f"messages.{i}.role: Input should be 'user' or 'assistant'")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}] if content else []
+    if not isinstance(content, list):
+        raise bad_request(f"messages.{i}.content: Input should be a valid string or list of blocks")
+    if not content:
+        raise bad_request(f"messages.{i}: {role} messages must have non-empty content")
+    blocks = [_block(block, f"messages.{i}.content.{j}.", None) for j, block in enumerate(content)]
+    return _with_overhead(blocks, role.encode())
+
+
+def _block(block: object, where: str, only: str | None) -> Block:
+    kind = block.get("type") if isinstance(block, dict) else None
+    if not isinstance(block, dict) or not isinstance(kind, str) or (only and kind != only):
+        raise bad_request(
+            f"{where}type: Input should be {only!r}" if only else f"{where}type: Field required"
+        )
+    if kind != "text":
+        return _opaque(block, where)
+    text = block.get("text")
+    if not isinstance(text, str):
+        raise bad_request(
+            f"{where}text: Field required" if text is None else f"{where}text: Input should be a string"
+        )
+    if not text.strip():
+        raise bad_request(f"{where.split('.')[0]}: text content blocks must be non-empty")
+    return Block(text.encode("utf-8", "surrogatepass"), text_tokens(text), _ttl(block, where))
+
+
+def _opaque(block: Mapping[str, Any], where: str) -> Block:
+    """A tool, an image, a tool's result: counted by its JSON, looked at no further."""
+    text = json.dumps({key: value for key, value in block.items() if key != "cache_control"}, sort_keys=True)
+    return Block(text.encode(), text_tokens(text), _ttl(block, where))
+
+
+def _with_overhead(blocks: list[Block], role: bytes) -> list[Block]:
+    first = blocks[0]
+    return [Block(role + b"\0" + first.content, first.tokens + _PER_MESSAGE, first.ttl), *blocks[1:]]
+
+
+def _ttl(holder: Mapping[str, Any], where: str) -> str | None:
+    control = holder.get("cache_control")
+    if control is None:
+        return None
+    if not isinstance(control, dict) or control.get("type") != "ephemeral":
+        raise bad_request(f"{where}cache_control.type: Input should be 'ephemeral'")
+    ttl = control.get("ttl", "5m")
+    if ttl not in TTL_SECONDS:
+        raise bad_request(f"{where}cache_control.ttl: Input should be '5m' or '1h'")
+    return str(ttl)
+
+
+def _check_breakpoints(ttls: list[str | None]) -> None:
+    if len(ttls) > _MOST_BREAKPOINTS:
+        raise bad_request(
+            f"A maximum of {_MOST_BREAKPOINTS} blocks with cache_control may be provided. Found {len(ttls)}."
+        )
+    if "1h" in ttls and "5m" in ttls[: len(ttls) - ttls[::-1].index("1h")]:
+        raise bad_request("a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block")

@@ -1,0 +1,107 @@
+"""What GET /sandbox/stats tells: requests, statuses, faults, and tokens served and dropped."""
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+# Bodies are remembered by 16-byte digests, some 130 bytes each: 2 million is a long rehearsal in 260 MB.
+_REMEMBERED = 2_000_000
+
+
+@dataclass(slots=True)
+class Tokens:
+    """Sums over answers."""
+
+    answers: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_5m_tokens: int = 0
+    cache_creation_1h_tokens: int = 0
+    cache_read_tokens: int = 0
+
+    def add(self, usage: "Tokens") -> None:
+        """Add another sum."""
+        self.answers += usage.answers
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        self.cache_creation_5m_tokens += usage.cache_creation_5m_tokens
+        self.cache_creation_1h_tokens += usage.cache_creation_1h_tokens
+        self.cache_read_tokens += usage.cache_read_tokens
+
+
+class Bodies:
+    """How often each body was seen, and whether it was answered well."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._seen: dict[bytes, int] = {}  # twice the times seen, plus 1 once it was answered well
+
+    def __len__(self) -> int:
+        """The number of distinct bodies."""
+        return len(self._seen)
+
+    def seen(self, body: bytes) -> int:
+        """How often `see` was called for it."""
+        return self._seen.get(body, 0) >> 1
+
+    def see(self, body: bytes) -> bool:
+        """Count it; True where it was answered well before, so that somebody pays twice."""
+        known = self._seen.get(body, 0)
+        if not known and len(self._seen) >= _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[body] = known + 2
+        return bool(known & 1)
+
+    def answered(self, body: bytes) -> None:
+        """It was answered well, and the answer was sent to its end."""
+        self._seen[body] = self._seen.get(body, 2) | 1
+
+
+@dataclass(slots=True)
+class Counts:
+    """All counts since the start or the last reset; `requests` are those to POST /v1/messages."""
+
+    started: float = field(default_factory=time.monotonic)
+    last: float = 0
+    requests: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+    repeated_bodies: int = 0
+    by_status: Counter[str] = field(default_factory=Counter)
+    by_fault: Counter[str] = field(default_factory=Counter)
+    by_stop_reason: Counter[str] = field(default_factory=Counter)
+    other_requests: Counter[str] = field(default_factory=Counter)
+    served: Tokens = field(default_factory=Tokens)
+    dropped: Tokens = field(default_factory=Tokens)
+    bodies: Bodies = field(default_factory=Bodies)
+
+    def enter(self) -> None:
+        """A request has come."""
+        self.requests += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+    def leave(self, status: str) -> None:
+        """It was answered with that HTTP status, or its connection was "dropped"."""
+        self.in_flight -= 1
+        self.by_status[status] += 1
+        self.last = time.monotonic()
+
+    def report(self) -> dict[str, object]:
+        """The counts as JSON has them; the rate is over the time up to the last answer."""
+        busy = max(self.last - self.started, 1e-9)
+        return {
+            "seconds": round(time.monotonic() - self.started, 3),
+            "requests": self.requests,
+            "requests_per_second": round(self.requests / busy, 1) if self.last else 0.0,
+            "in_flight": self.in_flight,
+            "most_in_flight": self.most_in_flight,
+            "distinct_bodies": len(self.bodies),
+            "repeated_bodies": self.repeated_bodies,
+            "by_status": dict(self.by_status),
+            "by_fault": dict(self.by_fault),
+            "by_stop_reason": dict(self.by_stop_reason),
+            "other_requests": dict(self.other_requests),
+            "served": asdict(self.served),
+            "dropped": asdict(self.dropped),
+        }

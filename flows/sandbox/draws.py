@@ -1,0 +1,48 @@
+"""Cheap, repeatable randomness: the same key draws the same, wherever and whenever it is asked.
+
+random.Random costs several microseconds to seed; a request needs a handful of draws, so this is a plain 64-bit
+congruential generator (Knuth's MMIX constants) over a digest.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TypeVar
+
+T = TypeVar("T")
+_MASK = (1 << 64) - 1
+
+
+def digest(*parts: bytes) -> bytes:
+    """16 bytes that stand for the parts; no two lists of parts run together."""
+    hasher = blake2b(digest_size=16)
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "little"))
+        hasher.update(part)
+    return hasher.digest()
+
+
+class Draw:
+    """A source of draws made from a digest."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, key: bytes) -> None:
+        """Start from a key of any length; its first 8 bytes count."""
+        self._state = int.from_bytes(key[:8], "little")
+
+    def below(self, n: int) -> int:
+        """A whole number from 0 to n - 1; 0 for n below 2."""
+        self._state = (self._state * 6364136223846793005 + 1442695040888963407) & _MASK
+        return (self._state >> 32) % n if n > 1 else 0
+
+    def fraction(self) -> float:
+        """A number of 0 or more, below 1."""
+        return self.below(1 << 32) / (1 << 32)
+
+    def choice(self, items: Sequence[T]) -> T:
+        """One of the items."""
+        return items[self.below(len(items))]
+
+    def between(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return low + self.below(high - low + 1)

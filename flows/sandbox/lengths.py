@@ -1,0 +1,67 @@
+"""Making a text as long as its field wants it: words, sentences and characters, the characters above all."""
+
+from flows.sandbox.hints import Span
+from flows.sandbox.prose import Writer, cut_words, tidy
+from flows.sandbox.shapes import Text
+
+# Words that a form has where nothing is said about its length.
+_USUAL = {"prose": 24, "summary": 26, "letter": 48, "reason": 12}
+
+
+def sized_text(writer: Writer, shape: Text) -> str:
+    """A text of the shape's form and length."""
+    target = _target(shape)
+    if shape.sentences.high is not None and shape.form != "letter":
+        text = writer.sentences(
+            max(1, shape.sentences.low, (shape.sentences.low + shape.sentences.high) // 2), shape.form
+        )
+    else:
+        text = writer.text(shape.form, target)
+    if shape.words != Span():
+        text = _fit_words(writer, text, shape.words)
+    return fit_chars(writer, text, shape.chars)
+
+
+def _target(shape: Text) -> int:
+    """About how many words to write; English has some 6 characters a word, spaces included."""
+    low, high = shape.words.low, shape.words.high
+    usual = _USUAL.get(shape.form, 6)
+    if low or high is not None:
+        return low + 5 if high is None else (low + high) // 2 if low else min(usual, high)
+    if shape.chars.high is not None:
+        usual = min(usual, max(1, shape.chars.high // 7))
+    return max(usual, (shape.chars.low + 5) // 5)
+
+
+def _fit_words(writer: Writer, text: str, words: Span) -> str:
+    low = words.low
+    high = words.high if words.high is not None else 1 << 30
+    for _ in range(low + 1):
+        if len(text.split()) >= low:
+            break
+        text = f"{text} {writer.sentence()}"
+    cut = cut_words(text, high)
+    # Where tidying the end took a word too many, the plain cut will do.
+    return cut if len(cut.split()) >= low else " ".join(text.split()[:high])
+
+
+def fit_chars(writer: Writer, text: str, chars: Span) -> str:
+    """At least and at most so many characters, never beginning or ending in a space."""
+    while len(text) < chars.low:
+        more = writer.sentence() if chars.low - len(text) > 40 or text.endswith(".") else writer.phrase()
+        text = f"{text} {more}" if text else more
+    if chars.high is None or len(text) <= chars.high:
+        return text
+    return _cut_chars(text, chars.low, chars.high)
+
+
+def _cut_chars(text: str, low: int, high: int) -> str:
+    room = high - 1 if text.endswith(".") and high > 1 else high
+    end = text.rfind(" ", 0, room + 1)
+    if end > 0:
+        cut = tidy(text[:end], text)
+        if low <= len(cut) <= high:
+            return cut
+    cut = text[:high]
+    # Validators may strip spaces, and a text that ends in one would then be too short.
+    return cut[:-1] + "s" if cut.endswith((" ", "\n")) else cut

@@ -1,0 +1,60 @@
+"""Refusals in the API's error shapes: what is raised wherever a request cannot be answered."""
+
+from collections.abc import Mapping
+
+
+class Refusal(Exception):
+    """A request that is answered with an error; carries all that the error's response says."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        error_code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Status is the HTTP status, kind the API's error type; error_code goes into `error.details`."""
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.error_code = error_code
+        self.headers = dict(headers or {})
+
+    def body(self, request_id: str) -> dict[str, object]:
+        """The JSON body of the error."""
+        error: dict[str, object] = {"type": self.kind, "message": self.message}
+        if self.error_code is not None:
+            error["details"] = {"error_code": self.error_code}
+        return {"type": "error", "error": error, "request_id": request_id}
+
+
+def bad_request(message: str) -> Refusal:
+    """A 400, with the message the API would give."""
+    return Refusal(400, "invalid_request_error", message)
+
+
+def drawn_refusal(fault: str) -> Refusal | None:
+    """The error that a drawn fault answers with, or None for a fault that is not an error."""
+    match fault:
+        case "rate_limited":
+            message = "This request would exceed your organization's rate limit. Please try again later."
+            return Refusal(
+                429, "rate_limit_error", message, headers={"retry-after": "1", "x-should-retry": "true"}
+            )
+        case "overloaded":
+            return Refusal(529, "overloaded_error", "Overloaded", headers={"x-should-retry": "true"})
+        case "server_error":
+            return Refusal(500, "api_error", "Internal server error", headers={"x-should-retry": "true"})
+        case "spend_limit":
+            return Refusal(
+                429,
+                "rate_limit_error",
+                "You have reached your specified API usage limits. You will regain access next month.",
+                error_code="enforced_spend_limit_reached",
+                headers={"x-should-retry": "false"},
+            )
+        case _:
+            return None

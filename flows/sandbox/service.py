@@ -1,0 +1,142 @@
+"""The sandbox without HTTP: takes the bytes of a request, gives an exchange, and keeps all accounts."""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flows.sandbox.calls import Call, count_tokens, read_call
+from flows.sandbox.counts import Counts, Tokens
+from flows.sandbox.draws import digest
+from flows.sandbox.faults import Fate, draw_fate
+from flows.sandbox.limits import Limits
+from flows.sandbox.messages import message
+from flows.sandbox.prompt_cache import Account, PromptCache
+from flows.sandbox.refusals import Refusal, bad_request, drawn_refusal
+from flows.sandbox.replies import Reply, make_reply
+from flows.sandbox.switches import Switches
+
+_SPOILT = frozenset({"invalid", "malformed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that was admitted, and its answer; no reply where the connection is dropped before there is one."""
+
+    call: Call
+    fate: Fate
+    body: bytes
+    account: Account
+    reply: Reply | None
+
+    def message(self) -> dict[str, Any]:
+        """The answer as a Message."""
+        assert self.reply is not None
+        return message(self.call, self.reply, self.account, f"msg_{self.fate.key.hex()[:24]}")
+
+    def tokens(self) -> Tokens:
+        """What the answer counts for in the stats."""
+        if self.reply is None:
+            return Tokens()
+        account = self.account
+        return Tokens(
+            1,
+            account.input_tokens,
+            self.reply.output_tokens,
+            account.written_5m,
+            account.written_1h,
+            account.read,
+        )
+
+
+class Service:
+    """Switches, limits, cache and counts of one sandbox."""
+
+    def __init__(self, switches: Switches) -> None:
+        """Start afresh."""
+        self.switches = switches
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was counted, cached and used up; the switches stay."""
+        self.counts = Counts()
+        self.cache = PromptCache()
+        self.limits = Limits(self.switches)
+        self.kept: deque[bytes] = deque(maxlen=self.switches.keep_bodies)
+
+    def configure(self, changes: Mapping[str, object]) -> Switches:
+        """Change switches; raises ValueError and changes nothing where one is wrong.
+
+        The buckets are filled anew if a limit changes.
+        """
+        before, self.switches = self.switches, self.switches.changed(dict(changes))
+        limits = ("rpm", "itpm", "otpm", "burst_seconds")
+        if any(getattr(before, name) != getattr(self.switches, name) for name in limits):
+            self.limits = Limits(self.switches)
+        if before.keep_bodies != self.switches.keep_bodies:
+            self.kept = deque(self.kept, maxlen=self.switches.keep_bodies)
+        return self.switches
+
+    def open(self, raw: bytes) -> Exchange:
+        """Admit a body of POST /v1/messages and answer it; raises Refusal."""
+        body = digest(raw)
+        if self.switches.keep_bodies:
+            self.kept.append(raw)
+        call = read_call(_parsed(raw))
+        account = self.cache.account(call.model, call.blocks)
+        self.limits.admit(account.input_tokens + account.written)
+        fate = draw_fate(self.switches, body, self.counts.bodies.seen(body))
+        self.counts.repeated_bodies += self.counts.bodies.see(body)
+        if fate.fault:
+            self.counts.by_fault[fate.fault] += 1
+            if refusal := drawn_refusal(fate.fault):
+                raise refusal
+        if fate.fault == "dropped_before":
+            return Exchange(call, fate, body, account, None)
+        reply = make_reply(call, fate)
+        self.limits.charge(account.input_tokens + account.written, reply.output_tokens)
+        return Exchange(call, fate, body, account, reply)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Its answer begins, so that what it wrote to the cache can be read."""
+        if exchange.reply is not None:
+            self.cache.begin(exchange.account)
+
+    def served(self, exchange: Exchange, counts: Counts) -> None:
+        """Its answer was sent to the end."""
+        assert exchange.reply is not None
+        counts.served.add(exchange.tokens())
+        counts.by_stop_reason[exchange.reply.stop_reason] += 1
+        if exchange.reply.stop_reason == "end_turn" and exchange.fate.fault not in _SPOILT:
+            counts.bodies.answered(exchange.body)
+
+    def dropped(self, exchange: Exchange, counts: Counts) -> None:
+        """Its answer was generated, if any was, but nobody got it."""
+        counts.dropped.add(exchange.tokens())
+
+    def count_tokens(self, raw: bytes) -> int:
+        """Answer a body of POST /v1/messages/count_tokens; raises Refusal."""
+        return count_tokens(_parsed(raw))
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse a request without credential or version; any credential but a known bad one will do."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+    if not key:
+        raise Refusal(401, "authentication_error", "x-api-key header is required")
+    if key == "invalid" or key.startswith("sk-invalid"):
+        raise Refusal(401, "authentication_error", "invalid x-api-key", headers={"x-should-retry": "false"})
+    if not headers.get("anthropic-version"):
+        raise bad_request("anthropic-version: header is required")
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"The request body is not valid JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise bad_request("Input should be a valid dictionary")
+    return body

@@ -1,0 +1,80 @@
+"""What an answer must look like: a request's JSON schema, read once with its hints, ready to be filled many times."""
+
+from dataclasses import dataclass, field
+from re import Pattern
+from typing import Any
+
+from flows.sandbox.hints import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string; `about` is its name and description in lower case, `form` what kind of text that asks for."""
+
+    name: str
+    about: str
+    form: str
+    chars: Span = Span()
+    words: Span = Span()
+    sentences: Span = Span()
+    pattern: Pattern[str] | None = None
+    format: str = ""
+    firm: bool = False  # its length stands in the hints, so a validator is likely to check it
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An integer, or a number of so many decimals, within its ends."""
+
+    name: str
+    about: str
+    low: float | None
+    high: float | None
+    decimals: int = 0
+    step: float | None = None
+    firm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A boolean."""
+
+    name: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some values: an enum, a const, or null."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """An array of distinct items."""
+
+    name: str
+    item: "Shape"
+    count: Span
+    firm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An object; all its properties are answered, those not required too."""
+
+    name: str
+    fields: tuple[tuple[str, "Shape"], ...]
+    required: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Any of some shapes; null is left out where there is another."""
+
+    options: tuple["Shape", ...]
+
+
+Shape = Text | Number | Flag | Choice | List | Record | OneOf
