@@ -135,7 +135,7 @@ class ArticleSummary(Output):
     )
 
 
-class DigestItem(Output):
+class DigestEntry(Output):
     """One entry of a newsletter."""
 
     headline: Line = Field(
@@ -155,10 +155,10 @@ class NewsletterDigest(Output):
     intro: Annotated[str, words(30, 90)] = Field(
         description="The opening paragraph, 30 to 90 words, that shows what the entries have in common",
     )
-    items: list[DigestItem] = Field(
+    entries: list[DigestEntry] = Field(
         min_length=1,
         max_length=8,
-        description="One to eight entries, the best first, each from one of the summaries",
+        description="One to eight entries, the best first, each made from one of the summaries",
     )
 
 
