@@ -1,0 +1,224 @@
+"""Sample records load once and only once, and the templates that come with Presswork render all of them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from db.samples import load_samples
+from db.select import Parameter, Query, Record, count_records, read_pages
+from flows.steps.render import make_brief, render_prompt
+from flows.steps.templates import Template, list_templates, load_template
+
+PROJECT = Path(__file__).parents[1]
+TEMPLATES = PROJECT / "templates"
+CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", PROJECT.parent / "shared/data/chinook.sqlite"))
+COUNTS = {"products": 40, "support_tickets": 30, "articles": 24}
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Engine]:
+    engine = create_engine(f"sqlite:///{tmp_path / 'shop.sqlite'}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def shop(empty: Engine) -> Engine:
+    load_samples(empty)
+    return empty
+
+
+@pytest.fixture
+def chinook() -> Iterator[Engine]:
+    if not CHINOOK.is_file():
+        pytest.skip(f"there is no Chinook database at {CHINOOK}: name one in PRESSWORK_TEST_CHINOOK")
+    engine = create_engine(f"sqlite:///file:{CHINOOK}?mode=ro&uri=true")
+    yield engine
+    engine.dispose()
+
+
+def rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(text(sql)).mappings()]
+
+
+def read(engine: Engine, template: Template) -> list[Record]:
+    assert template.select_sql is not None
+    parameters = {name: Parameter(param.type, None) for name, param in template.front.params.items()}
+    query = Query(template.name, template.select_sql, template.key, parameters)
+    records = [record for page in read_pages(engine, query, page_size=7) for record in page]
+    assert count_records(engine, query) == len(records)
+    return records
+
+
+def test_samples_fill_an_empty_database(empty: Engine) -> None:
+    assert load_samples(empty) == COUNTS
+
+
+def test_loading_twice_changes_nothing(shop: Engine) -> None:
+    before = {table: rows(shop, f"SELECT * FROM {table}") for table in COUNTS}
+
+    assert load_samples(shop) == COUNTS
+    assert {table: rows(shop, f"SELECT * FROM {table}") for table in COUNTS} == before
+
+
+def test_edited_row_stays_and_deleted_row_comes_back(shop: Engine) -> None:
+    with shop.begin() as connection:
+        connection.execute(text("UPDATE products SET name = 'Mine' WHERE sku = 'TEA-001'"))
+        connection.execute(text("DELETE FROM products WHERE sku = 'TEA-002'"))
+
+    assert load_samples(shop) == COUNTS
+    found = rows(shop, "SELECT name FROM products WHERE sku IN ('TEA-001', 'TEA-002') ORDER BY sku")
+    assert [row["name"] for row in found] == ["Mine", "Spring Darjeeling, Margaret's Slope"]
+
+
+def test_rows_of_ones_own_are_counted_and_kept(shop: Engine) -> None:
+    with shop.begin() as connection:
+        connection.execute(text("INSERT INTO products VALUES ('OWN-1', 'Mug', 'kitchen', 'blue', 9.5, 'EUR', NULL)"))
+
+    assert load_samples(shop)["products"] == COUNTS["products"] + 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "condition"),
+    [
+        ("an empty body", "body = ''"),
+        ("a body of blanks", "body <> '' AND trim(body, ' ' || char(10)) = ''"),
+        ("template signs", "body LIKE '%{{ 7*7 }}%'"),
+        ("markup", "body LIKE '%<script>%'"),
+        ("emoji", "body LIKE '%☕%' OR subject LIKE '%☕%'"),
+        ("orders to a machine", "body LIKE 'Ignore all previous instructions%'"),
+        ("no order", "order_ref IS NULL"),
+        ("German", "language = 'de'"),
+        ("Japanese", "language = 'ja'"),
+        ("Arabic", "language = 'ar'"),
+    ],
+)
+def test_there_is_a_ticket_with(shop: Engine, trouble: str, condition: str) -> None:
+    assert rows(shop, f"SELECT ticket_id FROM support_tickets WHERE {condition}"), trouble
+
+
+def test_no_ticket_has_an_address_that_could_be_someones(shop: Engine) -> None:
+    domains = {row["customer_email"].rpartition("@")[2] for row in rows(shop, "SELECT * FROM support_tickets")}
+
+    assert domains == {"example.com", "example.org"}
+
+
+def test_articles_are_short(shop: Engine) -> None:
+    lengths = [len(row["body"].split()) for row in rows(shop, "SELECT body FROM articles")]
+
+    assert min(lengths) >= 90
+    assert max(lengths) <= 180
+
+
+@pytest.mark.parametrize(("name", "count"), [("product_copy", 40), ("support_triage", 30), ("newsletter_summary", 24)])
+def test_template_renders_every_sample(shop: Engine, name: str, count: int) -> None:
+    template = load_template(TEMPLATES, name)
+    brief = make_brief(template, "sandbox", dict.fromkeys(template.front.params))
+
+    prompts = [render_prompt(brief, {"record": record.data}) for record in read(shop, template)]
+
+    assert len({prompt.hash for prompt in prompts}) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "param", "value"),
+    [
+        ("product_copy", "category", "tea"),
+        ("support_triage", "language", "de"),
+        ("newsletter_summary", "section", "people"),
+    ],
+)
+def test_parameter_narrows_the_select(shop: Engine, name: str, param: str, value: str) -> None:
+    template = load_template(TEMPLATES, name)
+    query = Query(name, str(template.select_sql), template.key, {param: Parameter("str", value)})
+
+    (page,) = read_pages(shop, query, page_size=100)
+
+    assert {record.data[param] for record in page} == {value}
+
+
+def test_template_signs_in_a_ticket_stay_text(shop: Engine) -> None:
+    template = load_template(TEMPLATES, "support_triage")
+    (record,) = [record for record in read(shop, template) if "7*7" in record.data["body"]]
+
+    prompt = render_prompt(make_brief(template, "sandbox", {}), {"record": record.data})
+
+    assert "{{ 7*7 }}" in prompt.messages[-1]["content"]
+    assert "<script>alert('tea')</script>" in prompt.messages[-1]["content"]
+
+
+def test_ticket_without_text_says_so(shop: Engine) -> None:
+    template = load_template(TEMPLATES, "support_triage")
+    brief = make_brief(template, "sandbox", {})
+
+    said = [render_prompt(brief, {"record": record.data}).messages[-1]["content"] for record in read(shop, template)]
+
+    assert sum("(no text)" in content for content in said) == 2
+
+
+ENTRY = {"headline": "Cooler water makes sencha sweet", "teaser": "Nine of eleven preferred it."}
+LATER_STEPS: list[tuple[str, dict[str, Any], list[str]]] = [
+    (
+        "newsletter_digest",
+        {"newsletter_summary": [{"headline": f"H{n}", "summary": "S", "takeaway": "T"} for n in (1, 2)]},
+        ["Summaries: 2", "1. H1", "2. H2", "Takeaway: T"],
+    ),
+    (
+        "newsletter_subject",
+        {"newsletter_digest": {"title": "A matter of degrees", "intro": "Hot or not.", "entries": [ENTRY]}},
+        ["Title: A matter of degrees", "1. Cooler water makes sencha sweet"],
+    ),
+    (
+        "newsletter_choice",
+        {"newsletter_subject": [{"subject": f"Line {n}", "preheader": "P"} for n in "abcde"]},
+        ["Candidates: 5", "1. Line a", "5. Line e"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "inputs", "expected"), LATER_STEPS)
+def test_later_step_sees_what_came_before(name: str, inputs: dict[str, Any], expected: list[str]) -> None:
+    template = load_template(TEMPLATES, name)
+
+    lines = render_prompt(make_brief(template, "sandbox", {}), inputs).messages[-1]["content"].splitlines()
+
+    assert set(expected) <= set(lines)
+    assert template.reads == set(inputs)
+
+
+def test_every_template_loads_and_says_what_it_is_for() -> None:
+    loaded = [load_template(TEMPLATES, name) for name in list_templates(TEMPLATES)]
+
+    assert all(template.front.description for template in loaded)
+
+
+def test_shared_prefix_of_product_copy_is_long_enough_to_be_cached() -> None:
+    # Claude Sonnet 4.6 caches prefixes of 1,024 tokens and more; English has fewer than 5 characters a token.
+    assert len(make_brief(load_template(TEMPLATES, "product_copy"), "sandbox", {}).system) > 1024 * 5
+
+
+@pytest.mark.parametrize(("name", "count"), [("album_notes", 347), ("customer_thanks", 59)])
+@pytest.mark.chinook
+def test_chinook_select_yields_each_key_once_and_renders(chinook: Engine, name: str, count: int) -> None:
+    template = load_template(TEMPLATES, name)
+    brief = make_brief(template, "sandbox", {})
+
+    records = read(chinook, template)
+
+    assert len({record.key for record in records}) == len(records) == count
+    assert len({render_prompt(brief, {"record": record.data}).hash for record in records}) == count
+
+
+@pytest.mark.chinook
+def test_tracks_stand_in_the_order_of_the_album(chinook: Engine) -> None:
+    records = read(chinook, load_template(TEMPLATES, "album_notes"))
+    for record in records:
+        tracks = rows(chinook, f"SELECT Name FROM Track WHERE AlbumId = {record.key} ORDER BY TrackId")
+        lines = record.data["tracks"].splitlines()
+        assert len(lines) == record.data["track_count"]
+        assert all(line.startswith(f"- {row['Name']}") for line, row in zip(lines, tracks, strict=True))
