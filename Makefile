@@ -24,8 +24,9 @@ $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
 	        "Name another: make PYTHON=python3.11" >&2; exit 1; }
-	@echo "Installing Presswork's pinned packages into $(VENV) ... about a minute"
-	@$(PYTHON) -m venv --clear $(VENV)
+	@if [ -d $(VENV) ]; then echo "Bringing $(VENV) up to the pinned packages ..."; \
+	    else echo "Installing Presswork's pinned packages into $(VENV) ... about a minute"; fi
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -1,0 +1,154 @@
+"""The project's own promises: it is what it says it is, and installs from pins that name no index and no machine."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import socket
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pytest_socket import SocketConnectBlockedError
+
+from flows.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+# Spelled in halves, so that this file does not name what no file may name.
+REGISTRY_HOSTS = [
+    "".join(halves)
+    for halves in (
+        ("pypi", ".org"),
+        ("python", "hosted.org"),
+        ("npm", "js.org"),
+        ("npm", "js.com"),
+        ("deb.", "debian.org"),
+        ("security.", "debian.org"),
+        ("crates", ".io"),
+        ("proxy.", "golang.org"),
+        ("repo.maven", ".apache.org"),
+        ("ruby", "gems.org"),
+    )
+]
+WORKPLACES = ["".join(halves) for halves in (("/work", "/main"), ("/work", "/shared"), (".lib", "rary/"))]
+
+
+def pins() -> dict[str, tuple[Requirement, list[str]]]:
+    """Read constraints.txt: each package's requirement and its hashes."""
+    found: dict[str, tuple[Requirement, list[str]]] = {}
+    for pin in CONSTRAINTS.replace("\\\n", " ").splitlines():
+        wanted, *hashes = pin.split("--hash=")
+        requirement = Requirement(wanted)
+        found[canonicalize_name(requirement.name)] = requirement, [item.strip() for item in hashes]
+    return found
+
+
+def committed_files() -> list[Path]:
+    """List what git keeps; a copy without git has nothing to look at."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("package", ["flows", "db"])
+def test_package_imports_from_this_repository(package: str) -> None:
+    file = importlib.import_module(package).__file__
+    assert file is not None
+    assert Path(file).resolve().parent == ROOT / package
+
+
+def test_every_pin_is_exact_and_has_a_hash() -> None:
+    assert len(pins()) > len(PROJECT["project"]["dependencies"])
+    for name, (requirement, hashes) in pins().items():
+        assert [part.operator for part in requirement.specifier] == ["=="], name
+        assert hashes, name
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", item) for item in hashes), name
+
+
+def test_every_package_that_is_asked_for_is_pinned() -> None:
+    asked = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    asked += PROJECT["build-system"]["requires"]
+    for wanted in map(Requirement, asked):
+        (pinned,) = pins()[canonicalize_name(wanted.name)][0].specifier
+        assert wanted.specifier.contains(pinned.version), wanted
+
+
+def test_constraints_name_no_address_no_path_and_no_option() -> None:
+    assert not re.search(r"https?[:_]", CONSTRAINTS)
+    assert "://" not in CONSTRAINTS
+    assert not re.search(r"(^|\s)[./~]", CONSTRAINTS)
+    assert not re.search(r"^\s*-(?!-hash=)", CONSTRAINTS, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("package", "version"), [("prefect", "3.8.8"), ("fastapi", "0.144.0")])
+def test_what_only_works_together_is_pinned_together(package: str, version: str) -> None:
+    assert str(pins()[package][0].specifier) == f"=={version}"
+    assert f"{package}=={version}" in PROJECT["tool"]["uv"]["constraint-dependencies"]
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0", "3.13.0"])
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_what_is_asked_for_is_pinned_on_every_platform(python: str, platform: str) -> None:
+    where = {"python_version": python[:4], "python_full_version": python, "sys_platform": platform}
+    where |= {"implementation_name": "cpython", "platform_python_implementation": "CPython"}
+    for wanted in map(Requirement, PROJECT["project"]["dependencies"]):
+        marker = pins()[canonicalize_name(wanted.name)][0].marker
+        assert marker is None or marker.evaluate(where), wanted
+
+
+def test_no_committed_file_names_a_registry_or_this_workplace() -> None:
+    forbidden = [name.encode() for name in (*REGISTRY_HOSTS, *WORKPLACES)]
+    found = [
+        (str(file.relative_to(ROOT)), name.decode())
+        for file in committed_files()
+        for content in [file.read_bytes()]
+        for name in forbidden
+        if name in content
+    ]
+    assert found == []
+
+
+def test_no_committed_file_is_a_ledger_or_a_secret() -> None:
+    names = {file.name for file in committed_files()}
+    assert ".env" not in names
+    assert [name for name in names if name.endswith((".sqlite", ".sqlite-wal", ".db"))] == []
+
+
+def test_ci_runs_the_check() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().rstrip().endswith("make check")
+
+
+@pytest.mark.parametrize("target", ["help", "install", "demo", "test", "check", "bench", "pins", "clean"])
+def test_makefile_has_and_explains_the_target(target: str) -> None:
+    assert re.search(rf"^{target}:.* ## \S", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("setting", ["DO_NOT_TRACK := 1", "PREFECT_SERVER_ANALYTICS_ENABLED := false"])
+def test_nothing_that_make_starts_phones_home(setting: str) -> None:
+    assert f"export {setting}" in MAKEFILE
+
+
+def test_env_example_documents_every_setting_and_no_other() -> None:
+    text = (ROOT / ".env.example").read_text()
+    named = set(re.findall(r"^# (PRESSWORK_[A-Z_]+)=", text, re.MULTILINE))
+    known = {f"PRESSWORK_{name.upper()}" for name in Settings.model_fields}
+    assert named - {"PRESSWORK_SOURCE_SHOP_URL"} == known
+
+
+def test_tests_reach_loopback_alone() -> None:
+    # A connected datagram socket sends nothing: were the guard gone, nothing would leave this machine.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("127.0.0.1", 9))
+        with pytest.raises(SocketConnectBlockedError):
+            probe.connect(("192.0.2.1", 9))
