@@ -42,9 +42,7 @@ def read_switch(text: str) -> tuple[str, object]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flows.sandbox", description=__doc__)
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes any free one (default: %(default)s)")
     parser.add_argument(
         "--switch", action="append", default=[], metavar="NAME=VALUE", help=", ".join(Switches.model_fields)
     )

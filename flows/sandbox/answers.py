@@ -16,14 +16,12 @@ from flows.sandbox.prose import Writer, capital, headline
 from flows.sandbox.shapes import Choice, Flag, List, Number, OneOf, Record, Shape, Text
 from flows.sandbox.topics import Topic
 
-_ALARMS = frozenset(
-    "negative angry urgent high critical complaint upset furious escalate refund frustrated".split()
-)
+_ALARMS = frozenset("negative angry urgent high critical complaint upset furious escalate refund frustrated".split())
 _URGENT = re.compile(r"urgent|angry|escalat|complain|priority|refund|negative|upset|furious")
-_CHOOSES = re.compile(
-    r"\b(index|indexes|indices|number|numbers|position|pick|picks|choice|choose|chosen|best|rank)\b"
-)
+_CHOOSES = re.compile(r"\b(index|indexes|indices|number|numbers|position|pick|picks|choice|choose|chosen|best|rank)\b")
 _DEFAULT_ITEMS = 3
+# After so many items that were there already, a list is long enough if its least length is reached.
+_TIRED = 4
 
 
 class Answer:
@@ -89,41 +87,42 @@ class Answer:
 
     def _echo(self, shape: Text) -> str:
         """The value of the labelled line that has the field's name, if it fits."""
-        if shape.form not in ("prose", "term", "title") or not shape.name:
-            return ""
-        value = self._topic.labels.get(shape.name.lower()) or self._topic.labels.get(
-            shape.name.replace("_", " ").lower()
-        )
-        # A headline is to be written, a name is to be repeated.
-        if not value or re.search(
-            r"title|headline|subject|body|text|copy|description|content", shape.name.lower()
-        ):
-            return ""
-        return value if _fits(value, shape.chars) and shape.words == Span() else ""
+        for label in shape.labels:
+            value = self._topic.labels.get(label, "")
+            if value and _fits(value, shape.chars):
+                return value
+        return ""
 
     def _list(self, shape: List) -> list[Any]:
         high = shape.count.high if shape.count.high is not None else max(shape.count.low, _DEFAULT_ITEMS)
         low = max(shape.count.low, min(high, _DEFAULT_ITEMS if not shape.firm else 1))
         items: list[Any] = []
         wanted = self._draw.between(low, max(low, min(high, low + 2)))
-        for _ in range(wanted * 4):
-            if len(items) >= wanted:
-                break
+        twice = 0
+        while len(items) < wanted and twice < _TIRED:
             item = self.fill(shape.item)
-            if item not in items:
+            if item in items:
+                twice += 1
+            else:
                 items.append(item)
-        while (
-            len(items) < shape.count.low
-        ):  # an enum of few values cannot fill a long list with distinct ones
-            items.append(self.fill(shape.item))
+        while len(items) < shape.count.low:
+            items.append(self._one_more(shape.item, items))
         return items
+
+    def _one_more(self, shape: Shape, items: list[Any]) -> Any:
+        """An item for a list that has run out of distinct ones: a text gets a number, an enum repeats itself."""
+        item = self.fill(shape)
+        if isinstance(item, str) and isinstance(shape, Text) and shape.pattern is None and not shape.format:
+            numbered = f"{item} {len(items) + 1}"
+            return numbered if _fits(numbered, shape.chars) else item
+        return item
 
     def _choice(self, values: tuple[Any, ...]) -> Any:
         if len(values) == 1:
             return values[0]
         said = [v for v in values if isinstance(v, str) and _occurs(v, self._topic.lowered)]
         alarms = [v for v in values if isinstance(v, str) and v.lower() in _ALARMS]
-        if self._topic.upset and alarms:
+        if alarms and self._topic.upset:
             return alarms[0]
         if said and len(said) < len(values):
             return said[0]
@@ -160,11 +159,7 @@ class Answer:
             if low <= number <= high and (shape.decimals or number.is_integer()) and not shape.step:
                 return number if shape.decimals else int(number)
         if shape.decimals == 0 and _CHOOSES.search(shape.about.replace("_", " ")):
-            listed = [
-                number
-                for number in self._topic.listed
-                if low <= number <= max(high, 0 if shape.firm else 9999)
-            ]
+            listed = [number for number in self._topic.listed if low <= number <= max(high, 0 if shape.firm else 9999)]
             return self._draw.choice(listed) if listed else None
         return None
 

@@ -107,16 +107,12 @@ def _message(message: object, i: int) -> list[Block]:
 def _block(block: object, where: str, only: str | None) -> Block:
     kind = block.get("type") if isinstance(block, dict) else None
     if not isinstance(block, dict) or not isinstance(kind, str) or (only and kind != only):
-        raise bad_request(
-            f"{where}type: Input should be {only!r}" if only else f"{where}type: Field required"
-        )
+        raise bad_request(f"{where}type: Input should be {only!r}" if only else f"{where}type: Field required")
     if kind != "text":
         return _opaque(block, where)
     text = block.get("text")
     if not isinstance(text, str):
-        raise bad_request(
-            f"{where}text: Field required" if text is None else f"{where}text: Input should be a string"
-        )
+        raise bad_request(f"{where}text: Field required" if text is None else f"{where}text: Input should be a string")
     if not text.strip():
         raise bad_request(f"{where.split('.')[0]}: text content blocks must be non-empty")
     return Block(text.encode("utf-8", "surrogatepass"), text_tokens(text), _ttl(block, where))

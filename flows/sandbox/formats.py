@@ -31,11 +31,7 @@ def formatted(format_: str, topic: Topic, draw: Draw) -> str:
         case "ipv6":
             return f"2001:db8::{draw.between(1, 0xFFFF):x}"
         case "uuid":
-            return str(
-                UUID(
-                    int=draw.below(1 << 32) << 96 | draw.below(1 << 32) << 64 | draw.below(1 << 32), version=4
-                )
-            )
+            return str(UUID(int=draw.below(1 << 32) << 96 | draw.below(1 << 32) << 64 | draw.below(1 << 32), version=4))
         case _:
             return ""
 

@@ -15,9 +15,9 @@ _KEYWORDS = (
 )
 _BLOCK = re.compile(r"(?:^|\n\n)\{(.*)\}\s*$", re.DOTALL)
 _KEY = re.compile(rf"(?:^|, )({_KEYWORDS}): ")
-_NUMBERS = {
-    w: i for i, w in enumerate("zero one two three four five six seven eight nine ten twelve".split())
-} | {"twelve": 12}
+_NUMBERS = {w: i for i, w in enumerate("zero one two three four five six seven eight nine ten twelve".split())} | {
+    "twelve": 12
+}
 _COUNT = rf"(\d+|{'|'.join(_NUMBERS)})"
 _AT_MOST = "at most|up to|no more than|not more than|maximum|max|within|or fewer"
 _BELOW = "under|fewer than|less than|below"
@@ -71,9 +71,7 @@ def spoken_counts(description: str) -> dict[str, Span]:
         bound, first, second, unit = match.groups()
         low = _number(first)
         kind = unit.lower() if unit.lower() in ("word", "sentence", "character") else "item"
-        counts.setdefault(
-            kind, _span((bound or "").lower(), low, None if second is None else _number(second))
-        )
+        counts.setdefault(kind, _span((bound or "").lower(), low, None if second is None else _number(second)))
     return counts
 
 

@@ -4,33 +4,18 @@ from flows.sandbox.hints import Span
 from flows.sandbox.prose import Writer, cut_words, tidy
 from flows.sandbox.shapes import Text
 
-# Words that a form has where nothing is said about its length.
-_USUAL = {"prose": 24, "summary": 26, "letter": 48, "reason": 12}
-
 
 def sized_text(writer: Writer, shape: Text) -> str:
     """A text of the shape's form and length."""
-    target = _target(shape)
     if shape.sentences.high is not None and shape.form != "letter":
         text = writer.sentences(
             max(1, shape.sentences.low, (shape.sentences.low + shape.sentences.high) // 2), shape.form
         )
     else:
-        text = writer.text(shape.form, target)
+        text = writer.text(shape.form, shape.target)
     if shape.words != Span():
         text = _fit_words(writer, text, shape.words)
     return fit_chars(writer, text, shape.chars)
-
-
-def _target(shape: Text) -> int:
-    """About how many words to write; English has some 6 characters a word, spaces included."""
-    low, high = shape.words.low, shape.words.high
-    usual = _USUAL.get(shape.form, 6)
-    if low or high is not None:
-        return low + 5 if high is None else (low + high) // 2 if low else min(usual, high)
-    if shape.chars.high is not None:
-        usual = min(usual, max(1, shape.chars.high // 7))
-    return max(usual, (shape.chars.low + 5) // 5)
 
 
 def _fit_words(writer: Writer, text: str, words: Span) -> str:

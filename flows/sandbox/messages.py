@@ -56,10 +56,7 @@ def events(body: dict[str, Any]) -> Iterator[bytes]:
         yield from _block_events(index, block)
     delta = {key: body[key] for key in ("stop_reason", "stop_sequence", "stop_details", "container")}
     counted = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    end = {
-        key: body["usage"][key]
-        for key in (*counted, "output_tokens", "output_tokens_details", "server_tool_use")
-    }
+    end = {key: body["usage"][key] for key in (*counted, "output_tokens", "output_tokens_details", "server_tool_use")}
     yield _event("message_delta", delta=delta, usage=end)
     yield _event("message_stop")
 

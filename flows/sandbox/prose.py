@@ -3,8 +3,6 @@
 The sentences are frames that take almost any phrase; what fills them are the prompt's own words.
 """
 
-import re
-
 from flows.sandbox.draws import Draw
 from flows.sandbox.topics import STOP_WORDS, Topic
 
@@ -67,6 +65,7 @@ class Writer:
         self.topic = topic
         self.draw = draw
         self._turn = draw.below(1 << 16)
+        self._capitals = [capital(phrase) for phrase in topic.details]
 
     def text(self, form: str, words: int) -> str:
         """A text of the form, of about so many words where its form can be that long."""
@@ -103,16 +102,15 @@ class Writer:
         return " ".join(first + [self.sentence() for _ in range(count - len(first))])
 
     def _fill(self, frames: tuple[str, ...]) -> str:
-        details = self.topic.details
-        self._turn += 1
+        phrases, capitals = self.topic.details, self._capitals
+        turn = self._turn = self._turn + 1
+        size = len(phrases)
         # The second detail moves on after a whole round, so that a long text does not repeat itself soon.
-        one = details[self._turn % len(details)]
-        other = details[(self._turn + 1 + self._turn // len(details)) % len(details)]
+        one, other = turn % size, (turn + 1 + turn // size) % size
         if other == one:
-            other = self.topic.subject
-        subject = self.topic.subject
-        frame = frames[self._turn % len(frames)]
-        return frame.format(a=one, b=other, s=subject, A=capital(one), S=capital(subject))
+            other = size - 1
+        values = {"a": phrases[one], "b": phrases[other], "A": capitals[one], "s": phrases[-1], "S": capitals[-1]}
+        return frames[turn % len(frames)].format_map(values)
 
     def _run(self, frames: tuple[str, ...], words: int) -> str:
         text = self._fill(frames)
@@ -146,10 +144,8 @@ def headline(text: str) -> str:
 
 def cut_words(text: str, most: int) -> str:
     """At most so many words, ending as a text ends and not on a joining word."""
-    ends = [match.end() for match in re.finditer(r"\S+", text)]
-    if len(ends) <= most:
-        return text
-    return tidy(text[: ends[most - 1]], text)
+    parts = text.split(None, most)
+    return text if len(parts) <= most else tidy(text[: -len(parts[most])].rstrip(), text)
 
 
 def tidy(part: str, whole: str) -> str:

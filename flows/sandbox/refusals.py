@@ -41,9 +41,7 @@ def drawn_refusal(fault: str) -> Refusal | None:
     match fault:
         case "rate_limited":
             message = "This request would exceed your organization's rate limit. Please try again later."
-            return Refusal(
-                429, "rate_limit_error", message, headers={"retry-after": "1", "x-should-retry": "true"}
-            )
+            return Refusal(429, "rate_limit_error", message, headers={"retry-after": "1", "x-should-retry": "true"})
         case "overloaded":
             return Refusal(529, "overloaded_error", "Overloaded", headers={"x-should-retry": "true"})
         case "server_error":

@@ -82,11 +82,7 @@ def _ended(call: Call, fate: Fate, thinking: list[dict[str, Any]], text: str) ->
 def _thinking_block(call: Call, topic: Topic, key: bytes) -> list[dict[str, Any]]:
     if not call.thinking_tokens:
         return []
-    thought = (
-        f"The request is about {topic.subject}; {topic.details[0]} matters most."
-        if call.shows_thinking
-        else ""
-    )
+    thought = f"The request is about {topic.subject}; {topic.details[0]} matters most." if call.shows_thinking else ""
     return [{"type": "thinking", "thinking": thought, "signature": digest(key, b"signature").hex()}]
 
 

@@ -106,9 +106,7 @@ class Sandbox:
         path = request.path
         handler = self._routes.get((request.method, path))
         if handler is None:
-            handler = (
-                self._model if request.method == "GET" and path.startswith("/v1/models/") else self._nothing
-            )
+            handler = self._model if request.method == "GET" and path.startswith("/v1/models/") else self._nothing
         if handler != self._messages and path.startswith("/v1/"):
             self._service.counts.other_requests[f"{request.method} {path}"[:80]] += 1
         try:

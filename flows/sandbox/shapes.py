@@ -20,6 +20,8 @@ class Text:
     pattern: Pattern[str] | None = None
     format: str = ""
     firm: bool = False  # its length stands in the hints, so a validator is likely to check it
+    target: int = 6  # about how many words to write
+    labels: tuple[str, ...] = ()  # a line of the prompt that begins so is repeated, if it fits
 
 
 @dataclass(frozen=True, slots=True)

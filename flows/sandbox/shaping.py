@@ -25,14 +25,13 @@ _FORMS = (
     ("link", "url link uri website href"),
 )
 _FORM_OF = {word: form for form, words in _FORMS for word in words.split()}
-_LETTER = re.compile(
-    r"\b(reply|e-?mail|letter|answer) (to|that|body|for)\b|\bbody of the (e-?mail|reply|letter)\b"
-)
+# Words that a form has where nothing is said about its length.
+_USUAL = {"prose": 24, "summary": 26, "letter": 48, "reason": 12}
+_WRITTEN = re.compile("title|headline|subject|body|text|copy|description|content")
+_LETTER = re.compile(r"\b(reply|e-?mail|letter|answer) (to|that|body|for)\b|\bbody of the (e-?mail|reply|letter)\b")
 
 
-def shape_of(
-    schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str = "", about: str = ""
-) -> Shape:
+def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str = "", about: str = "") -> Shape:
     """The shape of a checked schema; name and about (a description) come from where it stands."""
     about = schema.get("description") or about
     if "$ref" in schema:
@@ -52,9 +51,7 @@ def shape_of(
 def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, about: str) -> Shape:
     match schema["type"]:
         case "object":
-            fields = tuple(
-                (key, shape_of(it, definitions, key)) for key, it in schema.get("properties", {}).items()
-            )
+            fields = tuple((key, shape_of(it, definitions, key)) for key, it in schema.get("properties", {}).items())
             return Record(name, fields, frozenset(schema.get("required", ())))
         case "array":
             return _list(schema, definitions, name, about)
@@ -114,17 +111,40 @@ def _text(name: str, about: str, format_: str) -> Text:
     if not firm:
         chars = spoken.get("character", Span())
     lowered = f"{name} {about}".lower()
+    form, words = _form(name, lowered), spoken.get("word", Span())
     return Text(
         name=name,
         about=lowered,
-        form=_form(name, lowered),
+        form=form,
         chars=chars,
-        words=spoken.get("word", Span()),
+        words=words,
         sentences=spoken.get("sentence", Span()),
         pattern=_pattern(hints.get("pattern")),
         format=format_ or hints.get("format", ""),
         firm=firm,
+        target=_target(form, words, chars),
+        labels=_labels(name, form, words),
     )
+
+
+def _target(form: str, words: Span, chars: Span) -> int:
+    """About how many words to write; English has some 6 characters a word, spaces included."""
+    usual = _USUAL.get(form, 6)
+    if words.high is not None:
+        return (words.low + words.high) // 2 if words.low else min(usual, words.high)
+    if words.low:
+        return words.low + 5
+    if chars.high is not None:
+        usual = min(usual, max(1, chars.high // 7))
+    return max(usual, (chars.low + 5) // 5)
+
+
+def _labels(name: str, form: str, words: Span) -> tuple[str, ...]:
+    """Where to find what is to be repeated: a name, a sku; a headline or a description is to be written."""
+    lowered = name.lower()
+    if not name or form not in ("prose", "term", "title") or words != Span() or _WRITTEN.search(lowered):
+        return ()
+    return (lowered, lowered.replace("_", " "))
 
 
 def _pattern(source: str | None) -> re.Pattern[str] | None:
@@ -161,11 +181,6 @@ def _number(name: str, about: str, *, whole: bool) -> Number:
         low, high = said
     if low is None and re.search(r"1-based|starting (at|from|with) (1|one)", lowered):
         low = 1
-    if (
-        low is None
-        and high is None
-        and not whole
-        and re.search(r"score|confiden|probab|share|ratio|fraction", lowered)
-    ):
+    if low is None and high is None and not whole and re.search(r"score|confiden|probab|share|ratio|fraction", lowered):
         low, high = 0, 1
     return Number(name, lowered, low, high, decimals, step, firm)

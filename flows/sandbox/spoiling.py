@@ -36,9 +36,7 @@ def not_json(text: str) -> str:
     return f"Here is the answer you asked for:\n\n{text[: max(1, len(text) - 2 - len(text) // 8)]}"
 
 
-def _breaks(
-    shape: Shape, value: Any, holder: Any = None, key: Any = None
-) -> Iterator[tuple[Any, Any, Break]]:
+def _breaks(shape: Shape, value: Any, holder: Any = None, key: Any = None) -> Iterator[tuple[Any, Any, Break]]:
     """All ways to break a constraint in the value: where to put what."""
     match shape:
         case Record():
@@ -53,9 +51,7 @@ def _breaks(
         case Number():
             yield from ((holder, key, make) for make in _number_breaks(shape))
         case OneOf():
-            fitting = [
-                option for option in shape.options if isinstance(option, Record) and _is(option, value)
-            ]
+            fitting = [option for option in shape.options if isinstance(option, Record) and _is(option, value)]
             if len(fitting) == 1:
                 yield from _breaks(fitting[0], value, holder, key)
         case _:
@@ -72,8 +68,7 @@ def _text_breaks(shape: Text, value: str) -> Iterator[Break]:
         filler = value or "word"
         yield (
             lambda: (
-                (f"{value} " + f"{filler} " * (high // len(filler) + 1))[: high + 12].strip()
-                + " and more, and more"
+                (f"{value} " + f"{filler} " * (high // len(filler) + 1))[: high + 12].strip() + " and more, and more"
             )
         )
     if shape.firm and low > 0:

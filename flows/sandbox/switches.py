@@ -49,9 +49,7 @@ class Switches(BaseModel):
     otpm: PerMinute = Field(None, title="Output tokens a minute")
     burst_seconds: float = Field(60, gt=0, le=3600, title="Burst, s", description="What a full bucket holds.")
     stall_seconds: float = Field(30, ge=0, le=3600, title="Length of a stall, s")
-    keep_bodies: int = Field(
-        0, ge=0, le=100_000, title="Bodies kept", description="For GET /sandbox/requests."
-    )
+    keep_bodies: int = Field(0, ge=0, le=100_000, title="Bodies kept", description="For GET /sandbox/requests.")
 
     rate_limited: Rate = Field(0, title="Rate of 429 rate_limit_error")
     overloaded: Rate = Field(0, title="Rate of 529 overloaded_error")
@@ -88,10 +86,6 @@ def explain(error: ValidationError) -> str:
     parts = []
     for item in error.errors(include_url=False):
         name = ".".join(str(part) for part in item["loc"])
-        reason = (
-            "no such switch"
-            if item["type"] == "extra_forbidden"
-            else item["msg"].removeprefix("Value error, ")
-        )
+        reason = "no such switch" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         parts.append(f"{name}: {reason}" if name else reason)
     return "; ".join(parts)

@@ -6,9 +6,9 @@ from functools import cached_property
 
 # Enough to find what a prompt is about; a prompt may have a million tokens, and only its ends are read.
 _READ = 4_000
-_LABEL = re.compile(
-    r"^[ \t]*[-*]?[ \t]*\**([A-Za-z][A-Za-z0-9 _/-]{0,30}?)\**:\**[ \t]+(\S.*?)[ \t]*$", re.MULTILINE
-)
+# With so few phrases, their single words are written about too.
+_FEW = 3
+_LABEL = re.compile(r"^[ \t]*[-*]?[ \t]*\**([A-Za-z][A-Za-z0-9 _/-]{0,30}?)\**:\**[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _LISTED = re.compile(r"^[ \t]*(?:#|\[|\()?(\d{1,4})[.)\]:][ \t]+\S", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z0-9][\w'\u2019&+-]*|[.,;:!?()\n|]")
 _UPSET = re.compile(
@@ -28,9 +28,7 @@ _PEOPLE = (
     "recipient",
     "to",
 )
-_NO_DETAIL = (
-    frozenset(_SUBJECTS) | frozenset(_PEOPLE) | {"sku", "id", "key", "date", "email", "language", "price"}
-)
+_NO_DETAIL = frozenset(_SUBJECTS) | frozenset(_PEOPLE) | {"sku", "id", "key", "date", "email", "language", "price"}
 STOP_WORDS = frozenset(
     """a about above after again all also am an and any are aren't as at back be because been before being below
     between both but by came can can't cannot come could did didn't do does doesn't doing don't done down during each
@@ -81,9 +79,10 @@ class Topic:
 
     @cached_property
     def details(self) -> list[str]:
-        """Short phrases to write about, two at the least, the subject not among them where others are there."""
+        """Short phrases to write about, two at the least; the last of them is the subject."""
         found = [phrase for phrase in self.phrases if phrase.lower() not in self.subject.lower()]
-        found += [word for phrase in self.phrases for word in phrase.split() if word not in found]
+        if len(found) < _FEW:
+            found += [word for phrase in self.phrases for word in phrase.split() if word not in found]
         return (found or self.phrases) + [self.subject]
 
     @cached_property
@@ -120,8 +119,7 @@ def _phrases(text: str) -> list[str]:
     """Runs of up to three words between stop words and stops (as RAKE has it), the first 24 of them."""
     found: dict[str, None] = {}
     run: list[str] = []
-    for match in _WORD.finditer(text):
-        word = match[0]
+    for word in _WORD.findall(text):
         stop = len(word) < 2 or word.lower() in STOP_WORDS
         if run and (stop or len(run) == 3):
             found[" ".join(run)] = None
