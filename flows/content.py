@@ -1,0 +1,22 @@
+"""Content: any template that selects its own records, as a job of one step and without a line of Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.engine import RunOptions, Summary, open_run
+
+
+@flow(name="content", flow_run_name="{template}")
+async def content(
+    template: str,
+    params: dict[str, Any] | None = None,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen by use: Prefect copies parameters
+) -> Summary:
+    """Generate one template's content for all records that it selects."""
+    async with open_run(options, flow=template) as run:
+        records = run.select(template, params)
+        await run.generate(template, records)
+        return run.summary()

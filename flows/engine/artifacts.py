@@ -1,0 +1,73 @@
+"""Artifacts: what a run shows on its page in the Prefect UI. Ids and counts; record keys of failures; no text."""
+
+from __future__ import annotations
+
+from prefect.artifacts import acreate_markdown_artifact
+
+from flows.engine.summary import StepSummary, Summary
+
+COUNTS = ("generations", "cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped", "left_out")
+
+
+async def publish_summary(summary: Summary) -> None:
+    """Attach the summary to the flow run."""
+    await acreate_markdown_artifact(
+        summary_markdown(summary), key="presswork-summary", description=f"Run {summary.run_id}"
+    )
+
+
+def summary_markdown(summary: Summary) -> str:
+    """Lay a summary out as Markdown tables."""
+    sandbox = "\n> **This ran on the sandbox:** its answers are made up, its costs are not billed.\n"
+    lines = [
+        f"# {summary.flow}: {summary.status}",
+        sandbox if summary.endpoint == "sandbox" else "",
+        "| step | " + " | ".join(name.replace("_", " ") for name in COUNTS) + " |",
+        "|---|" + "---:|" * len(COUNTS),
+        *(_step_row(step) for step in summary.steps),
+        "",
+        "| | |",
+        "|---|---:|",
+        f"| records | {summary.records:,} |",
+        f"| requests | {summary.requests:,} |",
+        f"| input tokens | {summary.input_tokens:,} |",
+        f"| of these read from the prompt cache | {summary.cache_read_tokens:,} |",
+        f"| output tokens | {summary.output_tokens:,} |",
+        f"| cost | {money(summary)} |",
+        f"| perhaps billed, answer lost | {summary.perhaps_billed:,} |",
+        f"| time | {summary.wall_s:,.1f} s |",
+        f"| run | `{summary.run_id}` |",
+    ]
+    if summary.failures:
+        lines += [
+            "",
+            "## Without content",
+            "| step | record | status | kind | look at it |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {failure.step} | {_cell(failure.record_key)} | {failure.status} | {_cell(failure.kind or '')} | "
+                f"`presswork show {failure.generation_id}` |"
+                for failure in summary.failures
+            ),
+        ]
+    return "\n".join(lines)
+
+
+def money(summary: Summary) -> str:
+    """Say a cost in dollars, and what it lacks."""
+    if summary.cost_usd is None:
+        return "unknown (no price for the model)"
+    lacks = f" and {summary.unpriced:,} requests of unknown price" if summary.unpriced else ""
+    return f"${summary.cost_usd:,.4f}{lacks}"
+
+
+def _step_row(step: StepSummary) -> str:
+    return f"| {step.step} | " + " | ".join(f"{getattr(step, name):,}" for name in COUNTS) + " |"
+
+
+def _cell(text: str) -> str:
+    # A record's key is data: it must not end the cell or become markup.
+    return "".join(
+        character if character.isalnum() or character in " -_./:@#+,;" else f"&#{ord(character)};"
+        for character in text
+    )

@@ -1,0 +1,72 @@
+"""Endpoint: which Messages API a run speaks to, and by which name the ledger knows it.
+
+The name, not the URL, is part of every prompt's hash: a gateway that moves must not buy everything again, and what
+the sandbox answered must never pass for Claude's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+
+from flows.errors import MissingKeyError, StoppingCallError
+from flows.settings import Settings
+from flows.steps.complete import ANTHROPIC, SANDBOX, Client, check_endpoint, require_key
+
+NO_KEY = "none"  # the sandbox takes any credential
+
+
+@dataclass
+class Endpoint:
+    """An open endpoint: its name, its client, and whether it has said that it takes the key."""
+
+    name: str
+    client: Client
+    verified: bool
+    _once: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def verify(self) -> bool:
+        """Ask once, before the first request, whether the key is taken; False where the endpoint can't say.
+
+        Raises StoppingCallError where it refuses, EndpointError where it can't be reached.
+        """
+        async with self._once:
+            if not self.verified:
+                identity = await self.client.identify()
+                if identity.is_sandbox or identity.answered:
+                    check_endpoint(self.name, is_sandbox=identity.is_sandbox)
+                self.verified = identity.answered
+        return self.verified
+
+
+async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
+    """Find out what the endpoint is. MissingKeyError and EndpointError come before anything is sent."""
+    base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
+    key = os.environ.get("ANTHROPIC_API_KEY") or None
+    named = settings.endpoint
+    if base_url is None or (named is not None and named != SANDBOX):
+        require_key(key)
+
+    client = Client(
+        api_key=key or NO_KEY,
+        base_url=base_url,
+        timeout_s=settings.request_timeout_s,
+        connections=concurrency,
+    )
+    if base_url is None or named is not None:
+        return Endpoint(named or ANTHROPIC, client, verified=False)
+    try:
+        identity = await client.identify()
+    except StoppingCallError:
+        await client.__aexit__()
+        if key is None:
+            raise MissingKeyError from None
+        raise
+    except BaseException:
+        await client.__aexit__()
+        raise
+    if not identity.is_sandbox and key is None:
+        await client.__aexit__()
+        raise MissingKeyError
+    return Endpoint(SANDBOX if identity.is_sandbox else ANTHROPIC, client, verified=identity.answered)

@@ -1,0 +1,265 @@
+"""Generate: carries all materials of one step through render, look-up, chunks and record.
+
+Pages are read, rendered and looked up while requests are in flight. A bounded window of prompts is open at a time,
+so that memory does not grow with the number of records, and wide enough that one slow answer never leaves the
+endpoint idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from prefect import State
+
+from db.history import look_up
+from db.models import new_id, now
+from flows.engine.chunks import Chunk, InterruptedChunkError
+from flows.engine.handles import Material, Source
+from flows.engine.journal import ItemJournal
+from flows.engine.plan import Hit, Item, Plan, plan_page
+from flows.engine.rows import GenerationRows, add_prompt, add_record
+from flows.errors import RecordError
+from flows.steps.answer import Outcome, answer_prompt
+from flows.steps.render import Brief, render_prompt
+
+if TYPE_CHECKING:
+    from flows.engine.run import Run
+
+FEW = 100
+"""Up to so many misses in a first page, each prompt gets a task run of its own, to be looked at in the UI."""
+MANY_SIZE = 50
+WINDOW = 3
+"""Prompts open at a time, as a multiple of the concurrency: room for write-ahead and commit around each request."""
+
+
+class Generating:
+    """One step of a run at work."""
+
+    def __init__(self, run: Run, brief: Brief, variants: int) -> None:
+        self._run = run
+        self._brief = brief
+        self._variants = variants
+        self._rows = GenerationRows(
+            run_id=run.id, flow=run.flow, endpoint=run.endpoint.name, template=brief.template
+        )
+        self._chunk_size = run.options.chunk_size or run.settings.chunk_size
+        self._chunks = 0
+        self._room = _Room(WINDOW * (run.options.concurrency or run.settings.concurrency))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        # Prompts that are being asked just now, with the items that wait for the same answer.
+        self._twins: dict[str, list[Item]] = {}
+
+    async def all_of(self, source: Source) -> None:
+        """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
+        try:
+            async for page in source.pages(self._brief.template.reads):
+                items = await self._render(page)
+                plan = await self._plan(items)
+                await self._record_planned(plan)
+                await self._send(plan.misses)
+                if self._failure is not None:
+                    break
+        finally:
+            if self._tasks:
+                await asyncio.gather(*self._tasks)
+            await self._run.writer.committed()
+        if self._failure is not None:
+            raise self._failure
+
+    # Render
+
+    async def _render(self, page: Sequence[Material]) -> list[Item]:
+        items: list[Item] = []
+        for number, material in enumerate(page):
+            items += self._items_of(material)
+            if number % 50 == 49:  # noqa: PLR2004 - a breath for the requests in flight
+                await asyncio.sleep(0)
+        return items
+
+    def _items_of(self, material: Material) -> list[Item]:
+        key = material.key or self._brief.template.key
+        record = material.record
+        items = []
+        for variant in range(self._variants):
+            own_key = f"{key}/{variant}" if self._variants > 1 else key
+            try:
+                prompt = render_prompt(self._brief, material.inputs, variant=variant)
+            except RecordError as error:
+                self._record_unrendered(own_key, material, error)
+                continue
+            items.append(
+                Item(
+                    generation_id=new_id(),
+                    record_key=own_key,
+                    record_hash=record.hash if record else None,
+                    record_body=record.body if record else None,
+                    prompt=prompt,
+                    parents=material.parents,
+                )
+            )
+        return items
+
+    def _record_unrendered(self, key: str, material: Material, error: RecordError) -> None:
+        batch = self._run.writer.batch
+        record = material.record
+        if record is not None:
+            batch.records[record.hash] = {"hash": record.hash, "body": record.body}
+        row = self._rows.without_request(
+            key=key,
+            record_hash=record.hash if record else None,
+            prompt_hash=None,
+            status="failed",
+            kind="render",
+            message=str(error),
+        )
+        batch.generations.append(row)
+        batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in material.parents]
+        self._run.progress.add("failed")
+
+    # Look up
+
+    async def _plan(self, items: Sequence[Item]) -> Plan:
+        known = {}
+        if not self._run.options.refresh:
+            hashes = list({item.prompt.hash for item in items})
+            known = await asyncio.to_thread(look_up, self._run.ledger, hashes)
+        return plan_page(items, known, give_up_after=self._run.settings.give_up_after)
+
+    async def _record_planned(self, plan: Plan) -> None:
+        self.record_hits(plan.hits)
+        for item, history in plan.given_up:
+            self._add(
+                item,
+                self._rows.without_request(
+                    key=item.record_key,
+                    record_hash=item.record_hash,
+                    prompt_hash=item.prompt.hash,
+                    status="skipped",
+                    kind="given_up",
+                    message=f"This prompt was answered {history.bad_outcomes} times without content "
+                    f"(last: {history.last_bad}); it is not asked again until --refresh.",
+                    generation_id=item.generation_id,
+                ),
+            )
+            self._run.progress.add("skipped")
+        if plan.hits or plan.given_up:
+            await self._run.writer.committed()
+
+    def record_hits(self, hits: Sequence[Hit]) -> None:
+        """Write rows that point at the generations that have the text."""
+        moment = now()
+        for hit in hits:
+            self._add(hit.item, self._rows.reused(hit, moment))
+        self._run.progress.add("cached", len(hits))
+
+    # Complete
+
+    async def _send(self, misses: Sequence[Item]) -> None:
+        if self._chunk_size is None and misses:
+            self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
+        leaders = [item for item in misses if not self._wait_as_twin(item)]
+        size = self._chunk_size or 1
+        for start in range(0, len(leaders), size):
+            part = leaders[start : start + size]
+            await self._room.take(len(part))
+            if self._failure is not None:
+                return
+            self._chunks += 1
+            chunk = Chunk(self, part, number=self._chunks, tries=self._run.settings.chunk_retries + 1)
+            running = asyncio.create_task(self._carry(chunk))
+            self._tasks.add(running)
+            running.add_done_callback(self._tasks.discard)
+
+    def _wait_as_twin(self, item: Item) -> bool:
+        """Whether the same prompt is being asked already; then its answer serves this item too."""
+        if item.prompt.hash in self._twins:
+            self._twins[item.prompt.hash].append(item)
+            return True
+        self._twins[item.prompt.hash] = []
+        return False
+
+    async def _carry(self, chunk: Chunk) -> None:
+        try:
+            state = await self._run.run_chunk(chunk)
+            if state.name == "Cached":
+                await self._record_cached(chunk)
+            elif not state.is_completed():
+                await _raise_unless_interrupted(state)
+        except BaseException as error:  # noqa: BLE001 - kept, and raised when the other chunks have ended
+            self._failure = self._failure or error
+        finally:
+            self._room.give(len(chunk.pending))
+
+    async def _record_cached(self, chunk: Chunk) -> None:
+        self.record_hits(chunk.hits)
+        for hit in chunk.hits:
+            twins = self._twins.pop(hit.item.prompt.hash, [])
+            self.record_hits([Hit(twin, hit.source_id, hit.output_hash) for twin in twins])
+        await self._run.writer.committed()
+
+    async def pursue(self, item: Item) -> Outcome:
+        """Ask until there is an outcome (for the chunk)."""
+        journal = ItemJournal(self._run, item)
+        return await answer_prompt(
+            item.prompt,
+            ask=journal.ask,
+            gate=self._run.pace,
+            journal=journal,
+            policy=self._run.policy,
+            attempts_before=item.attempts,
+        )
+
+    def hits_of(self, items: Sequence[Item]) -> list[Hit]:
+        """Look items up (for Prefect's cache)."""
+        return self._run.hits_of(items)
+
+    # Record
+
+    async def record(self, item: Item, outcome: Outcome) -> None:
+        """Write an outcome, and those of the items that waited for it; returns when they are committed."""
+        moment = now()
+        self._add(item, self._rows.answered(item, outcome, moment))
+        self._run.progress.add(outcome.status)
+        for twin in self._twins.pop(item.prompt.hash, []):
+            self._add(twin, self._rows.twin(twin, item, outcome, moment))
+            self._run.progress.add("cached" if outcome.content else outcome.status)
+        await self._run.writer.committed()
+        self._room.give(1)
+
+    def _add(self, item: Item, row: Any) -> None:
+        batch = self._run.writer.batch
+        add_record(batch, item)
+        if row["origin"] != "cache":
+            add_prompt(batch, item.prompt)
+        batch.generations.append(row)
+        batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in item.parents]
+
+
+class _Room:
+    """How many prompts may be open at a time; one chunk always fits."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._changed = asyncio.Event()
+
+    async def take(self, count: int) -> None:
+        """Wait until there is any room, then take it."""
+        while self._free <= 0:
+            self._changed.clear()
+            await self._changed.wait()
+        self._free -= count
+
+    def give(self, count: int) -> None:
+        """Give room back."""
+        self._free += count
+        if count:
+            self._changed.set()
+
+
+async def _raise_unless_interrupted(state: State[Any]) -> None:
+    error = await state.aresult(raise_on_failure=False)
+    if not isinstance(error, InterruptedChunkError):
+        raise error

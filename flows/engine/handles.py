@@ -1,0 +1,218 @@
+"""Handles: what flows pass from step to step. They hold no rows: each pages from a source or from the ledger.
+
+`run.select()` gives Selected, `run.generate()` gives Generations; `.where()` keeps some, `.together()` makes all of
+them one. A handle yields materials: what one prompt is made from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+from sqlalchemy import Engine
+
+from db.history import StepGeneration, count_generations, read_generations, read_parents
+from db.select import Query, Record, count_records, make_record, read_pages
+from flows.steps.validate import OutputClass
+
+PAGE = 500  # records read, rendered and looked up at a time
+_FURTHEST = 10  # steps back that an output is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What one prompt is made from: a record or none, the outputs of earlier steps by name, and their ids."""
+
+    key: str
+    record: Record | None
+    inputs: Mapping[str, Any]
+    parents: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Anything that `run.generate()` can work on."""
+
+    async def count(self) -> int | None:
+        """How many materials there will be, where that is known without reading them."""
+
+    def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield materials; `needs` are the names that the template reads."""
+
+    async def left_out(self) -> int:
+        """How many records are missing because an earlier step brought no content for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A generation as a condition sees it: `output` is an instance of the step's output class."""
+
+    key: str
+    record: Mapping[str, Any]
+    output: Any
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Records of a template's select."""
+
+    engine: Engine
+    query: Query
+    total: int
+    limit: int | None
+
+    async def count(self) -> int:
+        """How many records there are."""
+        return self.total if self.limit is None else min(self.total, self.limit)
+
+    async def left_out(self) -> int:
+        """None: records come first."""
+        return 0
+
+    async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield the records, a page at a time."""
+        pages = read_pages(self.engine, self.query, page_size=PAGE, limit=self.limit)
+        async for page in _in_thread(pages):
+            yield [Material(record.key, record, {"record": record.data}) for record in page]
+
+
+@dataclass(frozen=True)
+class Generations:
+    """The succeeded generations of a step in this run."""
+
+    ledger: Engine
+    run_id: str
+    step: str
+    output_class: OutputClass
+    conditions: tuple[Callable[[Generated], object], ...] = field(default=())
+
+    def where(self, condition: Callable[[Generated], object]) -> Generations:
+        """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`."""
+        return replace(self, conditions=(*self.conditions, condition))
+
+    def together(self) -> Together:
+        """Make all of them one material, for a step that reads them as a list."""
+        return Together(self)
+
+    async def count(self) -> int | None:
+        """How many there are; unknown before a condition has seen them."""
+        if self.conditions:
+            return None
+        lines = await asyncio.to_thread(count_generations, self.ledger, self.run_id)
+        return sum(line.count for line in lines if line.step == self.step and line.status == "succeeded")
+
+    async def left_out(self) -> int:
+        """How many records this step brought no content for."""
+        lines = await asyncio.to_thread(count_generations, self.ledger, self.run_id)
+        return sum(line.count for line in lines if line.step == self.step and line.status != "succeeded")
+
+    async def __aiter__(self) -> AsyncIterator[Generated]:
+        async for page in self._kept():
+            for _generation, seen in page:
+                yield seen
+
+    async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield each with the outputs that lead to it, as far as the template reads them."""
+        async for page in self._kept():
+            generations = [generation for generation, _seen in page]
+            inputs = await asyncio.to_thread(outputs_leading_to, self.ledger, generations, needs)
+            yield [
+                Material(
+                    generation.record_key,
+                    _record_of(generation),
+                    {"record": generation.record, **inputs[generation.id]}
+                    if generation.record is not None
+                    else inputs[generation.id],
+                    (generation.id,),
+                )
+                for generation in generations
+            ]
+
+    async def _kept(self) -> AsyncIterator[list[tuple[StepGeneration, Generated]]]:
+        async for page in _in_thread(read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)):
+            seen = [(generation, self._view(generation)) for generation in page]
+            yield [pair for pair in seen if all(condition(pair[1]) for condition in self.conditions)]
+
+    def _view(self, generation: StepGeneration) -> Generated:
+        output: BaseModel = self.output_class.model_validate(generation.output)
+        return Generated(generation.record_key, generation.record or {}, output)
+
+
+@dataclass(frozen=True)
+class Together:
+    """All generations of a step as one material: its template reads them as a list, by the step's name."""
+
+    generations: Generations
+
+    async def count(self) -> int:
+        """One."""
+        return 1
+
+    async def left_out(self) -> int:
+        """How many records the step brought no content for."""
+        return await self.generations.left_out()
+
+    async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield the one material, or none where there is nothing to put together."""
+        collected: list[StepGeneration] = []
+        async for page in self.generations._kept():  # noqa: SLF001 - the two classes are one idea
+            collected += [generation for generation, _seen in page]
+        if not collected:
+            return
+        step = self.generations.step
+        inputs: dict[str, Any] = {}
+        if needs - {step}:
+            each = await asyncio.to_thread(outputs_leading_to, self.generations.ledger, collected, needs)
+            for found in each.values():
+                inputs |= found
+        inputs[step] = [generation.output for generation in collected]
+        yield [Material("", None, inputs, tuple(generation.id for generation in collected))]
+
+
+def outputs_leading_to(
+    ledger: Engine, generations: Sequence[StepGeneration], needs: frozenset[str]
+) -> dict[str, dict[str, Any]]:
+    """Return, for each generation's id, the outputs on its path by step name: its own, and those `needs` asks for.
+
+    A step with several generations on the path (a fan-in) gives a list.
+    """
+    inputs: dict[str, dict[str, Any]] = {found.id: {found.step: found.output} for found in generations}
+    roots = {found.id: {found.id} for found in generations}
+    for _step in range(_FURTHEST):
+        missing = needs - {"record", "params"} - {name for found in inputs.values() for name in found}
+        if not missing or not roots:
+            break
+        parents = read_parents(ledger, list(roots))
+        above: dict[str, set[str]] = {}
+        for child, found in parents.items():
+            for root in roots[child]:
+                by_step: dict[str, list[Any]] = {}
+                for parent in found:
+                    by_step.setdefault(parent.step, []).append(parent.output)
+                    above.setdefault(parent.id, set()).add(root)
+                for step, outputs in by_step.items():
+                    inputs[root].setdefault(step, outputs[0] if len(outputs) == 1 else outputs)
+        roots = above
+    return inputs
+
+
+def check_source(engine: Engine, query: Query, limit: int | None) -> Selected:
+    """Count a select's records, which also checks its SQL and its keys."""
+    return Selected(engine, query, count_records(engine, query), limit)
+
+
+def _record_of(generation: StepGeneration) -> Record | None:
+    return None if generation.record is None else make_record(generation.record_key, generation.record)
+
+
+async def _in_thread(pages: Iterator[Any]) -> AsyncIterator[Any]:
+    """Take the next page in a thread, and already the one after it while this one is worked on."""
+    ahead = asyncio.ensure_future(asyncio.to_thread(next, pages, None))
+    try:
+        while (page := await ahead) is not None:
+            ahead = asyncio.ensure_future(asyncio.to_thread(next, pages, None))
+            yield page
+    finally:
+        ahead.cancel()

@@ -1,0 +1,45 @@
+"""The journal: one item's attempts, written ahead of each request and settled after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flows.engine.plan import Item
+from flows.engine.rows import add_prompt, attempt_row, settled_row
+from flows.errors import UNSENT
+from flows.steps.answer import Opened, Settled
+from flows.steps.complete import Answer
+
+if TYPE_CHECKING:
+    from flows.engine.run import Run
+
+
+class ItemJournal:
+    """Keeps the attempts of one item in its run's ledger; implements flows.steps.answer.Journal."""
+
+    def __init__(self, run: Run, item: Item) -> None:
+        self._run = run
+        self._item = item
+
+    async def ask(self, body: Mapping[str, Any]) -> Answer:
+        """Send a request to the run's endpoint."""
+        return await self._run.endpoint.client.ask(body, self._run.endpoint.name)
+
+    async def open(self, opened: Opened) -> str:
+        """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
+        row = attempt_row(self._run.id, self._item, opened)
+        batch = self._run.writer.batch
+        add_prompt(batch, self._item.prompt)
+        batch.opened.append(row)
+        self._item.attempts = opened.ordinal
+        await self._run.writer.committed()
+        return str(row["id"])
+
+    def settle(self, attempt_id: str, settled: Settled) -> None:
+        """Write how it ended; committed with what comes next."""
+        self._run.writer.batch.settled.append(settled_row(attempt_id, settled))
+        progress = self._run.progress
+        progress.requests += settled.error_type not in UNSENT
+        if settled.cost_usd is not None:
+            progress.cost_usd += settled.cost_usd

@@ -1,0 +1,74 @@
+"""Origin: what started a run, as its row in the ledger says."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prefect.context import FlowRunContext
+from pydantic import TypeAdapter
+from sqlalchemy import Engine
+
+from db.history import last_run_of
+from flows.errors import ConfigurationError
+from flows.settings import ROOT
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The flow, the Prefect flow run, and the code."""
+
+    flow: str
+    deployment: str | None
+    flow_run_id: str
+    trigger: str
+    parameters: dict[str, Any]
+    code_version: str
+
+    def resumes(self, ledger: Engine) -> str | None:
+        """The run that this one goes on from: the last of the same Prefect flow run (its Retry)."""
+        return last_run_of(ledger, self.flow_run_id)
+
+
+def read_origin(flow: str | None) -> Origin:
+    """Read it from Prefect's context; `flow` overrides the flow's own name."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow is None:
+        raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
+    found = context.flow_run
+    if found.deployment_id is None:
+        trigger = "command"
+    else:
+        trigger = "schedule" if found.auto_scheduled else "deployment"
+    return Origin(
+        flow=flow or context.flow.fn.__name__,
+        deployment=str(found.deployment_id) if found.deployment_id else None,
+        flow_run_id=str(found.id),
+        trigger=trigger,
+        parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters, mode="json"),
+        code_version=code_version(),
+    )
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The git commit where there is one, marked `+` where files differ from it; else the package's version."""
+    try:
+        number = version("presswork")
+    except PackageNotFoundError:
+        number = "0"
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=10"],  # noqa: S607 - git as the user has it
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return number
+    return f"{number} {found.stdout.strip()}"

@@ -1,0 +1,70 @@
+"""Plan: a page of rendered prompts is split into what the ledger answers, what must be asked and what is given up.
+
+One query a page, before any Prefect task and before any limiter. A hit is judged by the output class of today: what
+a stricter validator refuses is a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from db.history import PromptHistory
+from flows.steps.render import Prompt
+from flows.steps.validate import Content, validate_stored
+
+
+@dataclass(slots=True)
+class Item:
+    """One generation to be: for which record, by which prompt, made from what. `attempts` are those made so far."""
+
+    generation_id: str
+    record_key: str
+    record_hash: str | None
+    record_body: str | None
+    prompt: Prompt
+    parents: tuple[str, ...] = ()
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An item that the ledger answers, with the generation that has the text."""
+
+    item: Item
+    source_id: str
+    output_hash: str
+
+
+@dataclass
+class Plan:
+    """What is to be done with a page of items."""
+
+    hits: list[Hit] = field(default_factory=list)
+    misses: list[Item] = field(default_factory=list)
+    given_up: list[tuple[Item, PromptHistory]] = field(default_factory=list)
+
+
+def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give_up_after: int) -> Plan:
+    """Split a page by what is known of its prompts; `known` is empty where the run refreshes."""
+    plan = Plan()
+    for item in items:
+        history = known.get(item.prompt.hash)
+        hit = find_hit(item, history)
+        if hit is not None:
+            plan.hits.append(hit)
+        elif history is not None and history.bad_outcomes >= give_up_after:
+            plan.given_up.append((item, history))
+        else:
+            plan.misses.append(item)
+    return plan
+
+
+def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:
+    """Return what answers an item, if it is content by today's output class."""
+    if history is None or history.generation_id is None:
+        return None
+    judged = validate_stored(item.prompt.output_class, history.output)
+    if not isinstance(judged, Content):
+        return None
+    return Hit(item, history.generation_id, history.output_hash or judged.hash)

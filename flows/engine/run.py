@@ -1,0 +1,240 @@
+"""Run: one execution of a content flow, from its first select to its summary.
+
+`open_run()` settles what must be right before anything is asked (settings, endpoint, ledger), writes the run's row,
+and closes it however the flow ends. Between, `run.select()` and `run.generate()` carry records through the five verbs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine
+
+from db import record as ledger_record
+from db.history import look_up
+from db.models import new_id, now
+from db.select import Parameter, Query
+from db.session import open_ledger, open_source
+from flows.engine.artifacts import publish_summary
+from flows.engine.chunks import ChunkRunner, chunk_runner
+from flows.engine.endpoint import Endpoint, open_endpoint
+from flows.engine.generate import Generating
+from flows.engine.handles import Generations, Selected, Source, check_source
+from flows.engine.options import RunOptions, Selection
+from flows.engine.origin import Origin, read_origin
+from flows.engine.pace import Pace
+from flows.engine.plan import Hit, Item, find_hit
+from flows.engine.progress import Progress, announce
+from flows.engine.results import saved_block
+from flows.engine.rows import template_row
+from flows.engine.summary import Summary, summarize
+from flows.engine.writer import Writer
+from flows.errors import TemplateError
+from flows.settings import Settings, ledger_url, load_settings, source_url, source_variable
+from flows.steps.answer import Policy
+from flows.steps.render import Brief, make_brief
+from flows.steps.templates import SUFFIX, Template, load_template
+
+
+@dataclass
+class Run:
+    """An open run. Flows use `select`, `generate` and `summary`; the rest is the engine's own."""
+
+    id: str
+    flow: str
+    settings: Settings
+    options: RunOptions
+    endpoint: Endpoint
+    ledger: Engine
+    writer: Writer
+    pace: Pace
+    policy: Policy
+    progress: Progress
+    run_chunk: ChunkRunner
+    records: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    params: dict[str, Any] = field(default_factory=dict)
+    _sources: dict[str, Engine] = field(default_factory=dict)
+    _briefs: dict[str, Brief] = field(default_factory=dict)
+
+    def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
+        """Select a template's records.
+
+        `selection` holds the values of the template's params. Raises TemplateError, ParameterError, and the
+        db.errors of a source that can't be reached, a select that fails or keys that don't tell records apart.
+        """
+        values = selection.values() if isinstance(selection, Selection) else dict(selection or {})
+        template = load_template(self.settings.templates_dir, template_name)
+        params = template.parse_params(values)
+        self.params |= params
+        selected = check_source(
+            self._source(template.front.source), query_of(template, params), self.options.limit
+        )
+        self.records += min(selected.total, self.options.limit or selected.total)
+        return selected
+
+    async def generate(self, template_name: str, source: Source, *, variants: int = 1) -> Generations:
+        """Generate content for all that `source` yields, and return a handle to what succeeded.
+
+        With `variants`, each gets so many answers to the same request, as children `key/0`, `key/1`, ... One record
+        that goes wrong stops no other; what stops the run (a refused key, a spend limit) is raised when all that
+        was in flight is recorded.
+        """
+        if variants < 1:
+            raise ValueError(f"variants is {variants}; it must be 1 or more")
+        brief = self._brief(template_name)
+        total = await source.count()
+        missing = await source.left_out()
+        if missing:
+            self.left_out[template_name] += missing
+        self.progress.begin_step(template_name, total * variants if total is not None else None)
+        await Generating(self, brief, variants).all_of(source)
+        return Generations(self.ledger, self.id, template_name, brief.template.output_class)
+
+    def summary(self, status: str = "completed") -> Summary:
+        """Add the run up from the ledger."""
+        return summarize(
+            self.ledger,
+            run_id=self.id,
+            flow=self.flow,
+            endpoint=self.endpoint.name,
+            status=status,
+            records=self.records,
+            left_out=dict(self.left_out),
+            wall_s=self.progress.wall_s,
+        )
+
+    def hits_of(self, items: Sequence[Item]) -> list[Hit]:
+        """Look items up in the ledger, whatever the run's plan said before."""
+        known = look_up(self.ledger, [item.prompt.hash for item in items])
+        found = (find_hit(item, known.get(item.prompt.hash)) for item in items)
+        return [hit for hit in found if hit is not None]
+
+    def _brief(self, template_name: str) -> Brief:
+        if template_name not in self._briefs:
+            template = load_template(self.settings.templates_dir, template_name)
+            params = {name: self.params.get(name, param.default) for name, param in template.front.params.items()}
+            self._briefs[template_name] = make_brief(template, self.endpoint.name, params)
+            ledger_record.add_templates(self.ledger, [template_row(template)])
+        return self._briefs[template_name]
+
+    def _source(self, name: str | None) -> Engine:
+        url = source_url(self.settings, name)
+        if url is None:
+            # The ledger's own database, but opened for reading only.
+            url = self.ledger.url.render_as_string(hide_password=False)
+        if url not in self._sources:
+            self._sources[url] = open_source(url, source_variable(name))
+        return self._sources[url]
+
+    def dispose(self) -> None:
+        """Close the sources' connections."""
+        for engine in self._sources.values():
+            engine.dispose()
+
+
+def query_of(template: Template, params: Mapping[str, Any]) -> Query:
+    """Make a template's select ready to run; TemplateError where it has none."""
+    if template.select_sql is None:
+        raise TemplateError(
+            f"{template.name}{SUFFIX}: it has no `select`, so it can't run by itself: it is a step of a flow."
+        )
+    typed = {
+        name: Parameter(param.type, params.get(name, param.default))
+        for name, param in template.front.params.items()
+    }
+    return Query(f"{template.name}{SUFFIX}", template.select_sql, template.key, typed)
+
+
+@asynccontextmanager
+async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
+    """Open a run inside a Prefect flow, and close it however the flow ends.
+
+    `flow` is the run's name in the ledger, by default that of the flow's function. Raises ConfigurationError or
+    db.errors.DatabaseError before anything is sent.
+    """
+    options = options or RunOptions()
+    settings = load_settings()
+    origin = read_origin(flow)
+    concurrency = options.concurrency or settings.concurrency
+    async with AsyncExitStack() as stack:
+        endpoint = await open_endpoint(settings, concurrency)
+        await stack.enter_async_context(endpoint.client)
+        ledger = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
+        stack.callback(ledger.dispose)
+        writer = Writer(
+            ledger, interval_s=settings.commit_interval_s, patience_s=settings.database_patience_s
+        )
+        await stack.enter_async_context(writer)
+        storage = await saved_block()
+        run = Run(
+            id=new_id(),
+            flow=origin.flow,
+            settings=settings,
+            options=options,
+            endpoint=endpoint,
+            ledger=ledger,
+            writer=writer,
+            pace=Pace(
+                concurrency=concurrency, rpm=options.rpm or settings.rpm, verify=endpoint.verify
+            ),
+            policy=Policy(
+                retries=settings.request_retries,
+                repairs=settings.repairs,
+                escalations=settings.escalations,
+                wait_max_s=settings.retry_wait_max_s,
+                retry_after_cap_s=settings.retry_after_cap_s,
+            ),
+            progress=Progress("", origin.flow, endpoint.name),
+            run_chunk=chunk_runner(
+                storage,
+                retries=settings.chunk_retries,
+                delay_s=settings.chunk_retry_delay_s,
+                refresh=options.refresh,
+            ),
+        )
+        run.progress.run_id = run.id
+        stack.callback(run.dispose)
+        await asyncio.to_thread(ledger_record.open_run, ledger, _run_row(run, origin), [])
+        announce(run.progress)
+        async with _closing(run):
+            yield run
+
+
+@asynccontextmanager
+async def _closing(run: Run) -> AsyncIterator[None]:
+    status = "failed"
+    try:
+        yield
+        status = "completed"
+    except asyncio.CancelledError:
+        status = "cancelled"
+        raise
+    finally:
+        run.progress.ended = True
+        await asyncio.to_thread(ledger_record.close_run, run.ledger, run.id, status, now())
+        if status != "cancelled":
+            await publish_summary(run.summary(status))
+
+
+def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
+    return {
+        "id": run.id,
+        "resumes_run_id": origin.resumes(run.ledger),
+        "flow": run.flow,
+        "deployment": origin.deployment,
+        "prefect_flow_run_id": origin.flow_run_id,
+        "trigger": origin.trigger,
+        "parameters": origin.parameters,
+        "code_version": origin.code_version,
+        "endpoint": run.endpoint.name,
+        "mode": "live",
+        "started_at": now(),
+        "ended_at": None,
+        "status": "running",
+    }

@@ -1,0 +1,147 @@
+"""Render: a template and one record make a prompt, whose hash is its identity.
+
+The hash is sha256 over canonical JSON (UTF-8, sorted keys, no white space) of what changes the answer, and of
+nothing else: raising max_tokens, moving a cache breakpoint, another run or a retry must not buy an answer again.
+tests/steps/test_hash.py pins hashes, so that no upgrade does either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import orjson
+
+from flows.errors import RecordError, TemplateError
+from flows.steps.templates import SUFFIX, Template
+from flows.steps.validate import OutputClass
+
+HASH_SCHEME = 1
+"""Part of every hash: raising it makes every prompt new, so it is raised only when the old hash was wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What all prompts of one template in one run share: rendered, and hashed, once."""
+
+    template: Template
+    endpoint: str
+    params: Mapping[str, Any]
+    system: str
+    examples: tuple[dict[str, str], ...]
+    schema: dict[str, Any]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered request. `messages` alternate user and assistant and end with the user's."""
+
+    hash: str
+    brief: Brief
+    messages: tuple[dict[str, str], ...]
+    variant: int
+
+    @property
+    def model(self) -> str:
+        """The model that is asked."""
+        return self.brief.template.front.model
+
+    @property
+    def max_tokens(self) -> int:
+        """The answer's bound in tokens, as the template has it."""
+        return self.brief.template.front.max_tokens
+
+    @property
+    def output_class(self) -> OutputClass:
+        """What the answer must be."""
+        return self.brief.template.output_class
+
+    @property
+    def characters(self) -> int:
+        """The length of all that is sent, for estimates."""
+        return len(self.brief.system) + sum(len(message["content"]) for message in self.messages)
+
+
+def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> Brief:
+    """Render what a template's prompts share; a mistake in it raises TemplateError."""
+    front = template.front
+    try:
+        system = template.render_block("system", {"params": params})
+        examples: list[dict[str, str]] = []
+        for example in front.examples:
+            user = template.render_block(
+                "user", {"record": example.record, "params": params, **example.inputs}
+            )
+            answer = template.output_class.model_validate(example.answer).model_dump_json()
+            examples += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        raise TemplateError(f"{template.name}{SUFFIX}: it does not render: {error}.") from None
+    settings: dict[str, Any] = {}
+    if front.thinking is not None:
+        settings["thinking"] = (
+            {"type": "adaptive"}
+            if front.thinking == "adaptive"
+            else {"type": "enabled", "budget_tokens": front.thinking}
+        )
+    if front.effort is not None:
+        settings["effort"] = front.effort
+    return Brief(template, endpoint, params, system, tuple(examples), template.schema, settings)
+
+
+def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) -> Prompt:
+    """Fill the user block with a record and the outputs of earlier steps, by name.
+
+    A value that is missing raises RecordError, never renders as empty. What is filled in is never rendered again:
+    a record that contains `{{ ... }}` stays text.
+    """
+    try:
+        user = brief.template.render_block("user", {"params": brief.params, **inputs})
+    except jinja2.TemplateError as error:
+        raise RecordError(f"{brief.template.name}{SUFFIX}: {error}") from None
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        # Python quotes the value in such messages, and a record's text belongs in no message.
+        raise RecordError(f"{brief.template.name}{SUFFIX}: {type(error).__name__} in the user block") from None
+    if not user:
+        raise RecordError(f"{brief.template.name}{SUFFIX}: the user block renders to nothing")
+    messages = (*brief.examples, {"role": "user", "content": user})
+    return Prompt(hash_request(brief, messages, variant), brief, messages, variant)
+
+
+def hash_request(brief: Brief, messages: tuple[dict[str, str], ...], variant: int) -> str:
+    """Return the prompt's identity: 64 hex digits."""
+    content = {
+        "scheme": HASH_SCHEME,
+        "endpoint": brief.endpoint,
+        "model": brief.template.front.model,
+        "system": brief.system,
+        "messages": messages,
+        "schema": brief.schema,
+        "settings": brief.settings,
+        "variant": variant,
+    }
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def request_body(prompt: Prompt) -> dict[str, Any]:
+    """Build the request as it is sent: the body of POST /v1/messages."""
+    brief = prompt.brief
+    body: dict[str, Any] = {
+        "model": prompt.model,
+        "max_tokens": prompt.max_tokens,
+        "messages": list(prompt.messages),
+        "output_config": {"format": {"type": "json_schema", "schema": brief.schema}},
+    }
+    if brief.system:
+        block: dict[str, Any] = {"type": "text", "text": brief.system}
+        if brief.template.front.cache != "off":
+            block["cache_control"] = {"type": "ephemeral", "ttl": brief.template.front.cache}
+        body["system"] = [block]
+    if "thinking" in brief.settings:
+        body["thinking"] = brief.settings["thinking"]
+    if "effort" in brief.settings:
+        body["output_config"]["effort"] = brief.settings["effort"]
+    return body
