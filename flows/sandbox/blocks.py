@@ -114,7 +114,7 @@ def _block(block: object, where: str, only: str | None) -> Block:
     if not isinstance(text, str):
         raise bad_request(f"{where}text: Field required" if text is None else f"{where}text: Input should be a string")
     if not text.strip():
-        raise bad_request(f"{where.split('.')[0]}: text content blocks must be non-empty")
+        raise bad_request(f"{where.split('.', maxsplit=1)[0]}: text content blocks must be non-empty")
     return Block(text.encode("utf-8", "surrogatepass"), text_tokens(text), _ttl(block, where))
 
 

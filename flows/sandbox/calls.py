@@ -79,7 +79,8 @@ def _max_tokens(body: Mapping[str, Any], model: Model) -> int:
         raise bad_request("max_tokens: Input should be greater than or equal to 0")
     if value > model.max_output:
         raise bad_request(
-            f"max_tokens: {value} > {model.max_output}, which is the maximum allowed number of output tokens for {model.id}"
+            f"max_tokens: {value} > {model.max_output},"
+            f" which is the maximum allowed number of output tokens for {model.id}"
         )
     return value
 

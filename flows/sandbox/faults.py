@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from flows.sandbox.draws import digest
-from flows.sandbox.switches import FAULTS, Switches
+from flows.sandbox.switches import Switches
 
 _NORMAL = NormalDist()
 
@@ -34,8 +34,7 @@ def draw_fate(switches: Switches, body: bytes, seen: int) -> Fate:
 
 
 def _fault(switches: Switches, point: float) -> str:
-    for name in FAULTS:
-        rate: float = getattr(switches, name)
+    for name, rate in switches.rates:
         if point < rate:
             return name
         point -= rate

@@ -39,6 +39,9 @@ class Span:
     high: int | None = None
 
 
+ANY_COUNT = Span()
+
+
 def keyword_hints(description: str) -> Mapping[str, str]:
     """The keywords in the braces at the end of a description, as the text of their values."""
     block = _BLOCK.search(description)

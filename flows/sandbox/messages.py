@@ -8,7 +8,7 @@ from flows.sandbox.calls import Call
 from flows.sandbox.prompt_cache import Account
 from flows.sandbox.replies import Reply
 
-_WORDS_A_DELTA = 8
+_WORDS_A_DELTA = 4
 
 
 def message(call: Call, reply: Reply, account: Account, message_id: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def model_page(query: Mapping[str, str]) -> dict[str, object]:
 def _capabilities(model: Model) -> dict[str, object]:
     yes, no = {"supported": True}, {"supported": False}
 
-    def has(it: bool) -> dict[str, bool]:
+    def has(it: object) -> dict[str, bool]:
         return yes if it else no
 
     thinking = {

@@ -1,4 +1,4 @@
-"""Text that matches a regular expression, for hints such as {pattern: ^[A-Z]{3}-\\d{2,4}$}.
+r"""Text that matches a regular expression, for hints such as {pattern: ^[A-Z]{3}-\d{2,4}$}.
 
 Walks what the standard library parses a pattern into. Look-arounds and back references are passed over, so what comes
 out must be tried against the pattern; most patterns that people write for fields do not use them.

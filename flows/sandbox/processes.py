@@ -20,7 +20,7 @@ _STOP_SECONDS = 5.0
 
 @contextlib.contextmanager
 def sandbox_process(switches: Switches | None = None, *, port: int = 0) -> Iterator[str]:
-    """Run a sandbox in a process of its own and give its URL; it ends with the block, and with this process at the latest.
+    """Run a sandbox in a process of its own and give its URL; it ends with the block, or with this process.
 
     Raises RuntimeError where it does not start, as on a port that is taken; why stands on standard error.
     """

@@ -52,7 +52,7 @@ _REASONS = (
     "Because the text speaks of {a}.",
     "Because {a} points to {s}, and {b} supports it.",
 )
-_ACTIONS = ("Discover {s}", "See {s}", "Try {s} today", "Find your {s}")
+_ACTIONS = ("Discover {s}", "See {s}", "Try {s} today", "Ask about {s}")
 _QUESTIONS = ("What makes {a} special?", "How does {a} go with {b}?", "Why choose {s}?")
 _DANGLING = STOP_WORDS | {"-", "&", "meets", "means"}
 
@@ -65,7 +65,9 @@ class Writer:
         self.topic = topic
         self.draw = draw
         self._turn = draw.below(1 << 16)
-        self._capitals = [capital(phrase) for phrase in topic.details]
+        self._subject = spoken(topic.subject)
+        self._spoken = [spoken(phrase) for phrase in topic.details]
+        self._capitals = [capital(phrase) for phrase in self._spoken]
 
     def text(self, form: str, words: int) -> str:
         """A text of the form, of about so many words where its form can be that long."""
@@ -102,14 +104,13 @@ class Writer:
         return " ".join(first + [self.sentence() for _ in range(count - len(first))])
 
     def _fill(self, frames: tuple[str, ...]) -> str:
-        phrases, capitals = self.topic.details, self._capitals
         turn = self._turn = self._turn + 1
-        size = len(phrases)
+        spoken, size = self._spoken, len(self._spoken)
+        one = turn % size
         # The second detail moves on after a whole round, so that a long text does not repeat itself soon.
-        one, other = turn % size, (turn + 1 + turn // size) % size
-        if other == one:
-            other = size - 1
-        values = {"a": phrases[one], "b": phrases[other], "A": capitals[one], "s": phrases[-1], "S": capitals[-1]}
+        other = (one + 1 + turn // size % (size - 1)) % size
+        subject = self._subject
+        values = {"a": spoken[one], "b": spoken[other], "A": self._capitals[one], "s": subject, "S": capital(subject)}
         return frames[turn % len(frames)].format_map(values)
 
     def _run(self, frames: tuple[str, ...], words: int) -> str:
@@ -129,6 +130,12 @@ class Writer:
         while sum(part.count(" ") + 1 for part in text) + 6 < words:
             text.append(self._fill(_LETTERS))
         return f"{greeting}\n\n{' '.join(text)}\n\n{closing}"
+
+
+def spoken(phrase: str) -> str:
+    """A phrase as it stands in a sentence: a single plain noun gets its article."""
+    bare = " " in phrase or not phrase.isalpha() or not phrase.islower() or phrase.endswith(("s", "ing"))
+    return phrase if bare else f"the {phrase}"
 
 
 def capital(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - it is an answer that is raised, not a mistake of ours
     """A request that is answered with an error; carries all that the error's response says."""
 
     def __init__(

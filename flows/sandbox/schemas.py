@@ -53,7 +53,7 @@ def read_schema(schema: object) -> Schema:
 
 @lru_cache(maxsize=1024)
 def _read(marshalled: bytes) -> Schema | Refusal:
-    schema = marshal.loads(marshalled)
+    schema = marshal.loads(marshalled)  # noqa: S302 - marshalled a line ago, by us
     text = json.dumps(schema)
     definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
     try:

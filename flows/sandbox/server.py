@@ -4,7 +4,7 @@ On aiohttp's low-level server: its application, router and middlewares would cos
 """
 
 import asyncio
-import json
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
@@ -13,16 +13,18 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from flows.sandbox.messages import events
+from flows.sandbox.counts import Counts
 from flows.sandbox.models import find_model, model_info, model_page
 from flows.sandbox.refusals import Refusal, bad_request
-from flows.sandbox.service import Exchange, Service, check_headers
+from flows.sandbox.service import Service, check_headers
 from flows.sandbox.switches import Switches
+from flows.sandbox.wire import json_response, parsed_or_none, read_body, send_answer
 
 HOST = "127.0.0.1"
 SANDBOX_HEADER = "x-presswork-sandbox"
-BODY_LIMIT = 32 * 1024 * 1024
 _COMMON = {SANDBOX_HEADER: "1", "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
+
+_LOG = logging.getLogger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -92,7 +94,7 @@ class Sandbox:
 
     def bodies(self) -> list[Any]:
         """The last bodies of POST /v1/messages, as many as the switch keep_bodies says."""
-        return [_loose(raw) for raw in self._service.kept]
+        return [parsed_or_none(raw) for raw in self._service.kept]
 
     def configure(self, **changes: object) -> Switches:
         """Change switches while it runs; raises ValueError for a wrong one and changes none."""
@@ -107,61 +109,51 @@ class Sandbox:
         handler = self._routes.get((request.method, path))
         if handler is None:
             handler = self._model if request.method == "GET" and path.startswith("/v1/models/") else self._nothing
-        if handler != self._messages and path.startswith("/v1/"):
-            self._service.counts.other_requests[f"{request.method} {path}"[:80]] += 1
         try:
-            if path.startswith("/v1/"):
+            if handler != self._messages and path.startswith("/v1/"):
+                self._service.counts.other_requests[f"{request.method} {path}"[:80]] += 1
                 check_headers(request.headers)
             return await handler(request)
         except Refusal as refusal:
             return self._refuse(refusal)
+        except Exception as error:  # noqa: BLE001 - the boundary of one request
+            # A schema that trips the sandbox must look like the API's own failure.
+            _LOG.exception("the sandbox failed to answer")
+            return self._refuse(Refusal(500, "api_error", f"The sandbox failed: {type(error).__name__}: {error}"))
 
     async def _messages(self, request: web.BaseRequest) -> web.StreamResponse:
         counts = self._service.counts  # a reset must not mix old requests into new counts
         counts.enter()
-        status = "dropped"
+        status = "500"
         try:
-            exchange = self._service.open(await _read(request))
-            if exchange.fate.latency:
-                await asyncio.sleep(exchange.fate.latency)
-            self._service.begin(exchange)
-            try:
-                response = await self._send(request, exchange)
-            except ConnectionError:
-                self._service.dropped(exchange, counts)
-                return web.Response()  # to nobody
-            self._service.served(exchange, counts)
+            check_headers(request.headers)
+            response = await self._answer(request, counts)
             status = "200"
-            return response
         except Refusal as refusal:
             status = str(refusal.status)
             raise
+        except ConnectionError:
+            status = "dropped"
+            response = web.Response()  # to nobody
         finally:
             counts.leave(status)
+        return response
 
-    async def _send(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
-        """Write the answer to its end; raises ConnectionError where it is dropped, by its fate or by the client."""
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError
-        if exchange.fate.fault in ("dropped_before", "dropped_after"):
-            transport.close()
-            raise ConnectionResetError
-        headers = self._headers()
-        if not exchange.call.stream:
-            response = web.Response(body=json.dumps(exchange.message()).encode(), headers=headers | _JSON)
-            await response.prepare(request)
-            await response.write_eof()
-            return response
-        stream = web.StreamResponse(headers=headers | {"content-type": "text/event-stream; charset=utf-8"})
-        await stream.prepare(request)
-        for event in events(exchange.message()):
-            await stream.write(event)
-        await stream.write_eof()
-        return stream
+    async def _answer(self, request: web.BaseRequest, counts: Counts) -> web.StreamResponse:
+        exchange = self._service.open(await read_body(request))
+        try:
+            if exchange.fate.latency:
+                await asyncio.sleep(exchange.fate.latency)
+            self._service.begin(exchange)
+            response = await send_answer(request, exchange, self._headers())
+        except (ConnectionError, asyncio.CancelledError):
+            self._service.dropped(exchange, counts)
+            raise
+        self._service.served(exchange, counts)
+        return response
 
     async def _count_tokens(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._json({"input_tokens": self._service.count_tokens(await _read(request))})
+        return self._json({"input_tokens": self._service.count_tokens(await read_body(request))})
 
     async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._json(model_page(request.query))
@@ -179,7 +171,7 @@ class Sandbox:
         return self._json(self.switches.model_dump())
 
     async def _put_switches(self, request: web.BaseRequest) -> web.StreamResponse:
-        changes = _loose(await _read(request))
+        changes = parsed_or_none(await read_body(request))
         if not isinstance(changes, dict):
             raise bad_request("switches: send a JSON object of the switches to change")
         try:
@@ -198,36 +190,8 @@ class Sandbox:
         return {"request-id": next(self._ids), **_COMMON, **self._service.limits.headers()}
 
     def _json(self, body: Mapping[str, Any]) -> web.Response:
-        headers = {"request-id": next(self._ids), **_COMMON}
-        return web.Response(body=json.dumps(body).encode(), headers=headers | _JSON)
+        return json_response(body, {"request-id": next(self._ids), **_COMMON})
 
     def _refuse(self, refusal: Refusal) -> web.Response:
-        headers = self._headers()
-        body = json.dumps(refusal.body(headers["request-id"])).encode()
-        return web.Response(status=refusal.status, body=body, headers=headers | _JSON | refusal.headers)
-
-
-_JSON = {"content-type": "application/json"}
-
-
-async def _read(request: web.BaseRequest) -> bytes:
-    """The body; one that is too long is read to its end and thrown away, so that the client gets to read why."""
-    if request.content_length is not None and request.content_length <= BODY_LIMIT:
-        return await request.content.read()
-    parts, size = [], 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size <= BODY_LIMIT:
-            parts.append(part)
-        elif size > 4 * BODY_LIMIT:
-            break
-    if size > BODY_LIMIT:
-        raise Refusal(413, "request_too_large", "Request exceeds the maximum size of 32 MB")
-    return b"".join(parts)
-
-
-def _loose(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return None
+        headers = self._headers() | refusal.headers
+        return json_response(refusal.body(headers["request-id"]), headers, refusal.status)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from re import Pattern
 from typing import Any
 
-from flows.sandbox.hints import Span
+from flows.sandbox.hints import ANY_COUNT, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +14,9 @@ class Text:
     name: str
     about: str
     form: str
-    chars: Span = Span()
-    words: Span = Span()
-    sentences: Span = Span()
+    chars: Span = ANY_COUNT
+    words: Span = ANY_COUNT
+    sentences: Span = ANY_COUNT
     pattern: Pattern[str] | None = None
     format: str = ""
     firm: bool = False  # its length stands in the hints, so a validator is likely to check it

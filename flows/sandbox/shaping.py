@@ -77,11 +77,9 @@ def _one_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str
 
 def _merged(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
-    for part in schema["allOf"]:
-        if "$ref" in part:
-            part = definitions[part["$ref"].rsplit("/", 1)[-1]]
-        if "allOf" in part:
-            part = _merged(part, definitions)
+    for option in schema["allOf"]:
+        part = definitions[option["$ref"].rsplit("/", 1)[-1]] if "$ref" in option else option
+        part = _merged(part, definitions) if "allOf" in part else part
         properties = {**merged.get("properties", {}), **part.get("properties", {})}
         required = [*merged.get("required", ()), *part.get("required", ())]
         merged = {**merged, **part}

@@ -12,7 +12,7 @@ Break = Callable[[], Any]
 
 
 def broken(shape: Shape, value: Any, draw: Draw) -> Any:
-    """The answer with one constraint of its hints broken; without any, a required field is missing or the type wrong."""
+    """The answer with one constraint of its hints broken; without any, a field is missing or the type wrong."""
     breaks = list(_breaks(shape, value))
     if breaks:
         holder, key, make = draw.choice(breaks)
@@ -65,19 +65,20 @@ def _is(record: Record, value: Any) -> bool:
 def _text_breaks(shape: Text, value: str) -> Iterator[Break]:
     low, high = shape.chars.low, shape.chars.high
     if shape.firm and high is not None and high < _LONGEST:
-        filler = value or "word"
-        yield (
-            lambda: (
-                (f"{value} " + f"{filler} " * (high // len(filler) + 1))[: high + 12].strip() + " and more, and more"
-            )
-        )
+        yield lambda: _longer(value or "word", high)
     if shape.firm and low > 0:
-        yield lambda: value[: low - 1].strip()
+        short = value[: low - 1].strip()
+        yield lambda: short
     pattern = shape.pattern
     if pattern is not None:
         spoilt = [text for text in (f"!{value}", f"{value}!", "!", "") if not pattern.search(text)]
         if spoilt:
             yield lambda: spoilt[0]
+
+
+def _longer(text: str, high: int) -> str:
+    """The text over and over, until it is longer than that."""
+    return " ".join([text] * (high // len(text) + 1)) + " and more besides"
 
 
 def _number_breaks(shape: Number) -> Iterator[Break]:

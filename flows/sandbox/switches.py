@@ -4,6 +4,7 @@ Rates are fractions of requests (0 to 1) and exclude each other: one request mee
 not pass 1. Which request meets which fault is drawn in faults.py.
 """
 
+from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -72,6 +73,11 @@ class Switches(BaseModel):
         if total > 1 + 1e-9:
             raise ValueError(f"the rates of {', '.join(FAULTS)} must add up to 1 or less, not {total:g}")
         return self
+
+    @cached_property
+    def rates(self) -> tuple[tuple[str, float], ...]:
+        """The faults that can be drawn, each with its rate."""
+        return tuple((name, getattr(self, name)) for name in FAULTS if getattr(self, name))
 
     def changed(self, changes: dict[str, object]) -> "Switches":
         """These switches with some changed; raises ValueError with a message for people."""

@@ -6,8 +6,9 @@ from functools import cached_property
 
 # Enough to find what a prompt is about; a prompt may have a million tokens, and only its ends are read.
 _READ = 4_000
-# With so few phrases, their single words are written about too.
+# With fewer phrases, their single words are written about too, and what may be said of anything.
 _FEW = 3
+_PADDING = ("attention to detail", "plain words", "good value")
 _LABEL = re.compile(r"^[ \t]*[-*]?[ \t]*\**([A-Za-z][A-Za-z0-9 _/-]{0,30}?)\**:\**[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _LISTED = re.compile(r"^[ \t]*(?:#|\[|\()?(\d{1,4})[.)\]:][ \t]+\S", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z0-9][\w'\u2019&+-]*|[.,;:!?()\n|]")
@@ -40,7 +41,9 @@ STOP_WORDS = frozenset(
     through to too under until up upon us use used very want wants was wasn't way we well were what when where which
     while who whom whose why will with within without won't would write writing yet you you'd you'll you're you've
     your yours hello hi dear regards following given answer return reply json text user message null none true
-    false""".split()
+    false arrived ordered bought came received happened today yesterday tomorrow summarise summarize describe classify
+    translate create generate extract rank pick choose decide rate improve list unacceptable angry ago gave given seem
+    seems hoping hope looking trying tried said told asked going went sure maybe perhaps yes okay""".split()
 )
 
 
@@ -79,11 +82,13 @@ class Topic:
 
     @cached_property
     def details(self) -> list[str]:
-        """Short phrases to write about, two at the least; the last of them is the subject."""
-        found = [phrase for phrase in self.phrases if phrase.lower() not in self.subject.lower()]
+        """Short phrases to write about, three at the least, none of them the subject."""
+        about = self.subject.lower()
+        found = [phrase for phrase in self.phrases if phrase.lower() not in about and about not in phrase.lower()]
         if len(found) < _FEW:
-            found += [word for phrase in self.phrases for word in phrase.split() if word not in found]
-        return (found or self.phrases) + [self.subject]
+            words = [word for phrase in self.phrases for word in phrase.split() if word.lower() not in about]
+            found += [word for word in dict.fromkeys(words) if word not in found and len(word) > _FEW]
+        return found if len(found) >= _FEW else [*found, *_PADDING[: _FEW - len(found)]]
 
     @cached_property
     def phrases(self) -> list[str]:
@@ -92,7 +97,7 @@ class Topic:
         found = _phrases("\n".join(told)) if told else []
         if len(found) < 3:
             found += [phrase for phrase in _phrases(_LABEL.sub(r"\2", self.text)) if phrase not in found]
-        return found or ["the question at hand"]
+        return found or ["your question"]
 
     @cached_property
     def upset(self) -> bool:
@@ -120,7 +125,7 @@ def _phrases(text: str) -> list[str]:
     found: dict[str, None] = {}
     run: list[str] = []
     for word in _WORD.findall(text):
-        stop = len(word) < 2 or word.lower() in STOP_WORDS
+        stop = len(word) < 2 or word.lower() in STOP_WORDS or word.endswith("ly")
         if run and (stop or len(run) == 3):
             found[" ".join(run)] = None
             run = []

@@ -1,0 +1,70 @@
+"""Reading and writing HTTP bodies for the server: over-long ones, dropped connections, streams."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from flows.sandbox.messages import events
+from flows.sandbox.refusals import Refusal
+from flows.sandbox.service import Exchange
+
+BODY_LIMIT = 32 * 1024 * 1024
+JSON = {"content-type": "application/json"}
+_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+_DROPPED = frozenset({"dropped_before", "dropped_after"})
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """The body; one that is too long is read to its end and thrown away, so that the client gets to read why."""
+    if request.content_length is not None and request.content_length <= BODY_LIMIT:
+        return await request.content.read()
+    parts, size = [], 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size <= BODY_LIMIT:
+            parts.append(part)
+        elif size > 4 * BODY_LIMIT:
+            break
+    if size > BODY_LIMIT:
+        raise Refusal(413, "request_too_large", "Request exceeds the maximum size of 32 MB")
+    return b"".join(parts)
+
+
+async def send_answer(request: web.BaseRequest, exchange: Exchange, headers: Mapping[str, str]) -> web.StreamResponse:
+    """Write the answer to its end; raises ConnectionError where it is dropped, by its fate or by the client."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError
+    if exchange.fate.fault in _DROPPED:
+        transport.close()
+        raise ConnectionResetError
+    if exchange.call.stream:
+        return await _send_stream(request, exchange, headers)
+    response = json_response(exchange.message(), headers)
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def _send_stream(request: web.BaseRequest, exchange: Exchange, headers: Mapping[str, str]) -> web.StreamResponse:
+    stream = web.StreamResponse(headers={**headers, **_STREAM})
+    await stream.prepare(request)
+    for event in events(exchange.message()):
+        await stream.write(event)
+    await stream.write_eof()
+    return stream
+
+
+def json_response(body: Mapping[str, Any], headers: Mapping[str, str], status: int = 200) -> web.Response:
+    """A response of JSON."""
+    return web.Response(status=status, body=json.dumps(body).encode(), headers={**headers, **JSON})
+
+
+def parsed_or_none(raw: bytes) -> Any:
+    """The body's JSON, None if it is none."""
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None

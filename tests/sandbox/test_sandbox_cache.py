@@ -1,0 +1,108 @@
+"""The prompt cache's accounts: minimum, ttl, writes, reads, and what can be read when."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from anthropic import AsyncAnthropic
+
+from flows.sandbox import Sandbox
+from flows.sandbox.models import MODELS
+from flows.sandbox.prompt_cache import Account, Block, PromptCache
+
+SONNET, HAIKU = MODELS["claude-sonnet-4-6"], MODELS["claude-haiku-4-5"]
+LONG = "Our shop sells tea from small gardens. " * 120  # 1,170 tokens
+
+
+def asked(system: Any, **changes: Any) -> dict[str, Any]:
+    user = {"role": "user", "content": "Name: Oolong"}
+    return {"model": SONNET.id, "max_tokens": 200, "system": system, "messages": [user]} | changes
+
+
+def marked(text: str, ttl: str = "5m") -> dict[str, Any]:
+    return {"type": "text", "text": text, "cache_control": {"type": "ephemeral", "ttl": ttl}}
+
+
+def took(account: Account) -> tuple[int, int, int, int]:
+    return account.input_tokens, account.written_5m, account.written_1h, account.read
+
+
+async def test_first_request_writes_and_the_next_reads(client: AsyncAnthropic) -> None:
+    first = (await client.messages.create(**asked([marked(LONG)]))).usage
+    second = (await client.messages.create(**asked([marked(LONG)]))).usage
+    assert first.cache_creation is not None
+    assert first.cache_creation.ephemeral_5m_input_tokens == first.cache_creation_input_tokens
+    assert (first.cache_creation_input_tokens or 0) > 1024
+    assert first.cache_read_input_tokens == 0
+    assert second.cache_read_input_tokens == first.cache_creation_input_tokens
+    assert second.cache_creation_input_tokens == 0
+    assert first.input_tokens == second.input_tokens < 20
+
+
+async def test_hour_long_entries_are_counted_apart(sandbox: Sandbox, client: AsyncAnthropic) -> None:
+    usage = (await client.messages.create(**asked([marked(LONG, "1h")]))).usage
+    assert usage.cache_creation is not None
+    assert usage.cache_creation.ephemeral_1h_input_tokens == usage.cache_creation_input_tokens
+    assert sandbox.stats()["served"]["cache_creation_1h_tokens"] == usage.cache_creation_input_tokens
+
+
+async def test_top_level_cache_control_marks_the_last_block(client: AsyncAnthropic) -> None:
+    changes: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
+    usage = (await client.messages.create(**asked(LONG, **changes))).usage
+    assert usage.input_tokens == 0
+    assert (usage.cache_creation_input_tokens or 0) > 1024
+
+
+async def test_max_tokens_0_warms_the_cache(client: AsyncAnthropic) -> None:
+    warm = await client.messages.create(**asked([marked(LONG)], max_tokens=0))
+    assert (warm.content, warm.usage.output_tokens) == ([], 0)
+    assert (await client.messages.create(**asked([marked(LONG)]))).usage.cache_read_input_tokens
+
+
+async def test_concurrent_first_requests_all_write(sandbox: Sandbox, client: AsyncAnthropic) -> None:
+    sandbox.configure(latency_ms=100)
+    answers = await asyncio.gather(*(client.messages.create(**asked([marked(LONG)])) for _ in range(3)))
+    assert all(answer.usage.cache_read_input_tokens == 0 for answer in answers)
+    later = await client.messages.create(**asked([marked(LONG)]))
+    assert later.usage.cache_creation_input_tokens == 0
+
+
+@pytest.mark.parametrize(("model", "tokens", "cached"), [(SONNET, 1023, 0), (SONNET, 1024, 1024), (HAIKU, 4095, 0)])
+def test_prefix_below_the_minimum_is_silently_not_cached(model: Any, tokens: int, cached: int) -> None:
+    account = PromptCache().account(model, [Block(b"a", tokens, "5m"), Block(b"b", 10)])
+    assert (account.written, account.input_tokens) == (cached, tokens + 10 - cached)
+
+
+def test_another_model_or_prefix_reads_nothing() -> None:
+    cache = PromptCache(lambda: 0.0)
+    blocks = [Block(b"a", 5000, "5m")]
+    cache.begin(cache.account(SONNET, blocks))
+    assert cache.account(SONNET, blocks).read == 5000
+    assert cache.account(HAIKU, blocks).read == 0
+    assert cache.account(SONNET, [Block(b"x", 1), *blocks]).read == 0
+
+
+@pytest.mark.parametrize(("ttl", "seconds"), [("5m", 300), ("1h", 3600)])
+def test_entry_expires_by_its_ttl_and_a_read_renews_it(ttl: str, seconds: int) -> None:
+    now = 0.0
+    cache = PromptCache(lambda: now)
+    blocks = [Block(b"a", 2000, ttl)]
+    cache.begin(cache.account(SONNET, blocks))
+    now = seconds - 1
+    read = cache.account(SONNET, blocks)
+    assert read.read == 2000
+    cache.begin(read)
+    now = 2 * seconds - 2
+    assert cache.account(SONNET, blocks).read == 2000
+    now = 2 * seconds
+    assert cache.account(SONNET, blocks).read == 0
+
+
+def test_longest_prefix_is_read_and_only_the_rest_is_written() -> None:
+    cache = PromptCache(lambda: 0.0)
+    system, turn, answer = Block(b"s", 2000, "1h"), Block(b"t", 100, "5m"), Block(b"u", 50)
+    first = cache.account(SONNET, [system, turn, answer])
+    assert took(first) == (50, 100, 2000, 0)
+    cache.begin(first)
+    longer = [Block(b"s", 2000), Block(b"t", 100), answer, Block(b"v", 30, "5m"), Block(b"w", 7)]
+    assert took(cache.account(SONNET, longer)) == (7, 80, 0, 2100)
