@@ -19,7 +19,8 @@ help: ## List these targets
 install: $(STAMP) ## Install Presswork and its pinned packages into .venv
 	@echo "Presswork is installed: $(BIN)/presswork"
 
-# Remade only when a pin or the project's own description changes.
+# Remade only when a pin or the project's own description changes. Bytecode is left to the first import: compiling
+# all of what is installed takes ten seconds, and most of it is never imported.
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
@@ -27,7 +28,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@if [ -d $(VENV) ]; then echo "Bringing $(VENV) up to the pinned packages ..."; \
 	    else echo "Installing Presswork's pinned packages into $(VENV) ... about a minute"; fi
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

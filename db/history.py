@@ -113,9 +113,7 @@ def look_up(engine: Engine, hashes: Sequence[str]) -> dict[str, PromptHistory]:
     return found
 
 
-def read_generations(
-    engine: Engine, run_id: str, step: str, *, page_size: int
-) -> Iterator[list[StepGeneration]]:
+def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) -> Iterator[list[StepGeneration]]:
     """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys."""
     after: str | None = None
     while True:
@@ -156,9 +154,7 @@ def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, lis
 def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     """Add up what a run's attempts used and cost, for one step or for all."""
     attempt = Attempt
-    written = func.coalesce(attempt.cache_creation_5m_tokens, 0) + func.coalesce(
-        attempt.cache_creation_1h_tokens, 0
-    )
+    written = func.coalesce(attempt.cache_creation_5m_tokens, 0) + func.coalesce(attempt.cache_creation_1h_tokens, 0)
     read = func.coalesce(attempt.cache_read_tokens, 0)
     error = func.coalesce(attempt.error_type, "")
     statement = select(
@@ -180,9 +176,7 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     requests, tokens_in, tokens_out, made, reused = (int(count) for count in counts)
     if cost is None and unpriced == 0:
         cost = Decimal(0)
-    return Usage(
-        requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited)
-    )
+    return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited))
 
 
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
@@ -288,9 +282,7 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
         record = connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"]))
         template = _one(
             connection.execute(
-                select(Template.__table__).where(
-                    Template.hash == row["template_hash"], Template.name == row["step"]
-                )
+                select(Template.__table__).where(Template.hash == row["template_hash"], Template.name == row["step"])
             )
         )
         body = connection.scalar(select(StoredPrompt.request).where(StoredPrompt.hash == row["prompt_hash"]))
@@ -330,8 +322,8 @@ def read_request(engine: Engine, body: str) -> Any:
 
 def _text_hashes(node: Any) -> set[str]:
     if isinstance(node, dict):
-        if set(node) == {"$text"}:
-            return {node["$text"]}
+        if set(node) in ({"$text"}, {"$json"}):
+            return set(node.values())
         return set().union(*(_text_hashes(item) for item in node.values()))
     return set().union(*(_text_hashes(item) for item in node)) if isinstance(node, list) else set()
 
@@ -339,9 +331,9 @@ def _text_hashes(node: Any) -> set[str]:
 def _filled(node: Any, texts: Mapping[str, str]) -> Any:
     if isinstance(node, dict):
         if set(node) == {"$text"}:
-            body = texts[node["$text"]]
-            # A schema is kept as canonical JSON, a system text as itself.
-            return orjson.loads(body) if body.startswith("{") else body
+            return texts[node["$text"]]
+        if set(node) == {"$json"}:
+            return orjson.loads(texts[node["$json"]])
         return {name: _filled(item, texts) for name, item in node.items()}
     return [_filled(item, texts) for item in node] if isinstance(node, list) else node
 
@@ -403,3 +395,10 @@ def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
 def _one(result: Any) -> dict[str, Any] | None:
     row = result.mappings().first()
     return dict(row) if row is not None else None
+
+
+def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
+    """Return the newest run of a Prefect flow run: the one that a retry goes on from."""
+    statement = select(func.max(Run.id)).where(Run.prefect_flow_run_id == prefect_flow_run_id)
+    with engine.connect() as connection:
+        return connection.scalar(statement)

@@ -166,7 +166,7 @@ class StoredRecord(Base):
 
 
 class StoredPrompt(Base):
-    """A request as it was sent; shared texts stand in it as {"$text": hash}."""
+    """A request as it was sent; a shared text stands in it as {"$text": hash}, a schema as {"$json": hash}."""
 
     __tablename__ = "prompts"
 

@@ -111,9 +111,7 @@ def count_records(engine: Engine, query: Query) -> int:
     return int(total)
 
 
-def read_pages(
-    engine: Engine, query: Query, *, page_size: int, limit: int | None = None
-) -> Iterator[list[Record]]:
+def read_pages(engine: Engine, query: Query, *, page_size: int, limit: int | None = None) -> Iterator[list[Record]]:
     """Yield the records in the order of their keys, `page_size` at a time and `limit` in all.
 
     Each page is a query of its own. Raises SelectError, and KeyValueError for a key longer than LONGEST_KEY.

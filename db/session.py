@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -28,6 +29,10 @@ from db.errors import (
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
+_JSON: dict[str, Any] = {
+    "json_serializer": lambda value: orjson.dumps(value).decode(),
+    "json_deserializer": orjson.loads,
+}
 
 
 def readable_url(url: URL | str) -> str:
@@ -68,10 +73,10 @@ def connect_ledger(url: str) -> Engine:
     return engine
 
 
-def open_source(url: str) -> Engine:
+def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
     """Open a source for reading only; a SQLite file that is missing is an error, not a new empty database.
 
-    Raises SourceUnreachableError.
+    `variable` is where the URL came from, for the message. Raises SourceUnreachableError.
     """
     try:
         parsed = make_url(url)
@@ -84,7 +89,7 @@ def open_source(url: str) -> Engine:
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise SourceUnreachableError(
             f"The source {readable_url(url)} can't be reached: {_reason(error)}. "
-            "Check its PRESSWORK_SOURCE..._URL and that the database is up."
+            f"Check {variable} and that the database is up."
         ) from None
     return engine
 
@@ -109,9 +114,7 @@ def check(engine: Engine) -> str:
     head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
     if found != head:
         state = "has no tables yet" if found is None else f"is at revision {found}, this code needs {head}"
-        raise LedgerNotMigratedError(
-            f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`."
-        )
+        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`.")
     return found or ""
 
 
@@ -156,14 +159,12 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     try:
         if parsed.get_backend_name() == "sqlite":
-            engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+            engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **_JSON)
             event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        options = (
-            {"postgresql_readonly": True} if read_only and parsed.get_backend_name() == "postgresql" else {}
-        )
-        return create_engine(parsed, pool_pre_ping=True, execution_options=options)
+        options = {"postgresql_readonly": True} if read_only and parsed.get_backend_name() == "postgresql" else {}
+        return create_engine(parsed, pool_pre_ping=True, execution_options=options, **_JSON)
     except NoSuchModuleError:
         raise ValueError(f"there is no SQLAlchemy driver for {parsed.drivername!r}") from None
 

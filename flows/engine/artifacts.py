@@ -68,6 +68,5 @@ def _step_row(step: StepSummary) -> str:
 def _cell(text: str) -> str:
     # A record's key is data: it must not end the cell or become markup.
     return "".join(
-        character if character.isalnum() or character in " -_./:@#+,;" else f"&#{ord(character)};"
-        for character in text
+        character if character.isalnum() or character in " -_./:@#+,;" else f"&#{ord(character)};" for character in text
     )

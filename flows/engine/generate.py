@@ -41,9 +41,7 @@ class Generating:
         self._run = run
         self._brief = brief
         self._variants = variants
-        self._rows = GenerationRows(
-            run_id=run.id, flow=run.flow, endpoint=run.endpoint.name, template=brief.template
-        )
+        self._rows = GenerationRows(run_id=run.id, flow=run.flow, endpoint=run.endpoint.name, template=brief.template)
         self._chunk_size = run.options.chunk_size or run.settings.chunk_size
         self._chunks = 0
         self._room = _Room(WINDOW * (run.options.concurrency or run.settings.concurrency))

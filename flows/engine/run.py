@@ -72,9 +72,7 @@ class Run:
         template = load_template(self.settings.templates_dir, template_name)
         params = template.parse_params(values)
         self.params |= params
-        selected = check_source(
-            self._source(template.front.source), query_of(template, params), self.options.limit
-        )
+        selected = check_source(self._source(template.front.source), query_of(template, params), self.options.limit)
         self.records += min(selected.total, self.options.limit or selected.total)
         return selected
 
@@ -145,8 +143,7 @@ def query_of(template: Template, params: Mapping[str, Any]) -> Query:
             f"{template.name}{SUFFIX}: it has no `select`, so it can't run by itself: it is a step of a flow."
         )
     typed = {
-        name: Parameter(param.type, params.get(name, param.default))
-        for name, param in template.front.params.items()
+        name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
     }
     return Query(f"{template.name}{SUFFIX}", template.select_sql, template.key, typed)
 
@@ -167,9 +164,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         await stack.enter_async_context(endpoint.client)
         ledger = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
         stack.callback(ledger.dispose)
-        writer = Writer(
-            ledger, interval_s=settings.commit_interval_s, patience_s=settings.database_patience_s
-        )
+        writer = Writer(ledger, interval_s=settings.commit_interval_s, patience_s=settings.database_patience_s)
         await stack.enter_async_context(writer)
         storage = await saved_block()
         run = Run(
@@ -180,9 +175,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             endpoint=endpoint,
             ledger=ledger,
             writer=writer,
-            pace=Pace(
-                concurrency=concurrency, rpm=options.rpm or settings.rpm, verify=endpoint.verify
-            ),
+            pace=Pace(concurrency=concurrency, rpm=options.rpm or settings.rpm, verify=endpoint.verify),
             policy=Policy(
                 retries=settings.request_retries,
                 repairs=settings.repairs,

@@ -109,9 +109,7 @@ def summarize(  # noqa: PLR0913 - the run's own facts, each by name
         for name in ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
     }
     failures = [
-        Failure(
-            generation_id=row[0], step=row[1], record_key=row[2], status=row[3], kind=row[4], message=row[5]
-        )
+        Failure(generation_id=row[0], step=row[1], record_key=row[2], status=row[3], kind=row[4], message=row[5])
         for row in history.worst(ledger, run_id)
     ]
     return Summary(

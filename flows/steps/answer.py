@@ -165,9 +165,7 @@ async def answer_prompt(  # noqa: PLR0913 - each is one thing that the engine ha
         except StoppingCallError:
             raise
         except CallError as error:
-            return Outcome(
-                "failed", None, error.kind, str(error), passing=isinstance(error, PassingCallError)
-            )
+            return Outcome("failed", None, error.kind, str(error), passing=isinstance(error, PassingCallError))
         outcome, faults = _judge(pursuit, answer, policy)
         journal.settle(attempt_id, replace(settled, faults=faults))
         if outcome is not None:
@@ -192,9 +190,7 @@ async def _ask_with_retries(
     raise AssertionError("the retry loop ends by returning or raising")
 
 
-async def _ask_once(
-    pursuit: _Pursuit, ask: Endpoint, gate: Gate, journal: Journal
-) -> tuple[Answer, str, Settled]:
+async def _ask_once(pursuit: _Pursuit, ask: Endpoint, gate: Gate, journal: Journal) -> tuple[Answer, str, Settled]:
     pursuit.ordinal += 1
     attempt_id = await journal.open(Opened(pursuit.ordinal, pursuit.kind, pursuit.changes()))
     sent: float | None = None

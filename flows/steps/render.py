@@ -73,9 +73,7 @@ def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> 
         system = template.render_block("system", {"params": params})
         examples: list[dict[str, str]] = []
         for example in front.examples:
-            user = template.render_block(
-                "user", {"record": example.record, "params": params, **example.inputs}
-            )
+            user = template.render_block("user", {"record": example.record, "params": params, **example.inputs})
             answer = template.output_class.model_validate(example.answer).model_dump_json()
             examples += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:

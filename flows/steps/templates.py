@@ -183,9 +183,7 @@ class Template:
 
 def list_templates(folder: Path) -> list[str]:
     """Name the templates in a folder; files that begin with an underscore are parts of others."""
-    return sorted(
-        path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("_")
-    )
+    return sorted(path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("_"))
 
 
 def load_template(folder: Path, name: str) -> Template:
@@ -331,9 +329,7 @@ def _refuse_unsafe(file: str, tree: nodes.Template) -> None:
     for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Filter)):
         name = _reached_name(node)
         if name is not None and name.startswith("_"):
-            raise TemplateError(
-                f"{file}, line {node.lineno}: {name!r} reaches into Python; templates read data only."
-            )
+            raise TemplateError(f"{file}, line {node.lineno}: {name!r} reaches into Python; templates read data only.")
 
 
 def _reached_name(node: nodes.Node) -> str | None:
@@ -398,9 +394,7 @@ def _check_examples(template: Template) -> None:
                 f"{template.front.output}: {where}: {first['msg']}."
             ) from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            raise TemplateError(
-                f"{template.name}{SUFFIX}: example {number} does not render: {error}."
-            ) from None
+            raise TemplateError(f"{template.name}{SUFFIX}: example {number} does not render: {error}.") from None
 
 
 def _article(kind: str) -> str:

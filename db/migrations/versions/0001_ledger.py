@@ -180,9 +180,7 @@ def upgrade() -> None:
             ["source_generation_id"], ["generations.id"], name=op.f("fk_generations_source_generation_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_generations")),
-        sa.UniqueConstraint(
-            "run_id", "step", "record_key", name=op.f("uq_generations_run_id_step_record_key")
-        ),
+        sa.UniqueConstraint("run_id", "step", "record_key", name=op.f("uq_generations_run_id_step_record_key")),
     )
     op.create_index(
         "ix_generations_current",
@@ -198,14 +196,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["generation_id"], ["generations.id"], name=op.f("fk_generation_parents_generation_id")
         ),
-        sa.ForeignKeyConstraint(
-            ["parent_id"], ["generations.id"], name=op.f("fk_generation_parents_parent_id")
-        ),
+        sa.ForeignKeyConstraint(["parent_id"], ["generations.id"], name=op.f("fk_generation_parents_parent_id")),
         sa.PrimaryKeyConstraint("generation_id", "parent_id", name=op.f("pk_generation_parents")),
     )
-    op.create_index(
-        op.f("ix_generation_parents_parent_id"), "generation_parents", ["parent_id"], unique=False
-    )
+    op.create_index(op.f("ix_generation_parents_parent_id"), "generation_parents", ["parent_id"], unique=False)
 
     dialect = op.get_bind().dialect.name
     op.execute(CURRENT_CONTENT.format(age=AGE[dialect]))

