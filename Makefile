@@ -22,8 +22,8 @@ install: $(STAMP) ## Install Presswork and its pinned packages into .venv
 # Remade only when a pin or the project's own description changes. Bytecode is left to the first import: compiling
 # all of what is installed takes ten seconds, and most of it is never imported.
 $(STAMP): constraints.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
-	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
+	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there)." \
 	        "Name another: make PYTHON=python3.11" >&2; exit 1; }
 	@if [ -d $(VENV) ]; then echo "Bringing $(VENV) up to the pinned packages ..."; \
 	    else echo "Installing Presswork's pinned packages into $(VENV) ... about a minute"; fi
