@@ -20,8 +20,10 @@ _ALARMS = frozenset("negative angry urgent high critical complaint upset furious
 _URGENT = re.compile(r"urgent|angry|escalat|complain|priority|refund|negative|upset|furious")
 _CHOOSES = re.compile(r"\b(index|indexes|indices|number|numbers|position|pick|picks|choice|choose|chosen|best|rank)\b")
 _DEFAULT_ITEMS = 3
-# After so many items that were there already, a list is long enough if its least length is reached.
-_TIRED = 4
+# After so many items that were there already, a list is long enough if its least length is reached. Texts take
+# turns, so the first that comes again says that all were there.
+_TIRED = 8
+_TIRED_OF_TEXTS = 1
 
 
 class Answer:
@@ -98,11 +100,11 @@ class Answer:
         low = max(shape.count.low, min(high, _DEFAULT_ITEMS if not shape.firm else 1))
         items: list[Any] = []
         wanted = self._draw.between(low, max(low, min(high, low + 2)))
-        twice = 0
-        while len(items) < wanted and twice < _TIRED:
+        left = _TIRED_OF_TEXTS if isinstance(shape.item, Text) and shape.item.pattern is None else _TIRED
+        while len(items) < wanted and left:
             item = self.fill(shape.item)
             if item in items:
-                twice += 1
+                left -= 1
             else:
                 items.append(item)
         while len(items) < shape.count.low:

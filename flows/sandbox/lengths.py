@@ -1,6 +1,6 @@
 """Making a text as long as its field wants it: words, sentences and characters, the characters above all."""
 
-from flows.sandbox.hints import Span
+from flows.sandbox.hints import ANY_COUNT, Span
 from flows.sandbox.prose import Writer, cut_words, tidy
 from flows.sandbox.shapes import Text
 
@@ -13,7 +13,7 @@ def sized_text(writer: Writer, shape: Text) -> str:
         )
     else:
         text = writer.text(shape.form, shape.target)
-    if shape.words != Span():
+    if shape.words is not ANY_COUNT:
         text = _fit_words(writer, text, shape.words)
     return fit_chars(writer, text, shape.chars)
 

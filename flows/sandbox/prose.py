@@ -65,7 +65,8 @@ class Writer:
         self.topic = topic
         self.draw = draw
         self._turn = draw.below(1 << 16)
-        self._subject = spoken(topic.subject)
+        subject = spoken(topic.subject)
+        self._values = {"s": subject, "S": capital(subject)}
         self._spoken = [spoken(phrase) for phrase in topic.details]
         self._capitals = [capital(phrase) for phrase in self._spoken]
 
@@ -109,8 +110,8 @@ class Writer:
         one = turn % size
         # The second detail moves on after a whole round, so that a long text does not repeat itself soon.
         other = (one + 1 + turn // size % (size - 1)) % size
-        subject = self._subject
-        values = {"a": spoken[one], "b": spoken[other], "A": self._capitals[one], "s": subject, "S": capital(subject)}
+        values = self._values
+        values["a"], values["b"], values["A"] = spoken[one], spoken[other], self._capitals[one]
         return frames[turn % len(frames)].format_map(values)
 
     def _run(self, frames: tuple[str, ...], words: int) -> str:

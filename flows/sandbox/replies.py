@@ -19,6 +19,7 @@ _CUT_SHORT = {
     "paused": "pause_turn",
 }
 _REFUSAL_TOKENS = 8
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def _text(call: Call, fate: Fate, topic: Topic, draw: Draw) -> str:
     value = answer.fill(call.schema.shape)
     if fate.fault == "invalid":
         value = broken(call.schema.shape, value, Draw(fate.key))
-    text = json.dumps(value, ensure_ascii=False)
+    text = _encode(value)
     return not_json(text) if fate.fault == "malformed" else text
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flows.sandbox.hints import Span, count_hints, keyword_hints, number_hint, spoken_counts, spoken_range
+from flows.sandbox.hints import ANY_COUNT, Span, count_hints, keyword_hints, number_hint, spoken_counts, spoken_range
 from flows.sandbox.shapes import Choice, Flag, List, Number, OneOf, Record, Shape, Text
 
 # The first form with a word of the field's name in it wins; then the description is asked for letters.
@@ -109,7 +109,7 @@ def _text(name: str, about: str, format_: str) -> Text:
     if not firm:
         chars = spoken.get("character", Span())
     lowered = f"{name} {about}".lower()
-    form, words = _form(name, lowered), spoken.get("word", Span())
+    form, words = _form(name, lowered), spoken.get("word", ANY_COUNT)
     return Text(
         name=name,
         about=lowered,
@@ -140,7 +140,7 @@ def _target(form: str, words: Span, chars: Span) -> int:
 def _labels(name: str, form: str, words: Span) -> tuple[str, ...]:
     """Where to find what is to be repeated: a name, a sku; a headline or a description is to be written."""
     lowered = name.lower()
-    if not name or form not in ("prose", "term", "title") or words != Span() or _WRITTEN.search(lowered):
+    if not name or form not in ("prose", "term", "title") or words is not ANY_COUNT or _WRITTEN.search(lowered):
         return ()
     return (lowered, lowered.replace("_", " "))
 
