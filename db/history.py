@@ -166,7 +166,7 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
         func.sum(attempt.cost_usd, type_=Attempt.__table__.c.cost_usd.type),
         _sum(case((attempt.input_tokens.is_not(None) & attempt.cost_usd.is_(None), 1), else_=0)),
         _sum(case((error.in_(PERHAPS_BILLED), 1), else_=0)),
-        _sum(case((attempt.http_status == 429, 1), else_=0)),  # noqa: PLR2004 - HTTP's own number
+        _sum(case((attempt.http_status == 429, 1), else_=0)),
     ).where(attempt.run_id == run_id)
     if step is not None:
         of_step = select(Generation.id).where(Generation.run_id == run_id, Generation.step == step)
@@ -380,7 +380,7 @@ def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
 def _matches(column: Any, text: str) -> ColumnElement[bool]:
     # An id's end tells runs of one day apart, its beginning is the time: people copy either.
     plain = "".join(character for character in text if character.isalnum() or character == "-")
-    return or_(column == text, column.like(f"%{plain}")) if len(plain) >= 6 else column == text  # noqa: PLR2004
+    return or_(column == text, column.like(f"%{plain}")) if len(plain) >= 6 else column == text
 
 
 def _sum(expression: Any) -> Any:
@@ -402,3 +402,16 @@ def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
     statement = select(func.max(Run.id)).where(Run.prefect_flow_run_id == prefect_flow_run_id)
     with engine.connect() as connection:
         return connection.scalar(statement)
+
+
+def mean_output_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> float | None:
+    """Return what a step's answers had in tokens on average, among the newest attempts; None where there is none."""
+    recent = select(Attempt.generation_id, Attempt.output_tokens).order_by(Attempt.id.desc()).limit(newest).subquery()
+    statement = (
+        select(func.avg(recent.c.output_tokens))
+        .join(Generation, Generation.id == recent.c.generation_id)
+        .where(Generation.flow == flow, Generation.step == step, recent.c.output_tokens.is_not(None))
+    )
+    with engine.connect() as connection:
+        found = connection.scalar(statement)
+    return None if found is None else float(found)

@@ -116,7 +116,10 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 
 
 class Run(Base):
-    """One execution of a content flow. A retry or a resume is a new row that points at the one it goes on from."""
+    """One execution of a content flow. A retry or a resume is a new row that points at the one it goes on from.
+
+    `process` (host/pid/start) and `alive_until`, which a heartbeat renews, tell a run that goes on from one that died.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (_one_of("status", RUN_STATUSES), Index(None, "flow", "started_at"))
@@ -134,6 +137,8 @@ class Run(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     status: Mapped[str] = mapped_column(String(20))
+    process: Mapped[str] = mapped_column(String(300))
+    alive_until: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Template(Base):

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, insert, update
+from sqlalchemy import Connection, Engine, Table, bindparam, insert, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from db import claims
 from db.models import (
     Attempt,
     Base,
@@ -27,6 +28,7 @@ from db.models import (
     StoredRecord,
     Template,
 )
+from db.session import begin_write
 
 Row = Mapping[str, Any]
 """A row as column names and values; the tables' own definitions in models.py are its contract."""
@@ -55,14 +57,21 @@ SETTLED = tuple(
 
 _settle = (
     update(_ATTEMPTS)
-    .where(_ATTEMPTS.c.id == bindparam("attempt_id"), _ATTEMPTS.c.ended_at.is_(None))
+    .where(
+        _ATTEMPTS.c.id == bindparam("attempt_id"),
+        # An attempt that was given up for crashed, by one who could not see its process, ends by what it says itself.
+        or_(_ATTEMPTS.c.ended_at.is_(None), _ATTEMPTS.c.error_type == "crashed"),
+    )
     .values({name: bindparam(name) for name in SETTLED})
 )
 
 
 @dataclass
 class Batch:
-    """Rows that belong in the ledger together; shared rows by their hash, so that a batch holds each once."""
+    """Rows that belong in the ledger together; shared rows by their hash, so that a batch holds each once.
+
+    `released` are the claims that these outcomes end, as (owner, prompt hash).
+    """
 
     texts: dict[str, Row] = field(default_factory=dict)
     records: dict[str, Row] = field(default_factory=dict)
@@ -71,6 +80,7 @@ class Batch:
     settled: list[Row] = field(default_factory=list)
     generations: list[Row] = field(default_factory=list)
     parents: list[Row] = field(default_factory=list)
+    released: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Count the rows of history, which is what a commit is sized by."""
@@ -89,11 +99,7 @@ def write(engine: Engine, batch: Batch) -> None:
         # Adding what is missing, here too: a commit whose answer was lost is simply written again.
         _add_missing(connection, _GENERATIONS, batch.generations)
         _add_missing(connection, _PARENTS, batch.parents)
-
-
-def begin_write(engine: Engine) -> Any:
-    """Begin a transaction that will write; SQLite takes its lock at once instead of failing half-way."""
-    return engine.execution_options(presswork_write=True).begin()
+        claims.release(connection, batch.released)
 
 
 def open_run(engine: Engine, run: Row, templates: Iterable[Row]) -> None:

@@ -216,7 +216,7 @@ def _record(query: Query, row: Mapping[str, Any]) -> Record:
     return make_record(key, dict(row))
 
 
-def _plain(value: Any) -> Any:  # noqa: PLR0911 - one return a type is the clearest way to say it
+def _plain(value: Any) -> Any:
     match value:
         case None | bool() | int() | str():
             return _whole(value) if isinstance(value, int) else _text(value)

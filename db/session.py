@@ -6,7 +6,7 @@ Engines are synchronous: the writer and the readers run in threads, and any SQLA
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -116,6 +116,11 @@ def check(engine: Engine) -> str:
         state = "has no tables yet" if found is None else f"is at revision {found}, this code needs {head}"
         raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`.")
     return found or ""
+
+
+def begin_write(engine: Engine) -> AbstractContextManager[Connection]:
+    """Begin a transaction that will write; SQLite takes its lock at once instead of failing half-way."""
+    return engine.execution_options(presswork_write=True).begin()
 
 
 def _known_revision(engine: Engine) -> str | None:

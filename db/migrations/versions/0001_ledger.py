@@ -88,6 +88,8 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("status", sa.String(length=20), nullable=False),
+        sa.Column("process", sa.String(length=300), nullable=False),
+        sa.Column("alive_until", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
             "status IN ('running', 'completed', 'failed', 'cancelled', 'crashed', 'capped')",
             name=op.f("ck_runs_status"),
