@@ -174,8 +174,8 @@ def _occurs(word: str, lowered: str) -> bool:
     word = word.lower().replace("_", " ")
     at = lowered.find(word)
     while at >= 0:
-        before, after = lowered[at - 1 : at], lowered[at + len(word) : at + len(word) + 1]
-        if not before.isalnum() and not after.isalnum():
+        end = at + len(word)
+        if not lowered[at - 1 : at].isalnum() and not lowered[end : end + 1].isalnum():
             return True
         at = lowered.find(word, at + 1)
     return False

@@ -19,12 +19,13 @@ def sized_text(writer: Writer, shape: Text) -> str:
 
 
 def _fit_words(writer: Writer, text: str, words: Span) -> str:
-    low = words.low
-    high = words.high if words.high is not None else 1 << 30
-    for _ in range(low + 1):
-        if len(text.split()) >= low:
-            break
+    low, high = words.low, words.high
+    count = len(text.split())
+    while count < low:
         text = f"{text} {writer.sentence()}"
+        count = len(text.split())
+    if high is None or count <= high:
+        return text
     cut = cut_words(text, high)
     # Where tidying the end took a word too many, the plain cut will do.
     return cut if len(cut.split()) >= low else " ".join(text.split()[:high])

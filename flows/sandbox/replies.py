@@ -1,8 +1,9 @@
 """What a call is answered: its content, why it stopped and what it used, as plain data."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import to_json
 
 from flows.sandbox.answers import Answer
 from flows.sandbox.blocks import text_tokens
@@ -19,7 +20,6 @@ _CUT_SHORT = {
     "paused": "pause_turn",
 }
 _REFUSAL_TOKENS = 8
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def _text(call: Call, fate: Fate, topic: Topic, draw: Draw) -> str:
     value = answer.fill(call.schema.shape)
     if fate.fault == "invalid":
         value = broken(call.schema.shape, value, Draw(fate.key))
-    text = _encode(value)
+    text = to_json(value).decode()
     return not_json(text) if fate.fault == "malformed" else text
 
 

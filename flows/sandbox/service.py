@@ -1,10 +1,11 @@
 """The sandbox without HTTP: takes the bytes of a request, gives an exchange, and keeps all accounts."""
 
-import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import from_json
 
 from flows.sandbox.calls import Call, count_tokens, read_call
 from flows.sandbox.counts import Counts, Tokens
@@ -133,9 +134,10 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
+    # pydantic's JSON is twice as fast as the standard library's, and refuses lone surrogates (no UTF-8).
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        body = from_json(raw)
+    except ValueError as error:
         raise bad_request(f"The request body is not valid JSON: {error}") from error
     if not isinstance(body, dict):
         raise bad_request("Input should be a valid dictionary")

@@ -8,10 +8,11 @@ from functools import cached_property
 _READ = 4_000
 # With fewer phrases, their single words are written about too, and what may be said of anything.
 _FEW = 3
-_PADDING = ("attention to detail", "plain words", "good value")
+_PADDING = ("every detail", "the next step", "your question")
 _LABEL = re.compile(r"^[ \t]*[-*]?[ \t]*\**([A-Za-z][A-Za-z0-9 _/-]{0,30}?)\**:\**[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _LISTED = re.compile(r"^[ \t]*(?:#|\[|\()?(\d{1,4})[.)\]:][ \t]+\S", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z0-9][\w'\u2019&+-]*|[.,;:!?()\n|]")
+_END = re.compile(r"[.;!?|]|, ")
 _UPSET = re.compile(
     r"!!|\b(angry|urgent(ly)?|immediately|refund|asap|unacceptable|furious|terrible|worst|lawyer|awful|ridiculous"
     r"|disgusted|outrageous|complain(t|ing)?|scam|fed up|still waiting)\b",
@@ -43,7 +44,8 @@ STOP_WORDS = frozenset(
     your yours hello hi dear regards following given answer return reply json text user message null none true
     false arrived ordered bought came received happened today yesterday tomorrow summarise summarize describe classify
     translate create generate extract rank pick choose decide rate improve list unacceptable angry ago gave given seem
-    seems hoping hope looking trying tried said told asked going went sure maybe perhaps yes okay""".split()
+    seems hoping hope looking trying tried said told asked going went sure maybe perhaps yes okay
+    broken late wrong missing damaged lost""".split()
 )
 
 
@@ -117,7 +119,7 @@ def topic_of(text: str) -> Topic:
 
 def shorten(text: str, words: int = 5) -> str:
     """The first words of a text, without what follows a stop."""
-    return " ".join(re.split(r"[.;!?|]|, ", text)[0].split()[:words]) or text[:40]
+    return " ".join(_END.split(text, 1)[0].split()[:words]) or text[:40]
 
 
 def _phrases(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from pydantic_core import to_json
 
 from flows.sandbox.messages import events
 from flows.sandbox.refusals import Refusal
@@ -59,7 +60,7 @@ async def _send_stream(request: web.BaseRequest, exchange: Exchange, headers: Ma
 
 def json_response(body: Mapping[str, Any], headers: Mapping[str, str], status: int = 200) -> web.Response:
     """A response of JSON."""
-    return web.Response(status=status, body=json.dumps(body).encode(), headers={**headers, **JSON})
+    return web.Response(status=status, body=to_json(body), headers={**headers, **JSON})
 
 
 def parsed_or_none(raw: bytes) -> Any:
