@@ -5,9 +5,32 @@ ledger already answers), chunks.py (the Prefect task), results.py (Prefect's cac
 a request may go), journal.py and writer.py (how what happened reaches the ledger).
 """
 
-from flows.engine.handles import Generated, Generations
-from flows.engine.options import RunOptions, Selection
-from flows.engine.run import Run, open_run
-from flows.engine.summary import Summary
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.engine.handles import Generated, Generations
+    from flows.engine.options import RunOptions, Selection
+    from flows.engine.run import Run, open_run
+    from flows.engine.summary import Summary
 
 __all__ = ["Generated", "Generations", "Run", "RunOptions", "Selection", "Summary", "open_run"]
+
+_HOMES = {
+    "Generated": "handles",
+    "Generations": "handles",
+    "Run": "run",
+    "RunOptions": "options",
+    "Selection": "options",
+    "Summary": "summary",
+    "open_run": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: Prefect takes seconds to load, and what is wrong with a call is said before it is needed.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

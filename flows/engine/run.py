@@ -18,7 +18,6 @@ from sqlalchemy import Engine
 from db import record as ledger_record
 from db.history import look_up
 from db.models import new_id, now
-from db.select import Parameter, Query
 from db.session import open_ledger, open_source
 from flows.engine.artifacts import publish_summary
 from flows.engine.chunks import ChunkRunner, chunk_runner
@@ -32,13 +31,13 @@ from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.progress import Progress, announce
 from flows.engine.results import saved_block
 from flows.engine.rows import template_row
+from flows.engine.sources import query_of, url_of_source
 from flows.engine.summary import Summary, summarize
 from flows.engine.writer import Writer
-from flows.errors import TemplateError
-from flows.settings import Settings, ledger_url, load_settings, source_url, source_variable
+from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
 from flows.steps.render import Brief, make_brief
-from flows.steps.templates import SUFFIX, Template, load_template
+from flows.steps.templates import load_template
 
 
 @dataclass
@@ -122,10 +121,7 @@ class Run:
         return self._briefs[template_name]
 
     def _source(self, name: str | None) -> Engine:
-        url = source_url(self.settings, name)
-        if url is None:
-            # The ledger's own database, but opened for reading only.
-            url = self.ledger.url.render_as_string(hide_password=False)
+        url = url_of_source(self.settings, name, self.ledger.url)
         if url not in self._sources:
             self._sources[url] = open_source(url, source_variable(name))
         return self._sources[url]
@@ -134,18 +130,6 @@ class Run:
         """Close the sources' connections."""
         for engine in self._sources.values():
             engine.dispose()
-
-
-def query_of(template: Template, params: Mapping[str, Any]) -> Query:
-    """Make a template's select ready to run; TemplateError where it has none."""
-    if template.select_sql is None:
-        raise TemplateError(
-            f"{template.name}{SUFFIX}: it has no `select`, so it can't run by itself: it is a step of a flow."
-        )
-    typed = {
-        name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
-    }
-    return Query(f"{template.name}{SUFFIX}", template.select_sql, template.key, typed)
 
 
 @asynccontextmanager
