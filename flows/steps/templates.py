@@ -28,7 +28,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
-from flows.steps.complete import output_schema
 from flows.steps.validate import OutputClass, load_output_class
 
 SUFFIX = ".md.j2"
@@ -126,6 +125,9 @@ class Template:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON schema that the request carries."""
+        # The SDK takes seconds to load; a list of templates, or a mistake in one, does without it.
+        from flows.steps.complete import output_schema  # noqa: PLC0415
+
         return output_schema(self.output_class)
 
     @cached_property
