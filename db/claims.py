@@ -56,10 +56,9 @@ def release(connection: Connection, claimed: Sequence[tuple[str, str]]) -> None:
         connection.execute(_release, [{"claimed": done, "by": owner} for owner, done in sorted(claimed)])
 
 
-def release_all(engine: Engine, owner: str) -> None:
-    """Release all that a run still claims, when it ends."""
-    with begin_write(engine) as connection:
-        connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner == owner))
+def release_all(connection: Connection, owner: str) -> None:
+    """Release all that a run still claims, in the transaction that ends it."""
+    connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner == owner))
 
 
 def beat(engine: Engine, owner: str) -> None:

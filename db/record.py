@@ -102,11 +102,10 @@ def write(engine: Engine, batch: Batch) -> None:
         claims.release(connection, batch.released)
 
 
-def open_run(engine: Engine, run: Row, templates: Iterable[Row]) -> None:
-    """Write the row of a run that begins, and the templates that it was opened with."""
+def open_run(engine: Engine, run: Row) -> None:
+    """Write the row of a run that begins."""
     with begin_write(engine) as connection:
         connection.execute(insert(_RUNS), [dict(run)])
-        _add_missing(connection, _TEMPLATES, list(templates))
 
 
 def add_templates(engine: Engine, templates: Sequence[Row]) -> None:
@@ -116,8 +115,14 @@ def add_templates(engine: Engine, templates: Sequence[Row]) -> None:
 
 
 def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:
-    """Write how and when a run ended."""
+    """Write how and when a run ended, release its claims, and settle what it wrote ahead and never sent."""
     with begin_write(engine) as connection:
+        connection.execute(
+            update(_ATTEMPTS)
+            .where(_ATTEMPTS.c.run_id == run_id, _ATTEMPTS.c.ended_at.is_(None))
+            .values(ended_at=ended_at, error_type="not_sent")
+        )
+        claims.release_all(connection, run_id)
         connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(status=status, ended_at=ended_at))
 
 

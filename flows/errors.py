@@ -8,10 +8,13 @@
     |   |-- TemplateError
     |   `-- ParameterError
     |-- RecordError             one record can't be used: it fails alone, by name
+    |-- LedgerAwayError         answers could not be written, and wait in a file
     `-- CallError               a request brought no usable answer
         |-- PassingCallError    may go better later: retried
         `-- FinalCallError      will not get better: never retried
             `-- StoppingCallError   no request of this run can succeed: the run stops
+                |-- CostCapError    the run has spent what it may: the rest is skipped
+                `-- StoppedError    someone stopped the run
 
 The ledger's and the sources' errors have a root of their own in db/errors.py.
 A class's docstring is its default message and names the remedy.
@@ -20,6 +23,7 @@ A class's docstring is its default message and names the remedy.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 
 class PressworkError(Exception):
@@ -58,7 +62,10 @@ class RecordError(PressworkError):
 
 
 class CallError(PressworkError):
-    """A request brought no usable answer."""
+    """A request brought no usable answer.
+
+    `kind` is what attempts and generations keep of it; `limits` are the rate limits that came with the error.
+    """
 
     def __init__(
         self,
@@ -68,8 +75,10 @@ class CallError(PressworkError):
         http_status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
+        limits: Any = None,
     ) -> None:
         super().__init__(message)
+        self.limits = limits
         self.kind = kind
         self.http_status = http_status
         self.request_id = request_id
@@ -90,6 +99,24 @@ class FinalCallError(CallError):
 
 class StoppingCallError(FinalCallError):
     """The endpoint refuses every request of this run; mend the cause and run again."""
+
+
+class CostCapError(StoppingCallError):
+    """The run's cost cap is reached; raise --max-cost (or PRESSWORK_MAX_COST) and run again for the rest."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, kind="cost_cap")
+
+
+class StoppedError(StoppingCallError):
+    """The run was stopped; run again to go on with what it has not answered."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, kind="stopped")
+
+
+class LedgerAwayError(PressworkError):
+    """The ledger is away; what was answered waits in a file, which `presswork db recover` writes in."""
 
 
 UNSENT = frozenset({"not_sent", "connect"})

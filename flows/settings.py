@@ -35,6 +35,8 @@ class Settings(BaseSettings):
 
     concurrency: int = Field(50, ge=1, le=2000, description="Requests in flight at most.")
     rpm: int | None = Field(None, ge=1, description="Requests a minute at most; unset: as the endpoint allows.")
+    itpm: int | None = Field(None, ge=1, description="Input tokens a minute at most.")
+    otpm: int | None = Field(None, ge=1, description="Output tokens a minute at most.")
     chunk_size: int | None = Field(None, ge=1, le=1000, description="Prompts in a chunk; unset: 1 or 50.")
     max_cost: float | None = Field(None, gt=0, description="USD that a run may spend.")
 
@@ -49,9 +51,10 @@ class Settings(BaseSettings):
     chunk_retries: int = Field(5, ge=0, le=50, description="Prefect's retries of a chunk, across an outage.")
     chunk_retry_delay_s: float = Field(15, ge=0, le=3600, description="Doubles up to five minutes.")
     commit_interval_s: float = Field(0.05, ge=0, le=5, description="How long the writer gathers rows.")
-    database_patience_s: float = Field(120, ge=0, description="How long answers wait for a database that is away.")
+    database_patience_s: float = Field(300, ge=0, description="How long answers wait for a database that is away.")
+    spill_dir: Path = Field(ROOT / ".presswork" / "spill", description="Where answers wait for the ledger.")
+    stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for what is in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)
-    prefect_retry: bool = Field(True, description="Let Prefect carry a chunk over an outage.")
 
 
 def load_settings() -> Settings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from prefect import State, Task, task
 from prefect.client.schemas.objects import TaskRun
@@ -18,7 +18,8 @@ from prefect.filesystems import WritableFileSystem
 
 from flows.engine.plan import Hit, Item
 from flows.engine.results import PromptHashes
-from flows.errors import PassingCallError, StoppingCallError
+from flows.engine.stopping import Pursuit
+from flows.errors import PassingCallError, StoppedError
 from flows.steps.answer import Outcome
 
 LONGEST_DELAY_S = 300.0
@@ -54,6 +55,7 @@ class Chunk:
         self.number = number
         self.tries_left = tries
         self.hits: list[Hit] = []
+        self.pursuit = Pursuit(busy=True, ends_by_itself=True)
         hashes = [item.prompt.hash for item in self.items]
         self.cache_key = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
@@ -74,12 +76,19 @@ class Chunk:
         the run must stop.
         """
         self.tries_left -= 1
+        self.pursuit.busy = True
         results = await asyncio.gather(*(self._one(item) for item in self.pending), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, InterruptedChunkError):
-                raise result
+        broken = [
+            result
+            for result in results
+            if isinstance(result, BaseException) and not isinstance(result, InterruptedChunkError)
+        ]
+        if broken:
+            # The cause rather than what it brought about: those who were stopped say only that.
+            raise min(broken, key=lambda error: isinstance(error, StoppedError))
         interrupted = [result for result in results if isinstance(result, InterruptedChunkError)]
         if interrupted:
+            self.pursuit.busy = self.tries_left <= 0
             kinds = ", ".join(sorted({error.kind for error in interrupted}))
             raise InterruptedChunkError(f"{len(interrupted)} of {len(self.items)} prompts: {kinds}", kind=kinds)
 
@@ -122,15 +131,14 @@ def chunk_runner(storage: WritableFileSystem, *, retries: int, delay_s: float, r
     bound = complete_chunk.with_options(
         result_storage=storage,
         retries=retries,
-        retry_delay_seconds=delays or None,
-        retry_jitter_factor=0.3 if delays else None,
+        retry_delay_seconds=delays or 0,
+        retry_jitter_factor=0.3,
         refresh_cache=refresh,
     )
 
     async def run(chunk: Chunk) -> State[Any]:
-        state: State[Any] = await bound(chunk, return_state=True)
-        if state.is_failed() and isinstance(state.data, StoppingCallError):
-            raise state.data
-        return state
+        # Prefect's overloads do not know that a state is awaited too.
+        state: Any = bound(chunk, return_state=True)
+        return cast("State[Any]", await state)
 
     return run

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from dataclasses import dataclass, field
 
-from flows.errors import MissingKeyError, StoppingCallError
+from flows.errors import ConfigurationError, MissingKeyError, StoppingCallError
 from flows.settings import Settings
 from flows.steps.complete import ANTHROPIC, SANDBOX, Client, check_endpoint, require_key
 
+FILES_BESIDE = 100  # files that a process has open beside its requests: databases, Prefect, libraries
 NO_KEY = "none"  # the sandbox takes any credential
 
 
@@ -38,6 +40,17 @@ class Endpoint:
                     check_endpoint(self.name, is_sandbox=identity.is_sandbox)
                 self.verified = identity.answered
         return self.verified
+
+
+def require_files(concurrency: int) -> None:
+    """Refuse a concurrency for which this process may not open enough connections."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = soft - FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and concurrency > most:
+        raise ConfigurationError(
+            f"A concurrency of {concurrency:,} is above what this process may open: with a limit of {soft:,} files "
+            f"it is {max(most, 0):,} at most. Lower it, or raise the limit (ulimit -n)."
+        )
 
 
 async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:

@@ -8,19 +8,21 @@ endpoint idle.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefect import State
 
-from db.history import look_up
+from db import claims
+from db.history import look_up, mean_output_tokens
 from db.models import new_id, now
 from flows.engine.chunks import Chunk, InterruptedChunkError
+from flows.engine.estimates import Estimate
 from flows.engine.handles import Material, Source
 from flows.engine.journal import ItemJournal
 from flows.engine.plan import Hit, Item, Plan, plan_page
 from flows.engine.rows import GenerationRows, add_prompt, add_record
-from flows.errors import RecordError
+from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError
 from flows.steps.answer import Outcome, answer_prompt
 from flows.steps.render import Brief, render_prompt
 
@@ -32,6 +34,10 @@ FEW = 100
 MANY_SIZE = 50
 WINDOW = 3
 """Prompts open at a time, as a multiple of the concurrency: room for write-ahead and commit around each request."""
+MOST_WAITING = 2000
+"""Prompts that another run is asking for, at most, before this one stops reading ahead."""
+ASK_AGAIN_S = (0.2, 3.0)
+"""How often the ledger is asked for another run's answers: at first, and at the longest."""
 
 
 class Generating:
@@ -49,9 +55,11 @@ class Generating:
         self._failure: BaseException | None = None
         # Prompts that are being asked just now, with the items that wait for the same answer.
         self._twins: dict[str, list[Item]] = {}
+        self._waiting = 0
 
     async def all_of(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
+        await self._learn()
         try:
             async for page in source.pages(self._brief.template.reads):
                 items = await self._render(page)
@@ -61,11 +69,17 @@ class Generating:
                 if self._failure is not None:
                     break
         finally:
-            if self._tasks:
+            while self._tasks:
                 await asyncio.gather(*self._tasks)
-            await self._run.writer.committed()
+            if self._failure is None:
+                await self._run.writer.committed()
         if self._failure is not None:
             raise self._failure
+
+    async def _learn(self) -> None:
+        """Take over what the ledger knows of this template's answers, for pace and cost."""
+        mean = await asyncio.to_thread(mean_output_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
+        self._run.pace.know(self._brief.template.name, Estimate(output_tokens=mean))
 
     # Render
 
@@ -73,7 +87,7 @@ class Generating:
         items: list[Item] = []
         for number, material in enumerate(page):
             items += self._items_of(material)
-            if number % 50 == 49:  # noqa: PLR2004 - a breath for the requests in flight
+            if number % 50 == 49:
                 await asyncio.sleep(0)
         return items
 
@@ -159,17 +173,93 @@ class Generating:
         if self._chunk_size is None and misses:
             self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
         leaders = [item for item in misses if not self._wait_as_twin(item)]
+        mine = await self._claim(leaders)
+        await self._send_chunks(mine)
+        others = [item for item in leaders if item not in mine]
+        if others:
+            await self._not_too_many_waiting()
+            self._start(self._await_others(others))
+
+    async def _not_too_many_waiting(self) -> None:
+        while self._waiting >= MOST_WAITING and self._failure is None:
+            await asyncio.wait(self._tasks, timeout=ASK_AGAIN_S[1], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _claim(self, items: Sequence[Item]) -> list[Item]:
+        """Claim prompts and return the items to ask for; what was answered since the look-up is recorded."""
+        hashes = [item.prompt.hash for item in items]
+        owned = await self._run.writer.call(claims.take, self._run.ledger, self._run.id, hashes)
+        mine = [item for item in items if item.prompt.hash in owned]
+        if self._run.options.refresh:
+            return mine
+        # Asked once more now that no one else can be asking: the answer may have come in between.
+        hits = await asyncio.to_thread(self._run.hits_of, mine)
+        self._record_found(hits)
+        answered = {hit.item.generation_id for hit in hits}
+        return [item for item in mine if item.generation_id not in answered]
+
+    def _record_found(self, hits: Sequence[Hit]) -> None:
+        """Record what the ledger turned out to answer, for the items that wait for the same prompt too."""
+        self.record_hits(hits)
+        for hit in hits:
+            self._run.writer.batch.released.append((self._run.id, hit.item.prompt.hash))
+            twins = self._twins.pop(hit.item.prompt.hash, [])
+            self.record_hits([Hit(twin, hit.source_id, hit.output_hash) for twin in twins])
+
+    async def _await_others(self, items: Sequence[Item]) -> None:
+        """Wait for what other runs are asking; take over what they give up."""
+        waiting, pause = list(items), ASK_AGAIN_S[0]
+        self._waiting += len(waiting)
+        try:
+            with self._run.stopper.pursuing():
+                while waiting and self._failure is None:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, ASK_AGAIN_S[1])
+                    hits = await asyncio.to_thread(self._run.hits_of, waiting)
+                    self._record_found(hits)
+                    answered = {hit.item.generation_id for hit in hits}
+                    left = [item for item in waiting if item.generation_id not in answered]
+                    mine = await self._claim(left)
+                    gone = {item.generation_id for item in mine} | {
+                        item.generation_id for item in left if item.prompt.hash not in self._twins
+                    }
+                    left = [item for item in left if item.generation_id not in gone]
+                    self._waiting += len(left) - len(waiting)
+                    waiting = left
+                    await self._send_chunks(mine)
+        finally:
+            self._waiting -= len(waiting)
+
+    async def _send_chunks(self, items: Sequence[Item]) -> None:
         size = self._chunk_size or 1
-        for start in range(0, len(leaders), size):
-            part = leaders[start : start + size]
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            if isinstance(self._run.pace.stopped, CostCapError):
+                await self._skip(part, self._run.pace.stopped)
+                continue
             await self._room.take(len(part))
             if self._failure is not None:
                 return
             self._chunks += 1
             chunk = Chunk(self, part, number=self._chunks, tries=self._run.settings.chunk_retries + 1)
-            running = asyncio.create_task(self._carry(chunk))
-            self._tasks.add(running)
-            running.add_done_callback(self._tasks.discard)
+            self._start(self._carry(chunk))
+
+    async def _skip(self, items: Sequence[Item], reason: CostCapError) -> None:
+        for item in items:
+            self._room.give(-1)
+            await self.record(item, Outcome("skipped", None, reason.kind, str(reason)), wait=False)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        running = asyncio.create_task(self._guarded(work))
+        self._tasks.add(running)
+        running.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BaseException as error:  # noqa: BLE001 - kept, and raised when the other chunks have ended
+            if self._failure is None and isinstance(error, LedgerAwayError):
+                self._run.pace.stop(StoppedError(str(error)))
+            self._failure = self._failure or error
 
     def _wait_as_twin(self, item: Item) -> bool:
         """Whether the same prompt is being asked already; then its answer serves this item too."""
@@ -181,34 +271,35 @@ class Generating:
 
     async def _carry(self, chunk: Chunk) -> None:
         try:
-            state = await self._run.run_chunk(chunk)
+            # Only where Prefect waits for the next try is there anything to end: its prompts are ended one by one.
+            with self._run.stopper.pursuing(chunk.pursuit):
+                state = await self._run.run_chunk(chunk)
             if state.name == "Cached":
-                await self._record_cached(chunk)
+                self._record_found(chunk.hits)
+                chunk.pending.clear()
+                await self._run.writer.committed()
+                self._room.give(len(chunk.items))
             elif not state.is_completed():
                 await _raise_unless_interrupted(state)
-        except BaseException as error:  # noqa: BLE001 - kept, and raised when the other chunks have ended
-            self._failure = self._failure or error
         finally:
             self._room.give(len(chunk.pending))
-
-    async def _record_cached(self, chunk: Chunk) -> None:
-        self.record_hits(chunk.hits)
-        for hit in chunk.hits:
-            twins = self._twins.pop(hit.item.prompt.hash, [])
-            self.record_hits([Hit(twin, hit.source_id, hit.output_hash) for twin in twins])
-        await self._run.writer.committed()
 
     async def pursue(self, item: Item) -> Outcome:
         """Ask until there is an outcome (for the chunk)."""
         journal = ItemJournal(self._run, item)
-        return await answer_prompt(
-            item.prompt,
-            ask=journal.ask,
-            gate=self._run.pace,
-            journal=journal,
-            policy=self._run.policy,
-            attempts_before=item.attempts,
-        )
+        try:
+            with self._run.stopper.pursuing() as pursuit:
+                journal.pursuit = pursuit
+                return await answer_prompt(
+                    item.prompt,
+                    ask=journal.ask,
+                    gate=self._run.pace,
+                    journal=journal,
+                    policy=self._run.policy,
+                    attempts_before=item.attempts,
+                )
+        except CostCapError as error:
+            return Outcome("skipped", None, error.kind, str(error))
 
     def hits_of(self, items: Sequence[Item]) -> list[Hit]:
         """Look items up (for Prefect's cache)."""
@@ -216,15 +307,17 @@ class Generating:
 
     # Record
 
-    async def record(self, item: Item, outcome: Outcome) -> None:
+    async def record(self, item: Item, outcome: Outcome, *, wait: bool = True) -> None:
         """Write an outcome, and those of the items that waited for it; returns when they are committed."""
         moment = now()
         self._add(item, self._rows.answered(item, outcome, moment))
+        self._run.writer.batch.released.append((self._run.id, item.prompt.hash))
         self._run.progress.add(outcome.status)
         for twin in self._twins.pop(item.prompt.hash, []):
             self._add(twin, self._rows.twin(twin, item, outcome, moment))
             self._run.progress.add("cached" if outcome.content else outcome.status)
-        await self._run.writer.committed()
+        if wait:
+            await self._run.writer.committed()
         self._room.give(1)
 
     def _add(self, item: Item, row: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.engine.plan import Item
 from flows.engine.rows import add_prompt, attempt_row, settled_row
+from flows.engine.stopping import Pursuit
 from flows.errors import UNSENT
 from flows.steps.answer import Opened, Settled
 from flows.steps.complete import Answer
@@ -21,10 +22,15 @@ class ItemJournal:
     def __init__(self, run: Run, item: Item) -> None:
         self._run = run
         self._item = item
+        self.pursuit = Pursuit()
 
     async def ask(self, body: Mapping[str, Any]) -> Answer:
         """Send a request to the run's endpoint."""
-        return await self._run.endpoint.client.ask(body, self._run.endpoint.name)
+        self.pursuit.busy = True
+        try:
+            return await self._run.endpoint.client.ask(body, self._run.endpoint.name)
+        finally:
+            self.pursuit.busy = False
 
     async def open(self, opened: Opened) -> str:
         """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""

@@ -39,16 +39,13 @@ def read_origin(flow: str | None) -> Origin:
     if context is None or context.flow_run is None or context.flow is None:
         raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
     found = context.flow_run
-    if found.deployment_id is None:
-        trigger = "command"
-    else:
-        trigger = "schedule" if found.auto_scheduled else "deployment"
+    started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
     return Origin(
         flow=flow or context.flow.fn.__name__,
         deployment=str(found.deployment_id) if found.deployment_id else None,
         flow_run_id=str(found.id),
-        trigger=trigger,
-        parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters, mode="json"),
+        trigger=started_by_deployment if found.deployment_id else "command",
+        parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
         code_version=code_version(),
     )
 

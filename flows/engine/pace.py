@@ -1,7 +1,7 @@
 """Pace: one gate a run, which decides when a request may be sent.
 
-It holds the number in flight below the concurrency, spreads requests where a limit a minute is set, asks the endpoint
-before the first one whether it takes the key, and closes when the run stops.
+It holds the number in flight below the concurrency and the cost below the cap, asks the endpoint before the first
+request whether it takes the key, passes each request through the process's limiter, and closes when the run stops.
 """
 
 from __future__ import annotations
@@ -9,50 +9,75 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 
-from flows.errors import CallError, StoppingCallError
+from db.models import now
+from flows.engine.estimates import Estimate
+from flows.engine.limiter import Admission, Limiter
+from flows.errors import CallError, CostCapError, StoppingCallError
 from flows.steps.complete import RateLimits
-from flows.steps.prices import Usage
+from flows.steps.prices import Usage, cost_of
 from flows.steps.render import Prompt
 
 
 class Place:
-    """A place among the requests in flight."""
+    """A place among the requests in flight; `likely` is the cost that is reckoned with until it is known."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, prompt: Prompt, admission: Admission, likely: Decimal) -> None:
         self._pace = pace
+        self._prompt = prompt
+        self._admission: Admission | None = admission
+        self.likely = likely
 
     def tell(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None) -> None:
         """Take note of how the request went."""
-        if isinstance(error, StoppingCallError):
-            self._pace.stop(error)
-        else:
-            self._pace.answered()
+        if self._admission is None:
+            return
+        admission, self._admission = self._admission, None
+        self._pace.settle(self._prompt, admission, usage, limits, error)
+
+    def leave(self) -> None:
+        """Give the place back, also where the request was cut off and told nothing."""
+        self.tell(None, None, None)
 
 
 class Pace:
-    """The gate of one run: `concurrency` requests in flight, `rpm` a minute at most.
+    """The gate of one run: `concurrency` requests in flight, at most `max_cost` US dollars.
 
     `verify` says whether the endpoint has confirmed the key. Where it can't say, the first request goes alone, so
     that a refused key costs one request and not as many as there are places.
     """
 
-    def __init__(self, *, concurrency: int, rpm: int | None, verify: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        limiter: Limiter,
+        verify: Callable[[], Awaitable[bool]],
+        max_cost: Decimal | None = None,
+    ) -> None:
         self._places = asyncio.Semaphore(concurrency)
-        self._interval_s = 60 / rpm if rpm else 0.0
-        self._next_at = 0.0
+        self._limiter = limiter
         self._verify = verify
+        self._max_cost = max_cost
+        self._estimates: dict[str, Estimate] = {}
         self._opening = asyncio.Lock()
         self._is_open = False
+        self._budget = asyncio.Lock()
+        self._settled_cost = asyncio.Event()
+        self.in_flight = 0
+        self.spent_usd = Decimal(0)
+        self.reserved_usd = Decimal(0)
         self.stopped: StoppingCallError | None = None
 
     def stop(self, reason: StoppingCallError) -> None:
         """Let no further request go; those who wait raise `reason`."""
         self.stopped = self.stopped or reason
+        self._settled_cost.set()
 
-    def answered(self) -> None:
-        """Note that the endpoint has taken a request: the others may go."""
-        self._is_open = True
+    def know(self, step: str, estimate: Estimate) -> None:
+        """Take over what the ledger knows of a template's answers."""
+        self._estimates.setdefault(step, estimate)
 
     @asynccontextmanager
     async def enter(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Place]:
@@ -61,9 +86,77 @@ class Pace:
             if not self._is_open:
                 async with self._opening:
                     if not self._is_open and not await self._verified():
-                        yield await self._place()
+                        async with self._place(prompt, max_tokens) as place:
+                            yield place
                         return
-            yield await self._place()
+            async with self._place(prompt, max_tokens) as place:
+                yield place
+
+    @asynccontextmanager
+    async def _place(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Place]:
+        likely = await self._reserve(prompt, max_tokens)
+        try:
+            need = self._estimate(prompt).need(prompt, max_tokens)
+            admission = await self._limiter.admit(need, lambda: self.stopped is not None)
+            place = Place(self, prompt, admission, likely)
+            self.in_flight += 1
+            try:
+                if self.stopped is not None:
+                    raise self.stopped
+                yield place
+            finally:
+                self.in_flight -= 1
+                place.leave()
+        finally:
+            self.reserved_usd -= likely
+            self._settled_cost.set()
+
+    def settle(
+        self,
+        prompt: Prompt,
+        admission: Admission,
+        usage: Usage | None,
+        limits: RateLimits | None,
+        error: CallError | None,
+    ) -> None:
+        """Take note of how a request went."""
+        self._limiter.settle(admission, usage, limits, error)
+        if isinstance(error, StoppingCallError):
+            self.stop(error)
+        elif usage is not None or error is not None:
+            self._is_open = True
+        if usage is not None:
+            cost = cost_of(prompt.model, usage, now().date())
+            self.spent_usd += cost or 0
+            self._estimate(prompt).learn(prompt, usage, cost)
+
+    async def _reserve(self, prompt: Prompt, max_tokens: int) -> Decimal:
+        """Keep a request's likely cost free under the cap, waiting for those in flight to tell theirs."""
+        if self._max_cost is None:
+            return Decimal(0)
+        async with self._budget:
+            while self.stopped is None:
+                likely = self._estimate(prompt).likely_cost(prompt, max_tokens)
+                if likely is None:
+                    self.stop(
+                        CostCapError(f"The price of {prompt.model} is not known, so that no cost cap can be kept.")
+                    )
+                    break
+                if self.spent_usd + self.reserved_usd + likely <= self._max_cost:
+                    self.reserved_usd += likely
+                    return likely
+                if not self.reserved_usd:
+                    self.stop(
+                        CostCapError(
+                            f"The cost cap of ${self._max_cost} is reached: ${self.spent_usd:.4f} is spent, and the "
+                            f"next request may cost ${likely:.4f}. Raise --max-cost to go on."
+                        )
+                    )
+                    break
+                self._settled_cost.clear()
+                await self._settled_cost.wait()
+        assert self.stopped is not None
+        raise self.stopped
 
     async def _verified(self) -> bool:
         if self.stopped is None:
@@ -73,12 +166,5 @@ class Pace:
                 self.stop(error)
         return self._is_open or self.stopped is not None
 
-    async def _place(self) -> Place:
-        if self._interval_s and self.stopped is None:
-            now = asyncio.get_running_loop().time()
-            at = max(now, self._next_at)
-            self._next_at = at + self._interval_s
-            await asyncio.sleep(at - now)
-        if self.stopped is not None:
-            raise self.stopped
-        return Place(self)
+    def _estimate(self, prompt: Prompt) -> Estimate:
+        return self._estimates.setdefault(prompt.brief.template.name, Estimate())

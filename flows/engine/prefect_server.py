@@ -100,9 +100,7 @@ def _wait_until_healthy(
     began = time.monotonic()
     while (passed := time.monotonic() - began) < timeout_s:
         if process.poll() is not None:
-            raise ServerStartError(
-                f"Prefect's server ended while it started (status {process.returncode}); see {log}."
-            )
+            raise ServerStartError(f"Prefect's server ended while it started (status {process.returncode}); see {log}.")
         if _is_healthy(port):
             return
         waiting(passed)
@@ -116,7 +114,7 @@ def _wait_until_healthy(
 def _is_healthy(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2) as answer:
-            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's own number
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 

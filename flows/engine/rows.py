@@ -152,7 +152,7 @@ class GenerationRows:
             "source_generation_id": leader.generation_id,
         }
 
-    def without_request(  # noqa: PLR0913 - a row's own columns
+    def without_request(
         self,
         *,
         key: str,
@@ -176,7 +176,7 @@ class GenerationRows:
             error_message=_storable(message),
         )
 
-    def _row(  # noqa: PLR0913 - a row's own columns
+    def _row(
         self,
         generation_id: str,
         record_key: str,
@@ -214,7 +214,7 @@ def _text_hash(body: str) -> str:
     # A run hashes its few shared texts once, not once a prompt.
     found = _known_texts.get(body)
     if found is None:
-        if len(_known_texts) > 256:  # noqa: PLR2004 - a bound, so that a long-lived worker does not grow
+        if len(_known_texts) > 256:
             _known_texts.clear()
         found = _known_texts[body] = hashlib.sha256(body.encode()).hexdigest()
     return found

@@ -11,19 +11,27 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
+from httpx import HTTPError
+from prefect import get_run_logger
+from prefect.exceptions import Abort
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db import record as ledger_record
+from db.claims import LEASE, this_process
 from db.history import look_up
 from db.models import new_id, now
 from db.session import open_ledger, open_source
+from flows.engine.afterlife import beating, begin
 from flows.engine.artifacts import publish_summary
 from flows.engine.chunks import ChunkRunner, chunk_runner
-from flows.engine.endpoint import Endpoint, open_endpoint
+from flows.engine.endpoint import Endpoint, open_endpoint, require_files
 from flows.engine.generate import Generating
 from flows.engine.handles import Generations, Selected, Source, check_source
+from flows.engine.limiter import Limiter, limiter_for
 from flows.engine.options import RunOptions, Selection
 from flows.engine.origin import Origin, read_origin
 from flows.engine.pace import Pace
@@ -32,8 +40,10 @@ from flows.engine.progress import Progress, announce
 from flows.engine.results import saved_block
 from flows.engine.rows import template_row
 from flows.engine.sources import query_of, url_of_source
-from flows.engine.summary import Summary, summarize
+from flows.engine.stopping import Stopper, mark_cancelled, stoppable
+from flows.engine.summary import PaceSummary, Summary, summarize
 from flows.engine.writer import Writer
+from flows.errors import CostCapError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
 from flows.steps.render import Brief, make_brief
@@ -55,6 +65,8 @@ class Run:
     policy: Policy
     progress: Progress
     run_chunk: ChunkRunner
+    stopper: Stopper
+    limiter: Limiter
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     params: dict[str, Any] = field(default_factory=dict)
@@ -93,8 +105,10 @@ class Run:
         await Generating(self, brief, variants).all_of(source)
         return Generations(self.ledger, self.id, template_name, brief.template.output_class)
 
-    def summary(self, status: str = "completed") -> Summary:
-        """Add the run up from the ledger."""
+    def summary(self, status: str | None = None) -> Summary:
+        """Add the run up from the ledger; without a status, it is what the run has come to."""
+        if status is None:
+            status = "capped" if isinstance(self.pace.stopped, CostCapError) else "completed"
         return summarize(
             self.ledger,
             run_id=self.id,
@@ -104,6 +118,18 @@ class Run:
             records=self.records,
             left_out=dict(self.left_out),
             wall_s=self.progress.wall_s,
+            pace=self._pace_summary(),
+        )
+
+    def _pace_summary(self) -> PaceSummary:
+        report = self.limiter.report()
+        limit = report.limit_per_minute
+        return PaceSummary(
+            requests_per_minute=report.requests_per_minute,
+            limit_per_minute=limit,
+            share_of_limit=round(report.requests_per_minute / limit, 3) if limit else None,
+            rate_limited=report.rate_limited,
+            waited_s=report.waited_s,
         )
 
     def hits_of(self, items: Sequence[Item]) -> list[Hit]:
@@ -143,60 +169,100 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     settings = load_settings()
     origin = read_origin(flow)
     concurrency = options.concurrency or settings.concurrency
+    require_files(concurrency)
     async with AsyncExitStack() as stack:
         endpoint = await open_endpoint(settings, concurrency)
         await stack.enter_async_context(endpoint.client)
         ledger = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
         stack.callback(ledger.dispose)
-        writer = Writer(ledger, interval_s=settings.commit_interval_s, patience_s=settings.database_patience_s)
+        run_id = new_id()
+        writer = Writer(
+            ledger,
+            run_id=run_id,
+            interval_s=settings.commit_interval_s,
+            patience_s=settings.database_patience_s,
+            spill_folder=settings.spill_dir,
+        )
         await stack.enter_async_context(writer)
-        storage = await saved_block()
+        limiter = limiter_for(endpoint.name)
+        limiter.hold(rpm=options.rpm or settings.rpm, itpm=settings.itpm, otpm=settings.otpm)
+        pace = Pace(
+            concurrency=concurrency,
+            limiter=limiter,
+            verify=endpoint.verify,
+            max_cost=_cap(options.max_cost or settings.max_cost),
+        )
         run = Run(
-            id=new_id(),
+            id=run_id,
             flow=origin.flow,
             settings=settings,
             options=options,
             endpoint=endpoint,
             ledger=ledger,
             writer=writer,
-            pace=Pace(concurrency=concurrency, rpm=options.rpm or settings.rpm, verify=endpoint.verify),
-            policy=Policy(
-                retries=settings.request_retries,
-                repairs=settings.repairs,
-                escalations=settings.escalations,
-                wait_max_s=settings.retry_wait_max_s,
-                retry_after_cap_s=settings.retry_after_cap_s,
-            ),
-            progress=Progress("", origin.flow, endpoint.name),
+            pace=pace,
+            policy=_policy(settings),
+            progress=Progress(run_id, origin.flow, endpoint.name),
             run_chunk=chunk_runner(
-                storage,
+                await saved_block(),
                 retries=settings.chunk_retries,
                 delay_s=settings.chunk_retry_delay_s,
                 refresh=options.refresh,
             ),
+            stopper=Stopper(wait_s=settings.stop_wait_s, close_gate=pace.stop),
+            limiter=limiter,
         )
-        run.progress.run_id = run.id
         stack.callback(run.dispose)
-        await asyncio.to_thread(ledger_record.open_run, ledger, _run_row(run, origin), [])
+        await writer.call(begin, ledger, _run_row(run, origin), settings.spill_dir)
         announce(run.progress)
-        async with _closing(run):
+        await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))
+        await stack.enter_async_context(beating(writer, ledger, run.id))
+        async with _closing(run, origin.flow_run_id):
             yield run
 
 
 @asynccontextmanager
-async def _closing(run: Run) -> AsyncIterator[None]:
+async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
     status = "failed"
     try:
         yield
-        status = "completed"
+        status = run.summary().status
+    except StoppedError:
+        status = "cancelled"
+        raise
     except asyncio.CancelledError:
         status = "cancelled"
         raise
     finally:
         run.progress.ended = True
-        await asyncio.to_thread(ledger_record.close_run, run.ledger, run.id, status, now())
-        if status != "cancelled":
-            await publish_summary(run.summary(status))
+        await close(run, status)
+        if status == "cancelled" and run.stopper.reason is not None:
+            await mark_cancelled(flow_run_id, str(run.stopper.reason))
+            # Prefect's own word for a run whose state has been decided elsewhere: it leaves the state as it is.
+            raise Abort(str(run.stopper.reason))
+
+
+async def close(run: Run, status: str) -> None:
+    """Write how a run ended, and show its summary in Prefect; what fails here must not hide why the run ended."""
+    try:
+        await run.writer.call(ledger_record.close_run, run.ledger, run.id, status, now())
+        await publish_summary(await asyncio.to_thread(run.summary, status))
+    except (SQLAlchemyError, HTTPError, OSError) as error:
+        get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)
+
+
+def _cap(dollars: float | None) -> Decimal | None:
+    return None if dollars is None else Decimal(str(dollars))
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        retries=settings.request_retries,
+        repairs=settings.repairs,
+        escalations=settings.escalations,
+        wait_max_s=settings.retry_wait_max_s,
+        retry_after_cap_s=settings.retry_after_cap_s,
+    )
 
 
 def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
@@ -214,4 +280,6 @@ def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
         "started_at": now(),
         "ended_at": None,
         "status": "running",
+        "process": this_process(),
+        "alive_until": now() + LEASE,
     }

@@ -6,9 +6,11 @@ Apart from run.py, so that the command can check a select before Prefect, which 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from db.select import Parameter, Query
 from flows.errors import TemplateError
@@ -31,3 +33,13 @@ def query_of(template: Template, params: Mapping[str, Any]) -> Query:
 def url_of_source(settings: Settings, name: str | None, ledger: URL) -> str:
     """Return the URL of a named source; without one it is the ledger's own database, opened for reading only."""
     return source_url(settings, name) or ledger.render_as_string(hide_password=False)
+
+
+def is_missing_file(url: str) -> bool:
+    """Whether a database is a SQLite file that is not there."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return False
+    file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    return file not in (None, "", ":memory:") and not Path(str(file)).is_file()

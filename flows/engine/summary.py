@@ -39,6 +39,16 @@ class Failure(BaseModel):
     message: str | None
 
 
+class PaceSummary(BaseModel):
+    """How requests were paced: by the endpoint's limit a minute, where one is known; seconds waited for it."""
+
+    requests_per_minute: float = 0.0
+    limit_per_minute: float | None = None
+    share_of_limit: float | None = None
+    rate_limited: int = 0
+    waited_s: float = 0.0
+
+
 class Summary(BaseModel):
     """A run in figures. Counts other than `records` are of generations; `succeeded` are new ones, `cached` reused."""
 
@@ -65,6 +75,7 @@ class Summary(BaseModel):
     perhaps_billed: int
     rate_limited: int
     wall_s: float
+    pace: PaceSummary
     steps: list[StepSummary]
     failures: list[Failure]
 
@@ -83,7 +94,7 @@ class Summary(BaseModel):
         return data
 
 
-def summarize(  # noqa: PLR0913 - the run's own facts, each by name
+def summarize(
     ledger: Engine,
     *,
     run_id: str,
@@ -93,6 +104,7 @@ def summarize(  # noqa: PLR0913 - the run's own facts, each by name
     records: int,
     left_out: dict[str, int],
     wall_s: float,
+    pace: PaceSummary,
 ) -> Summary:
     """Add a run up from its generations and attempts."""
     steps: dict[str, StepSummary] = {}
@@ -130,6 +142,7 @@ def summarize(  # noqa: PLR0913 - the run's own facts, each by name
         perhaps_billed=used.perhaps_billed,
         rate_limited=used.rate_limited,
         wall_s=round(wall_s, 3),
+        pace=pace,
         steps=list(steps.values()),
         failures=failures,
     )

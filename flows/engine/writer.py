@@ -2,46 +2,61 @@
 
 Rows go into the open batch at once; the loop waits a moment for more, commits them in a thread, and then wakes those
 who wait for it. While a commit runs, the next batch fills. A database that is away is tried again until the
-writer's patience ends; the rows wait in memory meanwhile.
+writer's patience ends; the rows wait in memory meanwhile, and whoever waits for them sends nothing new. After that
+they go to a spill file, and the run stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.errors import LedgerUnreachableError
 from db.record import Batch, write
 from db.session import readable_url
+from db.spill import SpillFile
+from flows.errors import LedgerAwayError
 
 FULL = 1000  # rows of history that are committed without waiting for more
+PASSING = (OperationalError, InterfaceError, PoolTimeout)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Writer:
     """Use as an async context manager; leaving it commits what is left. Times are seconds."""
 
-    def __init__(self, engine: Engine, *, interval_s: float, patience_s: float) -> None:
+    def __init__(
+        self, engine: Engine, *, run_id: str, interval_s: float, patience_s: float, spill_folder: Path
+    ) -> None:
         self._engine = engine
+        self._run_id = run_id
         self._interval_s = interval_s
         self._patience_s = patience_s
+        self._spill_folder = spill_folder
+        self._spill: SpillFile | None = None
         self._thread = ThreadPoolExecutor(1, "presswork-writer")
         self._loop_task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._closing = False
+        self.away_s = 0.0
         self._open(Batch())
 
     def _open(self, batch: Batch) -> None:
         self.batch = batch
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def __aenter__(self) -> Writer:
+    async def __aenter__(self) -> Self:
         self._loop_task = asyncio.create_task(self._run(), name="presswork-writer")
         return self
 
@@ -54,13 +69,17 @@ class Writer:
         self._thread.shutdown(wait=False)
 
     async def committed(self) -> None:
-        """Wait until all that is in the open batch is in the ledger; LedgerUnreachableError if it can't be."""
+        """Wait until all that is in the open batch is in the ledger; LedgerAwayError if it went to a spill file."""
         done = self._done
         self._arrived.set()
         if len(self.batch) >= FULL:
             self._full.set()
         # One waiter that is cancelled must not cancel what the others wait for.
         await asyncio.shield(done)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run another write in the writer's thread: on SQLite two writers would only wait for each other."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
     async def _run(self) -> None:
         while not (self._closing and not self.batch):
@@ -87,21 +106,41 @@ class Writer:
             done.set_result(None)
 
     async def _write_patiently(self, batch: Batch) -> None:
-        loop = asyncio.get_running_loop()
-        deadline, pause = time.monotonic() + self._patience_s, 0.2
+        if self._spill is not None:
+            # What is in the file must be written in first.
+            await self.call(self._spill.add, batch)
+            raise self._away("it is away")
+        began, pause = time.monotonic(), 0.2
         while True:
             try:
-                await loop.run_in_executor(self._thread, write, self._engine, batch)
-            except (OperationalError, InterfaceError, PoolTimeout) as error:
-                if time.monotonic() + pause > deadline:
-                    raise LedgerUnreachableError(
-                        f"The ledger {readable_url(self._engine.url)} has been away for {self._patience_s:.0f} s: "
-                        f"{_first_line(error)}. What was answered last could not be written."
-                    ) from error
+                await self.call(write, self._engine, batch)
+            except PASSING as error:
+                self.away_s = time.monotonic() - began
+                if self.away_s + pause > self._patience_s:
+                    self._spill = await self.call(self._spilled, batch)
+                    raise self._away(_first_line(error)) from None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
             else:
+                self.away_s = 0.0
                 return
+
+    def _spilled(self, batch: Batch) -> SpillFile:
+        try:
+            spill = SpillFile(self._spill_folder, self._run_id)
+            spill.add(batch)
+        except OSError:
+            # A full or read-only disk, most likely the ledger's own: the system's folder may be another.
+            spill = SpillFile(Path(tempfile.gettempdir()) / "presswork-spill", self._run_id)
+            spill.add(batch)
+        return spill
+
+    def _away(self, reason: str) -> LedgerAwayError:
+        assert self._spill is not None
+        return LedgerAwayError(
+            f"The ledger {readable_url(self._engine.url)} can't be written ({reason}). What was answered is kept in "
+            f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` writes it in."
+        )
 
 
 def _first_line(error: Exception) -> str:

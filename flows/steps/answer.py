@@ -30,7 +30,7 @@ from flows.steps.validate import Content, Fault, Invalid, validate_answer
 stamina.instrumentation.set_on_retry_hooks(())
 
 Kind = Literal["call", "retry", "repair", "escalation"]
-Status = Literal["succeeded", "invalid", "truncated", "refused", "failed"]
+Status = Literal["succeeded", "invalid", "truncated", "refused", "failed", "skipped"]
 ESCALATION = 2
 """How much more room a truncated answer gets each time it is asked again."""
 
@@ -144,7 +144,7 @@ class _Pursuit:
         return changed or None
 
 
-async def answer_prompt(  # noqa: PLR0913 - each is one thing that the engine hands in, named at the call
+async def answer_prompt(
     prompt: Prompt,
     *,
     ask: Endpoint,
@@ -200,7 +200,7 @@ async def _ask_once(pursuit: _Pursuit, ask: Endpoint, gate: Gate, journal: Journ
             try:
                 answer = await ask(pursuit.next_body())
             except CallError as error:
-                place.tell(None, None, error)
+                place.tell(None, error.limits, error)
                 raise
             place.tell(answer.usage, answer.limits, None)
     except CallError as error:

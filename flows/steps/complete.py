@@ -178,6 +178,7 @@ def translate(error: anthropic.AnthropicError) -> CallError:
         "http_status": error.status_code,
         "request_id": error.request_id,
         "retry_after_s": retry_after(error.response.headers),
+        "limits": read_limits(error.response.headers),
     }
     # The endpoint's own words are left out where they could quote the request.
     message = f"HTTP {error.status_code} {kind}"

@@ -1,0 +1,139 @@
+"""Spill: batches that could not be committed wait in a file, and are written in later, exactly once.
+
+A file holds one batch a line, each with its checksum, and names the run that it belongs to, which is how a ledger
+knows its own. Writing in what is there already changes nothing, so that a recovery that was interrupted is simply
+done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Engine, Table, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.errors import DatabaseError
+from db.models import Base, Money, Run, UtcDateTime
+from db.record import Batch, write
+from db.session import readable_url
+
+VERSION = 1
+SUFFIX = ".spill"
+_TABLES = {
+    "texts": "texts",
+    "records": "records",
+    "prompts": "prompts",
+    "opened": "attempts",
+    "settled": "attempts",
+    "generations": "generations",
+    "parents": "generation_parents",
+}
+
+
+class SpillError(DatabaseError):
+    """A spill file can't be written in; it is kept."""
+
+
+class SpillFile:
+    """A file that batches of one run are added to; each is on the disk when `add` returns. Raises OSError."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{run_id}{SUFFIX}"
+        self.batches = 0
+        self._run_id = run_id
+
+    def add(self, batch: Batch) -> None:
+        """Add a batch."""
+        body = {"presswork_spill": VERSION, "run_id": self._run_id, "batch": _dumped(batch)}
+        line = orjson.dumps(body, default=str)
+        with self.path.open("ab") as file:
+            file.write(hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.batches += 1
+
+
+def find_spills(folder: Path) -> list[Path]:
+    """List the spill files that wait."""
+    return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+
+
+def belongs_to(engine: Engine, path: Path) -> bool:
+    """Whether a spill file's run is in this ledger."""
+    run_id = path.name.removesuffix(SUFFIX)
+    with engine.connect() as connection:
+        return connection.scalar(select(Run.id).where(Run.id == run_id)) is not None
+
+
+def recover(engine: Engine, path: Path) -> int:
+    """Write a spill file into its ledger, remove it, and return how many generations it held.
+
+    Raises SpillError, and keeps the file, where it is damaged or another ledger's.
+    """
+    batches = _read(path)
+    if not belongs_to(engine, path):
+        raise SpillError(
+            f"The spill file {path} belongs to another ledger: its run is not in {readable_url(engine.url)}. "
+            "Name its ledger with PRESSWORK_DATABASE_URL. The file is kept."
+        )
+    try:
+        for batch in batches:
+            write(engine, batch)
+    except SQLAlchemyError as error:
+        raise SpillError(f"The spill file {path} can't be written in: {type(error).__name__}. It is kept.") from error
+    path.unlink(missing_ok=True)
+    return sum(len(batch.generations) for batch in batches)
+
+
+def _read(path: Path) -> list[Batch]:
+    batches = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        digest, _, body = line.partition(b" ")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            raise SpillError(
+                f"The spill file {path} is damaged: line {number} does not match its checksum. It is kept; "
+                "the lines before it are whole, and can be written in from a copy without this one."
+            )
+        found = orjson.loads(body)
+        if found.get("presswork_spill") != VERSION or f"{found.get('run_id')}{SUFFIX}" != path.name:
+            raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
+        batches.append(_loaded(found["batch"]))
+    return batches
+
+
+def _dumped(batch: Batch) -> dict[str, Any]:
+    return {
+        part.name: list(rows.values()) if isinstance(rows := getattr(batch, part.name), dict) else rows
+        for part in fields(batch)
+    }
+
+
+def _loaded(data: Mapping[str, Any]) -> Batch:
+    batch = Batch(released=[(owner, claimed) for owner, claimed in data["released"]])
+    for name, table in _TABLES.items():
+        rows = [_typed(Base.metadata.tables[table], row) for row in data[name]]
+        if isinstance(getattr(batch, name), dict):
+            setattr(batch, name, {row["hash"]: row for row in rows})
+        else:
+            setattr(batch, name, rows)
+    return batch
+
+
+def _typed(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _reader(table, name)(value) if value is not None else None for name, value in row.items()}
+
+
+def _reader(table: Table, name: str) -> Callable[[Any], Any]:
+    kind = table.c[name].type if name in table.c else None
+    if isinstance(kind, UtcDateTime):
+        return datetime.fromisoformat
+    return Decimal if isinstance(kind, Money) else lambda value: value

@@ -1,0 +1,65 @@
+"""Afterlife: what a run owes to those that died before it, and the heartbeat by which it is known to live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from db import claims, record, spill
+from db.errors import LedgerUnreachableError
+from db.record import Row
+from db.session import readable_url
+from flows.engine.writer import Writer
+
+_log = logging.getLogger("prefect.presswork")
+
+
+def begin(ledger: Engine, run: Row, spill_folder: Path) -> None:
+    """Settle the past and write the row of a run that begins; LedgerUnreachableError where it can't be written."""
+    try:
+        settle_the_past(ledger, spill_folder)
+        record.open_run(ledger, run)
+    except OperationalError as error:
+        raise LedgerUnreachableError(
+            f"The ledger {readable_url(ledger.url)} can't be written: {str(error.orig).splitlines()[0]}. "
+            "Check its permissions and the space on its disk."
+        ) from None
+
+
+def settle_the_past(ledger: Engine, spill_folder: Path) -> None:
+    """Mark dead runs as crashed and write in spill files of this ledger; one that is damaged is named and kept."""
+    claims.bury_the_dead(ledger)
+    for path in spill.find_spills(spill_folder):
+        if not spill.belongs_to(ledger, path):
+            continue
+        try:
+            count = spill.recover(ledger, path)
+            _log.info("Wrote in %s generations that waited in %s.", count, path.name)
+        except spill.SpillError as error:
+            _log.warning("%s", error)
+
+
+@asynccontextmanager
+async def beating(writer: Writer, ledger: Engine, run_id: str) -> AsyncIterator[None]:
+    """Renew the run's lease while the context is open."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(claims.HEARTBEAT_S)
+            # A ledger that is away for a while is the writer's business.
+            with contextlib.suppress(SQLAlchemyError):
+                await writer.call(claims.beat, ledger, run_id)
+
+    heart = asyncio.create_task(beat(), name="presswork-heartbeat")
+    try:
+        yield
+    finally:
+        heart.cancel()
+        await asyncio.gather(heart, return_exceptions=True)

@@ -1,0 +1,56 @@
+"""Estimates: what a request is likely to take, before it is sent.
+
+Input is counted from the rendered prompt and corrected by what answers of the same template used; output and cost are
+those of the template's answers so far, in this run or, before there is one, in the ledger. Without any history the
+dearest case is assumed: the whole of max_tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from db.models import now
+from flows.engine.limiter import Need
+from flows.steps.catalog import estimate_tokens
+from flows.steps.prices import Usage, cost_of
+from flows.steps.render import Prompt
+
+LEARNT = 0.1
+"""The weight of a new answer in a running mean."""
+LIKELY = Decimal("1.25")
+"""A cost cap reckons with a quarter more than the mean, as answers differ in length."""
+
+
+@dataclass
+class Estimate:
+    """What requests of one template take, as far as is known; tokens are None before anything is."""
+
+    input_ratio: float = 1.0
+    output_tokens: float | None = None
+    cost_usd: Decimal | None = None
+
+    def need(self, prompt: Prompt, max_tokens: int) -> Need:
+        """What a request will probably take of the endpoint's limits."""
+        output = float(max_tokens) if self.output_tokens is None else min(self.output_tokens, float(max_tokens))
+        return Need(1.0, estimate_tokens(prompt.characters) * self.input_ratio, output)
+
+    def likely_cost(self, prompt: Prompt, max_tokens: int) -> Decimal | None:
+        """What a request will probably cost; None where the model's price is unknown."""
+        if self.cost_usd is not None:
+            return self.cost_usd * LIKELY
+        output = max_tokens if self.output_tokens is None else round(self.output_tokens)
+        used = Usage(input_tokens=estimate_tokens(prompt.characters), output_tokens=output)
+        return cost_of(prompt.model, used, now().date())
+
+    def learn(self, prompt: Prompt, usage: Usage, cost: Decimal | None) -> None:
+        """Take an answer's true usage into account."""
+        counted = usage.input_tokens + usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
+        ratio = counted / max(estimate_tokens(prompt.characters), 1)
+        self.input_ratio += LEARNT * (ratio - self.input_ratio)
+        before = self.output_tokens
+        self.output_tokens = (
+            float(usage.output_tokens) if before is None else before + LEARNT * (usage.output_tokens - before)
+        )
+        if cost is not None:
+            self.cost_usd = cost if self.cost_usd is None else self.cost_usd + (cost - self.cost_usd) / 10

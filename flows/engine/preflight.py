@@ -1,0 +1,98 @@
+"""Preflight: all that can be known to be wrong with a run before Prefect is started or anything is sent.
+
+A run checks the same things again when it opens, for it may have been started by a deployment; here they are checked
+so that a person at a terminal is told within a second or two, and nothing has been written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+
+from db.errors import SelectError
+from db.select import count_records
+from db.session import open_ledger, open_source, readable_url
+from flows.engine.sources import is_missing_file, query_of
+from flows.errors import ConfigurationError, MissingKeyError
+from flows.settings import Settings, ledger_url, source_url, source_variable
+from flows.steps.templates import Template
+
+
+class NoRecordsYetError(ConfigurationError):
+    """There are no records to read."""
+
+
+async def name_endpoint(settings: Settings) -> str:
+    """Return the endpoint's name; an own base URL without PRESSWORK_ENDPOINT is asked what it is, which is free.
+
+    Raises MissingKeyError, EndpointError, or StoppingCallError where the endpoint refuses the key.
+    """
+    if not os.environ.get("ANTHROPIC_BASE_URL") and not os.environ.get("ANTHROPIC_API_KEY"):
+        # Known without the SDK, which takes seconds to load.
+        raise MissingKeyError
+    from flows.engine.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK
+
+    endpoint = await open_endpoint(settings, 1)
+    async with endpoint.client:
+        return endpoint.name
+
+
+def check_select(settings: Settings, template: Template, params: Mapping[str, Any], endpoint: str) -> int:
+    """Count what a run would select; params are as `Template.parse_params` returns them.
+
+    Raises ConfigurationError, and the errors of a source that can't be reached, a select that fails, keys that are
+    null or not unique.
+    """
+    query = query_of(template, params)
+    with opened_source(settings, template, ledger_url(settings, endpoint)) as engine:
+        try:
+            return count_records(engine, query)
+        except SelectError as error:
+            if source_url(settings, template.front.source):
+                raise
+            raise SelectError(f"{error} {_where_it_read(ledger_url(settings, endpoint))}") from None
+
+
+def check_ledger(settings: Settings, endpoint: str) -> None:
+    """Open the ledger, as the run will; a new SQLite ledger is made. Raises db.errors.LedgerError."""
+    open_ledger(ledger_url(settings, endpoint)).dispose()
+
+
+@contextmanager
+def opened_source(settings: Settings, template: Template, ledger: str) -> Iterator[Engine]:
+    """Open the database that a template reads from; without one of its own it is the ledger's."""
+    url, variable = source_url(settings, template.front.source), source_variable(template.front.source)
+    if not url:
+        if is_missing_file(ledger):
+            raise NoRecordsYetError(_nothing_to_read(ledger))
+        url, variable = ledger, "PRESSWORK_DATABASE_URL"
+    engine = open_source(url, variable)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def given_params(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the values of a run to a template's params; those that it does not have are another template's."""
+    own = {name: value for name, value in values.items() if name in template.front.params}
+    return template.parse_params(own)
+
+
+def _nothing_to_read(ledger: str) -> str:
+    return (
+        f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)}, which would be read "
+        "instead, has not been made yet. Set PRESSWORK_SOURCE_URL to your database; `presswork demo` loads sample "
+        "records."
+    )
+
+
+def _where_it_read(ledger: str) -> str:
+    return (
+        f"It was read from the ledger's own database {readable_url(ledger)}: for another set PRESSWORK_SOURCE_URL; "
+        "`presswork demo` loads the sample records."
+    )

@@ -1,0 +1,147 @@
+"""Stopping: Ctrl-C, SIGTERM and Cancel in the Prefect UI end a run in order.
+
+First no new request is sent, and what is in flight is waited for, up to a setting; then it is cut off and marked as
+abandoned. A second Ctrl-C cuts off at once. Prefect alone would let the tasks of a cancelled flow run finish, so
+the run watches its own state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+from prefect import get_client
+from prefect.states import Cancelled
+
+from flows.errors import StoppedError
+
+WATCH_S = 2.0
+_Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+@dataclass
+class Pursuit:
+    """Something that a stop ends: at once where it only waits, later (or never, by itself) where it is `busy`."""
+
+    busy: bool = False
+    ends_by_itself: bool = False
+
+
+class Stopper:
+    """The pursuits of a run that can be stopped; those in flight are told from those that wait."""
+
+    def __init__(self, *, wait_s: float, close_gate: Callable[[StoppedError], None]) -> None:
+        self._wait_s = wait_s
+        self._close_gate = close_gate
+        self._pursuits: dict[asyncio.Task[Any], Pursuit] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.reason: StoppedError | None = None
+
+    def stop(self, why: str) -> None:
+        """Stop: close the gate and end what only waits. Asked again, cut off what is in flight too."""
+        if self.reason is not None:
+            self.abandon()
+            return
+        self.reason = StoppedError(f"The run was stopped ({why}). Run it again to go on with what is not answered.")
+        self._close_gate(self.reason)
+        self._end(busy=False)
+        self._timer = asyncio.get_running_loop().call_later(self._wait_s, self.abandon)
+
+    def abandon(self) -> None:
+        """Cut off what is in flight: its answers may be billed, and are lost."""
+        self._end(busy=False)
+        self._end(busy=True)
+
+    def close(self) -> None:
+        """Forget the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @contextlib.contextmanager
+    def pursuing(self, pursuit: Pursuit | None = None) -> Iterator[Pursuit]:
+        """Let a stop end the current task; its cancellation then becomes the run's StoppedError."""
+        if self.reason is not None:
+            raise self.reason
+        task = asyncio.current_task()
+        assert task is not None
+        pursuit = self._pursuits[task] = pursuit or Pursuit()
+        try:
+            yield pursuit
+        except asyncio.CancelledError:
+            if self.reason is None:
+                raise
+            raise self.reason from None
+        finally:
+            self._pursuits.pop(task, None)
+
+    def _end(self, *, busy: bool) -> None:
+        for task, pursuit in tuple(self._pursuits.items()):
+            if pursuit.busy == busy and not (busy and pursuit.ends_by_itself):
+                task.cancel()
+
+
+@asynccontextmanager
+async def stoppable(stopper: Stopper, flow_run_id: str) -> AsyncIterator[None]:
+    """Let signals and Prefect's Cancel stop the run while the context is open."""
+    watcher = asyncio.create_task(_watch(stopper, UUID(flow_run_id)), name="presswork-watch")
+    with _signals(stopper):
+        try:
+            yield
+        finally:
+            stopper.close()
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+
+async def mark_cancelled(flow_run_id: str, message: str) -> None:
+    """Tell Prefect that the flow run ended as cancelled; a server that is away is not waited for."""
+    with contextlib.suppress(Exception):
+        async with get_client() as client:
+            await client.set_flow_run_state(UUID(flow_run_id), Cancelled(message=message), force=True)
+
+
+async def _watch(stopper: Stopper, flow_run_id: UUID) -> None:
+    async with get_client() as client:
+        while stopper.reason is None:
+            await asyncio.sleep(WATCH_S)
+            # A server that is away for a while can't have been asked to cancel.
+            with contextlib.suppress(Exception):
+                state = (await client.read_flow_run(flow_run_id)).state
+                if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                    stopper.stop("Cancel in Prefect")
+
+
+@contextlib.contextmanager
+def _signals(stopper: Stopper) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before: dict[int, _Handler] = {}
+    met = 0
+
+    def received(number: int) -> None:
+        nonlocal met
+        met += 1
+        if met > 2:
+            os._exit(128 + number)
+        stopper.stop(signal.Signals(number).name)
+
+    for number in map(int, (signal.SIGINT, signal.SIGTERM)):
+        before[number] = signal.getsignal(number)
+        loop.add_signal_handler(number, received, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
