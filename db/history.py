@@ -29,6 +29,7 @@ from db.models import (
 BAD_OUTCOMES = ("refused", "truncated", "invalid")
 UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed")
+SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 
 
@@ -179,6 +180,20 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited))
 
 
+def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
+    """Add up what a run's cached generations cost when they were asked for; None where no price is known of any."""
+    cost = Attempt.__table__.c.cost_usd
+    statement = (
+        select(func.sum(cost, type_=cost.type))
+        .select_from(Generation)
+        .join(Attempt, Attempt.generation_id == Generation.source_generation_id)
+        .where(Generation.run_id == run_id, Generation.origin == "cache", Generation.status == "succeeded")
+    )
+    with engine.connect() as connection:
+        total: Decimal | None = connection.scalar(statement)
+    return total
+
+
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
     """Count a run's generations by step, status and origin, in the order in which the steps began."""
     statement = (
@@ -247,6 +262,12 @@ def find_run(engine: Engine, run_id: str) -> RunLine | None:
     with engine.connect() as connection:
         rows = list(connection.execute(select(Run).where(_matches(Run.id, run_id)).limit(2)))
     return _run_line(engine, rows[0]) if len(rows) == 1 else None
+
+
+def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
+    """Return a run's row, by its whole id: all columns of models.Run."""
+    with engine.connect() as connection:
+        return _one(connection.execute(select(Run.__table__).where(Run.id == run_id)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,8 +400,10 @@ def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
 
 def _matches(column: Any, text: str) -> ColumnElement[bool]:
     # An id's end tells runs of one day apart, its beginning is the time: people copy either.
-    plain = "".join(character for character in text if character.isalnum() or character == "-")
-    return or_(column == text, column.like(f"%{plain}")) if len(plain) >= 6 else column == text
+    plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
+    if len(plain) < SHORTEST_ID:
+        return or_(column == text)
+    return or_(column == text, column.like(f"%{plain}"), column.like(f"{plain}%"))
 
 
 def _sum(expression: Any) -> Any:
