@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import anthropic
 import httpx2
 import orjson
-from pydantic.errors import PydanticInvalidForJsonSchema
 
 from flows.errors import (
     CallError,
@@ -27,6 +26,7 @@ from flows.errors import (
     StoppingCallError,
 )
 from flows.steps.prices import Usage
+from flows.steps.schemas import full_schema
 from flows.steps.validate import OutputClass
 
 SANDBOX_HEADER = "x-presswork-sandbox"
@@ -78,17 +78,15 @@ class Identity:
 
 
 def output_schema(output_class: OutputClass) -> dict[str, Any]:
-    """Turn a pydantic model into the schema that the API takes; OutputClassError where it can't be."""
-    name = output_class.__name__
+    """Turn a pydantic model into the schema that the API takes; OutputClassError where it can't be.
+
+    Bounds that the API does not enforce (lengths, ranges, patterns) go into the descriptions, for the model to read.
+    """
+    schema = full_schema(output_class)
     try:
-        full = output_class.model_json_schema()
-    except (PydanticInvalidForJsonSchema, ValueError, TypeError, KeyError) as error:
-        raise OutputClassError(f"The output class {name!r} has no JSON schema: {error}.") from None
-    _refuse_unsupported(name, full)
-    try:
-        return dict(anthropic.transform_schema(full))
+        return anthropic.transform_schema(schema)
     except (ValueError, TypeError, AssertionError) as error:
-        raise OutputClassError(f"The API can't take the output class {name!r}: {error}.") from None
+        raise OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {error}") from None
 
 
 class Client:
@@ -105,7 +103,7 @@ class Client:
             http_client=anthropic.DefaultAioHttpClient(limits=limits),
         )
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
@@ -278,42 +276,3 @@ def _cause(error: anthropic.APIConnectionError) -> str:
     if _never_sent(error):
         return "no connection could be made"
     return "the connection was lost before an answer came"
-
-
-def _refuse_unsupported(name: str, schema: dict[str, Any]) -> None:
-    definitions = schema.get("$defs", {})
-    for definition in definitions:
-        if _reaches(definition, definitions, definition, set()):
-            raise OutputClassError(
-                f"The API can't take the output class {name!r}: {definition!r} contains itself. "
-                "Nest to a fixed depth instead."
-            )
-    for path, node in _walk(schema, ""):
-        if node.get("type") == "object" and not node.get("properties") and "additionalProperties" in node:
-            raise OutputClassError(
-                f"The API can't take the output class {name!r}: {path or 'it'} is a mapping with free keys, which "
-                "would come back empty. Use a list of objects with a name and a value."
-            )
-
-
-def _reaches(target: str, definitions: dict[str, Any], start: str, seen: set[str]) -> bool:
-    text = orjson.dumps(definitions[start]).decode()
-    for other in definitions:
-        if f'"#/$defs/{other}"' in text:
-            if other == target:
-                return True
-            if other not in seen and _reaches(target, definitions, other, seen | {other}):
-                return True
-    return False
-
-
-def _walk(node: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
-    if isinstance(node, list):
-        return [found for item in node for found in _walk(item, path)]
-    if not isinstance(node, dict):
-        return []
-    found = [(path, node)]
-    for label, item in node.items():
-        inner = f"{path}.{label}".removeprefix(".").replace("properties.", "")
-        found += _walk(item, inner)
-    return found

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import orjson
 
-from flows.errors import RecordError, TemplateError
-from flows.steps.templates import SUFFIX, Template
+from flows.errors import RecordError
+from flows.steps.syntax import place_of, template_error, without_values
+from flows.steps.templates import Template
 from flows.steps.validate import OutputClass
 
 HASH_SCHEME = 1
@@ -71,13 +71,12 @@ def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> 
     front = template.front
     try:
         system = template.render_block("system", {"params": params})
-        examples: list[dict[str, str]] = []
-        for example in front.examples:
-            user = template.render_block("user", {"record": example.record, "params": params, **example.inputs})
-            answer = template.output_class.model_validate(example.answer).model_dump_json()
-            examples += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
-        raise TemplateError(f"{template.name}{SUFFIX}: it does not render: {error}.") from None
+    except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
+        raise template_error(template.file, error) from None
+    examples: list[dict[str, str]] = []
+    for number in range(1, len(front.examples) + 1):
+        asked, answer = template.render_example(number, params)
+        examples += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     settings: dict[str, Any] = {}
     if front.thinking is not None:
         settings["thinking"] = (
@@ -96,17 +95,21 @@ def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) 
     A value that is missing raises RecordError, never renders as empty. What is filled in is never rendered again:
     a record that contains `{{ ... }}` stays text.
     """
+    template = brief.template
     try:
-        user = brief.template.render_block("user", {"params": brief.params, **inputs})
-    except jinja2.TemplateError as error:
-        raise RecordError(f"{brief.template.name}{SUFFIX}: {error}") from None
-    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
-        # Python quotes the value in such messages, and a record's text belongs in no message.
-        raise RecordError(f"{brief.template.name}{SUFFIX}: {type(error).__name__} in the user block") from None
+        user = template.render_block("user", {"params": brief.params, **inputs})
+    except Exception as error:  # noqa: BLE001 - the boundary of one record: it fails alone
+        what = without_values(error, template.sources.values())
+        raise RecordError(f"{place_of(template.file, error)}: {what}.") from None
     if not user:
-        raise RecordError(f"{brief.template.name}{SUFFIX}: the user block renders to nothing")
+        raise RecordError(f"{template.file}: the user block renders to nothing.")
     messages = (*brief.examples, {"role": "user", "content": user})
-    return Prompt(hash_request(brief, messages, variant), brief, messages, variant)
+    try:
+        prompt_hash = hash_request(brief, messages, variant)
+    except TypeError:
+        # Half of a surrogate pair, which no encoding can send.
+        raise RecordError(f"{template.file}: the record holds text that is not Unicode.") from None
+    return Prompt(prompt_hash, brief, messages, variant)
 
 
 def hash_request(brief: Brief, messages: tuple[dict[str, str], ...], variant: int) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -20,6 +22,10 @@ from flows.errors import OutputClassError
 OutputClass = type[BaseModel]
 OUTPUTS = "flows.outputs"
 NAMED = 10  # faults that a repair is told of at most
+LONGEST_NAME = 60
+
+# The only message of pydantic's own that quotes the answer.
+_UNQUOTED = {"union_tag_invalid": "Its tag is none of those that the schema names"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,40 +56,83 @@ class Invalid:
 
 def load_output_class(name: str) -> OutputClass:
     """Find a class of flows/outputs.py; OutputClassError says which there are."""
-    module = importlib.import_module(OUTPUTS)
-    found = getattr(module, name, None)
-    if inspect.isclass(found) and issubclass(found, BaseModel):
-        return found
-    known = sorted(
-        label
-        for label, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, BaseModel) and value.__module__ == OUTPUTS
-    )
-    raise OutputClassError(f"There is no output class {name!r} in flows/outputs.py; there are: {', '.join(known)}.")
+    try:
+        module = importlib.import_module(OUTPUTS)
+    except Exception as error:
+        # The file is its users' own, and whatever it raises is a mistake in it.
+        raise OutputClassError(f"flows/outputs.py can't be loaded: {type(error).__name__}: {error}.") from error
+    known = {label: value for label, value in vars(module).items() if _has_fields(value)}
+    if name not in known:
+        there = ", ".join(sorted(known))
+        raise OutputClassError(f"There is no output class {name!r} in flows/outputs.py; there are: {there}.")
+    return known[name]
 
 
 def validate_answer(output_class: OutputClass, text: str) -> Content | Invalid:
     """Judge an answer as it came: JSON that keeps every constraint is content."""
-    try:
-        return _content(output_class.model_validate_json(text))
-    except ValidationError as error:
-        return _invalid(error)
+    judged = _judge(output_class, text)
+    if isinstance(judged, Content) and isinstance(validate_stored(output_class, judged.output), Invalid):
+        # It would be a miss in every later run, and paid for each time.
+        return Invalid((Fault("", f"does not pass {output_class.__name__} a second time, as it was read the first"),))
+    return judged
 
 
 def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid:
     """Judge an answer that was kept: today's validators may be stricter than those that let it pass."""
     try:
-        return _content(output_class.model_validate_json(orjson.dumps(output)))
+        return _judge(output_class, orjson.dumps(output))
+    except TypeError as error:
+        return Invalid((Fault("", f"is no JSON value: {error}"),))
+
+
+def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
+    try:
+        # As it will be read again: by its aliases, and without what the class computes.
+        output = output_class.model_validate_json(text).model_dump(mode="json", by_alias=True, round_trip=True)
     except ValidationError as error:
         return _invalid(error)
-
-
-def _content(answer: BaseModel) -> Content:
-    output = answer.model_dump(mode="json")
+    except Exception as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
+        return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
+    if faults := tuple(_unstorable(output, ()))[:NAMED]:
+        return Invalid(faults)
     return Content(output, hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest())
+
+
+def _unstorable(value: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Find what pydantic lets pass and no database keeps as JSON."""
+    match value:
+        case dict():
+            for label, inner in value.items():
+                yield from _unstorable(label, path)
+                yield from _unstorable(inner, (*path, label))
+        case list():
+            for number, inner in enumerate(value):
+                yield from _unstorable(inner, (*path, number))
+        case str() if "\x00" in value:
+            yield _fault(path, "contains a NUL character")
+        case float() if not math.isfinite(value):
+            yield _fault(path, "is not a finite number")
+        case int() if value.bit_length() > 63:
+            yield _fault(path, "is a number of more than 64 bits")
+        case _:
+            pass
+
+
+def _has_fields(value: Any) -> TypeGuard[OutputClass]:
+    return inspect.isclass(value) and issubclass(value, BaseModel) and bool(value.model_fields)
 
 
 def _invalid(error: ValidationError) -> Invalid:
     # Without the input: a fault goes to messages and logs, the answer itself stays in the attempt.
-    found = error.errors(include_input=False, include_context=False, include_url=False)
-    return Invalid(tuple(Fault(".".join(map(str, item["loc"])), item["msg"]) for item in found[:NAMED]))
+    return Invalid(
+        tuple(
+            _fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"]))
+            for item in error.errors(include_input=False, include_context=False, include_url=False)[:NAMED]
+        )
+    )
+
+
+def _fault(path: tuple[str | int, ...], what: str) -> Fault:
+    # A name that the model made up stands in the path, and may be of any length.
+    where = ".".join(str(part)[:LONGEST_NAME] for part in path)
+    return Fault(where, what.removeprefix("Value error, ").removeprefix("Assertion failed, "))

@@ -1,0 +1,180 @@
+"""Front matter: what a template says about its job, in YAML between two lines of `---` at its head.
+
+It stands alone so that a mistake in it is told by field, or by line, before anything of the prompt is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from flows.errors import ParameterError, TemplateError
+from flows.steps.catalog import DEFAULT_MODEL, find_model
+
+SUFFIX = ".md.j2"
+ParamType = Literal["str", "int", "float", "bool", "date", "datetime"]
+PARAM_TYPES: dict[ParamType, type] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "date": date,
+    "datetime": datetime,
+}
+LEAST_THINKING = 1024
+"""The smallest thinking budget that the API takes."""
+
+# A value that a check may render with where only a run knows the true one.
+_STAND_INS: dict[ParamType, Any] = {
+    "str": "",
+    "int": 1,
+    "float": 1.0,
+    "bool": True,
+    "date": date(2000, 1, 1),
+    "datetime": datetime(2000, 1, 1, tzinfo=UTC),
+}
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_REQUIRED = object()
+
+
+class Param(BaseModel):
+    """A parameter of a template's select, bound with its type; without a `default` it must be given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: ParamType = "str"
+    default: Any = Field(default=_REQUIRED)
+    title: str | None = None
+    description: str | None = None
+    choices: list[Any] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _default_and_choices_have_the_type(self) -> Self:
+        choices, self.choices = self.choices, None
+        if choices is not None:
+            self.choices = [self._typed(choice) for choice in choices]
+        if not self.required and self.default is not None:
+            self.default = self._typed(self.default)
+        return self
+
+    @property
+    def required(self) -> bool:
+        """Whether a run must give it."""
+        return self.default is _REQUIRED
+
+    @property
+    def stand_in(self) -> Any:
+        """What the template is checked with before a run has values."""
+        if not self.required:
+            return self.default
+        return self.choices[0] if self.choices else _STAND_INS[self.type]
+
+    def parse(self, name: str, value: Any) -> Any:
+        """Bring a value to the parameter's type; what does not fit raises ParameterError."""
+        if value is None and not self.required and self.default is None:
+            return None
+        try:
+            return self._typed(value)
+        except ValueError as error:
+            raise ParameterError(f"The parameter {name!r} {error}.") from None
+
+    def _typed(self, value: Any) -> Any:
+        if value is None:
+            raise ValueError(f"must have a value of type {self.type}")
+        try:
+            parsed = TypeAdapter[Any](PARAM_TYPES[self.type]).validate_python(value)
+        except ValidationError:
+            raise ValueError(f"takes {_article(self.type)}, not {value!r}") from None
+        if self.choices is not None and parsed not in self.choices:
+            raise ValueError(f"takes one of {', '.join(map(str, self.choices))}, not {value!r}")
+        return parsed
+
+
+class Example(BaseModel):
+    """A few-shot example: a record (and earlier steps' outputs) and the answer that it should get."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    record: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    answer: Any
+
+
+class FrontMatter(BaseModel):
+    """What a template says about its job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    description: str | None = None
+    source: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    select: str | None = None
+    params: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Param] = Field(default_factory=dict)
+    key: str | None = None
+    output: str
+    model: str = DEFAULT_MODEL
+    # Strict: YAML's `true` would pass for 1.
+    max_tokens: int = Field(default=1024, ge=1, strict=True)
+    thinking: Literal["adaptive"] | Annotated[int, Field(ge=LEAST_THINKING, strict=True)] | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    cache: Literal["5m", "1h", "off"] = "5m"
+    examples: list[Example] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _fits_the_model(self) -> Self:
+        # The endpoint would refuse each record's request; here it is one error, before any.
+        model = find_model(self.model)
+        if model is not None and self.max_tokens > model.max_output:
+            raise ValueError(f"max_tokens: {self.model} answers with {model.max_output:,} tokens at most")
+        if isinstance(self.thinking, int) and self.thinking >= self.max_tokens:
+            raise ValueError("thinking: its budget is part of max_tokens, and must be smaller")
+        return self
+
+    @model_validator(mode="after")
+    def _select_has_a_key(self) -> Self:
+        if self.select is not None and self.key is None:
+            raise ValueError("a `select` needs a `key`: the column that tells records apart")
+        return self
+
+
+def read_front_matter(name: str, source: str) -> FrontMatter:
+    """Read the YAML at a template's head; TemplateError names each field that is wrong."""
+    file = name + SUFFIX
+    match = _FRONT_MATTER.match(source)
+    if match is None:
+        raise TemplateError(f"{file}: there is no front matter. Begin the file with ---, `output: ...`, and ---.")
+    try:
+        data = yaml.safe_load(match.group(1))
+    except yaml.MarkedYAMLError as error:
+        # Counted from 0, below the line of `---`.
+        line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""
+        raise TemplateError(f"{file}{line}: the front matter is not valid YAML: {error.problem}.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        # A date that is none is a ValueError.
+        raise TemplateError(f"{file}: the front matter is not valid YAML: {error}.") from None
+    try:
+        return FrontMatter.model_validate({} if data is None else data)
+    except ValidationError as error:
+        wrong = "; ".join(_fault(item["loc"], item["msg"]) for item in error.errors(include_url=False))
+        raise TemplateError(f"{file}: the front matter is wrong: {wrong}.") from None
+
+
+def blank_front_matter(source: str) -> str:
+    """Put a comment of as many lines in its place: it renders to nothing, and Jinja's line numbers are the file's."""
+    match = _FRONT_MATTER.match(source)
+    if match is None:
+        return source
+    return "{#" + "\n" * match.group(0).count("\n") + "-#}" + source[match.end() :]
+
+
+def _fault(location: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(map(str, location))
+    message = message.removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -1,0 +1,205 @@
+"""Syntax: what a template may do, and what it reads, by Jinja's own parse of it.
+
+It stands apart from templates.py because nothing here renders: all is known from the text alone, so that a mistake
+costs no request, and stands in the branch that no check would have rendered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import jinja2
+import jinja2.meta
+from jinja2 import nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from flows.errors import TemplateError
+from flows.steps.front_matter import blank_front_matter
+
+BLOCKS = frozenset({"system", "user"})
+_DUNDER = re.compile(r"__\w+__")
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+# What may stand above the blocks: it makes names and no text.
+_NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+Trees = Mapping[str, nodes.Template]
+
+
+def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
+    """Make the sandboxed Jinja environment: strict, and without autoescape, for prompts are text and no HTML."""
+    environment = ImmutableSandboxedEnvironment(
+        loader=loader,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals = {name: environment.globals[name] for name in ("range", "dict", "namespace")}
+    return environment
+
+
+def parse(environment: jinja2.Environment, file: str, source: str) -> nodes.Template:
+    """Parse a file; TemplateError names the line of a mistake."""
+    try:
+        return environment.parse(blank_front_matter(source), file, file)
+    except jinja2.TemplateSyntaxError as error:
+        raise template_error(file, error) from None
+
+
+def files_named_by(file: str, part: nodes.Template) -> Iterator[str]:
+    """Yield the files that a part includes or imports; a name that is made while rendering raises TemplateError."""
+    for name in jinja2.meta.find_referenced_templates(part):
+        if name is None:
+            raise TemplateError(f"{file}: includes and imports must name their file, so that the version covers it.")
+        yield name
+
+
+def refuse_unsafe(file: str, tree: nodes.Template) -> None:
+    """Refuse a reach for Python's insides. What is put together while rendering, the sandbox refuses then."""
+    if next(tree.find_all(nodes.Extends), None) is not None:
+        raise TemplateError(f"{file}: `extends` is not supported; use `include` or a macro.")
+    for node in tree.find_all((nodes.Getattr, nodes.Const)):
+        match node:
+            # In a constant too: as a subscript, or as an argument of `attr`, `map` and a dozen more filters.
+            case nodes.Getattr(attr=str(name)) if name.startswith("_"):
+                pass
+            case nodes.Const(value=str(name)) if _DUNDER.search(name):
+                pass
+            case _:
+                continue
+        raise TemplateError(f"{file}, line {node.lineno}: {name!r} reaches into Python; templates read data only.")
+
+
+def check_blocks(file: str, tree: nodes.Template) -> None:
+    """Refuse other blocks than `system` and `user`, and text outside of them, which would be in no request."""
+    top = [node for node in tree.body if isinstance(node, nodes.Block)]
+    for block in tree.find_all(nodes.Block):
+        if block.name not in BLOCKS or block not in top:
+            raise TemplateError(
+                f"{file}, line {block.lineno}: a template has the blocks `system` and `user`, side by side; "
+                f"{block.name!r} can't stand here."
+            )
+    if all(block.name != "user" for block in top):
+        raise TemplateError(f"{file}: a template has the blocks `system` and `user`, and this one has no `user` block.")
+    for node in tree.body:
+        if not isinstance(node, (nodes.Block, *_NAMING)) and not _is_blank(node):
+            raise TemplateError(
+                f"{file}, line {_first_line(node)}: what stands outside the blocks `system` and `user` is not sent; "
+                "move it into one of them."
+            )
+
+
+def names_before_blocks(tree: nodes.Template) -> bool:
+    """Whether something stands above the blocks that makes names: imports of macros, `set`."""
+    return any(isinstance(node, _NAMING) for node in tree.body)
+
+
+def read_by_user(trees: Trees, file: str) -> frozenset[str]:
+    """Return the names that the user block, and what stands above it, takes from outside; includes included."""
+    tree = trees[file]
+    return _names(trees, tree, [*_above(tree), *_inside(tree, "user")])
+
+
+def read_by_system(trees: Trees, file: str) -> frozenset[str]:
+    """Return the names that the system block takes from outside; includes included."""
+    tree = trees[file]
+    # What stands above may be there for the user block alone.
+    return _names(trees, tree, _inside(tree, "system")) - set(_own_names(nodes.Template(_above(tree), lineno=1)))
+
+
+def line_of(tree: nodes.Template, block: str, name: str) -> int | None:
+    """Return the first line in a block that reads a name."""
+    for node in _inside(tree, block):
+        for found in _with_descendants(node):
+            if isinstance(found, nodes.Name) and found.name == name:
+                return found.lineno
+    return None
+
+
+def template_error(file: str, error: Exception) -> TemplateError:
+    """Say an error of a template with its file and line."""
+    message = error.message if isinstance(error, jinja2.TemplateError) else str(error)
+    return TemplateError(f"{place_of(file, error)}: {(message or type(error).__name__).rstrip('.')}.")
+
+
+def place_of(file: str, error: Exception) -> str:
+    """Name the file and line where parsing or rendering went wrong, which may be an include's."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"{error.name or file}, line {error.lineno}"
+    place, trace = file, error.__traceback__
+    while trace is not None:
+        template = trace.tb_frame.f_globals.get("__jinja_template__")
+        if isinstance(template, jinja2.Template):
+            place = f"{template.name}, line {template.get_corresponding_lineno(trace.tb_lineno)}"
+        trace = trace.tb_next
+    return place
+
+
+def without_values(error: Exception, sources: Iterable[str]) -> str:
+    """Say what went wrong with a record, quoting only what stands in the template: its text belongs in no message."""
+    if not isinstance(error, jinja2.TemplateError):
+        return type(error).__name__  # Python quotes the value
+    message = (error.message or type(error).__name__).rstrip(".")
+    quoted = ["".join(pair) for pair in _QUOTED.findall(message)]
+    if isinstance(error, jinja2.UndefinedError):
+        known = "\n".join(sources)
+        if any(piece not in known and not piece.endswith(" object") for piece in quoted):
+            return "it reads by a name that the data does not have"
+    return message
+
+
+def _names(trees: Trees, tree: nodes.Template, body: list[nodes.Node]) -> frozenset[str]:
+    part = nodes.Template(body, lineno=1)
+    part.environment = tree.environment
+    names = jinja2.meta.find_undeclared_variables(part)
+    own = set(_own_names(part))
+    for include in part.find_all(nodes.Include):
+        for included in files_named_by("", nodes.Template([include], lineno=1)):
+            # An include sees the loop variables and the `set` of the place where it stands.
+            names |= _names(trees, trees[included], trees[included].body) - own
+    return frozenset(names - set(tree.environment.globals if tree.environment else ()))
+
+
+def _own_names(part: nodes.Template) -> Iterator[str]:
+    for node in part.find_all((nodes.Name, nodes.Macro, nodes.Import, nodes.FromImport)):
+        match node:
+            case nodes.Name(name=str(name), ctx="store" | "param"):
+                yield name
+            case nodes.Macro(name=str(name)) | nodes.Import(target=str(name)):
+                yield name
+            case nodes.FromImport(names=names):
+                yield from (name if isinstance(name, str) else name[1] for name in names)
+            case _:
+                pass
+
+
+def _above(tree: nodes.Template) -> list[nodes.Node]:
+    return [node for node in tree.body if isinstance(node, _NAMING)]
+
+
+def _inside(tree: nodes.Template, block: str) -> list[nodes.Node]:
+    return [node for found in tree.find_all(nodes.Block) if found.name == block for node in found.body]
+
+
+def _with_descendants(node: nodes.Node) -> Iterator[nodes.Node]:
+    yield node
+    for child in node.iter_child_nodes():
+        yield from _with_descendants(child)
+
+
+def _is_blank(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Output) and all(
+        isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
+    )
+
+
+def _first_line(node: nodes.Node) -> int:
+    # Jinja gives text the line on which it begins, blank lines included.
+    for part in _with_descendants(node):
+        if isinstance(part, nodes.TemplateData):
+            if part.data.strip():
+                return part.lineno + part.data[: len(part.data) - len(part.data.lstrip())].count("\n")
+        elif not isinstance(part, nodes.Output):
+            return part.lineno
+    return node.lineno
