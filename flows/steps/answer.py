@@ -7,11 +7,10 @@ truncated one with more room. Who may send now (the gate) and where attempts are
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -21,7 +20,7 @@ import stamina.instrumentation
 
 from flows.errors import CallError, PassingCallError, StoppingCallError
 from flows.steps.catalog import find_model
-from flows.steps.complete import Answer, RateLimits
+from flows.steps.complete import Answer, RateLimits, WrongEndpointError
 from flows.steps.prices import PRICE_VERSION, Usage, cost_of
 from flows.steps.render import Prompt, request_body
 from flows.steps.validate import Content, Fault, Invalid, validate_answer
@@ -125,7 +124,6 @@ class _Pursuit:
     turns: tuple[dict[str, str], ...] = ()
     repairs: int = 0
     escalations: int = 0
-    body: dict[str, Any] = field(default_factory=dict)
 
     def next_body(self) -> dict[str, Any]:
         """Build the request as it now is."""
@@ -156,9 +154,10 @@ async def answer_prompt(
     """Pursue a prompt to its outcome.
 
     `attempts_before` is how many attempts it already has, from an earlier try of its chunk. Raises
-    StoppingCallError where no request of the run can succeed; whatever else goes wrong is an Outcome.
+    StoppingCallError where no request of the run can succeed; whatever else the endpoint says is an Outcome.
     """
-    pursuit = _Pursuit(prompt, ordinal=attempts_before, max_tokens=prompt.max_tokens)
+    kind: Kind = "retry" if attempts_before else "call"
+    pursuit = _Pursuit(prompt, ordinal=attempts_before, kind=kind, max_tokens=prompt.max_tokens)
     while True:
         try:
             answer, attempt_id, settled = await _ask_with_retries(pursuit, ask, gate, journal, policy)
@@ -200,28 +199,50 @@ async def _ask_once(pursuit: _Pursuit, ask: Endpoint, gate: Gate, journal: Journ
     pursuit.ordinal += 1
     attempt_id = await journal.open(Opened(pursuit.ordinal, pursuit.kind, pursuit.changes()))
     sent: float | None = None
+    answer: Answer | None = None
     try:
         async with gate.enter(pursuit.prompt, pursuit.max_tokens) as place:
             sent = time.perf_counter()
             try:
                 answer = await ask(pursuit.next_body())
             except CallError as error:
-                place.tell(None, error.limits, error)
+                place.tell(_usage(error), error.limits, error)
                 raise
             place.tell(answer.usage, answer.limits, None)
-    except CallError as error:
-        # What stopped the run while this one still waited was not sent.
-        kind = error.kind if sent is not None else "not_sent"
-        journal.settle(attempt_id, Settled(_now(), _since(sent), error=error, error_type=kind))
+    except BaseException as error:
+        # Also where it is cancelled, or the gate fails: an attempt that stays open would pass for a crash.
+        journal.settle(attempt_id, _settled(sent, answer, error))
         raise
-    except asyncio.CancelledError:
-        kind = "abandoned" if sent is not None else "not_sent"
-        journal.settle(attempt_id, Settled(_now(), _since(sent), error_type=kind))
-        raise
+    return answer, attempt_id, _settled(sent, answer)
+
+
+def _settled(sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
     ended = _now()
-    cost = cost_of(answer.model, answer.usage, ended.date())
-    settled = Settled(ended, _since(sent), answer, cost_usd=cost, price_version=PRICE_VERSION)
-    return answer, attempt_id, settled
+    if isinstance(error, WrongEndpointError):
+        answer = error.answer
+    settled = Settled(
+        ended,
+        _since(sent),
+        answer,
+        error=error if isinstance(error, CallError) else None,
+        error_type=_error_type(sent, answer, error),
+    )
+    if answer is None:
+        return settled
+    return replace(settled, cost_usd=cost_of(answer.model, answer.usage, ended.date()), price_version=PRICE_VERSION)
+
+
+def _error_type(sent: float | None, answer: Answer | None, error: BaseException | None) -> str | None:
+    if error is not None and sent is None:
+        # What stopped the run while this one still waited.
+        return "not_sent"
+    if isinstance(error, CallError):
+        return error.kind
+    return None if answer is not None else "abandoned"
+
+
+def _usage(error: CallError) -> Usage | None:
+    return error.answer.usage if isinstance(error, WrongEndpointError) and error.answer is not None else None
 
 
 def _judge(pursuit: _Pursuit, answer: Answer, policy: Policy) -> tuple[Outcome | None, tuple[Fault, ...]]:

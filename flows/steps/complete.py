@@ -6,6 +6,7 @@ The SDK's own retries are off (it obeys any `retry-after` and tells no one); ans
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,8 +34,9 @@ SANDBOX_HEADER = "x-presswork-sandbox"
 SANDBOX = "sandbox"
 ANTHROPIC = "anthropic"
 SPEND_LIMIT = "spend_limit_reached"
-NON_STREAMING_MAX_TOKENS = 21_333
-"""Above it the SDK refuses a plain call at its default timeout (ValueError), so a timeout is always given."""
+LONGEST_MESSAGE = 300
+"""Characters of an endpoint's error message that are passed on: see _said()."""
+IDENTIFY_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Client:
             api_key=api_key,
             base_url=base_url,
             max_retries=0,
+            # One of our own: at its default the SDK refuses requests of more than 21,333 max_tokens (ValueError).
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             http_client=anthropic.DefaultAioHttpClient(limits=limits),
         )
@@ -116,14 +119,16 @@ class Client:
         know the path has not answered, which is all right for a gateway.
         """
         try:
-            raw = await self._client.models.with_raw_response.list(limit=1)
+            raw = await self._client.models.with_raw_response.list(limit=1, timeout=IDENTIFY_TIMEOUT_S)
         except (anthropic.AuthenticationError, anthropic.PermissionDeniedError) as error:
-            raise translate(error) from error
+            raise translate(error) from None
         except anthropic.APIStatusError as error:
             return Identity(SANDBOX_HEADER in error.response.headers, answered=False)
         except anthropic.APIConnectionError as error:
+            # Without a password that may stand in the URL.
+            url = self._client.base_url.copy_with(username=None, password=None)
             raise EndpointError(
-                f"The endpoint {self._client.base_url} can't be reached: {_cause(error)}. "
+                f"The endpoint {url} can't be reached: {translate(error)}. "
                 "Check ANTHROPIC_BASE_URL, or start it (`presswork sandbox` starts the sandbox)."
             ) from None
         return Identity(SANDBOX_HEADER in raw.headers, answered=True)
@@ -133,27 +138,30 @@ class Client:
         try:
             raw = await self._client.messages.with_raw_response.create(**body)
         except anthropic.AnthropicError as error:
-            raise translate(error) from error
-        check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in raw.headers)
-        try:
-            # Read as plain JSON: the SDK's model of a message costs a quarter of the whole request, for a few fields.
-            return _answer(orjson.loads(raw.http_response.content), raw.headers)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # An answer that is no message: it may have been billed, and asking again may go better.
-            raise PassingCallError(
-                f"the answer can't be read ({type(error).__name__})", kind="connection", http_status=raw.status_code
-            ) from error
+            # Not `from error`: a trace would print the SDK's message, which is the endpoint's whole answer.
+            raise translate(error) from None
+        answer = _read(raw.http_response.content, raw.status_code, raw.headers)
+        check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in raw.headers, answer=answer)
+        return answer
 
 
-def check_endpoint(endpoint: str, *, is_sandbox: bool) -> None:
+class WrongEndpointError(StoppingCallError):
+    """Another endpoint answered than the run was told; `answer` is what it said, which may have been paid for."""
+
+    def __init__(self, message: str, answer: Answer | None) -> None:
+        super().__init__(message, kind="wrong_endpoint")
+        self.answer = answer
+
+
+def check_endpoint(endpoint: str, *, is_sandbox: bool, answer: Answer | None = None) -> None:
     """Stop where the sandbox answers under another name, or another under the sandbox's."""
     if is_sandbox != (endpoint == SANDBOX):
-        raise StoppingCallError(
+        raise WrongEndpointError(
             f"The endpoint was to be {endpoint!r}, but "
             + ("the sandbox answers there. " if is_sandbox else "it is not the sandbox that answers there. ")
             + "Its answers would stand in the ledger under a wrong name: check PRESSWORK_ENDPOINT and "
             "ANTHROPIC_BASE_URL.",
-            kind="wrong_endpoint",
+            answer,
         )
 
 
@@ -165,45 +173,77 @@ def require_key(key: str | None) -> str:
 
 
 def translate(error: anthropic.AnthropicError) -> CallError:
-    """Say an SDK error in ours; the classes are those of FINAL and PASSING, read by status and type."""
-    if isinstance(error, anthropic.APITimeoutError):
-        return PassingCallError("the request timed out", kind="timeout")
+    """Say an SDK error in ours: may it pass, will it not, or can no request of the run succeed."""
     if isinstance(error, anthropic.APIConnectionError):
-        return PassingCallError(_cause(error), kind="connect" if _never_sent(error) else "connection")
+        if _never_sent(error):
+            return PassingCallError("no connection could be made", kind="connect")
+        if isinstance(error, anthropic.APITimeoutError):
+            return PassingCallError("the request timed out", kind="timeout")
+        return PassingCallError("the connection was lost before an answer came", kind="connection")
     if not isinstance(error, anthropic.APIStatusError):
         return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind="connection")
-    kind = str(error.type or f"http_{error.status_code}")
+    said = _said(error.api_message, error.request.headers)
+    return _refusal(error.status_code, error.type, error.error_code, said, error.response.headers)
+
+
+def _refusal(status: int, kind: str | None, code: str | None, said: str, headers: Mapping[str, str]) -> CallError:
     found: dict[str, Any] = {
-        "kind": kind,
-        "http_status": error.status_code,
-        "request_id": error.request_id,
-        "retry_after_s": retry_after(error.response.headers),
-        "limits": read_limits(error.response.headers),
+        "kind": kind or f"http_{status}",
+        "http_status": status,
+        "request_id": headers.get("request-id"),
+        "retry_after_s": retry_after(headers),
+        "limits": read_limits(headers),
     }
-    # The endpoint's own words are left out where they could quote the request.
-    message = f"HTTP {error.status_code} {kind}"
-    code = error.error_code or ""
-    if code.endswith(SPEND_LIMIT):
+    message = f"HTTP {status} {found['kind']}"
+    # An error inside a stream, or a gateway's, comes with status 200 and tells itself by its type alone.
+    meant = status if status >= 400 else STATUS_OF.get(found["kind"], status)
+    if code is not None and code.endswith(SPEND_LIMIT):
         found["kind"] = code
-        return StoppingCallError(f"{message}: {error.api_message}", **found)
-    if error.status_code in STOPPING or (error.status_code == 404 and kind == "not_found_error"):
-        return StoppingCallError(f"{message}: {error.api_message}. {STOPPING.get(error.status_code, '')}", **found)
-    if error.status_code in PASSING_STATUSES or error.status_code >= 500 or kind in PASSING_TYPES:
+        return StoppingCallError(f"{message}{said}", **found)
+    if meant in STOPPING:
+        return StoppingCallError(f"{message}{said}. {STOPPING[meant]}", **found)
+    if meant in PASSING_STATUSES or meant >= 500:
         return PassingCallError(message, **found)
-    return FinalCallError(f"{message}: {error.api_message}", **found)
+    return FinalCallError(f"{message}{said}", **found)
 
 
 STOPPING = {
     401: "The endpoint refuses the key: check ANTHROPIC_API_KEY.",
     402: "The account lacks credit: see its billing page.",
     403: "The key may not do this: check its workspace and permissions.",
-    404: "The endpoint does not know the model: check `model` in the template.",
+    404: "The endpoint does not know the model, or the path: check `model` in the template and ANTHROPIC_BASE_URL.",
 }
 """Statuses after which no request of the run can succeed, and what to do."""
 
-PASSING_STATUSES = frozenset({408, 409, 429, 529})
-PASSING_TYPES = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
-"""A stream's error comes with status 200 and tells itself by its type alone."""
+PASSING_STATUSES = frozenset({408, 409, 429})  # and all from 500 on
+
+STATUS_OF = {
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""Which status the API gives an error of a type; source: its page on errors."""
+
+_KEY = re.compile(r"\bsk-[\w*.-]+")
+
+
+def _said(message: str | None, sent: Mapping[str, str]) -> str:
+    """Return the endpoint's own words, for they tell what is wrong with a request, or nothing where they are long.
+
+    A message of more than a few lines is one that quotes the request, and a record's text belongs in no error. A
+    gateway may quote the key.
+    """
+    if not isinstance(message, str) or not message.strip() or len(message) > LONGEST_MESSAGE:
+        return ""
+    for name in ("authorization", "x-api-key"):
+        key = sent.get(name, "").removeprefix("Bearer ")
+        message = message.replace(key, "[key]") if key else message
+    return f": {_KEY.sub('[key]', message).strip().rstrip('.')}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -214,19 +254,39 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def _read(content: bytes, status: int, headers: Mapping[str, str]) -> Answer:
+    try:
+        # Read as plain JSON: the SDK's model of a message costs a quarter of the whole request, for a few fields.
+        message = orjson.loads(content)
+        if message.get("type") != "error":
+            return _answer(message, headers)
+        error = message["error"]
+        details = error.get("details") or {}
+        refused = _refusal(status, str(error["type"]), details.get("error_code"), "", headers)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        # An answer that is no message: it may have been billed, and asking again may go better.
+        raise PassingCallError(
+            f"the answer can't be read ({type(error).__name__})",
+            kind="connection",
+            http_status=status,
+            request_id=headers.get("request-id"),
+        ) from None
+    raise refused
+
+
 def _answer(message: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
     used = message["usage"]
     written = used.get("cache_creation") or {}
     # Without the breakdown all of it was written for five minutes, the API's default.
-    total = used.get("cache_creation_input_tokens") or 0
+    total = 0 if written else used.get("cache_creation_input_tokens")
     return Answer(
         text="".join(block["text"] for block in message["content"] if block["type"] == "text"),
         stop_reason=message["stop_reason"] or "unknown",
         usage=Usage(
             input_tokens=int(used["input_tokens"]),
-            cache_creation_5m_tokens=written.get("ephemeral_5m_input_tokens", 0 if written else total),
-            cache_creation_1h_tokens=written.get("ephemeral_1h_input_tokens", 0),
-            cache_read_tokens=used.get("cache_read_input_tokens") or 0,
+            cache_creation_5m_tokens=int(written.get("ephemeral_5m_input_tokens") or total or 0),
+            cache_creation_1h_tokens=int(written.get("ephemeral_1h_input_tokens") or 0),
+            cache_read_tokens=int(used.get("cache_read_input_tokens") or 0),
             output_tokens=int(used["output_tokens"]),
             thinking_tokens=(used.get("output_tokens_details") or {}).get("thinking_tokens"),
             service_tier=used.get("service_tier"),
@@ -262,17 +322,14 @@ def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
         return None
 
 
+_UNCONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, aiohttp.ClientConnectorError)
+
+
 def _never_sent(error: anthropic.APIConnectionError) -> bool:
     # Only where no connection was made is it certain that nothing was generated.
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | aiohttp.ClientConnectorError):
+        if isinstance(cause, _UNCONNECTED):
             return True
         cause = cause.__cause__ or cause.__context__
     return False
-
-
-def _cause(error: anthropic.APIConnectionError) -> str:
-    if _never_sent(error):
-        return "no connection could be made"
-    return "the connection was lost before an answer came"
