@@ -376,7 +376,7 @@ def _with_content() -> Select[Any]:
     )
 
 
-def _step_generation(row: Row[Any]) -> StepGeneration:
+def _step_generation(row: Sequence[Any]) -> StepGeneration:
     body = row[5]
     return StepGeneration(row[0], row[1], row[2], row[3], row[4], orjson.loads(body) if body else None)
 

@@ -1,56 +1,42 @@
 """Select: stream records out of any SQL database, in pages by key, each page on a short read-only connection.
 
-A template's SQL is wrapped, never edited, and its parameters are bound with their types. Null and duplicate keys are
-found before the first page, so that a run stops before it has asked for anything. Paging by key means that a run
-outlives a restart of the source, and that a range of keys is a shard.
+A template's SQL is wrapped, never edited, and its parameters are bound with their types. Null, duplicate and
+unusable keys are found before the first page, so that a run stops before it has asked for anything. Paging by key
+means that a run outlives a restart of the source, and that a range of keys is a shard.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
-from collections.abc import Iterator, Mapping
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
-from decimal import Decimal
 from typing import Any
 
-import orjson
-from sqlalchemy import Boolean, Date, DateTime, Engine, Float, Integer, String, TextClause, bindparam, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import Engine, RowMapping
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from db.errors import KeyValueError, SelectError
+from db.errors import KeyValueError, SelectError, SourceUnreachableError
+from db.session import reason_of
+from db.statements import Parameter, bound, read_statement
+from db.values import Record, key_text, make_record, parse_key
 
-SQL_TYPES: dict[str, TypeEngine[Any]] = {
-    "str": String(),
-    "int": Integer(),
-    "float": Float(),
-    "bool": Boolean(),
-    "date": Date(),
-    "datetime": DateTime(),
-}
+__all__ = [
+    "LONGEST_KEY",
+    "Parameter",
+    "Query",
+    "Record",
+    "count_records",
+    "make_record",
+    "read_columns",
+    "read_pages",
+    "read_record",
+]
+
 LONGEST_KEY = 500
 NAMED = 5  # keys that an error message names at most
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A row of the user's data: its key as text, its columns as plain JSON values, and the hash of those."""
-
-    key: str
-    data: Mapping[str, Any]
-    hash: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A value bound into the select, with the type that PostgreSQL wants to be told (one of SQL_TYPES)."""
-
-    type: str
-    value: Any
+PATIENCE_S = 30.0  # for a source that goes away between two pages: a restart takes seconds
+_AFTER, _UNTIL, _KEY = "presswork_after", "presswork_until", "presswork_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,45 +54,36 @@ class Query:
     until: Any = None
 
 
-def make_record(key: str, data: Mapping[str, Any]) -> Record:
-    """Bring a row into its one canonical form; a value that is no text, number, date or bytes raises KeyValueError."""
-    plain = {name: _plain(value) for name, value in data.items()}
-    body = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
-    return Record(key, plain, hashlib.sha256(body).hexdigest(), body.decode())
-
-
 def count_records(engine: Engine, query: Query) -> int:
     """Count what the select yields and check its keys.
 
-    Raises SelectError where the SQL fails or lacks its key, KeyValueError where keys are null or not unique.
+    Raises SelectError where the SQL fails, lacks its key or yields a column twice, KeyValueError where keys are null,
+    not unique or can't be kept, SourceUnreachableError where the source has gone.
     """
-    columns = read_columns(engine, query)
-    if query.key not in columns:
-        raise SelectError(
-            f"{query.name}: the select does not yield the key column {query.key!r}; it yields {', '.join(columns)}. "
-            "Add the column, or name another `key`."
-        )
+    _check_columns(query, read_columns(engine, query))
     key = _quoted(engine, query.key)
-    where = _where(query, key)
-    counted = f"SELECT COUNT(*) AS n, COUNT({key}) AS keyed, COUNT(DISTINCT {key}) AS different"
-    rows = _run(engine, query, f"{counted} FROM ({_inner(query)}) AS selected{where}")
-    total, keyed, different = rows[0]["n"], rows[0]["keyed"], rows[0]["different"]
+    unusable = _unusable(engine, key)
+    ((total, keyed, different, unkept),) = _counts(
+        engine,
+        query,
+        f"COUNT(*), COUNT({key}), COUNT(DISTINCT {key}), COUNT(CASE WHEN {unusable} THEN 1 END)",
+    )
     if keyed < total:
         raise KeyValueError(
             f"{query.name}: {total - keyed} of {total} records have no {query.key!r} (it is null). "
             "Leave them out in the select, or choose another key."
         )
     if different < total:
-        doubled = _run(
-            engine,
-            query,
-            f"SELECT {key} AS k FROM ({_inner(query)}) AS selected{where} "
-            f"GROUP BY {key} HAVING COUNT(*) > 1 ORDER BY {key} LIMIT {NAMED}",
-        )
-        named = ", ".join(repr(row["k"]) for row in doubled)
+        doubled = f"GROUP BY {key} HAVING COUNT(*) > 1 ORDER BY {key} LIMIT {NAMED}"
         raise KeyValueError(
             f"{query.name}: the key {query.key!r} is not unique: {total - different} records repeat one, such as "
-            f"{named}. Choose a key that is, or group the select by it."
+            f"{_named(_counts(engine, query, key, doubled))}. Choose a key that is, or group the select by it."
+        )
+    if unkept:
+        found = _named(_counts(engine, query, key, f"ORDER BY {key} LIMIT {NAMED}", unusable))
+        raise KeyValueError(
+            f"{query.name}: {unkept} keys can't be kept: {found}. A key has at most {LONGEST_KEY} characters and no "
+            "NUL among them. Choose another key, or leave these records out in the select."
         )
     return int(total)
 
@@ -114,17 +91,14 @@ def count_records(engine: Engine, query: Query) -> int:
 def read_pages(engine: Engine, query: Query, *, page_size: int, limit: int | None = None) -> Iterator[list[Record]]:
     """Yield the records in the order of their keys, `page_size` at a time and `limit` in all.
 
-    Each page is a query of its own. Raises SelectError, and KeyValueError for a key longer than LONGEST_KEY.
+    Each page is a query of its own, and one that meets a source which is away is asked again for PATIENCE_S. Raises
+    SelectError, KeyValueError for a key that can't be kept, and SourceUnreachableError.
     """
     key = _quoted(engine, query.key)
     after, left = query.after, limit
     while left is None or left > 0:
         size = page_size if left is None else min(page_size, left)
-        statement = (
-            f"SELECT * FROM ({_inner(query)}) AS selected{_where(query, key, paged=after is not None)} "
-            f"ORDER BY {key} LIMIT {size}"
-        )
-        rows = _run(engine, query, statement, after=after)
+        rows = _patiently(engine, query, "*", f"ORDER BY {key} LIMIT {size}", after)
         if not rows:
             return
         after = rows[-1][query.key]
@@ -137,121 +111,167 @@ def read_pages(engine: Engine, query: Query, *, page_size: int, limit: int | Non
 
 def read_columns(engine: Engine, query: Query) -> list[str]:
     """Return the columns that the select yields, reading no record."""
-    try:
-        with engine.connect() as connection:
-            result = connection.execute(
-                _bound(query, f"SELECT * FROM ({_inner(query)}) AS selected WHERE 1 = 0"), _values(query)
-            )
-            return list(result.keys())
-    except SQLAlchemyError as error:
-        raise _select_error(query, error) from None
+    columns, _rows = _run(engine, query, "*", where=["1 = 0"])
+    return columns
 
 
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     """Return the record whose key, as text, is `key`, or None."""
+    _check_columns(query, read_columns(engine, query))
     quoted = _quoted(engine, query.key)
-    statement = f"SELECT * FROM ({_inner(query)}) AS selected WHERE CAST({quoted} AS VARCHAR(500)) = :presswork_key"
-    rows = _run(engine, query, statement, presswork_key=key)
-    return _record(query, rows[0]) if rows else None
+    _columns, sample = _run(engine, query, quoted, "LIMIT 1", where=[f"{quoted} IS NOT NULL"])
+    for candidate in _candidates(engine, key, sample[0][query.key]) if sample else ():
+        _columns, rows = _run(engine, query, "*", where=[f"{quoted} = :{_KEY}"], values={_KEY: candidate})
+        if rows and key_text(rows[0][query.key]) == key:
+            return _record(query, rows[0])
+    return None
 
 
-def _run(engine: Engine, query: Query, statement: str, **extra: Any) -> list[Mapping[str, Any]]:
-    values = _values(query) | {name: value for name, value in extra.items() if value is not None}
-    clause = _bound(query, statement)
-    if "after" in values:
-        values["presswork_after"] = values.pop("after")
-    if query.until is not None:
-        values["presswork_until"] = query.until
+def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
+    # SQLite lets a column hold values of several types; elsewhere a value of a wrong type would be an error.
+    kinds = [like, key, 0] if engine.dialect.name == "sqlite" else [like]
+    found = []
+    for kind in kinds:
+        try:
+            found.append(parse_key(key, kind))
+        except ValueError:
+            continue
+    return found
+
+
+def _check_columns(query: Query, columns: Sequence[str]) -> None:
+    if query.key not in columns:
+        raise SelectError(
+            f"{query.name}: the select does not yield the key column {query.key!r}; it yields {', '.join(columns)}. "
+            "Add the column, or name another `key`."
+        )
+    # SQLite numbers the second one: name:1.
+    plain = [re.sub(r":\d+$", "", column) for column in columns]
+    twice = [column for column in plain if plain.count(column) > 1]
+    if twice:
+        raise SelectError(
+            f"{query.name}: the select yields {twice[0]!r} more than once. Give each column a name of its own with AS."
+        )
+
+
+def _counts(engine: Engine, query: Query, what: str, tail: str = "", condition: str | None = None) -> list[Any]:
+    where = [*_bounds(engine, query, query.after), *([condition] if condition else [])]
+    values = _bound_values(query, query.after)
+    _columns, rows = _run(engine, query, what, tail, where=where, values=values)
+    return [tuple(row.values()) for row in rows]
+
+
+def _patiently(engine: Engine, query: Query, what: str, tail: str, after: Any) -> list[RowMapping]:
+    waited, pause = 0.0, 0.25
+    while True:
+        try:
+            where, values = _bounds(engine, query, after), _bound_values(query, after)
+            return _run(engine, query, what, tail, where=where, values=values)[1]
+        except SourceUnreachableError:
+            if waited >= PATIENCE_S:
+                raise
+        time.sleep(pause)
+        waited, pause = waited + pause, min(pause * 2, 2.0)
+
+
+def _run(
+    engine: Engine,
+    query: Query,
+    what: str,
+    tail: str = "",
+    *,
+    where: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> tuple[list[str], list[RowMapping]]:
+    statement = read_statement(query.sql)
+    unknown = [name for name in statement.names if name not in query.parameters]
+    if unknown:
+        raise SelectError(
+            f"{query.name}: the select uses :{unknown[0]}, which `params` does not name. Add it to the front matter."
+        )
+    parameters = {name: query.parameters[name] for name in statement.names}
+    # The user's SQL stands on lines of its own: a comment at its end can't swallow the bracket.
+    wrapped = f"SELECT {what} FROM (\n{statement.body}\n) AS selected"
+    wrapped = " ".join([wrapped, *(["WHERE", " AND ".join(where)] if where else []), tail])
     try:
         with engine.connect() as connection:
-            return list(connection.execute(clause, values).mappings())
-    except SQLAlchemyError as error:
-        raise _select_error(query, error) from None
+            result = connection.execute(bound(wrapped, parameters, engine.dialect.name), values or {})
+            return list(result.keys()), list(result.mappings())
+    except (SQLAlchemyError, UnicodeError) as error:
+        raise _select_error(engine, query, error) from None
 
 
-def _bound(query: Query, statement: str) -> TextClause:
-    clause = text(statement)
-    binds = [
-        bindparam(name, type_=SQL_TYPES[parameter.type])
-        for name, parameter in query.parameters.items()
-        if name in clause._bindparams  # noqa: SLF001 - the public API has no way to ask which names a text uses
-    ]
-    return clause.bindparams(*binds)
+def _bounds(engine: Engine, query: Query, after: Any) -> list[str]:
+    key = _quoted(engine, query.key)
+    lower = [] if after is None else [f"{key} > :{_AFTER}"]
+    return lower if query.until is None else [*lower, f"{key} <= :{_UNTIL}"]
 
 
-def _values(query: Query) -> dict[str, Any]:
-    used = text(query.sql)._bindparams  # noqa: SLF001 - as above
-    missing = sorted(set(used) - set(query.parameters))
-    if missing:
-        raise SelectError(
-            f"{query.name}: the select uses :{missing[0]}, which `params` does not name. Add it to the front matter."
-        )
-    return {name: parameter.value for name, parameter in query.parameters.items() if name in used}
+def _bound_values(query: Query, after: Any) -> dict[str, Any]:
+    # Untyped: the driver knows best how a value that it has returned is compared with its column.
+    bounds = {_AFTER: after, _UNTIL: query.until}
+    return {name: value for name, value in bounds.items() if value is not None}
 
 
-def _where(query: Query, key: str, *, paged: bool | None = None) -> str:
-    conditions = []
-    if paged if paged is not None else query.after is not None:
-        conditions.append(f"{key} > :presswork_after")
-    if query.until is not None:
-        conditions.append(f"{key} <= :presswork_until")
-    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _inner(query: Query) -> str:
-    # On a line of its own, so that a trailing comment of the user's can't swallow the bracket.
-    return f"\n{query.sql.strip().rstrip(';')}\n"
+def _unusable(engine: Engine, key: str) -> str:
+    too_long = f"LENGTH(CAST({key} AS TEXT)) > {LONGEST_KEY}"
+    match engine.dialect.name:
+        case "sqlite":
+            # Its LENGTH() stops at a NUL, and a text may hold one.
+            return f"{too_long} OR (TYPEOF({key}) = 'text' AND INSTR({key}, CHAR(0)) > 0)"
+        case "postgresql":
+            return too_long
+        case _:
+            return "1 = 0"  # found when the page is read
 
 
 def _quoted(engine: Engine, name: str) -> str:
-    return engine.dialect.identifier_preparer.quote(name).replace(":", "\\:")
+    return engine.dialect.identifier_preparer.quote(name).replace("%%", "%").replace(":", "\\:")
 
 
-def _record(query: Query, row: Mapping[str, Any]) -> Record:
-    key = str(row[query.key])
-    if len(key) > LONGEST_KEY:
+def _record(query: Query, row: RowMapping) -> Record:
+    key = key_text(row[query.key])
+    if len(key) > LONGEST_KEY or "\x00" in key or not _is_text(key):
         raise KeyValueError(
-            f"{query.name}: the key that begins {key[:40]!r} has {len(key):,} characters; at most {LONGEST_KEY} are kept."
+            f"{query.name}: the key {_short(key)} can't be kept: a key is text of at most {LONGEST_KEY} characters, "
+            "without a NUL. Leave this record out in the select."
         )
-    return make_record(key, dict(row))
+    try:
+        return make_record(key, dict(row))
+    except ValueError as error:
+        raise SelectError(f"{query.name}: the record {_short(key)} can't be kept: {error}.") from None
 
 
-def _plain(value: Any) -> Any:
-    match value:
-        case None | bool() | int() | str():
-            return _whole(value) if isinstance(value, int) else _text(value)
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case Decimal():
-            return _number(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case bytes() | memoryview():
-            return base64.b64encode(bytes(value)).decode()
-        case dict():
-            return {str(name): _plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case _:
-            return str(value)
+def _is_text(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _text(value: Any) -> Any:
-    # A lone surrogate is no text: it can't be sent, stored or hashed. It becomes the mark that stands for it.
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
+def _named(rows: Sequence[Sequence[Any]]) -> str:
+    return ", ".join(_short(key_text(row[0])) if isinstance(row[0], str) else key_text(row[0]) for row in rows)
 
 
-def _whole(value: int) -> int | str:
-    # JSON as orjson writes it holds 64 bits.
-    return value if -(2**63) <= value < 2**64 else str(value)
+def _short(key: str) -> str:
+    return ascii(key) if len(key) <= 40 else f"{key[:40]!a} ... ({len(key):,} characters)"
 
 
-def _number(value: Decimal) -> float | str:
-    # A price stays a number, so that templates can format it; digits that a double can't hold stay text.
-    return float(value) if value.is_finite() and Decimal(repr(float(value))) == value else str(value)
-
-
-def _select_error(query: Query, error: SQLAlchemyError) -> SelectError:
-    original = str(getattr(error, "orig", None) or error).strip().splitlines()
-    reason = original[0].rstrip(".") if original else type(error).__name__
+def _select_error(engine: Engine, query: Query, error: Exception) -> SelectError | SourceUnreachableError:
+    reason = reason_of(error, engine.url)
+    if _is_away(engine, error):
+        return SourceUnreachableError(f"{query.name}: the source can't be reached: {reason}.")
     return SelectError(f"{query.name}: the select fails: {reason}. Try the SQL in the database's own shell.")
+
+
+def _is_away(engine: Engine, error: Exception) -> bool:
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    if engine.dialect.name != "postgresql" or not isinstance(error, OperationalError | InterfaceError):
+        return False
+    # No SQLSTATE: the server was not reached. 08: connections. 57P0x: it stops, or is starting. 53300: it is full.
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(("08", "57P0")) or state == "53300"

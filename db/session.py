@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import orjson
 from alembic import command
@@ -16,7 +17,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -29,6 +30,15 @@ from db.errors import (
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
+CONNECT_TIMEOUT_S = 10  # a host that does not answer at all is otherwise waited for by the minute
+_MIGRATION_LOCK = 0x70726573  # "pres": any number that all who migrate agree on
+# What people paste: other spellings, and the asynchronous drivers that Prefect's own URLs name.
+_DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+asyncpg": "postgresql+psycopg",
+    "sqlite+aiosqlite": "sqlite",
+}
 _JSON: dict[str, Any] = {
     "json_serializer": lambda value: orjson.dumps(value).decode(),
     "json_deserializer": orjson.loads,
@@ -36,11 +46,26 @@ _JSON: dict[str, Any] = {
 
 
 def readable_url(url: URL | str) -> str:
-    """Show a URL with its password masked, for messages."""
+    """Show a URL with its password masked, those in its query too, for messages."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
         return "(not a database URL)"
+    secrets = {name: "***" for name in parsed.query if _is_secret(name)}
+    if "@" in (parsed.host or ""):
+        # A password with a bare @ in it: what stands before the last one may be its end.
+        parsed = parsed.set(host=str(parsed.host).rpartition("@")[2])
+    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def reason_of(error: Exception, url: URL | str) -> str:
+    """Say in one line what a database complained of, without the password of its URL."""
+    original = getattr(error, "orig", None) or error
+    lines = str(original).strip().splitlines()
+    reason = lines[0].rstrip(".") if lines else type(original).__name__
+    for secret in _secrets_of(url):
+        reason = reason.replace(secret, "***")
+    return reason
 
 
 def open_ledger(url: str) -> Engine:
@@ -63,11 +88,12 @@ def connect_ledger(url: str) -> Engine:
     """Connect to the ledger without asking whether its tables are current."""
     try:
         engine = _create_engine(url)
+        _refuse_unfit(engine.url)
         with engine.connect():
             pass
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise LedgerUnreachableError(
-            f"The ledger {readable_url(url)} can't be reached: {_reason(error)}. "
+            f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. "
             "Check PRESSWORK_DATABASE_URL and that the database is up."
         ) from None
     return engine
@@ -79,32 +105,38 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
     `variable` is where the URL came from, for the message. Raises SourceUnreachableError.
     """
     try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-            if not Path(str(parsed.database)).is_file():
-                raise FileNotFoundError("there is no such file")
         engine = _create_engine(url, read_only=True)
-        with engine.connect():
-            pass
+        file = _file_of(engine.url)
+        if file is not None and not Path(file).is_file():
+            raise FileNotFoundError("there is no such file")
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                # It opens any file, and notices only when it reads that it is no database.
+                connection.exec_driver_sql("SELECT COUNT(*) FROM sqlite_master")
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise SourceUnreachableError(
-            f"The source {readable_url(url)} can't be reached: {_reason(error)}. "
+            f"The source {readable_url(url)} can't be reached: {reason_of(error, url)}. "
             f"Check {variable} and that the database is up."
         ) from None
     return engine
 
 
 def upgrade(engine: Engine) -> None:
-    """Migrate the ledger to today's tables; a newer ledger raises LedgerTooNewError, one without rights LedgerError."""
+    """Migrate the ledger to today's tables, in one transaction that others who migrate wait for.
+
+    A newer ledger raises LedgerTooNewError, one that can't be written LedgerUnreachableError.
+    """
     _known_revision(engine)
     try:
-        with engine.begin() as connection:
+        with begin_write(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:presswork)"), {"presswork": _MIGRATION_LOCK})
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
-            f"The ledger {readable_url(engine.url)} can't be migrated: {_reason(error)}."
+            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
         ) from None
 
 
@@ -129,7 +161,7 @@ def _known_revision(engine: Engine) -> str | None:
             found = MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
-            f"The ledger {readable_url(engine.url)} can't be read: {_reason(error)}."
+            f"The ledger {readable_url(engine.url)} can't be read: {reason_of(error, engine.url)}."
         ) from None
     if found is not None:
         try:
@@ -146,7 +178,7 @@ def _is_new_sqlite(engine: Engine) -> bool:
     if engine.dialect.name != "sqlite":
         return False
     with engine.connect() as connection:
-        return connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
+        return bool(connection.exec_driver_sql("SELECT COUNT(*) = 0 FROM sqlite_master").scalar_one())
 
 
 def _alembic_config() -> Config:
@@ -160,18 +192,54 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError("it is not a database URL") from None
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
+    if "@" in (parsed.host or ""):
+        raise ValueError("an @ in a password is written %40")
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     try:
-        if parsed.get_backend_name() == "sqlite":
-            engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **_JSON)
-            event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
-            return engine
-        options = {"postgresql_readonly": True} if read_only and parsed.get_backend_name() == "postgresql" else {}
-        return create_engine(parsed, pool_pre_ping=True, execution_options=options, **_JSON)
+        match parsed.get_backend_name():
+            case "sqlite":
+                engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **_JSON)
+                event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
+                event.listen(engine, "begin", _begin_sqlite)
+                return engine
+            case "postgresql":
+                wait = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+                options = {"postgresql_readonly": True} if read_only else {}
+                return create_engine(parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON)
+            case _:
+                return create_engine(parsed, pool_pre_ping=True)
     except NoSuchModuleError:
         raise ValueError(f"there is no SQLAlchemy driver for {parsed.drivername!r}") from None
+
+
+def _file_of(url: URL) -> str | None:
+    """Return the path of a SQLite file, None for other databases and those in memory."""
+    if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"}:
+        return None
+    # A file: URI, which SQLAlchemy hands on where the query says uri=true.
+    return str(url.database).removeprefix("file:")
+
+
+def _refuse_unfit(url: URL) -> None:
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ValueError("a ledger is SQLite or PostgreSQL (a source can be any)")
+    if url.get_backend_name() == "sqlite" and _file_of(url) is None:
+        raise ValueError("a ledger in memory would be lost: name a file")
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in ("pass", "pwd", "secret", "token", "odbc_connect"))
+
+
+def _secrets_of(url: URL | str) -> list[str]:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return []
+    values = [parsed.password, *(value for name, value in parsed.query.items() if _is_secret(name))]
+    # A word of three letters stands in many a message, and in none as a password: drivers repeat none knowingly.
+    plain = [str(value) for value in values if value and len(value) > 3]
+    return [spelling for value in plain for spelling in {value, quote(value, safe=""), quote_plus(value)}]
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
@@ -190,6 +258,8 @@ def _prepare_sqlite_reader(connection: sqlite3.Connection, _entry: ConnectionPoo
     with closing(connection.cursor()) as cursor:
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         cursor.execute("PRAGMA query_only = ON")
+    # A text that is not UTF-8 fails no other record: what can't be read is marked, see values.py.
+    connection.text_factory = _read_text
 
 
 def _begin_sqlite(connection: Any) -> None:
@@ -198,7 +268,5 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def _reason(error: Exception) -> str:
-    original = getattr(error, "orig", None) or error
-    text = str(original).strip().splitlines()
-    return text[0].rstrip(".") if text else type(original).__name__
+def _read_text(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
