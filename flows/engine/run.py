@@ -7,11 +7,13 @@ and closes it however the flow ends. Between, `run.select()` and `run.generate()
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from httpx import HTTPError
@@ -165,6 +167,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     `flow` is the run's name in the ledger, by default that of the flow's function. Raises ConfigurationError or
     db.errors.DatabaseError before anything is sent.
     """
+    _spare_the_collector()
     options = options or RunOptions()
     settings = load_settings()
     origin = read_origin(flow)
@@ -249,6 +252,14 @@ async def close(run: Run, status: str) -> None:
         await publish_summary(await asyncio.to_thread(run.summary, status))
     except (SQLAlchemyError, HTTPError, OSError) as error:
         get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)
+
+
+@lru_cache(maxsize=1)
+def _spare_the_collector() -> None:
+    # Prefect and its libraries leave half a million objects that live as long as the process. Each full collection
+    # would walk through them, for a tenth of a run's CPU.
+    gc.collect()
+    gc.freeze()
 
 
 def _cap(dollars: float | None) -> Decimal | None:
