@@ -26,15 +26,18 @@ class NoRecordsYetError(ConfigurationError):
     """There are no records to read."""
 
 
+def require_credential() -> None:
+    """Raise MissingKeyError where there is neither a key nor an endpoint that may do without; without the SDK."""
+    if not os.environ.get("ANTHROPIC_BASE_URL") and not os.environ.get("ANTHROPIC_API_KEY"):
+        raise MissingKeyError
+
+
 async def name_endpoint(settings: Settings) -> str:
     """Return the endpoint's name; an own base URL without PRESSWORK_ENDPOINT is asked what it is, which is free.
 
     Raises MissingKeyError, EndpointError, or StoppingCallError where the endpoint refuses the key.
     """
-    if not os.environ.get("ANTHROPIC_BASE_URL") and not os.environ.get("ANTHROPIC_API_KEY"):
-        # Known without the SDK, which takes seconds to load.
-        raise MissingKeyError
-    from flows.engine.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK
+    from flows.engine.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK, which takes seconds
 
     endpoint = await open_endpoint(settings, 1)
     async with endpoint.client:
@@ -85,9 +88,9 @@ def given_params(template: Template, values: Mapping[str, Any]) -> dict[str, Any
 
 def _nothing_to_read(ledger: str) -> str:
     return (
-        f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)}, which would be read "
-        "instead, has not been made yet. Set PRESSWORK_SOURCE_URL to your database; `presswork demo` loads sample "
-        "records."
+        f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)}, which would be "
+        "read instead, has not been made yet. Set PRESSWORK_SOURCE_URL to your database; `presswork demo` loads "
+        "sample records."
     )
 
 

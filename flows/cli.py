@@ -1,0 +1,52 @@
+"""The command `presswork`: what people type, put together from flows/commands/, one file a command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from flows.commands import ledger, templates
+from flows.commands.demo import demo
+from flows.commands.history import history
+from flows.commands.run import run
+from flows.commands.sandbox import sandbox
+from flows.commands.show import show
+
+app = typer.Typer(
+    name="presswork",
+    help="Turns database records into validated content: select, render, complete, validate, record.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+app.command()(run)
+app.command()(history)
+app.command()(show)
+app.add_typer(templates.app, name="templates")
+app.add_typer(ledger.app, name="db")
+app.command()(sandbox)
+
+
+@app.callback()
+def presswork() -> None:
+    """Turn database records into validated content, and see in SQL what was generated and what it cost."""
+
+
+def main() -> None:
+    """Run the command; no traceback reaches a user (see commands/endings.py)."""
+    # Presswork lets nothing phone home.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    for stream in (sys.stdout, sys.stderr):
+        # A record may hold what the terminal's encoding does not.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,132 @@
+"""Closing: a run when it has ended, on one screen. What came of it, what it cost, and where to look next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.commands import screen
+from flows.engine.summary import StepSummary, Summary
+from flows.errors import ConfigurationError
+
+SANDBOX_SAYS = "This ran on the sandbox: its answers are made up, and nothing was billed."
+COLUMNS = (
+    ("new", "succeeded"),
+    ("cached", "cached"),
+    ("invalid", "invalid"),
+    ("truncated", "truncated"),
+    ("refused", "refused"),
+    ("failed", "failed"),
+    ("skipped", "skipped"),
+    ("left out", "left_out"),
+)
+ALWAYS = ("succeeded", "cached")
+LOOKS = {"completed": ("✔", "green"), "capped": ("■", "yellow"), "cancelled": ("■", "yellow")}
+
+
+def require_summary(job: str, result: object) -> Summary:
+    """Return what a flow returned, if it is a summary."""
+    if not isinstance(result, Summary):
+        raise ConfigurationError(
+            f"The flow {job!r} ran, but returned {type(result).__name__} and no Summary: end it with "
+            "`return run.summary()`."
+        )
+    return result
+
+
+def print_summary(console: Console, summary: Summary, saved: Decimal | None) -> None:
+    """Print a run's figures; `saved` is what its cached answers cost when they were asked for."""
+    console.print(headline(summary))
+    if summary.endpoint == "sandbox":
+        console.print(Text(f"  {SANDBOX_SAYS}", "bold yellow"))
+    if summary.steps:
+        console.print()
+        console.print(steps_table(summary.steps))
+    console.print()
+    console.print(screen.facts(figures(summary, saved)))
+    if summary.failures:
+        console.print()
+        print_failures(console, summary)
+
+
+def headline(summary: Summary) -> Text:
+    """Say in one line how a run ended."""
+    complete = summary.exit_status == 0
+    mark, style = LOOKS.get(summary.status, ("✘", "red"))
+    if summary.status == "completed" and not complete:
+        mark, style = "▲", "yellow"
+    text = Text()
+    text.append(f"{mark} ", style)
+    text.append(screen.visible(summary.flow), "bold")
+    text.append(f": {_how(summary)} in {summary.wall_s:,.1f} s, {screen.counted(summary.records, 'record')}")
+    return text
+
+
+def steps_table(steps: Sequence[StepSummary]) -> Table:
+    """Lay out how many generations of each step ended how; what happened to none is left out."""
+    shown = [(title, name) for title, name in COLUMNS if name in ALWAYS or any(getattr(step, name) for step in steps)]
+    made = screen.table("step", *(title for title, _name in shown), right=[title for title, _name in shown])
+    for step in steps:
+        made.add_row(screen.data(step.step), *(_number(getattr(step, name), name) for _title, name in shown))
+    return made
+
+
+def figures(summary: Summary, saved: Decimal | None) -> list[tuple[str, str]]:
+    """Say requests, tokens and cost."""
+    tokens = f"{summary.input_tokens:,} in, {summary.output_tokens:,} out"
+    if summary.cache_read_tokens:
+        tokens += f" ({summary.cache_read_tokens:,} of those in were read from the prompt cache)"
+    found = [("endpoint", summary.endpoint), ("requests", f"{summary.requests:,}"), ("tokens", tokens)]
+    cost = screen.dollars(summary.cost_usd, summary.unpriced)
+    found.append(("cost", cost + (" (as Claude would bill it)" if summary.endpoint == "sandbox" else "")))
+    if summary.cached and saved:
+        found.append(
+            ("saved", f"{screen.dollars(saved)} by {screen.counted(summary.cached, 'answer')} from the ledger")
+        )
+    if summary.perhaps_billed:
+        found.append(("perhaps billed", f"{screen.counted(summary.perhaps_billed, 'request')} whose answer was lost"))
+    if summary.rate_limited:
+        found.append(("rate limited", screen.counted(summary.rate_limited, "request")))
+    return found
+
+
+def print_failures(console: Console, summary: Summary) -> None:
+    """Name the records that have no content."""
+    lacking = summary.invalid + summary.truncated + summary.refused + summary.failed + summary.skipped
+    console.print(Text(f"{screen.counted(lacking, 'generation')} without content", "bold"), end="")
+    console.print(f", the first {len(summary.failures)}:" if lacking > len(summary.failures) else ":")
+    made = screen.table("record", "step", "status", "why", "look at it")
+    for failure in summary.failures:
+        why = screen.one_line(failure.message or failure.kind or "", 70)
+        made.add_row(
+            screen.data(failure.record_key),
+            screen.data(failure.step),
+            Text(failure.status, "red"),
+            screen.data(why),
+            f"presswork show {screen.short(failure.generation_id)}",
+        )
+    console.print(made)
+
+
+def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
+    """Say where to look next: commands, and what they show."""
+    console.print()
+    made = Table.grid(padding=(0, 3, 0, 0))
+    for command, what in lines:
+        made.add_row(Text(f"  {command}", "cyan"), Text(what, "dim"))
+    console.print(made)
+
+
+def _how(summary: Summary) -> str:
+    if summary.status == "completed" and not summary.requests and summary.cached:
+        return "all from the cache, no request was sent"
+    return {"capped": "stopped by its cost cap", "cancelled": "stopped"}.get(summary.status, summary.status)
+
+
+def _number(number: int, name: str) -> Text:
+    style = "dim" if not number else "" if name in ALWAYS else "red"
+    return Text(f"{number:,}", style)

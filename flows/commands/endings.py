@@ -1,0 +1,98 @@
+"""Endings: how a command ends. An error becomes one message that says what to do, and an exit status.
+
+0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call or the
+configuration is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import typer
+from pydantic import ValidationError
+
+from flows.commands import screen
+
+FAILED, WRONG, STOPPED = 1, 2, 130
+DEBUG = "PRESSWORK_DEBUG"
+MASKED = r"\1:***@"
+_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@")
+
+
+@dataclass
+class Report:
+    """What is told of a command that fails: `run_id` is set when a run has opened."""
+
+    as_json: bool
+    run_id: str | None = None
+
+
+@contextmanager
+def told(*, as_json: bool = False) -> Iterator[Report]:
+    """Turn whatever goes wrong inside into a message on standard error and an exit status.
+
+    With `as_json` it is also told on standard output, as {"error", "kind", "run_id"}.
+    """
+    report = Report(as_json)
+    try:
+        yield report
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        _tell(report, "Stopped by Ctrl-C.", "stopped")
+        raise typer.Exit(STOPPED) from None
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary of one command: no traceback is for a user
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        status, kind, message = describe(error)
+        _tell(report, message, kind)
+        raise typer.Exit(status) from None
+
+
+def describe(error: Exception) -> tuple[int, str, str]:
+    """Return the exit status, the kind and the message of an error."""
+    from db.errors import DatabaseError  # noqa: PLC0415 - see commands/__init__.py
+    from flows.errors import CallError, PressworkError  # noqa: PLC0415
+
+    kind = type(error).__name__.removesuffix("Error")
+    if isinstance(error, CallError):
+        return WRONG, error.kind, str(error)
+    if isinstance(error, PressworkError | DatabaseError):
+        return WRONG, kind, str(error)
+    if isinstance(error, ValidationError):
+        return WRONG, "Parameter", explain(error)
+    return FAILED, "Unexpected", _unforeseen(error)
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """Say in one sentence what is wrong with each value; `prefix` stands before each name."""
+    parts = []
+    for item in error.errors(include_url=False):
+        name = prefix + ".".join(str(part) for part in item["loc"])
+        reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "it must be", 1)
+        parts.append(f"{name} {screen.visible(repr(item['input']))}: {reason}")
+    return "; ".join(parts) + "."
+
+
+def _unforeseen(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    what = type(error).__name__ + (f": {lines[0]}" if lines else "")
+    remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
+    return f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}".replace("..", ".")
+
+
+def _tell(report: Report, message: str, kind: str) -> None:
+    if report.as_json:
+        screen.print_json({"error": message, "kind": kind, "run_id": report.run_id})
+    console = screen.err()
+    console.print(screen.data("Error: " if kind != "stopped" else "", "bold red"), end="")
+    console.print(screen.data(message))
+    sys.stderr.flush()

@@ -1,0 +1,193 @@
+"""`presswork history`: the runs that the ledger knows, or one of them with its steps and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.commands import screen
+from flows.commands.endings import told
+from flows.commands.flags import AsJson, OfSandbox
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from db.history import RunLine
+
+FAILURES = 50
+RUN_STYLES = {"completed": "green", "running": "cyan", "capped": "yellow", "cancelled": "yellow"}
+
+
+def history(
+    run: Annotated[
+        str | None, typer.Argument(help="A run's id, or at least 6 characters of its beginning or end.")
+    ] = None,
+    flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Runs at most, the newest first.")] = 20,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, or show one of them.
+
+    The newest first; one run with its steps and failures.
+    """
+    with told(as_json=as_json):
+        from flows.commands.ledgers import ledger_to_read, ledger_urls, say_ledger  # noqa: PLC0415
+        from flows.settings import load_settings  # noqa: PLC0415
+
+        settings = load_settings()
+        urls = ledger_urls(settings, sandbox=sandbox)
+        if run is None and not urls:
+            _say_none(as_json=as_json)
+            return
+        with ledger_to_read(settings, sandbox=sandbox) as ledger:
+            if not as_json:
+                say_ledger(urls[0], others=len(urls) > 1)
+            if run is not None:
+                _one_run(ledger, run, as_json=as_json)
+            else:
+                _list(ledger, flow, limit, as_json=as_json)
+
+
+def _say_none(*, as_json: bool) -> None:
+    if as_json:
+        screen.print_json([])
+    else:
+        screen.out().print("No runs yet: there is no ledger. `presswork demo` or `presswork run NAME` makes one.")
+
+
+def _list(ledger: Engine, flow: str | None, limit: int, *, as_json: bool) -> None:
+    from db.history import list_runs  # noqa: PLC0415 - see commands/__init__.py
+
+    runs = list_runs(ledger, flow=flow, limit=limit)
+    console = screen.out()
+    if as_json:
+        screen.print_json([run_json(line) for line in runs])
+    elif not runs:
+        console.print("No runs yet" + (f" of {screen.visible(flow)}." if flow else "."))
+    else:
+        console.print(runs_table(runs))
+        console.print(Text("\n`presswork history ID` shows one of them.", "dim"))
+
+
+def runs_table(runs: Sequence[RunLine]) -> Table:
+    """Lay out runs, one a line."""
+    numbers = ("new", "cached", "without", "requests", "cost", "time")
+    made = screen.table("run", "started (UTC)", "flow", "status", *numbers, right=numbers)
+    if any(line.endpoint != runs[0].endpoint for line in runs):
+        made.add_column("endpoint")
+    for line in runs:
+        without = line.generations - line.succeeded - line.cached
+        cells: list[RenderableType] = [
+            Text(screen.short(line.id)),
+            screen.moment(line.started_at),
+            screen.data(line.flow),
+            Text(line.status, RUN_STYLES.get(line.status, "red")),
+            f"{line.succeeded:,}",
+            f"{line.cached:,}",
+            Text(f"{without:,}", "red" if without else "dim"),
+            f"{line.usage.requests:,}",
+            _cost(line.usage.cost_usd),
+            duration(line),
+            screen.data(line.endpoint),
+        ]
+        made.add_row(*cells[: len(made.columns)])
+    return made
+
+
+def run_json(line: RunLine) -> dict[str, Any]:
+    """A run as programs read it."""
+    found = asdict(line)
+    found["usage"] = {**found["usage"], "cost_usd": _float(line.usage.cost_usd)}
+    return found
+
+
+def duration(line: RunLine) -> str:
+    """Say how long a run took, if it has ended."""
+    if line.ended_at is None:
+        return ""
+    return f"{(line.ended_at - line.started_at).total_seconds():,.1f} s"
+
+
+def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
+    from db.history import count_generations, find_run, read_run, worst  # noqa: PLC0415 - see commands/__init__.py
+    from flows.errors import ConfigurationError  # noqa: PLC0415
+
+    line = find_run(ledger, asked)
+    if line is None:
+        raise ConfigurationError(
+            f"There is no run whose id begins or ends with {asked!r} in this ledger, or there are several: give at "
+            "least 6 characters; `presswork history` lists them."
+        )
+    row = read_run(ledger, line.id) or {}
+    counts = count_generations(ledger, line.id)
+    failures = [tuple(failure) for failure in worst(ledger, line.id, FAILURES)]
+    if as_json:
+        names = ("generation_id", "step", "record_key", "status", "kind", "message")
+        steps = [asdict(count) for count in counts]
+        failed = [dict(zip(names, failure, strict=True)) for failure in failures]
+        screen.print_json({**dict(row), **run_json(line), "steps": steps, "failures": failed})
+        return
+    console = screen.out()
+    console.print(screen.facts(_facts(line, row)))
+    if counts:
+        made = screen.table("step", "status", "origin", "generations", right=["generations"])
+        for count in counts:
+            made.add_row(screen.data(count.step), count.status, count.origin, f"{count.count:,}")
+        console.print()
+        console.print(made)
+    if failures:
+        made = screen.table("record", "step", "status", "why", "look at it")
+        for identifier, step, key, status, kind, message in failures:
+            why = screen.one_line(message or kind or "", 80)
+            look = f"presswork show {screen.short(identifier)}"
+            made.add_row(screen.data(key), screen.data(step), Text(status, "red"), screen.data(why), look)
+        console.print()
+        console.print(Text(f"Without content{f', the first {FAILURES}' if len(failures) == FAILURES else ''}:", "bold"))
+        console.print(made)
+
+
+def _facts(line: RunLine, row: Any) -> list[tuple[str, Any]]:
+    used = line.usage
+    parameters = ", ".join(f"{name}={value}" for name, value in _given(row.get("parameters") or {}).items())
+    found: list[tuple[str, Any]] = [
+        ("run", line.id),
+        ("flow", line.flow),
+        ("status", Text(line.status, RUN_STYLES.get(line.status, "red"))),
+        ("started", f"{screen.moment(line.started_at)} UTC, by {line.trigger}"),
+        ("time", duration(line) or "(it has not ended)"),
+        ("endpoint", line.endpoint),
+        ("parameters", parameters or "none"),
+        ("code", row.get("code_version", "")),
+        ("Prefect flow run", row.get("prefect_flow_run_id") or "none"),
+        ("generations", f"{line.succeeded:,} new, {line.cached:,} cached, {line.generations:,} in all"),
+        ("requests", f"{used.requests:,}"),
+        ("tokens", f"{used.input_tokens:,} in, {used.output_tokens:,} out"),
+        ("cost", screen.dollars(used.cost_usd, used.unpriced)),
+    ]
+    if row.get("resumes_run_id"):
+        found.insert(2, ("goes on from", row["resumes_run_id"]))
+    return found
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that someone gave: those of options and selection flat, those left empty left out."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in flat.items() if value not in (None, False, {}, [])}
+
+
+def _cost(cost: Decimal | None) -> str:
+    return "" if cost is None else f"${cost:,.4f}"
+
+
+def _float(cost: Decimal | None) -> float | None:
+    return None if cost is None else float(cost)

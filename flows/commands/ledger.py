@@ -1,0 +1,69 @@
+"""`presswork db`: make or migrate the ledger, and say whether it is current."""
+
+from __future__ import annotations
+
+import typer
+
+from flows.commands import screen
+from flows.commands.endings import told
+from flows.commands.flags import AsJson, OfSandbox
+
+app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
+    """Bring the ledger's tables up to what this code needs; a ledger that is not there yet is made."""
+    with told(as_json=as_json):
+        from db.session import check, connect_ledger, upgrade  # noqa: PLC0415 - see commands/__init__.py
+
+        url = _url(sandbox=sandbox)
+        ledger = connect_ledger(url)
+        try:
+            upgrade(ledger)
+            revision = check(ledger)
+        finally:
+            ledger.dispose()
+        _tell(url, revision, as_json=as_json)
+
+
+@app.command()
+def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
+    """Say which ledger is used and whether its tables are current; exit status 2 where they are not."""
+    with told(as_json=as_json):
+        from db.errors import LedgerNotMigratedError  # noqa: PLC0415 - see commands/__init__.py
+        from db.session import check, connect_ledger  # noqa: PLC0415
+        from flows.commands.ledgers import ledger_name  # noqa: PLC0415
+        from flows.engine.sources import is_missing_file  # noqa: PLC0415
+
+        url = _url(sandbox=sandbox)
+        if is_missing_file(url):
+            raise LedgerNotMigratedError(
+                f"The ledger {ledger_name(url)} has not been made yet: the first run makes it, and so does "
+                "`presswork db upgrade`."
+            )
+        ledger = connect_ledger(url)
+        try:
+            revision = check(ledger)
+        finally:
+            ledger.dispose()
+        _tell(url, revision, as_json=as_json)
+
+
+def _url(*, sandbox: bool) -> str:
+    from flows.commands.ledgers import ANTHROPIC, SANDBOX, ledger_urls  # noqa: PLC0415 - see commands/__init__.py
+    from flows.settings import ledger_url, load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    urls = ledger_urls(settings, sandbox=sandbox)
+    return urls[0] if urls else ledger_url(settings, SANDBOX if sandbox else ANTHROPIC)
+
+
+def _tell(url: str, revision: str, *, as_json: bool) -> None:
+    from db.session import readable_url  # noqa: PLC0415 - see commands/__init__.py
+    from flows.commands.ledgers import ledger_name  # noqa: PLC0415
+
+    if as_json:
+        screen.print_json({"ledger": readable_url(url), "revision": revision, "current": True})
+    else:
+        screen.out().print(screen.data(f"The ledger {ledger_name(url)} is current (revision {revision})."))

@@ -1,0 +1,68 @@
+"""`presswork run`: a flow or a template, once, from here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands import screen
+from flows.commands.endings import told
+from flows.commands.flags import AsJson, Sets
+
+
+def run(
+    name: Annotated[str, typer.Argument(help="A flow in flows/, or a template in templates/.")],
+    sets: Sets = None,
+    limit: Annotated[int | None, typer.Option(help="Records at most, in the order of their keys.")] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask again for what the ledger already has. It costs money.")
+    ] = False,
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None,
+    chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
+    max_cost: Annotated[float | None, typer.Option(metavar="USD", help="Stop before more than this is spent.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a flow or a template on the records it selects.
+
+    What the ledger already has is not asked for again. Exit status: 0 all records have content, 1 some have
+    not, 2 the call or the configuration is wrong, 3 the cost cap stopped the run.
+    """
+    with told(as_json=as_json) as report:
+        from flows.commands.jobs import find_job, make_options, parse_sets  # noqa: PLC0415 - see commands/__init__.py
+        from flows.settings import load_settings  # noqa: PLC0415
+
+        values = parse_sets(sets or [])
+        options = make_options(
+            limit=limit, refresh=refresh, concurrency=concurrency, chunk_size=chunk_size, rpm=rpm, max_cost=max_cost
+        )
+        settings = load_settings()
+        job = find_job(name, settings)
+
+        from flows.commands.closing import print_next, print_summary  # noqa: PLC0415
+        from flows.commands.ledgers import ledger_name  # noqa: PLC0415
+        from flows.commands.quiet_prefect import prefect_api  # noqa: PLC0415
+        from flows.commands.running import prepare, run_call, saved_by  # noqa: PLC0415
+        from flows.settings import ledger_url  # noqa: PLC0415
+
+        call = prepare(job, settings, values, options)
+        with prefect_api(settings, say=not as_json):
+            summary = run_call(call, report, show=not as_json)
+        if as_json:
+            screen.print_json(summary.for_programs())
+        else:
+            console = screen.out()
+            print_summary(console, summary, saved_by(settings, summary))
+            print_next(
+                console,
+                [
+                    (f"presswork history {screen.short(summary.run_id)}", "this run again"),
+                    ("presswork show ID", "a generation with its record, prompt and cost"),
+                    (
+                        ledger_name(ledger_url(settings, summary.endpoint)),
+                        "the ledger, for SQL: the view current_content",
+                    ),
+                ],
+            )
+        raise typer.Exit(summary.exit_status)

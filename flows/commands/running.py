@@ -1,0 +1,72 @@
+"""Running: one job from its values to its summary, with all that is checked before and shown meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+
+from db.history import cost_reused
+from db.session import open_ledger
+from flows.commands.closing import require_summary
+from flows.commands.endings import Report
+from flows.commands.jobs import Call, Job, bind_flow, bind_template
+from flows.commands.quiet_prefect import hush
+from flows.commands.watching import watching
+from flows.engine.options import RunOptions
+from flows.engine.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
+from flows.engine.summary import Summary
+from flows.errors import TemplateError
+from flows.settings import Settings, ledger_url
+from flows.steps.lint import errors_that_stop, lint_template
+from flows.steps.templates import load_template
+
+
+def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunOptions) -> Call:
+    """Check all that can be checked before Prefect starts, and return the call that is ready to run.
+
+    Raises ConfigurationError, StoppingCallError or db.errors.DatabaseError; nothing has been sent then.
+    """
+    require_credential()
+    for name in job.templates:
+        load_template(settings.templates_dir, name)
+    for name in job.templates:
+        stopping = errors_that_stop(lint_template(settings.templates_dir, name))
+        if stopping:
+            more = f" (and {len(stopping) - 1} more: `presswork templates lint {name}`)" if len(stopping) > 1 else ""
+            raise TemplateError(f"{stopping[0]}{more}")
+    call = bind_template(job, settings, sets, options) if job.kind == "template" else None
+    endpoint = asyncio.run(name_endpoint(settings))
+    if call is None:
+        hush()
+        call = bind_flow(job, sets, options)
+    for name in job.selected:
+        template = load_template(settings.templates_dir, name)
+        check_select(settings, template, given_params(template, call.values), endpoint)
+    check_ledger(settings, endpoint)
+    return call
+
+
+def run_call(call: Call, report: Report, *, show: bool) -> Summary:
+    """Run a job under the Prefect API that is set up; `report` learns the run's id as soon as there is one."""
+    with watching(show=show) as watcher:
+        try:
+            return require_summary(call.job.name, asyncio.run(_started(call)))
+        finally:
+            report.run_id = watcher.run_id
+
+
+def saved_by(settings: Settings, summary: Summary) -> Decimal | None:
+    """What a run's cached answers cost when they were asked for."""
+    if not summary.cached:
+        return None
+    ledger = open_ledger(ledger_url(settings, summary.endpoint))
+    try:
+        return cost_reused(ledger, summary.run_id)
+    finally:
+        ledger.dispose()
+
+
+async def _started(call: Call) -> object:
+    result = call.start()
+    return await result if asyncio.iscoroutine(result) else result

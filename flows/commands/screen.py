@@ -1,0 +1,115 @@
+"""Screen: how anything is printed, for people and for programs.
+
+Answers go to standard output; what accompanies them (progress, warnings, errors) to standard error, so that a pipe
+carries the answer alone. Data is never markup: whatever comes from records passes through `data()`.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+SHORT_ID = 12  # characters of an id's end: random, so that they tell ids of one second apart
+WIDE = 200  # columns of what is no terminal: a log or a pipe has no edge to wrap at
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def out() -> Console:
+    """The console of answers; made anew each time, as tests and pipes change the stream."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+
+def err() -> Console:
+    """The console of all that accompanies an answer."""
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; times are ISO 8601, money is a number of dollars."""
+    text = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    sys.stdout.write(text.decode() + "\n")
+    sys.stdout.flush()
+
+
+def visible(text: str) -> str:
+    """Make control characters visible: a record must not move the cursor, ring, or turn the line around."""
+    return text if text.isprintable() else "".join(_visible(character) for character in text)
+
+
+def data(value: Any, style: str = "") -> Text:
+    """Wrap a value that comes from records, prompts or answers: shown as it is, whatever it contains."""
+    return Text(visible(str(value)), style=style)
+
+
+def one_line(text: str, longest: int) -> str:
+    """Put a text on one line, cut at `longest` characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= longest else flat[: longest - 1].rstrip() + "…"
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """Make a plain table; columns named in `right` hold numbers."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    numbers = set(right)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
+    return made
+
+
+def facts(pairs: Sequence[tuple[str, Any]]) -> Table:
+    """Lay out names and values; values that are no Text are data."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs:
+        made.add_row(name, value if isinstance(value, Text | Table) else data(value))
+    return made
+
+
+def short(identifier: str) -> str:
+    """Cut an id to what `presswork show` and `presswork history` need of it."""
+    return identifier[-SHORT_ID:]
+
+
+def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
+    """Say a cost, and what it lacks."""
+    if cost is None:
+        return "unknown (no price for the model)"
+    lacks = f" and {unpriced:,} requests of unknown price" if unpriced else ""
+    return f"${cost:,.4f}{lacks}"
+
+
+def moment(when: datetime | None) -> str:
+    """Say a moment in UTC, to the second."""
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if when else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Say a number of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character in "\n\t" or character.isprintable():
+        return character
+    if code < 0x20:  # the control characters; Unicode has a picture of each
+        return chr(0x2400 + code)
+    if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs"):
+        return f"⟨U+{code:04X}⟩"
+    return character
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,182 @@
+"""`presswork templates`: which there are, what is wrong with them, and the exact request for one record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from flows.commands import screen
+from flows.commands.endings import WRONG, told
+from flows.commands.flags import AsJson, OfSandbox, Sets
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+    from flows.steps.front_matter import FrontMatter
+    from flows.steps.lint import Finding
+    from flows.steps.render import Prompt
+
+app = typer.Typer(help="List, check and try the prompt files in templates/.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the templates: what each is for, and which can run by themselves."""
+    with told(as_json=as_json):
+        from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
+        from flows.settings import load_settings  # noqa: PLC0415
+        from flows.steps.front_matter import SUFFIX, read_front_matter  # noqa: PLC0415
+        from flows.steps.templates import list_templates  # noqa: PLC0415
+
+        folder = load_settings().templates_dir
+        found: list[dict[str, Any]] = []
+        for name in list_templates(folder):
+            try:
+                front = read_front_matter(name, (folder / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
+            except (ConfigurationError, ValueError) as error:
+                found.append({"name": name, "error": str(error)})
+            else:
+                found.append({"name": name, **_summary(front)})
+        if as_json:
+            screen.print_json(found)
+        else:
+            _print_list(screen.out(), found, folder)
+
+
+@app.command()
+def lint(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Templates; default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check templates without a database, a key or a request; exit status 2 where one has an error."""
+    with told(as_json=as_json):
+        from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
+        from flows.settings import load_settings  # noqa: PLC0415
+        from flows.steps.lint import lint_template  # noqa: PLC0415
+        from flows.steps.templates import list_templates  # noqa: PLC0415
+
+        folder = load_settings().templates_dir
+        known = list_templates(folder)
+        unknown = [name for name in names or [] if name not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"There is no template {unknown[0]!r} in {folder.name}/; there are: {', '.join(known) or 'none'}."
+            )
+        chosen = names or known
+        findings = [finding for name in chosen for finding in lint_template(folder, name)]
+        findings = list(dict.fromkeys(findings))  # what stands in an include is found with each that includes it
+        errors = sum(finding.level == "error" for finding in findings)
+        if as_json:
+            listed = [asdict(finding) for finding in findings]
+            screen.print_json({"templates": chosen, "errors": errors, "findings": listed})
+        else:
+            _print_findings(screen.out(), findings, len(chosen), errors)
+    if errors:
+        raise typer.Exit(WRONG)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A template that selects its own records.")],
+    key: Annotated[str, typer.Option(help="The key of the record to fill it with.")],
+    sets: Sets = None,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the exact request that one record makes; nothing is sent."""
+    with told(as_json=as_json):
+        from flows.commands.jobs import parse_sets  # noqa: PLC0415 - see commands/__init__.py
+        from flows.settings import load_settings  # noqa: PLC0415
+
+        values = parse_sets(sets or [])
+        settings = load_settings()
+        prompt = _render(settings, name, key, values, sandbox=sandbox)
+        if as_json:
+            from flows.steps.render import request_body  # noqa: PLC0415
+
+            endpoint = prompt.brief.endpoint
+            screen.print_json({"endpoint": endpoint, "prompt_hash": prompt.hash, "request": request_body(prompt)})
+        else:
+            _print_prompt(screen.out(), prompt, assumed=settings.endpoint is None)
+
+
+def _summary(front: FrontMatter) -> dict[str, Any]:
+    return {
+        "description": front.description,
+        "output": front.output,
+        "model": front.model,
+        "source": front.source,
+        "selects": front.select is not None,
+        "params": {
+            name: {"type": param.type, "required": param.required, "default": None if param.required else param.default}
+            for name, param in front.params.items()
+        },
+    }
+
+
+def _print_list(console: Console, found: Sequence[dict[str, Any]], folder: Path) -> None:
+    if not found:
+        console.print(screen.data(f"There is no template in {folder}: a template is a file NAME.md.j2."))
+        return
+    made = screen.table("template", "output", "takes", "what it is for")
+    for item in found:
+        if "error" in item:
+            made.add_row(screen.data(item["name"]), "", "", screen.data(item["error"], "red"))
+            continue
+        takes = " ".join(f"--set {name}=..." for name in item["params"])
+        what = screen.data(item["description"] or "")
+        if not item["selects"]:
+            what.append(" (a step of a flow)", "dim")
+        made.add_row(screen.data(item["name"]), screen.data(item["output"]), screen.data(takes), what)
+    console.print(made)
+
+
+def _print_findings(console: Console, findings: Sequence[Finding], checked: int, errors: int) -> None:
+    for finding in findings:
+        text = Text()
+        text.append(f"{finding.level}: ", "bold red" if finding.level == "error" else "yellow")
+        text.append(screen.visible(str(finding)))
+        console.print(text)
+    notes = len(findings) - errors
+    total = f"{screen.counted(checked, 'template')}: {screen.counted(errors, 'error')}, {screen.counted(notes, 'note')}"
+    console.print(Text(total + ".", "bold red" if errors else "bold green"))
+
+
+def _render(settings: Settings, name: str, key: str, values: dict[str, str], *, sandbox: bool) -> Prompt:
+    from db.select import read_columns, read_record  # noqa: PLC0415 - see commands/__init__.py
+    from flows.commands.ledgers import ANTHROPIC, ledger_urls  # noqa: PLC0415
+    from flows.engine.preflight import opened_source  # noqa: PLC0415
+    from flows.engine.sources import query_of  # noqa: PLC0415
+    from flows.errors import ConfigurationError  # noqa: PLC0415
+    from flows.settings import ledger_url  # noqa: PLC0415
+    from flows.steps.render import make_brief, render_prompt  # noqa: PLC0415
+    from flows.steps.templates import load_template  # noqa: PLC0415
+
+    template = load_template(settings.templates_dir, name)
+    params = template.parse_params(values)
+    query = query_of(template, params)
+    brief = make_brief(template, settings.endpoint or ANTHROPIC, params)
+    ledgers = ledger_urls(settings, sandbox=sandbox) or [ledger_url(settings, ANTHROPIC)]
+    with opened_source(settings, template, ledgers[0]) as source:
+        read_columns(source, query)
+        record = read_record(source, query, key)
+    if record is None:
+        raise ConfigurationError(f"The select of {name!r} yields no record whose {template.key} is {key!r}.")
+    return render_prompt(brief, {"record": record.data})
+
+
+def _print_prompt(console: Console, prompt: Prompt, *, assumed: bool) -> None:
+    from flows.commands.prompts import print_request  # noqa: PLC0415 - see commands/__init__.py
+    from flows.steps.render import request_body  # noqa: PLC0415
+
+    endpoint = f"{prompt.brief.endpoint}" + (
+        " (assumed, as PRESSWORK_ENDPOINT is not set; another endpoint gives another hash)" if assumed else ""
+    )
+    print_request(console, request_body(prompt))
+    console.print()
+    console.print(screen.facts([("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]))

@@ -1,0 +1,216 @@
+"""Lint: what is wrong with a template, found without a database, a key or a request.
+
+An error is something that would fail for every record, or that the API would refuse; a note is something worth
+knowing. What loading a template finds is told here too, with what only a comparison finds: of the variables with the
+columns of the select, of the params with the SQL, of the limits with the model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from flows.errors import ConfigurationError
+from flows.steps.catalog import MODELS, estimate_tokens, find_model
+from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
+from flows.steps.render import make_brief
+from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
+from flows.steps.templates import Template, list_templates, load_template
+from flows.steps.validate import load_output_class
+from flows.steps.variables import DICT_METHODS, Read, reads_of
+
+Level = Literal["error", "note"]
+_PLACE = re.compile(r"^(?P<file>[^\s:,]+)(?:, line (?P<line>\d+)|: line (?P<line2>\d+))?:? (?P<message>.+)$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know about a template; `code` is a word for programs."""
+
+    file: str
+    line: int | None
+    level: Level
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}, line {self.line}" if self.line else self.file
+        return f"{where}: {self.message}"
+
+
+def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
+    """The errors for which a run is not started. A model that is unknown here may be known to a gateway."""
+    return [finding for finding in findings if finding.level == "error" and finding.code != "model"]
+
+
+def lint_template(folder: Path, name: str) -> list[Finding]:
+    """Return what there is to know about a template, errors first and then by line; none is raised."""
+    found: list[Finding] = []
+    try:
+        template = load_template(folder, name)
+    except ConfigurationError as error:
+        found.append(_loading(name, error))
+        found += _of_broken_file(folder, name)
+    else:
+        lines = _Lines(folder, name)
+        found += _model(template.front, lines)
+        found += _schema(template, lines)
+        found += _variables(template, folder)
+        found += _sql(template, lines)
+        found += _prefix(template)
+    unique = {(finding.file, finding.code, finding.message): finding for finding in found}
+    return sorted(unique.values(), key=lambda finding: (finding.level, finding.file, finding.line or 0))
+
+
+class _Lines:
+    """Where the fields of a front matter stand in its file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.file = name + SUFFIX
+        text = (folder / self.file).read_text(encoding="utf-8")
+        end = text.find("\n---", 3)
+        tree = yaml.compose(text[: end + 1])
+        self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
+
+    def of(self, field: str) -> int | None:
+        """The line of a field; None where it is left out."""
+        found = self._nodes.get(field)
+        return found[0].start_mark.line + 1 if found else None
+
+    def of_text(self, field: str) -> int:
+        """The line where a field's text begins: below its name, where it is a block."""
+        found = self._nodes.get(field)
+        if found is None:
+            return 1
+        return int(found[1].start_mark.line) + (2 if found[1].style in ("|", ">") else 1)
+
+
+def _loading(name: str, error: ConfigurationError) -> Finding:
+    match = _PLACE.match(str(error))
+    code = type(error).__name__.removesuffix("Error").lower()
+    if match is None or not match["file"].endswith((SUFFIX, ".sql", ".j2")):
+        return Finding(name + SUFFIX, None, "error", code, str(error))
+    line = match["line"] or match["line2"]
+    return Finding(match["file"], int(line) if line else None, "error", code, match["message"])
+
+
+def _of_broken_file(folder: Path, name: str) -> Iterator[Finding]:
+    """What can be said of a template that does not load, so that not every mistake needs a run of the lint."""
+    try:
+        front = read_front_matter(name, (folder / (name + SUFFIX)).read_text(encoding="utf-8"))
+        lines = _Lines(folder, name)
+    except (ConfigurationError, OSError, ValueError):
+        return
+    yield from _model(front, lines)
+    try:
+        load_output_class(front.output)
+    except ConfigurationError as error:
+        yield Finding(lines.file, lines.of("output"), "error", "outputclass", str(error))
+
+
+def _model(front: FrontMatter, lines: _Lines) -> Iterator[Finding]:
+    if find_model(front.model) is None:
+        message = f"The model {front.model!r} is not known; known are {', '.join(MODELS)}."
+        yield Finding(lines.file, lines.of("model"), "error", "model", message)
+
+
+def _schema(template: Template, lines: _Lines) -> Iterator[Finding]:
+    try:
+        _ = template.schema
+    except ConfigurationError as error:
+        yield Finding(lines.file, lines.of("output"), "error", "outputclass", str(error))
+
+
+def _variables(template: Template, folder: Path) -> Iterator[Finding]:
+    steps = set(list_templates(folder))
+    shape = read_select(template.select_sql) if template.select_sql is not None else None
+    for read in reads_of(template, "system"):
+        # What else a system block reads is an error when the template is loaded.
+        yield from _param(template, read)
+    for read in reads_of(template, "user"):
+        yield from _param(template, read)
+        if read.name == "record" and read.column is not None:
+            yield from _column(read, read.column, shape)
+        elif read.name not in {"record", "params", *steps}:
+            message = f"{read.name!r} is neither `record`, `params` nor a step: there is no {read.name}{SUFFIX}."
+            yield Finding(read.file, read.line, "error", "step", message)
+
+
+def _param(template: Template, read: Read) -> Iterator[Finding]:
+    if read.name == "params" and read.column is not None and read.column not in template.front.params:
+        message = f"The parameter {read.column!r} is not declared in `params`."
+        yield Finding(read.file, read.line, "error", "params", message)
+
+
+def _column(read: Read, column: str, shape: Shape | NotRead | NotASelect | None) -> Iterator[Finding]:
+    if read.dotted and column in DICT_METHODS:
+        message = f"`record.{column}` is not the column {column!r} but a method; write record['{column}']."
+        yield Finding(read.file, read.line, "error", "variable", message)
+    elif isinstance(shape, Shape) and not shape.star and column not in shape.columns:
+        yields = f"it yields {', '.join(shape.columns) or 'no named column'}"
+        level: Level = "note"
+        if column.lower() in {name.lower() for name in shape.columns}:
+            message = f"Whether the select provides `record.{column}`, by its case, the database decides; {yields}."
+        elif shape.unnamed:
+            message = f"The select names no column {column!r}; give a computed one its name with AS; {yields}."
+        else:
+            level, message = "error", f"The select does not provide `record.{column}`; {yields}."
+        yield Finding(read.file, read.line, level, "variable", message)
+
+
+def _sql(template: Template, lines: _Lines) -> Iterator[Finding]:
+    sql, front = template.select_sql, template.front
+    used: dict[str, int] = {}
+    if sql is not None:
+        own_file = str(front.select).strip() if sql != front.select else None
+        file, first = (own_file, 1) if own_file else (lines.file, lines.of_text("select"))
+        used = parameters_of(sql)
+        for name, line in used.items():
+            if name not in front.params:
+                message = f"The select uses :{name}, which `params` does not declare."
+                yield Finding(file, first + line - 1, "error", "params", message)
+        yield from _select(front, read_select(sql), file, first)
+    read = {found.column for block in ("system", "user") for found in reads_of(template, block)}
+    for name in front.params:
+        if name not in used and name not in read:
+            message = f"The parameter {name!r} is declared, but neither the select nor the prompt uses it."
+            yield Finding(lines.file, lines.of("params"), "note", "params", message)
+
+
+def _select(front: FrontMatter, shape: Shape | NotRead | NotASelect, file: str, first: int) -> Iterator[Finding]:
+    match shape:
+        case NotRead(line, reason):
+            message = f"The select can't be read here, so its columns are not checked: {reason}."
+            yield Finding(file, first + line - 1, "note", "sql", message)
+        case NotASelect(reason):
+            yield Finding(file, first, "error", "sql", f"The select must be one statement that reads: {reason}.")
+        case Shape(columns, star, unnamed):
+            if star:
+                message = "With SELECT * the columns are not known here, so the variables are not checked; name them."
+                yield Finding(file, first, "note", "star", message)
+            elif front.key not in columns and str(front.key).lower() not in {name.lower() for name in columns}:
+                level: Level = "note" if unnamed else "error"
+                message = f"The select does not yield the key {front.key!r}; it yields {', '.join(columns)}."
+                yield Finding(file, first, level, "key", message)
+
+
+def _prefix(template: Template) -> Iterator[Finding]:
+    model = find_model(template.front.model)
+    if model is None or template.front.cache == "off":
+        return
+    try:
+        brief = make_brief(template, "lint", template.stand_ins)
+    except ConfigurationError:
+        return
+    tokens = estimate_tokens(len(brief.system))
+    if brief.system and tokens < model.cacheable:
+        message = (
+            f"The system block has about {tokens:,} tokens; {template.front.model} caches {model.cacheable:,} and "
+            "more, so each request pays for it in full. `cache: off` says that this is meant."
+        )
+        yield Finding(template.name + SUFFIX, None, "note", "cache", message)

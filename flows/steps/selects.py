@@ -1,0 +1,91 @@
+"""Selects: what a template's SQL says of itself, read without a database.
+
+Which dialect it is written in is not known here, so each likely one is tried; what none can read is left to the
+database to judge.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ParseError, SqlglotError
+
+# The portable ones first: a statement that they read has the same columns in the others.
+DIALECTS = (None, "sqlite", "postgres", "mysql", "duckdb", "snowflake", "bigquery", "tsql", "oracle")
+# As SQLAlchemy finds bound parameters in a text, quotes and comments included.
+_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
+
+# It warns of what it falls back from; whether that matters is said by the lint.
+logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a select yields: named columns, perhaps more by a star, and columns whose name the database gives."""
+
+    columns: tuple[str, ...]
+    star: bool
+    unnamed: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotRead:
+    """A select that no dialect could read; `line` counts from 1 in its own text."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotASelect:
+    """SQL that is no single statement that reads."""
+
+    reason: str
+
+
+def read_select(sql: str) -> Shape | NotRead | NotASelect:
+    """Read what a select yields."""
+    failure: NotRead | None = None
+    for dialect in DIALECTS:
+        try:
+            statements = [found for found in sqlglot.parse(sql, read=dialect) if found is not None]
+        except SqlglotError as error:
+            failure = failure or _not_read(error)
+            continue
+        return _shape(statements)
+    assert failure is not None
+    return failure
+
+
+def parameters_of(sql: str) -> dict[str, int]:
+    """Return the names of bound parameters (`:name`), each with the line where it first stands."""
+    found: dict[str, int] = {}
+    for match in _PARAMETER.finditer(sql):
+        found.setdefault(match.group(1), sql.count("\n", 0, match.start()) + 1)
+    return found
+
+
+def _shape(statements: list[exp.Expr]) -> Shape | NotASelect:
+    if len(statements) != 1:
+        return NotASelect(f"it has {len(statements)} statements; it must be one")
+    (statement,) = statements
+    changing = statement.find(exp.DML, exp.Command, exp.DDL)
+    if changing is not None and not isinstance(changing, exp.Query):
+        return NotASelect(f"it contains {changing.key.upper()}; it may only read")
+    if not isinstance(statement, exp.Query):
+        return NotASelect(f"it is {statement.key.upper()}; it must be a SELECT")
+    names = [projection.output_name for projection in statement.selects]
+    stars = [projection.is_star for projection in statement.selects]
+    named = [name for name, star in zip(names, stars, strict=True) if name and not star]
+    return Shape(tuple(named), any(stars), sum(1 for name in names if not name))
+
+
+def _not_read(error: SqlglotError) -> NotRead:
+    first = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+    reason = str(first.get("description") or error).splitlines()[0].split(" but got ")[0].rstrip(".")
+    near = str(first.get("highlight") or "").strip()
+    return NotRead(int(first.get("line") or 1), f"{reason} near {near!r}" if near else reason)
