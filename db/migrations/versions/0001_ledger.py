@@ -10,25 +10,28 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# The views differ between the dialects only in how they take a day, an age and a part of a moment.
+# The views differ between the dialects only in how they take a day, an age and a sum. SQLite adds doubles: its sums
+# are rounded back to the ten decimals of money.
 AGE = {
-    "sqlite": "(julianday('now') - julianday(COALESCE(s.created_at, g.created_at)))",
-    "postgresql": "CAST(EXTRACT(EPOCH FROM (now() - COALESCE(s.created_at, g.created_at))) / 86400.0 AS double precision)",
+    "sqlite": "julianday('now') - julianday({moment})",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM now() - {moment}) / 86400.0 AS double precision)",
 }
-DAY = {
-    "sqlite": "date(a.started_at)",
-    "postgresql": "CAST(a.started_at AT TIME ZONE 'UTC' AS date)",
-}
+DAY = {"sqlite": "date(a.started_at)", "postgresql": "CAST(a.started_at AT TIME ZONE 'UTC' AS date)"}
+COST = {"sqlite": "ROUND(SUM(a.cost_usd), 10)", "postgresql": "SUM(a.cost_usd)"}
 
+# A cached row has no text of its own; the generation that it points at has. One table and no join: SQLite works a view
+# of several tables out as a whole wherever it stands on the right of a LEFT JOIN.
+WRITTEN = """CASE WHEN g.source_generation_id IS NULL THEN g.{column} ELSE
+       (SELECT s.{column} FROM generations s WHERE s.id = g.source_generation_id) END"""
 # Ids are UUIDv7, so the greatest id of a record is its newest generation; the index ix_generations_current
 # answers the probe, and joining on (flow, step, endpoint, record_key) reads only the rows joined.
 CURRENT_CONTENT = """
 CREATE VIEW current_content AS
 SELECT g.flow, g.step, g.endpoint, g.record_key, g.id AS generation_id, g.run_id, g.origin,
-       COALESCE(s.output, g.output) AS output, g.output_hash, g.record_hash, g.template_hash, g.prompt_hash,
+       {output} AS output, g.output_hash, g.record_hash, g.template_hash, g.prompt_hash,
        COALESCE(g.source_generation_id, g.id) AS written_by_generation_id,
-       COALESCE(s.created_at, g.created_at) AS written_at, g.created_at AS confirmed_at, {age} AS age_days
-FROM generations g LEFT JOIN generations s ON s.id = g.source_generation_id
+       {moment} AS written_at, g.created_at AS confirmed_at, {age} AS age_days
+FROM generations g
 WHERE g.status = 'succeeded' AND NOT EXISTS (
     SELECT 1 FROM generations n
     WHERE n.flow = g.flow AND n.step = g.step AND n.endpoint = g.endpoint AND n.record_key = g.record_key
@@ -41,7 +44,7 @@ SELECT {day} AS day, r.flow, r.endpoint, a.model,
        SUM(COALESCE(a.input_tokens, 0)) AS input_tokens, SUM(COALESCE(a.output_tokens, 0)) AS output_tokens,
        SUM(COALESCE(a.cache_creation_5m_tokens, 0) + COALESCE(a.cache_creation_1h_tokens, 0))
            AS cache_creation_tokens,
-       SUM(COALESCE(a.cache_read_tokens, 0)) AS cache_read_tokens, SUM(a.cost_usd) AS cost_usd,
+       SUM(COALESCE(a.cache_read_tokens, 0)) AS cache_read_tokens, {cost} AS cost_usd,
        SUM(CASE WHEN a.input_tokens IS NOT NULL AND a.cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced,
        SUM(CASE WHEN a.error_type IN ('connection', 'timeout', 'abandoned', 'crashed') THEN 1 ELSE 0 END)
            AS perhaps_billed
@@ -204,8 +207,10 @@ def upgrade() -> None:
     op.create_index(op.f("ix_generation_parents_parent_id"), "generation_parents", ["parent_id"], unique=False)
 
     dialect = op.get_bind().dialect.name
-    op.execute(CURRENT_CONTENT.format(age=AGE[dialect]))
-    op.execute(USAGE_BY_DAY.format(day=DAY[dialect]))
+    moment = WRITTEN.format(column="created_at")
+    age = AGE[dialect].format(moment=moment)
+    op.execute(CURRENT_CONTENT.format(output=WRITTEN.format(column="output"), moment=moment, age=age))
+    op.execute(USAGE_BY_DAY.format(day=DAY[dialect], cost=COST[dialect]))
 
 
 def downgrade() -> None:
