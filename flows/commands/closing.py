@@ -47,7 +47,7 @@ def print_summary(console: Console, summary: Summary, saved: Decimal | None) -> 
         console.print()
         console.print(steps_table(summary.steps))
     console.print()
-    console.print(screen.facts(figures(summary, saved)))
+    screen.print_facts(console, figures(summary, saved))
     if summary.failures:
         console.print()
         print_failures(console, summary)
@@ -62,7 +62,9 @@ def headline(summary: Summary) -> Text:
     text = Text()
     text.append(f"{mark} ", style)
     text.append(screen.visible(summary.flow), "bold")
-    text.append(f": {_how(summary)} in {summary.wall_s:,.1f} s, {screen.counted(summary.records, 'record')}")
+    text.append(f" {_how(summary)}: {screen.counted(summary.records, 'record')} in {summary.wall_s:,.1f} s")
+    if complete and summary.cached and not summary.requests:
+        text.append(", all from the cache, no request was sent")
     return text
 
 
@@ -122,8 +124,6 @@ def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
 
 
 def _how(summary: Summary) -> str:
-    if summary.status == "completed" and not summary.requests and summary.cached:
-        return "all from the cache, no request was sent"
     return {"capped": "stopped by its cost cap", "cancelled": "stopped"}.get(summary.status, summary.status)
 
 

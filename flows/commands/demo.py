@@ -31,7 +31,7 @@ SHOWN = (
     ("newsletter_choice", "Newsletter: the subject line that was chosen"),
 )
 KEY = "TEA-001"
-SQL = "SELECT step, record_key, output FROM current_content LIMIT 3"
+SQL = "SELECT step, record_key, output FROM current_content LIMIT 5"
 
 
 def demo(as_json: AsJson = False) -> None:
@@ -151,9 +151,9 @@ def _last_screen(console: Console, ledger: str, summaries: Sequence[Summary]) ->
             ("presswork history", "every run: what came of it and what it cost"),
             (f"presswork templates show product_copy --key {KEY}", "the request for one product, sending nothing"),
             ("templates/product_copy.md.j2", "its prompt: change a word, run `presswork run product_copy`"),
-            (_shell(ledger), "the same in SQL"),
         ],
     )
+    console.print(Text(f"  {_shell(ledger)}", "cyan"), soft_wrap=True)
 
 
 def _print_content(console: Console, engine: Engine, summaries: Sequence[Summary]) -> str | None:
@@ -185,7 +185,7 @@ def _panel(title: str, output: Mapping[str, Any]) -> Panel:
 
 
 def _figures(summaries: Sequence[Summary]) -> Table:
-    numbers = ("records", "new", "cached", "without", "requests", "tokens in", "tokens out", "cost", "time")
+    numbers = ("records", "new", "cached", "no content", "requests", "tokens in", "tokens out", "cost", "time")
     made = screen.table("flow", *numbers, right=numbers)
     for summary in summaries:
         lacking = summary.invalid + summary.truncated + summary.refused + summary.failed + summary.skipped

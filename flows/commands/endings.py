@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import typer
 from pydantic import ValidationError
+from rich.text import Text
 
 from flows.commands import screen
 
@@ -93,6 +94,6 @@ def _tell(report: Report, message: str, kind: str) -> None:
     if report.as_json:
         screen.print_json({"error": message, "kind": kind, "run_id": report.run_id})
     console = screen.err()
-    console.print(screen.data("Error: " if kind != "stopped" else "", "bold red"), end="")
-    console.print(screen.data(message))
+    text = Text("" if kind == "stopped" else "Error: ", "bold red")
+    console.print(text.append_text(screen.data(message)), soft_wrap=not console.is_terminal)
     sys.stderr.flush()

@@ -79,7 +79,7 @@ def _list(ledger: Engine, flow: str | None, limit: int, *, as_json: bool) -> Non
 
 def runs_table(runs: Sequence[RunLine]) -> Table:
     """Lay out runs, one a line."""
-    numbers = ("new", "cached", "without", "requests", "cost", "time")
+    numbers = ("new", "cached", "no content", "requests", "cost", "time")
     made = screen.table("run", "started (UTC)", "flow", "status", *numbers, right=numbers)
     if any(line.endpoint != runs[0].endpoint for line in runs):
         made.add_column("endpoint")
@@ -136,7 +136,7 @@ def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
         screen.print_json({**dict(row), **run_json(line), "steps": steps, "failures": failed})
         return
     console = screen.out()
-    console.print(screen.facts(_facts(line, row)))
+    screen.print_facts(console, _facts(line, row))
     if counts:
         made = screen.table("step", "status", "origin", "generations", right=["generations"])
         for count in counts:

@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from flows.commands import screen
@@ -16,7 +15,7 @@ from flows.commands import screen
 def print_request(console: Console, request: Mapping[str, Any]) -> None:
     """Print the body of a request: model and limits, then each text under its role, then the output schema."""
     shown = {name: value for name, value in request.items() if name not in ("system", "messages", "output_config")}
-    console.print(Padding(screen.facts([(name, value_of(value)) for name, value in shown.items()]), (0, 0, 0, 2)))
+    screen.print_facts(console, [(name, value_of(value)) for name, value in shown.items()], indent=2)
     for part in request.get("system", []):
         note = f" (cached for {part['cache_control'].get('ttl', '5m')})" if "cache_control" in part else ""
         turn(console, f"system{note}", part["text"])
@@ -35,12 +34,7 @@ def section(console: Console, title: str) -> None:
 def turn(console: Console, title: str, text: str) -> None:
     """Print a text under its title."""
     console.print(Text(f"  {title}", "cyan"))
-    block(console, text, indent=4)
-
-
-def block(console: Console, text: str, indent: int = 2) -> None:
-    """Print a text, indented."""
-    console.print(Padding(screen.data(text), (0, 0, 0, indent)))
+    screen.print_text(console, text, indent=4)
 
 
 def pretty(value: Any) -> str:

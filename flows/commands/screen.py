@@ -65,14 +65,27 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def facts(pairs: Sequence[tuple[str, Any]]) -> Table:
-    """Lay out names and values; values that are no Text are data."""
-    made = Table.grid(padding=(0, 2, 0, 0))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column(overflow="fold")
+def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int = 0) -> None:
+    """Print names and values; values that are no Text are data. Elsewhere than on a terminal a value stays whole."""
+    if console.is_terminal:
+        made = Table.grid(padding=(0, 2, 0, 0))
+        made.add_column(style="dim", no_wrap=True)
+        made.add_column(overflow="fold")
+        for name, value in pairs:
+            made.add_row(" " * indent + visible(name), value if isinstance(value, Text) else data(value))
+        console.print(made)
+        return
+    width = max((len(name) for name, _value in pairs), default=0)
     for name, value in pairs:
-        made.add_row(name, value if isinstance(value, Text | Table) else data(value))
-    return made
+        line = data(f"{' ' * indent}{name:<{width}}  ")
+        line.append_text(value if isinstance(value, Text) else data(value))
+        console.print(line, soft_wrap=True)
+
+
+def print_text(console: Console, text: str, indent: int = 0) -> None:
+    """Print a text as it is, indented and never broken by us: what is copied from a screen or a pipe is the text."""
+    for line in text.split("\n"):
+        console.print(data(" " * indent + line if line else ""), soft_wrap=True)
 
 
 def short(identifier: str) -> str:

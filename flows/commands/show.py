@@ -14,7 +14,7 @@ from rich.text import Text
 from flows.commands import screen
 from flows.commands.endings import told
 from flows.commands.flags import AsJson, OfSandbox
-from flows.commands.prompts import block, pretty, print_request, section, turn, value_of
+from flows.commands.prompts import pretty, print_request, section, turn, value_of
 
 if TYPE_CHECKING:
     from db.history import Audit
@@ -93,21 +93,21 @@ def audit_json(audit: Audit) -> dict[str, Any]:
 
 def print_audit(console: Console, audit: Audit) -> None:
     """Print a generation, section by section."""
-    console.print(screen.facts(_facts(audit)))
+    screen.print_facts(console, _facts(audit))
     if audit.record is not None:
         section(console, "Record, as it was read")
         record = orjson.loads(audit.record)
-        console.print(Padding(screen.facts([(name, value_of(value)) for name, value in record.items()]), (0, 0, 0, 2)))
+        screen.print_facts(console, [(name, value_of(value)) for name, value in record.items()], indent=2)
     if audit.request is not None:
         section(console, "Prompt, as it was sent")
         print_request(console, audit.request)
     section(console, "Answer")
     output = _output(audit)
     if output is not None:
-        block(console, pretty(output))
+        screen.print_text(console, pretty(output), indent=2)
     else:
         status, message = audit.generation["status"], audit.generation["error_message"]
-        block(console, f"none: {status}. {message or ''}")
+        screen.print_text(console, f"none: {status}. {message or ''}", indent=2)
     _print_attempts(console, audit)
     _print_lineage(console, audit)
 
@@ -147,7 +147,7 @@ def _print_attempts(console: Console, audit: Audit) -> None:
     asked_by = " of the generation that it reuses" if audit.source is not None else ""
     section(console, f"Attempts{asked_by}")
     if not audit.attempts:
-        block(console, "none: no request was made for it")
+        screen.print_text(console, "none: no request was made for it", indent=2)
         return
     numbers = ("in", "cache write", "cache read", "out", "cost", "time")
     made = screen.table("", "kind", "started (UTC)", "ended", *numbers, "request id", right=numbers)

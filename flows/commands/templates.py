@@ -179,4 +179,4 @@ def _print_prompt(console: Console, prompt: Prompt, *, assumed: bool) -> None:
     )
     print_request(console, request_body(prompt))
     console.print()
-    console.print(screen.facts([("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]))
+    screen.print_facts(console, [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")])
