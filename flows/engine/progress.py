@@ -27,6 +27,7 @@ class Progress:
     cost_usd: Decimal = Decimal(0)
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
+    is_stopping: Callable[[], bool] = field(default=lambda: False)
 
     def begin_step(self, step: str, total: int | None) -> None:
         """Turn to another step."""

@@ -217,6 +217,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         )
         stack.callback(run.dispose)
         await writer.call(begin, ledger, _run_row(run, origin), settings.spill_dir)
+        run.progress.is_stopping = lambda: run.stopper.reason is not None
         announce(run.progress)
         await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))
         await stack.enter_async_context(beating(writer, ledger, run.id))
