@@ -95,6 +95,8 @@ class Client:
     """A connection pool to one endpoint. Use it as an async context manager, inside one event loop."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout_s: float, connections: int) -> None:
+        if base_url is not None:
+            _check_url(base_url)
         # One connection a request in flight; the SDK's default would queue what the limiter has let go.
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = anthropic.AsyncAnthropic(
@@ -125,10 +127,8 @@ class Client:
         except anthropic.APIStatusError as error:
             return Identity(SANDBOX_HEADER in error.response.headers, answered=False)
         except anthropic.APIConnectionError as error:
-            # Without a password that may stand in the URL.
-            url = self._client.base_url.copy_with(username=None, password=None)
             raise EndpointError(
-                f"The endpoint {url} can't be reached: {translate(error)}. "
+                f"The endpoint {self._client.base_url} can't be reached: {translate(error)}. "
                 "Check ANTHROPIC_BASE_URL, or start it (`presswork sandbox` starts the sandbox)."
             ) from None
         return Identity(SANDBOX_HEADER in raw.headers, answered=True)
@@ -163,6 +163,17 @@ def check_endpoint(endpoint: str, *, is_sandbox: bool, answer: Answer | None = N
             "ANTHROPIC_BASE_URL.",
             answer,
         )
+
+
+def _check_url(url: str) -> None:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        parsed = httpx2.URL()
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise EndpointError("ANTHROPIC_BASE_URL must be a URL that begins with http:// or https://.")
+    if parsed.userinfo:
+        raise EndpointError("ANTHROPIC_BASE_URL can't carry a user name or password: set ANTHROPIC_API_KEY instead.")
 
 
 def require_key(key: str | None) -> str:
@@ -322,11 +333,12 @@ def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
         return None
 
 
-_UNCONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, aiohttp.ClientConnectorError)
+_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.PoolTimeout)
 
 
 def _never_sent(error: anthropic.APIConnectionError) -> bool:
-    # Only where no connection was made is it certain that nothing was generated.
+    # Only where no connection was made is it certain that nothing was generated. aiohttp's own errors tell that: the
+    # SDK's transport says ConnectError also where the server hung up after it had read the request.
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, _UNCONNECTED):

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL, find_model
@@ -122,6 +122,12 @@ class FrontMatter(BaseModel):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     cache: Literal["5m", "1h", "off"] = "5m"
     examples: list[Example] = Field(default_factory=list)
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        # YAML reads it as false.
+        return "off" if value is False else value
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Self:

@@ -1,0 +1,501 @@
+"""A prompt is pursued to its outcome: what is asked again, how often, and that each attempt has exactly one end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from flows.errors import EndpointError, StoppingCallError
+from flows.sandbox import Sandbox
+from flows.steps.answer import Policy, answer_prompt
+from flows.steps.complete import ANTHROPIC, Answer
+from flows.steps.prices import PRICE_VERSION, cost_of
+from tests.steps.conftest import (
+    GOOD,
+    PATIENT,
+    MemoryJournal,
+    OpenGate,
+    Pursue,
+    Reply,
+    Say,
+    Scripted,
+    error_body,
+    message,
+)
+
+BAD = '{"title":"Fine","stars":9}'
+BUSY = Reply(error_body("overloaded_error"), 529)
+
+# What stops an answer
+
+
+@pytest.mark.parametrize("stop_reason", ["end_turn", "stop_sequence"])
+async def test_answer_that_ended_by_itself_is_content(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, stop_reason: str
+) -> None:
+    scripted.plan(Reply(message(stop_reason=stop_reason)))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert outcome.status == "succeeded"
+    assert outcome.content.output == {"title": "Fine", "stars": 4}
+    assert journal.kinds == ["call"]
+    assert journal.error_types == [None]
+
+
+async def test_truncated_answer_gets_more_room_and_is_then_truncated(
+    sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal, gate: OpenGate
+) -> None:
+    sandbox.configure(truncated=1)
+
+    outcome = await pursue(sandbox.url, front="max_tokens: 500\n")
+
+    assert (outcome.status, outcome.error_kind, outcome.passing) == ("truncated", "max_tokens", False)
+    assert outcome.content is None
+    assert "1,000" in outcome.error_message
+    assert journal.kinds == ["call", "escalation"]
+    assert [opened.changes for opened in journal.opened] == [None, {"max_tokens": 1000}]
+    assert gate.asked_for == [500, 1000]
+    assert all(settled.cost_usd for settled in journal.settled)
+
+
+async def test_truncated_answer_that_fits_with_more_room_is_content(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply(message('{"title":', "max_tokens")), Reply(message()))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert outcome.status == "succeeded"
+    assert [body["max_tokens"] for body in scripted.bodies] == [1024, 2048]
+
+
+@pytest.mark.parametrize(("escalations", "asked"), [(0, [100]), (3, [100, 200, 400, 800])])
+async def test_policy_says_how_often_a_truncated_answer_is_asked_again(
+    scripted: Scripted, pursue: Pursue, escalations: int, asked: list[int]
+) -> None:
+    scripted.plan(Reply(message("{", "max_tokens")))
+
+    outcome = await pursue(scripted.url, Policy(escalations=escalations), endpoint=ANTHROPIC, front="max_tokens: 100\n")
+
+    assert outcome.status == "truncated"
+    assert [body["max_tokens"] for body in scripted.bodies] == asked
+
+
+@pytest.mark.parametrize(("start", "asked"), [(100_000, [100_000, 128_000]), (128_000, [128_000])])
+async def test_more_room_ends_at_the_models_limit(
+    scripted: Scripted, pursue: Pursue, start: int, asked: list[int]
+) -> None:
+    scripted.plan(Reply(message("{", "max_tokens")))
+
+    await pursue(scripted.url, Policy(escalations=5), endpoint=ANTHROPIC, front=f"max_tokens: {start}\n")
+
+    assert [body["max_tokens"] for body in scripted.bodies] == asked
+
+
+async def test_context_overflow_is_final(sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal) -> None:
+    sandbox.configure(context_exceeded=1)
+
+    outcome = await pursue(sandbox.url)
+
+    assert (outcome.status, outcome.error_kind) == ("truncated", "model_context_window_exceeded")
+    assert journal.kinds == ["call"]
+
+
+async def test_refusal_is_final_and_has_its_category(sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal) -> None:
+    sandbox.configure(refused=1)
+
+    outcome = await pursue(sandbox.url)
+
+    category = journal.settled[0].answer.refusal  # type: ignore[union-attr]
+    assert category
+    assert (outcome.status, outcome.error_kind) == ("refused", f"refusal:{category}")
+    assert category in outcome.error_message
+    assert journal.kinds == ["call"]
+    assert journal.settled[0].cost_usd
+
+
+async def test_refusal_without_a_category_is_a_refusal(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply(message("", "refusal")))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind) == ("refused", "refusal")
+
+
+@pytest.mark.parametrize("fault", ["paused", "tool_use"])
+async def test_stop_that_needs_tools_fails(
+    sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal, fault: str
+) -> None:
+    sandbox.configure(**{fault: 1})
+
+    outcome = await pursue(sandbox.url)
+
+    assert (outcome.status, outcome.error_kind, outcome.passing) == ("failed", "unexpected_stop_reason", False)
+    assert journal.kinds == ["call"]
+
+
+@pytest.mark.parametrize("stop_reason", ["a_reason_of_next_year", None])
+async def test_stop_reason_that_is_not_known_is_no_content(
+    scripted: Scripted, pursue: Pursue, stop_reason: str | None
+) -> None:
+    scripted.plan(Reply(message(stop_reason=stop_reason)))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind) == ("failed", "unexpected_stop_reason")
+    assert (stop_reason or "unknown") in outcome.error_message
+
+
+# Invalid answers
+
+
+@pytest.mark.parametrize("fault", ["invalid", "malformed"])
+async def test_invalid_answer_is_repaired_as_often_as_the_policy_says(
+    sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal, fault: str
+) -> None:
+    sandbox.configure(**{fault: 1})
+
+    outcome = await pursue(sandbox.url)
+
+    assert (outcome.status, outcome.error_kind, outcome.content) == ("invalid", "validation", None)
+    assert journal.kinds == ["call", "repair", "repair"]
+    assert journal.ordinals == [1, 2, 3]
+    assert all(settled.faults and settled.answer and settled.cost_usd for settled in journal.settled)
+
+
+async def test_repair_is_told_what_was_wrong_and_may_succeed(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply(message(BAD)), Reply(message("")), Reply(message()))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert outcome.status == "succeeded"
+    first, second, third = (body["messages"] for body in scripted.bodies)
+    assert [turn["role"] for turn in second] == ["user", "assistant", "user"]
+    assert second[:1] == first
+    assert second[1]["content"] == BAD
+    assert "- stars: Input should be less than or equal to 5" in second[2]["content"]
+    # The newest answer alone is repaired; the API takes no empty turn.
+    assert third[1]["content"] == "(no answer)"
+    assert "- the whole answer: Invalid JSON" in third[2]["content"]
+    assert journal.opened[1].changes == {"messages": second[1:]}
+    assert [fault.where for fault in journal.settled[0].faults] == ["stars"]
+    assert journal.settled[2].faults == ()
+
+
+async def test_no_repair_where_the_policy_has_none(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply(message(BAD)))
+
+    outcome = await pursue(scripted.url, Policy(repairs=0), endpoint=ANTHROPIC)
+
+    assert outcome.status == "invalid"
+    assert len(scripted.bodies) == 1
+
+
+async def test_repair_that_is_cut_off_keeps_what_was_wrong_and_gets_more_room(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply(message(BAD)), Reply(message("{", "max_tokens")), BUSY, Reply(message()))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert outcome.status == "succeeded"
+    assert journal.kinds == ["call", "repair", "escalation", "retry"]
+    assert [len(body["messages"]) for body in scripted.bodies] == [1, 3, 3, 3]
+    assert [body["max_tokens"] for body in scripted.bodies] == [1024, 1024, 2048, 2048]
+
+
+# Errors
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
+async def test_trouble_that_passes_is_asked_again(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, status: int
+) -> None:
+    scripted.plan(Reply(error_body("some_error"), status), Reply(error_body("some_error"), status), Reply(message()))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert outcome.status == "succeeded"
+    assert journal.kinds == ["call", "retry", "retry"]
+    assert journal.error_types == ["some_error", "some_error", None]
+    assert [settled.answer is None for settled in journal.settled] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"), [(Reply(drops=True), "connection"), (Reply(b"<html>"), "connection"), (BUSY, "overloaded_error")]
+)
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_trouble_that_does_not_pass_in_time_may_pass_later(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, reply: Reply, kind: str, retries: int
+) -> None:
+    scripted.plan(reply)
+
+    outcome = await pursue(scripted.url, Policy(retries=retries, wait_max_s=0.01), endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind, outcome.passing) == ("failed", kind, True)
+    assert journal.error_types == [kind] * (retries + 1)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_error_of_one_request_is_final_and_not_asked_again(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, status: int
+) -> None:
+    scripted.plan(Reply(error_body("some_error", "why"), status))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind, outcome.passing) == ("failed", "some_error", False)
+    assert "why" in outcome.error_message
+    assert len(scripted.bodies) == 1
+    assert journal.settled[0].error.http_status == status  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+async def test_error_of_all_requests_stops_the_run(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, gate: OpenGate, status: int
+) -> None:
+    scripted.plan(Reply(error_body("some_error"), status))
+
+    with pytest.raises(StoppingCallError) as raised:
+        await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert len(scripted.bodies) == 1
+    assert journal.error_types == ["some_error"]
+    assert gate.told[0][2] is raised.value
+
+
+async def test_spend_limit_is_not_asked_again(sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal) -> None:
+    sandbox.configure(spend_limit=1)
+
+    with pytest.raises(StoppingCallError):
+        await pursue(sandbox.url)
+
+    assert journal.error_types == ["enforced_spend_limit_reached"]
+
+
+async def test_answer_of_the_wrong_endpoint_is_paid_for_and_stops_the_run(
+    sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal, gate: OpenGate
+) -> None:
+    with pytest.raises(StoppingCallError):
+        await pursue(sandbox.url, endpoint=ANTHROPIC)
+
+    (settled,) = journal.settled
+    assert settled.error_type == "wrong_endpoint"
+    assert settled.answer is not None
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", settled.answer.usage, settled.ended_at.date())
+    assert gate.told[0][0] == settled.answer.usage
+
+
+# Pauses
+
+
+async def waited(scripted: Scripted, pursue: Pursue, policy: Policy, **headers: str) -> float:
+    """The seconds between two requests."""
+    scripted.plan(
+        Reply(error_body("rate_limit_error"), 429, {k.replace("_", "-"): v for k, v in headers.items()}),
+        Reply(message()),
+    )
+    began = time.perf_counter()
+    await pursue(scripted.url, policy, endpoint=ANTHROPIC)
+    return time.perf_counter() - began
+
+
+async def test_retry_after_is_waited_for(scripted: Scripted, pursue: Pursue) -> None:
+    assert 0.3 <= await waited(scripted, pursue, Policy(wait_max_s=0.001), retry_after="0.3") < 2
+
+
+async def test_retry_after_is_capped(scripted: Scripted, pursue: Pursue) -> None:
+    assert await waited(scripted, pursue, Policy(retry_after_cap_s=0.05), retry_after="3600") < 2
+
+
+async def test_retry_after_of_nothing_is_no_pause(scripted: Scripted, pursue: Pursue) -> None:
+    assert await waited(scripted, pursue, Policy(wait_max_s=60), retry_after="0") < 0.4
+
+
+async def test_own_pause_is_capped(scripted: Scripted, pursue: Pursue) -> None:
+    assert await waited(scripted, pursue, Policy(wait_max_s=0.01)) < 0.4
+
+
+# Attempts
+
+
+async def test_later_try_of_a_chunk_goes_on_counting(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply(message(BAD)), Reply(message()))
+
+    await pursue(scripted.url, endpoint=ANTHROPIC, attempts_before=5)
+
+    assert journal.ordinals == [6, 7]
+    assert journal.kinds == ["retry", "repair"]
+
+
+async def test_attempt_has_its_cost_at_the_price_of_its_day(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply(message(input_tokens=1_000_000, output_tokens=100_000, cache_read_input_tokens=1_000_000)))
+
+    await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    (settled,) = journal.settled
+    assert settled.cost_usd == Decimal(3) + Decimal("1.5") + Decimal("0.3")
+    assert settled.price_version == PRICE_VERSION
+    assert settled.latency_ms >= 0
+
+
+async def test_unknown_price_is_none(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:
+    scripted.plan(Reply({**message(), "model": "claude-of-next-year"}))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    assert journal.settled[0].cost_usd is None
+
+
+async def test_gate_is_told_usage_limits_and_errors(
+    sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal, gate: OpenGate
+) -> None:
+    sandbox.configure(overloaded=1)
+    await pursue(sandbox.url, Policy(retries=0))
+    sandbox.configure(overloaded=0)
+    await pursue(sandbox.url)
+
+    (no_usage, limits_of_error, error), (usage, limits, no_error) = gate.told
+    assert (no_usage, no_error) == (None, None)
+    assert error is not None
+    assert error.kind == "overloaded_error"
+    assert limits_of_error is not None
+    assert limits is not None
+    assert usage is not None
+    assert usage == journal.settled[1].answer.usage  # type: ignore[union-attr]
+
+
+async def test_attempt_is_opened_before_its_request_is_sent(
+    prompt: Say, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    seen: list[int] = []
+
+    async def ask(body: Mapping[str, Any]) -> Answer:
+        seen.append(len(journal.opened))
+        raise StoppingCallError("no", kind="some_error")
+
+    with pytest.raises(StoppingCallError):
+        await answer_prompt(prompt(), ask=ask, gate=gate, journal=journal, policy=PATIENT)
+
+    assert seen == [1]
+    assert journal.error_types == ["some_error"]
+
+
+@pytest.mark.parametrize("reason", [StoppingCallError("stopped", kind="stopped"), EndpointError("away")])
+async def test_request_that_the_gate_held_back_was_not_sent(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal, reason: Exception
+) -> None:
+    gate.closed = reason
+
+    with pytest.raises(type(reason)):
+        await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert scripted.bodies == []
+    assert journal.error_types == ["not_sent"]
+    assert journal.settled[0].latency_ms == 0
+
+
+async def test_cancelled_while_it_waits_was_not_sent(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    gate.waits = asyncio.Event()
+    task = asyncio.ensure_future(pursue(scripted.url, endpoint=ANTHROPIC))
+    await gate.entered.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert journal.error_types == ["not_sent"]
+
+
+async def test_cancelled_in_flight_is_abandoned(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply(hangs=True))
+    task = asyncio.ensure_future(pursue(scripted.url, endpoint=ANTHROPIC))
+    await scripted.arrived.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert journal.error_types == ["abandoned"]
+    assert journal.settled[0].answer is None
+
+
+async def test_cancelled_in_a_pause_leaves_no_attempt_open(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, gate: OpenGate
+) -> None:
+    scripted.plan(Reply(error_body("rate_limit_error"), 429, {"retry-after": "30"}))
+    task = asyncio.ensure_future(pursue(scripted.url, Policy(), endpoint=ANTHROPIC))
+    await gate.was_told.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert journal.error_types == ["rate_limit_error"]
+
+
+async def test_answer_is_kept_where_the_gate_fails_after_it(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    gate.fails_at_the_end = RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError):
+        await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    (settled,) = journal.settled
+    assert settled.error_type is None
+    assert settled.answer is not None
+    assert settled.answer.text == GOOD
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", settled.answer.usage, date.today())  # noqa: DTZ011
+
+
+async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate, journal: MemoryJournal) -> None:
+    async def ask(body: Mapping[str, Any]) -> Answer:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError):
+        await answer_prompt(prompt(), ask=ask, gate=gate, journal=journal, policy=PATIENT)
+
+    assert journal.error_types == ["abandoned"]
+
+
+async def test_faults_of_all_kinds_come_to_content_and_every_attempt_has_an_end(
+    sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    sandbox.configure(
+        overloaded=0.1,
+        server_error=0.1,
+        dropped_before=0.1,
+        dropped_after=0.1,
+        invalid=0.1,
+        malformed=0.05,
+        truncated=0.05,
+    )
+    patient = Policy(retries=20, repairs=20, escalations=5, wait_max_s=0.001)
+
+    outcomes = [await pursue(sandbox.url, patient) for _ in range(20)]
+
+    assert {outcome.status for outcome in outcomes} == {"succeeded"}
+    served = sandbox.stats()
+    answers = [settled.answer for settled in journal.settled if settled.answer is not None]
+    assert sum(answer.usage.output_tokens for answer in answers) == served["served"]["output_tokens"]
+    assert (
+        journal.error_types.count("connection")
+        == served["by_fault"]["dropped_before"] + served["by_fault"]["dropped_after"]
+    )
