@@ -28,7 +28,15 @@ def sandbox_process(switches: Switches | None = None, *, port: int = 0) -> Itera
     for name, value in (switches or Switches()).model_dump(exclude_defaults=True).items():
         command += ["--switch", f"{name}={json.dumps(value)}"]
     # The child holds the reading end of a pipe: when this process dies, however it dies, the pipe ends and so does it.
-    child = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Ctrl-C is for who started it: what is in flight is still answered while a run stops in order.
+        start_new_session=True,
+    )
     try:
         yield _announced(child)
     finally:
