@@ -21,6 +21,7 @@ from rich.text import Text
 from flows.commands import screen
 
 FAILED, WRONG, STOPPED = 1, 2, 130
+STOPPED_KIND = "stopped"
 DEBUG = "PRESSWORK_DEBUG"
 MASKED = r"\1:***@"
 _PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@")
@@ -46,7 +47,7 @@ def told(*, as_json: bool = False) -> Iterator[Report]:
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        _tell(report, "Stopped by Ctrl-C.", "stopped")
+        _tell(report, "Stopped by Ctrl-C.", STOPPED_KIND)
         raise typer.Exit(STOPPED) from None
     except BrokenPipeError:
         raise
@@ -61,8 +62,10 @@ def told(*, as_json: bool = False) -> Iterator[Report]:
 def describe(error: Exception) -> tuple[int, str, str]:
     """Return the exit status, the kind and the message of an error."""
     from db.errors import DatabaseError  # noqa: PLC0415 - see commands/__init__.py
-    from flows.errors import CallError, PressworkError  # noqa: PLC0415
+    from flows.errors import CallError, PressworkError, StoppedError  # noqa: PLC0415
 
+    if isinstance(error, StoppedError):
+        return STOPPED, STOPPED_KIND, str(error)
     kind = type(error).__name__.removesuffix("Error")
     if isinstance(error, CallError):
         return WRONG, error.kind, str(error)
@@ -94,6 +97,6 @@ def _tell(report: Report, message: str, kind: str) -> None:
     if report.as_json:
         screen.print_json({"error": message, "kind": kind, "run_id": report.run_id})
     console = screen.err()
-    text = Text("" if kind == "stopped" else "Error: ", "bold red")
+    text = Text("" if kind == STOPPED_KIND else "Error: ", "bold red")
     console.print(text.append_text(screen.data(message)), soft_wrap=not console.is_terminal)
     sys.stderr.flush()

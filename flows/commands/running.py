@@ -8,15 +8,16 @@ from decimal import Decimal
 
 from db.history import cost_reused
 from db.session import open_ledger
+from flows.commands import screen
 from flows.commands.closing import require_summary
 from flows.commands.endings import Report
 from flows.commands.jobs import Call, Job, bind_flow, bind_template
 from flows.commands.quiet_prefect import hush
-from flows.commands.watching import watching
+from flows.commands.watching import Watcher, watching
 from flows.engine.options import RunOptions
 from flows.engine.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
 from flows.engine.summary import Summary
-from flows.errors import TemplateError
+from flows.errors import StoppedError, TemplateError
 from flows.settings import Settings, ledger_url
 from flows.steps.lint import errors_that_stop, lint_template
 from flows.steps.templates import load_template
@@ -48,12 +49,26 @@ def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunO
 
 
 def run_call(call: Call, report: Report, *, show: bool) -> Summary:
-    """Run a job under the Prefect API that is set up; `report` learns the run's id as soon as there is one."""
+    """Run a job under the Prefect API that is set up; `report` learns the run's id as soon as there is one.
+
+    Raises StoppedError where Ctrl-C or another signal ended it, and whatever else stopped the run.
+    """
+    from prefect.exceptions import Abort  # noqa: PLC0415 - loads Prefect
+
     with watching(show=show) as watcher:
         try:
             return require_summary(call.job.name, asyncio.run(_started(call)))
+        except Abort as stop:
+            raise StoppedError(f"{stop}{_so_far(watcher)}") from None
         finally:
             report.run_id = watcher.run_id
+
+
+def _so_far(watcher: Watcher) -> str:
+    if watcher.progress is None or watcher.run_id is None:
+        return ""
+    counts = ", ".join(watcher.counts()) or "nothing"
+    return f" So far: {counts}; `presswork history {screen.short(watcher.run_id)}` shows it."
 
 
 def saved_by(settings: Settings, summary: Summary) -> Decimal | None:

@@ -19,8 +19,10 @@ from flows.commands import screen
 from flows.engine.progress import Progress, watch
 
 LINE_EVERY_S = 5.0
+GLANCE_S = 0.2
 WINDOW_S = 10.0
 SHOWN = ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
+STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off; their answers would be lost."
 STYLES = {"cached": "cyan", "succeeded": "green", "skipped": "yellow"}
 
 
@@ -76,13 +78,25 @@ class Watcher:
         then, done = self._seen[0]
         return (progress.done_in_step - done) / (now - then) if now > then else 0.0
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self.progress is not None and self.progress.is_stopping()
+
+    def counts(self) -> list[str]:
+        """Say how many generations ended how; what happened to none is left out."""
+        counted = self.progress.counts if self.progress else {}
+        return [f"{counted[status]:,} {_word(status)}" for status in SHOWN if counted.get(status)]
+
     def line(self) -> str:
         """Say in one line how far the run is."""
         progress = self.progress
         if progress is None:
             return "Opening the run ..."
+        if self.is_stopping:
+            return STOPPING
         rate = self.rate()
-        parts = [f"{progress.flow}: {progress.step or 'selecting'} {_done(progress)}", *_counts(progress)]
+        parts = [f"{progress.flow}: {progress.step or 'selecting'} {_done(progress)}", *self.counts()]
         if rate:
             parts.append(f"{rate:,.1f}/s")
         parts.append(f"${progress.cost_usd:,.4f}")
@@ -112,7 +126,7 @@ class Watcher:
             if progress.counts[status]:
                 counts.append(f"{progress.counts[status]:,} {_word(status)}  ", STYLES.get(status, "red"))
         counts.append(f"{screen.counted(progress.requests, 'request')}  ${progress.cost_usd:,.4f}", "dim")
-        return Group(bar, counts)
+        return Group(bar, counts, Text(STOPPING, "bold yellow")) if self.is_stopping else Group(bar, counts)
 
 
 def time_left(progress: Progress, rate: float) -> str:
@@ -130,10 +144,6 @@ def _done(progress: Progress) -> str:
     return f"{progress.done_in_step:,}{total}"
 
 
-def _counts(progress: Progress) -> list[str]:
-    return [f"{progress.counts[status]:,} {_word(status)}" for status in SHOWN if progress.counts[status]]
-
-
 def _word(status: str) -> str:
     return {"cached": "from the cache", "succeeded": "new"}.get(status, status)
 
@@ -143,8 +153,12 @@ def _lines(watcher: Watcher, console: Console) -> Iterator[None]:
     ended = threading.Event()
 
     def tell() -> None:
-        while not ended.wait(LINE_EVERY_S):
-            console.print(screen.data(watcher.line()))
+        last, said_stop = time.monotonic(), False
+        while not ended.wait(GLANCE_S):
+            at_once = watcher.is_stopping and not said_stop
+            if at_once or time.monotonic() - last >= LINE_EVERY_S:
+                console.print(screen.data(watcher.line()), soft_wrap=True)
+                last, said_stop = time.monotonic(), watcher.is_stopping
 
     thread = threading.Thread(target=tell, name="presswork-progress", daemon=True)
     thread.start()
