@@ -108,6 +108,9 @@ class Base(DeclarativeBase):
 
 Id = String(36)
 Hash = String(64)
+# Keys are in the order of their bytes, as SQLite has them: what a fan-in reads, and so its prompt, must not depend on
+# a database's locale.
+KeyText = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -204,7 +207,7 @@ class Generation(Base):
     flow: Mapped[str] = mapped_column(String(200))
     step: Mapped[str] = mapped_column(String(200))
     endpoint: Mapped[str] = mapped_column(String(100))
-    record_key: Mapped[str] = mapped_column(Text)
+    record_key: Mapped[str] = mapped_column(KeyText)
     record_hash: Mapped[str | None] = mapped_column(ForeignKey("records.hash"))
     template_hash: Mapped[str] = mapped_column(Hash)
     prompt_hash: Mapped[str | None] = mapped_column(Hash)

@@ -8,12 +8,13 @@ it closes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, insert, or_, update
+from sqlalchemy import Connection, Engine, Insert, Table, bindparam, insert, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db import claims
@@ -90,12 +91,12 @@ class Batch:
 def write(engine: Engine, batch: Batch) -> None:
     """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there."""
     with begin_write(engine) as connection:
-        _add_missing(connection, _TEXTS, batch.texts.values())
-        _add_missing(connection, _RECORDS, batch.records.values())
-        _add_missing(connection, _PROMPTS, batch.prompts.values())
+        for table, shared in ((_TEXTS, batch.texts), (_RECORDS, batch.records), (_PROMPTS, batch.prompts)):
+            # In one order everywhere: two runs that add the same rows at once wait for each other, never in a circle.
+            _add_missing(connection, table, [shared[found] for found in sorted(shared)])
         _add_missing(connection, _ATTEMPTS, batch.opened)
         if batch.settled:
-            connection.execute(_settle, list(batch.settled))
+            connection.execute(_settle, batch.settled)
         # Adding what is missing, here too: a commit whose answer was lost is simply written again.
         _add_missing(connection, _GENERATIONS, batch.generations)
         _add_missing(connection, _PARENTS, batch.parents)
@@ -126,8 +127,13 @@ def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> N
         connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(status=status, ended_at=ended_at))
 
 
-def _add_missing(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-    listed = [dict(row) for row in rows]
-    if listed:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(dialect.insert(table).on_conflict_do_nothing(), listed)
+def _add_missing(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    if rows:
+        connection.execute(_insert_missing(table, connection.dialect.name), rows)
+
+
+@cache
+def _insert_missing(table: Table, dialect: str) -> Insert:
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()

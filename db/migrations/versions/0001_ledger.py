@@ -162,7 +162,7 @@ def upgrade() -> None:
         sa.Column("flow", sa.String(length=200), nullable=False),
         sa.Column("step", sa.String(length=200), nullable=False),
         sa.Column("endpoint", sa.String(length=100), nullable=False),
-        sa.Column("record_key", sa.Text(), nullable=False),
+        sa.Column("record_key", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
         sa.Column("record_hash", sa.String(length=64), nullable=True),
         sa.Column("template_hash", sa.String(length=64), nullable=False),
         sa.Column("prompt_hash", sa.String(length=64), nullable=True),
