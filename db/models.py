@@ -216,7 +216,7 @@ class Generation(Base):
     source_generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id"))
     output: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     output_hash: Mapped[str | None] = mapped_column(Hash)
-    error_kind: Mapped[str | None] = mapped_column(String(100))
+    error_kind: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -234,7 +234,8 @@ class Attempt(Base):
     """One request: written before it is sent, settled by its one update when it ended.
 
     A row without `ended_at` is in flight, or was when its process died. `generation_id` is allocated before and so
-    has no foreign key: after a crash an attempt can stand without its generation.
+    has no foreign key: after a crash an attempt can stand without its generation. What an endpoint says has no longest
+    length here: one over-long id must not keep a batch of answers out of the ledger.
     """
 
     __tablename__ = "attempts"
@@ -251,11 +252,11 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     latency_ms: Mapped[int | None] = mapped_column(Integer)
     http_status: Mapped[int | None] = mapped_column(Integer)
-    error_type: Mapped[str | None] = mapped_column(String(100))
-    request_id: Mapped[str | None] = mapped_column(String(200))
-    message_id: Mapped[str | None] = mapped_column(String(200))
-    model: Mapped[str | None] = mapped_column(String(100))
-    stop_reason: Mapped[str | None] = mapped_column(String(50))
+    error_type: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)
+    message_id: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    stop_reason: Mapped[str | None] = mapped_column(Text)
     output_text: Mapped[str | None] = mapped_column(Text)
     validation_errors: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     input_tokens: Mapped[int | None] = mapped_column(Integer)
@@ -264,7 +265,7 @@ class Attempt(Base):
     cache_creation_1h_tokens: Mapped[int | None] = mapped_column(Integer)
     cache_read_tokens: Mapped[int | None] = mapped_column(Integer)
     thinking_tokens: Mapped[int | None] = mapped_column(Integer)
-    service_tier: Mapped[str | None] = mapped_column(String(20))
+    service_tier: Mapped[str | None] = mapped_column(Text)
     cost_usd: Mapped[Decimal | None] = mapped_column(Money)
     price_version: Mapped[str | None] = mapped_column(String(50))
 
