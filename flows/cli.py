@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -32,8 +34,18 @@ app.add_typer(ledger.app, name="db")
 app.command()(sandbox)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"presswork {version('presswork')}")
+        raise typer.Exit
+
+
 @app.callback()
-def presswork() -> None:
+def presswork(
+    asked: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
     """Turn database records into validated content, and see in SQL what was generated and what it cost."""
 
 

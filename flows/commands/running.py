@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from db.history import cost_reused
@@ -18,8 +18,8 @@ from flows.engine.options import RunOptions
 from flows.engine.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
 from flows.engine.summary import Summary
 from flows.errors import StoppedError, TemplateError
-from flows.settings import Settings, ledger_url
-from flows.steps.lint import errors_that_stop, lint_template
+from flows.settings import Settings, ledger_url, source_url
+from flows.steps.lint import Finding, errors_that_stop, lint_template
 from flows.steps.templates import load_template
 
 
@@ -28,24 +28,29 @@ def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunO
 
     Raises ConfigurationError, StoppingCallError or db.errors.DatabaseError; nothing has been sent then.
     """
+    # What is found quickest comes first: the SDK and Prefect take seconds to load.
     require_credential()
-    for name in job.templates:
-        load_template(settings.templates_dir, name)
-    for name in job.templates:
-        stopping = errors_that_stop(lint_template(settings.templates_dir, name))
-        if stopping:
-            more = f" (and {len(stopping) - 1} more: `presswork templates lint {name}`)" if len(stopping) > 1 else ""
-            raise TemplateError(f"{stopping[0]}{more}")
+    templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
+    for name, template in templates.items():
+        _raise_first(name, errors_that_stop(lint_template(settings.templates_dir, name, schema=False)))
+        source_url(settings, template.front.source)
     call = bind_template(job, settings, sets, options) if job.kind == "template" else None
+    for template in templates.values():
+        _ = template.schema
     endpoint = asyncio.run(name_endpoint(settings))
     if call is None:
         hush()
         call = bind_flow(job, sets, options)
     for name in job.selected:
-        template = load_template(settings.templates_dir, name)
-        check_select(settings, template, given_params(template, call.values), endpoint)
+        check_select(settings, templates[name], given_params(templates[name], call.values), endpoint)
     check_ledger(settings, endpoint)
     return call
+
+
+def _raise_first(name: str, errors: Sequence[Finding]) -> None:
+    if errors:
+        more = f" (and {len(errors) - 1} more: `presswork templates lint {name}`)" if len(errors) > 1 else ""
+        raise TemplateError(f"{errors[0]}{more}")
 
 
 def run_call(call: Call, report: Report, *, show: bool) -> Summary:

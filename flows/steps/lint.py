@@ -48,8 +48,11 @@ def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.level == "error" and finding.code != "model"]
 
 
-def lint_template(folder: Path, name: str) -> list[Finding]:
-    """Return what there is to know about a template, errors first and then by line; none is raised."""
+def lint_template(folder: Path, name: str, *, schema: bool = True) -> list[Finding]:
+    """Return what there is to know about a template, errors first and then by line; none is raised.
+
+    Without `schema` it is not asked whether the API can take the output class: that loads the SDK, for seconds.
+    """
     found: list[Finding] = []
     try:
         template = load_template(folder, name)
@@ -59,7 +62,7 @@ def lint_template(folder: Path, name: str) -> list[Finding]:
     else:
         lines = _Lines(folder, name)
         found += _model(template.front, lines)
-        found += _schema(template, lines)
+        found += _schema(template, lines) if schema else ()
         found += _variables(template, folder)
         found += _sql(template, lines)
         found += _prefix(template)
