@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import jinja2
 import jinja2.meta
 from jinja2 import nodes
+from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
 
 from flows.errors import TemplateError
 from flows.steps.front_matter import blank_front_matter
@@ -69,6 +71,14 @@ def refuse_unsafe(file: str, tree: nodes.Template) -> None:
             case _:
                 continue
         raise TemplateError(f"{file}, line {node.lineno}: {name!r} reaches into Python; templates read data only.")
+
+
+def refuse_unknown(file: str, tree: nodes.Template) -> None:
+    """Refuse filters and tests that there are not. Jinja leaves those inside an `if` for the day it is rendered."""
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        word, known = ("filter", FILTERS) if isinstance(node, nodes.Filter) else ("test", TESTS)
+        if node.name not in known:
+            raise TemplateError(f"{file}, line {node.lineno}: Jinja has no {word} {node.name!r}.")
 
 
 def check_blocks(file: str, tree: nodes.Template) -> None:

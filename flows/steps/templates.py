@@ -31,6 +31,7 @@ from flows.steps.syntax import (
     parse,
     read_by_system,
     read_by_user,
+    refuse_unknown,
     refuse_unsafe,
     template_error,
 )
@@ -154,7 +155,7 @@ def load_template(folder: Path, name: str) -> Template:
     check_blocks(file, trees[file])
     output_class = load_output_class(front.output)
     for source in tuple(sources):
-        # Unknown filters and tests are found when a file is compiled, not when it is parsed.
+        # Some mistakes are found only when a file is compiled.
         _compile(environment, source)
     select_sql = _read_select(folder, file, front, sources)
     template = Template(
@@ -187,6 +188,7 @@ def _read_all(
     sources[file] = source
     tree = parse(environment, file, source)
     refuse_unsafe(file, tree)
+    refuse_unknown(file, tree)
     yield file, tree
     for named in files_named_by(file, tree):
         yield from _read_all(environment, folder, named, sources, (*wanted_by, file))

@@ -1,0 +1,165 @@
+"""The head of a template: each mistake is told by its field or line, before anything else happens."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from flows.errors import ParameterError, TemplateError
+from flows.steps.front_matter import blank_front_matter, read_front_matter
+from tests.steps.conftest import Write
+
+
+def test_least_front_matter_has_the_defaults() -> None:
+    front = read_front_matter("note", "---\noutput: Note\n---\n")
+
+    assert (front.model, front.max_tokens, front.cache) == ("claude-sonnet-4-6", 1024, "5m")
+    assert (front.thinking, front.effort, front.select, front.key) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("source", ["", "no head", "---\noutput: Note\n", "\n---\noutput: Note\n---\n", "--- \n"])
+def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
+    with pytest.raises(TemplateError, match=r"note\.md\.j2: there is no front matter\. Begin the file with ---"):
+        read_front_matter("note", source)
+
+
+@pytest.mark.parametrize(
+    ("head", "field"),
+    [
+        ("output: Note\nmax_token: 5\n", "max_token"),
+        ("model: x\n", "output"),
+        ("", "output"),
+        ("output: Note\nmax_tokens: 0\n", "max_tokens"),
+        ("output: Note\nmax_tokens: true\n", "max_tokens"),
+        ("output: Note\nmax_tokens: 128001\n", "max_tokens"),
+        ("output: Note\nmodel: claude-haiku-4-5\nmax_tokens: 64001\n", "max_tokens"),
+        ("output: Note\neffort: huge\n", "effort"),
+        ("output: Note\nthinking: 12\n", "thinking"),
+        ("output: Note\nthinking: 2048\nmax_tokens: 2048\n", "thinking"),
+        ("output: Note\ncache: 2h\n", "cache"),
+        ("output: Note\nsource: two words\n", "source"),
+        ("output: Note\nselect: SELECT 1\n", "key"),
+        ("output: Note\nparams: {tone: {type: text}}\n", "params.tone.type"),
+        ("output: Note\nparams: {tone: {kind: str}}\n", "params.tone.kind"),
+        ("output: Note\nparams: {_tone: {type: str}}\n", "params._tone"),
+        ("output: Note\nparams: {n: {type: int, default: many}}\n", "params.n"),
+        ("output: Note\nparams: {n: {type: int, choices: [1, two]}}\n", "params.n"),
+        ("output: Note\nparams: {n: {type: int, choices: [1, 2], default: 3}}\n", "params.n"),
+        ("output: Note\nparams: {n: {choices: []}}\n", "params.n.choices"),
+        ("output: Note\nexamples: [{record: {}}]\n", "examples.0.answer"),
+        ("- a\n- list\n", "dictionary"),
+    ],
+)
+def test_mistake_is_told_by_its_field(head: str, field: str) -> None:
+    with pytest.raises(TemplateError, match=r"^note\.md\.j2: the front matter is wrong: ") as raised:
+        read_front_matter("note", f"---\n{head}---\n")
+
+    assert field in str(raised.value)
+
+
+def test_all_wrong_fields_are_told_at_once() -> None:
+    with pytest.raises(TemplateError, match=r"colour.*; shape"):
+        read_front_matter("note", "---\noutput: Note\ncolour: red\nshape: round\n---\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [("output: Note\nkey: [1\nmodel: x\n", 4), ("output: Note\n\tkey: x\n", 3), ("output: Note\nkey: a: b\n", 3)],
+)
+def test_mistake_of_yaml_has_the_line_of_the_file(head: str, line: int) -> None:
+    with pytest.raises(TemplateError, match=rf"^note\.md\.j2, line {line}: the front matter is not valid YAML: "):
+        read_front_matter("note", f"---\n{head}---\n")
+
+
+def test_date_that_is_none_is_told() -> None:
+    with pytest.raises(TemplateError, match=r"not valid YAML: .*month"):
+        read_front_matter("note", "---\noutput: Note\nkey: 2026-13-45\n---\n")
+
+
+@pytest.mark.parametrize(("written", "read"), [("off", "off"), ("'off'", "off"), ("5m", "5m"), ("1h", "1h")])
+def test_cache_is_read_as_it_is_written(written: str, read: str) -> None:
+    assert read_front_matter("note", f"---\noutput: Note\ncache: {written}\n---\n").cache == read
+
+
+@pytest.mark.parametrize("source", ["---\na: 1\nb: 2\n---\nbody", "---\n---\nbody", "---\na: |\n  {# x #}\n---\nbody"])
+def test_blanked_front_matter_keeps_the_lines(source: str) -> None:
+    blanked = blank_front_matter(source)
+
+    assert blanked.count("\n") == source.count("\n")
+    assert blanked.endswith("#}body")
+
+
+def test_text_without_front_matter_stays_as_it_is() -> None:
+    assert blank_front_matter("A part.\n---\nof others\n---\n") == "A part.\n---\nof others\n---\n"
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "parsed"),
+    [
+        ("str", "tea", "tea"),
+        ("str", "", ""),
+        ("int", "5", 5),
+        ("int", 6, 6),
+        ("float", "2.5", 2.5),
+        ("bool", "true", True),
+        ("bool", "no", False),
+        ("date", "2026-11-22", date(2026, 11, 22)),
+        ("datetime", "2026-11-22T10:00:00Z", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+    ],
+)
+def test_parameter_is_brought_to_its_type(write: Write, kind: str, given: Any, parsed: Any) -> None:
+    template = write(front=f"params: {{value: {{type: {kind}}}}}\n")
+
+    assert template.parse_params({"value": given}) == {"value": parsed}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("int", "five", "The parameter 'value' takes an int, not 'five'."),
+        ("bool", "perhaps", "The parameter 'value' takes a bool, not 'perhaps'."),
+        ("date", "yesterday", "The parameter 'value' takes a date, not 'yesterday'."),
+        ("str", 5, "The parameter 'value' takes a str, not 5."),
+        ("str", None, "The parameter 'value' must have a value of type str."),
+    ],
+)
+def test_wrong_value_is_told_with_the_type(write: Write, kind: str, given: Any, message: str) -> None:
+    template = write(front=f"params: {{value: {{type: {kind}}}}}\n")
+
+    with pytest.raises(ParameterError) as raised:
+        template.parse_params({"value": given})
+
+    assert str(raised.value) == message
+
+
+def test_choices_are_kept(write: Write) -> None:
+    template = write(front="params: {size: {choices: [small, large], default: small}}\n")
+
+    assert template.parse_params({}) == {"size": "small"}
+    assert template.parse_params({"size": "large"}) == {"size": "large"}
+    with pytest.raises(ParameterError, match="takes one of small, large, not 'huge'"):
+        template.parse_params({"size": "huge"})
+
+
+def test_default_has_the_parameters_type(write: Write) -> None:
+    template = write(front='params: {since: {type: date, default: "2026-01-31"}, until: {type: date, default: null}}\n')
+
+    assert template.parse_params({}) == {"since": date(2026, 1, 31), "until": None}
+    assert template.parse_params({"until": None})["until"] is None
+
+
+def test_parameter_without_a_default_must_be_given(write: Write) -> None:
+    with pytest.raises(ParameterError, match="needs the parameter 'tone': --set tone=VALUE"):
+        write(front="params: {tone: {}}\n").parse_params({})
+
+
+def test_unknown_parameter_is_told_with_those_there_are(write: Write) -> None:
+    with pytest.raises(ParameterError, match="has no parameter 'tune'; it takes tone, when"):
+        write(front="params: {tone: {}, when: {}}\n").parse_params({"tune": 1})
+    with pytest.raises(ParameterError, match="it takes no parameters"):
+        write().parse_params({"tune": 1})
