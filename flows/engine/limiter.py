@@ -23,8 +23,12 @@ from flows.steps.prices import Usage
 MINUTE = 60.0
 RESERVE = 2.0
 """Requests left unused at the bottom of a bucket: what the order of arrival at the endpoint can differ by."""
-WATCHED_S = 0.25
-"""Two answers this far apart tell what others take; closer ones tell more of noise."""
+WATCHED_S = 1.0
+"""Answers this far apart tell what others take; closer ones tell more of noise."""
+OTHERS_LAST_S = 5.0
+"""What others took is forgotten in about this time, unless it is seen again."""
+LEAST = 0.1
+"""The share of a limit that is always reckoned with, whatever others seem to take."""
 CUT, GROWTH, EPISODE_S = 0.7, 1.05, 5.0
 """How an untold rate is found: times CUT at the first 429 of an episode, times GROWTH a second of going well."""
 START_IN_FLIGHT = 40
@@ -54,12 +58,20 @@ class Bucket:
     others: float = 0.0
     told: bool = False
     _at: float = field(default_factory=time.monotonic)
-    _seen: tuple[float, float, float] | None = None
+    _seen: tuple[float, float, float, float] | None = None
+    _fullest: float = 0.0
+
+    @property
+    def inflow(self) -> float:
+        """What flows in for us each second."""
+        return max(self.rate - self.others, self.rate * LEAST)
 
     def refill(self, now: float) -> None:
         """Let flow in what has come since."""
         if self.rate != math.inf:
-            self.level = min(self.capacity, self.level + (now - self._at) * max(self.rate - self.others, 0.0))
+            passed = now - self._at
+            self.level = min(self.capacity, self.level + passed * self.inflow)
+            self.others *= math.exp(-passed / OTHERS_LAST_S)
         self._at = now
 
     def wait_s(self, amount: float, reserve: float, now: float) -> float:
@@ -69,8 +81,7 @@ class Bucket:
         self.refill(now)
         # More than the bucket ever holds must pass when it is full.
         short = min(amount + reserve, self.capacity) - self.level
-        # Others may stop at any moment, so that a bucket which they empty is looked at again soon.
-        return 0.0 if short <= 1e-9 else short / max(self.rate - self.others, self.rate * 0.05)
+        return 0.0 if short <= 1e-9 else short / self.inflow
 
     def take(self, amount: float) -> None:
         """Take the amount."""
@@ -86,27 +97,30 @@ class Bucket:
         """Set the bucket by what an answer's header says was left when its request had been counted."""
         if self._seen is not None and sent_at <= self._seen[0]:
             return
-        rate = limit.limit / MINUTE
-        self._watch_others(float(limit.remaining), sent_at, spent_then, rate)
-        flowed = (now - sent_at) * max(rate - self.others, 0.0)
-        self.rate, self.capacity, self.told = rate, float(limit.limit), True
-        self.level = min(self.capacity, limit.remaining + flowed) - (self.spent - spent_then)
-        self._at = now
+        self.refill(now)
+        self.rate, self.capacity, self.told = limit.limit / MINUTE, float(limit.limit), True
+        self._watch_others(float(limit.remaining), sent_at, spent_then)
+        # Whether the header tells of the request's coming in or of its answer's going out is not said. So what flowed
+        # in between is not counted, and what was sent since is: at worst a little is left unused, once.
+        self.level = min(self.capacity, float(limit.remaining)) - (self.spent - spent_then)
 
-    def _watch_others(self, remaining: float, sent_at: float, spent_then: float, rate: float) -> None:
+    def _watch_others(self, remaining: float, sent_at: float, spent_then: float) -> None:
+        self._fullest = max(self._fullest, remaining)
         if self._seen is None:
-            self._seen = (sent_at, remaining, spent_then)
+            self._seen = (sent_at, remaining, spent_then, self.spent)
             return
-        since, before, spent_before = self._seen
+        since, before, spent_before, spent_at_answer = self._seen
         passed = sent_at - since
         if passed < WATCHED_S:
             return
-        # What flowed in, less what we took, is what should be there; what is missing, others took.
-        missing = before + passed * rate - (spent_then - spent_before) - remaining
-        # A bucket that is nearly full has spilled over, and says nothing of others.
-        taken = max(missing, 0.0) / passed if remaining < 0.9 * rate * MINUTE else 0.0
-        self.others += 0.5 * (min(taken, 20 * rate) - self.others)
-        self._seen = (sent_at, remaining, spent_then)
+        # A header tells of the moment when the request came in, or when its answer went out: take what suspects less.
+        own = max(spent_then - spent_before, self.spent - spent_at_answer)
+        # What flowed in, less what we took, is what should be there; what is missing, others took. A bucket that was
+        # nearly full has spilled over, and says nothing of others.
+        missing = 0.0 if before > 0.8 * self._fullest else before + passed * self.rate - own - remaining
+        taken = min(max(missing, 0.0) / passed, self.rate)
+        self.others += 0.5 * (taken - self.others)
+        self._seen = (sent_at, remaining, spent_then, self.spent)
 
 
 @dataclass(frozen=True, slots=True)
