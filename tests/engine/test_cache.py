@@ -1,0 +1,244 @@
+"""What was answered is not asked again; what changes the answer is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+import flows.engine.generate
+from flows import outputs
+from flows.engine.generate import Generating
+from flows.outputs import SubjectLine
+from flows.settings import ROOT
+from tests.engine.workshop import USER, Workshop
+
+pytestmark = pytest.mark.prefect
+
+
+@pytest.mark.chinook
+async def test_album_notes_are_asked_once_and_only_for_what_changed(
+    workshop_on_each: Workshop, chinook_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    shutil.copytree(ROOT / "templates", workshop.templates, dirs_exist_ok=True)
+    copied = tmp_path / "music.sqlite"
+    shutil.copy(chinook_url.removeprefix("sqlite:///"), copied)
+    monkeypatch.setenv("PRESSWORK_SOURCE_CHINOOK_URL", f"sqlite:///{copied}")
+
+    first = await workshop.run("album_notes")
+    assert (first.records, first.succeeded, first.requests, first.exit_status) == (347, 347, 347, 0)
+
+    again = await workshop.run("album_notes")
+    assert (again.cached, again.succeeded, again.requests, again.exit_status) == (347, 0, 0, 0)
+
+    music = create_engine(f"sqlite:///{copied}")
+    with music.begin() as connection:
+        connection.execute(text("UPDATE Album SET Title = 'Another Title' WHERE AlbumId = 7"))
+    music.dispose()
+    changed = await workshop.run("album_notes")
+    assert (changed.cached, changed.succeeded, changed.requests) == (346, 1, 1)
+
+    template = workshop.templates / "album_notes.md.j2"
+    source = template.read_text()
+    template.write_text(source.replace("{% block user %}\n", "{% block user %}\n{# nobody reads this #}\n"))
+    commented = await workshop.run("album_notes")
+    assert (commented.cached, commented.requests) == (347, 0)
+
+    template.write_text(source.replace("Track list:", "Track listing:"))
+    reworded = await workshop.run("album_notes")
+    assert (reworded.cached, reworded.succeeded, reworded.requests) == (0, 347, 347)
+
+    assert workshop.requests == 347 + 1 + 347
+    assert workshop.value("SELECT count(*) FROM current_content") == 347
+
+
+async def test_cached_generation_points_at_the_one_with_the_text(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(5)
+    first = await workshop.run()
+    again = await workshop.run()
+
+    cached = workshop.rows("SELECT * FROM generations WHERE run_id = :id", id=again.run_id)
+    live = {row["id"]: row for row in workshop.rows("SELECT * FROM generations WHERE run_id = :id", id=first.run_id)}
+    assert len(cached) == len(live) == 5
+    for row in cached:
+        source = live[row["source_generation_id"]]
+        assert (row["origin"], row["output"], row["status"]) == ("cache", None, "succeeded")
+        assert (row["record_key"], row["output_hash"]) == (source["record_key"], source["output_hash"])
+    assert workshop.value("SELECT count(*) FROM attempts WHERE run_id = :id", id=again.run_id) == 0
+    assert await workshop.task_states(again.run_id, 0) == []
+
+
+async def test_max_tokens_does_not_buy_an_answer_again(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    await workshop.run()
+    workshop.template(max_tokens=300)
+    assert (await workshop.run()).cached == 3
+
+
+async def test_stricter_validator_makes_a_hit_a_miss(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.numbered(4)
+    await workshop.run()
+    short = workshop.rows("SELECT output FROM generations ORDER BY record_key LIMIT 1")[0]["output"]
+
+    def too_long(line: SubjectLine) -> None:
+        # A bound that the schema does not show, so that the prompt stays the same.
+        if line.model_dump_json() == SubjectLine.model_validate_json(short).model_dump_json():
+            raise ValueError("no longer good enough")
+
+    class Stricter(SubjectLine):
+        def model_post_init(self, _context: object) -> None:
+            too_long(self)
+
+    Stricter.__name__ = Stricter.__qualname__ = "SubjectLine"
+    Stricter.__doc__ = SubjectLine.__doc__
+    Stricter.model_rebuild(force=True)
+    monkeypatch.setattr(outputs, "SubjectLine", Stricter)
+    assert Stricter.model_json_schema() == SubjectLine.model_json_schema()
+
+    again = await workshop.run()
+    assert (again.cached, again.succeeded + again.invalid) == (3, 1)
+
+
+async def test_same_prompt_twice_in_one_run_is_one_request_and_two_generations(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.items({"a": "twin", "b": "twin", "c": "single", "d": "twin"})
+    summary = await workshop.run()
+
+    assert (summary.requests, summary.succeeded, summary.cached) == (2, 2, 2)
+    assert workshop.counts("SELECT origin, count(*) FROM generations GROUP BY 1") == {"live": 2, "cache": 2}
+    assert workshop.value("SELECT count(*) FROM current_content") == 4
+    texts = workshop.rows("SELECT DISTINCT output_hash FROM current_content WHERE record_key IN ('a', 'b', 'd')")
+    assert len(texts) == 1
+
+
+async def test_same_prompt_twice_is_one_request_when_it_goes_badly_too(workshop: Workshop) -> None:
+    workshop.items({"a": "twin", "b": "twin"})
+    workshop.sandbox.configure(refused=1)
+    summary = await workshop.run()
+
+    assert (summary.requests, summary.refused, summary.cached) == (1, 2, 0)
+    assert workshop.value("SELECT count(*) FROM current_content") == 0
+    assert workshop.counts("SELECT origin, count(*) FROM generations GROUP BY 1") == {"live": 1, "cache": 1}
+
+
+@pytest.mark.parametrize("fault", ["", "refused"])
+async def test_same_prompt_on_two_pages_is_one_request(workshop: Workshop, fault: str) -> None:
+    # 501 records are two pages: the second is read while the first is being answered.
+    workshop.items({f"{number:04}": "the very same" for number in range(501)})
+    if fault:
+        workshop.sandbox.configure(**{fault: 1})
+    summary = await workshop.run()
+
+    assert sum(workshop.statuses(summary.run_id).values()) == 501
+    assert workshop.requests == 1
+
+
+@pytest.fixture
+def only_prefects_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch the engine's own look-up off, so that Prefect's cache alone decides."""
+
+    async def claim_all(_step: Generating, items: list[object]) -> list[object]:
+        return items
+
+    monkeypatch.setattr(flows.engine.generate, "look_up", lambda *_arguments: {})
+    monkeypatch.setattr(Generating, "_claim", claim_all)
+
+
+@pytest.fixture
+def empty_prefect_home(tmp_path: Path) -> object:
+    from prefect.settings import PREFECT_HOME, temporary_settings  # noqa: PLC0415 - loads when a test needs it
+
+    with temporary_settings({PREFECT_HOME: tmp_path / "empty-home"}):
+        yield
+
+
+async def test_repeated_prompt_shows_as_cached_in_prefect(
+    workshop_on_each: Workshop, only_prefects_cache: None, empty_prefect_home: None
+) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(3)
+    first = await workshop.run(chunk_size=1)
+    assert await workshop.task_states(first.run_id, 3) == ["Completed"] * 3
+
+    workshop.items({"9": "another"})
+    again = await workshop.run(chunk_size=1)
+    assert await workshop.task_states(again.run_id, 4) == ["Cached"] * 3 + ["Completed"]
+    assert (again.cached, again.succeeded, again.requests) == (3, 1, 1)
+    assert workshop.requests == 4
+
+
+async def test_chunk_of_many_is_a_hit_only_where_all_its_prompts_are(
+    workshop: Workshop, only_prefects_cache: None
+) -> None:
+    workshop.numbered(4)
+    await workshop.run(chunk_size=2)
+    again = await workshop.run(chunk_size=2)
+    assert (await workshop.task_states(again.run_id, 2), again.cached) == (["Cached"] * 2, 4)
+
+
+@pytest.mark.parametrize("fault", ["invalid", "refused", "truncated"])
+async def test_bad_outcome_is_never_cached_by_prefect(
+    workshop: Workshop, only_prefects_cache: None, fault: str
+) -> None:
+    workshop.numbered(2)
+    workshop.sandbox.configure(**{fault: 1})
+    assert getattr(await workshop.run(chunk_size=1), fault) == 2
+
+    workshop.sandbox.configure(**{fault: 0})
+    again = await workshop.run(chunk_size=1)
+    assert await workshop.task_states(again.run_id, 2) == ["Completed"] * 2
+    assert (again.cached, again.succeeded) == (0, 2)
+
+
+async def test_stricter_validator_is_a_miss_for_prefect_too(
+    workshop: Workshop, only_prefects_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(1)
+    await workshop.run(chunk_size=1)
+
+    class Stricter(SubjectLine):
+        def model_post_init(self, _context: object) -> None:
+            raise ValueError("nothing is good enough any more")
+
+    Stricter.__name__ = Stricter.__qualname__ = "SubjectLine"
+    Stricter.__doc__ = SubjectLine.__doc__
+    Stricter.model_rebuild(force=True)
+    monkeypatch.setattr(outputs, "SubjectLine", Stricter)
+    again = await workshop.run(chunk_size=1)
+    assert await workshop.task_states(again.run_id, 1) == ["Completed"]
+    assert (again.cached, again.invalid) == (0, 1)
+
+
+async def test_refresh_asks_again_and_passes_prefects_cache_by(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    await workshop.run()
+    again = await workshop.run(refresh=True, chunk_size=1)
+
+    assert (again.cached, again.succeeded, again.requests) == (0, 3, 3)
+    assert await workshop.task_states(again.run_id, 3) == ["Completed"] * 3
+    assert workshop.value("SELECT count(*) FROM current_content") == 3
+
+
+async def test_limit_takes_the_first_records_by_key(workshop: Workshop) -> None:
+    workshop.numbered(6)
+    summary = await workshop.run(limit=2)
+    assert (summary.records, summary.succeeded) == (2, 2)
+    keys = [row["record_key"] for row in workshop.rows("SELECT record_key FROM generations ORDER BY 1")]
+    assert keys == ["00000", "00001"]
+
+
+async def test_nothing_selected_is_a_run_of_nothing(workshop_on_each: Workshop) -> None:
+    workshop_on_each.items({})
+    summary = await workshop_on_each.run()
+    assert (summary.records, summary.requests, summary.status, summary.exit_status) == (0, 0, "completed", 0)
+
+
+async def test_every_word_of_the_user_block_is_part_of_the_prompt(workshop: Workshop) -> None:
+    workshop.numbered(2)
+    await workshop.run()
+    workshop.template(USER.replace("A line", "One line"))
+    assert (await workshop.run()).succeeded == 2
