@@ -20,8 +20,8 @@ _PARTS = re.compile(
     (?P<comment> --[^\n]* | /\*.*?\*/ )
   | (?P<quoted> (?<!\w)[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*`
               | (?<!\w)\$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
-  | (?<![:\w\\]):(?P<name>[^\W\d]\w*)
-  | (?P<colon> \\?: )
+  | (?<![:\w]):(?P<name>[^\W\d]\w*)
+  | (?P<colon> : )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -69,7 +69,7 @@ def read_statement(sql: str) -> Statement:
             names[match["name"]] = None
             pieces.append((match[0], False))
         else:
-            pieces.append((re.sub(r"\\?:", r"\\:", match[0]), match["comment"] is not None))
+            pieces.append((match[0].replace(":", r"\:"), match["comment"] is not None))
     pieces.append((sql[begin:], True))
     while pieces and pieces[-1][1]:
         trailing, _ = pieces.pop()

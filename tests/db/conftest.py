@@ -1,0 +1,47 @@
+"""Databases to select from, and a ledger to write in: SQLite and PostgreSQL, both real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from db.session import open_source
+from tests.db.rows import Book
+
+Shop = Callable[..., Engine]
+
+
+@pytest.fixture
+def database(empty_database_url: str) -> Iterator[Engine]:
+    """An empty database of a user's, open for writing."""
+    engine = create_engine(empty_database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def source(database: Engine) -> Iterator[Shop]:
+    """Run statements in a new database, and open it as a source."""
+    opened: list[Engine] = []
+
+    def make(*statements: str) -> Engine:
+        with database.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement.replace(":", "\\:")))
+        if database.dialect.name == "sqlite":
+            # So that the file is there even where nothing was made in it.
+            database.connect().close()
+        opened.append(open_source(database.url.render_as_string(hide_password=False)))
+        return opened[-1]
+
+    yield make
+    for engine in opened:
+        engine.dispose()
+
+
+@pytest.fixture
+def book(ledger: Engine) -> Book:
+    """A ledger with a run in it."""
+    return Book(ledger)
