@@ -27,11 +27,18 @@ _NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, node
 Trees = Mapping[str, nodes.Template]
 
 
+class Missing(jinja2.StrictUndefined):
+    """A value that is not there: to write it is an error, also as a part of a list."""
+
+    __slots__ = ()
+    __repr__ = jinja2.StrictUndefined.__str__
+
+
 def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
     """Make the sandboxed Jinja environment: strict, and without autoescape, for prompts are text and no HTML."""
     environment = ImmutableSandboxedEnvironment(
         loader=loader,
-        undefined=jinja2.StrictUndefined,
+        undefined=Missing,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
