@@ -60,8 +60,9 @@ _settle = (
     update(_ATTEMPTS)
     .where(
         _ATTEMPTS.c.id == bindparam("attempt_id"),
-        # An attempt that was given up for crashed, by one who could not see its process, ends by what it says itself.
-        or_(_ATTEMPTS.c.ended_at.is_(None), _ATTEMPTS.c.error_type == "crashed"),
+        # An attempt that others settled for it, as crashed by one who could not see its process or as not sent by a run
+        # that closed while it waited in a spill file, ends by what it says itself.
+        or_(_ATTEMPTS.c.ended_at.is_(None), _ATTEMPTS.c.error_type.in_(("crashed", "not_sent"))),
     )
     .values({name: bindparam(name) for name in SETTLED})
 )

@@ -10,7 +10,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -45,7 +45,7 @@ from flows.engine.sources import query_of, url_of_source
 from flows.engine.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.summary import PaceSummary, Summary, summarize
 from flows.engine.writer import Writer
-from flows.errors import CostCapError, StoppedError
+from flows.errors import CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
 from flows.steps.render import Brief, make_brief
@@ -249,6 +249,9 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
 async def close(run: Run, status: str) -> None:
     """Write how a run ended, and show its summary in Prefect; what fails here must not hide why the run ended."""
     try:
+        # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
+        with suppress(LedgerAwayError):
+            await run.writer.committed()
         await run.writer.call(ledger_record.close_run, run.ledger, run.id, status, now())
         await publish_summary(await asyncio.to_thread(run.summary, status))
     except (SQLAlchemyError, HTTPError, OSError) as error:

@@ -107,6 +107,16 @@ class Workshop:
         """Requests for a message that have reached the sandbox."""
         return int(self.sandbox.stats()["requests"])
 
+    async def asked(self, count: int) -> None:
+        """Wait until the sandbox has met that many requests."""
+        while self.requests < count:  # noqa: ASYNC110 - the sandbox tells no one
+            await asyncio.sleep(0.002)
+
+    async def answered(self, count: int) -> None:
+        """Wait until the sandbox has served that many answers."""
+        while self.sandbox.stats()["served"]["answers"] < count:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.002)
+
 
 async def eventually(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, within_s: float = 20) -> Any:
     """Look until it is enough: Prefect's server hears of task runs a little after they end."""

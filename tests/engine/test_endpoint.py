@@ -1,0 +1,307 @@
+"""The endpoint: away, refusing the key, out of money, or not what it was said to be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prefect import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+from flows.content import content
+from flows.errors import EndpointError, MissingKeyError, StoppingCallError
+from flows.sandbox import SANDBOX_HEADER
+from tests.engine.workshop import Workshop, eventually, task_runs
+
+pytestmark = pytest.mark.prefect
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def gateway(answer: Handler) -> AsyncIterator[str]:
+    """A gateway that knows no path but POST /v1/messages."""
+    app = web.Application()
+    app.router.add_post("/v1/messages", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+# Away
+
+
+async def test_chunks_outlive_an_endpoint_that_is_away(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "1")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRIES", "6")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "0.3")
+    workshop.numbered(60)
+    workshop.sandbox.configure(latency_ms=40)
+
+    async def interrupt() -> None:
+        await workshop.answered(20)
+        await workshop.sandbox.stop()
+        await asyncio.sleep(0.6)
+        await workshop.sandbox.start()
+
+    interruption = asyncio.create_task(interrupt())
+    summary = await workshop.run(chunk_size=10, concurrency=10)
+    await interruption
+
+    assert (summary.succeeded, summary.exit_status) == (60, 0)
+    assert workshop.sandbox.stats()["repeated_bodies"] == 0
+    assert workshop.value("SELECT count(*) FROM generations") == 60
+    assert workshop.value("SELECT count(*) FROM attempts WHERE error_type IN ('connect', 'connection')") > 0
+    found = await task_runs(workshop.flow_run_of(summary.run_id), count=6)
+    assert {run.state_name for run in found} == {"Completed"}
+    carried_over = [run for run in found if run.run_count > 1]
+    assert carried_over
+    async with get_client() as client:
+        states = await client.read_task_run_states(carried_over[0].id)
+    assert "AwaitingRetry" in {state.name for state in states}
+
+
+async def test_endpoint_that_stays_away_leaves_failed_records_and_no_request(
+    workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "1")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRIES", "1")
+    workshop.numbered(4)
+    workshop.sandbox.configure(latency_ms=30_000)
+
+    async def end_soon() -> None:
+        await workshop.asked(4)
+        await workshop.sandbox.stop()
+
+    ending = asyncio.create_task(end_soon())
+    summary = await workshop.run(chunk_size=2)
+    await ending
+
+    assert (summary.failed, summary.succeeded, summary.status, summary.exit_status) == (4, 0, "completed", 1)
+    assert {failure.status for failure in summary.failures} == {"failed"}
+    # What was on its way when the endpoint went may be billed; what found no endpoint can't be.
+    assert (summary.requests, summary.perhaps_billed) == (4, 4)
+    kinds = workshop.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")
+    assert kinds == {"connection": 4, "connect": 12}
+    assert await workshop.task_states(summary.run_id, 2) == ["Failed"] * 2
+
+    await workshop.sandbox.start()
+    assert (await workshop.run()).succeeded == 4
+
+
+async def test_endpoint_that_is_away_from_the_start_stops_the_run_before_it_is_one(workshop: Workshop) -> None:
+    workshop.numbered(1)
+    await workshop.sandbox.stop()
+    with pytest.raises(EndpointError, match="can't be reached"):
+        await workshop.run()
+    assert workshop.rows("SELECT * FROM runs") == []
+
+
+# Refusing
+
+
+async def test_refused_key_stops_the_run_without_a_request(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-invalid-1")
+    workshop.numbered(30)
+    with pytest.raises(StoppingCallError, match="ANTHROPIC_API_KEY"):
+        await workshop.run()
+    assert workshop.requests == 0
+    assert workshop.rows("SELECT * FROM runs") == []
+
+
+async def test_refused_key_of_a_named_endpoint_ends_the_run_as_failed(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-invalid-1")
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
+    workshop.numbered(30)
+    with pytest.raises(StoppingCallError, match="ANTHROPIC_API_KEY"):
+        await workshop.run()
+    assert workshop.requests == 0
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"failed": 1}
+    assert workshop.rows("SELECT * FROM generations") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, "authentication_error"), (402, "billing_error"), (403, "permission_error"), (404, "not_found_error")],
+)
+async def test_gateway_that_refuses_gets_one_request_and_no_more(
+    workshop_on_each: Workshop, status: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    asked = 0
+
+    async def refuse(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return web.json_response({"type": "error", "error": {"type": kind, "message": "no"}}, status=status)
+
+    workshop.numbered(150)
+    async with gateway(refuse) as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
+        monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
+        with pytest.raises(StoppingCallError):
+            await workshop.run(concurrency=20)
+    assert asked == 1
+    (run,) = workshop.rows("SELECT * FROM runs")
+    assert (run["status"], run["endpoint"], run["ended_at"] is not None) == ("failed", "gateway", True)
+    assert workshop.rows("SELECT * FROM generations") == []
+    sent = workshop.rows("SELECT * FROM attempts WHERE error_type <> 'not_sent' OR error_type IS NULL")
+    assert [(attempt["error_type"], attempt["http_status"]) for attempt in sent] == [(kind, status)]
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert workshop.value("SELECT count(*) FROM claims") == 0
+
+
+async def test_request_that_the_endpoint_refuses_fails_alone(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pass_on(request: web.Request) -> web.Response:
+        body = await request.read()
+        if b"item 2" in body:
+            error = {"type": "invalid_request_error", "message": "prompt is too odd"}
+            return web.json_response({"type": "error", "error": error}, status=400, headers={SANDBOX_HEADER: "1"})
+        async with aiohttp.ClientSession() as session:
+            headers = {"x-api-key": "any", "anthropic-version": request.headers["anthropic-version"]}
+            async with session.post(f"{workshop.sandbox.url}/v1/messages", data=body, headers=headers) as answer:
+                return web.Response(
+                    body=await answer.read(), content_type="application/json", headers={SANDBOX_HEADER: "1"}
+                )
+
+    workshop.numbered(5)
+    async with gateway(pass_on) as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
+        summary = await workshop.run()
+    assert (summary.succeeded, summary.failed) == (4, 1)
+    (failure,) = summary.failures
+    assert (failure.record_key, failure.kind) == ("00002", "invalid_request_error")
+    # A request that will not get better is asked once.
+    assert workshop.requests == 4
+    assert summary.requests == 5
+
+
+async def test_spend_limit_stops_the_run_and_is_not_retried(workshop: Workshop) -> None:
+    workshop.numbered(120)
+    workshop.sandbox.configure(spend_limit=1, latency_ms=20)
+    with pytest.raises(StoppingCallError, match="usage limits"):
+        await workshop.run(concurrency=4, chunk_size=1)
+    assert workshop.requests <= 4
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"failed": 1}
+    kinds = workshop.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")
+    assert kinds["enforced_spend_limit_reached"] == workshop.requests
+    assert set(kinds) <= {"enforced_spend_limit_reached", "not_sent"}
+
+    workshop.sandbox.configure(spend_limit=0)
+    assert (await workshop.run()).succeeded == 120
+
+
+async def test_what_was_answered_before_the_spend_limit_is_kept(workshop: Workshop) -> None:
+    workshop.numbered(60)
+    workshop.sandbox.configure(latency_ms=10)
+
+    async def run_dry() -> None:
+        await workshop.answered(25)
+        workshop.sandbox.configure(spend_limit=1)
+
+    drying = asyncio.create_task(run_dry())
+    with pytest.raises(StoppingCallError):
+        await workshop.run(concurrency=5, chunk_size=10)
+    await drying
+    answered = workshop.sandbox.stats()["served"]["answers"]
+    assert workshop.value("SELECT count(*) FROM current_content") == answered
+
+    workshop.sandbox.configure(spend_limit=0)
+    again = await workshop.run()
+    assert (again.cached, again.succeeded) == (answered, 60 - answered)
+    assert workshop.sandbox.stats()["repeated_bodies"] == 0
+
+
+# Not what it was said to be
+
+
+@pytest.mark.parametrize("name", ["anthropic", "gateway"])
+async def test_sandbox_under_another_name_stops_the_run_with_nothing_recorded(
+    workshop: Workshop, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", name)
+    workshop.numbered(5)
+    with pytest.raises(StoppingCallError, match="the sandbox answers there"):
+        await workshop.run()
+    assert workshop.requests == 0
+    assert workshop.rows("SELECT * FROM generations") == []
+    assert workshop.rows("SELECT * FROM attempts WHERE error_type <> 'not_sent'") == []
+
+
+async def test_another_endpoint_under_the_sandboxs_name_stops_the_run(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        body: Any = await request.json()
+        content: list[dict[str, Any]] = [{"type": "text", "text": "{}"}]
+        usage = {"input_tokens": 9, "output_tokens": 2}
+        return web.json_response(
+            {
+                "id": "msg_1",
+                "type": "message",
+                "role": "assistant",
+                "model": body["model"],
+                "content": content,
+                "stop_reason": "end_turn",
+                "stop_sequence": None,
+                "usage": usage,
+            }
+        )
+
+    workshop.numbered(5)
+    async with gateway(answer) as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
+        with pytest.raises(StoppingCallError, match="not the sandbox"):
+            await workshop.run()
+    assert workshop.rows("SELECT * FROM generations") == []
+
+
+@pytest.mark.parametrize("endpoint", [None, "anthropic", "gateway"])
+async def test_missing_key_is_said_before_anything_is_sent(
+    workshop: Workshop, endpoint: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if endpoint is None:
+        monkeypatch.delenv("ANTHROPIC_BASE_URL")
+    else:
+        monkeypatch.setenv("PRESSWORK_ENDPOINT", endpoint)
+    with pytest.raises(MissingKeyError, match="ANTHROPIC_API_KEY"):
+        await content("note")
+    assert sum(workshop.sandbox.stats()["other_requests"].values()) == 0
+
+
+async def test_flow_run_that_was_stopped_says_why_in_prefect(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(1)
+    workshop.sandbox.configure(spend_limit=1)
+    state = await content("note", return_state=True)
+    assert state.is_failed()
+    flow_run = workshop.value("SELECT prefect_flow_run_id FROM runs")
+
+    async def logged() -> list[str]:
+        async with get_client() as client:
+            found = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run])))
+            return [line.message for line in found]
+
+    lines = await eventually(logged, lambda found: any("usage limits" in line for line in found))
+    assert any("usage limits" in line for line in lines)
