@@ -62,7 +62,11 @@ _settle = (
         _ATTEMPTS.c.id == bindparam("attempt_id"),
         # An attempt that others settled for it, as crashed by one who could not see its process or as not sent by a run
         # that closed while it waited in a spill file, ends by what it says itself.
-        or_(_ATTEMPTS.c.ended_at.is_(None), _ATTEMPTS.c.error_type.in_(("crashed", "not_sent"))),
+        or_(
+            _ATTEMPTS.c.ended_at.is_(None),
+            _ATTEMPTS.c.error_type == "crashed",
+            _ATTEMPTS.c.error_type == "not_sent",
+        ),
     )
     .values({name: bindparam(name) for name in SETTLED})
 )
