@@ -15,7 +15,7 @@ from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 
 # The portable ones first: a statement that they read has the same columns in the others.
-DIALECTS = (None, "sqlite", "postgres", "mysql", "duckdb", "snowflake", "bigquery", "tsql", "oracle")
+DIALECTS = (None, "sqlite", "postgres", "mysql", "tsql", "oracle", "bigquery", "snowflake", "duckdb")
 # As SQLAlchemy finds bound parameters in a text, quotes and comments included.
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
 

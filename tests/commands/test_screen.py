@@ -1,0 +1,141 @@
+"""What is printed: data as it is, but never obeyed; figures as people read them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from rich.console import Console
+
+from flows.commands import screen
+from flows.commands.closing import headline, print_summary
+from flows.commands.watching import Watcher, time_left
+from flows.engine.progress import Progress
+from flows.engine.summary import Failure, StepSummary, Summary
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [bold]text[/bold]", "plain [bold]text[/bold]"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("\x1b[31mred\x07", "␛[31mred␇"),
+        ("\x00\r", "␀␍"),
+        ("\u202eevil", "⟨U+202E⟩evil"),
+        ("\x9b31m", "⟨U+009B⟩31m"),
+        ("\ud800", "⟨U+D800⟩"),
+        ("שלום 🍵 👩‍🍳", "שלום 🍵 👩‍🍳"),
+    ],
+)
+def test_control_characters_are_seen_and_not_obeyed(text: str, shown: str) -> None:
+    assert screen.visible(text) == shown
+
+
+def test_json_has_plain_times_and_money(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.print_json({"cost": Decimal("0.25"), "when": datetime(2026, 11, 22, tzinfo=UTC)})
+
+    assert json.loads(capsys.readouterr().out) == {"cost": 0.25, "when": "2026-11-22T00:00:00+00:00"}
+
+
+def test_a_text_is_never_broken_in_a_pipe() -> None:
+    console = Console(file=io.StringIO(), width=20)
+
+    screen.print_text(console, "a word " * 20 + "\n\nend", indent=2)
+
+    assert console.file.getvalue() == "  " + "a word " * 20 + "\n\n  end\n"  # type: ignore[attr-defined]
+
+
+def summary(**changes: object) -> Summary:
+    counts = "cached succeeded invalid truncated refused failed skipped left_out requests input_tokens output_tokens"
+    counts += " cache_read_tokens cache_creation_tokens unpriced perhaps_billed rate_limited"
+    values: dict[str, object] = dict.fromkeys(counts.split(), 0)
+    values |= {"run_id": "0" * 36, "flow": "notes", "endpoint": "anthropic", "status": "completed", "records": 2}
+    values |= {"cost_usd": Decimal("0.5"), "wall_s": 1.0, "pace": {}, "steps": [], "failures": []}
+    return Summary.model_validate(values | changes)
+
+
+def printed(found: Summary, saved: Decimal | None = None) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    print_summary(console, found, saved)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"succeeded": 2}, "✔ notes completed: 2 records in 1.0 s"),
+        ({"succeeded": 1, "failed": 1}, "▲ notes completed"),
+        ({"cached": 2}, "all from the cache, no request was sent"),
+        ({"status": "capped"}, "■ notes stopped by its cost cap"),
+        ({"status": "failed"}, "✘ notes failed"),
+    ],
+)
+def test_the_headline_says_how_a_run_ended(changes: dict[str, object], says: str) -> None:
+    assert says in headline(summary(**changes)).plain
+
+
+def test_the_sandbox_is_named_loudly_and_claude_is_not() -> None:
+    assert "made up, and nothing was billed" in printed(summary(endpoint="sandbox"))
+    assert "made up" not in printed(summary())
+
+
+def test_a_summary_shows_cost_savings_and_failures() -> None:
+    step = StepSummary(step="notes", generations=2, cached=1, refused=1)
+    failure = Failure(
+        generation_id="1" * 36,
+        step="notes",
+        record_key="[b]1",
+        status="refused",
+        kind="refusal",
+        message="It [i]refused",
+    )
+
+    text = printed(
+        summary(cached=1, refused=1, requests=1, steps=[step], failures=[failure], unpriced=1), Decimal("0.25")
+    )
+
+    assert "$0.5000 and 1 requests of unknown price" in text
+    assert "$0.2500 by 1 answer from the ledger" in text
+    assert "1 generation without content" in text
+    assert "[b]1" in text
+    assert "It [i]refused" in text
+    assert "presswork show 111111111111" in text
+    assert "truncated" not in text
+
+
+def test_pace_is_shown_against_the_limit_where_one_is_known() -> None:
+    pace = {"requests_per_minute": 410.0, "limit_per_minute": 1000.0, "share_of_limit": 0.41, "waited_s": 12.0}
+
+    assert "410 requests a minute, 41 % of the limit; 12 s waited" in printed(summary(pace=pace))
+    assert "of the limit" not in printed(summary())
+
+
+def test_an_unknown_price_is_not_nothing() -> None:
+    assert "unknown (no price for the model)" in printed(summary(cost_usd=None))
+
+
+def test_a_line_of_progress_says_counts_cost_and_what_it_waits_for() -> None:
+    watcher = Watcher()
+    assert "Opening" in watcher.line()
+    progress = Progress("id", "notes", "sandbox", step="notes", total=10, done_in_step=3)
+    progress.counts = Counter(succeeded=2, cached=1)
+    progress.cost_usd = Decimal("0.125")
+    watcher.begin(progress)
+
+    line = watcher.line()
+
+    assert line.startswith("notes: notes 3/10, 1 from the cache, 2 new")
+    assert "$0.1250" in line
+    progress.is_stopping = lambda: True
+    assert "Stopping" in watcher.line()
+
+
+@pytest.mark.parametrize(
+    ("total", "rate", "shown"), [(100, 1.0, "1:30"), (100000, 1.0, "27:46:30"), (None, 1.0, ""), (100, 0.0, "")]
+)
+def test_time_left_is_said_where_it_is_known(total: int | None, rate: float, shown: str) -> None:
+    assert time_left(Progress("id", "f", "e", total=total, done_in_step=10), rate) == shown

@@ -1,0 +1,92 @@
+"""`presswork templates`: what it lists, finds and shows, without a key, a request or Prefect."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.commands.conftest import FRONT, Desk, call
+
+
+@pytest.fixture(autouse=True)
+def no_endpoint(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here needs one."""
+    monkeypatch.delenv("ANTHROPIC_BASE_URL")
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+
+
+def test_list_says_what_each_is_for(desk: Desk) -> None:
+    desk.template("step", front="---\noutput: SubjectLine\ndescription: Says [b]more[/b]\n---\n")
+    desk.template("broken", front="---\noutput: [\n---\n")
+    desk.template("_part", front="")
+
+    listed = {item["name"]: item for item in json.loads(call("templates", "list", "--json").stdout)}
+    screen = call("templates", "list").stdout
+
+    assert set(listed) == {"notes", "step", "broken"}
+    assert listed["notes"]["selects"]
+    assert not listed["step"]["selects"]
+    assert "not valid YAML" in listed["broken"]["error"]
+    assert "Says [b]more[/b] (a step of a flow)" in screen
+
+
+def test_lint_ends_well_where_there_are_notes_only(desk: Desk) -> None:
+    result = call("templates", "lint")
+
+    assert result.exit_code == 0
+    assert "1 template: 0 errors, 1 note." in result.stdout
+
+
+def test_lint_names_file_line_and_mistake(desk: Desk) -> None:
+    desk.template("wrong", blocks="{% block user %}\n{{ record.nothing }}\n{% endblock %}")
+
+    screen = call("templates", "lint", "wrong")
+    told = json.loads(call("templates", "lint", "wrong", "--json").stdout)
+
+    assert screen.exit_code == 2
+    assert "error: wrong.md.j2, line 8: The select does not provide `record.nothing`" in screen.stdout
+    assert told["errors"] == 1
+    assert told["findings"][0]["line"] == 8
+    assert call("templates", "lint", "absent").exit_code == 2
+
+
+def test_show_prints_the_exact_request_and_sends_nothing(desk: Desk) -> None:
+    desk.notes({1: "one", 2: "two [bold]"})
+
+    screen = call("templates", "show", "notes", "--key", "2")
+    told = json.loads(call("templates", "show", "notes", "--key", "2", "--json").stdout)
+
+    assert screen.exit_code == 0
+    assert "two [bold]" in screen.stdout
+    assert "anthropic (assumed" in screen.stdout
+    assert told["request"]["messages"] == [{"role": "user", "content": "two [bold]"}]
+    assert told["request"]["system"][0]["cache_control"] == {"type": "ephemeral", "ttl": "5m"}
+    assert told["prompt_hash"] in screen.stdout
+    assert desk.sent() == 0
+    assert not desk.ledger.exists()
+
+
+def test_show_takes_params_and_the_endpoints_name(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.notes({1: "one", 2: "two"})
+    desk.template("some", front=FRONT.replace("notes\n", "notes WHERE id = :which\nparams: {which: {type: int}}\n"))
+    shown = ("templates", "show", "some", "--key", "2", "--set", "which=2", "--json")
+    assumed = json.loads(call(*shown).stdout)
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
+
+    named = json.loads(call(*shown).stdout)
+
+    assert named["endpoint"] == "gateway"
+    assert named["prompt_hash"] != assumed["prompt_hash"]
+    assert named["request"] == assumed["request"]
+    assert "needs the parameter 'which'" in call("templates", "show", "some", "--key", "2").stderr
+    assert "takes an int" in call("templates", "show", "some", "--key", "2", "--set", "which=x").stderr
+
+
+def test_show_of_an_unknown_key_is_an_error(desk: Desk) -> None:
+    desk.notes({1: "one"})
+
+    result = call("templates", "show", "notes", "--key", "9")
+
+    assert result.exit_code == 2
+    assert "no record whose id is '9'" in result.stderr

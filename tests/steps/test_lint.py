@@ -1,0 +1,243 @@
+"""Lint: each mistake is found with its file and line, and what is no mistake is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.outputs import Output
+from flows.settings import ROOT
+from flows.steps.lint import Finding, errors_that_stop, lint_template
+from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
+from flows.steps.templates import list_templates
+
+SHIPPED = ROOT / "templates"
+LONG = "{% block system %}" + "You write copy. " * 300 + "{% endblock %}\n"
+
+
+def write(folder: Path, blocks: str, name: str = "made", **front: str) -> None:
+    lines = {"select": "SELECT id, name FROM things", "key": "id", "output": "SubjectLine"} | front
+    head = "".join(f"{field}: {value}\n" for field, value in lines.items() if value)
+    (folder / f"{name}.md.j2").write_text(f"---\n{head}---\n{blocks}", encoding="utf-8")
+
+
+def user(text: str) -> str:
+    return LONG + "{% block user %}\n" + text + "\n{% endblock %}\n"
+
+
+def lint(folder: Path) -> list[tuple[str, int | None, str, str]]:
+    return [(found.level, found.line, found.code, found.message) for found in lint_template(folder, "made")]
+
+
+@pytest.mark.parametrize("name", list_templates(SHIPPED))
+def test_shipped_templates_have_no_error(name: str) -> None:
+    assert [str(found) for found in lint_template(SHIPPED, name) if found.level == "error"] == []
+
+
+def test_a_template_without_fault_has_no_finding(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ record.name }} {{ record['id'] }}{% for key in record.keys() %}{{ key }}{% endfor %}"))
+
+    assert lint(tmp_path) == []
+
+
+# The user block's text stands on line 8.
+@pytest.mark.parametrize(
+    ("text", "level", "code", "message"),
+    [
+        ("{{ record.title }}", "error", "variable", "does not provide `record.title`; it yields id, name"),
+        ("{{ record['title'] }}", "error", "variable", "`record.title`"),
+        ("{% if record.title %}x{% endif %}", "error", "variable", "`record.title`"),
+        ("{{ record.Name }}", "note", "variable", "by its case, the database decides"),
+        ("{{ record.items }}", "error", "variable", "write record['items']"),
+        ("{{ params.tone }}", "error", "params", "'tone' is not declared"),
+        ("{{ triage.topic }}", "error", "step", "neither `record`, `params` nor a step"),
+    ],
+)
+def test_variables_are_compared_with_what_there_is(
+    tmp_path: Path, text: str, level: str, code: str, message: str
+) -> None:
+    write(tmp_path, user(text))
+
+    ((found_level, line, found_code, found_message),) = lint(tmp_path)
+
+    assert (found_level, line, found_code) == (level, 8, code)
+    assert message in found_message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ record.title | default('none') }}",
+        "{% if record.title is defined %}{{ record.title }}{% endif %}",
+        "{% set title = record.name %}{{ title }}",
+        "{% for word in record.name.split() %}{{ word.lower() }} {{ loop.index }}{% endfor %}",
+        "{{ other.anything }}",
+    ],
+)
+def test_what_may_be_missing_and_what_is_made_here_is_no_mistake(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "{% block user %}x{% endblock %}", name="other", select="", key="")
+    write(tmp_path, user(text))
+
+    assert lint(tmp_path) == []
+
+
+def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "_part.md.j2").write_text("fine\n{{ record.colour }}{{ word }}")
+    write(tmp_path, user("{% for word in ['a'] %}{% include '_part.md.j2' %}{% endfor %}"))
+
+    (found,) = lint_template(tmp_path, "made")
+
+    assert (found.file, found.line, found.level) == ("_part.md.j2", 2, "error")
+
+
+@pytest.mark.parametrize(
+    ("front", "line", "code", "message"),
+    [
+        ({"model": "claude-sonet-4"}, 5, "model", "'claude-sonet-4' is not known"),
+        ({"output": "Nothing"}, 4, "outputclass", "no output class 'Nothing'"),
+        ({"key": "number"}, 2, "key", "does not yield the key 'number'"),
+        ({"select": "SELECT id, name FROM things WHERE id = :which"}, 2, "params", "uses :which"),
+        ({"select": "DROP TABLE things"}, 2, "sql", "it is DROP"),
+        ({"select": "SELECT 1 AS id; SELECT 2 AS id"}, 2, "sql", "2 statements"),
+        (
+            {"select": "WITH gone AS (DELETE FROM things RETURNING id) SELECT id, id AS name FROM gone"},
+            2,
+            "sql",
+            "DELETE",
+        ),
+    ],
+)
+def test_mistakes_of_the_front_matter_are_errors(
+    tmp_path: Path, front: dict[str, str], line: int, code: str, message: str
+) -> None:
+    write(tmp_path, user("{{ record.name }}"), **front)
+
+    errors = [found for found in lint_template(tmp_path, "made") if found.level == "error"]
+
+    assert [(found.line, found.code) for found in errors] == [(line, code)]
+    assert message in errors[0].message
+
+
+@pytest.mark.parametrize(
+    ("front", "code", "message"),
+    [
+        ({"max_tokens": "200000"}, "template", "max_tokens"),
+        ({"colour": "red"}, "template", "colour"),
+        ({"output": ""}, "template", "output"),
+    ],
+)
+def test_a_front_matter_that_does_not_load_is_one_error(
+    tmp_path: Path, front: dict[str, str], code: str, message: str
+) -> None:
+    write(tmp_path, user("{{ record.name }}"), **front)
+
+    ((level, _line, found_code, found_message),) = lint(tmp_path)
+
+    assert (level, found_code) == ("error", code)
+    assert message in found_message
+
+
+def test_an_error_in_jinja_has_its_line_and_hides_no_other(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ record.name"), model="claude-9", output="Nothing")
+
+    found = lint(tmp_path)
+
+    assert {code for _level, _line, code, _message in found} == {"template", "model", "outputclass"}
+    assert any(code == "template" and line for _level, line, code, _message in found)
+
+
+def test_an_output_class_that_the_api_cannot_take_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Free(Output):
+        counts: dict[str, int]
+
+    monkeypatch.setattr("flows.outputs.Free", Free, raising=False)
+    monkeypatch.setattr(Free, "__module__", "flows.outputs")
+    write(tmp_path, user("x"), output="Free")
+
+    errors = [found for found in lint_template(tmp_path, "made") if found.level == "error"]
+
+    assert [found.code for found in errors] == ["outputclass"]
+    assert [found for found in lint_template(tmp_path, "made", schema=False) if found.level == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("front", "code", "message"),
+    [
+        ({"select": "SELECT * FROM things"}, "star", "name them"),
+        ({"select": "SELECT t.*, 1 AS one FROM things t"}, "star", "name them"),
+        ({"select": "SELECT id, lower(name) FROM things"}, "variable", "with AS"),
+        ({"select": "SELECT id, name FROM things WHERE >>>"}, "sql", "can't be read here"),
+        ({"params": "{tone: {type: str, default: null}}"}, "params", "'tone' is declared, but"),
+    ],
+)
+def test_what_cannot_be_known_is_a_note(tmp_path: Path, front: dict[str, str], code: str, message: str) -> None:
+    write(tmp_path, user("{{ record.name }}"), **front)
+
+    ((level, _line, found_code, found_message),) = lint(tmp_path)
+
+    assert (level, found_code) == ("note", code)
+    assert message in found_message
+
+
+def test_a_short_system_block_is_a_note_unless_caching_is_off(tmp_path: Path) -> None:
+    blocks = "{% block system %}Short.{% endblock %}\n{% block user %}x{% endblock %}\n"
+    write(tmp_path, blocks)
+    ((level, _line, code, message),) = lint(tmp_path)
+    write(tmp_path, blocks, cache='"off"')
+
+    assert (level, code) == ("note", "cache")
+    assert "1,024" in message
+    assert lint(tmp_path) == []
+
+
+def test_a_param_may_be_used_by_the_prompt_alone(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ record.name }} {{ params.tone }}"), params="{tone: {type: str, default: dry}}")
+
+    assert lint(tmp_path) == []
+
+
+def test_an_unknown_model_stops_no_run() -> None:
+    findings = [Finding("f", 1, "error", "model", "unknown"), Finding("f", 1, "note", "star", "")]
+
+    assert errors_that_stop(findings) == []
+    assert errors_that_stop([*findings, error := Finding("f", 2, "error", "step", "")]) == [error]
+
+
+@pytest.mark.parametrize(
+    ("sql", "columns"),
+    [
+        ("SELECT a, t.b, c AS d, count(*) AS n FROM t", ("a", "b", "d", "n")),
+        ("WITH q AS (SELECT 1 AS a) SELECT a, 'x' AS b FROM q", ("a", "b")),
+        ("SELECT a FROM t UNION ALL SELECT b FROM u", ("a",)),
+        ("(SELECT a FROM t)", ("a",)),
+        ("SELECT (SELECT max(x) FROM u) AS most, a FROM (SELECT a FROM t) AS s;", ("most", "a")),
+        ('SELECT "Q w", a::int AS a FROM t -- tail', ("Q w", "a")),
+        ("SELECT group_concat(a, char(10)) AS a, printf('%.2f', b) AS b FROM t", ("a", "b")),
+        ("SELECT a->>'x' AS x, CAST(:d AS date) AS d FROM t WHERE (:k IS NULL OR k = :k)", ("x", "d")),
+        ("SELECT TOP 5 [a] FROM t", ("a",)),
+        ("SELECT `a` FROM t", ("a",)),
+    ],
+)
+def test_columns_of_a_select(sql: str, columns: tuple[str, ...]) -> None:
+    shape = read_select(sql)
+
+    assert isinstance(shape, Shape)
+    assert shape.columns == columns
+    assert not shape.star
+
+
+@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "UPDATE t SET a = 1", "PRAGMA foo", "VALUES (1)", ""])
+def test_what_does_not_select_is_told(sql: str) -> None:
+    assert isinstance(read_select(sql), NotASelect)
+
+
+def test_what_no_dialect_reads_has_a_line() -> None:
+    shape = read_select("SELECT a\nFROM t WHERE WHERE")
+
+    assert isinstance(shape, NotRead)
+    assert shape.line == 2
+
+
+def test_parameters_are_found_as_they_are_bound() -> None:
+    assert parameters_of("SELECT a::int\nFROM t WHERE b = :b AND c = :c OR d = :b") == {"b": 2, "c": 2}
