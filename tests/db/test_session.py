@@ -1,0 +1,315 @@
+"""Ledgers are made, migrated, checked and refused; sources are only read; no password gets into a message."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, insert, inspect, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+
+from db.errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
+from db.models import Attempt, Base, GenerationParent, Run
+from db.session import _alembic_config, check, connect_ledger, open_ledger, open_source, readable_url, upgrade
+from tests.db.rows import Book, run_row
+
+TABLES = set(Base.metadata.tables)
+VIEWS = {"current_content", "usage_by_day"}
+
+
+def execute(url: str, statement: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+# Making and migrating
+
+
+def test_new_sqlite_ledger_is_made_on_first_use(sqlite_ledger_url: str) -> None:
+    engine = open_ledger(sqlite_ledger_url)
+
+    assert set(inspect(engine).get_table_names()) >= TABLES
+    assert set(inspect(engine).get_view_names()) == VIEWS
+    engine.dispose()
+
+
+def test_processes_that_make_one_ledger_at_once_all_get_it(sqlite_ledger_url: str) -> None:
+    program = f"from db.session import open_ledger; open_ledger({sqlite_ledger_url!r})"
+    started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
+
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in started] == [(b"", 0)] * 3
+    open_ledger(sqlite_ledger_url).dispose()
+
+
+@pytest.mark.postgres
+def test_processes_that_migrate_one_ledger_at_once_wait_for_each_other(new_postgres: str) -> None:
+    program = f"from db.session import connect_ledger, upgrade; upgrade(connect_ledger({new_postgres!r}))"
+    started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
+
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in started] == [(b"", 0)] * 3
+
+
+def test_database_without_tables_is_made_on_sqlite_alone(empty_database_url: str) -> None:
+    engine = connect_ledger(empty_database_url)
+    with pytest.raises(LedgerNotMigratedError, match="has no tables yet: run `presswork db upgrade`"):
+        check(engine)
+    engine.dispose()
+    if engine.dialect.name == "postgresql":
+        with pytest.raises(LedgerNotMigratedError):
+            open_ledger(empty_database_url)
+
+
+def test_database_of_a_users_own_is_not_taken_for_a_new_ledger(empty_database_url: str) -> None:
+    execute(empty_database_url, "CREATE TABLE products (id INT)")
+
+    with pytest.raises(LedgerNotMigratedError, match="has no tables yet"):
+        open_ledger(empty_database_url)
+
+
+def test_upgrade_twice_changes_nothing(ledger: Engine) -> None:
+    upgrade(ledger)
+
+    assert check(ledger) == "0001"
+
+
+def test_older_ledger_is_told_what_to_run(ledger_url: str) -> None:
+    execute(ledger_url, "DELETE FROM alembic_version")
+
+    with pytest.raises(LedgerNotMigratedError, match="presswork db upgrade"):
+        open_ledger(ledger_url)
+
+
+def test_newer_ledger_is_refused_and_not_touched(ledger_url: str) -> None:
+    execute(ledger_url, "UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(LedgerTooNewError, match="revision 9999, which this code does not know"):
+        open_ledger(ledger_url)
+    engine = connect_ledger(ledger_url)
+    with pytest.raises(LedgerTooNewError):
+        upgrade(engine)
+    engine.dispose()
+
+
+def test_ledger_goes_down_to_nothing_and_up_again(ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert set(inspect(ledger).get_table_names()) <= {"alembic_version"}
+    assert inspect(ledger).get_view_names() == []
+
+    upgrade(ledger)
+    assert check(ledger) == "0001"
+
+
+def test_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -> None:
+    # The last thing that it makes is there already.
+    execute(empty_database_url, "CREATE TABLE usage_by_day (id INT)")
+    engine = connect_ledger(empty_database_url)
+
+    with pytest.raises(LedgerUnreachableError, match=r"can't be migrated: .*usage_by_day.* already exists"):
+        upgrade(engine)
+    assert set(inspect(engine).get_table_names()) == {"usage_by_day"}
+    engine.dispose()
+
+
+def test_models_and_migrations_say_the_same(ledger: Engine) -> None:
+    with ledger.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+
+        assert compare_metadata(context, Base.metadata) == []
+
+
+# Ledgers that can't be used
+
+
+def test_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnreachableError, match="unable to open database file"):
+        open_ledger(f"sqlite:///{tmp_path / 'nowhere' / 'ledger.sqlite'}")
+
+
+def test_file_that_is_no_database_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("No database.\n" * 100)
+
+    with pytest.raises(LedgerUnreachableError, match="file is not a database"):
+        open_ledger(f"sqlite:///{file}")
+    with pytest.raises(SourceUnreachableError, match="file is not a database"):
+        open_source(f"sqlite:///{file}")
+    assert file.read_text() == "No database.\n" * 100
+
+
+def test_ledger_that_can_only_be_read_is_said(sqlite_ledger_url: str) -> None:
+    execute(sqlite_ledger_url, "CREATE TABLE t (id INT)")
+    url = sqlite_ledger_url.replace("sqlite:///", "sqlite:///file:") + "?mode=ro&uri=true"
+
+    with pytest.raises(LedgerUnreachableError, match="readonly database"):
+        open_ledger(url)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root writes anywhere")
+def test_folder_that_can_only_be_read_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+
+    with pytest.raises(LedgerUnreachableError, match="unable to open database file"):
+        open_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite://", "would be lost"),
+        ("mysql+pymysql://127.0.0.1/x", "SQLite or PostgreSQL|No module named"),
+        ("nonsense", "it is not a database URL"),
+        ("", "it is not a database URL"),
+        ("postgresql+nope://h/x", r"no SQLAlchemy driver for 'postgresql\+nope'"),
+    ],
+)
+def test_what_can_be_no_ledger_is_said(url: str, reason: str) -> None:
+    with pytest.raises(LedgerUnreachableError, match=reason):
+        connect_ledger(url)
+
+
+@pytest.mark.postgres
+def test_urls_of_other_drivers_are_understood(postgres_server: str, sqlite_ledger_url: str) -> None:
+    for spelling in ("postgres", "postgresql", "postgresql+asyncpg"):
+        connect_ledger(postgres_server.replace("postgresql+psycopg", spelling)).dispose()
+    connect_ledger(sqlite_ledger_url.replace("sqlite", "sqlite+aiosqlite", 1)).dispose()
+
+
+# Passwords
+
+WORD = "p/ss w:rd#1"
+QUOTED = quote(WORD, safe="")
+
+
+@pytest.mark.parametrize("open_it", [connect_ledger, open_ledger, open_source])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{QUOTED}@127.0.0.1:1/x",
+        f"postgresql://u@127.0.0.1:1/x?password={QUOTED}",
+        f"postgresql://u:{QUOTED}@127.0.0.1:1/x?{QUOTED}=1",
+        f"postgresql://u:{QUOTED}@127.0.0.1:port/x",
+        f"postgresql://u:begin@{QUOTED}@127.0.0.1:1/x",
+        f"no such scheme://u:{QUOTED}@127.0.0.1:1/x",
+        f"mysql+nope://u:{QUOTED}@127.0.0.1/x",
+    ],
+)
+def test_no_password_gets_into_a_message(open_it: Callable[[str], Engine], url: str) -> None:
+    with pytest.raises((LedgerUnreachableError, SourceUnreachableError)) as caught:
+        open_it(url)
+
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert WORD not in str(error)
+        assert QUOTED not in str(error)
+        error = None if error.__suppress_context__ else error.__context__
+
+
+@pytest.mark.postgres
+def test_password_that_a_server_refuses_stays_out_of_the_message(postgres_server: str) -> None:
+    engine = create_engine(postgres_server)
+    url = engine.url.set(password=WORD, database="no_such_database").render_as_string(hide_password=False)
+
+    with pytest.raises(LedgerUnreachableError, match=r"postgres:\*\*\*@.*does not exist") as caught:
+        connect_ledger(url)
+    assert WORD not in str(caught.value)
+    assert QUOTED not in str(caught.value)
+
+
+def test_url_is_shown_with_what_tells_databases_apart() -> None:
+    shown = readable_url(f"postgresql://u:{QUOTED}@db.example:5433/shop?sslmode=require&password={QUOTED}")
+
+    assert shown.startswith("postgresql://u:***@db.example:5433/shop?")
+    assert "sslmode=require" in shown
+    assert QUOTED not in shown
+
+
+# How databases are opened
+
+
+def test_sqlite_ledger_is_durable_and_keeps_its_references(sqlite_ledger_url: str) -> None:
+    engine = open_ledger(sqlite_ledger_url)
+    with engine.connect() as connection:
+        found = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+    engine.dispose()
+
+
+def test_reference_to_nothing_is_refused(ledger: Engine) -> None:
+    with pytest.raises(IntegrityError), ledger.begin() as connection:
+        connection.execute(insert(GenerationParent), [{"generation_id": "none", "parent_id": "none"}])
+
+
+def test_source_can_only_be_read(empty_database_url: str) -> None:
+    execute(empty_database_url, "CREATE TABLE t (id INT)")
+    engine = open_source(empty_database_url)
+
+    with pytest.raises(DBAPIError, match=r"read-?only"), engine.begin() as connection:
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+    engine.dispose()
+
+
+def test_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "shop.sqlite"
+
+    with pytest.raises(SourceUnreachableError, match=r"no such file.*Check PRESSWORK_SOURCE_SHOP_URL"):
+        open_source(f"sqlite:///{file}", "PRESSWORK_SOURCE_SHOP_URL")
+    assert not file.exists()
+
+
+def test_ledger_can_be_read_as_a_source_while_it_is_written(ledger: Engine) -> None:
+    source = open_source(ledger.url.render_as_string(hide_password=False))
+    with ledger.begin() as writing:
+        writing.execute(insert(Run), [run_row()])
+        with source.connect() as reading:
+            assert reading.scalar(text("SELECT COUNT(*) FROM runs")) == 0
+    with source.connect() as reading:
+        assert reading.scalar(text("SELECT COUNT(*) FROM runs")) == 1
+    source.dispose()
+
+
+# Times and money
+
+
+def test_time_without_a_zone_is_refused(ledger: Engine) -> None:
+    naive = datetime(2026, 3, 1)  # noqa: DTZ001 - the point of the test
+
+    with pytest.raises(StatementError, match="without a time zone"), ledger.begin() as connection:
+        connection.execute(insert(Run), [run_row(started_at=naive)])
+
+
+def test_times_come_back_in_utc(book: Book) -> None:
+    moment = datetime.fromisoformat("2026-03-01T01:02:03.000004+09:00")
+    later = Book(book.ledger, started_at=moment)
+    with book.ledger.connect() as connection:
+        found = connection.scalar(select(Run.started_at).where(Run.id == later.run_id))
+
+    assert found is not None
+    assert found.isoformat() == "2026-02-28T16:02:03.000004+00:00"
+
+
+@pytest.mark.parametrize("cost", ["0.00000005", "0.0000000001", "12345.6789012345", "0", "0.1"])
+def test_money_comes_back_to_ten_decimals(book: Book, cost: str) -> None:
+    book.add("a", settled={"cost_usd": Decimal(cost)})
+    with book.ledger.connect() as connection:
+        found = connection.scalar(select(Attempt.cost_usd))
+
+    assert found == Decimal(cost)
+    assert isinstance(found, Decimal)
