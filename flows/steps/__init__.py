@@ -1,5 +1,7 @@
 """The verbs between select and record, as plain functions that know neither Prefect nor SQL.
 
-templates.py (a prompt file) -> render.py (template and record make a prompt) -> answer.py (one prompt is pursued to
-its outcome: complete.py asks, validate.py judges). prices.py and catalog.py say what models cost and can take.
+templates.py (a prompt file: front_matter.py is its head, syntax.py what its text may do) -> render.py (template and
+record make a prompt) -> answer.py (one prompt is pursued to its outcome: complete.py asks, validate.py judges).
+schemas.py says which output classes the API can take, prices.py and catalog.py what models cost and can take. lint.py
+tells all that is wrong with a template, by variables.py (what it reads) and selects.py (what it is given).
 """
