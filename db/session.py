@@ -39,7 +39,10 @@ _DRIVERS = {
     "postgresql+asyncpg": "postgresql+psycopg",
     "sqlite+aiosqlite": "sqlite",
 }
+# An error's message goes to logs and to Prefect, and what a statement carries is text that belongs in neither.
+_DISCREET: dict[str, Any] = {"hide_parameters": True}
 _JSON: dict[str, Any] = {
+    **_DISCREET,
     "json_serializer": lambda value: orjson.dumps(value).decode(),
     # SQLite hands back a JSON number as a number.
     "json_deserializer": lambda value: orjson.loads(value) if isinstance(value, str | bytes) else value,
@@ -208,7 +211,7 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
                 options = {"postgresql_readonly": True} if read_only else {}
                 return create_engine(parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON)
             case _:
-                return create_engine(parsed, pool_pre_ping=True)
+                return create_engine(parsed, pool_pre_ping=True, **_DISCREET)
     except NoSuchModuleError:
         raise ValueError(f"there is no SQLAlchemy driver for {parsed.drivername!r}") from None
 

@@ -97,6 +97,7 @@ async def test_endpoint_that_stays_away_leaves_failed_records_and_no_request(
     assert await workshop.task_states(summary.run_id, 2) == ["Failed"] * 2
 
     await workshop.sandbox.start()
+    workshop.sandbox.configure(latency_ms=0)
     assert (await workshop.run()).succeeded == 4
 
 
