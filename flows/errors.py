@@ -22,6 +22,7 @@ A class's docstring is its default message and names the remedy.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -99,6 +100,16 @@ class FinalCallError(CallError):
 
 class StoppingCallError(FinalCallError):
     """The endpoint refuses every request of this run; mend the cause and run again."""
+
+
+def anew(error: StoppingCallError) -> StoppingCallError:
+    """Copy what stopped a run, for one of the many that it stops.
+
+    One exception raised in many tasks would be chained to itself, and contextlib would follow that circle for ever.
+    """
+    fresh = copy.copy(error)
+    fresh.__traceback__ = fresh.__context__ = fresh.__cause__ = None
+    return fresh
 
 
 class CostCapError(StoppingCallError):

@@ -14,7 +14,7 @@ from decimal import Decimal
 from db.models import now
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Admission, Limiter
-from flows.errors import CallError, CostCapError, StoppingCallError
+from flows.errors import CallError, CostCapError, StoppingCallError, anew
 from flows.steps.complete import RateLimits
 from flows.steps.prices import Usage, cost_of
 from flows.steps.render import Prompt
@@ -102,7 +102,7 @@ class Pace:
             self.in_flight += 1
             try:
                 if self.stopped is not None:
-                    raise self.stopped
+                    raise anew(self.stopped)
                 yield place
             finally:
                 self.in_flight -= 1
@@ -156,7 +156,7 @@ class Pace:
                 self._settled_cost.clear()
                 await self._settled_cost.wait()
         assert self.stopped is not None
-        raise self.stopped
+        raise anew(self.stopped)
 
     async def _verified(self) -> bool:
         if self.stopped is None:

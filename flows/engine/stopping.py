@@ -22,7 +22,7 @@ from uuid import UUID
 from prefect import get_client
 from prefect.states import Cancelled
 
-from flows.errors import StoppedError
+from flows.errors import StoppedError, anew
 
 WATCH_S = 2.0
 _Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -70,7 +70,7 @@ class Stopper:
     def pursuing(self, pursuit: Pursuit | None = None) -> Iterator[Pursuit]:
         """Let a stop end the current task; its cancellation then becomes the run's StoppedError."""
         if self.reason is not None:
-            raise self.reason
+            raise anew(self.reason)
         task = asyncio.current_task()
         assert task is not None
         pursuit = self._pursuits[task] = pursuit or Pursuit()
@@ -79,7 +79,7 @@ class Stopper:
         except asyncio.CancelledError:
             if self.reason is None:
                 raise
-            raise self.reason from None
+            raise anew(self.reason) from None
         finally:
             self._pursuits.pop(task, None)
 
