@@ -7,6 +7,7 @@ processes of their own, once a session; nothing here reaches further than loopba
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -82,13 +83,34 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     drop_postgres_database(server, url)
 
 
-@pytest.fixture
-def ledger_url(empty_database_url: str) -> str:
-    """The URL of a new ledger, migrated."""
-    engine = connect_ledger(empty_database_url)
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new SQLite ledger, to copy: that takes a tenth of the time that migrating one takes."""
+    file = tmp_path_factory.mktemp("template") / "ledger.sqlite"
+    open_ledger(f"sqlite:///{file}").dispose()
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    """The name of a new PostgreSQL ledger, to copy."""
+    url = new_postgres_database(postgres_server)
+    engine = connect_ledger(url)
     upgrade(engine)
     engine.dispose()
-    return empty_database_url
+    return str(engine.url.database)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a new ledger, migrated."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), tmp_path / 'ledger.sqlite')}"
+        return
+    server: str = request.getfixturevalue("postgres_server")
+    url = new_postgres_database(server, f"TEMPLATE {request.getfixturevalue('postgres_template')}")
+    yield url
+    drop_postgres_database(server, url)
 
 
 @pytest.fixture

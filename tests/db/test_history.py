@@ -1,0 +1,392 @@
+"""What the ledger says happened is read back: for the look-up, for the next step, for summaries and for people."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import Engine, text
+
+from db.history import (
+    PromptHistory,
+    StepCount,
+    count_generations,
+    find_run,
+    list_runs,
+    look_up,
+    read_generation,
+    read_generations,
+    read_parents,
+    read_request,
+    usage,
+    worst,
+)
+from db.models import new_id
+from db.record import Batch, write
+from tests.db.rows import Book, settled_row, sha
+
+# Look up
+
+
+def test_newest_succeeded_answer_is_found(book: Book) -> None:
+    book.add("a", output={"n": 1})
+    newest = Book(book.ledger).add("a", output={"n": 2}, output_hash=sha("2"))
+
+    assert look_up(book.ledger, [sha("a")]) == {sha("a"): PromptHistory(newest, {"n": 2}, sha("2"))}
+
+
+@pytest.mark.parametrize("status", ["invalid", "truncated", "refused"])
+def test_outcomes_that_went_badly_are_counted(book: Book, status: str) -> None:
+    for ledger_book in (book, Book(book.ledger)):
+        ledger_book.add("a", status=status, output=None)
+
+    assert look_up(book.ledger, [sha("a")]) == {sha("a"): PromptHistory(bad_outcomes=2, last_bad=status)}
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_outcomes_that_say_nothing_of_the_prompt_are_not_counted(book: Book, status: str) -> None:
+    book.add("a", status=status, output=None)
+
+    assert look_up(book.ledger, [sha("a")]) == {}
+
+
+@pytest.mark.parametrize("order", [("succeeded", "refused"), ("refused", "succeeded")])
+def test_success_wins_whichever_came_later(book: Book, order: tuple[str, str]) -> None:
+    for status in order:
+        Book(book.ledger).add("a", status=status, output={"n": 1} if status == "succeeded" else None)
+
+    assert look_up(book.ledger, [sha("a")])[sha("a")].output == {"n": 1}
+
+
+def test_cached_rows_are_no_answers(book: Book) -> None:
+    source = book.add("a", status="refused", output=None)
+    Book(book.ledger).reuse("a", source, status="refused")
+
+    assert look_up(book.ledger, [sha("a")])[sha("a")].bad_outcomes == 1
+
+
+def test_more_prompts_than_fit_one_statement_are_looked_up(book: Book) -> None:
+    batch = Batch()
+    for number in range(1201):
+        book.generation(batch, str(number))
+    write(book.ledger, batch)
+
+    found = look_up(book.ledger, [sha(str(number)) for number in range(-3, 1201)])
+    assert len(found) == 1201
+    assert look_up(book.ledger, []) == {}
+
+
+# For the next step
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 100])
+def test_generations_come_in_the_order_of_their_keys_bytes(book: Book, page_size: int) -> None:
+    keys = ["b", "a", "B", "ä", "a b", "a-b", "10", "9", "_"]
+    for key in keys:
+        book.add(key, record=orjson.dumps({"id": key}).decode())
+    book.add("failed", status="failed", output=None)
+
+    pages = list(read_generations(book.ledger, book.run_id, "product_copy", page_size=page_size))
+
+    assert [found.record_key for page in pages for found in page] == sorted(keys, key=str.encode)
+    assert all(found.record == {"id": found.record_key} for page in pages for found in page)
+    assert all(len(page) <= page_size for page in pages)
+
+
+def test_cached_generation_brings_the_text_of_its_source(book: Book) -> None:
+    source = book.add("a", output={"n": 1})
+    later = Book(book.ledger)
+    later.reuse("a", source)
+
+    ((found,),) = read_generations(book.ledger, later.run_id, "product_copy", page_size=10)
+    assert found.output == {"n": 1}
+    assert found.id != source
+
+
+def test_parents_are_read_in_the_order_of_their_keys(book: Book) -> None:
+    parents = [book.add(key, output={"key": key}) for key in ("b", "a", "B")]
+    batch = Batch()
+    child = book.generation(batch, "all", step="digest", record_hash=None)
+    batch.parents += [{"generation_id": child, "parent_id": parent} for parent in parents]
+    write(book.ledger, batch)
+
+    found = read_parents(book.ledger, [child, parents[0]])
+
+    assert [parent.output for parent in found.pop(child)] == [{"key": "B"}, {"key": "a"}, {"key": "b"}]
+    assert found == {}
+
+
+# For summaries
+
+
+def test_usage_is_the_sum_of_the_attempts(book: Book) -> None:
+    cached = {"cache_creation_5m_tokens": 5, "cache_creation_1h_tokens": 6, "cache_read_tokens": 7}
+    book.add("a", settled=cached | {"cost_usd": Decimal("0.1")})
+    book.add("b", settled={"cost_usd": Decimal("0.2")})
+    book.add("c", step="other", settled={"cost_usd": Decimal("0.0000000001")})
+
+    found = usage(book.ledger, book.run_id)
+
+    assert (found.requests, found.input_tokens, found.output_tokens) == (3, 3 * 60 + 18, 300)
+    assert (found.cache_creation_tokens, found.cache_read_tokens) == (11, 7)
+    assert (found.cost_usd, found.unpriced) == (Decimal("0.3000000001"), 0)
+    assert usage(book.ledger, book.run_id, step="other").cost_usd == Decimal("0.0000000001")
+
+
+def test_money_adds_up_exactly(book: Book) -> None:
+    batch = Batch()
+    for number in range(1000):
+        generation_id = book.generation(batch, str(number))
+        attempt_id = book.attempt(batch, "p", generation_id)
+        batch.settled.append(settled_row(attempt_id, cost_usd=Decimal("0.0000123457")))
+    write(book.ledger, batch)
+
+    assert usage(book.ledger, book.run_id).cost_usd == Decimal("0.0123457000")
+
+
+@pytest.mark.parametrize(
+    ("settled", "requests", "perhaps_billed", "limited"),
+    [
+        ({"error_type": "not_sent"}, 0, 0, 0),
+        ({"error_type": "connect"}, 0, 0, 0),
+        ({"error_type": "connection"}, 1, 1, 0),
+        ({"error_type": "timeout"}, 1, 1, 0),
+        ({"error_type": "abandoned"}, 1, 1, 0),
+        ({"error_type": "crashed"}, 1, 1, 0),
+        ({"error_type": "rate_limit_error", "http_status": 429}, 1, 0, 1),
+        ({"error_type": "overloaded_error", "http_status": 529}, 1, 0, 0),
+    ],
+)
+def test_what_an_error_means_for_the_bill(
+    book: Book, settled: dict[str, Any], requests: int, perhaps_billed: int, limited: int
+) -> None:
+    nothing = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
+    book.add("a", status="failed", output=None, settled=nothing | settled)
+
+    found = usage(book.ledger, book.run_id)
+
+    assert (found.requests, found.perhaps_billed, found.rate_limited) == (requests, perhaps_billed, limited)
+    assert (found.cost_usd, found.unpriced) == (Decimal(0), 0)
+
+
+def test_cost_without_a_price_is_unknown_and_not_nothing(book: Book) -> None:
+    book.add("a", settled={"cost_usd": None})
+
+    assert (usage(book.ledger, book.run_id).cost_usd, usage(book.ledger, book.run_id).unpriced) == (None, 1)
+    book.add("b", settled={"cost_usd": Decimal("0.5")})
+    assert (usage(book.ledger, book.run_id).cost_usd, usage(book.ledger, book.run_id).unpriced) == (Decimal("0.5"), 1)
+
+
+def test_run_without_a_request_costs_nothing(book: Book) -> None:
+    assert usage(book.ledger, book.run_id).cost_usd == Decimal(0)
+
+
+def test_generations_are_counted_by_step_status_and_origin(book: Book) -> None:
+    source = book.add("a")
+    book.add("b")
+    book.add("c", status="refused", output=None, error_kind="refusal", error_message="No.")
+    book.reuse("d", source)
+    book.add("a", step="later", prompt="later")
+
+    assert count_generations(book.ledger, book.run_id) == [
+        StepCount("product_copy", "succeeded", "live", 2),
+        StepCount("product_copy", "refused", "live", 1),
+        StepCount("product_copy", "succeeded", "cache", 1),
+        StepCount("later", "succeeded", "live", 1),
+    ]
+    assert [tuple(row)[2:] for row in worst(book.ledger, book.run_id)] == [("c", "refused", "refusal", "No.")]
+
+
+# For people
+
+
+def test_runs_are_listed_newest_first(book: Book) -> None:
+    other = Book(book.ledger, flow="newsletter")
+    newest = Book(book.ledger)
+    newest.reuse("a", book.add("a"))
+
+    assert [line.id for line in list_runs(book.ledger)] == [newest.run_id, other.run_id, book.run_id]
+    assert [line.id for line in list_runs(book.ledger, flow="newsletter")] == [other.run_id]
+    first = list_runs(book.ledger, limit=1)[0]
+    assert (first.generations, first.succeeded, first.cached) == (1, 0, 1)
+
+
+def test_run_is_found_by_the_end_of_its_id(book: Book) -> None:
+    for found in (find_run(book.ledger, book.run_id), find_run(book.ledger, book.run_id[-8:])):
+        assert found is not None
+        assert found.id == book.run_id
+    assert find_run(book.ledger, "%%%%%%%%") is None
+    assert find_run(book.ledger, book.run_id[-3:]) is None
+
+
+def test_id_that_fits_several_finds_none(book: Book) -> None:
+    twins = [f"0199{digit}000-0000-7000-8000-00000000abcd" for digit in "12"]
+    for twin in twins:
+        Book(book.ledger, id=twin)
+
+    assert find_run(book.ledger, "00000000abcd") is None
+    found = find_run(book.ledger, twins[0])
+    assert found is not None
+
+
+def test_generation_is_told_with_all_it_stands_on(book: Book) -> None:
+    source = book.add("a", record='{"id":"a"}')
+    later = Book(book.ledger)
+    reused = later.reuse("a", source, record='{"id":"a"}')
+    batch = Batch()
+    child = later.generation(batch, "all", step="digest", record_hash=None)
+    batch.parents.append({"generation_id": child, "parent_id": reused})
+    write(book.ledger, batch)
+
+    found = read_generation(book.ledger, reused[-12:])
+
+    assert found is not None
+    assert found.source is not None
+    assert found.template is not None
+    assert (found.generation["id"], found.source["id"], found.run["id"]) == (reused, source, later.run_id)
+    assert (found.record, found.template["name"]) == ('{"id":"a"}', "product_copy")
+    assert found.request == {"model": "claude-sonnet-4-6"}
+    assert [(attempt["generation_id"], attempt["cost_usd"]) for attempt in found.attempts] == [
+        (source, Decimal("0.01"))
+    ]
+    assert found.children == [(child, "digest", "all", "succeeded")]
+    below = read_generation(book.ledger, child)
+    assert below is not None
+    assert [parent.id for parent in below.parents] == [reused]
+    assert below.record is None
+
+
+def test_generation_that_is_not_there_is_none(book: Book) -> None:
+    assert read_generation(book.ledger, new_id()) is None
+
+
+def test_request_is_put_together_as_it_was_sent(book: Book) -> None:
+    texts = {"system": '{"type":"object"}', "schema": '{"type":"object","properties":{}}'}
+    request = {
+        "system": [{"type": "text", "text": {"$text": sha("system")}, "cache_control": {"type": "ephemeral"}}],
+        "messages": [{"role": "user", "content": 'a {"$text": "x"} b'}],
+        "output_config": {"format": {"schema": {"$json": sha("schema")}}},
+    }
+    write(book.ledger, Batch(texts={name: {"hash": sha(name), "body": body} for name, body in texts.items()}))
+
+    found = read_request(book.ledger, orjson.dumps(request).decode())
+
+    # A system text that looks like JSON stays text; the schema is JSON again.
+    assert found["system"][0]["text"] == '{"type":"object"}'
+    assert found["output_config"]["format"]["schema"] == {"type": "object", "properties": {}}
+    assert found["messages"] == request["messages"]
+
+
+# The views
+
+
+def query(engine: Engine, statement: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(text(statement)).mappings()]
+
+
+def output_of(row: dict[str, Any]) -> Any:
+    return orjson.loads(row["output"]) if isinstance(row["output"], str) else row["output"]
+
+
+def test_current_content_is_the_newest_that_succeeded(book: Book) -> None:
+    book.add("a", output={"n": 1})
+    newest = Book(book.ledger).add("a", output={"n": 2})
+    Book(book.ledger).add("a", status="failed", output=None)
+
+    (found,) = query(book.ledger, "SELECT * FROM current_content")
+
+    assert (found["generation_id"], output_of(found)) == (newest, {"n": 2})
+    assert (found["record_hash"], found["template_hash"]) == (sha("{}"), sha("template"))
+
+
+def test_current_content_is_one_for_each_flow_step_endpoint_and_key(book: Book) -> None:
+    others: list[dict[str, Any]] = [{}, {"flow": "other"}, {"endpoint": "anthropic"}, {"step": "other"}]
+    for own in others * 2:
+        Book(book.ledger).add("a", **own)
+    book.add("b")
+
+    assert len(query(book.ledger, "SELECT * FROM current_content")) == 5
+
+
+def test_current_content_of_a_cached_row_is_its_sources_text_and_age(book: Book) -> None:
+    written = datetime(2026, 1, 1, tzinfo=UTC)
+    source = book.add("a", output={"n": 1}, created_at=written)
+    reused = Book(book.ledger).reuse("a", source, created_at=datetime(2026, 1, 11, tzinfo=UTC))
+
+    (found,) = query(book.ledger, "SELECT * FROM current_content")
+
+    assert (found["generation_id"], found["written_by_generation_id"]) == (reused, source)
+    assert output_of(found) == {"n": 1}
+    assert str(found["written_at"]).startswith("2026-01-01")
+    assert str(found["confirmed_at"]).startswith("2026-01-11")
+    assert found["age_days"] == pytest.approx((datetime.now(UTC) - written).total_seconds() / 86400, abs=0.01)
+
+
+def test_usage_by_day_is_the_sum_of_the_attempts(book: Book) -> None:
+    other = Book(book.ledger, flow="other")
+    for each, hour in ((book, 23), (book, 23), (other, 12)):
+        key = new_id()
+        each.add(key, settled={"cost_usd": Decimal("0.1"), "cache_read_tokens": 3})
+        when = datetime(2026, 3, 1, hour, 30, tzinfo=UTC)
+        with book.ledger.begin() as connection:
+            connection.execute(
+                text("UPDATE attempts SET started_at = :w WHERE prompt_hash = :p"), {"w": _sql(when), "p": sha(key)}
+            )
+    book.add("dropped", settled={"error_type": "timeout", "cost_usd": None, "input_tokens": None, "model": None})
+    book.add("never sent", settled={"error_type": "connect", "cost_usd": None, "input_tokens": None, "model": None})
+
+    days = query(book.ledger, "SELECT * FROM usage_by_day WHERE model IS NOT NULL ORDER BY flow")
+
+    assert [(str(day["day"]), day["flow"], day["requests"]) for day in days] == [
+        ("2026-03-01", "other", 1),
+        ("2026-03-01", "product_copy", 2),
+    ]
+    assert [Decimal(str(day["cost_usd"])) for day in days] == [Decimal("0.1"), Decimal("0.2")]
+    everything = query(book.ledger, "SELECT * FROM usage_by_day WHERE flow = 'product_copy'")
+    whole = usage(book.ledger, book.run_id)
+    assert sum(day["requests"] for day in everything) == whole.requests == 3
+    assert sum(day["perhaps_billed"] for day in everything) == whole.perhaps_billed == 1
+    assert sum(day["cache_read_tokens"] for day in everything) == whole.cache_read_tokens == 6
+
+
+def _sql(moment: datetime) -> str:
+    return moment.isoformat(" ")
+
+
+def test_sums_of_money_show_no_dust_of_doubles(book: Book) -> None:
+    for number in range(3):
+        book.add(str(number), settled={"cost_usd": Decimal("0.1")})
+
+    (day,) = query(book.ledger, "SELECT cost_usd FROM usage_by_day")
+
+    assert Decimal(str(day["cost_usd"])) == Decimal("0.3")
+
+
+@pytest.mark.parametrize("join", ["JOIN", "LEFT JOIN"])
+def test_join_with_a_table_of_ones_own_reads_by_index(book: Book, join: str) -> None:
+    batch = Batch()
+    for number in range(3000):
+        book.generation(batch, f"SKU-{number}")
+    write(book.ledger, batch)
+    with book.ledger.begin() as connection:
+        connection.execute(text("CREATE TABLE products (sku VARCHAR(50) PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO products SELECT record_key FROM generations"))
+    asked = (
+        f"SELECT p.sku, c.output FROM products p {join} current_content c ON c.record_key = p.sku "
+        "AND c.flow = 'product_copy' AND c.step = 'product_copy' AND c.endpoint = 'sandbox'"
+    )
+    # Seconds to minutes, where SQLite works the view out as a whole or PostgreSQL, without statistics yet, guesses.
+    began = time.monotonic()
+    assert len(query(book.ledger, asked)) == 3000
+    assert time.monotonic() - began < 3
+    with book.ledger.begin() as connection:
+        connection.execute(text("ANALYZE"))
+    plan = "EXPLAIN QUERY PLAN" if book.ledger.dialect.name == "sqlite" else "EXPLAIN"
+    steps = [str(list(row.values())[-1]) for row in query(book.ledger, f"{plan} {asked} WHERE p.sku = 'SKU-7'")]
+    assert any("ix_generations_current" in step for step in steps)
+    assert not any("MATERIALIZE" in step or "Seq Scan on generations" in step for step in steps)
