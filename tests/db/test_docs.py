@@ -1,0 +1,125 @@
+"""The queries of docs/ledger.md run as they stand, on both databases, and find what the page says."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db.history import usage
+from db.models import ORIGINS, RUN_STATUSES, STATUSES, Base, now
+from db.record import add_templates
+from tests.db.rows import Book, sha
+
+PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def shop(ledger: Engine) -> Engine:
+    """A ledger beside whose tables are products: fresh, renamed, without content; and content without a product."""
+    long_ago = now() - timedelta(days=100)
+    book = Book(ledger, started_at=long_ago)
+    with ledger.begin() as connection:
+        moment = "TIMESTAMP WITH TIME ZONE" if ledger.dialect.name == "postgresql" else "TIMESTAMP"
+        connection.execute(text(f"CREATE TABLE products (sku VARCHAR(20) PRIMARY KEY, name TEXT, updated_at {moment})"))
+        connection.execute(
+            text("INSERT INTO products VALUES (:sku, :name, :at)"),
+            [
+                {"sku": "TEA-001", "name": "Sencha", "at": str(long_ago - timedelta(days=1))},
+                {"sku": "TEA-002", "name": "Renamed", "at": str(now() - timedelta(days=1))},
+                {"sku": "TEA-003", "name": "New", "at": str(now())},
+            ],
+        )
+    first = book.add("TEA-001", record='{"name":"Sencha"}', created_at=long_ago)
+    book.add("TEA-002", record='{"name":"Gyokuro"}', created_at=long_ago)
+    book.add("GONE-1", created_at=long_ago)
+    lost = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
+    book.add("TEA-003", status="failed", output=None, settled=lost | {"error_type": "timeout"}, created_at=long_ago)
+    row = {"hash": sha("newer"), "name": "product_copy", "sources": {}, "first_seen_at": now() + timedelta(days=1)}
+    add_templates(ledger, [row])
+    Book(ledger).reuse("TEA-001", first, record='{"name":"Sencha"}', template_hash=sha("newer"), created_at=now())
+    return ledger
+
+
+def run(engine: Engine, block: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.exec_driver_sql(block.replace("%", "%%")).mappings()]
+
+
+def find(engine: Engine, *words: str) -> list[dict[str, Any]]:
+    """Run the one block that has all these words and is meant for this database."""
+    other = "-- PostgreSQL" if engine.dialect.name == "sqlite" else "-- SQLite"
+    (block,) = [block for block in BLOCKS if all(word in block for word in words) and other not in block]
+    return run(engine, block)
+
+
+def test_every_query_of_the_page_finds_something(shop: Engine) -> None:
+    marked_for_the_other = "-- PostgreSQL" if shop.dialect.name == "sqlite" else "-- SQLite"
+
+    for block in BLOCKS:
+        if not block.startswith(marked_for_the_other):
+            assert run(shop, block), block
+
+
+def test_content_stands_beside_the_products(shop: Engine) -> None:
+    rows = find(shop, "p.name, c.output")
+
+    assert [(row["sku"], row["output"] is not None) for row in rows] == [
+        ("TEA-001", True),
+        ("TEA-002", True),
+        ("TEA-003", False),
+    ]
+
+
+def test_what_is_orphaned_missing_and_stale_is_found(shop: Engine) -> None:
+    assert [row["record_key"] for row in find(shop, "p.sku IS NULL")] == ["GONE-1"]
+    assert [row["sku"] for row in find(shop, "c.generation_id IS NULL")] == ["TEA-003"]
+    assert [row["sku"] for row in find(shop, "p.updated_at > c.confirmed_at")] == ["TEA-002"]
+    assert [(row["name_then"], row["name_now"]) for row in find(shop, "name_then")] == [("Gyokuro", "Renamed")]
+    assert {row["record_key"] for row in find(shop, "c.template_hash <>")} == {"TEA-002", "GONE-1"}
+    assert {row["record_key"] for row in find(shop, "age_days > 90")} == {"TEA-001", "TEA-002", "GONE-1"}
+
+
+def test_history_of_a_record_has_its_text_each_time(shop: Engine) -> None:
+    rows = find(shop, "g.record_key = 'TEA-001'")
+
+    assert [row["origin"] for row in rows] == ["live", "cache"]
+    assert all("About TEA-001" in str(row["output"]) for row in rows)
+
+
+def test_figures_of_a_run_are_those_of_its_summary(shop: Engine) -> None:
+    (row,) = find(shop, "FROM runs r", "requests")
+    found = usage(shop, row["id"])
+
+    assert (row["requests"], row["input_tokens"], row["output_tokens"]) == (4, found.input_tokens, found.output_tokens)
+    assert Decimal(str(row["cost_usd"])) == found.cost_usd == Decimal("0.03")
+    assert (row["unpriced"], row["perhaps_billed"]) == (found.unpriced, found.perhaps_billed) == (0, 1)
+
+
+def test_what_the_cache_saved_is_what_it_had_cost(shop: Engine) -> None:
+    (row,) = find(shop, "saved_usd")
+
+    assert (row["cached"], Decimal(str(row["saved_usd"]))) == (1, Decimal("0.01"))
+
+
+def test_page_names_every_table_column_and_word() -> None:
+    for table in Base.metadata.tables.values():
+        assert f"`{table.name}`" in PAGE
+        for column in table.columns:
+            assert f"`{column.name}`" in PAGE, f"{table.name}.{column.name}"
+    for word in (*STATUSES, *ORIGINS, *RUN_STATUSES):
+        assert re.search(rf"\b{word}\b", PAGE), word
+
+
+def test_page_names_every_column_of_the_views(shop: Engine) -> None:
+    with shop.connect() as connection:
+        for view in ("current_content", "usage_by_day"):
+            (row, *_) = connection.execute(text(f"SELECT * FROM {view}")).mappings()
+            for name in row:
+                assert f"`{name}`" in PAGE, f"{view}.{name}"
