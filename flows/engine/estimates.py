@@ -38,7 +38,8 @@ class Estimate:
     def likely_cost(self, prompt: Prompt, max_tokens: int) -> Decimal | None:
         """What a request will probably cost; None where the model's price is unknown."""
         if self.cost_usd is not None:
-            return self.cost_usd * LIKELY
+            # To the ledger's decimals, so that what is reserved and given back comes to nothing exactly.
+            return (self.cost_usd * LIKELY).quantize(Decimal("1e-10"))
         output = max_tokens if self.output_tokens is None else round(self.output_tokens)
         used = Usage(input_tokens=estimate_tokens(prompt.characters), output_tokens=output)
         return cost_of(prompt.model, used, now().date())

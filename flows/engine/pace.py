@@ -145,7 +145,7 @@ class Pace:
                 if self.spent_usd + self.reserved_usd + likely <= self._max_cost:
                     self.reserved_usd += likely
                     return likely
-                if not self.reserved_usd:
+                if self.reserved_usd <= 0:
                     self.stop(
                         CostCapError(
                             f"The cost cap of ${self._max_cost} is reached: ${self.spent_usd:.4f} is spent, and the "
