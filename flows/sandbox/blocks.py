@@ -5,6 +5,7 @@ has it on average, and a few for each block and message.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from flows.sandbox.schemas import Schema
 
 _PER_MESSAGE = 4
 _MOST_BREAKPOINTS = 4
+_OF_AN_ANSWER = re.compile(
+    r"\s*(that|this|the|your)(\s+(last|previous|first))?\s+(answer|reply|response|output|json)\b", re.IGNORECASE
+)
 
 
 def text_tokens(text: str) -> int:
@@ -39,11 +43,16 @@ def prompt_blocks(body: Mapping[str, Any], schema: Schema | None) -> tuple[Block
 def prompt_text(messages: Sequence[Mapping[str, Any]], *, answered: bool) -> str:
     """The words to answer about: of the last user message.
 
-    Where JSON is asked for and an answer already stands there, the last message says what was wrong with that answer,
-    and the first one is what it should be about.
+    Where JSON is asked for and that one says what was wrong with an answer, it is the one before: the first ones may be
+    examples.
     """
-    users = [message for message in messages if message["role"] == "user"]
-    message = users[0] if answered and len(users) < len(messages) else users[-1]
+    users = [_words(message) for message in messages if message["role"] == "user"]
+    while answered and len(users) > 1 and _OF_AN_ANSWER.match(users[-1]):
+        users.pop()
+    return users[-1]
+
+
+def _words(message: Mapping[str, Any]) -> str:
     content = message["content"]
     return content if isinstance(content, str) else "\n".join(str(block.get("text", "")) for block in content)
 

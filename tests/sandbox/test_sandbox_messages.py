@@ -141,15 +141,26 @@ async def test_stop_sequence_and_natural_truncation(client: AsyncAnthropic) -> N
     assert whole.content[0].text.startswith(short.content[0].text)
 
 
-async def test_repair_turn_is_answered_about_the_first_message(client: AsyncAnthropic) -> None:
-    turns = [
-        *ASKED["messages"],
-        {"role": "assistant", "content": '{"title": 3}'},
-        {"role": "user", "content": "The answer is not valid: title should be a string. Answer again."},
-    ]
+EXAMPLE = [
+    {"role": "user", "content": "Name: Copper Kettle"},
+    {"role": "assistant", "content": '{"title": "The Copper Kettle"}'},
+]
+REPAIR = [
+    {"role": "assistant", "content": '{"title": 3}'},
+    {"role": "user", "content": "The answer is not valid: title should be a string. Answer again."},
+]
+
+
+@pytest.mark.parametrize("before", [[], EXAMPLE], ids=["alone", "after-an-example"])
+@pytest.mark.parametrize("after", [[], REPAIR, [*REPAIR, *REPAIR]], ids=["asked", "repaired", "repaired-twice"])
+async def test_answer_is_about_the_prompt_and_not_its_examples_or_repairs(
+    client: AsyncAnthropic, before: list[dict[str, str]], after: list[dict[str, str]]
+) -> None:
+    turns = [*before, *ASKED["messages"], *after]
     answer = await client.messages.create(**(ASKED | {"messages": turns}))
     assert answer.content[0].type == "text"
     assert "Oolong" in json.loads(answer.content[0].text)["title"]
+    assert "Kettle" not in answer.content[0].text
 
 
 async def test_stats_add_up(sandbox: Sandbox, client: AsyncAnthropic) -> None:
