@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,14 @@ class Workshop:
     def statuses(self, run_id: str) -> dict[str, int]:
         found = self.rows("SELECT status, count(*) AS n FROM generations WHERE run_id = :id GROUP BY 1", id=run_id)
         return {row["status"]: row["n"] for row in found}
+
+    def outputs(self, step: str) -> dict[str, Any]:
+        """The current content of a step by record key."""
+        found = self.rows("SELECT record_key, output FROM current_content WHERE step = :step", step=step)
+        return {
+            row["record_key"]: json.loads(row["output"]) if isinstance(row["output"], str) else row["output"]
+            for row in found
+        }
 
     def flow_run_of(self, run_id: str) -> str:
         return str(self.value("SELECT prefect_flow_run_id FROM runs WHERE id = :id", id=run_id))
