@@ -19,7 +19,7 @@ from flows.settings import ROOT
 
 @dataclass(frozen=True)
 class Origin:
-    """The flow, the Prefect flow run, and the code."""
+    """The flow, the Prefect flow run, and the code; `words` are the texts that stand in the flow's function."""
 
     flow: str
     deployment: str | None
@@ -27,6 +27,7 @@ class Origin:
     trigger: str
     parameters: dict[str, Any]
     code_version: str
+    words: frozenset[str]
 
     def resumes(self, ledger: Engine) -> str | None:
         """The run that this one goes on from: the last of the same Prefect flow run (its Retry)."""
@@ -47,6 +48,7 @@ def read_origin(flow: str | None) -> Origin:
         trigger=started_by_deployment if found.deployment_id else "command",
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
         code_version=code_version(),
+        words=frozenset(word for word in context.flow.fn.__code__.co_consts if isinstance(word, str)),
     )
 
 

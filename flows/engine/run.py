@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from httpx import HTTPError
@@ -49,7 +50,7 @@ from flows.errors import CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
 from flows.steps.render import Brief, make_brief
-from flows.steps.templates import load_template
+from flows.steps.templates import list_templates, load_template
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Run:
     params: dict[str, Any] = field(default_factory=dict)
     _sources: dict[str, Engine] = field(default_factory=dict)
     _briefs: dict[str, Brief] = field(default_factory=dict)
+    _generated: set[str] = field(default_factory=set)
 
     def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
         """Select a template's records.
@@ -98,6 +100,13 @@ class Run:
         """
         if variants < 1:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
+        if template_name in self._generated:
+            # The ledger keeps one generation for each record and step of a run: a second would be lost.
+            raise ConfigurationError(
+                f"The flow {self.flow!r} generates {template_name!r} twice in one run. Put the records together before, "
+                "or give the second a template of its own."
+            )
+        self._generated.add(template_name)
         brief = self._brief(template_name)
         total = await source.count()
         missing = await source.left_out()
@@ -173,6 +182,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     origin = read_origin(flow)
     concurrency = options.concurrency or settings.concurrency
     require_files(concurrency)
+    _check_templates(settings.templates_dir, origin.words)
     async with AsyncExitStack() as stack:
         endpoint = await open_endpoint(settings, concurrency)
         await stack.enter_async_context(endpoint.client)
@@ -264,6 +274,12 @@ def _spare_the_collector() -> None:
     # would walk through them, for a tenth of a run's CPU.
     gc.collect()
     gc.freeze()
+
+
+def _check_templates(folder: Path, words: frozenset[str]) -> None:
+    """Read every template that the flow's code names: a mistake in a later step's must not show after the first is paid."""
+    for name in words.intersection(list_templates(folder)):
+        load_template(folder, name).schema  # noqa: B018 - asking for the schema is the check
 
 
 def _cap(dollars: float | None) -> Decimal | None:

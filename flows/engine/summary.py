@@ -121,7 +121,14 @@ def summarize(
         for name in ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
     }
     failures = [
-        Failure(generation_id=row[0], step=row[1], record_key=row[2], status=row[3], kind=row[4], message=row[5])
+        Failure(
+            generation_id=row.id,
+            step=row.step,
+            record_key=row.record_key,
+            status=row.status,
+            kind=row.error_kind,
+            message=row.error_message,
+        )
         for row in history.worst(ledger, run_id)
     ]
     return Summary(
