@@ -207,7 +207,7 @@ def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
 
 
 def worst(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
-    """List a run's generations that brought no content, by these columns: id, step, record_key, status, error_kind, error_message."""
+    """List a run's generations without content: id, step, record_key, status, error_kind, error_message."""
     statement = (
         select(
             Generation.id,

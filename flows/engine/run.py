@@ -46,7 +46,7 @@ from flows.engine.sources import query_of, url_of_source
 from flows.engine.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.summary import PaceSummary, Summary, summarize
 from flows.engine.writer import Writer
-from flows.errors import CostCapError, LedgerAwayError, StoppedError
+from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
 from flows.steps.render import Brief, make_brief
@@ -103,8 +103,8 @@ class Run:
         if template_name in self._generated:
             # The ledger keeps one generation for each record and step of a run: a second would be lost.
             raise ConfigurationError(
-                f"The flow {self.flow!r} generates {template_name!r} twice in one run. Put the records together before, "
-                "or give the second a template of its own."
+                f"The flow {self.flow!r} generates {template_name!r} twice in one run. Put the records together "
+                "before, or give the second a template of its own."
             )
         self._generated.add(template_name)
         brief = self._brief(template_name)
@@ -277,7 +277,7 @@ def _spare_the_collector() -> None:
 
 
 def _check_templates(folder: Path, words: frozenset[str]) -> None:
-    """Read every template that the flow's code names: a mistake in a later step's must not show after the first is paid."""
+    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
     for name in words.intersection(list_templates(folder)):
         load_template(folder, name).schema  # noqa: B018 - asking for the schema is the check
 
