@@ -114,7 +114,7 @@ def print_failures(console: Console, summary: Summary) -> None:
             screen.data(failure.step),
             Text(failure.status, "red"),
             screen.data(why),
-            f"presswork show {screen.short(failure.generation_id)}",
+            screen.command(f"show {screen.short(failure.generation_id)}"),
         )
     console.print(made)
 

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -147,10 +148,13 @@ def _last_screen(console: Console, ledger: str, summaries: Sequence[Summary]) ->
     print_next(
         console,
         [
-            (f"presswork show {shown}" if shown else "presswork show ID", "a text with its record, prompt and cost"),
-            ("presswork history", "every run: what came of it and what it cost"),
-            (f"presswork templates show product_copy --key {KEY}", "the request for one product, sending nothing"),
-            ("templates/product_copy.md.j2", "its prompt: change a word, run `presswork run product_copy`"),
+            (screen.command(f"show {shown or 'ID'}"), "a text with its record, prompt and cost"),
+            (screen.command("history"), "every run: what came of it and what it cost"),
+            (
+                screen.command(f"templates show product_copy --key {KEY}"),
+                "the request for one product, sending nothing",
+            ),
+            ("templates/product_copy.md.j2", "its prompt: change a word, and run the demo again"),
         ],
     )
     console.print(Text(f"  {_shell(ledger)}", "cyan"), soft_wrap=True)
@@ -200,10 +204,16 @@ def _figures(summaries: Sequence[Summary]) -> Table:
 
 
 def _shell(ledger: str) -> str:
-    name = _name(ledger)
-    if ledger.startswith("sqlite:///"):
-        return f'sqlite3 {shlex.quote(name.removeprefix("sqlite:///"))} "{SQL}"'
-    return f"{SQL};  -- in {name}"
+    from sqlalchemy import make_url  # noqa: PLC0415 - see commands/__init__.py
+
+    from flows.settings import ROOT  # noqa: PLC0415
+
+    url = make_url(ledger)
+    if url.get_backend_name() != "sqlite":
+        return f"{SQL};  -- in {_name(ledger)}"
+    file = Path(str(url.database))
+    shown = file.name if file.parent == Path.cwd() == ROOT else file
+    return f'sqlite3 {shlex.quote(str(shown))} "{SQL}"'
 
 
 def _name(ledger: str) -> str:

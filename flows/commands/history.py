@@ -74,7 +74,7 @@ def _list(ledger: Engine, flow: str | None, limit: int, *, as_json: bool) -> Non
         console.print("No runs yet" + (f" of {screen.visible(flow)}." if flow else "."))
     else:
         console.print(runs_table(runs))
-        console.print(Text("\n`presswork history ID` shows one of them.", "dim"))
+        console.print(Text(f"\n`{screen.command('history ID')}` shows one of them.", "dim"))
 
 
 def runs_table(runs: Sequence[RunLine]) -> Table:
@@ -147,7 +147,7 @@ def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
         made = screen.table("record", "step", "status", "why", "look at it")
         for identifier, step, key, status, kind, message in failures:
             why = screen.one_line(message or kind or "", 80)
-            look = f"presswork show {screen.short(identifier)}"
+            look = screen.command(f"show {screen.short(identifier)}")
             made.add_row(screen.data(key), screen.data(step), Text(status, "red"), screen.data(why), look)
         console.print()
         console.print(Text(f"Without content{f', the first {FAILURES}' if len(failures) == FAILURES else ''}:", "bold"))

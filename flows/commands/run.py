@@ -57,8 +57,8 @@ def run(
             print_next(
                 console,
                 [
-                    (f"presswork history {screen.short(summary.run_id)}", "this run again"),
-                    ("presswork show ID", "a generation with its record, prompt and cost"),
+                    (screen.command(f"history {screen.short(summary.run_id)}"), "this run again"),
+                    (screen.command("show ID"), "a generation with its record, prompt and cost"),
                     (
                         ledger_name(ledger_url(settings, summary.endpoint)),
                         "the ledger, for SQL: the view current_content",

@@ -6,11 +6,13 @@ carries the answer alone. Data is never markup: whatever comes from records pass
 
 from __future__ import annotations
 
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -91,6 +93,13 @@ def print_text(console: Console, text: str, indent: int = 0) -> None:
 def short(identifier: str) -> str:
     """Cut an id to what `presswork show` and `presswork history` need of it."""
     return identifier[-SHORT_ID:]
+
+
+def command(arguments: str) -> str:
+    """Say a command as it can be typed here: by its path, where `presswork` is not on the search path."""
+    typed = sys.argv[0]
+    found = "presswork" if shutil.which("presswork") or Path(typed).name != "presswork" else typed
+    return f"{found} {arguments}"
 
 
 def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
