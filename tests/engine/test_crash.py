@@ -1,0 +1,63 @@
+"""A run that is killed leaves a trace, and the next one goes on: nothing that was recorded is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from flows.engine.generate import WINDOW
+from flows.settings import ROOT
+from tests.engine.workshop import Workshop
+
+pytestmark = pytest.mark.prefect
+
+RECORDS, CONCURRENCY, CHUNK = 300, 20, 25
+MOST_OPEN = WINDOW * CONCURRENCY + CHUNK
+"""Prompts that are open at a time: in flight, or in the commit window before or after."""
+RUN = f"""
+import asyncio
+from flows.content import content
+from flows.engine import RunOptions
+asyncio.run(content("note", options=RunOptions(concurrency={CONCURRENCY}, chunk_size={CHUNK})))
+"""
+
+
+async def test_killed_run_is_gone_on_with_and_repeats_only_what_was_in_flight(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=20)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", RUN, cwd=ROOT, env=os.environ, stderr=asyncio.subprocess.DEVNULL
+    )
+    await asyncio.wait_for(workshop.answered(RECORDS // 2), 60)
+    process.kill()
+    await process.wait()
+
+    (dead,) = workshop.rows("SELECT * FROM runs")
+    assert (dead["status"], dead["ended_at"]) == ("running", None)
+    kept = workshop.value("SELECT count(*) FROM generations")
+    assert 0 < kept < RECORDS
+    trace = workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL")
+    assert 0 < trace <= MOST_OPEN
+    asked = workshop.requests
+    # Each request that reached the endpoint stands in the ledger, as it was written down before it was sent.
+    assert asked <= workshop.value("SELECT count(*) FROM attempts")
+
+    summary = await workshop.run(concurrency=CONCURRENCY, chunk_size=CHUNK)
+    assert (summary.cached, summary.succeeded, summary.exit_status) == (kept, RECORDS - kept, 0)
+    repeated = workshop.requests - RECORDS
+    assert repeated <= trace
+    assert workshop.value("SELECT count(*) FROM current_content") == RECORDS
+    assert workshop.value("SELECT count(*) FROM generations WHERE run_id = :id", id=summary.run_id) == RECORDS
+    twice = "SELECT prompt_hash FROM generations WHERE origin = 'live' GROUP BY 1 HAVING count(*) > 1"
+    assert workshop.rows(twice) == []
+
+    (dead,) = workshop.rows("SELECT * FROM runs WHERE id = :id", id=dead["id"])
+    assert (dead["status"], dead["ended_at"] is not None) == ("crashed", True)
+    kinds = workshop.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")
+    assert kinds["crashed"] == trace
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert workshop.value("SELECT count(*) FROM claims") == 0

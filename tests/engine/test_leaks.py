@@ -1,0 +1,170 @@
+"""Prefect sees ids and counts: no prompt, no answer, no key and no password; record keys in failure artifacts alone."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.settings import PREFECT_HOME, temporary_settings
+from sqlalchemy import make_url
+
+import db.record
+from db.errors import SourceUnreachableError
+from tests.engine.workshop import Workshop, eventually, task_runs
+
+pytestmark = pytest.mark.prefect
+
+KEY = "sk-ant-api03-mustneverbeseen"
+PASSWORD = "hunter2mustneverbeseen"
+PROMPT = "zanzibarite"
+ANSWERED = "quokkaphone"
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """All that Prefect's server has on disk: its database, the write-ahead log, its own log."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def tables_with(folder: Path, text: str) -> set[str]:
+    """The tables of Prefect's database in which a text stands."""
+    found = set()
+    with sqlite3.connect(folder / "prefect.db") as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            if any(text in str(row) for row in database.execute(f'SELECT * FROM "{table}"')):
+                found.add(table)
+    database.close()
+    return found
+
+
+@pytest.fixture
+def prefect_folder(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (found,) = (path.parent for path in tmp_path_factory.getbasetemp().glob("prefect[0-9]/prefect.db"))
+    return found
+
+
+async def settled(workshop: Workshop, run_id: str, chunks: int) -> None:
+    """Wait until Prefect's server has heard of a run's tasks and stored the run's last log line."""
+    flow_run_id = workshop.flow_run_of(run_id)
+    await task_runs(flow_run_id, count=chunks)
+
+    async def lines() -> list[str]:
+        async with get_client() as client:
+            found = await client.read_logs(limit=200)
+            return [line.message for line in found if str(line.flow_run_id) == flow_run_id]
+
+    await eventually(lines, lambda found: any("Finished in state" in line for line in found))
+
+
+async def test_neither_texts_nor_secrets_reach_prefect(
+    workshop_on_each: Workshop, prefect_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    if workshop.ledger_url.startswith("postgresql"):
+        # This PostgreSQL takes any password; what matters is where it goes.
+        with_password = make_url(workshop.ledger_url).set(password=PASSWORD)
+        monkeypatch.setenv("PRESSWORK_DATABASE_URL", with_password.render_as_string(hide_password=False))
+    workshop.template(f"{PROMPT} {{{{ record.name | length }}}} {{{{ record.name }}}}")
+    workshop.items({"good-key-1": f"Name: {ANSWERED}", "good-key-2": "other", "bad-key-3": None})
+    workshop.sandbox.configure(keep_bodies=9)
+    with temporary_settings({PREFECT_HOME: tmp_path / "home"}):
+        summary = await workshop.run(chunk_size=1)
+        await settled(workshop, summary.run_id, 2)
+    assert (summary.succeeded, summary.failed) == (2, 1)
+
+    # They did stand where they belong, or this test would show nothing.
+    answers = [str(output["subject"]) for output in workshop.outputs("note").values()]
+    assert any(ANSWERED in answer.lower() for answer in answers)
+    assert any(PROMPT in str(body) for body in workshop.sandbox.bodies())
+    for folder in (prefect_folder, tmp_path / "home"):
+        for name, content in stored(folder).items():
+            for text in (KEY, PASSWORD, PROMPT, ANSWERED, ANSWERED.title(), *answers):
+                assert text.encode() not in content, f"{text} stands in {name}"
+            assert b"good-key" not in content, f"a record's key stands in {name}"
+    # Prefect's event of an artifact that was made holds the artifact, and comes a little later.
+    found = tables_with(prefect_folder, "bad-key-3")
+    assert {"artifact"} <= found <= {"artifact", "artifact_collection", "events", "event_resources"}
+    for table in ("attempts", "generations", "prompts", "runs"):
+        assert KEY not in str(workshop.rows(f"SELECT * FROM {table}"))
+        assert PASSWORD not in str(workshop.rows(f"SELECT * FROM {table}"))
+
+
+async def test_failures_quote_no_text(
+    workshop: Workshop, prefect_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REQUEST_RETRIES", "CHUNK_RETRIES", "REPAIRS", "ESCALATIONS"):
+        monkeypatch.setenv(f"PRESSWORK_{name}", "0")
+    workshop.items({f"{number:02}": f"Name: Pangolin {number}" for number in range(32)})
+    workshop.sandbox.configure(invalid=0.2, malformed=0.2, refused=0.2, truncated=0.2, overloaded=0.2)
+    summary = await workshop.run()
+    assert set(workshop.statuses(summary.run_id)) == {"invalid", "refused", "truncated", "failed"}
+    await settled(workshop, summary.run_id, 32)
+
+    assert "Pangolin" not in str(workshop.rows("SELECT error_kind, error_message FROM generations"))
+    assert "Pangolin" not in str(workshop.rows("SELECT validation_errors, error_type FROM attempts"))
+    assert "Pangolin" not in str(summary)
+    for name, content in stored(prefect_folder).items():
+        assert b"Pangolin" not in content, f"the record's text stands in {name}"
+
+
+async def test_database_error_quotes_no_row(
+    workshop: Workshop, prefect_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.items({"1": "Name: Numbatology"})
+
+    def spoilt(row: Any) -> Any:
+        return {**row, "status": "nonsense"}
+
+    write = db.record.write
+
+    def write_spoilt(engine: Any, batch: Any) -> None:
+        batch.generations = [spoilt(row) for row in batch.generations]
+        write(engine, batch)
+
+    monkeypatch.setattr("flows.engine.writer.write", write_spoilt)
+    with pytest.raises(Exception, match="ck_generations_status") as caught:
+        await workshop.run()
+    assert "Numbatology" not in str(caught.value)
+    await settled(workshop, str(workshop.value("SELECT id FROM runs")), 1)
+    for name, content in stored(prefect_folder).items():
+        assert b"Numbatology" not in content, f"the record's text stands in {name}"
+
+
+async def test_source_that_is_away_is_named_without_its_password(
+    workshop: Workshop, prefect_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_SOURCE_URL", f"postgresql://someone:{PASSWORD}@127.0.0.1:1/nowhere")
+    with pytest.raises(SourceUnreachableError, match=r"127\.0\.0\.1") as caught:
+        await workshop.run()
+    assert PASSWORD not in str(caught.value)
+    await settled(workshop, str(workshop.value("SELECT id FROM runs")), 0)
+    for name, content in stored(prefect_folder).items():
+        assert PASSWORD.encode() not in content, f"the password stands in {name}"
+
+
+async def test_key_in_a_gateways_error_is_not_kept(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aiohttp import web  # noqa: PLC0415 - for this test alone
+
+    async def quote(request: web.Request) -> web.Response:
+        message = f"we do not know {request.headers['authorization']}"
+        error = {"type": "invalid_request_error", "message": message}
+        return web.json_response({"type": "error", "error": error}, status=400)
+
+    app = web.Application()
+    app.router.add_post("/v1/messages", quote)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{runner.addresses[0][1]}")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
+    workshop.numbered(1)
+    summary = await workshop.run()
+    await runner.cleanup()
+    assert summary.failed == 1
+    assert KEY not in str(workshop.rows("SELECT * FROM generations"))
+    assert KEY not in str(summary)
