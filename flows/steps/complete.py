@@ -148,7 +148,7 @@ class Client:
 class WrongEndpointError(StoppingCallError):
     """Another endpoint answered than the run was told; `answer` is what it said, which may have been paid for."""
 
-    def __init__(self, message: str, answer: Answer | None) -> None:
+    def __init__(self, message: str | None = None, answer: Answer | None = None) -> None:
         super().__init__(message, kind="wrong_endpoint")
         self.answer = answer
 
