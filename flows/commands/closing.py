@@ -104,18 +104,27 @@ def figures(summary: Summary, saved: Decimal | None) -> list[tuple[str, str]]:
 def print_failures(console: Console, summary: Summary) -> None:
     """Name the records that have no content."""
     lacking = summary.invalid + summary.truncated + summary.refused + summary.failed + summary.skipped
-    console.print(Text(f"{screen.counted(lacking, 'generation')} without content", "bold"), end="")
-    console.print(f", the first {len(summary.failures)}:" if lacking > len(summary.failures) else ":")
-    made = screen.table("record", "step", "status", "why", "look at it")
-    for failure in summary.failures:
-        why = screen.one_line(failure.message or failure.kind or "", 70)
-        made.add_row(
-            screen.data(failure.record_key),
-            screen.data(failure.step),
-            Text(failure.status, "red"),
-            screen.data(why),
-            screen.command(f"show {screen.short(failure.generation_id)}"),
-        )
+    rows = [
+        (found.record_key, found.step, found.status, found.message or found.kind or "", found.generation_id)
+        for found in summary.failures
+    ]
+    print_without_content(console, f"{screen.counted(lacking, 'generation')} without content", lacking, rows)
+
+
+def print_without_content(
+    console: Console, title: str, lacking: int, rows: Sequence[tuple[str, str, str, str, str]]
+) -> None:
+    """Lay out (record key, step, status, why, id) of generations; a reason that all share is said once."""
+    console.print(Text(title, "bold"), end="")
+    first = f", the first {len(rows)}" if lacking > len(rows) else ""
+    console.print(f"{first} (`{screen.command('show ID')}` tells all of one):")
+    reasons = {why for _key, _step, _status, why, _identifier in rows}
+    made = screen.table("generation", "record", "step", "status", *(["why"] if len(reasons) > 1 else []))
+    for key, step, status, why, identifier in rows:
+        cells = [screen.data(screen.short(identifier)), screen.data(key), screen.data(step), Text(status, "red")]
+        made.add_row(*cells, *([screen.data(screen.one_line(why, 90))] if len(reasons) > 1 else []))
+    if len(reasons) == 1:
+        console.print(screen.data(f"  {rows[0][3]}"))
     console.print(made)
 
 

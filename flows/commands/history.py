@@ -144,14 +144,15 @@ def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
         console.print()
         console.print(made)
     if failures:
-        made = screen.table("record", "step", "status", "why", "look at it")
-        for identifier, step, key, status, kind, message in failures:
-            why = screen.one_line(message or kind or "", 80)
-            look = screen.command(f"show {screen.short(identifier)}")
-            made.add_row(screen.data(key), screen.data(step), Text(status, "red"), screen.data(why), look)
+        from flows.commands.closing import print_without_content  # noqa: PLC0415 - see commands/__init__.py
+
+        rows = [
+            (key, step, status, message or kind or "", identifier)
+            for identifier, step, key, status, kind, message in failures
+        ]
+        lacking = line.generations - line.succeeded - line.cached
         console.print()
-        console.print(Text(f"Without content{f', the first {FAILURES}' if len(failures) == FAILURES else ''}:", "bold"))
-        console.print(made)
+        print_without_content(console, f"{screen.counted(lacking, 'generation')} without content", lacking, rows)
 
 
 def _facts(line: RunLine, row: Any) -> list[tuple[str, Any]]:
