@@ -14,7 +14,6 @@ from typing import Any, Protocol, cast
 
 from prefect import State, Task, task
 from prefect.client.schemas.objects import TaskRun
-from prefect.filesystems import WritableFileSystem
 
 from flows.engine.plan import Hit, Item
 from flows.engine.results import PromptHashes
@@ -125,11 +124,10 @@ async def complete_chunk(chunk: Chunk) -> int:
 ChunkRunner = Callable[[Chunk], Awaitable[State[Any]]]
 
 
-def chunk_runner(storage: WritableFileSystem, *, retries: int, delay_s: float, refresh: bool) -> ChunkRunner:
-    """Bind the chunk task to a run: its result storage, its retries over an outage, and whether it refreshes."""
+def chunk_runner(*, retries: int, delay_s: float, refresh: bool) -> ChunkRunner:
+    """Bind the chunk task to a run: its retries over an outage, and whether it refreshes."""
     delays = [min(delay_s * 2**number, LONGEST_DELAY_S) for number in range(retries)]
     bound = complete_chunk.with_options(
-        result_storage=storage,
         retries=retries,
         retry_delay_seconds=delays or 0,
         retry_jitter_factor=0.3,

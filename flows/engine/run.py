@@ -40,7 +40,7 @@ from flows.engine.origin import Origin, read_origin
 from flows.engine.pace import Pace
 from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.progress import Progress, announce
-from flows.engine.results import saved_block
+from flows.engine.results import results_served_by, saved_block
 from flows.engine.rows import template_row
 from flows.engine.sources import query_of, url_of_source
 from flows.engine.stopping import Stopper, mark_cancelled, stoppable
@@ -217,7 +217,6 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             policy=_policy(settings),
             progress=Progress(run_id, origin.flow, endpoint.name),
             run_chunk=chunk_runner(
-                await saved_block(),
                 retries=settings.chunk_retries,
                 delay_s=settings.chunk_retry_delay_s,
                 refresh=options.refresh,
@@ -226,6 +225,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             limiter=limiter,
         )
         stack.callback(run.dispose)
+        stack.enter_context(results_served_by(await saved_block()))
         await writer.call(begin, ledger, _run_row(run, origin), settings.spill_dir)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
         announce(run.progress)
