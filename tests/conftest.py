@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -140,9 +142,34 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Prefect's server, once for the session; the URL of its API."""
     from flows.engine.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
 
-    with own_server(timeout_s=120, home=tmp_path_factory.mktemp("prefect")) as url:
+    with own_server(timeout_s=120, home=_prefect_folder(tmp_path_factory)) as url:
         yield url
         _send_off()
+
+
+def _prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.getbasetemp() / "prefect"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def prefect_folder(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's server keeps its database and its log."""
+    return _prefect_folder(tmp_path_factory)
+
+
+@pytest.fixture
+def prefect_home(prefect_folder: Path, tmp_path: Path) -> Path:
+    """A folder for one more server, with the tables made: making them takes as long as all the rest."""
+    home = tmp_path / "prefect-home"
+    home.mkdir()
+    with (
+        closing(sqlite3.connect(prefect_folder / "prefect.db")) as made,
+        closing(sqlite3.connect(home / "prefect.db")) as copy,
+    ):
+        made.backup(copy)
+    return home
 
 
 def _send_off() -> None:

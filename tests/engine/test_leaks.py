@@ -40,12 +40,6 @@ def tables_with(folder: Path, text: str) -> set[str]:
     return found
 
 
-@pytest.fixture
-def prefect_folder(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    (found,) = (path.parent for path in tmp_path_factory.getbasetemp().glob("prefect[0-9]/prefect.db"))
-    return found
-
-
 async def settled(workshop: Workshop, run_id: str, chunks: int) -> None:
     """Wait until Prefect's server has heard of a run's tasks and stored the run's last log line."""
     flow_run_id = workshop.flow_run_of(run_id)
