@@ -46,7 +46,8 @@ class SpillFile:
     """A file that batches of one run are added to; each is on the disk when `add` returns. Raises OSError."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        # What waits is customers' text: for this user alone.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = folder / f"{run_id}{SUFFIX}"
         self.batches = 0
         self._run_id = run_id
@@ -55,7 +56,7 @@ class SpillFile:
         """Add a batch."""
         body = {"presswork_spill": VERSION, "run_id": self._run_id, "batch": _dumped(batch)}
         line = orjson.dumps(body, default=str)
-        with self.path.open("ab") as file:
+        with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
             file.write(hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -8,6 +8,7 @@ SDK's, PREFECT_API_URL is Prefect's.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from dotenv import load_dotenv
@@ -55,6 +56,11 @@ class Settings(BaseSettings):
     spill_dir: Path = Field(ROOT / ".presswork" / "spill", description="Where answers wait for the ledger.")
     stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for what is in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)
+
+    @property
+    def spill_folders(self) -> tuple[Path, Path]:
+        """Where answers wait for the ledger: the folder that is set, and the system's where that one was full."""
+        return self.spill_dir, Path(tempfile.gettempdir()) / "presswork-spill"
 
 
 def load_settings() -> Settings:

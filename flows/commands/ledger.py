@@ -50,6 +50,37 @@ def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
         _tell(url, revision, as_json=as_json)
 
 
+@app.command()
+def recover(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
+    """Write in what waits in spill files since the ledger was away; exit status 2 where one is refused."""
+    with told(as_json=as_json):
+        from db.session import open_ledger  # noqa: PLC0415 - see commands/__init__.py
+        from db.spill import SpillError, find_spills, recover  # noqa: PLC0415
+        from flows.settings import load_settings  # noqa: PLC0415
+
+        recovered: dict[str, int] = {}
+        refused: list[str] = []
+        folders = load_settings().spill_folders
+        ledger = open_ledger(_url(sandbox=sandbox))
+        try:
+            for path in [found for folder in folders for found in find_spills(folder)]:
+                try:
+                    recovered[str(path)] = recover(ledger, path)
+                except SpillError as error:
+                    refused.append(str(error))
+        finally:
+            ledger.dispose()
+        if as_json:
+            screen.print_json({"recovered": recovered, "refused": refused})
+        else:
+            for name, count in recovered.items():
+                screen.out().print(screen.data(f"Wrote in {count:,} generations from {name}."))
+            if not recovered and not refused:
+                screen.out().print("No spill file waits.")
+        if refused:
+            raise SpillError(" ".join(refused))
+
+
 def _url(*, sandbox: bool) -> str:
     from flows.commands.ledgers import ANTHROPIC, SANDBOX, ledger_urls  # noqa: PLC0415 - see commands/__init__.py
     from flows.settings import ledger_url, load_settings  # noqa: PLC0415

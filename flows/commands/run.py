@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from flows.commands.flags import AsJson, Sets
 
 
 def run(
-    name: Annotated[str, typer.Argument(help="A flow in flows/, or a template in templates/.")],
+    name: Annotated[str | None, typer.Argument(help="A flow in flows/, or a template in templates/.")] = None,
     sets: Sets = None,
     limit: Annotated[int | None, typer.Option(help="Records at most, in the order of their keys.")] = None,
     refresh: Annotated[
@@ -22,6 +22,9 @@ def run(
     chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
     max_cost: Annotated[float | None, typer.Option(metavar="USD", help="Stop before more than this is spent.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Go on from a run, with what it was started with.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a flow or a template on the records it selects.
@@ -31,13 +34,31 @@ def run(
     """
     with told(as_json=as_json) as report:
         from flows.commands.jobs import find_job, make_options, parse_sets  # noqa: PLC0415 - see commands/__init__.py
+        from flows.errors import ParameterError  # noqa: PLC0415
         from flows.settings import load_settings  # noqa: PLC0415
 
         values = parse_sets(sets or [])
-        options = make_options(
-            limit=limit, refresh=refresh, concurrency=concurrency, chunk_size=chunk_size, rpm=rpm, max_cost=max_cost
-        )
+        given: dict[str, Any] = {
+            "limit": limit,
+            "refresh": refresh,
+            "concurrency": concurrency,
+            "chunk_size": chunk_size,
+            "rpm": rpm,
+            "max_cost": max_cost,
+        }
         settings = load_settings()
+        if resume is not None:
+            from flows.commands.resuming import read_past  # noqa: PLC0415
+
+            past = read_past(settings, resume)
+            if name not in {None, past.flow}:
+                raise ParameterError(f"The run {past.run_id} was one of {past.flow!r}, not of {name!r}.")
+            name, values = past.flow, {**past.sets, **values}
+            told_now = {option: value for option, value in given.items() if value is not None}
+            given = {**past.options, **told_now, "resumes": past.run_id}
+        if name is None:
+            raise ParameterError("Say what to run: `presswork run NAME`, or `presswork run --resume RUN_ID`.")
+        options = make_options(**given)
         job = find_job(name, settings)
 
         from flows.commands.closing import print_next, print_summary  # noqa: PLC0415

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from flows.engine.writer import Writer
 _log = logging.getLogger("prefect.presswork")
 
 
-def begin(ledger: Engine, run: Row, spill_folder: Path) -> None:
+def begin(ledger: Engine, run: Row, spill_folders: Sequence[Path]) -> None:
     """Settle the past and write the row of a run that begins; LedgerUnreachableError where it can't be written."""
     try:
-        settle_the_past(ledger, spill_folder)
+        settle_the_past(ledger, spill_folders)
         record.open_run(ledger, run)
     except OperationalError as error:
         raise LedgerUnreachableError(
@@ -33,10 +33,10 @@ def begin(ledger: Engine, run: Row, spill_folder: Path) -> None:
         ) from None
 
 
-def settle_the_past(ledger: Engine, spill_folder: Path) -> None:
+def settle_the_past(ledger: Engine, spill_folders: Sequence[Path]) -> None:
     """Mark dead runs as crashed and write in spill files of this ledger; one that is damaged is named and kept."""
     claims.bury_the_dead(ledger)
-    for path in spill.find_spills(spill_folder):
+    for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:
         if not spill.belongs_to(ledger, path):
             continue
         try:

@@ -37,6 +37,9 @@ class RunOptions(BaseModel):
     max_cost: float | None = Field(
         None, gt=0, title="Cost cap", description="US dollars that this run may spend.", examples=[5]
     )
+    resumes: str | None = Field(
+        None, title="Goes on from", description="The id of a run that this one completes; only for the record."
+    )
 
 
 class Selection(BaseModel):

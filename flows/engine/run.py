@@ -194,7 +194,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             run_id=run_id,
             interval_s=settings.commit_interval_s,
             patience_s=settings.database_patience_s,
-            spill_folder=settings.spill_dir,
+            spill_folders=settings.spill_folders,
         )
         await stack.enter_async_context(writer)
         limiter = limiter_for(endpoint.name)
@@ -226,7 +226,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         )
         stack.callback(run.dispose)
         stack.enter_context(results_served_by(await saved_block()))
-        await writer.call(begin, ledger, _run_row(run, origin), settings.spill_dir)
+        await writer.call(begin, ledger, _run_row(run, origin), settings.spill_folders)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
         announce(run.progress)
         await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))
@@ -299,7 +299,7 @@ def _policy(settings: Settings) -> Policy:
 def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
     return {
         "id": run.id,
-        "resumes_run_id": origin.resumes(run.ledger),
+        "resumes_run_id": run.options.resumes or origin.resumes(run.ledger),
         "flow": run.flow,
         "deployment": origin.deployment,
         "prefect_flow_run_id": origin.flow_run_id,

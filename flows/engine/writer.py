@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
@@ -36,13 +35,13 @@ class Writer:
     """Use as an async context manager; leaving it commits what is left. Times are seconds."""
 
     def __init__(
-        self, engine: Engine, *, run_id: str, interval_s: float, patience_s: float, spill_folder: Path
+        self, engine: Engine, *, run_id: str, interval_s: float, patience_s: float, spill_folders: Sequence[Path]
     ) -> None:
         self._engine = engine
         self._run_id = run_id
         self._interval_s = interval_s
         self._patience_s = patience_s
-        self._spill_folder = spill_folder
+        self._spill_folders = spill_folders
         self._spill: SpillFile | None = None
         self._thread = ThreadPoolExecutor(1, "presswork-writer")
         self._loop_task: asyncio.Task[None] | None = None
@@ -126,14 +125,17 @@ class Writer:
                 return
 
     def _spilled(self, batch: Batch) -> SpillFile:
-        try:
-            spill = SpillFile(self._spill_folder, self._run_id)
-            spill.add(batch)
-        except OSError:
-            # A full or read-only disk, most likely the ledger's own: the system's folder may be another.
-            spill = SpillFile(Path(tempfile.gettempdir()) / "presswork-spill", self._run_id)
-            spill.add(batch)
-        return spill
+        for folder in self._spill_folders:
+            try:
+                spill = SpillFile(folder, self._run_id)
+                spill.add(batch)
+            except OSError:
+                # A full or read-only disk, most likely the ledger's own: the next folder may be on another.
+                if folder == self._spill_folders[-1]:
+                    raise
+            else:
+                return spill
+        raise AssertionError("the last folder's error is raised")
 
     def _away(self, reason: str) -> LedgerAwayError:
         assert self._spill is not None
