@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from db.history import list_runs
+from db.history import list_runs, read_run
 from db.session import open_ledger
 from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork
 
@@ -214,3 +214,48 @@ def test_ctrl_c_ends_a_run_in_order(ran: Ran) -> None:
     ledger.dispose()
     assert newest.status == "cancelled"
     assert newest.succeeded == 1
+
+
+def test_resume_goes_on_from_a_run_with_what_it_was_started_with(ran: Ran) -> None:
+    first = ran.summary["run_id"]
+    ended = presswork(["run", "--resume", first[-12:], "--json"], **ran.environment)
+    summary = json.loads(ended.stdout)
+    assert (summary["cached"], summary["requests"]) == (len(NOTES), 0)
+    ledger = open_ledger(ran.environment["PRESSWORK_DATABASE_URL"])
+    row = read_run(ledger, summary["run_id"])
+    ledger.dispose()
+    assert row is not None
+    assert (row["resumes_run_id"], row["flow"]) == (first, "notes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "presswork run NAME"),
+        (["--resume", "no-such-run"], "There is no run"),
+    ],
+    ids=["nothing to run", "unknown run"],
+)
+def test_a_run_must_be_told_what_to_run(looking_back: Ran, arguments: list[str], said: str) -> None:
+    ended = call("run", *arguments)
+    assert ended.exit_code == 2
+    assert said in ended.output
+
+
+def test_resume_refuses_another_flows_run(looking_back: Ran) -> None:
+    ended = call("run", "others", "--resume", looking_back.summary["run_id"])
+    assert ended.exit_code == 2
+    assert "was one of 'notes'" in " ".join(ended.output.split())
+
+
+def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(looking_back: Ran) -> None:
+    assert "No spill file waits" in call("db", "recover").output
+    spill = looking_back.desk.folder / "spill" / "some-run.spill"
+    spill.parent.mkdir(exist_ok=True)
+    spill.write_text("0000 not what was written\n", encoding="utf-8")
+    ended = call("db", "recover")
+    assert ended.exit_code == 2
+    assert "some-run.spill" in "".join(ended.output.split())
+    assert "damaged" in ended.output
+    assert spill.exists()
+    spill.unlink()
