@@ -1,0 +1,92 @@
+"""`make bench`, or `python -m bench [--rows NAME,...] [--quick] [--records N,...] [--repeat N] [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import Console
+
+from bench.rows import GROUPS, QUICK, Row, Sizes, make_rows
+from bench.stage import open_stage
+from bench.table import as_json, show
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and show what came out; 1 where it was cut short."""
+    options = _parser().parse_args(arguments)
+    sizes = QUICK if options.quick else Sizes()
+    if options.records:
+        sizes = replace(sizes, records=options.records)
+    if options.memory:
+        sizes = replace(sizes, memory=(sizes.memory[0], options.memory))
+    if options.limited:
+        sizes = replace(sizes, limited=options.limited)
+    repeat = options.repeat or (1 if options.quick else 3)
+    rows = make_rows(sizes, frozenset(options.rows))
+    status = _measure(rows, repeat, options.concurrency)
+    if options.json:
+        print(json.dumps(as_json(rows, options.concurrency), indent=1))
+    else:
+        # As wide as it is: a table that is piped to a file is not to be broken at 80 columns.
+        show(Console(width=None if sys.stdout.isatty() else 240), rows, options.concurrency)
+    return status
+
+
+def _measure(rows: Sequence[Row], repeat: int, concurrency: int) -> int:
+    progress = Console(stderr=True)
+    progress.print(f"{len(rows)} rows, {repeat} times each; starting the sandbox and Prefect's server ...")
+    try:
+        with open_stage(concurrency) as stage:
+            for number in range(1, repeat + 1):
+                for row in rows:
+                    sample = row.take(stage)
+                    row.samples.append(sample)
+                    rate = sample.records / max(sample.wall_s, 1e-9)
+                    progress.print(
+                        f"{number}/{repeat} {row.name}: {sample.wall_s:.2f} s, {rate:,.0f}/s", highlight=False
+                    )
+    except KeyboardInterrupt:
+        progress.print("Cut short: what was measured so far follows.")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Presswork and a bare loop, side by side.")
+    names = ", ".join(GROUPS)
+    parser.add_argument("--rows", type=_groups, default=GROUPS, metavar="NAME,...", help=f"of: {names} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, once: whether it works, not how fast it is")
+    parser.add_argument("--records", type=_numbers, metavar="N,...", help="sizes of the main rows")
+    parser.add_argument("--memory", type=_positive, metavar="N", help="the larger size of the memory rows")
+    parser.add_argument("--limited", type=_positive, metavar="N", help="the size of the rows at a limit")
+    parser.add_argument("--repeat", type=_positive, metavar="N", help="how often each row (default: 3)")
+    parser.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="all samples, for programs")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    wrong = [name for name in names if name not in GROUPS]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"no such row: {', '.join(wrong)}; there are {', '.join(GROUPS)}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Bare: the best loop one can write with the SDK alone. It stores nothing, validates nothing and retries nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+
+from bench.material import bodies
+from bench.meter import Meter, Sample
+from flows.outputs import SubjectLine
+
+
+async def run_bare(meter: Meter, source: Path, records: int, concurrency: int) -> Sample:
+    """Ask for all items, `concurrency` workers over one queue."""
+    schema = anthropic.transform_schema(SubjectLine)
+    limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    sample = Sample(records=records)
+    async with anthropic.AsyncAnthropic(
+        max_retries=0, http_client=anthropic.DefaultAioHttpClient(limits=limits)
+    ) as client:
+        gc.collect()
+        gc.freeze()
+        meter.start()
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        for body in bodies(source, schema, records):
+            queue.put_nowait(body)
+
+        async def work() -> None:
+            while not queue.empty():
+                await client.messages.create(**queue.get_nowait())
+                sample.succeeded += 1
+
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+        meter.read(sample)
+    sample.requests = sample.succeeded
+    return sample

@@ -1,0 +1,47 @@
+"""Client: one measurement in a process of its own; prints one line of JSON.
+
+`python -m bench.client bare|content|load --records N --concurrency N --source FILE --watch sandbox=PID [server=PID]`;
+where to ask and what to write to stands in the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+
+from bench.meter import Meter, Sample
+
+
+def main() -> None:
+    """Measure once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=("bare", "content", "load"))
+    parser.add_argument("--records", type=int, required=True)
+    parser.add_argument("--concurrency", type=int, required=True)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--watch", nargs="*", default=[])
+    options = parser.parse_args()
+    watched = {name: int(pid) for name, pid in (item.split("=") for item in options.watch)}
+    print(json.dumps(_measure(options, watched).as_json()), flush=True)
+
+
+def _measure(options: argparse.Namespace, watched: dict[str, int]) -> Sample:
+    # Each loads only its own libraries: a bare loop must not carry Prefect.
+    meter = Meter(watched)
+    if options.kind == "content":
+        from bench.content import run_content  # noqa: PLC0415
+
+        return run_content(meter, options.concurrency, watched["server"])
+    if options.kind == "bare":
+        from bench.bare import run_bare  # noqa: PLC0415
+
+        return asyncio.run(run_bare(meter, options.source, options.records, options.concurrency))
+    from bench.load import run_load  # noqa: PLC0415
+
+    return asyncio.run(run_load(meter, options.source, options.records, options.concurrency))
+
+
+if __name__ == "__main__":
+    main()

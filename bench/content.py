@@ -1,0 +1,91 @@
+"""Content: Presswork as a user runs it, the flow `content` under a Prefect server that is already running.
+
+Measured from the run's opening to the flow's end; CPU until Prefect has sent off and recorded what the run caused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from sqlalchemy import func, select
+
+from bench.material import TEMPLATE
+from bench.meter import Meter, Sample, cpu_of
+from db.models import Attempt, Run
+from db.session import connect_ledger
+from flows.content import content
+from flows.engine import RunOptions
+from flows.engine.generate import FEW, MANY_SIZE
+from flows.engine.progress import watch
+
+QUIET_CPU_S, WITHIN_S = 0.1, 60.0
+
+
+def run_content(meter: Meter, concurrency: int, server_pid: int) -> Sample:
+    """Run the template over all items of PRESSWORK_SOURCE_URL."""
+    stop_watching = watch(lambda _progress: meter.start())
+    summary = asyncio.run(content(template=TEMPLATE, options=RunOptions(concurrency=concurrency)))
+    stop_watching()
+    sample = Sample(records=summary.records, succeeded=summary.succeeded + summary.cached, requests=summary.requests)
+    meter.read(sample)
+    asked = summary.succeeded
+    sample.task_runs_expected = asked if asked <= FEW else math.ceil(asked / MANY_SIZE)
+    APILogWorker.drain_all(timeout=30)
+    EventsWorker.drain_all(timeout=30)
+    meter.read_own(sample)
+    flow_run = _read_ledger(sample, summary.run_id)
+    sample.task_runs = asyncio.run(_recorded_task_runs(flow_run, sample.task_runs_expected))
+    _wait_until_quiet(server_pid)
+    meter.read_watched(sample)
+    return sample
+
+
+def _wait_until_quiet(pid: int) -> None:
+    # The server goes on with its events for a while, and that is this run's doing too.
+    deadline = time.monotonic() + WITHIN_S
+    before = cpu_of(pid)
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        used = cpu_of(pid)
+        if used - before < QUIET_CPU_S:
+            return
+        before = used
+
+
+def _read_ledger(sample: Sample, run_id: str) -> UUID:
+    """Write when requests began and ended into the sample, and return the Prefect flow run's id."""
+    ledger = connect_ledger(os.environ["PRESSWORK_DATABASE_URL"])
+    with ledger.connect() as connection:
+        first, last = connection.execute(
+            select(func.min(Attempt.started_at), func.max(Attempt.ended_at)).where(Attempt.run_id == run_id)
+        ).one()
+        found = connection.execute(select(Run.prefect_flow_run_id).where(Run.id == run_id)).scalar_one()
+    ledger.dispose()
+    sample.first_sent, sample.last_answered = _epoch(first), _epoch(last)
+    return UUID(str(found))
+
+
+def _epoch(moment: datetime | None) -> float:
+    if moment is None:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+async def _recorded_task_runs(flow_run: UUID, expected: int) -> int:
+    """Count the task runs that Prefect has recorded as completed; it may take its time until they are as expected."""
+    deadline = time.monotonic() + WITHIN_S
+    wanted = {"flow_runs": {"id": {"any_": [str(flow_run)]}}, "task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    async with get_client() as client:
+        while True:
+            count = int((await client.request("POST", "/task_runs/count", json=wanted)).json())
+            if count >= expected or time.monotonic() > deadline:
+                return count
+            await asyncio.sleep(0.5)

@@ -1,0 +1,71 @@
+"""Material: what all clients ask, made so that the bare loop sends the same bytes as Presswork."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+MODEL, MAX_TOKENS = "claude-sonnet-4-6", 256
+TEMPLATE = "bench_subject"
+
+SYSTEM = """You write for the newsletter of a small shop that sells tea, coffee and what belongs to them.
+
+Your task: write one subject line and one preheader that announce one product.
+- The subject line makes a reader who likes the shop stop at one particular thing: a figure, a scene, a contrast.
+60 characters at most; the first 35 must make sense alone, for telephones.
+- The preheader adds a second reason, 20 to 110 characters, and repeats no word of weight from the subject line.
+- Promise only what the product holds. No urgency, no first names, no "newsletter"."""
+
+USER = "Name: {name}\nCategory: {category}\nFeatures: {features}"
+
+_KINDS = ("tea", "coffee", "cup", "kettle", "grinder", "biscuit")
+_FEATURES = (
+    "picked by hand in the second week of April and dried over embers of oak",
+    "glazed twice and fired at 1,260 degrees, so that no two of them are alike",
+    "sold in tins of 80 g that close tightly; a tin makes about forty cups",
+    "made by a family of three in a village that no railway reaches",
+    "tastes of hay, of apricot and a little of rain on warm stone",
+)
+
+
+def write_source(file: Path, count: int) -> None:
+    """Make a SQLite database with `count` items."""
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT, category TEXT, features TEXT)")
+        database.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", map(_item, range(1, count + 1)))
+
+
+def _item(number: int) -> tuple[int, str, str, str]:
+    kind = _KINDS[number % len(_KINDS)]
+    features = "; ".join(_FEATURES[(number // step) % len(_FEATURES)] for step in (1, 5, 25))
+    return number, f"Number {number} {kind}", kind, features
+
+
+def write_template(folder: Path) -> None:
+    """Write the template that Presswork runs."""
+    user = re.sub(r"{(\w+)}", r"{{ record.\1 }}", USER)
+    (folder / f"{TEMPLATE}.md.j2").write_text(
+        "---\n"  # noqa: S608 - a template of our own
+        "select: SELECT id, name, category, features FROM items\n"
+        f"key: id\noutput: SubjectLine\nmodel: {MODEL}\nmax_tokens: {MAX_TOKENS}\n"
+        f"---\n{{% block system %}}\n{SYSTEM}\n{{% endblock %}}\n{{% block user %}}\n{user}\n{{% endblock %}}\n"
+    )
+
+
+def bodies(file: Path, schema: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    """Read the items and yield each one's request, as Presswork would send it."""
+    system = [{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral", "ttl": "5m"}}]
+    with closing(sqlite3.connect(file)) as database:
+        database.row_factory = sqlite3.Row
+        for item in database.execute("SELECT id, name, category, features FROM items ORDER BY id LIMIT ?", (limit,)):
+            yield {
+                "model": MODEL,
+                "max_tokens": MAX_TOKENS,
+                "messages": [{"role": "user", "content": USER.format(**item)}],
+                "output_config": {"format": {"type": "json_schema", "schema": schema}},
+                "system": system,
+            }

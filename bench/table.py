@@ -1,0 +1,174 @@
+"""Table: the rows with their spread, and what they say of the targets."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.meter import Sample
+from bench.rows import LATENCY_MS, Row
+
+ENOUGH_OF_BARE = 0.95
+"""The share of concurrency / latency that a bare loop must reach itself to count as a measure."""
+
+Figure = Callable[[Sample], float]
+
+
+def per_generation(name: str) -> Figure:
+    """Milliseconds of CPU a record."""
+    return lambda sample: float(getattr(sample, name)) * 1000 / max(sample.records, 1)
+
+
+FIGURES: dict[str, Figure] = {
+    "wall s": lambda sample: sample.wall_s,
+    "records/s": lambda sample: sample.records / max(sample.wall_s, 1e-9),
+    "client ms": per_generation("client_cpu_s"),
+    "server ms": per_generation("server_cpu_s"),
+    "sandbox ms": per_generation("sandbox_cpu_s"),
+    "peak MB": lambda sample: sample.peak_mb,
+}
+
+
+def ratios(rows: Sequence[Row], row: Row, figure: Figure) -> list[float]:
+    """Divide a row's figure by that of the row that it is compared to, repeat by repeat."""
+    found = next((other for other in rows if other.name == row.against), None)
+    if found is None:
+        return []
+    pairs = zip(row.samples, found.samples, strict=False)
+    return [figure(mine) / figure(theirs) for mine, theirs in pairs if figure(theirs) > 0]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the issue asks for, what was measured, and whether it is met."""
+
+    what: str
+    wanted: str
+    measured: list[float]
+    met: bool
+
+
+def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
+    """Judge each target that the rows tell of, by the median."""
+    wall, cpu, server = FIGURES["wall s"], FIGURES["client ms"], FIGURES["server ms"]
+    for row in rows:
+        if not row.samples:
+            continue
+        sample = row.samples
+        if row.group == "sandbox":
+            yield _at_least("the sandbox alone, requests/s", 3000, [s.requests / s.wall_s for s in sample])
+        if row.group == "bare" and row.latency_ms:
+            most = concurrency / (row.latency_ms / 1000)
+            shares = [s.records / s.wall_s / most for s in sample]
+            yield _at_least(f"{row.name}: share of concurrency / latency", ENOUGH_OF_BARE, shares)
+        if row.group in {"presswork", "postgres"}:
+            slow = 1.05 if row.group == "postgres" else 1.02 if row.latency_ms else 1.4
+            yield _at_most(f"{row.name}: wall against bare", slow, ratios(rows, row, wall))
+        if row.group == "presswork":
+            yield _at_most(f"{row.name}: client CPU against bare", 1.4, ratios(rows, row, cpu))
+            yield _at_most(f"{row.name}: server ms a generation", 1.5, [server(s) for s in sample])
+        if row.group in {"presswork", "postgres", "memory", "rpm", "itpm", "otpm", "shared"}:
+            lost = [float(s.task_runs_expected - s.task_runs) for s in sample]
+            yield _at_most(f"{row.name}: task runs not recorded", 0, lost)
+        if row.group == "cached":
+            yield _at_most(f"{row.name}: wall against the run at {LATENCY_MS} ms", 0.05, ratios(rows, row, wall))
+            yield _at_most(f"{row.name}: requests and task runs", 0, [float(s.requests + s.task_runs) for s in sample])
+        if row.group in {"rpm", "shared"}:
+            yield _at_least(f"{row.name}: share of the allowance", 0.97, [s.share for s in sample])
+            most = 0.005 if row.group == "rpm" else 0.01
+            yield _at_most(f"{row.name}: answers that were 429", most, [s.rate_limited / s.requests for s in sample])
+        if row.group in {"itpm", "otpm"}:
+            yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
+        if row.group != "sandbox":
+            lost = [float(s.records - s.succeeded) for s in sample]
+            yield _at_most(f"{row.name}: rows lost", 0, lost)
+    yield from _memory([row for row in rows if row.group == "memory" and row.samples])
+
+
+def _memory(rows: Sequence[Row]) -> Iterator[Target]:
+    if len(rows) == 2:
+        small, large = rows
+        grown = [big.peak_mb / less.peak_mb for big, less in zip(large.samples, small.samples, strict=False)]
+        yield _at_most(f"peak memory, {large.records:,} against {small.records:,}", 1.25, grown)
+
+
+def _at_most(what: str, bound: float, measured: list[float]) -> Target:
+    return Target(what, f"at most {bound:g}", measured, bool(measured) and median(measured) <= bound)
+
+
+def _at_least(what: str, bound: float, measured: list[float]) -> Target:
+    return Target(what, f"at least {bound:g}", measured, bool(measured) and median(measured) >= bound)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Show a median with the least and the most."""
+    if not values:
+        return "-"
+    middle = f"{median(values):,.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f}..{max(values):,.{digits}f})"
+
+
+def show(console: Console, rows: Sequence[Row], concurrency: int) -> None:
+    """Print the table for people."""
+    table = Table(box=box.MARKDOWN, title=f"{machine()}; concurrency {concurrency}; median (least..most)")
+    table.add_column("row", no_wrap=True)
+    for name in ("wall s", "wall x", "records/s", "client ms", "client x", "server ms", "sandbox ms", "peak MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = {
+            name: spread([figure(sample) for sample in row.samples], 0 if name in {"records/s", "peak MB"} else 2)
+            for name, figure in FIGURES.items()
+        }
+        cells["wall x"] = spread(ratios(rows, row, FIGURES["wall s"]))
+        cells["client x"] = spread(ratios(rows, row, FIGURES["client ms"])) if row.group != "cached" else "-"
+        if row.group in {"sandbox", "bare"}:
+            cells["server ms"] = "-"
+        table.add_row(row.name, *(cells[str(column.header)] for column in table.columns[1:]))
+    console.print(table)
+    judged = Table(box=box.MARKDOWN, title="Targets")
+    for name in ("what", "wanted", "measured", ""):
+        judged.add_column(name, no_wrap=True)
+    for target in targets(rows, concurrency):
+        digits = 0 if target.wanted.endswith((" 0", "3000")) else 3
+        judged.add_row(target.what, target.wanted, spread(target.measured, digits), "met" if target.met else "MISSED")
+    console.print(judged)
+    console.print(
+        "ms: milliseconds of CPU a generation (sandbox: a request); x: against the bare loop of the same run,"
+    )
+    console.print("for the cached run against the same at 350 ms. Start-up is apart: see --json.")
+
+
+def as_json(rows: Sequence[Row], concurrency: int) -> Mapping[str, Any]:
+    """All samples and judgements for programs."""
+    return {
+        "machine": machine(),
+        "concurrency": concurrency,
+        "rows": [
+            {
+                "row": row.name,
+                "group": row.group,
+                "records": row.records,
+                "latency_ms": row.latency_ms,
+                "against": row.against,
+                "samples": [sample.as_json() for sample in row.samples],
+            }
+            for row in rows
+        ],
+        "targets": [
+            {"what": target.what, "wanted": target.wanted, "measured": target.measured, "met": target.met}
+            for target in targets(rows, concurrency)
+        ],
+    }
+
+
+def machine() -> str:
+    """Say in a few words what this ran on."""
+    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
