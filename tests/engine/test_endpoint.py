@@ -11,12 +11,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 from prefect import get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
 from flows.content import content
 from flows.errors import EndpointError, MissingKeyError, StoppingCallError
 from flows.sandbox import SANDBOX_HEADER
-from tests.engine.workshop import Workshop, eventually, task_runs
+from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
 
 pytestmark = pytest.mark.prefect
 
@@ -297,12 +296,8 @@ async def test_flow_run_that_was_stopped_says_why_in_prefect(
     workshop.sandbox.configure(spend_limit=1)
     state = await content("note", return_state=True)
     assert state.is_failed()
-    flow_run = workshop.value("SELECT prefect_flow_run_id FROM runs")
-
-    async def logged() -> list[str]:
-        async with get_client() as client:
-            found = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run])))
-            return [line.message for line in found]
-
-    lines = await eventually(logged, lambda found: any("usage limits" in line for line in found))
+    flow_run_id = workshop.value("SELECT prefect_flow_run_id FROM runs")
+    lines = await eventually(
+        lambda: log_lines(flow_run_id), lambda found: any("usage limits" in line for line in found)
+    )
     assert any("usage limits" in line for line in lines)

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import get_client
 from prefect.settings import PREFECT_HOME, temporary_settings
 from sqlalchemy import make_url
 
 import db.record
 from db.errors import SourceUnreachableError
-from tests.engine.workshop import Workshop, eventually, task_runs
+from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
 
 pytestmark = pytest.mark.prefect
 
@@ -44,13 +43,7 @@ async def settled(workshop: Workshop, run_id: str, chunks: int) -> None:
     """Wait until Prefect's server has heard of a run's tasks and stored the run's last log line."""
     flow_run_id = workshop.flow_run_of(run_id)
     await task_runs(flow_run_id, count=chunks)
-
-    async def lines() -> list[str]:
-        async with get_client() as client:
-            found = await client.read_logs(limit=200)
-            return [line.message for line in found if str(line.flow_run_id) == flow_run_id]
-
-    await eventually(lines, lambda found: any("Finished in state" in line for line in found))
+    await eventually(lambda: log_lines(flow_run_id), lambda found: any("Finished in state" in line for line in found))
 
 
 async def test_neither_texts_nor_secrets_reach_prefect(

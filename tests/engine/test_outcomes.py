@@ -85,14 +85,14 @@ async def test_bad_end_is_recorded_as_such_and_asked_again_by_a_new_run(
     assert (again.succeeded, again.cached, again.requests) == (2, 0, 2)
 
 
-@pytest.mark.parametrize("fault", ["refused", "truncated", "invalid"])
-async def test_prompt_is_given_up_after_three_bad_outcomes_until_refresh(workshop: Workshop, fault: str) -> None:
+async def test_prompt_is_given_up_after_three_bad_outcomes_until_refresh(workshop: Workshop) -> None:
     workshop.numbered(1)
-    workshop.sandbox.configure(**{fault: 1})
-    for _run in range(3):
+    for fault in ("refused", "truncated", "invalid"):
+        workshop.sandbox.configure(**{"refused": 0, "truncated": 0, "invalid": 0, fault: 1})
         assert getattr(await workshop.run(), fault) == 1
 
     asked = workshop.requests
+    workshop.sandbox.configure(invalid=0)
     summary = await workshop.run()
     assert (summary.skipped, summary.requests, summary.exit_status) == (1, 0, 1)
     assert workshop.requests == asked
@@ -100,19 +100,28 @@ async def test_prompt_is_given_up_after_three_bad_outcomes_until_refresh(worksho
     assert row["error_kind"] == "given_up"
     assert "--refresh" in row["error_message"]
 
-    workshop.sandbox.configure(**{fault: 0})
-    assert (await workshop.run()).skipped == 1
     assert (await workshop.run(refresh=True)).succeeded == 1
     # Content was bought: from now on it is a hit.
     assert (await workshop.run()).cached == 1
 
 
+@pytest.mark.parametrize("fault", ["refused", "truncated", "invalid"])
+async def test_one_bad_outcome_is_enough_where_the_setting_says_so(
+    workshop: Workshop, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_GIVE_UP_AFTER", "1")
+    workshop.numbered(1)
+    workshop.sandbox.configure(**{fault: 1})
+    assert getattr(await workshop.run(), fault) == 1
+    assert (await workshop.run()).skipped == 1
+
+
 async def test_failed_requests_are_not_given_up(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
-    monkeypatch.setenv("PRESSWORK_CHUNK_RETRIES", "0")
+    for name, value in {"REQUEST_RETRIES": "0", "CHUNK_RETRIES": "0", "GIVE_UP_AFTER": "1"}.items():
+        monkeypatch.setenv(f"PRESSWORK_{name}", value)
     workshop.numbered(1)
     workshop.sandbox.configure(overloaded=1)
-    for _run in range(4):
+    for _run in range(2):
         assert (await workshop.run()).failed == 1
 
 

@@ -64,7 +64,7 @@ async def test_templates_job_has_the_templates_name(workshop: Workshop) -> None:
 async def test_summary_and_artifact_say_what_the_ledger_says(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     workshop.numbered(40)
-    workshop.items({"00|bad": None})
+    workshop.items({"!|bad": None})
     workshop.template("{{ record.name | length }} letters: {{ record.name }}")
     workshop.sandbox.configure(refused=0.2, invalid=0.2, truncated=0.2)
     summary = await workshop.run()
@@ -98,7 +98,7 @@ async def test_summary_and_artifact_say_what_the_ledger_says(workshop_on_each: W
     assert step.split(" | ") == [str(count) for count in counts]
     assert "sandbox" in page
     # A key is data: it does not end its cell.
-    assert "00&#124;bad" in page
+    assert "&#33;&#124;bad" in page
     assert page.count("presswork show") == len(summary.failures) == min(41 - summary.succeeded, 10)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import TaskRun
 from sqlalchemy import Engine, create_engine, text
 
@@ -150,3 +150,10 @@ async def task_runs(flow_run_id: str, *, count: int) -> Sequence[TaskRun]:
         return len(found) >= count and all(run.state is not None and run.state.is_final() for run in found)
 
     return list(await eventually(look, enough))
+
+
+async def log_lines(flow_run_id: str) -> list[str]:
+    """What a flow run has logged, as far as Prefect's server has it."""
+    async with get_client() as client:
+        found = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(flow_run_id)])))
+    return [line.message for line in found]
