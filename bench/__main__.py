@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,13 +12,15 @@ from dataclasses import replace
 from rich.console import Console
 
 from bench.rows import GROUPS, QUICK, Row, Sizes, make_rows
-from bench.stage import open_stage
+from bench.stage import ClientError, open_stage
 from bench.table import as_json, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and show what came out; 1 where it was cut short."""
     options = _parser().parse_args(arguments)
+    # Whatever ends it takes down the servers and removes the folder.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sizes = QUICK if options.quick else Sizes()
     if options.records:
         sizes = replace(sizes, records=options.records)
@@ -49,8 +52,8 @@ def _measure(rows: Sequence[Row], repeat: int, concurrency: int) -> int:
                     progress.print(
                         f"{number}/{repeat} {row.name}: {sample.wall_s:.2f} s, {rate:,.0f}/s", highlight=False
                     )
-    except KeyboardInterrupt:
-        progress.print("Cut short: what was measured so far follows.")
+    except (KeyboardInterrupt, ClientError) as error:
+        progress.print(f"Cut short{f' ({error})' if str(error) else ''}: what was measured so far follows.")
         return 1
     return 0
 

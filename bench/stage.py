@@ -29,6 +29,10 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_
 """Of the environment, so that no setting of an installation bends what is measured."""
 
 
+class ClientError(RuntimeError):
+    """A measurement failed."""
+
+
 @dataclass
 class Stage:
     """What measurements stand on; `start()` begins one, `finish()` gives its sample."""
@@ -98,7 +102,7 @@ class Stage:
             client.kill()
             raise
         if client.returncode != 0:
-            raise RuntimeError(f"the client {client.args!r} ended with status {client.returncode}")
+            raise ClientError(f"a client ended with status {client.returncode}; why stands above")
         return Sample(**json.loads(printed.splitlines()[-1]))
 
     def _environment(self, source: Path, ledger: str | None) -> Mapping[str, str]:
