@@ -114,6 +114,6 @@ def presswork(arguments: Sequence[str], **environment: str) -> subprocess.Comple
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=220,
         check=False,
     )

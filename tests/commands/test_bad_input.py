@@ -165,7 +165,7 @@ def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, mo
     [
         (["run", "notes"], {"ANTHROPIC_BASE_URL": ""}, "There is no API key"),
         (["run", "notes", "--set", "x"], {}, "--set takes name=value"),
-        (["run"], {}, "Missing argument"),
+        (["run"], {}, "Say what to run"),
         (["nonsense"], {}, "No such command"),
         (["show", "abcdef"], {"PRESSWORK_DATABASE_URL": "sqlite:////nowhere/ledger.sqlite"}, "There is no ledger yet"),
     ],

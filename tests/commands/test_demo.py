@@ -9,7 +9,8 @@ import pytest
 
 from tests.commands.conftest import presswork
 
-pytestmark = [pytest.mark.prefect, pytest.mark.slow]
+# Two whole demos: on a machine that is busy with other things they take minutes.
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(400)]
 # Set, though to nothing: a developer's .env must not reach the command.
 NOTHING = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": ""}
 
