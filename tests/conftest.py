@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import certifi
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
@@ -181,11 +182,25 @@ def _send_off() -> None:
         worker.drain_all(timeout=10)
 
 
+@pytest.fixture(scope="session")
+def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with one root certificate: four clients a run read them all, for nothing that goes over loopback."""
+    end = "-----END CERTIFICATE-----\n"
+    file = tmp_path_factory.mktemp("certificates") / "one.pem"
+    file.write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    return str(file)
+
+
 @pytest.fixture
-def prefect_api(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def prefect_api(prefect_server: str, one_certificate: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Prefect in this process, set up to use the session's server."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as above
+    from prefect.settings import (  # noqa: PLC0415 - as above
+        PREFECT_API_SSL_CERT_FILE,
+        PREFECT_API_URL,
+        temporary_settings,
+    )
 
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
+    monkeypatch.setenv("SSL_CERT_FILE", one_certificate)
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_SSL_CERT_FILE: one_certificate}):
         yield prefect_server
