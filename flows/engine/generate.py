@@ -309,16 +309,27 @@ class Generating:
 
     async def record(self, item: Item, outcome: Outcome, *, wait: bool = True) -> None:
         """Write an outcome, and those of the items that waited for it; returns when they are committed."""
-        moment = now()
-        self._add(item, self._rows.answered(item, outcome, moment))
+        self._add(item, self._rows.answered(item, outcome, now()))
         self._run.writer.batch.released.append((self._run.id, item.prompt.hash))
         self._run.progress.add(outcome.status)
-        for twin in self._twins.pop(item.prompt.hash, []):
-            self._add(twin, self._rows.twin(twin, item, outcome, moment))
-            self._run.progress.add("cached" if outcome.content else outcome.status)
+        self._record_twins(item, outcome)
         if wait:
             await self._run.writer.committed()
+            # Who met the prompt during the commit could not find its answer yet, and has joined.
+            while self._record_twins(item, outcome):
+                await self._run.writer.committed()
+        self._twins.pop(item.prompt.hash, None)
         self._room.give(1)
+
+    def _record_twins(self, item: Item, outcome: Outcome) -> int:
+        """Write the outcome for the items that wait for it too, and return how many they were."""
+        twins = self._twins.get(item.prompt.hash, [])
+        for twin in twins:
+            self._add(twin, self._rows.twin(twin, item, outcome, now()))
+            self._run.progress.add("cached" if outcome.content else outcome.status)
+        count = len(twins)
+        twins.clear()
+        return count
 
     def _add(self, item: Item, row: Any) -> None:
         batch = self._run.writer.batch

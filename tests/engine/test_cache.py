@@ -137,6 +137,20 @@ async def test_same_prompt_on_two_pages_is_one_request(workshop: Workshop, fault
     assert workshop.requests == 1
 
 
+async def test_prompt_that_is_met_again_while_its_answer_is_committed_is_one_request(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Answers come at once and are committed late, so that each page is planned while others' answers are on their way.
+    monkeypatch.setenv("PRESSWORK_COMMIT_INTERVAL_S", "0.1")
+    monkeypatch.setattr("flows.engine.handles.PAGE", 20)
+    workshop.items({f"{number:04}": f"one of {number % 67}" for number in range(600)})
+    summary = await workshop.run(chunk_size=5)
+
+    assert (summary.succeeded + summary.cached, workshop.requests) == (600, 67)
+    twice = "SELECT prompt_hash FROM generations WHERE origin = 'live' GROUP BY 1 HAVING count(*) > 1"
+    assert workshop.rows(twice) == []
+
+
 @pytest.fixture
 def only_prefects_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch the engine's own look-up off, so that Prefect's cache alone decides."""
