@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from flows.errors import CallError
 from flows.steps.complete import Limit, RateLimits
@@ -281,13 +282,10 @@ class Limiter:
             self._recent.popleft()
 
 
-_limiters: dict[tuple[int, str], Limiter] = {}
+# By the loop itself, not its id, which another may get once it is gone: waiters of a loop that has ended never wake.
+_limiters: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Limiter]] = WeakKeyDictionary()
 
 
 def limiter_for(endpoint: str) -> Limiter:
     """Return this process's limiter for an endpoint, within the running event loop."""
-    loop = asyncio.get_running_loop()
-    for key in [key for key in _limiters if key[0] != id(loop)]:
-        # A loop that has ended leaves waiters that never wake.
-        del _limiters[key]
-    return _limiters.setdefault((id(loop), endpoint), Limiter())
+    return _limiters.setdefault(asyncio.get_running_loop(), {}).setdefault(endpoint, Limiter())

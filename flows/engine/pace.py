@@ -14,7 +14,7 @@ from decimal import Decimal
 from db.models import now
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Admission, Limiter
-from flows.errors import CallError, CostCapError, StoppingCallError, anew
+from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, anew
 from flows.steps.complete import RateLimits
 from flows.steps.prices import Usage, cost_of
 from flows.steps.render import Prompt
@@ -164,6 +164,9 @@ class Pace:
                 self._is_open = await self._verify()
             except StoppingCallError as error:
                 self.stop(error)
+            except EndpointError as error:
+                # Each of the others would try to reach it in turn, and wait as long.
+                self.stop(StoppingCallError(str(error), kind="connect"))
         return self._is_open or self.stopped is not None
 
     def _estimate(self, prompt: Prompt) -> Estimate:

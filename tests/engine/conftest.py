@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from db.samples import load_samples
-from flows.engine.limiter import _limiters
 from flows.sandbox import Sandbox
 from tests.conftest import new_postgres_database
 from tests.engine.workshop import Workshop
@@ -22,11 +21,6 @@ QUICK = {
     "STOP_WAIT_S": "2",
 }
 """Settings under which trouble is over soon."""
-
-
-@pytest.fixture(autouse=True)
-def no_limiter_of_an_earlier_loop() -> None:
-    _limiters.clear()
 
 
 @pytest.fixture

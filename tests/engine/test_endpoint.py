@@ -108,6 +108,31 @@ async def test_endpoint_that_is_away_from_the_start_stops_the_run_before_it_is_o
     assert workshop.rows("SELECT * FROM runs") == []
 
 
+async def test_named_endpoint_that_is_away_is_tried_once_and_stops_the_run(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tried
+        tried += 1
+        writer.close()
+
+    workshop.numbered(30)
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
+    with pytest.raises(StoppingCallError, match="can't be reached"):
+        await workshop.run()
+    server.close()
+    await server.wait_closed()
+    # aiohttp asks a second time where a connection is closed on it.
+    assert tried <= 2
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"failed": 1}
+    assert set(workshop.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")) <= {"not_sent"}
+
+
 # Refusing
 
 
