@@ -14,7 +14,7 @@ from flows.steps.render import Prompt
 from flows.steps.validate import Content, validate_stored
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Item:
     """One generation to be: for which record, by which prompt, made from what. `attempts` are those made so far."""
 
