@@ -64,6 +64,11 @@ def all_options(command: Any = COMMANDS) -> set[str]:
     return options_of(command).union(*below)
 
 
+def bench_options() -> set[str]:
+    source = (ROOT / "bench" / "__main__.py").read_text(encoding="utf-8")
+    return set(re.findall(r'add_argument\("(--[a-z-]+)"', source))
+
+
 def anchors_of(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -96,7 +101,7 @@ def test_commands_and_options_exist(page: Path) -> None:
 def test_options_named_alone_exist(page: Path) -> None:
     for code in code_of(page):
         if code.startswith("--"):
-            assert code.split()[0] in all_options(), code
+            assert code.split()[0] in all_options() | bench_options(), code
 
 
 @pages
