@@ -143,9 +143,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Prefect's server, once for the session; the URL of its API."""
     from flows.engine.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
 
-    with own_server(timeout_s=120, home=_prefect_folder(tmp_path_factory)) as url:
-        yield url
-        _send_off()
+    with pytest.MonkeyPatch.context() as patch:
+        # A test that looks at its task runs waits until the server has written them, by default for five seconds.
+        patch.setenv("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL", "1")
+        patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "1")
+        with own_server(timeout_s=120, home=_prefect_folder(tmp_path_factory)) as url:
+            yield url
+            _send_off()
 
 
 def _prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

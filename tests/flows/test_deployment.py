@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
+from prefect.workers.process import ProcessWorker
 
 from flows.settings import ROOT
 from tests.engine.workshop import Workshop, eventually
@@ -37,9 +39,10 @@ async def prefect(*arguments: str) -> str:
 
 async def test_deployment_runs_on_a_process_worker(shop: Workshop) -> None:
     pool = f"tests-{uuid.uuid4().hex[:8]}"
-    await prefect("work-pool", "create", pool, "--type", "process")
-    await prefect("deploy", "flows.product_copy:product_copy", "--name", "nightly", "--pool", pool)
     async with get_client() as client:
+        template = ProcessWorker.get_default_base_job_template()
+        await client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+        await prefect("deploy", "flows.product_copy:product_copy", "--name", "nightly", "--pool", pool)
         deployment = await client.read_deployment_by_name("product-copy/nightly")
         # Parameters become a form.
         form: Any = deployment.parameter_openapi_schema
