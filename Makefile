@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.presswork-installed
 UV := $(VENV)/.pins
+# Tests wait for servers more than they compute. A file stays in one process, with the servers that it starts.
+AT_ONCE := -n 3 --dist loadfile
 
 # Presswork lets nothing phone home.
 export DO_NOT_TRACK := 1
@@ -36,14 +38,14 @@ demo: $(STAMP) ## Run the main job with nothing configured
 	@$(BIN)/presswork demo
 
 test: $(STAMP) ## Run the tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(AT_ONCE)
 
 check: $(STAMP) ## What CI runs: format, lint, types, import contracts, tests
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(AT_ONCE)
 
 bench: $(STAMP) ## Measure generations a second on this machine
 	@$(BIN)/python -m bench

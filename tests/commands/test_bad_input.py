@@ -97,7 +97,6 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
     "a cost cap below zero": ((*RUN, "--max-cost", "-1"), nothing, "--max-cost -1"),
     "a concurrency beyond all": ((*RUN, "--concurrency", "9999"), nothing, "--concurrency 9999"),
     "an option that is no number": ((*RUN, "--rpm", "many"), nothing, "--rpm"),
-    "a Prefect server that is away": (RUN, environment(PREFECT_API_URL="http://127.0.0.1:9/api"), "does not answer"),
 }
 
 
@@ -115,8 +114,21 @@ def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pyte
     assert "Traceback" not in result.stderr
     assert "secret" not in result.stderr.replace("no-url", "secret" if "secret@" in result.stderr else "")
     assert desk.sent() == 0
-    if case != "a Prefect server that is away":
-        assert not desk.ledger.exists()
+    assert not desk.ledger.exists()
+
+
+def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk) -> None:
+    """As a process of its own: Prefect reads its settings once a process."""
+    desk.notes({1: "one"})
+
+    result = presswork(RUN, PREFECT_API_URL="http://127.0.0.1:9/api")
+
+    assert result.returncode == 2, result.stdout
+    assert "does not answer" in result.stderr
+    assert "PREFECT_API_URL" in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert desk.sent() == 0
 
 
 @pytest.mark.parametrize("case", ["no key and no sandbox", "an unknown name", "SQL that fails", "--set without ="])

@@ -163,9 +163,8 @@ async def test_refused_key_of_a_named_endpoint_ends_the_run_as_failed(
     [(401, "authentication_error"), (402, "billing_error"), (403, "permission_error"), (404, "not_found_error")],
 )
 async def test_gateway_that_refuses_gets_one_request_and_no_more(
-    workshop_on_each: Workshop, status: int, kind: str, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, status: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop = workshop_on_each
     asked = 0
 
     async def refuse(_request: web.Request) -> web.Response:

@@ -103,9 +103,8 @@ async def test_record_longer_than_the_endpoint_takes_fails_alone(workshop: Works
     ],
 )
 async def test_select_that_is_wrong_stops_the_run_before_a_request(
-    workshop_on_each: Workshop, items: str, error: type[Exception], match: str
+    workshop: Workshop, items: str, error: type[Exception], match: str
 ) -> None:
-    workshop = workshop_on_each
     workshop.items({})
     path = workshop.templates / "note.md.j2"
     path.write_text(path.read_text().replace("SELECT id, name FROM items", items))
