@@ -13,7 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check bench pins clean
+.PHONY: help install demo test check soak bench pins clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(STAMP) ## What CI runs: format, lint, types, import contracts, tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest $(AT_ONCE)
+
+soak: $(STAMP) ## Run the long tests: outages, kills, faults and shards at full size (half an hour)
+	@$(BIN)/pytest -m soak --timeout 1200
 
 bench: $(STAMP) ## Measure generations a second on this machine
 	@$(BIN)/python -m bench
