@@ -84,8 +84,8 @@ class StepCount:
     count: int
 
 
-def look_up(engine: Engine, hashes: Sequence[str]) -> dict[str, PromptHistory]:
-    """Look a page of prompts up in one query; prompts never answered are not in the result."""
+def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = None) -> dict[str, PromptHistory]:
+    """Look a page of prompts up in one query; prompts never answered, or not `since` then, are not in the result."""
     found: dict[str, PromptHistory] = {}
     generation = Generation
     for part in _parts(hashes):
@@ -104,6 +104,8 @@ def look_up(engine: Engine, hashes: Sequence[str]) -> dict[str, PromptHistory]:
             )
             .order_by(generation.id)
         )
+        if since is not None:
+            statement = statement.where(generation.created_at >= since)
         with engine.connect() as connection:
             for prompt_hash, generation_id, status, output, output_hash in connection.execute(statement):
                 before = found.get(prompt_hash, PromptHistory())
@@ -112,6 +114,17 @@ def look_up(engine: Engine, hashes: Sequence[str]) -> dict[str, PromptHistory]:
                 elif before.generation_id is None:
                     found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=status)
     return found
+
+
+def first_started_at(engine: Engine, run_id: str) -> datetime | None:
+    """When the first of the runs began that a run goes on from, itself included; None where it is not known."""
+    started: datetime | None = None
+    following: str | None = run_id
+    with engine.connect() as connection:
+        while following is not None:
+            row = connection.execute(select(Run.started_at, Run.resumes_run_id).where(Run.id == following)).first()
+            started, following = (row.started_at, row.resumes_run_id) if row else (started, None)
+    return started
 
 
 def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) -> Iterator[list[StepGeneration]]:

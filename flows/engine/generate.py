@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import State
 
 from db import claims
-from db.history import look_up, mean_output_tokens
+from db.history import mean_output_tokens
 from db.models import new_id, now
 from flows.engine.chunks import Chunk, InterruptedChunkError
 from flows.engine.estimates import Estimate
@@ -134,10 +134,7 @@ class Generating:
     # Look up
 
     async def _plan(self, items: Sequence[Item]) -> Plan:
-        known = {}
-        if not self._run.options.refresh:
-            hashes = list({item.prompt.hash for item in items})
-            known = await asyncio.to_thread(look_up, self._run.ledger, hashes)
+        known = await asyncio.to_thread(self._run.known_of, items)
         return plan_page(items, known, give_up_after=self._run.settings.give_up_after)
 
     async def _record_planned(self, plan: Plan) -> None:
@@ -173,9 +170,8 @@ class Generating:
         if self._chunk_size is None and misses:
             self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
         leaders = [item for item in misses if not self._wait_as_twin(item)]
-        mine = await self._claim(leaders)
+        mine, others = await self._claim(leaders)
         await self._send_chunks(mine)
-        others = [item for item in leaders if item not in mine]
         if others:
             await self._not_too_many_waiting()
             self._start(self._await_others(others))
@@ -184,18 +180,24 @@ class Generating:
         while self._waiting >= MOST_WAITING and self._failure is None:
             await asyncio.wait(self._tasks, timeout=ASK_AGAIN_S[1], return_when=asyncio.FIRST_COMPLETED)
 
-    async def _claim(self, items: Sequence[Item]) -> list[Item]:
-        """Claim prompts and return the items to ask for; what was answered since the look-up is recorded."""
+    async def _claim(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+        """Claim prompts and return the items to ask for, and those that another run is asking for.
+
+        What was answered since the look-up is recorded.
+        """
         hashes = [item.prompt.hash for item in items]
         owned = await self._run.writer.call(claims.take, self._run.ledger, self._run.id, hashes)
         mine = [item for item in items if item.prompt.hash in owned]
-        if self._run.options.refresh:
-            return mine
+        others = [item for item in items if item.prompt.hash not in owned]
         # Asked once more now that no one else can be asking: the answer may have come in between.
-        hits = await asyncio.to_thread(self._run.hits_of, mine)
+        return await self._unanswered(mine), others
+
+    async def _unanswered(self, items: Sequence[Item]) -> list[Item]:
+        """Record what the ledger answers by now, and return the rest."""
+        hits = await asyncio.to_thread(self._run.hits_of, items)
         self._record_found(hits)
         answered = {hit.item.generation_id for hit in hits}
-        return [item for item in mine if item.generation_id not in answered]
+        return [item for item in items if item.generation_id not in answered]
 
     def _record_found(self, hits: Sequence[Hit]) -> None:
         """Record what the ledger turned out to answer, for the items that wait for the same prompt too."""
@@ -214,15 +216,7 @@ class Generating:
                 while waiting and self._failure is None:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, ASK_AGAIN_S[1])
-                    hits = await asyncio.to_thread(self._run.hits_of, waiting)
-                    self._record_found(hits)
-                    answered = {hit.item.generation_id for hit in hits}
-                    left = [item for item in waiting if item.generation_id not in answered]
-                    mine = await self._claim(left)
-                    gone = {item.generation_id for item in mine} | {
-                        item.generation_id for item in left if item.prompt.hash not in self._twins
-                    }
-                    left = [item for item in left if item.generation_id not in gone]
+                    mine, left = await self._claim(await self._unanswered(waiting))
                     self._waiting += len(left) - len(waiting)
                     waiting = left
                     await self._send_chunks(mine)

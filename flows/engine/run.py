@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db import record as ledger_record
 from db.claims import LEASE, this_process
-from db.history import look_up
+from db.history import PromptHistory, first_started_at, look_up
 from db.models import new_id, now
 from db.session import open_ledger, open_source
 from flows.engine.afterlife import beating, begin
@@ -70,6 +71,7 @@ class Run:
     run_chunk: ChunkRunner
     stopper: Stopper
     limiter: Limiter
+    fresh_since: datetime | None = None
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     params: dict[str, Any] = field(default_factory=dict)
@@ -145,9 +147,13 @@ class Run:
 
     def hits_of(self, items: Sequence[Item]) -> list[Hit]:
         """Look items up in the ledger, whatever the run's plan said before."""
-        known = look_up(self.ledger, [item.prompt.hash for item in items])
+        known = self.known_of(items)
         found = (find_hit(item, known.get(item.prompt.hash)) for item in items)
         return [hit for hit in found if hit is not None]
+
+    def known_of(self, items: Sequence[Item]) -> dict[str, PromptHistory]:
+        """What the ledger knows of the items' prompts; where the run refreshes, only what is new since it began."""
+        return look_up(self.ledger, list({item.prompt.hash for item in items}), since=self.fresh_since)
 
     def _brief(self, template_name: str) -> Brief:
         if template_name not in self._briefs:
@@ -226,7 +232,11 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         )
         stack.callback(run.dispose)
         stack.enter_context(results_served_by(await saved_block()))
-        await writer.call(begin, ledger, _run_row(run, origin), settings.spill_folders)
+        row = _run_row(run, origin)
+        await writer.call(begin, ledger, row, settings.spill_folders)
+        if options.refresh:
+            # A refresh that was cut short goes on where it was: what it bought is not bought again.
+            run.fresh_since = await asyncio.to_thread(first_started_at, ledger, run.id)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
         announce(run.progress)
         await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sqlalchemy import create_engine, text
 import flows.engine.generate
 from flows import outputs
 from flows.engine.generate import Generating
+from flows.engine.plan import Plan
 from flows.outputs import SubjectLine
 from flows.settings import ROOT
 from tests.engine.workshop import USER, Workshop
@@ -155,10 +157,10 @@ async def test_prompt_that_is_met_again_while_its_answer_is_committed_is_one_req
 def only_prefects_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch the engine's own look-up off, so that Prefect's cache alone decides."""
 
-    async def claim_all(_step: Generating, items: list[object]) -> list[object]:
-        return items
+    async def claim_all(_step: Generating, items: list[object]) -> tuple[list[object], list[object]]:
+        return items, []
 
-    monkeypatch.setattr(flows.engine.generate, "look_up", lambda *_arguments: {})
+    monkeypatch.setattr(flows.engine.generate, "plan_page", lambda items, *_known, **_settings: Plan(misses=items))
     monkeypatch.setattr(Generating, "_claim", claim_all)
 
 
@@ -235,6 +237,32 @@ async def test_refresh_asks_again_and_passes_prefects_cache_by(workshop: Worksho
     assert (again.cached, again.succeeded, again.requests) == (0, 3, 3)
     assert await workshop.task_states(again.run_id, 3) == ["Completed"] * 3
     assert workshop.value("SELECT count(*) FROM current_content") == 3
+
+
+async def test_refresh_asks_each_prompt_once_a_run_also_where_two_refresh_at_once(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.items({f"{number:05}": f"item {number % 40}" for number in range(1200)})
+    await workshop.run()
+    workshop.sandbox.configure(latency_ms=20)
+    one, two = await asyncio.gather(workshop.run(refresh=True, concurrency=5), workshop.run(refresh=True, chunk_size=3))
+
+    twice = "SELECT prompt_hash FROM attempts GROUP BY run_id, prompt_hash HAVING count(*) > 1"
+    assert workshop.rows(twice) == []
+    for summary in (one, two):
+        assert (summary.succeeded + summary.cached, summary.status) == (1200, "completed")
+    # What both took for fresh is of these two runs, not of the one before.
+    stale = "SELECT count(*) FROM generations g JOIN generations s ON s.id = g.source_generation_id WHERE g.run_id IN "
+    stale += "(:one, :two) AND s.run_id NOT IN (:one, :two)"
+    assert workshop.value(stale, one=one.run_id, two=two.run_id) == 0
+
+
+async def test_refresh_that_was_cut_short_goes_on_where_it_was(workshop: Workshop) -> None:
+    workshop.numbered(6)
+    await workshop.run()
+    cut = await workshop.run(refresh=True, limit=4)
+
+    rest = await workshop.run(refresh=True, resumes=cut.run_id)
+    assert (rest.cached, rest.succeeded, rest.requests) == (4, 2, 2)
 
 
 async def test_limit_takes_the_first_records_by_key(workshop: Workshop) -> None:
