@@ -22,7 +22,7 @@ from flows.steps.render import make_brief
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.templates import Template, list_templates, load_template
 from flows.steps.validate import load_output_class
-from flows.steps.variables import DICT_METHODS, Read, reads_of
+from flows.steps.variables import Read, reads_of
 
 Level = Literal["error", "note"]
 _PLACE = re.compile(r"^(?P<file>[^\s:,]+)(?:, line (?P<line>\d+)|: line (?P<line2>\d+))?:? (?P<message>.+)$", re.DOTALL)
@@ -151,10 +151,7 @@ def _param(template: Template, read: Read) -> Iterator[Finding]:
 
 
 def _column(read: Read, column: str, shape: Shape | NotRead | NotASelect | None) -> Iterator[Finding]:
-    if read.dotted and column in DICT_METHODS:
-        message = f"`record.{column}` is not the column {column!r} but a method; write record['{column}']."
-        yield Finding(read.file, read.line, "error", "variable", message)
-    elif isinstance(shape, Shape) and not shape.star and column not in shape.columns:
+    if isinstance(shape, Shape) and not shape.star and column not in shape.columns:
         yields = f"it yields {', '.join(shape.columns) or 'no named column'}"
         level: Level = "note"
         if column.lower() in {name.lower() for name in shape.columns}:

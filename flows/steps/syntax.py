@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import jinja2
 import jinja2.meta
@@ -24,6 +25,8 @@ _DUNDER = re.compile(r"__\w+__")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 # What may stand above the blocks: it makes names and no text.
 _NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+CALLED = "()"
+"""Marks a name that is called; no name of a template ends so."""
 Trees = Mapping[str, nodes.Template]
 
 
@@ -34,9 +37,39 @@ class Missing(jinja2.StrictUndefined):
     __repr__ = jinja2.StrictUndefined.__str__
 
 
+class Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which a dot on a mapping reads its keys: `record.items` is the column of that name.
+
+    A method is what is called: `record.items()` is a mapping's own, whatever its keys are.
+    """
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Read a name of a value; a mapping's are its keys, and one that it lacks is undefined."""
+        name = attribute.removesuffix(CALLED)
+        if name != attribute or not isinstance(obj, Mapping):
+            return super().getattr(obj, name)
+        try:
+            return obj[name]
+        except LookupError:
+            return self.undefined(obj=obj, name=name)
+
+    def _generate(
+        self,
+        source: nodes.Template,
+        name: str | None,
+        filename: str | None,
+        defer_init: bool = False,  # noqa: FBT001, FBT002 - as Jinja hands it to this hook
+    ) -> str:
+        # When it is rendered, what is read and what is called look the same: a call is marked here.
+        for call in source.find_all(nodes.Call):
+            if isinstance(call.node, nodes.Getattr):
+                call.node.attr += CALLED
+        return super()._generate(source, name, filename, defer_init)
+
+
 def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
     """Make the sandboxed Jinja environment: strict, and without autoescape, for prompts are text and no HTML."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = Environment(
         loader=loader,
         undefined=Missing,
         autoescape=False,

@@ -18,13 +18,12 @@ DICT_METHODS = frozenset(dir(dict))
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A variable that is read: by its name alone, or one column of it, as `name.column` (dotted) or name['column']."""
+    """A variable that is read: by its name alone, or one column of it, as `name.column` or name['column']."""
 
     file: str
     line: int
     name: str
     column: str | None = None
-    dotted: bool = False
 
 
 def reads_of(template: Template, block: Literal["system", "user"]) -> list[Read]:
@@ -50,7 +49,7 @@ def _reads(trees: Trees, tree: nodes.Template, file: str, seen: frozenset[str]) 
         if named is None or named[0] not in undeclared or named in optional:
             continue
         if id(node) not in called or named[1] not in DICT_METHODS:
-            yield Read(file, node.lineno, named[0], named[1], isinstance(node, nodes.Getattr))
+            yield Read(file, node.lineno, named[0], named[1])
     for include in tree.find_all(nodes.Include):
         inner = getattr(include.template, "value", None)
         if isinstance(inner, str) and inner not in seen:

@@ -49,7 +49,7 @@ def test_a_template_without_fault_has_no_finding(tmp_path: Path) -> None:
         ("{{ record['title'] }}", "error", "variable", "`record.title`"),
         ("{% if record.title %}x{% endif %}", "error", "variable", "`record.title`"),
         ("{{ record.Name }}", "note", "variable", "by its case, the database decides"),
-        ("{{ record.items }}", "error", "variable", "write record['items']"),
+        ("{{ record.items }}", "error", "variable", "does not provide `record.items`; it yields id, name"),
         ("{{ params.tone }}", "error", "params", "'tone' is not declared"),
         ("{{ triage.topic }}", "error", "step", "neither `record`, `params` nor a step"),
     ],

@@ -68,6 +68,27 @@ def test_blank_lines_around_a_block_are_no_part_of_the_prompt(write: Write) -> N
     assert fill(write("{% block user %}\n\n  Hello\n\n{% endblock %}\n"), record={}) == "Hello"
 
 
+@pytest.mark.parametrize("name", ["items", "keys", "values", "get", "pop", "update", "copy"])
+def test_column_that_is_named_like_a_method_is_the_column(write: Write, name: str) -> None:
+    body = "{{ record.%s }} {{ record['%s'] }} {%% if record.%s == 'tea' %%}yes{%% endif %%}" % (name, name, name)  # noqa: UP031 - Jinja's own braces
+
+    assert fill(write(user(body)), record={name: "tea"}) == "tea tea yes"
+
+
+@pytest.mark.parametrize("column", ["name", "items"])
+def test_what_is_called_is_the_method_whatever_the_columns_are(write: Write, column: str) -> None:
+    template = write(
+        user("{% for name, value in record.items() %}{{ name }}={{ value }}{% endfor %} {{ record.get('x') }}")
+    )
+
+    assert fill(template, record={column: "tea"}) == f"{column}=tea None"
+
+
+def test_method_that_is_not_called_is_no_column(write: Write) -> None:
+    with pytest.raises(RecordError, match="has no attribute 'items'"):
+        fill(write(user("{{ record.items }}")), record={"name": "tea"})
+
+
 # What is missing
 
 
