@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 
 from db.models import now
@@ -126,8 +127,13 @@ class Pace:
         elif usage is not None or error is not None:
             self._is_open = True
         if usage is not None:
-            cost = cost_of(prompt.model, usage, now().date())
-            self.spent_usd += cost or 0
+            day = now().date()
+            cost = cost_of(prompt.model, usage, day)
+            if cost is None:
+                # A service tier without a price list: the cap reckons with the ordinary price.
+                self.spent_usd += cost_of(prompt.model, replace(usage, service_tier=None), day) or 0
+            else:
+                self.spent_usd += cost
             self._estimate(prompt).learn(prompt, usage, cost)
 
     async def _reserve(self, prompt: Prompt, max_tokens: int) -> Decimal:

@@ -17,6 +17,8 @@ from genai_prices import calc_price
 PRICE_VERSION = f"genai-prices {version('genai-prices')}"
 BATCH_DISCOUNT = Decimal("0.5")
 """Message Batches cost half; source: Anthropic's pricing page."""
+PRICED_TIERS = frozenset({None, "standard", "batch"})
+"""Priority Tier is paid by a commitment, at a price that no list knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,9 @@ class Rates:
 
 
 def cost_of(model: str, usage: Usage, day: date) -> Decimal | None:
-    """Return US dollars at the price of the day, or None where the model's price is not known."""
+    """Return US dollars at the price of the day, or None where the price of the model or its tier is not known."""
     rates = find_rates(model, day)
-    if rates is None:
+    if rates is None or usage.service_tier not in PRICED_TIERS:
         return None
     total = rates.cost(usage)
     return total * BATCH_DISCOUNT if usage.service_tier == "batch" else total

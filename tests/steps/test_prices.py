@@ -57,6 +57,13 @@ def test_batch_is_half_of_the_price(model: str) -> None:
     assert cost_of(model, batch, DAY) == (cost_of(model, usage, DAY) or 0) / 2
 
 
+@pytest.mark.parametrize(("tier", "known"), [(None, True), ("standard", True), ("priority", False), ("next", False)])
+def test_tier_without_a_price_list_is_unknown_rather_than_wrong(tier: str | None, known: bool) -> None:
+    cost = cost_of("claude-sonnet-4-6", Usage(MILLION, service_tier=tier), DAY)
+
+    assert cost == (Decimal(3) if known else None)
+
+
 def test_nothing_used_costs_nothing() -> None:
     assert cost_of("claude-sonnet-4-6", Usage(0), DAY) == 0
 
