@@ -17,15 +17,17 @@ from flows.steps.complete import ANTHROPIC, SANDBOX, Client, check_endpoint, req
 
 FILES_BESIDE = 100  # files that a process has open beside its requests: databases, Prefect, libraries
 NO_KEY = "none"  # the sandbox takes any credential
+IF_A_GATEWAY = "If a gateway answers there that keeps GET /v1/models to itself, name it: set PRESSWORK_ENDPOINT."
 
 
 @dataclass
 class Endpoint:
-    """An open endpoint: its name, its client, and whether it has said that it takes the key."""
+    """An open endpoint: its name, its client, whether it has said that it takes the key; a `gateway` may not say."""
 
     name: str
     client: Client
     verified: bool
+    gateway: bool = False
     _once: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def verify(self) -> bool:
@@ -35,7 +37,7 @@ class Endpoint:
         """
         async with self._once:
             if not self.verified:
-                identity = await self.client.identify()
+                identity = await self.client.identify(gateway=self.gateway)
                 if identity.is_sandbox or identity.answered:
                     check_endpoint(self.name, is_sandbox=identity.is_sandbox)
                 self.verified = identity.answered
@@ -68,13 +70,15 @@ async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
         connections=concurrency,
     )
     if base_url is None or named is not None:
-        return Endpoint(named or ANTHROPIC, client, verified=False)
+        return Endpoint(named or ANTHROPIC, client, verified=False, gateway=base_url is not None)
     try:
         identity = await client.identify()
-    except StoppingCallError:
+    except StoppingCallError as error:
         await client.__aexit__()
         if key is None:
             raise MissingKeyError from None
+        if error.http_status == 403:
+            raise StoppingCallError(f"{error} {IF_A_GATEWAY}", kind=error.kind, http_status=403) from None
         raise
     except BaseException:
         await client.__aexit__()

@@ -114,17 +114,18 @@ class Client:
     async def __aexit__(self, *_exception: object) -> None:
         await self._client.close()
 
-    async def identify(self) -> Identity:
+    async def identify(self, *, gateway: bool = False) -> Identity:
         """Ask the endpoint what it is (GET /v1/models: free, and checks the key).
 
         A refused key raises StoppingCallError, an endpoint that can't be reached EndpointError; one that does not
-        know the path has not answered, which is all right for a gateway.
+        know the path has not answered, which is all right for a gateway. Of a known `gateway` a 403 says no more
+        than that: many let nothing pass but POST /v1/messages.
         """
         try:
             raw = await self._client.models.with_raw_response.list(limit=1, timeout=IDENTIFY_TIMEOUT_S)
-        except (anthropic.AuthenticationError, anthropic.PermissionDeniedError) as error:
-            raise translate(error) from None
         except anthropic.APIStatusError as error:
+            if error.status_code == 401 or (error.status_code == 403 and not gateway):
+                raise translate(error) from None
             return Identity(SANDBOX_HEADER in error.response.headers, answered=False)
         except anthropic.APIConnectionError as error:
             raise EndpointError(

@@ -23,9 +23,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def gateway(answer: Handler) -> AsyncIterator[str]:
-    """A gateway that knows no path but POST /v1/messages."""
+async def gateway(answer: Handler, *, models: int = 404) -> AsyncIterator[str]:
+    """A gateway that knows no path but POST /v1/messages; of GET /v1/models it says what it is told to."""
+
+    async def refuse(_request: web.Request) -> web.Response:
+        error = {"type": "permission_error", "message": "not here"}
+        return web.json_response({"type": "error", "error": error}, status=models)
+
     app = web.Application()
+    app.router.add_get("/v1/models", refuse)
     app.router.add_post("/v1/messages", answer)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -35,6 +41,22 @@ async def gateway(answer: Handler) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+def passing_on(workshop: Workshop, **usage: Any) -> Handler:
+    """A gateway's way with requests: to the sandbox and back, with other words of the usage."""
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = {"x-api-key": "any", "anthropic-version": request.headers["anthropic-version"]}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{workshop.sandbox.url}/v1/messages", data=await request.read(), headers=headers) as answered,
+        ):
+            message = await answered.json()
+        message["usage"] |= usage
+        return web.json_response(message)
+
+    return answer
 
 
 # Away
@@ -188,6 +210,36 @@ async def test_gateway_that_refuses_gets_one_request_and_no_more(
     assert [(attempt["error_type"], attempt["http_status"]) for attempt in sent] == [(kind, status)]
     assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert workshop.value("SELECT count(*) FROM claims") == 0
+
+
+@pytest.mark.parametrize("status", [403, 404, 405])
+async def test_gateway_that_keeps_its_models_to_itself_stops_nothing_once_it_is_named(
+    workshop: Workshop, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(12)
+    async with gateway(passing_on(workshop), models=status) as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
+        if status == 403:
+            with pytest.raises(StoppingCallError, match="set PRESSWORK_ENDPOINT"):
+                await workshop.run()
+            assert workshop.requests == 0
+        monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
+        summary = await workshop.run()
+    assert (summary.succeeded, summary.endpoint, workshop.requests) == (12, "gateway", 12)
+
+
+async def test_answers_of_a_tier_without_a_price_are_unpriced_and_count_for_the_cap_all_the_same(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(40)
+    async with gateway(passing_on(workshop, service_tier="priority")) as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
+        monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
+        summary = await workshop.run(max_cost=0.01, concurrency=1)
+    assert (summary.status, summary.cost_usd, summary.unpriced) == ("capped", None, summary.succeeded)
+    assert 0 < summary.succeeded < 40
 
 
 async def test_request_that_the_endpoint_refuses_fails_alone(
