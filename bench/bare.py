@@ -21,7 +21,9 @@ async def run_bare(meter: Meter, source: Path, records: int, concurrency: int) -
     limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     sample = Sample(records=records)
     async with anthropic.AsyncAnthropic(
-        max_retries=0, http_client=anthropic.DefaultAioHttpClient(limits=limits)
+        max_retries=0,
+        http_client=anthropic.DefaultAioHttpClient(limits=limits),
+        open_telemetry={"traces": {"enabled": False}},
     ) as client:
         gc.collect()
         gc.freeze()

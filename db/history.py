@@ -40,6 +40,7 @@ class PromptHistory:
     generation_id: str | None = None
     output: Any = None
     output_hash: str | None = None
+    record_hash: str | None = None
     bad_outcomes: int = 0
     last_bad: str | None = None
 
@@ -96,6 +97,7 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
                 generation.status,
                 generation.output,
                 generation.output_hash,
+                generation.record_hash,
             )
             .where(
                 generation.prompt_hash.in_(part),
@@ -107,10 +109,10 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
         if since is not None:
             statement = statement.where(generation.created_at >= since)
         with engine.connect() as connection:
-            for prompt_hash, generation_id, status, output, output_hash in connection.execute(statement):
+            for prompt_hash, generation_id, status, output, *hashes_of in connection.execute(statement):
                 before = found.get(prompt_hash, PromptHistory())
                 if status == "succeeded":
-                    found[prompt_hash] = PromptHistory(generation_id, output, output_hash)
+                    found[prompt_hash] = PromptHistory(generation_id, output, *hashes_of)
                 elif before.generation_id is None:
                     found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=status)
     return found

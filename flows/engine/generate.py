@@ -56,6 +56,7 @@ class Generating:
         # Prompts that are being asked just now, with the items that wait for the same answer.
         self._twins: dict[str, list[Item]] = {}
         self._waiting = 0
+        self._page_written: asyncio.Task[None] | None = None
 
     async def all_of(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
@@ -155,13 +156,16 @@ class Generating:
             )
             self._run.progress.add("skipped")
         if plan.hits or plan.given_up:
-            await self._run.writer.committed()
+            # The next page is read meanwhile, so that no more than two pages of rows wait in memory.
+            before, self._page_written = self._page_written, self._start(self._run.writer.committed())
+            if before is not None:
+                await before
 
     def record_hits(self, hits: Sequence[Hit]) -> None:
         """Write rows that point at the generations that have the text."""
         moment = now()
         for hit in hits:
-            self._add(hit.item, self._rows.reused(hit, moment))
+            self._add(hit.item, self._rows.reused(hit, moment), with_record=not hit.same_record)
         self._run.progress.add("cached", len(hits))
 
     # Complete
@@ -242,10 +246,11 @@ class Generating:
             self._room.give(-1)
             await self.record(item, Outcome("skipped", None, reason.kind, str(reason)), wait=False)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         running = asyncio.create_task(self._guarded(work))
         self._tasks.add(running)
         running.add_done_callback(self._tasks.discard)
+        return running
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -325,10 +330,12 @@ class Generating:
         twins.clear()
         return count
 
-    def _add(self, item: Item, row: Any) -> None:
+    def _add(self, item: Item, row: Any, *, with_record: bool = True) -> None:
         batch = self._run.writer.batch
-        add_record(batch, item)
-        if row["origin"] != "cache":
+        if with_record:
+            add_record(batch, item)
+        # A prompt that was asked for came with its first attempt.
+        if row["origin"] != "cache" and not item.attempts:
             add_prompt(batch, item.prompt)
         batch.generations.append(row)
         batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in item.parents]

@@ -29,11 +29,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An item that the ledger answers, with the generation that has the text."""
+    """An item that the ledger answers, with the generation that has the text; was it made from the same record?"""
 
     item: Item
     source_id: str
     output_hash: str
+    same_record: bool = False
 
 
 @dataclass
@@ -67,4 +68,5 @@ def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:
     judged = validate_stored(item.prompt.output_class, history.output)
     if not isinstance(judged, Content):
         return None
-    return Hit(item, history.generation_id, history.output_hash or judged.hash)
+    same_record = history.record_hash == item.record_hash
+    return Hit(item, history.generation_id, history.output_hash or judged.hash, same_record)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Self
 
 import aiohttp
@@ -45,7 +44,6 @@ class Limit:
 
     limit: int
     remaining: int
-    resets_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +104,8 @@ class Client:
             # One of our own: at its default the SDK refuses requests of more than 21,333 max_tokens (ValueError).
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             http_client=anthropic.DefaultAioHttpClient(limits=limits),
+            # What a run does is told by its ledger; a trace would carry prompts to wherever it is collected.
+            open_telemetry={"traces": {"enabled": False}},
         )
 
     async def __aenter__(self) -> Self:
@@ -141,8 +141,10 @@ class Client:
         except anthropic.AnthropicError as error:
             # Not `from error`: a trace would print the SDK's message, which is the endpoint's whole answer.
             raise translate(error) from None
-        answer = _read(raw.http_response.content, raw.status_code, raw.headers)
-        check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in raw.headers, answer=answer)
+        # Once for the dozen that are read: the SDK's own mapping decodes and joins anew at every look.
+        headers = {name.lower(): value for name, value in raw.headers.multi_items()}
+        answer = _read(raw.http_response.content, raw.status_code, headers)
+        check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in headers, answer=answer)
         return answer
 
 
@@ -327,9 +329,7 @@ def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
     if limit is None or remaining is None:
         return None
     try:
-        reset = headers.get(prefix + "reset")
-        resets_at = datetime.fromisoformat(reset).astimezone(UTC) if reset else None
-        return Limit(int(limit), int(remaining), resets_at)
+        return Limit(int(limit), int(remaining))
     except ValueError:
         return None
 

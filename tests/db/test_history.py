@@ -36,7 +36,7 @@ def test_newest_succeeded_answer_is_found(book: Book) -> None:
     book.add("a", output={"n": 1})
     newest = Book(book.ledger).add("a", output={"n": 2}, output_hash=sha("2"))
 
-    assert look_up(book.ledger, [sha("a")]) == {sha("a"): PromptHistory(newest, {"n": 2}, sha("2"))}
+    assert look_up(book.ledger, [sha("a")]) == {sha("a"): PromptHistory(newest, {"n": 2}, sha("2"), sha("{}"))}
 
 
 @pytest.mark.parametrize("status", ["invalid", "truncated", "refused"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -67,7 +66,7 @@ async def test_answer_carries_text_usage_and_limits(sandbox: Sandbox, connect: C
     assert answer.refusal is None
     assert answer.limits is not None
     assert answer.limits.requests is not None
-    assert answer.limits.requests.resets_at is not None
+    assert answer.limits.requests.remaining <= answer.limits.requests.limit
 
 
 @pytest.mark.parametrize("ttl", ["5m", "1h"])
@@ -384,7 +383,6 @@ def test_limits_are_read_from_headers() -> None:
     assert limits is not None
     assert limits.requests is not None
     assert (limits.requests.limit, limits.requests.remaining) == (50, 49)
-    assert limits.requests.resets_at == datetime(2026, 11, 22, 10, tzinfo=UTC)
     assert limits.input_tokens is limits.output_tokens is None
     assert read_limits({}) is None
 
