@@ -11,6 +11,7 @@ import typer
 
 from flows.commands import ledger, templates
 from flows.commands.demo import demo
+from flows.commands.deploy import deploy
 from flows.commands.history import history
 from flows.commands.run import run
 from flows.commands.sandbox import sandbox
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(run)
+app.command()(deploy)
 app.command()(history)
 app.command()(show)
 app.add_typer(templates.app, name="templates")

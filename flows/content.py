@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
 from flows.engine import RunOptions, Summary, open_run
+from flows.engine.choices import Help, TemplateName
+
+Params = Annotated[dict[str, Any] | None, Help("The template's params by name; empty: their defaults.")]
 
 
 @flow(name="content", flow_run_name="{template}")
 async def content(
-    template: str,
-    params: dict[str, Any] | None = None,
+    template: TemplateName,
+    params: Params = None,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen by use: Prefect copies parameters
 ) -> Summary:
     """Generate one template's content for all records that it selects."""

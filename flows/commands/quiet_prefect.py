@@ -56,6 +56,19 @@ def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
             del os.environ["PREFECT_API_URL"]
 
 
+def require_server(purpose: str) -> str:
+    """Return the URL of the Prefect API that is configured, and answers; PrefectServerError where there is none."""
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - see commands/__init__.py
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise PrefectServerError(
+            f"There is no Prefect server to {purpose}: `presswork up` starts one, or set PREFECT_API_URL to yours."
+        )
+    require_answer(url)
+    return str(url)
+
+
 def require_answer(url: str) -> None:
     """Raise PrefectServerError if nothing answers at a configured API."""
     try:

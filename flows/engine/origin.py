@@ -13,13 +13,17 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 
 from db.history import last_run_of
+from flows.engine.deployed import check_worker, read_deployment
 from flows.errors import ConfigurationError
-from flows.settings import ROOT
+from flows.settings import ROOT, Settings
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The flow, the Prefect flow run, and the code; `words` are the texts that stand in the flow's function."""
+    """The flow, the deployment by its name, the Prefect flow run, and the code.
+
+    `words` are the texts that stand in the flow's function.
+    """
 
     flow: str
     deployment: str | None
@@ -34,16 +38,21 @@ class Origin:
         return last_run_of(ledger, self.flow_run_id)
 
 
-def read_origin(flow: str | None) -> Origin:
-    """Read it from Prefect's context; `flow` overrides the flow's own name."""
+async def read_origin(flow: str | None, settings: Settings) -> Origin:
+    """Read it from Prefect's context; `flow` overrides the flow's own name.
+
+    ConfigurationError where this worker's ledger is not the one that the deployment was made for.
+    """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow is None:
         raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
     found = context.flow_run
+    deployment, name = await read_deployment(found.deployment_id)
+    check_worker(deployment, settings, code_version())
     started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
     return Origin(
         flow=flow or context.flow.fn.__name__,
-        deployment=str(found.deployment_id) if found.deployment_id else None,
+        deployment=name,
         flow_run_id=str(found.id),
         trigger=started_by_deployment if found.deployment_id else "command",
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),

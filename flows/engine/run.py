@@ -185,7 +185,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     _spare_the_collector()
     options = options or RunOptions()
     settings = load_settings()
-    origin = read_origin(flow)
+    origin = await read_origin(flow, settings)
     concurrency = options.concurrency or settings.concurrency
     require_files(concurrency)
     _check_templates(settings.templates_dir, origin.words)

@@ -75,6 +75,6 @@ async def test_deployment_runs_on_a_process_worker(shop: Workshop) -> None:
 
     (run,) = shop.rows("SELECT * FROM runs")
     assert (run["flow"], run["status"], run["trigger"]) == ("product_copy", "completed", "deployment")
-    assert (run["prefect_flow_run_id"], run["deployment"]) == (str(flow_run.id), str(deployment.id))
+    assert (run["prefect_flow_run_id"], run["deployment"]) == (str(flow_run.id), "product-copy/nightly")
     assert shop.value("SELECT count(*) FROM current_content WHERE step = 'product_copy'") == 3
     assert shop.requests == 3

@@ -1,0 +1,48 @@
+"""`presswork deploy`: the flows and templates become deployments on a Prefect server, each with its form."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from flows.commands import screen
+from flows.commands.endings import FAILED, told
+from flows.commands.flags import AsJson
+
+
+def deploy(
+    pool: Annotated[str, typer.Option(help="The work pool whose workers make the runs.")] = "presswork",
+    as_json: AsJson = False,
+) -> None:
+    """Deploy the flows of prefect.yaml, and each template that selects its own records, to the Prefect server.
+
+    Deploying again changes only what differs, and leaves each schedule on or paused as it stands. Exit status: 0 all
+    is deployed, 1 a template has a mistake and was left out, 2 the call or the configuration is wrong.
+    """
+    with told(as_json=as_json):
+        from flows.commands.quiet_prefect import hush, require_server  # noqa: PLC0415 - see commands/__init__.py
+        from flows.settings import load_settings  # noqa: PLC0415
+
+        load_settings()
+        hush()
+        server = require_server("deploy to")
+
+        from flows.control.deployments import deploy as make  # noqa: PLC0415 - loads Prefect
+
+        console = screen.out()
+        made = asyncio.run(
+            make(work_pool=pool, say=lambda line: None if as_json else console.print(screen.data(line), soft_wrap=True))
+        )
+        if as_json:
+            screen.print_json(
+                {
+                    "server": server,
+                    "deployments": [{"name": name, "change": change} for name, change in made.changes.items()],
+                    "left_out": made.left_out,
+                    "paused": made.paused,
+                }
+            )
+        if made.left_out:
+            raise typer.Exit(FAILED)

@@ -1,0 +1,78 @@
+"""Forms: what a person fills in to start a run, as the JSON schema of a deployment's parameters.
+
+A flow's form is made by Prefect from its signature. A template's is made here, from the params of its front matter,
+so that a template of one's own has a form with types, defaults and choices, and no Python.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from flows.steps.front_matter import PARAM_TYPES, Param
+
+Form = dict[str, Any]
+
+PARAMS = "Params"
+
+
+def polished(form: Form) -> Form:
+    """Give a form's parameters titles: Prefect gives them the names they have in Python."""
+    made = copy.deepcopy(form)
+    for name, field in made.get("properties", {}).items():
+        field["title"] = _title(name)
+    return made
+
+
+def form_of_template(params: Mapping[str, Param], content: Form) -> Form:
+    """Make a template's form of that of the flow `content`: the template is settled, its params are typed."""
+    made = polished(content)
+    fields = made["properties"]
+    fields.pop("template")
+    given = fields.pop("params")
+    if params:
+        fields["params"] = {
+            "$ref": f"#/definitions/{PARAMS}",
+            "title": "Params",
+            "position": given["position"],
+        }
+        made.setdefault("definitions", {})[PARAMS] = params_schema(params)
+    required = [] if all(not param.required for param in params.values()) else ["params"]
+    return {**made, "required": required}
+
+
+def params_schema(params: Mapping[str, Param]) -> Form:
+    """Describe a template's params: their types, titles, defaults and choices."""
+    return {
+        "title": "Params",
+        "type": "object",
+        "description": "What the template's select is given.",
+        "properties": {name: _field(name, param, place) for place, (name, param) in enumerate(params.items())},
+        "required": [name for name, param in params.items() if param.required],
+        "additionalProperties": False,
+    }
+
+
+def _field(name: str, param: Param, position: int) -> Form:
+    kind: Any = TypeAdapter[Any](PARAM_TYPES[param.type]).json_schema()
+    if param.choices:
+        kind = {**kind, "enum": [_plain(choice) for choice in param.choices]}
+    made: Form = {"title": param.title or _title(name), "position": position}
+    if param.description:
+        made["description"] = param.description
+    if param.required:
+        return {**made, **kind}
+    if param.default is None:
+        return {**made, "anyOf": [kind, {"type": "null"}], "default": None}
+    return {**made, **kind, "default": _plain(param.default)}
+
+
+def _plain(value: Any) -> Any:
+    return TypeAdapter(Any).dump_python(value, mode="json")
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()

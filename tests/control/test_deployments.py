@@ -1,0 +1,186 @@
+"""Deploying: what is made on a real Prefect server, what a second time changes, and what is never touched."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from flows.commands.endings import FAILED, WRONG
+from flows.control.deployments import Deployed, deploy, deploy_all
+from flows.engine.deployed import check_worker, ledger_name
+from flows.errors import ConfigurationError
+from flows.settings import Settings
+from tests.commands.conftest import call
+from tests.engine.workshop import Workshop
+
+pytestmark = pytest.mark.prefect
+
+POOL = "tests"
+DECLARED = {
+    "product-copy/nightly",
+    "support-replies/quarter-hourly",
+    "newsletter/monday-morning",
+    "content/any-template",
+}
+FRONT = """---
+description: A line about each item
+select: SELECT id, name FROM items WHERE (:since IS NULL OR id > :since)
+params: {since: {type: int, default: null, title: After}}
+key: id
+output: SubjectLine
+---
+{% block user %}{{ record.name }}{% endblock %}
+"""
+
+
+@pytest.fixture
+async def pool(prefect_api: str) -> str:
+    async with get_client() as client:
+        with suppress(ObjectAlreadyExists):
+            await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    return POOL
+
+
+@pytest.fixture
+async def deployed(workshop: Workshop, pool: str) -> Deployed:
+    return await again()
+
+
+async def again(**options: Any) -> Deployed:
+    return await deploy(work_pool=POOL, say=lambda _line: None, **options)
+
+
+async def read(name: str) -> DeploymentResponse:
+    async with get_client() as client:
+        return await client.read_deployment_by_name(name)
+
+
+async def test_flows_and_templates_become_deployments_and_a_second_time_changes_nothing(
+    deployed: Deployed, workshop: Workshop
+) -> None:
+    (workshop.templates / "mine.md.j2").write_text(FRONT, encoding="utf-8")
+    said: list[str] = []
+    names = await deploy_all(work_pool=POOL, say=said.append)
+
+    assert set(names) == {*DECLARED, "content/note", "content/mine"}
+    assert "Deployment content/mine: created." in said
+    assert any("paused" in line and "product-copy/nightly (0 3 * * *)" in line for line in said)
+    mine = await read("content/mine")
+    assert mine.description == "A line about each item"
+    assert mine.parameters == {"template": "mine"}
+    assert mine.parameter_openapi_schema["definitions"]["Params"]["properties"]["since"]["title"] == "After"  # type: ignore[index]
+    assert mine.enforce_parameter_schema
+    before = {name: await read(name) for name in names}
+
+    assert set((await again()).changes.values()) == {"unchanged"}
+    assert {name: await read(name) for name in names} == before
+
+
+async def test_template_that_is_gone_loses_its_deployment_and_nothing_else_does(
+    deployed: Deployed, workshop: Workshop
+) -> None:
+    (workshop.templates / "mine.md.j2").write_text(FRONT, encoding="utf-8")
+    await again()
+    async with get_client() as client:
+        flow = await client.read_flow_by_name("content")
+        await client.create_deployment(flow.id, "somebodys", parameters={"template": "somebodys"})
+    (workshop.templates / "mine.md.j2").unlink()
+    workshop.template("{{ broken", name="note")
+
+    made = await again()
+    assert made.changes["content/mine"] == "removed"
+    assert "content/mine" not in made.names
+    with pytest.raises(ObjectNotFound):
+        await read("content/mine")
+    assert (await read("content/somebodys")).name == "somebodys"
+    # A template with a mistake keeps the deployment that it had.
+    assert "note.md.j2" in made.left_out["note"]
+    assert (await read("content/note")).parameters == {"template": "note"}
+
+
+async def test_schedule_is_left_on_or_paused_as_it_stands_and_one_made_by_hand_stays(deployed: Deployed) -> None:
+    found = await read("product-copy/nightly")
+    (nightly,) = found.schedules
+    async with get_client() as client:
+        await client.update_deployment_schedule(
+            found.id, nightly.id, active=True, schedule=CronSchedule(cron="0 4 * * *")
+        )
+        by_hand = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 12 1 1 *"), active=False)
+        await client.create_deployment_schedules(found.id, [by_hand])
+
+    made = await again()
+    assert made.changes["product-copy/nightly"] == "updated"
+    assert not any("product-copy" in line for line in made.paused)
+    now = {schedule.slug: schedule for schedule in (await read("product-copy/nightly")).schedules}
+    assert now["nightly"].active
+    assert now["nightly"].schedule.cron == "0 3 * * *"  # type: ignore[union-attr]
+    assert now[None].schedule.cron == "0 12 1 1 *"  # type: ignore[union-attr]
+    async with get_client() as client:
+        await client.update_deployment_schedule(found.id, now["nightly"].id, active=False)
+        await client.delete_deployment_schedule(found.id, now[None].id)
+    assert (await again()).changes["product-copy/nightly"] == "unchanged"
+
+
+async def test_pool_that_is_not_there_changes_nothing_and_says_what_to_do(workshop: Workshop, prefect_api: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"no work pool 'nowhere'.*presswork up"):
+        await deploy(work_pool="nowhere", say=print)
+
+
+async def test_mistake_in_prefect_yaml_changes_nothing(workshop: Workshop, pool: str, tmp_path: Path) -> None:
+    file = tmp_path / "prefect.yaml"
+    file.write_text(
+        "deployments: [{name: x, entrypoint: flows.product_copy.product_copy, schedules: [{slug: x, cron: often}]}]"
+    )
+    with pytest.raises(ConfigurationError, match="schedule 'x': 'often'"):
+        await again(file=file)
+    file.write_text("deployments: [{name: x, entrypoint: flows.product_copy.nothing}]")
+    with pytest.raises(ConfigurationError, match=r"flows\.product_copy\.nothing"):
+        await again(file=file)
+
+
+def test_command_says_what_it_did_and_what_it_left_out(workshop: Workshop, pool: str) -> None:
+    workshop.template("{{ broken", name="broken")
+    result = call("deploy", "--pool", POOL, "--json")
+    assert result.exit_code == FAILED, result.output
+    assert '"content/note"' in result.stdout
+    assert "broken.md.j2" in result.stdout
+    assert call("deploy", "--pool", "nowhere").exit_code == WRONG
+
+
+async def test_worker_with_another_ledger_stops_and_one_with_other_code_warns(
+    deployed: Deployed, workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = await read("product-copy/nightly")
+    here = Settings(database_url=workshop.ledger_url)
+    check_worker(found, here, str(found.version))
+
+    there = Settings(database_url="postgresql://writer:kraken@db.example/presswork")
+    with pytest.raises(
+        ConfigurationError, match=r"for the ledger sqlite .*postgresql db\.example:5432/presswork"
+    ) as told:
+        check_worker(found, there, str(found.version))
+    assert "kraken" not in str(told.value)
+    # What `prefect deploy` made says nothing about it.
+    check_worker(found.model_copy(update={"job_variables": {}}), there, "other")
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://writer:kraken@DB/presswork", "postgresql db:5432/presswork"),
+        ("postgresql+psycopg://db:5432/presswork", "postgresql db:5432/presswork"),
+        ("postgres://a:b%40c@db:6000/presswork", "postgresql db:6000/presswork"),
+        ("postgresql:///presswork?host=/run/pg", "postgresql /run/pg:5432/presswork"),
+        ("sqlite:////data/x.sqlite", "sqlite /data/x.sqlite"),
+    ],
+)
+def test_ledgers_name_is_the_same_however_its_url_is_written_and_holds_no_password(url: str, name: str) -> None:
+    assert ledger_name(Settings(database_url=url)) == name

@@ -1,0 +1,88 @@
+"""Forms: what a template's params become, and what such a form refuses; without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+from flows.content import content
+from flows.control.forms import form_of_template
+from flows.engine.choices import selecting_templates
+from flows.settings import ROOT
+from flows.steps.front_matter import Param
+
+PARAMS = {
+    "category": Param(type="str", default=None, title="Category", description="Empty: all."),
+    "since": Param(type="date"),
+    "limit_price": Param(type="float", default=9.5),
+    "copies": Param(type="int", default=2, choices=[1, 2, 3]),
+    "urgent": Param(type="bool", default=False),
+}
+
+
+def form(params: dict[str, Param] = PARAMS) -> dict[str, Any]:
+    return form_of_template(params, parameter_schema(content).model_dump(exclude_unset=True))
+
+
+def test_form_has_the_params_with_their_types_titles_and_defaults() -> None:
+    fields = form()["definitions"]["Params"]["properties"]
+
+    assert fields["category"] == {
+        "title": "Category",
+        "description": "Empty: all.",
+        "position": 0,
+        "anyOf": [{"type": "string"}, {"type": "null"}],
+        "default": None,
+    }
+    assert fields["since"] == {"title": "Since", "position": 1, "type": "string", "format": "date"}
+    assert fields["limit_price"] == {"title": "Limit price", "position": 2, "type": "number", "default": 9.5}
+    assert fields["copies"]["enum"] == [1, 2, 3]
+    assert fields["urgent"]["type"] == "boolean"
+
+
+def test_form_does_not_ask_which_template() -> None:
+    assert list(form()["properties"]) == ["options", "params"]
+    assert list(form({})["properties"]) == ["options"]
+
+
+def test_params_that_must_be_given_are_required() -> None:
+    made = form()
+    assert made["definitions"]["Params"]["required"] == ["since"]
+    assert made["required"] == ["params"]
+    assert form({"category": PARAMS["category"]})["required"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({}, "'params' is a required property"),
+        ({"params": {}}, "'since' is a required property"),
+        ({"params": {"since": "2026-01-01", "copies": 4}}, "4 is not one of"),
+        ({"params": {"since": "2026-01-01", "copies": "two"}}, "'two' is not of type 'integer'"),
+        ({"params": {"since": "2026-01-01", "urgent": "very"}}, "'very' is not of type 'boolean'"),
+        ({"params": {"since": "2026-01-01", "nonsense": 1}}, "'nonsense' was unexpected"),
+        ({"params": {"since": "2026-01-01"}, "options": {"limit": 0}}, "options.limit"),
+    ],
+)
+def test_form_filled_in_wrong_is_refused(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        validate(given, form(), raise_on_error=True)
+
+
+def test_form_filled_in_right_is_taken() -> None:
+    right = {"params": {"since": "2026-01-01", "category": None, "copies": 3}, "options": {"limit": 5, "refresh": True}}
+    validate(right, form(), raise_on_error=True)
+
+
+def test_templates_form_chooses_among_those_that_select(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    field = parameter_schema(content).model_dump(exclude_unset=True)["properties"]["template"]
+    assert field["enum"] == sorted(selecting_templates(ROOT / "templates"))
+    assert "newsletter_digest" not in field["enum"]
+
+    monkeypatch.setenv("PRESSWORK_TEMPLATES_DIR", str(tmp_path))
+    (tmp_path / "broken.md.j2").write_text("no front matter", encoding="utf-8")
+    assert "enum" not in parameter_schema(content).model_dump(exclude_unset=True)["properties"]["template"]
