@@ -13,6 +13,7 @@ from flows.commands import ledger, templates
 from flows.commands.demo import demo
 from flows.commands.deploy import deploy
 from flows.commands.history import history
+from flows.commands.rehearse import rehearse
 from flows.commands.run import run
 from flows.commands.sandbox import sandbox
 from flows.commands.show import show
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(run)
+app.command()(rehearse)
 app.command()(deploy)
 app.command()(history)
 app.command()(show)

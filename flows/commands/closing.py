@@ -92,7 +92,7 @@ def figures(summary: Summary, saved: Decimal | None) -> list[tuple[str, str]]:
     if summary.perhaps_billed:
         found.append(("perhaps billed", f"{screen.counted(summary.perhaps_billed, 'request')} whose answer was lost"))
     pace = summary.pace
-    if pace.share_of_limit is not None:
+    if pace.share_of_limit:  # 0.0 where the endpoint tells a limit that nobody meets
         waited = f"; {pace.waited_s:,.0f} s waited for it" if pace.waited_s >= 1 else ""
         share = f"{pace.share_of_limit:.0%}".replace("%", " %")
         found.append(("pace", f"{pace.requests_per_minute:,.0f} requests a minute, {share} of the limit{waited}"))

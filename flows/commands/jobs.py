@@ -90,22 +90,26 @@ def read_flow(file: Path, name: str) -> ast.Module | None:
     return None
 
 
-def bind_template(job: Job, settings: Settings, sets: Mapping[str, str], options: RunOptions) -> Call:
-    """Give a template its params; raises ParameterError."""
+def bind_template(job: Job, settings: Settings, sets: Mapping[str, str], options: RunOptions, title: str = "") -> Call:
+    """Give a template its params; `title` stands before the flow run's name. Raises ParameterError."""
     values = load_template(settings.templates_dir, job.name).parse_params(sets)
 
     def start() -> Awaitable[Any]:
         from flows.content import content  # noqa: PLC0415 - loads Prefect
 
         # What was typed, not what it was parsed to: Prefect keeps parameters as JSON.
-        return content(job.name, dict(sets), options)
+        found: Awaitable[Any] = _titled(content, title)(job.name, dict(sets), options)
+        return found
 
     return Call(job, values, start)
 
 
-def bind_flow(job: Job, sets: Mapping[str, str], options: RunOptions) -> Call:
-    """Load a flow and give it its selection; raises ParameterError for a value that the selection does not take."""
-    flow = _load_flow(job.name)
+def bind_flow(job: Job, sets: Mapping[str, str], options: RunOptions, title: str = "") -> Call:
+    """Load a flow and give it its selection; `title` stands before the flow run's name.
+
+    Raises ParameterError for a value that the selection does not take.
+    """
+    flow = _titled(_load_flow(job.name), title)
     hints = typing.get_type_hints(flow.fn)
     parameters = inspect.signature(flow.fn).parameters
     given: dict[str, Any] = {}
@@ -170,6 +174,11 @@ def _load_flow(name: str) -> Any:
     except ImportError as error:
         raise ConfigurationError(f"flows/{name}.py can't be loaded: {error}.") from error
     return getattr(module, name)
+
+
+def _titled(flow: Any, title: str) -> Any:
+    named = flow.flow_run_name
+    return flow.with_options(flow_run_name=title + (named if isinstance(named, str) else flow.name)) if title else flow
 
 
 def _is_flow(decorator: ast.expr) -> bool:

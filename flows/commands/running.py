@@ -23,8 +23,10 @@ from flows.steps.lint import Finding, errors_that_stop, lint_template
 from flows.steps.templates import load_template
 
 
-def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunOptions) -> Call:
+def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunOptions, title: str = "") -> Call:
     """Check all that can be checked before Prefect starts, and return the call that is ready to run.
+
+    `title` stands before the flow run's name in Prefect.
 
     Raises ConfigurationError, StoppingCallError or db.errors.DatabaseError; nothing has been sent then.
     """
@@ -34,13 +36,13 @@ def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunO
     for name, template in templates.items():
         _raise_first(name, errors_that_stop(lint_template(settings.templates_dir, name, schema=False)))
         source_url(settings, template.front.source)
-    call = bind_template(job, settings, sets, options) if job.kind == "template" else None
+    call = bind_template(job, settings, sets, options, title) if job.kind == "template" else None
     for template in templates.values():
         _ = template.schema
     endpoint = asyncio.run(name_endpoint(settings))
     if call is None:
         hush()
-        call = bind_flow(job, sets, options)
+        call = bind_flow(job, sets, options, title)
     for name in job.selected:
         check_select(settings, templates[name], given_params(templates[name], call.values), endpoint)
     check_ledger(settings, endpoint)

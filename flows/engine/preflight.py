@@ -57,7 +57,7 @@ def check_select(settings: Settings, template: Template, params: Mapping[str, An
         except SelectError as error:
             if source_url(settings, template.front.source):
                 raise
-            raise SelectError(f"{error} {_where_it_read(ledger_url(settings, endpoint))}") from None
+            raise SelectError(f"{error} {where_it_read(ledger_url(settings, endpoint))}") from None
 
 
 def check_ledger(settings: Settings, endpoint: str) -> None:
@@ -71,7 +71,7 @@ def opened_source(settings: Settings, template: Template, ledger: str) -> Iterat
     url, variable = source_url(settings, template.front.source), source_variable(template.front.source)
     if not url:
         if is_missing_file(ledger):
-            raise NoRecordsYetError(_nothing_to_read(ledger))
+            raise NoRecordsYetError(nothing_to_read(ledger))
         url, variable = ledger, "PRESSWORK_DATABASE_URL"
     engine = open_source(url, variable)
     try:
@@ -86,7 +86,8 @@ def given_params(template: Template, values: Mapping[str, Any]) -> dict[str, Any
     return template.parse_params(own)
 
 
-def _nothing_to_read(ledger: str) -> str:
+def nothing_to_read(ledger: str) -> str:
+    """Say that there is neither a source nor a ledger."""
     return (
         f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)}, which would be "
         "read instead, has not been made yet. Set PRESSWORK_SOURCE_URL to your database; `presswork demo` loads "
@@ -94,7 +95,8 @@ def _nothing_to_read(ledger: str) -> str:
     )
 
 
-def _where_it_read(ledger: str) -> str:
+def where_it_read(ledger: str) -> str:
+    """Say that a select ran in the ledger's own database, and how to name another."""
     return (
         f"It was read from the ledger's own database {readable_url(ledger)}: for another set PRESSWORK_SOURCE_URL; "
         "`presswork demo` loads the sample records."

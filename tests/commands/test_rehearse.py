@@ -1,0 +1,319 @@
+"""`presswork rehearse`: a run on the user's records, with nothing sent, nothing of theirs written, and nothing left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from db.measures import Past, Spent
+from db.models import now
+from db.session import open_ledger
+from flows.commands.forecast import forecast
+from flows.commands.staging import LOCK, NEW_S, PREFIX, sweep
+from flows.commands.terms import agree, choose_latency
+from flows.errors import ParameterError
+from flows.steps.prices import Usage, cost_of
+from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork
+
+SONNET = "claude-sonnet-4-6"
+NOTES: dict[Any, str | None] = {number: f"a note about kettle {number}" for number in range(1, 13)}
+
+
+class Trap(BaseHTTPRequestHandler):
+    """An endpoint that is not to be reached."""
+
+    reached: list[str] = []  # noqa: RUF012 - a handler is made anew for each request
+
+    def _note(self) -> None:
+        self.reached.append(self.path)
+        self.send_response(500)
+        self.end_headers()
+
+    do_GET = do_POST = _note  # noqa: N815 - the library's names
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(scope="module")
+def trap() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Trap)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class House:
+    """A user's own: a desk whose ledger has answers of Claude's, and a temporary folder to look into."""
+
+    desk: Desk
+    environment: dict[str, str]
+    temporary: Path
+
+    def rehearse(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        return presswork(["rehearse", "notes", *arguments], **{**self.environment, **changes})
+
+    def left(self) -> list[str]:
+        return [path.name for path in self.temporary.iterdir() if "rehearsal" in path.name]
+
+    def content(self) -> str:
+        """All that the ledger holds, as one hash."""
+        with closing(sqlite3.connect(self.desk.ledger)) as connection:
+            return hashlib.sha256("\n".join(connection.iterdump()).encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def house(prefect_server: str, sandbox_url: str, trap: str, tmp_path_factory: pytest.TempPathFactory) -> House:
+    desk = make_desk(tmp_path_factory.mktemp("house"), sandbox_url)
+    desk.notes(NOTES)
+    temporary = desk.folder / "tmp"
+    temporary.mkdir()
+    ran = presswork(["run", "notes"], **{**desk.settings(), "PREFECT_API_URL": prefect_server})
+    assert ran.returncode == 0, ran.stderr
+    with closing(sqlite3.connect(desk.ledger)) as ledger:
+        # As if Claude had answered: longer, and slower, than the sandbox does.
+        ledger.execute("UPDATE generations SET endpoint = 'anthropic'")
+        ledger.execute("UPDATE attempts SET output_tokens = 100, latency_ms = 250")
+        # The records too, for rehearsals that read them from the ledger's database.
+        ledger.execute("CREATE TABLE notes (id, text)")
+        ledger.executemany("INSERT INTO notes VALUES (?, ?)", list(NOTES.items()))
+        ledger.commit()
+    environment = {
+        **desk.settings(),
+        "PREFECT_API_URL": prefect_server,
+        "TMPDIR": str(temporary),
+        "ANTHROPIC_BASE_URL": trap,
+        "ANTHROPIC_API_KEY": "sk-ant-mine",
+        "PRESSWORK_ENDPOINT": "anthropic",
+    }
+    return House(desk, environment, temporary)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_theirs_is_touched(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a rehearsal is told and however it ends: no request elsewhere, no row of theirs, no file left."""
+    if "house" not in request.fixturenames:
+        yield
+        return
+    house: House = request.getfixturevalue("house")
+    before, sent = house.content(), house.desk.sent()
+    yield
+    assert house.content() == before
+    assert house.desk.sent() == sent
+    assert Trap.reached == []
+    assert [name for name in house.left() if name.startswith(PREFIX)] == []
+
+
+@pytest.mark.prefect
+def test_rehearsal_reckons_with_the_history_and_touches_nothing(house: House) -> None:
+    ended = house.rehearse("--json", "--overloaded", "10", "--rpm-limit", "600", "--seed", "1")
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    told = json.loads(ended.stdout)
+    # The ledger has them all, and that is no matter: a rehearsal is for the whole.
+    assert (told["records"], told["cached"], told["succeeded"]) == (12, 0, 12)
+    assert told["terms"]["latency_ms"] == 250
+    assert (told["terms"]["latency_from"], told["terms"]["latency_answers"]) == ("history", 12)
+    assert told["terms"]["limits"] == {"rpm": 600, "itpm": None, "otpm": None}
+    assert told["terms"]["faults"] == {"overloaded": 0.1}
+    expected = told["forecast"]
+    assert expected["lengths_from"] == "history"
+    assert expected["output_tokens"] == 12 * 100
+    assert expected["wall_s"] == told["wall_s"] > 0.25
+    assert expected["requests"] == 12 + sum(trouble["requests"] for trouble in told["troubles"])
+    assert 0 < expected["cost_usd"] < expected["cost_usd_at_most"]
+    assert {trouble["kind"] for trouble in told["troubles"]} == {"overloaded_error"}
+    assert told["losses"] == []
+    assert told["kept"] is None
+
+
+@pytest.mark.prefect
+def test_rehearsal_says_what_it_knows_and_what_broke(house: House) -> None:
+    # The records lie in the ledger's database; of this endpoint it has no answers.
+    ended = house.rehearse(
+        "--refused",
+        "100",
+        "--latency-ms",
+        "20",
+        "--limit",
+        "7",
+        "--keep",
+        PRESSWORK_SOURCE_URL="",
+        PRESSWORK_ENDPOINT="gateway",
+    )
+
+    assert ended.returncode == 1, ended.stderr
+    assert "Rehearsal of notes: the sandbox answers, into a ledger that is thrown away." in ended.stderr
+    assert "which is only read" in ended.stderr
+    for part in ("notes rehearsed: 7 records in", "the sandbox's guess", "if each filled its max_tokens", "What broke"):
+        assert part in ended.stdout
+    assert "7 refusal" in ended.stdout
+    assert "such as" in ended.stdout
+    assert "presswork show" not in ended.stdout
+    kept = ended.stdout.rpartition("was kept: ")[2].strip()
+    assert kept.startswith("sqlite:///")
+    ledger = open_ledger(kept)
+    with ledger.connect() as connection:
+        ((flow_run, status),) = connection.exec_driver_sql("SELECT prefect_flow_run_id, status FROM runs").all()
+    ledger.dispose()
+    assert status == "completed"
+    api = house.environment["PREFECT_API_URL"]
+    with urllib.request.urlopen(f"{api}/flow_runs/{flow_run}") as answer:  # noqa: S310 - loopback
+        assert json.load(answer)["name"] == "rehearsal of notes"
+
+
+@pytest.mark.prefect
+def test_cost_cap_is_kept_in_a_rehearsal_too(house: House) -> None:
+    ended = house.rehearse("--max-cost", "0.0001", "--latency-ms", "0")
+
+    assert ended.returncode == 3, ended.stderr
+    assert "stopped by its cost cap" in ended.stdout
+
+
+@pytest.mark.prefect
+def test_rehearsal_that_is_stopped_leaves_nothing(house: House) -> None:
+    command = [str(PRESSWORK), "rehearse", "notes", "--latency-ms", "60000"]
+    # What is in flight is not waited for: its answers are a minute away.
+    environment = {**os.environ, **house.environment, "PRESSWORK_STOP_WAIT_S": "0"}
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not house.left() or not _in_flight(house.temporary):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.SIGTERM)
+        _stdout, stderr = running.communicate(timeout=30)
+    finally:
+        running.kill()
+
+    assert running.returncode == 130, stderr
+    assert "The rehearsal was stopped. Nothing was billed." in stderr
+    assert "Traceback" not in stderr
+
+
+def _in_flight(temporary: Path) -> bool:
+    for file in temporary.glob(f"{PREFIX}*/ledger.sqlite"):
+        with closing(sqlite3.connect(file)) as ledger:
+            try:
+                return bool(ledger.execute("SELECT count(*) FROM attempts").fetchone()[0])
+            except sqlite3.OperationalError:
+                return False
+    return False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["note"], "did you mean 'notes'?"),
+        (["notes", "--overloaded", "120"], "--overloaded 120: it must be from 0 to 100"),
+        (["notes", "--refused", "70", "--invalid", "70"], "must add up to 1 or less"),
+        (["notes", "--switch", "nonsense=1"], "no such switch"),
+        (["notes", "--latency-ms", "-1"], "latency_ms"),
+        (["notes", "--rpm-limit", "0"], "rpm"),
+        (["notes", "--limit", "0"], "--limit 0"),
+        (["notes", "--set", "category=tea"], "has no parameter 'category'"),
+    ],
+)
+def test_wrong_call_is_told(desk: Desk, arguments: Sequence[str], said: str) -> None:
+    desk.notes(NOTES)
+
+    ended = call("rehearse", *arguments)
+
+    assert ended.exit_code == 2
+    assert said in " ".join(ended.stderr.split())
+
+
+def test_without_a_source_and_a_ledger_there_is_nothing_to_rehearse(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_SOURCE_URL", "")
+
+    ended = call("rehearse", "notes")
+
+    assert ended.exit_code == 2
+    assert "There is nothing to select from" in ended.stderr
+    assert not desk.ledger.exists()
+
+
+def test_environment_is_as_it_was_after_a_rehearsal_that_could_not_start(desk: Desk) -> None:
+    desk.notes({1: "a", None: "b"})
+    before = dict(os.environ)
+
+    ended = call("rehearse", "notes", "--latency-ms", "1")
+
+    assert "have no 'id'" in ended.stderr
+    # Prefect's own quiet is kept for the process.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "DO_NOT_TRACK"))}
+    assert kept == {name: value for name, value in before.items() if name in kept}
+
+
+def test_folder_of_a_killed_rehearsal_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in ("dead", "alive", "new"):
+        (tmp_path / f"{PREFIX}{name}").mkdir()
+        (tmp_path / f"{PREFIX}{name}" / "ledger.sqlite").touch()
+    long_ago = time.time() - 2 * NEW_S
+    with FileLock(tmp_path / f"{PREFIX}alive" / LOCK):
+        for name in ("dead", "alive"):
+            os.utime(tmp_path / f"{PREFIX}{name}", (long_ago, long_ago))
+        sweep(tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{PREFIX}alive", f"{PREFIX}new"]
+
+
+# What is reckoned
+
+
+def test_latency_is_the_one_named_else_the_historys_else_an_assumed_one() -> None:
+    pasts = {"a": Past(10, (1000, 2000)), "b": Past(10, (4000,))}
+
+    named = choose_latency(pasts, 500, None)
+    known = choose_latency(pasts, None, None)
+    assumed = choose_latency({}, None, None)
+
+    assert (named.median_ms, named.known_from) == (500, "named")
+    assert (round(known.median_ms), known.known_from, known.answers) == (2000, "history", 3)
+    assert 0.4 < known.spread < 0.7
+    assert (assumed.median_ms, assumed.known_from) == (3000, "assumed")
+
+
+def test_drops_are_half_before_and_half_after_the_answer() -> None:
+    nothing: dict[str, Any] = {"latency_ms": None, "latency_spread": None, "limits": {}, "others": [], "seed": 3}
+
+    terms = agree({}, percents={"drops": 2.0, "truncated": 1.0}, **nothing)
+
+    assert terms.for_programs()["faults"] == {"dropped_before": 0.01, "dropped_after": 0.01, "truncated": 0.01}
+    assert terms.switches.seed == 3
+    with pytest.raises(ParameterError, match="--rate-limited 101"):
+        agree({}, percents={"rate_limited": 101.0}, **nothing)
+
+
+def test_cost_is_reckoned_with_lengths_that_are_known() -> None:
+    spent = [Spent("known", SONNET, 10, 1000, 0, 0, 0, 77), Spent("new", "a-model", 10, 1000, 0, 0, 0, 77)]
+    day = now().date()
+
+    known, new = forecast(spent, {"known": Past(200.0, (1,))}, lambda _step: 1024, day)
+
+    assert (known.output_tokens, known.past_answers) == (2000, 1)
+    assert known.cost_usd == cost_of(SONNET, Usage(1000, output_tokens=2000), day) == Decimal("0.033")
+    assert known.at_most_usd == cost_of(SONNET, Usage(1000, output_tokens=10240), day)
+    assert (new.output_tokens, new.past_answers, new.cost_usd, new.at_most_usd) == (77, 0, None, None)
