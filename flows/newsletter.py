@@ -13,7 +13,7 @@ SUBJECT_LINES = 5
 class Articles(Selection):
     """Which articles."""
 
-    section: str | None = Field(None, title="Section", description="Empty: all.", examples=["tea"])
+    section: str | None = Field(None, title="Section", description="Such as `tea`; empty: all.", examples=["tea"])
 
 
 @flow(name="newsletter", flow_run_name="newsletter {selection}")

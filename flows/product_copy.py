@@ -11,7 +11,7 @@ from flows.engine import RunOptions, Selection, Summary, open_run
 class Products(Selection):
     """Which products."""
 
-    category: str | None = Field(None, title="Category", description="Empty: all.", examples=["tea"])
+    category: str | None = Field(None, title="Category", description="Such as `tea`; empty: all.", examples=["tea"])
 
 
 @flow(name="product-copy", flow_run_name="product-copy {selection}")

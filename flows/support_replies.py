@@ -11,7 +11,7 @@ from flows.engine import RunOptions, Selection, Summary, open_run
 class Tickets(Selection):
     """Which tickets."""
 
-    language: str | None = Field(None, title="Language", description="Empty: all.", examples=["en"])
+    language: str | None = Field(None, title="Language", description="Such as `en`; empty: all.", examples=["en"])
 
 
 @flow(name="support-replies", flow_run_name="support-replies {selection}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from flows.engine.options import plainly
 from flows.steps.front_matter import PARAM_TYPES, Param
 
 Form = dict[str, Any]
@@ -20,10 +21,14 @@ PARAMS = "Params"
 
 
 def polished(form: Form) -> Form:
-    """Give a form's parameters titles: Prefect gives them the names they have in Python."""
+    """Give a form's parameters titles, for Prefect gives them their names in Python, and no defaults that are empty."""
     made = copy.deepcopy(form)
+    plainly(made)
     for name, field in made.get("properties", {}).items():
         field["title"] = _title(name)
+        if "$ref" in field:
+            # The fields' own defaults say the same, and let one that is empty stay empty.
+            field.pop("default", None)
     return made
 
 
@@ -66,7 +71,8 @@ def _field(name: str, param: Param, position: int) -> Form:
     if param.required:
         return {**made, **kind}
     if param.default is None:
-        return {**made, "anyOf": [kind, {"type": "null"}], "default": None}
+        # A default of null would be refused where the type is no null; without one the server takes null too.
+        return {**made, **kind}
     return {**made, **kind, "default": _plain(param.default)}
 
 

@@ -7,13 +7,32 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 
+def plainly(schema: dict[str, Any]) -> None:
+    """Make each field that may be left out a plain one: Prefect's form shows one that may be null as two types.
+
+    Prefect's server takes null all the same for a field that is not required and has no default.
+    """
+    for field in schema.get("properties", {}).values():
+        match field:
+            case {"anyOf": [kind, {"type": "null"}], "default": None}:
+                del field["anyOf"], field["default"]
+                field.update(kind)
+
+
 class RunOptions(BaseModel):
     """How a run is to be made; what is left empty is as the installation's settings say."""
 
-    model_config = ConfigDict(extra="forbid", title="Options")
+    model_config = ConfigDict(extra="forbid", title="Options", json_schema_extra=plainly)
 
     limit: int | None = Field(
-        None, ge=1, title="Limit", description="Records at most, in the order of their keys.", examples=[10]
+        None, ge=1, title="Limit", description="Records at most, in the order of their keys; empty: all.", examples=[10]
+    )
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        title="Cost cap",
+        description="US dollars that this run may spend; empty: as the installation says.",
+        examples=[5],
     )
     refresh: bool = Field(
         default=False,
@@ -21,21 +40,18 @@ class RunOptions(BaseModel):
         description="Ask again for what the ledger already has, and for what was given up. It costs money.",
     )
     concurrency: int | None = Field(
-        None, ge=1, le=2000, title="Concurrency", description="Requests in flight at most.", examples=[50]
+        None, ge=1, le=2000, title="Concurrency", description="Requests in flight at most, 1 to 2,000.", examples=[50]
+    )
+    rpm: int | None = Field(
+        None, ge=1, title="Requests a minute", description="At most; empty: as the endpoint allows.", examples=[1000]
     )
     chunk_size: int | None = Field(
         None,
         ge=1,
         le=1000,
         title="Chunk size",
-        description="Prompts that one Prefect task run carries; 1 shows each in the UI.",
+        description="Prompts that one Prefect task run carries, 1 to 1,000; 1 shows each here.",
         examples=[50],
-    )
-    rpm: int | None = Field(
-        None, ge=1, title="Requests a minute", description="At most; empty: as the endpoint allows.", examples=[1000]
-    )
-    max_cost: float | None = Field(
-        None, gt=0, title="Cost cap", description="US dollars that this run may spend.", examples=[5]
     )
     resumes: str | None = Field(
         None, title="Goes on from", description="The id of a run that this one completes; only for the record."
@@ -45,7 +61,7 @@ class RunOptions(BaseModel):
 class Selection(BaseModel):
     """Which records: a subclass has a field for each parameter of its flow's first template."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=plainly)
 
     def values(self) -> dict[str, Any]:
         """The parameters that were given; the others take the template's defaults."""

@@ -35,8 +35,7 @@ def test_form_has_the_params_with_their_types_titles_and_defaults() -> None:
         "title": "Category",
         "description": "Empty: all.",
         "position": 0,
-        "anyOf": [{"type": "string"}, {"type": "null"}],
-        "default": None,
+        "type": "string",
     }
     assert fields["since"] == {"title": "Since", "position": 1, "type": "string", "format": "date"}
     assert fields["limit_price"] == {"title": "Limit price", "position": 2, "type": "number", "default": 9.5}
@@ -65,7 +64,8 @@ def test_params_that_must_be_given_are_required() -> None:
         ({"params": {"since": "2026-01-01", "copies": "two"}}, "'two' is not of type 'integer'"),
         ({"params": {"since": "2026-01-01", "urgent": "very"}}, "'very' is not of type 'boolean'"),
         ({"params": {"since": "2026-01-01", "nonsense": 1}}, "'nonsense' was unexpected"),
-        ({"params": {"since": "2026-01-01"}, "options": {"limit": 0}}, "options.limit"),
+        ({"params": {"since": "2026-01-01"}, "options": {"limit": 0}}, "0 is less than the minimum of 1"),
+        ({"params": {"since": "2026-01-01"}, "options": {"limit": "many"}}, "options.limit"),
     ],
 )
 def test_form_filled_in_wrong_is_refused(given: dict[str, Any], complaint: str) -> None:
@@ -74,8 +74,19 @@ def test_form_filled_in_wrong_is_refused(given: dict[str, Any], complaint: str) 
 
 
 def test_form_filled_in_right_is_taken() -> None:
-    right = {"params": {"since": "2026-01-01", "category": None, "copies": 3}, "options": {"limit": 5, "refresh": True}}
+    right = {"params": {"since": "2026-01-01", "category": None, "copies": 3}, "options": {"limit": 5, "rpm": None}}
     validate(right, form(), raise_on_error=True)
+    validate({"params": {"since": "2026-01-01"}}, form(), raise_on_error=True)
+
+
+def test_fields_that_may_be_left_out_have_one_type() -> None:
+    # Prefect's form shows a field that may be null as a choice of types, and nothing to fill in.
+    made = form()
+    for definition in made["definitions"].values():
+        for field in definition["properties"].values():
+            assert "type" in field, field
+            assert field.get("default", "") is not None, field
+    assert "default" not in made["properties"]["options"]
 
 
 def test_templates_form_chooses_among_those_that_select(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
