@@ -28,7 +28,7 @@ $(STAMP): constraints.txt pyproject.toml
 	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there)." \
 	        "Name another: make PYTHON=python3.11" >&2; exit 1; }
 	@if [ -d $(VENV) ]; then echo "Bringing $(VENV) up to the pinned packages ..."; \
-	    else echo "Installing Presswork's pinned packages into $(VENV) ... about a minute"; fi
+	    else echo "Installing Presswork's pinned packages into $(VENV), this once ..."; fi
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -55,6 +55,10 @@ def read(engine: Engine, template: Template) -> list[Record]:
     return records
 
 
+def test_readme_says_how_many_samples_there_are() -> None:
+    assert f"the {sum(COUNTS.values())} sample records" in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
 def test_samples_fill_an_empty_database(empty: Engine) -> None:
     assert load_samples(empty) == COUNTS
 

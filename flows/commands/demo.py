@@ -56,7 +56,7 @@ def _endpoint(*, say: bool) -> Iterator[None]:
     console = screen.err()
     if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_BASE_URL"):
         if say:
-            console.print("An endpoint is configured, and this demo uses it: about 130 requests on a first run.")
+            console.print("An endpoint is configured, and this demo uses it: it asks for what the ledger lacks.")
         yield
         return
     from flows.sandbox import Switches, sandbox_process  # noqa: PLC0415 - see commands/__init__.py

@@ -105,7 +105,7 @@ def _own_server(settings: Settings, *, say: bool) -> Iterator[str]:
 class _Waiting:
     """Says what is waited for: a line that moves on a terminal, one plain line elsewhere."""
 
-    text = "Starting Prefect's server (about 15 s the first time) ..."
+    text = "Starting Prefect's server (the first time takes longest) ..."
 
     def __init__(self, *, say: bool) -> None:
         self._console = screen.err()

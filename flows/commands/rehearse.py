@@ -26,7 +26,7 @@ TITLE = "rehearsal of "
 
 
 def rehearse(
-    name: Annotated[str, typer.Argument(help="A flow in flows/, or a template in templates/.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A flow in flows/, or a template in templates/.")],
     sets: Sets = None,
     limit: Annotated[int | None, typer.Option(help="Records at most; default: all, as in the real run.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None,
