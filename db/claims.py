@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, exists, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db.models import Attempt, Base, Claim, Run, now
@@ -98,12 +98,6 @@ def _bury(connection: Connection, dead: Sequence[str], moment: Any) -> None:
             .where(_RUNS.c.id == run_id, _RUNS.c.status == "running")
             .values(status="crashed", ended_at=moment)
         )
-
-
-def is_claimed(engine: Engine, prompt_hash: str) -> bool:
-    """Whether someone is asking for a prompt just now."""
-    with engine.connect() as connection:
-        return bool(connection.scalar(select(exists().where(_CLAIMS.c.prompt_hash == prompt_hash))))
 
 
 def this_process() -> str:

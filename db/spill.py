@@ -2,14 +2,16 @@
 
 A file holds one batch a line, each with its checksum, and names the run that it belongs to, which is how a ledger
 knows its own. Writing in what is there already changes nothing, so that a recovery that was interrupted is simply
-done again.
+done again. Who adds and who writes in hold the file's lock, so that no line is removed unread.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
@@ -53,13 +55,18 @@ class SpillFile:
         self._run_id = run_id
 
     def add(self, batch: Batch) -> None:
-        """Add a batch."""
+        """Add a batch; where that fails, as on a full disk, nothing of it stays."""
         body = {"presswork_spill": VERSION, "run_id": self._run_id, "batch": _dumped(batch)}
         line = orjson.dumps(body, default=str)
-        with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
-            file.write(hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with _locked(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+            size = os.fstat(file).st_size
+            try:
+                _write(file, hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
+            except OSError:
+                os.ftruncate(file, size)
+                if size == 0:
+                    self.path.unlink(missing_ok=True)
+                raise
         self.batches += 1
 
 
@@ -78,8 +85,17 @@ def belongs_to(engine: Engine, path: Path) -> bool:
 def recover(engine: Engine, path: Path) -> int:
     """Write a spill file into its ledger, remove it, and return how many generations it held.
 
-    Raises SpillError, and keeps the file, where it is damaged or another ledger's.
+    A file that another has written in meanwhile holds none. Raises SpillError, and keeps the file, where it is damaged
+    or another ledger's.
     """
+    try:
+        with _locked(path, os.O_RDONLY):
+            return _recover(engine, path)
+    except FileNotFoundError:
+        return 0
+
+
+def _recover(engine: Engine, path: Path) -> int:
     batches = _read(path)
     if not belongs_to(engine, path):
         raise SpillError(
@@ -96,19 +112,52 @@ def recover(engine: Engine, path: Path) -> int:
 
 
 def _read(path: Path) -> list[Batch]:
-    batches = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        digest, _, body = line.partition(b" ")
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            raise SpillError(
-                f"The spill file {path} is damaged: line {number} does not match its checksum. It is kept; "
-                "the lines before it are whole, and can be written in from a copy without this one."
-            )
-        found = orjson.loads(body)
-        if found.get("presswork_spill") != VERSION or f"{found.get('run_id')}{SUFFIX}" != path.name:
-            raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
-        batches.append(_loaded(found["batch"]))
-    return batches
+    *lines, rest = path.read_bytes().split(b"\n")
+    if rest and not lines:
+        raise SpillError(f"The spill file {path} is damaged: it has no whole line. It is kept.")
+    # What stands behind the last line's end is of a batch that a crash cut off: no one was told that it is kept.
+    return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Batch:
+    digest, _, body = line.partition(b" ")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise SpillError(
+            f"The spill file {path} is damaged: line {number} does not match its checksum. It is kept; "
+            "the other lines may be whole, and can be written in from a copy without this one."
+        )
+    found = orjson.loads(body)
+    if found.get("presswork_spill") != VERSION or f"{found.get('run_id')}{SUFFIX}" != path.name:
+        raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
+    return _loaded(found["batch"])
+
+
+@contextmanager
+def _locked(path: Path, flags: int) -> Iterator[int]:
+    while True:
+        file = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Who wrote it in has removed it; what was opened before is then no longer the file of that name.
+            if _is_at(file, path):
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write(file: int, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    os.fsync(file)
 
 
 def _dumped(batch: Batch) -> dict[str, Any]:

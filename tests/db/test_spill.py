@@ -1,0 +1,231 @@
+"""Spill: what could not be committed is written in later, exactly once, and what can't be is named and kept."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from db import claims, spill
+from db.models import Base, new_id, now
+from db.record import Batch, close_run, write
+from db.session import open_ledger
+from tests.db.rows import Book, settled_row, sha
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spill"
+
+
+@pytest.fixture
+def other_ledger(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_ledger(f"sqlite:///{tmp_path / 'other.sqlite'}")
+    yield engine
+    engine.dispose()
+
+
+def contents(ledger: Engine) -> dict[str, list[Mapping[str, Any]]]:
+    """All rows of all tables, in an order of their own."""
+    with ledger.connect() as connection:
+        return {
+            name: sorted((dict(row) for row in connection.execute(select(table)).mappings()), key=str)
+            for name, table in Base.metadata.tables.items()
+        }
+
+
+def answered(book: Book, *keys: str) -> Batch:
+    """A batch in which these keys were asked for and answered, with all kinds of values in it."""
+    batch = Batch()
+    batch.texts[sha("system")] = {"hash": sha("system"), "body": "Write \u2028 \x85 plainly.\nOn two lines."}
+    for key in keys:
+        generation_id = new_id()
+        changes = {"max_tokens": 512, "messages": [{"role": "user", "content": key}]}
+        attempt_id = book.attempt(batch, key, generation_id, request_changes=changes)
+        batch.settled.append(
+            settled_row(
+                attempt_id,
+                cost_usd=Decimal("0.0123456789"),
+                validation_errors=[{"where": "title", "what": "too long"}],
+                output_text="\u00e9\U0001f375\u2029",
+            )
+        )
+        book.generation(batch, key, id=generation_id, record=f'{{"name":"{key}"}}')
+        batch.released.append((book.run_id, sha(key)))
+    batch.parents += [
+        {"generation_id": row["id"], "parent_id": batch.generations[0]["id"]} for row in batch.generations[1:]
+    ]
+    return batch
+
+
+def spilled(book: Book, folder: Path, *batches: Batch) -> Path:
+    file = spill.SpillFile(folder, book.run_id)
+    for batch in batches:
+        file.add(batch)
+    return file.path
+
+
+def test_what_is_written_in_is_what_would_have_been_written(book: Book, folder: Path) -> None:
+    before = contents(book.ledger)
+    batch = answered(book, "a", "b")
+    path = spilled(book, folder, batch)
+    claims.take(book.ledger, book.run_id, [sha("a"), sha("c")])
+    assert spill.recover(book.ledger, path) == 2
+    found = contents(book.ledger)
+    assert [row["prompt_hash"] for row in found["claims"]] == [sha("c")]
+    claims.take(book.ledger, book.run_id, [sha("c")])
+    assert len(found["attempts"]) == len(found["generations"]) == 2
+    assert len(before["generations"]) == 0
+    # Written once more, as it was before it went through a file: not a value differs, not a row is added.
+    write(book.ledger, batch)
+    assert contents(book.ledger) == found
+    assert not path.exists()
+    (attempt,) = [row for row in found["attempts"] if row["prompt_hash"] == sha("a")]
+    assert attempt["cost_usd"] == Decimal("0.0123456789")
+    assert attempt["request_changes"]["max_tokens"] == 512
+
+
+def test_file_that_is_written_in_twice_changes_nothing(book: Book, folder: Path) -> None:
+    path = spilled(book, folder, answered(book, "a"), answered(book, "b", "c"))
+    copy = path.read_bytes()
+    assert spill.recover(book.ledger, path) == 3
+    once = contents(book.ledger)
+    path.write_bytes(copy)
+    spill.recover(book.ledger, path)
+    assert contents(book.ledger) == once
+    assert spill.find_spills(folder) == []
+
+
+def test_two_that_recover_at_once_write_in_once(book: Book, folder: Path) -> None:
+    for _time in range(2):
+        keys = [new_id() for _number in range(4)]
+        path = spilled(book, folder, *(answered(book, key) for key in keys))
+        with ThreadPoolExecutor(3) as threads:
+            counts = list(threads.map(lambda _number, path=path: spill.recover(book.ledger, path), range(3)))
+        assert max(counts) == 4
+        found = contents(book.ledger)
+        assert sum(row["record_key"] in keys for row in found["generations"]) == 4
+    assert len(contents(book.ledger)["attempts"]) == 8
+
+
+def test_answer_that_is_added_while_another_recovers_is_not_lost(book: Book, folder: Path) -> None:
+    file = spill.SpillFile(folder, book.run_id)
+    keys = [new_id() for _number in range(15)]
+
+    def recover_on_and_on() -> None:
+        while not done:
+            for path in spill.find_spills(folder):
+                spill.recover(book.ledger, path)
+
+    done: list[bool] = []
+    with ThreadPoolExecutor(1) as thread:
+        recovering = thread.submit(recover_on_and_on)
+        try:
+            for key in keys:
+                file.add(answered(book, key))
+        finally:
+            done.append(True)
+        recovering.result()
+    for path in spill.find_spills(folder):
+        spill.recover(book.ledger, path)
+    assert {row["record_key"] for row in contents(book.ledger)["generations"]} == set(keys)
+
+
+def test_attempt_that_others_settled_meanwhile_ends_by_what_the_file_says(book: Book, folder: Path) -> None:
+    batch = answered(book, "a")
+    write(book.ledger, Batch(prompts=batch.prompts, opened=batch.opened))
+    path = spilled(book, folder, batch)
+    close_run(book.ledger, book.run_id, "failed", now())
+    spill.recover(book.ledger, path)
+    (attempt,) = contents(book.ledger)["attempts"]
+    assert (attempt["error_type"], attempt["stop_reason"]) == (None, "end_turn")
+
+
+def test_file_of_another_ledger_is_refused_by_name_and_kept(book: Book, folder: Path, other_ledger: Engine) -> None:
+    path = spilled(book, folder, answered(book, "a"))
+    assert spill.belongs_to(book.ledger, path)
+    assert not spill.belongs_to(other_ledger, path)
+    with pytest.raises(spill.SpillError, match="another ledger") as refused:
+        spill.recover(other_ledger, path)
+    assert str(path) in str(refused.value)
+    assert "PRESSWORK_DATABASE_URL" in str(refused.value)
+    assert path.exists()
+    assert contents(other_ledger)["generations"] == []
+    assert spill.recover(book.ledger, path) == 1
+
+
+@pytest.mark.parametrize("damage", ["a byte", "a line in the middle", "not ours", "no line", "another run's"])
+def test_damaged_file_is_refused_by_name_and_kept(book: Book, folder: Path, damage: str) -> None:
+    path = spilled(book, folder, answered(book, "a"), answered(book, "b"), answered(book, "c"))
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(
+        {
+            "a byte": whole.replace(b"About b", b"about b", 1),
+            "a line in the middle": lines[0] + lines[1][:200] + b"\n" + lines[2],
+            "not ours": b"Dear diary\n",
+            "another run's": spilled(Book(book.ledger), folder, answered(book, "a")).read_bytes(),
+            "no line": lines[0][:-1],
+        }[damage]
+    )
+    kept = path.read_bytes()
+    with pytest.raises(spill.SpillError) as refused:
+        spill.recover(book.ledger, path)
+    assert str(path) in str(refused.value)
+    assert "kept" in str(refused.value)
+    assert path.read_bytes() == kept
+    # All of it or nothing: half a file that was written in would hide that the other half is missing.
+    assert contents(book.ledger)["generations"] == []
+
+
+@pytest.mark.parametrize("left", [1, 30, 70, 500, -1], ids=str)
+def test_last_line_that_a_crash_cut_off_does_not_hold_up_the_whole_ones(book: Book, folder: Path, left: int) -> None:
+    path = spilled(book, folder, answered(book, "a"), answered(book, "b"))
+    whole = path.read_bytes()
+    spilled(book, folder, answered(book, "c"))
+    path.write_bytes(whole + path.read_bytes()[len(whole) :][:left])
+    # Nobody was told that "c" was kept: `add` had not returned.
+    assert spill.recover(book.ledger, path) == 2
+    assert {row["record_key"] for row in contents(book.ledger)["generations"]} == {"a", "b"}
+    assert spill.find_spills(folder) == []
+
+
+def test_disk_that_fills_up_leaves_no_half_line(book: Book, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = spill.SpillFile(folder, book.run_id)
+    file.add(answered(book, "a"))
+    whole = file.path.read_bytes()
+
+    def fill_up(_number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("db.spill.os.fsync", fill_up)
+        with pytest.raises(OSError, match="No space left"):
+            file.add(answered(book, "b"))
+        assert file.path.read_bytes() == whole
+    file.add(answered(book, "c"))
+    assert spill.recover(book.ledger, file.path) == 2
+
+
+def test_ledger_that_refuses_a_row_keeps_the_file(book: Book, folder: Path) -> None:
+    batch = answered(book, "a")
+    batch.generations[0] = {**batch.generations[0], "status": None}
+    path = spilled(book, folder, batch)
+    with pytest.raises(spill.SpillError, match="can't be written in"):
+        spill.recover(book.ledger, path)
+    assert path.exists()
+
+
+def test_what_waits_is_for_its_owner_alone(book: Book, folder: Path) -> None:
+    path = spilled(book, folder, answered(book, "a"))
+    assert (path.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+    assert spill.find_spills(tmp_path / "nowhere") == []
