@@ -129,6 +129,86 @@ def first_started_at(engine: Engine, run_id: str) -> datetime | None:
     return started
 
 
+def shards_of(engine: Engine, run_id: str) -> list[str]:
+    """Return the runs that worked for this one, which was spread over them, while it went on.
+
+    Also those that an earlier run of the same Prefect flow run started, and that this one found at work.
+    """
+    me = aliased(Run)
+    same = aliased(Run)
+    statement = (
+        select(Run.id)
+        .join(same, same.id == Run.parent_run_id)
+        .join(me, or_(me.id == same.id, me.prefect_flow_run_id == same.prefect_flow_run_id))
+        .where(
+            me.id == run_id,
+            or_(Run.ended_at.is_(None), Run.ended_at >= me.started_at),
+            or_(me.ended_at.is_(None), Run.started_at <= me.ended_at),
+        )
+        .order_by(Run.id)
+    )
+    with engine.connect() as connection:
+        return list(connection.scalars(statement))
+
+
+def cost_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Decimal:
+    """Add up what Prefect flow runs have cost so far, as far as prices are known."""
+    cost = Attempt.__table__.c.cost_usd
+    statement = (
+        select(func.sum(cost, type_=cost.type))
+        .join(Run, Run.id == Attempt.run_id)
+        .where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))
+    )
+    with engine.connect() as connection:
+        return connection.scalar(statement) or Decimal(0)
+
+
+def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> dict[str, str]:
+    """Return the status of the newest run of each Prefect flow run that has one."""
+    statement = (
+        select(Run.prefect_flow_run_id, Run.status)
+        .where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))
+        .order_by(Run.id)
+    )
+    with engine.connect() as connection:
+        return {str(flow_run): status for flow_run, status in connection.execute(statement)}
+
+
+@dataclass(frozen=True, slots=True)
+class BadOutcome:
+    """How a prompt ended that brought no content: the generation that says so."""
+
+    generation_id: str
+    status: str
+    kind: str | None
+    message: str | None
+
+
+def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str]) -> dict[str, BadOutcome]:
+    """Return the prompts that these runs asked and that were refused, truncated or invalid; the newest of each."""
+    found: dict[str, BadOutcome] = {}
+    for part in _parts(hashes):
+        statement = (
+            select(
+                Generation.prompt_hash,
+                Generation.id,
+                Generation.status,
+                Generation.error_kind,
+                Generation.error_message,
+            )
+            .where(
+                Generation.prompt_hash.in_(part),
+                Generation.run_id.in_(run_ids),
+                Generation.origin.in_(("live", "batch")),
+                Generation.status.in_(BAD_OUTCOMES),
+            )
+            .order_by(Generation.id)
+        )
+        with engine.connect() as connection:
+            found |= {str(row[0]): BadOutcome(row[1], row[2], row[3], row[4]) for row in connection.execute(statement)}
+    return found
+
+
 def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) -> Iterator[list[StepGeneration]]:
     """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys."""
     after: str | None = None
@@ -168,8 +248,9 @@ def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, lis
 
 
 def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
-    """Add up what a run's attempts used and cost, for one step or for all."""
+    """Add up what a run's attempts and those of its shards used and cost, for one step or for all."""
     attempt = Attempt
+    whole = [run_id, *shards_of(engine, run_id)]
     written = func.coalesce(attempt.cache_creation_5m_tokens, 0) + func.coalesce(attempt.cache_creation_1h_tokens, 0)
     read = func.coalesce(attempt.cache_read_tokens, 0)
     error = func.coalesce(attempt.error_type, "")
@@ -183,9 +264,9 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
         _sum(case((attempt.input_tokens.is_not(None) & attempt.cost_usd.is_(None), 1), else_=0)),
         _sum(case((error.in_(PERHAPS_BILLED), 1), else_=0)),
         _sum(case((attempt.http_status == 429, 1), else_=0)),
-    ).where(attempt.run_id == run_id)
+    ).where(attempt.run_id.in_(whole))
     if step is not None:
-        of_step = select(Generation.id).where(Generation.run_id == run_id, Generation.step == step)
+        of_step = select(Generation.id).where(Generation.run_id.in_(whole), Generation.step == step)
         statement = statement.where(attempt.generation_id.in_(of_step))
     with engine.connect() as connection:
         *counts, cost, unpriced, perhaps, limited = connection.execute(statement).one()
@@ -196,21 +277,33 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
 
 
 def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
-    """Add up what a run's cached generations cost when they were asked for; None where no price is known of any."""
+    """Add up what a run's cached generations cost when they were asked for; None where no price is known of any.
+
+    What its own shards asked for is no saving.
+    """
     cost = Attempt.__table__.c.cost_usd
+    shards = shards_of(engine, run_id)
     statement = (
         select(func.sum(cost, type_=cost.type))
         .select_from(Generation)
         .join(Attempt, Attempt.generation_id == Generation.source_generation_id)
         .where(Generation.run_id == run_id, Generation.origin == "cache", Generation.status == "succeeded")
     )
+    if shards:
+        statement = statement.where(Attempt.run_id.not_in(shards))
     with engine.connect() as connection:
         total: Decimal | None = connection.scalar(statement)
     return total
 
 
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
-    """Count a run's generations by step, status and origin, in the order in which the steps began."""
+    """Count a run's generations by step, status and origin, in the order in which the steps began.
+
+    What one of its shards asked for counts as the run's own, live as it was there.
+    """
+    shards = shards_of(engine, run_id)
+    if shards:
+        return _count_with_shards(engine, run_id, shards)
     statement = (
         select(Generation.step, Generation.status, Generation.origin, func.count(), func.min(Generation.id))
         .where(Generation.run_id == run_id)
@@ -219,6 +312,33 @@ def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
     )
     with engine.connect() as connection:
         return [StepCount(step, status, origin, n) for step, status, origin, n, _ in connection.execute(statement)]
+
+
+def _count_with_shards(engine: Engine, run_id: str, shards: Sequence[str]) -> list[StepCount]:
+    source = aliased(Generation)
+    by_shard = case((source.run_id.in_(shards), 1), else_=0)
+    statement = (
+        select(
+            Generation.step,
+            Generation.status,
+            Generation.origin,
+            func.count(),
+            # A prompt that stands twice was asked once.
+            func.count(case((by_shard == 1, Generation.source_generation_id)).distinct()),
+            func.min(Generation.id),
+        )
+        .outerjoin(source, source.id == Generation.source_generation_id)
+        .where(Generation.run_id == run_id)
+        .group_by(Generation.step, Generation.status, Generation.origin)
+        .order_by(func.min(Generation.id))
+    )
+    counts: dict[tuple[str, str, str], int] = {}
+    with engine.connect() as connection:
+        for step, status, origin, count, asked_by_shards, _first in connection.execute(statement):
+            for real, number in (("live", asked_by_shards), (origin, count - asked_by_shards)):
+                if number:
+                    counts[step, status, real] = counts.get((step, status, real), 0) + number
+    return [StepCount(*line, count) for line, count in counts.items()]
 
 
 def worst(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
@@ -263,8 +383,8 @@ class RunLine:
 
 
 def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
-    """List runs, the newest first."""
-    statement = select(Run).order_by(Run.id.desc()).limit(limit)
+    """List runs, the newest first; a shard stands in the figures of its run, not in a line of its own."""
+    statement = select(Run).where(Run.parent_run_id.is_(None)).order_by(Run.id.desc()).limit(limit)
     if flow is not None:
         statement = statement.where(Run.flow == flow)
     with engine.connect() as connection:

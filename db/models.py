@@ -121,6 +121,7 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 class Run(Base):
     """One execution of a content flow. A retry or a resume is a new row that points at the one it goes on from.
 
+    A shard's `parent_run_id` is the run that was spread over it: its figures count what its shards did.
     `process` (host/pid/start) and `alive_until`, which a heartbeat renews, tell a run that goes on from one that died.
     """
 
@@ -129,6 +130,7 @@ class Run(Base):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     resumes_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
+    parent_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
     flow: Mapped[str] = mapped_column(String(200))
     deployment: Mapped[str | None] = mapped_column(String(200))
     prefect_flow_run_id: Mapped[str | None] = mapped_column(Id, index=True)

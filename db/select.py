@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping
@@ -27,6 +27,7 @@ __all__ = [
     "Query",
     "Record",
     "count_records",
+    "cut",
     "make_record",
     "read_columns",
     "read_pages",
@@ -107,6 +108,27 @@ def read_pages(engine: Engine, query: Query, *, page_size: int, limit: int | Non
             return
         if left is not None:
             left -= len(rows)
+
+
+def cut(engine: Engine, query: Query, *, total: int, part: int, of: int) -> Query | None:
+    """Bound a query to one of `of` parts, of about equal counts, of its first `total` records; None: an empty one.
+
+    A part begins and ends where keys stand now: no record is read, and the parts meet whatever type the key has.
+    `part` counts from 1.
+    """
+    first, end = total * (part - 1) // of, total * part // of
+    if first >= end:
+        return None
+    before = _key_at(engine, query, first - 1) if first else []
+    if first and not before:
+        return None  # records have gone since they were counted
+    last = _key_at(engine, query, end - 1)
+    return replace(query, after=before[0] if before else query.after, until=last[0] if last else query.until)
+
+
+def _key_at(engine: Engine, query: Query, position: int) -> list[Any]:
+    key = _quoted(engine, query.key)
+    return [row[0] for row in _counts(engine, query, key, f"ORDER BY {key} LIMIT 1 OFFSET {position}")]
 
 
 def read_columns(engine: Engine, query: Query) -> list[str]:

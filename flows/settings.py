@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     commit_interval_s: float = Field(0.05, ge=0, le=5, description="How long the writer gathers rows.")
     database_patience_s: float = Field(300, ge=0, description="How long answers wait for a database that is away.")
     spill_dir: Path = Field(ROOT / ".presswork" / "spill", description="Where answers wait for the ledger.")
+    shard_attempts: int = Field(3, ge=1, le=20, description="How often a shard that crashes is started.")
+    shard_patience_s: float = Field(300, gt=0, description="How long shards may stand still before their run goes on.")
     stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for what is in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)
 

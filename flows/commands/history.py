@@ -117,7 +117,7 @@ def duration(line: RunLine) -> str:
 
 
 def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
-    from db.history import count_generations, find_run, read_run, worst  # noqa: PLC0415 - see commands/__init__.py
+    from db.history import count_generations, find_run, read_run, shards_of, worst  # noqa: PLC0415 - see commands/__init__.py
     from flows.errors import ConfigurationError  # noqa: PLC0415
 
     line = find_run(ledger, asked)
@@ -127,16 +127,17 @@ def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
             "least 6 characters; `presswork history` lists them."
         )
     row = read_run(ledger, line.id) or {}
+    shards = shards_of(ledger, line.id)
     counts = count_generations(ledger, line.id)
     failures = [tuple(failure) for failure in worst(ledger, line.id, FAILURES)]
     if as_json:
         names = ("generation_id", "step", "record_key", "status", "kind", "message")
         steps = [asdict(count) for count in counts]
         failed = [dict(zip(names, failure, strict=True)) for failure in failures]
-        screen.print_json({**dict(row), **run_json(line), "steps": steps, "failures": failed})
+        screen.print_json({**dict(row), **run_json(line), "steps": steps, "failures": failed, "shards": shards})
         return
     console = screen.out()
-    screen.print_facts(console, _facts(line, row))
+    screen.print_facts(console, _facts(line, row, shards))
     if counts:
         made = screen.table("step", "status", "origin", "generations", right=["generations"])
         for count in counts:
@@ -155,7 +156,7 @@ def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
         print_without_content(console, f"{screen.counted(lacking, 'generation')} without content", lacking, rows)
 
 
-def _facts(line: RunLine, row: Any) -> list[tuple[str, Any]]:
+def _facts(line: RunLine, row: Any, shards: Sequence[str]) -> list[tuple[str, Any]]:
     used = line.usage
     parameters = ", ".join(f"{name}={value}" for name, value in _given(row.get("parameters") or {}).items())
     found: list[tuple[str, Any]] = [
@@ -175,6 +176,10 @@ def _facts(line: RunLine, row: Any) -> list[tuple[str, Any]]:
     ]
     if row.get("resumes_run_id"):
         found.insert(2, ("goes on from", row["resumes_run_id"]))
+    if row.get("parent_run_id"):
+        found.insert(2, ("shard of", row["parent_run_id"]))
+    if shards:
+        found.append(("shards", ", ".join(screen.short(shard) for shard in shards)))
     return found
 
 

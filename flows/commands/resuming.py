@@ -51,5 +51,5 @@ def _find(ledger: Engine, run_id: str) -> Past | None:
         flow=row["flow"],
         sets={name: str(value) for name, value in given.items() if value is not None},
         # Refreshing again would buy again what the run has answered.
-        options={name: value for name, value in options.items() if name not in {"refresh", "resumes"}},
+        options={name: value for name, value in options.items() if name not in {"refresh", "resumes", "shard"}},
     )

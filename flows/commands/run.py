@@ -22,6 +22,9 @@ def run(
     chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
     max_cost: Annotated[float | None, typer.Option(metavar="USD", help="Stop before more than this is spent.")] = None,
+    shards: Annotated[
+        int | None, typer.Option(metavar="N", help="Spread the run over the workers of its deployment, in N parts.")
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Go on from a run, with what it was started with.")
     ] = None,
@@ -45,6 +48,7 @@ def run(
             "chunk_size": chunk_size,
             "rpm": rpm,
             "max_cost": max_cost,
+            "shards": shards,
         }
         settings = load_settings()
         if resume is not None:
@@ -63,11 +67,13 @@ def run(
 
         from flows.commands.closing import print_next, print_summary  # noqa: PLC0415
         from flows.commands.ledgers import ledger_name  # noqa: PLC0415
-        from flows.commands.quiet_prefect import prefect_api  # noqa: PLC0415
+        from flows.commands.quiet_prefect import prefect_api, require_server  # noqa: PLC0415
         from flows.commands.running import prepare, run_call, saved_by  # noqa: PLC0415
         from flows.settings import ledger_url  # noqa: PLC0415
 
         call = prepare(job, settings, values, options)
+        if (options.shards or 1) > 1:
+            require_server("start shards by")
         with prefect_api(settings, say=not as_json):
             summary = run_call(call, report, show=not as_json)
         if as_json:

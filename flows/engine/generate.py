@@ -20,7 +20,7 @@ from flows.engine.chunks import Chunk, InterruptedChunkError
 from flows.engine.estimates import Estimate
 from flows.engine.handles import Material, Source
 from flows.engine.journal import ItemJournal
-from flows.engine.plan import Hit, Item, Plan, plan_page
+from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.engine.rows import GenerationRows, add_prompt, add_record
 from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError
 from flows.steps.answer import Outcome, answer_prompt
@@ -136,10 +136,14 @@ class Generating:
 
     async def _plan(self, items: Sequence[Item]) -> Plan:
         known = await asyncio.to_thread(self._run.known_of, items)
-        return plan_page(items, known, give_up_after=self._run.settings.give_up_after)
+        plan = plan_page(items, known, give_up_after=self._run.settings.give_up_after)
+        return take_over(plan, await asyncio.to_thread(self._run.bad_outcomes, items))
 
     async def _record_planned(self, plan: Plan) -> None:
         self.record_hits(plan.hits)
+        for item, bad in plan.ended_badly:
+            self._add(item, self._rows.ended_badly(item, bad))
+            self._run.progress.add(bad.status)
         for item, history in plan.given_up:
             self._add(
                 item,
@@ -155,7 +159,7 @@ class Generating:
                 ),
             )
             self._run.progress.add("skipped")
-        if plan.hits or plan.given_up:
+        if plan.hits or plan.given_up or plan.ended_badly:
             # The next page is read meanwhile, so that no more than two pages of rows wait in memory.
             before, self._page_written = self._page_written, self._start(self._run.writer.committed())
             if before is not None:

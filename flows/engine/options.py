@@ -5,6 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+
+class Shard(BaseModel):
+    """Which part of a run this one is. A run that is spread tells its shards; no person fills it in.
+
+    The part is found again by counting, so that no key of a record has to stand in Prefect.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    parent: str = Field(description="The id of the run that is spread.")
+    select: str = Field(description="Whose records are cut: the file of the template that selects them.")
+    number: int = Field(ge=1)
+    of: int = Field(ge=1)
+    records: int = Field(ge=0, description="How many the run has in all.")
 
 
 def plainly(schema: dict[str, Any]) -> None:
@@ -53,9 +69,18 @@ class RunOptions(BaseModel):
         description="Prompts that one Prefect task run carries, 1 to 1,000; 1 shows each here.",
         examples=[50],
     )
+    shards: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        title="Shards",
+        description="Spread the run over the workers of its work pool, in 2 to 100 parts; empty: it is made in one.",
+        examples=[4],
+    )
     resumes: str | None = Field(
         None, title="Goes on from", description="The id of a run that this one completes; only for the record."
     )
+    shard: SkipJsonSchema[Shard | None] = None
 
 
 class Selection(BaseModel):

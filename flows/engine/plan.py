@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from db.history import PromptHistory
+from db.history import BadOutcome, PromptHistory
 from flows.steps.render import Prompt
 from flows.steps.validate import Content, validate_stored
 
@@ -44,6 +44,7 @@ class Plan:
     hits: list[Hit] = field(default_factory=list)
     misses: list[Item] = field(default_factory=list)
     given_up: list[tuple[Item, PromptHistory]] = field(default_factory=list)
+    ended_badly: list[tuple[Item, BadOutcome]] = field(default_factory=list)
 
 
 def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give_up_after: int) -> Plan:
@@ -59,6 +60,19 @@ def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give
         else:
             plan.misses.append(item)
     return plan
+
+
+def take_over(plan: Plan, bad: Mapping[str, BadOutcome]) -> Plan:
+    """Leave out of a plan what a shard of the run has asked for in vain, and keep how it ended."""
+    if not bad:
+        return plan
+    lacking = [*plan.misses, *(item for item, _history in plan.given_up)]
+    return Plan(
+        hits=plan.hits,
+        misses=[item for item in plan.misses if item.prompt.hash not in bad],
+        given_up=[pair for pair in plan.given_up if pair[0].prompt.hash not in bad],
+        ended_badly=[(item, bad[item.prompt.hash]) for item in lacking if item.prompt.hash in bad],
+    )
 
 
 def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from db.history import BadOutcome
 from db.models import new_id, now
 from db.record import Batch, Row
 from flows.engine.plan import Hit, Item
@@ -141,6 +142,21 @@ class GenerationRows:
             origin="cache",
             source_generation_id=hit.source_id,
             output_hash=hit.output_hash,
+        )
+
+    def ended_badly(self, item: Item, bad: BadOutcome) -> Row:
+        """A generation that a shard of the run asked for in vain: it points at the one that says how it ended."""
+        return self._row(
+            item.generation_id,
+            item.record_key,
+            item.record_hash,
+            item.prompt.hash,
+            now(),
+            status=bad.status,
+            origin="cache",
+            source_generation_id=bad.generation_id,
+            error_kind=bad.kind,
+            error_message=bad.message,
         )
 
     def twin(self, item: Item, leader: Item, outcome: Outcome, created_at: datetime) -> Row:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db import record as ledger_record
 from db.claims import LEASE, this_process
-from db.history import PromptHistory, first_started_at, look_up
+from db.history import BadOutcome, PromptHistory, bad_outcomes_of, first_started_at, look_up, shards_of, usage
 from db.models import new_id, now
 from db.session import open_ledger, open_source
 from flows.engine.afterlife import beating, begin
@@ -34,7 +34,7 @@ from flows.engine.artifacts import publish_summary
 from flows.engine.chunks import ChunkRunner, chunk_runner
 from flows.engine.endpoint import Endpoint, open_endpoint, require_files
 from flows.engine.generate import Generating
-from flows.engine.handles import Generations, Selected, Source, check_source
+from flows.engine.handles import Generations, Selected, Source, Together, check_source
 from flows.engine.limiter import Limiter, limiter_for
 from flows.engine.options import RunOptions, Selection
 from flows.engine.origin import Origin, read_origin
@@ -43,6 +43,7 @@ from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.progress import Progress, announce
 from flows.engine.results import results_served_by, saved_block
 from flows.engine.rows import template_row
+from flows.engine.shards import ShardedRun, find_parent, part_of, spread
 from flows.engine.sources import query_of, url_of_source
 from flows.engine.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.summary import PaceSummary, Summary, summarize
@@ -78,6 +79,7 @@ class Run:
     _sources: dict[str, Engine] = field(default_factory=dict)
     _briefs: dict[str, Brief] = field(default_factory=dict)
     _generated: set[str] = field(default_factory=set)
+    _shards: list[str] | None = None
 
     def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
         """Select a template's records.
@@ -89,7 +91,14 @@ class Run:
         template = load_template(self.settings.templates_dir, template_name)
         params = template.parse_params(values)
         self.params |= params
-        selected = check_source(self._source(template.front.source), query_of(template, params), self.options.limit)
+        source, query = self._source(template.front.source), query_of(template, params)
+        shard = self.options.shard
+        if shard is not None and shard.select == query.name:
+            selected = part_of(source, query, shard)
+        else:
+            selected = check_source(source, query, self.options.limit)
+            if shard is not None:
+                return selected
         self.records += min(selected.total, self.options.limit or selected.total)
         return selected
 
@@ -110,6 +119,12 @@ class Run:
             )
         self._generated.add(template_name)
         brief = self._brief(template_name)
+        if self.options.shard is not None and self._is_of_the_whole(source):
+            # Left to the run that is spread: only there is everything that it gathers.
+            return Generations(self.ledger, self.id, template_name, brief.template.output_class)
+        if isinstance(source, Selected) and (self.options.shards or 1) > 1 and self._shards is None:
+            self._shards = []
+            await self._spread(source)
         total = await source.count()
         missing = await source.left_out()
         if missing:
@@ -154,6 +169,37 @@ class Run:
     def known_of(self, items: Sequence[Item]) -> dict[str, PromptHistory]:
         """What the ledger knows of the items' prompts; where the run refreshes, only what is new since it began."""
         return look_up(self.ledger, list({item.prompt.hash for item in items}), since=self.fresh_since)
+
+    def bad_outcomes(self, items: Sequence[Item]) -> dict[str, BadOutcome]:
+        """How the run's own shards fared with prompts that brought no content: it does not ask for these again."""
+        if not self._shards:
+            return {}
+        return bad_outcomes_of(self.ledger, self._shards, list({item.prompt.hash for item in items}))
+
+    def _is_of_the_whole(self, source: Source) -> bool:
+        shard = self.options.shard
+        if isinstance(source, Selected):
+            return shard is not None and source.query.name != shard.select
+        return isinstance(source, Together)
+
+    async def _spread(self, source: Selected) -> None:
+        await self.endpoint.verify()
+        await spread(
+            ShardedRun(
+                id=self.id,
+                settings=self.settings,
+                options=self.options,
+                ledger=self.ledger,
+                stopper=self.stopper,
+                max_cost=self.options.max_cost or self.settings.max_cost,
+                select=source.query.name,
+                records=await source.count(),
+            )
+        )
+        self._shards = await asyncio.to_thread(shards_of, self.ledger, self.id)
+        spent = await asyncio.to_thread(usage, self.ledger, self.id)
+        # The cap is the whole's: what the shards spent is no longer there to be spent here.
+        self.pace.spent_usd += spent.cost_usd or 0
 
     def _brief(self, template_name: str) -> Brief:
         if template_name not in self._briefs:
@@ -204,7 +250,12 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         )
         await stack.enter_async_context(writer)
         limiter = limiter_for(endpoint.name)
-        limiter.hold(rpm=options.rpm or settings.rpm, itpm=settings.itpm, otpm=settings.otpm)
+        parts = options.shard.of if options.shard else 1
+        limiter.hold(
+            rpm=_part(options.rpm or settings.rpm, parts),
+            itpm=_part(settings.itpm, parts),
+            otpm=_part(settings.otpm, parts),
+        )
         pace = Pace(
             concurrency=concurrency,
             limiter=limiter,
@@ -233,10 +284,12 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         stack.callback(run.dispose)
         stack.enter_context(results_served_by(await saved_block()))
         row = _run_row(run, origin)
+        if options.shard is not None:
+            await asyncio.to_thread(find_parent, ledger, options.shard)
         await writer.call(begin, ledger, row, settings.spill_folders)
         if options.refresh:
             # A refresh that was cut short goes on where it was: what it bought is not bought again.
-            run.fresh_since = await asyncio.to_thread(first_started_at, ledger, run.id)
+            run.fresh_since = await asyncio.to_thread(first_started_at, ledger, row["parent_run_id"] or run.id)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
         announce(run.progress)
         await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))
@@ -295,6 +348,11 @@ def _cap(dollars: float | None) -> Decimal | None:
     return None if dollars is None else Decimal(str(dollars))
 
 
+def _part(limit: int | None, parts: int) -> int | None:
+    """A limit of one's own holds for a run, so each of its shards keeps to a part; the endpoint's is everyone's."""
+    return None if limit is None else max(1, limit // parts)
+
+
 def _policy(settings: Settings) -> Policy:
     return Policy(
         retries=settings.request_retries,
@@ -309,10 +367,11 @@ def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
     return {
         "id": run.id,
         "resumes_run_id": run.options.resumes or origin.resumes(run.ledger),
+        "parent_run_id": run.options.shard.parent if run.options.shard else None,
         "flow": run.flow,
         "deployment": origin.deployment,
         "prefect_flow_run_id": origin.flow_run_id,
-        "trigger": origin.trigger,
+        "trigger": "shard" if run.options.shard else origin.trigger,
         "parameters": origin.parameters,
         "code_version": origin.code_version,
         "endpoint": run.endpoint.name,

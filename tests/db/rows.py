@@ -23,6 +23,7 @@ def run_row(**own: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": new_id(),
         "resumes_run_id": None,
+        "parent_run_id": None,
         "flow": "product_copy",
         "deployment": None,
         "prefect_flow_run_id": None,

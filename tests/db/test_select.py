@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from db import select
 from db.errors import KeyValueError, SelectError, SourceUnreachableError
-from db.select import Parameter, Query, Record, count_records, read_columns, read_pages, read_record
+from db.select import Parameter, Query, Record, count_records, cut, read_columns, read_pages, read_record
 from db.session import open_source
 from tests.conftest import drop_postgres_database, new_postgres_database
 
@@ -441,3 +441,57 @@ def test_one_record_needs_the_key_column(shop: Engine) -> None:
 
 def test_columns_are_read_without_a_record(shop: Engine) -> None:
     assert read_columns(shop, query("SELECT n, sku AS code FROM items WHERE 1 = 0")) == ["n", "code"]
+
+
+# Cutting
+
+
+def keys(engine: Engine, part: Query | None) -> list[str]:
+    return [record.key for page in read_pages(engine, part, page_size=2) for record in page] if part else []
+
+
+@pytest.mark.parametrize(
+    ("key", "total", "of", "counts"),
+    [
+        ("sku", 7, 1, [7]),
+        ("sku", 7, 3, [2, 2, 3]),
+        ("n", 7, 3, [2, 2, 3]),
+        ("price", 7, 2, [3, 4]),
+        ("made", 7, 4, [1, 2, 2, 2]),
+        ("MiXed", 7, 7, [1] * 7),
+        # A limit: what stands behind it belongs to no part.
+        ("n", 4, 2, [2, 2]),
+        # Fewer records than parts, and none.
+        ("sku", 7, 10, [0, 1, 1, 0, 1, 1, 0, 1, 1, 1]),
+        ("n", 0, 3, [0, 0, 0]),
+        # Records have gone since they were counted.
+        ("n", 9, 3, [3, 3, 1]),
+        ("n", 30, 3, [7, 0, 0]),
+    ],
+)
+def test_parts_are_equal_and_cover_every_record_once(
+    shop: Engine, key: str, total: int, of: int, counts: list[int]
+) -> None:
+    whole = query("SELECT * FROM items", key)
+    parts = [cut(shop, whole, total=total, part=part, of=of) for part in range(1, of + 1)]
+    found = [keys(shop, part) for part in parts]
+    assert [len(part) for part in found] == counts
+    everything = keys(shop, whole)
+    assert [key for part in found for key in part] == everything[:total]
+
+
+def test_select_without_records_is_cut_into_nothing(shop: Engine) -> None:
+    empty = query("SELECT * FROM items WHERE n > 100", "n")
+    assert [cut(shop, empty, total=5, part=part, of=2) for part in (1, 2)] == [
+        query("SELECT * FROM items WHERE n > 100", "n"),
+        None,
+    ]
+
+
+def test_keys_of_several_types_in_one_sqlite_column_are_cut(tmp_path: Path) -> None:
+    with new_sqlite(
+        tmp_path, "CREATE TABLE items (sku, n)", "INSERT INTO items VALUES (2, 1), ('2', 2), (10, 3), ('b', 4)"
+    ) as engine:
+        whole = query("SELECT * FROM items")
+        parts = [cut(engine, whole, total=4, part=part, of=2) for part in (1, 2)]
+        assert [keys(engine, part) for part in parts] == [["2", "10"], ["2", "b"]]

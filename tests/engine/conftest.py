@@ -37,7 +37,7 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
         yield running
 
 
-def _workshop(
+def open_workshop(
     sandbox: Sandbox, ledger_url: str, source_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Workshop:
     templates = tmp_path / "templates"
@@ -60,7 +60,7 @@ def workshop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Workshop]:
     """A workshop on SQLite, for what does not depend on the database."""
-    made = _workshop(sandbox, sqlite_ledger_url, f"sqlite:///{tmp_path / 'source.sqlite'}", tmp_path, monkeypatch)
+    made = open_workshop(sandbox, sqlite_ledger_url, f"sqlite:///{tmp_path / 'source.sqlite'}", tmp_path, monkeypatch)
     yield made
     made.dispose()
 
@@ -79,7 +79,7 @@ def workshop_on_each(
     source = f"sqlite:///{tmp_path / 'source.sqlite'}"
     if ledger_url.startswith("postgresql"):
         source = new_postgres_database(request.getfixturevalue("postgres_server"))
-    made = _workshop(sandbox, ledger_url, source, tmp_path, monkeypatch)
+    made = open_workshop(sandbox, ledger_url, source, tmp_path, monkeypatch)
     yield made
     made.dispose()
 

@@ -81,6 +81,7 @@ def upgrade() -> None:
         "runs",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("resumes_run_id", sa.String(length=36), nullable=True),
+        sa.Column("parent_run_id", sa.String(length=36), nullable=True),
         sa.Column("flow", sa.String(length=200), nullable=False),
         sa.Column("deployment", sa.String(length=200), nullable=True),
         sa.Column("prefect_flow_run_id", sa.String(length=36), nullable=True),
@@ -98,10 +99,12 @@ def upgrade() -> None:
             "status IN ('running', 'completed', 'failed', 'cancelled', 'crashed', 'capped')",
             name=op.f("ck_runs_status"),
         ),
+        sa.ForeignKeyConstraint(["parent_run_id"], ["runs.id"], name=op.f("fk_runs_parent_run_id")),
         sa.ForeignKeyConstraint(["resumes_run_id"], ["runs.id"], name=op.f("fk_runs_resumes_run_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
     )
     op.create_index(op.f("ix_runs_flow_started_at"), "runs", ["flow", "started_at"], unique=False)
+    op.create_index(op.f("ix_runs_parent_run_id"), "runs", ["parent_run_id"], unique=False)
     op.create_index(op.f("ix_runs_prefect_flow_run_id"), "runs", ["prefect_flow_run_id"], unique=False)
     op.create_table(
         "templates",
