@@ -2,8 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 STAMP := $(VENV)/.presswork-installed
+RUNS := $(VENV)/.presswork-runs
 UV := $(VENV)/.pins
+# Parts constraints.txt: what stands above it is all that running needs, and less than half of the megabytes.
+FOR_DEVELOPMENT := \# What follows is for development alone.
 # Tests wait for servers more than they compute. A file stays in one process, with the servers that it starts.
 AT_ONCE := -n 3 --dist loadfile
 
@@ -23,18 +27,24 @@ install: $(STAMP) ## Install Presswork and its pinned packages into .venv
 
 # Remade only when a pin or the project's own description changes. Bytecode is left to the first import: compiling
 # all of what is installed takes ten seconds, and most of it is never imported.
-$(STAMP): constraints.txt pyproject.toml
+$(RUNS): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
 	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there)." \
 	        "Name another: make PYTHON=python3.11" >&2; exit 1; }
 	@if [ -d $(VENV) ]; then echo "Bringing $(VENV) up to the pinned packages ..."; \
 	    else echo "Installing Presswork's pinned packages into $(VENV), this once ..."; fi
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r constraints.txt
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@sed '/^$(FOR_DEVELOPMENT)/,$$d' constraints.txt > $(VENV)/running.txt
+	@$(PIP) --no-compile --require-hashes -r $(VENV)/running.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(STAMP) ## Run the main job with nothing configured
+$(STAMP): $(RUNS)
+	@echo "Installing what development needs as well ..."
+	@$(PIP) --no-compile --require-hashes -r constraints.txt
+	@touch $@
+
+demo: $(RUNS) ## Run the main job with nothing configured
 	@$(BIN)/presswork demo
 
 test: $(STAMP) ## Run the tests
@@ -55,10 +65,16 @@ bench: $(STAMP) ## Measure generations a second on this machine
 
 # Versions stand in constraints.txt and are kept; `make pins UPGRADE=--upgrade` takes the newest allowed.
 # For every platform and Python 3.11 to 3.13, with names, versions and hashes, and no address of any index.
+COMPILE := $(UV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
 pins: ## Regenerate constraints.txt from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@test -x $(UV)/bin/uv || { $(PYTHON) -m venv $(UV) && $(UV)/bin/python -m pip install -qq uv; }
-	@$(UV)/bin/uv pip compile --quiet --universal --python-version 3.11 --group dev --generate-hashes \
-	    --no-header --no-annotate $(UPGRADE) pyproject.toml --output-file constraints.txt
+	@$(COMPILE) --group dev $(UPGRADE) pyproject.toml --output-file constraints.txt
+	@cp constraints.txt $(UV)/running.txt
+	@echo hatchling | $(COMPILE) pyproject.toml - --output-file $(UV)/running.txt
+	@{ cat $(UV)/running.txt; echo "$(FOR_DEVELOPMENT)"; \
+	    awk '!/^ / { other = !($$0 in runs) } NR == FNR { runs[$$0]; next } other' $(UV)/running.txt constraints.txt; \
+	    } > $(UV)/constraints.txt && mv $(UV)/constraints.txt constraints.txt
 	@echo "constraints.txt has $$(grep -c '==' constraints.txt) pins"
 
 clean: ## Remove .venv, caches and what was built; ledgers stay

@@ -8,6 +8,8 @@ import re
 import socket
 import subprocess
 import tomllib
+from collections.abc import Iterable
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
+FOR_DEVELOPMENT = "# What follows is for development alone.\n"
 
 # Spelled in halves, so that this file does not name what no file may name.
 REGISTRY_HOSTS = [
@@ -41,10 +44,10 @@ REGISTRY_HOSTS = [
 WORKPLACES = ["".join(halves) for halves in (("/work", "/main"), ("/work", "/shared"), (".lib", "rary/"))]
 
 
-def pins() -> dict[str, tuple[Requirement, list[str]]]:
+def pins(text: str = CONSTRAINTS) -> dict[str, tuple[Requirement, list[str]]]:
     """Read constraints.txt: each package's requirement and its hashes."""
     found: dict[str, tuple[Requirement, list[str]]] = {}
-    for pin in CONSTRAINTS.replace("\\\n", " ").splitlines():
+    for pin in text.replace(FOR_DEVELOPMENT, "").replace("\\\n", " ").splitlines():
         wanted, *hashes = pin.split("--hash=")
         requirement = Requirement(wanted)
         found[canonicalize_name(requirement.name)] = requirement, [item.strip() for item in hashes]
@@ -80,6 +83,28 @@ def test_every_package_that_is_asked_for_is_pinned() -> None:
     for wanted in map(Requirement, asked):
         (pinned,) = pins()[canonicalize_name(wanted.name)][0].specifier
         assert wanted.specifier.contains(pinned.version), wanted
+
+
+def needed(wanted: Iterable[str]) -> set[str]:
+    """Name all that these requirements need, as what is installed says."""
+    todo, done = [Requirement(text) for text in wanted], set[tuple[str, str]]()
+    while todo:
+        requirement = todo.pop()
+        for extra in {"", *requirement.extras}:
+            if (name := str(canonicalize_name(requirement.name)), extra) not in done:
+                done.add((name, extra))
+                below = map(Requirement, distribution(name).requires or [])
+                todo += [need for need in below if need.marker is None or need.marker.evaluate({"extra": extra})]
+    return {name for name, _extra in done}
+
+
+def test_demo_installs_all_that_running_needs_and_nothing_else() -> None:
+    assert FOR_DEVELOPMENT.strip() in MAKEFILE.replace("\\#", "#")
+    running, development = map(pins, CONSTRAINTS.split(FOR_DEVELOPMENT))
+    wanted = needed([*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]])
+    assert wanted <= set(running)
+    assert not wanted & set(development)
+    assert {"playwright", "pytest", "mypy"} <= set(development)
 
 
 def test_constraints_name_no_address_no_path_and_no_option() -> None:
