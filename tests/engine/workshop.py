@@ -121,6 +121,11 @@ class Workshop:
         while self.requests < count:  # noqa: ASYNC110 - the sandbox tells no one
             await asyncio.sleep(0.002)
 
+    async def begun(self, runs: int) -> None:
+        """Wait until that many runs have opened."""
+        while self.value("SELECT count(*) FROM runs") < runs:  # noqa: ASYNC110 - the ledger tells no one
+            await asyncio.sleep(0.02)
+
     async def answered(self, count: int) -> None:
         """Wait until the sandbox has served that many answers."""
         while self.sandbox.stats()["served"]["answers"] < count:  # noqa: ASYNC110 - as above

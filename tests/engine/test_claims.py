@@ -1,0 +1,135 @@
+"""Runs at the same moment buy each prompt once; what a dead or failing one leaves, another takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from datetime import timedelta
+
+import pytest
+
+from flows.settings import ROOT
+from tests.engine.workshop import Workshop
+
+pytestmark = pytest.mark.prefect
+
+LEASE_S = 3
+RUN = f"""
+import asyncio, datetime
+from db import claims
+# Before the engine reads it: a dead owner's lease must run out while the test looks.
+claims.LEASE, claims.HEARTBEAT_S = datetime.timedelta(seconds={LEASE_S}), 0.5
+from flows.content import content
+from flows.engine import RunOptions
+asyncio.run(content("note", options=RunOptions(concurrency=5, chunk_size=10)))
+"""
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("db.claims", "flows.engine.run"):
+        monkeypatch.setattr(f"{module}.LEASE", timedelta(seconds=LEASE_S))
+    monkeypatch.setattr("db.claims.HEARTBEAT_S", 0.5)
+    monkeypatch.setattr("flows.engine.generate.ASK_AGAIN_S", (0.05, 0.3))
+
+
+async def start() -> asyncio.subprocess.Process:
+    """The same job in a process of its own."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", RUN, cwd=ROOT, env=os.environ, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def test_two_processes_with_the_same_job_buy_each_prompt_once(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(60)
+    workshop.sandbox.configure(latency_ms=300)
+    processes = [await start(), await start()]
+    for process in processes:
+        _stdout, said = await process.communicate()
+        assert process.returncode == 0, said.decode()[-3000:]
+
+    assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (60, 0)
+    runs = workshop.rows("SELECT id, status FROM runs")
+    assert [run["status"] for run in runs] == ["completed"] * 2
+    for run in runs:
+        assert workshop.statuses(run["id"]) == {"succeeded": 60}
+    assert workshop.counts("SELECT origin, count(*) FROM generations GROUP BY 1") == {"live": 60, "cache": 60}
+    assert workshop.value("SELECT count(*) FROM claims") == 0
+
+
+async def test_runs_that_share_a_process_buy_each_prompt_once(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    # Prompts that stand twice in one run, too.
+    workshop.items({f"{number:05}": f"item {number % 40}" for number in range(80)})
+    workshop.sandbox.configure(latency_ms=60, latency_spread=0.5)
+    summaries = await asyncio.gather(*(workshop.run(concurrency=4, chunk_size=4) for _number in range(3)))
+
+    assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (40, 0)
+    assert [summary.succeeded + summary.cached for summary in summaries] == [80] * 3
+    assert workshop.counts("SELECT origin, count(*) FROM generations GROUP BY 1") == {"live": 40, "cache": 200}
+    assert workshop.value("SELECT count(*) FROM claims") == 0
+
+
+async def test_run_takes_over_from_one_that_was_killed_while_it_waited(workshop: Workshop, short_leases: None) -> None:
+    workshop.numbered(30)
+    workshop.sandbox.configure(latency_ms=600)
+    process = await start()
+    await asyncio.wait_for(workshop.answered(10), 60)
+    waiting = asyncio.create_task(workshop.run(concurrency=5, chunk_size=10))
+    # It has begun when the owner dies, so that no burial at a beginning helps it: only the lease's end does.
+    await workshop.begun(2)
+    process.kill()
+    await process.wait()
+    asked = workshop.requests
+    workshop.sandbox.configure(latency_ms=0)
+    summary = await waiting
+
+    assert (summary.succeeded + summary.cached, summary.exit_status) == (30, 0)
+    assert 0 < summary.cached < 30
+    # What was in flight, at most: five.
+    assert workshop.requests - 30 <= 5
+    assert asked >= 10
+    assert workshop.value("SELECT count(*) FROM current_content") == 30
+    assert (await workshop.run()).cached == 30
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"crashed": 1, "completed": 2}
+
+
+async def test_owner_that_lives_keeps_its_claims_beyond_a_lease(workshop: Workshop, short_leases: None) -> None:
+    workshop.numbered(3)
+    workshop.sandbox.configure(latency_ms=1000 * LEASE_S + 1500)
+    summaries = await asyncio.gather(workshop.run(), workshop.run())
+    assert (workshop.requests, sum(summary.succeeded for summary in summaries)) == (3, 3)
+
+
+async def test_run_takes_over_what_the_owner_fails(
+    workshop: Workshop, short_leases: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REQUEST_RETRIES", "CHUNK_RETRIES"):
+        monkeypatch.setenv(f"PRESSWORK_{name}", "0")
+    workshop.numbered(6)
+    workshop.sandbox.configure(latency_ms=500, overloaded=1)
+    owner = asyncio.create_task(workshop.run())
+    await workshop.asked(6)
+    waiting = asyncio.create_task(workshop.run())
+    await workshop.begun(2)
+    workshop.sandbox.configure(latency_ms=0, overloaded=0)
+
+    assert (await owner).failed == 6
+    summary = await waiting
+    assert (summary.succeeded, summary.cached, summary.exit_status) == (6, 0, 0)
+    assert workshop.requests == 12
+
+
+async def test_run_takes_over_what_a_stopped_one_gives_back(workshop: Workshop, short_leases: None) -> None:
+    workshop.numbered(12)
+    workshop.sandbox.configure(latency_ms=300)
+    capped = asyncio.create_task(workshop.run(concurrency=2, chunk_size=2, max_cost=0.0045))
+    await workshop.asked(1)
+    summary = await workshop.run(concurrency=2)
+    first = await capped
+    assert (first.status, first.succeeded + first.cached + first.skipped) == ("capped", 12)
+    assert first.skipped > 0
+    assert summary.succeeded + summary.cached == 12
+    assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (12, 0)

@@ -1,0 +1,194 @@
+"""Stopping: in order, at once, or by Prefect's Cancel; what was answered is kept, and running again goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import get_client
+from prefect.exceptions import Abort
+from prefect.states import Cancelling
+from sqlalchemy import text
+
+from db import claims
+from flows.engine.summary import Summary
+from tests.engine.workshop import Workshop, eventually
+
+pytestmark = pytest.mark.prefect
+
+RECORDS, AT_ONCE = 40, 4
+
+
+@pytest.fixture
+def work(workshop: Workshop) -> Workshop:
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=400)
+    return workshop
+
+
+def begin(work: Workshop, **options: Any) -> asyncio.Task[Summary]:
+    return asyncio.create_task(work.run(**{"concurrency": AT_ONCE, "chunk_size": 5, **options}))
+
+
+async def ended(run: asyncio.Task[Summary]) -> str:
+    """Wait for the end of a stopped run, and return what it says."""
+    with pytest.raises(Abort) as stop:
+        await run
+    return str(stop.value)
+
+
+def interrupt(number: signal.Signals = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
+
+
+async def flow_state(work: Workshop) -> str:
+    flow_run = UUID(str(work.value("SELECT prefect_flow_run_id FROM runs ORDER BY id DESC LIMIT 1")))
+
+    async def look() -> str:
+        async with get_client() as client:
+            return str((await client.read_flow_run(flow_run)).state_name)
+
+    return str(await eventually(look, lambda name: name == "Cancelled"))
+
+
+def assert_in_order(work: Workshop) -> None:
+    """Nothing is left open, whatever ended the run."""
+    assert work.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert work.value("SELECT count(*) FROM claims") == 0
+    run = work.rows("SELECT status, ended_at FROM runs ORDER BY id DESC LIMIT 1")[0]
+    assert (run["status"], run["ended_at"] is not None) == ("cancelled", True)
+
+
+async def assert_goes_on(work: Workshop, *, repeated: int = 0) -> None:
+    """Run again: all have content, and what was answered is not asked a second time."""
+    kept = work.value("SELECT count(*) FROM current_content")
+    asked = work.requests
+    work.sandbox.configure(latency_ms=0)
+    again = await work.run()
+    assert (again.cached, again.succeeded, again.exit_status) == (kept, RECORDS - kept, 0)
+    assert work.requests - asked == RECORDS - kept
+    assert work.sandbox.stats()["repeated_bodies"] <= repeated
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+async def test_first_signal_lets_what_is_in_flight_end_and_sends_no_more(
+    work: Workshop, number: signal.Signals
+) -> None:
+    run = begin(work)
+    await work.asked(AT_ONCE + 2)
+    interrupt(number)
+    await asyncio.sleep(0.05)
+    asked = work.requests
+    said = await ended(run)
+
+    assert number.name in said
+    assert "Run it again to go on" in said
+    assert work.requests == asked
+    # Each that was asked was answered and recorded, and nothing else was.
+    assert work.value("SELECT count(*) FROM current_content") == asked
+    assert work.sandbox.stats()["served"]["answers"] == asked
+    assert work.counts("SELECT coalesce(error_type, '-'), count(*) FROM attempts GROUP BY 1")["-"] == asked
+    assert_in_order(work)
+    assert await flow_state(work) == "Cancelled"
+    await assert_goes_on(work)
+
+
+async def test_second_signal_stops_at_once_and_marks_what_it_cuts_off(work: Workshop) -> None:
+    work.sandbox.configure(latency_ms=30_000)
+    run = begin(work)
+    await work.asked(AT_ONCE)
+    interrupt()
+    await asyncio.sleep(0.1)
+    assert not run.done()
+    began = time.monotonic()
+    interrupt()
+    await ended(run)
+
+    assert time.monotonic() - began < 5
+    kinds = work.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")
+    assert kinds.pop("abandoned") == AT_ONCE
+    assert set(kinds) <= {"not_sent"}
+    assert_in_order(work)
+    await assert_goes_on(work)
+
+
+async def test_what_is_in_flight_longer_than_the_setting_is_abandoned(
+    work: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_STOP_WAIT_S", "0.3")
+    work.sandbox.configure(latency_ms=30_000)
+    run = begin(work)
+    await work.asked(AT_ONCE)
+    interrupt()
+    began = time.monotonic()
+    await ended(run)
+    assert 0.2 < time.monotonic() - began < 8
+    assert work.value("SELECT count(*) FROM attempts WHERE error_type = 'abandoned'") == AT_ONCE
+    assert_in_order(work)
+
+
+async def test_cancel_in_prefect_stops_the_run(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.engine.stopping.WATCH_S", 0.2)
+    run = begin(work)
+    await work.asked(AT_ONCE + 2)
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(str(work.value("SELECT prefect_flow_run_id FROM runs"))), Cancelling())
+    assert "Cancel in Prefect" in await ended(run)
+    asked = work.requests
+    assert asked < RECORDS
+    assert work.value("SELECT count(*) FROM current_content") == asked
+    assert_in_order(work)
+    assert await flow_state(work) == "Cancelled"
+    await assert_goes_on(work)
+
+
+async def test_stop_ends_waits_between_retries_and_for_limits(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESSWORK_RETRY_WAIT_MAX_S", "60")
+    monkeypatch.setenv("PRESSWORK_RETRY_AFTER_CAP_S", "60")
+    work.sandbox.configure(latency_ms=0, rpm=5, burst_seconds=60)
+    run = begin(work)
+    await work.asked(5)
+    await asyncio.sleep(0.3)
+    began = time.monotonic()
+    interrupt()
+    await ended(run)
+    assert time.monotonic() - began < 3
+    assert_in_order(work)
+    work.sandbox.configure(rpm=None)
+
+
+async def test_stop_ends_a_wait_of_prefects_retries(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "60")
+    work.sandbox.configure(latency_ms=0, overloaded=1)
+    run = begin(work)
+    await work.asked(10)
+    await asyncio.sleep(1)
+    began = time.monotonic()
+    interrupt()
+    await ended(run)
+    assert time.monotonic() - began < 5
+    assert_in_order(work)
+    work.sandbox.configure(overloaded=0)
+    await assert_goes_on(work)
+
+
+async def test_run_that_waits_for_another_ends_when_it_is_stopped(work: Workshop) -> None:
+    work.sandbox.configure(latency_ms=0)
+    await work.run()
+    with work.ledger.begin() as connection:
+        hashes = list(connection.scalars(text("SELECT DISTINCT prompt_hash FROM generations")))
+    claims.take(work.ledger, "another", hashes)
+    run = begin(work, refresh=True)
+    await work.begun(2)
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    interrupt()
+    await ended(run)
+    assert time.monotonic() - began < 3
+    assert work.value("SELECT count(*) FROM claims") == len(hashes)
