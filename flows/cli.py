@@ -17,6 +17,8 @@ from flows.commands.rehearse import rehearse
 from flows.commands.run import run
 from flows.commands.sandbox import sandbox
 from flows.commands.show import show
+from flows.commands.status import status
+from flows.commands.up import down, up
 
 app = typer.Typer(
     name="presswork",
@@ -35,6 +37,9 @@ app.command()(history)
 app.command()(show)
 app.add_typer(templates.app, name="templates")
 app.add_typer(ledger.app, name="db")
+app.command()(up)
+app.command()(status)
+app.command()(down)
 app.command()(sandbox)
 
 

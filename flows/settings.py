@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     shard_patience_s: float = Field(300, gt=0, description="How long shards may stand still before their run goes on.")
     stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for what is in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)
+    state_dir: Path = Field(ROOT / ".presswork", description="Where Prefect's databases and the logs of services lie.")
 
     @property
     def spill_folders(self) -> tuple[Path, Path]:

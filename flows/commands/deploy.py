@@ -22,19 +22,19 @@ def deploy(
     is deployed, 1 a template has a mistake and was left out, 2 the call or the configuration is wrong.
     """
     with told(as_json=as_json):
-        from flows.commands.quiet_prefect import hush, require_server  # noqa: PLC0415 - see commands/__init__.py
+        from flows.commands.quiet_prefect import needed_api  # noqa: PLC0415 - see commands/__init__.py
         from flows.settings import load_settings  # noqa: PLC0415
 
-        load_settings()
-        hush()
-        server = require_server("deploy to")
-
-        from flows.control.deployments import deploy as make  # noqa: PLC0415 - loads Prefect
-
         console = screen.out()
-        made = asyncio.run(
-            make(work_pool=pool, say=lambda line: None if as_json else console.print(screen.data(line), soft_wrap=True))
-        )
+
+        def say(line: str) -> None:
+            if not as_json:
+                console.print(screen.data(line), soft_wrap=True)
+
+        with needed_api(load_settings(), "deploy to") as server:
+            from flows.control.deployments import deploy as make  # noqa: PLC0415 - loads Prefect
+
+            made = asyncio.run(make(work_pool=pool, say=say))
         if as_json:
             screen.print_json(
                 {

@@ -1,33 +1,27 @@
 """Prefect without its noise: a server to run flows against, and none of its lines on a person's screen.
 
-What Prefect logs still goes to its server, where its UI shows it. A server that is configured is used; without one,
-one of Prefect's own is started for as long as the command lasts.
+What Prefect logs still goes to its server, where its UI shows it. A server that is configured (PREFECT_API_URL) is
+used, else the one that `presswork up` has started here, else one is started for as long as the command lasts.
 """
 
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from flows.commands import screen
-from flows.errors import ConfigurationError
+from flows.control.answering import PrefectServerError, require_answer
+from flows.control.room import SERVER, read_state
 from flows.settings import Settings
 
-ANSWERS_WITHIN_S = 10.0
 FLUSHED_WITHIN_S = 5.0
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_COLORS": "false",
     "PREFECT_CLI_PROMPT": "false",
 }
-
-
-class PrefectServerError(ConfigurationError):
-    """Prefect's server can't be used."""
 
 
 def hush() -> None:
@@ -39,52 +33,75 @@ def hush() -> None:
 @contextmanager
 def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers, set up for this process; with `say`, tell what is waited for."""
+    with known_api(settings) as known:
+        if known is not None:
+            yield known
+            return
+        from prefect.settings import PREFECT_SERVER_API_AUTH_STRING  # noqa: PLC0415 - see commands/__init__.py
+
+        # One that is started here asks for what every server here is told to ask for.
+        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
+        with _own_server(settings, say=say) as url, _set_up(url, auth_string):
+            yield url
+
+
+@contextmanager
+def known_api(settings: Settings) -> Iterator[str | None]:
+    """Yield the URL of the API that is configured, or that `presswork up` has started here, set up for this process.
+
+    None where there is neither. PrefectServerError where it does not answer, or not to us.
+    """
     hush()
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - see commands/__init__.py
-
-    configured = PREFECT_API_URL.value()
-    if configured:
-        require_answer(configured)
-        yield configured
-        return
-    with _own_server(settings, say=say) as url:
-        os.environ["PREFECT_API_URL"] = url
-        try:
-            with temporary_settings({PREFECT_API_URL: url}):
-                yield url
-        finally:
-            del os.environ["PREFECT_API_URL"]
-
-
-def require_server(purpose: str) -> str:
-    """Return the URL of the Prefect API that is configured, and answers; PrefectServerError where there is none."""
-    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - see commands/__init__.py
-
-    url = PREFECT_API_URL.value()
-    if not url:
-        raise PrefectServerError(
-            f"There is no Prefect server to {purpose}: `presswork up` starts one, or set PREFECT_API_URL to yours."
-        )
-    require_answer(url)
-    return str(url)
-
-
-def require_answer(url: str) -> None:
-    """Raise PrefectServerError if nothing answers at a configured API."""
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=ANSWERS_WITHIN_S):  # noqa: S310 - the user's
-            return
-    except urllib.error.HTTPError as error:
-        if error.code < 500:
-            # It answers: what it thinks of the key is for Prefect to say.
-            return
-        reason = f"it answers HTTP {error.code}"
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "reason", error))
-    raise PrefectServerError(
-        f"Prefect's server at {url} does not answer: {reason}. Start it (`prefect server start`), correct "
-        "PREFECT_API_URL, or unset it: then Presswork starts a server of its own."
+    from prefect.settings import (  # noqa: PLC0415 - see commands/__init__.py
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_KEY,
+        PREFECT_API_URL,
+        PREFECT_SERVER_API_AUTH_STRING,
     )
+
+    state = read_state(settings.state_dir.resolve())
+    configured = PREFECT_API_URL.value()
+    url = configured or (state.api if state and state.living(SERVER) else None)
+    if url is None:
+        yield None
+        return
+    auth_string = PREFECT_API_AUTH_STRING.value() or None
+    if auth_string is None and state is not None and state.api == url.rstrip("/"):
+        # On the server's own machine one of the two is enough.
+        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
+    require_answer(url, auth_string, other_credentials=auth_string is None and PREFECT_API_KEY.value() is not None)
+    with _set_up(url, auth_string):
+        yield url
+
+
+@contextmanager
+def needed_api(settings: Settings, purpose: str) -> Iterator[str]:
+    """Yield the URL of the API that is known; PrefectServerError where there is none, or it does not answer us."""
+    with known_api(settings) as url:
+        if url is None:
+            raise PrefectServerError(
+                f"There is no Prefect server to {purpose}: `presswork up` starts one, or set PREFECT_API_URL to yours."
+            )
+        yield url
+
+
+@contextmanager
+def _set_up(url: str, auth_string: str | None) -> Iterator[None]:
+    """Have Prefect use this API, here and in processes that start here."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+    told = {"PREFECT_API_URL": url, **({"PREFECT_API_AUTH_STRING": auth_string} if auth_string else {})}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth_string}):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -93,7 +110,9 @@ def _own_server(settings: Settings, *, say: bool) -> Iterator[str]:
 
     waiting = _Waiting(say=say)
     with waiting.shown():
-        server = own_server(timeout_s=settings.prefect_startup_timeout_s, waiting=waiting.tell)
+        server = own_server(
+            timeout_s=settings.prefect_startup_timeout_s, home=settings.state_dir.resolve(), waiting=waiting.tell
+        )
         url = server.__enter__()
     try:
         yield url

@@ -67,14 +67,14 @@ def run(
 
         from flows.commands.closing import print_next, print_summary  # noqa: PLC0415
         from flows.commands.ledgers import ledger_name  # noqa: PLC0415
-        from flows.commands.quiet_prefect import prefect_api, require_server  # noqa: PLC0415
+        from flows.commands.quiet_prefect import needed_api, prefect_api  # noqa: PLC0415
         from flows.commands.running import prepare, run_call, saved_by  # noqa: PLC0415
         from flows.settings import ledger_url  # noqa: PLC0415
 
         call = prepare(job, settings, values, options)
-        if (options.shards or 1) > 1:
-            require_server("start shards by")
-        with prefect_api(settings, say=not as_json):
+        is_spread = (options.shards or 1) > 1
+        server = needed_api(settings, "start shards by") if is_spread else prefect_api(settings, say=not as_json)
+        with server:
             summary = run_call(call, report, show=not as_json)
         if as_json:
             screen.print_json(summary.for_programs())

@@ -2,7 +2,8 @@
 
 It is Prefect's own server in a process of its own, tuned for many task runs, on loopback, with its database in
 `.presswork/` of the project. What it prints goes to a log file beside it; it ends when the process that
-started it does, however that ends. Run as a module, this file is that process.
+started it does, however that ends. Run as a module, this file is that process. The server that `presswork up` starts
+(flows/control) is the same one, but stays, and has a database of its own: two servers never share one.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _wait_until_healthy(
     while (passed := time.monotonic() - began) < timeout_s:
         if process.poll() is not None:
             raise ServerStartError(f"Prefect's server ended while it started (status {process.returncode}); see {log}.")
-        if _is_healthy(port):
+        if is_healthy(f"http://127.0.0.1:{port}/api"):
             return
         waiting(passed)
         time.sleep(0.2)
@@ -111,10 +112,11 @@ def _wait_until_healthy(
     )
 
 
-def _is_healthy(port: int) -> bool:
+def is_healthy(api: str) -> bool:
+    """Whether a Prefect server answers at this API's URL."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"{api}/health", timeout=2) as answer:  # noqa: S310 - an HTTP URL of ours
+            return bool(answer.status == 200 and answer.read(16).strip() == b"true")
     except (urllib.error.URLError, OSError):
         return False
 
@@ -136,18 +138,20 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(port: int) -> None:
+def _serve(port: int, host: str | None = None) -> None:
+    """Serve until SIGTERM; without a host on loopback, and no longer than the process that started it."""
     import uvicorn  # noqa: PLC0415 - only the child needs it, and it takes time to load
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    if host is None:
+        threading.Thread(target=end_with_parent, daemon=True).start()
     uvicorn.run(
         "prefect.server.api.server:create_app",
         factory=True,
-        host="127.0.0.1",
+        host=host or "127.0.0.1",
         port=port,
         log_level="error",
         lifespan="on",
@@ -156,4 +160,4 @@ def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,165 @@
+"""The room: where the services of an installation are, and the file that says what has been started there.
+
+Each process stands in it by its pid and by when it began, so that another call (or the same after a crash or a
+reboot) knows what is its own. One call that starts or stops is at work at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from flows.control.processes import Process
+from flows.errors import ConfigurationError
+from flows.settings import Settings
+
+POOL = "presswork"
+SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
+CALLED = {SERVER: "Prefect's server", WORKER: "the worker"}
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class BusyError(ConfigurationError):
+    """Another `presswork up` or `presswork down` is at work here; wait until it has ended."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where the services are, and what they are told."""
+
+    home: Path
+    host: str
+    port: int
+    auth_string: str | None
+    starts_within_s: float
+    run_stops_within_s: float
+
+    @property
+    def url(self) -> str:
+        """The server's address, as this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(self.host, self.host)  # noqa: S104 - it is what people set
+        return f"http://{host}:{self.port}"
+
+    @property
+    def api(self) -> str:
+        """The address of its API: what PREFECT_API_URL is set to."""
+        return f"{self.url}/api"
+
+    @property
+    def database(self) -> Path:
+        """The server's database, where Prefect's settings name no other. No other server ever uses it."""
+        return self.home / "control.db"
+
+    def log(self, service: str) -> Path:
+        """The file that a service's output goes to."""
+        return self.home / f"{service}.log"
+
+
+@dataclass(frozen=True)
+class State:
+    """What has been started: the server (with its API), the worker, and the process that watches over both, if any.
+
+    `mark` stands in the environment of all of them, and so of what they start.
+    """
+
+    mark: str
+    api: str
+    server: Process | None = None
+    worker: Process | None = None
+    supervisor: Process | None = None
+
+    def living(self, service: str) -> Process | None:
+        """A service that runs; None where it has ended or was never started."""
+        process: Process | None = getattr(self, service)
+        return process if process is not None and process.is_alive else None
+
+
+def open_room(settings: Settings) -> Room:
+    """Read where the services are to be: from our settings, and from Prefect's, wherever these are set.
+
+    ConfigurationError where PREFECT_API_URL says that the server is another one.
+    """
+    from prefect.settings import (  # noqa: PLC0415 - loads Prefect, for which not every command need wait
+        PREFECT_API_URL,
+        PREFECT_SERVER_API_AUTH_STRING,
+        PREFECT_SERVER_API_HOST,
+        PREFECT_SERVER_API_PORT,
+    )
+
+    port = PREFECT_SERVER_API_PORT.value()
+    if not 0 < port < 65536:
+        raise ConfigurationError(f"PREFECT_SERVER_API_PORT is {port}; a port is a number from 1 to 65535.")
+    room = Room(
+        home=settings.state_dir.resolve(),
+        host=PREFECT_SERVER_API_HOST.value(),
+        port=port,
+        auth_string=PREFECT_SERVER_API_AUTH_STRING.value() or None,
+        starts_within_s=settings.prefect_startup_timeout_s,
+        run_stops_within_s=settings.stop_wait_s,
+    )
+    configured = PREFECT_API_URL.value()
+    if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != room.api:
+        raise ConfigurationError(
+            f"PREFECT_API_URL says that the server is {configured}, and `presswork up` would start one at {room.api}. "
+            f"Unset it, or start a worker alone for that server: `prefect worker start --pool {POOL}`."
+        )
+    return room
+
+
+_STATES = TypeAdapter(State)
+
+
+def read_state(home: Path) -> State | None:
+    """Read what has been started here; None where nothing was. A file that is damaged is a ConfigurationError."""
+    file = _state_file(home)
+    try:
+        return _STATES.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        raise ConfigurationError(
+            f"{file} can't be read, so what has been started here is not known. End what runs of it "
+            "(`flows.engine.prefect_server`, `prefect worker`), and remove the file."
+        ) from None
+
+
+def write_state(home: Path, state: State) -> None:
+    """Write what has been started, whole or not at all."""
+    fresh = _state_file(home).with_suffix(".new")
+    fresh.write_bytes(_STATES.dump_json(state, indent=2))
+    fresh.replace(_state_file(home))
+
+
+def forget_state(home: Path) -> None:
+    """Nothing is started here any more."""
+    _state_file(home).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(home: Path, patience_s: float) -> Iterator[None]:
+    """Be the only call that starts or stops services here; BusyError where another does not end in time."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / "control.lock", timeout=patience_s)
+        lock.acquire()
+    except Timeout:
+        raise BusyError from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{home} can't be written: {os.strerror(error.errno) if error.errno else error}. "
+            "Mend that, or set PRESSWORK_STATE_DIR to another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _state_file(home: Path) -> Path:
+    return home / "control.json"
