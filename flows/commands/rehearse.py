@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -166,15 +167,16 @@ def _play(script: _Script, terms: Terms, report: Report, *, keep: bool, show: bo
                 summary = run_call(call, report, show=show)
         except StoppedError:
             raise StoppedError("The rehearsal was stopped. Nothing was billed.") from None
-        return _look_back(script, terms, summary, stage.ledger, keep=keep)
+        return _look_back(script, terms, summary, stage.ledger, settings.templates_dir, keep=keep)
 
 
-def _look_back(script: _Script, terms: Terms, summary: Summary, ledger: str, *, keep: bool) -> Rehearsed:
+def _look_back(script: _Script, terms: Terms, summary: Summary, ledger: str, folder: Path, *, keep: bool) -> Rehearsed:
     from db.measures import losses, spent_by_step, troubles  # noqa: PLC0415 - see commands/__init__.py
     from db.models import now  # noqa: PLC0415
     from db.session import open_ledger  # noqa: PLC0415
     from flows.commands.forecast import forecast  # noqa: PLC0415
     from flows.commands.rehearsed import Rehearsed  # noqa: PLC0415
+    from flows.steps.templates import load_template  # noqa: PLC0415
 
     engine = open_ledger(ledger)
     try:
@@ -184,7 +186,8 @@ def _look_back(script: _Script, terms: Terms, summary: Summary, ledger: str, *, 
             steps=forecast(
                 spent_by_step(engine, summary.run_id),
                 script.history.pasts,
-                lambda step: script.templates[step].front.max_tokens,
+                # A flow may name a template in ways that its source does not show.
+                lambda step: (script.templates.get(step) or load_template(folder, step)).front.max_tokens,
                 now().date(),
             ),
             troubles=troubles(engine, summary.run_id),

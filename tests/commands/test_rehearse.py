@@ -197,12 +197,12 @@ def test_rehearsal_that_is_stopped_leaves_nothing(house: House) -> None:
     environment = {**os.environ, **house.environment, "PRESSWORK_STOP_WAIT_S": "0"}
     running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not house.left() or not _in_flight(house.temporary):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         running.send_signal(signal.SIGTERM)
-        _stdout, stderr = running.communicate(timeout=30)
+        _stdout, stderr = running.communicate(timeout=60)
     finally:
         running.kill()
 
