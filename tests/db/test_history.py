@@ -12,8 +12,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.history import (
+    BadOutcome,
     PromptHistory,
     StepCount,
+    bad_outcomes_of,
+    cost_reused,
     count_generations,
     find_run,
     list_runs,
@@ -22,6 +25,7 @@ from db.history import (
     read_generations,
     read_parents,
     read_request,
+    shards_of,
     usage,
     worst,
 )
@@ -390,3 +394,45 @@ def test_join_with_a_table_of_ones_own_reads_by_index(book: Book, join: str) -> 
     steps = [str(list(row.values())[-1]) for row in query(book.ledger, f"{plan} {asked} WHERE p.sku = 'SKU-7'")]
     assert any("ix_generations_current" in step for step in steps)
     assert not any("MATERIALIZE" in step or "Seq Scan on generations" in step for step in steps)
+
+
+# Shards
+
+
+def test_run_counts_what_its_shards_did_while_it_went_on(book: Book) -> None:
+    shard = Book(book.ledger, parent_run_id=book.run_id)
+    answered, refused = shard.add("a"), shard.add("b", status="refused", output=None, error_kind="refusal")
+    book.reuse("a", answered)
+    book.reuse("a again", answered)
+    book.reuse("b", refused, status="refused")
+    book.add("c")
+    assert shards_of(book.ledger, book.run_id) == [shard.run_id]
+    counts = {(line.status, line.origin): line.count for line in count_generations(book.ledger, book.run_id)}
+    assert counts == {("succeeded", "live"): 2, ("succeeded", "cache"): 1, ("refused", "live"): 1}
+    assert usage(book.ledger, book.run_id).requests == 3
+    assert usage(book.ledger, shard.run_id).requests == 2
+    assert not cost_reused(book.ledger, book.run_id)
+    assert [line.id for line in list_runs(book.ledger)] == [book.run_id]
+
+
+def test_shard_that_a_run_finds_at_work_is_its_own_and_one_that_had_ended_is_not(book: Book) -> None:
+    flow_run = new_id()
+    times = [datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in range(5)]
+    crashed = Book(book.ledger, prefect_flow_run_id=flow_run, started_at=times[0], ended_at=times[2])
+    early = Book(book.ledger, parent_run_id=crashed.run_id, started_at=times[0], ended_at=times[1])
+    living = Book(book.ledger, parent_run_id=crashed.run_id, started_at=times[0], ended_at=times[4])
+    again = Book(book.ledger, prefect_flow_run_id=flow_run, started_at=times[3], resumes_run_id=crashed.run_id)
+    own = Book(book.ledger, parent_run_id=again.run_id, started_at=times[3])
+    assert shards_of(book.ledger, again.run_id) == [living.run_id, own.run_id]
+    assert shards_of(book.ledger, crashed.run_id) == [early.run_id, living.run_id]
+    assert shards_of(book.ledger, book.run_id) == []
+
+
+def test_bad_outcomes_are_those_of_the_runs_that_are_named(book: Book) -> None:
+    other = Book(book.ledger)
+    bad = book.add("a", status="refused", output=None, error_kind="refusal", error_message="No.")
+    book.add("b")
+    book.add("c", status="failed", output=None)
+    other.add("d", status="invalid", output=None)
+    found = bad_outcomes_of(book.ledger, [book.run_id], [sha(key) for key in "abcd"])
+    assert found == {sha("a"): BadOutcome(bad, "refused", "refusal", "No.")}

@@ -5,48 +5,132 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import AwaitingRetry, Crashed
 
-from flows.engine.generate import WINDOW
 from tests.engine.workshop import Workshop
-from tests.flows.workers import ended, start, work_pool
+from tests.flows.workers import Pool, ended, start, work_pool
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
-CONCURRENCY, CHUNK = 10, 10
-MOST_OPEN = WINDOW * CONCURRENCY + CHUNK
+IN_FLIGHT = "SELECT count(*) FROM attempts WHERE ended_at IS NULL"
+OPTIONS = {"concurrency": 10, "chunk_size": 10}
 
 
-async def until(holds: Callable[[], bool], *, within_s: float = 90) -> None:
+async def until(holds: Callable[[], bool], *, within_s: float = 120) -> None:
     """Wait until it holds."""
     async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110 - the sandbox and the ledger tell no one
             await asyncio.sleep(0.05)
 
 
+async def started(pool: Pool, workshop: Workshop, **options: Any) -> tuple[FlowRun, int]:
+    """Start a run that is spread, on a worker that has room for nothing else; the run, and that worker."""
+    await pool.deploy("flows.content:content", "notes")
+    worker = await pool.worker(limit=1)
+    flow_run = await start("content/notes", template="note", options={**OPTIONS, **options})
+    await until(lambda: workshop.value("SELECT count(*) FROM runs") == 1)
+    return flow_run, worker
+
+
+async def revive(flow_run: FlowRun) -> None:
+    """Do what the automations do that see a run without a heartbeat: mark it crashed, and have it run again."""
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run.id, Crashed(), force=True)
+        await client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+
+
+def require_whole(workshop: Workshop, records: int, *, refused: int = 0) -> None:
+    """The run that was spread has an outcome for each record, and no generation of a prompt was made twice."""
+    run = workshop.rows("SELECT * FROM runs WHERE parent_run_id IS NULL ORDER BY id")[-1]
+    assert run["status"] == "completed"
+    expected = {"succeeded": records - refused, "refused": refused}
+    assert workshop.statuses(run["id"]) == {status: count for status, count in expected.items() if count}
+    twice = "SELECT prompt_hash FROM generations WHERE origin = 'live' GROUP BY 1 HAVING count(*) > 1"
+    assert workshop.rows(twice) == []
+    assert workshop.value("SELECT count(*) FROM claims") == 0
+
+
 async def test_shard_whose_worker_is_killed_is_taken_over_by_another(
     workshop_on_postgres: Workshop, tmp_path: Path
 ) -> None:
-    workshop, records, shards = workshop_on_postgres, 200, 3
+    workshop, records = workshop_on_postgres, 200
     workshop.numbered(records)
-    workshop.sandbox.configure(latency_ms=300)
+    workshop.sandbox.configure(latency_ms=300, refused=0.05)
     async with work_pool(tmp_path) as pool:
-        await pool.deploy("flows.content:content", "notes")
-        await pool.worker(limit=1)
-        options = {"shards": shards, "concurrency": CONCURRENCY, "chunk_size": CHUNK}
-        parent = await start("content/notes", template="note", options=options)
-        # The first worker has room for the run alone: its shards are for the second.
-        await until(lambda: workshop.value("SELECT count(*) FROM runs") == 1)
+        run, _worker = await started(pool, workshop, shards=3)
         second = await pool.worker()
         await until(lambda: workshop.requests >= records // 3)
         await pool.kill(second)
-        in_flight = workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL")
+        in_flight = workshop.value(IN_FLIGHT)
         await pool.worker()
-        assert (await ended(parent, within_s=120)).is_completed(), pool.said()
-
-    assert workshop.requests <= records + in_flight
-    (run,) = workshop.rows("SELECT * FROM runs WHERE parent_run_id IS NULL")
-    assert run["status"] == "completed"
-    assert workshop.statuses(run["id"]) == {"succeeded": records}
+        assert (await ended(run, within_s=120)).is_completed(), pool.said()
+    assert records <= workshop.requests <= records + in_flight
     assert workshop.value("SELECT count(*) FROM runs WHERE status = 'crashed' AND trigger = 'shard'") > 0
+    # What a shard was refused is not asked for again by its run.
+    refused = workshop.value("SELECT count(*) FROM generations WHERE status = 'refused' AND origin = 'live'")
+    assert refused > 0
+    require_whole(workshop, records, refused=refused)
+
+
+@pytest.mark.soak
+async def test_many_records_in_many_shards_on_three_workers_are_each_asked_for_once(
+    workshop_on_postgres: Workshop, tmp_path: Path
+) -> None:
+    workshop, records = workshop_on_postgres, 5000
+    workshop.numbered(records)
+    workshop.sandbox.configure(latency_ms=350)
+    async with work_pool(tmp_path) as pool:
+        run, _worker = await started(pool, workshop, shards=8)
+        await pool.worker()
+        await pool.worker()
+        assert (await ended(run, within_s=600)).is_completed(), pool.said()
+    assert workshop.requests == records
+    assert workshop.sandbox.stats()["repeated_bodies"] == 0
+    require_whole(workshop, records)
+
+
+@pytest.mark.soak
+async def test_deaths_of_a_shard_and_of_the_run_cost_only_what_was_in_flight(
+    workshop_on_postgres: Workshop, tmp_path: Path
+) -> None:
+    workshop, records = workshop_on_postgres, 5000
+    workshop.numbered(records)
+    workshop.sandbox.configure(latency_ms=350)
+    async with work_pool(tmp_path) as pool:
+        run, first = await started(pool, workshop, shards=8)
+        second = await pool.worker(limit=4)
+        await pool.worker(limit=4)
+        await until(lambda: workshop.requests >= records // 3, within_s=300)
+        await pool.kill(second)
+        # Of those whose process lives, some may be in flight too: no more than all of them can be asked again.
+        lost = workshop.value(IN_FLIGHT)
+        await pool.worker(limit=4)
+        await until(lambda: workshop.requests >= records * 2 // 3, within_s=300)
+        await pool.kill(first)
+        await revive(run)
+        await pool.worker(limit=1)
+        assert (await ended(run, within_s=600)).is_completed(), pool.said()
+    assert records <= workshop.requests <= records + lost
+    require_whole(workshop, records)
+
+
+@pytest.mark.soak
+async def test_two_workers_stay_within_the_limit_that_they_share(
+    workshop_on_postgres: Workshop, tmp_path: Path
+) -> None:
+    workshop, records = workshop_on_postgres, 3000
+    workshop.numbered(records)
+    workshop.sandbox.configure(latency_ms=350, rpm=1000)
+    async with work_pool(tmp_path) as pool:
+        run, _worker = await started(pool, workshop, shards=2, concurrency=50, chunk_size=50)
+        await pool.worker(limit=1)
+        await pool.worker(limit=1)
+        assert (await ended(run, within_s=600)).is_completed(), pool.said()
+    refused = workshop.value("SELECT count(*) FROM attempts WHERE http_status = 429")
+    assert refused <= workshop.requests / 100
+    require_whole(workshop, records)

@@ -1,0 +1,64 @@
+"""A shard does its part and nothing else; what it did counts as its run's."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from db.history import list_runs, shards_of
+from db.models import new_id
+from flows.engine import RunOptions
+from flows.engine.options import Shard
+from flows.errors import ConfigurationError
+from flows.newsletter import newsletter
+from tests.engine.workshop import Workshop
+
+pytestmark = pytest.mark.prefect
+
+
+def shard(parent: str, number: int, *, of: int = 3, records: int, select: str = "note.md.j2") -> Shard:
+    return Shard(parent=parent, select=select, number=number, of=of, records=records)
+
+
+async def test_shard_asks_for_its_part_alone(workshop: Workshop) -> None:
+    workshop.numbered(10)
+    parent = (await workshop.run(limit=1)).run_id
+    summary = await workshop.run(shard=shard(parent, 2, records=10))
+    assert (summary.records, summary.succeeded) == (3, 3)
+    made = workshop.rows("SELECT record_key FROM generations WHERE run_id = :id ORDER BY 1", id=summary.run_id)
+    assert [row["record_key"] for row in made] == ["00003", "00004", "00005"]
+    (row,) = workshop.rows("SELECT * FROM runs WHERE id = :id", id=summary.run_id)
+    assert (row["parent_run_id"], row["trigger"]) == (parent, "shard")
+    # The run had ended when this one worked: it is none of its figures, and no line in the list either.
+    assert shards_of(workshop.ledger, parent) == []
+    assert [line.id for line in list_runs(workshop.ledger)] == [parent]
+
+
+async def test_shard_leaves_to_its_run_what_gathers(shop: Workshop) -> None:
+    await newsletter(options=RunOptions(limit=1))
+    parent = shop.value("SELECT id FROM runs")
+    own = shard(parent, 1, of=2, records=6, select="newsletter_summary.md.j2")
+    await newsletter(options=RunOptions(shard=own))
+    made = "SELECT step, count(*) FROM generations WHERE run_id <> '{}' GROUP BY 1"
+    assert shop.counts(made.format(parent)) == {"newsletter_summary": 3}
+
+
+async def test_shard_whose_run_is_in_another_ledger_asks_for_nothing(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    with pytest.raises(ConfigurationError, match="is not in this worker's ledger"):
+        await workshop.run(shard=shard(new_id(), 1, records=3))
+    assert workshop.requests == 0
+
+
+async def test_run_with_shards_says_what_it_needs_where_nothing_is_deployed(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    with pytest.raises(ConfigurationError, match="presswork deploy"):
+        await workshop.run(shards=3)
+    assert workshop.requests == 0
+
+
+async def test_one_record_is_not_divided(workshop: Workshop) -> None:
+    workshop.numbered(1)
+    summary = await workshop.run(shards=3)
+    assert (summary.succeeded, summary.cost_usd is not None and summary.cost_usd > Decimal(0)) == (1, True)
