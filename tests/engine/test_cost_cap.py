@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.engine.workshop import Workshop
@@ -20,7 +22,7 @@ async def test_run_stays_under_its_cap_skips_the_rest_and_is_finished_by_another
     workshop.sandbox.configure(latency_ms=20)
     if way == "setting":
         monkeypatch.setenv("PRESSWORK_MAX_COST", str(CAP))
-    options = {"max_cost": CAP} if way == "option" else {}
+    options: dict[str, Any] = {"max_cost": CAP} if way == "option" else {}
     capped = await workshop.run(concurrency=8, chunk_size=chunk_size, **options)
 
     assert (capped.status, capped.exit_status) == ("capped", 3)
