@@ -58,7 +58,7 @@ class Bucket:
     spent: float = 0.0
     others: float = 0.0
     told: bool = False
-    _at: float = field(default_factory=time.monotonic)
+    _at: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - looked up each time: tests bring a clock
     _seen: tuple[float, float, float, float] | None = None
     _fullest: float = 0.0
 
@@ -260,15 +260,20 @@ class Limiter:
         self._requests.level += admission.need.requests
         self._input.level += admission.need.input_tokens
         self._output.level += admission.need.output_tokens
+        if self._recent:
+            self._recent.pop()
+        # As long as requests are refused, it does not go well.
+        self._grown_at = now
         if told or now < self._episode_until:
             return
         self._episode_until = now + EPISODE_S
         self._forget(now)
         seen = len(self._recent) / min(MINUTE, max(now - self._started, 1.0))
         rate = max(min(self._requests.rate, seen) * CUT, 1 / MINUTE)
+        # A bucket without a limit has not looked at the clock: what "flowed in" before the refusal counts for nothing.
+        self._requests.refill(now)
         self._requests.hold(rate, max(1.0, rate))
         self._requests.level = 0.0
-        self._grown_at = now
 
     def _grow(self, now: float) -> None:
         found = self._requests
