@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for what is in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)
     state_dir: Path = Field(ROOT / ".presswork", description="Where Prefect's databases and the logs of services lie.")
+    notify_block: str | None = Field(
+        None, pattern=r"^[a-z0-9-]+/.+$", description="A Prefect block, as type/name, that is told of failed runs."
+    )
+    api_key_block: str | None = Field(None, description="A Prefect Secret block that holds the API key.")
 
     @property
     def spill_folders(self) -> tuple[Path, Path]:

@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import ConcurrencyOptions, DeploymentSchedul
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
+from flows.control.automations import install_automations
 from flows.control.declared import FILE, read_declared
 from flows.control.wanted import CONTENT, PULL_STEPS, Wanted, of_declared, of_templates
 from flows.engine.deployed import ledger_name, ledger_of
@@ -70,6 +71,8 @@ async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -
         for gone in await _of_gone_templates(client, settings, kept):
             await client.delete_deployment(gone.id)
             made.changes[f"{CONTENT}/{gone.name}"] = "removed"
+    for automation in await install_automations():
+        say(f"Automation {automation!r}: set up.")
     _tell(made, say)
     return made
 

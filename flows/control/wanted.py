@@ -12,6 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.templating import apply_values
 
+from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
 from flows.control.declared import FILE, Declared, Limit
 from flows.control.forms import Form, form_of_template, polished
 from flows.engine.choices import selecting_templates
@@ -112,4 +113,7 @@ def _form(flow: Any) -> Form:
 
 def _marked(settings: Settings, job_variables: dict[str, Any]) -> dict[str, Any]:
     env = job_variables.get("env") or {}
-    return {**job_variables, "env": {**env, LEDGER_LABEL: ledger_name(settings)}}
+    return {
+        **job_variables,
+        "env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_S), **env, LEDGER_LABEL: ledger_name(settings)},
+    }

@@ -25,6 +25,8 @@ from prefect.states import Cancelled
 from flows.errors import StoppedError, anew
 
 WATCH_S = 2.0
+CANCEL_WAIT_S = 5.0
+"""Cancel in the UI ends a run within ten seconds; a worker, too, would cut it off not much later."""
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
@@ -46,15 +48,18 @@ class Stopper:
         self._timer: asyncio.TimerHandle | None = None
         self.reason: StoppedError | None = None
 
-    def stop(self, why: str) -> None:
-        """Stop: close the gate and end what only waits. Asked again, cut off what is in flight too."""
+    def stop(self, why: str, wait_s: float | None = None) -> None:
+        """Stop: close the gate and end what only waits. Asked again, cut off what is in flight too.
+
+        `wait_s` is the longest that is waited for what is in flight, where that is less than the setting.
+        """
         if self.reason is not None:
             self.abandon()
             return
         self.reason = StoppedError(f"The run was stopped ({why}). Run it again to go on with what is not answered.")
         self._close_gate(self.reason)
         self._end(busy=False)
-        self._timer = asyncio.get_running_loop().call_later(self._wait_s, self.abandon)
+        self._timer = asyncio.get_running_loop().call_later(min(self._wait_s, wait_s or self._wait_s), self.abandon)
 
     def abandon(self) -> None:
         """Cut off what is in flight: its answers may be billed, and are lost."""
@@ -117,7 +122,7 @@ async def _watch(stopper: Stopper, flow_run_id: UUID) -> None:
             with contextlib.suppress(Exception):
                 state = (await client.read_flow_run(flow_run_id)).state
                 if state is not None and (state.is_cancelling() or state.is_cancelled()):
-                    stopper.stop("Cancel in Prefect")
+                    stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
 
 
 @contextlib.contextmanager

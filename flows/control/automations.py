@@ -1,0 +1,160 @@
+"""Automations: what Prefect's server does by itself for Presswork's runs, while nobody looks.
+
+It marks the runs of dead workers as crashed, lets these go on with another worker, ends a cancelled run whose worker
+is gone, and, where PRESSWORK_NOTIFY_BLOCK names a block, tells someone of a run that failed. All of it is Prefect's;
+it concerns the runs of deployments with the tag `presswork`. One that is turned off in the UI stays off.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from prefect import get_client
+from prefect.automations import AutomationCore, CallWebhook, ChangeFlowRunState, EventTrigger, Posture, SendNotification
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+
+from flows.errors import ConfigurationError
+from flows.settings import Settings, load_settings
+
+HEARTBEAT_S = 30
+"""How often a run says that it lives; the shortest that Prefect allows. Deploying sets it for the runs."""
+HEARTBEAT_VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+DEAD_AFTER_S = 3 * HEARTBEAT_S
+CANCEL_S = 10
+"""How long a cancelled run may take to end by itself; the shortest that Prefect allows."""
+MOST_ATTEMPTS = 4
+"""A run that has begun so often and crashed each time is left for a person to look at."""
+
+DEAD = "Its worker is gone: no heartbeat came for 90 seconds."
+KILLED = "*exited with non-zero status code -9*"
+"""How Prefect says that a run's process was killed, as by the kernel that is out of memory, while its worker lives."""
+
+HEARTBEAT = "prefect.flow-run.heartbeat"
+ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+OURS = {"prefect.resource.id": "prefect.tag.presswork", "prefect.resource.role": "tag"}
+OURS_AND_SHARDS = {**OURS, "prefect.resource.id": "prefect.tag.presswork*"}
+"""Shards have a tag of their own: one that crashed gets a new attempt of the run that is spread, and no second one."""
+TOLD = "{{ flow.name }} / {{ flow_run.name }} ended as {{ flow_run.state.name }}: {{ flow_run|ui_url }}"
+
+
+async def install_automations() -> list[str]:
+    """Make the automations on the Prefect server, or bring them to what they should be; return what was changed.
+
+    Raises ConfigurationError where PRESSWORK_NOTIFY_BLOCK names no block that is there.
+    """
+    async with get_client() as client:
+        wanted = [*_always(), *await _notifying(client, load_settings())]
+        return [one.name for one in wanted if await _apply(client, one)]
+
+
+def _always() -> list[AutomationCore]:
+    return [
+        AutomationCore(
+            name="presswork: a run whose worker is gone has crashed",
+            description="No heartbeat of a run came for 90 seconds, and it has not ended.",
+            trigger=_absence({HEARTBEAT}, {HEARTBEAT, "prefect.flow-run.Cancelling", *ENDS}, DEAD_AFTER_S, OURS),
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, name=None, message=DEAD, force=False)],
+        ),
+        AutomationCore(
+            name="presswork: a run that crashed goes on",
+            description="Another worker takes over a run whose worker or process was killed, three times at most.",
+            trigger=_presence(
+                {"prefect.flow-run.Crashed"},
+                {
+                    "prefect.state-message": [DEAD, KILLED],
+                    "prefect.run-count": [str(number) for number in range(1, MOST_ATTEMPTS)],
+                },
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.SCHEDULED, name="AwaitingRetry", message="It goes on after a crash.", force=False
+                )
+            ],
+        ),
+        AutomationCore(
+            name="presswork: a cancelled run whose worker is gone is cancelled",
+            description="A run that was told to cancel has not ended within 10 seconds.",
+            trigger=_absence({"prefect.flow-run.Cancelling"}, ENDS, CANCEL_S, OURS_AND_SHARDS),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CANCELLED, name=None, message="Cancelled; nobody was there to say so.", force=False
+                )
+            ],
+        ),
+    ]
+
+
+async def _notifying(client: PrefectClient, settings: Settings) -> list[AutomationCore]:
+    if settings.notify_block is None:
+        return []
+    kind, _, name = settings.notify_block.partition("/")
+    try:
+        block = await client.read_block_document_by_name(name, kind)
+    except ObjectNotFound:
+        raise ConfigurationError(
+            f"PRESSWORK_NOTIFY_BLOCK: Prefect has no block {settings.notify_block!r}. Make one in its UI under Blocks, "
+            "and write it as type/name, as in slack-webhook/editors."
+        ) from None
+    action: Any = (
+        CallWebhook(block_document_id=block.id, payload=TOLD)
+        if kind == "webhook"
+        else SendNotification(block_document_id=block.id, subject="Presswork: a run failed", body=TOLD)
+    )
+    return [
+        AutomationCore(
+            name="presswork: tell of a run that failed",
+            description="By the block that PRESSWORK_NOTIFY_BLOCK names.",
+            trigger=_presence({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}, {}),
+            actions=[action],
+        )
+    ]
+
+
+def _absence(after: set[str], expect: set[str], within_s: int, of: dict[str, str]) -> EventTrigger:
+    return EventTrigger(
+        after=after,
+        expect=expect,
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related=of,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=within_s),
+    )
+
+
+def _presence(expect: set[str], labels: dict[str, str | list[str]]) -> EventTrigger:
+    return EventTrigger(
+        expect=expect,
+        match={"prefect.resource.id": "prefect.flow-run.*", **labels},
+        match_related=OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=timedelta(0),
+    )
+
+
+async def _apply(client: PrefectClient, wanted: AutomationCore) -> bool:
+    found = await client.read_automations_by_name(wanted.name)
+    if not found:
+        await client.create_automation(wanted)
+        return True
+    (old, *doubles) = found
+    for double in doubles:
+        await client.delete_automation(double.id)
+    if _facts(old) == _facts(wanted):
+        return bool(doubles)
+    await client.update_automation(old.id, wanted.model_copy(update={"enabled": old.enabled}))
+    return True
+
+
+def _facts(automation: AutomationCore) -> dict[str, Any]:
+    facts = automation.model_dump(mode="json", include={"description", "trigger", "actions"})
+    facts["trigger"].pop("id", None)
+    for name in ("after", "expect", "for_each"):
+        facts["trigger"][name] = sorted(facts["trigger"].get(name, []))
+    return facts
