@@ -10,6 +10,7 @@ import asyncio
 import os
 import resource
 from dataclasses import dataclass, field
+from typing import Any
 
 from flows.errors import ConfigurationError, MissingKeyError, StoppingCallError
 from flows.settings import Settings
@@ -58,7 +59,7 @@ def require_files(concurrency: int) -> None:
 async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
     """Find out what the endpoint is. MissingKeyError and EndpointError come before anything is sent."""
     base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
-    key = os.environ.get("ANTHROPIC_API_KEY") or None
+    key = os.environ.get("ANTHROPIC_API_KEY") or await _key_of_block(settings.api_key_block)
     named = settings.endpoint
     if base_url is None or (named is not None and named != SANDBOX):
         require_key(key)
@@ -87,3 +88,19 @@ async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
         await client.__aexit__()
         raise MissingKeyError
     return Endpoint(SANDBOX if identity.is_sandbox else ANTHROPIC, client, verified=identity.answered)
+
+
+async def _key_of_block(name: str | None) -> str | None:
+    """Read the API key from a Prefect Secret block; it is kept nowhere else."""
+    if name is None:
+        return None
+    from prefect.blocks.system import Secret  # noqa: PLC0415 - loads Prefect, which few calls need
+
+    try:
+        block: Any = await Secret.aload(name)
+    except ValueError:
+        raise MissingKeyError(
+            f"PRESSWORK_API_KEY_BLOCK: Prefect has no Secret block {name!r}. Make it in its UI under Blocks, or set "
+            "ANTHROPIC_API_KEY."
+        ) from None
+    return str(block.get()) or None

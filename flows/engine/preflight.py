@@ -28,7 +28,8 @@ class NoRecordsYetError(ConfigurationError):
 
 def require_credential() -> None:
     """Raise MissingKeyError where there is neither a key nor an endpoint that may do without; without the SDK."""
-    if not os.environ.get("ANTHROPIC_BASE_URL") and not os.environ.get("ANTHROPIC_API_KEY"):
+    names = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "PRESSWORK_API_KEY_BLOCK")
+    if not any(os.environ.get(name) for name in names):
         raise MissingKeyError
 
 

@@ -47,6 +47,7 @@ from flows.engine.shards import ShardedRun, find_parent, part_of, spread
 from flows.engine.sources import query_of, url_of_source
 from flows.engine.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.summary import PaceSummary, Summary, summarize
+from flows.engine.told import tell_ending
 from flows.engine.writer import Writer
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
@@ -312,21 +313,23 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
         raise
     finally:
         run.progress.ended = True
-        await close(run, status)
+        await close(run, status, flow_run_id)
         if status == "cancelled" and run.stopper.reason is not None:
             await mark_cancelled(flow_run_id, str(run.stopper.reason))
             # Prefect's own word for a run whose state has been decided elsewhere: it leaves the state as it is.
             raise Abort(str(run.stopper.reason))
 
 
-async def close(run: Run, status: str) -> None:
+async def close(run: Run, status: str, flow_run_id: str) -> None:
     """Write how a run ended, and show its summary in Prefect; what fails here must not hide why the run ended."""
     try:
         # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
         with suppress(LedgerAwayError):
             await run.writer.committed()
         await run.writer.call(ledger_record.close_run, run.ledger, run.id, status, now())
-        await publish_summary(await asyncio.to_thread(run.summary, status))
+        summary = await asyncio.to_thread(run.summary, status)
+        tell_ending(summary, flow_run_id)
+        await publish_summary(summary)
     except (SQLAlchemyError, HTTPError, OSError) as error:
         get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)
 

@@ -1,0 +1,59 @@
+"""What Prefect is told of a run: an event at its end. Ids and counts, no text, no password."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from prefect.blocks.system import Secret
+
+from flows.errors import MissingKeyError
+from tests.engine.workshop import Workshop, eventually
+
+pytestmark = pytest.mark.prefect
+
+
+async def events(api: str, name: str, resource: str) -> list[dict[str, Any]]:
+    """The events of a name about a resource, when the server has written one."""
+
+    async def look() -> list[dict[str, Any]]:
+        wanted = {"filter": {"event": {"prefix": [name]}, "resource": {"id": [resource]}}, "limit": 50}
+        async with httpx.AsyncClient() as client:
+            found: list[dict[str, Any]] = (await client.post(f"{api}/events/filter", json=wanted)).json()["events"]
+            return found
+
+    found: list[dict[str, Any]] = await eventually(look, bool)
+    return found
+
+
+async def test_run_that_ends_is_an_event(workshop: Workshop, prefect_api: str) -> None:
+    workshop.items({"1": "Name: Teapot", "2": None})
+    workshop.template("{{ record.name | length }}")
+    summary = await workshop.run()
+    (event,) = await events(prefect_api, "presswork.run.completed", f"presswork.run.{summary.run_id}")
+    assert (event["payload"]["succeeded"], event["payload"]["failed"]) == (1, 1)
+    flow_run_id = workshop.flow_run_of(summary.run_id)
+    assert f"prefect.flow-run.{flow_run_id}" in {one["prefect.resource.id"] for one in event["related"]}
+
+
+async def test_run_that_fails_is_an_event(
+    workshop: Workshop, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(1)
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-invalid")
+    with pytest.raises(Exception, match="ANTHROPIC_API_KEY"):
+        await workshop.run()
+    run_id = workshop.value("SELECT id FROM runs")
+    assert await events(prefect_api, "presswork.run.failed", f"presswork.run.{run_id}")
+
+
+async def test_key_comes_from_a_secret_block(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.numbered(1)
+    monkeypatch.setenv("PRESSWORK_API_KEY_BLOCK", "presswork-key")
+    with pytest.raises(MissingKeyError, match="presswork-key"):
+        await workshop.run()
+    await Secret(value="sk-ant-api03-inablock").asave("presswork-key", overwrite=True)
+    assert (await workshop.run()).succeeded == 1
+    assert "sk-ant-api03-inablock" not in str(workshop.rows("SELECT * FROM runs"))
