@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InternalError, OperationalError, SQLAlchemyError
 
 from db import claims, record, spill
 from db.errors import LedgerUnreachableError
@@ -26,7 +26,7 @@ def begin(ledger: Engine, run: Row, spill_folders: Sequence[Path]) -> None:
     try:
         settle_the_past(ledger, spill_folders)
         record.open_run(ledger, run)
-    except OperationalError as error:
+    except (OperationalError, InternalError) as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(ledger.url)} can't be written: {str(error.orig).splitlines()[0]}. "
             "Check its permissions and the space on its disk."

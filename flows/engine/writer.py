@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.record import Batch, write
@@ -26,7 +26,8 @@ from db.spill import SpillFile
 from flows.errors import LedgerAwayError
 
 FULL = 1000  # rows of history that are committed without waiting for more
-PASSING = (OperationalError, InterfaceError, PoolTimeout)
+# InternalError is what psycopg makes of a database that has become read-only, as after a switch to a replica.
+PASSING = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -106,8 +107,8 @@ class Writer:
 
     async def _write_patiently(self, batch: Batch) -> None:
         if self._spill is not None:
-            # What is in the file must be written in first.
-            await self.call(self._spill.add, batch)
+            # What is in the file must be written in first. The file's disk may be full by now, the next folder's not.
+            self._spill = await self.call(self._spilled, batch)
             raise self._away("it is away")
         began, pause = time.monotonic(), 0.2
         while True:
@@ -120,6 +121,10 @@ class Writer:
                     raise self._away(_first_line(error)) from None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
+            except SQLAlchemyError as error:
+                # Waiting mends nothing here; what was answered is kept all the same.
+                self._spill = await self.call(self._spilled, batch)
+                raise self._away(_first_line(error)) from None
             else:
                 self.away_s = 0.0
                 return

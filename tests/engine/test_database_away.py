@@ -1,0 +1,213 @@
+"""The ledger away, full or read-only in mid-run: answers wait in memory, then in a file, and are written in once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from db.errors import LedgerUnreachableError
+from db.spill import find_spills
+from flows.engine.afterlife import settle_the_past
+from flows.errors import LedgerAwayError
+from flows.settings import load_settings
+from tests.engine.workshop import Workshop
+
+pytestmark = pytest.mark.prefect
+
+RECORDS = 60
+Way = Callable[[Workshop], AbstractContextManager[None]]
+
+
+on_postgres = pytest.mark.parametrize(
+    "ledger_url", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+
+
+@pytest.fixture(autouse=True)
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that could not write its end lives on, to all appearances, in the process of the test."""
+    for module in ("db.claims", "flows.engine.run"):
+        monkeypatch.setattr(f"{module}.LEASE", timedelta(seconds=4))
+    monkeypatch.setattr("db.claims.HEARTBEAT_S", 1.0)
+
+
+def execute(workshop: Workshop, statement: str) -> None:
+    # From the database beside it: the ledger itself may be read-only.
+    engine = create_engine(workshop.ledger.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@contextmanager
+def database_away(workshop: Workshop) -> Iterator[None]:
+    """Let the ledger's server answer nothing, as one that hangs: its process is paused, those of its clients too."""
+    folder = Path(workshop.value("SHOW data_directory"))
+    workshop.ledger.dispose()
+    leader = int((folder / "postmaster.pid").read_text().splitlines()[0])
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(leader)], capture_output=True, text=True, check=True)
+    paused = [leader, *map(int, found.stdout.split())]
+    for process in paused:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in reversed(paused):
+            os.kill(process, signal.SIGCONT)
+
+
+@contextmanager
+def database_shut(workshop: Workshop) -> Iterator[None]:
+    """Shut the ledger's database: who is connected is thrown out, and no one comes in."""
+    name = workshop.ledger.url.database
+    workshop.ledger.dispose()
+    maintenance = create_engine(workshop.ledger.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with maintenance.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name}
+        )
+        try:
+            yield
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"))
+    maintenance.dispose()
+
+
+def assert_all_once(workshop: Workshop) -> None:
+    assert workshop.value("SELECT count(*) FROM current_content") == RECORDS
+    assert workshop.sandbox.stats()["repeated_bodies"] == 0
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+
+
+async def assert_goes_on(workshop: Workshop, answered: int) -> None:
+    """What waits is written in, once; a next run asks for the rest alone."""
+    settle_the_past(workshop.ledger, load_settings().spill_folders)
+    assert find_spills(load_settings().spill_dir) == []
+    assert workshop.value("SELECT count(*) FROM current_content") == answered
+    workshop.sandbox.configure(latency_ms=0)
+    summary = await workshop.run()
+    assert (summary.cached, summary.succeeded, summary.exit_status) == (answered, RECORDS - answered, 0)
+    assert workshop.requests == RECORDS
+    assert workshop.sandbox.stats()["repeated_bodies"] == 0
+    assert workshop.value("SELECT count(*) FROM current_content") == RECORDS
+
+
+@on_postgres
+@pytest.mark.parametrize("away_s", [2.5, pytest.param(60, marks=pytest.mark.soak)], ids=["seconds", "a minute"])
+@pytest.mark.parametrize("way", [database_shut, database_away], ids=["shut", "hanging"])
+async def test_answers_wait_in_memory_for_a_database_that_comes_back(
+    workshop_on_each: Workshop, way: Way, away_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "120")
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
+    await workshop.answered(12)
+    with way(workshop):
+        await asyncio.sleep(away_s)
+        # Nothing is sent on and on while nothing can be written.
+        assert workshop.requests < RECORDS
+    summary = await running
+
+    assert (summary.succeeded, summary.exit_status) == (RECORDS, 0)
+    assert workshop.requests == RECORDS
+    assert find_spills(load_settings().spill_dir) == []
+    assert_all_once(workshop)
+
+
+@on_postgres
+async def test_answers_spill_when_patience_ends_and_the_next_run_writes_them_in_once(
+    workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "1")
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
+    await workshop.answered(12)
+    with database_shut(workshop), pytest.raises(LedgerAwayError, match="presswork db recover") as away:
+        await running
+    answered = workshop.sandbox.stats()["served"]["answers"]
+    (spill,) = find_spills(load_settings().spill_dir)
+    assert str(spill) in str(away.value)
+
+    await assert_goes_on(workshop, answered)
+
+
+@on_postgres
+async def test_ledger_that_becomes_read_only_loses_nothing(
+    workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "0.5")
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    name = workshop.ledger.url.database
+    running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
+    await workshop.answered(12)
+    execute(workshop, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    execute(
+        workshop,
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()",
+    )
+    try:
+        with pytest.raises(LedgerAwayError, match="read-only"):
+            await running
+        with pytest.raises(LedgerUnreachableError, match="can't be written"):
+            await workshop.run()
+    finally:
+        execute(workshop, f"ALTER DATABASE {name} RESET ALL")
+    workshop.ledger.dispose()
+    await assert_goes_on(workshop, workshop.sandbox.stats()["served"]["answers"])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of three megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def fill_up(file: Path) -> None:
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as open_file:
+        while True:
+            open_file.write(b"\0" * 4096)
+
+
+async def test_disk_that_fills_up_loses_nothing(
+    workshop: Workshop, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "0.5")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "elsewhere"))
+    workshop.ledger_url = f"sqlite:///{small_disk / 'ledger.sqlite'}"
+    monkeypatch.setenv("PRESSWORK_DATABASE_URL", workshop.ledger_url)
+    # The spill folder stands on the same disk, as it does by default.
+    monkeypatch.setenv("PRESSWORK_SPILL_DIR", str(small_disk / "spill"))
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
+    await workshop.answered(12)
+    fill_up(small_disk / "filler")
+    with pytest.raises(LedgerAwayError, match="full") as away:
+        await running
+    assert str(tmp_path / "elsewhere") in str(away.value)
+    (small_disk / "filler").unlink()
+    await assert_goes_on(workshop, workshop.sandbox.stats()["served"]["answers"])
+    workshop.dispose()
