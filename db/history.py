@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -73,6 +73,18 @@ class Usage:
     unpriced: int = 0
     perhaps_billed: int = 0
     rate_limited: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCacheUse:
+    """What requests of one model, tier and day (UTC) wrote to the prompt cache and read from it, in tokens."""
+
+    model: str
+    service_tier: str | None
+    day: date
+    written_5m: int
+    written_1h: int
+    read: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +286,28 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     if cost is None and unpriced == 0:
         cost = Decimal(0)
     return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited))
+
+
+def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
+    """Say what a run and its shards wrote to the prompt cache and read from it, apart by what sets the price."""
+    attempt = Attempt
+    day = func.date(attempt.ended_at)
+    sums = [
+        _sum(func.coalesce(column, 0))
+        for column in (attempt.cache_creation_5m_tokens, attempt.cache_creation_1h_tokens, attempt.cache_read_tokens)
+    ]
+    statement = (
+        select(attempt.model, attempt.service_tier, day, *sums)
+        .where(attempt.run_id.in_([run_id, *shards_of(engine, run_id)]), attempt.model.is_not(None))
+        .group_by(attempt.model, attempt.service_tier, day)
+    )
+    with engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(statement)]
+    # SQLite has no dates: it says one as text.
+    return [
+        PromptCacheUse(model, tier, date.fromisoformat(str(when)), *(int(count) for count in counts))
+        for model, tier, when, *counts in rows
+    ]
 
 
 def cost_reused(engine: Engine, run_id: str) -> Decimal | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.commands import screen
-from flows.engine.summary import StepSummary, Summary
+from flows.engine.summary import StepSummary, Summary, savings
 from flows.errors import ConfigurationError
 
 SANDBOX_SAYS = "This ran on the sandbox: its answers are made up, and nothing was billed."
@@ -38,8 +37,8 @@ def require_summary(job: str, result: object) -> Summary:
     return result
 
 
-def print_summary(console: Console, summary: Summary, saved: Decimal | None) -> None:
-    """Print a run's figures; `saved` is what its cached answers cost when they were asked for."""
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print a run's figures."""
     console.print(headline(summary))
     if summary.endpoint == "sandbox":
         console.print(Text(f"  {SANDBOX_SAYS}", "bold yellow"))
@@ -47,7 +46,7 @@ def print_summary(console: Console, summary: Summary, saved: Decimal | None) -> 
         console.print()
         console.print(steps_table(summary.steps))
     console.print()
-    screen.print_facts(console, figures(summary, saved))
+    screen.print_facts(console, figures(summary))
     if summary.failures:
         console.print()
         print_failures(console, summary)
@@ -77,7 +76,7 @@ def steps_table(steps: Sequence[StepSummary]) -> Table:
     return made
 
 
-def figures(summary: Summary, saved: Decimal | None) -> list[tuple[str, str]]:
+def figures(summary: Summary) -> list[tuple[str, str]]:
     """Say requests, tokens and cost."""
     tokens = f"{summary.input_tokens:,} in, {summary.output_tokens:,} out"
     if summary.cache_read_tokens:
@@ -85,19 +84,12 @@ def figures(summary: Summary, saved: Decimal | None) -> list[tuple[str, str]]:
     found = [("endpoint", summary.endpoint), ("requests", f"{summary.requests:,}"), ("tokens", tokens)]
     cost = screen.dollars(summary.cost_usd, summary.unpriced)
     found.append(("cost", cost + (" (as Claude would bill it)" if summary.endpoint == "sandbox" else "")))
-    if summary.cached and saved:
-        found.append(
-            ("saved", f"{screen.dollars(saved)} by {screen.counted(summary.cached, 'answer')} from the ledger")
-        )
+    found += [("saved", line) for line in savings(summary)]
     if summary.perhaps_billed:
         found.append(("perhaps billed", f"{screen.counted(summary.perhaps_billed, 'request')} whose answer was lost"))
-    pace = summary.pace
-    if pace.share_of_limit:  # 0.0 where the endpoint tells a limit that nobody meets
-        waited = f"; {pace.waited_s:,.0f} s waited for it" if pace.waited_s >= 1 else ""
-        share = f"{pace.share_of_limit:.0%}".replace("%", " %")
-        found.append(("pace", f"{pace.requests_per_minute:,.0f} requests a minute, {share} of the limit{waited}"))
-    if summary.rate_limited:
-        found.append(("rate limited", screen.counted(summary.rate_limited, "request")))
+    pace = summary.pace.words()
+    if pace:
+        found.append(("pace", pace))
     return found
 
 

@@ -113,10 +113,9 @@ def _figures(rehearsed: Rehearsed) -> list[tuple[str, str]]:
         ("tokens out", f"{rehearsed.output_tokens:,}, {_lengths(rehearsed)}"),
         ("cost", _cost(rehearsed)),
     ]
-    if summary.pace.share_of_limit:
-        share = f"{summary.pace.share_of_limit:.0%}".replace("%", " %")
-        rate = f"{summary.pace.requests_per_minute:,.0f} requests a minute"
-        found.append(("pace", f"{rate}, {share} of the limit; {summary.pace.waited_s:,.0f} s waited for it"))
+    pace = summary.pace.words()
+    if pace:
+        found.append(("pace", pace))
     return found
 
 

@@ -68,7 +68,7 @@ def run(
         from flows.commands.closing import print_next, print_summary  # noqa: PLC0415
         from flows.commands.ledgers import ledger_name  # noqa: PLC0415
         from flows.commands.quiet_prefect import needed_api, prefect_api  # noqa: PLC0415
-        from flows.commands.running import prepare, run_call, saved_by  # noqa: PLC0415
+        from flows.commands.running import prepare, run_call  # noqa: PLC0415
         from flows.settings import ledger_url  # noqa: PLC0415
 
         call = prepare(job, settings, values, options)
@@ -80,7 +80,7 @@ def run(
             screen.print_json(summary.for_programs())
         else:
             console = screen.out()
-            print_summary(console, summary, saved_by(settings, summary))
+            print_summary(console, summary)
             print_next(
                 console,
                 [

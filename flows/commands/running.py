@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 
-from db.history import cost_reused
-from db.session import open_ledger
 from flows.commands import screen
 from flows.commands.closing import require_summary
 from flows.commands.endings import Report
@@ -18,7 +15,7 @@ from flows.engine.options import RunOptions
 from flows.engine.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
 from flows.engine.summary import Summary
 from flows.errors import StoppedError, TemplateError
-from flows.settings import Settings, ledger_url, source_url
+from flows.settings import Settings, source_url
 from flows.steps.lint import Finding, errors_that_stop, lint_template
 from flows.steps.templates import load_template
 
@@ -76,17 +73,6 @@ def _so_far(watcher: Watcher) -> str:
         return ""
     counts = ", ".join(watcher.counts()) or "nothing"
     return f" So far: {counts}; `presswork history {screen.short(watcher.run_id)}` shows it."
-
-
-def saved_by(settings: Settings, summary: Summary) -> Decimal | None:
-    """What a run's cached answers cost when they were asked for."""
-    if not summary.cached:
-        return None
-    ledger = open_ledger(ledger_url(settings, summary.endpoint))
-    try:
-        return cost_reused(ledger, summary.run_id)
-    finally:
-        ledger.dispose()
 
 
 async def _started(call: Call) -> object:

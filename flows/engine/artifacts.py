@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from string import punctuation
+
 from prefect.artifacts import acreate_markdown_artifact
 
-from flows.engine.summary import StepSummary, Summary
+from flows.engine.picture import draw_steps
+from flows.engine.summary import StepSummary, Summary, savings
 
 COUNTS = ("generations", "cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped", "left_out")
 
@@ -19,9 +22,11 @@ async def publish_summary(summary: Summary) -> None:
 def summary_markdown(summary: Summary) -> str:
     """Lay a summary out as Markdown tables."""
     sandbox = "\n> **This ran on the sandbox:** its answers are made up, its costs are not billed.\n"
+    pace = summary.pace.words()
     lines = [
         f"# {summary.flow}: {summary.status}",
         sandbox if summary.endpoint == "sandbox" else "",
+        *([draw_steps(summary.records, summary.steps), ""] if len(summary.steps) > 1 else []),
         "| step | " + " | ".join(name.replace("_", " ") for name in COUNTS) + " |",
         "|---|" + "---:|" * len(COUNTS),
         *(_step_row(step) for step in summary.steps),
@@ -34,7 +39,10 @@ def summary_markdown(summary: Summary) -> str:
         f"| of these read from the prompt cache | {summary.cache_read_tokens:,} |",
         f"| output tokens | {summary.output_tokens:,} |",
         f"| cost | {money(summary)} |",
+        *(f"| saved | {line} |" for line in savings(summary)),
         f"| perhaps billed, answer lost | {summary.perhaps_billed:,} |",
+        *([f"| pace | {pace} |"] if pace else []),
+        f"| answered 429 | {summary.rate_limited:,} |",
         f"| time | {summary.wall_s:,.1f} s |",
         f"| run | `{summary.run_id}` |",
     ]
@@ -66,7 +74,15 @@ def _step_row(step: StepSummary) -> str:
 
 
 def _cell(text: str) -> str:
-    # A record's key is data: it must not end the cell or become markup.
+    # A record's key is data: it must not end the cell, or become markup or a link. A backslash is what both of
+    # Prefect's UIs take away again; the older one shows entities in a table as they are.
     return "".join(
-        character if character.isalnum() or character in " -_./:@#+,;" else f"&#{ord(character)};" for character in text
+        character
+        if character.isalnum() or character in " -"
+        else f"\\{character}"
+        if character in punctuation
+        else character
+        if character.isprintable()
+        else f"U\\+{ord(character):04X}"
+        for character in text
     )

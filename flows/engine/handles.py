@@ -35,6 +35,10 @@ class Material:
 class Source(Protocol):
     """Anything that `run.generate()` can work on."""
 
+    @property
+    def step(self) -> str | None:
+        """The step whose generations these are; None where they are records."""
+
     async def count(self) -> int | None:
         """How many materials there will be, where that is known without reading them."""
 
@@ -62,6 +66,11 @@ class Selected:
     query: Query
     total: int
     limit: int | None
+
+    @property
+    def step(self) -> None:
+        """None: records come first."""
+        return
 
     async def count(self) -> int:
         """How many records there are."""
@@ -145,6 +154,11 @@ class Together:
     """All generations of a step as one material: its template reads them as a list, by the step's name."""
 
     generations: Generations
+
+    @property
+    def step(self) -> str:
+        """The step whose generations these are."""
+        return self.generations.step
 
     async def count(self) -> int:
         """One."""

@@ -76,6 +76,7 @@ class Run:
     fresh_since: datetime | None = None
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    made_from: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
     _sources: dict[str, Engine] = field(default_factory=dict)
     _briefs: dict[str, Brief] = field(default_factory=dict)
@@ -119,6 +120,8 @@ class Run:
                 "before, or give the second a template of its own."
             )
         self._generated.add(template_name)
+        if source.step is not None:
+            self.made_from[template_name] = source.step
         brief = self._brief(template_name)
         if self.options.shard is not None and self._is_of_the_whole(source):
             # Left to the run that is spread: only there is everything that it gathers.
@@ -136,21 +139,24 @@ class Run:
 
     def summary(self, status: str | None = None) -> Summary:
         """Add the run up from the ledger; without a status, it is what the run has come to."""
-        if status is None:
-            status = "capped" if isinstance(self.pace.stopped, CostCapError) else "completed"
         return summarize(
             self.ledger,
             run_id=self.id,
             flow=self.flow,
             endpoint=self.endpoint.name,
-            status=status,
+            status=status or self._status(),
             records=self.records,
             left_out=dict(self.left_out),
+            made_from=self.made_from,
             wall_s=self.progress.wall_s,
-            pace=self._pace_summary(),
+            pace=self.pace_summary(),
         )
 
-    def _pace_summary(self) -> PaceSummary:
+    def _status(self) -> str:
+        return "capped" if isinstance(self.pace.stopped, CostCapError) else "completed"
+
+    def pace_summary(self) -> PaceSummary:
+        """How requests have been paced so far."""
         report = self.limiter.report()
         limit = report.limit_per_minute
         return PaceSummary(
@@ -304,7 +310,7 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
     status = "failed"
     try:
         yield
-        status = run.summary().status
+        status = run._status()  # noqa: SLF001 - this closes what that class opened
     except StoppedError:
         status = "cancelled"
         raise

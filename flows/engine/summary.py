@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
 from db import history
+from flows.steps.prices import Usage, saved_by_prompt_cache
 
 COMPLETE, INCOMPLETE, CAPPED = 0, 1, 3
 
@@ -17,6 +19,7 @@ class StepSummary(BaseModel):
     """One step of a run: how many generations ended how."""
 
     step: str
+    made_from: str | None = Field(None, description="The step whose generations it was made from; None: records.")
     generations: int = 0
     cached: int = 0
     succeeded: int = 0
@@ -48,6 +51,25 @@ class PaceSummary(BaseModel):
     rate_limited: int = 0
     waited_s: float = 0.0
 
+    def words(self) -> str:
+        """Say it in one line; empty where no request was made."""
+        return "; ".join(self.parts())
+
+    def parts(self) -> list[str]:
+        """Say each thing that there is to say."""
+        if not self.requests_per_minute:
+            return []
+        parts = [f"{self.requests_per_minute:,.0f} requests a minute"]
+        if self.share_of_limit:  # 0.0 where the endpoint tells a limit that nobody meets
+            parts[0] += (
+                f", {self.share_of_limit:.0%}".replace("%", " %") + f" of the limit of {self.limit_per_minute:,.0f}"
+            )
+        if self.waited_s >= 1:
+            parts.append(f"{self.waited_s:,.0f} s waited for it")
+        if self.rate_limited:
+            parts.append(f"{self.rate_limited:,} answered 429")
+        return parts
+
 
 class Summary(BaseModel):
     """A run in figures. Counts other than `records` are of generations; `succeeded` are new ones, `cached` reused."""
@@ -71,6 +93,12 @@ class Summary(BaseModel):
     cache_read_tokens: int
     cache_creation_tokens: int
     cost_usd: Decimal | None
+    saved_by_ledger_usd: Decimal | None = Field(
+        None, description="What the reused answers cost when they were asked for; None where that is not known."
+    )
+    saved_by_prompt_cache_usd: Decimal | None = Field(
+        None, description="Reads at less than the price of input, less what writes cost beyond it; None: not known."
+    )
     unpriced: int
     perhaps_billed: int
     rate_limited: int
@@ -90,8 +118,28 @@ class Summary(BaseModel):
     def for_programs(self) -> dict[str, Any]:
         """The summary as plain JSON values; money is a number of dollars."""
         data = self.model_dump(mode="json")
-        data["cost_usd"] = None if self.cost_usd is None else float(self.cost_usd)
+        for name in ("cost_usd", "saved_by_ledger_usd", "saved_by_prompt_cache_usd"):
+            amount = getattr(self, name)
+            data[name] = None if amount is None else float(amount)
         return data
+
+
+def savings(summary: Summary) -> list[str]:
+    """Say what a run did not have to pay: by answers that the ledger had, and by the prompt cache."""
+    lines = []
+    if summary.cached:
+        answers = f"{summary.cached:,} answer{'' if summary.cached == 1 else 's'} from the ledger"
+        saved = summary.saved_by_ledger_usd
+        lines.append(f"{'an unknown amount' if saved is None else f'${saved:,.4f}'} by {answers}")
+    if summary.cache_read_tokens or summary.cache_creation_tokens:
+        saved = summary.saved_by_prompt_cache_usd
+        if saved is None:
+            lines.append("an unknown amount by the prompt cache")
+        elif saved < 0:
+            lines.append(f"nothing by the prompt cache: writing it cost ${-saved:,.4f} more than reading it saved")
+        else:
+            lines.append(f"${saved:,.4f} by the prompt cache")
+    return lines
 
 
 def summarize(
@@ -103,6 +151,7 @@ def summarize(
     status: str,
     records: int,
     left_out: dict[str, int],
+    made_from: Mapping[str, str],
     wall_s: float,
     pace: PaceSummary,
 ) -> Summary:
@@ -115,6 +164,8 @@ def summarize(
         step.generations += line.count
     for name, count in left_out.items():
         steps.setdefault(name, StepSummary(step=name, left_out=count))
+    for step in steps.values():
+        step.made_from = made_from.get(step.step)
     used = history.usage(ledger, run_id)
     totals = {
         name: sum(getattr(step, name) for step in steps.values())
@@ -145,6 +196,8 @@ def summarize(
         cache_read_tokens=used.cache_read_tokens,
         cache_creation_tokens=used.cache_creation_tokens,
         cost_usd=used.cost_usd,
+        saved_by_ledger_usd=history.cost_reused(ledger, run_id) if totals["cached"] else Decimal(0),
+        saved_by_prompt_cache_usd=_saved_by_prompt_cache(ledger, run_id),
         unpriced=used.unpriced,
         perhaps_billed=used.perhaps_billed,
         rate_limited=used.rate_limited,
@@ -153,3 +206,22 @@ def summarize(
         steps=list(steps.values()),
         failures=failures,
     )
+
+
+def _saved_by_prompt_cache(ledger: Engine, run_id: str) -> Decimal | None:
+    total = Decimal(0)
+    for use in history.prompt_cache_use(ledger, run_id):
+        usage = Usage(
+            input_tokens=0,
+            cache_creation_5m_tokens=use.written_5m,
+            cache_creation_1h_tokens=use.written_1h,
+            cache_read_tokens=use.read,
+            service_tier=use.service_tier,
+        )
+        if not (use.written_5m or use.written_1h or use.read):
+            continue
+        saved = saved_by_prompt_cache(use.model, usage, use.day)
+        if saved is None:
+            return None
+        total += saved
+    return total

@@ -5,7 +5,7 @@ A rate is looked up once for each model and day and then kept. A price that is u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
@@ -62,6 +62,23 @@ def cost_of(model: str, usage: Usage, day: date) -> Decimal | None:
         return None
     total = rates.cost(usage)
     return total * BATCH_DISCOUNT if usage.service_tier == "batch" else total
+
+
+def saved_by_prompt_cache(model: str, usage: Usage, day: date) -> Decimal | None:
+    """Return by how much the prompt cache made a usage cheaper than plain input, in US dollars.
+
+    Less than 0 where more was paid for writing than reading saved; None where the price is not known.
+    """
+    cached = usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens + usage.cache_read_tokens
+    plain = replace(
+        usage,
+        input_tokens=usage.input_tokens + cached,
+        cache_creation_5m_tokens=0,
+        cache_creation_1h_tokens=0,
+        cache_read_tokens=0,
+    )
+    full, paid = cost_of(model, plain, day), cost_of(model, usage, day)
+    return None if full is None or paid is None else full - paid
 
 
 @lru_cache(maxsize=256)

@@ -58,9 +58,9 @@ def summary(**changes: object) -> Summary:
     return Summary.model_validate(values | changes)
 
 
-def printed(found: Summary, saved: Decimal | None = None) -> str:
+def printed(found: Summary) -> str:
     console = Console(file=io.StringIO(), width=200)
-    print_summary(console, found, saved)
+    print_summary(console, found)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
@@ -95,11 +95,22 @@ def test_a_summary_shows_cost_savings_and_failures() -> None:
     )
 
     text = printed(
-        summary(cached=1, refused=1, requests=1, steps=[step], failures=[failure], unpriced=1), Decimal("0.25")
+        summary(
+            cached=1,
+            refused=1,
+            requests=1,
+            steps=[step],
+            failures=[failure],
+            unpriced=1,
+            saved_by_ledger_usd=Decimal("0.25"),
+            cache_creation_tokens=900,
+            saved_by_prompt_cache_usd=Decimal("-0.01"),
+        )
     )
 
     assert "$0.5000 and 1 requests of unknown price" in text
     assert "$0.2500 by 1 answer from the ledger" in text
+    assert "nothing by the prompt cache: writing it cost $0.0100 more" in text
     assert "1 generation without content" in text
     assert "[b]1" in text
     assert "It [i]refused" in text
@@ -111,12 +122,12 @@ def test_a_summary_shows_cost_savings_and_failures() -> None:
 def test_pace_is_shown_against_the_limit_where_one_is_known() -> None:
     pace = {"requests_per_minute": 410.0, "limit_per_minute": 1000.0, "share_of_limit": 0.41, "waited_s": 12.0}
 
-    assert "410 requests a minute, 41 % of the limit; 12 s waited" in printed(summary(pace=pace))
+    assert "410 requests a minute, 41 % of the limit of 1,000; 12 s waited for it" in printed(summary(pace=pace))
     assert "of the limit" not in printed(summary())
 
 
 def test_an_unknown_price_is_not_nothing() -> None:
-    assert "unknown (no price for the model)" in printed(summary(cost_usd=None))
+    assert "unknown (no price for the model" in printed(summary(cost_usd=None))
 
 
 def test_a_line_of_progress_says_counts_cost_and_what_it_waits_for() -> None:

@@ -93,12 +93,13 @@ async def test_summary_and_artifact_say_what_the_ledger_says(workshop_on_each: W
     assert table["output tokens"] == f"{summary.output_tokens:,}"
     assert table["records"] == "41"
     assert table["cost"] == f"${summary.cost_usd:,.4f}"
+    assert "requests a minute" in table["pace"]
     (step,) = re.findall(r"^\| note \| (.+) \|$", page, re.MULTILINE)[:1]
     counts = [summary.steps[0].model_dump()[name] for name in COUNTED]
     assert step.split(" | ") == [str(count) for count in counts]
     assert "sandbox" in page
     # A key is data: it does not end its cell.
-    assert "&#33;&#124;bad" in page
+    assert r"| \!\|bad |" in page
     assert page.count("presswork show") == len(summary.failures) == min(41 - summary.succeeded, 10)
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 
 from flows.steps.catalog import DEFAULT_MODEL, MODELS, estimate_tokens, find_model
-from flows.steps.prices import PRICE_VERSION, Usage, cost_of, find_rates
+from flows.steps.prices import PRICE_VERSION, Usage, cost_of, find_rates, saved_by_prompt_cache
 
 DAY = date(2026, 11, 22)
 MILLION = 1_000_000
@@ -121,3 +121,20 @@ def test_model_is_found_by_its_name_or_a_dated_one(name: str, known: str | None)
 @pytest.mark.parametrize(("characters", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2), (4000, 1000)])
 def test_estimate_is_a_token_for_four_characters(characters: int, tokens: int) -> None:
     assert estimate_tokens(characters) == tokens
+
+
+@pytest.mark.parametrize(
+    ("usage", "saved"),
+    [
+        (Usage(input_tokens=10, cache_read_tokens=1_000_000), "2.7"),
+        (Usage(input_tokens=10, cache_creation_5m_tokens=1_000_000), "-0.75"),
+        (Usage(input_tokens=10, cache_read_tokens=1_000_000, service_tier="batch"), "1.35"),
+        (Usage(input_tokens=10), "0"),
+    ],
+)
+def test_the_prompt_cache_saves_what_reads_cost_less_and_writes_cost_more(usage: Usage, saved: str) -> None:
+    assert saved_by_prompt_cache("claude-sonnet-4-6", usage, date(2026, 11, 22)) == Decimal(saved)
+
+
+def test_what_the_prompt_cache_saves_is_unknown_where_the_price_is() -> None:
+    assert saved_by_prompt_cache("no-such-model", Usage(1, cache_read_tokens=5), date(2026, 11, 22)) is None
