@@ -147,7 +147,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # A test that looks at its task runs waits until the server has written them, by default for five seconds.
         patch.setenv("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL", "1")
         patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "1")
-        with own_server(timeout_s=120, home=_prefect_folder(tmp_path_factory)) as url:
+        with own_server(timeout_s=120, home=_prefect_folder(tmp_path_factory), with_ui=True) as url:
             yield url
             _send_off()
 

@@ -44,9 +44,13 @@ class ServerStartError(PressworkError):
 
 @contextmanager
 def own_server(
-    *, timeout_s: float, home: Path = HOME, waiting: Callable[[float], None] = lambda _seconds: None
+    *,
+    timeout_s: float,
+    home: Path = HOME,
+    waiting: Callable[[float], None] = lambda _seconds: None,
+    with_ui: bool = False,
 ) -> Iterator[str]:
-    """Start a server, yield its API URL and stop it.
+    """Start a server, yield its API URL and stop it; with `with_ui`, its UI is there too.
 
     `waiting` is called now and then with the seconds that have passed. Raises ServerStartError after `timeout_s`.
     """
@@ -55,7 +59,7 @@ def own_server(
     # Two that start at once must not migrate one database together.
     with FileLock(home / "prefect-server.lock"):
         port = _free_port()
-        process = _start(port, home, log)
+        process = _start(port, home, log, with_ui=with_ui)
         try:
             _wait_until_healthy(process, port, timeout_s, waiting, log)
         except BaseException:
@@ -67,16 +71,20 @@ def own_server(
         _stop(process)
 
 
-def _start(port: int, home: Path, log: Path) -> subprocess.Popen[bytes]:
+def _start(port: int, home: Path, log: Path, *, with_ui: bool) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         **TUNING,
         **QUIET,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT_UI_ENABLED": str(with_ui),
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
         "PREFECT__SERVER_FINAL": "1",
     }
+    if not with_ui:
+        # It leaves out what only people and schedules need.
+        environment["PREFECT__SERVER_EPHEMERAL"] = "1"
     environment.pop("PREFECT_API_URL", None)
     with log.open("ab") as output:
         return subprocess.Popen(
