@@ -2,63 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 from prefect import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.workers.process import ProcessWorker
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.objects import Worker
 
 from flows.control.deployments import deploy_all
-from flows.settings import ROOT
 from tests.control.chromium import PATIENCE_MS, field, find_chromium, open_page, picture
-from tests.engine.workshop import Workshop
+from tests.engine.workshop import Workshop, eventually
+from tests.flows.workers import work_pool
 
 pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.slow]
 
-POOL = "browser"
 
-
-@asynccontextmanager
-async def worker() -> AsyncIterator[None]:
-    """A process worker of the pool, for as long as the block lasts."""
-    process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).with_name("prefect")),
-        *("worker", "start", "--pool", POOL, "--name", "this machine"),
-        cwd=ROOT,
-        env={**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1"},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 15)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
-async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(shop: Workshop, prefect_api: str) -> None:
+async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(
+    shop: Workshop, prefect_api: str, tmp_path: Path
+) -> None:
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("there is no chromium on this machine: `apt-get install chromium` brings one")
-    async with get_client() as client:
-        template = ProcessWorker.get_default_base_job_template()
-        await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-    await deploy_all(work_pool=POOL, say=lambda _line: None)
 
     ui = prefect_api.removesuffix("/api")
-    async with worker(), open_page(chromium) as page:
+    async with work_pool(tmp_path) as pool, open_page(chromium) as page:
+        await deploy_all(work_pool=pool.name, say=lambda _line: None)
+        await pool.worker()
+        await eventually(lambda: workers_of(pool.name), bool, within_s=60)
         await page.goto(f"{ui}/deployments")
         await page.get_by_role("link", name="nightly").click()
         await page.get_by_role("button", name="Run", exact=True).click()
@@ -77,7 +49,8 @@ async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(shop: W
         await page.get_by_role("button", name="Submit").click()
         await page.wait_for_url(re.compile(r"/deployments/deployment/[0-9a-f-]+(\?.*)?$"))
         async with get_client() as client:
-            (flow_run,) = await client.read_flow_runs()
+            of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool.name]))
+            (flow_run,) = await client.read_flow_runs(work_pool_filter=of_pool)
         await page.goto(f"{ui}/runs/flow-run/{flow_run.id}")
         await expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=PATIENCE_MS)
         # The page learns of what came late when it is opened.
@@ -97,3 +70,8 @@ async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(shop: W
     assert run["id"] in text
     assert shop.value("SELECT count(*) FROM current_content WHERE step = 'product_copy'") == 5
     assert shop.requests == 5
+
+
+async def workers_of(pool: str) -> list[Worker]:
+    async with get_client() as client:
+        return await client.read_workers_for_work_pool(pool)

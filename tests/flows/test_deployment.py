@@ -1,80 +1,76 @@
-"""A deployment of a content flow runs on a process worker, as a person would set it up."""
+"""The deployments of prefect.yaml, made by Prefect's own command, run on a process worker by their schedule."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import uuid
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
+from flows.control.deployments import POOL
+from flows.control.wanted import PULL_STEPS
 from flows.settings import ROOT
 from tests.engine.workshop import Workshop, eventually
+from tests.flows.workers import PREFECT, Pool
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
 
-async def prefect(*arguments: str) -> str:
+async def prefect(*arguments: str) -> None:
     """Run Prefect's command from the project's root."""
     process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).with_name("prefect")),
-        "--no-prompt",
-        *arguments,
+        *(PREFECT, "--no-prompt", *arguments),
         cwd=ROOT,
-        env=os.environ,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 90)
+    output, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, output.decode()
-    return output.decode()
 
 
-async def test_deployment_runs_on_a_process_worker(shop: Workshop) -> None:
-    pool = f"tests-{uuid.uuid4().hex[:8]}"
+@pytest.mark.timeout(300)
+async def test_schedule_fires_by_itself_and_the_second_time_asks_for_nothing(shop: Workshop, tmp_path: Path) -> None:
+    pool = Pool(POOL, tmp_path / "workers.log")
     async with get_client() as client:
-        template = ProcessWorker.get_default_base_job_template()
-        await client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
-        await prefect("deploy", "flows.product_copy:product_copy", "--name", "nightly", "--pool", pool)
+        with suppress(ObjectAlreadyExists):
+            template = ProcessWorker.get_default_base_job_template()
+            await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        await prefect("deploy", "--all")
         deployment = await client.read_deployment_by_name("product-copy/nightly")
-        # Parameters become a form.
+        # Parameters become a form, and no schedule spends money unasked.
         form: Any = deployment.parameter_openapi_schema
-        assert form["properties"]["selection"]["allOf" if "allOf" in form["properties"]["selection"] else "$ref"]
-        assert form["definitions"]["Products"]["properties"]["category"]["title"] == "Category"
-        flow_run = await client.create_flow_run_from_deployment(
-            deployment.id, parameters={"selection": {"category": "tea"}, "options": {"limit": 3}}
-        )
+        assert form["definitions"]["Products"]["properties"]["category"]["type"] == "string"
+        assert [schedule.active for schedule in deployment.schedules] == [False]
+        assert deployment.pull_steps == PULL_STEPS
 
-        async def look() -> FlowRun:
-            return await client.read_flow_run(flow_run.id)
-
-        worker = await asyncio.create_subprocess_exec(
-            str(Path(sys.executable).with_name("prefect")),
-            *("worker", "start", "--pool", pool, "--run-once"),
-            cwd=ROOT,
-            env=os.environ,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        often = DeploymentScheduleCreate(
+            schedule=IntervalSchedule(interval=timedelta(seconds=8)),
+            active=True,
+            parameters={"selection": {"category": "tea"}, "options": {"limit": 3}},
         )
+        await client.create_deployment_schedules(deployment.id, [often])
         try:
-            done = await eventually(look, lambda found: bool(found.state and found.state.is_final()), within_s=90)
-            output, _ = await asyncio.wait_for(worker.communicate(), 30)
+            await pool.worker()
+            done = await eventually(lambda: completed(shop), lambda rows: len(rows) >= 2, within_s=240)
         finally:
-            if worker.returncode is None:
-                worker.kill()
-                await worker.wait()
-        assert done.state_name == "Completed", output.decode()
-        assert done.name == "product-copy category=tea"
+            await pool.close()
+            await client.delete_deployment(deployment.id)
 
-    (run,) = shop.rows("SELECT * FROM runs")
-    assert (run["flow"], run["status"], run["trigger"]) == ("product_copy", "completed", "deployment")
-    assert (run["prefect_flow_run_id"], run["deployment"]) == (str(flow_run.id), "product-copy/nightly")
+    assert len(done) >= 2, pool.said()
+    for run in done:
+        assert (run["flow"], run["trigger"], run["deployment"]) == ("product_copy", "schedule", "product-copy/nightly")
     assert shop.value("SELECT count(*) FROM current_content WHERE step = 'product_copy'") == 3
     assert shop.requests == 3
+    assert shop.counts("SELECT run_id, count(*) FROM attempts GROUP BY 1") == {done[0]["id"]: 3}
+
+
+async def completed(shop: Workshop) -> list[dict[str, Any]]:
+    return shop.rows("SELECT * FROM runs WHERE status = 'completed' ORDER BY id")
