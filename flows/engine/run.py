@@ -43,7 +43,7 @@ from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.progress import Progress, announce
 from flows.engine.results import results_served_by, saved_block
 from flows.engine.rows import template_row
-from flows.engine.shards import ShardedRun, find_parent, part_of, spread
+from flows.engine.shards import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.sources import query_of, url_of_source
 from flows.engine.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.summary import PaceSummary, Summary, summarize
@@ -293,6 +293,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         row = _run_row(run, origin)
         if options.shard is not None:
             await asyncio.to_thread(find_parent, ledger, options.shard)
+            await name_shard(options.shard)
         await writer.call(begin, ledger, row, settings.spill_folders)
         if options.refresh:
             # A refresh that was cut short goes on where it was: what it bought is not bought again.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -71,6 +72,18 @@ def find_parent(ledger: Engine, shard: Shard) -> None:
             f"The run {shard.parent}, of which this is a shard, is not in this worker's ledger "
             f"({readable_url(ledger.url)}). Give all workers of a work pool the same PRESSWORK_DATABASE_URL."
         )
+
+
+async def name_shard(shard: Shard) -> None:
+    """Say in the flow run's name which shard it is: Prefect has just given it the one that its flow has for all."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    with suppress(HTTPError):
+        async with get_client() as client:
+            whole = context.flow_run.name.partition(", shard ")[0]
+            name = f"{whole}, shard {shard.number} of {shard.of}"
+            await client.update_flow_run(context.flow_run.id, name=name)
 
 
 async def spread(run: ShardedRun) -> None:

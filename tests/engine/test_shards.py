@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
+from prefect import get_client
 
 from db.history import list_runs, shards_of
 from db.models import new_id
@@ -30,6 +32,8 @@ async def test_shard_asks_for_its_part_alone(workshop: Workshop) -> None:
     assert [row["record_key"] for row in made] == ["00003", "00004", "00005"]
     (row,) = workshop.rows("SELECT * FROM runs WHERE id = :id", id=summary.run_id)
     assert (row["parent_run_id"], row["trigger"]) == (parent, "shard")
+    async with get_client() as client:
+        assert (await client.read_flow_run(UUID(row["prefect_flow_run_id"]))).name == "note, shard 2 of 3"
     # The run had ended when this one worked: it is none of its figures, and no line in the list either.
     assert shards_of(workshop.ledger, parent) == []
     assert [line.id for line in list_runs(workshop.ledger)] == [parent]

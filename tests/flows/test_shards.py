@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import AwaitingRetry, Crashed
+from prefect.states import AwaitingRetry, Cancelling, Crashed
 
 from tests.engine.workshop import Workshop
 from tests.flows.workers import Pool, ended, start, work_pool
@@ -134,3 +134,39 @@ async def test_two_workers_stay_within_the_limit_that_they_share(
     refused = workshop.value("SELECT count(*) FROM attempts WHERE http_status = 429")
     assert refused <= workshop.requests / 100
     require_whole(workshop, records)
+
+
+@pytest.mark.soak
+async def test_cost_cap_holds_for_the_whole(workshop_on_postgres: Workshop, tmp_path: Path) -> None:
+    workshop, records = workshop_on_postgres, 300
+    workshop.numbered(records)
+    async with work_pool(tmp_path) as pool:
+        run, _worker = await started(pool, workshop, shards=3, max_cost=0.05)
+        await pool.worker()
+        assert (await ended(run, within_s=300)).is_completed(), pool.said()
+    assert 0.04 < float(workshop.value("SELECT sum(cost_usd) FROM attempts")) <= 0.05
+    (whole,) = workshop.rows("SELECT * FROM runs WHERE parent_run_id IS NULL")
+    assert whole["status"] == "capped"
+    statuses = workshop.statuses(whole["id"])
+    assert set(statuses) == {"succeeded", "skipped"}
+    assert statuses["succeeded"] == workshop.requests
+
+
+@pytest.mark.soak
+async def test_cancel_of_the_run_cancels_its_shards(workshop_on_postgres: Workshop, tmp_path: Path) -> None:
+    workshop, records = workshop_on_postgres, 1000
+    workshop.numbered(records)
+    workshop.sandbox.configure(latency_ms=1000)
+    async with work_pool(tmp_path) as pool:
+        run, _worker = await started(pool, workshop, shards=3)
+        await pool.worker(limit=2)
+        await until(lambda: workshop.requests > 100)
+        async with get_client() as client:
+            await client.set_flow_run_state(run.id, Cancelling())
+        assert (await ended(run, within_s=60)).is_cancelled(), pool.said()
+        await until(lambda: workshop.value("SELECT count(*) FROM runs WHERE status = 'running'") == 0)
+        asked = workshop.requests
+        await asyncio.sleep(3)
+        assert workshop.requests == asked < records
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"cancelled": 3}
+    assert workshop.value(IN_FLIGHT) == 0
