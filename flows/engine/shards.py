@@ -41,6 +41,8 @@ from flows.settings import Settings
 
 POLL_S = 2.0
 BURY_EVERY_S = 10.0
+SUBMITTED_WITHIN_S = 60.0
+"""How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
 
 @dataclass(frozen=True)
@@ -259,21 +261,26 @@ class _Spreading:
             part.ended = True
 
     async def _bury(self, found: dict[str, State[Any]]) -> None:
-        """Tell Prefect of shards that it takes for running and whose process has died, by the ledger's leases."""
+        """Tell Prefect of shards that it takes for living and whose process or worker has died."""
         if time.monotonic() - self.buried_at < BURY_EVERY_S:
             return
         self.buried_at = time.monotonic()
-        running = [flow_run for flow_run, state in found.items() if state.is_running()]
         await asyncio.to_thread(bury_the_dead, self.run.ledger)
-        known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger, running)
-        for flow_run in running:
-            if known.get(flow_run) == "crashed" or (flow_run not in known and self._is_late(found[flow_run])):
-                crashed: State[Any] = Crashed(message="The shard's process has died.")
+        known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger, list(found))
+        for flow_run, state in found.items():
+            if self._is_lost(state, known.get(flow_run)):
+                crashed: State[Any] = Crashed(message="The shard's process or worker has died.")
                 await self.client.set_flow_run_state(UUID(flow_run), crashed, force=True)
                 found[flow_run] = crashed
 
-    def _is_late(self, state: State[Any]) -> bool:
-        return time.time() - state.timestamp.timestamp() > self.run.settings.shard_patience_s
+    def _is_lost(self, state: State[Any], in_ledger: str | None) -> bool:
+        """Whether a shard is dead by the ledger's leases, or by how long it has come no further."""
+        if state.is_running() and in_ledger is not None:
+            return in_ledger == "crashed"
+        since = time.time() - state.timestamp.timestamp()
+        if state.is_pending() and state.name == "Submitting":
+            return since > SUBMITTED_WITHIN_S
+        return (state.is_pending() or state.is_running()) and since > self.run.settings.shard_patience_s
 
 
 async def _prepared(run: ShardedRun, client: PrefectClient) -> _Spreading:
