@@ -41,7 +41,7 @@ from flows.settings import Settings
 
 POLL_S = 2.0
 BURY_EVERY_S = 10.0
-SUBMITTED_WITHIN_S = 60.0
+SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
 
