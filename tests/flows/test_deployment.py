@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.exceptions import ObjectAlreadyExists
-from prefect.workers.process import ProcessWorker
 
-from flows.control.deployments import POOL
 from flows.control.wanted import PULL_STEPS
 from flows.settings import ROOT
 from tests.engine.workshop import Workshop, eventually
-from tests.flows.workers import PREFECT, Pool
+from tests.flows.workers import PREFECT, shipped_pool
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -38,11 +34,7 @@ async def prefect(*arguments: str) -> None:
 
 @pytest.mark.timeout(300)
 async def test_schedule_fires_by_itself_and_the_second_time_asks_for_nothing(shop: Workshop, tmp_path: Path) -> None:
-    pool = Pool(POOL, tmp_path / "workers.log")
-    async with get_client() as client:
-        with suppress(ObjectAlreadyExists):
-            template = ProcessWorker.get_default_base_job_template()
-            await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+    async with shipped_pool(tmp_path) as pool, get_client() as client:
         await prefect("deploy", "--all")
         deployment = await client.read_deployment_by_name("product-copy/nightly")
         # Parameters become a form, and no schedule spends money unasked.
@@ -61,7 +53,6 @@ async def test_schedule_fires_by_itself_and_the_second_time_asks_for_nothing(sho
             await pool.worker()
             done = await eventually(lambda: completed(shop), lambda rows: len(rows) >= 2, within_s=240)
         finally:
-            await pool.close()
             await client.delete_deployment(deployment.id)
 
     assert len(done) >= 2, pool.said()

@@ -8,15 +8,17 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
+from flows.control.deployments import POOL
 from flows.settings import ROOT
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -80,6 +82,20 @@ async def work_pool(folder: Path) -> AsyncIterator[Pool]:
     async with get_client() as client:
         template = ProcessWorker.get_default_base_job_template()
         await client.create_work_pool(WorkPoolCreate(name=pool.name, type="process", base_job_template=template))
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def shipped_pool(folder: Path) -> AsyncIterator[Pool]:
+    """The work pool that prefect.yaml names; its workers end with the context."""
+    pool = Pool(POOL, folder / "workers.log")
+    async with get_client() as client:
+        template = ProcessWorker.get_default_base_job_template()
+        with suppress(ObjectAlreadyExists):
+            await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
     try:
         yield pool
     finally:
