@@ -39,7 +39,7 @@ def up(
         from flows.control.stopping import (  # noqa: PLC0415
             ServiceError,
             ended_by_signals,
-            stop_services,
+            watch_over,
             watch_services,
         )
 
@@ -49,7 +49,7 @@ def up(
             state, names = start_services(room, _say)
             _announce(room, state, names, time.monotonic() - began, as_json=as_json)
             return
-        with ended_by_signals():
+        with ended_by_signals(), watch_over(room.home, room.run_stops_within_s, _say):
             state, names = start_services(room, _say, watched=True)
             _announce(room, state, names, time.monotonic() - began, as_json=as_json)
             try:
@@ -57,8 +57,6 @@ def up(
             except ServiceError as error:
                 _say(str(error))
                 raise typer.Exit(FAILED) from None
-            finally:
-                stop_services(room.home, room.run_stops_within_s, _say)
 
 
 def down(as_json: AsJson = False) -> None:

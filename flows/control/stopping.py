@@ -77,6 +77,17 @@ def stop_started(
     return named
 
 
+@contextmanager
+def watch_over(home: Path, run_stops_within_s: float, say: Say) -> Iterator[None]:
+    """However the block ends, at whatever moment: stop what was started for this process to watch, and no other's."""
+    try:
+        yield
+    finally:
+        state = read_state(home)
+        if state is not None and state.supervisor == processes.this_process():
+            stop_services(home, run_stops_within_s, say)
+
+
 def watch_services(state: State) -> None:
     """Watch until a service ends by itself: ServiceError says which."""
     while True:
