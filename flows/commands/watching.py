@@ -16,12 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.commands import screen
-from flows.engine.progress import Progress, watch
+from flows.engine.progress import SHOWN, WORDS, Progress, counted, watch
 
 LINE_EVERY_S = 5.0
 GLANCE_S = 0.2
 WINDOW_S = 10.0
-SHOWN = ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
 STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off; their answers would be lost."
 STYLES = {"cached": "cyan", "succeeded": "green", "skipped": "yellow"}
 
@@ -85,8 +84,7 @@ class Watcher:
 
     def counts(self) -> list[str]:
         """Say how many generations ended how; what happened to none is left out."""
-        counted = self.progress.counts if self.progress else {}
-        return [f"{counted[status]:,} {_word(status)}" for status in SHOWN if counted.get(status)]
+        return counted(self.progress.counts) if self.progress else []
 
     def line(self) -> str:
         """Say in one line how far the run is."""
@@ -99,6 +97,7 @@ class Watcher:
         parts = [f"{progress.flow}: {progress.step or 'selecting'} {_done(progress)}", *self.counts()]
         if rate:
             parts.append(f"{rate:,.1f}/s")
+        parts += progress.pace.parts()
         parts.append(f"${progress.cost_usd:,.4f}")
         left = time_left(progress, rate)
         if left:
@@ -124,9 +123,14 @@ class Watcher:
         counts = Text("  ")
         for status in SHOWN:
             if progress.counts[status]:
-                counts.append(f"{progress.counts[status]:,} {_word(status)}  ", STYLES.get(status, "red"))
+                counts.append(f"{progress.counts[status]:,} {WORDS.get(status, status)}  ", STYLES.get(status, "red"))
         counts.append(f"{screen.counted(progress.requests, 'request')}  ${progress.cost_usd:,.4f}", "dim")
-        return Group(bar, counts, Text(STOPPING, "bold yellow")) if self.is_stopping else Group(bar, counts)
+        lines: list[RenderableType] = [bar, counts]
+        if pace := progress.pace.words():
+            lines.append(Text(f"  {pace}", "dim"))
+        if self.is_stopping:
+            lines.append(Text(STOPPING, "bold yellow"))
+        return Group(*lines)
 
 
 def time_left(progress: Progress, rate: float) -> str:
@@ -142,10 +146,6 @@ def time_left(progress: Progress, rate: float) -> str:
 def _done(progress: Progress) -> str:
     total = f"/{progress.total:,}" if progress.total is not None else ""
     return f"{progress.done_in_step:,}{total}"
-
-
-def _word(status: str) -> str:
-    return {"cached": "from the cache", "succeeded": "new"}.get(status, status)
 
 
 @contextmanager

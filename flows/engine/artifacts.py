@@ -9,14 +9,13 @@ from prefect.artifacts import acreate_markdown_artifact
 from flows.engine.picture import draw_steps
 from flows.engine.summary import StepSummary, Summary, savings
 
+SUMMARY_KEY = "presswork-summary"
 COUNTS = ("generations", "cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped", "left_out")
 
 
 async def publish_summary(summary: Summary) -> None:
     """Attach the summary to the flow run."""
-    await acreate_markdown_artifact(
-        summary_markdown(summary), key="presswork-summary", description=f"Run {summary.run_id}"
-    )
+    await acreate_markdown_artifact(summary_markdown(summary), key=SUMMARY_KEY, description=f"Run {summary.run_id}")
 
 
 def summary_markdown(summary: Summary) -> str:

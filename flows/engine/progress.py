@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+
+from flows.engine.summary import PaceSummary
+
+SHOWN = ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
+WORDS = {"cached": "from the cache", "succeeded": "new"}
 
 
 @dataclass
@@ -27,21 +32,50 @@ class Progress:
     cost_usd: Decimal = Decimal(0)
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
+    status: str = ""
+    step_counts: Counter[str] = field(default_factory=Counter)
+    pace: PaceSummary = field(default_factory=PaceSummary)
+    ask_pace: Callable[[], PaceSummary] = field(default=PaceSummary)
     is_stopping: Callable[[], bool] = field(default=lambda: False)
 
     def begin_step(self, step: str, total: int | None) -> None:
         """Turn to another step."""
         self.step, self.total, self.done_in_step = step, total, 0
+        self.step_counts.clear()
 
     def add(self, status: str, count: int = 1) -> None:
         """Count generations that are done; status is one of the ledger's, or `cached`."""
         self.counts[status] += count
+        self.step_counts[status] += count
         self.done_in_step += count
+
+    def look_at_pace(self) -> None:
+        """Take note of the pace; for the engine's own thread, while those of watchers read what was noted."""
+        self.pace = self.ask_pace()
+
+    @property
+    def percent(self) -> float:
+        """How far this step is, of 100; 100 when the run has ended well, 0 where the total is not known."""
+        if self.status == "completed":
+            return 100.0
+        return round(min(100.0 * self.done_in_step / self.total, 100.0), 1) if self.total else 0.0
+
+    def words(self) -> str:
+        """Say in one line how far the run is: names and counts."""
+        how_far = f"{self.done_in_step:,} of {'a number not known yet' if self.total is None else f'{self.total:,}'}"
+        parts = [self.status or (f"{self.step}: {how_far}" if self.step else "selecting")]
+        parts += [*counted(self.counts), *self.pace.parts()]
+        return "; ".join([*parts, f"${self.cost_usd:,.4f}"])
 
     @property
     def wall_s(self) -> float:
         """Seconds since the run opened."""
         return time.monotonic() - self.started
+
+
+def counted(counts: Mapping[str, int]) -> list[str]:
+    """Say how many generations ended how; what happened to none is left out."""
+    return [f"{counts[status]:,} {WORDS.get(status, status)}" for status in SHOWN if counts.get(status)]
 
 
 _watchers: list[Callable[[Progress], None]] = []

@@ -28,19 +28,20 @@ from db import record as ledger_record
 from db.claims import LEASE, this_process
 from db.history import BadOutcome, PromptHistory, bad_outcomes_of, first_started_at, look_up, shards_of, usage
 from db.models import new_id, now
-from db.session import open_ledger, open_source
+from db.session import open_ledger, open_source, readable_url
 from flows.engine.afterlife import beating, begin
-from flows.engine.artifacts import publish_summary
+from flows.engine.artifacts import SUMMARY_KEY, money, publish_summary
 from flows.engine.chunks import ChunkRunner, chunk_runner
 from flows.engine.endpoint import Endpoint, open_endpoint, require_files
 from flows.engine.generate import Generating
 from flows.engine.handles import Generations, Selected, Source, Together, check_source
 from flows.engine.limiter import Limiter, limiter_for
+from flows.engine.live import TAG, add_tags, shown_live
 from flows.engine.options import RunOptions, Selection
 from flows.engine.origin import Origin, read_origin
 from flows.engine.pace import Pace
 from flows.engine.plan import Hit, Item, find_hit
-from flows.engine.progress import Progress, announce
+from flows.engine.progress import Progress, announce, counted
 from flows.engine.results import results_served_by, saved_block
 from flows.engine.rows import template_row
 from flows.engine.shards import ShardedRun, find_parent, name_shard, part_of, spread
@@ -101,7 +102,9 @@ class Run:
             selected = check_source(source, query, self.options.limit)
             if shard is not None:
                 return selected
-        self.records += min(selected.total, self.options.limit or selected.total)
+        count = min(selected.total, self.options.limit or selected.total)
+        get_run_logger().info("%s selects %d records.", template_name, count)
+        self.records += count
         return selected
 
     async def generate(self, template_name: str, source: Source, *, variants: int = 1) -> Generations:
@@ -135,6 +138,7 @@ class Run:
             self.left_out[template_name] += missing
         self.progress.begin_step(template_name, total * variants if total is not None else None)
         await Generating(self, brief, variants).all_of(source)
+        _log_step(self)
         return Generations(self.ledger, self.id, template_name, brief.template.output_class)
 
     def summary(self, status: str | None = None) -> Summary:
@@ -299,7 +303,13 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             # A refresh that was cut short goes on where it was: what it bought is not bought again.
             run.fresh_since = await asyncio.to_thread(first_started_at, ledger, row["parent_run_id"] or run.id)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
+        run.progress.ask_pace = run.pace_summary
         announce(run.progress)
+        if options.shard is None:
+            # A shard has its own tag alone: what an automation does for runs by their tags is not for shards.
+            await add_tags(TAG, run.flow, endpoint.name)
+        _log_opening(run, concurrency)
+        await stack.enter_async_context(shown_live(run.progress))
         await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))
         await stack.enter_async_context(beating(writer, ledger, run.id))
         async with _closing(run, origin.flow_run_id):
@@ -319,7 +329,7 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
         status = "cancelled"
         raise
     finally:
-        run.progress.ended = True
+        run.progress.ended, run.progress.status = True, status
         await close(run, status, flow_run_id)
         if status == "cancelled" and run.stopper.reason is not None:
             await mark_cancelled(flow_run_id, str(run.stopper.reason))
@@ -335,10 +345,49 @@ async def close(run: Run, status: str, flow_run_id: str) -> None:
             await run.writer.committed()
         await run.writer.call(ledger_record.close_run, run.ledger, run.id, status, now())
         summary = await asyncio.to_thread(run.summary, status)
+        _log_closing(summary)
         tell_ending(summary, flow_run_id)
         await publish_summary(summary)
     except (SQLAlchemyError, HTTPError, OSError) as error:
         get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)
+
+
+def _log_opening(run: Run, concurrency: int) -> None:
+    limits = [
+        f"{name} {value}"
+        for name, value in (
+            ("limit", run.options.limit),
+            ("requests a minute", run.options.rpm or run.settings.rpm),
+            ("cost cap $", run.options.max_cost or run.settings.max_cost),
+        )
+        if value is not None
+    ]
+    get_run_logger().info(
+        "Run %s of %s opened: endpoint %s, ledger %s, %s.",
+        run.id,
+        run.flow,
+        run.endpoint.name,
+        readable_url(run.ledger.url),
+        ", ".join([f"{concurrency} requests in flight at most", *limits]),
+    )
+
+
+def _log_step(run: Run) -> None:
+    ended = ", ".join(counted(run.progress.step_counts)) or "nothing to do"
+    get_run_logger().info("%s: %d generations: %s.", run.progress.step, run.progress.done_in_step, ended)
+
+
+def _log_closing(summary: Summary) -> None:
+    get_run_logger().info(
+        "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",
+        summary.run_id,
+        summary.status,
+        summary.wall_s,
+        summary.requests,
+        money(summary),
+        summary.run_id,
+        SUMMARY_KEY,
+    )
 
 
 @lru_cache(maxsize=1)

@@ -10,14 +10,20 @@ from uuid import UUID
 
 import pytest
 from prefect import flow, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 
 from flows.content import content
 from flows.engine import RunOptions, Summary, open_run
 from flows.engine.origin import code_version
 from flows.errors import ConfigurationError
 from flows.product_copy import Products, product_copy
-from tests.engine.workshop import Workshop
+from tests.engine.workshop import Workshop, eventually, log_lines
 
 pytestmark = pytest.mark.prefect
 
@@ -159,3 +165,35 @@ async def test_options_out_of_bounds_are_refused(workshop: Workshop, options: di
     with pytest.raises(Exception, match=next(iter(options))):
         await content("note", options=wrong)
     assert workshop.requests == 0
+
+
+async def test_run_is_told_by_tags_progress_and_log_lines_in_prefect(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    summary = await workshop.run()
+    flow_run_id = UUID(workshop.flow_run_of(summary.run_id))
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+        of_run = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]), key=ArtifactFilterKey(any_=["presswork-progress"])
+        )
+        (progress,) = await client.read_artifacts(artifact_filter=of_run)
+    assert {"presswork", "note", "sandbox"} <= set(flow_run.tags)
+    assert progress.data == 100
+    assert "completed; 3 new" in str(progress.description)
+
+    def told(lines: list[str]) -> list[str]:
+        return [line for line in lines if line.startswith(("Run ", "note"))]
+
+    lines = await eventually(lambda: log_lines(str(flow_run_id)), lambda found: len(told(found)) >= 4)
+    opened, selected, ended, closed = _in_order(told(lines))
+    assert "endpoint sandbox, ledger sqlite" in opened
+    assert selected == "note selects 3 records."
+    assert ended == "note: 3 generations: 3 new."
+    assert "completed" in closed
+    assert "3 requests, cost $" in closed
+
+
+def _in_order(lines: list[str]) -> list[str]:
+    marks = ("opened", "selects", "generations:", "completed")
+    assert len(lines) == len(marks), lines
+    return [next(line for line in lines if mark in line) for mark in marks]
