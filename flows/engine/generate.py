@@ -224,6 +224,8 @@ class Generating:
                 while waiting and self._failure is None:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, ASK_AGAIN_S[1])
+                    # One that was killed on this machine is known to be dead before its lease runs out.
+                    await self._run.writer.call(claims.bury_the_dead, self._run.ledger)
                     mine, left = await self._claim(await self._unanswered(waiting))
                     self._waiting += len(left) - len(waiting)
                     waiting = left
