@@ -41,6 +41,8 @@ from flows.settings import Settings
 
 POLL_S = 2.0
 BURY_EVERY_S = 10.0
+OF_THE_CAP = 0.9
+"""What of a cost cap the shards may spend together; by the rest each may be wrong about the price of its last request."""
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
@@ -241,7 +243,7 @@ class _Spreading:
     async def _share_of_cap(self, part: _Part) -> float | None:
         if self.run.max_cost is None:
             return None
-        share = self.run.max_cost / len(self.parts)
+        share = self.run.max_cost * OF_THE_CAP / len(self.parts)
         return share - float(await asyncio.to_thread(cost_of_flow_runs, self.run.ledger, part.earlier))
 
     async def _end(self, part: _Part, state: State[Any]) -> None:
