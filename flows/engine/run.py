@@ -33,6 +33,7 @@ from flows.engine.afterlife import beating, begin
 from flows.engine.artifacts import SUMMARY_KEY, money, publish_summary
 from flows.engine.chunks import ChunkRunner, chunk_runner
 from flows.engine.endpoint import Endpoint, open_endpoint, require_files
+from flows.engine.estimates import Estimate
 from flows.engine.generate import Generating
 from flows.engine.handles import Generations, Selected, Source, Together, check_source
 from flows.engine.limiter import Limiter, limiter_for
@@ -131,7 +132,7 @@ class Run:
             return Generations(self.ledger, self.id, template_name, brief.template.output_class)
         if isinstance(source, Selected) and (self.options.shards or 1) > 1 and self._shards is None:
             self._shards = []
-            await self._spread(source)
+            await self._spread(template_name, source)
         total = await source.count()
         missing = await source.left_out()
         if missing:
@@ -193,7 +194,7 @@ class Run:
             return shard is not None and source.query.name != shard.select
         return isinstance(source, Together)
 
-    async def _spread(self, source: Selected) -> None:
+    async def _spread(self, template_name: str, source: Selected) -> None:
         await self.endpoint.verify()
         await spread(
             ShardedRun(
@@ -211,6 +212,13 @@ class Run:
         spent = await asyncio.to_thread(usage, self.ledger, self.id)
         # The cap is the whole's: what the shards spent is no longer there to be spent here.
         self.pace.spent_usd += spent.cost_usd or 0
+        known = await asyncio.to_thread(usage, self.ledger, self.id, step=template_name)
+        if known.requests and known.cost_usd:
+            # Of what is left of a cap, a guess from one answer could spend too much.
+            each = Estimate(
+                output_tokens=known.output_tokens / known.requests, cost_usd=known.cost_usd / known.requests
+            )
+            self.pace.know(template_name, each)
 
     def _brief(self, template_name: str) -> Brief:
         if template_name not in self._briefs:

@@ -42,7 +42,7 @@ from flows.settings import Settings
 POLL_S = 2.0
 BURY_EVERY_S = 10.0
 OF_THE_CAP = 0.9
-"""What of a cost cap the shards may spend together; by the rest each may be wrong about the price of its last request."""
+"""What of a cost cap the shards may spend together; each may be wrong about the price of its last request."""
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
