@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# The pins are complete, so nothing is resolved: that takes time, and older pips stumble where a package asks for
+# `name[extra]` and the pin is not the newest.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 STAMP := $(VENV)/.presswork-installed
 RUNS := $(VENV)/.presswork-runs
 UV := $(VENV)/.pins
@@ -36,7 +38,7 @@ $(RUNS): constraints.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@sed '/^$(FOR_DEVELOPMENT)/,$$d' constraints.txt > $(VENV)/running.txt
 	@$(PIP) --no-compile --require-hashes -r $(VENV)/running.txt
-	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 $(STAMP): $(RUNS)
