@@ -21,7 +21,7 @@ from typing import Any
 from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.exceptions import Abort
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import record as ledger_record
@@ -31,6 +31,7 @@ from db.models import new_id, now
 from db.session import open_ledger, open_source, readable_url
 from flows.engine.afterlife import beating, begin
 from flows.engine.artifacts import SUMMARY_KEY, money, publish_summary
+from flows.engine.assets import tell_assets
 from flows.engine.chunks import ChunkRunner, chunk_runner
 from flows.engine.endpoint import Endpoint, open_endpoint, require_files
 from flows.engine.estimates import Estimate
@@ -80,6 +81,7 @@ class Run:
     left_out: Counter[str] = field(default_factory=Counter)
     made_from: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
+    read_from: dict[str, URL] = field(default_factory=dict)
     _sources: dict[str, Engine] = field(default_factory=dict)
     _briefs: dict[str, Brief] = field(default_factory=dict)
     _generated: set[str] = field(default_factory=set)
@@ -96,6 +98,7 @@ class Run:
         params = template.parse_params(values)
         self.params |= params
         source, query = self._source(template.front.source), query_of(template, params)
+        self.read_from[template_name] = source.url
         shard = self.options.shard
         if shard is not None and shard.select == query.name:
             selected = part_of(source, query, shard)
@@ -355,6 +358,8 @@ async def close(run: Run, status: str, flow_run_id: str) -> None:
         summary = await asyncio.to_thread(run.summary, status)
         _log_closing(summary)
         tell_ending(summary, flow_run_id)
+        if run.options.shard is None:
+            tell_assets(summary, run.ledger.url, run.read_from)
         await publish_summary(summary)
     except (SQLAlchemyError, HTTPError, OSError) as error:
         get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)

@@ -1,4 +1,4 @@
-"""What Prefect is told of a run: an event at its end. Ids and counts, no text, no password."""
+"""What Prefect is told of a run: an event at its end, and assets. Ids and counts, no text, no password."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.assets import Asset
 from prefect.blocks.system import Secret
+from sqlalchemy import make_url
 
+from flows.engine.assets import asset_key
 from flows.errors import MissingKeyError
+from flows.support_replies import support_replies
 from tests.engine.workshop import Workshop, eventually
 
 pytestmark = pytest.mark.prefect
@@ -35,6 +39,32 @@ async def test_run_that_ends_is_an_event(workshop: Workshop, prefect_api: str) -
     assert (event["payload"]["succeeded"], event["payload"]["failed"]) == (1, 1)
     flow_run_id = workshop.flow_run_of(summary.run_id)
     assert f"prefect.flow-run.{flow_run_id}" in {one["prefect.resource.id"] for one in event["related"]}
+
+    made = asset_key(make_url(workshop.ledger_url), "current_content", "note", "note")
+    (asset,) = [
+        one
+        for one in await events(prefect_api, "prefect.asset.materialization.succeeded", made)
+        if one["payload"]["run_id"] == summary.run_id
+    ]
+    made_from = {one["prefect.resource.id"] for one in asset["related"] if one["prefect.resource.role"] == "asset"}
+    ledger, source = make_url(workshop.ledger_url), make_url(workshop.source_url)
+    assert made_from == {asset_key(source), asset_key(ledger, "templates", "note")}
+
+
+async def test_assets_of_a_later_step_are_made_from_the_one_before(shop: Workshop, prefect_api: str) -> None:
+    summary = await support_replies()
+    ledger = make_url(shop.ledger_url)
+    triage = asset_key(ledger, "current_content", "support_replies", "support_triage")
+    reply = asset_key(ledger, "current_content", "support_replies", "support_reply")
+    found = await events(prefect_api, "prefect.asset.materialization.succeeded", reply)
+    (asset,) = [one for one in found if one["payload"]["run_id"] == summary.run_id]
+    assert triage in {one["prefect.resource.id"] for one in asset["related"]}
+
+
+def test_asset_key_holds_no_user_password_or_query() -> None:
+    key = asset_key(make_url("postgresql+psycopg://me:secret@db.example:5432/shop?sslpassword=other"), "a b")
+    assert key == "postgresql://db.example-5432/shop/a-b"
+    assert Asset(key=key).key == key
 
 
 async def test_run_that_fails_is_an_event(
