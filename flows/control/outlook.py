@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect import get_client
@@ -105,10 +105,16 @@ async def _workers(client: PrefectClient, pool: str) -> tuple[bool, list[Seen]]:
     except ObjectNotFound:
         return False, []
     workers = await client.read_workers_for_work_pool(pool)
-    seen = [Seen(worker.name, worker.status == "ONLINE", worker.last_heartbeat_time) for worker in workers]
+    seen = [Seen(worker.name, worker.status == "ONLINE", _plain(worker.last_heartbeat_time)) for worker in workers]
     return found.is_paused, seen
 
 
 def _show(run: FlowRun, deployments: dict[UUID, str], at: datetime | None) -> Shown:
     deployment = deployments.get(run.deployment_id, "") if run.deployment_id else ""
-    return Shown(str(run.id), run.name, deployment, run.state_name or "", at, run.state.message if run.state else None)
+    message = run.state.message if run.state else None
+    return Shown(str(run.id), run.name, deployment, run.state_name or "", _plain(at), message)
+
+
+def _plain(moment: datetime | None) -> datetime | None:
+    # Prefect's own kind of datetime is none that JSON's writers know.
+    return None if moment is None else datetime.fromtimestamp(moment.timestamp(), UTC)

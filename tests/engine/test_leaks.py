@@ -23,8 +23,13 @@ ANSWERED = "quokkaphone"
 
 
 def stored(folder: Path) -> dict[str, bytes]:
-    """All that Prefect's server has on disk: its database, the write-ahead log, its own log."""
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All that Prefect's server has on disk: its database, the write-ahead log, its own log; not its UI's pages."""
+    pages = [path.parent for path in folder.rglob("index.html")]
+    return {
+        path.name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not any(path.is_relative_to(page) for page in pages)
+    }
 
 
 def tables_with(folder: Path, text: str) -> set[str]:
