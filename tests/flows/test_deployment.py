@@ -33,6 +33,7 @@ async def prefect(*arguments: str) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.soak
 async def test_schedule_fires_by_itself_and_the_second_time_asks_for_nothing(shop: Workshop, tmp_path: Path) -> None:
     async with shipped_pool(tmp_path) as pool, get_client() as client:
         await prefect("deploy", "--all")

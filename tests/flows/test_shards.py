@@ -57,6 +57,7 @@ def require_whole(workshop: Workshop, records: int) -> None:
     assert workshop.value("SELECT count(*) FROM claims") == 0
 
 
+@pytest.mark.soak
 async def test_shard_whose_worker_is_killed_is_taken_over_by_another(
     workshop_on_postgres: Workshop, tmp_path: Path
 ) -> None:
