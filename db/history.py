@@ -28,7 +28,7 @@ from db.models import (
 
 BAD_OUTCOMES = ("refused", "truncated", "invalid")
 UNSENT = ("not_sent", "connect")
-PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed")
+PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -122,7 +123,9 @@ class Run(Base):
     """One execution of a content flow. A retry or a resume is a new row that points at the one it goes on from.
 
     A shard's `parent_run_id` is the run that was spread over it: its figures count what its shards did.
-    `process` (host/pid/start) and `alive_until`, which a heartbeat renews, tell a run that goes on from one that died.
+    `process` (identity.py) and the lease, which a heartbeat renews, tell a run that goes on from one that died: on
+    PostgreSQL `alive_until` by the database's clock, on SQLite `lease_until_s` on the clock of the boot `lease_boot`.
+    `epoch` counts how often the lease was lost; every commit of the run checks it.
     """
 
     __tablename__ = "runs"
@@ -144,6 +147,9 @@ class Run(Base):
     status: Mapped[str] = mapped_column(String(20))
     process: Mapped[str] = mapped_column(String(300))
     alive_until: Mapped[datetime] = mapped_column(UtcDateTime)
+    epoch: Mapped[int] = mapped_column(Integer, server_default="1")
+    lease_boot: Mapped[str | None] = mapped_column(String(100))
+    lease_until_s: Mapped[float | None] = mapped_column(Float)
 
 
 class Template(Base):
@@ -235,6 +241,7 @@ class GenerationParent(Base):
 class Attempt(Base):
     """One request: written before it is sent, settled by its one update when it ended.
 
+    `likely_cost_usd` is what it will probably cost, written when it is opened: nobody knows it after a crash.
     A row without `ended_at` is in flight, or was when its process died. `generation_id` is allocated before and so
     has no foreign key: after a crash an attempt can stand without its generation. What an endpoint says has no longest
     length here: one over-long id must not keep a batch of answers out of the ledger.
@@ -269,6 +276,9 @@ class Attempt(Base):
     thinking_tokens: Mapped[int | None] = mapped_column(Integer)
     service_tier: Mapped[str | None] = mapped_column(Text)
     cost_usd: Mapped[Decimal | None] = mapped_column(Money)
+    likely_cost_usd: Mapped[Decimal | None] = mapped_column(Money)
+    inference_geo: Mapped[str | None] = mapped_column(Text)
+    speed: Mapped[str | None] = mapped_column(Text)
     price_version: Mapped[str | None] = mapped_column(String(50))
 
 

@@ -48,12 +48,8 @@ _RUNS, _TEMPLATES, _TEXTS, _RECORDS, _PROMPTS, _GENERATIONS, _PARENTS, _ATTEMPTS
     )
 )
 
-SETTLED = tuple(
-    column.name
-    for column in _ATTEMPTS.columns
-    if column.name
-    not in {"id", "run_id", "prompt_hash", "generation_id", "ordinal", "kind", "request_changes", "started_at"}
-)
+_OPENED = "id run_id prompt_hash generation_id ordinal kind request_changes started_at likely_cost_usd".split()
+SETTLED = tuple(column.name for column in _ATTEMPTS.columns if column.name not in _OPENED)
 """What an attempt's one update sets."""
 
 _settle = (

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import DatabaseError
 from db.models import Base, Money, Run, UtcDateTime
-from db.record import Batch, write
+from db.record import SETTLED, Batch, write
 from db.session import readable_url
 
 VERSION = 1
@@ -175,6 +175,8 @@ def _loaded(data: Mapping[str, Any]) -> Batch:
             setattr(batch, name, {row["hash"]: row for row in rows})
         else:
             setattr(batch, name, rows)
+    # A file that an earlier Presswork wrote lacks the columns that came since.
+    batch.settled = [{**dict.fromkeys(SETTLED), **row} for row in batch.settled]
     return batch
 
 

@@ -133,5 +133,8 @@ class LedgerAwayError(PressworkError):
 UNSENT = frozenset({"not_sent", "connect"})
 """Attempt errors after which nothing can have been billed: no byte of the request reached the endpoint."""
 
-PERHAPS_BILLED = frozenset({"connection", "timeout", "abandoned", "crashed"})
-"""Attempt errors after which an answer may have been generated, and billed, that never arrived."""
+PERHAPS_BILLED = frozenset({"connection", "timeout", "abandoned", "crashed", "proxy"})
+"""Attempt errors after which an answer may have been generated, and billed, that never arrived.
+
+`proxy` is a 502 or 504 of something that stands before the endpoint: the endpoint itself may have answered.
+"""

@@ -123,7 +123,7 @@ def test_settling_sets_all_that_was_not_known_before() -> None:
     columns = set(Base.metadata.tables["attempts"].columns.keys())
 
     assert columns - set(SETTLED) == {
-        *("id", "run_id", "prompt_hash", "generation_id", "ordinal", "kind", "request_changes", "started_at"),
+        *"id run_id prompt_hash generation_id ordinal kind request_changes started_at likely_cost_usd".split(),
     }
 
 
