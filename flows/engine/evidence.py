@@ -1,0 +1,160 @@
+"""Evidence for a limit that nobody told: what was refused, what share of refusals is usual, and whether a cut helped.
+
+Arithmetic for finding.py, which decides. Evidence is the logarithm of odds, added up request by request (Wald's
+sequential test), so that a large difference is seen after few requests and a small one after many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+UNUSUAL = 0.15
+"""How far above the usual share of refusals a share is that matters."""
+FEWEST = 5
+LEAST_SHARE = 0.02
+"""A share of refusals that is not worth a cut."""
+SURE = 5.0
+"""Evidence that decides a trial: about one in 150 is decided wrongly."""
+SETTLE_S = 4.0
+"""A trial lasts this long at least, times the share of refusals: other processes may have to find the same limit."""
+TRY_AGAIN_S, TRY_AGAIN_AT_MOST_S = 60.0, 600.0
+"""When a share that no cut has lowered is tried again; doubled each time."""
+FOLLOWED_OVER = 200
+BLOCK, BLOCKS = 20, 10
+"""Requests over which the usual share is followed down."""
+
+
+def weigh(low: float, high: float, *, refused: bool) -> float:
+    """Say how much one request speaks for `high` as the share of refusals against `low`."""
+    return math.log(high / low) if refused else math.log((1 - high) / (1 - low))
+
+
+@dataclass(slots=True)
+class Sent:
+    """A request that was sent; `lost` where nobody knows whether it was refused."""
+
+    at: float
+    refused: bool = False
+    lost: bool = False
+    counted: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of the requests that were sent since a moment; `late` are those of more than a second later."""
+
+    since: float
+    asked: int = 0
+    refused: int = 0
+    late: int = 0
+    late_refused: int = 0
+    told_to_wait_s: float = 0.0
+
+    @property
+    def accepted(self) -> int:
+        """Requests that were not refused."""
+        return self.asked - self.refused
+
+    @property
+    def share(self) -> float:
+        """The share of refusals."""
+        return self.refused / self.asked if self.asked else 0.0
+
+    @property
+    def late_share(self) -> float:
+        """The share of refusals after the first second."""
+        return self.late_refused / self.late if self.late else 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """How long refused callers are told to wait, on the average."""
+        return self.told_to_wait_s / self.refused if self.refused else 0.0
+
+    def count(self, sent: Sent) -> None:
+        """Add a request."""
+        self.asked += 1
+        self.late += sent.at >= self.since + 1.0
+        if sent.refused:
+            self.refuse(sent)
+
+    def refuse(self, sent: Sent) -> None:
+        """Add the refusal of a request that is counted already."""
+        self.refused += 1
+        self.late_refused += sent.at >= self.since + 1.0
+
+    def is_unusual(self, usual: float) -> bool:
+        """Whether more was refused than is usual, beyond chance and enough to matter."""
+        over = self.refused - self.asked * usual
+        chance = 2 * math.sqrt(self.asked * usual * (1 - usual))
+        return over >= max(FEWEST, chance) and self.share - usual >= LEAST_SHARE
+
+
+@dataclass
+class Usual:
+    """The share of refusals that comes at any rate, as far as cuts have shown."""
+
+    resting: float = 0.0
+    _block: tuple[int, int] = (0, 0)
+    _blocks: deque[float] = field(default_factory=lambda: deque(maxlen=BLOCKS))
+    _share: float = 0.0
+    _judged: float = 0.0
+    _doubted_at: float = math.inf
+    _doubted_in_s: float = TRY_AGAIN_S
+
+    def share(self, now: float) -> float:
+        """The share, 0 where it is time to try a cut again."""
+        return self._share if now < self._doubted_at else 0.0
+
+    def learn(self, share: float, now: float) -> None:
+        """Remember a share that a cut has not lowered."""
+        self._share = self._judged = share
+        self._doubted_at = now + self._doubted_in_s
+        self._doubted_in_s = min(2 * self._doubted_in_s, TRY_AGAIN_AT_MOST_S)
+
+    def note(self, *, refused: bool, resting: bool) -> None:
+        """Follow the share down where refusals become fewer, and both ways what comes while the rate rests."""
+        if self._judged:
+            self._share = min(self._judged, self._share + (refused - self._share) / FOLLOWED_OVER)
+        if resting:
+            self._block = (self._block[0] + 1, self._block[1] + refused)
+            if self._block[0] == BLOCK:
+                self._blocks.append(self._block[1] / BLOCK)
+                self._block = (0, 0)
+                self.resting = sorted(self._blocks)[len(self._blocks) // 3]
+
+
+class Trial:
+    """A cut on probation: refusals stay at their share, so that it was no remedy, or fall to a much lower one."""
+
+    def __init__(self, measured: Tally, usual: float, *, rate: float, base: float, now: float) -> None:
+        self.rate, self.base = rate, base
+        self.high = min(measured.share, 0.98)
+        self.low = max(usual, min(LEAST_SHARE, self.high / 4), min(self.high / 2, self.high - 0.1))
+        self.settled_at = now + SETTLE_S * self.high
+        self._counts_from = now + SETTLE_S * self.high / 2
+        self._before = measured
+        self.after = Tally(self._counts_from)
+        self.evidence = 0.0
+
+    @property
+    def share(self) -> float:
+        """The share of refusals before the cut and after it, taken together."""
+        return (self._before.refused + self.after.refused) / max(self._before.asked + self.after.asked, 1)
+
+    @property
+    def has_helped(self) -> bool | None:
+        """Whether the cut was a remedy; None where that is not known yet."""
+        return None if abs(self.evidence) < SURE else self.evidence < 0
+
+    @property
+    def is_void(self) -> bool:
+        """Whether refusals have become so many more that something else has changed."""
+        return self.after.share > 1.5 * self.high + 0.05
+
+    def count(self, sent: Sent) -> None:
+        """Weigh one request."""
+        if sent.at >= self._counts_from:
+            self.after.count(sent)
+            self.evidence += weigh(self.low, self.high, refused=sent.refused)
