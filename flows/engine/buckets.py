@@ -61,7 +61,7 @@ class Bucket:
         """Hold to a rate that headers did not tell, with a second of it at once at most; inf holds to nothing."""
         self.refill(now)
         self.rate, self.capacity = rate, max(1.0, rate)
-        self.level = min(self.level, self.capacity)
+        self.level = math.inf if rate == math.inf else min(self.level, self.capacity)
 
 
 @dataclass
@@ -76,11 +76,6 @@ class ToldBucket(Bucket):
     others: float = 0.0
     _seen: tuple[float, float, float, float] | None = None
     _fullest: float = 0.0
-
-    @property
-    def told(self) -> bool:
-        """Whether a header has told it."""
-        return self.rate != math.inf
 
     @property
     def inflow(self) -> float:

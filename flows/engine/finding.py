@@ -67,7 +67,7 @@ class Finder:
         # In the order in which they were sent. A refusal comes at once and an answer late, so a request that was not
         # refused by the time refusals take counts as accepted.
         self._sent: deque[Sent] = deque()
-        self._horizon = -math.inf
+        self._sent_at = self._horizon = -math.inf
         self._refusal_s = AT_ONCE_S
         self._suspicion, self._suspicious = 0.0, 0
         self._base = math.inf
