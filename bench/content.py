@@ -68,7 +68,11 @@ def _read_ledger(sample: Sample, run_id: str) -> UUID:
             select(func.min(Attempt.started_at), func.max(Attempt.ended_at)).where(Attempt.run_id == run_id)
         ).one()
         found = connection.execute(select(Run.prefect_flow_run_id).where(Run.id == run_id)).scalar_one()
+        ended = func.max(Attempt.ended_at).label("ended")
+        chosen = select(ended).where(Attempt.run_id == run_id).group_by(Attempt.generation_id).order_by(ended)
+        done = connection.execute(chosen).scalars().all()
     ledger.dispose()
+    sample.p95_s = _epoch(done[math.ceil(0.95 * len(done)) - 1]) - _epoch(first) if done else 0.0
     sample.first_sent, sample.last_answered = _epoch(first), _epoch(last)
     return UUID(str(found))
 

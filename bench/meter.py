@@ -30,6 +30,10 @@ class Sample:
     last_answered: float = 0.0
     rate_limited: int = 0
     share: float = 0.0
+    p95_s: float = 0.0
+    late_429: float = 0.0
+    after_fall: float = 0.0
+    after_rise: float = 0.0
 
     def as_json(self) -> dict[str, float]:
         """The fields as plain values."""

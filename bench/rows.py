@@ -10,9 +10,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.meter import Sample
+from bench.pace import at_changing_limit, at_hidden_limit, at_random_refusals
 from bench.stage import Stage
 
-GROUPS = ("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory")
+GROUPS = (
+    "sandbox",
+    "bare",
+    "presswork",
+    "cached",
+    "postgres",
+    "rpm",
+    "shared",
+    "itpm",
+    "otpm",
+    "memory",
+    "random",
+    "hidden",
+    "changing",
+)
 LATENCY_MS = 350
 
 
@@ -24,10 +39,13 @@ class Sizes:
     limited: int = 10_000
     shared: int = 1_500
     memory: tuple[int, int] = (1_000, 50_000)
+    random: int = 2_000
+    hidden: int = 3_000
+    change_s: float = 120.0
     load: int = 20_000
 
 
-QUICK = Sizes(records=(500,), limited=500, shared=150, memory=(500, 2_000), load=3_000)
+QUICK = Sizes(records=(500,), limited=500, shared=150, memory=(500, 2_000), random=500, hidden=300, change_s=15, load=3_000)
 
 
 @dataclass
@@ -75,6 +93,21 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
     yield Row("Presswork twice, rpm 1,000 shared", "shared", 2 * sizes.shared, 0, _shared(sizes.shared))
     for records in sizes.memory:
         yield Row(f"Presswork, memory at {records:,}", "memory", records, 0, _plain("content", records, 0))
+    yield from _untold(sizes)
+
+
+def _untold(sizes: Sizes) -> Iterator[Row]:
+    """Yield the rows at an endpoint that sends no rate headers."""
+    plain = f"Presswork, {sizes.random:,} at 50 ms, no headers"
+    yield Row(plain, "random", sizes.random, 50, at_random_refusals(sizes.random, 50, faults=False))
+    faulty = f"{plain}, 10 % 429, 2 % drops"
+    yield Row(faulty, "random", sizes.random, 50, at_random_refusals(sizes.random, 50, faults=True), plain)
+    name = f"Presswork, {sizes.hidden:,} at a hidden limit of 600"
+    yield Row(name, "hidden", sizes.hidden, 50, at_hidden_limit(sizes.hidden, 600))
+    rpms = (1_200, 300, 1_200)
+    yield Row(
+        "Presswork, a hidden limit of 1,200, 300, 1,200", "changing", 0, 50, at_changing_limit(rpms, sizes.change_s)
+    )
 
 
 def _plain(kind: str, records: int, latency_ms: int) -> Callable[[Stage], Sample]:

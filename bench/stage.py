@@ -53,6 +53,10 @@ class Stage:
         self._sandbox("PUT", "switches", wanted.model_dump())
         self._sandbox("POST", "reset")
 
+    def change_sandbox(self, **switches: float) -> None:
+        """Change switches of the sandbox while a client runs."""
+        self._sandbox("PUT", "switches", switches)
+
     def sandbox_stats(self) -> dict[str, Any]:
         """What the sandbox has counted since."""
         return self._sandbox("GET", "stats")

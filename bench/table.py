@@ -87,10 +87,27 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
             yield _at_most(f"{row.name}: answers that were 429", most, [s.rate_limited / s.requests for s in sample])
         if row.group in {"itpm", "otpm"}:
             yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
+        yield from _untold(rows, row)
         if row.group != "sandbox":
             lost = [float(s.records - s.succeeded) for s in sample]
             yield _at_most(f"{row.name}: rows lost", 0, lost)
     yield from _memory([row for row in rows if row.group == "memory" and row.samples])
+
+
+def _untold(rows: Sequence[Row], row: Row) -> Iterator[Target]:
+    """Judge the rows at an endpoint that tells no limit."""
+    if row.group == "random" and row.against:
+        slower = ratios(rows, row, lambda sample: sample.p95_s)
+        yield _at_least(f"{row.name}: time to 95 % without against with", 0.75, [1 / ratio for ratio in slower])
+    if row.group == "hidden":
+        yield _at_least(f"{row.name}: share of the limit", 0.9, [s.share for s in row.samples])
+        yield _at_most(f"{row.name}: 429s after the first minute", 0.05, [s.late_429 for s in row.samples])
+    if row.group == "changing":
+        for what, rates in (
+            ("60 s after it fell", [s.after_fall for s in row.samples]),
+            ("60 s after it rose", [s.after_rise for s in row.samples]),
+        ):
+            yield _at_most(f"{row.name}: off the limit {what}", 0.2, [abs(rate - 1) for rate in rates])
 
 
 def _memory(rows: Sequence[Row]) -> Iterator[Target]:

@@ -16,13 +16,25 @@ UNLIMITED = 4_000_000_000
 class Bucket:
     """Tokens that refill at a limit a minute; without a limit it is always full."""
 
+    limit: int | None = None
+    _per_second = 0.0
+    _capacity = _level = 1.0
+    _at = 0.0
+
     def __init__(self, limit: int | None, burst_seconds: float, now: float) -> None:
         """Start full: holds what refills within burst_seconds, and 1 at the least."""
+        self.change(limit, burst_seconds, now)
+
+    def change(self, limit: int | None, burst_seconds: float, now: float) -> None:
+        """Change the limit; what is left stays, as far as the bucket still holds it."""
+        left = math.inf
+        if self.limit is not None:
+            self._refill(now)
+            left = self._level
         self.limit = limit
         self._per_second = (limit or 0) / 60
         self._capacity = max(1.0, self._per_second * burst_seconds)
-        self._level = self._capacity
-        self._at = now
+        self._level, self._at = min(left, self._capacity), now
 
     def _refill(self, now: float) -> None:
         self._level = min(self._capacity, self._level + (now - self._at) * self._per_second)
@@ -62,6 +74,14 @@ class Limits:
             "output-tokens": Bucket(switches.otpm, burst, now),
         }
         self._limited = any(bucket.limit is not None for bucket in self._buckets.values())
+
+    def change(self, switches: Switches) -> None:
+        """Take over other limits."""
+        now = self._clock()
+        limits = {"requests": switches.rpm, "input-tokens": switches.itpm, "output-tokens": switches.otpm}
+        for name, limit in limits.items():
+            self._buckets[name].change(limit, switches.burst_seconds, now)
+        self._limited = any(limit is not None for limit in limits.values())
 
     def admit(self, input_tokens: int) -> None:
         """Count a request, or raise Refusal (429) with the seconds to wait in `retry-after`."""

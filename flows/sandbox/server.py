@@ -187,7 +187,7 @@ class Sandbox:
         return self._json(self.stats())
 
     def _headers(self) -> dict[str, str]:
-        return {"request-id": next(self._ids), **_COMMON, **self._service.limits.headers()}
+        return {"request-id": next(self._ids), **_COMMON, **self._service.rate_headers()}
 
     def _json(self, body: Mapping[str, Any]) -> web.Response:
         return json_response(body, {"request-id": next(self._ids), **_COMMON})

@@ -69,15 +69,17 @@ class Service:
     def configure(self, changes: Mapping[str, object]) -> Switches:
         """Change switches; raises ValueError and changes nothing where one is wrong.
 
-        The buckets are filled anew if a limit changes.
+        A limit that changes keeps what was left of it, as an account's does; a new one starts full.
         """
         before, self.switches = self.switches, self.switches.changed(dict(changes))
-        limits = ("rpm", "itpm", "otpm", "burst_seconds")
-        if any(getattr(before, name) != getattr(self.switches, name) for name in limits):
-            self.limits = Limits(self.switches)
+        self.limits.change(self.switches)
         if before.keep_bodies != self.switches.keep_bodies:
             self.kept = deque(self.kept, maxlen=self.switches.keep_bodies)
         return self.switches
+
+    def rate_headers(self) -> dict[str, str]:
+        """The headers that tell the limits, where they are told."""
+        return self.limits.headers() if self.switches.rate_headers else {}
 
     def open(self, raw: bytes) -> Exchange:
         """Admit a body of POST /v1/messages and answer it; raises Refusal."""

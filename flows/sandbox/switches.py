@@ -49,6 +49,7 @@ class Switches(BaseModel):
     itpm: PerMinute = Field(None, title="Input tokens a minute", description="Cache reads do not count.")
     otpm: PerMinute = Field(None, title="Output tokens a minute")
     burst_seconds: float = Field(60, gt=0, le=3600, title="Burst, s", description="What a full bucket holds.")
+    rate_headers: bool = Field(True, title="Rate headers", description="False: limits are told by 429 alone.")
     stall_seconds: float = Field(30, ge=0, le=3600, title="Length of a stall, s")
     keep_bodies: int = Field(0, ge=0, le=100_000, title="Bodies kept", description="For GET /sandbox/requests.")
 
