@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Insert, Table, bindparam, insert, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db import claims
+from db import claims, leases
 from db.models import (
     Attempt,
     Base,
@@ -89,9 +89,14 @@ class Batch:
         return len(self.opened) + len(self.settled) + len(self.generations)
 
 
-def write(engine: Engine, batch: Batch) -> None:
-    """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there."""
+def write(engine: Engine, batch: Batch, lease: leases.Lease | None = None) -> None:
+    """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there.
+
+    With a `lease`, that of the run which writes, it raises LeaseLostError where the run no longer has it.
+    """
     with begin_write(engine) as connection:
+        if lease is not None:
+            leases.check(connection, lease)
         for table, shared in ((_TEXTS, batch.texts), (_RECORDS, batch.records), (_PROMPTS, batch.prompts)):
             # In one order everywhere: two runs that add the same rows at once wait for each other, never in a circle.
             _add_missing(connection, table, [shared[found] for found in sorted(shared)])
@@ -105,9 +110,11 @@ def write(engine: Engine, batch: Batch) -> None:
 
 
 def open_run(engine: Engine, run: Row) -> None:
-    """Write the row of a run that begins."""
+    """Write the row of a run that begins, with its first lease."""
     with begin_write(engine) as connection:
         connection.execute(insert(_RUNS), [dict(run)])
+        if run["status"] == "running":
+            leases.begin(connection, run["id"])
 
 
 def add_templates(engine: Engine, templates: Sequence[Row]) -> None:

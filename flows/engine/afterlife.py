@@ -1,22 +1,18 @@
-"""Afterlife: what a run owes to those that died before it, and the heartbeat by which it is known to live."""
+"""Settle what earlier runs left behind when a run opens, and write its row."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InternalError, OperationalError
 
-from db import claims, record, spill
+from db import leases, record, spill
 from db.errors import LedgerUnreachableError
 from db.record import Row
 from db.session import readable_url
-from flows.engine.writer import Writer
 
 _log = logging.getLogger("prefect.presswork")
 
@@ -24,7 +20,7 @@ _log = logging.getLogger("prefect.presswork")
 def begin(ledger: Engine, run: Row, spill_folders: Sequence[Path]) -> None:
     """Settle the past and write the row of a run that begins; LedgerUnreachableError where it can't be written."""
     try:
-        settle_the_past(ledger, spill_folders)
+        settle_the_past(ledger, spill_folders, but=str(run["id"]))
         record.open_run(ledger, run)
     except (OperationalError, InternalError) as error:
         raise LedgerUnreachableError(
@@ -33,9 +29,9 @@ def begin(ledger: Engine, run: Row, spill_folders: Sequence[Path]) -> None:
         ) from None
 
 
-def settle_the_past(ledger: Engine, spill_folders: Sequence[Path]) -> None:
-    """Mark dead runs as crashed and write in spill files of this ledger; one that is damaged is named and kept."""
-    claims.bury_the_dead(ledger)
+def settle_the_past(ledger: Engine, spill_folders: Sequence[Path], *, but: str) -> None:
+    """End leases of other runs that ran out, and import spill files of this ledger; a damaged one is named and kept."""
+    leases.end_lapsed(ledger, but=but)
     for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:
         if not spill.belongs_to(ledger, path):
             continue
@@ -44,22 +40,3 @@ def settle_the_past(ledger: Engine, spill_folders: Sequence[Path]) -> None:
             _log.info("Wrote in %s generations that waited in %s.", count, path.name)
         except spill.SpillError as error:
             _log.warning("%s", error)
-
-
-@asynccontextmanager
-async def beating(writer: Writer, ledger: Engine, run_id: str) -> AsyncIterator[None]:
-    """Renew the run's lease while the context is open."""
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(claims.HEARTBEAT_S)
-            # A ledger that is away for a while is the writer's business.
-            with contextlib.suppress(SQLAlchemyError):
-                await writer.call(claims.beat, ledger, run_id)
-
-    heart = asyncio.create_task(beat(), name="presswork-heartbeat")
-    try:
-        yield
-    finally:
-        heart.cancel()
-        await asyncio.gather(heart, return_exceptions=True)

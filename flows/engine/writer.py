@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 
 class Writer:
-    """Use as an async context manager; leaving it commits what is left. Times are seconds."""
+    """Use as an async context manager; leaving it commits what is left. Times are seconds.
+
+    `commit` writes a batch in the writer's thread; a run's lease takes its place once there is one.
+    """
 
     def __init__(
         self, engine: Engine, *, run_id: str, interval_s: float, patience_s: float, spill_folders: Sequence[Path]
@@ -44,6 +47,7 @@ class Writer:
         self._patience_s = patience_s
         self._spill_folders = spill_folders
         self._spill: SpillFile | None = None
+        self.commit: Callable[[Batch], None] = lambda batch: write(engine, batch)
         self._thread = ThreadPoolExecutor(1, "presswork-writer")
         self._loop_task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -113,7 +117,7 @@ class Writer:
         began, pause = time.monotonic(), 0.2
         while True:
             try:
-                await self.call(write, self._engine, batch)
+                await self.call(self.commit, batch)
             except PASSING as error:
                 self.away_s = time.monotonic() - began
                 if self.away_s + pause > self._patience_s:
