@@ -28,7 +28,7 @@ class Recorder(Protocol):
     """What a chunk needs of its run."""
 
     async def pursue(self, item: Item) -> Outcome | None:
-        """Ask until there is an outcome; None where the item is no longer this chunk's, as another run asks for it."""
+        """Ask until there is an outcome; None where its claim was lost: it is no longer this chunk's."""
 
     async def record(self, item: Item, outcome: Outcome) -> None:
         """Write an outcome; returns when it is committed."""

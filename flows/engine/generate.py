@@ -54,7 +54,7 @@ class Generating:
         self._failure: BaseException | None = None
         # Prompts that are being asked just now, with the items that wait for the same answer.
         self._twins: dict[str, list[Item]] = {}
-        # Prompts that another run took over while this one was away.
+        # Those whose claims were lost while this run was away.
         self._lost: list[Item] = []
         self._waiting = 0
         self._page_written: asyncio.Task[None] | None = None
@@ -217,7 +217,7 @@ class Generating:
             self.record_hits([Hit(twin, hit.source_id, hit.output_hash) for twin in twins])
 
     def _leave_to_another(self, item: Item) -> None:
-        """Wait for the answer of a run that has taken an item's prompt over, with all others that it has taken."""
+        """Look an item up and claim it again, with all others whose claims were lost, or wait for who has it now."""
         self._room.give(1)
         self._lost.append(item)
         if len(self._lost) == 1:
@@ -301,7 +301,7 @@ class Generating:
             self._room.give(len(chunk.pending))
 
     async def pursue(self, item: Item) -> Outcome | None:
-        """Ask until there is an outcome (for the chunk); None where another run has taken the prompt over."""
+        """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         journal = ItemJournal(self._run, item)
         try:
             with self._run.stopper.pursuing() as pursuit:

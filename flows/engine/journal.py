@@ -27,7 +27,7 @@ class ItemJournal:
         self.claim_lost = False
 
     async def ask(self, body: Mapping[str, Any]) -> Answer:
-        """Send a request to the run's endpoint, if the prompt is still this run's to ask: else ClaimLostError."""
+        """Send a request to the run's endpoint, or raise ClaimLostError where it is no longer this run's to ask."""
         try:
             await self._run.lease.ready(self._item.prompt.hash)
         except ClaimLostError:

@@ -2,8 +2,7 @@
 
 The heartbeat renews the lease. Where none was confirmed for half a lease, nothing is sent until one is: others may
 take what this run claims by the time that an answer comes. Where the lease was lost (a laptop slept, the ledger was
-unavailable), the run takes it back and claims its prompts again; those that another run has taken by then are left
-to that one.
+unavailable), the run takes it back, and looks up and claims again all that it has not sent.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ RETRY_S = 2.0
 
 
 class ClaimLostError(FinalCallError):
-    """Another run has taken this prompt over, and its answer will serve here too."""
+    """The claim of this prompt was lost: another run may be asking for it, or have answered it."""
 
     def __init__(self) -> None:
         super().__init__(kind="not_sent")
@@ -57,7 +56,7 @@ class HeldLease:
     async def ready(self, prompt_hash: str) -> None:
         """Wait until a request may be sent as far as the lease goes.
 
-        Raises ClaimLostError where another run has taken the prompt.
+        Raises ClaimLostError where the prompt must be looked up and claimed again first.
         """
         while self._is_silent():
             self._confirmed.clear()
@@ -139,6 +138,6 @@ class HeldLease:
         except leases.SupersededError as error:
             self._superseded_by = str(error)
             return
-        before = set(self._claimed)
-        self._claimed = claims.take(self._ledger, self._lease.run_id, before)
-        self._lost |= before - self._claimed
+        # Whoever took them over may have answered them and gone: each is looked up again before it is asked.
+        self._lost |= self._claimed
+        self._claimed = claims.take(self._ledger, self._lease.run_id, self._claimed)
