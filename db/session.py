@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.clock import agree
 from db.errors import (
+    LedgerInUseError,
     LedgerNotMigratedError,
     LedgerTooNewError,
     LedgerUnreachableError,
@@ -131,20 +132,37 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
 def upgrade(engine: Engine) -> None:
     """Migrate the ledger to today's tables, in one transaction that others who migrate wait for.
 
-    A newer ledger raises LedgerTooNewError, one that can't be written LedgerUnreachableError.
+    A newer ledger raises LedgerTooNewError, one on which a run is at work LedgerInUseError, one that can't be written
+    LedgerUnreachableError.
     """
-    _known_revision(engine)
+    found = _known_revision(engine)
     try:
         with begin_write(engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:presswork)"), {"presswork": _MIGRATION_LOCK})
             config = _alembic_config()
             config.attributes["connection"] = connection
+            if found not in {None, ScriptDirectory.from_config(config).get_current_head()}:
+                _refuse_while_in_use(connection)
             command.upgrade(config, "head")
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
         ) from None
+
+
+def _refuse_while_in_use(connection: Connection) -> None:
+    # By the one column that every release has: code of before goes on to write as it did, whatever the tables are now.
+    moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    at_work = connection.execute(
+        text(f"SELECT id, flow FROM runs WHERE status = 'running' AND alive_until > {moment} ORDER BY id")  # noqa: S608 - no value in it
+    ).first()
+    if at_work is not None:
+        raise LedgerInUseError(
+            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {at_work.id} of "
+            f"{at_work.flow} is at work on it. Stop it, or wait until it has ended (one that crashed counts as at work "
+            "for two minutes), then run `presswork db upgrade` again."
+        )
 
 
 def check(engine: Engine) -> str:

@@ -10,11 +10,16 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from prefect import get_client
 
 from db import leases
+from db.identity import this_process
+from db.record import open_run
 from flows.settings import ROOT
+from tests.db.rows import run_row
 from tests.engine.workshop import Workshop
 
 pytestmark = pytest.mark.prefect
@@ -145,6 +150,32 @@ async def test_run_that_slept_alone_takes_its_work_up_again(
     await ended(process)
     assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (40, 0)
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"completed": 1}
+
+
+async def test_run_that_slept_ends_where_a_newer_one_has_its_flow_run(
+    workshop: Workshop, start: Start, short_leases: None
+) -> None:
+    workshop.numbered(60)
+    workshop.sandbox.configure(latency_ms=300)
+    process = await start(hidden=True)
+    await asyncio.wait_for(workshop.answered(10), 60)
+    async with frozen(process, workshop):
+        await asyncio.sleep(LEASE_S + 1)
+        leases.end_lapsed(workshop.ledger, but="")
+        (slept,) = workshop.rows("SELECT * FROM runs")
+        newer = run_row(prefect_flow_run_id=slept["prefect_flow_run_id"], process=this_process())
+        open_run(workshop.ledger, newer)
+    await asyncio.wait_for(process.communicate(), 60)
+    asked = workshop.requests
+    assert asked <= 10 + 2 * CONCURRENCY
+    assert workshop.value("SELECT status FROM runs WHERE id = :id", id=slept["id"]) == "cancelled"
+    # What it had paid for is kept.
+    assert workshop.value("SELECT count(*) FROM current_content") == asked
+    assert workshop.value("SELECT count(*) FROM claims") == 0
+    async with get_client() as client:
+        state = (await client.read_flow_run(UUID(slept["prefect_flow_run_id"]))).state
+    assert state is not None
+    assert not state.is_final()
 
 
 @pytest.mark.postgres
