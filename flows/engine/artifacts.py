@@ -39,6 +39,7 @@ def summary_markdown(summary: Summary) -> str:
         f"| output tokens | {summary.output_tokens:,} |",
         f"| cost | {money(summary)} |",
         *(f"| saved | {line} |" for line in savings(summary)),
+        *(f"| prompt cache | {line} |" for line in summary.prompt_cache.why_not()),
         f"| perhaps billed, answer lost | {summary.perhaps_billed:,} |",
         *([f"| pace | {pace} |"] if pace else []),
         f"| answered 429 | {summary.rate_limited:,} |",
