@@ -335,9 +335,7 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
         rows = [tuple(row) for row in connection.execute(statement)]
     # SQLite has no dates: it says one as text.
     return [
-        PromptCacheUse(
-            model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts)
-        )
+        PromptCacheUse(model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts))
         for model, tier, geo, speed, when, thousands, *counts in rows
     ]
 
