@@ -92,8 +92,7 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
             yield _at_least(f"{row.name}: share of the allowance", 0.97, [s.share for s in sample])
             most = 0.005 if row.group == "rpm" else 0.01
             yield _at_most(f"{row.name}: answers that were 429", most, [s.rate_limited / s.requests for s in sample])
-        if row.group == "warming" and row.against:
-            yield from _warming(rows, row)
+        yield from _warming(rows, row)
         if row.group in {"itpm", "otpm"}:
             yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
         if row.group != "sandbox":
@@ -103,6 +102,8 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
 
 
 def _warming(rows: Sequence[Row], row: Row) -> Iterator[Target]:
+    if row.group != "warming" or row.against is None:
+        return
     yield _at_most(f"{row.name}: cache writes", 1, [float(sample.cache_writes) for sample in row.samples])
     yield _at_most(f"{row.name}: bill against off", 0.6, ratios(rows, row, lambda sample: sample.cost_usd))
     yield _at_most(f"{row.name}: seconds more than off", 2, differences(rows, row))

@@ -64,7 +64,7 @@ def summary_markdown(summary: Summary) -> str:
 def money(summary: Summary) -> str:
     """Say a cost in dollars, and what it lacks."""
     if summary.cost_usd is None:
-        return "unknown (no price for the model, or its service tier)"
+        return "unknown (no price for the model, its service tier, place or speed)"
     lacks = f" and {summary.unpriced:,} requests of unknown price" if summary.unpriced else ""
     return f"${summary.cost_usd:,.4f}{lacks}"
 

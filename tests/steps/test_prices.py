@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 from genai_prices.data_snapshot import get_snapshot
@@ -85,6 +86,12 @@ def test_unknown_price_is_none_and_never_nothing(model: str) -> None:
 
 # By prompt length
 
+
+def using(**used: Any) -> Usage:
+    """A usage of no tokens but these."""
+    return Usage(**{"input_tokens": 0, **used})
+
+
 ALL_BUT_OUTPUT = ("input_tokens", "cache_creation_5m_tokens", "cache_creation_1h_tokens", "cache_read_tokens")
 
 
@@ -111,8 +118,8 @@ def test_a_prompts_length_is_all_that_goes_in_cached_or_not(kind: str) -> None:
     just, over = ({"input_tokens": 50_000, kind: 100_000 - 50_000 * (kind != "input_tokens") + more} for more in (0, 1))
 
     # Five times the price, for one more token.
-    ratio = (cost_of("claude-haiku-5-5", Usage(**over), DAY) or 0) / (
-        cost_of("claude-haiku-5-5", Usage(**just), DAY) or 1
+    ratio = (cost_of("claude-haiku-5-5", using(**over), DAY) or 0) / (
+        cost_of("claude-haiku-5-5", using(**just), DAY) or 1
     )
     assert 4.9 < ratio < 5.1
 
@@ -140,13 +147,13 @@ def test_lists_change_their_price_at_whole_thousands_of_tokens() -> None:
 @pytest.mark.parametrize("kind", [*ALL_BUT_OUTPUT, "output_tokens"])
 @pytest.mark.parametrize("model", PRICES)
 def test_inference_in_the_us_costs_a_tenth_more_on_every_kind_of_token(model: str, kind: str) -> None:
-    used = {"input_tokens": 0, kind: MILLION}
-    ordinary = cost_of(model, Usage(**used), DAY)
+    used = {kind: MILLION}
+    ordinary = cost_of(model, using(**used), DAY)
 
     assert ordinary
-    assert cost_of(model, Usage(**used, inference_geo="us"), DAY) == ordinary * Decimal("1.1")
-    assert cost_of(model, Usage(**used, inference_geo="global"), DAY) == ordinary
-    assert cost_of(model, Usage(**used, inference_geo="not_available"), DAY) == ordinary
+    assert cost_of(model, using(**used, inference_geo="us"), DAY) == ordinary * Decimal("1.1")
+    assert cost_of(model, using(**used, inference_geo="global"), DAY) == ordinary
+    assert cost_of(model, using(**used, inference_geo="not_available"), DAY) == ordinary
 
 
 @pytest.mark.parametrize(
@@ -163,19 +170,19 @@ def test_inference_in_the_us_costs_a_tenth_more_on_every_kind_of_token(model: st
     ],
 )
 def test_a_modifier_that_no_list_knows_makes_the_cost_unknown(modifier: dict[str, str]) -> None:
-    assert cost_of("claude-sonnet-4-6", Usage(MILLION, **modifier), DAY) is None
+    assert cost_of("claude-sonnet-4-6", using(input_tokens=MILLION, **modifier), DAY) is None
 
 
 @pytest.mark.parametrize(
     ("kind", "dollars"), [("input_tokens", 8), ("output_tokens", 40), ("cache_read_tokens", "0.4")]
 )
 def test_fast_has_its_own_price_where_the_list_knows_it(kind: str, dollars: int | str) -> None:
-    fast = {"input_tokens": 0, kind: MILLION, "speed": "fast"}
+    fast = {kind: MILLION, "speed": "fast"}
 
-    assert cost_of("claude-opus-5-5", Usage(**fast), DAY) == Decimal(dollars)
-    assert cost_of("claude-opus-5-5", Usage(**fast, inference_geo="us"), DAY) == Decimal(dollars) * Decimal("1.1")
-    assert cost_of("claude-opus-5-5", Usage(**fast, service_tier="batch"), DAY) is None
-    assert cost_of("claude-opus-5-5", Usage(**(fast | {"speed": "standard"})), DAY) == Decimal(dollars) / 2
+    assert cost_of("claude-opus-5-5", using(**fast), DAY) == Decimal(dollars)
+    assert cost_of("claude-opus-5-5", using(**fast, inference_geo="us"), DAY) == Decimal(dollars) * Decimal("1.1")
+    assert cost_of("claude-opus-5-5", using(**fast, service_tier="batch"), DAY) is None
+    assert cost_of("claude-opus-5-5", using(**(fast | {"speed": "standard"})), DAY) == Decimal(dollars) / 2
 
 
 # By the ids of gateways
