@@ -47,10 +47,14 @@ def ratios(rows: Sequence[Row], row: Row, figure: Figure) -> list[float]:
 
 
 def differences(rows: Sequence[Row], row: Row) -> list[float]:
-    """Say by how many seconds a row takes longer than the one that it is compared to, repeat by repeat."""
+    """Say how many seconds more pass from first request to last answer than in the row it is compared to."""
     found = next((other for other in rows if other.name == row.against), None)
     pairs = zip(row.samples, found.samples, strict=False) if found else ()
-    return [mine.wall_s - theirs.wall_s for mine, theirs in pairs]
+    return [_answering_s(mine) - _answering_s(theirs) for mine, theirs in pairs]
+
+
+def _answering_s(sample: Sample) -> float:
+    return sample.last_answered - sample.first_sent
 
 
 @dataclass(frozen=True)
