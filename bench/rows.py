@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.material import SHARED
 from bench.meter import Sample
 from bench.stage import Stage
 
-GROUPS = ("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory")
+GROUPS = ("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory", "warming")
 LATENCY_MS = 350
+WARMING, WARMING_LATENCY_MS = 40, 1_000
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,25 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
     yield Row("Presswork twice, rpm 1,000 shared", "shared", 2 * sizes.shared, 0, _shared(sizes.shared))
     for records in sizes.memory:
         yield Row(f"Presswork, memory at {records:,}", "memory", records, 0, _plain("content", records, 0))
+    # With `cache: off` nothing waits for another: what the rule costs in time shows against it.
+    for cache, template in reversed(SHARED.items()):
+        name = f"Presswork, {WARMING} sharing 5,000 tokens, cache: {cache}"
+        against = f"Presswork, {WARMING} sharing 5,000 tokens, cache: off" if cache == "5m" else None
+        yield Row(name, "warming", WARMING, WARMING_LATENCY_MS, _sharing(template), against)
 
 
 def _plain(kind: str, records: int, latency_ms: int) -> Callable[[Stage], Sample]:
     def take(stage: Stage) -> Sample:
         stage.set_sandbox(latency_ms=latency_ms)
         return stage.measure(kind, records, stage.new_sqlite())
+
+    return take
+
+
+def _sharing(template: str) -> Callable[[Stage], Sample]:
+    def take(stage: Stage) -> Sample:
+        stage.set_sandbox(latency_ms=WARMING_LATENCY_MS)
+        return stage.measure("content", WARMING, stage.new_sqlite(), template)
 
     return take
 

@@ -77,14 +77,23 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class PromptCacheUse:
-    """What requests of one model, tier and day (UTC) wrote to the prompt cache and read from it, in tokens."""
+    """What requests that are priced alike wrote to the prompt cache and read from it, in tokens.
+
+    They share model, tier, place, speed, day (UTC) and, for prices by prompt length, `prompt_tokens`: all that goes
+    into one request, rounded up to a thousand. `writes` and `reads` count the requests.
+    """
 
     model: str
     service_tier: str | None
+    inference_geo: str | None
+    speed: str | None
     day: date
+    prompt_tokens: int
     written_5m: int
     written_1h: int
     read: int
+    writes: int
+    reads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,24 +298,45 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
 
 
 def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
-    """Say what a run and its shards wrote to the prompt cache and read from it, apart by what sets the price."""
+    """Say what a run and its shards wrote to the prompt cache and read from it, apart by what sets the price.
+
+    Requests that did neither are left out.
+    """
     attempt = Attempt
     day = func.date(attempt.ended_at)
-    sums = [
-        _sum(func.coalesce(column, 0))
+    written_5m, written_1h, read = (
+        func.coalesce(column, 0)
         for column in (attempt.cache_creation_5m_tokens, attempt.cache_creation_1h_tokens, attempt.cache_read_tokens)
-    ]
-    statement = (
-        select(attempt.model, attempt.service_tier, day, *sums)
-        .where(attempt.run_id.in_([run_id, *shards_of(engine, run_id)]), attempt.model.is_not(None))
-        .group_by(attempt.model, attempt.service_tier, day)
     )
+    written = written_5m + written_1h
+    # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
+    each = (
+        select(
+            attempt.model,
+            attempt.service_tier,
+            attempt.inference_geo,
+            attempt.speed,
+            day.label("day"),
+            # Price lists change at whole thousands, so that none lies within one group.
+            ((func.coalesce(attempt.input_tokens, 0) + written + read + 999) // 1000).label("thousands"),
+            written_5m.label("written_5m"),
+            written_1h.label("written_1h"),
+            read.label("read"),
+            case((written > 0, 1), else_=0).label("writes"),
+            case((read > 0, 1), else_=0).label("reads"),
+        )
+        .where(attempt.run_id.in_([run_id, *shards_of(engine, run_id)]), attempt.model.is_not(None))
+        .where(written + read > 0)
+        .subquery()
+    )
+    alike, summed = list(each.c)[:6], list(each.c)[6:]
+    statement = select(*alike, *(_sum(column) for column in summed)).group_by(*alike)
     with engine.connect() as connection:
         rows = [tuple(row) for row in connection.execute(statement)]
     # SQLite has no dates: it says one as text.
     return [
-        PromptCacheUse(model, tier, date.fromisoformat(str(when)), *(int(count) for count in counts))
-        for model, tier, when, *counts in rows
+        PromptCacheUse(model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts))
+        for model, tier, geo, speed, when, thousands, *counts in rows
     ]
 
 

@@ -85,6 +85,7 @@ def figures(summary: Summary) -> list[tuple[str, str]]:
     cost = screen.dollars(summary.cost_usd, summary.unpriced)
     found.append(("cost", cost + (" (as Claude would bill it)" if summary.endpoint == "sandbox" else "")))
     found += [("saved", line) for line in savings(summary)]
+    found += [("prompt cache", line) for line in summary.prompt_cache.why_not()]
     if summary.perhaps_billed:
         found.append(("perhaps billed", f"{screen.counted(summary.perhaps_billed, 'request')} whose answer was lost"))
     pace = summary.pace.words()

@@ -39,6 +39,7 @@ def summary_markdown(summary: Summary) -> str:
         f"| output tokens | {summary.output_tokens:,} |",
         f"| cost | {money(summary)} |",
         *(f"| saved | {line} |" for line in savings(summary)),
+        *(f"| prompt cache | {line} |" for line in summary.prompt_cache.why_not()),
         f"| perhaps billed, answer lost | {summary.perhaps_billed:,} |",
         *([f"| pace | {pace} |"] if pace else []),
         f"| answered 429 | {summary.rate_limited:,} |",
@@ -63,7 +64,7 @@ def summary_markdown(summary: Summary) -> str:
 def money(summary: Summary) -> str:
     """Say a cost in dollars, and what it lacks."""
     if summary.cost_usd is None:
-        return "unknown (no price for the model, or its service tier)"
+        return "unknown (no price for the model, its service tier, place or speed)"
     lacks = f" and {summary.unpriced:,} requests of unknown price" if summary.unpriced else ""
     return f"${summary.cost_usd:,.4f}{lacks}"
 

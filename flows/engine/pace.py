@@ -15,6 +15,7 @@ from decimal import Decimal
 from db.models import now
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Admission, Limiter
+from flows.engine.warming import Warming
 from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, anew
 from flows.steps.complete import RateLimits
 from flows.steps.prices import Usage, cost_of
@@ -58,6 +59,7 @@ class Pace:
         max_cost: Decimal | None = None,
     ) -> None:
         self._places = asyncio.Semaphore(concurrency)
+        self.warming = Warming(concurrency)
         self._limiter = limiter
         self._verify = verify
         self._max_cost = max_cost
@@ -75,6 +77,7 @@ class Pace:
         """Let no further request go; those who wait raise `reason`."""
         self.stopped = self.stopped or reason
         self._settled_cost.set()
+        self.warming.release()
 
     def know(self, step: str, estimate: Estimate) -> None:
         """Take over what the ledger knows of a template's answers."""
@@ -83,7 +86,7 @@ class Pace:
     @asynccontextmanager
     async def enter(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Place]:
         """Wait for a place; raise what stopped the run if it was stopped."""
-        async with self._places:
+        async with self.warming.turn(prompt.brief), self._places:
             if not self._is_open:
                 async with self._opening:
                     if not self._is_open and not await self._verified():
@@ -122,6 +125,7 @@ class Pace:
     ) -> None:
         """Take note of how a request went."""
         self._limiter.settle(admission, usage, limits, error)
+        self.warming.tell(prompt.brief, usage, error, admission.sent_at)
         if isinstance(error, StoppingCallError):
             self.stop(error)
         elif usage is not None or error is not None:

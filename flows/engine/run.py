@@ -160,6 +160,7 @@ class Run:
             made_from=self.made_from,
             wall_s=self.progress.wall_s,
             pace=self.pace_summary(),
+            warmth=self.pace.warming.report(),
         )
 
     def _status(self) -> str:

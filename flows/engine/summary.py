@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
 from db import history
+from flows.engine.warming import Warmth
 from flows.steps.prices import Usage, saved_by_prompt_cache
 
 COMPLETE, INCOMPLETE, CAPPED = 0, 1, 3
@@ -71,6 +72,33 @@ class PaceSummary(BaseModel):
         return parts
 
 
+class PromptCacheSummary(BaseModel):
+    """How many requests read the endpoint's prompt cache and how many wrote it, and why not more were read.
+
+    Reads and writes are the ledger's; the rest is what this process has seen.
+    """
+
+    reads: int = 0
+    writes: int = 0
+    late: int = Field(0, description="Requests that wrote a prefix again before the entry could be read.")
+    missed: int = Field(0, description="Requests that wrote a prefix again although others could read it.")
+    silent: int = Field(0, description="Answers that told neither of writing nor of reading.")
+    too_short: list[str] = Field(default_factory=list, description="Templates whose prefix the model can't cache.")
+
+    def why_not(self) -> list[str]:
+        """Say why not more was read; empty where there is nothing to say."""
+        parts = []
+        if self.too_short:
+            parts.append(f"not used for {', '.join(self.too_short)}: too short for the model to cache")
+        if self.silent and not self.reads and not self.writes:
+            parts.append("no answer tells of it: too short after all, or a gateway does not pass it on")
+        if self.late:
+            parts.append(f"{_requests(self.late)} wrote again what could not be read yet: entries appear late")
+        if self.missed:
+            parts.append(f"{_requests(self.missed)} wrote again what others could read: the provider's cache missed")
+        return parts
+
+
 class Summary(BaseModel):
     """A run in figures. Counts other than `records` are of generations; `succeeded` are new ones, `cached` reused."""
 
@@ -99,6 +127,7 @@ class Summary(BaseModel):
     saved_by_prompt_cache_usd: Decimal | None = Field(
         None, description="Reads at less than the price of input, less what writes cost beyond it; None: not known."
     )
+    prompt_cache: PromptCacheSummary = Field(default_factory=PromptCacheSummary)
     unpriced: int
     perhaps_billed: int
     rate_limited: int
@@ -132,13 +161,15 @@ def savings(summary: Summary) -> list[str]:
         saved = summary.saved_by_ledger_usd
         lines.append(f"{'an unknown amount' if saved is None else f'${saved:,.4f}'} by {answers}")
     if summary.cache_read_tokens or summary.cache_creation_tokens:
-        saved = summary.saved_by_prompt_cache_usd
+        saved, used = summary.saved_by_prompt_cache_usd, summary.prompt_cache
+        counts = f" ({_requests(used.reads)} read it, {used.writes:,} wrote it)"
         if saved is None:
-            lines.append("an unknown amount by the prompt cache")
+            lines.append("an unknown amount by the prompt cache" + counts)
         elif saved < 0:
-            lines.append(f"nothing by the prompt cache: writing it cost ${-saved:,.4f} more than reading it saved")
+            lost = f"writing it cost ${-saved:,.4f} more than reading it saved"
+            lines.append(f"nothing by the prompt cache: {lost}{counts}")
         else:
-            lines.append(f"${saved:,.4f} by the prompt cache")
+            lines.append(f"${saved:,.4f} by the prompt cache" + counts)
     return lines
 
 
@@ -154,6 +185,7 @@ def summarize(
     made_from: Mapping[str, str],
     wall_s: float,
     pace: PaceSummary,
+    warmth: Warmth,
 ) -> Summary:
     """Add a run up from its generations and attempts."""
     steps: dict[str, StepSummary] = {}
@@ -166,7 +198,7 @@ def summarize(
         steps.setdefault(name, StepSummary(step=name, left_out=count))
     for step in steps.values():
         step.made_from = made_from.get(step.step)
-    used = history.usage(ledger, run_id)
+    used, cached = history.usage(ledger, run_id), history.prompt_cache_use(ledger, run_id)
     totals = {
         name: sum(getattr(step, name) for step in steps.values())
         for name in ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
@@ -197,7 +229,15 @@ def summarize(
         cache_creation_tokens=used.cache_creation_tokens,
         cost_usd=used.cost_usd,
         saved_by_ledger_usd=history.cost_reused(ledger, run_id) if totals["cached"] else Decimal(0),
-        saved_by_prompt_cache_usd=_saved_by_prompt_cache(ledger, run_id),
+        saved_by_prompt_cache_usd=_saved_by_prompt_cache(cached),
+        prompt_cache=PromptCacheSummary(
+            reads=sum(use.reads for use in cached),
+            writes=sum(use.writes for use in cached),
+            late=warmth.late,
+            missed=warmth.missed,
+            silent=warmth.silent,
+            too_short=list(warmth.too_short),
+        ),
         unpriced=used.unpriced,
         perhaps_billed=used.perhaps_billed,
         rate_limited=used.rate_limited,
@@ -208,20 +248,24 @@ def summarize(
     )
 
 
-def _saved_by_prompt_cache(ledger: Engine, run_id: str) -> Decimal | None:
+def _saved_by_prompt_cache(uses: Sequence[history.PromptCacheUse]) -> Decimal | None:
     total = Decimal(0)
-    for use in history.prompt_cache_use(ledger, run_id):
+    for use in uses:
         usage = Usage(
             input_tokens=0,
             cache_creation_5m_tokens=use.written_5m,
             cache_creation_1h_tokens=use.written_1h,
             cache_read_tokens=use.read,
             service_tier=use.service_tier,
+            inference_geo=use.inference_geo,
+            speed=use.speed,
         )
-        if not (use.written_5m or use.written_1h or use.read):
-            continue
-        saved = saved_by_prompt_cache(use.model, usage, use.day)
+        saved = saved_by_prompt_cache(use.model, usage, use.day, prompt_tokens=use.prompt_tokens)
         if saved is None:
             return None
         total += saved
     return total
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"
