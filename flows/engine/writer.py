@@ -1,33 +1,34 @@
-"""The writer: commits what has arrived together, so that a row costs a fraction of a commit.
+"""Commit what has arrived together, so that a row costs a fraction of a commit, and wait for a ledger that is away.
 
 Rows go into the open batch at once; the loop waits a moment for more, commits them in a thread, and then wakes those
-who wait for it. While a commit runs, the next batch fills. A database that is away is tried again until the
-writer's patience ends; the rows wait in memory meanwhile, and whoever waits for them sends nothing new. After that
-they go to a spill file, and the run stops.
+who wait for it. While a commit runs, the next batch fills. An unavailable ledger is tried again until the writer's
+patience ends, for writes and reads alike; the rows wait in memory meanwhile, and whoever waits for them sends nothing
+new. After that they go to a spill file, and the run stops. A row that the ledger refuses is left out, and named.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from db.errors import DatabaseError
 from db.record import Batch, write
-from db.session import readable_url
-from db.spill import SpillFile
-from flows.errors import LedgerAwayError
+from db.refusals import Refusal
+from db.session import is_unavailable, readable_url, reason_of
+from db.spill import SpillFile, keep_refused
+from flows.errors import LedgerAwayError, StoppedError, anew
 
 FULL = 1000  # rows of history that are committed without waiting for more
-# InternalError is what psycopg makes of a database that has become read-only, as after a switch to a replica.
-PASSING = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+_log = logging.getLogger("prefect.presswork")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -49,7 +50,10 @@ class Writer:
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._closing = False
-        self.away_s = 0.0
+        self._stopped = asyncio.Event()
+        self._reason: StoppedError | None = None
+        self._away = False
+        self._refused: dict[str, Refusal] = {}
         self._open(Batch())
 
     def _open(self, batch: Batch) -> None:
@@ -78,8 +82,29 @@ class Writer:
         await asyncio.shield(done)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run another write in the writer's thread: on SQLite two writers would only wait for each other."""
+        """Run another write in the writer's thread: on SQLite two writers would only wait for each other.
+
+        It waits for an unavailable ledger as a commit does; then, or when the run is stopped, it raises LedgerAwayError
+        or StoppedError.
+        """
+        return await self._patiently(lambda: self.call_once(function, *args, **kwargs))
+
+    async def call_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run another write in the writer's thread, and wait for nothing."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read from the ledger in a thread; waits and raises as `call` does."""
+        return await self._patiently(lambda: asyncio.to_thread(function, *args, **kwargs))
+
+    def stop(self, reason: StoppedError) -> None:
+        """Wait for the ledger no longer: who waits hears the reason, and what is not written goes to a spill file."""
+        self._reason = reason
+        self._stopped.set()
+
+    def refusal_of(self, row_id: str) -> Refusal | None:
+        """Why the ledger refused an attempt or a generation as it was, if it did."""
+        return self._refused.get(row_id)
 
     async def _run(self) -> None:
         while not (self._closing and not self.batch):
@@ -108,48 +133,101 @@ class Writer:
     async def _write_patiently(self, batch: Batch) -> None:
         if self._spill is not None:
             # What is in the file must be written in first. The file's disk may be full by now, the next folder's not.
-            self._spill = await self.call(self._spilled, batch)
-            raise self._away("it is away")
-        began, pause = time.monotonic(), 0.2
+            await self._spill_it(batch, "it is away")
+        refused: list[Refusal] = []
+        try:
+            await self._patiently(lambda: self.call_once(write, self._engine, batch, refused=refused))
+        except LedgerAwayError as error:
+            await self._spill_it(batch, error.reason)
+        except StoppedError as error:
+            await self._spill_it(batch, str(error))
+        except DatabaseError:
+            # The run's own: it may not write any more.
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the ledger says, what was answered is kept
+            # Waiting does not help here.
+            await self._spill_it(batch, reason_of(error, self._engine.url))
+        await self._tell_refused(refused)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        began, pause = time.monotonic(), FIRST_PAUSE_S
         while True:
             try:
-                await self.call(write, self._engine, batch)
-            except PASSING as error:
-                self.away_s = time.monotonic() - began
-                if self.away_s + pause > self._patience_s:
-                    self._spill = await self.call(self._spilled, batch)
-                    raise self._away(_first_line(error)) from None
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
-            except SQLAlchemyError as error:
-                # Waiting mends nothing here; what was answered is kept all the same.
-                self._spill = await self.call(self._spilled, batch)
-                raise self._away(_first_line(error)) from None
-            else:
-                self.away_s = 0.0
-                return
-
-    def _spilled(self, batch: Batch) -> SpillFile:
-        for folder in self._spill_folders:
-            try:
-                spill = SpillFile(folder, self._run_id)
-                spill.add(batch)
-            except OSError:
-                # A full or read-only disk, most likely the ledger's own: the next folder may be on another.
-                if folder == self._spill_folders[-1]:
+                done = await work()
+            except Exception as error:
+                if not is_unavailable(error):
                     raise
+                reason = reason_of(error, self._engine.url)
+                if self._spill is not None or time.monotonic() - began + pause > self._patience_s:
+                    raise LedgerAwayError(self._unavailable(reason), reason=reason) from None
+                self._warn(reason)
+                await self._pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
             else:
-                return spill
-        raise AssertionError("the last folder's error is raised")
+                self._away = False
+                return done
 
-    def _away(self, reason: str) -> LedgerAwayError:
-        assert self._spill is not None
-        return LedgerAwayError(
+    async def _pause(self, seconds: float) -> None:
+        if self._reason is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), seconds)
+        if self._reason is not None:
+            raise anew(self._reason)
+
+    def _warn(self, reason: str) -> None:
+        if not self._away:
+            self._away = True
+            _log.warning(
+                "The ledger %s is unavailable: %s. The run waits for it, up to %.0f s.",
+                readable_url(self._engine.url),
+                reason,
+                self._patience_s,
+            )
+
+    async def _spill_it(self, batch: Batch, reason: str) -> None:
+        self._spill = await self.call_once(self._spilled, batch)
+        raise LedgerAwayError(
             f"The ledger {readable_url(self._engine.url)} can't be written ({reason}). What was answered is kept in "
-            f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` writes it in."
+            f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` writes it in.",
+            reason=reason,
         )
 
+    def _spilled(self, batch: Batch) -> SpillFile:
+        def add(folder: Path) -> SpillFile:
+            spill = SpillFile(folder, self._run_id)
+            spill.add(batch)
+            return spill
 
-def _first_line(error: Exception) -> str:
-    original = error.orig if isinstance(error, DBAPIError) else error
-    return str(original).strip().splitlines()[0].rstrip(".") if str(original).strip() else type(original).__name__
+        return self._in_first_folder(add)
+
+    def _in_first_folder(self, keep: Callable[[Path], T]) -> T:
+        for folder in self._spill_folders[:-1]:
+            # A full or read-only disk, most likely the ledger's own: the next folder may be on another.
+            with contextlib.suppress(OSError):
+                return keep(folder)
+        return keep(self._spill_folders[-1])
+
+    def _unavailable(self, reason: str) -> str:
+        return (
+            f"The ledger {readable_url(self._engine.url)} is unavailable ({reason}), and stayed so for "
+            f"{self._patience_s:,.0f} s. What was answered is in it or in a spill file. When it is back, run again."
+        )
+
+    async def _tell_refused(self, refused: Sequence[Refusal]) -> None:
+        if not refused:
+            return
+        self._refused |= {refusal.id: refusal for refusal in refused}
+        try:
+            kept = await self.call_once(
+                self._in_first_folder, lambda folder: keep_refused(folder, self._run_id, refused)
+            )
+        except OSError as error:
+            _log.warning("Rows that the ledger refused could not be kept in a file: %s.", error.strerror)
+            kept = None
+        for refusal in refused:
+            _log.warning(
+                "The ledger refused %s. %s%s",
+                refusal,
+                "The rest of the row was written." if refusal.written is not None else "The row was left out.",
+                f" As it was, it is kept in {kept}." if kept else "",
+            )
