@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, Insert, Table, bindparam, insert, or_, update
+from sqlalchemy import Connection, Engine, Executable, Insert, Table, bindparam, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db import claims
@@ -141,7 +141,7 @@ def open_run(engine: Engine, run: Row) -> None:
     """Write the row of a run that begins."""
     with begin_write(engine) as connection:
         # A parameter may hold what JSON can't, and a name be longer than its column.
-        connection.execute(insert(_RUNS), [storable(_RUNS, run)])
+        connection.execute(_insert_missing(_RUNS, connection.dialect.name), [storable(_RUNS, run)])
 
 
 def add_templates(engine: Engine, templates: Sequence[Row]) -> None:

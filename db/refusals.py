@@ -33,6 +33,7 @@ TABLES = {
 }
 """The table in which each part of a batch is written."""
 LARGEST_INTEGER = 2**31 - 1
+_NAMED = 5  # rows that a message names at most
 _LARGEST_MONEY = Decimal(10) ** 10
 # What a settled attempt keeps of its texts when these are refused even cleaned.
 _OWN_WORDS = frozenset({"error_type", "price_version"})
@@ -82,6 +83,16 @@ def is_refusal(error: Exception) -> bool:
         return True  # the driver does not know the value's type
     # 54: it is larger than a limit of the server's. 44, P0: a view's or trigger's own rule.
     return isinstance(error, DataError | IntegrityError) or str(state).startswith(("44", "54", "P0"))
+
+
+def in_words(refusals: Sequence[Refusal]) -> str:
+    """Say which rows a ledger refused, the first few by name."""
+    named = "; ".join(str(refusal) for refusal in refusals[:_NAMED])
+    more = f"; and {len(refusals) - _NAMED:,} more" if len(refusals) > _NAMED else ""
+    return (
+        f"The ledger refused {len(refusals):,} row{'' if len(refusals) == 1 else 's'}: {named}{more}. What could be "
+        "written of them is there, without the refused values."
+    )
 
 
 @dataclass

@@ -114,13 +114,25 @@ def is_unavailable(error: BaseException) -> bool:
     if error.connection_invalidated:
         return True
     if isinstance(error.orig, sqlite3.Error):
-        # The low byte is the code proper. Without one it is the driver's own word, such as of a connection that closed.
-        return (getattr(error.orig, "sqlite_errorcode", None) or 0) & 0xFF in _SQLITE_PASSING
+        return _sqlite_code(error.orig) in _SQLITE_PASSING
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
         # The server was not reached.
         return isinstance(error, OperationalError | InterfaceError | InternalError)
     return str(state).startswith(_POSTGRES_PASSING)
+
+
+def is_unwritable(error: BaseException) -> bool:
+    """Whether an unavailable database can be read, but is read-only or its disk is full: somebody must change that."""
+    original = getattr(error, "orig", None)
+    if isinstance(original, sqlite3.Error):
+        return _sqlite_code(original) in {8, 13}
+    return str(getattr(original, "sqlstate", None)) in {"25006", "53100"}
+
+
+def _sqlite_code(error: sqlite3.Error) -> int:
+    # The low byte is the code proper. Without one it is the driver's own word, such as of a connection that closed.
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _may_quote_values(error: BaseException, original: BaseException) -> bool:

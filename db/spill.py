@@ -27,7 +27,7 @@ from db.errors import DatabaseError
 from db.models import Base, Money, Run, UtcDateTime
 from db.record import SETTLED, Batch, write
 from db.refusals import TABLES, Refusal
-from db.session import readable_url, reason_of
+from db.session import is_unavailable, readable_url, reason_of
 
 VERSION = 1
 SUFFIX = ".spill"
@@ -90,7 +90,7 @@ def recover(engine: Engine, path: Path, refused: list[Refusal] | None = None) ->
 
     Rows that the ledger refuses are written as far as they can be, added to `refused`, and kept as they were in
     `refused_file(path)`. A file that another has written in meanwhile holds none. Raises SpillError, and keeps the
-    file, where it is damaged, another ledger's, or refused as a whole.
+    file, where it is damaged, another ledger's, or refused as a whole; the error of an unavailable ledger goes up.
     """
     try:
         with _locked(path, os.O_RDONLY):
@@ -112,7 +112,9 @@ def _recover(engine: Engine, path: Path, refused: list[Refusal]) -> int:
             write(engine, batch, refused=found)
         if found:
             keep_refused(path.parent, path.name.removesuffix(SUFFIX), found)
-    except Exception as error:  # noqa: BLE001 - whatever a ledger or its driver says, the file is kept, and named
+    except Exception as error:
+        if is_unavailable(error):
+            raise
         raise SpillError(
             f"The spill file {path} can't be imported: {reason_of(error, engine.url)}. The file is kept. Fix the "
             "cause, then run `presswork db recover`."

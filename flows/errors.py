@@ -127,14 +127,7 @@ class StoppedError(StoppingCallError):
 
 
 class LedgerAwayError(PressworkError):
-    """The ledger is away; what was answered waits in a file, which `presswork db recover` writes in.
-
-    `reason` is what its database said.
-    """
-
-    def __init__(self, message: str | None = None, *, reason: str = "it is away") -> None:
-        super().__init__(message)
-        self.reason = reason
+    """The ledger is away; what was answered waits in a file, which `presswork db recover` writes in."""
 
 
 UNSENT = frozenset({"not_sent", "connect"})

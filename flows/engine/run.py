@@ -211,11 +211,11 @@ class Run:
                 records=await source.count(),
             )
         )
-        self._shards = await asyncio.to_thread(shards_of, self.ledger, self.id)
-        spent = await asyncio.to_thread(usage, self.ledger, self.id)
+        self._shards = await self.writer.read(shards_of, self.ledger, self.id)
+        spent = await self.writer.read(usage, self.ledger, self.id)
         # The cap is the whole's: what the shards spent is no longer there to be spent here.
         self.pace.spent_usd += spent.cost_usd or 0
-        known = await asyncio.to_thread(usage, self.ledger, self.id, step=template_name)
+        known = await self.writer.read(usage, self.ledger, self.id, step=template_name)
         if known.requests and known.cost_usd:
             # Of what is left of a cap, a guess from one answer could spend too much.
             each = Estimate(
@@ -284,6 +284,11 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             verify=endpoint.verify,
             max_cost=_cap(options.max_cost or settings.max_cost),
         )
+
+        def close_gate(reason: StoppedError) -> None:
+            pace.stop(reason)
+            writer.stop(reason)
+
         run = Run(
             id=run_id,
             flow=origin.flow,
@@ -300,19 +305,19 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
                 delay_s=settings.chunk_retry_delay_s,
                 refresh=options.refresh,
             ),
-            stopper=Stopper(wait_s=settings.stop_wait_s, close_gate=pace.stop),
+            stopper=Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate),
             limiter=limiter,
         )
         stack.callback(run.dispose)
         stack.enter_context(results_served_by(await saved_block()))
         row = _run_row(run, origin)
         if options.shard is not None:
-            await asyncio.to_thread(find_parent, ledger, options.shard)
+            await writer.read(find_parent, ledger, options.shard)
             await name_shard(options.shard)
         await writer.call(begin, ledger, row, settings.spill_folders)
         if options.refresh:
             # A refresh that was cut short goes on where it was: what it bought is not bought again.
-            run.fresh_since = await asyncio.to_thread(first_started_at, ledger, row["parent_run_id"] or run.id)
+            run.fresh_since = await writer.read(first_started_at, ledger, row["parent_run_id"] or run.id)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
         run.progress.ask_pace = run.pace_summary
         announce(run.progress)
@@ -355,13 +360,13 @@ async def close(run: Run, status: str, flow_run_id: str) -> None:
         with suppress(LedgerAwayError):
             await run.writer.committed()
         await run.writer.call(ledger_record.close_run, run.ledger, run.id, status, now())
-        summary = await asyncio.to_thread(run.summary, status)
+        summary = await run.writer.read(run.summary, status)
         _log_closing(summary)
         tell_ending(summary, flow_run_id)
         if run.options.shard is None:
             tell_assets(summary, run.ledger.url, run.read_from)
         await publish_summary(summary)
-    except (SQLAlchemyError, HTTPError, OSError) as error:
+    except (SQLAlchemyError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)
 
 

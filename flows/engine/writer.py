@@ -15,13 +15,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import NoReturn, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Engine
 
 from db.errors import DatabaseError
 from db.record import Batch, write
-from db.refusals import Refusal
+from db.refusals import Refusal, in_words
 from db.session import is_unavailable, readable_url, reason_of
 from db.spill import SpillFile, keep_refused
 from flows.errors import LedgerAwayError, StoppedError, anew
@@ -52,8 +52,8 @@ class Writer:
         self._closing = False
         self._stopped = asyncio.Event()
         self._reason: StoppedError | None = None
-        self._away = False
-        self._refused: dict[str, Refusal] = {}
+        self._complaint = ""  # of a ledger that is unavailable just now
+        self._refused: list[Refusal] = []
         self._open(Batch())
 
     def _open(self, batch: Batch) -> None:
@@ -102,9 +102,19 @@ class Writer:
         self._reason = reason
         self._stopped.set()
 
-    def refusal_of(self, row_id: str) -> Refusal | None:
-        """Why the ledger refused an attempt or a generation as it was, if it did."""
-        return self._refused.get(row_id)
+    def has_attempt(self, attempt_id: str) -> bool:
+        """Whether an attempt that was committed is there: the ledger may have refused its row."""
+        return not any(
+            refusal.part == "opened" and refusal.written is None and refusal.id == attempt_id
+            for refusal in self._refused
+        )
+
+    def failure_of(self, generation_id: str) -> str | None:
+        """Say why a generation that was committed stands as failed, where the ledger refused its content."""
+        for refusal in self._refused:
+            if refusal.is_failed_generation and refusal.id == generation_id:
+                return str((refusal.written or {})["error_message"])
+        return None
 
     async def _run(self) -> None:
         while not (self._closing and not self.batch):
@@ -133,20 +143,19 @@ class Writer:
     async def _write_patiently(self, batch: Batch) -> None:
         if self._spill is not None:
             # What is in the file must be written in first. The file's disk may be full by now, the next folder's not.
-            await self._spill_it(batch, "it is away")
+            await self._spill_it(batch)
         refused: list[Refusal] = []
         try:
             await self._patiently(lambda: self.call_once(write, self._engine, batch, refused=refused))
-        except LedgerAwayError as error:
-            await self._spill_it(batch, error.reason)
-        except StoppedError as error:
-            await self._spill_it(batch, str(error))
+        except (LedgerAwayError, StoppedError):
+            await self._spill_it(batch)
         except DatabaseError:
-            # The run's own: it may not write any more.
+            # Not the database's word but ours: this run may not write any more.
             raise
         except Exception as error:  # noqa: BLE001 - whatever the ledger says, what was answered is kept
             # Waiting does not help here.
-            await self._spill_it(batch, reason_of(error, self._engine.url))
+            self._complaint = reason_of(error, self._engine.url)
+            await self._spill_it(batch)
         await self._tell_refused(refused)
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -157,14 +166,13 @@ class Writer:
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                reason = reason_of(error, self._engine.url)
+                self._hear(reason_of(error, self._engine.url))
                 if self._spill is not None or time.monotonic() - began + pause > self._patience_s:
-                    raise LedgerAwayError(self._unavailable(reason), reason=reason) from None
-                self._warn(reason)
+                    raise LedgerAwayError(self._unavailable()) from None
                 await self._pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
             else:
-                self._away = False
+                self._complaint = ""
                 return done
 
     async def _pause(self, seconds: float) -> None:
@@ -174,22 +182,21 @@ class Writer:
         if self._reason is not None:
             raise anew(self._reason)
 
-    def _warn(self, reason: str) -> None:
-        if not self._away:
-            self._away = True
+    def _hear(self, complaint: str) -> None:
+        if not self._complaint and self._spill is None:
             _log.warning(
                 "The ledger %s is unavailable: %s. The run waits for it, up to %.0f s.",
                 readable_url(self._engine.url),
-                reason,
+                complaint,
                 self._patience_s,
             )
+        self._complaint = complaint
 
-    async def _spill_it(self, batch: Batch, reason: str) -> None:
+    async def _spill_it(self, batch: Batch) -> NoReturn:
         self._spill = await self.call_once(self._spilled, batch)
         raise LedgerAwayError(
-            f"The ledger {readable_url(self._engine.url)} can't be written ({reason}). What was answered is kept in "
-            f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` writes it in.",
-            reason=reason,
+            f"The ledger {readable_url(self._engine.url)} can't be written ({self._complaint or 'it was unavailable'}). What was answered is "
+            f"kept in {self._spill.path}: when the ledger is back, the next run or `presswork db recover` imports it."
         )
 
     def _spilled(self, batch: Batch) -> SpillFile:
@@ -207,27 +214,22 @@ class Writer:
                 return keep(folder)
         return keep(self._spill_folders[-1])
 
-    def _unavailable(self, reason: str) -> str:
+    def _unavailable(self) -> str:
         return (
-            f"The ledger {readable_url(self._engine.url)} is unavailable ({reason}), and stayed so for "
+            f"The ledger {readable_url(self._engine.url)} is unavailable ({self._complaint}), also after "
             f"{self._patience_s:,.0f} s. What was answered is in it or in a spill file. When it is back, run again."
         )
 
     async def _tell_refused(self, refused: Sequence[Refusal]) -> None:
         if not refused:
             return
-        self._refused |= {refusal.id: refusal for refusal in refused}
+        self._refused += refused
         try:
             kept = await self.call_once(
                 self._in_first_folder, lambda folder: keep_refused(folder, self._run_id, refused)
             )
         except OSError as error:
-            _log.warning("Rows that the ledger refused could not be kept in a file: %s.", error.strerror)
-            kept = None
-        for refusal in refused:
-            _log.warning(
-                "The ledger refused %s. %s%s",
-                refusal,
-                "The rest of the row was written." if refusal.written is not None else "The row was left out.",
-                f" As it was, it is kept in {kept}." if kept else "",
-            )
+            where = f"could not be kept in a file ({error.strerror})"
+        else:
+            where = f"are kept in {kept}"
+        _log.warning("%s As they were, they %s.", in_words(refused), where)
