@@ -7,15 +7,16 @@ them one. A handle yields materials: what one prompt is made from.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pydantic import BaseModel
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 
 from db.history import StepGeneration, count_generations, read_generations, read_parents
 from db.select import Query, Record, count_records, make_record, read_pages
+from flows.engine.source_reads import SourceReader
 from flows.steps.validate import OutputClass
 
 PAGE = 500  # records read, rendered and looked up at a time
@@ -58,23 +59,61 @@ class Generated:
     output: Any
 
 
-@dataclass(frozen=True)
-class Selected:
-    """Records of a template's select."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A select that was counted and whose keys are right; where there is a `limit`, no more records are read."""
 
-    engine: Engine
     query: Query
     total: int
-    limit: int | None
+    limit: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many records will be read."""
+        return self.total if self.limit is None else min(self.total, self.limit)
+
+
+class Selected:
+    """Records of a template's select. The database is asked at the first `await`, in a thread.
+
+    `find` counts the select and checks it; `tell` hears of the result, once, with the source's URL.
+    """
+
+    def __init__(
+        self,
+        reader: SourceReader,
+        query: Query,
+        find: Callable[[Engine], Counted],
+        tell: Callable[[Counted, URL], None],
+    ) -> None:
+        self.query = query
+        self._reader = reader
+        self._find = find
+        self._tell = tell
+        self._counted: Counted | None = None
+        self._checking = asyncio.Lock()
 
     @property
     def step(self) -> None:
         """None: records come first."""
         return
 
+    async def check(self) -> Counted:
+        """Count the records and check the select, unless that is done.
+
+        Raises the db.errors of a source that can't be reached, a select that fails or keys that don't tell records
+        apart, and StoppedError where the run is stopped.
+        """
+        async with self._checking:
+            if self._counted is None:
+                found, url = await self._reader.read(lambda engine: (self._find(engine), engine.url))
+                self._counted = found
+                self._tell(found, url)
+            return self._counted
+
     async def count(self) -> int:
         """How many records there are."""
-        return self.total if self.limit is None else min(self.total, self.limit)
+        return (await self.check()).count
 
     async def left_out(self) -> int:
         """None: records come first."""
@@ -82,8 +121,11 @@ class Selected:
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield the records, a page at a time."""
-        pages = read_pages(self.engine, self.query, page_size=PAGE, limit=self.limit)
-        async for page in _in_thread(pages):
+        found = await self.check()
+        pages = await self._reader.read(
+            lambda engine: read_pages(engine, found.query, page_size=PAGE, limit=found.limit)
+        )
+        async for page in _ahead(lambda: self._reader.read(lambda _engine: next(pages, None))):
             yield [Material(record.key, record, {"record": record.data}) for record in page]
 
 
@@ -212,9 +254,9 @@ def outputs_leading_to(
     return inputs
 
 
-def check_source(engine: Engine, query: Query, limit: int | None) -> Selected:
+def count_source(engine: Engine, query: Query, limit: int | None) -> Counted:
     """Count a select's records, which also checks its SQL and its keys."""
-    return Selected(engine, query, count_records(engine, query), limit)
+    return Counted(query, count_records(engine, query), limit)
 
 
 def _record_of(generation: StepGeneration) -> Record | None:
@@ -222,11 +264,19 @@ def _record_of(generation: StepGeneration) -> Record | None:
 
 
 async def _in_thread(pages: Iterator[Any]) -> AsyncIterator[Any]:
-    """Take the next page in a thread, and already the one after it while this one is worked on."""
-    ahead = asyncio.ensure_future(asyncio.to_thread(next, pages, None))
+    """Take pages from the ledger, each in a thread."""
+    async for page in _ahead(lambda: asyncio.to_thread(next, pages, None)):
+        yield page
+
+
+async def _ahead(read: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Yield pages until there is none (None), and read the next one already while this one is worked on."""
+    ahead = asyncio.ensure_future(read())
     try:
         while (page := await ahead) is not None:
-            ahead = asyncio.ensure_future(asyncio.to_thread(next, pages, None))
+            ahead = asyncio.ensure_future(read())
             yield page
     finally:
         ahead.cancel()
+        # Where a stop has ended it, nobody waits for its error any more.
+        ahead.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
