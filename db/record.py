@@ -103,9 +103,18 @@ def write(engine: Engine, batch: Batch, *, refused: list[Refusal] | None = None)
     except Exception as error:
         if refused is None or not is_refusal(error):
             raise
-        sifter = Sifter()
-        _commit(engine, batch, sifter.put, lambda: _raise_where_all_is_refused(error, sifter, batch))
-        refused += sifter.found
+        refused += _write_but_refused(engine, batch, error)
+
+
+def _write_but_refused(engine: Engine, batch: Batch, error: Exception) -> list[Refusal]:
+    sifter = Sifter()
+
+    def check() -> None:
+        if 0 < len(batch) == sifter.count_left_out("opened", "settled", "generations"):
+            raise error
+
+    _commit(engine, batch, sifter.put, check)
+    return sifter.found
 
 
 def _commit(engine: Engine, batch: Batch, put: Put, check: Callable[[], None] = lambda: None) -> None:
@@ -130,11 +139,6 @@ def _commit(engine: Engine, batch: Batch, put: Put, check: Callable[[], None] = 
 def _put(connection: Connection, _part: str, statement: Executable, rows: Sequence[Row]) -> None:
     if rows:
         connection.execute(statement, rows)
-
-
-def _raise_where_all_is_refused(error: Exception, sifter: Sifter, batch: Batch) -> None:
-    if 0 < len(batch) == sifter.count_left_out("opened", "settled", "generations"):
-        raise error
 
 
 def open_run(engine: Engine, run: Row) -> None:

@@ -125,9 +125,7 @@ class Sifter:
             return _failed(row, f"The generation {row['source_generation_id']}, which it repeats, failed")
         return row
 
-    def _replace(
-        self, connection: Connection, part: str, statement: Executable, row: _Row, error: Exception
-    ) -> None:
+    def _replace(self, connection: Connection, part: str, statement: Executable, row: _Row, error: Exception) -> None:
         table = Base.metadata.tables[TABLES[part]]
         column, reason = _column_of(table, row, error), reason_of(error, connection.engine.url)
         said = f"The ledger refused {f'the column {column!r} of ' if column else ''}this generation: {reason}"
@@ -193,8 +191,7 @@ def _failed(row: _Row, said: str) -> dict[str, Any]:
         "output": None,
         "output_hash": None,
         "error_kind": REFUSED,
-        "error_message": f"{said}. The answer is kept in the generation's attempts. Fix what makes this value, then run "
-        "again.",
+        "error_message": f"{said}. Its attempts have the answer. Fix what makes this value, then run again.",
     }
 
 

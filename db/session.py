@@ -55,8 +55,8 @@ _DRIVERS = {
 # SQLite's result codes that may pass: busy, locked, out of memory, read-only, interrupted, an error of the disk, full,
 # can't open, the locking protocol, a schema that has just changed.
 _SQLITE_PASSING = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15, 17})
-# SQLSTATEs that may pass: connections, a login, a database that is missing (as while one is switched), a rollback to be
-# repeated, full, an object in use, stopped or cancelled, the system, a replica, an idle session cut off, a pooler's own.
+# SQLSTATEs that may pass: connections, a login, a missing database (as while one is switched), a rollback to repeat,
+# full, an object in use, stopped or cancelled, the system, a replica, an idle session cut off, a pooler's own.
 _POSTGRES_PASSING = ("08", "28", "3D", "40", "53", "55", "57", "58", "25006", "25P03", "XX000")
 # From the first quote to the last: a value may hold quotes of its own.
 _QUOTED = re.compile(r"""(["'`]).*\1|["'`].*""", re.DOTALL)

@@ -7,10 +7,11 @@ them one. A handle yields materials: what one prompt is made from.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+import orjson
 from pydantic import BaseModel
 from sqlalchemy import URL, Engine
 
@@ -19,6 +20,8 @@ from db.select import Query, Record, count_records, make_record, read_pages
 from flows.engine.source_reads import SourceReader
 from flows.steps.validate import OutputClass
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PAGE = 500  # records read, rendered and looked up at a time
 _FURTHEST = 10  # steps back that an output is looked for
 
@@ -31,6 +34,13 @@ class Material:
     record: Record | None
     inputs: Mapping[str, Any]
     parents: tuple[str, ...] = ()
+
+
+class Read(Protocol):
+    """Calls what reads the ledger in a thread; Writer.read, which waits for a ledger that is unavailable."""
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the function returns."""
 
 
 class Source(Protocol):
@@ -131,13 +141,14 @@ class Selected:
 
 @dataclass(frozen=True)
 class Generations:
-    """The succeeded generations of a step in this run."""
+    """The succeeded generations of a step in this run; `read` calls what reads the ledger in a thread."""
 
     ledger: Engine
     run_id: str
     step: str
     output_class: OutputClass
     conditions: tuple[Callable[[Generated], object], ...] = field(default=())
+    read: Read = asyncio.to_thread
 
     def where(self, condition: Callable[[Generated], object]) -> Generations:
         """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`."""
@@ -151,12 +162,12 @@ class Generations:
         """How many there are; unknown before a condition has seen them."""
         if self.conditions:
             return None
-        lines = await asyncio.to_thread(count_generations, self.ledger, self.run_id)
+        lines = await self.read(count_generations, self.ledger, self.run_id)
         return sum(line.count for line in lines if line.step == self.step and line.status == "succeeded")
 
     async def left_out(self) -> int:
         """How many records this step brought no content for."""
-        lines = await asyncio.to_thread(count_generations, self.ledger, self.run_id)
+        lines = await self.read(count_generations, self.ledger, self.run_id)
         return sum(line.count for line in lines if line.step == self.step and line.status != "succeeded")
 
     async def __aiter__(self) -> AsyncIterator[Generated]:
@@ -168,7 +179,7 @@ class Generations:
         """Yield each with the outputs that lead to it, as far as the template reads them."""
         async for page in self._kept():
             generations = [generation for generation, _seen in page]
-            inputs = await asyncio.to_thread(outputs_leading_to, self.ledger, generations, needs)
+            inputs = await self.read(outputs_leading_to, self.ledger, generations, needs)
             yield [
                 Material(
                     generation.record_key,
@@ -182,12 +193,14 @@ class Generations:
             ]
 
     async def _kept(self) -> AsyncIterator[list[tuple[StepGeneration, Generated]]]:
-        async for page in _in_thread(read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)):
+        pages = read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)
+        async for page in _ahead(lambda: self.read(next, pages, None)):
             seen = [(generation, self._view(generation)) for generation in page]
             yield [pair for pair in seen if all(condition(pair[1]) for condition in self.conditions)]
 
     def _view(self, generation: StepGeneration) -> Generated:
-        output: BaseModel = self.output_class.model_validate(generation.output)
+        # As it was judged, from JSON: a class may take a date as text there, and nowhere else.
+        output: BaseModel = self.output_class.model_validate_json(orjson.dumps(generation.output))
         return Generated(generation.record_key, generation.record or {}, output)
 
 
@@ -220,7 +233,7 @@ class Together:
         step = self.generations.step
         inputs: dict[str, Any] = {}
         if needs - {step}:
-            each = await asyncio.to_thread(outputs_leading_to, self.generations.ledger, collected, needs)
+            each = await self.generations.read(outputs_leading_to, self.generations.ledger, collected, needs)
             for found in each.values():
                 inputs |= found
         inputs[step] = [generation.output for generation in collected]
@@ -261,12 +274,6 @@ def count_source(engine: Engine, query: Query, limit: int | None) -> Counted:
 
 def _record_of(generation: StepGeneration) -> Record | None:
     return None if generation.record is None else make_record(generation.record_key, generation.record)
-
-
-async def _in_thread(pages: Iterator[Any]) -> AsyncIterator[Any]:
-    """Take pages from the ledger, each in a thread."""
-    async for page in _ahead(lambda: asyncio.to_thread(next, pages, None)):
-        yield page
 
 
 async def _ahead(read: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:

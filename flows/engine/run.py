@@ -139,7 +139,7 @@ class Run:
         finally:
             self._steps_open -= 1
         await self._read_figures()
-        return Generations(self.ledger, self.id, template_name, brief.template.output_class)
+        return Generations(self.ledger, self.id, template_name, brief.template.output_class, read=self.writer.read)
 
     async def _generate(self, template_name: str, source: Source, generating: Generating, variants: int) -> None:
         if self.options.shard is not None and self._is_of_the_whole(source):
@@ -177,10 +177,8 @@ class Run:
         """Read what `summary` returns, in a thread; while another step is open, its figures would be old at once."""
         if self._steps_open:
             return
-        # A ledger that is away fails whoever asks for the figures, and not the step that has ended.
-        with suppress(SQLAlchemyError):
-            figures = await asyncio.to_thread(self._added_up, self._status())
-            self._figures = None if self._steps_open else figures
+        figures = await self.writer.read(self._added_up, self._status())
+        self._figures = None if self._steps_open else figures
 
     def _added_up(self, status: str) -> Summary:
         return summarize(
@@ -369,7 +367,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         )
         stack.callback(run.dispose)
         stack.enter_context(results_served_by(await saved_block()))
-        row = await asyncio.to_thread(_run_row, run, origin)
+        row = await writer.read(_run_row, run, origin)
         if options.shard is not None:
             await writer.read(find_parent, ledger, options.shard)
             await name_shard(options.shard)

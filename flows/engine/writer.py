@@ -52,6 +52,8 @@ class Writer:
         self._closing = False
         self._stopped = asyncio.Event()
         self._reason: StoppedError | None = None
+        # How a batch is committed; what is refused of it goes into the list.
+        self.commit: Callable[[Batch, list[Refusal]], None] = lambda batch, found: write(engine, batch, refused=found)
         self._complaint = ""  # of a ledger that is unavailable just now
         self._refused: list[Refusal] = []
         self._open(Batch())
@@ -93,7 +95,7 @@ class Writer:
         """Run another write in the writer's thread, and wait for nothing."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
-    async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Read from the ledger in a thread; waits and raises as `call` does."""
         return await self._patiently(lambda: asyncio.to_thread(function, *args, **kwargs))
 
@@ -146,7 +148,7 @@ class Writer:
             await self._spill_it(batch)
         refused: list[Refusal] = []
         try:
-            await self._patiently(lambda: self.call_once(write, self._engine, batch, refused=refused))
+            await self._patiently(lambda: self.call_once(self.commit, batch, refused))
         except (LedgerAwayError, StoppedError):
             await self._spill_it(batch)
         except DatabaseError:
@@ -194,9 +196,10 @@ class Writer:
 
     async def _spill_it(self, batch: Batch) -> NoReturn:
         self._spill = await self.call_once(self._spilled, batch)
+        complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(
-            f"The ledger {readable_url(self._engine.url)} can't be written ({self._complaint or 'it was unavailable'}). What was answered is "
-            f"kept in {self._spill.path}: when the ledger is back, the next run or `presswork db recover` imports it."
+            f"The ledger {readable_url(self._engine.url)} can't be written ({complaint}). What was answered is kept in "
+            f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` imports it."
         )
 
     def _spilled(self, batch: Batch) -> SpillFile:
