@@ -95,7 +95,7 @@ def reason_of(error: BaseException, url: URL | str) -> str:
     said = getattr(getattr(original, "diag", None), "message_primary", None) or str(original)
     if _may_quote_values(error, original):
         said = _QUOTED.sub("'...'", said)
-    lines = _UNDECODED.sub("", said).strip().splitlines()
+    lines = _UNDECODED.sub("", said).partition("(Background on this error at")[0].strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(original).__name__
     for secret in _secrets_of(url):
         reason = reason.replace(secret, "***")

@@ -14,7 +14,7 @@ import orjson
 
 from db.history import BadOutcome
 from db.models import new_id, now
-from db.record import Batch, Row
+from db.record import SETTLED, Batch, Row
 from db.refusals import LARGEST_INTEGER
 from db.values import storable_json, storable_text
 from flows.engine.plan import Hit, Item
@@ -79,6 +79,7 @@ def settled_row(attempt_id: str, settled: Settled) -> dict[str, Any]:
     answer, error = settled.answer, settled.error
     usage = answer.usage if answer else None
     row = {
+        **dict.fromkeys(SETTLED),
         "attempt_id": attempt_id,
         "ended_at": settled.ended_at,
         "latency_ms": settled.latency_ms,
