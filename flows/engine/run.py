@@ -22,10 +22,10 @@ from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.exceptions import Abort
 from sqlalchemy import URL, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import record as ledger_record
 from db.claims import LEASE, this_process
+from db.errors import DatabaseError
 from db.history import BadOutcome, PromptHistory, bad_outcomes_of, first_started_at, look_up, shards_of, usage
 from db.models import new_id, now
 from db.select import Query
@@ -423,7 +423,7 @@ async def close(run: Run, status: str, flow_run_id: str) -> None:
         if run.options.shard is None:
             tell_assets(summary, run.ledger.url, run.read_from)
         await publish_summary(summary)
-    except (SQLAlchemyError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
+    except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)
 
 

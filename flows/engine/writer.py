@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NoReturn, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from db.errors import DatabaseError
+from db.errors import DatabaseError, LedgerError
 from db.record import Batch, write
 from db.refusals import Refusal, in_words
 from db.session import is_unavailable, readable_url, reason_of
@@ -87,9 +88,9 @@ class Writer:
         """Run another write in the writer's thread: on SQLite two writers would only wait for each other.
 
         It waits for an unavailable ledger as a commit does; then, or when the run is stopped, it raises LedgerAwayError
-        or StoppedError.
+        or StoppedError. What else the database says becomes a LedgerError.
         """
-        return await self._patiently(lambda: self.call_once(function, *args, **kwargs))
+        return await self._masked(lambda: self.call_once(function, *args, **kwargs))
 
     async def call_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run another write in the writer's thread, and wait for nothing."""
@@ -97,7 +98,7 @@ class Writer:
 
     async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Read from the ledger in a thread; waits and raises as `call` does."""
-        return await self._patiently(lambda: asyncio.to_thread(function, *args, **kwargs))
+        return await self._masked(lambda: asyncio.to_thread(function, *args, **kwargs))
 
     def stop(self, reason: StoppedError) -> None:
         """Wait for the ledger no longer: who waits hears the reason, and what is not written goes to a spill file."""
@@ -159,6 +160,14 @@ class Writer:
             self._complaint = reason_of(error, self._engine.url)
             await self._spill_it(batch)
         await self._tell_refused(refused)
+
+    async def _masked(self, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await self._patiently(work)
+        except SQLAlchemyError as error:
+            # It goes to Prefect and the logs, and a driver's own words quote rows.
+            reason = reason_of(error, self._engine.url)
+            raise LedgerError(f"The ledger {readable_url(self._engine.url)} can't be used: {reason}.") from None
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         began, pause = time.monotonic(), FIRST_PAUSE_S
