@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
@@ -19,6 +21,7 @@ from db.errors import LedgerError
 from db.history import read_generations
 from db.models import Generation, new_id
 from db.record import Batch, write
+from flows.engine.handles import Generations
 from flows.engine.writer import Writer
 from flows.errors import LedgerAwayError, StoppedError
 from tests.db.rows import Book, error_of_sqlite, settled_row
@@ -234,3 +237,14 @@ async def test_connection_that_was_cut_is_made_again(opened: Open, book: Book) -
     done: list[bool] = []
     async with opened() as writer:
         assert await writer.read(cut) == 1
+
+
+async def test_output_that_only_json_can_hold_is_seen_by_a_condition(opened: Open, book: Book) -> None:
+    class Dated(BaseModel):
+        model_config = ConfigDict(strict=True)
+        day: date
+
+    book.add("a", output={"day": "2026-03-01"})
+    async with opened() as writer:
+        dated = Generations(book.ledger, book.run_id, "product_copy", Dated, read=writer.read)
+        assert [seen.output.day async for seen in dated.where(lambda seen: seen.output.day)] == [date(2026, 3, 1)]
