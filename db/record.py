@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Executable, Insert, Table, bindparam, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db import claims
+from db import claims, leases
 from db.models import (
     Attempt,
     Base,
@@ -92,33 +92,44 @@ class Batch:
         return len(self.opened) + len(self.settled) + len(self.generations)
 
 
-def write(engine: Engine, batch: Batch, *, refused: list[Refusal] | None = None) -> None:
+def write(
+    engine: Engine, batch: Batch, lease: leases.Lease | None = None, *, refused: list[Refusal] | None = None
+) -> None:
     """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there.
 
-    With `refused`, rows that the ledger refuses are put into that list instead, and written as far as they can be;
-    where it takes no row of history at all, it is no row's fault, and the error goes up.
+    With a `lease`, that of the run which writes, it raises LeaseLostError where the run no longer has it. With
+    `refused`, rows that the ledger refuses are put into that list instead, and written as far as they can be; where it
+    takes no row of history at all, it is no row's fault, and the error goes up.
     """
     try:
-        _commit(engine, batch, _put)
+        _commit(engine, batch, lease, _put)
     except Exception as error:
         if refused is None or not is_refusal(error):
             raise
-        refused += _write_but_refused(engine, batch, error)
+        refused += _write_but_refused(engine, batch, lease, error)
 
 
-def _write_but_refused(engine: Engine, batch: Batch, error: Exception) -> list[Refusal]:
+def _write_but_refused(engine: Engine, batch: Batch, lease: leases.Lease | None, error: Exception) -> list[Refusal]:
     sifter = Sifter()
 
     def check() -> None:
         if 0 < len(batch) == sifter.count_left_out("opened", "settled", "generations"):
             raise error
 
-    _commit(engine, batch, sifter.put, check)
+    _commit(engine, batch, lease, sifter.put, check)
     return sifter.found
 
 
-def _commit(engine: Engine, batch: Batch, put: Put, check: Callable[[], None] = lambda: None) -> None:
+def _commit(
+    engine: Engine,
+    batch: Batch,
+    lease: leases.Lease | None,
+    put: Put,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     with begin_write(engine) as connection:
+        if lease is not None:
+            leases.check(connection, lease)
         missing = connection.dialect.name
         for table, part, shared in (
             (_TEXTS, "texts", batch.texts),
@@ -142,10 +153,12 @@ def _put(connection: Connection, _part: str, statement: Executable, rows: Sequen
 
 
 def open_run(engine: Engine, run: Row) -> None:
-    """Write the row of a run that begins."""
+    """Write the row of a run that begins, with its first lease."""
     with begin_write(engine) as connection:
         # A parameter may hold what JSON can't, and a name be longer than its column.
         connection.execute(_insert_missing(_RUNS, connection.dialect.name), [storable(_RUNS, run)])
+        if run["status"] == "running":
+            leases.begin(connection, run["id"])
 
 
 def add_templates(engine: Engine, templates: Sequence[Row]) -> None:

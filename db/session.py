@@ -34,6 +34,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from db.clock import agree
 from db.errors import (
     LedgerNotMigratedError,
     LedgerTooNewError,
@@ -44,6 +45,7 @@ from db.errors import (
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # a host that does not answer at all is otherwise waited for by the minute
+IDLE_TIMEOUT_S = 60  # half a lease: a writer that says nothing for so long has stopped
 _MIGRATION_LOCK = 0x70726573  # "pres": any number that all who migrate agree on
 # What people paste: other spellings, and the asynchronous drivers that Prefect's own URLs name.
 _DRIVERS = {
@@ -153,6 +155,7 @@ def open_ledger(url: str) -> Engine:
         if _is_new_sqlite(engine):
             upgrade(engine)
         check(engine)
+        agree(engine)
     except BaseException:
         engine.dispose()
         raise
@@ -280,7 +283,11 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
             case "postgresql":
                 wait = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
                 options = {"postgresql_readonly": True} if read_only else {}
-                return create_engine(parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON)
+                engine = create_engine(
+                    parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON
+                )
+                event.listen(engine, "begin", _begin_postgres)
+                return engine
             case _:
                 return create_engine(parsed, pool_pre_ping=True, **_DISCREET)
     except NoSuchModuleError:
@@ -350,6 +357,12 @@ def _begin_sqlite(connection: Any) -> None:
     # Writers say so when they begin (begin_write): an upgrade from reader to writer can't wait and would fail.
     immediate = connection.get_execution_options().get("presswork_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _begin_postgres(connection: Any) -> None:
+    # One whose process sleeps, or is cut off, in the midst of writing must not keep others waiting for its locks.
+    if connection.get_execution_options().get("presswork_write", False):
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
 
 
 def _read_text(text: bytes) -> str:

@@ -27,8 +27,8 @@ LONGEST_DELAY_S = 300.0
 class Recorder(Protocol):
     """What a chunk needs of its run."""
 
-    async def pursue(self, item: Item) -> Outcome:
-        """Ask until there is an outcome."""
+    async def pursue(self, item: Item) -> Outcome | None:
+        """Ask until there is an outcome; None where its claim was lost: it is no longer this chunk's."""
 
     async def record(self, item: Item, outcome: Outcome) -> None:
         """Write an outcome; returns when it is committed."""
@@ -93,6 +93,9 @@ class Chunk:
 
     async def _one(self, item: Item) -> None:
         outcome = await self.recorder.pursue(item)
+        if outcome is None:
+            self.pending.remove(item)
+            return
         if outcome.passing and self.tries_left > 0:
             raise InterruptedChunkError(kind=outcome.error_kind or "call")
         await self.recorder.record(item, outcome)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import State
 
-from db import claims
 from db.history import mean_output_tokens
 from db.models import new_id, now
 from db.refusals import REFUSED
@@ -56,6 +55,8 @@ class Generating:
         self._failure: BaseException | None = None
         # Prompts that are being asked just now, with the items that wait for the same answer.
         self._twins: dict[str, list[Item]] = {}
+        # Those whose claims were lost while this run was away.
+        self._lost: list[Item] = []
         self._waiting = 0
         self._page_written: asyncio.Task[None] | None = None
 
@@ -197,7 +198,7 @@ class Generating:
         What was answered since the look-up is recorded.
         """
         hashes = [item.prompt.hash for item in items]
-        owned = await self._run.writer.call(claims.take, self._run.ledger, self._run.id, hashes)
+        owned = await self._run.writer.call(self._run.lease.take, hashes)
         mine = [item for item in items if item.prompt.hash in owned]
         others = [item for item in items if item.prompt.hash not in owned]
         # Asked once more now that no one else can be asking: the answer may have come in between.
@@ -214,9 +215,21 @@ class Generating:
         """Record what the ledger turned out to answer, for the items that wait for the same prompt too."""
         self.record_hits(hits)
         for hit in hits:
-            self._run.writer.batch.released.append((self._run.id, hit.item.prompt.hash))
+            self._release(hit.item)
             twins = self._twins.pop(hit.item.prompt.hash, [])
             self.record_hits([Hit(twin, hit.source_id, hit.output_hash) for twin in twins])
+
+    def _leave_to_another(self, item: Item) -> None:
+        """Look an item up and claim it again, with all others whose claims were lost, or wait for who has it now."""
+        self._room.give(1)
+        self._lost.append(item)
+        if len(self._lost) == 1:
+            self._start(self._await_lost())
+
+    async def _await_lost(self) -> None:
+        await asyncio.sleep(ASK_AGAIN_S[0])
+        lost, self._lost = self._lost, []
+        await self._await_others(lost)
 
     async def _await_others(self, items: Sequence[Item]) -> None:
         """Wait for what other runs are asking; take over what they give up."""
@@ -227,8 +240,6 @@ class Generating:
                 while waiting and self._failure is None:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, ASK_AGAIN_S[1])
-                    # One that was killed on this machine is known to be dead before its lease runs out.
-                    await self._run.writer.call(claims.bury_the_dead, self._run.ledger)
                     mine, left = await self._claim(await self._unanswered(waiting))
                     self._waiting += len(left) - len(waiting)
                     waiting = left
@@ -292,13 +303,13 @@ class Generating:
         finally:
             self._room.give(len(chunk.pending))
 
-    async def pursue(self, item: Item) -> Outcome:
-        """Ask until there is an outcome (for the chunk)."""
+    async def pursue(self, item: Item) -> Outcome | None:
+        """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         journal = ItemJournal(self._run, item)
         try:
             with self._run.stopper.pursuing() as pursuit:
                 journal.pursuit = pursuit
-                return await answer_prompt(
+                outcome = await answer_prompt(
                     item.prompt,
                     ask=journal.ask,
                     gate=self._run.pace,
@@ -308,6 +319,10 @@ class Generating:
                 )
         except CostCapError as error:
             return Outcome("skipped", None, error.kind, str(error))
+        if journal.claim_lost:
+            self._leave_to_another(item)
+            return None
+        return outcome
 
     async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
         """Look items up (for Prefect's cache too)."""
@@ -318,7 +333,7 @@ class Generating:
     async def record(self, item: Item, outcome: Outcome, *, wait: bool = True) -> None:
         """Write an outcome, and those of the items that waited for it; returns when they are committed."""
         self._add(item, self._rows.answered(item, outcome, now()))
-        self._run.writer.batch.released.append((self._run.id, item.prompt.hash))
+        self._release(item)
         self._run.progress.add(outcome.status)
         self._record_twins(item, outcome)
         if wait:
@@ -347,6 +362,10 @@ class Generating:
         count = len(twins)
         twins.clear()
         return count
+
+    def _release(self, item: Item) -> None:
+        self._run.writer.batch.released.append((self._run.id, item.prompt.hash))
+        self._run.lease.released(item.prompt.hash)
 
     def _add(self, item: Item, row: Any, *, with_record: bool = True) -> None:
         batch = self._run.writer.batch

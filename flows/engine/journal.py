@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from db.refusals import REFUSED
+from flows.engine.lease import ClaimLostError
 from flows.engine.plan import Item
 from flows.engine.rows import add_prompt, attempt_row, settled_row
 from flows.engine.stopping import Pursuit
@@ -24,9 +25,15 @@ class ItemJournal:
         self._run = run
         self._item = item
         self.pursuit = Pursuit()
+        self.claim_lost = False
 
     async def ask(self, body: Mapping[str, Any]) -> Answer:
-        """Send a request to the run's endpoint."""
+        """Send a request to the run's endpoint, or raise ClaimLostError where it is no longer this run's to ask."""
+        try:
+            await self._run.lease.ready(self._item.prompt.hash)
+        except ClaimLostError:
+            self.claim_lost = True
+            raise
         self.pursuit.busy = True
         try:
             return await self._run.endpoint.client.ask(body, self._run.endpoint.name)

@@ -24,13 +24,13 @@ from prefect.exceptions import Abort
 from sqlalchemy import URL, Engine
 
 from db import record as ledger_record
-from db.claims import LEASE, this_process
 from db.errors import DatabaseError
 from db.history import BadOutcome, PromptHistory, bad_outcomes_of, first_started_at, look_up, shards_of, usage
+from db.identity import this_process
 from db.models import new_id, now
 from db.select import Query
 from db.session import open_ledger, open_source, readable_url
-from flows.engine.afterlife import beating, begin
+from flows.engine.afterlife import begin
 from flows.engine.artifacts import SUMMARY_KEY, money, publish_summary
 from flows.engine.assets import tell_assets
 from flows.engine.chunks import ChunkRunner, chunk_runner
@@ -38,6 +38,7 @@ from flows.engine.endpoint import Endpoint, open_endpoint, require_files
 from flows.engine.estimates import Estimate
 from flows.engine.generate import Generating
 from flows.engine.handles import Counted, Generations, Selected, Source, Together, count_source
+from flows.engine.lease import HeldLease
 from flows.engine.limiter import Limiter, limiter_for
 from flows.engine.live import TAG, add_tags, shown_live
 from flows.engine.options import RunOptions, Selection
@@ -72,6 +73,7 @@ class Run:
     endpoint: Endpoint
     ledger: Engine
     writer: Writer
+    lease: HeldLease
     pace: Pace
     policy: Policy
     progress: Progress
@@ -346,6 +348,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             pace.stop(reason)
             writer.stop(reason)
 
+        stopper = Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
         run = Run(
             id=run_id,
             flow=origin.flow,
@@ -354,6 +357,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             endpoint=endpoint,
             ledger=ledger,
             writer=writer,
+            lease=HeldLease(ledger, run_id, stop=stopper.stop),
             pace=pace,
             policy=_policy(settings),
             progress=Progress(run_id, origin.flow, endpoint.name),
@@ -362,7 +366,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
                 delay_s=settings.chunk_retry_delay_s,
                 refresh=options.refresh,
             ),
-            stopper=Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate),
+            stopper=stopper,
             limiter=limiter,
         )
         stack.callback(run.dispose)
@@ -372,6 +376,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             await writer.read(find_parent, ledger, options.shard)
             await name_shard(options.shard)
         await writer.call(begin, ledger, row, settings.spill_folders)
+        writer.commit = run.lease.write
         if options.refresh:
             # A refresh that was cut short goes on where it was: what it bought is not bought again.
             run.fresh_since = await writer.read(first_started_at, ledger, row["parent_run_id"] or run.id)
@@ -384,7 +389,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         _log_opening(run, concurrency)
         await stack.enter_async_context(shown_live(run.progress))
         await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))
-        await stack.enter_async_context(beating(writer, ledger, run.id))
+        await stack.enter_async_context(run.lease.kept(writer))
         async with _closing(run, origin.flow_run_id):
             yield run
 
@@ -404,6 +409,9 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
     finally:
         run.progress.ended, run.progress.status = True, status
         await close(run, status, flow_run_id)
+        if run.lease.is_superseded:
+            # The newer run decides what becomes of the flow run.
+            raise Abort(str(run.stopper.reason))
         if status == "cancelled" and run.stopper.reason is not None:
             await mark_cancelled(flow_run_id, str(run.stopper.reason))
             # Prefect's own word for a run whose state has been decided elsewhere: it leaves the state as it is.
@@ -416,7 +424,7 @@ async def close(run: Run, status: str, flow_run_id: str) -> None:
         # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
         with suppress(LedgerAwayError):
             await run.writer.committed()
-        await run.writer.call(ledger_record.close_run, run.ledger, run.id, status, now())
+        await run.writer.call(run.lease.close, status)
         summary = await run.writer.read(run.summary, status)
         _log_closing(summary)
         tell_ending(summary, flow_run_id)
@@ -514,5 +522,5 @@ def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
         "ended_at": None,
         "status": "running",
         "process": this_process(),
-        "alive_until": now() + LEASE,
+        "alive_until": now(),
     }

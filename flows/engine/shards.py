@@ -11,6 +11,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -27,9 +28,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.claims import bury_the_dead
 from db.errors import DatabaseError
 from db.history import cost_of_flow_runs, read_run, statuses_of_flow_runs
+from db.leases import end_lapsed
 from db.select import Query, cut
 from db.session import readable_url
 from flows.engine.handles import Counted, count_source
@@ -265,7 +266,7 @@ class _Spreading:
         if time.monotonic() - self.buried_at < BURY_EVERY_S:
             return
         self.buried_at = time.monotonic()
-        await asyncio.to_thread(bury_the_dead, self.run.ledger)
+        await asyncio.to_thread(partial(end_lapsed, self.run.ledger, but=self.run.id))
         known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger, list(found))
         for flow_run, state in found.items():
             if self._is_lost(state, known.get(flow_run)):

@@ -20,7 +20,7 @@ from typing import NoReturn, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.errors import DatabaseError, LedgerError
+from db.errors import LedgerError
 from db.record import Batch, write
 from db.refusals import Refusal, in_words
 from db.session import is_unavailable, readable_url, reason_of
@@ -35,7 +35,11 @@ T = TypeVar("T")
 
 
 class Writer:
-    """Use as an async context manager; leaving it commits what is left. Times are seconds."""
+    """Use as an async context manager; leaving it commits what is left. Times are seconds.
+
+    `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; a run's lease takes
+    its place once there is one.
+    """
 
     def __init__(
         self, engine: Engine, *, run_id: str, interval_s: float, patience_s: float, spill_folders: Sequence[Path]
@@ -53,7 +57,6 @@ class Writer:
         self._closing = False
         self._stopped = asyncio.Event()
         self._reason: StoppedError | None = None
-        # How a batch is committed; what is refused of it goes into the list.
         self.commit: Callable[[Batch, list[Refusal]], None] = lambda batch, found: write(engine, batch, refused=found)
         self._complaint = ""  # of a ledger that is unavailable just now
         self._refused: list[Refusal] = []
@@ -152,9 +155,6 @@ class Writer:
             await self._patiently(lambda: self.call_once(self.commit, batch, refused))
         except (LedgerAwayError, StoppedError):
             await self._spill_it(batch)
-        except DatabaseError:
-            # Not the database's word but ours: this run may not write any more.
-            raise
         except Exception as error:  # noqa: BLE001 - whatever the ledger says, what was answered is kept
             # Waiting does not help here.
             self._complaint = reason_of(error, self._engine.url)

@@ -10,7 +10,6 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,8 @@ on_postgres = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run that could not write its end lives on, to all appearances, in the process of the test."""
-    for module in ("db.claims", "flows.engine.run"):
-        monkeypatch.setattr(f"{module}.LEASE", timedelta(seconds=4))
-    monkeypatch.setattr("db.claims.HEARTBEAT_S", 1.0)
+    monkeypatch.setattr("db.leases.LEASE_S", 4)
+    monkeypatch.setattr("db.leases.HEARTBEAT_S", 1.0)
 
 
 def execute(workshop: Workshop, statement: str) -> None:
@@ -100,7 +98,7 @@ def assert_all_once(workshop: Workshop) -> None:
 
 async def assert_goes_on(workshop: Workshop, answered: int) -> None:
     """What waits is written in, once; a next run asks for the rest alone."""
-    settle_the_past(workshop.ledger, load_settings().spill_folders)
+    settle_the_past(workshop.ledger, load_settings().spill_folders, but="")
     assert find_spills(load_settings().spill_dir) == []
     assert workshop.value("SELECT count(*) FROM current_content") == answered
     workshop.sandbox.configure(latency_ms=0)
