@@ -231,24 +231,40 @@ def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str
 
 
 def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) -> Iterator[list[StepGeneration]]:
-    """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys."""
-    after: str | None = None
-    while True:
-        statement = (
+    """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys.
+
+    Each page is a query of its own. Where one fails, as the ledger is unavailable, `next` may be called again: a
+    generator would be at its end by then.
+    """
+    return _GenerationPages(engine, run_id, step, page_size)
+
+
+class _GenerationPages(Iterator[list[StepGeneration]]):
+    def __init__(self, engine: Engine, run_id: str, step: str, page_size: int) -> None:
+        self._engine = engine
+        self._page_size = page_size
+        self._statement = (
             _with_content()
             .where(Generation.run_id == run_id, Generation.step == step, Generation.status == "succeeded")
             .order_by(Generation.record_key)
             .limit(page_size)
         )
-        if after is not None:
-            statement = statement.where(Generation.record_key > after)
-        with engine.connect() as connection:
+        self._after: str | None = None
+        self._ended = False
+
+    def __next__(self) -> list[StepGeneration]:
+        if self._ended:
+            raise StopIteration
+        statement = self._statement
+        if self._after is not None:
+            statement = statement.where(Generation.record_key > self._after)
+        with self._engine.connect() as connection:
             page = [_step_generation(row) for row in connection.execute(statement)]
-        if page:
-            yield page
-        if len(page) < page_size:
-            return
-        after = page[-1].record_key
+        self._ended = len(page) < self._page_size
+        if not page:
+            raise StopIteration
+        self._after = page[-1].record_key
+        return page
 
 
 def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, list[StepGeneration]]:

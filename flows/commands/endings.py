@@ -87,8 +87,11 @@ def explain(error: ValidationError, prefix: str = "") -> str:
 
 
 def _unforeseen(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    what = type(error).__name__ + (f": {lines[0]}" if lines else "")
+    from db.session import reason_of  # noqa: PLC0415 - see commands/__init__.py
+
+    # Not a driver's own words: they quote rows.
+    reason = reason_of(error, "")
+    what = type(error).__name__ + (f": {reason}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
     return f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}".replace("..", ".")
 

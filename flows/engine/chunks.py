@@ -33,7 +33,7 @@ class Recorder(Protocol):
     async def record(self, item: Item, outcome: Outcome) -> None:
         """Write an outcome; returns when it is committed."""
 
-    def hits_of(self, items: Sequence[Item]) -> list[Hit]:
+    async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
         """Look items up in the ledger."""
 
 
@@ -62,9 +62,9 @@ class Chunk:
         step = self.items[0].prompt.brief.template.name
         return f"{step} {self.number}" + (f" ({len(self.items)} prompts)" if len(self.items) > 1 else "")
 
-    def find_hits(self) -> bool:
+    async def find_hits(self) -> bool:
         """Look all prompts up; only if each has content is the chunk a hit, and `hits` says by what."""
-        hits = self.recorder.hits_of(self.items)
+        hits = await self.recorder.hits_of(self.items)
         self.hits = hits if len(hits) == len(self.items) else []
         return bool(self.hits)
 

@@ -15,6 +15,7 @@ from prefect import State
 
 from db.history import mean_output_tokens
 from db.models import new_id, now
+from db.refusals import REFUSED
 from flows.engine.chunks import Chunk, InterruptedChunkError
 from flows.engine.estimates import Estimate
 from flows.engine.handles import Material, Source
@@ -80,7 +81,9 @@ class Generating:
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""
-        mean = await asyncio.to_thread(mean_output_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
+        mean = await self._run.writer.read(
+            mean_output_tokens, self._run.ledger, self._run.flow, self._brief.template.name
+        )
         self._run.pace.know(self._brief.template.name, Estimate(output_tokens=mean))
 
     # Render
@@ -136,9 +139,9 @@ class Generating:
     # Look up
 
     async def _plan(self, items: Sequence[Item]) -> Plan:
-        known = await asyncio.to_thread(self._run.known_of, items)
+        known = await self._run.writer.read(self._run.known_of, items)
         plan = plan_page(items, known, give_up_after=self._run.settings.give_up_after)
-        return take_over(plan, await asyncio.to_thread(self._run.bad_outcomes, items))
+        return take_over(plan, await self._run.writer.read(self._run.bad_outcomes, items))
 
     async def _record_planned(self, plan: Plan) -> None:
         self.record_hits(plan.hits)
@@ -203,7 +206,7 @@ class Generating:
 
     async def _unanswered(self, items: Sequence[Item]) -> list[Item]:
         """Record what the ledger answers by now, and return the rest."""
-        hits = await asyncio.to_thread(self._run.hits_of, items)
+        hits = await self.hits_of(items)
         self._record_found(hits)
         answered = {hit.item.generation_id for hit in hits}
         return [item for item in items if item.generation_id not in answered]
@@ -321,9 +324,9 @@ class Generating:
             return None
         return outcome
 
-    def hits_of(self, items: Sequence[Item]) -> list[Hit]:
-        """Look items up (for Prefect's cache)."""
-        return self._run.hits_of(items)
+    async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
+        """Look items up (for Prefect's cache too)."""
+        return await self._run.writer.read(self._run.hits_of, items)
 
     # Record
 
@@ -335,11 +338,20 @@ class Generating:
         self._record_twins(item, outcome)
         if wait:
             await self._run.writer.committed()
+            outcome = self._as_written(item, outcome)
             # Who met the prompt during the commit could not find its answer yet, and has joined.
             while self._record_twins(item, outcome):
                 await self._run.writer.committed()
         self._twins.pop(item.prompt.hash, None)
         self._room.give(1)
+
+    def _as_written(self, item: Item, outcome: Outcome) -> Outcome:
+        """Return the outcome, or a failure where the ledger refused its content."""
+        failure = self._run.writer.failure_of(item.generation_id)
+        if failure is None:
+            return outcome
+        self._run.progress.correct(outcome.status, "failed")
+        return Outcome("failed", None, REFUSED, failure)
 
     def _record_twins(self, item: Item, outcome: Outcome) -> int:
         """Write the outcome for the items that wait for it too, and return how many they were."""

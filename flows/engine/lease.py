@@ -19,6 +19,7 @@ from db import claims, leases
 from db.clock import now
 from db.identity import boot_time_s
 from db.record import Batch, close_run, write
+from db.refusals import Refusal
 from flows.engine.writer import Writer
 from flows.errors import FinalCallError
 
@@ -86,7 +87,7 @@ class HeldLease:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), pause)
             try:
-                await writer.call(self.confirm)
+                await writer.call_once(self.confirm)
             except SQLAlchemyError:
                 # A ledger that is unavailable for a while is the writer's business.
                 await asyncio.sleep(min(RETRY_S, leases.HEARTBEAT_S))
@@ -112,14 +113,14 @@ class HeldLease:
         self._lost -= owned
         return owned
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch, refused: list[Refusal]) -> None:
         """Commit a batch if the lease holds; else take it back first (in the writer's thread)."""
         try:
-            write(self._ledger, batch, None if self._ended else self._lease)
+            write(self._ledger, batch, None if self._ended else self._lease, refused=refused)
         except leases.LeaseLostError:
             self._return()
             # What it holds is paid for, and kept even where a newer run goes on.
-            write(self._ledger, batch)
+            write(self._ledger, batch, refused=refused)
 
     def confirm(self) -> None:
         """Renew the lease, or take it back where it was lost (in the writer's thread)."""

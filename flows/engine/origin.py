@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,7 +49,9 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
         raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
     found = context.flow_run
     deployment, name = await read_deployment(found.deployment_id)
-    check_worker(deployment, settings, code_version())
+    # It asks git, which takes its time in a large or remote work tree.
+    code = await asyncio.to_thread(code_version)
+    check_worker(deployment, settings, code)
     started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
     return Origin(
         flow=flow or context.flow.fn.__name__,
@@ -56,7 +59,7 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
         flow_run_id=str(found.id),
         trigger=started_by_deployment if found.deployment_id else "command",
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
-        code_version=code_version(),
+        code_version=code,
         words=frozenset(word for word in context.flow.fn.__code__.co_consts if isinstance(word, str)),
     )
 

@@ -49,6 +49,12 @@ class Progress:
         self.step_counts[status] += count
         self.done_in_step += count
 
+    def correct(self, counted: str, status: str) -> None:
+        """Count a generation under another status than it was."""
+        for counts in (self.counts, self.step_counts):
+            counts[counted] -= 1
+            counts[status] += 1
+
     def look_at_pace(self) -> None:
         """Take note of the pace; for the engine's own thread, while those of watchers read what was noted."""
         self.pace = self.ask_pace()

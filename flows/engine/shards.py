@@ -33,7 +33,7 @@ from db.history import cost_of_flow_runs, read_run, statuses_of_flow_runs
 from db.leases import end_lapsed
 from db.select import Query, cut
 from db.session import readable_url
-from flows.engine.handles import Selected, check_source
+from flows.engine.handles import Counted, count_source
 from flows.engine.options import RunOptions, Shard
 from flows.engine.shard_deployment import deployment_for_shards
 from flows.engine.stopping import Stopper
@@ -62,12 +62,10 @@ class ShardedRun:
     records: int
 
 
-def part_of(engine: Engine, query: Query, shard: Shard) -> Selected:
-    """Select a shard's part of the records."""
+def part_of(engine: Engine, query: Query, shard: Shard) -> Counted:
+    """Count a shard's part of the records."""
     bounded = cut(engine, query, total=shard.records, part=shard.number, of=shard.of)
-    if bounded is None:
-        return Selected(engine, query, total=0, limit=0)
-    return check_source(engine, bounded, None)
+    return Counted(query, total=0, limit=0) if bounded is None else count_source(engine, bounded, None)
 
 
 def find_parent(ledger: Engine, shard: Shard) -> None:

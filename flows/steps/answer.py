@@ -165,8 +165,14 @@ async def answer_prompt(
             raise
         except CallError as error:
             return Outcome("failed", None, error.kind, str(error), passing=isinstance(error, PassingCallError))
-        outcome, faults = _judge(pursuit, answer, policy)
-        journal.settle(attempt_id, replace(settled, faults=faults))
+        faults: tuple[Fault, ...] = ()
+        try:
+            outcome, faults = _judge(pursuit, answer, policy)
+        except Exception as error:  # noqa: BLE001 - the boundary of one record: the others go on
+            outcome = _unjudged(prompt, error)
+        finally:
+            # It is paid for, whatever the judgement comes to.
+            journal.settle(attempt_id, replace(settled, faults=faults))
         if outcome is not None:
             return outcome
 
@@ -265,6 +271,14 @@ def _judge(pursuit: _Pursuit, answer: Answer, policy: Policy) -> tuple[Outcome |
     pursuit.kind = "repair"
     pursuit.turns = _repair_turns(answer, judged)
     return None, judged.faults
+
+
+def _unjudged(prompt: Prompt, error: Exception) -> Outcome:
+    message = (
+        f"The answer could not be judged by {prompt.output_class.__name__}: {type(error).__name__}. It is kept in its "
+        "attempt. Correct the output class, then run again."
+    )
+    return Outcome("invalid", None, "unjudged", message)
 
 
 def _truncated(pursuit: _Pursuit, answer: Answer, policy: Policy) -> Outcome | None:

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -24,6 +25,7 @@ OUTPUTS = "flows.outputs"
 NAMED = 10  # faults that a repair is told of at most
 LONGEST_NAME = 60
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # The only message of pydantic's own that quotes the answer.
 _UNQUOTED = {"union_tag_invalid": "Its tag is none of those that the schema names"}
 
@@ -87,12 +89,17 @@ def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid
 
 def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
     try:
+        return _judge_or_raise(output_class, text)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
+        return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
+
+
+def _judge_or_raise(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
+    try:
         # As it will be read again: by its aliases, and without what the class computes.
         output = output_class.model_validate_json(text).model_dump(mode="json", by_alias=True, round_trip=True)
     except ValidationError as error:
         return _invalid(error)
-    except Exception as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
-        return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
     if faults := tuple(_unstorable(output, ()))[:NAMED]:
         return Invalid(faults)
     return Content(output, hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest())
@@ -110,6 +117,8 @@ def _unstorable(value: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
                 yield from _unstorable(inner, (*path, number))
         case str() if "\x00" in value:
             yield _fault(path, "contains a NUL character")
+        case str() if _SURROGATE.search(value):
+            yield _fault(path, "contains half a surrogate pair")
         case float() if not math.isfinite(value):
             yield _fault(path, "is not a finite number")
         case int() if value.bit_length() > 63:
@@ -135,4 +144,6 @@ def _invalid(error: ValidationError) -> Invalid:
 def _fault(path: tuple[str | int, ...], what: str) -> Fault:
     # A name that the model made up stands in the path, and may be of any length.
     where = ".".join(str(part)[:LONGEST_NAME] for part in path)
-    return Fault(where, what.removeprefix("Value error, ").removeprefix("Assertion failed, "))
+    what = what.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    # It is sent to the model and kept: neither takes half a surrogate pair, which a validator may quote.
+    return Fault(_SURROGATE.sub("\ufffd", where), _SURROGATE.sub("\ufffd", what))

@@ -499,3 +499,48 @@ async def test_faults_of_all_kinds_come_to_content_and_every_attempt_has_an_end(
         journal.error_types.count("connection")
         == served["by_fault"]["dropped_before"] + served["by_fault"]["dropped_after"]
     )
+
+
+# What nobody foresaw
+
+
+@pytest.mark.parametrize("error", [RuntimeError("PRIVATE"), RecursionError("PRIVATE"), TypeError()])
+async def test_answer_that_cannot_be_judged_ends_its_record_and_is_paid_for_once(
+    scripted: Scripted,
+    pursue: Pursue,
+    journal: MemoryJournal,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def judge(*_arguments: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("flows.steps.answer.validate_answer", judge)
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.passing) == ("invalid", False)
+    assert f"Note: {type(error).__name__}" in outcome.error_message
+    assert "PRIVATE" not in outcome.error_message
+    (settled,) = journal.settled
+    assert settled.answer is not None
+    assert settled.answer.text == GOOD
+    assert settled.cost_usd
+    assert settled.error_type is None
+
+
+async def test_attempt_is_settled_also_where_the_judgement_ends_the_process(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndedError(BaseException):
+        """As KeyboardInterrupt is one."""
+
+    def judge(*_arguments: Any) -> Any:
+        raise EndedError
+
+    monkeypatch.setattr("flows.steps.answer.validate_answer", judge)
+    with pytest.raises(EndedError):
+        await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert [settled.error_type for settled in journal.settled] == [None]
+    assert journal.settled[0].cost_usd

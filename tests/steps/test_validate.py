@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -193,6 +195,50 @@ def test_validator_with_a_mistake_spoils_one_answer_and_no_run() -> None:
 
 
 # Content that is read again
+
+
+class UnspokenError(ValueError):
+    def __str__(self) -> str:
+        raise KeyError("PRIVATE")
+
+
+def leave() -> str:
+    return sys.exit("PRIVATE")
+
+
+def complain(error: Exception) -> str:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where", "what"),
+    [
+        (lambda: "half a pair: \ud800", "name", "contains half a surrogate pair"),
+        (leave, "", "SystemExit"),
+        (lambda: complain(RecursionError("PRIVATE")), "", "RecursionError"),
+        (lambda: complain(UnspokenError()), "", "fails on it with"),
+        (lambda: complain(ValueError("odd: \ud800")), "", ""),
+    ],
+)
+def test_validator_that_does_what_nobody_foresees_spoils_one_answer_and_no_run(
+    spoil: Callable[[], str], where: str, what: str
+) -> None:
+    class Careless(BaseModel):
+        name: str
+
+        @field_validator("name")
+        @classmethod
+        def check(cls, _name: str) -> str:
+            return spoil()
+
+    for judged in (validate_answer(Careless, '{"name":"a"}'), validate_stored(Careless, {"name": "a"})):
+        assert isinstance(judged, Invalid)
+        (fault,) = judged.faults
+        assert fault.where == where
+        assert what in fault.what
+        assert "PRIVATE" not in str(judged)
+        # It is sent to the model and kept.
+        assert str(judged).encode()
 
 
 def test_stored_answer_is_judged_by_the_class_of_today() -> None:
