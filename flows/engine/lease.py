@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import claims, leases
 from db.clock import now
@@ -88,7 +87,7 @@ class HeldLease:
                 await asyncio.wait_for(self._wanted.wait(), pause)
             try:
                 await writer.call_once(self.confirm)
-            except SQLAlchemyError:
+            except Exception:  # noqa: BLE001 - a heart that stops would hold back every request of the run
                 # A ledger that is unavailable for a while is the writer's business.
                 await asyncio.sleep(min(RETRY_S, leases.HEARTBEAT_S))
             self._confirmed.set()

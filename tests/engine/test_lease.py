@@ -91,7 +91,7 @@ def test_claims_of_before_an_absence_are_claimed_again_but_looked_up_first(
     run_out(ledger, book.run_id)
     other = Book(ledger).run_id
     assert claims.take(ledger, other, {ONE}) == {ONE}
-    held.write(Batch())
+    held.write(Batch(), [])
     assert status_of(ledger, book.run_id) == ("running", False, 2)
     for prompt_hash in (ONE, TWO):
         with pytest.raises(ClaimLostError):
@@ -114,7 +114,7 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     claims.take(ledger, newer := Book(ledger, prefect_flow_run_id="flow run").run_id, {ONE})
     batch = Batch()
     book.generation(batch, "key")
-    held.write(batch)
+    held.write(batch, [])
     with ledger.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM generations").scalar() == 1
     assert held.is_superseded
@@ -129,7 +129,7 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
 def test_run_that_has_closed_takes_nothing_back(book: Book, held: HeldLease, ledger: Engine) -> None:
     held.take({ONE})
     held.close("completed")
-    held.write(Batch())
+    held.write(Batch(), [])
     held.confirm()
     assert status_of(ledger, book.run_id) == ("completed", True, 1)
     assert claims.take(ledger, Book(ledger).run_id, {ONE}) == {ONE}
