@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 CANCEL_WITHIN_S = 2.0
-"""PostgreSQL is asked over a connection of its own, which must not take for ever either."""
+"""PostgreSQL is asked over a connection of its own, which must not take long either."""
 
 
 class Interrupter:
