@@ -16,6 +16,7 @@ from db.models import new_id, now
 from db.record import Batch, Row
 from flows.engine.plan import Hit, Item
 from flows.steps.answer import Opened, Outcome, Settled
+from flows.steps.reading import cleaned
 from flows.steps.render import Prompt, request_body
 from flows.steps.templates import Template
 
@@ -94,6 +95,8 @@ def settled_row(attempt_id: str, settled: Settled) -> dict[str, Any]:
         "cache_read_tokens": usage.cache_read_tokens if usage else None,
         "thinking_tokens": usage.thinking_tokens if usage else None,
         "service_tier": usage.service_tier if usage else None,
+        "inference_geo": usage.inference_geo if usage else None,
+        "speed": usage.speed if usage else None,
         "cost_usd": settled.cost_usd,
         "price_version": settled.price_version,
     }
@@ -237,5 +240,4 @@ def _text_hash(body: str) -> str:
 
 
 def _storable(text: str | None) -> str | None:
-    # PostgreSQL's TEXT holds no NUL; the mark that replaces it says that something stood there.
-    return text.replace("\x00", "\ufffd") if text is not None else None
+    return cleaned(text) if text is not None else None
