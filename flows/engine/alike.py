@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from flows.errors import CallError, FinalCallError, StoppingCallError
@@ -22,6 +22,7 @@ PATIENCE_S = 5.0
 """How long the chosen record may wait for its turn before one that has a place among those waiting is tried instead."""
 
 Further = Callable[[], str | None]
+Take = Callable[[], AbstractAsyncContextManager[object]]
 
 
 @dataclass
@@ -62,14 +63,15 @@ class Alike:
         self._wake()
 
     @asynccontextmanager
-    async def place(self, places: asyncio.Semaphore, prompt: Prompt) -> AsyncIterator[None]:
-        """Take one of the places among the requests in flight, when nothing is suspected of the prompt's template."""
+    async def place(self, prompt: Prompt, take: Take) -> AsyncIterator[None]:
+        """Hold a place in flight, which `take` gives; while a trial is made, nobody else of the template gets one."""
         row = self._row(prompt)
         row.waiting[prompt.hash] = None
         try:
             while True:
                 await self._turn(row, prompt.hash)
-                async with places:
+                async with take():
+                    # Who waited for a place from before the trial gives it back.
                     if self._is_held(row, prompt.hash):
                         continue
                     row.waiting.pop(prompt.hash, None)

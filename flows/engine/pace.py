@@ -91,7 +91,7 @@ class Pace:
     @asynccontextmanager
     async def enter(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Place]:
         """Wait for a place; raise what stopped the run if it was stopped."""
-        async with self.alike.place(self._places, prompt):
+        async with self.alike.place(prompt, lambda: self._places):
             if not self._is_open:
                 async with self._opening:
                     if not self._is_open and not await self._verified():
