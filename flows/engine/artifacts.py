@@ -43,6 +43,7 @@ def summary_markdown(summary: Summary) -> str:
         f"| perhaps billed, answer lost | {summary.perhaps_billed:,} |",
         *([f"| pace | {pace} |"] if pace else []),
         f"| answered 429 | {summary.rate_limited:,} |",
+        *(f"| note | {_cell(note)} |" for note in summary.notes),
         f"| time | {summary.wall_s:,.1f} s |",
         f"| run | `{summary.run_id}` |",
     ]
@@ -64,7 +65,7 @@ def summary_markdown(summary: Summary) -> str:
 def money(summary: Summary) -> str:
     """Say a cost in dollars, and what it lacks."""
     if summary.cost_usd is None:
-        return "unknown (no price for the model, its service tier, place or speed)"
+        return "unknown (no price for the model or for how it ran, or the endpoint tells no usage)"
     lacks = f" and {summary.unpriced:,} requests of unknown price" if summary.unpriced else ""
     return f"${summary.cost_usd:,.4f}{lacks}"
 

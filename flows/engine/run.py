@@ -195,6 +195,7 @@ class Run:
             wall_s=self.progress.wall_s,
             pace=self.pace_summary(),
             warmth=self.pace.warming.report(),
+            notes=list(self.progress.notes.values()),
         )
 
     def _status(self) -> str:

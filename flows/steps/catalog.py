@@ -34,8 +34,8 @@ _POINT_ZERO = re.compile(r"^(claude-[a-z]+-\d+)-0$")
 
 
 def find_model(name: str) -> Model | None:
-    """Return a model's limits by its name or a dated version of it (name-20260101); None where it is unknown."""
-    return MODELS.get(name) or MODELS.get(name.rpartition("-")[0] if name[-8:].isdigit() else name)
+    """Return a model's limits by its name, however a cloud or a gateway writes it; None where it is unknown."""
+    return MODELS.get(plain_model_name(name))
 
 
 def plain_model_name(model: str) -> str:
@@ -52,6 +52,13 @@ def plain_model_name(model: str) -> str:
     name = _DATED.sub("", _OF_A_VERSION.sub("", name))
     name = re.sub(r"(?<=\d)\.(?=\d)", "-", name)
     return _POINT_ZERO.sub(r"\1", _VERSION_FIRST.sub(r"claude-\2-\1", name))
+
+
+def is_other_model(asked: str, answered: str | None) -> bool:
+    """Whether another model answered than was asked; judged only where one of MODELS was asked, and one is named."""
+    if answered is None or find_model(asked) is None:
+        return False
+    return plain_model_name(answered) != plain_model_name(asked)
 
 
 def estimate_tokens(characters: int) -> int:

@@ -234,6 +234,7 @@ async def test_odd_words_of_an_endpoint_keep_no_content_out(
     async def ask_oddly(self: Client, body: Mapping[str, Any], endpoint: str) -> Answer:
         nonlocal answered
         answer = await ask(self, body, endpoint)
+        assert answer.usage is not None
         answered += 1
         match answered % 4:
             case 0:

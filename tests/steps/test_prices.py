@@ -16,6 +16,7 @@ from flows.steps.catalog import (
     MODELS,
     estimate_tokens,
     find_model,
+    is_other_model,
     likely_tokens,
     most_tokens,
     plain_model_name,
@@ -355,3 +356,33 @@ def test_what_the_prompt_cache_saves_follows_the_prompts_length() -> None:
 def test_bounds_of_a_text_in_tokens(text: str, likely: int, most: int) -> None:
     assert (likely_tokens(text), most_tokens(text)) == (likely, most)
     assert estimate_tokens(len(text)) <= most
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "claude-sonnet-4-6",
+        "claude-sonnet-4-6-20260217",
+        "claude-sonnet-4-6-latest",
+        "claude-sonnet-4-6@20260101",
+        "claude-sonnet-4-6-v1:0",
+        "us.anthropic.claude-sonnet-4-6-v1:0",
+        "anthropic/claude-sonnet-4-6",
+        "vertex_ai/claude-sonnet-4-6@20260101",
+        "bedrock/eu.anthropic.claude-sonnet-4-6-20260217-v1:0",
+        "openrouter/anthropic/claude-4.6-sonnet-20260217",
+    ],
+)
+def test_model_is_known_however_a_cloud_or_a_gateway_writes_it(name: str) -> None:
+    assert find_model(name) is MODELS["claude-sonnet-4-6"]
+    assert not is_other_model(name, "claude-sonnet-4-6")
+    assert is_other_model(name, "claude-haiku-4-5")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "claude", "claude-sonnet-4-7", "claude-sonnet-4", "my-claude-sonnet-4-6", "gpt-6"]
+)
+def test_model_that_is_another_is_not_taken_for_a_known_one(name: str) -> None:
+    assert find_model(name) is None
+    assert is_other_model("claude-sonnet-4-6", name)
+    assert not is_other_model(name, "claude-sonnet-4-6")
