@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Engine, Row, Select, case, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, case, func, or_, select
 from sqlalchemy.orm import aliased
 
 from db.models import (
@@ -29,6 +29,8 @@ from db.models import (
 BAD_OUTCOMES = ("refused", "truncated", "invalid")
 UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
+PAID_FAILURES = (*PERHAPS_BILLED, "unexpected_stop_reason", "wrong_model")
+"""Kinds of failed generations that were paid for, or may have been: like bad outcomes, they count before giving up."""
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 
@@ -110,23 +112,25 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
                 generation.output,
                 generation.output_hash,
                 generation.record_hash,
+                generation.error_kind,
             )
             .where(
                 generation.prompt_hash.in_(part),
                 generation.origin.in_(("live", "batch")),
-                generation.status.in_(("succeeded", *BAD_OUTCOMES)),
+                or_(generation.status == "succeeded", _went_badly()),
             )
             .order_by(generation.id)
         )
         if since is not None:
             statement = statement.where(generation.created_at >= since)
         with engine.connect() as connection:
-            for prompt_hash, generation_id, status, output, *hashes_of in connection.execute(statement):
+            for prompt_hash, generation_id, status, output, *hashes_of, kind in connection.execute(statement):
                 before = found.get(prompt_hash, PromptHistory())
                 if status == "succeeded":
                     found[prompt_hash] = PromptHistory(generation_id, output, *hashes_of)
                 elif before.generation_id is None:
-                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=status)
+                    last = f"failed ({kind})" if status == "failed" else status
+                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=last)
     return found
 
 
@@ -197,7 +201,7 @@ class BadOutcome:
 
 
 def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str]) -> dict[str, BadOutcome]:
-    """Return the prompts that these runs asked and that were refused, truncated or invalid; the newest of each."""
+    """Return the prompts that these runs asked, perhaps paid for and got no content for; the newest of each."""
     found: dict[str, BadOutcome] = {}
     for part in _parts(hashes):
         statement = (
@@ -212,7 +216,7 @@ def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str
                 Generation.prompt_hash.in_(part),
                 Generation.run_id.in_(run_ids),
                 Generation.origin.in_(("live", "batch")),
-                Generation.status.in_(BAD_OUTCOMES),
+                _went_badly(),
             )
             .order_by(Generation.id)
         )
@@ -282,6 +286,8 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     written = func.coalesce(attempt.cache_creation_5m_tokens, 0) + func.coalesce(attempt.cache_creation_1h_tokens, 0)
     read = func.coalesce(attempt.cache_read_tokens, 0)
     error = func.coalesce(attempt.error_type, "")
+    # An endpoint need not tell what an answer used.
+    answered = attempt.input_tokens.is_not(None) | attempt.output_text.is_not(None)
     statement = select(
         _sum(case((error.in_(UNSENT), 0), else_=1)),
         _sum(func.coalesce(attempt.input_tokens, 0) + written + read),
@@ -289,7 +295,7 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
         _sum(written),
         _sum(read),
         func.sum(attempt.cost_usd, type_=Attempt.__table__.c.cost_usd.type),
-        _sum(case((attempt.input_tokens.is_not(None) & attempt.cost_usd.is_(None), 1), else_=0)),
+        _sum(case((answered & attempt.cost_usd.is_(None), 1), else_=0)),
         _sum(case((error.in_(PERHAPS_BILLED), 1), else_=0)),
         _sum(case((attempt.http_status == 429, 1), else_=0)),
     ).where(attempt.run_id.in_(whole))
@@ -581,6 +587,12 @@ def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
         cached=sum(line.count for line in counts if line.status == "succeeded" and line.origin == "cache"),
         usage=usage(engine, run.id),
     )
+
+
+def _went_badly() -> ColumnElement[bool]:
+    # What a crash left open has no generation, and does not count: it says nothing of the one prompt among hundreds.
+    failed = and_(Generation.status == "failed", Generation.error_kind.in_(PAID_FAILURES))
+    return or_(Generation.status.in_(BAD_OUTCOMES), failed)
 
 
 def _matches(column: Any, text: str) -> ColumnElement[bool]:

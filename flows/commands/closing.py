@@ -90,7 +90,7 @@ def figures(summary: Summary) -> list[tuple[str, str]]:
     pace = summary.pace.words()
     if pace:
         found.append(("pace", pace))
-    return found
+    return found + [("note", note) for note in summary.notes]
 
 
 def print_failures(console: Console, summary: Summary) -> None:

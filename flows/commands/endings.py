@@ -1,7 +1,7 @@
 """Endings: how a command ends. An error becomes one message that says what to do, and an exit status.
 
-0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call or the
-configuration is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
+0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call, the configuration, the
+key, the account or a gateway's budget is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
 """
 
 from __future__ import annotations

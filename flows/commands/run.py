@@ -33,7 +33,7 @@ def run(
     """Run a flow or a template on the records it selects.
 
     What the ledger already has is not asked for again. Exit status: 0 all records have content, 1 some have
-    not, 2 the call or the configuration is wrong, 3 the cost cap stopped the run.
+    not, 2 the call, the configuration, the key or the account is wrong, 3 the cost cap stopped the run.
     """
     with told(as_json=as_json) as report:
         from flows.commands.jobs import find_job, make_options, parse_sets  # noqa: PLC0415 - see commands/__init__.py

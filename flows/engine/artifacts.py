@@ -42,6 +42,7 @@ def summary_markdown(summary: Summary) -> str:
         f"| perhaps billed, answer lost | {summary.perhaps_billed:,} |",
         *([f"| pace | {pace} |"] if pace else []),
         f"| answered 429 | {summary.rate_limited:,} |",
+        *(f"| note | {_cell(note)} |" for note in summary.notes),
         f"| time | {summary.wall_s:,.1f} s |",
         f"| run | `{summary.run_id}` |",
     ]
@@ -63,7 +64,7 @@ def summary_markdown(summary: Summary) -> str:
 def money(summary: Summary) -> str:
     """Say a cost in dollars, and what it lacks."""
     if summary.cost_usd is None:
-        return "unknown (no price for the model, or its service tier)"
+        return "unknown (no price for the model or for how it ran, or the endpoint tells no usage)"
     lacks = f" and {summary.unpriced:,} requests of unknown price" if summary.unpriced else ""
     return f"${summary.cost_usd:,.4f}{lacks}"
 

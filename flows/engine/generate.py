@@ -8,6 +8,7 @@ endpoint idle.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from flows.engine.handles import Material, Source
 from flows.engine.journal import ItemJournal
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.engine.rows import GenerationRows, add_prompt, add_record
-from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError
+from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
 from flows.steps.answer import Outcome, answer_prompt
 from flows.steps.render import Brief, render_prompt
 
@@ -38,6 +39,11 @@ MOST_WAITING = 2000
 """Prompts that another run is asking for, at most, before this one stops reading ahead."""
 ASK_AGAIN_S = (0.2, 3.0)
 """How often the ledger is asked for another run's answers: at first, and at the longest."""
+
+_IGNORES_SCHEMA = (
+    "The endpoint {endpoint!r} seems to ignore `output_config`: JSON came in a fence or in a sentence, and was taken "
+    "out of it. Check whether the gateway passes the field on."
+)
 
 
 class Generating:
@@ -58,11 +64,14 @@ class Generating:
         # Those whose claims were lost while this run was away.
         self._lost: list[Item] = []
         self._waiting = 0
+        # What was read and is not being asked yet, in the order in which it will be.
+        self._unsent: list[deque[Item]] = []
         self._page_written: asyncio.Task[None] | None = None
 
     async def all_of(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
         await self._learn()
+        self._run.pace.alike.watch(self._brief.template.name, self._send_one_from_further_on)
         try:
             async for page in source.pages(self._brief.template.reads):
                 items = await self._render(page)
@@ -76,8 +85,14 @@ class Generating:
                 await asyncio.gather(*self._tasks)
             if self._failure is None:
                 await self._run.writer.committed()
+        self._failure = self._failure or self._unsaid()
         if self._failure is not None:
             raise self._failure
+
+    def _unsaid(self) -> StoppingCallError | None:
+        """What has stopped the run, where the last requests did, so that no other was left to raise it."""
+        stopped = self._run.pace.stopped or self._run.pace.alike.unsaid(self._brief.template.name)
+        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else anew(stopped)
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""
@@ -249,17 +264,34 @@ class Generating:
 
     async def _send_chunks(self, items: Sequence[Item]) -> None:
         size = self._chunk_size or 1
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
+        unsent = deque(items)
+        self._unsent.append(unsent)
+        while unsent:
+            part = [unsent.popleft() for _ in range(min(size, len(unsent)))]
             if isinstance(self._run.pace.stopped, CostCapError):
                 await self._skip(part, self._run.pace.stopped)
                 continue
             await self._room.take(len(part))
             if self._failure is not None:
-                return
-            self._chunks += 1
-            chunk = Chunk(self, part, number=self._chunks, tries=self._run.settings.chunk_retries + 1)
-            self._start(self._carry(chunk))
+                break
+            self._start_chunk(part)
+        self._unsent.remove(unsent)
+
+    def _start_chunk(self, part: Sequence[Item]) -> None:
+        self._chunks += 1
+        chunk = Chunk(self, part, number=self._chunks, tries=self._run.settings.chunk_retries + 1)
+        self._start(self._carry(chunk))
+
+    def _send_one_from_further_on(self) -> str | None:
+        """Send the last of what was read and is not being asked yet; return its prompt's hash, None without one."""
+        for unsent in reversed(self._unsent):
+            if unsent:
+                item = unsent.pop()
+                # Whether there is room for it or not: the others wait for it.
+                self._room.give(-1)
+                self._start_chunk([item])
+                return item.prompt.hash
+        return None
 
     async def _skip(self, items: Sequence[Item], reason: CostCapError) -> None:
         for item in items:
@@ -335,6 +367,8 @@ class Generating:
         self._add(item, self._rows.answered(item, outcome, now()))
         self._release(item)
         self._run.progress.add(outcome.status)
+        if outcome.content is not None and outcome.content.unwrapped:
+            self._run.progress.note("unwrapped", _IGNORES_SCHEMA.format(endpoint=self._run.endpoint.name))
         self._record_twins(item, outcome)
         if wait:
             await self._run.writer.committed()

@@ -44,6 +44,10 @@ class Need:
     input_tokens: float
     output_tokens: float
 
+    def as_usage(self) -> Usage:
+        """The same as the usage of an answer that took just that."""
+        return Usage(round(self.input_tokens), output_tokens=round(self.output_tokens))
+
 
 @dataclass
 class Bucket:

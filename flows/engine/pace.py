@@ -13,9 +13,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 from db.models import now
+from flows.engine.alike import Alike
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Admission, Limiter
-from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, anew
+from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, anew
 from flows.steps.complete import RateLimits
 from flows.steps.prices import Usage, cost_of
 from flows.steps.render import Prompt
@@ -31,15 +32,20 @@ class Place:
         self.likely = likely
 
     def tell(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None) -> None:
-        """Take note of how the request went."""
-        if self._admission is None:
-            return
-        admission, self._admission = self._admission, None
-        self._pace.settle(self._prompt, admission, usage, limits, error)
+        """Take note of how the request went: an answer, which may tell no usage, or an error."""
+        if self._admission is not None:
+            self._pace.hear(self._prompt, usage, error)
+        self._end(usage, limits, error, answered=error is None)
 
     def leave(self) -> None:
         """Give the place back, also where the request was cut off and told nothing."""
-        self.tell(None, None, None)
+        self._end(None, None, None, answered=False)
+
+    def _end(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, answered: bool) -> None:
+        if self._admission is None:
+            return
+        admission, self._admission = self._admission, None
+        self._pace.settle(self._prompt, admission, usage, limits, error, answered=answered)
 
 
 class Pace:
@@ -70,11 +76,13 @@ class Pace:
         self.spent_usd = Decimal(0)
         self.reserved_usd = Decimal(0)
         self.stopped: StoppingCallError | None = None
+        self.alike = Alike()
 
     def stop(self, reason: StoppingCallError) -> None:
         """Let no further request go; those who wait raise `reason`."""
         self.stopped = self.stopped or reason
         self._settled_cost.set()
+        self.alike.end()
 
     def know(self, step: str, estimate: Estimate) -> None:
         """Take over what the ledger knows of a template's answers."""
@@ -83,7 +91,7 @@ class Pace:
     @asynccontextmanager
     async def enter(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Place]:
         """Wait for a place; raise what stopped the run if it was stopped."""
-        async with self._places:
+        async with self.alike.place(prompt, lambda: self._places):
             if not self._is_open:
                 async with self._opening:
                     if not self._is_open and not await self._verified():
@@ -112,6 +120,16 @@ class Pace:
             self.reserved_usd -= likely
             self._settled_cost.set()
 
+    def hear(self, prompt: Prompt, usage: Usage | None, error: CallError | None) -> None:
+        """Take note of what a request says of all the others: it is refused as they are, or its cost can't be known."""
+        reason = self.alike.tell(prompt, error)
+        if error is None:
+            self._is_open = True
+            if usage is None and self._max_cost is not None:
+                reason = UntoldCostError()
+        if reason is not None:
+            self.stop(reason)
+
     def settle(
         self,
         prompt: Prompt,
@@ -119,9 +137,13 @@ class Pace:
         usage: Usage | None,
         limits: RateLimits | None,
         error: CallError | None,
+        *,
+        answered: bool = False,
     ) -> None:
         """Take note of how a request went."""
-        self._limiter.settle(admission, usage, limits, error)
+        # An answer that does not tell what it used has used what was expected, as far as the limits go.
+        expected = admission.need.as_usage() if answered and usage is None else None
+        self._limiter.settle(admission, usage or expected, limits, error)
         if isinstance(error, StoppingCallError):
             self.stop(error)
         elif usage is not None or error is not None:

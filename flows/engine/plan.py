@@ -55,11 +55,16 @@ def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give
         hit = find_hit(item, history)
         if hit is not None:
             plan.hits.append(hit)
-        elif history is not None and history.bad_outcomes >= give_up_after:
+        elif history is not None and history.bad_outcomes >= give_up_after and not _is_worth_another(item, history):
             plan.given_up.append((item, history))
         else:
             plan.misses.append(item)
     return plan
+
+
+def _is_worth_another(item: Item, history: PromptHistory) -> bool:
+    # The template may name by now the model that answered instead.
+    return history.last_bad == "failed (wrong_model)" and bool(item.prompt.brief.template.front.accept_models)
 
 
 def take_over(plan: Plan, bad: Mapping[str, BadOutcome]) -> Plan:

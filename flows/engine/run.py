@@ -194,6 +194,7 @@ class Run:
             made_from=self.made_from,
             wall_s=self.progress.wall_s,
             pace=self.pace_summary(),
+            notes=list(self.progress.notes.values()),
         )
 
     def _status(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -104,12 +104,13 @@ class Summary(BaseModel):
     rate_limited: int
     wall_s: float
     pace: PaceSummary
+    notes: list[str] = Field(default_factory=list, description="What to know of the endpoint and of how the run went.")
     steps: list[StepSummary]
     failures: list[Failure]
 
     @property
     def exit_status(self) -> int:
-        """0 all have content, 1 some have not, 3 the cost cap stopped it."""
+        """0 all have content, 1 some have not, 3 the cost cap stopped it; what ends with 2 raises an error instead."""
         if self.status == "capped":
             return CAPPED
         lacking = self.invalid + self.truncated + self.refused + self.failed + self.skipped + self.left_out
@@ -154,6 +155,7 @@ def summarize(
     made_from: Mapping[str, str],
     wall_s: float,
     pace: PaceSummary,
+    notes: Sequence[str] = (),
 ) -> Summary:
     """Add a run up from its generations and attempts."""
     steps: dict[str, StepSummary] = {}
@@ -203,6 +205,7 @@ def summarize(
         rate_limited=used.rate_limited,
         wall_s=round(wall_s, 3),
         pace=pace,
+        notes=list(notes),
         steps=list(steps.values()),
         failures=failures,
     )

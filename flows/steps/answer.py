@@ -19,9 +19,10 @@ import stamina
 import stamina.instrumentation
 
 from flows.errors import CallError, PassingCallError, StoppingCallError
-from flows.steps.catalog import find_model
+from flows.steps.catalog import find_model, is_other_model, plain_model_name
 from flows.steps.complete import Answer, RateLimits, WrongEndpointError
 from flows.steps.prices import PRICE_VERSION, Usage, cost_of
+from flows.steps.reading import cleaned
 from flows.steps.render import Prompt, request_body
 from flows.steps.validate import Content, Fault, Invalid, validate_answer
 
@@ -35,6 +36,17 @@ ESCALATION = 2
 
 SUCCEEDED = frozenset({"end_turn", "stop_sequence"})
 TRUNCATED = frozenset({"max_tokens", "model_context_window_exceeded"})
+UNFINISHED = frozenset({"tool_use", "pause_turn"})
+MEANT = {
+    "stop": "end_turn",
+    "eos": "end_turn",
+    "length": "max_tokens",
+    "content_filter": "refusal",
+    "safety": "refusal",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+}
+"""Stop reasons as gateways to other APIs tell them, and what the Messages API calls the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +229,12 @@ async def _ask_once(pursuit: _Pursuit, ask: Endpoint, gate: Gate, journal: Journ
             place.tell(answer.usage, answer.limits, None)
     except BaseException as error:
         # Also where it is cancelled, or the gate fails: an attempt that stays open would pass for a crash.
-        journal.settle(attempt_id, _settled(sent, answer, error))
+        journal.settle(attempt_id, _settled(pursuit.prompt, sent, answer, error))
         raise
-    return answer, attempt_id, _settled(sent, answer)
+    return answer, attempt_id, _settled(pursuit.prompt, sent, answer)
 
 
-def _settled(sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
+def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
     ended = _now()
     if isinstance(error, WrongEndpointError):
         answer = error.answer
@@ -233,9 +245,11 @@ def _settled(sent: float | None, answer: Answer | None, error: BaseException | N
         error=error if isinstance(error, CallError) else None,
         error_type=_error_type(sent, answer, error),
     )
-    if answer is None:
+    if answer is None or answer.usage is None:
         return settled
-    return replace(settled, cost_usd=cost_of(answer.model, answer.usage, ended.date()), price_version=PRICE_VERSION)
+    # An answer that names no model is priced as the one that was asked.
+    cost = cost_of(answer.model or prompt.model, answer.usage, ended.date())
+    return replace(settled, cost_usd=cost, price_version=PRICE_VERSION)
 
 
 def _error_type(sent: float | None, answer: Answer | None, error: BaseException | None) -> str | None:
@@ -253,18 +267,22 @@ def _usage(error: CallError) -> Usage | None:
 
 def _judge(pursuit: _Pursuit, answer: Answer, policy: Policy) -> tuple[Outcome | None, tuple[Fault, ...]]:
     """Decide what an answer is worth: an outcome, or None where the pursuit goes on with another request."""
-    if answer.stop_reason in TRUNCATED:
-        return _truncated(pursuit, answer, policy), ()
-    if answer.stop_reason == "refusal":
+    if _is_wrong_model(pursuit.prompt, answer.model):
+        return _wrong_model(pursuit.prompt, answer.model), ()
+    meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
+    if meant in TRUNCATED:
+        return _truncated(pursuit, meant, policy), ()
+    if meant == "refusal":
         kind = f"refusal:{answer.refusal}" if answer.refusal else "refusal"
         message = f"The model refused to answer (category: {answer.refusal or 'not given'})."
         return Outcome("refused", None, kind, message), ()
-    if answer.stop_reason not in SUCCEEDED:
+    judged = None if meant in UNFINISHED else validate_answer(pursuit.prompt.output_class, answer.text)
+    if isinstance(judged, Content):
+        # Whole and valid, also where the stop reason is none that is known here, or none is told.
+        return Outcome("succeeded", judged), ()
+    if judged is None or (meant is not None and meant not in SUCCEEDED):
         message = f"The answer stopped for {answer.stop_reason!r}, which a request without tools should not."
         return Outcome("failed", None, "unexpected_stop_reason", message), ()
-    judged = validate_answer(pursuit.prompt.output_class, answer.text)
-    if isinstance(judged, Content):
-        return Outcome("succeeded", judged), ()
     if pursuit.repairs >= policy.repairs:
         return Outcome("invalid", None, "validation", str(judged)), judged.faults
     pursuit.repairs += 1
@@ -281,13 +299,28 @@ def _unjudged(prompt: Prompt, error: Exception) -> Outcome:
     return Outcome("invalid", None, "unjudged", message)
 
 
-def _truncated(pursuit: _Pursuit, answer: Answer, policy: Policy) -> Outcome | None:
+def _is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
+    if answered is None or not is_other_model(prompt.model, answered):
+        return False
+    accepted = prompt.brief.template.front.accept_models
+    return plain_model_name(answered) not in map(plain_model_name, accepted)
+
+
+def _wrong_model(prompt: Prompt, answered: str | None) -> Outcome:
+    message = (
+        f"Another model answered than was asked: {answered!r}, not {prompt.model!r}. Correct the route in the gateway, "
+        "or name the other model in the template's `accept_models`."
+    )
+    return Outcome("failed", None, "wrong_model", message)
+
+
+def _truncated(pursuit: _Pursuit, stop_reason: str, policy: Policy) -> Outcome | None:
     model = find_model(pursuit.prompt.model)
     most = model.max_output if model else pursuit.max_tokens * ESCALATION
     room = min(pursuit.max_tokens * ESCALATION, most)
-    if answer.stop_reason != "max_tokens":
+    if stop_reason != "max_tokens":
         message = "Prompt and answer together are longer than the model's context; shorten the record or the prompt."
-        return Outcome("truncated", None, answer.stop_reason, message)
+        return Outcome("truncated", None, stop_reason, message)
     if pursuit.escalations >= policy.escalations or room <= pursuit.max_tokens:
         message = f"The answer was cut off at {pursuit.max_tokens:,} tokens; raise max_tokens in the template."
         return Outcome("truncated", None, "max_tokens", message)
@@ -301,7 +334,7 @@ def _repair_turns(answer: Answer, invalid: Invalid) -> tuple[dict[str, str], ...
     faults = "\n".join(f"- {fault.where or 'the whole answer'}: {fault.what}" for fault in invalid.faults)
     return (
         # The API takes no empty turn.
-        {"role": "assistant", "content": answer.text.strip() or "(no answer)"},
+        {"role": "assistant", "content": cleaned(answer.text).strip() or "(no answer)"},
         {
             "role": "user",
             "content": f"That answer can't be used:\n{faults}\n\nAnswer again in full, with this put right and the "

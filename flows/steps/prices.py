@@ -23,7 +23,10 @@ PRICED_TIERS = frozenset({None, "standard", "batch"})
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the endpoint says a request used, in tokens. All that went in is the sum of the first four."""
+    """What the endpoint says a request used, in tokens. All that went in is the sum of the first four.
+
+    The last three set the price: the tier, where inference ran, and how fast; None is ordinary.
+    """
 
     input_tokens: int
     cache_creation_5m_tokens: int = 0
@@ -32,6 +35,8 @@ class Usage:
     output_tokens: int = 0
     thinking_tokens: int | None = None
     service_tier: str | None = None
+    inference_geo: str | None = None
+    speed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

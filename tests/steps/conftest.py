@@ -270,6 +270,13 @@ def gate() -> Iterator[OpenGate]:
     assert gate.inside == 0
 
 
+def used(answer: Answer | None) -> Usage:
+    """What an answer says that it used, where it says so."""
+    assert answer is not None
+    assert answer.usage is not None
+    return answer.usage
+
+
 Pursue = Callable[..., Any]
 
 

@@ -9,6 +9,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 
 from flows.errors import EndpointError, StoppingCallError
@@ -27,6 +28,7 @@ from tests.steps.conftest import (
     Scripted,
     error_body,
     message,
+    used,
 )
 
 BAD = '{"title":"Fine","stars":9}'
@@ -141,16 +143,139 @@ async def test_stop_that_needs_tools_fails(
     assert journal.kinds == ["call"]
 
 
-@pytest.mark.parametrize("stop_reason", ["a_reason_of_next_year", None])
-async def test_stop_reason_that_is_not_known_is_no_content(
-    scripted: Scripted, pursue: Pursue, stop_reason: str | None
+@pytest.mark.parametrize(
+    ("stop_reason", "status", "kind"),
+    [
+        ("stop", "succeeded", None),
+        ("eos", "succeeded", None),
+        (None, "succeeded", None),
+        ("a_reason_of_next_year", "succeeded", None),
+        ("length", "truncated", "max_tokens"),
+        ("content_filter", "refused", "refusal"),
+        ("safety", "refused", "refusal"),
+        ("tool_calls", "failed", "unexpected_stop_reason"),
+        ("tool_use", "failed", "unexpected_stop_reason"),
+        ("pause_turn", "failed", "unexpected_stop_reason"),
+    ],
+)
+async def test_stop_reason_of_another_api_is_taken_for_what_it_means(
+    scripted: Scripted, pursue: Pursue, stop_reason: str | None, status: str, kind: str | None
 ) -> None:
     scripted.plan(Reply(message(stop_reason=stop_reason)))
 
+    outcome = await pursue(scripted.url, Policy(escalations=0), endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind) == (status, kind)
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "status", "kind"),
+    [(None, "invalid", "validation"), ("a_reason_of_next_year", "failed", "unexpected_stop_reason")],
+)
+async def test_answer_that_is_not_whole_is_no_content_without_a_known_stop_reason(
+    scripted: Scripted, pursue: Pursue, stop_reason: str | None, status: str, kind: str
+) -> None:
+    scripted.plan(Reply(message(GOOD[:-1], stop_reason)))
+
     outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
 
-    assert (outcome.status, outcome.error_kind) == ("failed", "unexpected_stop_reason")
-    assert (stop_reason or "unknown") in outcome.error_message
+    assert (outcome.status, outcome.error_kind) == (status, kind)
+    assert (stop_reason or "") in outcome.error_message
+
+
+async def test_foreign_truncation_gets_more_room(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:
+    scripted.plan(Reply(message("{", "length")), Reply(message(stop_reason="stop")))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    assert journal.kinds == ["call", "escalation"]
+
+
+# Which model answered
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        "claude-sonnet-4-6",
+        "claude-sonnet-4-6-20260217",
+        "us.anthropic.claude-sonnet-4-6-v1:0",
+        "vertex_ai/claude-sonnet-4-6@20260101",
+        "anthropic/claude-4.6-sonnet-20260217",
+        None,
+    ],
+)
+async def test_model_that_was_asked_is_known_however_a_gateway_writes_it(
+    scripted: Scripted, pursue: Pursue, answered: str | None
+) -> None:
+    scripted.plan(Reply({**message(), "model": answered}))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+
+
+@pytest.mark.parametrize("stop_reason", ["end_turn", "refusal", "max_tokens", "tool_use"])
+async def test_answer_of_another_model_is_no_content_and_keeps_its_cost(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, stop_reason: str
+) -> None:
+    scripted.plan(Reply({**message(stop_reason=stop_reason), "model": "claude-haiku-4-5"}))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind, outcome.passing) == ("failed", "wrong_model", False)
+    assert "'claude-haiku-4-5', not 'claude-sonnet-4-6'" in outcome.error_message
+    assert "accept_models" in outcome.error_message
+    (settled,) = journal.settled
+    assert settled.answer is not None
+    assert (settled.answer.text, settled.error_type) == (GOOD, None)
+    assert settled.cost_usd == cost_of("claude-haiku-4-5", used(settled.answer), settled.ended_at.date())
+
+
+async def test_other_model_is_content_where_the_template_accepts_it(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply({**message(), "model": "openrouter/anthropic/claude-haiku-4.5"}))
+    accepts = "accept_models: [claude-opus-4-6, claude-haiku-4-5]\n"
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC, front=accepts)).status == "succeeded"
+
+
+@pytest.mark.parametrize("asked", ["sonnet-for-us", "gpt-6", "claude-of-next-year"])
+async def test_model_that_is_not_known_here_is_not_judged(scripted: Scripted, pursue: Pursue, asked: str) -> None:
+    scripted.plan(Reply({**message(), "model": "whatever-answered"}))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC, front=f"model: {asked}\n")).status == "succeeded"
+
+
+# What is not told
+
+
+async def test_answer_without_usage_is_content_of_unknown_cost(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, gate: OpenGate
+) -> None:
+    scripted.plan(Reply({**message(), "usage": None}))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    (settled,) = journal.settled
+    assert settled.answer is not None
+    assert (settled.cost_usd, settled.price_version, settled.error_type) == (None, None, None)
+    assert gate.told == [(None, None, None)]
+
+
+async def test_answer_that_names_no_model_is_priced_as_the_one_that_was_asked(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply({**message(), "model": None}))
+
+    await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    (settled,) = journal.settled
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), settled.ended_at.date())
+
+
+async def test_half_of_a_surrogate_pair_is_repaired(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:
+    broken = orjson.dumps(message(GOOD.replace("Fine", "Fine@"))).replace(b"@", b"\\ud83d")
+    scripted.plan(Reply(broken), Reply(message()))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    assert journal.kinds == ["call", "repair"]
+    assert "Fine\ufffd" in scripted.bodies[1]["messages"][1]["content"]
 
 
 # Invalid answers
@@ -291,7 +416,7 @@ async def test_answer_of_the_wrong_endpoint_is_paid_for_and_stops_the_run(
     (settled,) = journal.settled
     assert settled.error_type == "wrong_endpoint"
     assert settled.answer is not None
-    assert settled.cost_usd == cost_of("claude-sonnet-4-6", settled.answer.usage, settled.ended_at.date())
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), settled.ended_at.date())
     assert gate.told[0][0] == settled.answer.usage
 
 
@@ -355,7 +480,7 @@ async def test_attempt_has_its_cost_at_the_price_of_its_day(
 async def test_unknown_price_is_none(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:
     scripted.plan(Reply({**message(), "model": "claude-of-next-year"}))
 
-    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC, front="model: claude-of-next-year\n")).status == "succeeded"
     assert journal.settled[0].cost_usd is None
 
 
@@ -462,7 +587,7 @@ async def test_answer_is_kept_where_the_gate_fails_after_it(
     assert settled.error_type is None
     assert settled.answer is not None
     assert settled.answer.text == GOOD
-    assert settled.cost_usd == cost_of("claude-sonnet-4-6", settled.answer.usage, date.today())  # noqa: DTZ011
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), date.today())  # noqa: DTZ011
 
 
 async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate, journal: MemoryJournal) -> None:
@@ -494,7 +619,7 @@ async def test_faults_of_all_kinds_come_to_content_and_every_attempt_has_an_end(
     assert {outcome.status for outcome in outcomes} == {"succeeded"}
     served = sandbox.stats()
     answers = [settled.answer for settled in journal.settled if settled.answer is not None]
-    assert sum(answer.usage.output_tokens for answer in answers) == served["served"]["output_tokens"]
+    assert sum(used(answer).output_tokens for answer in answers) == served["served"]["output_tokens"]
     assert (
         journal.error_types.count("connection")
         == served["by_fault"]["dropped_before"] + served["by_fault"]["dropped_after"]

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from flows.steps.catalog import DEFAULT_MODEL, MODELS, estimate_tokens, find_model
+from flows.steps.catalog import DEFAULT_MODEL, MODELS, estimate_tokens, find_model, is_other_model
 from flows.steps.prices import PRICE_VERSION, Usage, cost_of, find_rates, saved_by_prompt_cache
 
 DAY = date(2026, 11, 22)
@@ -138,3 +138,33 @@ def test_the_prompt_cache_saves_what_reads_cost_less_and_writes_cost_more(usage:
 
 def test_what_the_prompt_cache_saves_is_unknown_where_the_price_is() -> None:
     assert saved_by_prompt_cache("no-such-model", Usage(1, cache_read_tokens=5), date(2026, 11, 22)) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "claude-sonnet-4-6",
+        "claude-sonnet-4-6-20260217",
+        "claude-sonnet-4-6-latest",
+        "claude-sonnet-4-6@20260101",
+        "claude-sonnet-4-6-v1:0",
+        "us.anthropic.claude-sonnet-4-6-v1:0",
+        "anthropic/claude-sonnet-4-6",
+        "vertex_ai/claude-sonnet-4-6@20260101",
+        "bedrock/eu.anthropic.claude-sonnet-4-6-20260217-v1:0",
+        "openrouter/anthropic/claude-4.6-sonnet-20260217",
+    ],
+)
+def test_model_is_known_however_a_cloud_or_a_gateway_writes_it(name: str) -> None:
+    assert find_model(name) is MODELS["claude-sonnet-4-6"]
+    assert not is_other_model(name, "claude-sonnet-4-6")
+    assert is_other_model(name, "claude-haiku-4-5")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "claude", "claude-sonnet-4-7", "claude-sonnet-4", "my-claude-sonnet-4-6", "gpt-6"]
+)
+def test_model_that_is_another_is_not_taken_for_a_known_one(name: str) -> None:
+    assert find_model(name) is None
+    assert is_other_model("claude-sonnet-4-6", name)
+    assert not is_other_model(name, "claude-sonnet-4-6")
