@@ -123,6 +123,9 @@ class Run:
         """
         if variants < 1:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
+        brief = await self._brief(template_name)
+        for selected in tuple(self._selected):
+            await selected.check()
         if template_name in self._generated:
             # The ledger keeps one generation for each record and step of a run: a second would be lost.
             raise ConfigurationError(
@@ -132,9 +135,6 @@ class Run:
         self._generated.add(template_name)
         if source.step is not None:
             self.made_from[template_name] = source.step
-        brief = await self._brief(template_name)
-        for selected in tuple(self._selected):
-            await selected.check()
         self._figures, self._steps_open = None, self._steps_open + 1
         try:
             await self._generate(template_name, source, Generating(self, brief, variants), variants)

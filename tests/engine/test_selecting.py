@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -82,6 +83,26 @@ async def test_select_asks_no_database_and_says_at_once_what_the_template_tells(
 
     await selecting()
     assert workshop.requests == 0
+
+
+async def test_step_whose_source_was_away_can_be_tried_again(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.numbered(3)
+    file, aside = tmp_path / "source.sqlite", tmp_path / "aside.sqlite"
+    workshop.dispose()
+    file.rename(aside)
+
+    @flow
+    async def patient() -> Summary:
+        async with open_run(RunOptions()) as run:
+            notes = run.select("note")
+            with pytest.raises(SourceUnreachableError):
+                await run.generate("note", notes)
+            aside.rename(file)
+            await run.generate("note", notes)
+            return run.summary()
+
+    summary = await patient()
+    assert (summary.records, summary.succeeded) == (3, 3)
 
 
 async def test_each_select_is_counted_once_and_one_that_nobody_awaits_not_at_all(workshop: Workshop) -> None:
