@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Engine, Row, Select, case, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, case, func, or_, select
 from sqlalchemy.orm import aliased
 
 from db.models import (
@@ -29,6 +29,8 @@ from db.models import (
 BAD_OUTCOMES = ("refused", "truncated", "invalid")
 UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
+PAID_FAILURES = (*PERHAPS_BILLED, "unexpected_stop_reason", "wrong_model")
+"""Kinds of failed generations that were paid for, or may have been: like bad outcomes, they count before giving up."""
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 
@@ -61,7 +63,8 @@ class StepGeneration:
 class Usage:
     """What requests used and cost; `unpriced` of them had no known price, so cost_usd lacks them.
 
-    `input_tokens` are all that went in, those written to and read from the prompt cache included.
+    `input_tokens` are all that went in, those written to and read from the prompt cache included. `likely_usd` is what
+    those that were perhaps billed were expected to cost; None where that is not known of any.
     """
 
     requests: int = 0
@@ -73,6 +76,7 @@ class Usage:
     unpriced: int = 0
     perhaps_billed: int = 0
     rate_limited: int = 0
+    likely_usd: Decimal | None = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,35 +114,26 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
                 generation.output,
                 generation.output_hash,
                 generation.record_hash,
+                generation.error_kind,
             )
             .where(
                 generation.prompt_hash.in_(part),
                 generation.origin.in_(("live", "batch")),
-                generation.status.in_(("succeeded", *BAD_OUTCOMES)),
+                or_(generation.status == "succeeded", _went_badly()),
             )
             .order_by(generation.id)
         )
         if since is not None:
             statement = statement.where(generation.created_at >= since)
         with engine.connect() as connection:
-            for prompt_hash, generation_id, status, output, *hashes_of in connection.execute(statement):
+            for prompt_hash, generation_id, status, output, *hashes_of, kind in connection.execute(statement):
                 before = found.get(prompt_hash, PromptHistory())
                 if status == "succeeded":
                     found[prompt_hash] = PromptHistory(generation_id, output, *hashes_of)
                 elif before.generation_id is None:
-                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=status)
+                    last = f"failed ({kind})" if status == "failed" else status
+                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=last)
     return found
-
-
-def first_started_at(engine: Engine, run_id: str) -> datetime | None:
-    """When the first of the runs began that a run goes on from, itself included; None where it is not known."""
-    started: datetime | None = None
-    following: str | None = run_id
-    with engine.connect() as connection:
-        while following is not None:
-            row = connection.execute(select(Run.started_at, Run.resumes_run_id).where(Run.id == following)).first()
-            started, following = (row.started_at, row.resumes_run_id) if row else (started, None)
-    return started
 
 
 def shards_of(engine: Engine, run_id: str) -> list[str]:
@@ -163,18 +158,6 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
         return list(connection.scalars(statement))
 
 
-def cost_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Decimal:
-    """Add up what Prefect flow runs have cost so far, as far as prices are known."""
-    cost = Attempt.__table__.c.cost_usd
-    statement = (
-        select(func.sum(cost, type_=cost.type))
-        .join(Run, Run.id == Attempt.run_id)
-        .where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))
-    )
-    with engine.connect() as connection:
-        return connection.scalar(statement) or Decimal(0)
-
-
 def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> dict[str, str]:
     """Return the status of the newest run of each Prefect flow run that has one."""
     statement = (
@@ -197,7 +180,7 @@ class BadOutcome:
 
 
 def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str]) -> dict[str, BadOutcome]:
-    """Return the prompts that these runs asked and that were refused, truncated or invalid; the newest of each."""
+    """Return the prompts that these runs asked, perhaps paid for and got no content for; the newest of each."""
     found: dict[str, BadOutcome] = {}
     for part in _parts(hashes):
         statement = (
@@ -212,7 +195,7 @@ def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str
                 Generation.prompt_hash.in_(part),
                 Generation.run_id.in_(run_ids),
                 Generation.origin.in_(("live", "batch")),
-                Generation.status.in_(BAD_OUTCOMES),
+                _went_badly(),
             )
             .order_by(Generation.id)
         )
@@ -266,6 +249,7 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     written = func.coalesce(attempt.cache_creation_5m_tokens, 0) + func.coalesce(attempt.cache_creation_1h_tokens, 0)
     read = func.coalesce(attempt.cache_read_tokens, 0)
     error = func.coalesce(attempt.error_type, "")
+    perhaps = error.in_(PERHAPS_BILLED)
     statement = select(
         _sum(case((error.in_(UNSENT), 0), else_=1)),
         _sum(func.coalesce(attempt.input_tokens, 0) + written + read),
@@ -273,19 +257,22 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
         _sum(written),
         _sum(read),
         func.sum(attempt.cost_usd, type_=Attempt.__table__.c.cost_usd.type),
+        func.sum(case((perhaps, attempt.likely_cost_usd)), type_=Attempt.__table__.c.likely_cost_usd.type),
         _sum(case((attempt.input_tokens.is_not(None) & attempt.cost_usd.is_(None), 1), else_=0)),
-        _sum(case((error.in_(PERHAPS_BILLED), 1), else_=0)),
+        _sum(case((perhaps, 1), else_=0)),
         _sum(case((attempt.http_status == 429, 1), else_=0)),
     ).where(attempt.run_id.in_(whole))
     if step is not None:
         of_step = select(Generation.id).where(Generation.run_id.in_(whole), Generation.step == step)
         statement = statement.where(attempt.generation_id.in_(of_step))
     with engine.connect() as connection:
-        *counts, cost, unpriced, perhaps, limited = connection.execute(statement).one()
+        *counts, cost, likely, unpriced, lost, limited = connection.execute(statement).one()
     requests, tokens_in, tokens_out, made, reused = (int(count) for count in counts)
     if cost is None and unpriced == 0:
         cost = Decimal(0)
-    return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited))
+    if likely is None and lost == 0:
+        likely = Decimal(0)
+    return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(lost), int(limited), likely)
 
 
 def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
@@ -567,6 +554,12 @@ def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
     )
 
 
+def _went_badly() -> ColumnElement[bool]:
+    # What a crash left open has no generation, and does not count: it says nothing of the one prompt among hundreds.
+    failed = and_(Generation.status == "failed", Generation.error_kind.in_(PAID_FAILURES))
+    return or_(Generation.status.in_(BAD_OUTCOMES), failed)
+
+
 def _matches(column: Any, text: str) -> ColumnElement[bool]:
     # An id's end tells runs of one day apart, its beginning is the time: people copy either.
     plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
@@ -587,13 +580,6 @@ def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
 def _one(result: Any) -> dict[str, Any] | None:
     row = result.mappings().first()
     return dict(row) if row is not None else None
-
-
-def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
-    """Return the newest run of a Prefect flow run: the one that a retry goes on from."""
-    statement = select(func.max(Run.id)).where(Run.prefect_flow_run_id == prefect_flow_run_id)
-    with engine.connect() as connection:
-        return connection.scalar(statement)
 
 
 def mean_output_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> float | None:

@@ -23,7 +23,7 @@ from flows.engine.journal import ItemJournal
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.engine.rows import GenerationRows, add_prompt, add_record
 from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError
-from flows.steps.answer import Outcome, answer_prompt
+from flows.steps.answer import Asking, Outcome, answer_prompt
 from flows.steps.render import Brief, render_prompt
 
 if TYPE_CHECKING:
@@ -292,16 +292,12 @@ class Generating:
     async def pursue(self, item: Item) -> Outcome:
         """Ask until there is an outcome (for the chunk)."""
         journal = ItemJournal(self._run, item)
+        item.asking = item.asking or Asking(item.prompt)
         try:
             with self._run.stopper.pursuing() as pursuit:
                 journal.pursuit = pursuit
                 return await answer_prompt(
-                    item.prompt,
-                    ask=journal.ask,
-                    gate=self._run.pace,
-                    journal=journal,
-                    policy=self._run.policy,
-                    attempts_before=item.attempts,
+                    item.asking, ask=journal.ask, gate=self._run.pace, journal=journal, policy=self._run.policy
                 )
         except CostCapError as error:
             return Outcome("skipped", None, error.kind, str(error))

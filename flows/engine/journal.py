@@ -38,7 +38,6 @@ class ItemJournal:
         batch = self._run.writer.batch
         add_prompt(batch, self._item.prompt)
         batch.opened.append(row)
-        self._item.attempts = opened.ordinal
         await self._run.writer.committed()
         return str(row["id"])
 

@@ -68,6 +68,7 @@ def attempt_row(run_id: str, item: Item, opened: Opened) -> dict[str, Any]:
         "kind": opened.kind,
         "request_changes": opened.changes,
         "started_at": now(),
+        "likely_cost_usd": opened.likely_cost_usd,
     }
 
 

@@ -202,7 +202,7 @@ def translate(error: anthropic.AnthropicError) -> CallError:
 
 def _refusal(status: int, kind: str | None, code: str | None, said: str, headers: Mapping[str, str]) -> CallError:
     found: dict[str, Any] = {
-        "kind": kind or f"http_{status}",
+        "kind": "proxy" if _is_of_a_proxy(status, kind) else kind or f"http_{status}",
         "http_status": status,
         "request_id": headers.get("request-id"),
         "retry_after_s": retry_after(headers),
@@ -219,6 +219,12 @@ def _refusal(status: int, kind: str | None, code: str | None, said: str, headers
     if meant in PASSING_STATUSES or meant >= 500:
         return PassingCallError(message, **found)
     return FinalCallError(f"{message}{said}", **found)
+
+
+def _is_of_a_proxy(status: int, kind: str | None) -> bool:
+    """Whether something before the endpoint gave up waiting for it: the endpoint may have answered, and billed."""
+    # 520 and 524 are Cloudflare's words for it. The API's own 504 says that nothing was generated in time.
+    return status in {502, 520, 524} or (status == 504 and kind != "timeout_error")
 
 
 STOPPING = {
