@@ -95,6 +95,8 @@ def settled_row(attempt_id: str, settled: Settled) -> dict[str, Any]:
         "cache_read_tokens": usage.cache_read_tokens if usage else None,
         "thinking_tokens": usage.thinking_tokens if usage else None,
         "service_tier": usage.service_tier if usage else None,
+        "inference_geo": None,
+        "speed": None,
         "cost_usd": settled.cost_usd,
         "price_version": settled.price_version,
     }
