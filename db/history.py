@@ -31,6 +31,7 @@ UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
 PAID_FAILURES = (*PERHAPS_BILLED, "unexpected_stop_reason", "wrong_model")
 """Kinds of failed generations that were paid for, or may have been: like bad outcomes, they count before giving up."""
+_CACHED = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 
@@ -582,14 +583,16 @@ def _one(result: Any) -> dict[str, Any] | None:
     return dict(row) if row is not None else None
 
 
-def mean_output_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> float | None:
-    """Return what a step's answers had in tokens on average, among the newest attempts; None where there is none."""
-    recent = select(Attempt.generation_id, Attempt.output_tokens).order_by(Attempt.id.desc()).limit(newest).subquery()
+def mean_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> tuple[float, float] | None:
+    """Return what a step's answers had in tokens on average, in and out, among the newest attempts; None: no answer."""
+    columns = (Attempt.generation_id, Attempt.input_tokens, Attempt.output_tokens, *_CACHED)
+    recent = select(*columns).order_by(Attempt.id.desc()).limit(newest).subquery()
+    tokens_in = recent.c.input_tokens + sum(func.coalesce(recent.c[column.key], 0) for column in _CACHED)
     statement = (
-        select(func.avg(recent.c.output_tokens))
+        select(func.avg(tokens_in), func.avg(recent.c.output_tokens))
         .join(Generation, Generation.id == recent.c.generation_id)
         .where(Generation.flow == flow, Generation.step == step, recent.c.output_tokens.is_not(None))
     )
     with engine.connect() as connection:
-        found = connection.scalar(statement)
-    return None if found is None else float(found)
+        mean_in, mean_out = connection.execute(statement).one()
+    return None if mean_out is None else (float(mean_in or 0), float(mean_out))

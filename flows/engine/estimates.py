@@ -25,9 +25,13 @@ LIKELY = Decimal("1.25")
 
 @dataclass
 class Estimate:
-    """What requests of one template take, as far as is known; tokens are None before anything is."""
+    """What requests of one template take, as far as is known; tokens are None before anything is.
+
+    `input_tokens` are those of earlier answers: the least that a cost is estimated from, as a schema's are not counted.
+    """
 
     input_ratio: float = 1.0
+    input_tokens: float | None = None
     output_tokens: float | None = None
     cost_usd: Decimal | None = None
 
@@ -41,7 +45,8 @@ class Estimate:
         cost = self.cost_usd
         if cost is None:
             output = max_tokens if self.output_tokens is None else round(min(self.output_tokens, max_tokens))
-            used = Usage(input_tokens=estimate_tokens(prompt.characters), output_tokens=output)
+            counted = max(estimate_tokens(prompt.characters), round(self.input_tokens or 0))
+            used = Usage(input_tokens=counted, output_tokens=output)
             cost = cost_of(prompt.model, used, now().date())
         is_mean = self.output_tokens is not None or self.cost_usd is not None
         return None if cost is None else (cost * (LIKELY if is_mean else 1)).quantize(DECIMALS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import State
 
 from db import claims
-from db.history import mean_output_tokens
+from db.history import mean_tokens
 from db.models import new_id, now
 from flows.engine.chunks import Chunk, InterruptedChunkError
 from flows.engine.estimates import Estimate
@@ -79,8 +79,9 @@ class Generating:
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""
-        mean = await asyncio.to_thread(mean_output_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
-        self._run.pace.know(self._brief.template.name, Estimate(output_tokens=mean))
+        mean = await asyncio.to_thread(mean_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
+        if mean is not None:
+            self._run.pace.know(self._brief.template.name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
 
     # Render
 
