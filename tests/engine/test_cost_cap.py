@@ -166,6 +166,32 @@ async def test_killed_run_and_those_that_resume_it_stay_under_one_cap(workshop_o
     assert 0.06 < float(workshop.billed_usd) <= 0.1
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("kills", [1, 3])
+async def test_dollar_that_is_shared_by_killed_and_resumed_runs_is_not_exceeded(
+    workshop_on_each: Workshop, kills: int
+) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(1500)
+    workshop.sandbox.configure(latency_ms=350, latency_spread=0.3)
+    cap: dict[str, Any] = {"max_cost": 1.0, "concurrency": 100}
+    told: list[Decimal] = []
+    last: str | None = None
+    for kill in range(1, kills + 1):
+        # At half of the dollar first; then at half of what is left, and so on.
+        until = 1 - Decimal(1) / 2**kill
+        last = await workshop.killed(lambda: workshop.billed_usd > until, resumes=last, **cap)  # noqa: B023 - called here
+        told.append(workshop.billed_usd)
+    left_open = workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL OR error_type = 'crashed'")
+    for _ in range(3):
+        summary = await workshop.run(resumes=last, **cap)
+        told.append(workshop.billed_usd)
+    print(f"billed after each run: {told}; left open by {kills} kills: {left_open}")  # noqa: T201 - its figure
+
+    assert summary.status == "capped"
+    assert Decimal("0.8") < workshop.billed_usd <= Decimal("1.02")
+
+
 async def test_refresh_that_was_interrupted_goes_on_as_one_and_buys_nothing_twice(workshop: Workshop) -> None:
     workshop.numbered(12)
     first = await workshop.run()
