@@ -30,6 +30,7 @@ class Sample:
     last_answered: float = 0.0
     rate_limited: int = 0
     share: float = 0.0
+    billed_usd: float = 0.0
 
     def as_json(self) -> dict[str, float]:
         """The fields as plain values."""

@@ -87,10 +87,16 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
             yield _at_most(f"{row.name}: answers that were 429", most, [s.rate_limited / s.requests for s in sample])
         if row.group in {"itpm", "otpm"}:
             yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
+        yield from _capped(row)
         if row.group != "sandbox":
             lost = [float(s.records - s.succeeded) for s in sample]
             yield _at_most(f"{row.name}: rows lost", 0, lost)
     yield from _memory([row for row in rows if row.group == "memory" and row.samples])
+
+
+def _capped(row: Row) -> Iterator[Target]:
+    if row.group == "cap":
+        yield _at_most(f"{row.name}: billed in all, $", 1.02, [sample.billed_usd for sample in row.samples])
 
 
 def _memory(rows: Sequence[Row]) -> Iterator[Target]:
