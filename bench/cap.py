@@ -1,4 +1,4 @@
-"""Cap: a job with a cost cap that is killed at half and resumed three times, and what the endpoint counts for it all."""
+"""Cap: a job with a cost cap that is killed at half and resumed three times, and what was billed for it all."""
 
 from __future__ import annotations
 
