@@ -32,6 +32,7 @@ class Sample:
     share: float = 0.0
     cost_usd: float = 0.0
     cache_writes: int = 0
+    billed_usd: float = 0.0
 
     def as_json(self) -> dict[str, float]:
         """The fields as plain values."""

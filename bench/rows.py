@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.cap import capped
 from bench.material import SHARED
 from bench.meter import Sample
 from bench.stage import Stage
 
-GROUPS = ("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory", "warming")
+GROUPS = (
+    *("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory"),
+    *("warming", "cap"),
+)
 LATENCY_MS = 350
 WARMING, WARMING_LATENCY_MS = 40, 1_000
 
@@ -75,6 +79,7 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
         taker = _limited(records, name, limit, burst_s=2)
         yield Row(f"Presswork, {name} {limit:,}", name, records, 0, taker)
     yield Row("Presswork twice, rpm 1,000 shared", "shared", 2 * sizes.shared, 0, _shared(sizes.shared))
+    yield Row("Presswork, cap of $1.00, killed and resumed", "cap", 1_500, LATENCY_MS, capped(1_500, LATENCY_MS))
     for records in sizes.memory:
         yield Row(f"Presswork, memory at {records:,}", "memory", records, 0, _plain("content", records, 0))
     # With `cache: off` nothing waits for another: what the rule costs in time shows against it.

@@ -94,7 +94,7 @@ class Stage:
         command += ["--concurrency", str(self.concurrency), "--watch", f"sandbox={self.sandbox_pid}"]
         if kind == "content":
             command.append(f"server={self.server_pid}")
-        environment = self._environment(source, ledger)
+        environment = self.environment(source, ledger)
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
     def finish(self, client: subprocess.Popen[str]) -> Sample:
@@ -108,7 +108,8 @@ class Stage:
             raise ClientError(f"a client ended with status {client.returncode}; why stands above")
         return Sample(**json.loads(printed.splitlines()[-1]))
 
-    def _environment(self, source: Path, ledger: str | None) -> Mapping[str, str]:
+    def environment(self, source: Path, ledger: str | None) -> Mapping[str, str]:
+        """The environment of a client."""
         kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {
             **kept,

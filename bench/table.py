@@ -99,6 +99,7 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
         yield from _warming(rows, row)
         if row.group in {"itpm", "otpm"}:
             yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
+        yield from _capped(row)
         if row.group != "sandbox":
             lost = [float(s.records - s.succeeded) for s in sample]
             yield _at_most(f"{row.name}: rows lost", 0, lost)
@@ -111,6 +112,11 @@ def _warming(rows: Sequence[Row], row: Row) -> Iterator[Target]:
     yield _at_most(f"{row.name}: cache writes", 1, [float(sample.cache_writes) for sample in row.samples])
     yield _at_most(f"{row.name}: bill against off", 0.6, ratios(rows, row, lambda sample: sample.cost_usd))
     yield _at_most(f"{row.name}: seconds more than off", 2, differences(rows, row))
+
+
+def _capped(row: Row) -> Iterator[Target]:
+    if row.group == "cap":
+        yield _at_most(f"{row.name}: billed in all, $", 1.02, [sample.billed_usd for sample in row.samples])
 
 
 def _memory(rows: Sequence[Row]) -> Iterator[Target]:

@@ -31,6 +31,7 @@ UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
 PAID_FAILURES = (*PERHAPS_BILLED, "unexpected_stop_reason", "wrong_model")
 """Kinds of failed generations that were paid for, or may have been: like bad outcomes, they count before giving up."""
+_CACHED = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 
@@ -63,7 +64,8 @@ class StepGeneration:
 class Usage:
     """What requests used and cost; `unpriced` of them had no known price, so cost_usd lacks them.
 
-    `input_tokens` are all that went in, those written to and read from the prompt cache included.
+    `input_tokens` are all that went in, those written to and read from the prompt cache included. `likely_usd` is what
+    those that were perhaps billed were expected to cost; None where that is not known of any.
     """
 
     requests: int = 0
@@ -75,6 +77,7 @@ class Usage:
     unpriced: int = 0
     perhaps_billed: int = 0
     rate_limited: int = 0
+    likely_usd: Decimal | None = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +146,6 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
     return found
 
 
-def first_started_at(engine: Engine, run_id: str) -> datetime | None:
-    """When the first of the runs began that a run goes on from, itself included; None where it is not known."""
-    started: datetime | None = None
-    following: str | None = run_id
-    with engine.connect() as connection:
-        while following is not None:
-            row = connection.execute(select(Run.started_at, Run.resumes_run_id).where(Run.id == following)).first()
-            started, following = (row.started_at, row.resumes_run_id) if row else (started, None)
-    return started
-
-
 def shards_of(engine: Engine, run_id: str) -> list[str]:
     """Return the runs that worked for this one, which was spread over them, while it went on.
 
@@ -174,18 +166,6 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
     )
     with engine.connect() as connection:
         return list(connection.scalars(statement))
-
-
-def cost_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Decimal:
-    """Add up what Prefect flow runs have cost so far, as far as prices are known."""
-    cost = Attempt.__table__.c.cost_usd
-    statement = (
-        select(func.sum(cost, type_=cost.type))
-        .join(Run, Run.id == Attempt.run_id)
-        .where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))
-    )
-    with engine.connect() as connection:
-        return connection.scalar(statement) or Decimal(0)
 
 
 def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> dict[str, str]:
@@ -297,6 +277,7 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     error = func.coalesce(attempt.error_type, "")
     # An endpoint need not tell what an answer used.
     answered = attempt.input_tokens.is_not(None) | attempt.output_text.is_not(None)
+    perhaps = error.in_(PERHAPS_BILLED)
     statement = select(
         _sum(case((error.in_(UNSENT), 0), else_=1)),
         _sum(func.coalesce(attempt.input_tokens, 0) + written + read),
@@ -304,19 +285,22 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
         _sum(written),
         _sum(read),
         func.sum(attempt.cost_usd, type_=Attempt.__table__.c.cost_usd.type),
+        func.sum(case((perhaps, attempt.likely_cost_usd)), type_=Attempt.__table__.c.likely_cost_usd.type),
         _sum(case((answered & attempt.cost_usd.is_(None), 1), else_=0)),
-        _sum(case((error.in_(PERHAPS_BILLED), 1), else_=0)),
+        _sum(case((perhaps, 1), else_=0)),
         _sum(case((attempt.http_status == 429, 1), else_=0)),
     ).where(attempt.run_id.in_(whole))
     if step is not None:
         of_step = select(Generation.id).where(Generation.run_id.in_(whole), Generation.step == step)
         statement = statement.where(attempt.generation_id.in_(of_step))
     with engine.connect() as connection:
-        *counts, cost, unpriced, perhaps, limited = connection.execute(statement).one()
+        *counts, cost, likely, unpriced, lost, limited = connection.execute(statement).one()
     requests, tokens_in, tokens_out, made, reused = (int(count) for count in counts)
     if cost is None and unpriced == 0:
         cost = Decimal(0)
-    return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited))
+    if likely is None and lost == 0:
+        likely = Decimal(0)
+    return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(lost), int(limited), likely)
 
 
 def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
@@ -647,21 +631,16 @@ def _one(result: Any) -> dict[str, Any] | None:
     return dict(row) if row is not None else None
 
 
-def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
-    """Return the newest run of a Prefect flow run: the one that a retry goes on from."""
-    statement = select(func.max(Run.id)).where(Run.prefect_flow_run_id == prefect_flow_run_id)
-    with engine.connect() as connection:
-        return connection.scalar(statement)
-
-
-def mean_output_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> float | None:
-    """Return what a step's answers had in tokens on average, among the newest attempts; None where there is none."""
-    recent = select(Attempt.generation_id, Attempt.output_tokens).order_by(Attempt.id.desc()).limit(newest).subquery()
+def mean_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> tuple[float, float] | None:
+    """Return what a step's answers had in tokens on average, in and out, among the newest attempts; None: no answer."""
+    columns = (Attempt.generation_id, Attempt.input_tokens, Attempt.output_tokens, *_CACHED)
+    recent = select(*columns).order_by(Attempt.id.desc()).limit(newest).subquery()
+    tokens_in = recent.c.input_tokens + sum(func.coalesce(recent.c[column.key], 0) for column in _CACHED)
     statement = (
-        select(func.avg(recent.c.output_tokens))
+        select(func.avg(tokens_in), func.avg(recent.c.output_tokens))
         .join(Generation, Generation.id == recent.c.generation_id)
         .where(Generation.flow == flow, Generation.step == step, recent.c.output_tokens.is_not(None))
     )
     with engine.connect() as connection:
-        found = connection.scalar(statement)
-    return None if found is None else float(found)
+        mean_in, mean_out = connection.execute(statement).one()
+    return None if mean_out is None else (float(mean_in or 0), float(mean_out))

@@ -21,7 +21,10 @@ def run(
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None,
     chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
-    max_cost: Annotated[float | None, typer.Option(metavar="USD", help="Stop before more than this is spent.")] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Stop before more than this is spent, by earlier runs that it resumes too."),
+    ] = None,
     shards: Annotated[
         int | None, typer.Option(metavar="N", help="Spread the run over the workers of its deployment, in N parts.")
     ] = None,
@@ -58,7 +61,8 @@ def run(
             if name not in {None, past.flow}:
                 raise ParameterError(f"The run {past.run_id} was one of {past.flow!r}, not of {name!r}.")
             name, values = past.flow, {**past.sets, **values}
-            told_now = {option: value for option, value in given.items() if value is not None}
+            # `--refresh` that is not given is no wish to end a refresh.
+            told_now = {option: value for option, value in given.items() if value is not None and value is not False}
             given = {**past.options, **told_now, "resumes": past.run_id}
         if name is None:
             raise ParameterError("Say what to run: `presswork run NAME`, or `presswork run --resume RUN_ID`.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import State
 
-from db.history import mean_output_tokens
+from db.history import mean_tokens
 from db.models import new_id, now
 from db.refusals import REFUSED
 from flows.engine.chunks import Chunk, InterruptedChunkError
@@ -24,7 +24,7 @@ from flows.engine.journal import ItemJournal
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.engine.rows import GenerationRows, add_prompt, add_record
 from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
-from flows.steps.answer import Outcome, answer_prompt
+from flows.steps.answer import Asking, Outcome, answer_prompt
 from flows.steps.render import Brief, render_prompt
 
 if TYPE_CHECKING:
@@ -96,10 +96,9 @@ class Generating:
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""
-        mean = await self._run.writer.read(
-            mean_output_tokens, self._run.ledger, self._run.flow, self._brief.template.name
-        )
-        self._run.pace.know(self._brief.template.name, Estimate(output_tokens=mean))
+        mean = await self._run.writer.read(mean_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
+        if mean is not None:
+            self._run.pace.know(self._brief.template.name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
 
     # Render
 
@@ -338,16 +337,12 @@ class Generating:
     async def pursue(self, item: Item) -> Outcome | None:
         """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         journal = ItemJournal(self._run, item)
+        item.asking = item.asking or Asking(item.prompt)
         try:
             with self._run.stopper.pursuing() as pursuit:
                 journal.pursuit = pursuit
                 outcome = await answer_prompt(
-                    item.prompt,
-                    ask=journal.ask,
-                    gate=self._run.pace,
-                    journal=journal,
-                    policy=self._run.policy,
-                    attempts_before=item.attempts,
+                    item.asking, ask=journal.ask, gate=self._run.pace, journal=journal, policy=self._run.policy
                 )
         except CostCapError as error:
             return Outcome("skipped", None, error.kind, str(error))

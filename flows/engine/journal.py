@@ -46,7 +46,6 @@ class ItemJournal:
         batch = self._run.writer.batch
         add_prompt(batch, self._item.prompt)
         batch.opened.append(row)
-        self._item.attempts = opened.ordinal
         await self._run.writer.committed()
         if not self._run.writer.has_attempt(row["id"]):
             raise FinalCallError(

@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.history import BadOutcome, PromptHistory
+from flows.steps.answer import Asking
 from flows.steps.render import Prompt
 from flows.steps.validate import Content, validate_stored
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One generation to be: for which record, by which prompt, made from what. `attempts` are those made so far."""
+    """One generation to be: for which record, by which prompt, made from what.
+
+    `asking` is how far it has come, once it is asked for: each try of its chunk goes on from there.
+    """
 
     generation_id: str
     record_key: str
@@ -24,7 +28,12 @@ class Item:
     record_body: str | None
     prompt: Prompt
     parents: tuple[str, ...] = ()
-    attempts: int = 0
+    asking: Asking | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were made for it in this run."""
+        return self.asking.ordinal if self.asking else 0
 
 
 @dataclass(frozen=True, slots=True)

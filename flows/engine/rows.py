@@ -71,6 +71,7 @@ def attempt_row(run_id: str, item: Item, opened: Opened) -> dict[str, Any]:
         "kind": opened.kind,
         "request_changes": storable_json(opened.changes),
         "started_at": now(),
+        "likely_cost_usd": opened.likely_cost_usd,
     }
 
 

@@ -24,8 +24,9 @@ from prefect.exceptions import Abort
 from sqlalchemy import URL, Engine
 
 from db import record as ledger_record
+from db.chains import refreshing_since, spent_by_chain
 from db.errors import DatabaseError
-from db.history import BadOutcome, PromptHistory, bad_outcomes_of, first_started_at, look_up, shards_of, usage
+from db.history import BadOutcome, PromptHistory, bad_outcomes_of, look_up, shards_of, usage
 from db.identity import this_process
 from db.models import new_id, now
 from db.select import Query
@@ -250,9 +251,9 @@ class Run:
             )
         )
         self._shards = await self.writer.read(shards_of, self.ledger, self.id)
-        spent = await self.writer.read(usage, self.ledger, self.id)
-        # The cap is the whole's: what the shards spent is no longer there to be spent here.
-        self.pace.spent_usd += spent.cost_usd or 0
+        # The cap is the job's: what the shards spent is no longer there to be spent here.
+        spending = self.pace.spending
+        spending.shards = await self.writer.read(spent_by_chain, self.ledger, self.id) - spending.earlier
         known = await self.writer.read(usage, self.ledger, self.id, step=template_name)
         if known.requests and known.cost_usd:
             # Of what is left of a cap, a guess from one answer could spend too much.
@@ -380,8 +381,10 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         await writer.call(begin, ledger, row, settings.spill_folders)
         writer.commit = run.lease.write
         if options.refresh:
-            # A refresh that was cut short goes on where it was: what it bought is not bought again.
-            run.fresh_since = await writer.read(first_started_at, ledger, row["parent_run_id"] or run.id)
+            # A refresh that was interrupted goes on where it was: what it bought is not bought again.
+            run.fresh_since = await writer.read(refreshing_since, ledger, row["parent_run_id"] or run.id)
+        if row["resumes_run_id"] is not None:
+            pace.spending.earlier = await writer.read(spent_by_chain, ledger, run.id)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
         run.progress.ask_pace = run.pace_summary
         announce(run.progress)
@@ -447,6 +450,8 @@ def _log_opening(run: Run, concurrency: int) -> None:
         )
         if value is not None
     ]
+    if run.pace.spending.max_usd is not None and run.pace.spending.earlier.total_usd > 0:
+        limits.append(f"of which earlier runs have spent ${run.pace.spending.earlier.total_usd:,.4f}")
     get_run_logger().info(
         "Run %s of %s opened: endpoint %s, ledger %s, %s.",
         run.id,
@@ -504,13 +509,14 @@ def _policy(settings: Settings) -> Policy:
         escalations=settings.escalations,
         wait_max_s=settings.retry_wait_max_s,
         retry_after_cap_s=settings.retry_after_cap_s,
+        paid_requests=settings.max_paid_requests,
     )
 
 
 def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
     return {
         "id": run.id,
-        "resumes_run_id": run.options.resumes or origin.resumes(run.ledger),
+        "resumes_run_id": origin.resumes(run.ledger, run.options.resumes),
         "parent_run_id": run.options.shard.parent if run.options.shard else None,
         "flow": run.flow,
         "deployment": origin.deployment,

@@ -28,8 +28,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
 from db.errors import DatabaseError
-from db.history import cost_of_flow_runs, read_run, statuses_of_flow_runs
+from db.history import read_run, statuses_of_flow_runs
 from db.leases import end_lapsed
 from db.select import Query, cut
 from db.session import readable_url
@@ -242,8 +243,16 @@ class _Spreading:
     async def _share_of_cap(self, part: _Part) -> float | None:
         if self.run.max_cost is None:
             return None
-        share = self.run.max_cost * OF_THE_CAP / len(self.parts)
-        return share - float(await asyncio.to_thread(cost_of_flow_runs, self.run.ledger, part.earlier))
+        return await asyncio.to_thread(self._share, part, self.run.max_cost)
+
+    def _share(self, part: _Part, max_cost: float) -> float:
+        """What an attempt at a shard may spend, in US dollars; nothing is left where it is 0 or less."""
+        spent = float(spent_by_chain(self.run.ledger, self.run.id).total_usd)
+        # Earlier runs of the same flow run had the same shards, whose spending counts for each shard by itself.
+        before = spent - float(spent_by_shards(self.run.ledger, str(self.flow_run.id)).total_usd)
+        own = float(spent_by_flow_runs(self.run.ledger, part.earlier).total_usd)
+        share = (max_cost - before) * OF_THE_CAP / len(self.parts) - own
+        return min(share, (max_cost - spent) / len(self._open))
 
     async def _end(self, part: _Part, state: State[Any]) -> None:
         log = get_run_logger()

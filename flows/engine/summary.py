@@ -130,6 +130,9 @@ class Summary(BaseModel):
     prompt_cache: PromptCacheSummary = Field(default_factory=PromptCacheSummary)
     unpriced: int
     perhaps_billed: int
+    likely_usd: Decimal | None = Field(
+        Decimal(0), description="What requests that were perhaps billed likely cost, beyond cost_usd; None: not known."
+    )
     rate_limited: int
     wall_s: float
     pace: PaceSummary
@@ -148,10 +151,16 @@ class Summary(BaseModel):
     def for_programs(self) -> dict[str, Any]:
         """The summary as plain JSON values; money is a number of dollars."""
         data = self.model_dump(mode="json")
-        for name in ("cost_usd", "saved_by_ledger_usd", "saved_by_prompt_cache_usd"):
+        for name in ("cost_usd", "likely_usd", "saved_by_ledger_usd", "saved_by_prompt_cache_usd"):
             amount = getattr(self, name)
             data[name] = None if amount is None else float(amount)
         return data
+
+
+def perhaps_billed(requests: int, likely_usd: Decimal | None) -> str:
+    """Say how many requests were perhaps billed, and what they likely cost, where that is known."""
+    lost = f"{requests:,} request{'' if requests == 1 else 's'} whose answer was lost"
+    return lost if likely_usd is None else f"{lost}, likely ${likely_usd:,.4f}"
 
 
 def savings(summary: Summary) -> list[str]:
@@ -242,6 +251,7 @@ def summarize(
         ),
         unpriced=used.unpriced,
         perhaps_billed=used.perhaps_billed,
+        likely_usd=used.likely_usd,
         rate_limited=used.rate_limited,
         wall_s=round(wall_s, 3),
         pace=pace,

@@ -86,6 +86,20 @@ def test_the_sandbox_is_named_loudly_and_claude_is_not() -> None:
     assert "made up" not in printed(summary())
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"perhaps_billed": 3, "likely_usd": Decimal("0.0234")}, "3 requests whose answer was lost, likely $0.0234"),
+        ({"perhaps_billed": 1, "likely_usd": None}, "1 request whose answer was lost\n"),
+    ],
+)
+def test_a_summary_shows_what_was_perhaps_billed(changes: dict[str, object], says: str) -> None:
+    assert says in printed(summary(**changes))
+    assert "perhaps billed" not in printed(summary())
+    likely = changes["likely_usd"]
+    assert summary(**changes).for_programs()["likely_usd"] == (likely if likely is None else float(str(likely)))
+
+
 def test_a_summary_shows_cost_savings_and_failures() -> None:
     step = StepSummary(step="notes", generations=2, cached=1, refused=1)
     failure = Failure(

@@ -22,6 +22,7 @@ from db.history import (
     find_run,
     list_runs,
     look_up,
+    mean_tokens,
     prompt_cache_use,
     read_generation,
     read_generations,
@@ -467,3 +468,13 @@ def test_bad_outcomes_are_those_of_the_runs_that_are_named(book: Book) -> None:
     other.add("d", status="invalid", output=None)
     found = bad_outcomes_of(book.ledger, [book.run_id], [sha(key) for key in "abcd"])
     assert found == {sha("a"): BadOutcome(bad, "refused", "refusal", "No.")}
+
+
+def test_mean_tokens_are_those_of_the_steps_answers(book: Book) -> None:
+    assert mean_tokens(book.ledger, "product_copy", "product_copy") is None
+    book.add("a", settled={"input_tokens": 100, "cache_read_tokens": 50, "output_tokens": 10})
+    book.add("b", settled={"input_tokens": 200, "cache_creation_5m_tokens": 50, "output_tokens": 30})
+    book.add("c", settled=dict.fromkeys(("input_tokens", "output_tokens")) | {"error_type": "timeout"})
+    book.add("d", step="other", settled={"output_tokens": 9000})
+
+    assert mean_tokens(book.ledger, "product_copy", "product_copy") == (200.0, 20.0)

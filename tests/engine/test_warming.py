@@ -82,7 +82,7 @@ class Endpoint:
 
     async def ask(self, pace: Pace, prompt: Prompt) -> None:
         """One request; an error is told, and not raised."""
-        async with pace.enter(prompt, 100) as place:
+        async with pace.reserve(prompt, 100) as likely, pace.enter(prompt, 100, likely) as place:
             self.sent.append(self.loop.time() - BEGAN)
             self.asked.append(prompt.messages[-1]["content"])
             self.in_flight += 1
@@ -299,7 +299,7 @@ def test_those_who_wait_hold_no_place_and_no_money(loop: Loop, prompts: Make) ->
     async def work() -> tuple[Decimal, list[float]]:
         waiting = [asyncio.create_task(endpoint.ask(pace, prompt)) for prompt in prompts(10)]
         await asyncio.sleep(1)
-        reserved = pace.reserved_usd
+        reserved = pace.spending.reserved_usd
         await endpoint.ask_all(pace, prompts(1, "You write.", name="short"))
         sent = list(endpoint.sent)
         await asyncio.gather(*waiting)

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
-from flows.errors import EndpointError, StoppingCallError
+from flows.errors import EndpointError, FinalCallError, PassingCallError, StoppingCallError
 from flows.sandbox import Sandbox
-from flows.steps.answer import Policy, answer_prompt
+from flows.steps.answer import Asking, Policy, answer_prompt
 from flows.steps.complete import ANTHROPIC, Answer
 from flows.steps.prices import PRICE_VERSION, cost_of
 from tests.steps.conftest import (
@@ -453,15 +453,148 @@ async def test_own_pause_is_capped(scripted: Scripted, pursue: Pursue) -> None:
 # Attempts
 
 
-async def test_later_try_of_a_chunk_goes_on_counting(
-    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+async def test_later_try_of_a_chunk_goes_on_where_the_first_one_ended(
+    scripted: Scripted, pursue: Pursue, prompt: Say, journal: MemoryJournal
 ) -> None:
-    scripted.plan(Reply(message(BAD)), Reply(message()))
+    asking = Asking(prompt(endpoint=ANTHROPIC))
+    once = Policy(retries=0)
+    scripted.plan(Reply(message(BAD)), BUSY, Reply(message(BAD)), Reply(message(BAD)))
 
-    await pursue(scripted.url, endpoint=ANTHROPIC, attempts_before=5)
+    interrupted = await pursue(scripted.url, once, endpoint=ANTHROPIC, asking=asking)
+    ended = await pursue(scripted.url, once, endpoint=ANTHROPIC, asking=asking)
 
-    assert journal.ordinals == [6, 7]
-    assert journal.kinds == ["retry", "repair"]
+    assert (interrupted.status, interrupted.passing, ended.status) == ("failed", True, "invalid")
+    assert journal.ordinals == [1, 2, 3, 4]
+    # The repair that did not get through is asked again as it was, and no more than two are made in all.
+    assert journal.kinds == ["call", "repair", "retry", "repair"]
+    assert journal.opened[2].changes == journal.opened[1].changes
+
+
+# The bound on what is paid
+
+HTML = Reply(b"<html>502 Bad Gateway</html>", 502)
+TIMED_OUT_AT_THE_API = Reply(error_body("timeout_error"), 504)
+LIMITED = Reply(error_body("rate_limit_error"), 429, {"retry-after": "0"})
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "kind"),
+    [
+        (Reply(drops=True), "failed", "connection"),
+        (Reply(b"<html>"), "failed", "connection"),
+        (HTML, "failed", "proxy"),
+        (Reply(message(BAD)), "invalid", "validation"),
+        (Reply(message("{", "max_tokens")), "truncated", "max_tokens"),
+    ],
+)
+@pytest.mark.parametrize("tries", [1, 6])
+async def test_no_more_is_paid_for_a_prompt_than_the_bound_allows(
+    scripted: Scripted,
+    pursue: Pursue,
+    prompt: Say,
+    journal: MemoryJournal,
+    reply: Reply,
+    status: str,
+    kind: str,
+    tries: int,
+) -> None:
+    scripted.plan(reply)
+    # What all owners of retries together would allow, and more: one try that retries often, or six of two requests.
+    policy = Policy(retries=20 if tries == 1 else 1, repairs=20, escalations=20, wait_max_s=0.001, paid_requests=5)
+    asking = Asking(prompt(endpoint=ANTHROPIC, front="max_tokens: 10\n"))
+
+    for _try in range(tries):
+        outcome = await pursue(scripted.url, policy, endpoint=ANTHROPIC, asking=asking)
+        if not outcome.passing:
+            break
+
+    assert len(scripted.bodies) == 5
+    assert (outcome.status, outcome.error_kind, outcome.passing) == (status, kind, False)
+    assert "PRESSWORK_MAX_PAID_REQUESTS" in outcome.error_message
+    assert "5 requests" in outcome.error_message
+
+
+@pytest.mark.parametrize("reply", [LIMITED, BUSY, TIMED_OUT_AT_THE_API, Reply(error_body("api_error"), 500)])
+async def test_what_generated_nothing_does_not_count_for_the_bound(
+    scripted: Scripted, pursue: Pursue, reply: Reply
+) -> None:
+    scripted.plan(*[reply] * 6, Reply(message()))
+
+    outcome = await pursue(scripted.url, Policy(retries=6, wait_max_s=0.001, paid_requests=1), endpoint=ANTHROPIC)
+
+    assert outcome.status == "succeeded"
+    assert len(scripted.bodies) == 7
+
+
+async def test_bound_counts_answers_and_lost_ones_together(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply(message(BAD)), BUSY, Reply(drops=True), Reply(message("{", "max_tokens")), Reply(message()))
+
+    outcome = await pursue(scripted.url, Policy(paid_requests=3, wait_max_s=0.001), endpoint=ANTHROPIC)
+
+    assert (outcome.status, len(scripted.bodies)) == ("truncated", 4)
+
+
+async def test_answer_at_the_bound_is_content(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply(drops=True), Reply(message()))
+
+    assert (await pursue(scripted.url, Policy(paid_requests=2, wait_max_s=0.001), endpoint=ANTHROPIC)).content
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (PassingCallError(kind="rate_limit_error", http_status=429, retry_after_s=0), 30),
+        (PassingCallError(kind="connect", retry_after_s=0), 30),
+        (PassingCallError(kind="overloaded_error", http_status=529, retry_after_s=0), 2),
+        (PassingCallError(kind="timeout", retry_after_s=0), 2),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+async def test_what_costs_nothing_is_retried_for_some_time_however_often_that_is(
+    prompt: Say, gate: OpenGate, journal: MemoryJournal, error: PassingCallError, asked: int
+) -> None:
+    async def ask(body: Mapping[str, Any]) -> Answer:
+        if len(journal.opened) == 30:
+            raise FinalCallError("enough", kind="enough")
+        raise error
+
+    await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=Policy(retries=1, wait_max_s=60))
+
+    assert len(journal.opened) == asked
+
+
+async def test_what_costs_nothing_is_not_retried_without_end(
+    prompt: Say, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    async def ask(body: Mapping[str, Any]) -> Answer:
+        raise PassingCallError("no connection", kind="connect")
+
+    policy = Policy(retries=2, wait_max_s=0.01)
+    outcome = await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=policy)
+
+    assert (outcome.status, outcome.passing) == ("failed", True)
+    assert 3 <= len(journal.opened) <= 5
+
+
+@pytest.mark.parametrize("reply", [BUSY, Reply(drops=True)])
+async def test_other_trouble_is_retried_as_often_as_the_policy_says(
+    scripted: Scripted, pursue: Pursue, reply: Reply
+) -> None:
+    scripted.plan(reply)
+
+    await pursue(scripted.url, Policy(retries=2, wait_max_s=0.1), endpoint=ANTHROPIC)
+
+    assert len(scripted.bodies) == 3
+
+
+async def test_likely_cost_is_told_to_the_journal(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    gate.likely = Decimal("0.07")
+
+    await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert [opened.likely_cost_usd for opened in journal.opened] == [Decimal("0.07")]
 
 
 async def test_attempt_has_its_cost_at_the_price_of_its_day(
@@ -512,7 +645,7 @@ async def test_attempt_is_opened_before_its_request_is_sent(
         raise StoppingCallError("no", kind="some_error")
 
     with pytest.raises(StoppingCallError):
-        await answer_prompt(prompt(), ask=ask, gate=gate, journal=journal, policy=PATIENT)
+        await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=PATIENT)
 
     assert seen == [1]
     assert journal.error_types == ["some_error"]
@@ -595,7 +728,7 @@ async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate,
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError):
-        await answer_prompt(prompt(), ask=ask, gate=gate, journal=journal, policy=PATIENT)
+        await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=PATIENT)
 
     assert journal.error_types == ["abandoned"]
 

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from flows.errors import (
+    PERHAPS_BILLED,
     CallError,
     EndpointError,
     FinalCallError,
@@ -197,6 +198,31 @@ async def test_error_page_of_a_proxy_is_read_by_its_status(
     assert type(error) is (FinalCallError if status in {403, 404} else expected)
     assert error.kind == ("proxy" if status == 504 else f"http_{status}")
     assert "html" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (502, None, "proxy"),
+        (502, "api_error", "proxy"),
+        (504, None, "proxy"),
+        (504, "gateway_timeout", "proxy"),
+        (504, "timeout_error", "timeout_error"),
+        (520, None, "proxy"),
+        (524, None, "proxy"),
+        (503, None, "http_503"),
+        (522, None, "http_522"),
+    ],
+)
+async def test_proxy_that_gave_up_waiting_passes_and_was_perhaps_billed(
+    scripted: Scripted, connect: Connect, prompt: Say, status: int, kind: str | None, told: str
+) -> None:
+    page = Reply(error_body(kind) if kind else b"<html>oh</html>", status)
+
+    error = await failure(connect, prompt, scripted, page)
+
+    assert isinstance(error, PassingCallError)
+    assert (error.kind, error.kind in PERHAPS_BILLED) == (told, told == "proxy")
 
 
 async def test_spend_limit_stops_the_run(sandbox: Sandbox, connect: Connect, prompt: Say) -> None:
