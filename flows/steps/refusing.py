@@ -44,6 +44,9 @@ STATUS_OF = {
 PROXY_STATUSES = frozenset({502, 504, 520, 524})
 """Statuses of something that stands before the endpoint, which may have answered all the same, and billed it."""
 
+TIMED_OUT = "timeout_error"
+"""The API's own 504, after which nothing was generated."""
+
 OF_THE_KEY = frozenset({"authentication_error", "billing_error"})
 """Types that say the same with any status: a gateway may send them with another."""
 
@@ -93,7 +96,7 @@ def judge(status: int, told: ErrorBody) -> Refusal:
         return Refusal(StoppingCallError, kind, STOPPING[meant])
     if meant < 500 and (remedy := _why_spent(told)):
         return Refusal(StoppingCallError, kind, remedy)
-    if meant in PROXY_STATUSES and not _is_of_the_api(told):
+    if meant in PROXY_STATUSES and told.type != TIMED_OUT:
         return Refusal(PassingCallError, PROXY)
     if meant in PASSING_STATUSES or meant >= 500:
         return Refusal(PassingCallError, kind)
