@@ -28,7 +28,6 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
 from db.errors import DatabaseError
 from db.history import read_run, statuses_of_flow_runs
 from db.leases import end_lapsed
@@ -37,14 +36,13 @@ from db.session import readable_url
 from flows.engine.handles import Counted, count_source
 from flows.engine.options import RunOptions, Shard
 from flows.engine.shard_deployment import deployment_for_shards
+from flows.engine.spending import share_of_cap
 from flows.engine.stopping import Stopper
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 
 POLL_S = 2.0
 BURY_EVERY_S = 10.0
-OF_THE_CAP = 0.9
-"""What of a cost cap the shards may spend together; each may be wrong about the price of its last request."""
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
@@ -243,16 +241,16 @@ class _Spreading:
     async def _share_of_cap(self, part: _Part) -> float | None:
         if self.run.max_cost is None:
             return None
-        return await asyncio.to_thread(self._share, part, self.run.max_cost)
-
-    def _share(self, part: _Part, max_cost: float) -> float:
-        """What an attempt at a shard may spend, in US dollars; nothing is left where it is 0 or less."""
-        spent = float(spent_by_chain(self.run.ledger, self.run.id).total_usd)
-        # Earlier runs of the same flow run had the same shards, whose spending counts for each shard by itself.
-        before = spent - float(spent_by_shards(self.run.ledger, str(self.flow_run.id)).total_usd)
-        own = float(spent_by_flow_runs(self.run.ledger, part.earlier).total_usd)
-        share = (max_cost - before) * OF_THE_CAP / len(self.parts) - own
-        return min(share, (max_cost - spent) / len(self._open))
+        return await asyncio.to_thread(
+            share_of_cap,
+            self.run.ledger,
+            self.run.id,
+            self.run.max_cost,
+            flow_run=str(self.flow_run.id),
+            attempts=part.earlier,
+            parts=len(self.parts),
+            waiting=len(self._open),
+        )
 
     async def _end(self, part: _Part, state: State[Any]) -> None:
         log = get_run_logger()

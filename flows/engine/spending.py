@@ -7,13 +7,17 @@ cost, so that all of it together stays under the cap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
-from db.chains import Spent
+from sqlalchemy import Engine
+
+from db.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
 from flows.errors import PERHAPS_BILLED, CallError, CostCapError
 
 NOTHING = Spent()
+OF_THE_CAP = 0.9
+"""What of a cost cap the shards may spend together; each may be wrong about the price of its last request."""
 
 
 class Spending:
@@ -97,6 +101,29 @@ class Spending:
             f"The cost cap of ${most.normalize():f} is reached: {_usd(spent.total_usd)} is spent{told}. "
             f"The next request may cost {_usd(wanted)}. {more}"
         )
+
+
+def share_of_cap(
+    ledger: Engine,
+    run_id: str,
+    max_cost: float,
+    *,
+    flow_run: str,
+    attempts: Sequence[str],
+    parts: int,
+    waiting: int,
+) -> float:
+    """Return what the next attempt at one of a run's `parts` may spend, in US dollars; 0 or less: nothing is left.
+
+    `flow_run` is the run's own Prefect flow run, `attempts` are those of the earlier attempts at this part, `waiting`
+    counts the parts that have not ended.
+    """
+    spent = float(spent_by_chain(ledger, run_id).total_usd)
+    # Earlier runs of the same flow run had the same shards, and what a shard spent counts for its own part.
+    before = spent - float(spent_by_shards(ledger, flow_run).total_usd)
+    own = float(spent_by_flow_runs(ledger, attempts).total_usd)
+    share = (max_cost - before) * OF_THE_CAP / parts - own
+    return min(share, (max_cost - spent) / waiting)
 
 
 def _usd(amount: Decimal) -> str:

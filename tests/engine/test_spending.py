@@ -8,16 +8,19 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from db.chains import Spent
+from db.models import new_id
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Limiter
 from flows.engine.pace import Pace
-from flows.engine.spending import Spending
+from flows.engine.spending import Spending, share_of_cap
 from flows.errors import CallError, CostCapError, FinalCallError, PassingCallError, StoppedError
 from flows.steps.prices import Usage
 from flows.steps.render import Prompt, make_brief, render_prompt
 from flows.steps.templates import load_template
+from tests.db.rows import Book
 
 CENT = Decimal("0.01")
 
@@ -134,6 +137,51 @@ async def test_message_says_who_has_spent_it(earlier: Spent, shards: Spent, own:
         await reserve(spending, usd("0.03"))
     assert f"The cost cap of $5 is reached: $4.98 is spent{said}. The next request may cost" in str(reached.value)
     assert remedy in str(reached.value)
+
+
+# What a shard may spend
+
+FLOW_RUN, EARLIER_FLOW_RUN, FIRST_SHARD, SECOND_SHARD = (f"00000000-0000-7000-8000-00000000000{n}" for n in "1234")
+
+
+def spend(book: Book, dollars: str) -> None:
+    book.add(new_id(), settled={"cost_usd": usd(dollars)})
+
+
+def share(book: Book, *attempts: str, waiting: int = 2) -> float:
+    found = share_of_cap(book.ledger, book.run_id, 1.0, flow_run=FLOW_RUN, attempts=attempts, parts=2, waiting=waiting)
+    return round(found, 6)
+
+
+def test_shards_share_nine_tenths_of_a_cap(ledger: Engine) -> None:
+    assert share(Book(ledger, prefect_flow_run_id=FLOW_RUN)) == 0.45
+
+
+def test_shard_that_is_started_again_has_what_its_attempts_left(ledger: Engine) -> None:
+    whole = Book(ledger, prefect_flow_run_id=FLOW_RUN)
+    spend(Book(ledger, parent_run_id=whole.run_id, prefect_flow_run_id=FIRST_SHARD), "0.3")
+    spend(Book(ledger, parent_run_id=whole.run_id, prefect_flow_run_id=SECOND_SHARD), "0.2")
+
+    assert share(whole, FIRST_SHARD) == 0.15
+    assert share(whole, SECOND_SHARD) == 0.25
+
+
+def test_retry_of_a_run_with_shards_counts_what_they_and_it_have_spent(ledger: Engine) -> None:
+    crashed = Book(ledger, prefect_flow_run_id=FLOW_RUN)
+    spend(Book(ledger, parent_run_id=crashed.run_id, prefect_flow_run_id=FIRST_SHARD), "0.3")
+    again = Book(ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=crashed.run_id)
+    assert (share(again, FIRST_SHARD), share(again)) == (0.15, 0.35)
+
+    # The rest of the cap was spent after the shards had ended: nothing is left for a shard either.
+    spend(crashed, "0.7")
+    assert share(again, FIRST_SHARD) <= 0
+
+
+def test_run_that_resumes_one_with_shards_divides_what_is_left(ledger: Engine) -> None:
+    earlier = Book(ledger, prefect_flow_run_id=EARLIER_FLOW_RUN)
+    spend(Book(ledger, parent_run_id=earlier.run_id, prefect_flow_run_id=FIRST_SHARD), "0.4")
+    spend(earlier, "0.2")
+    assert share(Book(ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=earlier.run_id)) == 0.18
 
 
 # What a request will likely cost
