@@ -124,7 +124,7 @@ class CostCapError(StoppingCallError):
 
 
 class UntoldCostError(StoppingCallError):
-    """The cost cap can't be kept: the endpoint does not tell what its answers use. Run again without --max-cost."""
+    """The cost cap can't be kept: the endpoint tells no usage. Run again without --max-cost (or PRESSWORK_MAX_COST)."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, kind="untold_cost")

@@ -155,8 +155,9 @@ class Alike:
 def _stop(step: str, row: _Row) -> StoppingCallError:
     assert row.last is not None
     return StoppingCallError(
-        f"The endpoint refuses every request of the template {step!r} in the same way ({row.length} in a row): "
-        f"{row.last}. Correct the template, the settings or the account, then run again.",
+        f"The endpoint rejects one request after the other of the template {step!r} in the same way "
+        f"({row.length} in a row): "
+        f"{str(row.last).rstrip('.')}. Fix the template, the settings or the account, then run again.",
         kind=row.last.kind,
         http_status=row.last.http_status,
     )

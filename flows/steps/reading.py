@@ -58,7 +58,7 @@ def read_body(content: bytes) -> Message | ErrorBody:
 
     Raises PassingCallError where it is none of these: it may have been billed, and asking again may go better.
     """
-    if not content.strip():
+    if not content or content.isspace():
         raise _unreadable("its body is empty")
     try:
         body = _assembled(_events(content)) if _EVENT_STREAM.match(content) else _json(content)
@@ -70,12 +70,12 @@ def read_body(content: bytes) -> Message | ErrorBody:
 
 def read_error(body: object) -> ErrorBody:
     """Read the body of an error, or what there is of it: a proxy's page has neither type nor message."""
-    error = body.get("error") if isinstance(body, Mapping) else None
-    if not isinstance(body, Mapping) or not isinstance(error, Mapping):
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(error, dict):
         return ErrorBody()
     kind = storable(error.get("type"))
     details = error.get("details")
-    code = details.get("error_code") if isinstance(details, Mapping) else error.get("code")
+    code = details.get("error_code") if isinstance(details, dict) else error.get("code")
     message = error.get("message")
     return ErrorBody(
         type=kind,
@@ -132,7 +132,7 @@ def _read(body: Any) -> Message | ErrorBody:
         usage=read_usage(body.get("usage"), text),
         model=storable(body.get("model")),
         message_id=storable(body.get("id")),
-        refusal=storable(details.get("category")) if isinstance(details, Mapping) else None,
+        refusal=storable(details.get("category")) if isinstance(details, dict) else None,
     )
 
 
@@ -214,7 +214,7 @@ def _of_prompt_tokens(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _part(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = told.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return part if isinstance(part, dict) else {}
 
 
 def _count(value: Any) -> int:

@@ -50,6 +50,9 @@ TIMED_OUT = "timeout_error"
 OF_THE_KEY = frozenset({"authentication_error", "billing_error"})
 """Types that say the same with any status: a gateway may send them with another."""
 
+NOT_ITS_OWN = (
+    "A firewall or a proxy answered before the endpoint did; if all records meet it, check ANTHROPIC_BASE_URL."
+)
 LIMIT_REMEDY = "Raise the limit in the account's settings, or wait until it starts over, then run again."
 BUDGET_REMEDY = "The gateway's budget for this key is spent: raise it there, or wait until it starts over."
 SPENT = {
@@ -78,7 +81,7 @@ _NUMBERED = re.compile(r"[\w-]*\d[\w-]*")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What an error answer means: the class of error that it is, its kind, and what to do where the run must stop."""
+    """What an error answer means: the class of error that it is, its kind, and what to do where there is a remedy."""
 
     error: type[CallError]
     kind: str
@@ -100,7 +103,7 @@ def judge(status: int, told: ErrorBody) -> Refusal:
         return Refusal(PassingCallError, PROXY)
     if meant in PASSING_STATUSES or meant >= 500:
         return Refusal(PassingCallError, kind)
-    return Refusal(FinalCallError, kind)
+    return Refusal(FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else "")
 
 
 def _is_of_the_whole_run(meant: int, told: ErrorBody) -> bool:
@@ -143,4 +146,4 @@ def said(message: str, sent: Mapping[str, str]) -> str:
     for name in ("authorization", "x-api-key"):
         key = sent.get(name, "").removeprefix("Bearer ")
         message = message.replace(key, "[key]") if key else message
-    return f": {_KEY.sub('[key]', message).strip().rstrip('.')}"
+    return f": {_KEY.sub('[key]', message).strip().rstrip('.!')}"
