@@ -11,6 +11,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from bench.material import TEMPLATE
 from bench.meter import Meter, Sample
 
 
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, required=True)
     parser.add_argument("--concurrency", type=int, required=True)
     parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--template", default=TEMPLATE)
     parser.add_argument("--watch", nargs="*", default=[])
     options = parser.parse_args()
     watched = {name: int(pid) for name, pid in (item.split("=") for item in options.watch)}
@@ -33,7 +35,7 @@ def _measure(options: argparse.Namespace, watched: dict[str, int]) -> Sample:
     if options.kind == "content":
         from bench.content import run_content  # noqa: PLC0415
 
-        return run_content(meter, options.concurrency, watched["server"])
+        return run_content(meter, options.template, options.concurrency, watched["server"])
     if options.kind == "bare":
         from bench.bare import run_bare  # noqa: PLC0415
 

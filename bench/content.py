@@ -17,7 +17,6 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from sqlalchemy import func, select
 
-from bench.material import TEMPLATE
 from bench.meter import Meter, Sample, cpu_of
 from db.models import Attempt, Run
 from db.session import connect_ledger
@@ -29,12 +28,13 @@ from flows.engine.progress import watch
 QUIET_CPU_S, WITHIN_S = 0.1, 60.0
 
 
-def run_content(meter: Meter, concurrency: int, server_pid: int) -> Sample:
-    """Run the template over all items of PRESSWORK_SOURCE_URL."""
+def run_content(meter: Meter, template: str, concurrency: int, server_pid: int) -> Sample:
+    """Run a template over all items of PRESSWORK_SOURCE_URL."""
     stop_watching = watch(lambda _progress: meter.start())
-    summary = asyncio.run(content(template=TEMPLATE, options=RunOptions(concurrency=concurrency)))
+    summary = asyncio.run(content(template=template, options=RunOptions(concurrency=concurrency)))
     stop_watching()
     sample = Sample(records=summary.records, succeeded=summary.succeeded + summary.cached, requests=summary.requests)
+    sample.cost_usd, sample.cache_writes = float(summary.cost_usd or 0), summary.prompt_cache.writes
     meter.read(sample)
     asked = summary.succeeded
     sample.task_runs_expected = asked if asked <= FEW else math.ceil(asked / MANY_SIZE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 MODEL, MAX_TOKENS = "claude-sonnet-4-6", 256
 TEMPLATE = "bench_subject"
+SHARED = {"5m": "bench_shared", "off": "bench_shared_off"}
+"""Templates with a system block of 5,000 tokens, by what they say of the prompt cache."""
 
 SYSTEM = """You write for the newsletter of a small shop that sells tea, coffee and what belongs to them.
 
@@ -45,20 +48,36 @@ def _item(number: int) -> tuple[int, str, str, str]:
     return number, f"Number {number} {kind}", kind, features
 
 
-def write_template(folder: Path) -> None:
-    """Write the template that Presswork runs."""
+def write_templates(folder: Path) -> None:
+    """Write the templates that Presswork runs."""
+    _write_template(folder, TEMPLATE, SYSTEM, "5m")
+    for cache, name in SHARED.items():
+        _write_template(folder, name, _shared_system(), cache)
+
+
+def _write_template(folder: Path, name: str, system: str, cache: str) -> None:
     user = re.sub(r"{(\w+)}", r"{{ record.\1 }}", USER)
-    (folder / f"{TEMPLATE}.md.j2").write_text(
+    (folder / f"{name}.md.j2").write_text(
         "---\n"  # noqa: S608 - a template of our own
         "select: SELECT id, name, category, features FROM items\n"
-        f"key: id\noutput: SubjectLine\nmodel: {MODEL}\nmax_tokens: {MAX_TOKENS}\n"
-        f"---\n{{% block system %}}\n{SYSTEM}\n{{% endblock %}}\n{{% block user %}}\n{user}\n{{% endblock %}}\n"
+        f"key: id\noutput: SubjectLine\nmodel: {MODEL}\nmax_tokens: {MAX_TOKENS}\ncache: '{cache}'\n"
+        f"---\n{{% block system %}}\n{system}\n{{% endblock %}}\n{{% block user %}}\n{user}\n{{% endblock %}}\n"
     )
+
+
+def _shared_system() -> str:
+    items = (_item(number) for number in itertools.count(1))
+    text = SYSTEM + "\n\nWhat we sell:"
+    while len(text) < 4 * 5_000:
+        _number, name, kind, features = next(items)
+        text += f"\n- {name} ({kind}): {features}"
+    return text[: 4 * 5_000]
 
 
 def bodies(file: Path, schema: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
     """Read the items and yield each one's request, as Presswork would send it."""
-    system = [{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral", "ttl": "5m"}}]
+    # Not marked for the prompt cache: it is too short for the model.
+    system = [{"type": "text", "text": SYSTEM}]
     with closing(sqlite3.connect(file)) as database:
         database.row_factory = sqlite3.Row
         for item in database.execute("SELECT id, name, category, features FROM items ORDER BY id LIMIT ?", (limit,)):

@@ -34,6 +34,9 @@ class Sample:
     late_429: float = 0.0
     after_fall: float = 0.0
     after_rise: float = 0.0
+    cost_usd: float = 0.0
+    cache_writes: int = 0
+    billed_usd: float = 0.0
 
     def as_json(self) -> dict[str, float]:
         """The fields as plain values."""

@@ -1,4 +1,4 @@
-"""Pace: runs at an endpoint that tells nothing of its limits, and what the sandbox counted of them, second by second."""
+"""Pace: runs at an endpoint that tells nothing of its limits, and what the sandbox counted of them meanwhile."""
 
 from __future__ import annotations
 

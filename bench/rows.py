@@ -9,26 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.cap import capped
+from bench.material import SHARED
 from bench.meter import Sample
 from bench.pace import at_changing_limit, at_hidden_limit, at_random_refusals
 from bench.stage import Stage
 
 GROUPS = (
-    "sandbox",
-    "bare",
-    "presswork",
-    "cached",
-    "postgres",
-    "rpm",
-    "shared",
-    "itpm",
-    "otpm",
-    "memory",
-    "random",
-    "hidden",
-    "changing",
+    *("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory"),
+    *("warming", "cap", "random", "hidden", "changing"),
 )
 LATENCY_MS = 350
+WARMING, WARMING_LATENCY_MS = 40, 1_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,9 @@ class Sizes:
     load: int = 20_000
 
 
-QUICK = Sizes(records=(500,), limited=500, shared=150, memory=(500, 2_000), random=500, hidden=300, change_s=15, load=3_000)
+QUICK = Sizes(
+    records=(500,), limited=500, shared=150, memory=(500, 2_000), random=500, hidden=300, change_s=15, load=3_000
+)
 
 
 @dataclass
@@ -91,8 +85,14 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
         taker = _limited(records, name, limit, burst_s=2)
         yield Row(f"Presswork, {name} {limit:,}", name, records, 0, taker)
     yield Row("Presswork twice, rpm 1,000 shared", "shared", 2 * sizes.shared, 0, _shared(sizes.shared))
+    yield Row("Presswork, cap of $1.00, killed and resumed", "cap", 1_500, LATENCY_MS, capped(1_500, LATENCY_MS))
     for records in sizes.memory:
         yield Row(f"Presswork, memory at {records:,}", "memory", records, 0, _plain("content", records, 0))
+    # With `cache: off` nothing waits for another: what the rule costs in time shows against it.
+    for cache, template in reversed(SHARED.items()):
+        name = f"Presswork, {WARMING} sharing 5,000 tokens, cache: {cache}"
+        against = f"Presswork, {WARMING} sharing 5,000 tokens, cache: off" if cache == "5m" else None
+        yield Row(name, "warming", WARMING, WARMING_LATENCY_MS, _sharing(template), against)
     yield from _untold(sizes)
 
 
@@ -114,6 +114,14 @@ def _plain(kind: str, records: int, latency_ms: int) -> Callable[[Stage], Sample
     def take(stage: Stage) -> Sample:
         stage.set_sandbox(latency_ms=latency_ms)
         return stage.measure(kind, records, stage.new_sqlite())
+
+    return take
+
+
+def _sharing(template: str) -> Callable[[Stage], Sample]:
+    def take(stage: Stage) -> Sample:
+        stage.set_sandbox(latency_ms=WARMING_LATENCY_MS)
+        return stage.measure("content", WARMING, stage.new_sqlite(), template)
 
     return take
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, make_url, text
 
-from bench.material import write_source, write_template
+from bench.material import TEMPLATE, write_source, write_templates
 from bench.meter import Sample, child_running
 from db.session import connect_ledger, upgrade
 from flows.engine.prefect_server import QUIET, own_server
@@ -84,18 +84,21 @@ class Stage:
             write_source(file, records)
         return file
 
-    def measure(self, kind: str, records: int, ledger: str | None = None) -> Sample:
+    def measure(self, kind: str, records: int, ledger: str | None = None, template: str = TEMPLATE) -> Sample:
         """Make one measurement."""
-        return self.finish(self.start(kind, records, ledger))
+        return self.finish(self.start(kind, records, ledger, template))
 
-    def start(self, kind: str, records: int, ledger: str | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, kind: str, records: int, ledger: str | None = None, template: str = TEMPLATE
+    ) -> subprocess.Popen[str]:
         """Start a client."""
         source = self.source(records)
         command = [sys.executable, "-m", "bench.client", kind, "--records", str(records), "--source", str(source)]
+        command += ["--template", template]
         command += ["--concurrency", str(self.concurrency), "--watch", f"sandbox={self.sandbox_pid}"]
         if kind == "content":
             command.append(f"server={self.server_pid}")
-        environment = self._environment(source, ledger)
+        environment = self.environment(source, ledger)
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
     def finish(self, client: subprocess.Popen[str]) -> Sample:
@@ -109,7 +112,8 @@ class Stage:
             raise ClientError(f"a client ended with status {client.returncode}; why stands above")
         return Sample(**json.loads(printed.splitlines()[-1]))
 
-    def _environment(self, source: Path, ledger: str | None) -> Mapping[str, str]:
+    def environment(self, source: Path, ledger: str | None) -> Mapping[str, str]:
+        """The environment of a client."""
         kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {
             **kept,
@@ -139,7 +143,7 @@ def open_stage(concurrency: int) -> Iterator[Stage]:
     """Set all up, and take it down."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="presswork-bench-")))
-        write_template(folder)
+        write_templates(folder)
         sandbox = stack.enter_context(sandbox_process())
         server = stack.enter_context(own_server(timeout_s=180, home=folder / "server"))
         yield Stage(

@@ -46,6 +46,17 @@ def ratios(rows: Sequence[Row], row: Row, figure: Figure) -> list[float]:
     return [figure(mine) / figure(theirs) for mine, theirs in pairs if figure(theirs) > 0]
 
 
+def differences(rows: Sequence[Row], row: Row) -> list[float]:
+    """Say how many seconds more pass from first request to last answer than in the row it is compared to."""
+    found = next((other for other in rows if other.name == row.against), None)
+    pairs = zip(row.samples, found.samples, strict=False) if found else ()
+    return [_answering_s(mine) - _answering_s(theirs) for mine, theirs in pairs]
+
+
+def _answering_s(sample: Sample) -> float:
+    return sample.last_answered - sample.first_sent
+
+
 @dataclass(frozen=True)
 class Target:
     """What the issue asks for, what was measured, and whether it is met."""
@@ -85,9 +96,11 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
             yield _at_least(f"{row.name}: share of the allowance", 0.97, [s.share for s in sample])
             most = 0.005 if row.group == "rpm" else 0.01
             yield _at_most(f"{row.name}: answers that were 429", most, [s.rate_limited / s.requests for s in sample])
+        yield from _warming(rows, row)
         if row.group in {"itpm", "otpm"}:
             yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
         yield from _untold(rows, row)
+        yield from _capped(row)
         if row.group != "sandbox":
             lost = [float(s.records - s.succeeded) for s in sample]
             yield _at_most(f"{row.name}: rows lost", 0, lost)
@@ -108,6 +121,19 @@ def _untold(rows: Sequence[Row], row: Row) -> Iterator[Target]:
             ("60 s after it rose", [s.after_rise for s in row.samples]),
         ):
             yield _at_most(f"{row.name}: off the limit {what}", 0.2, [abs(rate - 1) for rate in rates])
+
+
+def _warming(rows: Sequence[Row], row: Row) -> Iterator[Target]:
+    if row.group != "warming" or row.against is None:
+        return
+    yield _at_most(f"{row.name}: cache writes", 1, [float(sample.cache_writes) for sample in row.samples])
+    yield _at_most(f"{row.name}: bill against off", 0.6, ratios(rows, row, lambda sample: sample.cost_usd))
+    yield _at_most(f"{row.name}: seconds more than off", 2, differences(rows, row))
+
+
+def _capped(row: Row) -> Iterator[Target]:
+    if row.group == "cap":
+        yield _at_most(f"{row.name}: billed in all, $", 1.02, [sample.billed_usd for sample in row.samples])
 
 
 def _memory(rows: Sequence[Row]) -> Iterator[Target]:

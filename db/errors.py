@@ -4,7 +4,8 @@
     |-- LedgerError         the ledger can't be used as it is
     |   |-- LedgerUnreachableError
     |   |-- LedgerNotMigratedError
-    |   `-- LedgerTooNewError
+    |   |-- LedgerTooNewError
+    |   `-- LedgerInUseError
     `-- SourceError         the records can't be read
         |-- SourceUnreachableError
         |-- SelectError     the SQL fails, or lacks its key
@@ -32,6 +33,10 @@ class LedgerNotMigratedError(LedgerError):
 
 class LedgerTooNewError(LedgerError):
     """The ledger was migrated by a newer Presswork."""
+
+
+class LedgerInUseError(LedgerError):
+    """The ledger can't be migrated while a run is at work on it."""
 
 
 class SourceError(DatabaseError):

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Engine, Row, Select, case, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, case, func, or_, select
 from sqlalchemy.orm import aliased
 
 from db.models import (
@@ -29,6 +29,9 @@ from db.models import (
 BAD_OUTCOMES = ("refused", "truncated", "invalid")
 UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
+PAID_FAILURES = (*PERHAPS_BILLED, "unexpected_stop_reason", "wrong_model")
+"""Kinds of failed generations that were paid for, or may have been: like bad outcomes, they count before giving up."""
+_CACHED = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 
@@ -61,7 +64,8 @@ class StepGeneration:
 class Usage:
     """What requests used and cost; `unpriced` of them had no known price, so cost_usd lacks them.
 
-    `input_tokens` are all that went in, those written to and read from the prompt cache included.
+    `input_tokens` are all that went in, those written to and read from the prompt cache included. `likely_usd` is what
+    those that were perhaps billed were expected to cost; None where that is not known of any.
     """
 
     requests: int = 0
@@ -73,18 +77,28 @@ class Usage:
     unpriced: int = 0
     perhaps_billed: int = 0
     rate_limited: int = 0
+    likely_usd: Decimal | None = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCacheUse:
-    """What requests of one model, tier and day (UTC) wrote to the prompt cache and read from it, in tokens."""
+    """What requests that are priced alike wrote to the prompt cache and read from it, in tokens.
+
+    They share model, tier, place, speed, day (UTC) and, for prices by prompt length, `prompt_tokens`: all that goes
+    into one request, rounded up to a thousand. `writes` and `reads` count the requests.
+    """
 
     model: str
     service_tier: str | None
+    inference_geo: str | None
+    speed: str | None
     day: date
+    prompt_tokens: int
     written_5m: int
     written_1h: int
     read: int
+    writes: int
+    reads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,35 +124,26 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
                 generation.output,
                 generation.output_hash,
                 generation.record_hash,
+                generation.error_kind,
             )
             .where(
                 generation.prompt_hash.in_(part),
                 generation.origin.in_(("live", "batch")),
-                generation.status.in_(("succeeded", *BAD_OUTCOMES)),
+                or_(generation.status == "succeeded", _went_badly()),
             )
             .order_by(generation.id)
         )
         if since is not None:
             statement = statement.where(generation.created_at >= since)
         with engine.connect() as connection:
-            for prompt_hash, generation_id, status, output, *hashes_of in connection.execute(statement):
+            for prompt_hash, generation_id, status, output, *hashes_of, kind in connection.execute(statement):
                 before = found.get(prompt_hash, PromptHistory())
                 if status == "succeeded":
                     found[prompt_hash] = PromptHistory(generation_id, output, *hashes_of)
                 elif before.generation_id is None:
-                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=status)
+                    last = f"failed ({kind})" if status == "failed" else status
+                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=last)
     return found
-
-
-def first_started_at(engine: Engine, run_id: str) -> datetime | None:
-    """When the first of the runs began that a run goes on from, itself included; None where it is not known."""
-    started: datetime | None = None
-    following: str | None = run_id
-    with engine.connect() as connection:
-        while following is not None:
-            row = connection.execute(select(Run.started_at, Run.resumes_run_id).where(Run.id == following)).first()
-            started, following = (row.started_at, row.resumes_run_id) if row else (started, None)
-    return started
 
 
 def shards_of(engine: Engine, run_id: str) -> list[str]:
@@ -163,18 +168,6 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
         return list(connection.scalars(statement))
 
 
-def cost_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Decimal:
-    """Add up what Prefect flow runs have cost so far, as far as prices are known."""
-    cost = Attempt.__table__.c.cost_usd
-    statement = (
-        select(func.sum(cost, type_=cost.type))
-        .join(Run, Run.id == Attempt.run_id)
-        .where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))
-    )
-    with engine.connect() as connection:
-        return connection.scalar(statement) or Decimal(0)
-
-
 def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> dict[str, str]:
     """Return the status of the newest run of each Prefect flow run that has one."""
     statement = (
@@ -197,7 +190,7 @@ class BadOutcome:
 
 
 def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str]) -> dict[str, BadOutcome]:
-    """Return the prompts that these runs asked and that were refused, truncated or invalid; the newest of each."""
+    """Return the prompts that these runs asked, perhaps paid for and got no content for; the newest of each."""
     found: dict[str, BadOutcome] = {}
     for part in _parts(hashes):
         statement = (
@@ -212,7 +205,7 @@ def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str
                 Generation.prompt_hash.in_(part),
                 Generation.run_id.in_(run_ids),
                 Generation.origin.in_(("live", "batch")),
-                Generation.status.in_(BAD_OUTCOMES),
+                _went_badly(),
             )
             .order_by(Generation.id)
         )
@@ -222,24 +215,40 @@ def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str
 
 
 def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) -> Iterator[list[StepGeneration]]:
-    """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys."""
-    after: str | None = None
-    while True:
-        statement = (
+    """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys.
+
+    Each page is a query of its own. Where one fails, as the ledger is unavailable, `next` may be called again: a
+    generator would be at its end by then.
+    """
+    return _GenerationPages(engine, run_id, step, page_size)
+
+
+class _GenerationPages(Iterator[list[StepGeneration]]):
+    def __init__(self, engine: Engine, run_id: str, step: str, page_size: int) -> None:
+        self._engine = engine
+        self._page_size = page_size
+        self._statement = (
             _with_content()
             .where(Generation.run_id == run_id, Generation.step == step, Generation.status == "succeeded")
             .order_by(Generation.record_key)
             .limit(page_size)
         )
-        if after is not None:
-            statement = statement.where(Generation.record_key > after)
-        with engine.connect() as connection:
+        self._after: str | None = None
+        self._ended = False
+
+    def __next__(self) -> list[StepGeneration]:
+        if self._ended:
+            raise StopIteration
+        statement = self._statement
+        if self._after is not None:
+            statement = statement.where(Generation.record_key > self._after)
+        with self._engine.connect() as connection:
             page = [_step_generation(row) for row in connection.execute(statement)]
-        if page:
-            yield page
-        if len(page) < page_size:
-            return
-        after = page[-1].record_key
+        self._ended = len(page) < self._page_size
+        if not page:
+            raise StopIteration
+        self._after = page[-1].record_key
+        return page
 
 
 def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, list[StepGeneration]]:
@@ -266,6 +275,9 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
     written = func.coalesce(attempt.cache_creation_5m_tokens, 0) + func.coalesce(attempt.cache_creation_1h_tokens, 0)
     read = func.coalesce(attempt.cache_read_tokens, 0)
     error = func.coalesce(attempt.error_type, "")
+    # An endpoint need not tell what an answer used.
+    answered = attempt.input_tokens.is_not(None) | attempt.output_text.is_not(None)
+    perhaps = error.in_(PERHAPS_BILLED)
     statement = select(
         _sum(case((error.in_(UNSENT), 0), else_=1)),
         _sum(func.coalesce(attempt.input_tokens, 0) + written + read),
@@ -273,40 +285,64 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> Usage:
         _sum(written),
         _sum(read),
         func.sum(attempt.cost_usd, type_=Attempt.__table__.c.cost_usd.type),
-        _sum(case((attempt.input_tokens.is_not(None) & attempt.cost_usd.is_(None), 1), else_=0)),
-        _sum(case((error.in_(PERHAPS_BILLED), 1), else_=0)),
+        func.sum(case((perhaps, attempt.likely_cost_usd)), type_=Attempt.__table__.c.likely_cost_usd.type),
+        _sum(case((answered & attempt.cost_usd.is_(None), 1), else_=0)),
+        _sum(case((perhaps, 1), else_=0)),
         _sum(case((attempt.http_status == 429, 1), else_=0)),
     ).where(attempt.run_id.in_(whole))
     if step is not None:
         of_step = select(Generation.id).where(Generation.run_id.in_(whole), Generation.step == step)
         statement = statement.where(attempt.generation_id.in_(of_step))
     with engine.connect() as connection:
-        *counts, cost, unpriced, perhaps, limited = connection.execute(statement).one()
+        *counts, cost, likely, unpriced, lost, limited = connection.execute(statement).one()
     requests, tokens_in, tokens_out, made, reused = (int(count) for count in counts)
     if cost is None and unpriced == 0:
         cost = Decimal(0)
-    return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(perhaps), int(limited))
+    if likely is None and lost == 0:
+        likely = Decimal(0)
+    return Usage(requests, tokens_in, tokens_out, made, reused, cost, int(unpriced), int(lost), int(limited), likely)
 
 
 def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
-    """Say what a run and its shards wrote to the prompt cache and read from it, apart by what sets the price."""
+    """Say what a run and its shards wrote to the prompt cache and read from it, apart by what sets the price.
+
+    Requests that did neither are left out.
+    """
     attempt = Attempt
     day = func.date(attempt.ended_at)
-    sums = [
-        _sum(func.coalesce(column, 0))
+    written_5m, written_1h, read = (
+        func.coalesce(column, 0)
         for column in (attempt.cache_creation_5m_tokens, attempt.cache_creation_1h_tokens, attempt.cache_read_tokens)
-    ]
-    statement = (
-        select(attempt.model, attempt.service_tier, day, *sums)
-        .where(attempt.run_id.in_([run_id, *shards_of(engine, run_id)]), attempt.model.is_not(None))
-        .group_by(attempt.model, attempt.service_tier, day)
     )
+    written = written_5m + written_1h
+    # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
+    each = (
+        select(
+            attempt.model,
+            attempt.service_tier,
+            attempt.inference_geo,
+            attempt.speed,
+            day.label("day"),
+            # Price lists change at whole thousands, so that none lies within one group.
+            ((func.coalesce(attempt.input_tokens, 0) + written + read + 999) // 1000).label("thousands"),
+            written_5m.label("written_5m"),
+            written_1h.label("written_1h"),
+            read.label("read"),
+            case((written > 0, 1), else_=0).label("writes"),
+            case((read > 0, 1), else_=0).label("reads"),
+        )
+        .where(attempt.run_id.in_([run_id, *shards_of(engine, run_id)]), attempt.model.is_not(None))
+        .where(written + read > 0)
+        .subquery()
+    )
+    alike, summed = list(each.c)[:6], list(each.c)[6:]
+    statement = select(*alike, *(_sum(column) for column in summed)).group_by(*alike)
     with engine.connect() as connection:
         rows = [tuple(row) for row in connection.execute(statement)]
     # SQLite has no dates: it says one as text.
     return [
-        PromptCacheUse(model, tier, date.fromisoformat(str(when)), *(int(count) for count in counts))
-        for model, tier, when, *counts in rows
+        PromptCacheUse(model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts))
+        for model, tier, geo, speed, when, thousands, *counts in rows
     ]
 
 
@@ -567,6 +603,12 @@ def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
     )
 
 
+def _went_badly() -> ColumnElement[bool]:
+    # What a crash left open has no generation, and does not count: it says nothing of the one prompt among hundreds.
+    failed = and_(Generation.status == "failed", Generation.error_kind.in_(PAID_FAILURES))
+    return or_(Generation.status.in_(BAD_OUTCOMES), failed)
+
+
 def _matches(column: Any, text: str) -> ColumnElement[bool]:
     # An id's end tells runs of one day apart, its beginning is the time: people copy either.
     plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
@@ -589,21 +631,16 @@ def _one(result: Any) -> dict[str, Any] | None:
     return dict(row) if row is not None else None
 
 
-def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
-    """Return the newest run of a Prefect flow run: the one that a retry goes on from."""
-    statement = select(func.max(Run.id)).where(Run.prefect_flow_run_id == prefect_flow_run_id)
-    with engine.connect() as connection:
-        return connection.scalar(statement)
-
-
-def mean_output_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> float | None:
-    """Return what a step's answers had in tokens on average, among the newest attempts; None where there is none."""
-    recent = select(Attempt.generation_id, Attempt.output_tokens).order_by(Attempt.id.desc()).limit(newest).subquery()
+def mean_tokens(engine: Engine, flow: str, step: str, *, newest: int = 2000) -> tuple[float, float] | None:
+    """Return what a step's answers had in tokens on average, in and out, among the newest attempts; None: no answer."""
+    columns = (Attempt.generation_id, Attempt.input_tokens, Attempt.output_tokens, *_CACHED)
+    recent = select(*columns).order_by(Attempt.id.desc()).limit(newest).subquery()
+    tokens_in = recent.c.input_tokens + sum(func.coalesce(recent.c[column.key], 0) for column in _CACHED)
     statement = (
-        select(func.avg(recent.c.output_tokens))
+        select(func.avg(tokens_in), func.avg(recent.c.output_tokens))
         .join(Generation, Generation.id == recent.c.generation_id)
         .where(Generation.flow == flow, Generation.step == step, recent.c.output_tokens.is_not(None))
     )
     with engine.connect() as connection:
-        found = connection.scalar(statement)
-    return None if found is None else float(found)
+        mean_in, mean_out = connection.execute(statement).one()
+    return None if mean_out is None else (float(mean_in or 0), float(mean_out))

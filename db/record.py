@@ -8,16 +8,16 @@ it closes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, bindparam, insert, or_, update
+from sqlalchemy import Connection, Engine, Executable, Insert, Table, bindparam, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db import claims
+from db import claims, leases
 from db.models import (
     Attempt,
     Base,
@@ -29,10 +29,13 @@ from db.models import (
     StoredRecord,
     Template,
 )
+from db.refusals import Refusal, Sifter, is_refusal, storable
 from db.session import begin_write
 
 Row = Mapping[str, Any]
 """A row as column names and values; the tables' own definitions in models.py are its contract."""
+Put = Callable[[Connection, str, Executable, Sequence[Row]], None]
+"""Writes rows of one part of a batch."""
 
 _RUNS, _TEMPLATES, _TEXTS, _RECORDS, _PROMPTS, _GENERATIONS, _PARENTS, _ATTEMPTS = (
     Base.metadata.tables[model.__tablename__]
@@ -89,31 +92,81 @@ class Batch:
         return len(self.opened) + len(self.settled) + len(self.generations)
 
 
-def write(engine: Engine, batch: Batch) -> None:
-    """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there."""
+def write(
+    engine: Engine, batch: Batch, lease: leases.Lease | None = None, *, refused: list[Refusal] | None = None
+) -> None:
+    """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there.
+
+    With a `lease`, that of the run which writes, it raises LeaseLostError where the run no longer has it. With
+    `refused`, rows that the ledger refuses are put into that list instead, and written as far as they can be; where it
+    takes no row of history at all, it is no row's fault, and the error goes up.
+    """
+    try:
+        _commit(engine, batch, lease, _put)
+    except Exception as error:
+        if refused is None or not is_refusal(error):
+            raise
+        refused += _write_but_refused(engine, batch, lease, error)
+
+
+def _write_but_refused(engine: Engine, batch: Batch, lease: leases.Lease | None, error: Exception) -> list[Refusal]:
+    sifter = Sifter()
+
+    def check() -> None:
+        if 0 < len(batch) == sifter.count_left_out("opened", "settled", "generations"):
+            raise error
+
+    _commit(engine, batch, lease, sifter.put, check)
+    return sifter.found
+
+
+def _commit(
+    engine: Engine,
+    batch: Batch,
+    lease: leases.Lease | None,
+    put: Put,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     with begin_write(engine) as connection:
-        for table, shared in ((_TEXTS, batch.texts), (_RECORDS, batch.records), (_PROMPTS, batch.prompts)):
+        if lease is not None:
+            leases.check(connection, lease)
+        missing = connection.dialect.name
+        for table, part, shared in (
+            (_TEXTS, "texts", batch.texts),
+            (_RECORDS, "records", batch.records),
+            (_PROMPTS, "prompts", batch.prompts),
+        ):
             # In one order everywhere: two runs that add the same rows at once wait for each other, never in a circle.
-            _add_missing(connection, table, [shared[found] for found in sorted(shared)])
-        _add_missing(connection, _ATTEMPTS, batch.opened)
-        if batch.settled:
-            connection.execute(_settle, batch.settled)
+            put(connection, part, _insert_missing(table, missing), [shared[found] for found in sorted(shared)])
+        put(connection, "opened", _insert_missing(_ATTEMPTS, missing), batch.opened)
+        put(connection, "settled", _settle, batch.settled)
         # Adding what is missing, here too: a commit whose answer was lost is simply written again.
-        _add_missing(connection, _GENERATIONS, batch.generations)
-        _add_missing(connection, _PARENTS, batch.parents)
+        put(connection, "generations", _insert_missing(_GENERATIONS, missing), batch.generations)
+        put(connection, "parents", _insert_missing(_PARENTS, missing), batch.parents)
+        check()
         claims.release(connection, batch.released)
 
 
+def _put(connection: Connection, _part: str, statement: Executable, rows: Sequence[Row]) -> None:
+    if rows:
+        connection.execute(statement, rows)
+
+
 def open_run(engine: Engine, run: Row) -> None:
-    """Write the row of a run that begins."""
+    """Write the row of a run that begins, with its first lease."""
     with begin_write(engine) as connection:
-        connection.execute(insert(_RUNS), [dict(run)])
+        # A parameter may hold what JSON can't, and a name be longer than its column.
+        connection.execute(_insert_missing(_RUNS, connection.dialect.name), [storable(_RUNS, run)])
+        if run["status"] == "running":
+            leases.begin(connection, run["id"])
 
 
 def add_templates(engine: Engine, templates: Sequence[Row]) -> None:
     """Write templates that a run uses, where they are missing."""
     with begin_write(engine) as connection:
-        _add_missing(connection, _TEMPLATES, templates)
+        if templates:
+            rows = [storable(_TEMPLATES, template) for template in templates]
+            connection.execute(_insert_missing(_TEMPLATES, connection.dialect.name), rows)
 
 
 def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:
@@ -126,11 +179,6 @@ def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> N
         )
         claims.release_all(connection, run_id)
         connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(status=status, ended_at=ended_at))
-
-
-def _add_missing(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-    if rows:
-        connection.execute(_insert_missing(table, connection.dialect.name), rows)
 
 
 @cache

@@ -5,6 +5,8 @@ Engines are synchronous: the writer and the readers run in threads, and any SQLA
 
 from __future__ import annotations
 
+import logging
+import re
 import sqlite3
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -18,10 +20,23 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from db.clock import agree
 from db.errors import (
+    LedgerInUseError,
     LedgerNotMigratedError,
     LedgerTooNewError,
     LedgerUnreachableError,
@@ -31,6 +46,7 @@ from db.errors import (
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # a host that does not answer at all is otherwise waited for by the minute
+IDLE_TIMEOUT_S = 60  # half a lease: a writer that says nothing for so long has stopped
 _MIGRATION_LOCK = 0x70726573  # "pres": any number that all who migrate agree on
 # What people paste: other spellings, and the asynchronous drivers that Prefect's own URLs name.
 _DRIVERS = {
@@ -39,6 +55,19 @@ _DRIVERS = {
     "postgresql+asyncpg": "postgresql+psycopg",
     "sqlite+aiosqlite": "sqlite",
 }
+# SQLite's result codes that may pass: busy, locked, out of memory, read-only, interrupted, an error of the disk, full,
+# can't open, the locking protocol, a schema that has just changed.
+_SQLITE_PASSING = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15, 17})
+# SQLSTATEs that may pass: connections, a login, a missing database (as while one is switched), a rollback to repeat,
+# full, an object in use, stopped or cancelled, the system, a replica, an idle session cut off, a pooler's own.
+_POSTGRES_PASSING = ("08", "28", "3D", "40", "53", "55", "57", "58", "25006", "25P03", "XX000")
+# From the first quote to the last: a value may hold quotes of its own.
+_QUOTED = re.compile(r"""(["'`]).*\1|["'`].*""", re.DOTALL)
+_ODBC_PASSWORD = re.compile(r"(?i)(?:pwd|password)\s*=\s*([^;]+)")
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+_UNDECODED = re.compile(r" with text '.*", re.DOTALL)  # of sqlite3, where a text is not UTF-8
+# It warns of each pipeline that a refused row ends; what was refused, the error itself says.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 # An error's message goes to logs and to Prefect, and what a statement carries is text that belongs in neither.
 _DISCREET: dict[str, Any] = {"hide_parameters": True}
 _JSON: dict[str, Any] = {
@@ -62,14 +91,59 @@ def readable_url(url: URL | str) -> str:
     return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
-def reason_of(error: Exception, url: URL | str) -> str:
-    """Say in one line what a database complained of, without the password of its URL."""
+def reason_of(error: BaseException, url: URL | str) -> str:
+    """Say in one line what a database complained of, without the password of its URL and without a row's values."""
     original = getattr(error, "orig", None) or error
-    lines = str(original).strip().splitlines()
+    # PostgreSQL's detail, below its first line, quotes whole rows.
+    said = getattr(getattr(original, "diag", None), "message_primary", None) or str(original)
+    if _may_quote_values(error, original):
+        said = _QUOTED.sub("'...'", said)
+    lines = _UNDECODED.sub("", said).partition("(Background on this error at")[0].strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(original).__name__
     for secret in _secrets_of(url):
         reason = reason.replace(secret, "***")
     return reason
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether a database can't be used just now, so that waiting may help: away, starting, locked, full, read-only.
+
+    A statement or a row that the database refuses is refused each time.
+    """
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        return _sqlite_code(error.orig) in _SQLITE_PASSING
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        # The server was not reached.
+        return isinstance(error, OperationalError | InterfaceError | InternalError)
+    return str(state).startswith(_POSTGRES_PASSING)
+
+
+def is_unwritable(error: BaseException) -> bool:
+    """Whether an unavailable database can be read, but is read-only or its disk is full: somebody must change that."""
+    original = getattr(error, "orig", None)
+    if isinstance(original, sqlite3.Error):
+        return _sqlite_code(original) in {8, 13}
+    return str(getattr(original, "sqlstate", None)) in {"25006", "53100"}
+
+
+def _sqlite_code(error: sqlite3.Error) -> int:
+    # The low byte is the code proper. Without one it is the driver's own word, such as of a connection that closed.
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _may_quote_values(error: BaseException, original: BaseException) -> bool:
+    state = str(getattr(original, "sqlstate", None) or "")
+    if state:
+        # 22: what is wrong with a value. P0: what a trigger of the user's says. Others quote names and the statement.
+        return state.startswith(("22", "P0"))
+    return isinstance(error, DataError | IntegrityError)
 
 
 def open_ledger(url: str) -> Engine:
@@ -82,6 +156,7 @@ def open_ledger(url: str) -> Engine:
         if _is_new_sqlite(engine):
             upgrade(engine)
         check(engine)
+        agree(engine)
     except BaseException:
         engine.dispose()
         raise
@@ -128,20 +203,37 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
 def upgrade(engine: Engine) -> None:
     """Migrate the ledger to today's tables, in one transaction that others who migrate wait for.
 
-    A newer ledger raises LedgerTooNewError, one that can't be written LedgerUnreachableError.
+    A newer ledger raises LedgerTooNewError, one on which a run is at work LedgerInUseError, one that can't be written
+    LedgerUnreachableError.
     """
-    _known_revision(engine)
+    found = _known_revision(engine)
     try:
         with begin_write(engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:presswork)"), {"presswork": _MIGRATION_LOCK})
             config = _alembic_config()
             config.attributes["connection"] = connection
+            if found not in {None, ScriptDirectory.from_config(config).get_current_head()}:
+                _refuse_while_in_use(connection)
             command.upgrade(config, "head")
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
         ) from None
+
+
+def _refuse_while_in_use(connection: Connection) -> None:
+    # By the one column that every release has: code of before goes on to write as it did, whatever the tables are now.
+    moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    at_work = connection.execute(
+        text(f"SELECT id, flow FROM runs WHERE status = 'running' AND alive_until > {moment} ORDER BY id")  # noqa: S608 - no value in it
+    ).first()
+    if at_work is not None:
+        raise LedgerInUseError(
+            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {at_work.id} of "
+            f"{at_work.flow} is at work on it. Stop it, or wait until it has ended (one that crashed counts as at work "
+            "for two minutes), then run `presswork db upgrade` again."
+        )
 
 
 def check(engine: Engine) -> str:
@@ -209,7 +301,11 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
             case "postgresql":
                 wait = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
                 options = {"postgresql_readonly": True} if read_only else {}
-                return create_engine(parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON)
+                engine = create_engine(
+                    parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON
+                )
+                event.listen(engine, "begin", _begin_postgres)
+                return engine
             case _:
                 return create_engine(parsed, pool_pre_ping=True, **_DISCREET)
     except NoSuchModuleError:
@@ -240,10 +336,19 @@ def _secrets_of(url: URL | str) -> list[str]:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         return []
-    values = [parsed.password, *(value for name, value in parsed.query.items() if _is_secret(name))]
+    query = {name: value if isinstance(value, str) else " ".join(value) for name, value in parsed.query.items()}
+    values = [parsed.password, *(value for name, value in query.items() if _is_secret(name))]
+    # An ODBC string holds its password among other things.
+    values += [found for value in values if value for found in _ODBC_PASSWORD.findall(value)]
     # A word of three letters stands in many a message, and in none as a password: drivers repeat none knowingly.
     plain = [str(value) for value in values if value and len(value) > 3]
-    return [spelling for value in plain for spelling in {value, quote(value, safe=""), quote_plus(value)}]
+    return sorted({spelling for value in plain for spelling in _spellings(value)}, key=len, reverse=True)
+
+
+def _spellings(secret: str) -> set[str]:
+    encoded = {quote(secret, safe=""), quote_plus(secret), quote(secret)}
+    # The same, as some write it: %c3 for %C3.
+    return {secret, *encoded, *(_ESCAPE.sub(lambda escape: escape[0].lower(), text) for text in encoded)}
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
@@ -270,6 +375,12 @@ def _begin_sqlite(connection: Any) -> None:
     # Writers say so when they begin (begin_write): an upgrade from reader to writer can't wait and would fail.
     immediate = connection.get_execution_options().get("presswork_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _begin_postgres(connection: Any) -> None:
+    # One whose process sleeps, or is cut off, in the midst of writing must not keep others waiting for its locks.
+    if connection.get_execution_options().get("presswork_write", False):
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
 
 
 def _read_text(text: bytes) -> str:

@@ -23,6 +23,7 @@ import orjson
 
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _EXACT = 2**53  # a double holds every whole number below
 
 
@@ -43,9 +44,30 @@ def make_record(key: str, data: Mapping[str, Any]) -> Record:
         body = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
     except TypeError:
         # Rare, and so not looked for in every text: what JSON can't hold.
-        plain = _holdable(plain)
+        plain = storable_json(plain)
         body = _dumped(plain)
     return Record(key, plain, hashlib.sha256(body).hexdigest(), body.decode())
+
+
+def storable_text(text: str) -> str:
+    """Return a text as every database keeps it: a mark stands for each NUL and lone surrogate."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def storable_json(value: Any) -> Any:
+    """Return a JSON value that every database keeps: a mark for each lone surrogate, numbers beyond 64 bits as text."""
+    match value:
+        case str():
+            # A lone surrogate is no text and can't be sent: the mark says that something stood there.
+            return _SURROGATES.sub("\ufffd", value)
+        case int():
+            return value if isinstance(value, bool) or -(2**63) <= value < 2**64 else str(value)
+        case dict():
+            return {storable_json(name): storable_json(item) for name, item in value.items()}
+        case list() | tuple():
+            return [storable_json(item) for item in value]
+        case _:
+            return value
 
 
 def key_text(value: Any) -> str:
@@ -114,21 +136,6 @@ def _utc(moment: datetime) -> datetime:
         with suppress(OverflowError):
             return moment.astimezone(UTC)
     return moment
-
-
-def _holdable(value: Any) -> Any:
-    match value:
-        case str():
-            # A lone surrogate is no text and can't be sent: the mark says that something stood there.
-            return _SURROGATES.sub("\ufffd", value)
-        case int():
-            return value if isinstance(value, bool) or -(2**63) <= value < 2**64 else str(value)
-        case dict():
-            return {_holdable(name): _holdable(item) for name, item in value.items()}
-        case list():
-            return [_holdable(item) for item in value]
-        case _:
-            return value
 
 
 def _dumped(plain: Any) -> bytes:

@@ -14,6 +14,7 @@
         `-- FinalCallError      will not get better: never retried
             `-- StoppingCallError   no request of this run can succeed: the run stops
                 |-- CostCapError    the run has spent what it may: the rest is skipped
+                |-- UntoldCostError the endpoint does not tell what an answer used, and there is a cost cap
                 `-- StoppedError    someone stopped the run
 
 The ledger's and the sources' errors have a root of their own in db/errors.py.
@@ -65,7 +66,8 @@ class RecordError(PressworkError):
 class CallError(PressworkError):
     """A request brought no usable answer.
 
-    `kind` is what attempts and generations keep of it; `limits` are the rate limits that came with the error.
+    `kind` is what attempts and generations keep of it; `limits` are the rate limits that came with the error. `alike`
+    is equal for refusals that say the same, None where a refusal is its record's own.
     """
 
     def __init__(
@@ -77,9 +79,11 @@ class CallError(PressworkError):
         request_id: str | None = None,
         retry_after_s: float | None = None,
         limits: Any = None,
+        alike: str | None = None,
     ) -> None:
         super().__init__(message)
         self.limits = limits
+        self.alike = alike
         self.kind = kind
         self.http_status = http_status
         self.request_id = request_id
@@ -117,6 +121,13 @@ class CostCapError(StoppingCallError):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, kind="cost_cap")
+
+
+class UntoldCostError(StoppingCallError):
+    """The cost cap can't be kept: the endpoint tells no usage. Run again without --max-cost (or PRESSWORK_MAX_COST)."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, kind="untold_cost")
 
 
 class StoppedError(StoppingCallError):

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     itpm: int | None = Field(None, ge=1, description="Input tokens a minute at most.")
     otpm: int | None = Field(None, ge=1, description="Output tokens a minute at most.")
     chunk_size: int | None = Field(None, ge=1, le=1000, description="Prompts in a chunk; unset: 1 or 50.")
-    max_cost: float | None = Field(None, gt=0, description="USD that a run may spend.")
+    max_cost: float | None = Field(None, gt=0, description="USD that a run may spend, with those it resumes.")
 
     request_timeout_s: float = Field(600, gt=0, le=3600)
     request_retries: int = Field(4, ge=0, le=20, description="Retries within a request, at passing trouble.")
@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     retry_after_cap_s: float = Field(60, gt=0, le=3600, description="Longest `retry-after` that is honoured.")
     repairs: int = Field(2, ge=0, le=10, description="How often an invalid answer is asked again.")
     escalations: int = Field(1, ge=0, le=5, description="How often a truncated answer is asked again.")
+    max_paid_requests: int = Field(
+        8, ge=1, le=1000, description="Requests for one prompt in a run that were answered or perhaps billed, at most."
+    )
     give_up_after: int = Field(3, ge=1, description="Bad outcomes of one prompt after which it is skipped.")
 
     chunk_retries: int = Field(5, ge=0, le=50, description="Prefect's retries of a chunk, across an outage.")

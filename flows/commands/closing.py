@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.commands import screen
-from flows.engine.summary import StepSummary, Summary, savings
+from flows.engine.summary import StepSummary, Summary, perhaps_billed, savings
 from flows.errors import ConfigurationError
 
 SANDBOX_SAYS = "This ran on the sandbox: its answers are made up, and nothing was billed."
@@ -85,12 +85,13 @@ def figures(summary: Summary) -> list[tuple[str, str]]:
     cost = screen.dollars(summary.cost_usd, summary.unpriced)
     found.append(("cost", cost + (" (as Claude would bill it)" if summary.endpoint == "sandbox" else "")))
     found += [("saved", line) for line in savings(summary)]
+    found += [("prompt cache", line) for line in summary.prompt_cache.why_not()]
     if summary.perhaps_billed:
-        found.append(("perhaps billed", f"{screen.counted(summary.perhaps_billed, 'request')} whose answer was lost"))
+        found.append(("perhaps billed", perhaps_billed(summary.perhaps_billed, summary.likely_usd)))
     pace = summary.pace.words()
     if pace:
         found.append(("pace", pace))
-    return found
+    return found + [("note", note) for note in summary.notes]
 
 
 def print_failures(console: Console, summary: Summary) -> None:

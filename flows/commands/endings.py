@@ -1,7 +1,7 @@
 """Endings: how a command ends. An error becomes one message that says what to do, and an exit status.
 
-0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call or the
-configuration is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
+0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call, the configuration, the
+key, the account or a gateway's budget is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
 """
 
 from __future__ import annotations
@@ -87,8 +87,11 @@ def explain(error: ValidationError, prefix: str = "") -> str:
 
 
 def _unforeseen(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    what = type(error).__name__ + (f": {lines[0]}" if lines else "")
+    from db.session import reason_of  # noqa: PLC0415 - see commands/__init__.py
+
+    # Not a driver's own words: they quote rows.
+    reason = reason_of(error, "")
+    what = type(error).__name__ + (f": {reason}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
     return f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}".replace("..", ".")
 

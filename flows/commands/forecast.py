@@ -112,7 +112,8 @@ def _step(spent: Spent, past: Past | None, max_tokens: int, day: date) -> StepFo
 
 
 def _cost(spent: Spent, output_tokens: int, day: date) -> Decimal | None:
-    # A price is a number for each token, so that of a sum is the sum of the prices.
+    # A price is a number for each token, so that of a sum is the sum of the prices. Which one it is can depend on the
+    # prompt's length: that of the mean prompt is taken.
     used = Usage(
         spent.input_tokens,
         spent.cache_creation_5m_tokens,
@@ -120,4 +121,4 @@ def _cost(spent: Spent, output_tokens: int, day: date) -> Decimal | None:
         spent.cache_read_tokens,
         output_tokens,
     )
-    return cost_of(spent.model, used, day)
+    return cost_of(spent.model, used, day, prompt_tokens=used.prompt_tokens // max(spent.answers, 1))

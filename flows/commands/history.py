@@ -105,7 +105,8 @@ def runs_table(runs: Sequence[RunLine]) -> Table:
 def run_json(line: RunLine) -> dict[str, Any]:
     """A run as programs read it."""
     found = asdict(line)
-    found["usage"] = {**found["usage"], "cost_usd": _float(line.usage.cost_usd)}
+    money = {name: _float(found["usage"][name]) for name in ("cost_usd", "likely_usd")}
+    found["usage"] = {**found["usage"], **money}
     return found
 
 
@@ -174,6 +175,10 @@ def _facts(line: RunLine, row: Any, shards: Sequence[str]) -> list[tuple[str, An
         ("tokens", f"{used.input_tokens:,} in, {used.output_tokens:,} out"),
         ("cost", screen.dollars(used.cost_usd, used.unpriced)),
     ]
+    if used.perhaps_billed:
+        from flows.engine.summary import perhaps_billed  # noqa: PLC0415 - see commands/__init__.py
+
+        found.append(("perhaps billed", perhaps_billed(used.perhaps_billed, used.likely_usd)))
     if row.get("resumes_run_id"):
         found.insert(2, ("goes on from", row["resumes_run_id"]))
     if row.get("parent_run_id"):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from flows.commands import screen
 from flows.commands.endings import told
 from flows.commands.flags import AsJson, OfSandbox
+
+if TYPE_CHECKING:
+    from db.refusals import Refusal
 
 app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
 
@@ -54,27 +59,38 @@ def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
 def recover(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Write in what waits in spill files since the ledger was away; exit status 2 where one is refused."""
     with told(as_json=as_json):
-        from db.session import open_ledger  # noqa: PLC0415 - see commands/__init__.py
-        from db.spill import SpillError, find_spills, recover  # noqa: PLC0415
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - see commands/__init__.py
+
+        from db.refusals import in_words  # noqa: PLC0415
+        from db.session import open_ledger, reason_of  # noqa: PLC0415
+        from db.spill import SpillError, find_spills, recover, refused_file  # noqa: PLC0415
         from flows.settings import load_settings  # noqa: PLC0415
 
         recovered: dict[str, int] = {}
         refused: list[str] = []
+        rows: dict[str, list[Refusal]] = {}
         folders = load_settings().spill_folders
         ledger = open_ledger(_url(sandbox=sandbox))
         try:
             for path in [found for folder in folders for found in find_spills(folder)]:
+                found = rows[str(refused_file(path))] = []
                 try:
-                    recovered[str(path)] = recover(ledger, path)
+                    recovered[str(path)] = recover(ledger, path, found)
                 except SpillError as error:
                     refused.append(str(error))
+                except SQLAlchemyError as error:
+                    reason = reason_of(error, ledger.url)
+                    refused.append(f"The spill file {path} can't be imported: {reason}. The file is kept.")
         finally:
             ledger.dispose()
+        named = {kept: in_words(found) for kept, found in rows.items() if found}
         if as_json:
-            screen.print_json({"recovered": recovered, "refused": refused})
+            screen.print_json({"recovered": recovered, "refused": refused, "refused_rows": named})
         else:
             for name, count in recovered.items():
-                screen.out().print(screen.data(f"Wrote in {count:,} generations from {name}."))
+                screen.out().print(screen.data(f"Imported {count:,} generations from {name}."))
+            for kept, words in named.items():
+                screen.out().print(screen.data(f"{words} As they were, they are kept in {kept}."))
             if not recovered and not refused:
                 screen.out().print("No spill file waits.")
         if refused:

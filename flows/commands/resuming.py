@@ -50,6 +50,6 @@ def _find(ledger: Engine, run_id: str) -> Past | None:
         run_id=row["id"],
         flow=row["flow"],
         sets={name: str(value) for name, value in given.items() if value is not None},
-        # Refreshing again would buy again what the run has answered.
-        options={name: value for name, value in options.items() if name not in {"refresh", "resumes", "shard"}},
+        # A refresh goes on as one: what it has asked for since it began is not asked for again.
+        options={name: value for name, value in options.items() if name not in {"resumes", "shard"}},
     )

@@ -21,7 +21,10 @@ def run(
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None,
     chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
-    max_cost: Annotated[float | None, typer.Option(metavar="USD", help="Stop before more than this is spent.")] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Stop before more than this is spent, by earlier runs that it resumes too."),
+    ] = None,
     shards: Annotated[
         int | None, typer.Option(metavar="N", help="Spread the run over the workers of its deployment, in N parts.")
     ] = None,
@@ -33,7 +36,7 @@ def run(
     """Run a flow or a template on the records it selects.
 
     What the ledger already has is not asked for again. Exit status: 0 all records have content, 1 some have
-    not, 2 the call or the configuration is wrong, 3 the cost cap stopped the run.
+    not, 2 the call, the configuration, the key or the account is wrong, 3 the cost cap stopped the run.
     """
     with told(as_json=as_json) as report:
         from flows.commands.jobs import find_job, make_options, parse_sets  # noqa: PLC0415 - see commands/__init__.py
@@ -58,7 +61,8 @@ def run(
             if name not in {None, past.flow}:
                 raise ParameterError(f"The run {past.run_id} was one of {past.flow!r}, not of {name!r}.")
             name, values = past.flow, {**past.sets, **values}
-            told_now = {option: value for option, value in given.items() if value is not None}
+            # `--refresh` that is not given is no wish to end a refresh.
+            told_now = {option: value for option, value in given.items() if value is not None and value is not False}
             given = {**past.options, **told_now, "resumes": past.run_id}
         if name is None:
             raise ParameterError("Say what to run: `presswork run NAME`, or `presswork run --resume RUN_ID`.")

@@ -105,7 +105,7 @@ def command(arguments: str) -> str:
 def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
     """Say a cost, and what it lacks."""
     if cost is None:
-        return "unknown (no price for the model, or its service tier)"
+        return "unknown (no price for the model or for how it ran, or the endpoint tells no usage)"
     lacks = f" and {unpriced:,} requests of unknown price" if unpriced else ""
     return f"${cost:,.4f}{lacks}"
 

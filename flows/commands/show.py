@@ -15,6 +15,7 @@ from flows.commands import screen
 from flows.commands.endings import told
 from flows.commands.flags import AsJson, OfSandbox
 from flows.commands.prompts import pretty, print_request, section, turn, value_of
+from flows.errors import PERHAPS_BILLED
 
 if TYPE_CHECKING:
     from db.history import Audit
@@ -162,7 +163,7 @@ def _print_attempts(console: Console, audit: Audit) -> None:
             _tokens(written),
             _tokens(attempt["cache_read_tokens"]),
             _tokens(attempt["output_tokens"]),
-            "" if attempt["cost_usd"] is None else f"${attempt['cost_usd']:,.6f}",
+            _cost(attempt),
             "" if attempt["latency_ms"] is None else f"{attempt['latency_ms']:,} ms",
             screen.data(attempt["request_id"] or ""),
         )
@@ -172,6 +173,14 @@ def _print_attempts(console: Console, audit: Audit) -> None:
         console.print(f"  in all ${sum(costs):,.6f}")
     for attempt in audit.attempts:
         _print_details(console, attempt)
+
+
+def _cost(attempt: Mapping[str, Any]) -> str:
+    if attempt["cost_usd"] is not None:
+        return f"${attempt['cost_usd']:,.6f}"
+    if attempt["error_type"] in PERHAPS_BILLED and attempt["likely_cost_usd"] is not None:
+        return f"perhaps ${attempt['likely_cost_usd']:,.6f}"
+    return ""
 
 
 def _print_details(console: Console, attempt: Mapping[str, Any]) -> None:

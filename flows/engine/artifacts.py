@@ -7,7 +7,7 @@ from string import punctuation
 from prefect.artifacts import acreate_markdown_artifact
 
 from flows.engine.picture import draw_steps
-from flows.engine.summary import StepSummary, Summary, savings
+from flows.engine.summary import StepSummary, Summary, perhaps_billed, savings
 
 SUMMARY_KEY = "presswork-summary"
 COUNTS = ("generations", "cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped", "left_out")
@@ -22,6 +22,7 @@ def summary_markdown(summary: Summary) -> str:
     """Lay a summary out as Markdown tables."""
     sandbox = "\n> **This ran on the sandbox:** its answers are made up, its costs are not billed.\n"
     pace = summary.pace.words()
+    lost = perhaps_billed(summary.perhaps_billed, summary.likely_usd)
     lines = [
         f"# {summary.flow}: {summary.status}",
         sandbox if summary.endpoint == "sandbox" else "",
@@ -39,9 +40,11 @@ def summary_markdown(summary: Summary) -> str:
         f"| output tokens | {summary.output_tokens:,} |",
         f"| cost | {money(summary)} |",
         *(f"| saved | {line} |" for line in savings(summary)),
-        f"| perhaps billed, answer lost | {summary.perhaps_billed:,} |",
+        *(f"| prompt cache | {line} |" for line in summary.prompt_cache.why_not()),
+        *([f"| perhaps billed | {lost} |"] if summary.perhaps_billed else []),
         *([f"| pace | {pace} |"] if pace else []),
         f"| answered 429 | {summary.rate_limited:,} |",
+        *(f"| note | {_cell(note)} |" for note in summary.notes),
         f"| time | {summary.wall_s:,.1f} s |",
         f"| run | `{summary.run_id}` |",
     ]
@@ -63,7 +66,7 @@ def summary_markdown(summary: Summary) -> str:
 def money(summary: Summary) -> str:
     """Say a cost in dollars, and what it lacks."""
     if summary.cost_usd is None:
-        return "unknown (no price for the model, or its service tier)"
+        return "unknown (no price for the model or for how it ran, or the endpoint tells no usage)"
     lacks = f" and {summary.unpriced:,} requests of unknown price" if summary.unpriced else ""
     return f"${summary.cost_usd:,.4f}{lacks}"
 

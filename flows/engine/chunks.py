@@ -27,13 +27,13 @@ LONGEST_DELAY_S = 300.0
 class Recorder(Protocol):
     """What a chunk needs of its run."""
 
-    async def pursue(self, item: Item) -> Outcome:
-        """Ask until there is an outcome."""
+    async def pursue(self, item: Item) -> Outcome | None:
+        """Ask until there is an outcome; None where its claim was lost: it is no longer this chunk's."""
 
     async def record(self, item: Item, outcome: Outcome) -> None:
         """Write an outcome; returns when it is committed."""
 
-    def hits_of(self, items: Sequence[Item]) -> list[Hit]:
+    async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
         """Look items up in the ledger."""
 
 
@@ -62,9 +62,9 @@ class Chunk:
         step = self.items[0].prompt.brief.template.name
         return f"{step} {self.number}" + (f" ({len(self.items)} prompts)" if len(self.items) > 1 else "")
 
-    def find_hits(self) -> bool:
+    async def find_hits(self) -> bool:
         """Look all prompts up; only if each has content is the chunk a hit, and `hits` says by what."""
-        hits = self.recorder.hits_of(self.items)
+        hits = await self.recorder.hits_of(self.items)
         self.hits = hits if len(hits) == len(self.items) else []
         return bool(self.hits)
 
@@ -93,6 +93,9 @@ class Chunk:
 
     async def _one(self, item: Item) -> None:
         outcome = await self.recorder.pursue(item)
+        if outcome is None:
+            self.pending.remove(item)
+            return
         if outcome.passing and self.tries_left > 0:
             raise InterruptedChunkError(kind=outcome.error_kind or "call")
         await self.recorder.record(item, outcome)

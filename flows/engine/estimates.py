@@ -2,7 +2,7 @@
 
 Input is counted from the rendered prompt and corrected by what answers of the same template used; output and cost are
 those of the template's answers so far, in this run or, before there is one, in the ledger. Without any history the
-dearest case is assumed: the whole of max_tokens.
+most expensive case is assumed: the whole of max_tokens.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from flows.steps.catalog import estimate_tokens
 from flows.steps.prices import Usage, cost_of
 from flows.steps.render import Prompt
 
+DECIMALS = Decimal("1e-10")
 LEARNT = 0.1
 """The weight of a new answer in a running mean."""
 LIKELY = Decimal("1.25")
-"""A cost cap reckons with a quarter more than the mean, as answers differ in length."""
+"""A likely cost is a quarter more than the mean, as answers differ in length."""
 
 
 @dataclass
 class Estimate:
-    """What requests of one template take, as far as is known; tokens are None before anything is."""
+    """What requests of one template take, as far as is known; tokens are None before anything is.
+
+    `input_tokens` are those of earlier answers: the least that a cost is estimated from, as a schema's are not counted.
+    """
 
     input_ratio: float = 1.0
+    input_tokens: float | None = None
     output_tokens: float | None = None
     cost_usd: Decimal | None = None
 
@@ -36,13 +41,15 @@ class Estimate:
         return Need(1.0, estimate_tokens(prompt.characters) * self.input_ratio, output)
 
     def likely_cost(self, prompt: Prompt, max_tokens: int) -> Decimal | None:
-        """What a request will probably cost; None where the model's price is unknown."""
-        if self.cost_usd is not None:
-            # To the ledger's decimals, so that what is reserved and given back comes to nothing exactly.
-            return (self.cost_usd * LIKELY).quantize(Decimal("1e-10"))
-        output = max_tokens if self.output_tokens is None else round(self.output_tokens)
-        used = Usage(input_tokens=estimate_tokens(prompt.characters), output_tokens=output)
-        return cost_of(prompt.model, used, now().date())
+        """What a request will probably cost, to the ledger's decimals; None where the model's price is unknown."""
+        cost = self.cost_usd
+        if cost is None:
+            output = max_tokens if self.output_tokens is None else round(min(self.output_tokens, max_tokens))
+            counted = max(estimate_tokens(prompt.characters), round(self.input_tokens or 0))
+            used = Usage(input_tokens=counted, output_tokens=output)
+            cost = cost_of(prompt.model, used, now().date())
+        is_mean = self.output_tokens is not None or self.cost_usd is not None
+        return None if cost is None else (cost * (LIKELY if is_mean else 1)).quantize(DECIMALS)
 
     def learn(self, prompt: Prompt, usage: Usage, cost: Decimal | None) -> None:
         """Take an answer's true usage into account."""

@@ -8,22 +8,23 @@ endpoint idle.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefect import State
 
-from db import claims
-from db.history import mean_output_tokens
+from db.history import mean_tokens
 from db.models import new_id, now
+from db.refusals import REFUSED
 from flows.engine.chunks import Chunk, InterruptedChunkError
 from flows.engine.estimates import Estimate
 from flows.engine.handles import Material, Source
 from flows.engine.journal import ItemJournal
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.engine.rows import GenerationRows, add_prompt, add_record
-from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError
-from flows.steps.answer import Outcome, answer_prompt
+from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
+from flows.steps.answer import Asking, Outcome, answer_prompt
 from flows.steps.render import Brief, render_prompt
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ MOST_WAITING = 2000
 """Prompts that another run is asking for, at most, before this one stops reading ahead."""
 ASK_AGAIN_S = (0.2, 3.0)
 """How often the ledger is asked for another run's answers: at first, and at the longest."""
+
+_IGNORES_SCHEMA = (
+    "The endpoint {endpoint!r} seems to ignore `output_config`: JSON came in a fence or in a sentence, and was taken "
+    "out of it. Check whether the gateway passes the field on."
+)
 
 
 class Generating:
@@ -55,12 +61,17 @@ class Generating:
         self._failure: BaseException | None = None
         # Prompts that are being asked just now, with the items that wait for the same answer.
         self._twins: dict[str, list[Item]] = {}
+        # Those whose claims were lost while this run was away.
+        self._lost: list[Item] = []
         self._waiting = 0
+        # What was read and is not being asked yet, in the order in which it will be.
+        self._unsent: list[deque[Item]] = []
         self._page_written: asyncio.Task[None] | None = None
 
     async def all_of(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
         await self._learn()
+        self._run.pace.alike.watch(self._brief.template.name, self._send_one_from_further_on)
         try:
             async for page in source.pages(self._brief.template.reads):
                 items = await self._render(page)
@@ -74,13 +85,20 @@ class Generating:
                 await asyncio.gather(*self._tasks)
             if self._failure is None:
                 await self._run.writer.committed()
+        self._failure = self._failure or self._unsaid()
         if self._failure is not None:
             raise self._failure
 
+    def _unsaid(self) -> StoppingCallError | None:
+        """What has stopped the run, where the last requests did, so that no other was left to raise it."""
+        stopped = self._run.pace.stopped or self._run.pace.alike.unsaid(self._brief.template.name)
+        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else anew(stopped)
+
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""
-        mean = await asyncio.to_thread(mean_output_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
-        self._run.pace.know(self._brief.template.name, Estimate(output_tokens=mean))
+        mean = await self._run.writer.read(mean_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
+        if mean is not None:
+            self._run.pace.know(self._brief.template.name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
 
     # Render
 
@@ -135,9 +153,9 @@ class Generating:
     # Look up
 
     async def _plan(self, items: Sequence[Item]) -> Plan:
-        known = await asyncio.to_thread(self._run.known_of, items)
+        known = await self._run.writer.read(self._run.known_of, items)
         plan = plan_page(items, known, give_up_after=self._run.settings.give_up_after)
-        return take_over(plan, await asyncio.to_thread(self._run.bad_outcomes, items))
+        return take_over(plan, await self._run.writer.read(self._run.bad_outcomes, items))
 
     async def _record_planned(self, plan: Plan) -> None:
         self.record_hits(plan.hits)
@@ -194,7 +212,7 @@ class Generating:
         What was answered since the look-up is recorded.
         """
         hashes = [item.prompt.hash for item in items]
-        owned = await self._run.writer.call(claims.take, self._run.ledger, self._run.id, hashes)
+        owned = await self._run.writer.call(self._run.lease.take, hashes)
         mine = [item for item in items if item.prompt.hash in owned]
         others = [item for item in items if item.prompt.hash not in owned]
         # Asked once more now that no one else can be asking: the answer may have come in between.
@@ -202,7 +220,7 @@ class Generating:
 
     async def _unanswered(self, items: Sequence[Item]) -> list[Item]:
         """Record what the ledger answers by now, and return the rest."""
-        hits = await asyncio.to_thread(self._run.hits_of, items)
+        hits = await self.hits_of(items)
         self._record_found(hits)
         answered = {hit.item.generation_id for hit in hits}
         return [item for item in items if item.generation_id not in answered]
@@ -211,9 +229,21 @@ class Generating:
         """Record what the ledger turned out to answer, for the items that wait for the same prompt too."""
         self.record_hits(hits)
         for hit in hits:
-            self._run.writer.batch.released.append((self._run.id, hit.item.prompt.hash))
+            self._release(hit.item)
             twins = self._twins.pop(hit.item.prompt.hash, [])
             self.record_hits([Hit(twin, hit.source_id, hit.output_hash) for twin in twins])
+
+    def _leave_to_another(self, item: Item) -> None:
+        """Look an item up and claim it again, with all others whose claims were lost, or wait for who has it now."""
+        self._room.give(1)
+        self._lost.append(item)
+        if len(self._lost) == 1:
+            self._start(self._await_lost())
+
+    async def _await_lost(self) -> None:
+        await asyncio.sleep(ASK_AGAIN_S[0])
+        lost, self._lost = self._lost, []
+        await self._await_others(lost)
 
     async def _await_others(self, items: Sequence[Item]) -> None:
         """Wait for what other runs are asking; take over what they give up."""
@@ -224,8 +254,6 @@ class Generating:
                 while waiting and self._failure is None:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, ASK_AGAIN_S[1])
-                    # One that was killed on this machine is known to be dead before its lease runs out.
-                    await self._run.writer.call(claims.bury_the_dead, self._run.ledger)
                     mine, left = await self._claim(await self._unanswered(waiting))
                     self._waiting += len(left) - len(waiting)
                     waiting = left
@@ -235,17 +263,34 @@ class Generating:
 
     async def _send_chunks(self, items: Sequence[Item]) -> None:
         size = self._chunk_size or 1
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
+        unsent = deque(items)
+        self._unsent.append(unsent)
+        while unsent:
+            part = [unsent.popleft() for _ in range(min(size, len(unsent)))]
             if isinstance(self._run.pace.stopped, CostCapError):
                 await self._skip(part, self._run.pace.stopped)
                 continue
             await self._room.take(len(part))
             if self._failure is not None:
-                return
-            self._chunks += 1
-            chunk = Chunk(self, part, number=self._chunks, tries=self._run.settings.chunk_retries + 1)
-            self._start(self._carry(chunk))
+                break
+            self._start_chunk(part)
+        self._unsent.remove(unsent)
+
+    def _start_chunk(self, part: Sequence[Item]) -> None:
+        self._chunks += 1
+        chunk = Chunk(self, part, number=self._chunks, tries=self._run.settings.chunk_retries + 1)
+        self._start(self._carry(chunk))
+
+    def _send_one_from_further_on(self) -> str | None:
+        """Send the last of what was read and is not being asked yet; return its prompt's hash, None without one."""
+        for unsent in reversed(self._unsent):
+            if unsent:
+                item = unsent.pop()
+                # Whether there is room for it or not: the others wait for it.
+                self._room.give(-1)
+                self._start_chunk([item])
+                return item.prompt.hash
+        return None
 
     async def _skip(self, items: Sequence[Item], reason: CostCapError) -> None:
         for item in items:
@@ -289,42 +334,53 @@ class Generating:
         finally:
             self._room.give(len(chunk.pending))
 
-    async def pursue(self, item: Item) -> Outcome:
-        """Ask until there is an outcome (for the chunk)."""
+    async def pursue(self, item: Item) -> Outcome | None:
+        """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         journal = ItemJournal(self._run, item)
+        item.asking = item.asking or Asking(item.prompt)
         try:
             with self._run.stopper.pursuing() as pursuit:
                 journal.pursuit = pursuit
-                return await answer_prompt(
-                    item.prompt,
-                    ask=journal.ask,
-                    gate=self._run.pace,
-                    journal=journal,
-                    policy=self._run.policy,
-                    attempts_before=item.attempts,
+                outcome = await answer_prompt(
+                    item.asking, ask=journal.ask, gate=self._run.pace, journal=journal, policy=self._run.policy
                 )
         except CostCapError as error:
             return Outcome("skipped", None, error.kind, str(error))
+        if journal.claim_lost:
+            self._leave_to_another(item)
+            return None
+        return outcome
 
-    def hits_of(self, items: Sequence[Item]) -> list[Hit]:
-        """Look items up (for Prefect's cache)."""
-        return self._run.hits_of(items)
+    async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
+        """Look items up (for Prefect's cache too)."""
+        return await self._run.writer.read(self._run.hits_of, items)
 
     # Record
 
     async def record(self, item: Item, outcome: Outcome, *, wait: bool = True) -> None:
         """Write an outcome, and those of the items that waited for it; returns when they are committed."""
         self._add(item, self._rows.answered(item, outcome, now()))
-        self._run.writer.batch.released.append((self._run.id, item.prompt.hash))
+        self._release(item)
         self._run.progress.add(outcome.status)
+        if outcome.content is not None and outcome.content.unwrapped:
+            self._run.progress.note("unwrapped", _IGNORES_SCHEMA.format(endpoint=self._run.endpoint.name))
         self._record_twins(item, outcome)
         if wait:
             await self._run.writer.committed()
+            outcome = self._as_written(item, outcome)
             # Who met the prompt during the commit could not find its answer yet, and has joined.
             while self._record_twins(item, outcome):
                 await self._run.writer.committed()
         self._twins.pop(item.prompt.hash, None)
         self._room.give(1)
+
+    def _as_written(self, item: Item, outcome: Outcome) -> Outcome:
+        """Return the outcome, or a failure where the ledger refused its content."""
+        failure = self._run.writer.failure_of(item.generation_id)
+        if failure is None:
+            return outcome
+        self._run.progress.correct(outcome.status, "failed")
+        return Outcome("failed", None, REFUSED, failure)
 
     def _record_twins(self, item: Item, outcome: Outcome) -> int:
         """Write the outcome for the items that wait for it too, and return how many they were."""
@@ -335,6 +391,10 @@ class Generating:
         count = len(twins)
         twins.clear()
         return count
+
+    def _release(self, item: Item) -> None:
+        self._run.writer.batch.released.append((self._run.id, item.prompt.hash))
+        self._run.lease.released(item.prompt.hash)
 
     def _add(self, item: Item, row: Any, *, with_record: bool = True) -> None:
         batch = self._run.writer.batch

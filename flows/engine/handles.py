@@ -7,17 +7,21 @@ them one. A handle yields materials: what one prompt is made from.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+import orjson
 from pydantic import BaseModel
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 
 from db.history import StepGeneration, count_generations, read_generations, read_parents
 from db.select import Query, Record, count_records, make_record, read_pages
+from flows.engine.source_reads import SourceReader
 from flows.steps.validate import OutputClass
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PAGE = 500  # records read, rendered and looked up at a time
 _FURTHEST = 10  # steps back that an output is looked for
 
@@ -30,6 +34,13 @@ class Material:
     record: Record | None
     inputs: Mapping[str, Any]
     parents: tuple[str, ...] = ()
+
+
+class Read(Protocol):
+    """Calls what reads the ledger in a thread; Writer.read, which waits for a ledger that is unavailable."""
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the function returns."""
 
 
 class Source(Protocol):
@@ -58,23 +69,61 @@ class Generated:
     output: Any
 
 
-@dataclass(frozen=True)
-class Selected:
-    """Records of a template's select."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A select that was counted and whose keys are right; where there is a `limit`, no more records are read."""
 
-    engine: Engine
     query: Query
     total: int
-    limit: int | None
+    limit: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many records will be read."""
+        return self.total if self.limit is None else min(self.total, self.limit)
+
+
+class Selected:
+    """Records of a template's select. The database is asked at the first `await`, in a thread.
+
+    `find` counts the select and checks it; `tell` hears of the result, once, with the source's URL.
+    """
+
+    def __init__(
+        self,
+        reader: SourceReader,
+        query: Query,
+        find: Callable[[Engine], Counted],
+        tell: Callable[[Counted, URL], None],
+    ) -> None:
+        self.query = query
+        self._reader = reader
+        self._find = find
+        self._tell = tell
+        self._counted: Counted | None = None
+        self._checking = asyncio.Lock()
 
     @property
     def step(self) -> None:
         """None: records come first."""
         return
 
+    async def check(self) -> Counted:
+        """Count the records and check the select, unless that is done.
+
+        Raises the db.errors of a source that can't be reached, a select that fails or keys that don't tell records
+        apart, and StoppedError where the run is stopped.
+        """
+        async with self._checking:
+            if self._counted is None:
+                found, url = await self._reader.read(lambda engine: (self._find(engine), engine.url))
+                self._counted = found
+                self._tell(found, url)
+            return self._counted
+
     async def count(self) -> int:
         """How many records there are."""
-        return self.total if self.limit is None else min(self.total, self.limit)
+        return (await self.check()).count
 
     async def left_out(self) -> int:
         """None: records come first."""
@@ -82,20 +131,24 @@ class Selected:
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield the records, a page at a time."""
-        pages = read_pages(self.engine, self.query, page_size=PAGE, limit=self.limit)
-        async for page in _in_thread(pages):
+        found = await self.check()
+        pages = await self._reader.read(
+            lambda engine: read_pages(engine, found.query, page_size=PAGE, limit=found.limit)
+        )
+        async for page in _ahead(lambda: self._reader.read(lambda _engine: next(pages, None))):
             yield [Material(record.key, record, {"record": record.data}) for record in page]
 
 
 @dataclass(frozen=True)
 class Generations:
-    """The succeeded generations of a step in this run."""
+    """The succeeded generations of a step in this run; `read` calls what reads the ledger in a thread."""
 
     ledger: Engine
     run_id: str
     step: str
     output_class: OutputClass
     conditions: tuple[Callable[[Generated], object], ...] = field(default=())
+    read: Read = asyncio.to_thread
 
     def where(self, condition: Callable[[Generated], object]) -> Generations:
         """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`."""
@@ -109,12 +162,12 @@ class Generations:
         """How many there are; unknown before a condition has seen them."""
         if self.conditions:
             return None
-        lines = await asyncio.to_thread(count_generations, self.ledger, self.run_id)
+        lines = await self.read(count_generations, self.ledger, self.run_id)
         return sum(line.count for line in lines if line.step == self.step and line.status == "succeeded")
 
     async def left_out(self) -> int:
         """How many records this step brought no content for."""
-        lines = await asyncio.to_thread(count_generations, self.ledger, self.run_id)
+        lines = await self.read(count_generations, self.ledger, self.run_id)
         return sum(line.count for line in lines if line.step == self.step and line.status != "succeeded")
 
     async def __aiter__(self) -> AsyncIterator[Generated]:
@@ -126,7 +179,7 @@ class Generations:
         """Yield each with the outputs that lead to it, as far as the template reads them."""
         async for page in self._kept():
             generations = [generation for generation, _seen in page]
-            inputs = await asyncio.to_thread(outputs_leading_to, self.ledger, generations, needs)
+            inputs = await self.read(outputs_leading_to, self.ledger, generations, needs)
             yield [
                 Material(
                     generation.record_key,
@@ -140,12 +193,14 @@ class Generations:
             ]
 
     async def _kept(self) -> AsyncIterator[list[tuple[StepGeneration, Generated]]]:
-        async for page in _in_thread(read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)):
+        pages = read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)
+        async for page in _ahead(lambda: self.read(next, pages, None)):
             seen = [(generation, self._view(generation)) for generation in page]
             yield [pair for pair in seen if all(condition(pair[1]) for condition in self.conditions)]
 
     def _view(self, generation: StepGeneration) -> Generated:
-        output: BaseModel = self.output_class.model_validate(generation.output)
+        # As it was judged, from JSON: a class may take a date as text there, and nowhere else.
+        output: BaseModel = self.output_class.model_validate_json(orjson.dumps(generation.output))
         return Generated(generation.record_key, generation.record or {}, output)
 
 
@@ -178,7 +233,7 @@ class Together:
         step = self.generations.step
         inputs: dict[str, Any] = {}
         if needs - {step}:
-            each = await asyncio.to_thread(outputs_leading_to, self.generations.ledger, collected, needs)
+            each = await self.generations.read(outputs_leading_to, self.generations.ledger, collected, needs)
             for found in each.values():
                 inputs |= found
         inputs[step] = [generation.output for generation in collected]
@@ -212,21 +267,23 @@ def outputs_leading_to(
     return inputs
 
 
-def check_source(engine: Engine, query: Query, limit: int | None) -> Selected:
+def count_source(engine: Engine, query: Query, limit: int | None) -> Counted:
     """Count a select's records, which also checks its SQL and its keys."""
-    return Selected(engine, query, count_records(engine, query), limit)
+    return Counted(query, count_records(engine, query), limit)
 
 
 def _record_of(generation: StepGeneration) -> Record | None:
     return None if generation.record is None else make_record(generation.record_key, generation.record)
 
 
-async def _in_thread(pages: Iterator[Any]) -> AsyncIterator[Any]:
-    """Take the next page in a thread, and already the one after it while this one is worked on."""
-    ahead = asyncio.ensure_future(asyncio.to_thread(next, pages, None))
+async def _ahead(read: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Yield pages until there is none (None), and read the next one already while this one is worked on."""
+    ahead = asyncio.ensure_future(read())
     try:
         while (page := await ahead) is not None:
-            ahead = asyncio.ensure_future(asyncio.to_thread(next, pages, None))
+            ahead = asyncio.ensure_future(read())
             yield page
     finally:
         ahead.cancel()
+        # Where a stop has ended it, nobody waits for its error any more.
+        ahead.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

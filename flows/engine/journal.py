@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from db.refusals import REFUSED
+from flows.engine.lease import ClaimLostError
 from flows.engine.plan import Item
 from flows.engine.rows import add_prompt, attempt_row, settled_row
 from flows.engine.stopping import Pursuit
-from flows.errors import UNSENT
+from flows.errors import UNSENT, FinalCallError
 from flows.steps.answer import Opened, Settled
 from flows.steps.complete import Answer
 
@@ -23,9 +25,15 @@ class ItemJournal:
         self._run = run
         self._item = item
         self.pursuit = Pursuit()
+        self.claim_lost = False
 
     async def ask(self, body: Mapping[str, Any]) -> Answer:
-        """Send a request to the run's endpoint."""
+        """Send a request to the run's endpoint, or raise ClaimLostError where it is no longer this run's to ask."""
+        try:
+            await self._run.lease.ready(self._item.prompt.hash)
+        except ClaimLostError:
+            self.claim_lost = True
+            raise
         self.pursuit.busy = True
         try:
             return await self._run.endpoint.client.ask(body, self._run.endpoint.name)
@@ -38,14 +46,18 @@ class ItemJournal:
         batch = self._run.writer.batch
         add_prompt(batch, self._item.prompt)
         batch.opened.append(row)
-        self._item.attempts = opened.ordinal
         await self._run.writer.committed()
+        if not self._run.writer.has_attempt(row["id"]):
+            raise FinalCallError(
+                "Nothing was sent: the ledger refused the row of the request. The run's log says why.", kind=REFUSED
+            )
         return str(row["id"])
 
     def settle(self, attempt_id: str, settled: Settled) -> None:
         """Write how it ended; committed with what comes next."""
-        self._run.writer.batch.settled.append(settled_row(attempt_id, settled))
+        row = settled_row(attempt_id, settled)
+        self._run.writer.batch.settled.append(row)
         progress = self._run.progress
         progress.requests += settled.error_type not in UNSENT
-        if settled.cost_usd is not None:
-            progress.cost_usd += settled.cost_usd
+        if row["cost_usd"] is not None:
+            progress.cost_usd += row["cost_usd"]

@@ -45,6 +45,10 @@ class Need:
         """The three, in the order of UNITS."""
         return self.requests, self.input_tokens, self.output_tokens
 
+    def as_usage(self) -> Usage:
+        """The same as the usage of an answer that took just that."""
+        return Usage(round(self.input_tokens), output_tokens=round(self.output_tokens))
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -282,7 +286,7 @@ class Limiter:
 
 
 def _is_refusal(error: CallError) -> bool:
-    """Whether a rate limit refused the request; a spend limit's 429 is another thing, and a gateway's may come as 200."""
+    """Whether a rate limit refused the request: not so a spend limit's 429, but also a gateway's error that comes as 200."""
     return (error.http_status == 429 or error.kind == "rate_limit_error") and not isinstance(error, FinalCallError)
 
 

@@ -47,7 +47,7 @@ class RunOptions(BaseModel):
         None,
         gt=0,
         title="Cost cap",
-        description="US dollars that this run may spend; empty: as the installation says.",
+        description="US dollars that this run and those it resumes may spend. Leave empty for the installation's cap.",
         examples=[5],
     )
     refresh: bool = Field(
@@ -78,7 +78,7 @@ class RunOptions(BaseModel):
         examples=[4],
     )
     resumes: str | None = Field(
-        None, title="Goes on from", description="The id of a run that this one completes; only for the record."
+        None, title="Resumes", description="The id of a run that this one completes; they share the cost cap."
     )
     shard: SkipJsonSchema[Shard | None] = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,9 @@ from prefect.context import FlowRunContext
 from pydantic import TypeAdapter
 from sqlalchemy import Engine
 
-from db.history import last_run_of
+from db.chains import last_run_of
+from db.history import read_run
+from db.session import readable_url
 from flows.engine.deployed import check_worker, read_deployment
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
@@ -33,9 +36,27 @@ class Origin:
     code_version: str
     words: frozenset[str]
 
-    def resumes(self, ledger: Engine) -> str | None:
-        """The run that this one goes on from: the last of the same Prefect flow run (its Retry)."""
-        return last_run_of(ledger, self.flow_run_id)
+    def resumes(self, ledger: Engine, given: str | None) -> str | None:
+        """Return the run that this one resumes: the last one of the same Prefect flow run, else the `given` one.
+
+        ConfigurationError where the given one is not in the ledger, was another flow's, or is a shard.
+        """
+        last = last_run_of(ledger, self.flow_run_id)
+        if last is not None or given is None:
+            return last
+        row = read_run(ledger, given)
+        if row is None:
+            raise ConfigurationError(
+                f"The run {given!r} can't be resumed: the ledger {readable_url(ledger.url)} has no run with this id. "
+                "`presswork history` lists the runs."
+            )
+        if row["flow"] != self.flow:
+            raise ConfigurationError(
+                f"The run {given} can't be resumed here: it is one of {row['flow']!r}, not {self.flow!r}."
+            )
+        if row["parent_run_id"] is not None:
+            raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
+        return given
 
 
 async def read_origin(flow: str | None, settings: Settings) -> Origin:
@@ -48,7 +69,9 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
         raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
     found = context.flow_run
     deployment, name = await read_deployment(found.deployment_id)
-    check_worker(deployment, settings, code_version())
+    # It asks git, which takes its time in a large or remote work tree.
+    code = await asyncio.to_thread(code_version)
+    check_worker(deployment, settings, code)
     started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
     return Origin(
         flow=flow or context.flow.fn.__name__,
@@ -56,7 +79,7 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
         flow_run_id=str(found.id),
         trigger=started_by_deployment if found.deployment_id else "command",
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
-        code_version=code_version(),
+        code_version=code,
         words=frozenset(word for word in context.flow.fn.__code__.co_consts if isinstance(word, str)),
     )
 

@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.history import BadOutcome, PromptHistory
+from flows.steps.answer import Asking
 from flows.steps.render import Prompt
 from flows.steps.validate import Content, validate_stored
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One generation to be: for which record, by which prompt, made from what. `attempts` are those made so far."""
+    """One generation to be: for which record, by which prompt, made from what.
+
+    `asking` is how far it has come, once it is asked for: each try of its chunk goes on from there.
+    """
 
     generation_id: str
     record_key: str
@@ -24,7 +28,12 @@ class Item:
     record_body: str | None
     prompt: Prompt
     parents: tuple[str, ...] = ()
-    attempts: int = 0
+    asking: Asking | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were made for it in this run."""
+        return self.asking.ordinal if self.asking else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +64,16 @@ def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give
         hit = find_hit(item, history)
         if hit is not None:
             plan.hits.append(hit)
-        elif history is not None and history.bad_outcomes >= give_up_after:
+        elif history is not None and history.bad_outcomes >= give_up_after and not _is_worth_another(item, history):
             plan.given_up.append((item, history))
         else:
             plan.misses.append(item)
     return plan
+
+
+def _is_worth_another(item: Item, history: PromptHistory) -> bool:
+    # The template may name by now the model that answered instead.
+    return history.last_bad == "failed (wrong_model)" and bool(item.prompt.brief.template.front.accept_models)
 
 
 def take_over(plan: Plan, bad: Mapping[str, BadOutcome]) -> Plan:

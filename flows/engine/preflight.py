@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from db.errors import SelectError
 from db.select import count_records
 from db.session import open_ledger, open_source, readable_url
+from flows.engine.source_reads import read_interruptibly
 from flows.engine.sources import is_missing_file, query_of
 from flows.errors import ConfigurationError, MissingKeyError
 from flows.settings import Settings, ledger_url, source_url, source_variable
@@ -54,7 +55,7 @@ def check_select(settings: Settings, template: Template, params: Mapping[str, An
     query = query_of(template, params)
     with opened_source(settings, template, ledger_url(settings, endpoint)) as engine:
         try:
-            return count_records(engine, query)
+            return read_interruptibly(engine, lambda source: count_records(source, query))
         except SelectError as error:
             if source_url(settings, template.front.source):
                 raise

@@ -37,6 +37,7 @@ class Progress:
     pace: PaceSummary = field(default_factory=PaceSummary)
     ask_pace: Callable[[], PaceSummary] = field(default=PaceSummary)
     is_stopping: Callable[[], bool] = field(default=lambda: False)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def begin_step(self, step: str, total: int | None) -> None:
         """Turn to another step."""
@@ -48,6 +49,16 @@ class Progress:
         self.counts[status] += count
         self.step_counts[status] += count
         self.done_in_step += count
+
+    def correct(self, counted: str, status: str) -> None:
+        """Count a generation under another status than it was."""
+        for counts in (self.counts, self.step_counts):
+            counts[counted] -= 1
+            counts[status] += 1
+
+    def note(self, kind: str, text: str) -> None:
+        """Keep what whoever reads the summary should know; a second note of one kind takes the first one's place."""
+        self.notes[kind] = text
 
     def look_at_pace(self) -> None:
         """Take note of the pace; for the engine's own thread, while those of watchers read what was noted."""

@@ -8,7 +8,6 @@ again. The block holds no database URL, which Prefect would store with its passw
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ class LedgerResults(WritableFileSystem):
     async def read_path(self, path: str) -> bytes:
         """Return a result record if every prompt of the chunk is answered; raise NotInLedgerError if not."""
         chunk = _chunks.get(path)
-        if chunk is None or not await asyncio.to_thread(chunk.find_hits):
+        if chunk is None or not await chunk.find_hits():
             raise NotInLedgerError(path)
         metadata = ResultRecordMetadata(
             storage_key=path, serializer=JSONSerializer(), storage_block_id=self._block_document_id

@@ -6,6 +6,7 @@ The one place where the engine's types meet the ledger's columns.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,9 @@ import orjson
 
 from db.history import BadOutcome
 from db.models import new_id, now
-from db.record import Batch, Row
+from db.record import SETTLED, Batch, Row
+from db.refusals import LARGEST_INTEGER
+from db.values import storable_json, storable_text
 from flows.engine.plan import Hit, Item
 from flows.steps.answer import Opened, Outcome, Settled
 from flows.steps.render import Prompt, request_body
@@ -66,8 +69,9 @@ def attempt_row(run_id: str, item: Item, opened: Opened) -> dict[str, Any]:
         "generation_id": item.generation_id,
         "ordinal": opened.ordinal,
         "kind": opened.kind,
-        "request_changes": opened.changes,
+        "request_changes": storable_json(opened.changes),
         "started_at": now(),
+        "likely_cost_usd": opened.likely_cost_usd,
     }
 
 
@@ -75,7 +79,8 @@ def settled_row(attempt_id: str, settled: Settled) -> dict[str, Any]:
     """The one update of an attempt."""
     answer, error = settled.answer, settled.error
     usage = answer.usage if answer else None
-    return {
+    row = {
+        **dict.fromkeys(SETTLED),
         "attempt_id": attempt_id,
         "ended_at": settled.ended_at,
         "latency_ms": settled.latency_ms,
@@ -85,7 +90,7 @@ def settled_row(attempt_id: str, settled: Settled) -> dict[str, Any]:
         "message_id": answer.message_id if answer else None,
         "model": answer.model if answer else None,
         "stop_reason": answer.stop_reason if answer else None,
-        "output_text": _storable(answer.text) if answer else None,
+        "output_text": answer.text if answer else None,
         "validation_errors": [{"where": fault.where, "what": fault.what} for fault in settled.faults] or None,
         "input_tokens": usage.input_tokens if usage else None,
         "output_tokens": usage.output_tokens if usage else None,
@@ -94,9 +99,12 @@ def settled_row(attempt_id: str, settled: Settled) -> dict[str, Any]:
         "cache_read_tokens": usage.cache_read_tokens if usage else None,
         "thinking_tokens": usage.thinking_tokens if usage else None,
         "service_tier": usage.service_tier if usage else None,
+        "inference_geo": usage.inference_geo if usage else None,
+        "speed": usage.speed if usage else None,
         "cost_usd": settled.cost_usd,
         "price_version": settled.price_version,
     }
+    return _storable(row)
 
 
 class GenerationRows:
@@ -126,7 +134,7 @@ class GenerationRows:
             output=content.output if content else None,
             output_hash=content.hash if content else None,
             error_kind=outcome.error_kind,
-            error_message=_storable(outcome.error_message),
+            error_message=outcome.error_message,
         )
 
     def reused(self, hit: Hit, created_at: datetime) -> Row:
@@ -189,7 +197,7 @@ class GenerationRows:
             status=status,
             origin="live",
             error_kind=kind,
-            error_message=_storable(message),
+            error_message=message,
         )
 
     def _row(
@@ -213,7 +221,7 @@ class GenerationRows:
             "record_hash": record_hash,
             "prompt_hash": prompt_hash,
             "created_at": created_at,
-            **own,
+            **_storable(own),
         }
 
 
@@ -236,6 +244,21 @@ def _text_hash(body: str) -> str:
     return found
 
 
-def _storable(text: str | None) -> str | None:
-    # PostgreSQL's TEXT holds no NUL; the mark that replaces it says that something stood there.
-    return text.replace("\x00", "\ufffd") if text is not None else None
+def _storable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with what every ledger keeps: an endpoint's words and an answer's text may hold anything."""
+    clean = {name: _storable_value(name, value) for name, value in row.items()}
+    unknown = [name for name in row if name.endswith("_tokens") and clean[name] != row[name]]
+    # A price of a count that nobody can have used would be no price.
+    return clean | ({"cost_usd": None, "price_version": None} if unknown else {})
+
+
+def _storable_value(name: str, value: Any) -> Any:
+    match value:
+        case str() if name != "output":
+            return storable_text(value)
+        case int() if name.endswith("_tokens"):
+            return value if 0 <= value <= LARGEST_INTEGER else None
+        case list() if name == "validation_errors":
+            return storable_json(value)
+        case _:
+            return value

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,24 @@ from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.exceptions import Abort
 from sqlalchemy import URL, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import record as ledger_record
-from db.claims import LEASE, this_process
-from db.history import BadOutcome, PromptHistory, bad_outcomes_of, first_started_at, look_up, shards_of, usage
+from db.chains import refreshing_since, spent_by_chain
+from db.errors import DatabaseError
+from db.history import BadOutcome, PromptHistory, bad_outcomes_of, look_up, shards_of, usage
+from db.identity import this_process
 from db.models import new_id, now
+from db.select import Query
 from db.session import open_ledger, open_source, readable_url
-from flows.engine.afterlife import beating, begin
+from flows.engine.afterlife import begin
 from flows.engine.artifacts import SUMMARY_KEY, money, publish_summary
 from flows.engine.assets import tell_assets
 from flows.engine.chunks import ChunkRunner, chunk_runner
 from flows.engine.endpoint import Endpoint, open_endpoint, require_files
 from flows.engine.estimates import Estimate
 from flows.engine.generate import Generating
-from flows.engine.handles import Generations, Selected, Source, Together, check_source
+from flows.engine.handles import Counted, Generations, Selected, Source, Together, count_source
+from flows.engine.lease import HeldLease
 from flows.engine.limiter import Limiter, limiter_for
 from flows.engine.live import TAG, add_tags, shown_live
 from flows.engine.options import RunOptions, Selection
@@ -47,6 +50,7 @@ from flows.engine.progress import Progress, announce, counted
 from flows.engine.results import results_served_by, saved_block
 from flows.engine.rows import template_row
 from flows.engine.shards import ShardedRun, find_parent, name_shard, part_of, spread
+from flows.engine.source_reads import SourceReader
 from flows.engine.sources import query_of, url_of_source
 from flows.engine.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.summary import PaceSummary, Summary, summarize
@@ -56,7 +60,7 @@ from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, Stop
 from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
 from flows.steps.render import Brief, make_brief
-from flows.steps.templates import list_templates, load_template
+from flows.steps.templates import Template, list_templates, load_template
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Run:
     endpoint: Endpoint
     ledger: Engine
     writer: Writer
+    lease: HeldLease
     pace: Pace
     policy: Policy
     progress: Progress
@@ -82,44 +87,46 @@ class Run:
     made_from: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
     read_from: dict[str, URL] = field(default_factory=dict)
-    _sources: dict[str, Engine] = field(default_factory=dict)
+    _sources: dict[str, SourceReader] = field(default_factory=dict)
+    _selected: list[Selected] = field(default_factory=list)
+    _templates: dict[str, Template] = field(default_factory=dict)
     _briefs: dict[str, Brief] = field(default_factory=dict)
     _generated: set[str] = field(default_factory=set)
     _shards: list[str] | None = None
+    _steps_open: int = 0
+    _figures: Summary | None = None
 
     def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
-        """Select a template's records.
+        """Select a template's records. The database is asked at the first `await` that needs it, in a thread.
 
-        `selection` holds the values of the template's params. Raises TemplateError, ParameterError, and the
-        db.errors of a source that can't be reached, a select that fails or keys that don't tell records apart.
+        `selection` holds the values of the template's params. Raises TemplateError, ParameterError, or
+        ConfigurationError where the template's source is not set. What only the database can tell, the next
+        `generate` raises. Records that nothing waits for are neither read nor counted.
         """
         values = selection.values() if isinstance(selection, Selection) else dict(selection or {})
-        template = load_template(self.settings.templates_dir, template_name)
+        template = self._template(template_name)
         params = template.parse_params(values)
+        query = query_of(template, params)
+        source = self._source(template.front.source)
         self.params |= params
-        source, query = self._source(template.front.source), query_of(template, params)
-        self.read_from[template_name] = source.url
-        shard = self.options.shard
-        if shard is not None and shard.select == query.name:
-            selected = part_of(source, query, shard)
-        else:
-            selected = check_source(source, query, self.options.limit)
-            if shard is not None:
-                return selected
-        count = min(selected.total, self.options.limit or selected.total)
-        get_run_logger().info("%s selects %d records.", template_name, count)
-        self.records += count
+        selected = Selected(source, query, partial(self._find, query), partial(self._note_selected, template_name))
+        self._selected.append(selected)
         return selected
 
     async def generate(self, template_name: str, source: Source, *, variants: int = 1) -> Generations:
         """Generate content for all that `source` yields, and return a handle to what succeeded.
 
-        With `variants`, each gets so many answers to the same request, as children `key/0`, `key/1`, ... One record
-        that goes wrong stops no other; what stops the run (a refused key, a spend limit) is raised when all that
-        was in flight is recorded.
+        With `variants`, each gets so many answers to the same request, as children `key/0`, `key/1`, ... Whatever
+        the run has selected so far is checked first, so that a wrong select stops it before it asks for anything:
+        raises the db.errors of a source that can't be reached, a select that fails or keys that don't tell records
+        apart. One record that goes wrong stops no other; what stops the run (a refused key, a spend limit) is raised
+        when all that was in flight is recorded.
         """
         if variants < 1:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
+        brief = await self._brief(template_name)
+        for selected in tuple(self._selected):
+            await selected.check()
         if template_name in self._generated:
             # The ledger keeps one generation for each record and step of a run: a second would be lost.
             raise ConfigurationError(
@@ -129,10 +136,18 @@ class Run:
         self._generated.add(template_name)
         if source.step is not None:
             self.made_from[template_name] = source.step
-        brief = self._brief(template_name)
+        self._figures, self._steps_open = None, self._steps_open + 1
+        try:
+            await self._generate(template_name, source, Generating(self, brief, variants), variants)
+        finally:
+            self._steps_open -= 1
+        await self._read_figures()
+        return Generations(self.ledger, self.id, template_name, brief.template.output_class, read=self.writer.read)
+
+    async def _generate(self, template_name: str, source: Source, generating: Generating, variants: int) -> None:
         if self.options.shard is not None and self._is_of_the_whole(source):
             # Left to the run that is spread: only there is everything that it gathers.
-            return Generations(self.ledger, self.id, template_name, brief.template.output_class)
+            return
         if isinstance(source, Selected) and (self.options.shards or 1) > 1 and self._shards is None:
             self._shards = []
             await self._spread(template_name, source)
@@ -141,23 +156,47 @@ class Run:
         if missing:
             self.left_out[template_name] += missing
         self.progress.begin_step(template_name, total * variants if total is not None else None)
-        await Generating(self, brief, variants).all_of(source)
+        await generating.all_of(source)
         _log_step(self)
-        return Generations(self.ledger, self.id, template_name, brief.template.output_class)
 
     def summary(self, status: str | None = None) -> Summary:
-        """Add the run up from the ledger; without a status, it is what the run has come to."""
+        """Add the run up from the ledger; without a status, it is what the run has come to.
+
+        Flows call it on the event loop, so it takes what `generate` has read in a thread at its end. The ledger is
+        read here where a status is given (the run closes), while a step is open, and after one that broke off.
+        """
+        figures = self._figures if status is None else None
+        figures = figures or self._added_up(status or self._status())
+        return figures.model_copy(
+            update={
+                "status": status or self._status(),
+                "records": self.records,
+                "wall_s": round(self.progress.wall_s, 3),
+                "pace": self.pace_summary(),
+            }
+        )
+
+    async def _read_figures(self) -> None:
+        """Read what `summary` returns, in a thread; while another step is open, its figures would be old at once."""
+        if self._steps_open:
+            return
+        figures = await self.writer.read(self._added_up, self._status())
+        self._figures = None if self._steps_open else figures
+
+    def _added_up(self, status: str) -> Summary:
         return summarize(
             self.ledger,
             run_id=self.id,
             flow=self.flow,
             endpoint=self.endpoint.name,
-            status=status or self._status(),
+            status=status,
             records=self.records,
             left_out=dict(self.left_out),
             made_from=self.made_from,
             wall_s=self.progress.wall_s,
             pace=self.pace_summary(),
+            warmth=self.pace.warming.report(),
+            notes=list(self.progress.notes.values()),
         )
 
     def _status(self) -> str:
@@ -211,11 +250,11 @@ class Run:
                 records=await source.count(),
             )
         )
-        self._shards = await asyncio.to_thread(shards_of, self.ledger, self.id)
-        spent = await asyncio.to_thread(usage, self.ledger, self.id)
-        # The cap is the whole's: what the shards spent is no longer there to be spent here.
-        self.pace.spent_usd += spent.cost_usd or 0
-        known = await asyncio.to_thread(usage, self.ledger, self.id, step=template_name)
+        self._shards = await self.writer.read(shards_of, self.ledger, self.id)
+        # The cap is the job's: what the shards spent is no longer there to be spent here.
+        spending = self.pace.spending
+        spending.shards = await self.writer.read(spent_by_chain, self.ledger, self.id) - spending.earlier
+        known = await self.writer.read(usage, self.ledger, self.id, step=template_name)
         if known.requests and known.cost_usd:
             # Of what is left of a cap, a guess from one answer could spend too much.
             each = Estimate(
@@ -223,24 +262,47 @@ class Run:
             )
             self.pace.know(template_name, each)
 
-    def _brief(self, template_name: str) -> Brief:
+    async def _brief(self, template_name: str) -> Brief:
         if template_name not in self._briefs:
-            template = load_template(self.settings.templates_dir, template_name)
-            params = {name: self.params.get(name, param.default) for name, param in template.front.params.items()}
-            self._briefs[template_name] = make_brief(template, self.endpoint.name, params)
-            ledger_record.add_templates(self.ledger, [template_row(template)])
+            # In a thread, for the SDK, which takes seconds to load, makes the schema.
+            self._briefs[template_name] = await asyncio.to_thread(self._make_brief, template_name)
+            row = template_row(self._template(template_name))
+            await self.writer.call(ledger_record.add_templates, self.ledger, [row])
         return self._briefs[template_name]
 
-    def _source(self, name: str | None) -> Engine:
+    def _make_brief(self, template_name: str) -> Brief:
+        template = self._template(template_name)
+        params = {name: self.params.get(name, param.default) for name, param in template.front.params.items()}
+        return make_brief(template, self.endpoint.name, params)
+
+    def _template(self, name: str) -> Template:
+        if name not in self._templates:
+            self._templates[name] = load_template(self.settings.templates_dir, name)
+        return self._templates[name]
+
+    def _find(self, query: Query, engine: Engine) -> Counted:
+        shard = self.options.shard
+        if shard is not None and shard.select == query.name:
+            return part_of(engine, query, shard)
+        return count_source(engine, query, self.options.limit)
+
+    def _note_selected(self, template_name: str, found: Counted, url: URL) -> None:
+        self.read_from[template_name] = url
+        shard = self.options.shard
+        if shard is None or shard.select == found.query.name:
+            get_run_logger().info("%s selects %d records.", template_name, found.count)
+            self.records += found.count
+
+    def _source(self, name: str | None) -> SourceReader:
         url = url_of_source(self.settings, name, self.ledger.url)
         if url not in self._sources:
-            self._sources[url] = open_source(url, source_variable(name))
+            self._sources[url] = SourceReader(partial(open_source, url, source_variable(name)), self.stopper.pursuing)
         return self._sources[url]
 
     def dispose(self) -> None:
         """Close the sources' connections."""
-        for engine in self._sources.values():
-            engine.dispose()
+        for source in self._sources.values():
+            source.close()
 
 
 @asynccontextmanager
@@ -256,7 +318,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     origin = await read_origin(flow, settings)
     concurrency = options.concurrency or settings.concurrency
     require_files(concurrency)
-    _check_templates(settings.templates_dir, origin.words)
+    await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
     async with AsyncExitStack() as stack:
         endpoint = await open_endpoint(settings, concurrency)
         await stack.enter_async_context(endpoint.client)
@@ -284,6 +346,12 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             verify=endpoint.verify,
             max_cost=_cap(options.max_cost or settings.max_cost),
         )
+
+        def close_gate(reason: StoppedError) -> None:
+            pace.stop(reason)
+            writer.stop(reason)
+
+        stopper = Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
         run = Run(
             id=run_id,
             flow=origin.flow,
@@ -292,6 +360,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             endpoint=endpoint,
             ledger=ledger,
             writer=writer,
+            lease=HeldLease(ledger, run_id, stop=stopper.stop),
             pace=pace,
             policy=_policy(settings),
             progress=Progress(run_id, origin.flow, endpoint.name),
@@ -300,19 +369,22 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
                 delay_s=settings.chunk_retry_delay_s,
                 refresh=options.refresh,
             ),
-            stopper=Stopper(wait_s=settings.stop_wait_s, close_gate=pace.stop),
+            stopper=stopper,
             limiter=limiter,
         )
         stack.callback(run.dispose)
         stack.enter_context(results_served_by(await saved_block()))
-        row = _run_row(run, origin)
+        row = await writer.read(_run_row, run, origin)
         if options.shard is not None:
-            await asyncio.to_thread(find_parent, ledger, options.shard)
+            await writer.read(find_parent, ledger, options.shard)
             await name_shard(options.shard)
         await writer.call(begin, ledger, row, settings.spill_folders)
+        writer.commit = run.lease.write
         if options.refresh:
-            # A refresh that was cut short goes on where it was: what it bought is not bought again.
-            run.fresh_since = await asyncio.to_thread(first_started_at, ledger, row["parent_run_id"] or run.id)
+            # A refresh that was interrupted goes on where it was: what it bought is not bought again.
+            run.fresh_since = await writer.read(refreshing_since, ledger, row["parent_run_id"] or run.id)
+        if row["resumes_run_id"] is not None:
+            pace.spending.earlier = await writer.read(spent_by_chain, ledger, run.id)
         run.progress.is_stopping = lambda: run.stopper.reason is not None
         run.progress.ask_pace = run.pace_summary
         announce(run.progress)
@@ -322,7 +394,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         _log_opening(run, concurrency)
         await stack.enter_async_context(shown_live(run.progress))
         await stack.enter_async_context(stoppable(run.stopper, origin.flow_run_id))
-        await stack.enter_async_context(beating(writer, ledger, run.id))
+        await stack.enter_async_context(run.lease.kept(writer))
         async with _closing(run, origin.flow_run_id):
             yield run
 
@@ -342,6 +414,9 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
     finally:
         run.progress.ended, run.progress.status = True, status
         await close(run, status, flow_run_id)
+        if run.lease.is_superseded:
+            # The newer run decides what becomes of the flow run.
+            raise Abort(str(run.stopper.reason))
         if status == "cancelled" and run.stopper.reason is not None:
             await mark_cancelled(flow_run_id, str(run.stopper.reason))
             # Prefect's own word for a run whose state has been decided elsewhere: it leaves the state as it is.
@@ -354,14 +429,14 @@ async def close(run: Run, status: str, flow_run_id: str) -> None:
         # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
         with suppress(LedgerAwayError):
             await run.writer.committed()
-        await run.writer.call(ledger_record.close_run, run.ledger, run.id, status, now())
-        summary = await asyncio.to_thread(run.summary, status)
+        await run.writer.call(run.lease.close, status)
+        summary = await run.writer.read(run.summary, status)
         _log_closing(summary)
         tell_ending(summary, flow_run_id)
         if run.options.shard is None:
             tell_assets(summary, run.ledger.url, run.read_from)
         await publish_summary(summary)
-    except (SQLAlchemyError, HTTPError, OSError) as error:
+    except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         get_run_logger().warning("The run's end could not be written: %s.", type(error).__name__)
 
 
@@ -375,6 +450,8 @@ def _log_opening(run: Run, concurrency: int) -> None:
         )
         if value is not None
     ]
+    if run.pace.spending.max_usd is not None and run.pace.spending.earlier.total_usd > 0:
+        limits.append(f"of which earlier runs have spent ${run.pace.spending.earlier.total_usd:,.4f}")
     get_run_logger().info(
         "Run %s of %s opened: endpoint %s, ledger %s, %s.",
         run.id,
@@ -432,13 +509,14 @@ def _policy(settings: Settings) -> Policy:
         escalations=settings.escalations,
         wait_max_s=settings.retry_wait_max_s,
         retry_after_cap_s=settings.retry_after_cap_s,
+        paid_requests=settings.max_paid_requests,
     )
 
 
 def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
     return {
         "id": run.id,
-        "resumes_run_id": run.options.resumes or origin.resumes(run.ledger),
+        "resumes_run_id": origin.resumes(run.ledger, run.options.resumes),
         "parent_run_id": run.options.shard.parent if run.options.shard else None,
         "flow": run.flow,
         "deployment": origin.deployment,
@@ -452,5 +530,5 @@ def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
         "ended_at": None,
         "status": "running",
         "process": this_process(),
-        "alive_until": now() + LEASE,
+        "alive_until": now(),
     }

@@ -11,6 +11,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -27,22 +28,21 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.claims import bury_the_dead
 from db.errors import DatabaseError
-from db.history import cost_of_flow_runs, read_run, statuses_of_flow_runs
+from db.history import read_run, statuses_of_flow_runs
+from db.leases import end_lapsed
 from db.select import Query, cut
 from db.session import readable_url
-from flows.engine.handles import Selected, check_source
+from flows.engine.handles import Counted, count_source
 from flows.engine.options import RunOptions, Shard
 from flows.engine.shard_deployment import deployment_for_shards
+from flows.engine.spending import share_of_cap
 from flows.engine.stopping import Stopper
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 
 POLL_S = 2.0
 BURY_EVERY_S = 10.0
-OF_THE_CAP = 0.9
-"""What of a cost cap the shards may spend together; each may be wrong about the price of its last request."""
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
@@ -61,12 +61,10 @@ class ShardedRun:
     records: int
 
 
-def part_of(engine: Engine, query: Query, shard: Shard) -> Selected:
-    """Select a shard's part of the records."""
+def part_of(engine: Engine, query: Query, shard: Shard) -> Counted:
+    """Count a shard's part of the records."""
     bounded = cut(engine, query, total=shard.records, part=shard.number, of=shard.of)
-    if bounded is None:
-        return Selected(engine, query, total=0, limit=0)
-    return check_source(engine, bounded, None)
+    return Counted(query, total=0, limit=0) if bounded is None else count_source(engine, bounded, None)
 
 
 def find_parent(ledger: Engine, shard: Shard) -> None:
@@ -243,8 +241,16 @@ class _Spreading:
     async def _share_of_cap(self, part: _Part) -> float | None:
         if self.run.max_cost is None:
             return None
-        share = self.run.max_cost * OF_THE_CAP / len(self.parts)
-        return share - float(await asyncio.to_thread(cost_of_flow_runs, self.run.ledger, part.earlier))
+        return await asyncio.to_thread(
+            share_of_cap,
+            self.run.ledger,
+            self.run.id,
+            self.run.max_cost,
+            flow_run=str(self.flow_run.id),
+            attempts=part.earlier,
+            parts=len(self.parts),
+            waiting=len(self._open),
+        )
 
     async def _end(self, part: _Part, state: State[Any]) -> None:
         log = get_run_logger()
@@ -267,7 +273,7 @@ class _Spreading:
         if time.monotonic() - self.buried_at < BURY_EVERY_S:
             return
         self.buried_at = time.monotonic()
-        await asyncio.to_thread(bury_the_dead, self.run.ledger)
+        await asyncio.to_thread(partial(end_lapsed, self.run.ledger, but=self.run.id))
         known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger, list(found))
         for flow_run, state in found.items():
             if self._is_lost(state, known.get(flow_run)):

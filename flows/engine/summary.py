@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
 from db import history
+from flows.engine.warming import Warmth
 from flows.steps.prices import Usage, saved_by_prompt_cache
 
 COMPLETE, INCOMPLETE, CAPPED = 0, 1, 3
@@ -71,6 +72,33 @@ class PaceSummary(BaseModel):
         return parts
 
 
+class PromptCacheSummary(BaseModel):
+    """How many requests read the endpoint's prompt cache and how many wrote it, and why not more were read.
+
+    Reads and writes are the ledger's; the rest is what this process has seen.
+    """
+
+    reads: int = 0
+    writes: int = 0
+    late: int = Field(0, description="Requests that wrote a prefix again before the entry could be read.")
+    missed: int = Field(0, description="Requests that wrote a prefix again although others could read it.")
+    silent: int = Field(0, description="Answers that told neither of writing nor of reading.")
+    too_short: list[str] = Field(default_factory=list, description="Templates whose prefix the model can't cache.")
+
+    def why_not(self) -> list[str]:
+        """Say why not more was read; empty where there is nothing to say."""
+        parts = []
+        if self.too_short:
+            parts.append(f"not used for {', '.join(self.too_short)}: too short for the model to cache")
+        if self.silent and not self.reads and not self.writes:
+            parts.append("no answer tells of it: too short after all, or a gateway does not pass it on")
+        if self.late:
+            parts.append(f"{_requests(self.late)} wrote again what could not be read yet: entries appear late")
+        if self.missed:
+            parts.append(f"{_requests(self.missed)} wrote again what others could read: the provider's cache missed")
+        return parts
+
+
 class Summary(BaseModel):
     """A run in figures. Counts other than `records` are of generations; `succeeded` are new ones, `cached` reused."""
 
@@ -99,17 +127,22 @@ class Summary(BaseModel):
     saved_by_prompt_cache_usd: Decimal | None = Field(
         None, description="Reads at less than the price of input, less what writes cost beyond it; None: not known."
     )
+    prompt_cache: PromptCacheSummary = Field(default_factory=PromptCacheSummary)
     unpriced: int
     perhaps_billed: int
+    likely_usd: Decimal | None = Field(
+        Decimal(0), description="What requests that were perhaps billed likely cost, beyond cost_usd; None: not known."
+    )
     rate_limited: int
     wall_s: float
     pace: PaceSummary
+    notes: list[str] = Field(default_factory=list, description="What to know of the endpoint and of how the run went.")
     steps: list[StepSummary]
     failures: list[Failure]
 
     @property
     def exit_status(self) -> int:
-        """0 all have content, 1 some have not, 3 the cost cap stopped it."""
+        """0 all have content, 1 some have not, 3 the cost cap stopped it; what ends with 2 raises an error instead."""
         if self.status == "capped":
             return CAPPED
         lacking = self.invalid + self.truncated + self.refused + self.failed + self.skipped + self.left_out
@@ -118,10 +151,16 @@ class Summary(BaseModel):
     def for_programs(self) -> dict[str, Any]:
         """The summary as plain JSON values; money is a number of dollars."""
         data = self.model_dump(mode="json")
-        for name in ("cost_usd", "saved_by_ledger_usd", "saved_by_prompt_cache_usd"):
+        for name in ("cost_usd", "likely_usd", "saved_by_ledger_usd", "saved_by_prompt_cache_usd"):
             amount = getattr(self, name)
             data[name] = None if amount is None else float(amount)
         return data
+
+
+def perhaps_billed(requests: int, likely_usd: Decimal | None) -> str:
+    """Say how many requests were perhaps billed, and what they likely cost, where that is known."""
+    lost = f"{requests:,} request{'' if requests == 1 else 's'} whose answer was lost"
+    return lost if likely_usd is None else f"{lost}, likely ${likely_usd:,.4f}"
 
 
 def savings(summary: Summary) -> list[str]:
@@ -132,13 +171,15 @@ def savings(summary: Summary) -> list[str]:
         saved = summary.saved_by_ledger_usd
         lines.append(f"{'an unknown amount' if saved is None else f'${saved:,.4f}'} by {answers}")
     if summary.cache_read_tokens or summary.cache_creation_tokens:
-        saved = summary.saved_by_prompt_cache_usd
+        saved, used = summary.saved_by_prompt_cache_usd, summary.prompt_cache
+        counts = f" ({_requests(used.reads)} read it, {used.writes:,} wrote it)"
         if saved is None:
-            lines.append("an unknown amount by the prompt cache")
+            lines.append("an unknown amount by the prompt cache" + counts)
         elif saved < 0:
-            lines.append(f"nothing by the prompt cache: writing it cost ${-saved:,.4f} more than reading it saved")
+            lost = f"writing it cost ${-saved:,.4f} more than reading it saved"
+            lines.append(f"nothing by the prompt cache: {lost}{counts}")
         else:
-            lines.append(f"${saved:,.4f} by the prompt cache")
+            lines.append(f"${saved:,.4f} by the prompt cache" + counts)
     return lines
 
 
@@ -154,6 +195,8 @@ def summarize(
     made_from: Mapping[str, str],
     wall_s: float,
     pace: PaceSummary,
+    warmth: Warmth,
+    notes: Sequence[str] = (),
 ) -> Summary:
     """Add a run up from its generations and attempts."""
     steps: dict[str, StepSummary] = {}
@@ -166,7 +209,7 @@ def summarize(
         steps.setdefault(name, StepSummary(step=name, left_out=count))
     for step in steps.values():
         step.made_from = made_from.get(step.step)
-    used = history.usage(ledger, run_id)
+    used, cached = history.usage(ledger, run_id), history.prompt_cache_use(ledger, run_id)
     totals = {
         name: sum(getattr(step, name) for step in steps.values())
         for name in ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
@@ -197,31 +240,45 @@ def summarize(
         cache_creation_tokens=used.cache_creation_tokens,
         cost_usd=used.cost_usd,
         saved_by_ledger_usd=history.cost_reused(ledger, run_id) if totals["cached"] else Decimal(0),
-        saved_by_prompt_cache_usd=_saved_by_prompt_cache(ledger, run_id),
+        saved_by_prompt_cache_usd=_saved_by_prompt_cache(cached),
+        prompt_cache=PromptCacheSummary(
+            reads=sum(use.reads for use in cached),
+            writes=sum(use.writes for use in cached),
+            late=warmth.late,
+            missed=warmth.missed,
+            silent=warmth.silent,
+            too_short=list(warmth.too_short),
+        ),
         unpriced=used.unpriced,
         perhaps_billed=used.perhaps_billed,
+        likely_usd=used.likely_usd,
         rate_limited=used.rate_limited,
         wall_s=round(wall_s, 3),
         pace=pace,
+        notes=list(notes),
         steps=list(steps.values()),
         failures=failures,
     )
 
 
-def _saved_by_prompt_cache(ledger: Engine, run_id: str) -> Decimal | None:
+def _saved_by_prompt_cache(uses: Sequence[history.PromptCacheUse]) -> Decimal | None:
     total = Decimal(0)
-    for use in history.prompt_cache_use(ledger, run_id):
+    for use in uses:
         usage = Usage(
             input_tokens=0,
             cache_creation_5m_tokens=use.written_5m,
             cache_creation_1h_tokens=use.written_1h,
             cache_read_tokens=use.read,
             service_tier=use.service_tier,
+            inference_geo=use.inference_geo,
+            speed=use.speed,
         )
-        if not (use.written_5m or use.written_1h or use.read):
-            continue
-        saved = saved_by_prompt_cache(use.model, usage, use.day)
+        saved = saved_by_prompt_cache(use.model, usage, use.day, prompt_tokens=use.prompt_tokens)
         if saved is None:
             return None
         total += saved
     return total
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"

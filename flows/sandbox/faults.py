@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from flows.sandbox.draws import digest
+from flows.sandbox.draws import Draw, digest
 from flows.sandbox.switches import Switches
 
 _NORMAL = NormalDist()
@@ -31,6 +31,13 @@ def draw_fate(switches: Switches, body: bytes, seen: int) -> Fate:
     if fault == "stall":
         latency += switches.stall_seconds
     return Fate(fault, latency, key)
+
+
+def misses_cache(switches: Switches, body: bytes, seen: int) -> bool:
+    """Draw whether a request finds nothing in the prompt cache, whatever is kept there."""
+    if not switches.cache_missed:
+        return False
+    return Draw(digest(b"cache %d" % switches.seed, body, b"%d" % seen)).fraction() < switches.cache_missed
 
 
 def _fault(switches: Switches, point: float) -> str:

@@ -2,7 +2,7 @@
 
 The rules are the API's: at most 4 breakpoints, a minimum length for each model, a ttl of 5 minutes or an hour that a
 read renews, a look back of 20 blocks from each breakpoint, and an entry that can be read only once the answer that
-writes it has begun.
+writes it has begun. Two switches make it as bad as users find it: entries that appear late, and reads that miss.
 """
 
 import time
@@ -42,25 +42,34 @@ class Account:
         return self.written_5m + self.written_1h
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A prefix that is kept: from when until when it can be read, by the clock."""
+
+    readable_at: float
+    expires_at: float
+    ttl: str
+
+
 class PromptCache:
     """What is cached; times are the clock's seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Start empty."""
         self._clock = clock
-        self._expires: dict[bytes, tuple[float, str]] = {}
+        self._entries: dict[bytes, Entry] = {}
 
-    def account(self, model: Model, blocks: Sequence[Block]) -> Account:
-        """Count a request against what can be read now; nothing is written until `begin`."""
+    def account(self, model: Model, blocks: Sequence[Block], *, misses: bool = False) -> Account:
+        """Count a request against what can be read now (nothing if it misses); it writes nothing until `begin`."""
         marks = [i for i, block in enumerate(blocks) if block.ttl]
         total = sum(block.tokens for block in blocks)
         if not marks:
             return Account(total)
         keys, sums = _prefixes(model, blocks)
-        hit = self._longest_hit(keys, marks)
+        hit = -1 if misses else self._longest_hit(keys, marks)
         account = Account(total, read=sums[hit] if hit >= 0 else 0)
         if hit >= 0:
-            account.entries.append((keys[hit], self._expires[keys[hit]][1]))
+            account.entries.append((keys[hit], self._entries[keys[hit]].ttl))
         done = account.read
         for mark in marks:
             if mark > hit and sums[mark] >= model.cache_minimum:
@@ -72,22 +81,26 @@ class PromptCache:
         account.input_tokens = total - done
         return account
 
-    def begin(self, account: Account) -> None:
-        """The answer has begun: what it writes can be read from now on, what it read is renewed."""
+    def begin(self, account: Account, delay_s: float = 0.0) -> None:
+        """The answer has begun: what it writes can be read after the delay, what it read is renewed."""
         if not account.entries:
             return
         now = self._clock()
         for key, ttl in account.entries:
-            self._expires[key] = (now + TTL_SECONDS[ttl], ttl)
-        if len(self._expires) > _SWEEP_AT:
-            self._expires = {key: entry for key, entry in self._expires.items() if entry[0] > now}
+            before = self._entries.get(key)
+            # A second one to write it does not put off when the first one's can be read.
+            lives = before is not None and before.expires_at > now
+            readable_at = before.readable_at if before is not None and lives else now + delay_s
+            self._entries[key] = Entry(readable_at, now + TTL_SECONDS[ttl], ttl)
+        if len(self._entries) > _SWEEP_AT:
+            self._entries = {key: entry for key, entry in self._entries.items() if entry.expires_at > now}
 
     def _longest_hit(self, keys: Sequence[bytes], marks: Sequence[int]) -> int:
         now = self._clock()
         for mark in reversed(marks):
             for i in range(mark, max(-1, mark - _LOOK_BACK), -1):
-                entry = self._expires.get(keys[i])
-                if entry is not None and entry[0] > now:
+                entry = self._entries.get(keys[i])
+                if entry is not None and entry.readable_at <= now < entry.expires_at:
                     return i
         return -1
 

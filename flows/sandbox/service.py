@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from flows.sandbox.calls import Call, count_tokens, read_call
 from flows.sandbox.counts import Counts, Tokens
 from flows.sandbox.draws import digest
-from flows.sandbox.faults import Fate, draw_fate
+from flows.sandbox.faults import Fate, draw_fate, misses_cache
 from flows.sandbox.limits import Limits
 from flows.sandbox.messages import message
 from flows.sandbox.prompt_cache import Account, PromptCache
@@ -87,9 +87,11 @@ class Service:
         if self.switches.keep_bodies:
             self.kept.append(raw)
         call = read_call(_parsed(raw))
-        account = self.cache.account(call.model, call.blocks)
+        seen = self.counts.bodies.seen(body)
+        misses = misses_cache(self.switches, body, seen)
+        account = self.cache.account(call.model, call.blocks, misses=misses)
         self.limits.admit(account.input_tokens + account.written)
-        fate = draw_fate(self.switches, body, self.counts.bodies.seen(body))
+        fate = draw_fate(self.switches, body, seen)
         self.counts.repeated_bodies += self.counts.bodies.see(body)
         if fate.fault:
             self.counts.by_fault[fate.fault] += 1
@@ -104,7 +106,7 @@ class Service:
     def begin(self, exchange: Exchange) -> None:
         """Its answer begins, so that what it wrote to the cache can be read."""
         if exchange.reply is not None:
-            self.cache.begin(exchange.account)
+            self.cache.begin(exchange.account, self.switches.cache_delay_ms / 1000)
 
     def served(self, exchange: Exchange, counts: Counts) -> None:
         """Its answer was sent to the end."""

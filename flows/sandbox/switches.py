@@ -51,6 +51,16 @@ class Switches(BaseModel):
     burst_seconds: float = Field(60, gt=0, le=3600, title="Burst, s", description="What a full bucket holds.")
     rate_headers: bool = Field(True, title="Rate headers", description="False: limits are told by 429 alone.")
     stall_seconds: float = Field(30, ge=0, le=3600, title="Length of a stall, s")
+    cache_delay_ms: float = Field(
+        0,
+        ge=0,
+        le=600_000,
+        title="Prompt cache entries appear late, ms",
+        description="After the answer that writes them has begun.",
+    )
+    cache_missed: Rate = Field(
+        0, title="Rate of prompt cache misses", description="Of requests that could read it; no fault: they write it."
+    )
     keep_bodies: int = Field(0, ge=0, le=100_000, title="Bodies kept", description="For GET /sandbox/requests.")
 
     rate_limited: Rate = Field(0, title="Rate of 429 rate_limit_error")

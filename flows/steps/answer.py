@@ -2,7 +2,8 @@
 
 Each request is an attempt: told to the journal before it is sent, and settled when it ended, whatever the end.
 Trouble that may pass is asked again by a retry library; an invalid answer is asked again with what was wrong, a
-truncated one with more room. Who may send now (the gate) and where attempts are kept (the journal) is handed in.
+truncated one with more room. One bound holds for all requests for a prompt that were paid for, or may have been. Who
+may send now (the gate) and where attempts are kept (the journal) is handed in.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any, Literal, Protocol
 import stamina
 import stamina.instrumentation
 
-from flows.errors import CallError, PassingCallError, StoppingCallError
-from flows.steps.catalog import find_model
+from flows.errors import PERHAPS_BILLED, UNSENT, CallError, PassingCallError, StoppingCallError
+from flows.steps.catalog import find_model, is_other_model, plain_model_name
 from flows.steps.complete import Answer, RateLimits, WrongEndpointError
 from flows.steps.prices import PRICE_VERSION, Usage, cost_of
+from flows.steps.reading import cleaned
 from flows.steps.render import Prompt, request_body
 from flows.steps.validate import Content, Fault, Invalid, validate_answer
 
@@ -33,28 +35,53 @@ Status = Literal["succeeded", "invalid", "truncated", "refused", "failed", "skip
 ESCALATION = 2
 """How much more room a truncated answer gets each time it is asked again."""
 
+RATE_LIMITED = 429
 SUCCEEDED = frozenset({"end_turn", "stop_sequence"})
 TRUNCATED = frozenset({"max_tokens", "model_context_window_exceeded"})
+UNFINISHED = frozenset({"tool_use", "pause_turn"})
+MEANT = {
+    "stop": "end_turn",
+    "eos": "end_turn",
+    "length": "max_tokens",
+    "content_filter": "refusal",
+    "safety": "refusal",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+}
+"""Stop reasons as gateways to other APIs tell them, and what the Messages API calls the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How often what is asked again; `wait` bounds are seconds."""
+    """How often what is asked again; `wait` bounds are seconds.
+
+    `paid_requests` bounds the requests for one prompt in a run that were answered or perhaps billed.
+    """
 
     retries: int = 4
     repairs: int = 2
     escalations: int = 1
     wait_max_s: float = 20.0
     retry_after_cap_s: float = 60.0
+    paid_requests: int = 8
+
+    @property
+    def unpaid_s(self) -> float:
+        """How long what costs nothing (429, no connection) is retried within a request, however often that is."""
+        return self.retries * self.wait_max_s
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A request that is about to be sent; `changes` are what differs from the prompt as it was rendered."""
+    """A request that is about to be sent; `changes` are what differs from the prompt as it was rendered.
+
+    `likely_cost_usd` is None where no price is known.
+    """
 
     ordinal: int
     kind: Kind
     changes: Mapping[str, Any] | None
+    likely_cost_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +127,13 @@ class Pass(Protocol):
 
 
 class Gate(Protocol):
-    """Decides when a request may be sent."""
+    """Decides when a request may be sent. Both raise what stopped the run, if it was stopped."""
 
-    def enter(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[Pass]:
-        """Wait for a place; leaving the context gives it back. Raises what stopped the run, if it was stopped."""
+    def reserve(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[Decimal | None]:
+        """Wait until a request's likely cost fits under the cap, and keep it free; None: its price is not known."""
+
+    def enter(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AbstractAsyncContextManager[Pass]:
+        """Wait for a place; leaving the context gives it back."""
 
 
 class Endpoint(Protocol):
@@ -113,17 +143,25 @@ class Endpoint(Protocol):
         """Return the answer or raise CallError."""
 
 
-@dataclass
-class _Pursuit:
-    """The state of one prompt's pursuit: what the next request will say."""
+@dataclass(slots=True)
+class Asking:
+    """How far the asking for one prompt is in this run: what the next request will say, and what was asked so far.
+
+    It outlives a try of the prompt's chunk, so that each bound holds for all tries together. `paid` counts requests
+    that were answered or perhaps billed.
+    """
 
     prompt: Prompt
-    ordinal: int
+    ordinal: int = 0
     kind: Kind = "call"
     max_tokens: int = 0
     turns: tuple[dict[str, str], ...] = ()
     repairs: int = 0
     escalations: int = 0
+    paid: int = 0
+
+    def __post_init__(self) -> None:
+        self.max_tokens = self.max_tokens or self.prompt.max_tokens
 
     def next_body(self) -> dict[str, Any]:
         """Build the request as it now is."""
@@ -142,46 +180,66 @@ class _Pursuit:
         return changed or None
 
 
-async def answer_prompt(
-    prompt: Prompt,
-    *,
-    ask: Endpoint,
-    gate: Gate,
-    journal: Journal,
-    policy: Policy,
-    attempts_before: int = 0,
-) -> Outcome:
-    """Pursue a prompt to its outcome.
+async def answer_prompt(asking: Asking, *, ask: Endpoint, gate: Gate, journal: Journal, policy: Policy) -> Outcome:
+    """Ask for a prompt until there is an outcome; `asking` goes on where an earlier try of its chunk left it.
 
-    `attempts_before` is how many attempts it already has, from an earlier try of its chunk. Raises
-    StoppingCallError where no request of the run can succeed; whatever else the endpoint says is an Outcome.
+    Raises StoppingCallError where no request of the run can succeed; whatever else the endpoint says is an Outcome.
     """
-    kind: Kind = "retry" if attempts_before else "call"
-    pursuit = _Pursuit(prompt, ordinal=attempts_before, kind=kind, max_tokens=prompt.max_tokens)
+    asking.kind = "retry" if asking.ordinal else "call"
     while True:
         try:
-            answer, attempt_id, settled = await _ask_with_retries(pursuit, ask, gate, journal, policy)
+            answer, attempt_id, settled = await _ask_with_retries(asking, ask, gate, journal, policy)
         except StoppingCallError:
             raise
         except CallError as error:
-            return Outcome("failed", None, error.kind, str(error), passing=isinstance(error, PassingCallError))
-        outcome, faults = _judge(pursuit, answer, policy)
-        journal.settle(attempt_id, replace(settled, faults=faults))
+            return _failed(asking, error, policy)
+        faults: tuple[Fault, ...] = ()
+        try:
+            outcome, faults = _judge(asking, answer, policy)
+        except Exception as error:  # noqa: BLE001 - the boundary of one record: the others go on
+            outcome = _unjudged(asking.prompt, error)
+        finally:
+            # It is paid for, whatever the judgement comes to.
+            journal.settle(attempt_id, replace(settled, faults=faults))
+        if outcome is None and asking.paid >= policy.paid_requests:
+            outcome = _unfinished(asking, faults, policy)
         if outcome is not None:
             return outcome
 
 
+def _failed(asking: Asking, error: CallError, policy: Policy) -> Outcome:
+    if not isinstance(error, PassingCallError):
+        return Outcome("failed", None, error.kind, str(error))
+    if asking.paid < policy.paid_requests:
+        return Outcome("failed", None, error.kind, str(error), passing=True)
+    return Outcome("failed", None, error.kind, f"{error}. {_bound(policy)}")
+
+
+def _unfinished(asking: Asking, faults: tuple[Fault, ...], policy: Policy) -> Outcome:
+    """The outcome of a prompt whose last answer would be asked again, if the bound allowed it."""
+    if asking.kind == "repair":
+        return Outcome("invalid", None, "validation", f"{Invalid(faults)}. {_bound(policy)}")
+    return Outcome("truncated", None, "max_tokens", f"The answer was cut off. {_bound(policy)}")
+
+
+def _bound(policy: Policy) -> str:
+    return (
+        f"It is not asked again: {policy.paid_requests} requests for this prompt were billed or may have been, as many "
+        "as PRESSWORK_MAX_PAID_REQUESTS allows in one run."
+    )
+
+
 async def _ask_with_retries(
-    pursuit: _Pursuit, ask: Endpoint, gate: Gate, journal: Journal, policy: Policy
+    asking: Asking, ask: Endpoint, gate: Gate, journal: Journal, policy: Policy
 ) -> tuple[Answer, str, Settled]:
     try:
-        return await _ask_once(pursuit, ask, gate, journal)
+        return await _ask_once(asking, ask, gate, journal)
     except PassingCallError as error:
         first = error
     # The library comes in where there is trouble: nearly all requests have none, and it costs them a tenth of theirs.
     async for attempt in stamina.retry_context(
-        on=_pause(policy),
-        attempts=policy.retries + 1,
+        on=_pause(asking, policy),
+        attempts=None,
         timeout=None,
         wait_initial=0.5,
         wait_max=policy.wait_max_s,
@@ -190,33 +248,38 @@ async def _ask_with_retries(
         with attempt:
             if attempt.num == 1:
                 raise first
-            pursuit.kind = "retry"
-            return await _ask_once(pursuit, ask, gate, journal)
+            asking.kind = "retry"
+            return await _ask_once(asking, ask, gate, journal)
     raise AssertionError("the retry loop ends by returning or raising")
 
 
-async def _ask_once(pursuit: _Pursuit, ask: Endpoint, gate: Gate, journal: Journal) -> tuple[Answer, str, Settled]:
-    pursuit.ordinal += 1
-    attempt_id = await journal.open(Opened(pursuit.ordinal, pursuit.kind, pursuit.changes()))
-    sent: float | None = None
-    answer: Answer | None = None
-    try:
-        async with gate.enter(pursuit.prompt, pursuit.max_tokens) as place:
-            sent = time.perf_counter()
-            try:
-                answer = await ask(pursuit.next_body())
-            except CallError as error:
-                place.tell(_usage(error), error.limits, error)
-                raise
-            place.tell(answer.usage, answer.limits, None)
-    except BaseException as error:
-        # Also where it is cancelled, or the gate fails: an attempt that stays open would pass for a crash.
-        journal.settle(attempt_id, _settled(sent, answer, error))
-        raise
-    return answer, attempt_id, _settled(sent, answer)
+async def _ask_once(asking: Asking, ask: Endpoint, gate: Gate, journal: Journal) -> tuple[Answer, str, Settled]:
+    # Reserved before it is written ahead: after a crash all that was written counts under the cap, sent or not.
+    async with gate.reserve(asking.prompt, asking.max_tokens) as likely:
+        asking.ordinal += 1
+        attempt_id = await journal.open(Opened(asking.ordinal, asking.kind, asking.changes(), likely))
+        sent: float | None = None
+        answer: Answer | None = None
+        try:
+            async with gate.enter(asking.prompt, asking.max_tokens, likely) as place:
+                sent = time.perf_counter()
+                try:
+                    answer = await ask(asking.next_body())
+                except CallError as error:
+                    place.tell(_usage(error), error.limits, error)
+                    raise
+                place.tell(answer.usage, answer.limits, None)
+        except BaseException as error:
+            # Also where it is cancelled, or the gate fails: an attempt that stays open would pass for a crash.
+            settled = _settled(asking.prompt, sent, answer, error)
+            asking.paid += settled.answer is not None or settled.error_type in PERHAPS_BILLED
+            journal.settle(attempt_id, settled)
+            raise
+        asking.paid += 1
+        return answer, attempt_id, _settled(asking.prompt, sent, answer)
 
 
-def _settled(sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
+def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
     ended = _now()
     if isinstance(error, WrongEndpointError):
         answer = error.answer
@@ -227,9 +290,11 @@ def _settled(sent: float | None, answer: Answer | None, error: BaseException | N
         error=error if isinstance(error, CallError) else None,
         error_type=_error_type(sent, answer, error),
     )
-    if answer is None:
+    if answer is None or answer.usage is None:
         return settled
-    return replace(settled, cost_usd=cost_of(answer.model, answer.usage, ended.date()), price_version=PRICE_VERSION)
+    # An answer that names no model is priced as the one that was asked.
+    cost = cost_of(answer.model or prompt.model, answer.usage, ended.date())
+    return replace(settled, cost_usd=cost, price_version=PRICE_VERSION)
 
 
 def _error_type(sent: float | None, answer: Answer | None, error: BaseException | None) -> str | None:
@@ -245,41 +310,68 @@ def _usage(error: CallError) -> Usage | None:
     return error.answer.usage if isinstance(error, WrongEndpointError) and error.answer is not None else None
 
 
-def _judge(pursuit: _Pursuit, answer: Answer, policy: Policy) -> tuple[Outcome | None, tuple[Fault, ...]]:
-    """Decide what an answer is worth: an outcome, or None where the pursuit goes on with another request."""
-    if answer.stop_reason in TRUNCATED:
-        return _truncated(pursuit, answer, policy), ()
-    if answer.stop_reason == "refusal":
+def _judge(asking: Asking, answer: Answer, policy: Policy) -> tuple[Outcome | None, tuple[Fault, ...]]:
+    """Decide what an answer is worth: an outcome, or None where the asking goes on with another request."""
+    if _is_wrong_model(asking.prompt, answer.model):
+        return _wrong_model(asking.prompt, answer.model), ()
+    meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
+    if meant in TRUNCATED:
+        return _truncated(asking, meant, policy), ()
+    if meant == "refusal":
         kind = f"refusal:{answer.refusal}" if answer.refusal else "refusal"
         message = f"The model refused to answer (category: {answer.refusal or 'not given'})."
         return Outcome("refused", None, kind, message), ()
-    if answer.stop_reason not in SUCCEEDED:
+    judged = None if meant in UNFINISHED else validate_answer(asking.prompt.output_class, answer.text)
+    if isinstance(judged, Content):
+        # Whole and valid, also where the stop reason is none that is known here, or none is told.
+        return Outcome("succeeded", judged), ()
+    if judged is None or (meant is not None and meant not in SUCCEEDED):
         message = f"The answer stopped for {answer.stop_reason!r}, which a request without tools should not."
         return Outcome("failed", None, "unexpected_stop_reason", message), ()
-    judged = validate_answer(pursuit.prompt.output_class, answer.text)
-    if isinstance(judged, Content):
-        return Outcome("succeeded", judged), ()
-    if pursuit.repairs >= policy.repairs:
+    if asking.repairs >= policy.repairs:
         return Outcome("invalid", None, "validation", str(judged)), judged.faults
-    pursuit.repairs += 1
-    pursuit.kind = "repair"
-    pursuit.turns = _repair_turns(answer, judged)
+    asking.repairs += 1
+    asking.kind = "repair"
+    asking.turns = _repair_turns(answer, judged)
     return None, judged.faults
 
 
-def _truncated(pursuit: _Pursuit, answer: Answer, policy: Policy) -> Outcome | None:
-    model = find_model(pursuit.prompt.model)
-    most = model.max_output if model else pursuit.max_tokens * ESCALATION
-    room = min(pursuit.max_tokens * ESCALATION, most)
-    if answer.stop_reason != "max_tokens":
+def _unjudged(prompt: Prompt, error: Exception) -> Outcome:
+    message = (
+        f"The answer could not be judged by {prompt.output_class.__name__}: {type(error).__name__}. It is kept in its "
+        "attempt. Correct the output class, then run again."
+    )
+    return Outcome("invalid", None, "unjudged", message)
+
+
+def _is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
+    if answered is None or not is_other_model(prompt.model, answered):
+        return False
+    accepted = prompt.brief.template.front.accept_models
+    return plain_model_name(answered) not in map(plain_model_name, accepted)
+
+
+def _wrong_model(prompt: Prompt, answered: str | None) -> Outcome:
+    message = (
+        f"Another model answered than was asked: {answered!r}, not {prompt.model!r}. Correct the route in the gateway, "
+        "or name the other model in the template's `accept_models`."
+    )
+    return Outcome("failed", None, "wrong_model", message)
+
+
+def _truncated(asking: Asking, stop_reason: str, policy: Policy) -> Outcome | None:
+    model = find_model(asking.prompt.model)
+    most = model.max_output if model else asking.max_tokens * ESCALATION
+    room = min(asking.max_tokens * ESCALATION, most)
+    if stop_reason != "max_tokens":
         message = "Prompt and answer together are longer than the model's context; shorten the record or the prompt."
-        return Outcome("truncated", None, answer.stop_reason, message)
-    if pursuit.escalations >= policy.escalations or room <= pursuit.max_tokens:
-        message = f"The answer was cut off at {pursuit.max_tokens:,} tokens; raise max_tokens in the template."
+        return Outcome("truncated", None, stop_reason, message)
+    if asking.escalations >= policy.escalations or room <= asking.max_tokens:
+        message = f"The answer was cut off at {asking.max_tokens:,} tokens; raise max_tokens in the template."
         return Outcome("truncated", None, "max_tokens", message)
-    pursuit.escalations += 1
-    pursuit.kind = "escalation"
-    pursuit.max_tokens = room
+    asking.escalations += 1
+    asking.kind = "escalation"
+    asking.max_tokens = room
     return None
 
 
@@ -287,7 +379,7 @@ def _repair_turns(answer: Answer, invalid: Invalid) -> tuple[dict[str, str], ...
     faults = "\n".join(f"- {fault.where or 'the whole answer'}: {fault.what}" for fault in invalid.faults)
     return (
         # The API takes no empty turn.
-        {"role": "assistant", "content": answer.text.strip() or "(no answer)"},
+        {"role": "assistant", "content": cleaned(answer.text).strip() or "(no answer)"},
         {
             "role": "user",
             "content": f"That answer can't be used:\n{faults}\n\nAnswer again in full, with this put right and the "
@@ -296,15 +388,26 @@ def _repair_turns(answer: Answer, invalid: Invalid) -> tuple[dict[str, str], ...
     )
 
 
-def _pause(policy: Policy) -> Callable[[Exception], bool | float]:
+def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float]:
+    """Return what says whether a request is asked again after an error, and after how many seconds where it is told."""
+    tries, began = 0, time.monotonic()
+
     def pause(error: Exception) -> bool | float:
-        if not isinstance(error, PassingCallError):
+        nonlocal tries
+        tries += 1
+        if not isinstance(error, PassingCallError) or asking.paid >= policy.paid_requests:
+            return False
+        if tries > policy.retries and not (_costs_nothing(error) and time.monotonic() - began < policy.unpaid_s):
             return False
         if error.retry_after_s is not None:
             return min(error.retry_after_s, policy.retry_after_cap_s)
         return True
 
     return pause
+
+
+def _costs_nothing(error: CallError) -> bool:
+    return error.http_status == RATE_LIMITED or error.kind in UNSENT
 
 
 def _now() -> datetime:

@@ -1,12 +1,12 @@
 """Complete: one request to the Messages API, and its answer or error in our own words.
 
 The only file that imports anthropic: what the SDK raises is translated here, once, into "may pass" or "will not".
+What a body holds is read in reading.py, what an error means is decided in refusing.py.
 The SDK's own retries are off (it obeys any `retry-after` and tells no one); answer.py owns them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,7 +14,6 @@ from typing import Any, Self
 import aiohttp
 import anthropic
 import httpx2
-import orjson
 
 from flows.errors import (
     CallError,
@@ -26,16 +25,17 @@ from flows.errors import (
     StoppingCallError,
 )
 from flows.steps.prices import Usage
+from flows.steps.reading import ErrorBody, read_body, read_error, storable
+from flows.steps.refusing import PROXY, STOPPING, judge, likeness, said
 from flows.steps.schemas import full_schema
 from flows.steps.validate import OutputClass
 
 SANDBOX_HEADER = "x-presswork-sandbox"
 SANDBOX = "sandbox"
 ANTHROPIC = "anthropic"
-SPEND_LIMIT = "spend_limit_reached"
-LONGEST_MESSAGE = 300
-"""Characters of an endpoint's error message that are passed on: see _said()."""
 IDENTIFY_TIMEOUT_S = 30.0
+MOST_REDIRECTS = 3
+"""Redirects that are followed; the SDK's default of 20 makes 21 requests of one where a gateway sends in a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,16 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the endpoint answered; `text` is all text blocks joined, `refusal` the category of a refusal."""
+    """What the endpoint answered; None stands for what it did not tell, a usage too.
+
+    `text` is all text blocks joined, `refusal` the category of a refusal.
+    """
 
     text: str
-    stop_reason: str
-    usage: Usage
-    model: str
-    message_id: str
+    stop_reason: str | None
+    usage: Usage | None
+    model: str | None
+    message_id: str | None
     request_id: str | None
     refusal: str | None
     limits: RateLimits | None
@@ -103,7 +106,7 @@ class Client:
             max_retries=0,
             # One of our own: at its default the SDK refuses requests of more than 21,333 max_tokens (ValueError).
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-            http_client=anthropic.DefaultAioHttpClient(limits=limits),
+            http_client=anthropic.DefaultAioHttpClient(limits=limits, max_redirects=MOST_REDIRECTS),
             # What a run does is told by its ledger; a trace would carry prompts to wherever it is collected.
             open_telemetry={"traces": {"enabled": False}},
         )
@@ -125,7 +128,7 @@ class Client:
             raw = await self._client.models.with_raw_response.list(limit=1, timeout=IDENTIFY_TIMEOUT_S)
         except anthropic.APIStatusError as error:
             if error.status_code == 401 or (error.status_code == 403 and not gateway):
-                raise translate(error) from None
+                raise _refused_key(error) from None
             return Identity(SANDBOX_HEADER in error.response.headers, answered=False)
         except anthropic.APIConnectionError as error:
             raise EndpointError(
@@ -143,7 +146,7 @@ class Client:
             raise translate(error) from None
         # Once for the dozen that are read: the SDK's own mapping decodes and joins anew at every look.
         headers = {name.lower(): value for name, value in raw.headers.multi_items()}
-        answer = _read(raw.http_response.content, raw.status_code, headers)
+        answer = _read(raw.http_response.content, raw.status_code, headers, raw.http_response.request.headers)
         check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in headers, answer=answer)
         return answer
 
@@ -189,75 +192,48 @@ def require_key(key: str | None) -> str:
 def translate(error: anthropic.AnthropicError) -> CallError:
     """Say an SDK error in ours: may it pass, will it not, or can no request of the run succeed."""
     if isinstance(error, anthropic.APIConnectionError):
-        if _never_sent(error):
-            return PassingCallError("no connection could be made", kind="connect")
-        if isinstance(error, anthropic.APITimeoutError):
-            return PassingCallError("the request timed out", kind="timeout")
-        return PassingCallError("the connection was lost before an answer came", kind="connection")
+        return _without_answer(error)
     if not isinstance(error, anthropic.APIStatusError):
         return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind="connection")
-    said = _said(error.api_message, error.request.headers)
-    return _refusal(error.status_code, error.type, error.error_code, said, error.response.headers)
+    return _refused(error.status_code, read_error(error.body), error.response.headers, error.request.headers)
 
 
-def _refusal(status: int, kind: str | None, code: str | None, said: str, headers: Mapping[str, str]) -> CallError:
-    found: dict[str, Any] = {
-        "kind": kind or f"http_{status}",
-        "http_status": status,
-        "request_id": headers.get("request-id"),
-        "retry_after_s": retry_after(headers),
-        "limits": read_limits(headers),
-    }
-    message = f"HTTP {status} {found['kind']}"
-    # An error inside a stream, or a gateway's, comes with status 200 and tells itself by its type alone.
-    meant = status if status >= 400 else STATUS_OF.get(found["kind"], status)
-    if code is not None and code.endswith(SPEND_LIMIT):
-        found["kind"] = code
-        return StoppingCallError(f"{message}{said}", **found)
-    if meant in STOPPING:
-        return StoppingCallError(f"{message}{said}. {STOPPING[meant]}", **found)
-    if meant in PASSING_STATUSES or meant >= 500:
-        return PassingCallError(message, **found)
-    return FinalCallError(f"{message}{said}", **found)
+def _without_answer(error: anthropic.APIConnectionError) -> CallError:
+    if _is_caused_by(error, _UNCONNECTED):
+        return PassingCallError("no connection could be made", kind="connect")
+    if isinstance(error, anthropic.APITimeoutError):
+        return PassingCallError("the request timed out", kind="timeout")
+    if _is_caused_by(error, (httpx2.TooManyRedirects,)):
+        message = "the endpoint redirects without end: check ANTHROPIC_BASE_URL"
+        return FinalCallError(message, kind="redirect", alike="redirect")
+    if _is_caused_by(error, (httpx2.DecodingError,)):
+        return PassingCallError("the answer can't be read: its compression is broken", kind="connection")
+    return PassingCallError("the connection was lost before an answer came", kind="connection")
 
 
-STOPPING = {
-    401: "The endpoint refuses the key: check ANTHROPIC_API_KEY.",
-    402: "The account lacks credit: see its billing page.",
-    403: "The key may not do this: check its workspace and permissions.",
-    404: "The endpoint does not know the model, or the path: check `model` in the template and ANTHROPIC_BASE_URL.",
-}
-"""Statuses after which no request of the run can succeed, and what to do."""
-
-PASSING_STATUSES = frozenset({408, 409, 429})  # and all from 500 on
-
-STATUS_OF = {
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""Which status the API gives an error of a type; source: its page on errors."""
-
-_KEY = re.compile(r"\bsk-[\w*.-]+")
+def _refused(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Mapping[str, str]) -> CallError:
+    meaning = judge(status, told)
+    message = f"HTTP {status} {'of a proxy' if meaning.kind == PROXY else told.type or meaning.kind}"
+    if meaning.error is not PassingCallError:
+        message += said(told.message, sent)
+    return meaning.error(
+        f"{message}. {meaning.remedy}" if meaning.remedy else message,
+        kind=meaning.kind,
+        http_status=status,
+        request_id=storable(headers.get("request-id")),
+        retry_after_s=retry_after(headers),
+        limits=read_limits(headers),
+        alike=likeness(status, told),
+    )
 
 
-def _said(message: str | None, sent: Mapping[str, str]) -> str:
-    """Return the endpoint's own words, for they tell what is wrong with a request, or nothing where they are long.
-
-    A message of more than a few lines is one that quotes the request, and a record's text belongs in no error. A
-    gateway may quote the key.
-    """
-    if not isinstance(message, str) or not message.strip() or len(message) > LONGEST_MESSAGE:
-        return ""
-    for name in ("authorization", "x-api-key"):
-        key = sent.get(name, "").removeprefix("Bearer ")
-        message = message.replace(key, "[key]") if key else message
-    return f": {_KEY.sub('[key]', message).strip().rstrip('.')}"
+def _refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
+    """Say that the endpoint refuses when it is asked what it is, in whatever form."""
+    refused = translate(error)
+    if isinstance(refused, StoppingCallError):
+        return refused
+    remedy = STOPPING[error.status_code]
+    return StoppingCallError(f"{refused}. {remedy}", kind=refused.kind, http_status=error.status_code)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -268,47 +244,23 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _read(content: bytes, status: int, headers: Mapping[str, str]) -> Answer:
+def _read(content: bytes, status: int, headers: Mapping[str, str], sent: Mapping[str, str]) -> Answer:
+    request_id = storable(headers.get("request-id"))
     try:
-        # Read as plain JSON: the SDK's model of a message costs a quarter of the whole request, for a few fields.
-        message = orjson.loads(content)
-        if message.get("type") != "error":
-            return _answer(message, headers)
-        error = message["error"]
-        details = error.get("details") or {}
-        refused = _refusal(status, str(error["type"]), details.get("error_code"), "", headers)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        # An answer that is no message: it may have been billed, and asking again may go better.
-        raise PassingCallError(
-            f"the answer can't be read ({type(error).__name__})",
-            kind="connection",
-            http_status=status,
-            request_id=headers.get("request-id"),
-        ) from None
-    raise refused
-
-
-def _answer(message: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
-    used = message["usage"]
-    written = used.get("cache_creation") or {}
-    # Without the breakdown all of it was written for five minutes, the API's default.
-    total = 0 if written else used.get("cache_creation_input_tokens")
+        message = read_body(content)
+    except PassingCallError as error:
+        error.http_status, error.request_id, error.limits = status, request_id, read_limits(headers)
+        raise
+    if isinstance(message, ErrorBody):
+        raise _refused(status, message, headers, sent)
     return Answer(
-        text="".join(block["text"] for block in message["content"] if block["type"] == "text"),
-        stop_reason=message["stop_reason"] or "unknown",
-        usage=Usage(
-            input_tokens=int(used["input_tokens"]),
-            cache_creation_5m_tokens=int(written.get("ephemeral_5m_input_tokens") or total or 0),
-            cache_creation_1h_tokens=int(written.get("ephemeral_1h_input_tokens") or 0),
-            cache_read_tokens=int(used.get("cache_read_input_tokens") or 0),
-            output_tokens=int(used["output_tokens"]),
-            thinking_tokens=(used.get("output_tokens_details") or {}).get("thinking_tokens"),
-            service_tier=used.get("service_tier"),
-        ),
-        model=str(message["model"]),
-        message_id=str(message["id"]),
-        request_id=headers.get("request-id"),
-        refusal=(message.get("stop_details") or {}).get("category"),
+        text=message.text,
+        stop_reason=message.stop_reason,
+        usage=message.usage,
+        model=message.model,
+        message_id=message.message_id,
+        request_id=request_id,
+        refusal=message.refusal,
         limits=read_limits(headers),
     )
 
@@ -337,12 +289,12 @@ def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
 _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.PoolTimeout)
 
 
-def _never_sent(error: anthropic.APIConnectionError) -> bool:
+def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Exception], ...]) -> bool:
     # Only where no connection was made is it certain that nothing was generated. aiohttp's own errors tell that: the
     # SDK's transport says ConnectError also where the server hung up after it had read the request.
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, _UNCONNECTED):
+        if isinstance(cause, kinds):
             return True
         cause = cause.__cause__ or cause.__context__
     return False

@@ -116,6 +116,7 @@ class FrontMatter(BaseModel):
     key: str | None = None
     output: str
     model: str = DEFAULT_MODEL
+    accept_models: list[str] = Field(default_factory=list)
     # Strict: YAML's `true` would pass for 1.
     max_tokens: int = Field(default=1024, ge=1, strict=True)
     thinking: Literal["adaptive"] | Annotated[int, Field(ge=LEAST_THINKING, strict=True)] | None = None

@@ -18,7 +18,7 @@ import yaml
 from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, estimate_tokens, find_model
 from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
-from flows.steps.render import make_brief
+from flows.steps.render import Caching, make_brief
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.templates import Template, list_templates, load_template
 from flows.steps.validate import load_output_class
@@ -209,8 +209,9 @@ def _prefix(template: Template) -> Iterator[Finding]:
         return
     tokens = estimate_tokens(len(brief.system))
     if brief.system and tokens < model.cacheable:
+        marked = "It is not marked for the cache. " if brief.caching is Caching.TOO_SHORT else ""
         message = (
             f"The system block has about {tokens:,} tokens; {template.front.model} caches {model.cacheable:,} and "
-            "more, so each request pays for it in full. `cache: off` says that this is meant."
+            f"more, so each request pays for it in full. {marked}`cache: off` says that this is meant."
         )
         yield Finding(template.name + SUFFIX, None, "note", "cache", message)

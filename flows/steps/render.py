@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import orjson
 
 from flows.errors import RecordError
+from flows.steps.catalog import find_model, likely_tokens, most_tokens, plain_model_name
 from flows.steps.syntax import place_of, template_error, without_values
 from flows.steps.templates import Template
 from flows.steps.validate import OutputClass
@@ -23,9 +25,24 @@ HASH_SCHEME = 1
 """Part of every hash: raising it makes every prompt new, so it is raised only when the old hash was wrong."""
 
 
+class Caching(Enum):
+    """Whether the endpoint can cache what all prompts of a template begin with: the output schema and the system block.
+
+    TOO_SHORT is certain, and only that is not marked for the cache. UNSURE: it is marked, and probably too short.
+    """
+
+    OFF = "off"
+    TOO_SHORT = "too short"
+    UNSURE = "unsure"
+    ON = "on"
+
+
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What all prompts of one template in one run share: rendered, and hashed, once."""
+    """What all prompts of one template in one run share: rendered, and hashed, once.
+
+    `prefix` names what the endpoint caches: equal ones share an entry. Neither it nor `caching` is in a prompt's hash.
+    """
 
     template: Template
     endpoint: str
@@ -34,6 +51,8 @@ class Brief:
     examples: tuple[dict[str, str], ...]
     schema: dict[str, Any]
     settings: dict[str, Any]
+    caching: Caching
+    prefix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +105,26 @@ def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> 
         )
     if front.effort is not None:
         settings["effort"] = front.effort
-    return Brief(template, endpoint, params, system, tuple(examples), template.schema, settings)
+    caching, prefix = _prefix_of(template, system, settings)
+    return Brief(template, endpoint, params, system, tuple(examples), template.schema, settings, caching, prefix)
+
+
+def _prefix_of(template: Template, system: str, settings: Mapping[str, Any]) -> tuple[Caching, str]:
+    front, schema = template.front, orjson.dumps(template.schema, option=orjson.OPT_SORT_KEYS)
+    shared = schema + system.encode("utf-8", "surrogatepass")
+    told = orjson.dumps([front.model, front.cache, settings], option=orjson.OPT_SORT_KEYS)
+    return _caching(template, system, schema.decode()), hashlib.sha256(told + shared).hexdigest()
+
+
+def _caching(template: Template, system: str, schema: str) -> Caching:
+    model = find_model(plain_model_name(template.front.model))
+    if not system or template.front.cache == "off":
+        return Caching.OFF
+    if model is None:
+        return Caching.ON
+    if most_tokens(schema + system) < model.cacheable:
+        return Caching.TOO_SHORT
+    return Caching.ON if likely_tokens(schema + system) >= model.cacheable else Caching.UNSURE
 
 
 def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) -> Prompt:
@@ -138,7 +176,7 @@ def request_body(prompt: Prompt) -> dict[str, Any]:
     }
     if brief.system:
         block: dict[str, Any] = {"type": "text", "text": brief.system}
-        if brief.template.front.cache != "off":
+        if brief.caching in {Caching.UNSURE, Caching.ON}:
             block["cache_control"] = {"type": "ephemeral", "ttl": brief.template.front.cache}
         body["system"] = [block]
     if "thinking" in brief.settings:

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DataError
 
+from db.record import Batch
 from db.session import connect_ledger, open_ledger
+from db.spill import SpillFile
 from flows.commands.ledgers import ledger_urls
 from flows.settings import load_settings
 from tests.commands.conftest import Desk, call
+from tests.db.rows import Book
 
 
 def test_check_says_that_a_ledger_is_not_there_and_makes_none(desk: Desk) -> None:
@@ -86,3 +91,41 @@ def test_where_none_is_named_the_ledger_that_is_there_is_read(
         open_ledger(f"sqlite:///{tmp_path / name}").dispose()
 
     assert ledger_urls(load_settings(), sandbox=sandbox) == [f"sqlite:///{tmp_path / name}" for name in read]
+
+
+def test_recover_imports_what_it_can_and_names_the_rows_that_the_ledger_refuses(desk: Desk) -> None:
+    ledger = open_ledger(f"sqlite:///{desk.ledger}")
+    book, batch = Book(ledger), Batch()
+    for key in ("a", "b", "c"):
+        book.generation(batch, key)
+    spoiled = book.generation(batch, "d", output={"t": "PRIVATE \ud800"})
+    SpillFile(desk.folder / "spill", book.run_id).add(batch)
+    ended = call("db", "recover")
+    said = "".join(ended.output.split())
+
+    assert ended.exit_code == 0
+    assert "Imported4generations" in said
+    assert f"generations.outputof{spoiled}" in said
+    assert f"{book.run_id}.refused" in said
+    assert "PRIVATE" not in said
+    with ledger.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM current_content")) == 3
+    ledger.dispose()
+    assert "No spill file waits" in call("db", "recover").output
+
+
+def test_ledger_that_goes_away_during_a_command_is_told_without_what_its_driver_quotes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = 'invalid input syntax for type integer: "PRIVATE words"'
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise DataError("SELECT 1", {}, ValueError(said))
+
+    open_ledger(f"sqlite:///{desk.ledger}").dispose()
+    monkeypatch.setattr("db.spill.find_spills", fail)
+    ended = call("db", "recover")
+
+    assert ended.exit_code == 1
+    assert "invalid input syntax" in ended.output
+    assert "PRIVATE" not in ended.output

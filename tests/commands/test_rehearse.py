@@ -317,3 +317,12 @@ def test_cost_is_reckoned_with_lengths_that_are_known() -> None:
     assert known.cost_usd == cost_of(SONNET, Usage(1000, output_tokens=2000), day) == Decimal("0.033")
     assert known.at_most_usd == cost_of(SONNET, Usage(1000, output_tokens=10240), day)
     assert (new.output_tokens, new.past_answers, new.cost_usd, new.at_most_usd) == (77, 0, None, None)
+
+
+def test_cost_of_many_short_prompts_is_not_that_of_a_long_one() -> None:
+    # Together 5,000,000 tokens, each prompt below the 100,000 from which this model's price is five times as high.
+    spent = [Spent("note", "claude-haiku-5-5", 100, 5_000_000, 0, 0, 0, 100_000)]
+
+    (found,) = forecast(spent, {}, lambda _step: 2000, now().date())
+
+    assert (found.cost_usd, found.at_most_usd) == (Decimal("0.55"), Decimal("0.6"))

@@ -228,6 +228,21 @@ def test_resume_goes_on_from_a_run_with_what_it_was_started_with(ran: Ran) -> No
     assert (row["resumes_run_id"], row["flow"]) == (first, "notes")
 
 
+def test_resume_of_a_refresh_asks_for_the_rest_and_for_nothing_twice(ran: Ran) -> None:
+    first = presswork(["run", "notes", "--refresh", "--limit", "1", "--max-cost", "2", "--json"], **ran.environment)
+    part = json.loads(first.stdout)
+    assert (part["succeeded"], part["cached"]) == (1, 0)
+    resumed = presswork(["run", "--resume", part["run_id"], "--limit", "3", "--json"], **ran.environment)
+    rest = json.loads(resumed.stdout)
+    assert (rest["succeeded"], rest["cached"]) == (len(NOTES) - 1, 1)
+    ledger = open_ledger(ran.environment["PRESSWORK_DATABASE_URL"])
+    row = read_run(ledger, rest["run_id"])
+    ledger.dispose()
+    assert row is not None
+    options = row["parameters"]["options"]
+    assert (options["refresh"], options["max_cost"], options["limit"]) == (True, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

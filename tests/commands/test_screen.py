@@ -13,9 +13,12 @@ from rich.console import Console
 
 from flows.commands import screen
 from flows.commands.closing import headline, print_summary
+from flows.commands.endings import describe
 from flows.commands.watching import Watcher, time_left
+from flows.engine.artifacts import summary_markdown
 from flows.engine.progress import Progress
 from flows.engine.summary import Failure, StepSummary, Summary
+from flows.errors import StoppingCallError, UntoldCostError
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,20 @@ def test_the_headline_says_how_a_run_ended(changes: dict[str, object], says: str
 def test_the_sandbox_is_named_loudly_and_claude_is_not() -> None:
     assert "made up, and nothing was billed" in printed(summary(endpoint="sandbox"))
     assert "made up" not in printed(summary())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"perhaps_billed": 3, "likely_usd": Decimal("0.0234")}, "3 requests whose answer was lost, likely $0.0234"),
+        ({"perhaps_billed": 1, "likely_usd": None}, "1 request whose answer was lost\n"),
+    ],
+)
+def test_a_summary_shows_what_was_perhaps_billed(changes: dict[str, object], says: str) -> None:
+    assert says in printed(summary(**changes))
+    assert "perhaps billed" not in printed(summary())
+    likely = changes["likely_usd"]
+    assert summary(**changes).for_programs()["likely_usd"] == (likely if likely is None else float(str(likely)))
 
 
 def test_a_summary_shows_cost_savings_and_failures() -> None:
@@ -151,3 +168,40 @@ def test_a_line_of_progress_says_counts_cost_and_what_it_waits_for() -> None:
 )
 def test_time_left_is_said_where_it_is_known(total: int | None, rate: float, shown: str) -> None:
     assert time_left(Progress("id", "f", "e", total=total, done_in_step=10), rate) == shown
+
+
+def test_notes_are_shown_each_on_a_line() -> None:
+    text = printed(summary(notes=["The endpoint ignores a field.", "Another [red]note[/red]."]))
+
+    assert "note" in text
+    assert "The endpoint ignores a field." in text
+    assert "Another [red]note[/red]." in text
+
+
+def test_notes_stand_in_json_and_on_the_runs_page() -> None:
+    found = summary(notes=["one | two"])
+
+    assert found.for_programs()["notes"] == ["one | two"]
+    assert "| note | one \\| two |" in summary_markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StoppingCallError("HTTP 401 authentication_error", kind="authentication_error"), "authentication_error"),
+        (StoppingCallError("HTTP 429 budget_exceeded", kind="budget_exceeded"), "budget_exceeded"),
+        (StoppingCallError("refused alike", kind="invalid_request_error"), "invalid_request_error"),
+        (UntoldCostError(), "untold_cost"),
+    ],
+)
+def test_key_account_budget_and_untold_cost_end_with_2(error: Exception, kind: str) -> None:
+    status, told, message = describe(error)
+
+    assert (status, told) == (2, kind)
+    assert message
+
+
+def test_only_the_runs_own_cap_ends_with_3() -> None:
+    assert summary(status="capped").exit_status == 3
+    assert summary(status="completed", failed=1).exit_status == 1
+    assert summary(status="failed").exit_status == 1

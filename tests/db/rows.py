@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,13 @@ DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def error_of_sqlite(code: int) -> sqlite3.OperationalError:
+    """What SQLite's driver raises for one of its result codes."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = code
+    return error
 
 
 def run_row(**own: Any) -> dict[str, Any]:

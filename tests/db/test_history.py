@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from db.history import (
     BadOutcome,
+    PromptCacheUse,
     PromptHistory,
     StepCount,
     bad_outcomes_of,
@@ -21,6 +22,8 @@ from db.history import (
     find_run,
     list_runs,
     look_up,
+    mean_tokens,
+    prompt_cache_use,
     read_generation,
     read_generations,
     read_parents,
@@ -31,7 +34,7 @@ from db.history import (
 )
 from db.models import new_id
 from db.record import Batch, write
-from tests.db.rows import Book, settled_row, sha
+from tests.db.rows import DAY, Book, settled_row, sha
 
 # Look up
 
@@ -139,6 +142,35 @@ def test_usage_is_the_sum_of_the_attempts(book: Book) -> None:
     assert (found.cache_creation_tokens, found.cache_read_tokens) == (11, 7)
     assert (found.cost_usd, found.unpriced) == (Decimal("0.3000000001"), 0)
     assert usage(book.ledger, book.run_id, step="other").cost_usd == Decimal("0.0000000001")
+
+
+def test_use_of_the_prompt_cache_is_told_apart_by_what_sets_its_price(book: Book) -> None:
+    def ask(key: str, **settled: Any) -> None:
+        book.add(key, settled={"input_tokens": 20} | settled)
+
+    ask("a", cache_creation_5m_tokens=5000)
+    ask("b", cache_read_tokens=5000)
+    ask("c", cache_read_tokens=5000)
+    ask("none")
+    # 100,000 tokens and one more: lists may price them differently.
+    ask("d", cache_read_tokens=99_980)
+    ask("e", cache_read_tokens=99_981)
+    ask("f", cache_read_tokens=5000, inference_geo="us")
+    ask("g", cache_creation_1h_tokens=5000, speed="fast")
+
+    found = prompt_cache_use(book.ledger, book.run_id)
+
+    plain = ("claude-sonnet-4-6", None, None, None, DAY.date())
+    assert sorted(found, key=str) == sorted(
+        [
+            PromptCacheUse(*plain, 6000, 5000, 0, 10_000, writes=1, reads=2),
+            PromptCacheUse(*plain, 100_000, 0, 0, 99_980, writes=0, reads=1),
+            PromptCacheUse(*plain, 101_000, 0, 0, 99_981, writes=0, reads=1),
+            PromptCacheUse("claude-sonnet-4-6", None, "us", None, DAY.date(), 6000, 0, 0, 5000, writes=0, reads=1),
+            PromptCacheUse("claude-sonnet-4-6", None, None, "fast", DAY.date(), 6000, 0, 5000, 0, writes=1, reads=0),
+        ],
+        key=str,
+    )
 
 
 def test_money_adds_up_exactly(book: Book) -> None:
@@ -436,3 +468,13 @@ def test_bad_outcomes_are_those_of_the_runs_that_are_named(book: Book) -> None:
     other.add("d", status="invalid", output=None)
     found = bad_outcomes_of(book.ledger, [book.run_id], [sha(key) for key in "abcd"])
     assert found == {sha("a"): BadOutcome(bad, "refused", "refusal", "No.")}
+
+
+def test_mean_tokens_are_those_of_the_steps_answers(book: Book) -> None:
+    assert mean_tokens(book.ledger, "product_copy", "product_copy") is None
+    book.add("a", settled={"input_tokens": 100, "cache_read_tokens": 50, "output_tokens": 10})
+    book.add("b", settled={"input_tokens": 200, "cache_creation_5m_tokens": 50, "output_tokens": 30})
+    book.add("c", settled=dict.fromkeys(("input_tokens", "output_tokens")) | {"error_type": "timeout"})
+    book.add("d", step="other", settled={"output_tokens": 9000})
+
+    assert mean_tokens(book.ledger, "product_copy", "product_copy") == (200.0, 20.0)

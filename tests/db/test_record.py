@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from db.history import read_generation
 from db.models import Attempt, Base, Generation, Run, new_id, now
-from db.record import SETTLED, Batch, close_run, write
+from db.record import SETTLED, Batch, close_run, open_run, write
+from db.refusals import Refusal, in_words
 from db.session import open_ledger
 from tests.db.rows import Book, run_row, settled_row, sha
 
@@ -24,6 +26,11 @@ def counts(engine: Engine) -> dict[str, int]:
             name: connection.scalar(select(func.count()).select_from(table)) or 0
             for name, table in Base.metadata.tables.items()
         }
+
+
+def counts_of(engine: Engine, table: str) -> int:
+    ((count,),) = rows(engine, f"SELECT count(*) FROM {table}")
+    return int(count)
 
 
 def rows(engine: Engine, statement: str) -> list[Sequence[Any]]:
@@ -209,3 +216,151 @@ def test_writers_at_the_same_time_lose_nothing(ledger: Engine) -> None:
         "attempts": 400,
         "claims": 0,
     }
+
+
+# Rows that the ledger refuses
+
+BAD_TEXT, BAD_NUMBER = "half a pair: \ud800", 2**70
+
+
+def of_table(ledger: Engine, table: str) -> dict[str, dict[str, Any]]:
+    with ledger.connect() as connection:
+        found = connection.execute(select(Base.metadata.tables[table])).mappings()
+        return {str(row["id"]): dict(row) for row in found}
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ({"output_text": BAD_TEXT}, {"output_text": "half a pair: \ufffd"}),
+        ({"message_id": BAD_TEXT}, {"message_id": "half a pair: \ufffd"}),
+        ({"input_tokens": BAD_NUMBER}, {"input_tokens": None, "output_tokens": 100}),
+        ({"validation_errors": [{BAD_TEXT: BAD_NUMBER}]}, {"validation_errors": [{"half a pair: \ufffd": str(2**70)}]}),
+    ],
+)
+def test_refused_value_is_left_out_and_what_it_cost_stays(
+    book: Book, value: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    batch = whole_batch(book, [str(number) for number in range(40)])
+    batch.settled[17] = {**batch.settled[17], **value}
+    spoiled = batch.settled[17]["attempt_id"]
+    refused: list[Refusal] = []
+    write(book.ledger, batch, refused=refused)
+
+    (refusal,) = refused
+    (column,) = value
+    assert (refusal.part, refusal.id, refusal.column) == ("settled", spoiled, column)
+    attempts = of_table(book.ledger, "attempts")
+    assert attempts[spoiled]["cost_usd"] == Decimal("0.01")
+    assert attempts[spoiled]["stop_reason"] == "end_turn"
+    assert {name: attempts[spoiled][name] for name in kept} == kept
+    assert sum(row["output_tokens"] == 100 for row in attempts.values()) == 40
+    assert len(of_table(book.ledger, "generations")) == 40
+
+
+@pytest.mark.parametrize("output", [{"t": BAD_TEXT}, {BAD_TEXT: 1}, [BAD_NUMBER]])
+def test_generation_that_the_ledger_refuses_is_failed_by_name_and_the_others_go_in(book: Book, output: Any) -> None:
+    batch = whole_batch(book, [str(number) for number in range(1000)])
+    for spoiled in (3, 500, 999):
+        batch.generations[spoiled] = {**batch.generations[spoiled], "output": output}
+    refused: list[Refusal] = []
+    write(book.ledger, batch, refused=refused)
+
+    assert [refusal.id for refusal in refused] == [batch.generations[number]["id"] for number in (3, 500, 999)]
+    assert all(refusal.is_failed_generation for refusal in refused)
+    generations = of_table(book.ledger, "generations")
+    assert Counter(row["status"] for row in generations.values()) == {"succeeded": 997, "failed": 3}
+    failed = generations[refused[0].id]
+    assert (failed["error_kind"], failed["output"], failed["output_hash"]) == ("refused_by_ledger", None, None)
+    assert "the column 'output'" in failed["error_message"]
+    assert failed["record_hash"] == batch.generations[3]["record_hash"]
+    assert counts(book.ledger)["attempts"] == 1000
+
+
+def test_generation_that_repeats_a_refused_one_has_no_content_either(book: Book) -> None:
+    batch = Batch()
+    leader = book.generation(batch, "a", output={"t": BAD_TEXT})
+    book.generation(batch, "b", output=None, origin="cache", source_generation_id=leader)
+    book.generation(batch, "c")
+    write(book.ledger, batch, refused=[])
+
+    assert rows(book.ledger, "SELECT record_key, status FROM generations ORDER BY 1") == [
+        ("a", "failed"),
+        ("b", "failed"),
+        ("c", "succeeded"),
+    ]
+
+
+def test_record_that_is_missing_costs_no_content(book: Book) -> None:
+    batch = Batch()
+    book.generation(batch, "a", record_hash="of nothing")
+    book.generation(batch, "b")
+    write(book.ledger, batch, refused=[])
+
+    assert rows(book.ledger, "SELECT record_key, status, record_hash IS NULL FROM generations ORDER BY 1") == [
+        ("a", "succeeded", 1),
+        ("b", "succeeded", 0),
+    ]
+
+
+def test_what_stands_on_a_row_that_is_not_there_goes_with_it(book: Book) -> None:
+    batch = whole_batch(book, ["a", "b"])
+    batch.opened[0] = {**batch.opened[0], "kind": "guess"}
+    batch.parents.append({"generation_id": batch.generations[0]["id"], "parent_id": "nobody"})
+    refused: list[Refusal] = []
+    write(book.ledger, batch, refused=refused)
+
+    assert [(refusal.part, refusal.written) for refusal in refused] == [("opened", None), ("parents", None)]
+    assert counts(book.ledger)["attempts"] == 1
+    assert counts(book.ledger)["generation_parents"] == 1
+
+
+@pytest.mark.parametrize("keys", [["a"], ["a", "b", "c"]])
+def test_ledger_that_takes_no_row_at_all_is_not_taken_for_bad_rows(book: Book, keys: list[str]) -> None:
+    batch = whole_batch(book, keys)
+    for part in (batch.opened, batch.generations):
+        part[:] = [{**row, "run_id": "a run of another ledger"} for row in part]
+    batch.settled.clear()
+    refused: list[Refusal] = []
+    with pytest.raises(IntegrityError):
+        write(book.ledger, batch, refused=refused)
+
+    assert refused == []
+    assert counts(book.ledger)["generations"] == 0
+
+
+def test_statement_that_fails_is_not_taken_for_a_bad_row(book: Book) -> None:
+    batch = whole_batch(book, ["a"])
+    with book.ledger.begin() as connection:
+        connection.execute(text("ALTER TABLE generation_parents RENAME TO elsewhere"))
+    batch.parents.append({"generation_id": batch.generations[0]["id"], "parent_id": batch.generations[0]["id"]})
+    with pytest.raises(DBAPIError, match="generation_parents"):
+        write(book.ledger, batch, refused=[])
+    assert counts_of(book.ledger, "generations") == 0
+
+
+def test_message_of_a_refused_row_quotes_no_value(book: Book) -> None:
+    batch = whole_batch(book, ["a", "b"])
+    batch.settled[0] = {**batch.settled[0], "input_tokens": "PRIVATE words of a customer"}
+    batch.generations[0] = {**batch.generations[0], "record_hash": "PRIVATE", "status": "PRIVATE"}
+    refused: list[Refusal] = []
+    write(book.ledger, batch, refused=refused)
+
+    assert refused
+    assert "PRIVATE" not in in_words(refused)
+
+
+def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: Engine) -> None:
+    odd = {"name": "a\x00b\ud800", "count": 2**70}
+    Book(ledger, parameters=odd, code_version="v" * 300, deployment="d" * 300)
+
+    with ledger.connect() as connection:
+        assert connection.scalar(select(Run.parameters)) == {"name": "a\x00b\ufffd", "count": str(2**70)}
+
+
+def test_run_whose_commit_was_answered_too_late_is_there_once(ledger: Engine) -> None:
+    row = run_row()
+    open_run(ledger, row)
+    open_run(ledger, row)
+
+    assert counts(ledger)["runs"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,17 +12,38 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, insert, inspect, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    StatementError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
 from db.models import Attempt, Base, GenerationParent, Run
-from db.session import _alembic_config, check, connect_ledger, open_ledger, open_source, readable_url, upgrade
-from tests.db.rows import Book, run_row
+from db.session import (
+    _alembic_config,
+    begin_write,
+    check,
+    connect_ledger,
+    is_unavailable,
+    is_unwritable,
+    open_ledger,
+    open_source,
+    readable_url,
+    reason_of,
+    upgrade,
+)
+from tests.db.rows import Book, error_of_sqlite, run_row
 
 HEAD = "0002"
 TABLES = set(Base.metadata.tables)
@@ -314,3 +336,118 @@ def test_money_comes_back_to_ten_decimals(book: Book, cost: str) -> None:
 
     assert found == Decimal(cost)
     assert isinstance(found, Decimal)
+
+
+# What a database complains of
+
+
+def complaint(ledger: Engine, statement: str) -> DBAPIError:
+    with pytest.raises(DBAPIError) as failed, ledger.begin() as connection:
+        connection.execute(text(statement))
+    return failed.value
+
+
+@pytest.mark.parametrize("said", ["", "\n", "  \n\n "])
+def test_complaint_without_words_is_named_by_its_type(said: str) -> None:
+    error = OperationalError("SELECT 1", {}, sqlite3.OperationalError(said))
+
+    assert reason_of(error, "sqlite:///a") == "OperationalError"
+    assert reason_of(ValueError(said), "sqlite:///a") == "ValueError"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%40ss+w%c3%b6rd@h/d",
+        "postgresql://h/d?sslpassword=p%40ss%2Bw%C3%B6rd",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Dp%40ss%2Bw%C3%B6rd%3BUID%3Du",
+    ],
+)
+@pytest.mark.parametrize("spelling", ["p@ss+w\u00f6rd", "p%40ss%2Bw%C3%B6rd", "p%40ss%2bw%c3%b6rd"])
+def test_password_in_a_complaint_is_masked_however_it_is_spelled(url: str, spelling: str) -> None:
+    assert reason_of(ValueError(f"login with {spelling} failed"), url) == "login with *** failed"
+
+
+def test_complaint_of_a_value_does_not_quote_it(ledger: Engine) -> None:
+    Book(ledger, parameters={"word": "PRIVATE\nwords"})
+    cast = "SELECT CAST(CAST(parameters AS TEXT) AS INTEGER) FROM runs"
+    statements = [
+        "INSERT INTO texts VALUES ('PRIVATE', 'x'), ('PRIVATE', 'x')",
+        "INSERT INTO texts VALUES ('PRIVATE', NULL)",
+    ]
+    # SQLite takes any text for a number.
+    for statement in [*statements, *([cast] if ledger.dialect.name == "postgresql" else [])]:
+        reason = reason_of(complaint(ledger, statement), ledger.url)
+        assert "PRIVATE" not in reason
+        assert "words" not in reason
+        assert reason
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            DataError("", {}, ValueError("Incorrect integer value: 'it's PRIVATE' for column 'n' at row 1")),
+            "Incorrect integer value: '...' at row 1",
+        ),
+        (IntegrityError("", {}, ValueError('Duplicate entry "PRIVATE')), "Duplicate entry '...'"),
+        (
+            OperationalError("", {}, ValueError("Could not decode to UTF-8 column 'name' with text 'PRIVATE'")),
+            "Could not decode to UTF-8 column 'name'",
+        ),
+        (ProgrammingError("", {}, ValueError('column "nmae" does not exist')), 'column "nmae" does not exist'),
+    ],
+)
+def test_complaint_says_which_column_and_never_which_value(error: DBAPIError, reason: str) -> None:
+    assert reason_of(error, "mysql://h/d") == reason
+
+
+def test_ledger_that_is_only_away_is_told_from_one_that_refuses(ledger: Engine) -> None:
+    for statement in ("SELECT * FROM nowhere", "SELEKT", "INSERT INTO texts VALUES ('a', NULL)"):
+        assert not is_unavailable(complaint(ledger, statement))
+    assert not is_unavailable(ValueError("a value"))
+    assert is_unavailable(PoolTimeout())
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"), [(5, True), (6, True), (10 | 1 << 8, True), (13, True), (14, True), (1, False), (11, False)]
+)
+def test_sqlite_says_by_its_code_whether_waiting_helps(code: int, passes: bool) -> None:
+    assert is_unavailable(OperationalError("", {}, error_of_sqlite(code))) is passes
+
+
+@pytest.mark.parametrize(
+    ("state", "passes"),
+    [
+        (None, True),
+        ("08006", True),
+        ("57P01", True),
+        ("57P03", True),
+        ("53300", True),
+        ("53100", True),
+        ("40P01", True),
+        ("25006", True),
+        ("42P01", False),
+        ("42501", False),
+        ("22003", False),
+        ("23503", False),
+        ("54000", False),
+    ],
+)
+def test_postgres_says_by_its_state_whether_waiting_helps(state: str | None, passes: bool) -> None:
+    original = psycopg.OperationalError("it fails")
+    original.sqlstate = state
+
+    assert is_unavailable(OperationalError("", {}, original)) is passes
+
+
+def test_locked_ledger_may_be_waited_for(sqlite_ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.session.BUSY_TIMEOUT_MS", 10)
+    engine = open_ledger(sqlite_ledger_url)
+    other = open_ledger(sqlite_ledger_url)
+    with begin_write(engine), pytest.raises(OperationalError) as locked, begin_write(other):
+        pass
+    assert is_unavailable(locked.value)
+    assert not is_unwritable(locked.value)
+    engine.dispose()
+    other.dispose()

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 
 from db import claims, spill
 from db.models import Base, new_id, now
 from db.record import Batch, close_run, write
+from db.refusals import Refusal
 from db.session import open_ledger
-from tests.db.rows import Book, settled_row, sha
+from tests.db.rows import Book, error_of_sqlite, settled_row, sha
 
 
 @pytest.fixture
@@ -213,13 +218,84 @@ def test_disk_that_fills_up_leaves_no_half_line(book: Book, folder: Path, monkey
     assert spill.recover(book.ledger, file.path) == 2
 
 
-def test_ledger_that_refuses_a_row_keeps_the_file(book: Book, folder: Path) -> None:
-    batch = answered(book, "a")
-    batch.generations[0] = {**batch.generations[0], "status": None}
+ODD = {"output_text": "a\ud800b", "model": "m\x00", "input_tokens": 2**70, "validation_errors": [{"\ud800": 2**70}]}
+
+
+def test_what_no_json_holds_is_kept_all_the_same(book: Book, folder: Path) -> None:
+    batch = answered(book, "a", "b")
+    batch.settled[0] = {**batch.settled[0], **ODD}
     path = spilled(book, folder, batch)
-    with pytest.raises(spill.SpillError, match="can't be written in"):
+    (found,) = spill._read(path)
+
+    assert {name: found.settled[0][name] for name in ODD} == ODD
+    assert found.generations == batch.generations
+
+
+def test_row_that_the_ledger_refuses_holds_up_no_other_and_is_kept_by_itself(book: Book, folder: Path) -> None:
+    batch = answered(book, *"abcdefgh")
+    batch.generations[3] = {**batch.generations[3], "status": None}
+    batch.settled[5] = {**batch.settled[5], **ODD}
+    path = spilled(book, folder, batch, answered(book, "last"))
+    refused: list[Refusal] = []
+
+    assert spill.recover(book.ledger, path, refused) == 9
+    assert spill.find_spills(folder) == []
+    assert {(refusal.part, refusal.id) for refusal in refused} == {
+        ("generations", batch.generations[3]["id"]),
+        ("settled", batch.settled[5]["attempt_id"]),
+    }
+    found = contents(book.ledger)
+    assert [row["record_key"] for row in found["generations"] if row["status"] == "failed"] == ["d"]
+    assert sum(row["status"] == "succeeded" for row in found["generations"]) == 8
+    assert all(row["cost_usd"] == Decimal("0.0123456789") for row in found["attempts"])
+    kept = [json.loads(line) for line in spill.refused_file(path).read_text().splitlines()]
+    assert {line["table"] for line in kept} == {"generations", "attempts"}
+    assert "a\ud800b" in [line["row"].get("output_text") for line in kept]
+    assert spill.refused_file(path).stat().st_mode & 0o777 == 0o600
+
+
+def test_ledger_that_refuses_every_row_keeps_the_file(book: Book, folder: Path) -> None:
+    path = spilled(book, folder, answered(book, "a"))
+    with book.ledger.begin() as connection:
+        connection.execute(text("ALTER TABLE attempts RENAME TO hidden"))
+    with pytest.raises(spill.SpillError, match=r"can't be imported: .*attempts") as refused:
         spill.recover(book.ledger, path)
+    assert str(path) in str(refused.value)
     assert path.exists()
+    with book.ledger.begin() as connection:
+        connection.execute(text("ALTER TABLE hidden RENAME TO attempts"))
+    assert spill.recover(book.ledger, path) == 1
+
+
+def test_file_of_an_earlier_version_is_imported(book: Book, folder: Path) -> None:
+    """A line as it was written before attempts had a likely price, a place and a speed."""
+    batch = answered(book, "a")
+    later = {"likely_cost_usd", "inference_geo", "speed"}
+    batch.settled = [{name: value for name, value in row.items() if name not in later} for row in batch.settled]
+    body = {"presswork_spill": 1, "run_id": book.run_id, "batch": spill._dumped(batch)}
+    line = orjson.dumps(body, default=str)
+    folder.mkdir()
+    path = folder / f"{book.run_id}.spill"
+    path.write_bytes(hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
+
+    assert spill.recover(book.ledger, path) == 1
+    (attempt,) = contents(book.ledger)["attempts"]
+    assert (attempt["stop_reason"], attempt["speed"]) == ("end_turn", None)
+
+
+def test_ledger_that_goes_away_in_the_middle_is_not_taken_for_one_that_refuses(
+    book: Book, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = spilled(book, folder, answered(book, "a"))
+
+    def away(*_arguments: object, **_options: object) -> None:
+        raise OperationalError("COMMIT", {}, error_of_sqlite(5))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("db.spill.write", away)
+        with pytest.raises(OperationalError):
+            spill.recover(book.ledger, path)
+    assert spill.recover(book.ledger, path) == 1
 
 
 def test_what_waits_is_for_its_owner_alone(book: Book, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from datetime import timedelta
 
 import pytest
 
@@ -16,10 +15,10 @@ pytestmark = pytest.mark.prefect
 
 LEASE_S = 3
 RUN = f"""
-import asyncio, datetime
-from db import claims
+import asyncio
+from db import leases
 # Before the engine reads it: a dead owner's lease must run out while the test looks.
-claims.LEASE, claims.HEARTBEAT_S = datetime.timedelta(seconds={LEASE_S}), 0.5
+leases.LEASE_S, leases.HEARTBEAT_S = {LEASE_S}, 0.5
 from flows.content import content
 from flows.engine import RunOptions
 asyncio.run(content("note", options=RunOptions(concurrency=5, chunk_size=10)))
@@ -28,9 +27,8 @@ asyncio.run(content("note", options=RunOptions(concurrency=5, chunk_size=10)))
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("db.claims", "flows.engine.run"):
-        monkeypatch.setattr(f"{module}.LEASE", timedelta(seconds=LEASE_S))
-    monkeypatch.setattr("db.claims.HEARTBEAT_S", 0.5)
+    monkeypatch.setattr("db.leases.LEASE_S", LEASE_S)
+    monkeypatch.setattr("db.leases.HEARTBEAT_S", 0.5)
     monkeypatch.setattr("flows.engine.generate.ASK_AGAIN_S", (0.05, 0.3))
 
 

@@ -7,19 +7,26 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from prefect.exceptions import Abort
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError
 
 from db.errors import LedgerUnreachableError
+from db.session import open_ledger
 from db.spill import find_spills
 from flows.engine.afterlife import settle_the_past
+from flows.engine.progress import watch
 from flows.errors import LedgerAwayError
 from flows.settings import load_settings
+from flows.support_replies import support_replies
+from tests.db.rows import error_of_sqlite
 from tests.engine.workshop import Workshop
 
 pytestmark = pytest.mark.prefect
@@ -36,9 +43,8 @@ on_postgres = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run that could not write its end lives on, to all appearances, in the process of the test."""
-    for module in ("db.claims", "flows.engine.run"):
-        monkeypatch.setattr(f"{module}.LEASE", timedelta(seconds=4))
-    monkeypatch.setattr("db.claims.HEARTBEAT_S", 1.0)
+    monkeypatch.setattr("db.leases.LEASE_S", 4)
+    monkeypatch.setattr("db.leases.HEARTBEAT_S", 1.0)
 
 
 def execute(workshop: Workshop, statement: str) -> None:
@@ -92,7 +98,7 @@ def assert_all_once(workshop: Workshop) -> None:
 
 async def assert_goes_on(workshop: Workshop, answered: int) -> None:
     """What waits is written in, once; a next run asks for the rest alone."""
-    settle_the_past(workshop.ledger, load_settings().spill_folders)
+    settle_the_past(workshop.ledger, load_settings().spill_folders, but="")
     assert find_spills(load_settings().spill_dir) == []
     assert workshop.value("SELECT count(*) FROM current_content") == answered
     workshop.sandbox.configure(latency_ms=0)
@@ -211,3 +217,76 @@ async def test_disk_that_fills_up_loses_nothing(
     (small_disk / "filler").unlink()
     await assert_goes_on(workshop, workshop.sandbox.stats()["served"]["answers"])
     workshop.dispose()
+
+
+class Flaky:
+    """Fails statements as a locked SQLite does: each the first time that it is met, or all of them."""
+
+    def __init__(self) -> None:
+        self.fails = "none"
+        self.met: Counter[str] = Counter()
+
+    def __call__(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if self.fails == "none":
+            return
+        self.met[statement] += 1
+        if self.fails == "all" or self.met[statement] == 1:
+            raise OperationalError(statement, {}, error_of_sqlite(5))
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
+    """Make a run's ledger fail when told so; who looks on from outside sees nothing of it."""
+    found = Flaky()
+
+    def open_flaky(url: str) -> Engine:
+        engine = open_ledger(url)
+        event.listen(engine, "before_cursor_execute", found)
+        return engine
+
+    monkeypatch.setattr("flows.engine.run.open_ledger", open_flaky)
+    monkeypatch.setattr("flows.engine.writer.FIRST_PAUSE_S", 0.001)
+    return found
+
+
+async def test_every_read_and_every_write_of_a_run_waits_for_the_ledger(
+    shop: Workshop, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "120")
+    unwatch = watch(lambda _progress: setattr(flaky, "fails", "first"))
+    try:
+        summary = await support_replies()
+    finally:
+        unwatch()
+        flaky.fails = "none"
+
+    assert summary.status == "completed"
+    steps = {step.step: step for step in summary.steps}
+    assert steps["support_triage"].succeeded == 30
+    assert steps["support_reply"].succeeded > 0
+    assert summary.exit_status == 0
+    assert shop.sandbox.stats()["repeated_bodies"] == 0
+    assert find_spills(load_settings().spill_dir) == []
+    assert shop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert shop.value("SELECT status FROM runs") == "completed"
+    # Look-ups, claims, attempts, both steps' generations, figures, the end.
+    assert len(flaky.met) > 20
+
+
+async def test_ctrl_c_ends_the_waiting_for_a_ledger_and_nothing_is_lost(
+    workshop: Workshop, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "3000")
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
+    await workshop.answered(12)
+    flaky.fails = "all"
+    while flaky.met.total() < 6:  # noqa: ASYNC110 - a thread asks
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Abort):
+        await running
+    flaky.fails = "none"
+    assert len(find_spills(load_settings().spill_dir)) == 1
+    await assert_goes_on(workshop, workshop.sandbox.stats()["served"]["answers"])

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 from sqlalchemy import text
 
+import flows.outputs
 from db.errors import KeyValueError, SelectError
 from db.history import read_generation
+from db.refusals import REFUSED
+from db.spill import find_spills
 from flows.errors import ConfigurationError, TemplateError
+from flows.settings import load_settings
+from flows.steps.complete import Answer, Client
+from flows.steps.validate import Content, validate_answer
 from tests.engine.workshop import Workshop
 
 pytestmark = pytest.mark.prefect
@@ -151,3 +162,124 @@ async def test_records_that_change_their_order_are_the_same_records(workshop: Wo
         connection.execute(text("DROP TABLE items"))
         connection.execute(text("ALTER TABLE turned RENAME TO items"))
     assert (await workshop.run()).cached == 3
+
+
+class Careless(BaseModel):
+    """What a user's own class may do: let a word through that no text holds, or fail in a way of its own."""
+
+    subject: str
+
+    @field_validator("subject")
+    @classmethod
+    def spoil(cls, subject: str) -> str:
+        match len(subject) % 3:
+            case 0:
+                return subject + "\ud800"
+            case 1:
+                return sys.exit("a class of the user's leaves")
+            case _:
+                return subject
+
+
+async def test_answer_that_its_class_spoils_ends_its_record_and_not_the_run(
+    workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    monkeypatch.setattr(flows.outputs, "Careless", Careless, raising=False)
+    monkeypatch.setenv("PRESSWORK_REPAIRS", "0")
+    path = workshop.templates / "note.md.j2"
+    path.write_text(path.read_text().replace("SubjectLine", "Careless"))
+    workshop.numbered(60)
+    summary = await workshop.run()
+
+    assert summary.status == "completed"
+    assert summary.succeeded + summary.invalid == 60
+    assert 0 < summary.succeeded < 60
+    assert any("Careless fails on it with SystemExit" in str(failure.message) for failure in summary.failures)
+    attempts = workshop.rows("SELECT error_type, output_text, cost_usd FROM attempts")
+    assert len(attempts) == 60
+    assert all(row["error_type"] is None and row["output_text"] and row["cost_usd"] for row in attempts)
+    assert (await workshop.run()).cached == summary.succeeded
+
+
+async def test_judgement_that_breaks_off_ends_its_record_and_the_answer_is_kept(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = 0
+
+    def judge(*arguments: Any) -> Any:
+        nonlocal judged
+        judged += 1
+        if judged % 3 == 0:
+            raise RecursionError("PRIVATE words of the answer")
+        return validate_answer(*arguments)
+
+    monkeypatch.setattr("flows.steps.answer.validate_answer", judge)
+    workshop.numbered(30)
+    summary = await workshop.run()
+
+    assert (summary.succeeded, summary.invalid, summary.status) == (20, 10, "completed")
+    (message,) = {str(failure.message) for failure in summary.failures}
+    assert "SubjectLine: RecursionError" in message
+    assert "PRIVATE" not in message
+    assert workshop.value("SELECT count(*) FROM attempts WHERE cost_usd IS NULL OR output_text IS NULL") == 0
+
+
+async def test_odd_words_of_an_endpoint_keep_no_content_out(
+    workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = workshop_on_each
+    ask, answered = Client.ask, 0
+
+    async def ask_oddly(self: Client, body: Mapping[str, Any], endpoint: str) -> Answer:
+        nonlocal answered
+        answer = await ask(self, body, endpoint)
+        assert answer.usage is not None
+        answered += 1
+        assert answer.usage is not None
+        match answered % 4:
+            case 0:
+                return replace(answer, message_id="msg\x00", request_id="req\ud800")
+            case 1:
+                return replace(answer, usage=replace(answer.usage, input_tokens=2**70, output_tokens=2**40))
+            case 2:
+                return replace(answer, usage=replace(answer.usage, service_tier="\x00\ud800", input_tokens=-1))
+            case _:
+                return answer
+
+    monkeypatch.setattr(Client, "ask", ask_oddly)
+    workshop.numbered(36)
+    summary = await workshop.run()
+
+    assert (summary.succeeded, summary.exit_status) == (36, 0)
+    assert find_spills(load_settings().spill_dir) == []
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL OR output_text IS NULL") == 0
+    assert workshop.value("SELECT count(*) FROM attempts WHERE input_tokens IS NULL") == 18
+    assert workshop.value("SELECT count(*) FROM attempts WHERE input_tokens IS NULL AND cost_usd IS NOT NULL") == 0
+    again = await workshop.run()
+    assert (again.cached, again.requests) == (36, 0)
+
+
+async def test_content_that_the_ledger_refuses_fails_alone_and_the_run_goes_on(
+    workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever gets past the judgement: the last line is the ledger's own."""
+    workshop = workshop_on_each
+
+    def judge(*arguments: Any) -> Any:
+        judged = validate_answer(*arguments)
+        assert isinstance(judged, Content)
+        return replace(judged, output={"subject": 2**70}) if len(judged.output["subject"]) % 3 == 0 else judged
+
+    monkeypatch.setattr("flows.steps.answer.validate_answer", judge)
+    workshop.numbered(40)
+    summary = await workshop.run()
+
+    assert summary.status == "completed"
+    assert summary.succeeded + summary.failed == 40
+    assert 0 < summary.failed < 40
+    assert {failure.kind for failure in summary.failures} == {REFUSED}
+    assert all("'output'" in str(failure.message) for failure in summary.failures)
+    assert workshop.value("SELECT count(*) FROM attempts WHERE cost_usd IS NULL OR output_text IS NULL") == 0
+    assert find_spills(load_settings().spill_dir) == []
+    assert workshop.value("SELECT count(*) FROM claims") == 0

@@ -16,7 +16,10 @@ from prefect.states import Cancelling
 from sqlalchemy import text
 
 from db import claims
+from db.identity import this_process
+from db.record import open_run
 from flows.engine.summary import Summary
+from tests.db.rows import run_row
 from tests.engine.workshop import Workshop, eventually
 
 pytestmark = pytest.mark.prefect
@@ -183,7 +186,9 @@ async def test_run_that_waits_for_another_ends_when_it_is_stopped(work: Workshop
     await work.run()
     with work.ledger.begin() as connection:
         hashes = list(connection.scalars(text("SELECT DISTINCT prompt_hash FROM generations")))
-    claims.take(work.ledger, "another", hashes)
+    another = run_row(process=this_process())
+    open_run(work.ledger, another)
+    claims.take(work.ledger, another["id"], hashes)
     run = begin(work, refresh=True)
     await work.begun(2)
     await asyncio.sleep(0.5)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,10 +18,13 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.client.schemas.objects import TaskRun
 from sqlalchemy import Engine, create_engine, text
 
+from db.models import now
 from db.session import open_ledger
 from flows.content import content
 from flows.engine import RunOptions, Summary
 from flows.sandbox import Sandbox
+from flows.settings import ROOT
+from flows.steps.prices import Usage, cost_of
 
 NOTE = """---
 select: SELECT id, name FROM items
@@ -29,6 +35,13 @@ max_tokens: {max_tokens}
 {{% block system %}}You write subject lines.{{% endblock %}}
 {{% block user %}}{user}{{% endblock %}}
 """
+RUN = """
+import asyncio
+from flows.content import content
+from flows.engine import RunOptions
+asyncio.run(content({template!r}, options=RunOptions(**{options!r})))
+"""
+BILLED = ("served", "dropped")
 USER = "A line about {{ record.name }}."
 
 
@@ -77,6 +90,25 @@ class Workshop:
         assert isinstance(summary, Summary)
         return summary
 
+    async def killed(self, at: Callable[[], bool], template: str = "note", **options: Any) -> str:
+        """Run a template in a process of its own, kill that as soon as `at` says so, and return the run's id."""
+        before = self.value("SELECT count(*) FROM runs")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            RUN.format(template=template, options=options),
+            cwd=ROOT,
+            env=os.environ,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        async with asyncio.timeout(120):
+            await self.begun(before + 1)
+            while not at():  # noqa: ASYNC110 - neither the sandbox nor the ledger tells
+                await asyncio.sleep(0.002)
+        process.kill()
+        await process.wait()
+        return str(self.value("SELECT max(id) FROM runs"))
+
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
         with self.ledger.connect() as connection:
             return [dict(row) for row in connection.execute(text(sql), values).mappings()]
@@ -110,6 +142,13 @@ class Workshop:
         """The names of the states of a run's task runs, when Prefect's server knows that many."""
         found = await task_runs(self.flow_run_of(run_id), count=count)
         return sorted(str(run.state_name) for run in found)
+
+    @property
+    def billed_usd(self) -> Decimal:
+        """What the endpoint would bill for all that it has generated, whether or not its answers arrived."""
+        counted = [Usage(**{k: v for k, v in self.sandbox.stats()[of].items() if k != "answers"}) for of in BILLED]
+        costs = [cost_of("claude-sonnet-4-6", usage, now().date()) for usage in counted]
+        return sum((cost for cost in costs if cost is not None), Decimal(0))
 
     @property
     def requests(self) -> int:

@@ -98,6 +98,46 @@ def test_entry_expires_by_its_ttl_and_a_read_renews_it(ttl: str, seconds: int) -
     assert cache.account(SONNET, blocks).read == 0
 
 
+async def test_entries_appear_late_where_that_is_switched_on(sandbox: Sandbox, client: AsyncAnthropic) -> None:
+    sandbox.configure(cache_delay_ms=600_000)
+    for _ in range(2):
+        usage = (await client.messages.create(**asked([marked(LONG)]))).usage
+        assert (usage.cache_creation_input_tokens or 0) > 1024
+        assert usage.cache_read_input_tokens == 0
+
+
+def test_a_late_entry_is_not_put_off_by_those_who_write_it_too() -> None:
+    now = 0.0
+    cache = PromptCache(lambda: now)
+    blocks = [Block(b"a", 2000, "5m")]
+    cache.begin(cache.account(SONNET, blocks), 2.0)
+    now = 1.9
+    again = cache.account(SONNET, blocks)
+    assert again.read == 0
+    cache.begin(again, 2.0)
+    now = 2.0
+    assert cache.account(SONNET, blocks).read == 2000
+    now = 400.0
+    late = cache.account(SONNET, blocks)
+    cache.begin(late, 2.0)
+    assert (late.read, cache.account(SONNET, blocks).read) == (0, 0), "an entry that has expired appears late again"
+
+
+async def test_reads_miss_at_their_rate_and_the_same_ones_each_time(sandbox: Sandbox, client: AsyncAnthropic) -> None:
+    async def missed() -> list[int]:
+        sandbox.reset()
+        users = [[{"role": "user", "content": f"Tea {number}"}] for number in range(60)]
+        answers = [await client.messages.create(**asked([marked(LONG)], messages=user)) for user in users]
+        return [number for number, answer in enumerate(answers) if not answer.usage.cache_read_input_tokens]
+
+    assert len(await missed()) == 1
+    sandbox.configure(cache_missed=0.5)
+    first = await missed()
+    assert 18 <= len(first) <= 42
+    assert await missed() == first
+    assert sandbox.stats()["by_fault"] == {}
+
+
 def test_longest_prefix_is_read_and_only_the_rest_is_written() -> None:
     cache = PromptCache(lambda: 0.0)
     system, turn, answer = Block(b"s", 2000, "1h"), Block(b"t", 100, "5m"), Block(b"u", 50)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import flows.outputs
 from flows.errors import CallError
 from flows.sandbox import Sandbox
-from flows.steps.answer import Opened, Outcome, Policy, Settled, answer_prompt
+from flows.steps.answer import Asking, Opened, Outcome, Policy, Settled, answer_prompt
 from flows.steps.complete import SANDBOX, Answer, Client, RateLimits
 from flows.steps.prices import Usage
 from flows.steps.render import Prompt, make_brief, render_prompt
@@ -228,6 +229,7 @@ class OpenGate:
     """Lets every request go and keeps what it was told; `closed` is raised instead, `waits` is waited for."""
 
     def __init__(self) -> None:
+        self.likely = Decimal("0.01")
         self.told: list[tuple[Usage | None, RateLimits | None, CallError | None]] = []
         self.asked_for: list[int] = []
         self.closed: BaseException | None = None
@@ -238,7 +240,11 @@ class OpenGate:
         self.was_told = asyncio.Event()
 
     @asynccontextmanager
-    async def enter(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Self]:
+    async def reserve(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Decimal]:
+        yield self.likely
+
+    @asynccontextmanager
+    async def enter(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AsyncIterator[Self]:
         self.asked_for.append(max_tokens)
         self.entered.set()
         if self.waits is not None:
@@ -270,6 +276,13 @@ def gate() -> Iterator[OpenGate]:
     assert gate.inside == 0
 
 
+def used(answer: Answer | None) -> Usage:
+    """What an answer says that it used, where it says so."""
+    assert answer is not None
+    assert answer.usage is not None
+    return answer.usage
+
+
 Pursue = Callable[..., Any]
 
 
@@ -283,7 +296,7 @@ def pursue(prompt: Say, journal: MemoryJournal, gate: OpenGate, connect: Connect
         front: str = "",
         *,
         endpoint: str = SANDBOX,
-        attempts_before: int = 0,
+        asking: Asking | None = None,
         timeout_s: float = 20,
     ) -> Outcome:
         client = connect(url, timeout_s)
@@ -292,12 +305,11 @@ def pursue(prompt: Say, journal: MemoryJournal, gate: OpenGate, connect: Connect
             return await client.ask(body, endpoint)
 
         return await answer_prompt(
-            prompt(front=front, endpoint=endpoint),
+            asking or Asking(prompt(front=front, endpoint=endpoint)),
             ask=ask,
             gate=gate,
             journal=journal,
             policy=policy,
-            attempts_before=attempts_before,
         )
 
     return pursue

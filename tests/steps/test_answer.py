@@ -9,11 +9,12 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 
-from flows.errors import EndpointError, StoppingCallError
+from flows.errors import EndpointError, FinalCallError, PassingCallError, StoppingCallError
 from flows.sandbox import Sandbox
-from flows.steps.answer import Policy, answer_prompt
+from flows.steps.answer import Asking, Policy, answer_prompt
 from flows.steps.complete import ANTHROPIC, Answer
 from flows.steps.prices import PRICE_VERSION, cost_of
 from tests.steps.conftest import (
@@ -27,6 +28,7 @@ from tests.steps.conftest import (
     Scripted,
     error_body,
     message,
+    used,
 )
 
 BAD = '{"title":"Fine","stars":9}'
@@ -141,16 +143,139 @@ async def test_stop_that_needs_tools_fails(
     assert journal.kinds == ["call"]
 
 
-@pytest.mark.parametrize("stop_reason", ["a_reason_of_next_year", None])
-async def test_stop_reason_that_is_not_known_is_no_content(
-    scripted: Scripted, pursue: Pursue, stop_reason: str | None
+@pytest.mark.parametrize(
+    ("stop_reason", "status", "kind"),
+    [
+        ("stop", "succeeded", None),
+        ("eos", "succeeded", None),
+        (None, "succeeded", None),
+        ("a_reason_of_next_year", "succeeded", None),
+        ("length", "truncated", "max_tokens"),
+        ("content_filter", "refused", "refusal"),
+        ("safety", "refused", "refusal"),
+        ("tool_calls", "failed", "unexpected_stop_reason"),
+        ("tool_use", "failed", "unexpected_stop_reason"),
+        ("pause_turn", "failed", "unexpected_stop_reason"),
+    ],
+)
+async def test_stop_reason_of_another_api_is_taken_for_what_it_means(
+    scripted: Scripted, pursue: Pursue, stop_reason: str | None, status: str, kind: str | None
 ) -> None:
     scripted.plan(Reply(message(stop_reason=stop_reason)))
 
+    outcome = await pursue(scripted.url, Policy(escalations=0), endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind) == (status, kind)
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "status", "kind"),
+    [(None, "invalid", "validation"), ("a_reason_of_next_year", "failed", "unexpected_stop_reason")],
+)
+async def test_answer_that_is_not_whole_is_no_content_without_a_known_stop_reason(
+    scripted: Scripted, pursue: Pursue, stop_reason: str | None, status: str, kind: str
+) -> None:
+    scripted.plan(Reply(message(GOOD[:-1], stop_reason)))
+
     outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
 
-    assert (outcome.status, outcome.error_kind) == ("failed", "unexpected_stop_reason")
-    assert (stop_reason or "unknown") in outcome.error_message
+    assert (outcome.status, outcome.error_kind) == (status, kind)
+    assert (stop_reason or "") in outcome.error_message
+
+
+async def test_foreign_truncation_gets_more_room(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:
+    scripted.plan(Reply(message("{", "length")), Reply(message(stop_reason="stop")))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    assert journal.kinds == ["call", "escalation"]
+
+
+# Which model answered
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        "claude-sonnet-4-6",
+        "claude-sonnet-4-6-20260217",
+        "us.anthropic.claude-sonnet-4-6-v1:0",
+        "vertex_ai/claude-sonnet-4-6@20260101",
+        "anthropic/claude-4.6-sonnet-20260217",
+        None,
+    ],
+)
+async def test_model_that_was_asked_is_known_however_a_gateway_writes_it(
+    scripted: Scripted, pursue: Pursue, answered: str | None
+) -> None:
+    scripted.plan(Reply({**message(), "model": answered}))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+
+
+@pytest.mark.parametrize("stop_reason", ["end_turn", "refusal", "max_tokens", "tool_use"])
+async def test_answer_of_another_model_is_no_content_and_keeps_its_cost(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, stop_reason: str
+) -> None:
+    scripted.plan(Reply({**message(stop_reason=stop_reason), "model": "claude-haiku-4-5"}))
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.error_kind, outcome.passing) == ("failed", "wrong_model", False)
+    assert "'claude-haiku-4-5', not 'claude-sonnet-4-6'" in outcome.error_message
+    assert "accept_models" in outcome.error_message
+    (settled,) = journal.settled
+    assert settled.answer is not None
+    assert (settled.answer.text, settled.error_type) == (GOOD, None)
+    assert settled.cost_usd == cost_of("claude-haiku-4-5", used(settled.answer), settled.ended_at.date())
+
+
+async def test_other_model_is_content_where_the_template_accepts_it(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply({**message(), "model": "openrouter/anthropic/claude-haiku-4.5"}))
+    accepts = "accept_models: [claude-opus-4-6, claude-haiku-4-5]\n"
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC, front=accepts)).status == "succeeded"
+
+
+@pytest.mark.parametrize("asked", ["sonnet-for-us", "gpt-6", "claude-of-next-year"])
+async def test_model_that_is_not_known_here_is_not_judged(scripted: Scripted, pursue: Pursue, asked: str) -> None:
+    scripted.plan(Reply({**message(), "model": "whatever-answered"}))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC, front=f"model: {asked}\n")).status == "succeeded"
+
+
+# What is not told
+
+
+async def test_answer_without_usage_is_content_of_unknown_cost(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, gate: OpenGate
+) -> None:
+    scripted.plan(Reply({**message(), "usage": None}))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    (settled,) = journal.settled
+    assert settled.answer is not None
+    assert (settled.cost_usd, settled.price_version, settled.error_type) == (None, None, None)
+    assert gate.told == [(None, None, None)]
+
+
+async def test_answer_that_names_no_model_is_priced_as_the_one_that_was_asked(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+) -> None:
+    scripted.plan(Reply({**message(), "model": None}))
+
+    await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    (settled,) = journal.settled
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), settled.ended_at.date())
+
+
+async def test_half_of_a_surrogate_pair_is_repaired(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:
+    broken = orjson.dumps(message(GOOD.replace("Fine", "Fine@"))).replace(b"@", b"\\ud83d")
+    scripted.plan(Reply(broken), Reply(message()))
+
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    assert journal.kinds == ["call", "repair"]
+    assert "Fine\ufffd" in scripted.bodies[1]["messages"][1]["content"]
 
 
 # Invalid answers
@@ -291,7 +416,7 @@ async def test_answer_of_the_wrong_endpoint_is_paid_for_and_stops_the_run(
     (settled,) = journal.settled
     assert settled.error_type == "wrong_endpoint"
     assert settled.answer is not None
-    assert settled.cost_usd == cost_of("claude-sonnet-4-6", settled.answer.usage, settled.ended_at.date())
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), settled.ended_at.date())
     assert gate.told[0][0] == settled.answer.usage
 
 
@@ -328,15 +453,148 @@ async def test_own_pause_is_capped(scripted: Scripted, pursue: Pursue) -> None:
 # Attempts
 
 
-async def test_later_try_of_a_chunk_goes_on_counting(
-    scripted: Scripted, pursue: Pursue, journal: MemoryJournal
+async def test_later_try_of_a_chunk_goes_on_where_the_first_one_ended(
+    scripted: Scripted, pursue: Pursue, prompt: Say, journal: MemoryJournal
 ) -> None:
-    scripted.plan(Reply(message(BAD)), Reply(message()))
+    asking = Asking(prompt(endpoint=ANTHROPIC))
+    once = Policy(retries=0)
+    scripted.plan(Reply(message(BAD)), BUSY, Reply(message(BAD)), Reply(message(BAD)))
 
-    await pursue(scripted.url, endpoint=ANTHROPIC, attempts_before=5)
+    interrupted = await pursue(scripted.url, once, endpoint=ANTHROPIC, asking=asking)
+    ended = await pursue(scripted.url, once, endpoint=ANTHROPIC, asking=asking)
 
-    assert journal.ordinals == [6, 7]
-    assert journal.kinds == ["retry", "repair"]
+    assert (interrupted.status, interrupted.passing, ended.status) == ("failed", True, "invalid")
+    assert journal.ordinals == [1, 2, 3, 4]
+    # The repair that did not get through is asked again as it was, and no more than two are made in all.
+    assert journal.kinds == ["call", "repair", "retry", "repair"]
+    assert journal.opened[2].changes == journal.opened[1].changes
+
+
+# The bound on what is paid
+
+HTML = Reply(b"<html>502 Bad Gateway</html>", 502)
+TIMED_OUT_AT_THE_API = Reply(error_body("timeout_error"), 504)
+LIMITED = Reply(error_body("rate_limit_error"), 429, {"retry-after": "0"})
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "kind"),
+    [
+        (Reply(drops=True), "failed", "connection"),
+        (Reply(b"<html>"), "failed", "connection"),
+        (HTML, "failed", "proxy"),
+        (Reply(message(BAD)), "invalid", "validation"),
+        (Reply(message("{", "max_tokens")), "truncated", "max_tokens"),
+    ],
+)
+@pytest.mark.parametrize("tries", [1, 6])
+async def test_no_more_is_paid_for_a_prompt_than_the_bound_allows(
+    scripted: Scripted,
+    pursue: Pursue,
+    prompt: Say,
+    journal: MemoryJournal,
+    reply: Reply,
+    status: str,
+    kind: str,
+    tries: int,
+) -> None:
+    scripted.plan(reply)
+    # What all owners of retries together would allow, and more: one try that retries often, or six of two requests.
+    policy = Policy(retries=20 if tries == 1 else 1, repairs=20, escalations=20, wait_max_s=0.001, paid_requests=5)
+    asking = Asking(prompt(endpoint=ANTHROPIC, front="max_tokens: 10\n"))
+
+    for _try in range(tries):
+        outcome = await pursue(scripted.url, policy, endpoint=ANTHROPIC, asking=asking)
+        if not outcome.passing:
+            break
+
+    assert len(scripted.bodies) == 5
+    assert (outcome.status, outcome.error_kind, outcome.passing) == (status, kind, False)
+    assert "PRESSWORK_MAX_PAID_REQUESTS" in outcome.error_message
+    assert "5 requests" in outcome.error_message
+
+
+@pytest.mark.parametrize("reply", [LIMITED, BUSY, TIMED_OUT_AT_THE_API, Reply(error_body("api_error"), 500)])
+async def test_what_generated_nothing_does_not_count_for_the_bound(
+    scripted: Scripted, pursue: Pursue, reply: Reply
+) -> None:
+    scripted.plan(*[reply] * 6, Reply(message()))
+
+    outcome = await pursue(scripted.url, Policy(retries=6, wait_max_s=0.001, paid_requests=1), endpoint=ANTHROPIC)
+
+    assert outcome.status == "succeeded"
+    assert len(scripted.bodies) == 7
+
+
+async def test_bound_counts_answers_and_lost_ones_together(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply(message(BAD)), BUSY, Reply(drops=True), Reply(message("{", "max_tokens")), Reply(message()))
+
+    outcome = await pursue(scripted.url, Policy(paid_requests=3, wait_max_s=0.001), endpoint=ANTHROPIC)
+
+    assert (outcome.status, len(scripted.bodies)) == ("truncated", 4)
+
+
+async def test_answer_at_the_bound_is_content(scripted: Scripted, pursue: Pursue) -> None:
+    scripted.plan(Reply(drops=True), Reply(message()))
+
+    assert (await pursue(scripted.url, Policy(paid_requests=2, wait_max_s=0.001), endpoint=ANTHROPIC)).content
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (PassingCallError(kind="rate_limit_error", http_status=429, retry_after_s=0), 30),
+        (PassingCallError(kind="connect", retry_after_s=0), 30),
+        (PassingCallError(kind="overloaded_error", http_status=529, retry_after_s=0), 2),
+        (PassingCallError(kind="timeout", retry_after_s=0), 2),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+async def test_what_costs_nothing_is_retried_for_some_time_however_often_that_is(
+    prompt: Say, gate: OpenGate, journal: MemoryJournal, error: PassingCallError, asked: int
+) -> None:
+    async def ask(body: Mapping[str, Any]) -> Answer:
+        if len(journal.opened) == 30:
+            raise FinalCallError("enough", kind="enough")
+        raise error
+
+    await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=Policy(retries=1, wait_max_s=60))
+
+    assert len(journal.opened) == asked
+
+
+async def test_what_costs_nothing_is_not_retried_without_end(
+    prompt: Say, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    async def ask(body: Mapping[str, Any]) -> Answer:
+        raise PassingCallError("no connection", kind="connect")
+
+    policy = Policy(retries=2, wait_max_s=0.01)
+    outcome = await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=policy)
+
+    assert (outcome.status, outcome.passing) == ("failed", True)
+    assert 3 <= len(journal.opened) <= 5
+
+
+@pytest.mark.parametrize("reply", [BUSY, Reply(drops=True)])
+async def test_other_trouble_is_retried_as_often_as_the_policy_says(
+    scripted: Scripted, pursue: Pursue, reply: Reply
+) -> None:
+    scripted.plan(reply)
+
+    await pursue(scripted.url, Policy(retries=2, wait_max_s=0.1), endpoint=ANTHROPIC)
+
+    assert len(scripted.bodies) == 3
+
+
+async def test_likely_cost_is_told_to_the_journal(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    gate.likely = Decimal("0.07")
+
+    await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert [opened.likely_cost_usd for opened in journal.opened] == [Decimal("0.07")]
 
 
 async def test_attempt_has_its_cost_at_the_price_of_its_day(
@@ -355,7 +613,7 @@ async def test_attempt_has_its_cost_at_the_price_of_its_day(
 async def test_unknown_price_is_none(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:
     scripted.plan(Reply({**message(), "model": "claude-of-next-year"}))
 
-    assert (await pursue(scripted.url, endpoint=ANTHROPIC)).status == "succeeded"
+    assert (await pursue(scripted.url, endpoint=ANTHROPIC, front="model: claude-of-next-year\n")).status == "succeeded"
     assert journal.settled[0].cost_usd is None
 
 
@@ -387,7 +645,7 @@ async def test_attempt_is_opened_before_its_request_is_sent(
         raise StoppingCallError("no", kind="some_error")
 
     with pytest.raises(StoppingCallError):
-        await answer_prompt(prompt(), ask=ask, gate=gate, journal=journal, policy=PATIENT)
+        await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=PATIENT)
 
     assert seen == [1]
     assert journal.error_types == ["some_error"]
@@ -462,7 +720,7 @@ async def test_answer_is_kept_where_the_gate_fails_after_it(
     assert settled.error_type is None
     assert settled.answer is not None
     assert settled.answer.text == GOOD
-    assert settled.cost_usd == cost_of("claude-sonnet-4-6", settled.answer.usage, date.today())  # noqa: DTZ011
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), date.today())  # noqa: DTZ011
 
 
 async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate, journal: MemoryJournal) -> None:
@@ -470,7 +728,7 @@ async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate,
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError):
-        await answer_prompt(prompt(), ask=ask, gate=gate, journal=journal, policy=PATIENT)
+        await answer_prompt(Asking(prompt()), ask=ask, gate=gate, journal=journal, policy=PATIENT)
 
     assert journal.error_types == ["abandoned"]
 
@@ -494,8 +752,53 @@ async def test_faults_of_all_kinds_come_to_content_and_every_attempt_has_an_end(
     assert {outcome.status for outcome in outcomes} == {"succeeded"}
     served = sandbox.stats()
     answers = [settled.answer for settled in journal.settled if settled.answer is not None]
-    assert sum(answer.usage.output_tokens for answer in answers) == served["served"]["output_tokens"]
+    assert sum(used(answer).output_tokens for answer in answers) == served["served"]["output_tokens"]
     assert (
         journal.error_types.count("connection")
         == served["by_fault"]["dropped_before"] + served["by_fault"]["dropped_after"]
     )
+
+
+# What nobody foresaw
+
+
+@pytest.mark.parametrize("error", [RuntimeError("PRIVATE"), RecursionError("PRIVATE"), TypeError()])
+async def test_answer_that_cannot_be_judged_ends_its_record_and_is_paid_for_once(
+    scripted: Scripted,
+    pursue: Pursue,
+    journal: MemoryJournal,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def judge(*_arguments: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("flows.steps.answer.validate_answer", judge)
+
+    outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert (outcome.status, outcome.passing) == ("invalid", False)
+    assert f"Note: {type(error).__name__}" in outcome.error_message
+    assert "PRIVATE" not in outcome.error_message
+    (settled,) = journal.settled
+    assert settled.answer is not None
+    assert settled.answer.text == GOOD
+    assert settled.cost_usd
+    assert settled.error_type is None
+
+
+async def test_attempt_is_settled_also_where_the_judgement_ends_the_process(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndedError(BaseException):
+        """As KeyboardInterrupt is one."""
+
+    def judge(*_arguments: Any) -> Any:
+        raise EndedError
+
+    monkeypatch.setattr("flows.steps.answer.validate_answer", judge)
+    with pytest.raises(EndedError):
+        await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert [settled.error_type for settled in journal.settled] == [None]
+    assert journal.settled[0].cost_usd

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from flows.errors import (
+    PERHAPS_BILLED,
     CallError,
     EndpointError,
     FinalCallError,
@@ -34,7 +35,7 @@ from flows.steps.complete import (
 )
 from flows.steps.prices import Usage
 from flows.steps.render import request_body
-from tests.steps.conftest import KEY, Connect, Reply, Say, Scripted, error_body, message
+from tests.steps.conftest import KEY, Connect, Reply, Say, Scripted, error_body, message, used
 
 LONG_SYSTEM = "{% block system %}" + "Write about tea, exactly. " * 400 + "{% endblock %}"
 USER = "{% block user %}Name: {{ record.name }}{% endblock %}"
@@ -57,12 +58,13 @@ async def test_answer_carries_text_usage_and_limits(sandbox: Sandbox, connect: C
     assert answer.stop_reason == "end_turn"
     assert answer.text.startswith("{")
     assert answer.model == "claude-sonnet-4-6"
+    assert answer.message_id is not None
     assert answer.message_id.startswith("msg_")
     assert answer.request_id is not None
     assert answer.request_id.startswith("req_")
-    assert answer.usage.input_tokens > 0
-    assert answer.usage.output_tokens > 0
-    assert answer.usage.service_tier == "standard"
+    assert used(answer).input_tokens > 0
+    assert used(answer).output_tokens > 0
+    assert used(answer).service_tier == "standard"
     assert answer.refusal is None
     assert answer.limits is not None
     assert answer.limits.requests is not None
@@ -78,17 +80,17 @@ async def test_cached_prefix_is_counted_by_its_lifetime(
 
     first, second = await client.ask(body, SANDBOX), await client.ask(body, SANDBOX)
 
-    written = {"5m": first.usage.cache_creation_5m_tokens, "1h": first.usage.cache_creation_1h_tokens}
+    written = {"5m": used(first).cache_creation_5m_tokens, "1h": used(first).cache_creation_1h_tokens}
     assert written.pop(ttl) > 1024
     assert list(written.values()) == [0]
-    assert second.usage.cache_read_tokens == first.usage.cache_creation_5m_tokens + first.usage.cache_creation_1h_tokens
-    assert second.usage.cache_creation_5m_tokens == second.usage.cache_creation_1h_tokens == 0
+    assert used(second).cache_read_tokens == used(first).cache_creation_5m_tokens + used(first).cache_creation_1h_tokens
+    assert used(second).cache_creation_5m_tokens == used(second).cache_creation_1h_tokens == 0
 
 
 async def test_cache_switched_off_writes_none(sandbox: Sandbox, connect: Connect, prompt: Say) -> None:
     answer = await connect(sandbox.url).ask(request_body(prompt(LONG_SYSTEM + USER, "cache: off\n")), SANDBOX)
 
-    assert answer.usage.cache_creation_5m_tokens == answer.usage.cache_creation_1h_tokens == 0
+    assert used(answer).cache_creation_5m_tokens == used(answer).cache_creation_1h_tokens == 0
 
 
 async def test_thinking_is_counted_and_stays_out_of_the_text(sandbox: Sandbox, connect: Connect, prompt: Say) -> None:
@@ -98,7 +100,7 @@ async def test_thinking_is_counted_and_stays_out_of_the_text(sandbox: Sandbox, c
 
     assert body["thinking"] == {"type": "adaptive"}
     assert body["output_config"]["effort"] == "low"
-    assert answer.usage.thinking_tokens
+    assert used(answer).thinking_tokens
     assert answer.text.startswith("{")
 
 
@@ -184,17 +186,43 @@ async def test_status_says_whether_it_may_pass(
     assert (error.kind, error.http_status, error.request_id) == (kind, status, "req_1")
 
 
-@pytest.mark.parametrize(("status", "kind", "expected"), STATUSES)
+@pytest.mark.parametrize(("status", "_kind", "expected"), STATUSES)
 async def test_error_page_of_a_proxy_is_read_by_its_status(
-    scripted: Scripted, connect: Connect, prompt: Say, status: int, kind: str, expected: type[CallError]
+    scripted: Scripted, connect: Connect, prompt: Say, status: int, _kind: str, expected: type[CallError]
 ) -> None:
     page = Reply(b"<html>oh</html>", status, {"content-type": "text/html"})
 
     error = await failure(connect, prompt, scripted, page)
 
-    assert type(error) is expected
-    assert error.kind == f"http_{status}"
+    # A firewall or a proxy may refuse a single record: its page says nothing of the key or the model.
+    assert type(error) is (FinalCallError if status in {403, 404} else expected)
+    assert error.kind == ("proxy" if status == 504 else f"http_{status}")
     assert "html" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (502, None, "proxy"),
+        (502, "api_error", "proxy"),
+        (504, None, "proxy"),
+        (504, "gateway_timeout", "proxy"),
+        (504, "timeout_error", "timeout_error"),
+        (520, None, "proxy"),
+        (524, None, "proxy"),
+        (503, None, "http_503"),
+        (522, None, "http_522"),
+    ],
+)
+async def test_proxy_that_gave_up_waiting_passes_and_was_perhaps_billed(
+    scripted: Scripted, connect: Connect, prompt: Say, status: int, kind: str | None, told: str
+) -> None:
+    page = Reply(error_body(kind) if kind else b"<html>oh</html>", status)
+
+    error = await failure(connect, prompt, scripted, page)
+
+    assert isinstance(error, PassingCallError)
+    assert (error.kind, error.kind in PERHAPS_BILLED) == (told, told == "proxy")
 
 
 async def test_spend_limit_stops_the_run(sandbox: Sandbox, connect: Connect, prompt: Say) -> None:
@@ -256,32 +284,6 @@ async def test_error_body_with_status_200_is_read_by_its_type(
 
     assert type(error) is expected
     assert (error.kind, error.http_status) == (kind, 200)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>welcome</html>",
-        b'{"type": "message", "content": [',
-        b"[]",
-        b"null",
-        b"{}",
-        b'"text"',
-        {**message(), "usage": None},
-        {**message(), "usage": {"input_tokens": None, "output_tokens": 1}},
-        {**message(), "content": "text"},
-        {**message(), "content": [{"type": "text"}]},
-        {"type": "error", "error": "no"},
-        {"type": "error"},
-    ],
-)
-async def test_answer_that_is_no_message_may_pass(scripted: Scripted, connect: Connect, prompt: Say, body: Any) -> None:
-    error = await failure(connect, prompt, scripted, Reply(body))
-
-    assert type(error) is PassingCallError
-    # It came with 200: what it was may have been billed.
-    assert (error.kind, error.http_status, error.request_id) == ("connection", 200, "req_1")
 
 
 async def test_refused_connection_was_never_sent(connect: Connect, prompt: Say) -> None:
@@ -498,7 +500,7 @@ async def test_answer_of_the_sandbox_under_another_name_stops_and_keeps_its_usag
     assert isinstance(raised.value, StoppingCallError)
     assert raised.value.kind == "wrong_endpoint"
     assert raised.value.answer is not None
-    assert raised.value.answer.usage.output_tokens > 0
+    assert used(raised.value.answer).output_tokens > 0
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_what_changes_the_answer_changes_the_hash(prompt: Say, parts: Mapping[st
         {"front": "max_tokens: 4096\n"},
         {"front": "cache: 1h\n"},
         {"front": "cache: off\n"},
+        {"front": "accept_models: [claude-haiku-4-5]\n"},
         {"front": "description: A note\n"},
         {"front": "select: SELECT 1 AS id\nkey: id\n"},
         {"front": "params: {tone: {}}\n"},

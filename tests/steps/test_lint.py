@@ -188,6 +188,7 @@ def test_a_short_system_block_is_a_note_unless_caching_is_off(tmp_path: Path) ->
 
     assert (level, code) == ("note", "cache")
     assert "1,024" in message
+    assert "not marked" in message
     assert lint(tmp_path) == []
 
 

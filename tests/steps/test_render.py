@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.errors import RecordError, TemplateError
-from flows.steps.render import make_brief, render_prompt, request_body
+from flows.steps.render import Caching, make_brief, render_prompt, request_body
 from flows.steps.templates import Template
 from tests.steps.conftest import Say, Write
 
@@ -235,20 +235,20 @@ def test_words_in_the_prompt_are_no_reach(write: Write) -> None:
 
 # The request
 
+LONG = "We sell tea. " * 400 + "Write."
+
 
 def test_request_has_the_shape_that_the_endpoint_takes(prompt: Say) -> None:
     body = request_body(
         prompt(
-            "{% block system %}You write.{% endblock %}{% block user %}Name: {{ record.name }}{% endblock %}",
+            "{% block system %}" + LONG + "{% endblock %}{% block user %}Name: {{ record.name }}{% endblock %}",
             "max_tokens: 4096\nthinking: 2048\neffort: low\ncache: 1h\n"
             "examples:\n- record: {name: Cup}\n  answer: {title: Fine, stars: 5}\n",
         )
     )
 
     assert set(body) == {"model", "max_tokens", "system", "messages", "thinking", "output_config"}
-    assert body["system"] == [
-        {"type": "text", "text": "You write.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
-    ]
+    assert body["system"] == [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
     assert body["thinking"] == {"type": "enabled", "budget_tokens": 2048}
     assert body["output_config"]["effort"] == "low"
     assert body["output_config"]["format"]["schema"]["properties"].keys() == {"title", "stars"}
@@ -270,6 +270,45 @@ def test_cache_that_is_off_marks_no_block(prompt: Say) -> None:
     body = request_body(prompt("{% block system %}S{% endblock %}" + user("x"), "cache: off\n"))
 
     assert body["system"] == [{"type": "text", "text": "S"}]
+
+
+@pytest.mark.parametrize(
+    ("system", "front", "caching"),
+    [
+        ("You write.", "", Caching.TOO_SHORT),
+        # 350 tokens of English, with the schema; no text of so many characters has 1,024.
+        ("We sell tea. " * 80, "", Caching.TOO_SHORT),
+        # Some 700 tokens of English, and perhaps 1,024 of something else.
+        ("We sell tea. " * 190, "", Caching.UNSURE),
+        # A character of other scripts may be a token, or more.
+        ("茶" * 600, "", Caching.UNSURE),
+        ("茶" * 1200, "", Caching.ON),
+        (LONG, "", Caching.ON),
+        (LONG, "cache: off\n", Caching.OFF),
+        (LONG, "model: claude-haiku-4-5\n", Caching.TOO_SHORT),
+        ("We sell tea. " * 700, "model: anthropic/claude-haiku-4-5\n", Caching.UNSURE),
+        ("You write.", "model: a-gateways-own\n", Caching.ON),
+    ],
+)
+def test_only_a_prefix_that_is_surely_too_short_is_not_marked(
+    prompt: Say, system: str, front: str, caching: Caching
+) -> None:
+    made = prompt("{% block system %}" + system + "{% endblock %}" + user("x"), front)
+
+    assert made.brief.caching is caching
+    marked = "cache_control" in request_body(made)["system"][0]
+    assert marked == (caching in {Caching.UNSURE, Caching.ON})
+
+
+def test_prompts_that_begin_alike_share_a_cached_prefix_and_others_do_not(prompt: Say) -> None:
+    def prefix(system: str = LONG, front: str = "", record: dict[str, str] | None = None) -> str:
+        return prompt(
+            "{% block system %}" + system + "{% endblock %}" + user("{{ record.name }}"), front, record
+        ).brief.prefix
+
+    assert prefix() == prefix(record={"name": "Cup"}) == prefix(front="max_tokens: 64\n")
+    others = [prefix(LONG + "."), *(prefix(front=front) for front in ("model: claude-opus-4-6\n", "cache: 1h\n"))]
+    assert len({prefix(), *others, prefix(front="output: SubjectLine\n")}) == 5
 
 
 def test_example_that_the_runs_parameters_break_is_a_mistake_of_the_template(write: Write) -> None:

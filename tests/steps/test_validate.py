@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -74,9 +76,7 @@ def test_each_constraint_is_judged_and_told_by_its_place(answer: dict[str, Any],
     assert "SECRET" not in found_what
 
 
-@pytest.mark.parametrize(
-    "text", ["", "SECRET", "{", '{"title": "SECRET"', "null", "[]", '"SECRET"', "```json\n{}\n```"]
-)
+@pytest.mark.parametrize("text", ["", "SECRET", "{", '{"title": "SECRET"', "null", "[]", '"SECRET"'])
 def test_answer_that_is_no_object_is_told_without_quoting_it(text: str) -> None:
     ((where, what),) = faults(Note, text)
 
@@ -195,6 +195,50 @@ def test_validator_with_a_mistake_spoils_one_answer_and_no_run() -> None:
 # Content that is read again
 
 
+class UnspokenError(ValueError):
+    def __str__(self) -> str:
+        raise KeyError("PRIVATE")
+
+
+def leave() -> str:
+    return sys.exit("PRIVATE")
+
+
+def complain(error: Exception) -> str:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where", "what"),
+    [
+        (lambda: "half a pair: \ud800", "name", "contains half a surrogate pair"),
+        (leave, "", "SystemExit"),
+        (lambda: complain(RecursionError("PRIVATE")), "", "RecursionError"),
+        (lambda: complain(UnspokenError()), "", "fails on it with"),
+        (lambda: complain(ValueError("odd: \ud800")), "", ""),
+    ],
+)
+def test_validator_that_does_what_nobody_foresees_spoils_one_answer_and_no_run(
+    spoil: Callable[[], str], where: str, what: str
+) -> None:
+    class Careless(BaseModel):
+        name: str
+
+        @field_validator("name")
+        @classmethod
+        def check(cls, _name: str) -> str:
+            return spoil()
+
+    for judged in (validate_answer(Careless, '{"name":"a"}'), validate_stored(Careless, {"name": "a"})):
+        assert isinstance(judged, Invalid)
+        (fault,) = judged.faults
+        assert fault.where == where
+        assert what in fault.what
+        assert "PRIVATE" not in str(judged)
+        # It is sent to the model and kept.
+        assert str(judged).encode()
+
+
 def test_stored_answer_is_judged_by_the_class_of_today() -> None:
     class Stricter(Note):
         stars: int = Field(ge=1, le=3)
@@ -268,3 +312,72 @@ def test_mistake_in_the_users_file_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(OutputClassError, match=r"flows/outputs\.py can't be loaded: SyntaxError: .*line 3"):
         load_output_class("Note")
+
+
+# JSON that is not alone
+
+
+NOTE = '{"title":"Fine","stars":4}'
+OTHER = '{"title":"Poor","stars":1}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{NOTE}\n```",
+        f"```\n{NOTE}\n```",
+        f"```json\n{NOTE}",
+        f"Here is the note:\n\n```json\n{NOTE}\n```\nI hope that it helps [as asked].",
+        f"Here it is: {NOTE}",
+        f"\ufeff{NOTE}",
+        f"{NOTE} That is all.",
+        f"{NOTE}\n{NOTE}",
+        f'From {{"id": 7}} I made {NOTE}.',
+        '```json\n{"title": "A } in ```json", "stars": 4}\n```',
+    ],
+)
+def test_json_in_a_fence_or_in_a_sentence_is_content(text: str) -> None:
+    judged = validate_answer(Note, text)
+
+    assert isinstance(judged, Content)
+    assert judged.output["stars"] == 4
+    assert judged.unwrapped
+
+
+def test_json_that_stands_alone_is_not_unwrapped() -> None:
+    judged = validate_answer(Note, f" {NOTE}\n")
+
+    assert judged == validate_answer(Note, NOTE)
+    assert isinstance(judged, Content)
+    assert not judged.unwrapped
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{NOTE} or rather {OTHER}",
+        f"```json\n{NOTE}\n```\n```json\n{OTHER}\n```",
+        # Cut off: what is whole in it is not the answer.
+        f'[{NOTE}, {{"title": "Po',
+        f"[{NOTE}",
+        f'{{"notes": [{NOTE}, {NOTE}',
+        f'{{"note": {NOTE}',
+        f"```json\n[{NOTE}, \n```",
+        # Wrapped in more JSON, of which nobody has said what it is.
+        f'{{"note": {NOTE}}}',
+        f"[{NOTE}]",
+        "{" * 5_000 + NOTE,
+        "[" * 100_000,
+        "I can't do that.",
+        "```json\n```",
+        "",
+    ],
+)
+def test_what_is_not_clearly_one_whole_answer_is_invalid(text: str) -> None:
+    assert isinstance(validate_answer(Note, text), Invalid)
+
+
+def test_fenced_answer_that_breaks_a_constraint_says_which() -> None:
+    assert faults(Note, '```json\n{"title":"Fine","stars":9}\n```') == [
+        ("stars", "Input should be less than or equal to 5")
+    ]

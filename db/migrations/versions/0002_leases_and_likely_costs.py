@@ -23,12 +23,14 @@ SELECT {day} AS day, r.flow, r.endpoint, a.model,
        SUM(COALESCE(a.cache_creation_5m_tokens, 0) + COALESCE(a.cache_creation_1h_tokens, 0))
            AS cache_creation_tokens,
        SUM(COALESCE(a.cache_read_tokens, 0)) AS cache_read_tokens, {cost} AS cost_usd,
-       SUM(CASE WHEN a.input_tokens IS NOT NULL AND a.cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced,
+       SUM(CASE WHEN {answered} AND a.cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced,
        SUM(CASE WHEN a.error_type IN ({perhaps}) THEN 1 ELSE 0 END) AS perhaps_billed{more}
 FROM attempts a JOIN runs r ON r.id = a.run_id
 GROUP BY {day}, r.flow, r.endpoint, a.model
 """
 BEFORE = "'connection', 'timeout', 'abandoned', 'crashed'"
+# An endpoint need not tell what an answer used.
+ANSWERED = "(a.input_tokens IS NOT NULL OR a.output_text IS NOT NULL)"
 PERHAPS = f"{BEFORE}, 'proxy'"
 
 
@@ -60,7 +62,9 @@ def downgrade() -> None:
 def _replace_view(dialect: str, perhaps: str, more: str) -> None:
     # PostgreSQL can add a column to a view on which users have built views of their own, but not drop it.
     create = "CREATE OR REPLACE" if dialect == "postgresql" and more else "CREATE"
+    answered = ANSWERED if more else "a.input_tokens IS NOT NULL"
     if create == "CREATE":
         op.execute("DROP VIEW usage_by_day")
     cost = SUM[dialect].format(what="a.cost_usd")
-    op.execute(USAGE_BY_DAY.format(create=create, day=DAY[dialect], cost=cost, perhaps=perhaps, more=more))
+    parts = {"create": create, "day": DAY[dialect], "answered": answered, "cost": cost, "perhaps": perhaps}
+    op.execute(USAGE_BY_DAY.format(**parts, more=more))

@@ -1,0 +1,77 @@
+"""A select that takes for ever does not keep the command from ending when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import FRONT, PRESSWORK, Desk
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+def begin(**environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(PRESSWORK), "run", "notes"],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the end, and return the exit status and what was said."""
+    try:
+        _printed, said = command.communicate(timeout=60)
+    finally:
+        command.kill()
+    return command.returncode, said
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found.add(str(descriptor.readlink()))
+    return found
+
+
+def has_begun(desk: Desk) -> bool:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{desk.ledger}?mode=ro", uri=True)) as connection:
+        return bool(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+    return False
+
+
+def test_ctrl_c_ends_the_check_before_a_run(desk: Desk) -> None:
+    desk.notes({1: "one"})
+    desk.template(front=FRONT.replace("FROM notes", f"FROM notes WHERE ({ENDLESS}) > 0"))
+    command = begin()
+    while str(desk.folder / "source.sqlite") not in open_files(command.pid):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    command.send_signal(signal.SIGINT)
+    assert ended(command) == (130, "Stopped by Ctrl-C.\n")
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_signal_ends_a_run_that_reads_its_records(desk: Desk, prefect_server: str, number: signal.Signals) -> None:
+    desk.notes({1: "one"})
+    # Counting does not read the column: the check before the run is quick, the page is not.
+    desk.template(front=FRONT.replace("id, text FROM", f"id, text, ({ENDLESS}) AS slow FROM"))
+    command = begin(PREFECT_API_URL=prefect_server)
+    while not has_begun(desk):
+        time.sleep(0.05)
+    time.sleep(1)
+    command.send_signal(number)
+    status, said = ended(command)
+    assert (status, f"({number.name})" in said) == (130, True), said
+    assert desk.sent() == 0

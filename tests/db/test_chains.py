@@ -1,0 +1,239 @@
+"""Runs that resume one another: what they have spent together, and since when they refresh."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, update
+
+from db.chains import (
+    Spent,
+    last_run_of,
+    refreshing_since,
+    spent_by_chain,
+    spent_by_flow_runs,
+    spent_by_shards,
+)
+from db.history import bad_outcomes_of, look_up, usage
+from db.models import Run, new_id
+from db.record import Batch, write
+from tests.db.rows import DAY, Book, settled_row, sha
+
+FLOW_RUN, OTHER_FLOW_RUN, SHARD_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "123")
+NO_ANSWER = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
+
+
+def spend(book: Book, dollars: str, **own: Any) -> None:
+    book.add(new_id(), settled={"cost_usd": Decimal(dollars)} | own)
+
+
+def open_attempt(book: Book, likely: str | None, **settled: Any) -> None:
+    """Write an attempt that may have ended, without a generation."""
+    batch = Batch()
+    cost = None if likely is None else Decimal(likely)
+    attempt_id = book.attempt(batch, "p", new_id(), likely_cost_usd=cost)
+    if settled:
+        batch.settled.append(settled_row(attempt_id, **(NO_ANSWER | settled)))
+    write(book.ledger, batch)
+
+
+def total(ledger: Engine, book: Book) -> Decimal:
+    return spent_by_chain(ledger, book.run_id).total_usd
+
+
+def test_run_that_resumes_none_has_spent_nothing_before(book: Book) -> None:
+    spend(book, "1")
+    Book(book.ledger)
+    assert spent_by_chain(book.ledger, book.run_id) == Spent()
+    assert spent_by_chain(book.ledger, new_id()) == Spent()
+
+
+def test_chain_has_all_runs_that_are_linked_and_no_other(book: Book) -> None:
+    spend(book, "1")
+    second = Book(book.ledger, resumes_run_id=book.run_id)
+    spend(second, "0.1")
+    third = Book(book.ledger, resumes_run_id=second.run_id)
+    spend(third, "0.01")
+    # The first was resumed twice: what either of them spends is spent for the same job.
+    sibling = Book(book.ledger, resumes_run_id=book.run_id)
+    spend(sibling, "0.001")
+    # The same flow at its next schedule is another job.
+    spend(Book(book.ledger), "5")
+
+    assert total(book.ledger, third) == Decimal("1.101")
+    assert total(book.ledger, sibling) == Decimal("1.11")
+    assert total(book.ledger, book) == Decimal("0.111")
+
+
+def test_chain_counts_the_shards_of_each_run(book: Book) -> None:
+    spend(book, "1")
+    spend(Book(book.ledger, parent_run_id=book.run_id), "0.1")
+    resumed = Book(book.ledger, resumes_run_id=book.run_id)
+    shard = Book(book.ledger, parent_run_id=resumed.run_id)
+    spend(shard, "0.01")
+    spend(resumed, "0.5")
+
+    # Its own requests are left out: who counts them is the run itself.
+    assert total(book.ledger, resumed) == Decimal("1.11")
+    # A shard has a cap of its own, which is part of the whole's.
+    assert total(book.ledger, shard) == 0
+
+
+def test_chain_that_leads_back_to_itself_ends(book: Book) -> None:
+    other = Book(book.ledger, resumes_run_id=book.run_id)
+    spend(other, "1")
+    with book.ledger.begin() as connection:
+        connection.execute(update(Run).where(Run.id == book.run_id).values(resumes_run_id=other.run_id))
+
+    assert total(book.ledger, book) == 1
+    assert refreshing_since(book.ledger, book.run_id) is not None
+
+
+@pytest.mark.parametrize(
+    ("likely", "settled", "spent"),
+    [
+        ("0.02", {}, Spent(likely_usd=Decimal("0.02"))),
+        ("0.02", {"error_type": "crashed"}, Spent(likely_usd=Decimal("0.02"))),
+        ("0.02", {"error_type": "timeout"}, Spent(likely_usd=Decimal("0.02"))),
+        ("0.02", {"error_type": "connection"}, Spent(likely_usd=Decimal("0.02"))),
+        ("0.02", {"error_type": "abandoned"}, Spent(likely_usd=Decimal("0.02"))),
+        ("0.02", {"error_type": "proxy", "http_status": 502}, Spent(likely_usd=Decimal("0.02"))),
+        ("0.02", {"http_status": 200, "input_tokens": 5}, Spent(likely_usd=Decimal("0.02"))),
+        (
+            "0.02",
+            {"http_status": 200, "input_tokens": 5, "error_type": "wrong_endpoint"},
+            Spent(Decimal(0), Decimal("0.02")),
+        ),
+        ("0.02", {"http_status": 200, "cost_usd": Decimal("0.01")}, Spent(known_usd=Decimal("0.01"))),
+        ("0.02", {"error_type": "not_sent"}, Spent()),
+        ("0.02", {"error_type": "connect"}, Spent()),
+        ("0.02", {"error_type": "rate_limit_error", "http_status": 429}, Spent()),
+        ("0.02", {"error_type": "overloaded_error", "http_status": 529}, Spent()),
+        ("0.02", {"error_type": "invalid_request_error", "http_status": 400}, Spent()),
+        (None, {"error_type": "crashed"}, Spent()),
+    ],
+)
+def test_what_a_request_counts_for_in_a_chain(
+    book: Book, likely: str | None, settled: dict[str, Any], spent: Spent
+) -> None:
+    open_attempt(book, likely, **settled)
+    resumed = Book(book.ledger, resumes_run_id=book.run_id)
+    assert spent_by_chain(book.ledger, resumed.run_id) == spent
+
+
+def test_likely_costs_add_up_exactly(book: Book) -> None:
+    for _ in range(30):
+        open_attempt(book, "0.0000123457", error_type="crashed")
+    resumed = Book(book.ledger, resumes_run_id=book.run_id)
+    assert spent_by_chain(book.ledger, resumed.run_id).likely_usd == Decimal("0.0003703710")
+    assert usage(book.ledger, book.run_id).likely_usd == Decimal("0.0003703710")
+
+
+def test_shards_of_a_flow_run_and_flow_runs_are_added_up(book: Book) -> None:
+    first = Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
+    again = Book(book.ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=first.run_id)
+    other = Book(book.ledger, prefect_flow_run_id=OTHER_FLOW_RUN)
+    for whole, dollars in ((first, "1"), (again, "0.1"), (other, "7")):
+        spend(whole, "20")
+        shard = Book(book.ledger, parent_run_id=whole.run_id, prefect_flow_run_id=SHARD_FLOW_RUN)
+        spend(shard, dollars)
+        open_attempt(shard, "0.001", error_type="crashed")
+
+    assert spent_by_shards(book.ledger, FLOW_RUN) == Spent(Decimal("1.1"), Decimal("0.002"))
+    assert spent_by_flow_runs(book.ledger, [SHARD_FLOW_RUN]) == Spent(Decimal("8.1"), Decimal("0.003"))
+    assert spent_by_flow_runs(book.ledger, []) == Spent()
+
+
+def test_last_run_of_a_flow_run_is_the_newest(book: Book) -> None:
+    Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
+    newest = Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
+    assert last_run_of(book.ledger, FLOW_RUN) == newest.run_id
+    assert last_run_of(book.ledger, OTHER_FLOW_RUN) is None
+
+
+# Refreshes
+
+
+def refreshes(refresh: bool | None) -> dict[str, Any]:
+    return {} if refresh is None else {"options": {"refresh": refresh, "limit": None}}
+
+
+@pytest.mark.parametrize(
+    ("chain", "first"),
+    [
+        ([True], 0),
+        ([False, True], 1),
+        ([True, True, True], 0),
+        ([False, True, True], 1),
+        ([True, False, True], 0),
+        # A flow that takes no options refreshes by its own code, each time.
+        ([None, None], 0),
+    ],
+)
+def test_refresh_began_with_the_first_run_that_refreshed(ledger: Engine, chain: list[bool | None], first: int) -> None:
+    runs: list[Book] = []
+    for number, refresh in enumerate(chain):
+        before = runs[-1].run_id if runs else None
+        started = DAY + timedelta(hours=number)
+        runs.append(Book(ledger, resumes_run_id=before, parameters=refreshes(refresh), started_at=started))
+
+    assert refreshing_since(ledger, runs[-1].run_id) == DAY + timedelta(hours=first)
+
+
+def test_refresh_of_a_run_that_is_not_known_has_no_beginning(ledger: Engine) -> None:
+    assert refreshing_since(ledger, new_id()) is None
+
+
+# What failed after it was perhaps billed
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        ("connection", True),
+        ("timeout", True),
+        ("proxy", True),
+        ("wrong_model", True),
+        ("unexpected_stop_reason", True),
+        ("connect", False),
+        ("rate_limit_error", False),
+        ("overloaded_error", False),
+        ("invalid_request_error", False),
+        ("render", False),
+    ],
+)
+def test_failure_that_was_perhaps_billed_counts_like_a_bad_outcome(book: Book, kind: str, counts: bool) -> None:
+    for run in (book, Book(book.ledger)):
+        run.add("a", status="failed", output=None, error_kind=kind, settled=NO_ANSWER | {"error_type": kind})
+
+    found = look_up(book.ledger, [sha("a")]).get(sha("a"))
+    of_run = bad_outcomes_of(book.ledger, [book.run_id], [sha("a")])
+
+    assert (found.bad_outcomes if found else 0) == (2 if counts else 0)
+    assert bool(of_run) == counts
+    if found:
+        assert found.last_bad == f"failed ({kind})"
+
+
+def test_attempt_of_a_crash_is_no_bad_outcome(book: Book) -> None:
+    for _ in range(5):
+        open_attempt(book, "0.01", error_type="crashed")
+    assert look_up(book.ledger, [sha("p")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("likely", "told"),
+    [([], Decimal(0)), (["0.01", "0.02"], Decimal("0.03")), ([None], None), ([None, "0.01"], Decimal("0.01"))],
+)
+def test_usage_says_what_was_likely_billed(book: Book, likely: list[str | None], told: Decimal | None) -> None:
+    open_attempt(book, "9", error_type="not_sent")
+    open_attempt(book, "9", cost_usd=Decimal("0.5"), http_status=200)
+    for cost in likely:
+        open_attempt(book, cost, error_type="crashed")
+
+    found = usage(book.ledger, book.run_id)
+
+    assert (found.likely_usd, found.perhaps_billed, found.cost_usd) == (told, len(likely), Decimal("0.5"))

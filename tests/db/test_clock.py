@@ -1,0 +1,75 @@
+"""The ledger's time decides what is newer, whoever's clock is ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db import clock
+from db.clock import CLOCK, agree, new_id, now
+from db.identity import boot_time_s
+
+
+@pytest.fixture(autouse=True)
+def own_clock() -> Iterator[None]:
+    CLOCK.reset()
+    yield
+    CLOCK.reset()
+
+
+def ahead(minutes: float) -> None:
+    """Let the ledger's clock be ahead of this machine's."""
+    CLOCK.set(datetime.now(UTC) + timedelta(minutes=minutes), boot_time_s())
+
+
+def moment_of(identifier: str) -> datetime:
+    return datetime.fromtimestamp((UUID(identifier).int >> 80) / 1000, UTC)
+
+
+@pytest.mark.parametrize("minutes", [-5, 0, 5])
+def test_times_and_ids_are_the_ledgers(minutes: int) -> None:
+    ahead(minutes)
+    expected = datetime.now(UTC) + timedelta(minutes=minutes)
+    assert abs(now() - expected) < timedelta(seconds=1)
+    assert abs(moment_of(new_id()) - expected) < timedelta(seconds=1)
+    assert UUID(new_id()).version == 7
+
+
+def test_ids_of_two_processes_sort_by_the_ledgers_time() -> None:
+    ahead(-5)  # this one's own clock is five minutes ahead
+    older = new_id()
+    CLOCK.reset()
+    CLOCK.set(datetime.now(UTC) + timedelta(seconds=1), boot_time_s())
+    assert older < new_id()
+
+
+def test_ids_of_one_process_stay_in_order_while_the_measurements_differ_a_little() -> None:
+    ahead(5)
+    made = []
+    for number in range(2000):
+        if number % 100 == 0:
+            CLOCK.set(datetime.now(UTC) + timedelta(minutes=5, milliseconds=number % 3 * 10), boot_time_s())
+        made.append(new_id())
+    assert made == sorted(made)
+
+
+def test_clock_that_is_put_right_does_not_move_the_ledgers_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead(0)
+    monkeypatch.setattr("db.clock.time.time", (datetime.now(UTC) + timedelta(hours=1)).timestamp)
+    # An hour's jump of the time of day: the ledger is now an hour behind it.
+    assert clock.CLOCK.shift_ms() == pytest.approx(-3_600_000, abs=1000)
+
+
+def test_clock_of_a_ledger_is_measured(ledger: Engine) -> None:
+    ahead(60)
+    agree(ledger)
+    if ledger.dialect.name == "sqlite":
+        assert CLOCK.shift_ms() == 0
+        return
+    with ledger.connect() as connection:
+        there = connection.scalar(text("SELECT clock_timestamp()"))
+    assert abs(now() - there) < timedelta(seconds=1)

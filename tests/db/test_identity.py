@@ -1,0 +1,67 @@
+"""A process is known by machine, boot, namespace, number and start: nothing less tells it from another."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from db import identity
+from db.identity import UNKNOWN, fate_of, this_process
+
+HOST, PID, STARTED, BOOT, NAMESPACE = this_process().split("/")
+OTHER_BOOT = "11111111-0000-0000-0000-000000000000"
+
+
+def test_this_process_is_named_so_that_it_is_known_again() -> None:
+    assert (HOST, PID, STARTED.isdigit()) == (socket.gethostname(), str(os.getpid()), True)
+    assert fate_of(this_process(), one_machine=False) == "alive"
+
+
+@pytest.mark.parametrize(
+    ("process", "fate", "on_one_machine"),
+    [
+        (f"{HOST}/{PID}/1/{BOOT}/{NAMESPACE}", "gone", "gone"),  # the number is another's now
+        (f"renamed/{PID}/{STARTED}/{BOOT}/{NAMESPACE}", "alive", "alive"),
+        (f"{HOST}/{PID}/{STARTED}/{BOOT}/1", "unseen", "unseen"),  # another container, with numbers of its own
+        (f"{HOST}/{PID}/{STARTED}/{OTHER_BOOT}/{NAMESPACE}", "unseen", "gone"),  # another `localhost`, or a restart
+        (f"{HOST}/{PID}/{STARTED}/{UNKNOWN}/{UNKNOWN}", "alive", "alive"),
+        (f"elsewhere/{PID}/{STARTED}/{UNKNOWN}/{UNKNOWN}", "unseen", "unseen"),
+        (f"{HOST}/{PID}/{STARTED}", "unseen", "unseen"),  # as an earlier Presswork wrote it
+        (f"{HOST}/{10**30}/1/{BOOT}/{NAMESPACE}", "unseen", "unseen"),
+        ("odd", "unseen", "unseen"),
+        (None, "unseen", "unseen"),
+    ],
+    ids="start name namespace boot no-boot no-boot-elsewhere old too-large odd none".split(),
+)
+def test_fate_of_a_process(process: str | None, fate: str, on_one_machine: str) -> None:
+    assert fate_of(process, one_machine=False) == fate
+    assert fate_of(process, one_machine=True) == on_one_machine
+
+
+def test_process_that_has_ended_is_gone_also_while_its_parent_has_not_heard_of_it() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    named = f"{HOST}/{child.pid}/{identity._started(child.pid)}/{BOOT}/{NAMESPACE}"
+    assert fate_of(named, one_machine=False) == "alive"
+    child.kill()
+    deadline = time.monotonic() + 10
+    while fate_of(named, one_machine=False) != "gone":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.wait()
+    assert fate_of(named, one_machine=False) == "gone"
+
+
+def test_system_that_tells_nothing_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_PROC", Path("/nowhere"))
+    identity.boot_id.cache_clear()
+    try:
+        assert this_process() == f"{HOST}/{PID}/{UNKNOWN}/{UNKNOWN}/{UNKNOWN}"
+        assert fate_of(this_process(), one_machine=True) == "alive"
+    finally:
+        identity.boot_id.cache_clear()

@@ -1,0 +1,135 @@
+"""The gate of a lease: silence holds requests back, and what was claimed before an absence is claimed again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from db import claims, leases
+from db.record import Batch
+from flows.engine.lease import ClaimLostError, HeldLease
+from flows.engine.writer import Writer
+from tests.db.rows import Book, sha
+from tests.db.test_leases import run_out, status_of
+
+ONE, TWO = sha("one"), sha("two")
+
+
+class Time:
+    """A clock that only the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def book(ledger: Engine) -> Book:
+    return Book(ledger)
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr("flows.engine.lease.boot_time_s", time)
+    return time
+
+
+@pytest.fixture
+def stopped() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def held(book: Book, time: Time, stopped: list[str]) -> HeldLease:
+    return HeldLease(book.ledger, book.run_id, stop=stopped.append)
+
+
+@pytest.fixture
+async def writer(ledger: Engine, book: Book) -> AsyncIterator[Writer]:
+    async with Writer(ledger, run_id=book.run_id, interval_s=0, patience_s=0, spill_folders=[]) as writer:
+        yield writer
+
+
+async def test_request_is_let_go_while_heartbeats_are_confirmed(held: HeldLease, time: Time) -> None:
+    await held.ready(ONE)
+    time.now += leases.LEASE_S / 2
+    await held.ready(ONE)
+
+
+async def test_silence_sends_nothing_until_a_heartbeat_is_confirmed(
+    held: HeldLease, time: Time, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.engine.lease.RETRY_S", 0.01)
+    is_away = True
+    renew = leases.renew
+
+    def sometimes(ledger: Engine, lease: leases.Lease) -> None:
+        if is_away:
+            raise OperationalError("", None, Exception("gone"))
+        renew(ledger, lease)
+
+    monkeypatch.setattr("db.leases.renew", sometimes)
+    async with held.kept(writer):
+        time.now += leases.LEASE_S / 2 + 1
+        waiting = asyncio.create_task(held.ready(ONE))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        is_away = False
+        await asyncio.wait_for(waiting, 5)
+
+
+def test_claims_of_before_an_absence_are_claimed_again_but_looked_up_first(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    held.take({ONE, TWO})
+    run_out(ledger, book.run_id)
+    other = Book(ledger).run_id
+    assert claims.take(ledger, other, {ONE}) == {ONE}
+    held.write(Batch(), [])
+    assert status_of(ledger, book.run_id) == ("running", False, 2)
+    for prompt_hash in (ONE, TWO):
+        with pytest.raises(ClaimLostError):
+            asyncio.run(held.ready(prompt_hash))
+    # Its own again, so that no one takes what is in flight meanwhile.
+    assert claims.take(ledger, other, {TWO}) == set()
+    assert held.take({ONE, TWO}) == {TWO}
+    asyncio.run(held.ready(TWO))
+
+
+async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
+    book: Book, held: HeldLease, ledger: Engine, writer: Writer, stopped: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.leases.HEARTBEAT_S", 0.01)
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET prefect_flow_run_id = 'flow run'")
+    held.take({ONE})
+    run_out(ledger, book.run_id)
+    leases.end_lapsed(ledger, but="")
+    claims.take(ledger, newer := Book(ledger, prefect_flow_run_id="flow run").run_id, {ONE})
+    batch = Batch()
+    book.generation(batch, "key")
+    held.write(batch, [])
+    with ledger.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM generations").scalar() == 1
+    assert held.is_superseded
+    async with held.kept(writer):
+        while not stopped:  # noqa: ASYNC110 - the heartbeat tells no one else
+            await asyncio.sleep(0.01)
+    assert newer in stopped[0]
+    with pytest.raises(ClaimLostError):
+        await held.ready(ONE)
+
+
+def test_run_that_has_closed_takes_nothing_back(book: Book, held: HeldLease, ledger: Engine) -> None:
+    held.take({ONE})
+    held.close("completed")
+    held.write(Batch(), [])
+    held.confirm()
+    assert status_of(ledger, book.run_id) == ("completed", True, 1)
+    assert claims.take(ledger, Book(ledger).run_id, {ONE}) == {ONE}

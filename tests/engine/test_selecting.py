@@ -1,0 +1,318 @@
+"""Selects are run when they are waited for, off the event loop, and all of them before the first request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow, get_client
+from prefect.exceptions import Abort
+from prefect.states import Cancelling
+from sqlalchemy import Engine, event
+
+from db.errors import KeyValueError, SelectError, SourceUnreachableError
+from flows.engine import RunOptions, Summary, open_run
+from flows.engine.options import Shard
+from flows.errors import ParameterError, StoppingCallError, TemplateError
+from flows.newsletter import newsletter
+from flows.support_replies import support_replies
+from tests.engine.workshop import NOTE, USER, Workshop
+
+pytestmark = pytest.mark.prefect
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000000) SELECT count(*) FROM n"
+
+
+def template(workshop: Workshop, select: str, *, name: str = "note", front: str = "") -> None:
+    text_of = NOTE.format(user=USER, max_tokens=256).replace("SELECT id, name FROM items", select)
+    (workshop.templates / f"{name}.md.j2").write_text(text_of.replace("---\n", f"---\n{front}", 1), encoding="utf-8")
+
+
+@flow
+async def note_then(second: str) -> Summary:
+    async with open_run(RunOptions()) as run:
+        notes, others = run.select("note"), run.select(second)
+        await run.generate("note", notes)
+        await run.generate(second, others)
+        return run.summary()
+
+
+# What is known when
+
+
+async def test_wrong_second_select_stops_the_run_before_its_first_request(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(3)
+    template(workshop, "SELECT 1 AS id, 'one' AS name UNION ALL SELECT 1, 'two'", name="second")
+    with pytest.raises(KeyValueError, match=r"second\.md\.j2.*not unique"):
+        await note_then("second")
+    assert workshop.requests == 0
+    assert workshop.rows("SELECT * FROM generations") == []
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"failed": 1}
+
+
+async def test_select_asks_no_database_and_says_at_once_what_the_template_tells(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_SOURCE_URL", "sqlite:////nowhere/at-all.sqlite")
+    template(workshop, "SELECT id FROM items WHERE id = :wanted", front="params: {wanted: {type: int}}\n")
+
+    @flow
+    async def selecting() -> None:
+        async with open_run(RunOptions()) as run:
+            with pytest.raises(TemplateError, match="nonsense"):
+                run.select("nonsense")
+            with pytest.raises(ParameterError, match="wanted"):
+                run.select("note", {})
+            found = run.select("note", {"wanted": 1})
+            with pytest.raises(SourceUnreachableError, match="PRESSWORK_SOURCE_URL"):
+                await found.count()
+            with pytest.raises(SourceUnreachableError, match="PRESSWORK_SOURCE_URL"):
+                await run.generate("note", found)
+
+    await selecting()
+    assert workshop.requests == 0
+
+
+async def test_step_whose_source_was_away_can_be_tried_again(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.numbered(3)
+    file, aside = tmp_path / "source.sqlite", tmp_path / "aside.sqlite"
+    workshop.dispose()
+    file.rename(aside)
+
+    @flow
+    async def patient() -> Summary:
+        async with open_run(RunOptions()) as run:
+            notes = run.select("note")
+            with pytest.raises(SourceUnreachableError):
+                await run.generate("note", notes)
+            aside.rename(file)
+            await run.generate("note", notes)
+            return run.summary()
+
+    summary = await patient()
+    assert (summary.records, summary.succeeded) == (3, 3)
+
+
+async def test_each_select_is_counted_once_and_one_that_nobody_awaits_not_at_all(workshop: Workshop) -> None:
+    workshop.numbered(5)
+    template(workshop, "SELECT id, name FROM items WHERE id > '00002'", name="second")
+    template(workshop, "SELECT id FROM nowhere", name="never")
+
+    @flow
+    async def several() -> list[int]:
+        async with open_run(RunOptions(limit=4)) as run:
+            seen = []
+            notes = run.select("note")
+            seen.append(run.summary().records)
+            assert await notes.count() == 4
+            seen.append(run.summary().records)
+            await run.generate("note", notes)
+            seen.append(run.summary().records)
+            seconds = run.select("second")
+            seen.append(run.summary().records)
+            await run.generate("second", seconds)
+            run.select("never")
+            seen.append(run.summary().records)
+            return seen
+
+    assert await several() == [0, 4, 4, 4, 6]
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"completed": 1}
+
+
+async def test_select_made_after_a_step_is_checked_before_the_next(workshop: Workshop) -> None:
+    workshop.numbered(2)
+    workshop.template("Second: {{ note.subject }}", name="second")
+    template(workshop, "SELECT name FROM items", name="late")
+
+    @flow
+    async def late() -> None:
+        async with open_run(RunOptions()) as run:
+            notes = await run.generate("note", run.select("note"))
+            run.select("late")
+            await run.generate("second", notes)
+
+    with pytest.raises(SelectError, match=r"late\.md\.j2.*key column"):
+        await late()
+    assert workshop.requests == 2
+
+
+async def test_steps_at_the_same_time_check_a_select_once(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    template(workshop, "SELECT id, name FROM items", name="second")
+
+    @flow
+    async def at_once() -> Summary:
+        async with open_run(RunOptions()) as run:
+            notes, seconds = run.select("note"), run.select("second")
+            await asyncio.gather(run.generate("note", notes), run.generate("second", seconds))
+            return run.summary()
+
+    summary = await at_once()
+    assert (summary.records, summary.succeeded, summary.exit_status) == (6, 6, 0)
+    assert workshop.rows("SELECT DISTINCT status FROM generations") == [{"status": "succeeded"}]
+
+
+async def test_summary_says_what_the_ledger_says_also_after_a_step_that_broke_off(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    workshop.template("Second: {{ note.subject }}", name="second")
+
+    @flow
+    async def broken_off() -> tuple[Summary, Summary]:
+        async with open_run(RunOptions()) as run:
+            notes = await run.generate("note", run.select("note"))
+            before = run.summary()
+            workshop.sandbox.configure(spend_limit=1)
+            with pytest.raises(StoppingCallError):
+                await run.generate("second", notes)
+            return before, run.summary()
+
+    before, after = await broken_off()
+    assert (before.succeeded, before.requests) == (3, 3)
+    assert after.requests == workshop.value("SELECT count(*) FROM attempts")
+
+
+# Where the work is done
+
+
+@pytest.fixture
+def on_the_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What a run has a database or another program do on the event loop's thread: it should stay empty."""
+    met: list[str] = []
+    watching = threading.get_ident()
+
+    def statement(_connection: Any, _cursor: Any, sql: str, *_rest: Any) -> None:
+        if threading.get_ident() == watching:
+            met.append(sql)
+
+    def connect(*_arguments: Any) -> None:
+        if threading.get_ident() == watching:
+            met.append("connect")
+
+    real = subprocess.run
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        if threading.get_ident() == watching:
+            met.append(str(arguments))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    event.listen(Engine, "before_cursor_execute", statement)
+    event.listen(Engine, "do_connect", connect)
+    yield met
+    event.remove(Engine, "before_cursor_execute", statement)
+    event.remove(Engine, "do_connect", connect)
+
+
+async def test_no_statement_is_run_on_the_event_loop(shop: Workshop, on_the_loop: list[str]) -> None:
+    on_the_loop.clear()
+    newsletters, replies = await newsletter(), await support_replies()
+    again = await newsletter()
+    assert (newsletters.records, replies.records, again.cached) == (24, 30, 31)
+    assert on_the_loop == []
+
+
+async def test_no_statement_of_a_shard_is_run_on_the_event_loop(
+    workshop_on_each: Workshop, on_the_loop: list[str]
+) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(10)
+    parent = (await workshop.run(limit=1)).run_id
+    part = Shard(parent=parent, select="note.md.j2", number=2, of=3, records=10)
+    on_the_loop.clear()
+    summary = await workshop.run(shard=part)
+    assert (summary.records, summary.succeeded) == (3, 3)
+    assert on_the_loop == []
+
+
+async def test_loop_goes_on_while_a_select_is_counted_and_read(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    template(workshop, f"SELECT id, name, ({SLOW}) AS slow FROM items WHERE ({SLOW}) > 0")
+    ticks = [time.monotonic()]
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(0.02)
+            ticks.append(time.monotonic())
+
+    beating = asyncio.create_task(tick())
+    began = time.monotonic()
+    await workshop.run()
+    took = time.monotonic() - began
+    beating.cancel()
+    longest = max(after - before for before, after in itertools.pairwise(ticks))
+    # The select, which is run three times, takes nearly all of it: on the loop it would be one gap or three.
+    assert longest < took / 6, (longest, took)
+
+
+# Stopping meanwhile
+
+
+SLOW_SELECTS = {
+    "sqlite": f"SELECT id, name FROM items WHERE ({ENDLESS}) > 0",
+    "postgresql": "SELECT id, name FROM items WHERE pg_sleep(600) IS NOT NULL",
+}
+
+
+async def stopped(run: asyncio.Task[Summary]) -> str:
+    with pytest.raises(Abort) as stop:
+        await asyncio.wait_for(run, 60)
+    return str(stop.value)
+
+
+async def selecting(workshop: Workshop) -> None:
+    """Wait until the run reads its source."""
+    await workshop.begun(1)
+    while not any(thread.name == "presswork-source" for thread in threading.enumerate()):  # noqa: ASYNC110 - as there
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+async def test_signal_ends_a_run_that_selects(workshop_on_each: Workshop, number: signal.Signals) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(3)
+    template(workshop, SLOW_SELECTS[workshop.source.dialect.name])
+    run = asyncio.create_task(workshop.run())
+    await selecting(workshop)
+    os.kill(os.getpid(), number)
+    assert number.name in await stopped(run)
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"cancelled": 1}
+    assert workshop.requests == 0
+
+
+async def test_cancel_in_prefect_ends_a_run_that_selects(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.engine.stopping.WATCH_S", 0.2)
+    workshop.numbered(3)
+    template(workshop, SLOW_SELECTS["sqlite"])
+    run = asyncio.create_task(workshop.run())
+    await selecting(workshop)
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(str(workshop.value("SELECT prefect_flow_run_id FROM runs"))), Cancelling())
+    assert "Cancel in Prefect" in await stopped(run)
+
+
+async def test_stop_while_a_page_is_read_lets_what_is_in_flight_end(workshop: Workshop) -> None:
+    # The first page is quick; the second meets a record that is not: its column takes for ever.
+    workshop.items({f"{number:05}": f"quick {number}" for number in range(500)} | {"x": "slow"})
+    slow = f"CASE name WHEN 'slow' THEN ({ENDLESS} WHERE length(items.name) > 0) END AS slow"
+    template(workshop, f"SELECT id, name, {slow} FROM items")
+    workshop.sandbox.configure(latency_ms=300)
+    run = asyncio.create_task(workshop.run(concurrency=4))
+    await workshop.asked(4)
+    asked = workshop.requests
+    os.kill(os.getpid(), signal.SIGINT)
+    assert "SIGINT" in await stopped(run)
+    assert workshop.value("SELECT count(*) FROM current_content") == workshop.requests >= asked
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0

@@ -1,0 +1,271 @@
+"""The cost cap of a job: what is known, likely and reserved stays under it, and the message says whose it was."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from db.chains import Spent
+from db.models import new_id
+from flows.engine.estimates import Estimate
+from flows.engine.limiter import Limiter
+from flows.engine.pace import Pace
+from flows.engine.spending import Spending, share_of_cap
+from flows.errors import CallError, CostCapError, FinalCallError, PassingCallError, StoppedError
+from flows.steps.prices import Usage
+from flows.steps.render import Prompt, make_brief, render_prompt
+from flows.steps.templates import load_template
+from tests.db.rows import Book
+
+CENT = Decimal("0.01")
+
+
+def usd(text: str) -> Decimal:
+    return Decimal(text)
+
+
+async def reserve(spending: Spending, likely: Decimal | None = CENT) -> Decimal | None:
+    return await spending.reserve("claude-sonnet-4-6", lambda: likely, lambda: False)
+
+
+# What counts
+
+
+@pytest.mark.parametrize(
+    ("cost", "error", "spent"),
+    [
+        (usd("0.5"), None, Spent(usd("0.5"), usd("0"))),
+        (usd("0.5"), FinalCallError(kind="wrong_endpoint"), Spent(usd("0.5"), usd("0"))),
+        (None, None, Spent(usd("0"), CENT)),
+        (None, PassingCallError(kind="timeout"), Spent(usd("0"), CENT)),
+        (None, PassingCallError(kind="connection"), Spent(usd("0"), CENT)),
+        (None, PassingCallError(kind="proxy"), Spent(usd("0"), CENT)),
+        (None, PassingCallError(kind="connect"), Spent()),
+        (None, PassingCallError(kind="rate_limit_error", http_status=429), Spent()),
+        (None, PassingCallError(kind="overloaded_error", http_status=529), Spent()),
+        (None, FinalCallError(kind="invalid_request_error", http_status=400), Spent()),
+    ],
+)
+async def test_what_a_request_counts_for(cost: Decimal | None, error: CallError | None, spent: Spent) -> None:
+    spending = Spending(usd("1"))
+    spending.count(cost, CENT, error)
+    assert spending.spent == spent
+
+
+async def test_request_without_a_known_price_counts_nothing_where_it_was_lost() -> None:
+    spending = Spending(None)
+    spending.count(None, None, PassingCallError(kind="timeout"))
+    assert spending.spent == Spent()
+
+
+# What fits
+
+
+async def test_all_that_is_spent_or_under_way_stays_under_the_cap() -> None:
+    spending = Spending(usd("0.10"))
+    spending.earlier, spending.shards = Spent(usd("0.05"), usd("0.01")), Spent(usd("0.02"))
+    assert [await reserve(spending), await reserve(spending)] == [CENT, CENT]
+
+    third = asyncio.ensure_future(reserve(spending))
+    await asyncio.sleep(0)
+    assert not third.done()
+    # One of those under way turns out to be cheaper than was thought.
+    spending.count(usd("0"), CENT, None)
+    spending.release(CENT)
+    assert await third == CENT
+
+
+async def test_cap_is_reached_only_when_nothing_is_under_way() -> None:
+    spending = Spending(usd("0.02"))
+    await reserve(spending)
+    await reserve(spending)
+    third = asyncio.ensure_future(reserve(spending))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        assert not third.done()
+        spending.count(CENT, CENT, None)
+        spending.release(CENT)
+    with pytest.raises(CostCapError):
+        await third
+
+
+async def test_stop_ends_the_wait() -> None:
+    spending, stopped = Spending(CENT), False
+    await reserve(spending)
+    waiting = asyncio.ensure_future(spending.reserve("m", lambda: CENT, lambda: stopped))
+    await asyncio.sleep(0)
+    stopped = True
+    spending.wake()
+    assert await waiting is None
+
+
+async def test_unknown_price_keeps_no_cap() -> None:
+    assert await reserve(Spending(None), None) is None
+    with pytest.raises(CostCapError, match=r"claude-sonnet-4-6 is not known"):
+        await reserve(Spending(usd("1")), None)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "shards", "own", "said", "remedy"),
+    [
+        (Spent(), Spent(), Spent(usd("4.98")), "", "Raise --max-cost"),
+        (
+            Spent(usd("3.10")),
+            Spent(),
+            Spent(usd("1.88")),
+            ", $3.10 of it by earlier runs that this one resumes",
+            "use --resume with a higher --max-cost",
+        ),
+        (
+            Spent(),
+            Spent(usd("4")),
+            Spent(usd("0.96"), usd("0.02")),
+            ", $4.00 of it by its shards, $0.0200 of it likely, for requests whose answers were lost",
+            "Raise --max-cost",
+        ),
+    ],
+)
+async def test_message_says_who_has_spent_it(earlier: Spent, shards: Spent, own: Spent, said: str, remedy: str) -> None:
+    spending = Spending(usd("5.0"))
+    spending.earlier, spending.shards, spending.own = earlier, shards, own
+    with pytest.raises(CostCapError) as reached:
+        await reserve(spending, usd("0.03"))
+    assert f"The cost cap of $5 is reached: $4.98 is spent{said}. The next request may cost" in str(reached.value)
+    assert remedy in str(reached.value)
+
+
+# What a shard may spend
+
+FLOW_RUN, EARLIER_FLOW_RUN, FIRST_SHARD, SECOND_SHARD = (f"00000000-0000-7000-8000-00000000000{n}" for n in "1234")
+
+
+def spend(book: Book, dollars: str) -> None:
+    book.add(new_id(), settled={"cost_usd": usd(dollars)})
+
+
+def share(book: Book, *attempts: str, waiting: int = 2) -> float:
+    found = share_of_cap(book.ledger, book.run_id, 1.0, flow_run=FLOW_RUN, attempts=attempts, parts=2, waiting=waiting)
+    return round(found, 6)
+
+
+def test_shards_share_nine_tenths_of_a_cap(ledger: Engine) -> None:
+    assert share(Book(ledger, prefect_flow_run_id=FLOW_RUN)) == 0.45
+
+
+def test_shard_that_is_started_again_has_what_its_attempts_left(ledger: Engine) -> None:
+    whole = Book(ledger, prefect_flow_run_id=FLOW_RUN)
+    spend(Book(ledger, parent_run_id=whole.run_id, prefect_flow_run_id=FIRST_SHARD), "0.3")
+    spend(Book(ledger, parent_run_id=whole.run_id, prefect_flow_run_id=SECOND_SHARD), "0.2")
+
+    assert share(whole, FIRST_SHARD) == 0.15
+    assert share(whole, SECOND_SHARD) == 0.25
+
+
+def test_retry_of_a_run_with_shards_counts_what_they_and_it_have_spent(ledger: Engine) -> None:
+    crashed = Book(ledger, prefect_flow_run_id=FLOW_RUN)
+    spend(Book(ledger, parent_run_id=crashed.run_id, prefect_flow_run_id=FIRST_SHARD), "0.3")
+    again = Book(ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=crashed.run_id)
+    assert (share(again, FIRST_SHARD), share(again)) == (0.15, 0.35)
+
+    # The rest of the cap was spent after the shards had ended: nothing is left for a shard either.
+    spend(crashed, "0.7")
+    assert share(again, FIRST_SHARD) <= 0
+
+
+def test_run_that_resumes_one_with_shards_divides_what_is_left(ledger: Engine) -> None:
+    earlier = Book(ledger, prefect_flow_run_id=EARLIER_FLOW_RUN)
+    spend(Book(ledger, parent_run_id=earlier.run_id, prefect_flow_run_id=FIRST_SHARD), "0.4")
+    spend(earlier, "0.2")
+    assert share(Book(ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=earlier.run_id)) == 0.18
+
+
+# What a request will likely cost
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Prompt:
+    source = "---\noutput: SubjectLine\n---\n{% block user %}A line about tea.{% endblock %}"
+    (tmp_path / "note.md.j2").write_text(source, encoding="utf-8")
+    return render_prompt(make_brief(load_template(tmp_path, "note"), "sandbox", {}), {"record": {}})
+
+
+@pytest.mark.parametrize(
+    ("estimate", "likely"),
+    [
+        # Input is some 300 tokens, at $3 a million; output costs $15 a million.
+        (Estimate(), usd("0.0150")),
+        (Estimate(output_tokens=100), usd("0.0015") * usd("1.25")),
+        (Estimate(output_tokens=100, cost_usd=usd("0.002")), usd("0.0025")),
+    ],
+)
+def test_likely_cost_is_a_quarter_over_the_mean_and_at_first_all_of_max_tokens(
+    prompt: Prompt, estimate: Estimate, likely: Decimal
+) -> None:
+    found = estimate.likely_cost(prompt, 1000)
+    assert found is not None
+    assert likely <= found <= likely + usd("0.0025")
+
+
+# At the gate
+
+
+def gate(max_cost: str | None, concurrency: int = 4) -> Pace:
+    async def verified() -> bool:
+        return True
+
+    cap = None if max_cost is None else usd(max_cost)
+    return Pace(concurrency=concurrency, limiter=Limiter(), verify=verified, max_cost=cap)
+
+
+async def one(pace: Pace, prompt: Prompt, usage: Usage | None, error: CallError | None = None) -> None:
+    async with pace.reserve(prompt, 1000) as likely, pace.enter(prompt, 1000, likely) as place:
+        if usage is not None or error is not None:
+            place.tell(usage, None, error)
+
+
+@pytest.mark.parametrize("error", [None, PassingCallError(kind="timeout")], ids=["cut off", "timed out"])
+async def test_lost_answer_counts_at_its_likely_price(prompt: Prompt, error: CallError | None) -> None:
+    pace = gate("1")
+    pace.know("note", Estimate(cost_usd=usd("0.02")))
+    await one(pace, prompt, None, error)
+    assert pace.spending.spent == Spent(likely_usd=usd("0.025"))
+    assert pace.spending.reserved_usd == 0
+
+
+async def test_request_that_the_gate_let_go_no_further_costs_nothing(prompt: Prompt) -> None:
+    pace = gate("1")
+    async with pace.reserve(prompt, 1000) as likely:
+        pace.stop(StoppedError())
+        with pytest.raises(StoppedError):
+            async with pace.enter(prompt, 1000, likely):
+                pytest.fail("it was let go")
+    assert pace.spending.spent == Spent()
+    with pytest.raises(StoppedError):
+        await one(pace, prompt, None)
+
+
+@pytest.mark.parametrize(("concurrency", "ahead"), [(1, 3), (4, 6), (100, 125)])
+async def test_few_requests_are_written_ahead_under_a_cap(prompt: Prompt, concurrency: int, ahead: int) -> None:
+    pace = gate("1000", concurrency)
+    async with AsyncExitStack() as stack:
+        for _ in range(ahead):
+            await stack.enter_async_context(pace.reserve(prompt, 10))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01), pace.reserve(prompt, 10):
+                pytest.fail("one too many")
+
+
+async def test_many_at_once_spend_no_more_than_the_cap(prompt: Prompt) -> None:
+    pace = gate("0.05", concurrency=10)
+    usage = Usage(input_tokens=100, output_tokens=100)
+
+    ended = await asyncio.gather(*(one(pace, prompt, usage) for _ in range(200)), return_exceptions=True)
+
+    assert {type(error) for error in ended} == {type(None), CostCapError}
+    assert usd("0.045") < pace.spending.spent.total_usd <= usd("0.05")
+    assert pace.spending.reserved_usd == 0
