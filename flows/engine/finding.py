@@ -17,8 +17,8 @@ from flows.engine.evidence import LEAST_SHARE, UNUSUAL, Sent, Tally, Trial, Usua
 
 BELOW = 0.97
 """The share of a found limit that is used, so that the endpoint's own bucket does not stay empty."""
-PAUSE_S = 0.2
-"""Nothing is sent for this long after a cut, so that requests that arrive early find room."""
+ROOM = 2.0
+"""Requests that are held back at a cut, so that those that arrive a little early find room."""
 ALARM, ALARM_AT_USUAL = 3.0, 5.0
 """Evidence of unusual refusals that starts a measurement: two close together, or more where some are usual."""
 MEASURE_S, MEASURE_AT_MOST_S = 2.0, 30.0
@@ -30,8 +30,8 @@ TRIAL_REQUESTS = 500
 LIKELY, LIKELY_AT_LIMIT = 0.6, 0.3
 """Shares of refusals up to which a cut that was no remedy is taken back: before any limit was found, and after. A
 larger one is more likely other processes that use up the same limit."""
-REST_S = 10.0
-"""No growth for this long after a cut."""
+REST_S, REST_REQUESTS = 10.0, 40
+"""No growth after a cut for this long, and for this many requests: each probe costs two or three refusals."""
 RAMP, FASTEST = 0.004, 0.2
 """Growth a second, as a share of the rate: rises by RAMP each second, up to FASTEST. Four times is reached in 40 s."""
 FULL_RATE, LEAST_GROWTH = 4.0, 0.1
@@ -210,10 +210,10 @@ class Finder:
 
     def _cut(self, rate: float, now: float) -> None:
         self.bucket.hold(rate, now)
-        # What was refused took nothing, so one may go, after a pause.
-        self.bucket.level = 1.0 - rate * PAUSE_S
+        # One may go at a slow rate: what was refused took nothing.
+        self.bucket.level = 1.0 - min(ROOM, rate / 5)
         self._empty = (self._horizon, self._asked)
-        self._grow_from = now + REST_S
+        self._grow_from = now + max(REST_S, REST_REQUESTS / rate)
 
     # Measuring
 
@@ -267,7 +267,7 @@ class Finder:
             self._lowered_at = now
             self._base = min(self._base, self.bucket.rate) * BELOW
             self.bucket.hold(self._base, now)
-            self._grow_from = now + REST_S
+            self._grow_from = now + max(REST_S, REST_REQUESTS / self._base)
 
     def _release(self, now: float) -> None:
         if self._phase is Phase.MEASURING:
