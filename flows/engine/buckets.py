@@ -123,3 +123,8 @@ class ToldBucket(Bucket):
         taken = min(max(missing, 0.0) / passed, self.rate)
         self.others += 0.5 * (taken - self.others)
         self._seen = (sent_at, remaining, spent_then, self.spent)
+
+
+def a_minute(rate: float) -> str:
+    """Show a number a minute, with a decimal where it is small."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:,.1f}".removesuffix(".0")

@@ -12,18 +12,21 @@ from dataclasses import dataclass, field
 
 UNUSUAL = 0.15
 """How far above the usual share of refusals a share is that matters."""
-FEWEST = 5
-LEAST_SHARE = 0.02
-"""A share of refusals that is not worth a cut."""
+LEAST_SHARE, FEWEST = 0.02, 5
+"""A share of refusals, and a number beyond the usual ones, that is not worth a cut."""
 SURE = 5.0
 """Evidence that decides a trial: about one in 150 is decided wrongly."""
 SETTLE_S = 4.0
-"""A trial lasts this long at least, times the share of refusals: other processes may have to find the same limit."""
+"""A trial lasts at least this long times the share of refusals: other processes may be finding the same limit."""
 TRY_AGAIN_S, TRY_AGAIN_AT_MOST_S = 60.0, 600.0
 """When a share that no cut has lowered is tried again; doubled each time."""
 FOLLOWED_OVER = 200
+"""Requests over which such a share is followed down."""
 BLOCK, BLOCKS = 20, 10
-"""Requests over which the usual share is followed down."""
+"""Below a limit, refusals are counted by this many requests, for this many times."""
+AT_REST_AT_MOST = 0.025
+"""The share that passes for usual below a limit without any trial. More, and processes that share a limit would take
+each other's refusals for usual."""
 
 
 def weigh(low: float, high: float, *, refused: bool) -> float:
@@ -87,25 +90,30 @@ class Tally:
     def is_unusual(self, usual: float) -> bool:
         """Whether more was refused than is usual, beyond chance and enough to matter."""
         over = self.refused - self.asked * usual
-        chance = 2 * math.sqrt(self.asked * usual * (1 - usual))
-        return over >= max(FEWEST, chance) and self.share - usual >= LEAST_SHARE
+        chance = 3 * math.sqrt(self.asked * usual * (1 - usual))
+        return over >= max(FEWEST, chance) and self.share - usual >= max(LEAST_SHARE, usual / 4)
 
 
 @dataclass
 class Usual:
     """The share of refusals that comes at any rate, as far as cuts have shown."""
 
-    resting: float = 0.0
-    _block: tuple[int, int] = (0, 0)
-    _blocks: deque[float] = field(default_factory=lambda: deque(maxlen=BLOCKS))
     _share: float = 0.0
     _judged: float = 0.0
     _doubted_at: float = math.inf
     _doubted_in_s: float = TRY_AGAIN_S
+    _block: Tally = field(default_factory=lambda: Tally(-math.inf))
+    _blocks: deque[float] = field(default_factory=lambda: deque(maxlen=BLOCKS))
 
     def share(self, now: float) -> float:
         """The share, 0 where it is time to try a cut again."""
         return self._share if now < self._doubted_at else 0.0
+
+    def suspicious_above(self, now: float) -> float:
+        """The share above which refusals are suspicious."""
+        # Chance spreads refusals over all blocks; what others cause who try for more comes in few of them.
+        at_rest = sorted(self._blocks)[len(self._blocks) // 3] if self._blocks else 0.0
+        return max(self.share(now), LEAST_SHARE / 2, min(at_rest, AT_REST_AT_MOST))
 
     def learn(self, share: float, now: float) -> None:
         """Remember a share that a cut has not lowered."""
@@ -113,16 +121,15 @@ class Usual:
         self._doubted_at = now + self._doubted_in_s
         self._doubted_in_s = min(2 * self._doubted_in_s, TRY_AGAIN_AT_MOST_S)
 
-    def note(self, *, refused: bool, resting: bool) -> None:
-        """Follow the share down where refusals become fewer, and both ways what comes while the rate rests."""
+    def note(self, sent: Sent, *, at_rest: bool) -> None:
+        """Follow the share down where refusals become fewer, and count those that come while the rate is at rest."""
         if self._judged:
-            self._share = min(self._judged, self._share + (refused - self._share) / FOLLOWED_OVER)
-        if resting:
-            self._block = (self._block[0] + 1, self._block[1] + refused)
-            if self._block[0] == BLOCK:
-                self._blocks.append(self._block[1] / BLOCK)
-                self._block = (0, 0)
-                self.resting = sorted(self._blocks)[len(self._blocks) // 3]
+            self._share = min(self._judged, self._share + (sent.refused - self._share) / FOLLOWED_OVER)
+        if at_rest:
+            self._block.count(sent)
+            if self._block.asked == BLOCK:
+                self._blocks.append(self._block.share)
+                self._block = Tally(-math.inf)
 
 
 class Trial:

@@ -36,6 +36,8 @@ RAMP, FASTEST = 0.004, 0.2
 """Growth a second, as a share of the rate: rises by RAMP each second, up to FASTEST. Four times is reached in 40 s."""
 FULL_RATE, LEAST_GROWTH = 4.0, 0.1
 """Below this many requests a second growth is slower, since each probe costs refusals whatever the rate."""
+STEEP, PROBE_AFTER, DOUBLED_IN_S = 3.0, 10, 2.0
+"""A cut as steep as this may have measured an endpoint in trouble: it is probed at once, after this many requests."""
 NEAR, FAR = 1.02, 1.3
 """Growth beyond the last limit that is refused is taken back within these bounds; beyond them the rate is measured."""
 LOWER_EVERY_S = 30.0
@@ -71,6 +73,7 @@ class Finder:
         self._refusal_s = AT_ONCE_S
         self._suspicion, self._suspicious = 0.0, 0
         self._base = math.inf
+        self._is_fresh = False
         self._rate_before = math.inf
         self._asked = 0
         self._empty = (-math.inf, 0)
@@ -85,9 +88,9 @@ class Finder:
             self._held_at = now
         return wait
 
-    def is_holding(self, now: float) -> bool:
-        """Whether a request has had to wait just now for the limit that was found."""
-        return now - self._held_at <= HELD_S
+    def is_holding(self, now: float, *, within_s: float = HELD_S) -> bool:
+        """Whether a request has had to wait of late for the limit that was found."""
+        return now - self._held_at <= within_s
 
     def send(self, now: float) -> Sent:
         """Take note of a request that is sent."""
@@ -142,15 +145,16 @@ class Finder:
         self._tally.count(sent)
         if self._phase is Phase.WATCHING:
             self._suspect(refused=sent.refused, now=now)
-            self.usual.note(refused=sent.refused, resting=not self._is_probing)
+            self.usual.note(sent, at_rest=not self._is_probing)
 
     def _suspect(self, *, refused: bool, now: float) -> None:
-        low = max(self.usual.share(now), LEAST_SHARE / 2, min(self.usual.resting, 0.025))
-        self._suspicion = max(0.0, self._suspicion + weigh(low, min(low + UNUSUAL, 0.99), refused=refused))
+        low = self.usual.suspicious_above(now)
+        self._suspicion = max(0.0, self._suspicion + weigh(low, low + UNUSUAL, refused=refused))
         self._suspicious = self._suspicious + refused if self._suspicion else 0
 
     @property
     def _is_probing(self) -> bool:
+        """Whether the rate has grown beyond the limit that was found last."""
         return self.bucket.rate > self._base * NEAR
 
     def _turn(self, phase: Phase, now: float) -> None:
@@ -176,10 +180,10 @@ class Finder:
         self._grown_at = now
         if self._suspicion < alarm:
             return
-        if self._base * NEAR < self.bucket.rate < self._base * FAR:
+        if self._is_probing and (self._is_fresh or self.bucket.rate < self._base * FAR):
             self._retreat(now)
         else:
-            self._rate_before = self.bucket.rate
+            self._rate_before, self._is_fresh = self.bucket.rate, False
             self._turn(Phase.MEASURING, now)
 
     def _grow(self, now: float) -> None:
@@ -191,6 +195,9 @@ class Finder:
             # It was cut without a measurement.
             if self._tally.accepted:
                 self.bucket.hold(min(rate * 2**passed, self._base), now)
+        elif self._is_fresh:
+            if now > self._tally.since + min(PROBE_AFTER / rate, IDLE_S):
+                self.bucket.hold(rate * 2 ** (passed / DOUBLED_IN_S), now)
         elif now > self._grow_from:
             growth = min(RAMP * (now - self._grow_from), FASTEST) * min(1.0, max(rate / FULL_RATE, LEAST_GROWTH))
             self.bucket.hold(rate * math.exp(growth * passed), now)
@@ -200,11 +207,11 @@ class Finder:
         limit = self._base / BELOW
         since, asked = self._empty
         lasted = self._horizon - since
-        if lasted >= PATIENCE_S / 2:
+        if lasted >= PATIENCE_S and not self._is_fresh:
             # The endpoint's bucket was empty then and is empty now: what it let in is what has flowed in.
             let_in = self._asked - self._suspicious - asked
-            limit = min(max(let_in / lasted, limit), self.bucket.rate)
-        self._base = limit * BELOW
+            limit = min(max(let_in / lasted, BELOW * limit), self.bucket.rate)
+        self._base, self._is_fresh = limit * BELOW, False
         self._cut(self._base, now)
         self._turn(Phase.WATCHING, now)
 
@@ -255,17 +262,24 @@ class Finder:
             # A second cut before the first is judged belongs to the same trial: both may be taken back.
             if self._trial is None:
                 self._trial = Trial(tally, usual, rate=self._rate_before, base=self._base, now=now)
-            self._base = tally.accepted / lasted / (1 - usual) * BELOW
-            self._cut(self._base, now)
+            rate = tally.accepted / lasted / (1 - usual) * BELOW
+            self._is_fresh = self._base == math.inf or self._rate_before > STEEP * rate
+            self._base = rate
+            self._cut(rate, now)
             self._turn(Phase.JUDGING, now)
 
     def _dismiss(self, now: float) -> None:
+        tally, usual = self._tally, self.usual.share(now)
         self._release(now)
-        is_due = now - self._lowered_at > LOWER_EVERY_S and self.usual.share(now) < LEAST_SHARE
-        if self._base < math.inf and is_due:
+        if self._base == math.inf:
+            return
+        if self._is_probing:
+            if tally.refused - tally.asked * usual > 1:
+                self._retreat(now)
+        elif now - self._lowered_at > LOWER_EVERY_S and usual < LEAST_SHARE:
             # The limit was met after all: several processes that share it stay below it together.
             self._lowered_at = now
-            self._base = min(self._base, self.bucket.rate) * BELOW
+            self._base = self.bucket.rate * BELOW
             self.bucket.hold(self._base, now)
             self._grow_from = now + max(REST_S, REST_REQUESTS / self._base)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from flows.engine.buckets import MINUTE, Bucket, ToldBucket
+from flows.engine.buckets import MINUTE, Bucket, ToldBucket, a_minute
 from flows.engine.evidence import Sent
 from flows.engine.finding import Finder
 from flows.errors import CallError, FinalCallError
@@ -69,6 +69,15 @@ class Hold:
     origin: Origin
     unit: str
     per_minute: float
+
+    def words(self) -> str:
+        """Name the limit."""
+        limit = f"{a_minute(self.per_minute)} {self.unit} a minute"
+        return {
+            "own": f"your own limit of {limit}",
+            "told": f"the endpoint's limit of {limit}",
+            "found": f"the {limit} that the endpoint was found to accept",
+        }[self.origin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +285,7 @@ class Limiter:
 
     def _rates(self) -> Iterator[tuple[float, Origin]]:
         rates: list[tuple[float, Origin]] = [(self._own[0].rate, "own"), (self._told[0].rate, "told")]
-        if not self._headers_tell:
+        if not self._headers_tell and self._finder.is_holding(time.monotonic(), within_s=MINUTE):
             rates.append((self._finder.bucket.rate, "found"))
         return (found for found in rates if found[0] != math.inf)
 
@@ -286,7 +295,7 @@ class Limiter:
 
 
 def _is_refusal(error: CallError) -> bool:
-    """Whether a rate limit refused the request: not so a spend limit's 429, but also a gateway's error that comes as 200."""
+    """Whether a rate limit refused it. A spend limit's 429 is another thing; a gateway's refusal may come as 200."""
     return (error.http_status == 429 or error.kind == "rate_limit_error") and not isinstance(error, FinalCallError)
 
 

@@ -40,7 +40,7 @@ from flows.engine.estimates import Estimate
 from flows.engine.generate import Generating
 from flows.engine.handles import Counted, Generations, Selected, Source, Together, count_source
 from flows.engine.lease import HeldLease
-from flows.engine.limiter import Limiter, limiter_for
+from flows.engine.limiter import Limiter, Report, limiter_for
 from flows.engine.live import TAG, add_tags, shown_live
 from flows.engine.options import RunOptions, Selection
 from flows.engine.origin import Origin, read_origin
@@ -81,6 +81,7 @@ class Run:
     run_chunk: ChunkRunner
     stopper: Stopper
     limiter: Limiter
+    paced_before: Report
     fresh_since: datetime | None = None
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
@@ -210,8 +211,13 @@ class Run:
             requests_per_minute=report.requests_per_minute,
             limit_per_minute=limit,
             share_of_limit=round(report.requests_per_minute / limit, 3) if limit else None,
-            rate_limited=report.rate_limited,
-            waited_s=report.waited_s,
+            limit_from=report.limit_from,
+            # The limiter outlives the run: what it counted before belongs to another.
+            rate_limited=report.rate_limited - self.paced_before.rate_limited,
+            refused_anyway=report.refused_anyway,
+            waited_s=round(report.waited_s - self.paced_before.waited_s, 1),
+            waiting_s=round(report.hold.wait_s, 1) if report.hold else 0.0,
+            waiting_for=report.hold.words() if report.hold else None,
         )
 
     def hits_of(self, items: Sequence[Item]) -> list[Hit]:
@@ -335,11 +341,12 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         await stack.enter_async_context(writer)
         limiter = limiter_for(endpoint.name)
         parts = options.shard.of if options.shard else 1
-        limiter.hold(
+        release = limiter.hold(
             rpm=_part(options.rpm or settings.rpm, parts),
             itpm=_part(settings.itpm, parts),
             otpm=_part(settings.otpm, parts),
         )
+        stack.callback(release)
         pace = Pace(
             concurrency=concurrency,
             limiter=limiter,
@@ -371,6 +378,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             ),
             stopper=stopper,
             limiter=limiter,
+            paced_before=limiter.report(),
         )
         stack.callback(run.dispose)
         stack.enter_context(results_served_by(await saved_block()))

@@ -10,10 +10,13 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
 from db import history
+from flows.engine.buckets import a_minute
 from flows.engine.warming import Warmth
 from flows.steps.prices import Usage, saved_by_prompt_cache
 
 COMPLETE, INCOMPLETE, CAPPED = 0, 1, 3
+LONG_S = 5.0
+"""A wait that is said while it lasts."""
 
 
 class StepSummary(BaseModel):
@@ -44,13 +47,19 @@ class Failure(BaseModel):
 
 
 class PaceSummary(BaseModel):
-    """How requests were paced: by the endpoint's limit a minute, where one is known; seconds waited for it."""
+    """How requests were paced: the lowest limit a minute that was known, where from, and what was waited for it."""
 
     requests_per_minute: float = 0.0
     limit_per_minute: float | None = None
+    limit_from: str | None = Field(
+        None, description="own: a setting; told: rate headers; found: by what was accepted, as nothing was told."
+    )
     share_of_limit: float | None = None
     rate_limited: int = 0
+    refused_anyway: float = Field(0.0, description="The share of answers that are 429 at any rate, as far as is known.")
     waited_s: float = 0.0
+    waiting_s: float = Field(0.0, description="How long the next request has to wait now.")
+    waiting_for: str | None = Field(None, description="The limit that it waits for.")
 
     def words(self) -> str:
         """Say it in one line; empty where no request was made."""
@@ -58,18 +67,31 @@ class PaceSummary(BaseModel):
 
     def parts(self) -> list[str]:
         """Say each thing that there is to say."""
-        if not self.requests_per_minute:
-            return []
-        parts = [f"{self.requests_per_minute:,.0f} requests a minute"]
-        if self.share_of_limit:  # 0.0 where the endpoint tells a limit that nobody meets
-            parts[0] += (
-                f", {self.share_of_limit:.0%}".replace("%", " %") + f" of the limit of {self.limit_per_minute:,.0f}"
-            )
-        if self.waited_s >= 1:
+        parts = [self._rate()] if self.requests_per_minute else []
+        if self.limit_from == "found" and self.limit_per_minute is not None:
+            limit = a_minute(self.limit_per_minute)
+            parts.append(f"held at {limit} requests a minute: the endpoint answers 429 above it")
+        if self.waited_s >= 1 and parts:
             parts.append(f"{self.waited_s:,.0f} s waited for it")
         if self.rate_limited:
-            parts.append(f"{self.rate_limited:,} answered 429")
+            anyway = f", about {percent(self.refused_anyway)} at any rate" if self.refused_anyway >= 0.01 else ""
+            parts.append(f"{self.rate_limited:,} answered 429{anyway}")
+        if self.waiting_s >= LONG_S and self.waiting_for:
+            parts.append(f"the next waits {self.waiting_s:,.0f} s for {self.waiting_for}")
         return parts
+
+    def _rate(self) -> str:
+        rate = f"{self.requests_per_minute:,.0f} requests a minute"
+        # 0.0 where the endpoint tells a limit that nobody meets.
+        if not self.share_of_limit or self.limit_per_minute is None or self.limit_from == "found":
+            return rate
+        whose = "your own" if self.limit_from == "own" else "the"
+        return f"{rate}, {percent(self.share_of_limit)} of {whose} limit of {a_minute(self.limit_per_minute)}"
+
+
+def percent(share: float) -> str:
+    """Show a share as a percentage."""
+    return f"{share:.0%}".replace("%", " %")
 
 
 class PromptCacheSummary(BaseModel):

@@ -7,8 +7,11 @@ The SDK's own retries are off (it obeys any `retry-after` and tells no one); ans
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import aiohttp
@@ -237,11 +240,32 @@ def _refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after` in seconds, None where there is none; a date is not what the API sends."""
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):
+    """Read `retry-after`, seconds or an HTTP date, as seconds of at least 0; None where there is none to be read."""
+    text = headers.get("retry-after")
+    if text is None:
         return None
+    seconds = _number(text)
+    if seconds is None and (until := _date(text)) is not None:
+        # By the endpoint's own clock where it tells it: ours may be wrong.
+        seconds = (until - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds()
+    return None if seconds is None else max(0.0, seconds)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        read = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    # "-0000" says that no time zone is told; HTTP dates are in UTC.
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 def _read(content: bytes, status: int, headers: Mapping[str, str], sent: Mapping[str, str]) -> Answer:
@@ -276,14 +300,10 @@ def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
 
 def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
     prefix = f"anthropic-ratelimit-{name}-"
-    limit = headers.get(prefix + "limit")
-    remaining = headers.get(prefix + "remaining")
+    limit, remaining = _number(headers.get(prefix + "limit", "")), _number(headers.get(prefix + "remaining", ""))
     if limit is None or remaining is None:
         return None
-    try:
-        return Limit(int(limit), int(remaining))
-    except ValueError:
-        return None
+    return Limit(int(limit), int(remaining))
 
 
 _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.PoolTimeout)
