@@ -68,6 +68,7 @@ class HeldLease:
     def released(self, prompt_hash: str) -> None:
         """Forget a claim that ends with its prompt's outcome."""
         self._claimed.discard(prompt_hash)
+        self._lost.discard(prompt_hash)
 
     @asynccontextmanager
     async def kept(self, writer: Writer) -> AsyncIterator[None]:

@@ -109,7 +109,7 @@ class Pace:
                     lambda: self._estimate(prompt).likely_cost(prompt, max_tokens),
                     lambda: self.stopped is not None,
                 )
-            except CostCapError as reached:
+            except (CostCapError, UntoldCostError) as reached:
                 self.stop(reached)
         if self.stopped is not None:
             self.spending.release(likely)

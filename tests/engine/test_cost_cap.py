@@ -11,7 +11,7 @@ from prefect import flow
 from db.models import new_id
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
-from flows.errors import ConfigurationError
+from flows.errors import ConfigurationError, UntoldCostError
 from tests.engine.workshop import Workshop
 
 pytestmark = pytest.mark.prefect
@@ -230,3 +230,12 @@ async def test_shard_is_not_resumed_but_its_run(workshop: Workshop) -> None:
     part = await workshop.run(shard=shard)
     with pytest.raises(ConfigurationError, match=f"is a shard. Resume the run {whole.run_id}"):
         await workshop.run(resumes=part.run_id)
+
+
+async def test_cap_without_a_known_price_sends_nothing_and_is_no_cap_that_was_reached(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    template = workshop.templates / "note.md.j2"
+    template.write_text(template.read_text().replace("key: id", "key: id\nmodel: some-model-of-a-gateway"))
+    with pytest.raises(UntoldCostError, match="no price of some-model-of-a-gateway is known"):
+        await workshop.run(max_cost=1)
+    assert (workshop.requests, workshop.value("SELECT status FROM runs")) == (0, "failed")
