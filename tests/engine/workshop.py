@@ -150,6 +150,10 @@ class Workshop:
         costs = [cost_of("claude-sonnet-4-6", usage, now().date()) for usage in counted]
         return sum((cost for cost in costs if cost is not None), Decimal(0))
 
+    def has_billed(self, dollars: Decimal) -> bool:
+        """Whether the endpoint would bill that much by now."""
+        return self.billed_usd >= dollars
+
     @property
     def requests(self) -> int:
         """Requests for a message that have reached the sandbox."""
