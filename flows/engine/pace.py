@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 
-from db.models import now
+from db.clock import now
 from flows.engine.alike import Alike
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Admission, Limiter

@@ -25,10 +25,10 @@ from sqlalchemy import URL, Engine
 
 from db import record as ledger_record
 from db.chains import refreshing_since, spent_by_chain
+from db.clock import new_id, now
 from db.errors import DatabaseError
 from db.history import BadOutcome, PromptHistory, bad_outcomes_of, look_up, shards_of, usage
 from db.identity import this_process
-from db.models import new_id, now
 from db.select import Query
 from db.session import open_ledger, open_source, readable_url
 from flows.engine.afterlife import begin

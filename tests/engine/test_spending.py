@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from db.chains import Spent
-from db.models import new_id
+from db.clock import new_id
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Limiter
 from flows.engine.pace import Pace
