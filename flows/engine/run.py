@@ -414,9 +414,9 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
     finally:
         run.progress.ended, run.progress.status = True, status
         await close(run, status, flow_run_id)
-        if run.lease.is_superseded:
+        if run.lease.superseded_by is not None:
             # The newer run decides what becomes of the flow run.
-            raise Abort(str(run.stopper.reason))
+            raise Abort(f"The run was stopped ({run.lease.superseded_by}).")
         if status == "cancelled" and run.stopper.reason is not None:
             await mark_cancelled(flow_run_id, str(run.stopper.reason))
             # Prefect's own word for a run whose state has been decided elsewhere: it leaves the state as it is.
