@@ -30,9 +30,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
-from db.clock import new_id as new_id  # noqa: PLC0414 - re-exported until the imports are moved
-from db.clock import now as now  # noqa: PLC0414 - likewise
-
 STATUSES = ("succeeded", "invalid", "truncated", "refused", "failed", "skipped")
 ORIGINS = ("live", "batch", "cache")
 KINDS = ("call", "retry", "repair", "escalation", "batch", "warm_up")

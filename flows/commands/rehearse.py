@@ -171,8 +171,8 @@ def _play(script: _Script, terms: Terms, report: Report, *, keep: bool, show: bo
 
 
 def _look_back(script: _Script, terms: Terms, summary: Summary, ledger: str, folder: Path, *, keep: bool) -> Rehearsed:
+    from db.clock import now  # noqa: PLC0415
     from db.measures import losses, spent_by_step, troubles  # noqa: PLC0415 - see commands/__init__.py
-    from db.models import now  # noqa: PLC0415
     from db.session import open_ledger  # noqa: PLC0415
     from flows.commands.forecast import forecast  # noqa: PLC0415
     from flows.commands.rehearsed import Rehearsed  # noqa: PLC0415

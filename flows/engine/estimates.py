@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from db.models import now
+from db.clock import now
 from flows.engine.limiter import Need
 from flows.steps.catalog import estimate_tokens
 from flows.steps.prices import Usage, cost_of

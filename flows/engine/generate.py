@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import State
 
+from db.clock import new_id, now
 from db.history import mean_tokens
-from db.models import new_id, now
 from db.refusals import REFUSED
 from flows.engine.chunks import Chunk, InterruptedChunkError
 from flows.engine.estimates import Estimate

@@ -34,7 +34,10 @@ class ClaimLostError(FinalCallError):
 
 
 class HeldLease:
-    """The lease of one open run. What is called in the writer's thread says so; the rest belongs to the event loop."""
+    """The lease of one open run. What is called in the writer's thread says so; the rest belongs to the event loop.
+
+    `superseded_by` says which newer run of the same Prefect flow run goes on with this run's work, if one does.
+    """
 
     def __init__(self, ledger: Engine, run_id: str, *, stop: Callable[[str], None]) -> None:
         self._ledger = ledger
@@ -45,13 +48,8 @@ class HeldLease:
         self._wanted = asyncio.Event()
         self._claimed: set[str] = set()
         self._lost: set[str] = set()
-        self._superseded_by: str | None = None
+        self.superseded_by: str | None = None
         self._ended = False
-
-    @property
-    def is_superseded(self) -> bool:
-        """Whether a newer run of the same Prefect flow run goes on with this run's work."""
-        return self._superseded_by is not None
 
     async def ready(self, prompt_hash: str) -> None:
         """Wait until a request may be sent as far as the lease goes.
@@ -62,12 +60,13 @@ class HeldLease:
             self._confirmed.clear()
             self._wanted.set()
             await self._confirmed.wait()
-        if self.is_superseded or prompt_hash in self._lost:
+        if self.superseded_by is not None or prompt_hash in self._lost:
             raise ClaimLostError
 
     def released(self, prompt_hash: str) -> None:
         """Forget a claim that ends with its prompt's outcome."""
         self._claimed.discard(prompt_hash)
+        self._lost.discard(prompt_hash)
 
     @asynccontextmanager
     async def kept(self, writer: Writer) -> AsyncIterator[None]:
@@ -91,8 +90,8 @@ class HeldLease:
                 # A ledger that is unavailable for a while is the writer's business.
                 await asyncio.sleep(min(RETRY_S, leases.HEARTBEAT_S))
             self._confirmed.set()
-            if self._superseded_by is not None:
-                self._stop(self._superseded_by)
+            if self.superseded_by is not None:
+                self._stop(self.superseded_by)
                 return
 
     def _is_silent(self) -> bool:
@@ -136,7 +135,7 @@ class HeldLease:
         try:
             self._lease = leases.take_back(self._ledger, self._lease)
         except leases.SupersededError as error:
-            self._superseded_by = str(error)
+            self.superseded_by = str(error)
             return
         # Whoever took them over may have answered them and gone: each is looked up again before it is asked.
         self._lost |= self._claimed

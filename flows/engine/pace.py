@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 
-from db.models import now
+from db.clock import now
 from flows.engine.alike import Alike
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Admission, Limiter
@@ -109,7 +109,7 @@ class Pace:
                     lambda: self._estimate(prompt).likely_cost(prompt, max_tokens),
                     lambda: self.stopped is not None,
                 )
-            except CostCapError as reached:
+            except (CostCapError, UntoldCostError) as reached:
                 self.stop(reached)
         if self.stopped is not None:
             self.spending.release(likely)

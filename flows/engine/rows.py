@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
+from db.clock import new_id, now
 from db.history import BadOutcome
-from db.models import new_id, now
 from db.record import SETTLED, Batch, Row
 from db.refusals import LARGEST_INTEGER
 from db.values import storable_json, storable_text

@@ -25,10 +25,10 @@ from sqlalchemy import URL, Engine
 
 from db import record as ledger_record
 from db.chains import refreshing_since, spent_by_chain
+from db.clock import new_id, now
 from db.errors import DatabaseError
 from db.history import BadOutcome, PromptHistory, bad_outcomes_of, look_up, shards_of, usage
 from db.identity import this_process
-from db.models import new_id, now
 from db.select import Query
 from db.session import open_ledger, open_source, readable_url
 from flows.engine.afterlife import begin
@@ -422,9 +422,9 @@ async def _closing(run: Run, flow_run_id: str) -> AsyncIterator[None]:
     finally:
         run.progress.ended, run.progress.status = True, status
         await close(run, status, flow_run_id)
-        if run.lease.is_superseded:
+        if run.lease.superseded_by is not None:
             # The newer run decides what becomes of the flow run.
-            raise Abort(str(run.stopper.reason))
+            raise Abort(f"The run was stopped ({run.lease.superseded_by}).")
         if status == "cancelled" and run.stopper.reason is not None:
             await mark_cancelled(flow_run_id, str(run.stopper.reason))
             # Prefect's own word for a run whose state has been decided elsewhere: it leaves the state as it is.

@@ -13,7 +13,7 @@ from decimal import Decimal
 from sqlalchemy import Engine
 
 from db.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
-from flows.errors import PERHAPS_BILLED, CallError, CostCapError
+from flows.errors import PERHAPS_BILLED, CallError, CostCapError, UntoldCostError
 
 NOTHING = Spent()
 OF_THE_CAP = 0.9
@@ -50,7 +50,7 @@ class Spending:
         """Wait until a request's likely cost fits under the cap, then reserve and return it.
 
         Returns None where the run was stopped meanwhile, or where there is no cap and no known price. Raises
-        CostCapError where it does not fit although nothing is under way, or where a price under the cap is unknown.
+        CostCapError where it does not fit although nothing is under way, UntoldCostError where no price is known.
         """
         if self.max_usd is None:
             return likely()
@@ -58,7 +58,10 @@ class Spending:
             while not stopped():
                 wanted = likely()
                 if wanted is None:
-                    raise CostCapError(f"The price of {model} is not known, so that no cost cap can be kept.")
+                    raise UntoldCostError(
+                        f"The cost cap can't be kept: no price of {model} is known. Run again without --max-cost (or "
+                        "PRESSWORK_MAX_COST), or name a model with a known price in the template."
+                    )
                 if self.spent.total_usd + self.reserved_usd + wanted <= self.max_usd:
                     self.reserved_usd += wanted
                     return wanted

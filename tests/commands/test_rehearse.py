@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from db.clock import now
 from db.measures import Past, Spent
-from db.models import now
 from db.session import open_ledger
 from flows.commands.forecast import forecast
 from flows.commands.staging import LOCK, NEW_S, PREFIX, sweep

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from db.models import new_id, now
+from db.clock import new_id, now
 from db.record import SETTLED, Batch, add_templates, open_run, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)

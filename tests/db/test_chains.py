@@ -17,8 +17,9 @@ from db.chains import (
     spent_by_flow_runs,
     spent_by_shards,
 )
+from db.clock import new_id
 from db.history import bad_outcomes_of, look_up, usage
-from db.models import Run, new_id
+from db.models import Run
 from db.record import Batch, write
 from tests.db.rows import DAY, Book, settled_row, sha
 

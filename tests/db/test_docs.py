@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from db.clock import now
 from db.history import usage
-from db.models import ORIGINS, RUN_STATUSES, STATUSES, Base, now
+from db.models import ORIGINS, RUN_STATUSES, STATUSES, Base
 from db.record import add_templates
 from tests.db.rows import Book, sha
 

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from sqlalchemy import Engine, text
 
+from db.clock import new_id
 from db.history import (
     BadOutcome,
     PromptCacheUse,
@@ -32,7 +33,6 @@ from db.history import (
     usage,
     worst,
 )
-from db.models import new_id
 from db.record import Batch, write
 from tests.db.rows import DAY, Book, settled_row, sha
 

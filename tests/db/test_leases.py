@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 
 from db import claims, leases
-from db.clock import now
+from db.clock import new_id, now
 from db.identity import boot_id, boot_time_s, this_process
 from db.leases import Lease, LeaseLostError, SupersededError
-from db.models import Attempt, Claim, Run, new_id
+from db.models import Attempt, Claim, Run
 from db.record import Batch, close_run, write
 from tests.db.rows import Book, settled_row, sha
 

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from db.clock import new_id, now
 from db.history import read_generation
-from db.models import Attempt, Base, Generation, Run, new_id, now
+from db.models import Attempt, Base, Generation, Run
 from db.record import SETTLED, Batch, close_run, open_run, write
 from db.refusals import Refusal, in_words
 from db.session import open_ledger

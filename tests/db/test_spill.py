@@ -17,7 +17,8 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 
 from db import claims, spill
-from db.models import Base, new_id, now
+from db.clock import new_id, now
+from db.models import Base
 from db.record import Batch, close_run, write
 from db.refusals import Refusal
 from db.session import open_ledger

@@ -113,14 +113,14 @@ async def test_database_error_quotes_no_row(
 
     write = db.record.write
 
-    def write_spoilt(engine: Any, batch: Any) -> None:
+    def write_spoilt(engine: Any, batch: Any, *lease: Any, **refused: Any) -> None:
         batch.generations = [spoilt(row) for row in batch.generations]
-        write(engine, batch)
+        write(engine, batch, *lease, **refused)
 
-    monkeypatch.setattr("flows.engine.writer.write", write_spoilt)
-    with pytest.raises(Exception, match="ck_generations_status") as caught:
-        await workshop.run()
-    assert "Numbatology" not in str(caught.value)
+    monkeypatch.setattr("flows.engine.lease.write", write_spoilt)
+    (failure,) = (await workshop.run()).failures
+    assert (failure.kind, "ck_generations_status" in str(failure.message)) == ("refused_by_ledger", True)
+    assert "Numbatology" not in str(failure.message)
     await settled(workshop, str(workshop.value("SELECT id FROM runs")), 1)
     for name, content in stored(prefect_folder).items():
         assert b"Numbatology" not in content, f"the record's text stands in {name}"

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from prefect import get_client
 
+from db.clock import new_id
 from db.history import list_runs, shards_of
-from db.models import new_id
 from flows.engine import RunOptions
 from flows.engine.options import Shard
 from flows.errors import ConfigurationError

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import Engine
 
 from db.chains import Spent
-from db.models import new_id
+from db.clock import new_id
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Limiter
 from flows.engine.pace import Pace
 from flows.engine.spending import Spending, share_of_cap
-from flows.errors import CallError, CostCapError, FinalCallError, PassingCallError, StoppedError
+from flows.errors import CallError, CostCapError, FinalCallError, PassingCallError, StoppedError, UntoldCostError
 from flows.steps.prices import Usage
 from flows.steps.render import Prompt, make_brief, render_prompt
 from flows.steps.templates import load_template
@@ -106,7 +106,7 @@ async def test_stop_ends_the_wait() -> None:
 
 async def test_unknown_price_keeps_no_cap() -> None:
     assert await reserve(Spending(None), None) is None
-    with pytest.raises(CostCapError, match=r"claude-sonnet-4-6 is not known"):
+    with pytest.raises(UntoldCostError, match=r"no price of claude-sonnet-4-6 is known\. Run again without --max-cost"):
         await reserve(Spending(usd("1")), None)
 
 

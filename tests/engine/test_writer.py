@@ -17,9 +17,10 @@ from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db import spill
+from db.clock import new_id
 from db.errors import LedgerError
 from db.history import read_generations
-from db.models import Generation, new_id
+from db.models import Generation
 from db.record import Batch, write
 from flows.engine.handles import Generations
 from flows.engine.writer import Writer

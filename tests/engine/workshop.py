@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.client.schemas.objects import TaskRun
 from sqlalchemy import Engine, create_engine, text
 
-from db.models import now
+from db.clock import now
 from db.session import open_ledger
 from flows.content import content
 from flows.engine import RunOptions, Summary
@@ -149,6 +149,10 @@ class Workshop:
         counted = [Usage(**{k: v for k, v in self.sandbox.stats()[of].items() if k != "answers"}) for of in BILLED]
         costs = [cost_of("claude-sonnet-4-6", usage, now().date()) for usage in counted]
         return sum((cost for cost in costs if cost is not None), Decimal(0))
+
+    def has_billed(self, dollars: Decimal) -> bool:
+        """Whether the endpoint would bill that much by now."""
+        return self.billed_usd >= dollars
 
     @property
     def requests(self) -> int:
