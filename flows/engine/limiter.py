@@ -72,7 +72,8 @@ class Hold:
 
     def words(self) -> str:
         """Name the limit."""
-        limit = f"{a_minute(self.per_minute)} {self.unit} a minute"
+        unit = self.unit.removesuffix("s") if self.per_minute == 1 else self.unit
+        limit = f"{a_minute(self.per_minute)} {unit} a minute"
         return {
             "own": f"your own limit of {limit}",
             "told": f"the endpoint's limit of {limit}",
@@ -245,7 +246,7 @@ class Limiter:
             return
         if error is not None and _is_refusal(error):
             if limits is None:
-                finder.refuse(sent, now, error.retry_after_s or 0.0)
+                finder.refuse(sent, now, min(error.retry_after_s or 0.0, MINUTE))
         elif usage is None and (error is None or error.http_status is None):
             finder.lose(sent)
         elif error is not None and (error.http_status or 0) >= 500:

@@ -7,7 +7,6 @@ The SDK's own retries are off (it obeys any `retry-after` and tells no one); ans
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -240,28 +239,24 @@ def _refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after`, seconds or an HTTP date, as seconds of at least 0; None where there is none to be read."""
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    seconds = _number(text)
-    if seconds is None and (until := _date(text)) is not None:
-        # By the endpoint's own clock where it tells it: ours may be wrong.
-        seconds = (until - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds()
-    return None if seconds is None else max(0.0, seconds)
+    """Read `retry-after`, seconds or an HTTP date, as seconds of at least 0; None where there is none to be read.
 
-
-def _number(text: str) -> float | None:
+    Who waits has to put an end to it: the seconds may be any number, also infinity.
+    """
+    text = headers.get("retry-after", "")
     try:
-        number = float(text)
+        return max(0.0, float(text))
     except ValueError:
+        until = _date(text)
+    if until is None:
         return None
-    return number if math.isfinite(number) else None
+    # By the endpoint's own clock where it tells it: ours may be wrong.
+    return max(0.0, (until - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
 
 
-def _date(text: str | None) -> datetime | None:
+def _date(text: str) -> datetime | None:
     try:
-        read = parsedate_to_datetime(text or "")
+        read = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     # "-0000" says that no time zone is told; HTTP dates are in UTC.
@@ -300,10 +295,10 @@ def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
 
 def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
     prefix = f"anthropic-ratelimit-{name}-"
-    limit, remaining = _number(headers.get(prefix + "limit", "")), _number(headers.get(prefix + "remaining", ""))
-    if limit is None or remaining is None:
+    try:
+        return Limit(*(int(float(headers[prefix + what])) for what in ("limit", "remaining")))
+    except (KeyError, ValueError, OverflowError):
         return None
-    return Limit(int(limit), int(remaining))
 
 
 _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.PoolTimeout)

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,7 @@ from flows.commands.endings import describe
 from flows.commands.watching import Watcher, time_left
 from flows.engine.artifacts import summary_markdown
 from flows.engine.progress import Progress
-from flows.engine.summary import Failure, StepSummary, Summary
+from flows.engine.summary import Failure, PaceSummary, StepSummary, Summary
 from flows.errors import StoppingCallError, UntoldCostError
 
 
@@ -141,6 +142,37 @@ def test_pace_is_shown_against_the_limit_where_one_is_known() -> None:
 
     assert "410 requests a minute, 41 % of the limit of 1,000; 12 s waited for it" in printed(summary(pace=pace))
     assert "of the limit" not in printed(summary())
+
+
+@pytest.mark.parametrize(
+    ("pace", "words"),
+    [
+        ({}, ""),
+        (
+            {"requests_per_minute": 284.0, "limit_per_minute": 290.0, "limit_from": "found", "rate_limited": 12},
+            "284 requests a minute; held at 290 requests a minute: the endpoint answers 429 above it; 12 answered 429",
+        ),
+        (
+            {"requests_per_minute": 9000.0, "rate_limited": 950, "refused_anyway": 0.104},
+            "9,000 requests a minute; 950 answered 429, about 10 % at any rate",
+        ),
+        (
+            {"requests_per_minute": 3.0, "limit_per_minute": 3.5, "limit_from": "own", "share_of_limit": 0.857},
+            "3 requests a minute, 86 % of your own limit of 3.5",
+        ),
+        (
+            {"waiting_s": 42.3, "waiting_for": "the endpoint's limit of 1 request a minute"},
+            "the next waits 42 s for the endpoint's limit of 1 request a minute",
+        ),
+        ({"waiting_s": 2.0, "waiting_for": "your own limit of 60 requests a minute"}, ""),
+    ],
+)
+def test_pace_says_why_it_is_slow(pace: dict[str, Any], words: str) -> None:
+    assert PaceSummary(**pace).words() == words
+    progress = Progress("id", "notes", "sandbox", step="notes", total=10, pace=PaceSummary(**pace))
+    watcher = Watcher()
+    watcher.begin(progress)
+    assert words.replace("; ", ", ") in watcher.line()
 
 
 def test_an_unknown_price_is_not_nothing() -> None:

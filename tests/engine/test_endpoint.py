@@ -377,3 +377,22 @@ async def test_flow_run_that_was_stopped_says_why_in_prefect(
         lambda: log_lines(flow_run_id), lambda found: any("usage limits" in line for line in found)
     )
     assert any("usage limits" in line for line in lines)
+
+
+async def test_limit_that_a_run_sets_ends_with_it(workshop: Workshop) -> None:
+    workshop.numbered(4)
+    first = await workshop.run(rpm=120)
+    assert (first.pace.limit_from, first.pace.limit_per_minute) == ("own", 120)
+    assert first.pace.waited_s > 0.5
+    second = await workshop.run(refresh=True)
+    assert second.pace.limit_from != "own"
+    assert second.pace.waited_s < 0.5, "what the first run waited is not the second's"
+
+
+async def test_refusals_of_an_endpoint_that_tells_no_limits_are_waited_for(workshop: Workshop) -> None:
+    workshop.numbered(60)
+    workshop.sandbox.configure(rate_headers=False, rate_limited=0.3)
+    summary = await workshop.run(concurrency=10)
+    assert summary.succeeded == 60
+    assert summary.pace.rate_limited == summary.rate_limited > 0
+    assert f"{summary.rate_limited} answered 429" in summary.pace.words()

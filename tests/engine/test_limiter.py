@@ -77,7 +77,7 @@ class Account:
 
     def __post_init__(self) -> None:
         self.limits = Limits(self.switches, self.loop.time)
-        self.chance = random.Random(self.seed)
+        self.chance = random.Random(self.seed)  # noqa: S311 - chance, no secret
 
     async def ask(self, limiter: Limiter, need: Need | None = None) -> bool:
         """One request through a limiter; was it let in?"""
@@ -340,7 +340,8 @@ def test_refusals_that_come_late_are_told_from_answers(loop: Loop) -> None:
         # A gateway that lets requests wait before it refuses them.
         admission = await limiter.admit(Need(1, 0, 0))
         await asyncio.sleep(0.6)
-        usage, error = tokens(), None
+        usage: Usage | None = tokens()
+        error: CallError | None = None
         try:
             account.limits.admit(0)
             account.accepted_at.append(loop.time() - 1000.0)
@@ -485,7 +486,7 @@ def test_report_says_what_a_request_waits_for(loop: Loop) -> None:
         assert holds[0].wait_s == pytest.approx(40, abs=2)
         return [hold.words() if hold else None for hold in holds]
 
-    assert run(loop, work) == ["your own limit of 1 requests a minute", None]
+    assert run(loop, work) == ["your own limit of 1 request a minute", None]
 
 
 # Reserve and settle

@@ -187,6 +187,43 @@ def test_buckets_refill_continuously(limit: dict[str, int], unit: str) -> None:
     limits.admit(100)
 
 
+async def test_limits_can_be_told_by_refusals_alone(sandbox: Sandbox, client: AsyncAnthropic) -> None:
+    sandbox.configure(rpm=1, rate_headers=False)
+    raw = await client.messages.with_raw_response.create(**ASKED)
+    with pytest.raises(RateLimitError) as caught:
+        await client.messages.create(**ASKED)
+    told = [*raw.headers, *caught.value.response.headers]
+    assert not [name for name in told if name.startswith("anthropic-ratelimit")]
+    assert caught.value.response.headers["retry-after"] == "60"
+
+
+def test_limit_that_changes_keeps_what_was_left_of_it() -> None:
+    now = 1000.0
+    limits = Limits(Switches(rpm=120, burst_seconds=10), clock=lambda: now)
+
+    def admitted() -> int:
+        for count in range(1000):
+            try:
+                limits.admit(0)
+            except Refusal:
+                return count
+        return 1000
+
+    for _ in range(12):
+        limits.admit(0)
+    limits.change(Switches(rpm=240, burst_seconds=10))
+    assert admitted() == 8, "what was left of twenty"
+    now += 1
+    assert admitted() == 4
+    limits.change(Switches(rpm=60, burst_seconds=10))
+    now += 60
+    assert admitted() == 10
+    limits.change(Switches())
+    assert admitted() == 1000
+    limits.change(Switches(rpm=60, burst_seconds=10))
+    assert admitted() == 10, "a new limit starts full"
+
+
 def test_cache_reads_do_not_count_against_the_input_limit() -> None:
     limits = Limits(Switches(itpm=100), clock=lambda: 0.0)
     for _ in range(50):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import aiohttp
@@ -26,6 +29,7 @@ from flows.sandbox import Sandbox
 from flows.steps.complete import (
     ANTHROPIC,
     SANDBOX,
+    Limit,
     WrongEndpointError,
     check_endpoint,
     read_limits,
@@ -361,11 +365,19 @@ async def test_rate_limits_and_pause_come_with_the_error(sandbox: Sandbox, conne
         ({"retry-after": "2.5"}, 2.5),
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after": "nan"}, 0.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "inf"}, math.inf),
+        ({"retry-after": "1e300"}, 1e300),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 -0000", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "today"}, 0.0),
+        ({"retry-after": "Wed, 41 Oct 2026 77:28:00 GMT"}, None),
+        ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
     ],
 )
-def test_retry_after_is_seconds_or_nothing(headers: dict[str, str], expected: float | None) -> None:
+def test_retry_after_is_seconds_a_date_or_nothing(headers: dict[str, str], expected: float | None) -> None:
     assert retry_after(headers) == expected
 
 
@@ -387,6 +399,33 @@ def test_limits_are_read_from_headers() -> None:
     assert (limits.requests.limit, limits.requests.remaining) == (50, 49)
     assert limits.input_tokens is limits.output_tokens is None
     assert read_limits({}) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "expected"),
+    [
+        ("0", "0", Limit(0, 0)),
+        ("600", "-5", Limit(600, -5)),
+        ("-1", "-1", Limit(-1, -1)),
+        ("600.0", "12.5", Limit(600, 12)),
+        ("inf", "1", None),
+        ("nan", "1", None),
+        ("600", "many", None),
+        ("600", "", None),
+        ("9" * 5000, "1", None),
+    ],
+)
+def test_strange_limits_are_read_and_never_crash(limit: str, remaining: str, expected: Limit | None) -> None:
+    prefix = "anthropic-ratelimit-requests-"
+    limits = read_limits({f"{prefix}limit": limit, f"{prefix}remaining": remaining})
+    assert (limits.requests if limits else None) == expected
+
+
+def test_retry_after_as_a_date_is_read_by_our_clock_where_the_endpoint_tells_none() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    read = retry_after({"retry-after": soon})
+    assert read is not None
+    assert 90 < read < 101
 
 
 # No secret in a message
