@@ -27,6 +27,7 @@ ENOUGH, FEW = 10, 3
 REFUSALS, REQUESTS, PATIENCE_S = 12, 300, 10.0
 """A measurement is long enough with this many refusals or requests, or after this many seconds."""
 TRIAL_REQUESTS = 500
+"""A trial holds growth back for this many requests at most, or for PATIENCE_S."""
 LIKELY, LIKELY_AT_LIMIT = 0.6, 0.3
 """Shares of refusals up to which a cut that was no remedy is taken back: before any limit was found, and after. A
 larger one is more likely other processes that use up the same limit."""
@@ -41,10 +42,11 @@ STEEP, PROBE_AFTER, DOUBLED_IN_S = 3.0, 10, 2.0
 NEAR, FAR = 1.02, 1.3
 """Growth beyond the last limit that is refused is taken back within these bounds; beyond them the rate is measured."""
 LOWER_EVERY_S = 30.0
+"""Refusals at the limit that end by themselves lower it a little, but no more often than this."""
 STORM = 1.0
 """Requests a second after a measurement in which nearly nothing was accepted, halved each time."""
 HELD_S, IDLE_S = 1.5, 5.0
-"""Requests have waited this short a time ago where the limit is in use; nobody asked for so long where none is."""
+"""A limit is in use where a request has waited for it within HELD_S; nobody asks where none was sent for IDLE_S."""
 AT_ONCE_S, LATE_S = 0.1, 5.0
 """How long refusals take at least and at most, as far as they are waited for."""
 
