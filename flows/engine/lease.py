@@ -62,6 +62,9 @@ class HeldLease:
             self._confirmed.clear()
             self._wanted.set()
             await self._confirmed.wait()
+        if self.is_superseded:
+            # The heartbeat, which stops the run, need not wait for its next turn.
+            self._wanted.set()
         if self.is_superseded or prompt_hash in self._lost:
             raise ClaimLostError
 
