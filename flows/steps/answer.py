@@ -122,8 +122,10 @@ class Journal(Protocol):
 class Pass(Protocol):
     """A place among the requests in flight."""
 
-    def tell(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None) -> None:
-        """Say what the request used and what the endpoint said of its limits."""
+    def tell(
+        self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
+    ) -> None:
+        """Say what the request used, what the endpoint said of its limits, and which model answered."""
 
 
 class Gate(Protocol):
@@ -266,9 +268,11 @@ async def _ask_once(asking: Asking, ask: Endpoint, gate: Gate, journal: Journal)
                 try:
                     answer = await ask(asking.next_body())
                 except CallError as error:
-                    place.tell(_usage(error), error.limits, error)
+                    found = error.answer if isinstance(error, WrongEndpointError) else None
+                    usage, model = (None, None) if found is None else (found.usage, found.model)
+                    place.tell(usage, error.limits, error, model=model)
                     raise
-                place.tell(answer.usage, answer.limits, None)
+                place.tell(answer.usage, answer.limits, None, model=answer.model)
         except BaseException as error:
             # Also where it is cancelled, or the gate fails: an attempt that stays open would pass for a crash.
             settled = _settled(asking.prompt, sent, answer, error)
@@ -304,10 +308,6 @@ def _error_type(sent: float | None, answer: Answer | None, error: BaseException 
     if isinstance(error, CallError):
         return error.kind
     return None if answer is not None else "abandoned"
-
-
-def _usage(error: CallError) -> Usage | None:
-    return error.answer.usage if isinstance(error, WrongEndpointError) and error.answer is not None else None
 
 
 def _judge(asking: Asking, answer: Answer, policy: Policy) -> tuple[Outcome | None, tuple[Fault, ...]]:
