@@ -29,8 +29,6 @@ from db.models import (
 BAD_OUTCOMES = ("refused", "truncated", "invalid")
 UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
-PAID_FAILURES = (*PERHAPS_BILLED, "unexpected_stop_reason", "wrong_model")
-"""Kinds of failed generations that were paid for, or may have been: like bad outcomes, they count before giving up."""
 _CACHED = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
@@ -604,9 +602,11 @@ def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
 
 
 def _went_badly() -> ColumnElement[bool]:
+    # By the attempts: how a failure ended says nothing of what was paid for before its last request.
     # What a crash left open has no generation, and does not count: it says nothing of the one prompt among hundreds.
-    failed = and_(Generation.status == "failed", Generation.error_kind.in_(PAID_FAILURES))
-    return or_(Generation.status.in_(BAD_OUTCOMES), failed)
+    billed = or_(Attempt.error_type.is_(None), Attempt.error_type.in_(PERHAPS_BILLED))
+    paid = select(Attempt.id).where(Attempt.generation_id == Generation.id, billed).exists()
+    return or_(Generation.status.in_(BAD_OUTCOMES), and_(Generation.status == "failed", paid))
 
 
 def _matches(column: Any, text: str) -> ColumnElement[bool]:
