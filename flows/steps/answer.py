@@ -312,7 +312,7 @@ def _error_type(sent: float | None, answer: Answer | None, error: BaseException 
 
 def _judge(asking: Asking, answer: Answer, policy: Policy) -> tuple[Outcome | None, tuple[Fault, ...]]:
     """Decide what an answer is worth: an outcome, or None where the asking goes on with another request."""
-    if _is_wrong_model(asking.prompt, answer.model):
+    if is_wrong_model(asking.prompt, answer.model):
         return _wrong_model(asking.prompt, answer.model), ()
     meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
     if meant in TRUNCATED:
@@ -344,7 +344,8 @@ def _unjudged(prompt: Prompt, error: Exception) -> Outcome:
     return Outcome("invalid", None, "unjudged", message)
 
 
-def _is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
+def is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
+    """Whether another model answered than was asked, and the template does not accept it."""
     if answered is None or not is_other_model(prompt.model, answered):
         return False
     accepted = prompt.brief.template.front.accept_models

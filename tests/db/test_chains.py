@@ -220,7 +220,9 @@ def test_failure_that_was_perhaps_billed_counts_like_a_bad_outcome(book: Book, k
 @pytest.mark.parametrize("kind", ["wrong_model", "unexpected_stop_reason", "refused_by_ledger"])
 def test_failure_that_was_answered_counts_like_a_bad_outcome(book: Book, kind: str) -> None:
     book.add("a", status="failed", output=None, error_kind=kind)
-    assert look_up(book.ledger, [sha("a")])[sha("a")].bad_outcomes == 1
+    found = look_up(book.ledger, [sha("a")])[sha("a")]
+    assert found.bad_outcomes == 1
+    assert (found.wrong_model is not None) == (kind == "wrong_model")
 
 
 @pytest.mark.parametrize(("earlier", "counts"), [("timeout", 1), (None, 1), ("connect", 0)])
