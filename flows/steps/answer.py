@@ -115,6 +115,9 @@ class Journal(Protocol):
     async def open(self, opened: Opened) -> str:
         """Keep a request that is about to be sent, durably, and return its id."""
 
+    async def ready(self) -> None:
+        """Wait until it may be sent, as far as the keeper of attempts goes; CallError where it may not any more."""
+
     def settle(self, attempt_id: str, settled: Settled) -> None:
         """Keep how it ended; durable together with what is recorded after it."""
 
@@ -264,8 +267,9 @@ async def _ask_once(asking: Asking, ask: Endpoint, gate: Gate, journal: Journal)
         answer: Answer | None = None
         try:
             async with gate.enter(asking.prompt, asking.max_tokens, likely) as place:
-                sent = time.perf_counter()
                 try:
+                    await journal.ready()
+                    sent = time.perf_counter()
                     answer = await ask(asking.next_body())
                 except CallError as error:
                     found = error.answer if isinstance(error, WrongEndpointError) else None
@@ -303,7 +307,7 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
 
 def _error_type(sent: float | None, answer: Answer | None, error: BaseException | None) -> str | None:
     if error is not None and sent is None:
-        # What stopped the run while this one still waited.
+        # The run was stopped, or the prompt became another run's, while this one still waited.
         return "not_sent"
     if isinstance(error, CallError):
         return error.kind

@@ -196,6 +196,11 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.opened: list[Opened] = []
         self._settled: dict[str, Settled] = {}
+        self.is_ready = asyncio.Event()
+        self.is_ready.set()
+
+    async def ready(self) -> None:
+        await self.is_ready.wait()
 
     async def open(self, opened: Opened) -> str:
         self.opened.append(opened)

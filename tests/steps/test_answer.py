@@ -680,6 +680,22 @@ async def test_cancelled_while_it_waits_was_not_sent(
     assert journal.error_types == ["not_sent"]
 
 
+async def test_cancelled_while_it_waits_for_the_ledger_was_not_sent(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    journal.is_ready.clear()
+    task = asyncio.ensure_future(pursue(scripted.url, endpoint=ANTHROPIC))
+    await gate.entered.wait()
+    await asyncio.sleep(0.05)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert scripted.bodies == []
+    assert journal.error_types == ["not_sent"]
+
+
 async def test_cancelled_in_flight_is_abandoned(
     scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
 ) -> None:
