@@ -29,8 +29,6 @@ from db.models import (
 BAD_OUTCOMES = ("refused", "truncated", "invalid")
 UNSENT = ("not_sent", "connect")
 PERHAPS_BILLED = ("connection", "timeout", "abandoned", "crashed", "proxy")
-PAID_FAILURES = (*PERHAPS_BILLED, "unexpected_stop_reason", "wrong_model")
-"""Kinds of failed generations that were paid for, or may have been: like bad outcomes, they count before giving up."""
 _CACHED = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
@@ -38,7 +36,10 @@ IN_AT_ONCE = 500  # ids in one IN (...): below every database's limit
 
 @dataclass(frozen=True, slots=True)
 class PromptHistory:
-    """What is known of one prompt: its newest succeeded answer, or how often it went badly."""
+    """What is known of one prompt: its newest succeeded answer, or how often it went badly.
+
+    `wrong_model` is the model that answered last, where it was another than was asked.
+    """
 
     generation_id: str | None = None
     output: Any = None
@@ -46,6 +47,7 @@ class PromptHistory:
     record_hash: str | None = None
     bad_outcomes: int = 0
     last_bad: str | None = None
+    wrong_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
     """Look a page of prompts up in one query; prompts never answered, or not `since` then, are not in the result."""
     found: dict[str, PromptHistory] = {}
     generation = Generation
+    by_ordinal = select(Attempt.model).where(Attempt.generation_id == generation.id).order_by(Attempt.ordinal.desc())
+    answered_by = by_ordinal.limit(1).scalar_subquery()
     for part in _parts(hashes):
         statement = (
             select(
@@ -125,6 +129,7 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
                 generation.output_hash,
                 generation.record_hash,
                 generation.error_kind,
+                case((generation.error_kind == "wrong_model", answered_by)),
             )
             .where(
                 generation.prompt_hash.in_(part),
@@ -136,13 +141,14 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
         if since is not None:
             statement = statement.where(generation.created_at >= since)
         with engine.connect() as connection:
-            for prompt_hash, generation_id, status, output, *hashes_of, kind in connection.execute(statement):
+            for prompt_hash, generation_id, status, output, *hashes_of, kind, model in connection.execute(statement):
                 before = found.get(prompt_hash, PromptHistory())
                 if status == "succeeded":
                     found[prompt_hash] = PromptHistory(generation_id, output, *hashes_of)
                 elif before.generation_id is None:
                     last = f"failed ({kind})" if status == "failed" else status
-                    found[prompt_hash] = PromptHistory(bad_outcomes=before.bad_outcomes + 1, last_bad=last)
+                    count = before.bad_outcomes + 1
+                    found[prompt_hash] = PromptHistory(bad_outcomes=count, last_bad=last, wrong_model=model)
     return found
 
 
@@ -604,9 +610,11 @@ def _run_line(engine: Engine, run: Row[Any]) -> RunLine:
 
 
 def _went_badly() -> ColumnElement[bool]:
+    # By the attempts: how a failure ended says nothing of what was paid for before its last request.
     # What a crash left open has no generation, and does not count: it says nothing of the one prompt among hundreds.
-    failed = and_(Generation.status == "failed", Generation.error_kind.in_(PAID_FAILURES))
-    return or_(Generation.status.in_(BAD_OUTCOMES), failed)
+    billed = or_(Attempt.error_type.is_(None), Attempt.error_type.in_(PERHAPS_BILLED))
+    paid = select(Attempt.id).where(Attempt.generation_id == Generation.id, billed).exists()
+    return or_(Generation.status.in_(BAD_OUTCOMES), and_(Generation.status == "failed", paid))
 
 
 def _matches(column: Any, text: str) -> ColumnElement[bool]:

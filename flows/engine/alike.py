@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
-from flows.errors import CallError, FinalCallError, StoppingCallError
+from flows.errors import UNSENT, CallError, FinalCallError, StoppingCallError
 from flows.steps.render import Prompt
 
 AT_START, IN_A_ROW = 5, 20
@@ -91,7 +91,8 @@ class Alike:
             row.answered = True
             self._begin(row, None)
         elif isinstance(error, FinalCallError) and not isinstance(error, StoppingCallError):
-            return self._refused(row, prompt, error)
+            # What was not sent has met nothing.
+            return None if error.kind in UNSENT else self._refused(row, prompt, error)
         return None
 
     def unsaid(self, step: str) -> StoppingCallError | None:

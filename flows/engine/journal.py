@@ -27,13 +27,16 @@ class ItemJournal:
         self.pursuit = Pursuit()
         self.claim_lost = False
 
-    async def ask(self, body: Mapping[str, Any]) -> Answer:
-        """Send a request to the run's endpoint, or raise ClaimLostError where it is no longer this run's to ask."""
+    async def ready(self) -> None:
+        """Wait for the run's lease; ClaimLostError where the prompt is no longer this run's to ask."""
         try:
             await self._run.lease.ready(self._item.prompt.hash)
         except ClaimLostError:
             self.claim_lost = True
             raise
+
+    async def ask(self, body: Mapping[str, Any]) -> Answer:
+        """Send a request to the run's endpoint."""
         self.pursuit.busy = True
         try:
             return await self._run.endpoint.client.ask(body, self._run.endpoint.name)

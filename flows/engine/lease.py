@@ -60,6 +60,9 @@ class HeldLease:
             self._confirmed.clear()
             self._wanted.set()
             await self._confirmed.wait()
+        if self.superseded_by is not None:
+            # The heartbeat, which stops the run, need not wait for its next turn.
+            self._wanted.set()
         if self.superseded_by is not None or prompt_hash in self._lost:
             raise ClaimLostError
 

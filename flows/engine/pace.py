@@ -33,21 +33,34 @@ class Place:
         self._admission: Admission | None = admission
         self._likely = likely
 
-    def tell(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None) -> None:
-        """Take note of how the request went: an answer, which may tell no usage, or an error."""
+    def tell(
+        self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
+    ) -> None:
+        """Take note of how the request went: an answer, which may tell no usage, or an error.
+
+        `model` is the one that answered, where it is told: its price is what counts under the cap.
+        """
         if self._admission is not None:
             self._pace.hear(self._prompt, usage, error)
-        self._end(usage, limits, error, answered=error is None)
+        self._end(usage, limits, error, answered=error is None, model=model)
 
     def leave(self) -> None:
         """Give the place back, also where the request was cut off and told nothing."""
         self._end(None, None, None, answered=False)
 
-    def _end(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, answered: bool) -> None:
+    def _end(
+        self,
+        usage: Usage | None,
+        limits: RateLimits | None,
+        error: CallError | None,
+        *,
+        answered: bool,
+        model: str | None = None,
+    ) -> None:
         if self._admission is None:
             return
         admission, self._admission = self._admission, None
-        self._pace.settle(self._prompt, admission, self._likely, usage, limits, error, answered=answered)
+        self._pace.settle(self._prompt, admission, self._likely, usage, limits, error, answered=answered, model=model)
 
 
 class Pace:
@@ -164,8 +177,9 @@ class Pace:
         error: CallError | None,
         *,
         answered: bool = False,
+        model: str | None = None,
     ) -> None:
-        """Take note of how a request went."""
+        """Take note of how a request went; `model` is the one that answered, where it is told."""
         # An answer that does not tell what it used has used what was expected, as far as the limits go.
         expected = admission.need.as_usage() if answered and usage is None else None
         self._limiter.settle(admission, usage or expected, limits, error)
@@ -174,7 +188,7 @@ class Pace:
             self.stop(error)
         elif usage is not None or error is not None:
             self._is_open = True
-        cost = cost_of(prompt.model, usage, now().date()) if usage is not None else None
+        cost = cost_of(model or prompt.model, usage, now().date()) if usage is not None else None
         self.spending.count(cost, likely, error)
         if usage is not None:
             self._estimate(prompt).learn(prompt, usage, cost)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.history import BadOutcome, PromptHistory
-from flows.steps.answer import Asking
+from flows.steps.answer import Asking, is_wrong_model
 from flows.steps.render import Prompt
 from flows.steps.validate import Content, validate_stored
 
@@ -73,7 +73,7 @@ def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give
 
 def _is_worth_another(item: Item, history: PromptHistory) -> bool:
     # The template may name by now the model that answered instead.
-    return history.last_bad == "failed (wrong_model)" and bool(item.prompt.brief.template.front.accept_models)
+    return history.wrong_model is not None and not is_wrong_model(item.prompt, history.wrong_model)
 
 
 def take_over(plan: Plan, bad: Mapping[str, BadOutcome]) -> Plan:

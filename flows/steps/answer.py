@@ -115,6 +115,9 @@ class Journal(Protocol):
     async def open(self, opened: Opened) -> str:
         """Keep a request that is about to be sent, durably, and return its id."""
 
+    async def ready(self) -> None:
+        """Wait until it may be sent, as far as the keeper of attempts goes; CallError where it may not any more."""
+
     def settle(self, attempt_id: str, settled: Settled) -> None:
         """Keep how it ended; durable together with what is recorded after it."""
 
@@ -122,8 +125,10 @@ class Journal(Protocol):
 class Pass(Protocol):
     """A place among the requests in flight."""
 
-    def tell(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None) -> None:
-        """Say what the request used and what the endpoint said of its limits."""
+    def tell(
+        self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
+    ) -> None:
+        """Say what the request used, what the endpoint said of its limits, and which model answered."""
 
 
 class Gate(Protocol):
@@ -262,13 +267,16 @@ async def _ask_once(asking: Asking, ask: Endpoint, gate: Gate, journal: Journal)
         answer: Answer | None = None
         try:
             async with gate.enter(asking.prompt, asking.max_tokens, likely) as place:
-                sent = time.perf_counter()
                 try:
+                    await journal.ready()
+                    sent = time.perf_counter()
                     answer = await ask(asking.next_body())
                 except CallError as error:
-                    place.tell(_usage(error), error.limits, error)
+                    found = error.answer if isinstance(error, WrongEndpointError) else None
+                    usage, model = (None, None) if found is None else (found.usage, found.model)
+                    place.tell(usage, error.limits, error, model=model)
                     raise
-                place.tell(answer.usage, answer.limits, None)
+                place.tell(answer.usage, answer.limits, None, model=answer.model)
         except BaseException as error:
             # Also where it is cancelled, or the gate fails: an attempt that stays open would pass for a crash.
             settled = _settled(asking.prompt, sent, answer, error)
@@ -299,20 +307,16 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
 
 def _error_type(sent: float | None, answer: Answer | None, error: BaseException | None) -> str | None:
     if error is not None and sent is None:
-        # What stopped the run while this one still waited.
+        # The run was stopped, or the prompt became another run's, while this one still waited.
         return "not_sent"
     if isinstance(error, CallError):
         return error.kind
     return None if answer is not None else "abandoned"
 
 
-def _usage(error: CallError) -> Usage | None:
-    return error.answer.usage if isinstance(error, WrongEndpointError) and error.answer is not None else None
-
-
 def _judge(asking: Asking, answer: Answer, policy: Policy) -> tuple[Outcome | None, tuple[Fault, ...]]:
     """Decide what an answer is worth: an outcome, or None where the asking goes on with another request."""
-    if _is_wrong_model(asking.prompt, answer.model):
+    if is_wrong_model(asking.prompt, answer.model):
         return _wrong_model(asking.prompt, answer.model), ()
     meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
     if meant in TRUNCATED:
@@ -344,7 +348,8 @@ def _unjudged(prompt: Prompt, error: Exception) -> Outcome:
     return Outcome("invalid", None, "unjudged", message)
 
 
-def _is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
+def is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
+    """Whether another model answered than was asked, and the template does not accept it."""
     if answered is None or not is_other_model(prompt.model, answered):
         return False
     accepted = prompt.brief.template.front.accept_models

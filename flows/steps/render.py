@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from flows.errors import RecordError
-from flows.steps.catalog import find_model, likely_tokens, most_tokens, plain_model_name
+from flows.steps.catalog import find_model, likely_tokens, most_tokens
 from flows.steps.syntax import place_of, template_error, without_values
 from flows.steps.templates import Template
 from flows.steps.validate import OutputClass
@@ -117,7 +117,7 @@ def _prefix_of(template: Template, system: str, settings: Mapping[str, Any]) -> 
 
 
 def _caching(template: Template, system: str, schema: str) -> Caching:
-    model = find_model(plain_model_name(template.front.model))
+    model = find_model(template.front.model)
     if not system or template.front.cache == "off":
         return Caching.OFF
     if model is None:

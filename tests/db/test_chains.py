@@ -197,8 +197,6 @@ def test_refresh_of_a_run_that_is_not_known_has_no_beginning(ledger: Engine) -> 
         ("connection", True),
         ("timeout", True),
         ("proxy", True),
-        ("wrong_model", True),
-        ("unexpected_stop_reason", True),
         ("connect", False),
         ("rate_limit_error", False),
         ("overloaded_error", False),
@@ -217,6 +215,35 @@ def test_failure_that_was_perhaps_billed_counts_like_a_bad_outcome(book: Book, k
     assert bool(of_run) == counts
     if found:
         assert found.last_bad == f"failed ({kind})"
+
+
+@pytest.mark.parametrize("kind", ["wrong_model", "unexpected_stop_reason", "refused_by_ledger"])
+def test_failure_that_was_answered_counts_like_a_bad_outcome(book: Book, kind: str) -> None:
+    book.add("a", status="failed", output=None, error_kind=kind)
+    found = look_up(book.ledger, [sha("a")])[sha("a")]
+    assert found.bad_outcomes == 1
+    assert (found.wrong_model is not None) == (kind == "wrong_model")
+
+
+@pytest.mark.parametrize(("earlier", "counts"), [("timeout", 1), (None, 1), ("connect", 0)])
+def test_failure_counts_by_all_of_its_requests_not_by_the_last_one(
+    book: Book, earlier: str | None, counts: int
+) -> None:
+    generation = book.add(
+        "a",
+        status="failed",
+        output=None,
+        error_kind="overloaded_error",
+        settled=NO_ANSWER | {"error_type": "overloaded_error"},
+    )
+    batch = Batch()
+    attempt_id = book.attempt(batch, "a", generation, ordinal=2)
+    batch.settled.append(settled_row(attempt_id, **(NO_ANSWER | {"error_type": earlier})))
+    write(book.ledger, batch)
+
+    found = look_up(book.ledger, [sha("a")]).get(sha("a"))
+
+    assert (found.bad_outcomes if found else 0) == counts
 
 
 def test_attempt_of_a_crash_is_no_bad_outcome(book: Book) -> None:

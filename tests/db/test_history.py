@@ -56,7 +56,7 @@ def test_outcomes_that_went_badly_are_counted(book: Book, status: str) -> None:
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 def test_outcomes_that_say_nothing_of_the_prompt_are_not_counted(book: Book, status: str) -> None:
-    book.add("a", status=status, output=None)
+    book.add("a", status=status, output=None, settled={"error_type": "overloaded_error"})
 
     assert look_up(book.ledger, [sha("a")]) == {}
 
@@ -464,7 +464,7 @@ def test_bad_outcomes_are_those_of_the_runs_that_are_named(book: Book) -> None:
     other = Book(book.ledger)
     bad = book.add("a", status="refused", output=None, error_kind="refusal", error_message="No.")
     book.add("b")
-    book.add("c", status="failed", output=None)
+    book.add("c", status="failed", output=None, settled={"error_type": "overloaded_error"})
     other.add("d", status="invalid", output=None)
     found = bad_outcomes_of(book.ledger, [book.run_id], [sha(key) for key in "abcd"])
     assert found == {sha("a"): BadOutcome(bad, "refused", "refusal", "No.")}

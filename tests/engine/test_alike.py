@@ -95,6 +95,16 @@ async def test_one_more_than_the_row_is_never_enough_by_itself() -> None:
     assert await crowd.tasks["next"] is None
 
 
+async def test_request_that_was_not_sent_breaks_no_row() -> None:
+    crowd = Crowd("far")
+    await crowd.refused(AT_START - 1)
+    assert await crowd.send("lost", FinalCallError(kind="not_sent")) is None
+
+    await crowd.send("next", refusal())
+    assert crowd.further == []
+    assert await crowd.send("far", refusal()) is not None
+
+
 async def test_after_an_answer_the_row_is_longer() -> None:
     crowd = Crowd("far")
     await crowd.send("good", None)

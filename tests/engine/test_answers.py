@@ -299,9 +299,14 @@ async def test_answers_of_another_model_are_paid_for_and_no_content_and_given_up
         assert (given_up.skipped, given_up.requests) == (count, 0)
         assert set(gateway.asked.values()) == {3}
 
-        # Once the template accepts the model, its prompts are asked again, by the same hashes.
+        # To accept a third model is no reason to ask again.
         file = workshop.templates / "note.md.j2"
-        file.write_text(file.read_text().replace("key: id", "key: id\naccept_models: [claude-haiku-4-5]"))
+        plain = file.read_text()
+        file.write_text(plain.replace("key: id", "key: id\naccept_models: [claude-opus-4-6]"))
+        assert (await workshop.run(chunk_size=50)).requests == 0
+
+        # Once the template accepts the model, its prompts are asked again, by the same hashes.
+        file.write_text(plain.replace("key: id", "key: id\naccept_models: [claude-haiku-4-5]"))
         accepted = await workshop.run(chunk_size=50)
     assert (accepted.succeeded, accepted.exit_status) == (count, 0)
     assert set(gateway.asked.values()) == {4}

@@ -126,6 +126,23 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
         await held.ready(ONE)
 
 
+async def test_run_that_is_superseded_stops_at_its_next_request(
+    book: Book, held: HeldLease, ledger: Engine, writer: Writer, stopped: list[str]
+) -> None:
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET prefect_flow_run_id = 'flow run'")
+    run_out(ledger, book.run_id)
+    leases.end_lapsed(ledger, but="")
+    Book(ledger, prefect_flow_run_id="flow run")
+    held.write(Batch(), [])
+    async with held.kept(writer), asyncio.timeout(leases.HEARTBEAT_S / 3):
+        await asyncio.sleep(0)
+        with pytest.raises(ClaimLostError):
+            await held.ready(ONE)
+        while not stopped:  # noqa: ASYNC110 - the heartbeat tells no one else
+            await asyncio.sleep(0.01)
+
+
 def test_run_that_has_closed_takes_nothing_back(book: Book, held: HeldLease, ledger: Engine) -> None:
     held.take({ONE})
     held.close("completed")

@@ -237,6 +237,25 @@ async def test_lost_answer_counts_at_its_likely_price(prompt: Prompt, error: Cal
     assert pace.spending.reserved_usd == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "spent"),
+    [
+        (None, Spent(usd("0.018"))),
+        ("claude-opus-4-6", Spent(usd("0.03"))),
+        # No price is known: what it likely cost counts, as in the ledger.
+        ("gpt-9", Spent(likely_usd=usd("0.025"))),
+    ],
+)
+async def test_answer_counts_at_the_price_of_the_model_that_gave_it(
+    prompt: Prompt, model: str | None, spent: Spent
+) -> None:
+    pace = gate("1")
+    pace.know("note", Estimate(cost_usd=usd("0.02")))
+    async with pace.reserve(prompt, 1000) as likely, pace.enter(prompt, 1000, likely) as place:
+        place.tell(Usage(input_tokens=1000, output_tokens=1000), None, None, model=model)
+    assert pace.spending.spent == spent
+
+
 async def test_request_that_the_gate_let_go_no_further_costs_nothing(prompt: Prompt) -> None:
     pace = gate("1")
     async with pace.reserve(prompt, 1000) as likely:

@@ -196,6 +196,11 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.opened: list[Opened] = []
         self._settled: dict[str, Settled] = {}
+        self.is_ready = asyncio.Event()
+        self.is_ready.set()
+
+    async def ready(self) -> None:
+        await self.is_ready.wait()
 
     async def open(self, opened: Opened) -> str:
         self.opened.append(opened)
@@ -231,6 +236,7 @@ class OpenGate:
     def __init__(self) -> None:
         self.likely = Decimal("0.01")
         self.told: list[tuple[Usage | None, RateLimits | None, CallError | None]] = []
+        self.models: list[str | None] = []
         self.asked_for: list[int] = []
         self.closed: BaseException | None = None
         self.waits: asyncio.Event | None = None
@@ -259,8 +265,11 @@ class OpenGate:
         if self.fails_at_the_end is not None:
             raise self.fails_at_the_end
 
-    def tell(self, usage: Usage | None, limits: RateLimits | None, error: CallError | None) -> None:
+    def tell(
+        self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
+    ) -> None:
         self.told.append((usage, limits, error))
+        self.models.append(model)
         self.was_told.set()
 
 

@@ -214,7 +214,7 @@ async def test_model_that_was_asked_is_known_however_a_gateway_writes_it(
 
 @pytest.mark.parametrize("stop_reason", ["end_turn", "refusal", "max_tokens", "tool_use"])
 async def test_answer_of_another_model_is_no_content_and_keeps_its_cost(
-    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, stop_reason: str
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, gate: OpenGate, stop_reason: str
 ) -> None:
     scripted.plan(Reply({**message(stop_reason=stop_reason), "model": "claude-haiku-4-5"}))
 
@@ -227,6 +227,7 @@ async def test_answer_of_another_model_is_no_content_and_keeps_its_cost(
     assert settled.answer is not None
     assert (settled.answer.text, settled.error_type) == (GOOD, None)
     assert settled.cost_usd == cost_of("claude-haiku-4-5", used(settled.answer), settled.ended_at.date())
+    assert gate.models == ["claude-haiku-4-5"]
 
 
 async def test_other_model_is_content_where_the_template_accepts_it(scripted: Scripted, pursue: Pursue) -> None:
@@ -676,6 +677,22 @@ async def test_cancelled_while_it_waits_was_not_sent(
     with pytest.raises(asyncio.CancelledError):
         await task
 
+    assert journal.error_types == ["not_sent"]
+
+
+async def test_cancelled_while_it_waits_for_the_ledger_was_not_sent(
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+) -> None:
+    journal.is_ready.clear()
+    task = asyncio.ensure_future(pursue(scripted.url, endpoint=ANTHROPIC))
+    await gate.entered.wait()
+    await asyncio.sleep(0.05)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert scripted.bodies == []
     assert journal.error_types == ["not_sent"]
 
 
