@@ -17,6 +17,8 @@ from db.identity import boot_time_s
 TRIES = 3  # measurements at the beginning, of which the quickest counts
 SLACK_MS = 50
 """Differences below this are the network's; following each would put ids of one process out of order."""
+SLOWEST_S = 1.0
+"""A measurement may be wrong by half of the seconds that it took, as one did that waited for a lock."""
 _TIMESTAMP_BIT = 80  # a UUIDv7 begins with 48 bits of milliseconds
 
 
@@ -27,9 +29,13 @@ class Clock:
         self._ahead_s: float | None = None  # of the ledger's seconds since 1970, against this machine's since its boot
         self._shift_ms = 0
 
-    def set(self, ledger_time: datetime, boot_s: float) -> None:
-        """Take over what the ledger's clock said when this machine's had counted `boot_s`."""
-        self._ahead_s = ledger_time.timestamp() - boot_s
+    def set(self, ledger_time: datetime, boot_s: float, took_s: float = 0.0) -> None:
+        """Take over what the ledger's clock said at `boot_s` by this machine's, or at some time in `took_s` from then.
+
+        What took longer than SLOWEST_S is passed over where there is a better measurement.
+        """
+        if self._ahead_s is None or took_s <= SLOWEST_S:
+            self._ahead_s = ledger_time.timestamp() - (boot_s + took_s / 2)
 
     def reset(self) -> None:
         """Go by this machine's own clock again."""

@@ -169,8 +169,7 @@ def _renew(connection: Connection, lease: Lease) -> None:
         statement = update(_RUNS).where(*_held(lease)).values(until).returning(_RUNS.c.alive_until)
         renewed = connection.scalar(statement)
         if renewed is not None:
-            took = boot_time_s() - sent
-            CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent + took / 2)
+            CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
     else:
         until = {
             "alive_until": now() + timedelta(seconds=LEASE_S),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
 
-from db import clock
+from db import clock, leases
 from db.clock import CLOCK, agree, new_id, now
 from db.identity import boot_time_s
+from tests.db.rows import Book
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +75,25 @@ def test_clock_of_a_ledger_is_measured(ledger: Engine) -> None:
     with ledger.connect() as connection:
         there = connection.scalar(text("SELECT clock_timestamp()"))
     assert abs(now() - there) < timedelta(seconds=1)
+
+
+@pytest.mark.postgres
+def test_heartbeat_that_waited_for_a_lock_does_not_move_the_ledgers_time(ledger: Engine) -> None:
+    if ledger.dialect.name != "postgresql":
+        pytest.skip("SQLite has one machine, and so one clock")
+    agree(ledger)
+    run_id, locked = Book(ledger).run_id, Event()
+
+    def hold() -> None:
+        with ledger.begin() as connection:
+            connection.execute(text("SELECT id FROM runs FOR UPDATE"))
+            locked.set()
+            connection.execute(text("SELECT pg_sleep(2.5)"))
+
+    holder = Thread(target=hold)
+    holder.start()
+    locked.wait()
+    leases.renew(ledger, leases.Lease(run_id, 1))
+    holder.join()
+
+    assert abs(CLOCK.shift_ms()) < 500
