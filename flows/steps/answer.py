@@ -295,7 +295,8 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
         ended,
         _since(sent),
         answer,
-        error=error if isinstance(error, CallError) else None,
+        # What a request that was never sent is told is the answer to another: its status and its id are not this one's.
+        error=error if isinstance(error, CallError) and sent is not None else None,
         error_type=_error_type(sent, answer, error),
     )
     if answer is None or answer.usage is None:

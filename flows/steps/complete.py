@@ -215,7 +215,8 @@ def _without_answer(error: anthropic.APIConnectionError) -> CallError:
 
 def _refused(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Mapping[str, str]) -> CallError:
     meaning = judge(status, told)
-    message = f"HTTP {status} {'of a proxy' if meaning.kind == PROXY else told.type or meaning.kind}"
+    name = "of a proxy" if meaning.kind == PROXY else told.type or ""
+    message = f"HTTP {status} {name}".strip()
     if meaning.error is not PassingCallError:
         message += said(told.message, sent)
     return meaning.error(

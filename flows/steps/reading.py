@@ -70,9 +70,13 @@ def read_body(content: bytes) -> Message | ErrorBody:
 
 def read_error(body: object) -> ErrorBody:
     """Read the body of an error, or what there is of it: a proxy's page has neither type nor message."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(body, dict) or not isinstance(error, dict):
+    if not isinstance(body, dict):
         return ErrorBody()
+    error = body.get("error")
+    if not isinstance(error, dict):
+        # Gateways and servers of models say it in plain words too, each under a name of its own.
+        words = (value for value in (error, body.get("message"), body.get("detail")) if isinstance(value, str))
+        return ErrorBody(message=cleaned(next(words, "")))
     kind = storable(error.get("type"))
     details = error.get("details")
     code = details.get("error_code") if isinstance(details, dict) else error.get("code")
@@ -124,7 +128,9 @@ def _read(body: Any) -> Message | ErrorBody:
     if "choices" in body and "content" not in body:
         body = _of_choices(body)
     stop_reason = storable(body.get("stop_reason"))
-    text = _text(body.get("content"), may_lack=stop_reason in REFUSED)
+    # One that says why it stopped is whole, also where its bound left room for thinking alone.
+    may_lack = stop_reason in REFUSED or (stop_reason is not None and "content" in body)
+    text = _text(body.get("content"), may_lack=may_lack)
     details = body.get("stop_details")
     return Message(
         text=text,

@@ -80,6 +80,8 @@ def load_output_class(name: str) -> OutputClass:
 
 def validate_answer(output_class: OutputClass, text: str) -> Content | Invalid:
     """Judge an answer as it came: JSON that keeps every constraint is content, also in a fence or in a sentence."""
+    if not text.strip():
+        return Invalid((Fault("", "The answer has no text"),))
     judged = _judge(output_class, text)
     if isinstance(judged, Invalid):
         judged = _judge_inside(output_class, text) or judged

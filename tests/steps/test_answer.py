@@ -311,7 +311,7 @@ async def test_repair_is_told_what_was_wrong_and_may_succeed(
     assert "- stars: Input should be less than or equal to 5" in second[2]["content"]
     # The newest answer alone is repaired; the API takes no empty turn.
     assert third[1]["content"] == "(no answer)"
-    assert "- the whole answer: Invalid JSON" in third[2]["content"]
+    assert "- the whole answer: The answer has no text" in third[2]["content"]
     assert journal.opened[1].changes == {"messages": second[1:]}
     assert [fault.where for fault in journal.settled[0].faults] == ["stars"]
     assert journal.settled[2].faults == ()
@@ -652,7 +652,14 @@ async def test_attempt_is_opened_before_its_request_is_sent(
     assert journal.error_types == ["some_error"]
 
 
-@pytest.mark.parametrize("reason", [StoppingCallError("stopped", kind="stopped"), EndpointError("away")])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        StoppingCallError("stopped", kind="stopped"),
+        StoppingCallError("HTTP 400", kind="some_error", http_status=400, request_id="of another"),
+        EndpointError("away"),
+    ],
+)
 async def test_request_that_the_gate_held_back_was_not_sent(
     scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal, reason: Exception
 ) -> None:
@@ -664,6 +671,8 @@ async def test_request_that_the_gate_held_back_was_not_sent(
     assert scripted.bodies == []
     assert journal.error_types == ["not_sent"]
     assert journal.settled[0].latency_ms == 0
+    # What was refused is another request: neither its status nor its id is this one's.
+    assert journal.settled[0].error is None
 
 
 async def test_cancelled_while_it_waits_was_not_sent(

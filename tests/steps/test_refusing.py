@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
@@ -147,6 +148,31 @@ async def test_what_no_database_keeps_is_cleaned_in_an_error(scripted: Scripted,
     error = await failure(connect, prompt, scripted, Reply(body, 400))
 
     assert (error.kind, str(error)) == ("odd\ufffd\ufffd", "HTTP 400 odd\ufffd\ufffd: why\ufffd\ufffd")
+
+
+@pytest.mark.parametrize("name", ["error", "message", "detail"])
+async def test_words_of_an_error_in_another_form_are_passed_on(
+    scripted: Scripted, connect: Connect, prompt: Say, name: str
+) -> None:
+    error = await failure(connect, prompt, scripted, Reply(orjson.dumps({name: "no such field"}), 400))
+
+    assert (type(error), error.kind, str(error)) == (FinalCallError, "http_400", "HTTP 400: no such field")
+
+
+async def test_error_in_another_form_is_the_records_own_or_the_accounts_all_the_same(
+    scripted: Scripted, connect: Connect, prompt: Say
+) -> None:
+    long = await failure(connect, prompt, scripted, Reply(b'{"message":"Prompt is too long: 210000 tokens"}', 400))
+    spent = await failure(connect, prompt, scripted, Reply(b'{"detail":"Budget has been exceeded! Now: 10.2"}', 400))
+
+    assert (type(long), long.alike) == (FinalCallError, None)
+    assert type(spent) is StoppingCallError
+
+
+async def test_error_without_any_words_is_its_status(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+    error = await failure(connect, prompt, scripted, Reply(b"", 500))
+
+    assert str(error) == "HTTP 500"
 
 
 async def failure(connect: Connect, prompt: Say, scripted: Scripted, reply: Reply) -> CallError:

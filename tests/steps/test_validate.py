@@ -49,6 +49,11 @@ def faults(output_class: type[BaseModel], text: str) -> list[tuple[str, str]]:
     return [(fault.where, fault.what) for fault in judged.faults]
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_answer_without_text_is_said_to_be_that(text: str) -> None:
+    assert faults(Parcel, text) == [("", "The answer has no text")]
+
+
 @pytest.mark.parametrize(
     ("answer", "where", "what"),
     [
@@ -115,7 +120,7 @@ def test_invalid_reads_as_a_sentence() -> None:
     assert str(validate_answer(Note, '{"title":"Fine","stars":9}')) == (
         "stars: Input should be less than or equal to 5"
     )
-    assert str(validate_answer(Note, "")).startswith("Invalid JSON: ")
+    assert str(validate_answer(Note, "no JSON")).startswith("Invalid JSON: ")
 
 
 # Content
