@@ -14,7 +14,7 @@ from db.clock import now
 from flows.engine.limiter import Need
 from flows.steps.catalog import estimate_tokens
 from flows.steps.prices import Usage, cost_of
-from flows.steps.render import Prompt
+from flows.steps.render import Caching, Prompt
 
 DECIMALS = Decimal("1e-10")
 LEARNT = 0.1
@@ -46,7 +46,9 @@ class Estimate:
         if cost is None:
             output = max_tokens if self.output_tokens is None else round(min(self.output_tokens, max_tokens))
             counted = max(estimate_tokens(prompt.characters), round(self.input_tokens or 0))
-            used = Usage(input_tokens=counted, output_tokens=output)
+            # The first ones may write the prompt cache, at more than the price of input.
+            writes = counted if prompt.brief.caching in {Caching.UNSURE, Caching.ON} else 0
+            used = Usage(counted - writes, cache_creation_5m_tokens=writes, output_tokens=output)
             cost = cost_of(prompt.model, used, now().date())
         is_mean = self.output_tokens is not None or self.cost_usd is not None
         return None if cost is None else (cost * (LIKELY if is_mean else 1)).quantize(DECIMALS)

@@ -142,4 +142,6 @@ class HeldLease:
             return
         # Whoever took them over may have answered them and gone: each is looked up again before it is asked.
         self._lost |= self._claimed
-        self._claimed = claims.take(self._ledger, self._lease.run_id, self._claimed)
+        owned = claims.take(self._ledger, self._lease.run_id, tuple(self._claimed))
+        # What was released meanwhile is not claimed again.
+        self._claimed &= owned

@@ -183,7 +183,8 @@ class Pace:
         # An answer that does not tell what it used has used what was expected, as far as the limits go.
         expected = admission.need.as_usage() if answered and usage is None else None
         self._limiter.settle(admission, usage or expected, limits, error)
-        self.warming.tell(prompt.brief, usage, error, admission.sent_at)
+        if answered or error is not None:
+            self.warming.tell(prompt.brief, usage, error, admission.sent_at)
         if isinstance(error, StoppingCallError):
             self.stop(error)
         elif usage is not None or error is not None:

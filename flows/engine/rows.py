@@ -82,7 +82,7 @@ def settled_row(attempt_id: str, settled: Settled) -> dict[str, Any]:
     row = {
         **dict.fromkeys(SETTLED),
         "attempt_id": attempt_id,
-        "ended_at": settled.ended_at,
+        "ended_at": now(),  # by the ledger's clock, as the time when it began
         "latency_ms": settled.latency_ms,
         "http_status": 200 if answer else error.http_status if error else None,
         "error_type": settled.error_type,

@@ -440,6 +440,8 @@ async def close(run: Run, status: str, flow_run_id: str) -> None:
         await run.writer.call(run.lease.close, status)
         summary = await run.writer.read(run.summary, status)
         _log_closing(summary)
+        if run.lease.superseded_by is not None:
+            return  # the newer run tells Prefect what becomes of the flow run
         tell_ending(summary, flow_run_id)
         if run.options.shard is None:
             tell_assets(summary, run.ledger.url, run.read_from)

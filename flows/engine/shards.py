@@ -42,7 +42,7 @@ from flows.errors import ConfigurationError
 from flows.settings import Settings
 
 POLL_S = 2.0
-BURY_EVERY_S = 10.0
+LOOK_AT_LEASES_S = 10.0
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
@@ -137,7 +137,7 @@ class _Spreading:
     options_name: str
     flow_run: FlowRun
     parts: list[_Part]
-    buried_at: float = 0.0
+    leases_at: float = 0.0
 
     async def carry_out(self) -> None:
         """Bring each shard to its end; what stands still for too long is given up."""
@@ -181,7 +181,7 @@ class _Spreading:
                 await self._start(part)
                 moved = True
         found = await self._states()
-        await self._bury(found)
+        await self._end_lost(found)
         for part in self._open:
             state = found.get(str(part.flow_run))
             if state is None:
@@ -268,11 +268,11 @@ class _Spreading:
             )
             part.ended = True
 
-    async def _bury(self, found: dict[str, State[Any]]) -> None:
+    async def _end_lost(self, found: dict[str, State[Any]]) -> None:
         """Tell Prefect of shards that it takes for living and whose process or worker has died."""
-        if time.monotonic() - self.buried_at < BURY_EVERY_S:
+        if time.monotonic() - self.leases_at < LOOK_AT_LEASES_S:
             return
-        self.buried_at = time.monotonic()
+        self.leases_at = time.monotonic()
         await asyncio.to_thread(partial(end_lapsed, self.run.ledger, but=self.run.id))
         known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger, list(found))
         for flow_run, state in found.items():
