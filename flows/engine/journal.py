@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from db.clock import now
 from db.refusals import REFUSED
 from flows.engine.lease import ClaimLostError
 from flows.engine.plan import Item
 from flows.engine.rows import add_prompt, attempt_row, settled_row
 from flows.engine.stopping import Pursuit
-from flows.errors import UNSENT, FinalCallError
+from flows.errors import UNSENT, FinalCallError, LedgerAwayError, StoppedError
 from flows.steps.answer import Opened, Settled
 from flows.steps.complete import Answer
 
 if TYPE_CHECKING:
     from flows.engine.run import Run
+
+NOT_SENT = "not_sent"
 
 
 class ItemJournal:
@@ -49,7 +52,12 @@ class ItemJournal:
         batch = self._run.writer.batch
         add_prompt(batch, self._item.prompt)
         batch.opened.append(row)
-        await self._run.writer.committed()
+        try:
+            await self._run.writer.committed()
+        except (LedgerAwayError, StoppedError):
+            # It waits in a spill file and is never sent: without an end it would pass for one that was, and crashed.
+            self.settle(row["id"], Settled(now(), 0, error_type=NOT_SENT))
+            raise
         if not self._run.writer.has_attempt(row["id"]):
             raise FinalCallError(
                 "Nothing was sent: the ledger refused the row of the request. The run's log says why.", kind=REFUSED

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from decimal import Decimal
 
 from db.clock import now
@@ -83,7 +83,7 @@ class Pace:
         self._limiter = limiter
         self._verify = verify
         self.spending = Spending(max_cost)
-        self._ahead = _room_ahead(concurrency) if max_cost is not None else nullcontext()
+        self._ahead = _room_ahead(concurrency)
         self._estimates: dict[str, Estimate] = {}
         self._opening = asyncio.Lock()
         self._is_open = False
@@ -210,7 +210,7 @@ class Pace:
 
 
 def _room_ahead(concurrency: int) -> asyncio.Semaphore:
-    """How many requests may be written ahead under a cap: those in flight, and a few that are being committed.
+    """How many requests may be written ahead: those in flight, and a few that are being committed.
 
     Any more would only wait, and after a crash all that was written ahead counts as perhaps billed.
     """

@@ -266,6 +266,8 @@ async def _ask_once(asking: Asking, ask: Endpoint, gate: Gate, journal: Journal)
         sent: float | None = None
         answer: Answer | None = None
         try:
+            # Before it waits in the gate, for nothing if it may not be sent, and after: that can take long.
+            await journal.ready()
             async with gate.enter(asking.prompt, asking.max_tokens, likely) as place:
                 try:
                     await journal.ready()

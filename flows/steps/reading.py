@@ -225,6 +225,10 @@ def _part(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _count(value: Any) -> int:
     """A number of tokens; ValueError where it can't be one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:20])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise ValueError("no number of tokens")
     return value

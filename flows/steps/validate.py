@@ -102,7 +102,7 @@ def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid
 def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
     try:
         return _judge_or_raise(output_class, text)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
+    except BaseException as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
         return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
 
 

@@ -150,6 +150,8 @@ async def test_answers_spill_when_patience_ends_and_the_next_run_writes_them_in_
     assert str(spill) in str(away.value)
 
     await assert_goes_on(workshop, answered)
+    # What was written ahead and never sent is no request that may be on a bill.
+    assert workshop.value("SELECT sum(perhaps_billed) FROM usage_by_day") == 0
 
 
 @on_postgres

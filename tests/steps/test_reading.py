@@ -240,13 +240,16 @@ def test_error_in_an_event_stream_is_no_answer() -> None:
             Usage(10, output_tokens=20, speed="{'odd': 1}"),
         ),
         ({"input_tokens": 10, "output_tokens": 20, "speed": "f\x00st"}, Usage(10, output_tokens=20, speed="f\ufffdst")),
+        ({"input_tokens": "10", "output_tokens": 20.0}, Usage(10, output_tokens=20)),
     ],
 )
 def test_usage_is_read_in_the_words_of_either_api(told: Any, expected: Usage) -> None:
     assert read_usage(told, GOOD) == expected
 
 
-@pytest.mark.parametrize("count", [-1, "10", 10.0, 2**31, 2**70, True, None, [], {}])
+@pytest.mark.parametrize(
+    "count", [-1, "-10", "", "²", "1" * 5000, 10.5, float("inf"), 2**31, 2**70, True, None, [], {}]
+)
 @pytest.mark.parametrize("name", ["input_tokens", "output_tokens", "prompt_tokens"])
 def test_count_that_can_not_be_one_makes_the_cost_unknown(name: str, count: Any) -> None:
     ours = {"input_tokens": 10, "output_tokens": 20}
@@ -266,7 +269,7 @@ def test_count_that_can_not_be_one_makes_the_cost_unknown(name: str, count: Any)
         {"input_tokens": 10, "output_tokens": 0},
         {"input_tokens": 0, "output_tokens": 20},
         {"input_tokens": 10, "output_tokens": 20, "cache_read_input_tokens": -1},
-        {"input_tokens": 10, "output_tokens": 20, "cache_creation_input_tokens": "7"},
+        {"input_tokens": 10, "output_tokens": 20, "cache_creation_input_tokens": "seven"},
         {"input_tokens": 10, "output_tokens": 20, "cache_creation": {"ephemeral_1h_input_tokens": 2**63}},
         {"prompt_tokens": 10, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 11}},
     ],

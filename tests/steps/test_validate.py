@@ -209,7 +209,7 @@ def leave() -> str:
     return sys.exit("PRIVATE")
 
 
-def complain(error: Exception) -> str:
+def complain(error: BaseException) -> str:
     raise error
 
 
@@ -218,6 +218,8 @@ def complain(error: Exception) -> str:
     [
         (lambda: "half a pair: \ud800", "name", "contains half a surrogate pair"),
         (leave, "", "SystemExit"),
+        (lambda: complain(KeyboardInterrupt()), "", "KeyboardInterrupt"),
+        (lambda: complain(GeneratorExit()), "", "GeneratorExit"),
         (lambda: complain(RecursionError("PRIVATE")), "", "RecursionError"),
         (lambda: complain(UnspokenError()), "", "fails on it with"),
         (lambda: complain(ValueError("odd: \ud800")), "", ""),
