@@ -689,13 +689,20 @@ async def test_cancelled_while_it_waits_was_not_sent(
     assert journal.error_types == ["not_sent"]
 
 
+@pytest.mark.parametrize("in_the_gate", [False, True])
 async def test_cancelled_while_it_waits_for_the_ledger_was_not_sent(
-    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
+    scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal, *, in_the_gate: bool
 ) -> None:
-    journal.is_ready.clear()
+    gate.waits = asyncio.Event()
+    if not in_the_gate:
+        journal.is_ready.clear()
     task = asyncio.ensure_future(pursue(scripted.url, endpoint=ANTHROPIC))
-    await gate.entered.wait()
+    if in_the_gate:
+        await gate.entered.wait()
+        journal.is_ready.clear()
+        gate.waits.set()
     await asyncio.sleep(0.05)
+    assert gate.entered.is_set() == in_the_gate
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):
