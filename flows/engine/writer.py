@@ -170,13 +170,15 @@ class Writer:
             raise LedgerError(f"The ledger {readable_url(self._engine.url)} can't be used: {reason}.") from None
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        began, pause = time.monotonic(), FIRST_PAUSE_S
+        # Counted from the first failure: a process that slept in the midst of a commit has not waited yet.
+        began, pause = 0.0, FIRST_PAUSE_S
         while True:
             try:
                 done = await work()
             except Exception as error:
                 if not is_unavailable(error):
                     raise
+                began = began or time.monotonic()
                 self._hear(reason_of(error, self._engine.url))
                 if self._spill is not None or time.monotonic() - began + pause > self._patience_s:
                     raise LedgerAwayError(self._unavailable()) from None

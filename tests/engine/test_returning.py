@@ -82,7 +82,7 @@ async def frozen(process: asyncio.subprocess.Process, workshop: Workshop) -> Asy
     """Stop a process as a machine that sleeps does, and wake it."""
     process.send_signal(signal.SIGSTOP)
     while is_locked(workshop):
-        # It stopped in the midst of a commit: SQLite's other writers would sleep as well.
+        # It stopped in the midst of a commit: other writers would sleep as well.
         process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.01)
         process.send_signal(signal.SIGSTOP)
@@ -94,7 +94,11 @@ async def frozen(process: asyncio.subprocess.Process, workshop: Workshop) -> Asy
 
 def is_locked(workshop: Workshop) -> bool:
     if workshop.ledger.dialect.name != "sqlite":
-        return False
+        # The server ends such a transaction, but only after a minute.
+        open_ones = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return bool(workshop.value(f"{open_ones} AND xact_start IS NOT NULL"))
     with closing(sqlite3.connect(str(workshop.ledger.url.database), timeout=0, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
