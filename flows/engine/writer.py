@@ -68,6 +68,8 @@ class Writer:
 
     async def __aenter__(self) -> Self:
         self._loop_task = asyncio.create_task(self._run(), name="presswork-writer")
+        # Also where everything is cancelled at once: who waits for rows must not wait for a loop that has ended.
+        self._loop_task.add_done_callback(lambda _ended: self._done.cancel())
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
@@ -139,6 +141,9 @@ class Writer:
     async def _commit(self, batch: Batch, done: asyncio.Future[None]) -> None:
         try:
             await self._write_patiently(batch)
+        except asyncio.CancelledError:
+            done.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - whoever waits for these rows must hear of it, whatever it is
             done.set_exception(error)
             # Those who wait raise it; where no one does, it must not be a warning at exit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import date
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db import spill
@@ -22,6 +23,7 @@ from db.errors import LedgerError
 from db.history import read_generations
 from db.models import Generation
 from db.record import Batch, write
+from db.refusals import Refusal
 from flows.engine.handles import Generations
 from flows.engine.writer import Writer
 from flows.errors import LedgerAwayError, StoppedError
@@ -249,3 +251,23 @@ async def test_output_that_only_json_can_hold_is_seen_by_a_condition(opened: Ope
     async with opened() as writer:
         dated = Generations(book.ledger, book.run_id, "product_copy", Dated, read=writer.read)
         assert [seen.output.day async for seen in dated.where(lambda seen: seen.output.day)] == [date(2026, 3, 1)]
+
+
+async def test_writer_that_is_cancelled_lets_go_who_waits_for_it(tmp_path: Path) -> None:
+    engine = create_engine("sqlite://")
+    writer = Writer(engine, run_id="run", interval_s=0, patience_s=60, spill_folders=[tmp_path])
+
+    def unavailable(_batch: Batch, _refused: list[Refusal]) -> None:
+        raise OperationalError("", None, error_of_sqlite(sqlite3.SQLITE_BUSY))
+
+    writer.commit = unavailable
+    await writer.__aenter__()
+    waiting = asyncio.create_task(writer.committed())
+    await asyncio.sleep(0.05)
+    late = asyncio.create_task(writer.committed())
+    await asyncio.sleep(0)
+    assert writer._loop_task is not None
+    writer._loop_task.cancel()
+    done, _pending = await asyncio.wait([waiting, late], timeout=5)
+    assert len(done) == 2
+    engine.dispose()
