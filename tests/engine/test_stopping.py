@@ -190,7 +190,7 @@ async def test_run_that_waits_for_another_ends_when_it_is_stopped(work: Workshop
     open_run(work.ledger, another)
     claims.take(work.ledger, another["id"], hashes)
     run = begin(work, refresh=True)
-    await work.begun(2)
+    await work.begun(3)  # the first, the other, and this one
     await asyncio.sleep(0.5)
     began = time.monotonic()
     interrupt()
