@@ -49,7 +49,7 @@ def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: st
 
 
 def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, about: str) -> Shape:
-    match schema["type"]:
+    match schema.get("type", "string"):
         case "object":
             fields = tuple((key, shape_of(it, definitions, key)) for key, it in schema.get("properties", {}).items())
             return Record(name, fields, frozenset(schema.get("required", ())))
