@@ -149,13 +149,13 @@ class Client:
             ) from None
         return Identity(SANDBOX_HEADER in raw.headers, answered=True)
 
-    async def read_model(self, name: str, *, timeout_s: float = MODEL_TIMEOUT_S) -> Told:
+    async def read_model(self, name: str) -> Told:
         """Ask what the endpoint says of a model (GET /v1/models/{id}: free). Raises CallError where it says nothing.
 
         A 404 is the answer of an endpoint that does not know the model, or, of a gateway, the path.
         """
         try:
-            raw = await self._client.models.with_raw_response.retrieve(name, timeout=timeout_s)
+            raw = await self._client.models.with_raw_response.retrieve(name, timeout=MODEL_TIMEOUT_S)
             return read_told(orjson.loads(raw.http_response.content))
         except anthropic.AnthropicError as error:
             raise translate(error) from None
