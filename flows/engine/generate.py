@@ -57,6 +57,8 @@ class Generating:
         self._chunk_size = run.options.chunk_size or run.settings.chunk_size
         self._chunks = 0
         self._room = _Room(WINDOW * (run.options.concurrency or run.settings.concurrency))
+        self._knows_model = False
+        self._max_output: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         # Prompts that are being asked just now, with the items that wait for the same answer.
@@ -193,6 +195,9 @@ class Generating:
     # Complete
 
     async def _send(self, misses: Sequence[Item]) -> None:
+        if misses and not self._knows_model:
+            model, self._knows_model = await self._run.learn_model(self._brief), True
+            self._max_output = model.max_output if model else None
         if self._chunk_size is None and misses:
             self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
         leaders = [item for item in misses if not self._wait_as_twin(item)]
@@ -337,7 +342,7 @@ class Generating:
     async def pursue(self, item: Item) -> Outcome | None:
         """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         journal = ItemJournal(self._run, item)
-        item.asking = item.asking or Asking(item.prompt)
+        item.asking = item.asking or Asking(item.prompt, max_output=self._max_output)
         try:
             with self._run.stopper.pursuing() as pursuit:
                 journal.pursuit = pursuit

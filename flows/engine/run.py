@@ -59,6 +59,8 @@ from flows.engine.writer import Writer
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
+from flows.steps.catalog import Model, ending
+from flows.steps.model_rules import misfits, require_fit
 from flows.steps.render import Brief, make_brief
 from flows.steps.templates import Template, list_templates, load_template
 
@@ -268,12 +270,32 @@ class Run:
             )
             self.pace.know(template_name, each)
 
+    async def learn_model(self, brief: Brief) -> Model | None:
+        """Ask the endpoint about a step's model before the first request; return what is known then.
+
+        Raises TemplateError where the model does not take what the step's requests carry.
+        """
+        front = brief.template.front
+        model = await self.endpoint.model(front.model)
+        require_fit(brief.template.file, misfits(front, brief.settings, model))
+        self._note_ending(front.model)
+        return model
+
+    def _note_ending(self, model: str) -> None:
+        named = sorted(name for name, brief in self._briefs.items() if brief.template.front.model == model)
+        told = ending(model, self.endpoint.known(model), now().date())
+        if told is None:
+            self.progress.notes.pop(f"model {model}", None)
+        else:
+            self.progress.note(f"model {model}", f"{told}. Move to another model: it is named by {', '.join(named)}.")
+
     async def _brief(self, template_name: str) -> Brief:
         if template_name not in self._briefs:
             # In a thread, for the SDK, which takes seconds to load, makes the schema.
             self._briefs[template_name] = await asyncio.to_thread(self._make_brief, template_name)
             row = template_row(self._template(template_name))
             await self.writer.call(ledger_record.add_templates, self.ledger, [row])
+            self._note_ending(self._briefs[template_name].template.front.model)
         return self._briefs[template_name]
 
     def _make_brief(self, template_name: str) -> Brief:
@@ -324,10 +346,11 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     origin = await read_origin(flow, settings)
     concurrency = options.concurrency or settings.concurrency
     require_files(concurrency)
-    await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
+    templates = await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
     async with AsyncExitStack() as stack:
         endpoint = await open_endpoint(settings, concurrency)
         await stack.enter_async_context(endpoint.client)
+        await endpoint.require_fit(templates)
         ledger = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
         stack.callback(ledger.dispose)
         run_id = new_id()
@@ -497,10 +520,12 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _check_templates(folder: Path, words: frozenset[str]) -> None:
+def _check_templates(folder: Path, words: frozenset[str]) -> list[Template]:
     """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
-    for name in words.intersection(list_templates(folder)):
-        load_template(folder, name).schema  # noqa: B018 - asking for the schema is the check
+    templates = [load_template(folder, name) for name in sorted(words.intersection(list_templates(folder)))]
+    for template in templates:
+        template.schema  # noqa: B018 - asking for the schema is the check
+    return templates
 
 
 def _cap(dollars: float | None) -> Decimal | None:

@@ -95,6 +95,13 @@ def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path) -> None:
     ("front", "line", "code", "message"),
     [
         ({"model": "claude-sonet-4"}, 5, "model", "'claude-sonet-4' is not known"),
+        (
+            {"model": "claude-sonnet-4"},
+            5,
+            "model",
+            "claude-sonnet-4 is retired since 2026-06-15: requests that name it",
+        ),
+        ({"max_tokens": "200000"}, 5, "limits", "max_tokens: claude-sonnet-4-6 answers with 128,000 tokens at most"),
         ({"output": "Nothing"}, 4, "outputclass", "no output class 'Nothing'"),
         ({"key": "number"}, 2, "key", "does not yield the key 'number'"),
         ({"select": "SELECT id, name FROM things WHERE id = :which"}, 2, "params", "uses :which"),
@@ -122,7 +129,6 @@ def test_mistakes_of_the_front_matter_are_errors(
 @pytest.mark.parametrize(
     ("front", "code", "message"),
     [
-        ({"max_tokens": "200000"}, "template", "max_tokens"),
         ({"colour": "red"}, "template", "colour"),
         ({"output": ""}, "template", "output"),
     ],
