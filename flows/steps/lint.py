@@ -17,11 +17,13 @@ import yaml
 
 from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, estimate_tokens, find_model
-from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
+from flows.steps.classes import load_output_class
+from flows.steps.front_matter import SUFFIX, FrontMatter, Yaml, read_front_matter
 from flows.steps.render import Caching, make_brief
+from flows.steps.schema_checks import notes_on
+from flows.steps.schemas import full_schema
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.templates import Template, list_templates, load_template
-from flows.steps.validate import load_output_class
 from flows.steps.variables import Read, reads_of
 
 Level = Literal["error", "note"]
@@ -77,7 +79,7 @@ class _Lines:
         self.file = name + SUFFIX
         text = (folder / self.file).read_text(encoding="utf-8")
         end = text.find("\n---", 3)
-        tree = yaml.compose(text[: end + 1])
+        tree = yaml.compose(text[: end + 1], Loader=Yaml)
         self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
 
     def of(self, field: str) -> int | None:
@@ -123,10 +125,14 @@ def _model(front: FrontMatter, lines: _Lines) -> Iterator[Finding]:
 
 
 def _schema(template: Template, lines: _Lines) -> Iterator[Finding]:
+    line = lines.of("output")
     try:
-        _ = template.schema
+        notes = notes_on(full_schema(template.output_class), template.schema)
     except ConfigurationError as error:
-        yield Finding(lines.file, lines.of("output"), "error", "outputclass", str(error))
+        yield Finding(lines.file, line, "error", "outputclass", str(error))
+    else:
+        name = template.output_class.__name__
+        yield from (Finding(lines.file, line, "note", "schema", f"The output class {name!r}: {it}") for it in notes)
 
 
 def _variables(template: Template, folder: Path) -> Iterator[Finding]:

@@ -23,7 +23,8 @@ from pydantic import (
 import flows.outputs
 from flows.errors import OutputClassError
 from flows.outputs import Output, words
-from flows.steps.validate import Content, Invalid, load_output_class, validate_answer, validate_stored
+from flows.steps.classes import load_output_class
+from flows.steps.validate import Content, Invalid, validate_answer, validate_stored
 from tests.steps.conftest import Note
 
 
