@@ -88,7 +88,7 @@ def _characters(schema: Any) -> dict[str, Any]:
     return {"characters": "ASCII only"} if schema.get("ascii_only") else {}
 
 
-def _innermost(schema: core_schema.CoreSchema) -> core_schema.CoreSchema:
+def _innermost(schema: Any) -> Any:
     while schema["type"] in {"function-before", "function-wrap", "function-after"}:
         schema = schema["schema"]
     return schema

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -32,6 +31,7 @@ from pydantic import (
 from pydantic_core import SchemaError
 
 CHOICES = "choices"
+LIST = "list"
 TYPES: Mapping[str, Any] = {
     "str": str,
     "int": int,
@@ -65,8 +65,10 @@ class Bounds(BaseModel):
     def _keys_are_known(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"must be keys and values, such as {{{cls._such_as()}}}, not {value!r}")  # noqa: TRY004 - pydantic tells a ValueError by field
-        if unknown := [str(key) for key in value if key not in cls.model_fields]:
-            raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(cls.model_fields)}")
+        own = [name for name in cls.model_fields if name not in Bounds.model_fields]
+        known = [*own, *Bounds.model_fields]
+        if unknown := [str(key) for key in value if key not in known]:
+            raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(known)}")
         return value
 
     @classmethod
@@ -79,7 +81,8 @@ class Bounds(BaseModel):
         for name in given:
             if name not in _bounds_of(kind):
                 takes = ", ".join(_bounds_of(kind)) or "no bounds"
-                raise ValueError(f"a {kind} has no `{name}`. Available: {takes}")
+                more = ", and `items: {...}` for the bounds of its items" if kind == LIST else ""
+                raise ValueError(f"{_article(kind)} takes no `{name}`. Available: {takes}{more}")
         typed = {name: _end(kind, name, given[name]) if name in _ENDS else given[name] for name in given}
         _refuse_empty_range(typed)
         return typed
@@ -126,7 +129,7 @@ class OutputField(Bounds):
         if self.is_list:
             bounds = (self.items or Bounds()).checks(self.kind)
             annotation: Any = list[Annotated[single, Field(**bounds)]] if bounds else list[single]  # type: ignore[valid-type]
-            own = self.checks("list")
+            own = self.checks(LIST)
         elif self.items is not None:
             raise ValueError("`items` are the bounds of a list's items. Use a type such as list[str]")
         else:
@@ -149,7 +152,7 @@ class OutputField(Bounds):
                 raise ValueError("the type `choices` needs `choices: [...]`, the texts to choose from")
             return TYPES[self.kind]
         if self.kind not in {CHOICES, "str", "int"}:
-            raise ValueError(f"a {self.kind} takes no `choices`. Use the type choices, str or int")
+            raise ValueError(f"{_article(self.kind)} takes no `choices`. Use the type choices, str or int")
         if len(set(self.choices)) < len(self.choices):
             raise ValueError("`choices` names the same value twice")
         values = [_typed("int", "choices", text) for text in self.choices] if self.kind == "int" else self.choices
@@ -171,7 +174,7 @@ class _Answer(BaseModel):
 
 
 def read_fields(template: str, written: Mapping[Any, Any]) -> OutputFields:
-    """Read the fields of a front matter, where each scalar is text; ValueError names all that are wrong."""
+    """Read the fields of a front matter, where each value is text (front_yaml.py); ValueError names all mistakes."""
     if not written:
         raise ValueError("names no field. Write at least one, such as title: {type: str, max_length: 70}")
     fields: dict[str, OutputField] = {}
@@ -202,48 +205,6 @@ def class_name(template: str) -> str:
     return "".join(word[0].upper() + word[1:] for word in words) or "Answer"
 
 
-class ListTypes:
-    """For a YAML loader: `list[str]` is one word in `{type: list[str]}` too, where YAML would need quotes."""
-
-    _WORD = re.compile(r"list\[\w+\]")
-
-    def scan_plain(self) -> Any:
-        """Read an unquoted word."""
-        scanner: Any = self
-        found = self._WORD.match(scanner.prefix(32)) if scanner.flow_level else None
-        if found is None:
-            return super().scan_plain()  # type: ignore[misc]
-        start = scanner.get_mark()
-        scanner.forward(found.end())
-        scanner.allow_simple_key = False
-        return yaml.ScalarToken(found.group(), plain=True, start_mark=start, end_mark=scanner.get_mark())
-
-
-class _AsWritten(ListTypes, yaml.BaseLoader):
-    """Each scalar is the text that stands there: NO, 1.10, 2026-03-01."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own signature
-        """Refuse a name that stands twice, of which YAML would keep the last."""
-        made: dict[Any, Any] = {}
-        for key, value in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in made:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
-            made[name] = self.construct_object(value, deep=deep)
-        return made
-
-
-def as_written(text: str, key: str) -> Any:
-    """Return what stands under a key at the top of a YAML text, its scalars as text; None where it is not there."""
-    loader = _AsWritten(text)
-    try:
-        node = loader.get_single_node()
-        found = [value for name, value in getattr(node, "value", []) if name.value == key]
-        return loader.construct_object(found[-1], deep=True) if found else None
-    finally:
-        loader.dispose()
-
-
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError("a field's name has letters, digits and underscores, begins with a letter, 64 at most")
@@ -252,7 +213,7 @@ def _check_name(name: Any) -> None:
 
 
 def _bounds_of(kind: str) -> tuple[str, ...]:
-    if kind == "list":
+    if kind == LIST:
         return ("min_length", "max_length")
     if kind == "str":
         return ("min_length", "max_length", "pattern")
@@ -269,7 +230,11 @@ def _typed(kind: str, name: str, text: str) -> Any:
     try:
         return TypeAdapter[Any](annotation).validate_python(text)
     except ValidationError:
-        raise ValueError(f"`{name}` takes {'an' if kind == 'int' else 'a'} {kind}, not {text!r}") from None
+        raise ValueError(f"`{name}` takes {_article(kind)}, not {text!r}") from None
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind == "int" else "a choice" if kind == CHOICES else f"a {kind}"
 
 
 def _refuse_empty_range(bounds: Mapping[str, Any]) -> None:

@@ -24,7 +24,8 @@ from pydantic import (
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL, find_model
-from flows.steps.fields import ListTypes, OutputFields, as_written, read_fields
+from flows.steps.fields import OutputFields, read_fields
+from flows.steps.front_yaml import FrontMatterLoader
 
 SUFFIX = ".md.j2"
 ParamType = Literal["str", "int", "float", "bool", "date", "datetime"]
@@ -48,10 +49,6 @@ _STAND_INS: dict[ParamType, Any] = {
     "date": date(2000, 1, 1),
     "datetime": datetime(2000, 1, 1, tzinfo=UTC),
 }
-
-
-class Yaml(ListTypes, yaml.SafeLoader):
-    """The YAML of a front matter."""
 
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -185,9 +182,7 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     if match is None:
         raise TemplateError(f"{file}: there is no front matter. Begin the file with ---, `output: ...`, and ---.")
     try:
-        data = yaml.load(match.group(1), Loader=Yaml)  # noqa: S506 - it is a safe loader
-        if isinstance(data, dict) and isinstance(data.get("output"), dict):
-            data["output"] = as_written(match.group(1), "output")
+        data = yaml.load(match.group(1), Loader=FrontMatterLoader)  # noqa: S506 - it is a safe loader
     except yaml.MarkedYAMLError as error:
         # Counted from 0, below the line of `---`.
         line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""

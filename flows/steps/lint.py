@@ -18,7 +18,8 @@ import yaml
 from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, estimate_tokens, find_model
 from flows.steps.classes import load_output_class
-from flows.steps.front_matter import SUFFIX, FrontMatter, Yaml, read_front_matter
+from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
+from flows.steps.front_yaml import FrontMatterLoader
 from flows.steps.render import Caching, make_brief
 from flows.steps.schema_checks import notes_on
 from flows.steps.schemas import full_schema
@@ -79,7 +80,7 @@ class _Lines:
         self.file = name + SUFFIX
         text = (folder / self.file).read_text(encoding="utf-8")
         end = text.find("\n---", 3)
-        tree = yaml.compose(text[: end + 1], Loader=Yaml)
+        tree = yaml.compose(text[: end + 1], Loader=FrontMatterLoader)
         self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
 
     def of(self, field: str) -> int | None:

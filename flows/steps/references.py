@@ -92,7 +92,7 @@ def _with_positions(node: Schema) -> Schema:
     places: list[Schema] = node.get("prefixItems") or []
     if not places:
         return node
-    rest = [node["items"]] if "items" in node else []
+    rest = [node["items"]] if isinstance(node.get("items"), dict) else []
     kept = {key: value for key, value in node.items() if key != "prefixItems"}
     if all(place == places[0] for place in [*places, *rest]):
         return {**kept, "items": places[0]}

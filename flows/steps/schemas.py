@@ -43,11 +43,6 @@ def full_schema(output_class: OutputClass) -> dict[str, Any]:
                 f"The API can't take the output class {name!r}: {where} is a mapping with free keys, which "
                 "would come back empty. Use a list of objects with a name and a value."
             )
-        if node.get("prefixItems") and node.get("items") is True:
-            raise OutputClassError(
-                f"The API can't take the output class {name!r}: {where} is a tuple that is open before its end, whose "
-                "positions can't be told. Use a class with a named field for each position."
-            )
     return write_out(schema)
 
 
