@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 import pytest
-from anthropic import AsyncAnthropic
+from anthropic import AsyncAnthropic, transform_schema
 from pydantic import (
     UUID4,
     AfterValidator,
@@ -576,9 +576,9 @@ class Sown:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_word_and_bound_of_a_random_class_reaches_the_request_or_is_named(seed: int) -> None:
     sown = Sown(seed)
-    output_class = sown.model()
-    schema = output_schema(output_class)
-    told = orjson.dumps(schema).decode() + " ".join(notes_on(full_schema(output_class), schema))
+    written = full_schema(sown.model())
+    sent = transform_schema(written)  # without the limits, which some of these classes exceed
+    told = orjson.dumps(sent).decode() + " ".join(notes_on(written, sent))
 
     assert len(sown.marks) > 10
     assert [mark for mark in sown.marks if mark not in told] == []
