@@ -308,10 +308,6 @@ def test_answer_that_would_not_read_back_is_not_content() -> None:
 # The class
 
 
-def test_output_class_is_found_by_its_name() -> None:
-    assert load_output_class("ProductCopy") is flows.outputs.ProductCopy
-
-
 def test_mistake_in_the_users_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_name: str) -> None:
         raise SyntaxError("invalid syntax (outputs.py, line 3)")
