@@ -206,7 +206,7 @@ async def sort() -> Summary:
 
 async def test_fields_of_a_front_matter_work_as_a_class_in_conditions_and_as_cached_content(workshop: Workshop) -> None:
     (workshop.templates / "sorted.md.j2").write_text(SORTED, encoding="utf-8")
-    workshop.template("Second: {{ sorted.mood }}, {{ sorted.day }}", name="second")
+    workshop.template("{{ record.name }}: {{ sorted.mood }}, {{ sorted.day }}", name="second")
     workshop.numbered(12)
     summary = await sort()
     outputs = workshop.outputs("sorted")

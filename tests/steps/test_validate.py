@@ -20,7 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-import flows.outputs
 from flows.errors import OutputClassError
 from flows.outputs import Output, words
 from flows.steps.classes import load_output_class
