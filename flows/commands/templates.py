@@ -114,7 +114,7 @@ def show(
 def _summary(front: FrontMatter) -> dict[str, Any]:
     return {
         "description": front.description,
-        "output": front.output,
+        "output": front.output_name,
         "model": front.model,
         "source": front.source,
         "selects": front.select is not None,

@@ -32,6 +32,7 @@ from flows.steps.catalog import Told, read_told
 from flows.steps.prices import Usage
 from flows.steps.reading import ErrorBody, read_body, read_error, storable
 from flows.steps.refusing import PROXY, STOPPING, judge, likeness, said
+from flows.steps.schema_checks import refuse_beyond_limits
 from flows.steps.schemas import full_schema
 from flows.steps.validate import OutputClass
 
@@ -99,9 +100,11 @@ def output_schema(output_class: OutputClass) -> dict[str, Any]:
     """
     schema = full_schema(output_class)
     try:
-        return anthropic.transform_schema(schema)
+        sent = anthropic.transform_schema(schema)
     except (ValueError, TypeError, AssertionError) as error:
         raise OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {error}") from None
+    refuse_beyond_limits(output_class.__name__, sent)
+    return sent
 
 
 class Client:

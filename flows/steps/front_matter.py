@@ -10,10 +10,22 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
+from flows.steps.fields import OutputFields, read_fields
+from flows.steps.front_yaml import FrontMatterLoader
 from flows.steps.known_models import Effort
 
 SUFFIX = ".md.j2"
@@ -38,6 +50,8 @@ _STAND_INS: dict[ParamType, Any] = {
     "date": date(2000, 1, 1),
     "datetime": datetime(2000, 1, 1, tzinfo=UTC),
 }
+
+
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _REQUIRED = object()
 
@@ -115,7 +129,7 @@ class FrontMatter(BaseModel):
     select: str | None = None
     params: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Param] = Field(default_factory=dict)
     key: str | None = None
-    output: str
+    output: str | InstanceOf[OutputFields]
     model: str = DEFAULT_MODEL
     accept_models: list[str] = Field(default_factory=list)
     # Strict: YAML's `true` would pass for 1.
@@ -125,11 +139,25 @@ class FrontMatter(BaseModel):
     cache: Literal["5m", "1h", "off"] = "5m"
     examples: list[Example] = Field(default_factory=list)
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _fields_are_a_class(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict):
+            return read_fields((info.context or {}).get("template", ""), value)
+        if isinstance(value, str | OutputFields):
+            return value
+        raise ValueError("names a class, such as ProductCopy or shop.Entry, or lists the fields of one")
+
     @field_validator("cache", "thinking", mode="before")
     @classmethod
     def _off_is_a_word(cls, value: Any) -> Any:
         # YAML reads it as false.
         return "off" if value is False else value
+
+    @property
+    def output_name(self) -> str:
+        """The name of the output class, as the template has it."""
+        return self.output if isinstance(self.output, str) else self.output.name
 
     @model_validator(mode="after")
     def _leaves_room_for_an_answer(self) -> Self:
@@ -152,7 +180,7 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     if match is None:
         raise TemplateError(f"{file}: there is no front matter. Begin the file with ---, `output: ...`, and ---.")
     try:
-        data = yaml.safe_load(match.group(1))
+        data = yaml.load(match.group(1), Loader=FrontMatterLoader)  # noqa: S506 - it is a safe loader
     except yaml.MarkedYAMLError as error:
         # Counted from 0, below the line of `---`.
         line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""
@@ -161,7 +189,7 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
         # A date that is none is a ValueError.
         raise TemplateError(f"{file}: the front matter is not valid YAML: {error}.") from None
     try:
-        return FrontMatter.model_validate({} if data is None else data)
+        return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:
         wrong = "; ".join(_fault(item["loc"], item["msg"]) for item in error.errors(include_url=False))
         raise TemplateError(f"{file}: the front matter is wrong: {wrong}.") from None

@@ -18,12 +18,15 @@ import yaml
 
 from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
+from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
+from flows.steps.front_yaml import FrontMatterLoader
 from flows.steps.model_rules import misfits, request_settings
 from flows.steps.render import Caching, make_brief
+from flows.steps.schema_checks import notes_on
+from flows.steps.schemas import full_schema
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.templates import Template, list_templates, load_template
-from flows.steps.validate import load_output_class
 from flows.steps.variables import Read, reads_of
 
 Level = Literal["error", "note"]
@@ -107,7 +110,7 @@ class _Lines:
         self.file = name + SUFFIX
         text = (folder / self.file).read_text(encoding="utf-8")
         end = text.find("\n---", 3)
-        tree = yaml.compose(text[: end + 1])
+        tree = yaml.compose(text[: end + 1], Loader=FrontMatterLoader)
         self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
 
     def of(self, field: str) -> int | None:
@@ -178,10 +181,14 @@ def _ending(front: FrontMatter, lines: _Lines, model: Model | None, today: date)
 
 
 def _schema(template: Template, lines: _Lines) -> Iterator[Finding]:
+    line = lines.of("output")
     try:
-        _ = template.schema
+        notes = notes_on(full_schema(template.output_class), template.schema)
     except ConfigurationError as error:
-        yield Finding(lines.file, lines.of("output"), "error", "outputclass", str(error))
+        yield Finding(lines.file, line, "error", "outputclass", str(error))
+    else:
+        name = template.output_class.__name__
+        yield from (Finding(lines.file, line, "note", "schema", f"The output class {name!r}: {it}") for it in notes)
 
 
 def _variables(template: Template, folder: Path) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ import orjson
 from jinja2.runtime import Context
 
 from flows.errors import ParameterError, TemplateError
+from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_front_matter
 from flows.steps.syntax import (
     Trees,
@@ -35,7 +36,7 @@ from flows.steps.syntax import (
     refuse_unsafe,
     template_error,
 )
-from flows.steps.validate import Invalid, OutputClass, load_output_class, validate_stored
+from flows.steps.validate import Invalid, OutputClass, validate_stored
 
 __all__ = ["SUFFIX", "Template", "list_templates", "load_template"]
 
@@ -110,7 +111,7 @@ class Template:
         answer = validate_stored(self.output_class, example.answer)
         if isinstance(answer, Invalid):
             raise TemplateError(
-                f"{self.file}: the answer of example {number} is not a valid {self.front.output}: {answer}."
+                f"{self.file}: the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
             )
         return asked, orjson.dumps(answer.output).decode()
 
