@@ -95,16 +95,16 @@ NULL = Null()
 
 
 def with_nulls(value: Any) -> Any:
-    """Return data with NULL for each None, however deep."""
+    """Return data with NULL for each None, however deep; what holds none is returned itself."""
     match value:
         case None:
             return NULL
         case Mapping():
-            return {name: with_nulls(item) for name, item in value.items()}
-        case list():
-            return [with_nulls(item) for item in value]
-        case tuple():
-            return tuple(with_nulls(item) for item in value)
+            replaced = {name: with_nulls(item) for name, item in value.items()}
+            return replaced if any(replaced[name] is not item for name, item in value.items()) else value
+        case list() | tuple():
+            items = [with_nulls(item) for item in value]
+            return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
         case _:
             return value
 
@@ -282,7 +282,7 @@ def _null_test(function: Callable[..., bool]) -> Callable[..., bool]:
 
 
 # These see to NULL themselves: it is not the same to them as an empty text.
-_APART = {"default": _default, "d": _default, "format": _format, "tojson": _tojson}
+_APART: dict[str, Callable[..., Any]] = {"default": _default, "d": _default, "format": _format, "tojson": _tojson}
 _WRAPPED: dict[str, Callable[..., Any]] = {
     **FILTERS,
     "sort": _sort,
@@ -295,6 +295,6 @@ NULL_FILTERS: dict[str, Callable[..., Any]] = {
     **_APART,
 }
 """Jinja's filters, by name, in versions that take NULL."""
-_TESTS: Mapping[str, Callable[..., bool]] = TESTS
+_TESTS: dict[str, Any] = dict(TESTS)
 NULL_TESTS = {name: _null_test(function) for name, function in _TESTS.items()}
 """Jinja's tests: to each of them NULL is None."""

@@ -20,7 +20,7 @@ import orjson
 from jinja2.runtime import Context
 
 from flows.errors import ParameterError, TemplateError
-from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_front_matter
+from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
 from flows.steps.nulls import with_nulls
 from flows.steps.syntax import (
     Trees,
@@ -202,8 +202,7 @@ def _read(folder: Path, file: str) -> str | None:
         path = (folder / file).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             return None
-        # Line ends come as \n and a byte order mark goes, so that an editor's habits are no new version.
-        return path.read_text(encoding="utf-8-sig")
+        return read_file(path)
     except UnicodeDecodeError as error:
         raise TemplateError(f"{file}: the file is not UTF-8 text (byte {error.start}).") from None
     except (OSError, ValueError) as error:
