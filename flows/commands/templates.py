@@ -30,14 +30,14 @@ def list_(as_json: AsJson = False) -> None:
     with told(as_json=as_json):
         from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
         from flows.settings import load_settings  # noqa: PLC0415
-        from flows.steps.front_matter import SUFFIX, read_front_matter  # noqa: PLC0415
+        from flows.steps.front_matter import SUFFIX, read_file, read_front_matter  # noqa: PLC0415
         from flows.steps.templates import list_templates  # noqa: PLC0415
 
         folder = load_settings().templates_dir
         found: list[dict[str, Any]] = []
         for name in list_templates(folder):
             try:
-                front = read_front_matter(name, (folder / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
+                front = read_front_matter(name, read_file(folder / f"{name}{SUFFIX}"))
             except (ConfigurationError, ValueError) as error:
                 found.append({"name": name, "error": str(error)})
             else:
@@ -101,14 +101,15 @@ def show(
 
         values = parse_sets(sets or [])
         settings = load_settings()
-        prompt = _render(settings, name, key, values, sandbox=sandbox)
+        prompt, nulls = _render(settings, name, key, values, sandbox=sandbox)
         if as_json:
             from flows.steps.render import request_body  # noqa: PLC0415
 
             endpoint = prompt.brief.endpoint
-            screen.print_json({"endpoint": endpoint, "prompt_hash": prompt.hash, "request": request_body(prompt)})
+            request = request_body(prompt)
+            screen.print_json({"endpoint": endpoint, "prompt_hash": prompt.hash, "nulls": nulls, "request": request})
         else:
-            _print_prompt(screen.out(), prompt, assumed=settings.endpoint is None)
+            _print_prompt(screen.out(), prompt, nulls, assumed=settings.endpoint is None)
 
 
 def _summary(front: FrontMatter) -> dict[str, Any]:
@@ -153,7 +154,10 @@ def _print_findings(console: Console, findings: Sequence[Finding], checked: int,
     console.print(Text(total + ".", "bold red" if errors else "bold green"))
 
 
-def _render(settings: Settings, name: str, key: str, values: dict[str, str], *, sandbox: bool) -> Prompt:
+def _render(
+    settings: Settings, name: str, key: str, values: dict[str, str], *, sandbox: bool
+) -> tuple[Prompt, list[str]]:
+    """Return the prompt of a record, and which values of the record and the params are NULL."""
     from db.select import read_columns, read_record  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.ledgers import ANTHROPIC, ledger_urls  # noqa: PLC0415
     from flows.engine.preflight import opened_source  # noqa: PLC0415
@@ -161,6 +165,7 @@ def _render(settings: Settings, name: str, key: str, values: dict[str, str], *, 
     from flows.engine.sources import query_of  # noqa: PLC0415
     from flows.errors import ConfigurationError  # noqa: PLC0415
     from flows.settings import ledger_url  # noqa: PLC0415
+    from flows.steps.nulls import paths_of_nulls  # noqa: PLC0415
     from flows.steps.render import make_brief, render_prompt  # noqa: PLC0415
     from flows.steps.templates import load_template  # noqa: PLC0415
 
@@ -174,10 +179,11 @@ def _render(settings: Settings, name: str, key: str, values: dict[str, str], *, 
         record = read_interruptibly(source, lambda engine: read_record(engine, query, key))
     if record is None:
         raise ConfigurationError(f"The select of {name!r} yields no record whose {template.key} is {key!r}.")
-    return render_prompt(brief, {"record": record.data})
+    nulls = [*paths_of_nulls(record.data, "record"), *paths_of_nulls(params, "params")]
+    return render_prompt(brief, {"record": record.data}), nulls
 
 
-def _print_prompt(console: Console, prompt: Prompt, *, assumed: bool) -> None:
+def _print_prompt(console: Console, prompt: Prompt, nulls: Sequence[str], *, assumed: bool) -> None:
     from flows.commands.prompts import print_request  # noqa: PLC0415 - see commands/__init__.py
     from flows.steps.render import request_body  # noqa: PLC0415
 
@@ -186,4 +192,6 @@ def _print_prompt(console: Console, prompt: Prompt, *, assumed: bool) -> None:
     )
     print_request(console, request_body(prompt))
     console.print()
-    screen.print_facts(console, [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")])
+    facts = [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]
+    # Below the request, which stays what Claude would read: there a NULL is nothing.
+    screen.print_facts(console, [("NULL", ", ".join(nulls)), *facts] if nulls else facts)

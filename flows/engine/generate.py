@@ -25,7 +25,7 @@ from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.engine.rows import GenerationRows, add_prompt, add_record
 from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
 from flows.steps.answer import Asking, Outcome, answer_prompt
-from flows.steps.render import Brief, render_prompt
+from flows.steps.render import Brief, Prompt, render_prompt
 
 if TYPE_CHECKING:
     from flows.engine.run import Run
@@ -119,7 +119,7 @@ class Generating:
         for variant in range(self._variants):
             own_key = f"{key}/{variant}" if self._variants > 1 else key
             try:
-                prompt = render_prompt(self._brief, material.inputs, variant=variant)
+                prompt = self._prompt_of(material, variant)
             except RecordError as error:
                 self._record_unrendered(own_key, material, error)
                 continue
@@ -135,6 +135,11 @@ class Generating:
             )
         return items
 
+    def _prompt_of(self, material: Material, variant: int) -> Prompt:
+        if material.failure is not None:
+            raise material.failure
+        return render_prompt(self._brief, material.inputs, variant=variant)
+
     def _record_unrendered(self, key: str, material: Material, error: RecordError) -> None:
         batch = self._run.writer.batch
         record = material.record
@@ -145,7 +150,7 @@ class Generating:
             record_hash=record.hash if record else None,
             prompt_hash=None,
             status="failed",
-            kind="render",
+            kind="render" if material.failure is None else "condition",
             message=str(error),
         )
         batch.generations.append(row)

@@ -45,6 +45,7 @@ from flows.engine.live import TAG, add_tags, shown_live
 from flows.engine.options import RunOptions, Selection
 from flows.engine.origin import Origin, read_origin
 from flows.engine.pace import Pace
+from flows.engine.parameters import params_of_step
 from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.progress import Progress, announce, counted
 from flows.engine.results import results_served_by, saved_block
@@ -88,7 +89,6 @@ class Run:
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     made_from: dict[str, str] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
     read_from: dict[str, URL] = field(default_factory=dict)
     _sources: dict[str, SourceReader] = field(default_factory=dict)
     _selected: list[Selected] = field(default_factory=list)
@@ -111,8 +111,8 @@ class Run:
         params = template.parse_params(values)
         query = query_of(template, params)
         source = self._source(template.front.source)
-        self.params |= params
-        selected = Selected(source, query, partial(self._find, query), partial(self._note_selected, template_name))
+        note = partial(self._note_selected, template_name)
+        selected = Selected(source, query, partial(self._find, query), note, params=params)
         self._selected.append(selected)
         return selected
 
@@ -127,7 +127,7 @@ class Run:
         """
         if variants < 1:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
-        brief = await self._brief(template_name)
+        brief = await self._brief(template_name, source.params)
         for selected in tuple(self._selected):
             await selected.check()
         if template_name in self._generated:
@@ -145,7 +145,10 @@ class Run:
         finally:
             self._steps_open -= 1
         await self._read_figures()
-        return Generations(self.ledger, self.id, template_name, brief.template.output_class, read=self.writer.read)
+        output_class = brief.template.output_class
+        return Generations(
+            self.ledger, self.id, template_name, output_class, read=self.writer.read, params=source.params
+        )
 
     async def _generate(self, template_name: str, source: Source, generating: Generating, variants: int) -> None:
         if self.options.shard is not None and self._is_of_the_whole(source):
@@ -289,19 +292,17 @@ class Run:
         else:
             self.progress.note(f"model {model}", f"{told}. Move to another model: it is named by {', '.join(named)}.")
 
-    async def _brief(self, template_name: str) -> Brief:
-        if template_name not in self._briefs:
+    async def _brief(self, template_name: str, selected: Mapping[str, Any]) -> Brief:
+        params = params_of_step(self._template(template_name), selected)
+        brief = self._briefs.get(template_name)
+        if brief is None or brief.params != params:
             # In a thread, for the SDK, which takes seconds to load, makes the schema.
-            self._briefs[template_name] = await asyncio.to_thread(self._make_brief, template_name)
+            brief = await asyncio.to_thread(make_brief, self._template(template_name), self.endpoint.name, params)
+            self._briefs[template_name] = brief
             row = template_row(self._template(template_name))
             await self.writer.call(ledger_record.add_templates, self.ledger, [row])
-            self._note_ending(self._briefs[template_name].template.front.model)
-        return self._briefs[template_name]
-
-    def _make_brief(self, template_name: str) -> Brief:
-        template = self._template(template_name)
-        params = {name: self.params.get(name, param.default) for name, param in template.front.params.items()}
-        return make_brief(template, self.endpoint.name, params)
+            self._note_ending(brief.template.front.model)
+        return brief
 
     def _template(self, name: str) -> Template:
         if name not in self._templates:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -25,8 +26,8 @@ from pydantic import (
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
 from flows.steps.fields import OutputFields, read_fields
-from flows.steps.front_yaml import FrontMatterLoader
 from flows.steps.known_models import Effort
+from flows.steps.scalars import load_yaml
 
 SUFFIX = ".md.j2"
 ParamType = Literal["str", "int", "float", "bool", "date", "datetime"]
@@ -110,7 +111,10 @@ class Param(BaseModel):
 
 
 class Example(BaseModel):
-    """A few-shot example: a record (and earlier steps' outputs) and the answer that it should get."""
+    """A few-shot example: a record (and earlier steps' outputs) and the answer that it should get.
+
+    Its values are plain, as those of real records are: text, numbers, true, false, null, lists and mappings.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -150,9 +154,14 @@ class FrontMatter(BaseModel):
 
     @field_validator("cache", "thinking", mode="before")
     @classmethod
-    def _off_is_a_word(cls, value: Any) -> Any:
-        # YAML reads it as false.
-        return "off" if value is False else value
+    def _off_has_many_words(cls, value: Any) -> Any:
+        # All that YAML 1.1 reads as false.
+        return "off" if str(value).lower() in {"off", "no", "n", "false"} else value
+
+    @field_validator("max_tokens", "thinking", mode="before")
+    @classmethod
+    def _digits_may_be_grouped(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*(?:_[0-9]+)+", value) else value
 
     @property
     def output_name(self) -> str:
@@ -173,6 +182,14 @@ class FrontMatter(BaseModel):
         return self
 
 
+def read_file(path: Path) -> str:
+    """Read a template's file, or a part's, without what an editor's habits put there.
+
+    Line ends and a byte order mark make no new version.
+    """
+    return path.read_text(encoding="utf-8-sig")
+
+
 def read_front_matter(name: str, source: str) -> FrontMatter:
     """Read the YAML at a template's head; TemplateError names each field that is wrong."""
     file = name + SUFFIX
@@ -180,13 +197,13 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     if match is None:
         raise TemplateError(f"{file}: there is no front matter. Begin the file with ---, `output: ...`, and ---.")
     try:
-        data = yaml.load(match.group(1), Loader=FrontMatterLoader)  # noqa: S506 - it is a safe loader
+        data = load_yaml(match.group(1))
     except yaml.MarkedYAMLError as error:
         # Counted from 0, below the line of `---`.
         line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""
         raise TemplateError(f"{file}{line}: the front matter is not valid YAML: {error.problem}.") from None
     except (yaml.YAMLError, ValueError) as error:
-        # A date that is none is a ValueError.
+        # A tag's value that does not fit is a ValueError.
         raise TemplateError(f"{file}: the front matter is not valid YAML: {error}.") from None
     try:
         return FrontMatter.model_validate({} if data is None else data, context={"template": name})

@@ -14,15 +14,13 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
 from flows.steps.classes import load_output_class
-from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
-from flows.steps.front_yaml import FrontMatterLoader
+from flows.steps.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
 from flows.steps.model_rules import misfits, request_settings
 from flows.steps.render import Caching, make_brief
+from flows.steps.scalars import compose_yaml, doubtful_scalars
 from flows.steps.schema_checks import notes_on
 from flows.steps.schemas import full_schema
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
@@ -82,6 +80,7 @@ def lint_template(
     else:
         lines = _Lines(folder, name)
         found += _model(template.front, lines, about)
+        found += _scalars(lines)
         found += _schema(template, lines) if schema else ()
         found += _variables(template, folder)
         found += _sql(template, lines)
@@ -108,9 +107,9 @@ class _Lines:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.file = name + SUFFIX
-        text = (folder / self.file).read_text(encoding="utf-8")
+        text = read_file(folder / self.file)
         end = text.find("\n---", 3)
-        tree = yaml.compose(text[: end + 1], Loader=FrontMatterLoader)
+        tree = compose_yaml(text[: end + 1])
         self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
 
     def of(self, field: str) -> int | None:
@@ -125,6 +124,15 @@ class _Lines:
             return 1
         return int(found[1].start_mark.line) + (2 if found[1].style in ("|", ">") else 1)
 
+    def doubtful(self) -> Iterator[tuple[str, str, int]]:
+        """What stands without quotes in examples and may be meant as more than text: its path, text and line."""
+        _name, examples = self._nodes.get("examples", (None, None))
+        for number, example in enumerate(getattr(examples, "value", ()), start=1):
+            for name, value in getattr(example, "value", ()):
+                if name.value in ("record", "inputs"):
+                    for path, node in doubtful_scalars(value, name.value):
+                        yield f"example {number}, {path}", node.value, node.start_mark.line + 1
+
 
 def _loading(name: str, error: ConfigurationError) -> Finding:
     match = _PLACE.match(str(error))
@@ -138,11 +146,12 @@ def _loading(name: str, error: ConfigurationError) -> Finding:
 def _of_broken_file(folder: Path, name: str, about: _About) -> Iterator[Finding]:
     """What can be said of a template that does not load, so that not every mistake needs a run of the lint."""
     try:
-        front = read_front_matter(name, (folder / (name + SUFFIX)).read_text(encoding="utf-8"))
+        front = read_front_matter(name, read_file(folder / (name + SUFFIX)))
         lines = _Lines(folder, name)
     except (ConfigurationError, OSError, ValueError):
         return
     yield from _model(front, lines, about)
+    yield from _scalars(lines)
     try:
         load_output_class(front.output)
     except ConfigurationError as error:
@@ -178,6 +187,15 @@ def _ending(front: FrontMatter, lines: _Lines, model: Model | None, today: date)
         yield Finding(lines.file, lines.of("model"), "error", "model", f"{told}. Name another model.")
     elif told is not None:
         yield Finding(lines.file, lines.of("model"), "note", "lifecycle", f"{told}. Move to another model.")
+
+
+def _scalars(lines: _Lines) -> Iterator[Finding]:
+    for path, text, line in lines.doubtful():
+        message = (
+            f"{path} is the text {text!r}, as it is written. Put it in quotes if that is meant, else write `true`, "
+            "`false` or the number as records have it (1.1, not 1.10)."
+        )
+        yield Finding(lines.file, line, "note", "scalar", message)
 
 
 def _schema(template: Template, lines: _Lines) -> Iterator[Finding]:

@@ -21,7 +21,8 @@ from jinja2.runtime import Context
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.classes import load_output_class
-from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_front_matter
+from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
+from flows.steps.nulls import with_nulls
 from flows.steps.syntax import (
     Trees,
     check_blocks,
@@ -96,6 +97,7 @@ class Template:
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
+        values = with_nulls(values)
         if self._names_before_blocks:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
@@ -201,8 +203,7 @@ def _read(folder: Path, file: str) -> str | None:
         path = (folder / file).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             return None
-        # Line ends come as \n and a byte order mark goes, so that an editor's habits are no new version.
-        return path.read_text(encoding="utf-8-sig")
+        return read_file(path)
     except UnicodeDecodeError as error:
         raise TemplateError(f"{file}: the file is not UTF-8 text (byte {error.start}).") from None
     except (OSError, ValueError) as error:

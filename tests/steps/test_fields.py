@@ -162,7 +162,7 @@ def test_choice_is_the_text_that_is_written(written: str) -> None:
 
 
 def test_a_fields_name_is_the_text_that_is_written_and_other_fields_of_the_head_stay_yaml() -> None:
-    front = read_front_matter("note", "---\noutput: {on: {type: bool}, no: {}}\nmax_tokens: 0x10\ncache: off\n---\n")
+    front = read_front_matter("note", "---\noutput: {on: {type: bool}, no: {}}\nmax_tokens: 16\ncache: off\n---\n")
 
     assert not isinstance(front.output, str)
     assert list(front.output.fields) == ["on", "no"]

@@ -248,3 +248,56 @@ def test_what_no_dialect_reads_has_a_line() -> None:
 
 def test_parameters_are_found_as_they_are_bound() -> None:
     assert parameters_of("SELECT a::int\nFROM t WHERE b = :b AND c = :c OR d = :b") == {"b": 2, "c": 2}
+
+
+# Examples
+
+
+def test_scalar_that_may_be_meant_as_more_than_text_is_noted_by_its_line(tmp_path: Path) -> None:
+    examples = (
+        "\n- record:\n    id: 7\n    name: NO\n    made: 2026-03-01\n    price: 9.5\n    list: [0123, 'on', !!str 10]\n"
+        "  inputs: {triage: {sure: yes}}\n  answer: {subject: A fine subject line, preheader: And a fine preheader}"
+    )
+    write(tmp_path, user("{{ record.name }}"), examples=examples)
+
+    found = [(line, message.partition(",")[2]) for level, line, code, message in lint(tmp_path) if code == "scalar"]
+
+    assert [(line, said.partition(" as it is")[0]) for line, said in found] == [
+        (8, " record.name is the text 'NO',"),
+        (11, " record.list[0] is the text '0123',"),
+        (12, " inputs.triage.sure is the text 'yes',"),
+    ]
+
+
+def test_example_that_computes_with_a_doubtful_number_is_told_with_the_scalar(tmp_path: Path) -> None:
+    examples = "\n- record: {price: 1.10}\n  answer: {}"
+    write(tmp_path, user("{{ '%.2f' | format(record.price) }}"), examples=examples)
+
+    found = lint(tmp_path)
+
+    assert any(level == "error" and "with the record of example 1" in said for level, _line, _code, said in found)
+    assert any(code == "scalar" and "record.price is the text '1.10'" in said for _level, _line, code, said in found)
+
+
+# A byte order mark
+
+
+def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ record.name }}{{ record.gone }}"), select="made.sql", max_tokens="5")
+    (tmp_path / "made.sql").write_text("SELECT id, name FROM things", encoding="utf-8")
+    before = lint(tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+    assert lint(tmp_path) == before
+    assert before
+
+
+def test_byte_order_mark_is_no_fault_in_a_template_that_does_not_load(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ 1 + }}"), output="Nothing", model="gpt")
+    before = lint(tmp_path)
+    file = tmp_path / "made.md.j2"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+    assert lint(tmp_path) == before
+    assert {code for _level, _line, code, _message in before} == {"template", "outputclass", "model"}
