@@ -35,6 +35,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.clock import agree
+from db.drivers import prepare_source
 from db.errors import (
     LedgerInUseError,
     LedgerNotMigratedError,
@@ -188,6 +189,7 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
         file = _file_of(engine.url)
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError("there is no such file")
+        prepare_source(engine)
         with engine.connect() as connection:
             if engine.dialect.name == "sqlite":
                 # It opens any file, and notices only when it reads that it is no database.
@@ -299,10 +301,13 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
                 event.listen(engine, "begin", _begin_sqlite)
                 return engine
             case "postgresql":
-                wait = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+                given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
                 options = {"postgresql_readonly": True} if read_only else {}
+                # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
+                given |= {"client_encoding": "utf8"} if read_only else {}
+                given = {name: value for name, value in given.items() if name not in parsed.query}
                 engine = create_engine(
-                    parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON
+                    parsed, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON
                 )
                 event.listen(engine, "begin", _begin_postgres)
                 return engine

@@ -111,7 +111,8 @@ class Generating:
         return items
 
     def _items_of(self, material: Material) -> list[Item]:
-        key = material.key or self._brief.template.key
+        # A record whose key is the empty text keeps it; what has none of its own is a fan-in.
+        key = material.key if material.record is not None else material.key or self._brief.template.key
         record = material.record
         items = []
         for variant in range(self._variants):

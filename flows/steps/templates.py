@@ -61,8 +61,13 @@ class Template:
 
     @property
     def key(self) -> str:
-        """The key column of a select, or the record key of a fan-in."""
-        return self.front.key or "all"
+        """The record key of a fan-in; for a select its key columns, as messages have them."""
+        return ", ".join(self.key_columns) or "all"
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns of a select that make up a record's key; empty where nothing is said."""
+        return self.front.key_columns
 
     @cached_property
     def schema(self) -> dict[str, Any]:
