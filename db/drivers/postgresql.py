@@ -22,7 +22,7 @@ from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 from sqlalchemy import Engine
 
-from db.drivers.exact import exact_json
+from db.drivers.texts import read_json
 
 Arrays = dict[int, tuple[int, bytes]]
 """Of each array type its element's type and the delimiter."""
@@ -97,7 +97,7 @@ class _Text(Loader):
 
 class _Json(_Text):
     def load(self, data: Buffer) -> Any:
-        return exact_json(super().load(data))
+        return read_json(super().load(data))
 
 
 def _or_text(known: type[abc.Loader], *, unless: re.Pattern[bytes] | None = None) -> type[Loader]:

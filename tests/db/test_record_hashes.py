@@ -1,4 +1,4 @@
-"""Hashes of records and texts of keys, pinned: one that moves calls unchanged records stale, or orphans their content."""
+"""Record hashes and key texts, pinned: one that moves calls unchanged records stale, or orphans their content."""
 
 from __future__ import annotations
 
