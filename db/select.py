@@ -205,19 +205,16 @@ def _run(
     where: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
 ) -> tuple[list[str], list[RowMapping]]:
-    statement = read_statement(query.sql)
-    unknown = [name for name in statement.names if name not in query.parameters]
-    if unknown:
-        raise SelectError(
-            f"{query.name}: the select uses :{unknown[0]}, which `params` does not name. Add it to the front matter."
-        )
-    parameters = {name: query.parameters[name] for name in statement.names}
-    # The user's SQL stands on lines of its own: a comment at its end can't swallow the bracket.
-    wrapped = f"SELECT {what} FROM (\n{statement.body}\n) AS selected"
-    wrapped = " ".join([wrapped, *(["WHERE", " AND ".join(where)] if where else []), tail])
+    head = f"SELECT {what} FROM (\n"
+    end = " ".join(["\n) selected", *(["WHERE", " AND ".join(where)] if where else []), tail])
+    try:
+        statement = read_statement(query.sql, engine.dialect.name)
+        wrapped = bound(statement, [statement.whole], query.parameters, engine.dialect, end, head)
+    except SelectError as error:
+        raise SelectError(f"{query.name}: {error}") from None
     try:
         with engine.connect() as connection:
-            result = connection.execute(bound(wrapped, parameters, engine.dialect.name), values or {})
+            result = connection.execute(wrapped, values or {})
             return list(result.keys()), list(result.mappings())
     except (SQLAlchemyError, UnicodeError) as error:
         raise _select_error(engine, query, error) from None

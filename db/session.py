@@ -43,6 +43,7 @@ from db.errors import (
     LedgerUnreachableError,
     SourceUnreachableError,
 )
+from db.sources import code_of, explained, keep_from_writing, quotes_values, reading_options
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
@@ -64,6 +65,8 @@ _SQLITE_PASSING = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15, 17})
 _POSTGRES_PASSING = ("08", "28", "3D", "40", "53", "55", "57", "58", "25006", "25P03", "XX000")
 # From the first quote to the last: a value may hold quotes of its own.
 _QUOTED = re.compile(r"""(["'`]).*\1|["'`].*""", re.DOTALL)
+# DuckDB names the numbers that are too large.
+_CALCULATED = re.compile(r"\((?=[-\d])[^()]*\)")
 _ODBC_PASSWORD = re.compile(r"(?i)(?:pwd|password)\s*=\s*([^;]+)")
 _ESCAPE = re.compile("%[0-9A-F]{2}")
 _UNDECODED = re.compile(r" with text '.*", re.DOTALL)  # of sqlite3, where a text is not UTF-8
@@ -96,14 +99,19 @@ def reason_of(error: BaseException, url: URL | str) -> str:
     """Say in one line what a database complained of, without the password of its URL and without a row's values."""
     original = getattr(error, "orig", None) or error
     # PostgreSQL's detail, below its first line, quotes whole rows.
-    said = getattr(getattr(original, "diag", None), "message_primary", None) or str(original)
+    said = getattr(getattr(original, "diag", None), "message_primary", None) or _words_of(original)
     if _may_quote_values(error, original):
-        said = _QUOTED.sub("'...'", said)
+        said = _CALCULATED.sub("(...)", _QUOTED.sub("'...'", said))
     lines = _UNDECODED.sub("", said).partition("(Background on this error at")[0].strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(original).__name__
     for secret in _secrets_of(url):
         reason = reason.replace(secret, "***")
     return reason
+
+
+def _words_of(original: BaseException) -> str:
+    code = code_of(original)
+    return str(original) if code is None else f"{original.args[1]} (error {code})"
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -144,7 +152,7 @@ def _may_quote_values(error: BaseException, original: BaseException) -> bool:
     if state:
         # 22: what is wrong with a value. P0: what a trigger of the user's says. Others quote names and the statement.
         return state.startswith(("22", "P0"))
-    return isinstance(error, DataError | IntegrityError)
+    return isinstance(error, DataError | IntegrityError) or quotes_values(original)
 
 
 def open_ledger(url: str) -> Engine:
@@ -196,7 +204,7 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
                 connection.exec_driver_sql("SELECT COUNT(*) FROM sqlite_master")
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise SourceUnreachableError(
-            f"The source {readable_url(url)} can't be reached: {reason_of(error, url)}. "
+            f"The source {readable_url(url)} can't be reached: {explained(reason_of(error, url))}. "
             f"Check {variable} and that the database is up."
         ) from None
     return engine
@@ -312,9 +320,14 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
                 event.listen(engine, "begin", _begin_postgres)
                 return engine
             case _:
-                return create_engine(parsed, pool_pre_ping=True, **_DISCREET)
+                asked = reading_options(parsed, CONNECT_TIMEOUT_S)
+                engine = create_engine(parsed, pool_pre_ping=True, connect_args=asked, **_DISCREET)
+                keep_from_writing(engine)
+                return engine
     except NoSuchModuleError:
-        raise ValueError(f"there is no SQLAlchemy driver for {parsed.drivername!r}") from None
+        raise ValueError(
+            f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
+        ) from None
 
 
 def _file_of(url: URL) -> str | None:

@@ -169,7 +169,7 @@ def _sql(template: Template, lines: _Lines) -> Iterator[Finding]:
     if sql is not None:
         own_file = str(front.select).strip() if sql != front.select else None
         file, first = (own_file, 1) if own_file else (lines.file, lines.of_text("select"))
-        used = parameters_of(sql)
+        used = parameters_of(sql, front.params)
         for name, line in used.items():
             if name not in front.params:
                 message = f"The select uses :{name}, which `params` does not declare."
