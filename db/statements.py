@@ -7,13 +7,16 @@ in texts, comments, casts and slices, where SQLAlchemy's text() would take some 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Date, DateTime, Integer, String, TextClause, bindparam, text
+from sqlalchemy import BigInteger, Boolean, Date, DateTime, Dialect, Integer, String, TextClause, bindparam, text
 from sqlalchemy.types import TypeEngine, UserDefinedType
+
+from db.errors import SelectError
 
 _PARTS = re.compile(
     r"""
@@ -77,6 +80,15 @@ def read_statement(sql: str) -> Statement:
         if kept:
             pieces.append((kept, False))
     return Statement("".join(piece for piece, _ in pieces).strip(), tuple(names))
+
+
+def as_it_stands(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> TextClause:
+    """Make a user's select ready to run, without what trails it; SelectError where it uses an unknown parameter."""
+    statement = read_statement(sql)
+    unknown = [name for name in statement.names if name not in parameters]
+    if unknown:
+        raise SelectError(f"the select uses :{unknown[0]}, which `params` does not name. Add it to the front matter.")
+    return bound(statement.body, {name: parameters[name] for name in statement.names}, dialect.name)
 
 
 def bound(statement: str, parameters: dict[str, Parameter], dialect: str) -> TextClause:
