@@ -117,10 +117,13 @@ class Generating:
         items = []
         for variant in range(self._variants):
             own_key = f"{key}/{variant}" if self._variants > 1 else key
+            if material.fault is not None:
+                self._record_unasked(own_key, material, "unreadable", material.fault)
+                continue
             try:
                 prompt = render_prompt(self._brief, material.inputs, variant=variant)
             except RecordError as error:
-                self._record_unrendered(own_key, material, error)
+                self._record_unasked(own_key, material, "render", str(error))
                 continue
             items.append(
                 Item(
@@ -134,7 +137,7 @@ class Generating:
             )
         return items
 
-    def _record_unrendered(self, key: str, material: Material, error: RecordError) -> None:
+    def _record_unasked(self, key: str, material: Material, kind: str, message: str) -> None:
         batch = self._run.writer.batch
         record = material.record
         if record is not None:
@@ -144,8 +147,8 @@ class Generating:
             record_hash=record.hash if record else None,
             prompt_hash=None,
             status="failed",
-            kind="render",
-            message=str(error),
+            kind=kind,
+            message=message,
         )
         batch.generations.append(row)
         batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in material.parents]
