@@ -35,6 +35,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.clock import agree
+from db.drivers import prepare_source
 from db.errors import (
     LedgerInUseError,
     LedgerNotMigratedError,
@@ -198,6 +199,7 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
         file = _file_of(engine.url)
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError("there is no such file")
+        prepare_source(engine)
         with engine.connect() as connection:
             if engine.dialect.name == "sqlite":
                 # It opens any file, and notices only when it reads that it is no database.
@@ -309,13 +311,23 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
                 event.listen(engine, "begin", _begin_sqlite)
                 return engine
             case "postgresql":
-                wait = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+                given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
                 options = {"postgresql_readonly": True} if read_only else {}
+                # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
+                given |= {"client_encoding": "utf8"} if read_only else {}
+                given = {name: value for name, value in given.items() if name not in parsed.query}
                 engine = create_engine(
-                    parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON
+                    parsed, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON
                 )
                 event.listen(engine, "begin", _begin_postgres)
                 return engine
+            case "mysql" | "mariadb":
+                engine = create_engine(parsed, pool_pre_ping=True, **_DISCREET)
+                if read_only:
+                    event.listen(engine, "connect", _prepare_mysql_reader)
+                return engine
+            case "duckdb" if read_only and parsed.database not in {None, "", ":memory:"}:
+                return create_engine(parsed, connect_args={"read_only": True}, **_DISCREET)
             case _:
                 asked = reading_options(parsed, CONNECT_TIMEOUT_S)
                 engine = create_engine(parsed, pool_pre_ping=True, connect_args=asked, **_DISCREET)
@@ -384,6 +396,11 @@ def _prepare_sqlite_reader(connection: sqlite3.Connection, _entry: ConnectionPoo
         cursor.execute("PRAGMA query_only = ON")
     # A text that is not UTF-8 fails no other record: what can't be read is marked, see values.py.
     connection.text_factory = _read_text
+
+
+def _prepare_mysql_reader(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
 
 def _begin_sqlite(connection: Any) -> None:

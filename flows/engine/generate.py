@@ -111,15 +111,20 @@ class Generating:
         return items
 
     def _items_of(self, material: Material) -> list[Item]:
-        key = material.key or self._brief.template.key
+        # Only a fan-in has no key of its own: a record may have the empty text for one.
+        of_record = material.record is not None or material.fault is not None
+        key = material.key if of_record else material.key or self._brief.template.key
         record = material.record
         items = []
         for variant in range(self._variants):
             own_key = f"{key}/{variant}" if self._variants > 1 else key
+            if material.fault is not None:
+                self._record_unasked(own_key, material, "unreadable", material.fault)
+                continue
             try:
                 prompt = render_prompt(self._brief, material.inputs, variant=variant)
             except RecordError as error:
-                self._record_unrendered(own_key, material, error)
+                self._record_unasked(own_key, material, "render", str(error))
                 continue
             items.append(
                 Item(
@@ -133,7 +138,7 @@ class Generating:
             )
         return items
 
-    def _record_unrendered(self, key: str, material: Material, error: RecordError) -> None:
+    def _record_unasked(self, key: str, material: Material, kind: str, message: str) -> None:
         batch = self._run.writer.batch
         record = material.record
         if record is not None:
@@ -143,8 +148,8 @@ class Generating:
             record_hash=record.hash if record else None,
             prompt_hash=None,
             status="failed",
-            kind="render",
-            message=str(error),
+            kind=kind,
+            message=message,
         )
         batch.generations.append(row)
         batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in material.parents]
