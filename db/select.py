@@ -144,8 +144,7 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
 
 
 def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> bool:
-    with _reading(engine, query) as connection:
-        result = _streamed(connection, _statement(engine, query))
+    with _reading(engine, query) as connection, _streamed(connection, _statement(engine, query)) as result:
         columns = _columns(query, result)
         _check_columns(query, columns)
         own = _own(query, columns, _padded(result))
@@ -172,13 +171,6 @@ def _statement(engine: Engine, query: Query) -> Executable:
     return rows_between(query.sql, query.parameters, engine.dialect, query.key, offset, count, query.limit)
 
 
-def _streamed(connection: Connection, statement: Executable) -> CursorResult[Any]:
-    if connection.dialect.name == "postgresql":
-        # It plans a cursor for its first rows, and here all are read.
-        connection.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
-    return connection.execution_options(stream_results=True, max_row_buffer=AT_ONCE).execute(statement)
-
-
 def _batches(connection: Connection, result: CursorResult[Any], query: Query) -> Iterator[Sequence[Any]]:
     left = query.part.count if query.part else query.limit
     while left is None or left > 0:
@@ -189,20 +181,39 @@ def _batches(connection: Connection, result: CursorResult[Any], query: Query) ->
         if len(rows) < size:
             return
         left = None if left is None else left - size
-    _break_off(connection)
+    _break_off(connection, result)
 
 
 def _first(query: Query, connection: Connection, statement: Executable) -> tuple[list[str], frozenset[str], Any]:
     """Return the columns, which of them are CHAR(n), and the first row."""
-    result = _streamed(connection, statement)
-    columns, padded, row = _columns(query, result), _padded(result), result.fetchone()
-    _break_off(connection)
+    with _streamed(connection, statement) as result:
+        columns, padded, row = _columns(query, result), _padded(result), result.fetchone()
+        _break_off(connection, result)
     return columns, padded, row
 
 
-def _break_off(connection: Connection) -> None:
-    # Some drivers read all that is left before they close a cursor: so the connection is closed.
+@contextmanager
+def _streamed(connection: Connection, statement: Executable) -> Iterator[CursorResult[Any]]:
+    if connection.dialect.name == "postgresql":
+        # It plans a cursor for its first rows, and here all are read.
+        connection.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
+    result = connection.execution_options(stream_results=True, max_row_buffer=AT_ONCE).execute(statement)
+    try:
+        yield result
+    except BaseException:
+        _break_off(connection, result)
+        raise
+    finally:
+        result.close()
+
+
+def _break_off(connection: Connection, result: CursorResult[Any]) -> None:
+    # Some drivers read all that is left before they close a cursor: so the connection is closed first.
     connection.invalidate()
+    pending = getattr(result.cursor, "_result", None)
+    if pending is not None and hasattr(pending, "unbuffered_active"):
+        # PyMySQL would go on to read from the closed connection.
+        pending.unbuffered_active = False
 
 
 def _columns(query: Query, result: CursorResult[Any]) -> list[str]:
@@ -231,15 +242,12 @@ def _check_columns(query: Query, columns: Sequence[str]) -> None:
 def _reading(engine: Engine, query: Query) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
-            try:
-                yield connection
-            except BaseException:
-                _break_off(connection)
-                raise
+            yield connection
     except SelectError as error:
         # What the SQL itself tells knows nothing of the template.
         raise (error if str(error).startswith(query.name) else SelectError(f"{query.name}: {error}")) from None
-    except (SQLAlchemyError, UnicodeError) as error:
+    except (SQLAlchemyError, ValueError, ArithmeticError, RecursionError) as error:
+        # A driver raises any of these where it can't read a value.
         raise _select_error(engine, query, error) from None
 
 
@@ -253,7 +261,7 @@ def _made(key: str, columns: Sequence[str], row: Sequence[Any]) -> Record | Unre
     """Make a record of a row; one whose values can't be kept fails alone."""
     try:
         return make_record(key, dict(zip(columns, row, strict=True)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Unreadable(key, f"the record can't be read: {error}")
 
 
