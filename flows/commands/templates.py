@@ -158,7 +158,7 @@ def _render(
     settings: Settings, name: str, key: str, values: dict[str, str], *, sandbox: bool
 ) -> tuple[Prompt, list[str]]:
     """Return the prompt of a record, and which values of the record and the params are NULL."""
-    from db.select import read_columns, read_record  # noqa: PLC0415 - see commands/__init__.py
+    from db.select import read_record  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.ledgers import ANTHROPIC, ledger_urls  # noqa: PLC0415
     from flows.engine.preflight import opened_source  # noqa: PLC0415
     from flows.engine.source_reads import read_interruptibly  # noqa: PLC0415
@@ -175,7 +175,6 @@ def _render(
     brief = make_brief(template, settings.endpoint or ANTHROPIC, params)
     ledgers = ledger_urls(settings, sandbox=sandbox) or [ledger_url(settings, ANTHROPIC)]
     with opened_source(settings, template, ledgers[0]) as source:
-        read_columns(source, query)
         record = read_interruptibly(source, lambda engine: read_record(engine, query, key))
     if record is None:
         raise ConfigurationError(f"The select of {name!r} yields no record whose {template.key} is {key!r}.")

@@ -113,7 +113,9 @@ class Generating:
         return items
 
     def _items_of(self, material: Material) -> list[Item]:
-        key = material.key or self._brief.template.key
+        # Only a fan-in has no key of its own: a record may have the empty text for one.
+        of_record = material.record is not None or material.fault is not None
+        key = material.key if of_record else material.key or self._brief.template.key
         record = material.record
         items = []
         for variant in range(self._variants):
@@ -121,7 +123,7 @@ class Generating:
             try:
                 prompt = self._prompt_of(material, variant)
             except RecordError as error:
-                self._record_unrendered(own_key, material, error)
+                self._record_unasked(own_key, material, error)
                 continue
             items.append(
                 Item(
@@ -136,11 +138,11 @@ class Generating:
         return items
 
     def _prompt_of(self, material: Material, variant: int) -> Prompt:
-        if material.failure is not None:
-            raise material.failure
+        if material.fault is not None:
+            raise material.fault
         return render_prompt(self._brief, material.inputs, variant=variant)
 
-    def _record_unrendered(self, key: str, material: Material, error: RecordError) -> None:
+    def _record_unasked(self, key: str, material: Material, error: RecordError) -> None:
         batch = self._run.writer.batch
         record = material.record
         if record is not None:
@@ -150,7 +152,7 @@ class Generating:
             record_hash=record.hash if record else None,
             prompt_hash=None,
             status="failed",
-            kind="render" if material.failure is None else "condition",
+            kind=error.kind,
             message=str(error),
         )
         batch.generations.append(row)
