@@ -227,6 +227,8 @@ def test_front_matter_that_names_a_class_tells_that_name() -> None:
         ("{title: {type: dict}}", "title: there is no type 'dict'"),
         ("{title: {type: '__import__(\"os\")'}}", "title: there is no type"),
         ("{title: {max: 5}}", "title: 'max' is not a key here. Available: type, description, choices"),
+        ("{title: {description: A title, short}}", "'short' is not a key here. Available: type, description"),
+        ("{title: {description: A title, short}}", "le, lt. Put a text with a comma into quotes."),
         ("{title: {default: null}}", "title: 'default' is not a key here"),
         ("{title: {max_length: many}}", "title.max_length: Input should be a valid integer"),
         ("{title: {max_length: 0}}", "title.max_length: "),
