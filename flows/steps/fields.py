@@ -67,8 +67,9 @@ class Bounds(BaseModel):
             raise ValueError(f"must be keys and values, such as {{{cls._such_as()}}}, not {value!r}")  # noqa: TRY004 - pydantic tells a ValueError by field
         own = [name for name in cls.model_fields if name not in Bounds.model_fields]
         known = [*own, *Bounds.model_fields]
-        if unknown := [str(key) for key in value if key not in known]:
-            raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(known)}")
+        if unknown := [key for key in value if key not in known]:
+            quotes = " Put a text with a comma into quotes" if not value[unknown[0]] else ""
+            raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(known)}.{quotes}".rstrip("."))
         return value
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from pydantic import Field
 import flows.outputs
 from flows.errors import OutputClassError, TemplateError
 from flows.outputs import Output
-from flows.steps.fields import class_name
+from flows.steps.fields import OutputField, class_name
 from flows.steps.front_matter import read_front_matter
 from flows.steps.lint import lint_template
 from flows.steps.render import make_brief, render_prompt
@@ -83,6 +84,14 @@ def test_fields_make_the_schema_and_so_the_hash_of_the_class_that_a_user_would_w
     # In the order of the fields too, which the hash does not see.
     assert orjson.dumps(made.schema) == orjson.dumps(named.schema)
     assert hash_of(made) == hash_of(named)
+
+
+def test_documentation_has_each_key_of_a_field_and_an_example_that_works(write: Write) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```\n(output:\n.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+    assert list(write(front=shown, name="made").output_class.model_fields) == ["title", "tags", "mood", "released"]
+    assert [key for key in OutputField.model_fields if f"`{key}`" not in page] == []
 
 
 def test_order_of_the_fields_is_the_schemas(write: Write) -> None:
@@ -218,6 +227,8 @@ def test_front_matter_that_names_a_class_tells_that_name() -> None:
         ("{title: {type: dict}}", "title: there is no type 'dict'"),
         ("{title: {type: '__import__(\"os\")'}}", "title: there is no type"),
         ("{title: {max: 5}}", "title: 'max' is not a key here. Available: type, description, choices"),
+        ("{title: {description: A title, short}}", "'short' is not a key here. Available: type, description"),
+        ("{title: {description: A title, short}}", "le, lt. Put a text with a comma into quotes."),
         ("{title: {default: null}}", "title: 'default' is not a key here"),
         ("{title: {max_length: many}}", "title.max_length: Input should be a valid integer"),
         ("{title: {max_length: 0}}", "title.max_length: "),
