@@ -302,7 +302,9 @@ class Run:
         Raises TemplateError where the model does not take what the step's requests carry.
         """
         front = brief.template.front
-        model = await self.endpoint.model(front.model)
+        if await self.pace.reaches_endpoint():
+            await self.endpoint.ask_about(front.model)
+        model = self.endpoint.known(front.model)
         require_fit(brief.template.file, misfits(front, brief.settings, model))
         self._note_ending(front.model)
         return model
