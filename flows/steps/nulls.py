@@ -34,7 +34,7 @@ from jinja2.visitor import NodeTransformer
 
 # Jinja hands these to a filter ahead of its value.
 _HANDED = frozenset({"context", "eval_ctx", "environment"})
-# NULL stands for 0 digits, no entries, no text: what these filters work on.
+# To other filters NULL is an empty text, which is an empty list too.
 _STAYS_NULL = frozenset({"abs", "filesizeformat", "round"})
 _TAKES_MAPPING = frozenset({"dictsort", "items", "xmlattr"})
 _SCALARS = frozenset({str, int, float, bool})
