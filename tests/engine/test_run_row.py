@@ -71,7 +71,7 @@ async def test_summary_and_artifact_say_what_the_ledger_says(workshop_on_each: W
     workshop = workshop_on_each
     workshop.numbered(40)
     workshop.items({"!|bad": None})
-    workshop.template("{{ record.name | length }} letters: {{ record.name }}")
+    workshop.template("{{ (record.name * 1) | length }} letters: {{ record.name }}")
     workshop.sandbox.configure(refused=0.2, invalid=0.2, truncated=0.2)
     summary = await workshop.run()
 
