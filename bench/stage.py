@@ -128,6 +128,7 @@ class Stage:
             "PRESSWORK_SOURCE_URL": f"sqlite:///{source}",
             "PRESSWORK_TEMPLATES_DIR": str(self.folder),
             "PRESSWORK_SPILL_DIR": str(self.folder / "spill"),
+            "PRESSWORK_SPOOL_DIR": str(self.folder / "spools"),
         }
 
     def _sandbox(self, method: str, path: str, body: object = None) -> dict[str, Any]:

@@ -45,6 +45,18 @@ def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
         return connection.scalar(statement)
 
 
+def resumed_by(engine: Engine, run_id: str) -> list[str]:
+    """Return the runs that a run resumes, directly or not, the latest first."""
+    found: list[str] = []
+    following: str | None = run_id
+    with engine.connect() as connection:
+        while True:
+            following = connection.scalar(select(Run.resumes_run_id).where(Run.id == following))
+            if following is None or following in {run_id, *found}:
+                return found
+            found.append(following)
+
+
 def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
     """Return when the first refresh began among a run that refreshes and those that it resumes; None: unknown run.
 

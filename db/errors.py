@@ -6,6 +6,7 @@
     |   |-- LedgerNotMigratedError
     |   |-- LedgerTooNewError
     |   `-- LedgerInUseError
+    |-- SpoolError          the records can't be kept while a run works on them
     `-- SourceError         the records can't be read
         |-- SourceUnreachableError
         |-- SelectError     the SQL fails, or lacks its key
@@ -37,6 +38,10 @@ class LedgerTooNewError(LedgerError):
 
 class LedgerInUseError(LedgerError):
     """The ledger can't be migrated while a run is at work on it."""
+
+
+class SpoolError(DatabaseError):
+    """What a select gives can't be kept on this machine."""
 
 
 class SourceError(DatabaseError):

@@ -1,152 +1,318 @@
-"""Select: stream records out of any SQL database, in pages by key, each page on a short read-only connection.
+"""Select: run a template's select once, as it stands, and stream its records into a spool.
 
-A template's SQL is wrapped, never edited, and its parameters are bound with their types. Null, duplicate and
-unusable keys are found before the first page, so that a run stops before it has asked for anything. Paging by key
-means that a run outlives a restart of the source, and that a range of keys is a shard.
+Parameters are bound with their types, the source is only read, and its connection is given back when the last row has
+come. Null, duplicate and unusable keys are found before any record is used. One record, or a shard's part, is asked
+for by wrapping the select (wrapping.py).
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, RowMapping
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import Connection, CursorResult, Engine, Executable
+from sqlalchemy.exc import SQLAlchemyError
 
+from db.drivers import padded_columns
 from db.errors import KeyValueError, SelectError, SourceUnreachableError
+from db.keys import split_key
 from db.session import reason_of
-from db.statements import Parameter, bound, read_statement
-from db.values import Record, key_text, make_record, parse_key
+from db.sources import is_lost
+from db.spool import SpoolFile, Unreadable
+from db.statements import Parameter, as_it_stands
+from db.values import Record, key_of, make_record, parse_key
+from db.wrapping import no_rows, rows_between, rows_where
 
 __all__ = [
     "LONGEST_KEY",
     "Parameter",
+    "Part",
     "Query",
     "Record",
-    "count_records",
-    "cut",
+    "check_columns",
     "make_record",
-    "read_columns",
-    "read_pages",
     "read_record",
+    "spool",
 ]
 
 LONGEST_KEY = 500
 NAMED = 5  # keys that an error message names at most
-PATIENCE_S = 30.0  # for a source that goes away between two pages: a restart takes seconds
-_AFTER, _UNTIL, _KEY = "presswork_after", "presswork_until", "presswork_key"
+AT_ONCE = 500  # rows that are fetched and written at a time
+PATIENCE_S = 30.0  # for a source whose connection is lost: a restart takes seconds
+MOST_TRIES = 5  # executions of a select whose connection is lost each time in the middle
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a select in the order of its keys, for a shard: `count` rows from `offset` on."""
+
+    offset: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A user's select with its key column and bound parameters; `name` is what errors call it.
+    """A user's select with its key columns and bound parameters; `name` is what errors call it.
 
-    `after` and `until` bound the keys (exclusive, inclusive), for a shard.
+    `limit` keeps the first rows in the select's own order; of these, `part` is a shard's.
     """
 
     name: str
     sql: str
-    key: str
+    key: tuple[str, ...]
     parameters: Mapping[str, Parameter]
-    after: Any = None
-    until: Any = None
+    limit: int | None = None
+    part: Part | None = None
+
+    @property
+    def key_name(self) -> str:
+        """The key columns, for messages."""
+        return ", ".join(repr(column) for column in self.key)
 
 
-def count_records(engine: Engine, query: Query) -> int:
-    """Count what the select yields and check its keys.
+def spool(
+    engine: Engine,
+    query: Query,
+    writing: Callable[[], AbstractContextManager[SpoolFile]],
+    *,
+    tell: Callable[[int], None] = lambda _count: None,
+) -> bool:
+    """Run the select and write its records into a spool that `writing` opens; return whether a key column is CHAR(n).
 
-    Raises SelectError where the SQL fails, lacks its key or yields a column twice, KeyValueError where keys are null,
-    not unique or can't be kept, SourceUnreachableError where the source has gone.
+    `tell` hears how many records have come; what it raises ends the reading. A connection that is lost has the spool
+    begun again from scratch, for PATIENCE_S. Raises SelectError where the SQL fails, lacks its key or yields a column
+    twice, KeyValueError where keys are null, not unique or can't be kept, SpoolError, SourceUnreachableError where
+    the source has gone.
     """
-    _check_columns(query, read_columns(engine, query))
-    key = _quoted(engine, query.key)
-    unusable = _unusable(engine, key)
-    ((total, keyed, different, unkept),) = _counts(
-        engine,
-        query,
-        f"COUNT(*), COUNT({key}), COUNT(DISTINCT {key}), COUNT(CASE WHEN {unusable} THEN 1 END)",
-    )
-    if keyed < total:
-        raise KeyValueError(
-            f"{query.name}: {total - keyed} of {total} records have no {query.key!r} (it is null). "
-            "Leave them out in the select, or choose another key."
-        )
-    if different < total:
-        doubled = f"GROUP BY {key} HAVING COUNT(*) > 1 ORDER BY {key} LIMIT {NAMED}"
-        raise KeyValueError(
-            f"{query.name}: the key {query.key!r} is not unique: {total - different} records repeat one, such as "
-            f"{_named(_counts(engine, query, key, doubled))}. Choose a key that is, or group the select by it."
-        )
-    if unkept:
-        found = _named(_counts(engine, query, key, f"ORDER BY {key} LIMIT {NAMED}", unusable))
-        raise KeyValueError(
-            f"{query.name}: {unkept} keys can't be kept: {found}. A key has at most {LONGEST_KEY} characters and no "
-            "NUL among them. Choose another key, or leave these records out in the select."
-        )
-    return int(total)
+    waited, pause, tries = 0.0, 0.25, 0
+    while True:
+        keys = _Keys(query)
+        try:
+            with writing() as file:
+                return _fill(engine, query, keys, file, tell)
+        except SourceUnreachableError:
+            tries += keys.total > 0
+            if waited >= PATIENCE_S or tries >= MOST_TRIES:
+                raise
+        tell(0)
+        time.sleep(pause)
+        waited, pause = waited + pause, min(pause * 2, 2.0)
 
 
-def read_pages(engine: Engine, query: Query, *, page_size: int, limit: int | None = None) -> Iterator[list[Record]]:
-    """Yield the records in the order of their keys, `page_size` at a time and `limit` in all.
+def check_columns(engine: Engine, query: Query) -> None:
+    """Ask for the select's columns, executing nothing of it; SelectError where it fails or lacks its key.
 
-    Each page is a query of its own, and one that meets a source which is away is asked again for PATIENCE_S. Raises
-    SelectError, KeyValueError for a key that can't be kept, and SourceUnreachableError.
+    What can't be wrapped is left to the run.
     """
-    key = _quoted(engine, query.key)
-    after, left = query.after, limit
-    while left is None or left > 0:
-        size = page_size if left is None else min(page_size, left)
-        rows = _patiently(engine, query, "*", f"ORDER BY {key} LIMIT {size}", after)
-        if not rows:
+    with _reading(engine, query) as connection:
+        # Whether it can run at all.
+        as_it_stands(query.sql, query.parameters, engine.dialect)
+        try:
+            asked = no_rows(query.sql, query.parameters, engine.dialect)
+        except SelectError:
             return
-        after = rows[-1][query.key]
-        yield [_record(query, row) for row in rows]
-        if len(rows) < size:
-            return
-        if left is not None:
-            left -= len(rows)
-
-
-def cut(engine: Engine, query: Query, *, total: int, part: int, of: int) -> Query | None:
-    """Bound a query to one of `of` parts, of about equal counts, of its first `total` records; None: an empty one.
-
-    A part begins and ends where keys stand now: no record is read, and the parts meet whatever type the key has.
-    `part` counts from 1.
-    """
-    first, end = total * (part - 1) // of, total * part // of
-    if first >= end:
-        return None
-    before = _key_at(engine, query, first - 1) if first else []
-    if first and not before:
-        return None  # records have gone since they were counted
-    last = _key_at(engine, query, end - 1)
-    return replace(query, after=before[0] if before else query.after, until=last[0] if last else query.until)
-
-
-def _key_at(engine: Engine, query: Query, position: int) -> list[Any]:
-    key = _quoted(engine, query.key)
-    return [row[0] for row in _counts(engine, query, key, f"ORDER BY {key} LIMIT 1 OFFSET {position}")]
-
-
-def read_columns(engine: Engine, query: Query) -> list[str]:
-    """Return the columns that the select yields, reading no record."""
-    columns, _rows = _run(engine, query, "*", where=["1 = 0"])
-    return columns
+        columns = _columns(query, connection.execute(asked))
+    # SQLite numbers the second of two columns with one name when it is wrapped: name:1.
+    plain = [re.sub(r":\d+$", "", column) for column in columns]
+    _check_columns(query, plain)
 
 
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     """Return the record whose key, as text, is `key`, or None."""
-    _check_columns(query, read_columns(engine, query))
-    quoted = _quoted(engine, query.key)
-    _columns, sample = _run(engine, query, quoted, "LIMIT 1", where=[f"{quoted} IS NOT NULL"])
-    for candidate in _candidates(engine, key, sample[0][query.key]) if sample else ():
-        _columns, rows = _run(engine, query, "*", where=[f"{quoted} = :{_KEY}"], values={_KEY: candidate})
-        if rows and key_text(rows[0][query.key]) == key:
-            return _record(query, rows[0])
+    parts = split_key(key, len(query.key))
+    with _reading(engine, query) as connection:
+        statement = as_it_stands(query.sql, query.parameters, engine.dialect)
+        columns, _padded, sample = _first(query, connection, statement)
+    _check_columns(query, columns)
+    if sample is None or parts is None:
+        return None
+    kinds = [sample[columns.index(column)] for column in query.key]
+    each = [_candidates(engine, part, kind) for part, kind in zip(parts, kinds, strict=True)]
+    for values in itertools.product(*each):
+        with _reading(engine, query) as connection:
+            asked = rows_where(query.sql, query.parameters, engine.dialect, query.key, values)
+            columns, padded, row = _first(query, connection, asked)
+        if row is not None and _key(row, _own(query, columns, padded)) == key:
+            return _readable(query, _made(key, columns, row))
     return None
+
+
+def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> bool:
+    with _reading(engine, query) as connection, _streamed(connection, _statement(engine, query)) as result:
+        columns = _columns(query, result)
+        _check_columns(query, columns)
+        own = _own(query, columns, _padded(result))
+        for rows in _batches(connection, result, query):
+            file.add([_made(key, columns, row) for row in rows if (key := keys.usable(_key(row, own))) is not None])
+            tell(keys.total)
+    keys.check(file)
+    return any(own.values())
+
+
+def _own(query: Query, columns: Sequence[str], padded: frozenset[str]) -> dict[int, bool]:
+    """Return where the key columns stand in a row, and whether each is CHAR(n)."""
+    return {columns.index(column): column in padded for column in query.key}
+
+
+def _padded(result: CursorResult[Any]) -> frozenset[str]:
+    return padded_columns(result.cursor.description if result.cursor is not None else None)
+
+
+def _statement(engine: Engine, query: Query) -> Executable:
+    if query.part is None:
+        return as_it_stands(query.sql, query.parameters, engine.dialect)
+    offset, count = query.part.offset, query.part.count
+    return rows_between(query.sql, query.parameters, engine.dialect, query.key, offset, count, query.limit)
+
+
+def _batches(connection: Connection, result: CursorResult[Any], query: Query) -> Iterator[Sequence[Any]]:
+    left = query.part.count if query.part else query.limit
+    while left is None or left > 0:
+        size = AT_ONCE if left is None else min(AT_ONCE, left)
+        rows = result.fetchmany(size)
+        if rows:
+            yield rows
+        if len(rows) < size:
+            return
+        left = None if left is None else left - size
+    _break_off(connection, result)
+
+
+def _first(query: Query, connection: Connection, statement: Executable) -> tuple[list[str], frozenset[str], Any]:
+    """Return the columns, which of them are CHAR(n), and the first row."""
+    with _streamed(connection, statement) as result:
+        columns, padded, row = _columns(query, result), _padded(result), result.fetchone()
+        _break_off(connection, result)
+    return columns, padded, row
+
+
+@contextmanager
+def _streamed(connection: Connection, statement: Executable) -> Iterator[CursorResult[Any]]:
+    if connection.dialect.name == "postgresql":
+        # It plans a cursor for its first rows, and here all are read.
+        connection.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
+    result = connection.execution_options(stream_results=True, max_row_buffer=AT_ONCE).execute(statement)
+    try:
+        yield result
+    except BaseException:
+        _break_off(connection, result)
+        raise
+    finally:
+        result.close()
+
+
+def _break_off(connection: Connection, result: CursorResult[Any]) -> None:
+    # Some drivers read all that is left before they close a cursor: so the connection is closed first.
+    connection.invalidate()
+    pending = getattr(result.cursor, "_result", None)
+    if pending is not None and hasattr(pending, "unbuffered_active"):
+        # PyMySQL would go on to read from the closed connection.
+        pending.unbuffered_active = False
+
+
+def _columns(query: Query, result: CursorResult[Any]) -> list[str]:
+    if not result.returns_rows:
+        raise SelectError(
+            f"{query.name}: the select fails: it yields no rows. Try the SQL in the database's own shell."
+        )
+    return list(result.keys())
+
+
+def _check_columns(query: Query, columns: Sequence[str]) -> None:
+    missing = [column for column in query.key if column not in columns]
+    if missing:
+        raise SelectError(
+            f"{query.name}: the select does not yield the key column {missing[0]!r}; it yields {', '.join(columns)}. "
+            "Add the column, or name another `key`."
+        )
+    twice = [column for column in columns if columns.count(column) > 1]
+    if twice:
+        raise SelectError(
+            f"{query.name}: the select yields {twice[0]!r} more than once. Give each column a name of its own with AS."
+        )
+
+
+@contextmanager
+def _reading(engine: Engine, query: Query) -> Iterator[Connection]:
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except SelectError as error:
+        # What the SQL itself tells knows nothing of the template.
+        raise (error if str(error).startswith(query.name) else SelectError(f"{query.name}: {error}")) from None
+    except (SQLAlchemyError, ValueError, ArithmeticError, RecursionError) as error:
+        # A driver raises any of these where it can't read a value.
+        raise _select_error(engine, query, error) from None
+
+
+def _key(row: Sequence[Any], own: Mapping[int, bool]) -> str | None:
+    """Return a row's key as text; None where a part of it is null."""
+    values = [row[column] for column in own]
+    return None if None in values else key_of(values, list(own.values()))
+
+
+def _made(key: str, columns: Sequence[str], row: Sequence[Any]) -> Record | Unreadable:
+    """Make a record of a row; one whose values can't be kept fails alone."""
+    try:
+        return make_record(key, dict(zip(columns, row, strict=True)))
+    except (ValueError, RecursionError) as error:
+        return Unreadable(key, f"the record can't be read: {error}")
+
+
+def _readable(query: Query, record: Record | Unreadable) -> Record:
+    if isinstance(record, Unreadable):
+        raise SelectError(f"{query.name}: {record.fault}.")
+    return record
+
+
+@dataclass
+class _Keys:
+    """What is known of the keys of a select that is being read; the first that can't be kept are named."""
+
+    query: Query
+    total: int = 0
+    null: int = 0
+    unfit: int = 0
+    named: list[str] = field(default_factory=list)
+
+    def usable(self, key: str | None) -> str | None:
+        """Count a record, and return its key where it can be kept."""
+        self.total += 1
+        if key is None:
+            self.null += 1
+        elif len(key) > LONGEST_KEY or "\x00" in key or not _is_text(key):
+            self.unfit += 1
+            self.named += [_short(key)] if len(self.named) < NAMED else []
+        else:
+            return key
+        return None
+
+    def check(self, file: SpoolFile) -> None:
+        """Raise KeyValueError where the keys don't tell the records apart."""
+        name, key = self.query.name, self.query.key_name
+        if self.null:
+            raise KeyValueError(
+                f"{name}: {self.null} of {self.total} records have no {key} (it is null). "
+                "Leave them out in the select, or choose another key."
+            )
+        surplus, repeated = file.repeated(NAMED)
+        if surplus:
+            raise KeyValueError(
+                f"{name}: the key {key} is not unique: {surplus} records repeat one, such as "
+                f"{', '.join(map(_shown, repeated))}. Choose a key that is, or group the select by it. Keys are "
+                "compared as text."
+            )
+        if self.unfit:
+            raise KeyValueError(
+                f"{name}: {self.unfit} keys can't be kept: {', '.join(self.named)}. A key has at most {LONGEST_KEY} "
+                "characters and no NUL among them. Choose another key, or leave these records out in the select."
+            )
 
 
 def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
@@ -161,109 +327,6 @@ def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
     return found
 
 
-def _check_columns(query: Query, columns: Sequence[str]) -> None:
-    if query.key not in columns:
-        raise SelectError(
-            f"{query.name}: the select does not yield the key column {query.key!r}; it yields {', '.join(columns)}. "
-            "Add the column, or name another `key`."
-        )
-    # SQLite numbers the second one: name:1.
-    plain = [re.sub(r":\d+$", "", column) for column in columns]
-    twice = [column for column in plain if plain.count(column) > 1]
-    if twice:
-        raise SelectError(
-            f"{query.name}: the select yields {twice[0]!r} more than once. Give each column a name of its own with AS."
-        )
-
-
-def _counts(engine: Engine, query: Query, what: str, tail: str = "", condition: str | None = None) -> list[Any]:
-    where = [*_bounds(engine, query, query.after), *([condition] if condition else [])]
-    values = _bound_values(query, query.after)
-    _columns, rows = _run(engine, query, what, tail, where=where, values=values)
-    return [tuple(row.values()) for row in rows]
-
-
-def _patiently(engine: Engine, query: Query, what: str, tail: str, after: Any) -> list[RowMapping]:
-    waited, pause = 0.0, 0.25
-    while True:
-        try:
-            where, values = _bounds(engine, query, after), _bound_values(query, after)
-            return _run(engine, query, what, tail, where=where, values=values)[1]
-        except SourceUnreachableError:
-            if waited >= PATIENCE_S:
-                raise
-        time.sleep(pause)
-        waited, pause = waited + pause, min(pause * 2, 2.0)
-
-
-def _run(
-    engine: Engine,
-    query: Query,
-    what: str,
-    tail: str = "",
-    *,
-    where: Sequence[str] = (),
-    values: Mapping[str, Any] | None = None,
-) -> tuple[list[str], list[RowMapping]]:
-    statement = read_statement(query.sql)
-    unknown = [name for name in statement.names if name not in query.parameters]
-    if unknown:
-        raise SelectError(
-            f"{query.name}: the select uses :{unknown[0]}, which `params` does not name. Add it to the front matter."
-        )
-    parameters = {name: query.parameters[name] for name in statement.names}
-    # The user's SQL stands on lines of its own: a comment at its end can't swallow the bracket.
-    wrapped = f"SELECT {what} FROM (\n{statement.body}\n) AS selected"
-    wrapped = " ".join([wrapped, *(["WHERE", " AND ".join(where)] if where else []), tail])
-    try:
-        with engine.connect() as connection:
-            result = connection.execute(bound(wrapped, parameters, engine.dialect.name), values or {})
-            return list(result.keys()), list(result.mappings())
-    except (SQLAlchemyError, UnicodeError) as error:
-        raise _select_error(engine, query, error) from None
-
-
-def _bounds(engine: Engine, query: Query, after: Any) -> list[str]:
-    key = _quoted(engine, query.key)
-    lower = [] if after is None else [f"{key} > :{_AFTER}"]
-    return lower if query.until is None else [*lower, f"{key} <= :{_UNTIL}"]
-
-
-def _bound_values(query: Query, after: Any) -> dict[str, Any]:
-    # Untyped: the driver knows best how a value that it has returned is compared with its column.
-    bounds = {_AFTER: after, _UNTIL: query.until}
-    return {name: value for name, value in bounds.items() if value is not None}
-
-
-def _unusable(engine: Engine, key: str) -> str:
-    too_long = f"LENGTH(CAST({key} AS TEXT)) > {LONGEST_KEY}"
-    match engine.dialect.name:
-        case "sqlite":
-            # Its LENGTH() stops at a NUL, and a text may hold one.
-            return f"{too_long} OR (TYPEOF({key}) = 'text' AND INSTR({key}, CHAR(0)) > 0)"
-        case "postgresql":
-            return too_long
-        case _:
-            return "1 = 0"  # found when the page is read
-
-
-def _quoted(engine: Engine, name: str) -> str:
-    return engine.dialect.identifier_preparer.quote(name).replace("%%", "%").replace(":", "\\:")
-
-
-def _record(query: Query, row: RowMapping) -> Record:
-    key = key_text(row[query.key])
-    if len(key) > LONGEST_KEY or "\x00" in key or not _is_text(key):
-        raise KeyValueError(
-            f"{query.name}: the key {_short(key)} can't be kept: a key is text of at most {LONGEST_KEY} characters, "
-            "without a NUL. Leave this record out in the select."
-        )
-    try:
-        return make_record(key, dict(row))
-    except ValueError as error:
-        raise SelectError(f"{query.name}: the record {_short(key)} can't be kept: {error}.") from None
-
-
 def _is_text(key: str) -> bool:
     try:
         key.encode()
@@ -272,8 +335,8 @@ def _is_text(key: str) -> bool:
     return True
 
 
-def _named(rows: Sequence[Sequence[Any]]) -> str:
-    return ", ".join(_short(key_text(row[0])) if isinstance(row[0], str) else key_text(row[0]) for row in rows)
+def _shown(key: str) -> str:
+    return key if _NUMBER.fullmatch(key) else _short(key)
 
 
 def _short(key: str) -> str:
@@ -282,18 +345,6 @@ def _short(key: str) -> str:
 
 def _select_error(engine: Engine, query: Query, error: Exception) -> SelectError | SourceUnreachableError:
     reason = reason_of(error, engine.url)
-    if _is_away(engine, error):
+    if is_lost(engine, error):
         return SourceUnreachableError(f"{query.name}: the source can't be reached: {reason}.")
     return SelectError(f"{query.name}: the select fails: {reason}. Try the SQL in the database's own shell.")
-
-
-def _is_away(engine: Engine, error: Exception) -> bool:
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    if engine.dialect.name != "postgresql" or not isinstance(error, OperationalError | InterfaceError):
-        return False
-    # No SQLSTATE: the server was not reached. 08: connections. 57P0x: it stops, or is starting. 53300: it is full.
-    state = getattr(error.orig, "sqlstate", None)
-    return state is None or state.startswith(("08", "57P0")) or state == "53300"

@@ -57,15 +57,23 @@ class Settings(BaseSettings):
     commit_interval_s: float = Field(0.05, ge=0, le=5, description="How long the writer gathers rows.")
     database_patience_s: float = Field(300, ge=0, description="How long answers wait for a database that is away.")
     spill_dir: Path = Field(ROOT / ".presswork" / "spill", description="Where answers wait for the ledger.")
+    spool_dir: Path | None = Field(None, description="Where a run keeps the records it selected; in the state folder.")
     shard_attempts: int = Field(3, ge=1, le=20, description="How often a shard that crashes is started.")
     shard_patience_s: float = Field(300, gt=0, description="How long shards may stand still before their run goes on.")
     stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for what is in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)
-    state_dir: Path = Field(ROOT / ".presswork", description="Where Prefect's databases and the logs of services lie.")
+    state_dir: Path = Field(
+        ROOT / ".presswork", description="Where Prefect's databases, the logs of services and the records of runs lie."
+    )
     notify_block: str | None = Field(
         None, pattern=r"^[a-z0-9-]+/.+$", description="A Prefect block, as type/name, that is told of failed runs."
     )
     api_key_block: str | None = Field(None, description="A Prefect Secret block that holds the API key.")
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where a run keeps the records that it has selected, until it completes."""
+        return self.spool_dir or self.state_dir / "spools"
 
     @property
     def spill_folders(self) -> tuple[Path, Path]:

@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import certifi
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from db.session import connect_ledger, open_ledger, upgrade
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))
+
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +89,75 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     url = new_postgres_database(server)
     yield url
     drop_postgres_database(server, url)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[str]:
+    """The URL of a real MariaDB, the machine's own; skips where there is none."""
+    server, setup = (shutil.which(name, path=SYSTEM_PATH) for name in ("mariadbd", "mariadb-install-db"))
+    if server is None or setup is None:
+        pytest.skip("there is no mariadbd on this machine (Debian: mariadb-server)")
+    with tempfile.TemporaryDirectory(prefix="presswork-mariadb-") as folder:
+        own = [f"--datadir={folder}/data", "--user=root"] if os.geteuid() == 0 else [f"--datadir={folder}/data"]
+        made = [setup, "--no-defaults", *own, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run(made, check=True, capture_output=True)
+        quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"]
+        where = [f"--socket={folder}/socket", f"--pid-file={folder}/pid", "--skip-networking"]
+        running = subprocess.Popen([server, "--no-defaults", *own, *where, *quick], stderr=subprocess.DEVNULL)
+        try:
+            # So that no test depends on a name of the machine's user: root, and its socket.
+            yield _answering(f"mysql+pymysql://root@localhost/mysql?unix_socket={folder}/socket&charset=utf8mb4")
+        finally:
+            running.terminate()
+            running.wait(timeout=30)
+
+
+def _answering(url: str) -> str:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            _execute(url, "SELECT 1")
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return url
+
+
+SOURCES = [
+    "sqlite",
+    pytest.param("postgres", marks=pytest.mark.postgres),
+    pytest.param("mariadb", marks=pytest.mark.mariadb),
+    "duckdb",
+]
+"""The kinds of database that selects are run on."""
+
+
+@pytest.fixture(params=SOURCES)
+def source_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of each kind that selects are run on."""
+    with new_source(request, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def new_source(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """Make an empty database of the kind that a fixture's param names; its URL."""
+    match request.param:
+        case "postgres":
+            server: str = request.getfixturevalue("postgres_server")
+            url = new_postgres_database(server)
+            yield url
+            drop_postgres_database(server, url)
+        case "mariadb":
+            server = request.getfixturevalue("mariadb_server")
+            name = f"presswork_{uuid.uuid4().hex[:12]}"
+            _execute(server, f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+            yield make_url(server).set(database=name).render_as_string(hide_password=False)
+            _execute(server, f"DROP DATABASE {name}")
+        case kind:
+            yield f"{kind}:///{folder / f'source.{kind}'}"
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,9 @@ TITLE = "rehearsal of "
 def rehearse(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A flow in flows/, or a template in templates/.")],
     sets: Sets = None,
-    limit: Annotated[int | None, typer.Option(help="Records at most; default: all, as in the real run.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="The first records of the select; default: all, as in the real run.")
+    ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None,
     chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None,
     rpm: Annotated[int | None, typer.Option(help="Requests a minute that the run holds to by itself.")] = None,

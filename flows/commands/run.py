@@ -14,7 +14,7 @@ from flows.commands.flags import AsJson, Sets
 def run(
     name: Annotated[str | None, typer.Argument(help="A flow in flows/, or a template in templates/.")] = None,
     sets: Sets = None,
-    limit: Annotated[int | None, typer.Option(help="Records at most, in the order of their keys.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The first records of the select, in its own order.")] = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ask again for what the ledger already has. It costs money.")
     ] = False,

@@ -53,6 +53,7 @@ def staged(switches: Switches, source: str | None, *, keep: bool) -> Iterator[St
             "PRESSWORK_ENDPOINT": SANDBOX,
             "PRESSWORK_DATABASE_URL": ledger,
             "PRESSWORK_SPILL_DIR": str(folder / "spill"),
+            "PRESSWORK_SPOOL_DIR": str(folder / "spools"),
         }
         if source is not None:
             changes["PRESSWORK_SOURCE_URL"] = source

@@ -51,16 +51,21 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def lint(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Templates; default: all.")] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the endpoint what the models take, and when they retire; needs a key.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check templates without a database, a key or a request; exit status 2 where one has an error."""
     with told(as_json=as_json):
-        from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
+        from flows.commands.retiring import ask_endpoint, models_of  # noqa: PLC0415 - see commands/__init__.py
+        from flows.errors import ConfigurationError  # noqa: PLC0415
         from flows.settings import load_settings  # noqa: PLC0415
         from flows.steps.lint import lint_template  # noqa: PLC0415
         from flows.steps.templates import list_templates  # noqa: PLC0415
 
-        folder = load_settings().templates_dir
+        settings = load_settings()
+        folder = settings.templates_dir
         known = list_templates(folder)
         unknown = [name for name in names or [] if name not in known]
         if unknown:
@@ -68,7 +73,8 @@ def lint(
                 f"There is no template {unknown[0]!r} in {folder.name}/; there are: {', '.join(known) or 'none'}."
             )
         chosen = names or known
-        findings = [finding for name in chosen for finding in lint_template(folder, name)]
+        said = ask_endpoint(settings, models_of(folder, chosen)) if online else {}
+        findings = [finding for name in chosen for finding in lint_template(folder, name, told=said)]
         findings = list(dict.fromkeys(findings))  # what stands in an include is found with each that includes it
         errors = sum(finding.level == "error" for finding in findings)
         if as_json:
@@ -109,7 +115,7 @@ def show(
 def _summary(front: FrontMatter) -> dict[str, Any]:
     return {
         "description": front.description,
-        "output": front.output,
+        "output": front.output_name,
         "model": front.model,
         "source": front.source,
         "selects": front.select is not None,
@@ -152,7 +158,7 @@ def _render(
     settings: Settings, name: str, key: str, values: dict[str, str], *, sandbox: bool
 ) -> tuple[Prompt, list[str]]:
     """Return the prompt of a record, and which values of the record and the params are NULL."""
-    from db.select import read_columns, read_record  # noqa: PLC0415 - see commands/__init__.py
+    from db.select import read_record  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.ledgers import ANTHROPIC, ledger_urls  # noqa: PLC0415
     from flows.engine.preflight import opened_source  # noqa: PLC0415
     from flows.engine.source_reads import read_interruptibly  # noqa: PLC0415
@@ -169,7 +175,6 @@ def _render(
     brief = make_brief(template, settings.endpoint or ANTHROPIC, params)
     ledgers = ledger_urls(settings, sandbox=sandbox) or [ledger_url(settings, ANTHROPIC)]
     with opened_source(settings, template, ledgers[0]) as source:
-        read_columns(source, query)
         record = read_interruptibly(source, lambda engine: read_record(engine, query, key))
     if record is None:
         raise ConfigurationError(f"The select of {name!r} yields no record whose {template.key} is {key!r}.")

@@ -94,7 +94,8 @@ class Watcher:
         if self.is_stopping:
             return STOPPING
         rate = self.rate()
-        parts = [f"{progress.flow}: {progress.step or 'selecting'} {_done(progress)}", *self.counts()]
+        parts = [f"{progress.flow}: {progress.step or 'selecting'} {_done(progress)}", *progress.selected()]
+        parts += self.counts()
         if rate:
             parts.append(f"{rate:,.1f}/s")
         parts += progress.pace.parts()
@@ -125,7 +126,7 @@ class Watcher:
             if progress.counts[status]:
                 counts.append(f"{progress.counts[status]:,} {WORDS.get(status, status)}  ", STYLES.get(status, "red"))
         counts.append(f"{screen.counted(progress.requests, 'request')}  ${progress.cost_usd:,.4f}", "dim")
-        lines: list[RenderableType] = [bar, counts]
+        lines: list[RenderableType] = [bar, *(screen.data(f"  {line}") for line in progress.selected()), counts]
         if pace := progress.pace.words():
             lines.append(Text(f"  {pace}", "dim"))
         if self.is_stopping:

@@ -17,6 +17,8 @@ from db.history import StepGeneration
 from flows.errors import RecordError
 from flows.steps.validate import OutputClass
 
+CONDITION = "condition"
+
 
 @dataclass(frozen=True, slots=True)
 class Generated:
@@ -37,7 +39,8 @@ def view(generation: StepGeneration, output_class: OutputClass) -> Generated:
         output = output_class.model_validate_json(orjson.dumps(generation.output))
     except Exception as error:  # noqa: BLE001 - validators are users' own code: one generation must not stop the others
         raise RecordError(
-            f"The output of {generation.step} can't be read as {output_class.__name__}: {type(error).__name__}."
+            f"The output of {generation.step} can't be read as {output_class.__name__}: {type(error).__name__}.",
+            kind=CONDITION,
         ) from None
     return Generated(generation.record_key, generation.record or {}, output)
 
@@ -49,7 +52,7 @@ def keeps(conditions: Sequence[Condition], seen: Generated) -> bool:
             holds = bool(condition(seen))
         except Exception as error:  # noqa: BLE001 - the flow's own code: one generation must not stop the others
             raise RecordError(
-                f"The condition of `.where()`{_place(condition)} fails with {type(error).__name__}."
+                f"The condition of `.where()`{_place(condition)} fails with {type(error).__name__}.", kind=CONDITION
             ) from None
         if not holds:
             return False

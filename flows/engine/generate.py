@@ -57,6 +57,8 @@ class Generating:
         self._chunk_size = run.options.chunk_size or run.settings.chunk_size
         self._chunks = 0
         self._room = _Room(WINDOW * (run.options.concurrency or run.settings.concurrency))
+        self._knows_model = False
+        self._max_output: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         # Prompts that are being asked just now, with the items that wait for the same answer.
@@ -111,7 +113,9 @@ class Generating:
         return items
 
     def _items_of(self, material: Material) -> list[Item]:
-        key = material.key or self._brief.template.key
+        # Only a fan-in has no key of its own: a record may have the empty text for one.
+        of_record = material.record is not None or material.fault is not None
+        key = material.key if of_record else material.key or self._brief.template.key
         record = material.record
         items = []
         for variant in range(self._variants):
@@ -119,7 +123,7 @@ class Generating:
             try:
                 prompt = self._prompt_of(material, variant)
             except RecordError as error:
-                self._record_unrendered(own_key, material, error)
+                self._record_unasked(own_key, material, error)
                 continue
             items.append(
                 Item(
@@ -134,11 +138,11 @@ class Generating:
         return items
 
     def _prompt_of(self, material: Material, variant: int) -> Prompt:
-        if material.failure is not None:
-            raise material.failure
+        if material.fault is not None:
+            raise material.fault
         return render_prompt(self._brief, material.inputs, variant=variant)
 
-    def _record_unrendered(self, key: str, material: Material, error: RecordError) -> None:
+    def _record_unasked(self, key: str, material: Material, error: RecordError) -> None:
         batch = self._run.writer.batch
         record = material.record
         if record is not None:
@@ -148,7 +152,7 @@ class Generating:
             record_hash=record.hash if record else None,
             prompt_hash=None,
             status="failed",
-            kind="render" if material.failure is None else "condition",
+            kind=error.kind,
             message=str(error),
         )
         batch.generations.append(row)
@@ -198,6 +202,9 @@ class Generating:
     # Complete
 
     async def _send(self, misses: Sequence[Item]) -> None:
+        if misses and not self._knows_model:
+            model, self._knows_model = await self._run.learn_model(self._brief), True
+            self._max_output = model.max_output if model else None
         if self._chunk_size is None and misses:
             self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
         leaders = [item for item in misses if not self._wait_as_twin(item)]
@@ -342,7 +349,7 @@ class Generating:
     async def pursue(self, item: Item) -> Outcome | None:
         """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         journal = ItemJournal(self._run, item)
-        item.asking = item.asking or Asking(item.prompt)
+        item.asking = item.asking or Asking(item.prompt, max_output=self._max_output)
         try:
             with self._run.stopper.pursuing() as pursuit:
                 journal.pursuit = pursuit

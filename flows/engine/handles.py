@@ -1,4 +1,4 @@
-"""Handles: what flows pass from step to step. They hold no rows: each pages from a source or from the ledger.
+"""Handles: what flows pass from step to step. They hold no rows: each pages from a spool or from the ledger.
 
 `run.select()` gives Selected, `run.generate()` gives Generations; `.where()` keeps some, `.together()` makes all of
 them one. A handle yields materials: what one prompt is made from.
@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import Engine
 
 from db.history import StepGeneration, count_generations, read_generations, read_parents
-from db.select import Query, Record, count_records, make_record, read_pages
+from db.select import Query, Record, make_record
+from db.spool import Spool, Unreadable
 from flows.engine.conditions import Condition, Generated, keeps, view
 from flows.engine.source_reads import SourceReader
 from flows.errors import RecordError
@@ -32,14 +33,14 @@ _log = logging.getLogger("prefect.presswork")
 class Material:
     """What one prompt is made from: a record or none, the outputs of earlier steps by name, and their ids.
 
-    With a `failure` none can be made: a condition could not be judged.
+    A `fault` says why there can be no prompt.
     """
 
     key: str
     record: Record | None
     inputs: Mapping[str, Any]
     parents: tuple[str, ...] = ()
-    failure: RecordError | None = None
+    fault: RecordError | None = None
 
 
 class Read(Protocol):
@@ -70,33 +71,19 @@ class Source(Protocol):
         """How many records are missing because an earlier step brought no content for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A select that was counted and whose keys are right; where there is a `limit`, no more records are read."""
-
-    query: Query
-    total: int
-    limit: int | None = None
-
-    @property
-    def count(self) -> int:
-        """How many records will be read."""
-        return self.total if self.limit is None else min(self.total, self.limit)
-
-
 class Selected:
     """Records of a template's select. The database is asked at the first `await`, in a thread.
 
-    `find` counts the select and checks it; `tell` hears of the result, once, with the source's URL. `params` are the
-    values that the records were selected with.
+    `find` makes the spool of its records, with the right keys; `tell` hears how many there are, once. `params` are
+    the values that the records were selected with.
     """
 
     def __init__(
         self,
         reader: SourceReader,
         query: Query,
-        find: Callable[[Engine], Counted],
-        tell: Callable[[Counted, URL], None],
+        find: Callable[[], Awaitable[Spool]],
+        tell: Callable[[int], None],
         *,
         params: Mapping[str, Any],
     ) -> None:
@@ -105,7 +92,7 @@ class Selected:
         self._reader = reader
         self._find = find
         self._tell = tell
-        self._counted: Counted | None = None
+        self._spool: Spool | None = None
         self._checking = asyncio.Lock()
 
     @property
@@ -113,18 +100,17 @@ class Selected:
         """None: records come first."""
         return
 
-    async def check(self) -> Counted:
-        """Count the records and check the select, unless that is done.
+    async def check(self) -> Spool:
+        """Read the records and check their keys, unless that is done.
 
         Raises the db.errors of a source that can't be reached, a select that fails or keys that don't tell records
         apart, and StoppedError where the run is stopped.
         """
         async with self._checking:
-            if self._counted is None:
-                found, url = await self._reader.read(lambda engine: (self._find(engine), engine.url))
-                self._counted = found
-                self._tell(found, url)
-            return self._counted
+            if self._spool is None:
+                self._spool = await self._find()
+                self._tell(self._spool.count)
+            return self._spool
 
     async def count(self) -> int:
         """How many records there are."""
@@ -135,13 +121,10 @@ class Selected:
         return 0
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield the records, a page at a time."""
-        found = await self.check()
-        pages = await self._reader.read(
-            lambda engine: read_pages(engine, found.query, page_size=PAGE, limit=found.limit)
-        )
-        async for page in _ahead(lambda: self._reader.read(lambda _engine: next(pages, None))):
-            yield [Material(record.key, record, {"record": record.data}) for record in page]
+        """Yield the records in the select's own order, a page at a time."""
+        pages = (await self.check()).pages(PAGE)
+        async for page in _ahead(lambda: self._reader.work(lambda: next(pages, None))):
+            yield [_material(record) for record in page]
 
 
 @dataclass(frozen=True)
@@ -223,7 +206,7 @@ class Generations:
                         kept.append(generation)
                 except RecordError as error:
                     failed.append(
-                        Material(generation.record_key, _record_of(generation), {}, (generation.id,), failure=error)
+                        Material(generation.record_key, _record_of(generation), {}, (generation.id,), fault=error)
                     )
             yield kept, failed
 
@@ -298,9 +281,10 @@ def outputs_leading_to(
     return inputs
 
 
-def count_source(engine: Engine, query: Query, limit: int | None) -> Counted:
-    """Count a select's records, which also checks its SQL and its keys."""
-    return Counted(query, count_records(engine, query), limit)
+def _material(record: Record | Unreadable) -> Material:
+    if isinstance(record, Unreadable):
+        return Material(record.key, None, {}, fault=RecordError(record.fault, kind="unreadable"))
+    return Material(record.key, record, {"record": record.data})
 
 
 def _record_of(generation: StepGeneration) -> Record | None:

@@ -18,6 +18,7 @@ class Shard(BaseModel):
 
     parent: str = Field(description="The id of the run that is spread.")
     select: str = Field(description="Whose records are cut: the file of the template that selects them.")
+    limit: int | None = Field(None, description="The run's limit: its records are the first of the select.")
     number: int = Field(ge=1)
     of: int = Field(ge=1)
     records: int = Field(ge=0, description="How many the run has in all.")
@@ -41,7 +42,7 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", title="Options", json_schema_extra=plainly)
 
     limit: int | None = Field(
-        None, ge=1, title="Limit", description="Records at most, in the order of their keys; empty: all.", examples=[10]
+        None, ge=1, title="Limit", description="The first records of the select. Leave empty for all.", examples=[10]
     )
     max_cost: float | None = Field(
         None,

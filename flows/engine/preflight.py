@@ -7,14 +7,14 @@ so that a person at a terminal is told within a second or two, and nothing has b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine
 
 from db.errors import SelectError
-from db.select import count_records
+from db.select import check_columns
 from db.session import open_ledger, open_source, readable_url
 from flows.engine.source_reads import read_interruptibly
 from flows.engine.sources import is_missing_file, query_of
@@ -34,28 +34,30 @@ def require_credential() -> None:
         raise MissingKeyError
 
 
-async def name_endpoint(settings: Settings) -> str:
+async def name_endpoint(settings: Settings, templates: Iterable[Template] = ()) -> str:
     """Return the endpoint's name; an own base URL without PRESSWORK_ENDPOINT is asked what it is, which is free.
 
-    Raises MissingKeyError, EndpointError, or StoppingCallError where the endpoint refuses the key.
+    Raises MissingKeyError, EndpointError, StoppingCallError where the endpoint refuses the key, or TemplateError where
+    the model of one of the templates does not take it as it is.
     """
     from flows.engine.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK, which takes seconds
 
     endpoint = await open_endpoint(settings, 1)
     async with endpoint.client:
+        await endpoint.require_fit(templates)
         return endpoint.name
 
 
-def check_select(settings: Settings, template: Template, params: Mapping[str, Any], endpoint: str) -> int:
-    """Count what a run would select; params are as `Template.parse_params` returns them.
+def check_select(settings: Settings, template: Template, params: Mapping[str, Any], endpoint: str) -> None:
+    """Ask the source for the columns of a select, executing nothing; params are as `Template.parse_params` returns.
 
-    Raises ConfigurationError, and the errors of a source that can't be reached, a select that fails, keys that are
-    null or not unique.
+    What only its rows tell, the run finds out. Raises ConfigurationError, and the errors of a source that can't be
+    reached or a select that fails.
     """
     query = query_of(template, params)
     with opened_source(settings, template, ledger_url(settings, endpoint)) as engine:
         try:
-            return read_interruptibly(engine, lambda source: count_records(source, query))
+            read_interruptibly(engine, lambda source: check_columns(source, query))
         except SelectError as error:
             if source_url(settings, template.front.source):
                 raise

@@ -19,7 +19,10 @@ WORDS = {"cached": "from the cache", "succeeded": "new"}
 
 @dataclass
 class Progress:
-    """Counts of one run so far; `total` is None where it is not known beforehand."""
+    """Counts of one run so far; `total` is None where it is not known beforehand.
+
+    `selecting` has how many records have come of each select that runs just now.
+    """
 
     run_id: str
     flow: str
@@ -38,6 +41,7 @@ class Progress:
     ask_pace: Callable[[], PaceSummary] = field(default=PaceSummary)
     is_stopping: Callable[[], bool] = field(default=lambda: False)
     notes: dict[str, str] = field(default_factory=dict)
+    selecting: dict[str, int] = field(default_factory=dict)
 
     def begin_step(self, step: str, total: int | None) -> None:
         """Turn to another step."""
@@ -75,8 +79,13 @@ class Progress:
         """Say in one line how far the run is: names and counts."""
         how_far = f"{self.done_in_step:,} of {'a number not known yet' if self.total is None else f'{self.total:,}'}"
         parts = [self.status or (f"{self.step}: {how_far}" if self.step else "selecting")]
+        parts += self.selected()
         parts += [*counted(self.counts), *self.pace.parts()]
         return "; ".join([*parts, f"${self.cost_usd:,.4f}"])
+
+    def selected(self) -> list[str]:
+        """Say how many records each select that runs just now has given."""
+        return [f"{count:,} records read by {name}" for name, count in tuple(self.selecting.items())]
 
     @property
     def wall_s(self) -> float:

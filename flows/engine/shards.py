@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -31,9 +31,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.errors import DatabaseError
 from db.history import read_run, statuses_of_flow_runs
 from db.leases import end_lapsed
-from db.select import Query, cut
+from db.select import Part, Query
 from db.session import readable_url
-from flows.engine.handles import Counted, count_source
 from flows.engine.options import RunOptions, Shard
 from flows.engine.shard_deployment import deployment_for_shards
 from flows.engine.spending import share_of_cap
@@ -61,10 +60,10 @@ class ShardedRun:
     records: int
 
 
-def part_of(engine: Engine, query: Query, shard: Shard) -> Counted:
-    """Count a shard's part of the records."""
-    bounded = cut(engine, query, total=shard.records, part=shard.number, of=shard.of)
-    return Counted(query, total=0, limit=0) if bounded is None else count_source(engine, bounded, None)
+def part_of(query: Query, shard: Shard) -> Query:
+    """Bound a select to a shard's part: about as many records as each other, in the order of their keys."""
+    first, end = (shard.records * number // shard.of for number in (shard.number - 1, shard.number))
+    return replace(query, limit=shard.limit, part=Part(first, end - first))
 
 
 def find_parent(ledger: Engine, shard: Shard) -> None:
@@ -234,6 +233,7 @@ class _Spreading:
             number=part.number,
             of=len(self.parts),
             records=self.run.records,
+            limit=self.run.options.limit,
         )
         own = {"shards": None, "limit": None, "resumes": None, "max_cost": left, "shard": shard}
         return self.run.options.model_copy(update=own).model_dump(mode="json")

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class SourceReader:
-    """One source, opened at its first read; each read has a thread of its own.
+    """One source, opened at its first read; each read has a thread of its own. The last one closes the connections.
 
     `open_engine` runs in such a thread, and its errors are those of the read. `pursuing` is the Stopper's.
     """
@@ -40,19 +40,15 @@ class SourceReader:
         self._interrupter: Interrupter | None = None
         self._counting = threading.Lock()
         self._at_work = 0
-        self._closed = False
 
     async def read(self, work: Callable[[Engine], T]) -> T:
         """Do work with the engine; raises what it raises, and StoppedError where the run is stopped."""
-        # A task of its own: a stop cancels the read, and not the flow that waits for it.
-        return await asyncio.create_task(self._pursued(lambda: work(self._opened())))
+        return await self.work(lambda: work(self._opened()))
 
-    def close(self) -> None:
-        """Close the source's connections; where a thread is still at work, it closes them at its end."""
-        with self._counting:
-            self._closed = True
-            if not self._at_work:
-                self._dispose()
+    async def work(self, work: Callable[[], T]) -> T:
+        """Do work that needs no source, such as reading what came from it; raises as `read` does."""
+        # A task of its own: a stop cancels the read, and not the flow that waits for it.
+        return await asyncio.create_task(self._pursued(work))
 
     async def _pursued(self, work: Callable[[], T]) -> T:
         with self._pursuing():
@@ -75,12 +71,8 @@ class SourceReader:
     def _left(self) -> None:
         with self._counting:
             self._at_work -= 1
-            if self._closed and not self._at_work:
-                self._dispose()
-
-    def _dispose(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
+            if not self._at_work and self._engine is not None:
+                self._engine.dispose()
 
 
 class Reading(Generic[T]):

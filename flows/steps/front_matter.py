@@ -11,10 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from flows.errors import ParameterError, TemplateError
-from flows.steps.catalog import DEFAULT_MODEL, find_model
+from flows.steps.catalog import DEFAULT_MODEL
+from flows.steps.fields import OutputFields, read_fields
+from flows.steps.known_models import Effort
 from flows.steps.scalars import load_yaml
 
 SUFFIX = ".md.j2"
@@ -39,6 +51,8 @@ _STAND_INS: dict[ParamType, Any] = {
     "date": date(2000, 1, 1),
     "datetime": datetime(2000, 1, 1, tzinfo=UTC),
 }
+
+
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _REQUIRED = object()
 
@@ -118,18 +132,42 @@ class FrontMatter(BaseModel):
     source: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     select: str | None = None
     params: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Param] = Field(default_factory=dict)
-    key: str | None = None
-    output: str
+    key: str | list[str] | None = None
+    output: str | InstanceOf[OutputFields]
     model: str = DEFAULT_MODEL
     accept_models: list[str] = Field(default_factory=list)
     # Strict: YAML's `true` would pass for 1.
     max_tokens: int = Field(default=1024, ge=1, strict=True)
-    thinking: Literal["adaptive"] | Annotated[int, Field(ge=LEAST_THINKING, strict=True)] | None = None
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    thinking: Literal["adaptive", "off"] | Annotated[int, Field(ge=LEAST_THINKING, strict=True)] | None = None
+    effort: Effort | None = None
     cache: Literal["5m", "1h", "off"] = "5m"
     examples: list[Example] = Field(default_factory=list)
 
-    @field_validator("cache", mode="before")
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The key's columns, one or several; empty where there is no key."""
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key or ())
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _names_columns(cls, value: Any) -> Any:
+        if isinstance(value, list) and value and all(isinstance(column, str) and column for column in value):
+            if len(set(value)) < len(value):
+                raise ValueError("it names a column twice")
+        elif value is not None and not isinstance(value, str):
+            raise ValueError("it must name a column, or list columns: [order_id, line]")
+        return value
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _fields_are_a_class(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict):
+            return read_fields((info.context or {}).get("template", ""), value)
+        if isinstance(value, str | OutputFields):
+            return value
+        raise ValueError("names a class, such as ProductCopy or shop.Entry, or lists the fields of one")
+
+    @field_validator("cache", "thinking", mode="before")
     @classmethod
     def _off_has_many_words(cls, value: Any) -> Any:
         # All that YAML 1.1 reads as false.
@@ -140,12 +178,14 @@ class FrontMatter(BaseModel):
     def _digits_may_be_grouped(cls, value: Any) -> Any:
         return int(value) if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*(?:_[0-9]+)+", value) else value
 
+    @property
+    def output_name(self) -> str:
+        """The name of the output class, as the template has it."""
+        return self.output if isinstance(self.output, str) else self.output.name
+
     @model_validator(mode="after")
-    def _fits_the_model(self) -> Self:
-        # The endpoint would refuse each record's request; here it is one error, before any.
-        model = find_model(self.model)
-        if model is not None and self.max_tokens > model.max_output:
-            raise ValueError(f"max_tokens: {self.model} answers with {model.max_output:,} tokens at most")
+    def _leaves_room_for_an_answer(self) -> Self:
+        # What one model takes and another does not is in model_rules.py.
         if isinstance(self.thinking, int) and self.thinking >= self.max_tokens:
             raise ValueError("thinking: its budget is part of max_tokens, and must be smaller")
         return self
@@ -153,7 +193,13 @@ class FrontMatter(BaseModel):
     @model_validator(mode="after")
     def _select_has_a_key(self) -> Self:
         if self.select is not None and self.key is None:
-            raise ValueError("a `select` needs a `key`: the column that tells records apart")
+            raise ValueError("a `select` needs a `key`: the column that tells records apart, or a list of columns")
+        return self
+
+    @model_validator(mode="after")
+    def _several_columns_are_of_a_select(self) -> Self:
+        if isinstance(self.key, list) and self.select is None:
+            raise ValueError("key: a list names columns of a `select`, and there is none")
         return self
 
 
@@ -181,7 +227,7 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
         # A tag's value that does not fit is a ValueError.
         raise TemplateError(f"{file}: the front matter is not valid YAML: {error}.") from None
     try:
-        return FrontMatter.model_validate({} if data is None else data)
+        return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:
         wrong = "; ".join(_fault(item["loc"], item["msg"]) for item in error.errors(include_url=False))
         raise TemplateError(f"{file}: the front matter is wrong: {wrong}.") from None

@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import yaml
 from yaml.resolver import Resolver
 
+from flows.steps.front_yaml import FrontMatterLoader
+
 _TAG = "tag:yaml.org,2002:"
 _TEXT = _TAG + "str"
 _EXACT = 2**53  # a double holds every whole number below
@@ -23,7 +25,7 @@ _DOUBTFUL = frozenset(_TAG + kind for kind in ("bool", "int", "float"))
 _FLOAT = re.compile(r"^-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]$")
 
 
-class _AsWritten(yaml.SafeLoader):
+class _AsWritten(FrontMatterLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - the library's own declaration, without what it has there
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: yaml.SafeLoader.yaml_constructors[tag]

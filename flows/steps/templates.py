@@ -20,8 +20,10 @@ import orjson
 from jinja2.runtime import Context
 
 from flows.errors import ParameterError, TemplateError
+from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
 from flows.steps.nulls import with_nulls
+from flows.steps.spelling import as_rendered
 from flows.steps.syntax import (
     Trees,
     check_blocks,
@@ -36,7 +38,7 @@ from flows.steps.syntax import (
     refuse_unsafe,
     template_error,
 )
-from flows.steps.validate import Invalid, OutputClass, load_output_class, validate_stored
+from flows.steps.validate import Invalid, OutputClass, validate_stored
 
 __all__ = ["SUFFIX", "Template", "list_templates", "load_template"]
 
@@ -61,8 +63,13 @@ class Template:
 
     @property
     def key(self) -> str:
-        """The key column of a select, or the record key of a fan-in."""
-        return self.front.key or "all"
+        """The record key of a fan-in; for a select its key columns, as messages have them."""
+        return ", ".join(self.key_columns) or "all"
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns of a select that make up a record's key; empty where nothing is said."""
+        return self.front.key_columns
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -96,7 +103,7 @@ class Template:
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
-        values = with_nulls(values)
+        values = {name: as_rendered(value) for name, value in with_nulls(values).items()}
         if self._names_before_blocks:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
@@ -112,7 +119,7 @@ class Template:
         answer = validate_stored(self.output_class, example.answer)
         if isinstance(answer, Invalid):
             raise TemplateError(
-                f"{self.file}: the answer of example {number} is not a valid {self.front.output}: {answer}."
+                f"{self.file}: the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
             )
         return asked, orjson.dumps(answer.output).decode()
 

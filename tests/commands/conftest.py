@@ -75,6 +75,7 @@ class Desk:
             "PRESSWORK_SOURCE_URL": f"sqlite:///{self.folder / 'source.sqlite'}",
             "PRESSWORK_TEMPLATES_DIR": str(self.templates),
             "PRESSWORK_SPILL_DIR": str(self.folder / "spill"),
+            "PRESSWORK_SPOOL_DIR": str(self.folder / "spools"),
         }
 
 

@@ -17,9 +17,9 @@ from tests.commands.conftest import FRONT, PRESSWORK, Desk
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
-def begin(**environment: str) -> subprocess.Popen[str]:
+def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(PRESSWORK), "run", "notes"],
+        [str(PRESSWORK), *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -50,10 +50,10 @@ def has_begun(desk: Desk) -> bool:
     return False
 
 
-def test_ctrl_c_ends_the_check_before_a_run(desk: Desk) -> None:
+def test_ctrl_c_ends_the_reading_of_one_record(desk: Desk) -> None:
     desk.notes({1: "one"})
     desk.template(front=FRONT.replace("FROM notes", f"FROM notes WHERE ({ENDLESS}) > 0"))
-    command = begin()
+    command = begin("templates", "show", "notes", "--key", "1")
     while str(desk.folder / "source.sqlite") not in open_files(command.pid):
         time.sleep(0.05)
     time.sleep(0.5)
@@ -65,9 +65,9 @@ def test_ctrl_c_ends_the_check_before_a_run(desk: Desk) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_signal_ends_a_run_that_reads_its_records(desk: Desk, prefect_server: str, number: signal.Signals) -> None:
     desk.notes({1: "one"})
-    # Counting does not read the column: the check before the run is quick, the page is not.
+    # The check before the run executes nothing.
     desk.template(front=FRONT.replace("id, text FROM", f"id, text, ({ENDLESS}) AS slow FROM"))
-    command = begin(PREFECT_API_URL=prefect_server)
+    command = begin("run", "notes", PREFECT_API_URL=prefect_server)
     while not has_begun(desk):
         time.sleep(0.05)
     time.sleep(1)

@@ -28,6 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in QUICK.items():
         monkeypatch.setenv(f"PRESSWORK_{name}", value)
     monkeypatch.setenv("PRESSWORK_SPILL_DIR", str(tmp_path / "spill"))
+    monkeypatch.setenv("PRESSWORK_SPOOL_DIR", str(tmp_path / "spools"))
 
 
 @pytest.fixture

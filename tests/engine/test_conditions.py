@@ -59,7 +59,7 @@ async def test_strict_class_with_a_date_is_seen_by_conditions_in_every_handle(da
     kept = dated.where(lambda seen: seen.output.day == date(2026, 3, 1))
 
     assert [seen.output.day for seen in [seen async for seen in kept]] == [date(2026, 3, 1)] * 3
-    assert {key: found.failure for key, found in (await materials(kept)).items()} == {"a": None, "b": None, "c": None}
+    assert {key: found.fault for key, found in (await materials(kept)).items()} == {"a": None, "b": None, "c": None}
     (together,) = (await materials(kept.together())).values()
     assert [found["day"] for found in together.inputs["product_copy"]] == ["2026-03-01"] * 3
 
@@ -67,9 +67,9 @@ async def test_strict_class_with_a_date_is_seen_by_conditions_in_every_handle(da
 async def test_condition_that_fails_on_one_generation_is_that_ones_failure(dated: Generations) -> None:
     found = await materials(dated.where(fails_on_one))
 
-    assert {key for key, material in found.items() if material.failure is None} == {"a", "c"}
+    assert {key for key, material in found.items() if material.fault is None} == {"a", "c"}
     failed = found["b"]
-    assert str(failed.failure) == (
+    assert str(failed.fault) == (
         f"The condition of `.where()` in test_conditions.py, line {fails_on_one.__code__.co_firstlineno}, "
         "fails with KeyError."
     )
@@ -89,15 +89,15 @@ async def test_condition_that_fails_on_one_generation_is_that_ones_failure(dated
 async def test_whatever_a_condition_raises_is_a_failure(dated: Generations, condition: Any) -> None:
     found = await materials(dated.where(condition))
 
-    assert all(" fails with " in str(material.failure) for material in found.values())
-    assert SECRET not in str(found["b"].failure)
+    assert all(" fails with " in str(material.fault) for material in found.values())
+    assert SECRET not in str(found["b"].fault)
     assert set(found) == {"a", "b", "c"}
 
 
 async def test_later_condition_sees_only_what_earlier_ones_keep(dated: Generations) -> None:
     kept = dated.where(lambda seen: seen.output.name != SECRET).where(fails_on_one)
 
-    assert {key: found.failure for key, found in (await materials(kept)).items()} == {"a": None, "c": None}
+    assert {key: found.fault for key, found in (await materials(kept)).items()} == {"a": None, "c": None}
 
 
 async def test_those_that_fail_are_told_apart_from_what_comes_together(dated: Generations) -> None:
@@ -107,7 +107,7 @@ async def test_those_that_fail_are_told_apart_from_what_comes_together(dated: Ge
 
     assert [output["name"] for output in found[""].inputs["product_copy"]] == ["tea", "cup"]
     assert len(found[""].parents) == 2
-    assert found["b"].failure is not None
+    assert found["b"].fault is not None
     assert await together.count() is None
     assert await dated.together().count() == 1
 
@@ -120,10 +120,10 @@ async def test_output_that_fits_its_class_no_more_is_that_ones_failure(ledger: E
 
     found = await materials(stored.where(lambda seen: True))
 
-    assert found["a"].failure is None
-    assert str(found["b"].failure) == "The output of product_copy can't be read as Dated: ValidationError."
+    assert found["a"].fault is None
+    assert str(found["b"].fault) == "The output of product_copy can't be read as Dated: ValidationError."
     # What no condition looks at is passed on as it is.
-    assert {key: material.failure for key, material in (await materials(stored)).items()} == {"a": None, "b": None}
+    assert {key: material.fault for key, material in (await materials(stored)).items()} == {"a": None, "b": None}
 
 
 async def test_loop_over_generations_goes_on_and_says_what_it_leaves_out(

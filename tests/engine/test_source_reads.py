@@ -7,7 +7,7 @@ import contextlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -61,10 +61,8 @@ def file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def reader(file: str, stopper: Stopper) -> Iterator[SourceReader]:
-    made = SourceReader(partial(open_source, file), stopper.pursuing)
-    yield made
-    made.close()
+def reader(file: str, stopper: Stopper) -> SourceReader:
+    return SourceReader(partial(open_source, file), stopper.pursuing)
 
 
 async def at_work() -> None:
@@ -125,7 +123,6 @@ async def test_statement_of_postgres_is_cancelled_on_the_server(postgres_server:
     assert await eventually(look, lambda count: count == 0) == 0
     assert await ended()
     stopper.close()
-    reader.close()
     watcher.dispose()
 
 
@@ -136,7 +133,6 @@ async def test_source_that_can_not_be_opened_is_tried_again_at_the_next_read(tmp
         await reader.read(execute("SELECT 7"))
     path.touch()
     assert await reader.read(execute("SELECT 7")) == 7
-    reader.close()
 
 
 async def test_reads_at_the_same_time_open_the_source_once(file: str, stopper: Stopper) -> None:
@@ -149,10 +145,9 @@ async def test_reads_at_the_same_time_open_the_source_once(file: str, stopper: S
     reader = SourceReader(open_it, stopper.pursuing)
     await asyncio.gather(*(reader.read(execute("SELECT 7")) for _read in range(5)))
     assert len(opened) == 1
-    reader.close()
 
 
-async def test_connections_close_with_the_last_read_where_the_run_ends_before_it(file: str, stopper: Stopper) -> None:
+async def test_connections_close_with_the_last_read(file: str, stopper: Stopper) -> None:
     closed: list[object] = []
     release = threading.Event()
 
@@ -168,12 +163,14 @@ async def test_connections_close_with_the_last_read_where_the_run_ends_before_it
     reader = SourceReader(open_it, stopper.pursuing)
     waiting = asyncio.create_task(reader.read(hold))
     await at_work()
-    reader.close()
+    await reader.read(execute("SELECT 7"))
     assert not closed
     release.set()
     await waiting
     assert await ended()
-    assert closed
+    assert len(closed) >= 2
+    # It can be read again.
+    assert await reader.read(execute("SELECT 7")) == 7
 
 
 LEFT_BEHIND = """

@@ -33,11 +33,11 @@ def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
         ("", "output"),
         ("output: Note\nmax_tokens: 0\n", "max_tokens"),
         ("output: Note\nmax_tokens: true\n", "max_tokens"),
-        ("output: Note\nmax_tokens: 128001\n", "max_tokens"),
-        ("output: Note\nmodel: claude-haiku-4-5\nmax_tokens: 64001\n", "max_tokens"),
         ("output: Note\neffort: huge\n", "effort"),
         ("output: Note\nthinking: 12\n", "thinking"),
         ("output: Note\nthinking: 2048\nmax_tokens: 2048\n", "thinking"),
+        ("output: Note\nthinking: on\n", "thinking"),
+        ("output: Note\nthinking: between_tools\n", "thinking"),
         ("output: Note\ncache: 2h\n", "cache"),
         ("output: Note\nsource: two words\n", "source"),
         ("output: Note\nselect: SELECT 1\n", "key"),
@@ -90,6 +90,15 @@ def test_tag_that_makes_no_plain_value_is_refused(tag: str) -> None:
 )
 def test_cache_is_read_as_it_is_written(written: str, read: str) -> None:
     assert read_front_matter("note", f"---\noutput: Note\ncache: {written}\n---\n").cache == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("off", "off"), ("'off'", "off"), ("adaptive", "adaptive"), ("1024", 1024), ("null", None)]
+)
+def test_thinking_is_read_as_it_is_written(written: str, read: str | int | None) -> None:
+    source = f"---\noutput: Note\nmax_tokens: 2048\nthinking: {written}\n---\n"
+
+    assert read_front_matter("note", source).thinking == read
 
 
 @pytest.mark.parametrize(
