@@ -169,8 +169,8 @@ class Generations:
                     seen = view(generation, self.output_class)
                     kept = keeps(self.conditions, seen)
                 except RecordError as error:
-                    # No step works on them here, whose record could fail.
-                    _log.warning("%s: record %s is left out. %s", self.step, generation.record_key, error)
+                    # No step works on them here, in which the record could fail. Prefect hears of ids alone.
+                    _log.warning("%s: the generation %s is left out. %s", self.step, generation.id, error)
                     continue
                 if kept:
                     yield seen

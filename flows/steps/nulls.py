@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from inspect import signature
+from itertools import repeat
+from operator import is_, is_not
 from typing import Any, NoReturn
 
 import jinja2
@@ -32,9 +34,10 @@ from jinja2.visitor import NodeTransformer
 
 # Jinja hands these to a filter ahead of its value.
 _HANDED = frozenset({"context", "eval_ctx", "environment"})
-# NULL stands for 0 digits, no entries, no text: what these filters work on.
+# To other filters NULL is an empty text, which is an empty list too.
 _STAYS_NULL = frozenset({"abs", "filesizeformat", "round"})
 _TAKES_MAPPING = frozenset({"dictsort", "items", "xmlattr"})
+_SCALARS = frozenset({str, int, float, bool})
 _CONVERSION = re.compile(r"%(?:\((?P<name>[^)]*)\))?[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<digits>\*|\d*))?[hlL]?[a-zA-Z%]")
 
 
@@ -96,17 +99,17 @@ NULL = Null()
 
 def with_nulls(value: Any) -> Any:
     """Return data with NULL for each None, however deep; what holds none is returned itself."""
-    match value:
-        case None:
-            return NULL
-        case Mapping():
-            replaced = {name: with_nulls(item) for name, item in value.items()}
-            return replaced if any(replaced[name] is not item for name, item in value.items()) else value
-        case list() | tuple():
-            items = [with_nulls(item) for item in value]
-            return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
-        case _:
-            return value
+    if type(value) in _SCALARS:
+        return value
+    if value is None:
+        return NULL
+    if isinstance(value, (list, tuple)):
+        items = [with_nulls(item) for item in value]
+        return items if any(map(is_not, items, value)) else value
+    if isinstance(value, Mapping):
+        values = [with_nulls(item) for item in value.values()]
+        return dict(zip(value, values, strict=True)) if any(map(is_not, values, value.values())) else value
+    return value
 
 
 def paths_of_nulls(value: Any, path: str) -> Iterator[str]:
@@ -157,8 +160,16 @@ def _as_none(value: Any) -> Any:
     return None if value is NULL else value
 
 
+def _holds_null(values: Iterable[Any]) -> bool:
+    # Not `in`: that compares, and to compare a missing value is an error.
+    return any(map(is_, values, repeat(NULL)))
+
+
 def _takes_nulls(pattern: str, values: Any) -> str:
-    given = iter(values if isinstance(values, tuple) else (values,))
+    by_place = values if isinstance(values, tuple) else (values,)
+    if not _holds_null(values.values() if isinstance(values, Mapping) else by_place):
+        return pattern
+    given = iter(by_place)
 
     def spelled(match: re.Match[str]) -> str:
         if match[0].endswith("%"):
@@ -255,6 +266,9 @@ def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def taking_nulls(*args: Any, **kwargs: Any) -> Any:
+        if not _holds_null(args) and not _holds_null(kwargs.values()):
+            result = function(*args, **kwargs)
+            return NULL if result is None else result
         handed, value, given = args[:at], args[at], args[at + 1 :]
         if value is NULL:
             if name in _STAYS_NULL:

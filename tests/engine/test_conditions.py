@@ -137,6 +137,6 @@ async def test_loop_over_generations_goes_on_and_says_what_it_leaves_out(
         logger.removeHandler(caplog.handler)
 
     assert seen == ["a", "c"]
-    assert "record b is left out" in caplog.text
+    assert f"the generation {(await materials(dated))['b'].parents[0]} is left out" in caplog.text
     assert "KeyError" in caplog.text
     assert SECRET not in caplog.text
