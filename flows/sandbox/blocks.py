@@ -125,7 +125,7 @@ def _block(block: object, where: str, only: str | None) -> Block:
         if kind not in _OTHER_KINDS:
             raise bad_request(f"{where}type: Input tag {kind!r} does not match any of the expected tags")
         return _opaque(block, where)
-    if not block.keys() <= _TEXT_FIELDS:
+    if len(block) > 2 and not block.keys() <= _TEXT_FIELDS:
         extra = min(block.keys() - _TEXT_FIELDS)
         raise bad_request(f"{where}text.{extra}: Extra inputs are not permitted")
     text = block.get("text")

@@ -59,9 +59,9 @@ def count_tokens(body: Mapping[str, Any]) -> int:
 
 
 def _read_common(body: Mapping[str, Any], fields: frozenset[str]) -> Model:
-    for name in body:
-        if name not in fields:
-            raise bad_request(f"{name}: Extra inputs are not permitted")
+    if not fields.issuperset(body):
+        extra = next(name for name in body if name not in fields)
+        raise bad_request(f"{extra}: Extra inputs are not permitted")
     for name in ("model", "messages"):
         if name not in body:
             raise bad_request(f"{name}: Field required")

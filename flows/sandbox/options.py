@@ -102,7 +102,8 @@ def read_options(body: Mapping[str, Any], *, forced_tools: bool) -> None:
 def said(error: ValidationError, where: str = "") -> Refusal:
     """The refusal that says what is wrong first; of alternatives, how the one fails that came furthest."""
     first = max(error.errors(include_url=False), key=lambda item: len(item["loc"]))
-    return bad_request(f"{where}{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+    place = where + ".".join(str(part) for part in first["loc"])
+    return bad_request(f"{place}: {first['msg']}" if place else first["msg"])
 
 
 def _check_tools(tools: object) -> None:

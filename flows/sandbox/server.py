@@ -175,7 +175,7 @@ class Sandbox:
         return self._json(self.stats())
 
     def _headers(self) -> dict[str, str]:
-        return self._own_headers() | self._service.rate_headers()
+        return {"request-id": next(self._ids), **_COMMON, **self._service.rate_headers()}
 
     def _own_headers(self) -> dict[str, str]:
         return {"request-id": next(self._ids), **_COMMON}
