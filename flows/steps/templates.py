@@ -21,6 +21,7 @@ from jinja2.runtime import Context
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_front_matter
+from flows.steps.nulls import with_nulls
 from flows.steps.spelling import as_rendered
 from flows.steps.syntax import (
     Trees,
@@ -101,7 +102,7 @@ class Template:
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
-        values = {name: as_rendered(value) for name, value in values.items()}
+        values = {name: as_rendered(with_nulls(value)) for name, value in values.items()}
         if self._names_before_blocks:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
