@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.drivers import padded_columns
 from db.errors import KeyValueError, SelectError, SourceUnreachableError
 from db.keys import split_key
 from db.session import reason_of
+from db.sources import is_lost
 from db.spool import SpoolFile, Unreadable
 from db.statements import Parameter, as_it_stands
 from db.values import Record, key_of, make_record, parse_key
@@ -344,23 +345,6 @@ def _short(key: str) -> str:
 
 def _select_error(engine: Engine, query: Query, error: Exception) -> SelectError | SourceUnreachableError:
     reason = reason_of(error, engine.url)
-    if _is_away(engine, error):
+    if is_lost(engine, error):
         return SourceUnreachableError(f"{query.name}: the source can't be reached: {reason}.")
     return SelectError(f"{query.name}: the select fails: {reason}. Try the SQL in the database's own shell.")
-
-
-def _is_away(engine: Engine, error: Exception) -> bool:
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    if not isinstance(error, OperationalError | InterfaceError):
-        return False
-    if engine.dialect.name in {"mysql", "mariadb"}:
-        # Too many connections, the server shuts down; the socket or host can't be reached, has gone, was lost.
-        return bool(error.orig and error.orig.args and error.orig.args[0] in {1040, 1053, 2002, 2003, 2006, 2013})
-    if engine.dialect.name != "postgresql":
-        return False
-    # No SQLSTATE: the server was not reached. 08: connections. 57P0x: it stops, or is starting. 53300: it is full.
-    state = getattr(error.orig, "sqlstate", None)
-    return state is None or state.startswith(("08", "57P0")) or state == "53300"

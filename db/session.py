@@ -148,11 +148,13 @@ def _sqlite_code(error: sqlite3.Error) -> int:
 
 
 def _may_quote_values(error: BaseException, original: BaseException) -> bool:
+    if quotes_values(original):
+        return True
     state = str(getattr(original, "sqlstate", None) or "")
-    if state:
+    if state and code_of(original) is None:
         # 22: what is wrong with a value. P0: what a trigger of the user's says. Others quote names and the statement.
         return state.startswith(("22", "P0"))
-    return isinstance(error, DataError | IntegrityError) or quotes_values(original)
+    return isinstance(error, DataError | IntegrityError)
 
 
 def open_ledger(url: str) -> Engine:

@@ -87,9 +87,8 @@ def bound(
     parameters: Mapping[str, Parameter],
     dialect: Dialect,
     tail: str = "",
-    head: str = "",
 ) -> TextClause:
-    """Bind some pieces of a select, between `head` and `tail`; SelectError for a parameter without a value."""
+    """Bind some pieces of a select, in one text that ends with `tail`; SelectError for a parameter without a value."""
     written, used = [], {}
     for span in spans:
         begin = span[0]
@@ -100,7 +99,7 @@ def bound(
                 begin = found.end
         written.append(_escaped(statement.sql[begin : span[1]]))
     binds = [_bound(_own(name), parameter, dialect.name) for name, parameter in used.items()]
-    return text(head + "".join(written) + tail).bindparams(*binds)
+    return text("".join(written) + tail).bindparams(*binds)
 
 
 def _value_of(name: str, parameters: Mapping[str, Parameter]) -> Parameter:

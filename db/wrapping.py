@@ -30,6 +30,8 @@ from sqlalchemy.types import NullType
 
 from db.statements import Parameter, bound, read_statement
 
+# It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
+_STRICT = frozenset({"mssql"})
 _ALL: ColumnElement[Any] = literal_column("*")
 # They may drop an ORDER BY in a derived table that has no limit of its own; it says how they write one.
 _ORDER_NEEDS_LIMIT = {
@@ -99,7 +101,7 @@ class _Wrapped:
         self._statement = read_statement(sql, dialect.name)
         self._parameters = parameters
         self._dialect = dialect
-        self._strict = dialect.name == "mssql"
+        self._strict = dialect.name in _STRICT
 
     def rows(self) -> FromClause:
         """The select as a table."""
