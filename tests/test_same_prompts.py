@@ -58,7 +58,10 @@ sold red 9.5 and 0.00005"""
 SECOND = """2 -7  10 0 -5
 0 10000000000000000000000 1999-12-31 1999-12-31T23:59:59 x AP8=
 there  10 and 0"""
-HASHES = ["", ""]
+HASHES = [
+    "84e5d49be44e1653359cbe625a9d15b7a56b0506b16ff7e32a9b77eb55623f4a",
+    "d37201bd9c0bc13a0fe35b55019a2de78ee4a01165653e101c293616050555d1",
+]
 
 
 class Note(BaseModel):
