@@ -32,6 +32,8 @@ from jinja2.nodes import EvalContext
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
+from flows.steps.spelling import as_rendered, spelled_json
+
 # Jinja hands these to a filter ahead of its value.
 _HANDED = frozenset({"context", "eval_ctx", "environment"})
 # To other filters NULL is an empty text, which is an empty list too.
@@ -200,7 +202,9 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> str:
 
 def _tojson(value: Any, indent: int | None = None) -> str:
     # Jinja's own escapes for HTML, and all that is not ASCII. It sorts keys, and so does this.
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, indent=_as_none(indent), default=_json_null)
+    return spelled_json(
+        json.dumps(value, ensure_ascii=False, sort_keys=True, indent=_as_none(indent), default=_json_null)
+    )
 
 
 def _json_null(value: Any) -> None:
@@ -277,7 +281,8 @@ def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         by_place = [None if one is NULL and place in optional else one for place, one in enumerate(given)]
         by_name = {label: None if one is NULL and label in optional else one for label, one in kwargs.items()}
         result = function(*handed, value, *by_place, **by_name)
-        return NULL if result is None else result
+        # A number that a filter has worked out is spelled as one of a record.
+        return NULL if result is None else as_rendered(result)
 
     return taking_nulls
 

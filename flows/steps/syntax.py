@@ -22,6 +22,7 @@ from jinja2.tests import TESTS
 from flows.errors import TemplateError
 from flows.steps.front_matter import blank_front_matter
 from flows.steps.nulls import NULL, NULL_FILTERS, NULL_TESTS, WrittenNulls, call_arguments, fill_percent
+from flows.steps.spelling import as_rendered
 
 BLOCKS = frozenset({"system", "user"})
 _DUNDER = re.compile(r"__\w+__")
@@ -47,7 +48,8 @@ class Environment(ImmutableSandboxedEnvironment):
     empty text and of an empty mapping, and nothing else: `record.address.city` is undefined where the address is NULL.
     """
 
-    intercepted_binops = frozenset({"%"})
+    intercepted_binops = frozenset({"%", "+", "-", "*", "/", "//", "**"})
+    intercepted_unops = frozenset({"+", "-"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Read a name of a value; a mapping's are its keys, and one that it lacks is undefined."""
@@ -75,10 +77,14 @@ class Environment(ImmutableSandboxedEnvironment):
         return NULL if found is None else found
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Work `%` out, which fills a text or divides."""
-        if isinstance(left, str):
+        """Work an operator out; `%` fills a text or divides, and a number is spelled as one of a record."""
+        if operator == "%" and isinstance(left, str):
             return fill_percent(left, right)
-        return super().call_binop(context, operator, left, right)
+        return as_rendered(super().call_binop(context, operator, left, right))
+
+    def call_unop(self, context: Context, operator: str, arg: Any) -> Any:
+        """Work a sign out; as call_binop."""
+        return as_rendered(super().call_unop(context, operator, arg))
 
     def _of_null(self, name: Any, *, called: bool) -> Any:
         likes: tuple[object, ...] = ("", {}) if called else ()
