@@ -390,6 +390,19 @@ def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
         return [StepCount(step, status, origin, n) for step, status, origin, n, _ in connection.execute(statement)]
 
 
+def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> int:
+    """Count the record keys with content that end in a blank."""
+    statement = select(func.count(func.distinct(Generation.record_key))).where(
+        Generation.flow == flow,
+        Generation.step == step,
+        Generation.endpoint == endpoint,
+        Generation.status == "succeeded",
+        Generation.record_key.like("% "),
+    )
+    with engine.connect() as connection:
+        return int(connection.execute(statement).scalar_one())
+
+
 def _count_with_shards(engine: Engine, run_id: str, shards: Sequence[str]) -> list[StepCount]:
     source = aliased(Generation)
     by_shard = case((source.run_id.in_(shards), 1), else_=0)

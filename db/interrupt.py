@@ -1,25 +1,26 @@
 """Interrupt a statement that another thread runs, so that a long select ends with what it was for.
 
-Drivers know how: `interrupt` of SQLite and DuckDB, `cancel` of PostgreSQL and Oracle. Where a driver has neither, the
-statement goes on until it ends by itself.
+Drivers know how: `interrupt` of SQLite and DuckDB, `cancel` of PostgreSQL and Oracle. MySQL's statements are killed
+over another connection. Where a driver has none of these, the statement goes on until it ends by itself.
 """
 
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from sqlalchemy import Engine, event
 
-CANCEL_WITHIN_S = 2.0
-"""PostgreSQL is asked over a connection of its own, which must not take long either."""
+CANCEL_WITHIN_S = 2
+"""PostgreSQL and MySQL are asked over another connection, which must not take long either."""
 
 
 class Interrupter:
     """Know which thread uses which connection of an engine, and interrupt what runs on it."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._lock = threading.Lock()
         self._in_use: dict[int, Any] = {}
         event.listen(engine, "checkout", self._checked_out)
@@ -33,7 +34,7 @@ class Interrupter:
             connection = self._in_use.get(thread)
             # Whatever a driver raises here, the statement then ends by itself.
             with suppress(Exception):
-                _interrupt(connection)
+                _interrupt(self._engine, connection)
 
     def _checked_out(self, connection: Any, _entry: Any, _proxy: Any) -> None:
         with self._lock:
@@ -49,10 +50,20 @@ class Interrupter:
         self._checked_in(connection, entry)
 
 
-def _interrupt(connection: Any) -> None:
+def _interrupt(engine: Engine, connection: Any) -> None:
     if hasattr(connection, "interrupt"):
         connection.interrupt()
     elif hasattr(connection, "cancel_safe"):
         connection.cancel_safe(timeout=CANCEL_WITHIN_S)
     elif hasattr(connection, "cancel"):
         connection.cancel()
+    elif engine.dialect.name in {"mysql", "mariadb"} and hasattr(connection, "thread_id"):
+        _kill(engine, int(connection.thread_id()))
+
+
+def _kill(engine: Engine, thread: int) -> None:
+    arguments, options = engine.dialect.create_connect_args(engine.url)
+    # Not one of the pool's: whoever waits for it would be waited for.
+    other = engine.dialect.connect(*arguments, **{**options, "connect_timeout": CANCEL_WITHIN_S})
+    with closing(other), closing(other.cursor()) as cursor:
+        cursor.execute(f"KILL QUERY {thread}")

@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
+from db.drivers import padded_columns
 from db.errors import KeyValueError, SelectError, SourceUnreachableError
-from db.keys import joined_key, split_key
+from db.keys import split_key
 from db.session import reason_of
+from db.sources import is_lost
 from db.spool import SpoolFile, Unreadable
 from db.statements import Parameter, as_it_stands
-from db.values import Record, key_text, make_record, parse_key
+from db.values import Record, key_of, make_record, parse_key
 from db.wrapping import no_rows, rows_between, rows_where
 
 __all__ = [
@@ -80,8 +82,8 @@ def spool(
     writing: Callable[[], AbstractContextManager[SpoolFile]],
     *,
     tell: Callable[[int], None] = lambda _count: None,
-) -> None:
-    """Run the select and write its records into a spool that `writing` opens.
+) -> bool:
+    """Run the select and write its records into a spool that `writing` opens; return whether a key column is CHAR(n).
 
     `tell` hears how many records have come; what it raises ends the reading. A connection that is lost has the spool
     begun again from scratch, for PATIENCE_S. Raises SelectError where the SQL fails, lacks its key or yields a column
@@ -93,13 +95,11 @@ def spool(
         keys = _Keys(query)
         try:
             with writing() as file:
-                _fill(engine, query, keys, file, tell)
+                return _fill(engine, query, keys, file, tell)
         except SourceUnreachableError:
             tries += keys.total > 0
             if waited >= PATIENCE_S or tries >= MOST_TRIES:
                 raise
-        else:
-            return
         tell(0)
         time.sleep(pause)
         waited, pause = waited + pause, min(pause * 2, 2.0)
@@ -127,7 +127,8 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     """Return the record whose key, as text, is `key`, or None."""
     parts = split_key(key, len(query.key))
     with _reading(engine, query) as connection:
-        columns, sample = _first(query, connection, as_it_stands(query.sql, query.parameters, engine.dialect))
+        statement = as_it_stands(query.sql, query.parameters, engine.dialect)
+        columns, _padded, sample = _first(query, connection, statement)
     _check_columns(query, columns)
     if sample is None or parts is None:
         return None
@@ -136,21 +137,31 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     for values in itertools.product(*each):
         with _reading(engine, query) as connection:
             asked = rows_where(query.sql, query.parameters, engine.dialect, query.key, values)
-            columns, row = _first(query, connection, asked)
-        if row is not None and _key(row, [columns.index(column) for column in query.key]) == key:
+            columns, padded, row = _first(query, connection, asked)
+        if row is not None and _key(row, _own(query, columns, padded)) == key:
             return _readable(query, _made(key, columns, row))
     return None
 
 
-def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> None:
+def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> bool:
     with _reading(engine, query) as connection, _streamed(connection, _statement(engine, query)) as result:
         columns = _columns(query, result)
         _check_columns(query, columns)
-        own = [columns.index(column) for column in query.key]
+        own = _own(query, columns, _padded(result))
         for rows in _batches(connection, result, query):
             file.add([_made(key, columns, row) for row in rows if (key := keys.usable(_key(row, own))) is not None])
             tell(keys.total)
     keys.check(file)
+    return any(own.values())
+
+
+def _own(query: Query, columns: Sequence[str], padded: frozenset[str]) -> dict[int, bool]:
+    """Return where the key columns stand in a row, and whether each is CHAR(n)."""
+    return {columns.index(column): column in padded for column in query.key}
+
+
+def _padded(result: CursorResult[Any]) -> frozenset[str]:
+    return padded_columns(result.cursor.description if result.cursor is not None else None)
 
 
 def _statement(engine: Engine, query: Query) -> Executable:
@@ -173,11 +184,12 @@ def _batches(connection: Connection, result: CursorResult[Any], query: Query) ->
     _break_off(connection, result)
 
 
-def _first(query: Query, connection: Connection, statement: Executable) -> tuple[list[str], Any]:
+def _first(query: Query, connection: Connection, statement: Executable) -> tuple[list[str], frozenset[str], Any]:
+    """Return the columns, which of them are CHAR(n), and the first row."""
     with _streamed(connection, statement) as result:
-        columns, row = _columns(query, result), result.fetchone()
+        columns, padded, row = _columns(query, result), _padded(result), result.fetchone()
         _break_off(connection, result)
-    return columns, row
+    return columns, padded, row
 
 
 @contextmanager
@@ -239,10 +251,10 @@ def _reading(engine: Engine, query: Query) -> Iterator[Connection]:
         raise _select_error(engine, query, error) from None
 
 
-def _key(row: Sequence[Any], own: Sequence[int]) -> str | None:
+def _key(row: Sequence[Any], own: Mapping[int, bool]) -> str | None:
     """Return a row's key as text; None where a part of it is null."""
     values = [row[column] for column in own]
-    return None if None in values else joined_key([key_text(value) for value in values])
+    return None if None in values else key_of(values, list(own.values()))
 
 
 def _made(key: str, columns: Sequence[str], row: Sequence[Any]) -> Record | Unreadable:
@@ -333,23 +345,6 @@ def _short(key: str) -> str:
 
 def _select_error(engine: Engine, query: Query, error: Exception) -> SelectError | SourceUnreachableError:
     reason = reason_of(error, engine.url)
-    if _is_away(engine, error):
+    if is_lost(engine, error):
         return SourceUnreachableError(f"{query.name}: the source can't be reached: {reason}.")
     return SelectError(f"{query.name}: the select fails: {reason}. Try the SQL in the database's own shell.")
-
-
-def _is_away(engine: Engine, error: Exception) -> bool:
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    if not isinstance(error, OperationalError | InterfaceError):
-        return False
-    if engine.dialect.name in {"mysql", "mariadb"}:
-        # Too many connections, the server shuts down; the socket or host can't be reached, has gone, was lost.
-        return bool(error.orig and error.orig.args and error.orig.args[0] in {1040, 1053, 2002, 2003, 2006, 2013})
-    if engine.dialect.name != "postgresql":
-        return False
-    # No SQLSTATE: the server was not reached. 08: connections. 57P0x: it stops, or is starting. 53300: it is full.
-    state = getattr(error.orig, "sqlstate", None)
-    return state is None or state.startswith(("08", "57P0")) or state == "53300"

@@ -35,6 +35,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.clock import agree
+from db.drivers import prepare_source
 from db.errors import (
     LedgerInUseError,
     LedgerNotMigratedError,
@@ -42,6 +43,7 @@ from db.errors import (
     LedgerUnreachableError,
     SourceUnreachableError,
 )
+from db.sources import code_of, explained, keep_from_writing, quotes_values, reading_options
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
@@ -63,6 +65,8 @@ _SQLITE_PASSING = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15, 17})
 _POSTGRES_PASSING = ("08", "28", "3D", "40", "53", "55", "57", "58", "25006", "25P03", "XX000")
 # From the first quote to the last: a value may hold quotes of its own.
 _QUOTED = re.compile(r"""(["'`]).*\1|["'`].*""", re.DOTALL)
+# DuckDB names the numbers that are too large.
+_CALCULATED = re.compile(r"\((?=[-\d])[^()]*\)")
 _ODBC_PASSWORD = re.compile(r"(?i)(?:pwd|password)\s*=\s*([^;]+)")
 _ESCAPE = re.compile("%[0-9A-F]{2}")
 _UNDECODED = re.compile(r" with text '.*", re.DOTALL)  # of sqlite3, where a text is not UTF-8
@@ -95,14 +99,19 @@ def reason_of(error: BaseException, url: URL | str) -> str:
     """Say in one line what a database complained of, without the password of its URL and without a row's values."""
     original = getattr(error, "orig", None) or error
     # PostgreSQL's detail, below its first line, quotes whole rows.
-    said = getattr(getattr(original, "diag", None), "message_primary", None) or str(original)
+    said = getattr(getattr(original, "diag", None), "message_primary", None) or _words_of(original)
     if _may_quote_values(error, original):
-        said = _QUOTED.sub("'...'", said)
+        said = _CALCULATED.sub("(...)", _QUOTED.sub("'...'", said))
     lines = _UNDECODED.sub("", said).partition("(Background on this error at")[0].strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(original).__name__
     for secret in _secrets_of(url):
         reason = reason.replace(secret, "***")
     return reason
+
+
+def _words_of(original: BaseException) -> str:
+    code = code_of(original)
+    return str(original) if code is None else f"{original.args[1]} (error {code})"
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -139,8 +148,10 @@ def _sqlite_code(error: sqlite3.Error) -> int:
 
 
 def _may_quote_values(error: BaseException, original: BaseException) -> bool:
+    if quotes_values(original):
+        return True
     state = str(getattr(original, "sqlstate", None) or "")
-    if state:
+    if state and code_of(original) is None:
         # 22: what is wrong with a value. P0: what a trigger of the user's says. Others quote names and the statement.
         return state.startswith(("22", "P0"))
     return isinstance(error, DataError | IntegrityError)
@@ -188,13 +199,14 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
         file = _file_of(engine.url)
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError("there is no such file")
+        prepare_source(engine)
         with engine.connect() as connection:
             if engine.dialect.name == "sqlite":
                 # It opens any file, and notices only when it reads that it is no database.
                 connection.exec_driver_sql("SELECT COUNT(*) FROM sqlite_master")
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise SourceUnreachableError(
-            f"The source {readable_url(url)} can't be reached: {reason_of(error, url)}. "
+            f"The source {readable_url(url)} can't be reached: {explained(reason_of(error, url))}. "
             f"Check {variable} and that the database is up."
         ) from None
     return engine
@@ -299,10 +311,13 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
                 event.listen(engine, "begin", _begin_sqlite)
                 return engine
             case "postgresql":
-                wait = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+                given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
                 options = {"postgresql_readonly": True} if read_only else {}
+                # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
+                given |= {"client_encoding": "utf8"} if read_only else {}
+                given = {name: value for name, value in given.items() if name not in parsed.query}
                 engine = create_engine(
-                    parsed, pool_pre_ping=True, connect_args=wait, execution_options=options, **_JSON
+                    parsed, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON
                 )
                 event.listen(engine, "begin", _begin_postgres)
                 return engine
@@ -314,9 +329,14 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
             case "duckdb" if read_only and parsed.database not in {None, "", ":memory:"}:
                 return create_engine(parsed, connect_args={"read_only": True}, **_DISCREET)
             case _:
-                return create_engine(parsed, pool_pre_ping=True, **_DISCREET)
+                asked = reading_options(parsed, CONNECT_TIMEOUT_S)
+                engine = create_engine(parsed, pool_pre_ping=True, connect_args=asked, **_DISCREET)
+                keep_from_writing(engine)
+                return engine
     except NoSuchModuleError:
-        raise ValueError(f"there is no SQLAlchemy driver for {parsed.drivername!r}") from None
+        raise ValueError(
+            f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
+        ) from None
 
 
 def _file_of(url: URL) -> str | None:

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -21,10 +21,13 @@ from uuid import UUID
 
 import orjson
 
+from db.keys import joined_key
+
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _EXACT = 2**53  # a double holds every whole number below
+_LONGEST = 20_000  # digits: PostgreSQL's numeric has at most 16,383 behind the point
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,14 @@ class Record:
 
 
 def make_record(key: str, data: Mapping[str, Any]) -> Record:
-    """Bring a row into its one canonical form; ValueError where a value is nested too deep for JSON."""
-    plain = {name: value if type(value) in _AS_IT_IS else _plain(value) for name, value in data.items()}
+    """Bring a row into its one canonical form.
+
+    ValueError says why a value can't be kept, such as one nested too deep, and holds no value.
+    """
+    try:
+        plain = {name: value if type(value) in _AS_IT_IS else _plain(value) for name, value in data.items()}
+    except RecursionError:
+        raise ValueError("a value is nested too deep") from None
     try:
         body = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
     except TypeError:
@@ -70,8 +79,17 @@ def storable_json(value: Any) -> Any:
             return value
 
 
+def key_of(values: Sequence[Any], padded: Sequence[bool]) -> str:
+    """Return the text of a record's key, of one column's value or of several, joined as keys.py says.
+
+    `padded` tells for each column whether it is CHAR(n): the blanks at its end are the column's and no part of the key.
+    """
+    texts = [(key_text(value), pad) for value, pad in zip(values, padded, strict=True)]
+    return joined_key([text.rstrip(" ") if pad else text for text, pad in texts])
+
+
 def key_text(value: Any) -> str:
-    """Return a key as the text that the ledger knows it by; bytes are hexadecimal."""
+    """Return one column of a key as the text that the ledger knows it by; bytes are hexadecimal."""
     match value:
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()
@@ -109,7 +127,7 @@ def _plain(value: Any) -> Any:
             return _number(value)
         case Decimal():
             # A price is a number, so that templates can format it; digits that a double can't hold stay text.
-            return _number(float(value)) if value.is_finite() and Decimal(repr(float(value))) == value else str(value)
+            return _number(float(value)) if _fits_double(value) else _digits(value)
         case datetime():
             return _utc(value).isoformat()
         case date() | time():
@@ -118,10 +136,22 @@ def _plain(value: Any) -> Any:
             return base64.b64encode(bytes(value)).decode()
         case dict():
             return {str(name): _plain(item) for name, item in value.items()}
-        case list() | tuple() | set() | frozenset():
+        case list() | tuple():
             return [_plain(item) for item in value]
+        case set() | frozenset():
+            # A driver's set has no order, and its hash must not change from one process to the next.
+            return sorted((_plain(item) for item in value), key=repr)
         case _:
             return str(value)
+
+
+def _fits_double(value: Decimal) -> bool:
+    return value.is_finite() and Decimal(repr(float(value))) == value
+
+
+def _digits(value: Decimal) -> str:
+    # Without an exponent, unless it is so large that the zeros would be a page of their own.
+    return f"{value:f}" if value.is_finite() and abs(value.adjusted()) < _LONGEST else str(value)
 
 
 def _number(value: float) -> int | float | str:

@@ -1,32 +1,63 @@
-"""Wrapping: a select asked for its columns, for some of its rows or for a part of them."""
+"""Wrap a user's select: its columns without a row, the rows of one key, a part in the order of the key.
+
+The user's text stands inside as it was written. SQLAlchemy's dialects write the limits and quote the names; what SQL
+Server refuses inside brackets (WITH, a bare ORDER BY, OPTION) is taken out of them by its place in the text.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect, TextClause, bindparam
+from sqlalchemy import (
+    ClauseElement,
+    ColumnElement,
+    Dialect,
+    Executable,
+    FromClause,
+    Select,
+    TextClause,
+    and_,
+    bindparam,
+    column,
+    literal_column,
+    select,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import quoted_name
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import NullType
 
-from db.statements import Parameter, as_it_stands
+from db.statements import Parameter, bound, read_statement
 
-_VALUE = "presswork_value_"
+# It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
+_STRICT = frozenset({"mssql"})
+_ALL: ColumnElement[Any] = literal_column("*")
+# They may drop an ORDER BY in a derived table that has no limit of its own; it says how they write one.
+_ORDER_NEEDS_LIMIT = {
+    "mysql": "\nLIMIT {0}",
+    "mariadb": "\nLIMIT {0}",
+    "mssql": "\nOFFSET 0 ROWS FETCH NEXT {0} ROWS ONLY",
+}
 
 
-def no_rows(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> TextClause:
-    """Ask for the columns alone."""
-    return as_it_stands(f"{_selected(sql, parameters, dialect)} WHERE 1 = 0", parameters, dialect)
+def no_rows(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> Executable:
+    """Wrap a select so that it yields its columns and reads no row; SelectError where it can't be wrapped."""
+    wrapped = _Wrapped(sql, parameters, dialect)
+    return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(literal_column("1 = 0")))
 
 
 def rows_where(
     sql: str, parameters: Mapping[str, Parameter], dialect: Dialect, columns: Sequence[str], values: Sequence[Any]
-) -> TextClause:
-    """Ask for the rows whose columns have these values."""
-    named = {f"{_VALUE}{number}": value for number, value in enumerate(values)}
-    same = " AND ".join(f"{_quoted(dialect, column)} = :{name}" for column, name in zip(columns, named, strict=True))
-    typed = dict(parameters) | {name: Parameter("any", value) for name, value in named.items()}
-    clause = as_it_stands(f"{_selected(sql, parameters, dialect)} WHERE {same}", typed, dialect)
-    # Untyped: the driver knows best how a value that it has returned is compared with its column.
-    return clause.bindparams(*(bindparam(name, value) for name, value in named.items()))
+) -> Executable:
+    """Wrap a select so that it yields the rows whose columns equal the values; SelectError as no_rows."""
+    wrapped = _Wrapped(sql, parameters, dialect)
+    equal = [
+        # Untyped: the driver knows best how a value that it has returned is compared with its column.
+        _column(name, dialect) == bindparam(f"presswork_key_{at}", value, NullType())
+        for at, (name, value) in enumerate(zip(columns, values, strict=True))
+    ]
+    return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(and_(*equal)))
 
 
 def rows_between(
@@ -36,21 +67,80 @@ def rows_between(
     order_by: Sequence[str],
     offset: int,
     count: int,
-    limit: int | None,
-) -> TextClause:
-    """Ask for `count` rows from `offset` on, in the order of these columns; of the first `limit` where there is one."""
-    # ruff: noqa: S608 - values are bound
-    whole = _selected(sql, parameters, dialect)
-    if limit is not None:
-        whole = f"SELECT * FROM (\n{whole} LIMIT {limit}\n) AS chosen"
-    order = ", ".join(_quoted(dialect, column) for column in order_by)
-    return as_it_stands(f"{whole} ORDER BY {order} LIMIT {count} OFFSET {offset}", parameters, dialect)
+    limit: int | None = None,
+) -> Executable:
+    """Wrap a select so that it yields `count` rows behind the first `offset` in the order of some columns.
+
+    With `limit` only the first rows in the select's own order are looked at. SelectError as no_rows.
+    """
+    wrapped = _Wrapped(sql, parameters, dialect)
+    part = select(_ALL).select_from(wrapped.rows() if limit is None else wrapped.first_rows(limit))
+    ordered = part.order_by(*(_column(name, dialect) for name in order_by))
+    return wrapped.complete(ordered.limit(count).offset(offset))
 
 
-def _selected(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> str:
-    body = as_it_stands(sql, parameters, dialect).text.replace("\\:", ":")
-    return f"SELECT * FROM (\n{body}\n) AS selected"
+class _Headed(Executable, ClauseElement):
+    """A select behind the WITH that was taken out of its brackets."""
+
+    inherit_cache = False
+
+    def __init__(self, head: TextClause, body: Select[Any]) -> None:
+        self.head = head
+        self.body = body
 
 
-def _quoted(dialect: Dialect, name: str) -> str:
-    return dialect.identifier_preparer.quote(name).replace("%%", "%")
+@compiles(_Headed)
+def _compile_headed(element: _Headed, compiler: SQLCompiler, **keywords: Any) -> str:
+    return f"{compiler.process(element.head, **keywords)}{compiler.process(element.body, **keywords)}"
+
+
+class _Wrapped:
+    """A select inside of another one."""
+
+    def __init__(self, sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> None:
+        self._statement = read_statement(sql, dialect.name)
+        self._parameters = parameters
+        self._dialect = dialect
+        self._strict = dialect.name in _STRICT
+
+    def rows(self) -> FromClause:
+        """The select as a table."""
+        spans = [(self._begin, self._end)]
+        order_by = self._statement.order_by
+        if self._strict and order_by is not None and not self._statement.bounded:
+            spans = [(self._begin, order_by[0])]
+        return self._table(spans)
+
+    def first_rows(self, limit: int) -> FromClause:
+        """Its first rows, in its own order, as a table."""
+        by_order = _ORDER_NEEDS_LIMIT.get(self._dialect.name)
+        if by_order is None or self._statement.order_by is None or self._statement.bounded:
+            return select(_ALL).select_from(self.rows()).limit(limit).subquery("first_rows")
+        return self._table([(self._begin, self._end)], by_order.format(int(limit)))
+
+    def complete(self, body: Select[Any]) -> Executable:
+        """The whole, with what can't stand inside of brackets."""
+        options = self._statement.options
+        if options is not None:
+            body = body.with_statement_hint(self._statement.sql[options[0] : options[1]])
+        if not self._begin:
+            return body
+        return _Headed(bound(self._statement, [(0, self._begin)], self._parameters, self._dialect), body)
+
+    @property
+    def _begin(self) -> int:
+        return self._statement.main if self._strict else 0
+
+    @property
+    def _end(self) -> int:
+        options = self._statement.options
+        return len(self._statement.sql) if options is None else options[0]
+
+    def _table(self, spans: list[tuple[int, int]], tail: str = "") -> FromClause:
+        # A comment that ends the user's text is cut off, and can't swallow the bracket.
+        return bound(self._statement, spans, self._parameters, self._dialect, tail).columns().subquery("selected")
+
+
+def _column(name: str, dialect: Dialect) -> ColumnElement[Any]:
+    # Always quoted, but where SQLAlchemy folds case itself (Oracle): there it quotes what needs it.
+    return column(quoted_name(name, None if dialect.requires_name_normalize else True))

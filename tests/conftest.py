@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import certifi
@@ -125,16 +125,25 @@ def _answering(url: str) -> str:
             return url
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgres", marks=pytest.mark.postgres),
-        pytest.param("mariadb", marks=pytest.mark.mariadb),
-        "duckdb",
-    ]
-)
+SOURCES = [
+    "sqlite",
+    pytest.param("postgres", marks=pytest.mark.postgres),
+    pytest.param("mariadb", marks=pytest.mark.mariadb),
+    "duckdb",
+]
+"""The kinds of database that selects are run on."""
+
+
+@pytest.fixture(params=SOURCES)
 def source_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database of each kind that selects are run on."""
+    with new_source(request, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def new_source(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """Make an empty database of the kind that a fixture's param names; its URL."""
     match request.param:
         case "postgres":
             server: str = request.getfixturevalue("postgres_server")
@@ -148,7 +157,7 @@ def source_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Itera
             yield make_url(server).set(database=name).render_as_string(hide_password=False)
             _execute(server, f"DROP DATABASE {name}")
         case kind:
-            yield f"{kind}:///{tmp_path / f'source.{kind}'}"
+            yield f"{kind}:///{folder / f'source.{kind}'}"
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,9 @@ class Generating:
         return items
 
     def _items_of(self, material: Material) -> list[Item]:
-        key = material.key or self._brief.template.key
+        # Only a fan-in has no key of its own: a record may have the empty text for one.
+        of_record = material.record is not None or material.fault is not None
+        key = material.key if of_record else material.key or self._brief.template.key
         record = material.record
         items = []
         for variant in range(self._variants):

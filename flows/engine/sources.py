@@ -5,7 +5,7 @@ Apart from run.py, so that the command can check a select before Prefect, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,7 @@ def query_of(template: Template, params: Mapping[str, Any]) -> Query:
     typed = {
         name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
     }
-    return Query(f"{template.name}{SUFFIX}", template.select_sql, _columns(template.key), typed)
-
-
-def _columns(key: str | Sequence[str]) -> tuple[str, ...]:
-    return (key,) if isinstance(key, str) else tuple(key)
+    return Query(f"{template.name}{SUFFIX}", template.select_sql, template.key_columns, typed)
 
 
 def url_of_source(settings: Settings, name: str | None, ledger: URL) -> str:

@@ -36,6 +36,8 @@ class Spooling:
         self._spools = spools
         self._progress = progress
         self._met: Counter[str] = Counter()
+        self.trimmed = False
+        """Whether a key that was read is CHAR(n), whose blanks belong to no key."""
 
     def resume(self, runs: Sequence[str]) -> None:
         """Take what these runs have read, the latest first."""
@@ -77,7 +79,7 @@ class Spooling:
             reading[query.name] = count
 
         def read(engine: Engine) -> Spool:
-            select.spool(engine, query, partial(self._spools.writing, name), tell=tell)
+            self.trimmed |= select.spool(engine, query, partial(self._spools.writing, name), tell=tell)
             return self._spools.open(name)
 
         reading[query.name] = 0

@@ -113,7 +113,7 @@ class FrontMatter(BaseModel):
     source: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     select: str | None = None
     params: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Param] = Field(default_factory=dict)
-    key: str | None = None
+    key: str | list[str] | None = None
     output: str
     model: str = DEFAULT_MODEL
     accept_models: list[str] = Field(default_factory=list)
@@ -123,6 +123,21 @@ class FrontMatter(BaseModel):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     cache: Literal["5m", "1h", "off"] = "5m"
     examples: list[Example] = Field(default_factory=list)
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The key's columns, one or several; empty where there is no key."""
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key or ())
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _names_columns(cls, value: Any) -> Any:
+        if isinstance(value, list) and value and all(isinstance(column, str) and column for column in value):
+            if len(set(value)) < len(value):
+                raise ValueError("it names a column twice")
+        elif value is not None and not isinstance(value, str):
+            raise ValueError("it must name a column, or list columns: [order_id, line]")
+        return value
 
     @field_validator("cache", mode="before")
     @classmethod
@@ -143,7 +158,13 @@ class FrontMatter(BaseModel):
     @model_validator(mode="after")
     def _select_has_a_key(self) -> Self:
         if self.select is not None and self.key is None:
-            raise ValueError("a `select` needs a `key`: the column that tells records apart")
+            raise ValueError("a `select` needs a `key`: the column that tells records apart, or a list of columns")
+        return self
+
+    @model_validator(mode="after")
+    def _several_columns_are_of_a_select(self) -> Self:
+        if isinstance(self.key, list) and self.select is None:
+            raise ValueError("key: a list names columns of a `select`, and there is none")
         return self
 
 

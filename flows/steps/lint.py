@@ -169,7 +169,7 @@ def _sql(template: Template, lines: _Lines) -> Iterator[Finding]:
     if sql is not None:
         own_file = str(front.select).strip() if sql != front.select else None
         file, first = (own_file, 1) if own_file else (lines.file, lines.of_text("select"))
-        used = parameters_of(sql)
+        used = parameters_of(sql, front.params)
         for name, line in used.items():
             if name not in front.params:
                 message = f"The select uses :{name}, which `params` does not declare."
@@ -193,10 +193,17 @@ def _select(front: FrontMatter, shape: Shape | NotRead | NotASelect, file: str, 
             if star:
                 message = "With SELECT * the columns are not known here, so the variables are not checked; name them."
                 yield Finding(file, first, "note", "star", message)
-            elif front.key not in columns and str(front.key).lower() not in {name.lower() for name in columns}:
-                level: Level = "note" if unnamed else "error"
-                message = f"The select does not yield the key {front.key!r}; it yields {', '.join(columns)}."
-                yield Finding(file, first, level, "key", message)
+            else:
+                yield from _key(front, columns, unnamed, file, first)
+
+
+def _key(front: FrontMatter, columns: tuple[str, ...], unnamed: int, file: str, first: int) -> Iterator[Finding]:
+    known = {*columns, *(name.lower() for name in columns)}
+    for column in front.key_columns:
+        if column not in known and column.lower() not in known:
+            level: Level = "note" if unnamed else "error"
+            message = f"The select does not yield the key {column!r}; it yields {', '.join(columns)}."
+            yield Finding(file, first, level, "key", message)
 
 
 def _prefix(template: Template) -> Iterator[Finding]:

@@ -6,21 +6,17 @@ database to judge.
 
 from __future__ import annotations
 
-import logging
-import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 
+from db.parameters import parameters_in, tokens_of
+
 # The portable ones first: a statement that they read has the same columns in the others.
 DIALECTS = (None, "sqlite", "postgres", "mysql", "tsql", "oracle", "bigquery", "snowflake", "duckdb")
-# As SQLAlchemy finds bound parameters in a text, quotes and comments included.
-_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
-
-# It warns of what it falls back from; whether that matters is said by the lint.
-logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +45,39 @@ class NotASelect:
 
 def read_select(sql: str) -> Shape | NotRead | NotASelect:
     """Read what a select yields."""
-    failure: NotRead | None = None
+    failures: list[NotRead] = []
+    for _dialect, statements in _readings(sql, failures):
+        return _shape(statements)
+    return failures[0]
+
+
+def parameters_of(sql: str, declared: Collection[str]) -> dict[str, int]:
+    """Return the names of bound parameters (`:name`), each with the line where it first stands.
+
+    Where dialects read a colon differently, as in SQL Server's `[odd :name]`, the one counts whose parameters are all
+    declared.
+    """
+    readings = [_parameters(sql, dialect) for dialect, _statements in _readings(sql, [])] or [_parameters(sql, None)]
+    return next((found for found in readings if all(name in declared for name in found)), readings[0])
+
+
+def _readings(sql: str, failures: list[NotRead]) -> Iterator[tuple[str | None, list[exp.Expr]]]:
+    """Yield each dialect that can read a select, with its statements; the others leave why not in `failures`."""
     for dialect in DIALECTS:
         try:
-            statements = [found for found in sqlglot.parse(sql, read=dialect) if found is not None]
+            yield dialect, [found for found in sqlglot.parse(sql, read=dialect) if found is not None]
         except SqlglotError as error:
-            failure = failure or _not_read(error)
-            continue
-        return _shape(statements)
-    assert failure is not None
-    return failure
+            failures.append(_not_read(error))
 
 
-def parameters_of(sql: str) -> dict[str, int]:
-    """Return the names of bound parameters (`:name`), each with the line where it first stands."""
+def _parameters(sql: str, dialect: str | None) -> dict[str, int]:
+    try:
+        tokens = tokens_of(sql, dialect)
+    except ValueError:
+        return {}
     found: dict[str, int] = {}
-    for match in _PARAMETER.finditer(sql):
-        found.setdefault(match.group(1), sql.count("\n", 0, match.start()) + 1)
+    for parameter in parameters_in(sql, tokens):
+        found.setdefault(parameter.name, sql.count("\n", 0, parameter.start) + 1)
     return found
 
 
@@ -76,6 +88,9 @@ def _shape(statements: list[exp.Expr]) -> Shape | NotASelect:
     changing = statement.find(exp.DML, exp.Command, exp.DDL)
     if changing is not None and not isinstance(changing, exp.Query):
         return NotASelect(f"it contains {changing.key.upper()}; it may only read")
+    for kind, does in ((exp.Lock, "locks rows"), (exp.Into, "writes INTO something")):
+        if statement.find(kind) is not None:
+            return NotASelect(f"it {does}; it may only read")
     if not isinstance(statement, exp.Query):
         return NotASelect(f"it is {statement.key.upper()}; it must be a SELECT")
     names = [projection.output_name for projection in statement.selects]

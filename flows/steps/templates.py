@@ -21,6 +21,7 @@ from jinja2.runtime import Context
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_front_matter
+from flows.steps.spelling import as_rendered
 from flows.steps.syntax import (
     Trees,
     check_blocks,
@@ -60,8 +61,13 @@ class Template:
 
     @property
     def key(self) -> str:
-        """The key column of a select, or the record key of a fan-in."""
-        return self.front.key or "all"
+        """The record key of a fan-in; for a select its key columns, as messages have them."""
+        return ", ".join(self.key_columns) or "all"
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns of a select that make up a record's key; empty where nothing is said."""
+        return self.front.key_columns
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -95,6 +101,7 @@ class Template:
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
+        values = {name: as_rendered(value) for name, value in values.items()}
         if self._names_before_blocks:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Dialect, Engine, create_engine, make_url, text
 
 from db.session import open_source
 from tests.conftest import drop_postgres_database, new_postgres_database
@@ -54,3 +55,10 @@ def source(database: Engine) -> Iterator[Shop]:
 def book(ledger: Engine) -> Book:
     """A ledger with a run in it."""
     return Book(ledger)
+
+
+def dialect_of(driver: str) -> Dialect:
+    """Return SQLAlchemy's dialect of a driver that need not be installed; it names parameters in what it compiles."""
+    make: Any = make_url(f"{driver}://").get_dialect()
+    dialect: Dialect = make(paramstyle="pyformat" if driver.startswith("mysql") else "named")
+    return dialect

@@ -9,16 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from db.clock import now
 from db.history import usage
+from db.keys import joined_key
 from db.models import ORIGINS, RUN_STATUSES, STATUSES, Base
 from db.record import add_templates
 from tests.db.rows import Book, sha
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+
+MARKED = re.compile(r"-- (SQLite|PostgreSQL|MariaDB|DuckDB)\n")
+STOCK = [
+    "CREATE TABLE stock (depot VARCHAR(20), shelf INT)",
+    r"INSERT INTO stock VALUES ('a\b|c', 7), ('plain', 8)",
+]
+KEYED = [
+    *STOCK,
+    "CREATE TABLE order_lines (order_id INT, line INT)",
+    "INSERT INTO order_lines VALUES (10248, 11), (10248, 12)",
+]
 
 
 @pytest.fixture
@@ -37,6 +49,10 @@ def shop(ledger: Engine) -> Engine:
                 {"sku": "TEA-003", "name": "New", "at": str(now())},
             ],
         )
+        for statement in KEYED:
+            connection.exec_driver_sql(statement)
+    for flow, key in (("line_notes", "10248|11"), ("stock_notes", "a\\\\b\\|c|7")):
+        Book(ledger, flow=flow).add(key, step=flow, created_at=now())
     first = book.add("TEA-001", record='{"name":"Sencha"}', created_at=long_ago)
     book.add("TEA-002", record='{"name":"Gyokuro"}', created_at=long_ago)
     book.add("GONE-1", created_at=long_ago)
@@ -55,16 +71,18 @@ def run(engine: Engine, block: str) -> list[dict[str, Any]]:
 
 def find(engine: Engine, *words: str) -> list[dict[str, Any]]:
     """Run the one block that has all these words and is meant for this database."""
-    other = "-- PostgreSQL" if engine.dialect.name == "sqlite" else "-- SQLite"
-    (block,) = [block for block in BLOCKS if all(word in block for word in words) and other not in block]
+    (block,) = [block for block in BLOCKS if all(word in block for word in words) and is_for(engine, block)]
     return run(engine, block)
 
 
-def test_every_query_of_the_page_finds_something(shop: Engine) -> None:
-    marked_for_the_other = "-- PostgreSQL" if shop.dialect.name == "sqlite" else "-- SQLite"
+def is_for(engine: Engine, block: str) -> bool:
+    marked = MARKED.match(block)
+    return marked is None or marked[1].lower() in {engine.dialect.name, "mariadb" * (engine.dialect.name == "mysql")}
 
+
+def test_every_query_of_the_page_finds_something(shop: Engine) -> None:
     for block in BLOCKS:
-        if not block.startswith(marked_for_the_other):
+        if is_for(shop, block):
             assert run(shop, block), block
 
 
@@ -76,6 +94,27 @@ def test_content_stands_beside_the_products(shop: Engine) -> None:
         ("TEA-002", True),
         ("TEA-003", False),
     ]
+
+
+def test_content_of_a_key_of_several_columns_is_joined(shop: Engine) -> None:
+    lines, stock = find(shop, "FROM order_lines l"), find(shop, "FROM stock s", "c.output")
+
+    assert [(row["order_id"], row["line"]) for row in lines] == [(10248, 11)]
+    assert [(row["depot"], row["shelf"]) for row in stock] == [("a\\b|c", 7)]
+
+
+@pytest.mark.parametrize("kind", ["duckdb", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def test_key_of_several_columns_is_written_in_sql(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = f"duckdb:///{tmp_path / 'own.duckdb'}" if kind == "duckdb" else request.getfixturevalue("mariadb_server")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(STOCK[0].replace("TABLE", "TEMPORARY TABLE"))
+        connection.execute(text("INSERT INTO stock VALUES (:depot, 7)"), {"depot": "a\\b|c"})
+        (block,) = [block for block in BLOCKS if MARKED.match(block) and is_for(engine, block) and "stock s" in block]
+        (row,) = connection.exec_driver_sql(block).mappings()
+    engine.dispose()
+
+    assert row["record_key"] == joined_key(["a\\b|c", "7"])
 
 
 def test_what_is_orphaned_missing_and_stale_is_found(shop: Engine) -> None:
@@ -95,7 +134,8 @@ def test_history_of_a_record_has_its_text_each_time(shop: Engine) -> None:
 
 
 def test_figures_of_a_run_are_those_of_its_summary(shop: Engine) -> None:
-    (row,) = find(shop, "FROM runs r", "requests")
+    # The others are those of one generation.
+    row = max(find(shop, "FROM runs r", "requests"), key=lambda row: row["requests"])
     found = usage(shop, row["id"])
 
     assert (row["requests"], row["input_tokens"], row["output_tokens"]) == (4, found.input_tokens, found.output_tokens)

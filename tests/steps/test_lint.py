@@ -240,5 +240,54 @@ def test_what_no_dialect_reads_has_a_line() -> None:
     assert shape.line == 2
 
 
-def test_parameters_are_found_as_they_are_bound() -> None:
-    assert parameters_of("SELECT a::int\nFROM t WHERE b = :b AND c = :c OR d = :b") == {"b": 2, "c": 2}
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("SELECT a::int\nFROM t WHERE b = :b AND c = :c OR d = :b", {"b": 2, "c": 2}),
+        ("SELECT attrs @> '{\"active\":true}', items[1:2] FROM t -- :no\nWHERE b = :b", {"b": 2}),
+        ("SELECT 'it\\'s :no', `a:no` FROM t # it's :no\nWHERE b = :b", {"b": 2}),
+        ("SELECT q'[it's :no]' AS q FROM dual WHERE b = :b", {"b": 1}),
+        ("SELECT {'a':x, 'b': :b} AS s FROM t", {"b": 1}),
+        # Which database it is for is not known; what is not declared is a parameter only where all would see one.
+        ("SELECT [odd :no] AS a FROM t WHERE b = :b", {"b": 1}),
+        ("SELECT [:b] AS a FROM t", {"b": 1}),
+        ("SELECT a FROM t WHERE x = :undeclared AND b = :b", {"undeclared": 1, "b": 1}),
+        ("SELECT a FROM t WHERE WHERE b = :b", {"b": 1}),
+        ("SELECT 'a FROM t WHERE b = :b", {}),
+    ],
+)
+def test_parameters_are_found_as_they_are_bound(sql: str, found: dict[str, int]) -> None:
+    assert parameters_of(sql, {"b", "c"}) == found
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT a FROM t FOR UPDATE", "it locks rows; it may only read"),
+        ("SELECT a FROM t LOCK IN SHARE MODE", "it locks rows; it may only read"),
+        ("SELECT a INTO b FROM t", "it writes INTO something; it may only read"),
+    ],
+)
+def test_a_select_that_does_more_than_read_is_refused(sql: str, reason: str) -> None:
+    assert read_select(sql) == NotASelect(reason)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT TOP (:n) t.a, [b b] AS b FROM dbo.[t t] t WITH (NOLOCK) ORDER BY a OPTION (RECOMPILE)",
+        "WITH q(a, b) AS (SELECT 1, 2) SELECT a, CONVERT(VARCHAR(10), b, 120) AS b FROM q CROSS APPLY f(a) x",
+        "SELECT a, LISTAGG(b, ',') WITHIN GROUP (ORDER BY b) AS b FROM t WHERE ROWNUM < 5 AND c(+) = d GROUP BY a",
+        "SELECT LEVEL AS a, CONNECT_BY_ROOT b AS b FROM t START WITH c = 1 CONNECT BY PRIOR c = d",
+        "SELECT a, b FROM t ORDER BY a OFFSET 2 ROWS FETCH NEXT 5 ROWS ONLY",
+        "SELECT a, GROUP_CONCAT(b ORDER BY b SEPARATOR '|') AS b FROM `t` FORCE INDEX (i) GROUP BY a LIMIT 2, 5",
+        "SELECT a, IFNULL(b, JSON_VALUE(c, '$.d')) AS b FROM t WHERE a REGEXP '^x' # done",
+        "SELECT a, {'x': b}.x AS b FROM t QUALIFY ROW_NUMBER() OVER (PARTITION BY a) = 1",
+        "FROM t SELECT a, list_transform(l, x -> x + 1) AS b",
+    ],
+)
+def test_selects_of_every_dialect_are_read(sql: str) -> None:
+    shape = read_select(sql)
+
+    assert isinstance(shape, Shape)
+    assert shape.columns == ("a", "b")

@@ -1,0 +1,84 @@
+"""A record is known by its key: one column or several, as text, without the blanks of a CHAR(n) column."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from flows.sandbox import Sandbox
+from tests.conftest import drop_postgres_database, new_postgres_database
+from tests.engine.conftest import open_workshop
+from tests.engine.workshop import NOTE, USER, Workshop
+
+pytestmark = pytest.mark.prefect
+
+
+def template(workshop: Workshop, select: str, key: str) -> None:
+    note = NOTE.format(user=USER, max_tokens=256)
+    note = note.replace("SELECT id, name FROM items", select).replace("key: id", f"key: {key}")
+    # So that a SQLite file is there.
+    workshop.source.connect().close()
+    (workshop.templates / "note.md.j2").write_text(note, encoding="utf-8")
+
+
+@pytest.fixture
+async def on_postgres(
+    prefect_api: str,
+    quick: None,
+    sandbox: Sandbox,
+    sqlite_ledger_url: str,
+    postgres_server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Workshop]:
+    """A workshop whose source, unlike its ledger, is on PostgreSQL."""
+    url = new_postgres_database(postgres_server)
+    made = open_workshop(sandbox, sqlite_ledger_url, url, tmp_path, monkeypatch)
+    yield made
+    made.dispose()
+    drop_postgres_database(postgres_server, url)
+
+
+async def test_key_of_several_columns_is_joined_and_escaped(workshop: Workshop) -> None:
+    rows = r"SELECT 1 AS a, 'x' AS b, 'n1' AS name UNION ALL SELECT 1, 'y|z', 'n2' UNION ALL SELECT 2, 'back\', 'n3'"
+    template(workshop, rows, "[a, b]")
+
+    summary = await workshop.run()
+
+    assert (summary.succeeded, summary.exit_status) == (3, 0)
+    assert set(workshop.outputs("note")) == {"1|x", r"1|y\|z", r"2|back\\"}
+    assert (await workshop.run()).cached == 3
+
+
+async def test_empty_text_is_a_key(workshop: Workshop) -> None:
+    template(workshop, "SELECT '' AS id, 'nameless' AS name", "id")
+
+    await workshop.run()
+
+    assert set(workshop.outputs("note")) == {""}
+
+
+@pytest.mark.postgres
+async def test_blanks_of_a_char_key_are_trimmed_and_what_stood_under_them_is_said(on_postgres: Workshop) -> None:
+    workshop = on_postgres
+    with workshop.source.begin() as connection:
+        connection.execute(text("CREATE TABLE items (id CHAR(5), name VARCHAR(9))"))
+        connection.execute(text("INSERT INTO items VALUES ('a', 'one'), ('b', 'two')"))
+    # As an earlier release knew them: a text keeps its blanks.
+    template(workshop, "SELECT CAST(RPAD(id, 5) AS VARCHAR) AS id, name FROM items", "id")
+    before = await workshop.run()
+    assert set(workshop.outputs("note")) == {"a    ", "b    "}
+    assert before.notes == []
+
+    template(workshop, "SELECT id, name FROM items", "id")
+    summary = await workshop.run()
+
+    assert (summary.cached, summary.requests) == (2, 0)
+    assert set(workshop.outputs("note")) == {"a", "b", "a    ", "b    "}
+    (note,) = summary.notes
+    assert "note: content stands under 2 keys that end in blanks" in note
+    joined = "SELECT record_key FROM current_content WHERE record_key NOT LIKE '% '"
+    assert {row["record_key"] for row in workshop.rows(joined)} == {"a", "b"}
