@@ -321,13 +321,6 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
                 )
                 event.listen(engine, "begin", _begin_postgres)
                 return engine
-            case "mysql" | "mariadb":
-                engine = create_engine(parsed, pool_pre_ping=True, **_DISCREET)
-                if read_only:
-                    event.listen(engine, "connect", _prepare_mysql_reader)
-                return engine
-            case "duckdb" if read_only and parsed.database not in {None, "", ":memory:"}:
-                return create_engine(parsed, connect_args={"read_only": True}, **_DISCREET)
             case _:
                 asked = reading_options(parsed, CONNECT_TIMEOUT_S)
                 engine = create_engine(parsed, pool_pre_ping=True, connect_args=asked, **_DISCREET)
@@ -396,11 +389,6 @@ def _prepare_sqlite_reader(connection: sqlite3.Connection, _entry: ConnectionPoo
         cursor.execute("PRAGMA query_only = ON")
     # A text that is not UTF-8 fails no other record: what can't be read is marked, see values.py.
     connection.text_factory = _read_text
-
-
-def _prepare_mysql_reader(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
 
 def _begin_sqlite(connection: Any) -> None:
