@@ -58,7 +58,7 @@ def capped(records: int, latency_ms: int) -> Callable[[Stage], Sample]:
 
 def _start(stage: Stage, records: int, ledger: str, resumes: str | None) -> subprocess.Popen[bytes]:
     code = RUN.format(template=TEMPLATE, cap=CAP_USD, concurrency=stage.concurrency, resumes=resumes)
-    environment = stage.environment(stage.source(records), ledger)
+    environment = stage.environment(f"sqlite:///{stage.source(records)}", ledger)
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
 

@@ -1,7 +1,7 @@
 """Client: one measurement in a process of its own; prints one line of JSON.
 
-`python -m bench.client bare|content|load --records N --concurrency N --source FILE --watch sandbox=PID [server=PID]`;
-where to ask and what to write to stands in the environment.
+`python -m bench.client KIND --records N --concurrency N --source FILE --watch sandbox=PID [server=PID]`, where KIND is
+bare, content, load, spool or cursor; where to ask and what to write to stands in the environment.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 from pathlib import Path
 
 from bench.material import TEMPLATE
@@ -18,10 +19,10 @@ from bench.meter import Meter, Sample
 def main() -> None:
     """Measure once."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("bare", "content", "load"))
+    parser.add_argument("kind", choices=("bare", "content", "load", "spool", "cursor"))
     parser.add_argument("--records", type=int, required=True)
     parser.add_argument("--concurrency", type=int, required=True)
-    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--source", type=Path, default=Path())
     parser.add_argument("--template", default=TEMPLATE)
     parser.add_argument("--watch", nargs="*", default=[])
     options = parser.parse_args()
@@ -36,6 +37,11 @@ def _measure(options: argparse.Namespace, watched: dict[str, int]) -> Sample:
         from bench.content import run_content  # noqa: PLC0415
 
         return run_content(meter, options.template, options.concurrency, watched["server"])
+    if options.kind in {"spool", "cursor"}:
+        from bench.spooling import run_cursor, run_spool  # noqa: PLC0415
+
+        url = os.environ["PRESSWORK_SOURCE_URL"]
+        return run_spool(meter, url) if options.kind == "spool" else run_cursor(meter, url)
     if options.kind == "bare":
         from bench.bare import run_bare  # noqa: PLC0415
 

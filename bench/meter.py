@@ -37,6 +37,7 @@ class Sample:
     cost_usd: float = 0.0
     cache_writes: int = 0
     billed_usd: float = 0.0
+    executions: int = 0
 
     def as_json(self) -> dict[str, float]:
         """The fields as plain values."""

@@ -13,11 +13,12 @@ from bench.cap import capped
 from bench.material import SHARED
 from bench.meter import Sample
 from bench.pace import at_changing_limit, at_hidden_limit, at_random_refusals
+from bench.spooling import reading
 from bench.stage import Stage
 
 GROUPS = (
     *("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory"),
-    *("warming", "cap", "random", "hidden", "changing"),
+    *("warming", "cap", "random", "hidden", "changing", "spool"),
 )
 LATENCY_MS = 350
 WARMING, WARMING_LATENCY_MS = 40, 1_000
@@ -35,10 +36,19 @@ class Sizes:
     hidden: int = 3_000
     change_s: float = 120.0
     load: int = 20_000
+    spool: tuple[int, int] = (10_000, 1_000_000)
 
 
 QUICK = Sizes(
-    records=(500,), limited=500, shared=150, memory=(500, 2_000), random=500, hidden=300, change_s=15, load=3_000
+    records=(500,),
+    limited=500,
+    shared=150,
+    memory=(500, 2_000),
+    random=500,
+    hidden=300,
+    change_s=15,
+    load=3_000,
+    spool=(1_000, 20_000),
 )
 
 
@@ -94,6 +104,10 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
         against = f"Presswork, {WARMING} sharing 5,000 tokens, cache: off" if cache == "5m" else None
         yield Row(name, "warming", WARMING, WARMING_LATENCY_MS, _sharing(template), against)
     yield from _untold(sizes)
+    for records in sizes.spool:
+        bare = f"bare cursor loop, a view of {records:,} rows"
+        yield Row(bare, "spool", records, 0, reading("cursor", records))
+        yield Row(f"Presswork, a view of {records:,} rows", "spool", records, 0, reading("spool", records), bare)
 
 
 def _untold(sizes: Sizes) -> Iterator[Row]:

@@ -66,16 +66,20 @@ class Stage:
         return f"sqlite:///{self.folder / f'ledger-{next(self._numbers)}.sqlite'}"
 
     def new_postgres(self) -> str:
-        """The URL of a new ledger on PostgreSQL, started at the first call, as it comes: its commits reach the disk."""
-        if self._postgres is None:
-            self._postgres = self._stack.enter_context(_postgres())
-        name = f"bench_{next(self._numbers)}"
-        _execute(self._postgres, f"CREATE DATABASE {name}")
-        url = make_url(self._postgres).set(database=name).render_as_string(hide_password=False)
+        """The URL of a new ledger on PostgreSQL."""
+        url = self.new_database()
         ledger = connect_ledger(url)
         upgrade(ledger)
         ledger.dispose()
         return url
+
+    def new_database(self) -> str:
+        """The URL of an empty database on PostgreSQL, started at the first call as it comes: it syncs its commits."""
+        if self._postgres is None:
+            self._postgres = self._stack.enter_context(_postgres())
+        name = f"bench_{next(self._numbers)}"
+        _execute(self._postgres, f"CREATE DATABASE {name}")
+        return make_url(self._postgres).set(database=name).render_as_string(hide_password=False)
 
     def source(self, records: int) -> Path:
         """A database of so many items."""
@@ -89,16 +93,22 @@ class Stage:
         return self.finish(self.start(kind, records, ledger, template))
 
     def start(
-        self, kind: str, records: int, ledger: str | None = None, template: str = TEMPLATE
+        self,
+        kind: str,
+        records: int,
+        ledger: str | None = None,
+        template: str = TEMPLATE,
+        *,
+        source_url: str | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a client."""
-        source = self.source(records)
+        """Start a client, which reads a database of so many items, or the one at `source_url`."""
+        source = self.source(records) if source_url is None else Path()
         command = [sys.executable, "-m", "bench.client", kind, "--records", str(records), "--source", str(source)]
         command += ["--template", template]
         command += ["--concurrency", str(self.concurrency), "--watch", f"sandbox={self.sandbox_pid}"]
         if kind == "content":
             command.append(f"server={self.server_pid}")
-        environment = self.environment(source, ledger)
+        environment = self.environment(source_url or f"sqlite:///{source}", ledger)
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
     def finish(self, client: subprocess.Popen[str]) -> Sample:
@@ -112,7 +122,7 @@ class Stage:
             raise ClientError(f"a client ended with status {client.returncode}; why stands above")
         return Sample(**json.loads(printed.splitlines()[-1]))
 
-    def environment(self, source: Path, ledger: str | None) -> Mapping[str, str]:
+    def environment(self, source_url: str, ledger: str | None) -> Mapping[str, str]:
         """The environment of a client."""
         kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {
@@ -125,7 +135,7 @@ class Stage:
             "PREFECT_HOME": str(self.folder / "prefect-home"),
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
             "PRESSWORK_DATABASE_URL": ledger or "",
-            "PRESSWORK_SOURCE_URL": f"sqlite:///{source}",
+            "PRESSWORK_SOURCE_URL": source_url,
             "PRESSWORK_TEMPLATES_DIR": str(self.folder),
             "PRESSWORK_SPILL_DIR": str(self.folder / "spill"),
             "PRESSWORK_SPOOL_DIR": str(self.folder / "spools"),

@@ -100,11 +100,12 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
         if row.group in {"itpm", "otpm"}:
             yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
         yield from _untold(rows, row)
-        yield from _capped(row)
+        yield from _bounded(row)
         if row.group != "sandbox":
             lost = [float(s.records - s.succeeded) for s in sample]
             yield _at_most(f"{row.name}: rows lost", 0, lost)
     yield from _memory([row for row in rows if row.group == "memory" and row.samples])
+    yield from _memory([row for row in rows if row.group == "spool" and row.against and row.samples])
 
 
 def _untold(rows: Sequence[Row], row: Row) -> Iterator[Target]:
@@ -131,7 +132,10 @@ def _warming(rows: Sequence[Row], row: Row) -> Iterator[Target]:
     yield _at_most(f"{row.name}: seconds more than off", 2, differences(rows, row))
 
 
-def _capped(row: Row) -> Iterator[Target]:
+def _bounded(row: Row) -> Iterator[Target]:
+    if row.group == "spool":
+        executions = [float(sample.executions) for sample in row.samples]
+        yield _at_most(f"{row.name}: executions of the select", 1, executions)
     if row.group == "cap":
         yield _at_most(f"{row.name}: billed in all, $", 1.02, [sample.billed_usd for sample in row.samples])
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from db.values import Record
 SUFFIX, UNFINISHED = ".spool", ".part"
 KEPT_S = 7 * 24 * 3600.0
 """How long the records of a run that did not complete wait for one that resumes it: over a weekend and a holiday."""
-_OWNER = "owner"
+_OWNER = "presswork-process"
 _TABLE = "CREATE TABLE records (position INTEGER PRIMARY KEY, key TEXT, hash TEXT, data BLOB, fault TEXT)"
 _REPEATED = """SELECT SUM(n - 1) OVER (), key FROM (SELECT key, COUNT(*) AS n FROM records GROUP BY key HAVING n > 1)
     ORDER BY key LIMIT ?"""
@@ -161,12 +160,12 @@ class RunSpools:
         for spool in self._open:
             spool.close()
         if not any(self._own.glob(f"*{SUFFIX}")):
-            shutil.rmtree(self._own, ignore_errors=True)
+            _remove(self._own)
 
     def remove(self) -> None:
         """Remove the spools of this run and of those that it resumes: it has completed."""
         for run_id in (self._own.name, *self.resumed):
-            shutil.rmtree(self._folder / run_id, ignore_errors=True)
+            _remove(self._folder / run_id)
 
     def _opened(self, path: Path) -> Spool:
         self._open.append(Spool(path))
@@ -179,15 +178,15 @@ def spool_name(*parts: object) -> str:
 
 
 def sweep(folder: Path) -> int:
-    """Remove what runs have left that are no more, and return how many folders were removed or cleared.
+    """Remove what runs have left that are no more, and return from how many; what can't be removed is left.
 
-    A file that a crash left half-written goes at once, a finished one after KEPT_S. What can't be removed is left.
+    A file that a crash left half-written goes at once, a finished one after KEPT_S.
     """
     swept = 0
-    with suppress(OSError):
-        for own in list(folder.iterdir()):
-            with suppress(OSError):
-                swept += _swept(own)
+    for marker in sorted(folder.glob(f"*/{_OWNER}")):
+        # Another run may sweep at the same time.
+        with suppress(OSError):
+            swept += _swept(marker.parent)
     return swept
 
 
@@ -195,22 +194,32 @@ def _swept(own: Path) -> bool:
     fate = _fate(own)
     if fate == "alive":
         return False
-    if time.time() - max(path.stat().st_mtime for path in (own, *own.iterdir())) > KEPT_S:
-        shutil.rmtree(own)
+    ours = _ours(own)
+    if time.time() - max(path.stat().st_mtime for path in (own, *ours)) > KEPT_S:
+        _remove(own)
         return True
-    unfinished = list(own.glob(f"*{UNFINISHED}*")) if fate == "gone" else []
+    unfinished = [path for path in ours if fate == "gone" and path.suffix == UNFINISHED]
     for path in unfinished:
         path.unlink(missing_ok=True)
-    if unfinished and not any(own.glob(f"*{SUFFIX}")):
-        shutil.rmtree(own)
+    if unfinished and not any(path.suffix == SUFFIX for path in ours):
+        _remove(own)
     return bool(unfinished)
 
 
+def _ours(own: Path) -> list[Path]:
+    return [path for path in own.iterdir() if path.suffix in {SUFFIX, UNFINISHED} or path.name == _OWNER]
+
+
+def _remove(own: Path) -> None:
+    # Nothing but what is ours: a person may have named any folder.
+    with suppress(OSError):
+        for path in _ours(own):
+            path.unlink(missing_ok=True)
+        own.rmdir()
+
+
 def _fate(own: Path) -> Fate:
-    try:
-        owner = (own / _OWNER).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return "unseen"
+    owner = (own / _OWNER).read_text(encoding="utf-8")
     # A folder may be shared by machines; a host that has started again since has the same name.
     return fate_of(owner, one_machine=owner.partition("/")[0] == this_process().partition("/")[0])
 

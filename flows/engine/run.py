@@ -275,7 +275,7 @@ class Run:
                 ledger=self.ledger,
                 stopper=self.stopper,
                 max_cost=self.options.max_cost or self.settings.max_cost,
-                select=source.query.name,
+                query=source.query,
                 records=await source.count(),
             )
         )

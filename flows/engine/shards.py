@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.errors import DatabaseError
 from db.history import read_run, statuses_of_flow_runs
 from db.leases import end_lapsed
+from db.parameters import tokens_of
 from db.select import Part, Query
 from db.session import readable_url
 from flows.engine.options import RunOptions, Shard
@@ -42,6 +43,7 @@ from flows.settings import Settings
 
 POLL_S = 2.0
 LOOK_AT_LEASES_S = 10.0
+_OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
 
@@ -56,7 +58,7 @@ class ShardedRun:
     ledger: Engine
     stopper: Stopper
     max_cost: float | None
-    select: str
+    query: Query
     records: int
 
 
@@ -75,6 +77,17 @@ def find_parent(ledger: Engine, shard: Shard) -> None:
         )
 
 
+def _require_repeatable(query: Query) -> None:
+    """Raise ConfigurationError where a select says itself that it gives other rows each time it runs."""
+    tokens = tokens_of(query.sql)
+    for name, opening, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if name.text.lower() in _OTHER_EACH_TIME and (opening.text, closing.text) == ("(", ")"):
+            raise ConfigurationError(
+                f"{query.name}: the run can't be spread: each shard executes the select, and {name.text}() gives "
+                "other records each time. Leave `shards` empty, or select by something that stays."
+            )
+
+
 async def name_shard(shard: Shard) -> None:
     """Say in the flow run's name which shard it is: Prefect has just given it the one that its flow has for all."""
     context = FlowRunContext.get()
@@ -90,10 +103,11 @@ async def name_shard(shard: Shard) -> None:
 async def spread(run: ShardedRun) -> None:
     """Have shards do a run's first step, and return when they have ended or stand still; a stop cancels them.
 
-    Raises ConfigurationError where there is no deployment to start them by.
+    Raises ConfigurationError where there is no deployment to start them by, or where each would select other records.
     """
     if run.records < 2:
         return
+    _require_repeatable(run.query)
     async with get_client() as client:
         spreading = await _prepared(run, client)
         get_run_logger().info(
@@ -229,11 +243,11 @@ class _Spreading:
             return None
         shard = Shard(
             parent=self.run.id,
-            select=self.run.select,
+            select=self.run.query.name,
             number=part.number,
             of=len(self.parts),
             records=self.run.records,
-            limit=self.run.options.limit,
+            limit=self.run.query.limit,
         )
         own = {"shards": None, "limit": None, "resumes": None, "max_cost": left, "shard": shard}
         return self.run.options.model_copy(update=own).model_dump(mode="json")

@@ -190,7 +190,7 @@ def test_source_that_stays_away_is_waited_for_and_then_named(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr("db.select.time.sleep", slept.append)
-    monkeypatch.setattr(select, "_is_away", lambda *_: True)
+    monkeypatch.setattr(select, "is_lost", lambda *_: True)
     with pytest.raises(SourceUnreachableError, match=r"items\.md\.j2: the source can't be reached"):
         spooled(items, mine, query("SELECT * FROM gone"))
     assert sum(slept) >= select.PATIENCE_S
@@ -202,7 +202,7 @@ def test_source_that_stays_away_is_waited_for_and_then_named(
     ["DELETE FROM items", "DROP TABLE items", "", "SELECT nonsense FROM items", "SELECT id FROM nowhere", "SELEC 1"],
 )
 def test_what_is_no_select_or_writes_is_refused_and_changes_nothing(items: Engine, mine: RunSpools, sql: str) -> None:
-    with pytest.raises(SelectError, match=r"items\.md\.j2: the select fails: .+ Try the SQL"):
+    with pytest.raises(SelectError, match=r"^items\.md\.j2: the select (fails: .+ Try the SQL|begins with|is empty)"):
         spooled(items, mine, query(sql))
     assert files(mine) == []
     assert spooled(items, mine, query("SELECT id FROM items")).count == 2000
@@ -415,7 +415,7 @@ def test_finished_spool_is_kept_for_a_bounded_time(shop: Engine, tmp_path: Path,
     spooled(shop, mine, ALL)
     (file,) = files(mine)
     old = time.time() - KEPT_S - 60
-    owner = file.parent / "owner"
+    owner = file.parent / spools._OWNER
     for path in (file, owner, file.parent):
         os.utime(path, (old, old))
     assert sweep(tmp_path / "spools") == 0  # its process, this one, lives
@@ -434,10 +434,27 @@ def test_finished_spool_is_kept_for_a_bounded_time(shop: Engine, tmp_path: Path,
 def test_half_written_spool_of_a_process_that_can_not_be_seen_waits_its_time(tmp_path: Path) -> None:
     folder = tmp_path / "spools" / "run-1"
     folder.mkdir(parents=True)
-    (folder / "owner").write_text("another-host/1/1/another-boot/1", encoding="utf-8")
+    (folder / spools._OWNER).write_text("another-host/1/1/another-boot/1", encoding="utf-8")
     (folder / "a.part").touch()
     assert sweep(tmp_path / "spools") == 0
     assert (folder / "a.part").exists()
+
+
+def test_sweep_touches_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    old = time.time() - KEPT_S - 60
+    for name, marked in (("photos", False), ("mixed", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "keep.txt").touch()
+        if marked:
+            (tmp_path / name / spools._OWNER).touch()
+            (tmp_path / name / "a.spool").touch()
+        for path in (*(tmp_path / name).iterdir(), tmp_path / name):
+            os.utime(path, (old, old))
+    sweep(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+        "mixed/keep.txt",
+        "photos/keep.txt",
+    ]
 
 
 def test_nothing_to_sweep_is_no_error(tmp_path: Path) -> None:

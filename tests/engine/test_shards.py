@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from prefect import get_client
+from sqlalchemy import Engine, event
 
 from db.clock import new_id
 from db.history import list_runs, shards_of
@@ -19,8 +20,17 @@ from tests.engine.workshop import Workshop
 pytestmark = pytest.mark.prefect
 
 
-def shard(parent: str, number: int, *, of: int = 3, records: int, select: str = "note.md.j2") -> Shard:
-    return Shard(parent=parent, select=select, number=number, of=of, records=records)
+def shard(
+    parent: str, number: int, *, of: int = 3, records: int, select: str = "note.md.j2", limit: int | None = None
+) -> Shard:
+    return Shard(parent=parent, select=select, number=number, of=of, records=records, limit=limit)
+
+
+def order(workshop: Workshop, by: str) -> None:
+    file = workshop.templates / "note.md.j2"
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("FROM items", f"FROM items ORDER BY {by}"), encoding="utf-8"
+    )
 
 
 async def test_shard_asks_for_its_part_alone(workshop: Workshop) -> None:
@@ -37,6 +47,42 @@ async def test_shard_asks_for_its_part_alone(workshop: Workshop) -> None:
     # The run had ended when this one worked: it is none of its figures, and no line in the list either.
     assert shards_of(workshop.ledger, parent) == []
     assert [line.id for line in list_runs(workshop.ledger)] == [parent]
+
+
+async def test_shards_share_the_first_records_of_a_select_with_a_limit(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.numbered(10)
+    order(workshop, "id DESC")
+    parent = (await workshop.run(limit=1)).run_id
+    made = []
+    for number in (1, 2):
+        summary = await workshop.run(shard=shard(parent, number, of=2, records=4, limit=4))
+        rows = workshop.rows("SELECT record_key FROM generations WHERE run_id = :id ORDER BY 1", id=summary.run_id)
+        made.append([row["record_key"] for row in rows])
+    assert made == [["00006", "00007"], ["00008", "00009"]]
+
+
+async def test_shard_executes_its_select_once_and_no_other(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.numbered(10)
+    parent = (await workshop.run(limit=1)).run_id
+    executed: list[str] = []
+
+    def note(_connection: object, _cursor: object, sql: str, *_rest: object) -> None:
+        if "FROM items" in sql:
+            executed.append(sql)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    summary = await workshop.run(shard=shard(parent, 2, records=10))
+    event.remove(Engine, "before_cursor_execute", note)
+    assert (summary.records, len(executed)) == (3, 1)
+
+
+async def test_select_that_gives_other_records_each_time_is_not_spread(workshop: Workshop) -> None:
+    workshop.numbered(10)
+    order(workshop, "random()")
+    with pytest.raises(ConfigurationError, match=r"note\.md\.j2: the run can't be spread: .* random\(\) gives other"):
+        await workshop.run(shards=3)
+    assert workshop.requests == 0
 
 
 async def test_shard_leaves_to_its_run_what_gathers(shop: Workshop) -> None:
