@@ -78,7 +78,7 @@ def test_value_nested_too_deep_is_an_error_that_can_be_named(levels: int) -> Non
     for _ in range(levels):
         deep = [deep]
 
-    with pytest.raises(ValueError, match="Recursion|nested too deep"):
+    with pytest.raises(ValueError, match=r"Recursion|nested too deep"):
         make_record("k", {"deep": deep})
 
 
