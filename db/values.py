@@ -26,6 +26,8 @@ from db.keys import joined_key
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Dates and times that Python has not, as databases write them.
+_NO_CALENDAR = re.compile(r"-?infinity|\d{5,}-.*|\d{4}-.* \(?BC\)?.*|24:00.*|0000-.*|\d{4}-00-.*|\d{4}-\d\d-00.*")
 _EXACT = 2**53  # a double holds every whole number below
 _LONGEST = 20_000  # digits: PostgreSQL's numeric has at most 16,383 behind the point
 
@@ -112,7 +114,7 @@ def parse_key(text: str, like: Any) -> Any:
             except ArithmeticError:
                 raise ValueError(text) from None
         case datetime() | date() | time():
-            return type(like).fromisoformat(text)
+            return text if _NO_CALENDAR.fullmatch(text) else type(like).fromisoformat(text)
         case bytes() | bytearray() | memoryview():
             return bytes.fromhex(text)
         case _:
