@@ -60,7 +60,11 @@ class ParameterError(ConfigurationError):
 
 
 class RecordError(PressworkError):
-    """This record can't be rendered; the others go on."""
+    """This record can't be rendered; the others go on. `kind` is what its generation keeps of the error."""
+
+    def __init__(self, message: str, *, kind: str = "render") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class CallError(PressworkError):

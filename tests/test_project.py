@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from importlib.metadata import distribution
 from pathlib import Path
 
+import dotenv
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pytest_socket import SocketConnectBlockedError
 
-from flows.settings import Settings
+from flows.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -177,3 +178,15 @@ def test_tests_reach_loopback_alone() -> None:
         probe.connect(("127.0.0.1", 9))
         with pytest.raises(SocketConnectBlockedError):
             probe.connect(("192.0.2.1", 9))
+
+
+def test_byte_order_mark_in_env_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("\ufeffPRESSWORK_CONCURRENCY=7\n", encoding="utf-8")
+    monkeypatch.setattr("flows.settings.ROOT", tmp_path)
+    monkeypatch.setattr("flows.settings.load_dotenv", dotenv.load_dotenv)
+    # So that what is loaded is gone after the test.
+    monkeypatch.setenv("PRESSWORK_CONCURRENCY", "")
+    monkeypatch.delenv("PRESSWORK_CONCURRENCY")
+
+    assert load_settings().concurrency == 7
+    assert dotenv.dotenv_values(tmp_path / ".env") == {"PRESSWORK_CONCURRENCY": "7"}

@@ -81,7 +81,7 @@ def read_flow(file: Path, name: str) -> ast.Module | None:
     if not file.is_file():
         return None
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
+        tree = ast.parse(file.read_bytes(), file.name)
     except SyntaxError as error:
         raise ConfigurationError(f"flows/{file.name}, line {error.lineno}: {error.msg}.") from None
     for node in tree.body:

@@ -36,7 +36,7 @@ def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunO
     call = bind_template(job, settings, sets, options, title) if job.kind == "template" else None
     for template in templates.values():
         _ = template.schema
-    endpoint = asyncio.run(name_endpoint(settings))
+    endpoint = asyncio.run(name_endpoint(settings, templates.values()))
     if call is None:
         hush()
         call = bind_flow(job, sets, options, title)

@@ -1,4 +1,4 @@
-"""`presswork status`: what is running, what is scheduled next, and what failed last."""
+"""`presswork status`: what is running, what is scheduled next, what failed last, and which models retire soon."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ SHOWN = 10
 
 
 def status(as_json: AsJson = False) -> None:
-    """Say what is running, what is scheduled next, and what failed last.
+    """Say what is running, what is scheduled next, what failed last, and which models retire soon.
 
     Exit status: 0 server and worker are well, 1 one of them is not, or neither was started.
     """
     with told(as_json=as_json):
-        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+        from flows.commands.retiring import retiring  # noqa: PLC0415 - see commands/__init__.py
+        from flows.settings import load_settings  # noqa: PLC0415
 
-        found = _find(load_settings())
+        settings = load_settings()
+        found = _find(settings)
+        found["models"] = [asdict(model) for model in retiring(settings, datetime.now(UTC).date())]
         if as_json:
             screen.print_json(found)
         else:
@@ -62,6 +65,13 @@ def _find(settings: Any) -> dict[str, Any]:
 
 
 def _print(console: Console, found: dict[str, Any]) -> None:
+    _print_services(console, found)
+    for model in found["models"]:
+        named = f" It is named by {', '.join(model['templates'])}: move to another model."
+        console.print(Text(f"\n{screen.visible(model['words'])}.{screen.visible(named)}", "yellow"))
+
+
+def _print_services(console: Console, found: dict[str, Any]) -> None:
     started = {name: service for name, service in found["services"].items() if service}
     if found["api"] is None and not started:
         console.print("Nothing runs here: `presswork up` starts Prefect's server and a worker.")

@@ -30,14 +30,14 @@ def list_(as_json: AsJson = False) -> None:
     with told(as_json=as_json):
         from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
         from flows.settings import load_settings  # noqa: PLC0415
-        from flows.steps.front_matter import SUFFIX, read_front_matter  # noqa: PLC0415
+        from flows.steps.front_matter import SUFFIX, read_file, read_front_matter  # noqa: PLC0415
         from flows.steps.templates import list_templates  # noqa: PLC0415
 
         folder = load_settings().templates_dir
         found: list[dict[str, Any]] = []
         for name in list_templates(folder):
             try:
-                front = read_front_matter(name, (folder / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
+                front = read_front_matter(name, read_file(folder / f"{name}{SUFFIX}"))
             except (ConfigurationError, ValueError) as error:
                 found.append({"name": name, "error": str(error)})
             else:
@@ -51,16 +51,21 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def lint(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Templates; default: all.")] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the endpoint what the models take, and when they retire; needs a key.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check templates without a database, a key or a request; exit status 2 where one has an error."""
     with told(as_json=as_json):
-        from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
+        from flows.commands.retiring import ask_endpoint, models_of  # noqa: PLC0415 - see commands/__init__.py
+        from flows.errors import ConfigurationError  # noqa: PLC0415
         from flows.settings import load_settings  # noqa: PLC0415
         from flows.steps.lint import lint_template  # noqa: PLC0415
         from flows.steps.templates import list_templates  # noqa: PLC0415
 
-        folder = load_settings().templates_dir
+        settings = load_settings()
+        folder = settings.templates_dir
         known = list_templates(folder)
         unknown = [name for name in names or [] if name not in known]
         if unknown:
@@ -68,7 +73,8 @@ def lint(
                 f"There is no template {unknown[0]!r} in {folder.name}/; there are: {', '.join(known) or 'none'}."
             )
         chosen = names or known
-        findings = [finding for name in chosen for finding in lint_template(folder, name)]
+        said = ask_endpoint(settings, models_of(folder, chosen)) if online else {}
+        findings = [finding for name in chosen for finding in lint_template(folder, name, told=said)]
         findings = list(dict.fromkeys(findings))  # what stands in an include is found with each that includes it
         errors = sum(finding.level == "error" for finding in findings)
         if as_json:
@@ -95,20 +101,21 @@ def show(
 
         values = parse_sets(sets or [])
         settings = load_settings()
-        prompt = _render(settings, name, key, values, sandbox=sandbox)
+        prompt, nulls = _render(settings, name, key, values, sandbox=sandbox)
         if as_json:
             from flows.steps.render import request_body  # noqa: PLC0415
 
             endpoint = prompt.brief.endpoint
-            screen.print_json({"endpoint": endpoint, "prompt_hash": prompt.hash, "request": request_body(prompt)})
+            request = request_body(prompt)
+            screen.print_json({"endpoint": endpoint, "prompt_hash": prompt.hash, "nulls": nulls, "request": request})
         else:
-            _print_prompt(screen.out(), prompt, assumed=settings.endpoint is None)
+            _print_prompt(screen.out(), prompt, nulls, assumed=settings.endpoint is None)
 
 
 def _summary(front: FrontMatter) -> dict[str, Any]:
     return {
         "description": front.description,
-        "output": front.output,
+        "output": front.output_name,
         "model": front.model,
         "source": front.source,
         "selects": front.select is not None,
@@ -147,7 +154,10 @@ def _print_findings(console: Console, findings: Sequence[Finding], checked: int,
     console.print(Text(total + ".", "bold red" if errors else "bold green"))
 
 
-def _render(settings: Settings, name: str, key: str, values: dict[str, str], *, sandbox: bool) -> Prompt:
+def _render(
+    settings: Settings, name: str, key: str, values: dict[str, str], *, sandbox: bool
+) -> tuple[Prompt, list[str]]:
+    """Return the prompt of a record, and which values of the record and the params are NULL."""
     from db.select import read_record  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.ledgers import ANTHROPIC, ledger_urls  # noqa: PLC0415
     from flows.engine.preflight import opened_source  # noqa: PLC0415
@@ -155,6 +165,7 @@ def _render(settings: Settings, name: str, key: str, values: dict[str, str], *, 
     from flows.engine.sources import query_of  # noqa: PLC0415
     from flows.errors import ConfigurationError  # noqa: PLC0415
     from flows.settings import ledger_url  # noqa: PLC0415
+    from flows.steps.nulls import paths_of_nulls  # noqa: PLC0415
     from flows.steps.render import make_brief, render_prompt  # noqa: PLC0415
     from flows.steps.templates import load_template  # noqa: PLC0415
 
@@ -167,10 +178,11 @@ def _render(settings: Settings, name: str, key: str, values: dict[str, str], *, 
         record = read_interruptibly(source, lambda engine: read_record(engine, query, key))
     if record is None:
         raise ConfigurationError(f"The select of {name!r} yields no record whose {template.key} is {key!r}.")
-    return render_prompt(brief, {"record": record.data})
+    nulls = [*paths_of_nulls(record.data, "record"), *paths_of_nulls(params, "params")]
+    return render_prompt(brief, {"record": record.data}), nulls
 
 
-def _print_prompt(console: Console, prompt: Prompt, *, assumed: bool) -> None:
+def _print_prompt(console: Console, prompt: Prompt, nulls: Sequence[str], *, assumed: bool) -> None:
     from flows.commands.prompts import print_request  # noqa: PLC0415 - see commands/__init__.py
     from flows.steps.render import request_body  # noqa: PLC0415
 
@@ -179,4 +191,6 @@ def _print_prompt(console: Console, prompt: Prompt, *, assumed: bool) -> None:
     )
     print_request(console, request_body(prompt))
     console.print()
-    screen.print_facts(console, [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")])
+    facts = [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]
+    # Below the request, which stays what Claude would read: there a NULL is nothing.
+    screen.print_facts(console, [("NULL", ", ".join(nulls)), *facts] if nulls else facts)

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.engine.handles import Generated, Generations
+    from flows.engine.conditions import Generated
+    from flows.engine.handles import Generations
     from flows.engine.options import RunOptions, Selection
     from flows.engine.run import Run, open_run
     from flows.engine.summary import Summary
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Generated", "Generations", "Run", "RunOptions", "Selection", "Summary", "open_run"]
 
 _HOMES = {
-    "Generated": "handles",
+    "Generated": "conditions",
     "Generations": "handles",
     "Run": "run",
     "RunOptions": "options",

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema
 
 from flows.errors import ConfigurationError
 from flows.settings import load_settings
-from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
+from flows.steps.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
 from flows.steps.templates import list_templates
 
 
@@ -46,7 +46,7 @@ def selecting_templates(folder: Path) -> dict[str, FrontMatter]:
     found: dict[str, FrontMatter] = {}
     for name in list_templates(folder):
         try:
-            front = read_front_matter(name, (folder / f"{name}{SUFFIX}").read_text(encoding="utf-8-sig"))
+            front = read_front_matter(name, read_file(folder / f"{name}{SUFFIX}"))
         except (ConfigurationError, ValueError, OSError):
             continue
         if front.select is not None:

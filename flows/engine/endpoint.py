@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.errors import ConfigurationError, MissingKeyError, StoppingCallError
+from flows.errors import CallError, ConfigurationError, MissingKeyError, StoppingCallError
 from flows.settings import Settings
+from flows.steps.catalog import Model, NotTold, corrected, find_model
 from flows.steps.complete import ANTHROPIC, SANDBOX, Client, check_endpoint, require_key
+from flows.steps.model_rules import misfits, request_settings, require_fit
+from flows.steps.templates import Template
 
 FILES_BESIDE = 100  # files that a process has open beside its requests: databases, Prefect, libraries
 NO_KEY = "none"  # the sandbox takes any credential
@@ -30,6 +34,8 @@ class Endpoint:
     verified: bool
     gateway: bool = False
     _once: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _models: dict[str, Model | NotTold] = field(default_factory=dict)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def verify(self) -> bool:
         """Ask once, before the first request, whether the key is taken; False where the endpoint can't say.
@@ -43,6 +49,55 @@ class Endpoint:
                     check_endpoint(self.name, is_sandbox=identity.is_sandbox)
                 self.verified = identity.answered
         return self.verified
+
+    def known(self, name: str) -> Model | None:
+        """What is known of a model: what the endpoint has said, where it was asked, over what is known here."""
+        told = self._models.get(name)
+        return told if isinstance(told, Model) else find_model(name)
+
+    async def model(self, name: str) -> Model | None:
+        """Return what is known of a model; the endpoint is asked the first time, and may be silent."""
+        await self.ask_about(name)
+        return self.known(name)
+
+    async def ask_about(self, name: str) -> Model | NotTold:
+        """Ask the endpoint about a model, once; what it does not say stays as it is known here."""
+        async with self._asking:
+            if name not in self._models:
+                try:
+                    self._models[name] = corrected(find_model(name), await self.client.read_model(name))
+                except CallError as error:
+                    self._models[name] = self._not_told(name, error)
+        return self._models[name]
+
+    def _not_told(self, name: str, error: CallError) -> NotTold:
+        if error.http_status == 404 and self.verified:
+            return NotTold(f"The endpoint {self.name!r} knows no model {name!r}.", is_unknown=True)
+        why = f"HTTP {error.http_status}" if error.http_status else str(error)
+        return NotTold(
+            f"The endpoint {self.name!r} does not say what {name} takes: {why}. It is checked as known here."
+        )
+
+    async def require_fit(self, templates: Iterable[Template]) -> None:
+        """Raise TemplateError for a template that its model does not take.
+
+        The endpoint is asked only where what is known here would refuse one: it knows better.
+        """
+        for template in templates:
+            front = template.front
+            known = find_model(front.model)
+            sent = request_settings(front, known)
+            if misfits(front, sent, known):
+                require_fit(template.file, misfits(front, sent, await self.model(front.model)))
+
+
+async def read_models(settings: Settings, names: Iterable[str]) -> dict[str, Model | NotTold]:
+    """Ask the endpoint about models. Raises MissingKeyError, EndpointError or StoppingCallError where that fails."""
+    asked = list(names)
+    endpoint = await open_endpoint(settings, max(1, len(asked)))
+    async with endpoint.client:
+        await endpoint.verify()
+        return {name: await endpoint.ask_about(name) for name in asked}
 
 
 def require_files(concurrency: int) -> None:

@@ -12,7 +12,6 @@ from decimal import Decimal
 
 from db.clock import now
 from flows.engine.limiter import Need
-from flows.steps.catalog import estimate_tokens
 from flows.steps.prices import Usage, cost_of
 from flows.steps.render import Caching, Prompt
 
@@ -38,14 +37,14 @@ class Estimate:
     def need(self, prompt: Prompt, max_tokens: int) -> Need:
         """What a request will probably take of the endpoint's limits."""
         output = float(max_tokens) if self.output_tokens is None else min(self.output_tokens, float(max_tokens))
-        return Need(1.0, estimate_tokens(prompt.characters) * self.input_ratio, output)
+        return Need(1.0, prompt.estimated_tokens * self.input_ratio, output)
 
     def likely_cost(self, prompt: Prompt, max_tokens: int) -> Decimal | None:
         """What a request will probably cost, to the ledger's decimals; None where the model's price is unknown."""
         cost = self.cost_usd
         if cost is None:
             output = max_tokens if self.output_tokens is None else round(min(self.output_tokens, max_tokens))
-            counted = max(estimate_tokens(prompt.characters), round(self.input_tokens or 0))
+            counted = max(prompt.estimated_tokens, round(self.input_tokens or 0))
             # The first ones may write the prompt cache, at more than the price of input.
             writes = counted if prompt.brief.caching in {Caching.UNSURE, Caching.ON} else 0
             used = Usage(counted - writes, cache_creation_5m_tokens=writes, output_tokens=output)
@@ -56,7 +55,7 @@ class Estimate:
     def learn(self, prompt: Prompt, usage: Usage, cost: Decimal | None) -> None:
         """Take an answer's true usage into account."""
         counted = usage.input_tokens + usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
-        ratio = counted / max(estimate_tokens(prompt.characters), 1)
+        ratio = counted / max(prompt.estimated_tokens, 1)
         self.input_ratio += LEARNT * (ratio - self.input_ratio)
         before = self.output_tokens
         self.output_tokens = (

@@ -25,7 +25,7 @@ from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.engine.rows import GenerationRows, add_prompt, add_record
 from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
 from flows.steps.answer import Asking, Outcome, answer_prompt
-from flows.steps.render import Brief, render_prompt
+from flows.steps.render import Brief, Prompt, render_prompt
 
 if TYPE_CHECKING:
     from flows.engine.run import Run
@@ -57,6 +57,8 @@ class Generating:
         self._chunk_size = run.options.chunk_size or run.settings.chunk_size
         self._chunks = 0
         self._room = _Room(WINDOW * (run.options.concurrency or run.settings.concurrency))
+        self._knows_model = False
+        self._max_output: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         # Prompts that are being asked just now, with the items that wait for the same answer.
@@ -118,13 +120,10 @@ class Generating:
         items = []
         for variant in range(self._variants):
             own_key = f"{key}/{variant}" if self._variants > 1 else key
-            if material.fault is not None:
-                self._record_unasked(own_key, material, "unreadable", material.fault)
-                continue
             try:
-                prompt = render_prompt(self._brief, material.inputs, variant=variant)
+                prompt = self._prompt_of(material, variant)
             except RecordError as error:
-                self._record_unasked(own_key, material, "render", str(error))
+                self._record_unasked(own_key, material, error)
                 continue
             items.append(
                 Item(
@@ -138,7 +137,12 @@ class Generating:
             )
         return items
 
-    def _record_unasked(self, key: str, material: Material, kind: str, message: str) -> None:
+    def _prompt_of(self, material: Material, variant: int) -> Prompt:
+        if material.fault is not None:
+            raise material.fault
+        return render_prompt(self._brief, material.inputs, variant=variant)
+
+    def _record_unasked(self, key: str, material: Material, error: RecordError) -> None:
         batch = self._run.writer.batch
         record = material.record
         if record is not None:
@@ -148,8 +152,8 @@ class Generating:
             record_hash=record.hash if record else None,
             prompt_hash=None,
             status="failed",
-            kind=kind,
-            message=message,
+            kind=error.kind,
+            message=str(error),
         )
         batch.generations.append(row)
         batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in material.parents]
@@ -198,6 +202,9 @@ class Generating:
     # Complete
 
     async def _send(self, misses: Sequence[Item]) -> None:
+        if misses and not self._knows_model:
+            model, self._knows_model = await self._run.learn_model(self._brief), True
+            self._max_output = model.max_output if model else None
         if self._chunk_size is None and misses:
             self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
         leaders = [item for item in misses if not self._wait_as_twin(item)]
@@ -342,7 +349,7 @@ class Generating:
     async def pursue(self, item: Item) -> Outcome | None:
         """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         journal = ItemJournal(self._run, item)
-        item.asking = item.asking or Asking(item.prompt)
+        item.asking = item.asking or Asking(item.prompt, max_output=self._max_output)
         try:
             with self._run.stopper.pursuing() as pursuit:
                 journal.pursuit = pursuit

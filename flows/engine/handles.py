@@ -7,24 +7,26 @@ them one. A handle yields materials: what one prompt is made from.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-import orjson
-from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from db.history import StepGeneration, count_generations, read_generations, read_parents
 from db.select import Query, Record, make_record
 from db.spool import Spool, Unreadable
+from flows.engine.conditions import Condition, Generated, keeps, view
 from flows.engine.source_reads import SourceReader
+from flows.errors import RecordError
 from flows.steps.validate import OutputClass
 
 P = ParamSpec("P")
 T = TypeVar("T")
 PAGE = 500  # records read, rendered and looked up at a time
 _FURTHEST = 10  # steps back that an output is looked for
+_log = logging.getLogger("prefect.presswork")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Material:
     record: Record | None
     inputs: Mapping[str, Any]
     parents: tuple[str, ...] = ()
-    fault: str | None = None
+    fault: RecordError | None = None
 
 
 class Read(Protocol):
@@ -55,6 +57,10 @@ class Source(Protocol):
     def step(self) -> str | None:
         """The step whose generations these are; None where they are records."""
 
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The values of the select that all of these come from."""
+
     async def count(self) -> int | None:
         """How many materials there will be, where that is known without reading them."""
 
@@ -65,25 +71,24 @@ class Source(Protocol):
         """How many records are missing because an earlier step brought no content for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """A generation as a condition sees it: `output` is an instance of the step's output class."""
-
-    key: str
-    record: Mapping[str, Any]
-    output: Any
-
-
 class Selected:
     """Records of a template's select. The database is asked at the first `await`, in a thread.
 
-    `find` makes the spool of its records, with the right keys; `tell` hears how many there are, once.
+    `find` makes the spool of its records, with the right keys; `tell` hears how many there are, once. `params` are
+    the values that the records were selected with.
     """
 
     def __init__(
-        self, reader: SourceReader, query: Query, find: Callable[[], Awaitable[Spool]], tell: Callable[[int], None]
+        self,
+        reader: SourceReader,
+        query: Query,
+        find: Callable[[], Awaitable[Spool]],
+        tell: Callable[[int], None],
+        *,
+        params: Mapping[str, Any],
     ) -> None:
         self.query = query
+        self.params = params
         self._reader = reader
         self._find = find
         self._tell = tell
@@ -130,11 +135,15 @@ class Generations:
     run_id: str
     step: str
     output_class: OutputClass
-    conditions: tuple[Callable[[Generated], object], ...] = field(default=())
+    conditions: tuple[Condition, ...] = field(default=())
     read: Read = asyncio.to_thread
+    params: Mapping[str, Any] = field(default_factory=dict)
 
-    def where(self, condition: Callable[[Generated], object]) -> Generations:
-        """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`."""
+    def where(self, condition: Condition) -> Generations:
+        """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`.
+
+        One on which it fails is a failed record of the step that works on what is kept.
+        """
         return replace(self, conditions=(*self.conditions, condition))
 
     def together(self) -> Together:
@@ -154,16 +163,23 @@ class Generations:
         return sum(line.count for line in lines if line.step == self.step and line.status != "succeeded")
 
     async def __aiter__(self) -> AsyncIterator[Generated]:
-        async for page in self._kept():
-            for _generation, seen in page:
-                yield seen
+        async for page in self._stored():
+            for generation in page:
+                try:
+                    seen = view(generation, self.output_class)
+                    kept = keeps(self.conditions, seen)
+                except RecordError as error:
+                    # No step works on them here, in which the record could fail. Prefect hears of ids alone.
+                    _log.warning("%s: the generation %s is left out. %s", self.step, generation.id, error)
+                    continue
+                if kept:
+                    yield seen
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield each with the outputs that lead to it, as far as the template reads them."""
-        async for page in self._kept():
-            generations = [generation for generation, _seen in page]
-            inputs = await self.read(outputs_leading_to, self.ledger, generations, needs)
-            yield [
+        async for kept, failed in self._kept():
+            inputs = await self.read(outputs_leading_to, self.ledger, kept, needs)
+            yield failed + [
                 Material(
                     generation.record_key,
                     _record_of(generation),
@@ -172,19 +188,27 @@ class Generations:
                     else inputs[generation.id],
                     (generation.id,),
                 )
-                for generation in generations
+                for generation in kept
             ]
 
-    async def _kept(self) -> AsyncIterator[list[tuple[StepGeneration, Generated]]]:
+    async def _stored(self) -> AsyncIterator[list[StepGeneration]]:
         pages = read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)
         async for page in _ahead(lambda: self.read(next, pages, None)):
-            seen = [(generation, self._view(generation)) for generation in page]
-            yield [pair for pair in seen if all(condition(pair[1]) for condition in self.conditions)]
+            yield page
 
-    def _view(self, generation: StepGeneration) -> Generated:
-        # As it was judged, from JSON: a class may take a date as text there, and nowhere else.
-        output: BaseModel = self.output_class.model_validate_json(orjson.dumps(generation.output))
-        return Generated(generation.record_key, generation.record or {}, output)
+    async def _kept(self) -> AsyncIterator[tuple[list[StepGeneration], list[Material]]]:
+        """Yield pages of what the conditions keep, and of what they fail on."""
+        async for page in self._stored():
+            kept, failed = [], []
+            for generation in page:
+                try:
+                    if not self.conditions or keeps(self.conditions, view(generation, self.output_class)):
+                        kept.append(generation)
+                except RecordError as error:
+                    failed.append(
+                        Material(generation.record_key, _record_of(generation), {}, (generation.id,), fault=error)
+                    )
+            yield kept, failed
 
 
 @dataclass(frozen=True)
@@ -198,19 +222,26 @@ class Together:
         """The step whose generations these are."""
         return self.generations.step
 
-    async def count(self) -> int:
-        """One."""
-        return 1
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The values of the select that they come from."""
+        return self.generations.params
+
+    async def count(self) -> int | None:
+        """One; unknown before a condition has seen them, for each on which it fails is a failed record."""
+        return None if self.generations.conditions else 1
 
     async def left_out(self) -> int:
         """How many records the step brought no content for."""
         return await self.generations.left_out()
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield the one material, or none where there is nothing to put together."""
+        """Yield the one material, or none where there is nothing to put together; before it, those that failed."""
         collected: list[StepGeneration] = []
-        async for page in self.generations._kept():  # noqa: SLF001 - the two classes are one idea
-            collected += [generation for generation, _seen in page]
+        async for kept, failed in self.generations._kept():  # noqa: SLF001 - the two classes are one idea
+            collected += kept
+            if failed:
+                yield failed
         if not collected:
             return
         step = self.generations.step
@@ -252,7 +283,7 @@ def outputs_leading_to(
 
 def _material(record: Record | Unreadable) -> Material:
     if isinstance(record, Unreadable):
-        return Material(record.key, None, {}, fault=record.fault)
+        return Material(record.key, None, {}, fault=RecordError(record.fault, kind="unreadable"))
     return Material(record.key, record, {"record": record.data})
 
 

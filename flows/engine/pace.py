@@ -102,6 +102,14 @@ class Pace:
         """Take over what the ledger knows of a template's answers."""
         self._estimates.setdefault(step, estimate)
 
+    async def reaches_endpoint(self) -> bool:
+        """Have the endpoint confirm the key, as before a first request; False where the run has stopped."""
+        if not self._is_open:
+            async with self._opening:
+                if not self._is_open:
+                    await self._verified()
+        return self.stopped is None
+
     @asynccontextmanager
     async def reserve(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Decimal | None]:
         """Keep a request's likely cost free under the cap while the context is open, waiting until it fits."""

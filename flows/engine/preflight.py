@@ -7,7 +7,7 @@ so that a person at a terminal is told within a second or two, and nothing has b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,15 +34,17 @@ def require_credential() -> None:
         raise MissingKeyError
 
 
-async def name_endpoint(settings: Settings) -> str:
+async def name_endpoint(settings: Settings, templates: Iterable[Template] = ()) -> str:
     """Return the endpoint's name; an own base URL without PRESSWORK_ENDPOINT is asked what it is, which is free.
 
-    Raises MissingKeyError, EndpointError, or StoppingCallError where the endpoint refuses the key.
+    Raises MissingKeyError, EndpointError, StoppingCallError where the endpoint refuses the key, or TemplateError where
+    the model of one of the templates does not take it as it is.
     """
     from flows.engine.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK, which takes seconds
 
     endpoint = await open_endpoint(settings, 1)
     async with endpoint.client:
+        await endpoint.require_fit(templates)
         return endpoint.name
 
 

@@ -46,6 +46,7 @@ from flows.engine.live import TAG, add_tags, shown_live
 from flows.engine.options import RunOptions, Selection
 from flows.engine.origin import Origin, read_origin
 from flows.engine.pace import Pace
+from flows.engine.parameters import params_of_step
 from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.progress import Progress, announce, counted
 from flows.engine.results import results_served_by, saved_block
@@ -61,6 +62,8 @@ from flows.engine.writer import Writer
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
 from flows.steps.answer import Policy
+from flows.steps.catalog import Model, ending
+from flows.steps.model_rules import misfits, require_fit
 from flows.steps.render import Brief, make_brief
 from flows.steps.templates import Template, list_templates, load_template
 
@@ -95,7 +98,6 @@ class Run:
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     made_from: dict[str, str] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
     read_from: dict[str, URL] = field(default_factory=dict)
     _sources: dict[str, SourceReader] = field(default_factory=dict)
     _selected: list[Selected] = field(default_factory=list)
@@ -118,13 +120,13 @@ class Run:
         params = template.parse_params(values)
         query = self._bounded(query_of(template, params))
         url, source = self._source(template.front.source)
-        self.params |= params
         name = self.spooling.name(query, url)
         selected = Selected(
             source,
             query,
             partial(self.spooling.records, name, query, source),
             partial(self._note_selected, template_name, query, url),
+            params=params,
         )
         self._selected.append(selected)
         return selected
@@ -140,7 +142,7 @@ class Run:
         """
         if variants < 1:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
-        brief = await self._brief(template_name)
+        brief = await self._brief(template_name, source.params)
         for selected in tuple(self._selected):
             if self.options.shard is None or not self._is_of_the_whole(selected):
                 await selected.check()
@@ -159,7 +161,10 @@ class Run:
         finally:
             self._steps_open -= 1
         await self._read_figures()
-        return Generations(self.ledger, self.id, template_name, brief.template.output_class, read=self.writer.read)
+        output_class = brief.template.output_class
+        return Generations(
+            self.ledger, self.id, template_name, output_class, read=self.writer.read, params=source.params
+        )
 
     async def _note_padded_keys(self, step: str) -> None:
         orphaned = await self.writer.read(count_padded_keys, self.ledger, self.flow, step, self.endpoint.name)
@@ -291,18 +296,38 @@ class Run:
             )
             self.pace.know(template_name, each)
 
-    async def _brief(self, template_name: str) -> Brief:
-        if template_name not in self._briefs:
+    async def learn_model(self, brief: Brief) -> Model | None:
+        """Ask the endpoint about a step's model before the first request; return what is known then.
+
+        Raises TemplateError where the model does not take what the step's requests carry.
+        """
+        front = brief.template.front
+        if await self.pace.reaches_endpoint():
+            await self.endpoint.ask_about(front.model)
+        model = self.endpoint.known(front.model)
+        require_fit(brief.template.file, misfits(front, brief.settings, model))
+        self._note_ending(front.model)
+        return model
+
+    def _note_ending(self, model: str) -> None:
+        named = sorted(name for name, brief in self._briefs.items() if brief.template.front.model == model)
+        told = ending(model, self.endpoint.known(model), now().date())
+        if told is None:
+            self.progress.notes.pop(f"model {model}", None)
+        else:
+            self.progress.note(f"model {model}", f"{told}. Move to another model: it is named by {', '.join(named)}.")
+
+    async def _brief(self, template_name: str, selected: Mapping[str, Any]) -> Brief:
+        params = params_of_step(self._template(template_name), selected)
+        brief = self._briefs.get(template_name)
+        if brief is None or brief.params != params:
             # In a thread, for the SDK, which takes seconds to load, makes the schema.
-            self._briefs[template_name] = await asyncio.to_thread(self._make_brief, template_name)
+            brief = await asyncio.to_thread(make_brief, self._template(template_name), self.endpoint.name, params)
+            self._briefs[template_name] = brief
             row = template_row(self._template(template_name))
             await self.writer.call(ledger_record.add_templates, self.ledger, [row])
-        return self._briefs[template_name]
-
-    def _make_brief(self, template_name: str) -> Brief:
-        template = self._template(template_name)
-        params = {name: self.params.get(name, param.default) for name, param in template.front.params.items()}
-        return make_brief(template, self.endpoint.name, params)
+            self._note_ending(brief.template.front.model)
+        return brief
 
     def _template(self, name: str) -> Template:
         if name not in self._templates:
@@ -342,10 +367,11 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     origin = await read_origin(flow, settings)
     concurrency = options.concurrency or settings.concurrency
     require_files(concurrency)
-    await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
+    templates = await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
     async with AsyncExitStack() as stack:
         endpoint = await open_endpoint(settings, concurrency)
         await stack.enter_async_context(endpoint.client)
+        await endpoint.require_fit(templates)
         ledger = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
         stack.callback(ledger.dispose)
         run_id = new_id()
@@ -528,10 +554,12 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _check_templates(folder: Path, words: frozenset[str]) -> None:
+def _check_templates(folder: Path, words: frozenset[str]) -> list[Template]:
     """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
-    for name in words.intersection(list_templates(folder)):
-        load_template(folder, name).schema  # noqa: B018 - asking for the schema is the check
+    templates = [load_template(folder, name) for name in sorted(words.intersection(list_templates(folder)))]
+    for template in templates:
+        template.schema  # noqa: B018 - asking for the schema is the check
+    return templates
 
 
 def _cap(dollars: float | None) -> Decimal | None:

@@ -1,8 +1,9 @@
 """A local Messages API for demos, tests, rehearsals and load; it imports nothing of the rest of Presswork.
 
 A request goes server -> service -> calls (refused or read) -> faults (what befalls it) -> replies (what is answered)
--> messages (the API's shapes). Beside that way: schemas and shapes (what an answer must look like), topics, prose and
-answers (what it says), limits, prompt_cache and counts (the accounts), switches (what can be changed).
+-> messages (the API's shapes). What reads a call: models (what each accepts), thinking, options, blocks, schemas.
+What the answer says: shapes, topics, prose, answers. The accounts: limits, prompt_cache, counts. All other paths go
+server -> endpoints -> batches or listing. What can be changed: switches.
 """
 
 from flows.sandbox.processes import sandbox_process, serve

@@ -58,7 +58,7 @@ class Answer:
         return self._writer.sentences(3, "prose")
 
     def _text(self, shape: Text) -> str:
-        if shape.format and (text := formatted(shape.format, self._topic, self._draw)):
+        if shape.format and (text := formatted(shape.format, self._topic, self._draw, shape.moment)):
             return text
         text = self._echo(shape) or self._natural(shape)
         if shape.pattern is None or shape.pattern.search(text):
@@ -96,6 +96,8 @@ class Answer:
         return ""
 
     def _list(self, shape: List) -> list[Any]:
+        if shape.positions:
+            return [self.fill(part) for part in shape.positions]
         high = shape.count.high if shape.count.high is not None else max(shape.count.low, _DEFAULT_ITEMS)
         low = max(shape.count.low, min(high, _DEFAULT_ITEMS if not shape.firm else 1))
         items: list[Any] = []

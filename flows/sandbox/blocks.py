@@ -9,12 +9,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from flows.sandbox.models import Model
 from flows.sandbox.prompt_cache import TTL_SECONDS, Block
 from flows.sandbox.refusals import bad_request
 from flows.sandbox.schemas import Schema
 
 _PER_MESSAGE = 4
 _MOST_BREAKPOINTS = 4
+_TEXT_FIELDS = frozenset({"type", "text", "cache_control", "citations"})
+# What else may stand in a message; each is counted by its JSON.
+_OTHER_KINDS = frozenset(
+    "image document search_result thinking redacted_thinking tool_use tool_result server_tool_use"
+    " web_search_tool_result web_fetch_tool_result code_execution_tool_result bash_code_execution_tool_result"
+    " text_editor_code_execution_tool_result tool_search_tool_result container_upload browser_state".split()
+)
 _OF_AN_ANSWER = re.compile(
     r"\s*(that|this|the|your)(\s+(last|previous|first))?\s+(answer|reply|response|output|json)\b", re.IGNORECASE
 )
@@ -26,8 +34,8 @@ def text_tokens(text: str) -> int:
     return (size + 3) // 4
 
 
-def prompt_blocks(body: Mapping[str, Any], schema: Schema | None) -> tuple[Block, ...]:
-    """Check tools, system and messages, and make blocks of them; raises Refusal."""
+def prompt_blocks(body: Mapping[str, Any], schema: Schema | None, model: Model) -> tuple[Block, ...]:
+    """Check system and messages, and make blocks of them, the tools and the schema; raises Refusal."""
     blocks = list(_tools(body.get("tools")))
     if schema is not None:
         blocks.append(Block(schema.key, schema.tokens))
@@ -37,6 +45,8 @@ def prompt_blocks(body: Mapping[str, Any], schema: Schema | None) -> tuple[Block
     if top and not blocks[-1].ttl:  # top-level: the API sets a breakpoint on the last block
         blocks[-1] = Block(blocks[-1].content, blocks[-1].tokens, top)
     _check_breakpoints([block.ttl for block in blocks if block.ttl])
+    if model.rules.token_percent != 100:
+        return tuple(Block(block.content, model.tokens(block.tokens), block.ttl) for block in blocks)
     return tuple(blocks)
 
 
@@ -57,14 +67,8 @@ def _words(message: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else "\n".join(str(block.get("text", "")) for block in content)
 
 
-def _tools(tools: object) -> Iterator[Block]:
-    if tools is None:
-        return
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise bad_request("tools: Input should be a valid list")
-    for i, tool in enumerate(tools):
-        if not tool.get("name"):
-            raise bad_request(f"tools.{i}.name: Field required")
+def _tools(tools: Sequence[Mapping[str, Any]] | None) -> Iterator[Block]:
+    for i, tool in enumerate(tools or ()):
         yield _opaque(tool, f"tools.{i}.")
 
 
@@ -118,7 +122,12 @@ def _block(block: object, where: str, only: str | None) -> Block:
     if not isinstance(block, dict) or not isinstance(kind, str) or (only and kind != only):
         raise bad_request(f"{where}type: Input should be {only!r}" if only else f"{where}type: Field required")
     if kind != "text":
+        if kind not in _OTHER_KINDS:
+            raise bad_request(f"{where}type: Input tag {kind!r} does not match any of the expected tags")
         return _opaque(block, where)
+    if len(block) > 2 and not block.keys() <= _TEXT_FIELDS:
+        extra = min(block.keys() - _TEXT_FIELDS)
+        raise bad_request(f"{where}text.{extra}: Extra inputs are not permitted")
     text = block.get("text")
     if not isinstance(text, str):
         raise bad_request(f"{where}text: Field required" if text is None else f"{where}text: Input should be a string")
@@ -144,6 +153,8 @@ def _ttl(holder: Mapping[str, Any], where: str) -> str | None:
         return None
     if not isinstance(control, dict) or control.get("type") != "ephemeral":
         raise bad_request(f"{where}cache_control.type: Input should be 'ephemeral'")
+    if extra := sorted(control.keys() - {"type", "ttl"}):
+        raise bad_request(f"{where}cache_control.ephemeral.{extra[0]}: Extra inputs are not permitted")
     ttl = control.get("ttl", "5m")
     if ttl not in TTL_SECONDS:
         raise bad_request(f"{where}cache_control.ttl: Input should be '5m' or '1h'")

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.sandbox.blocks import prompt_blocks, prompt_text
-from flows.sandbox.models import Model, find_model
+from flows.sandbox.models import Model, served_model
+from flows.sandbox.options import read_options
 from flows.sandbox.prompt_cache import Block
 from flows.sandbox.refusals import bad_request
 from flows.sandbox.schemas import Schema, read_schema
+from flows.sandbox.thinking import Thinking, read_thinking
 
 _COUNTED = frozenset(
     "messages model cache_control output_config speed system thinking tool_choice tools user_profile_id"
@@ -17,7 +19,6 @@ _COUNTED = frozenset(
 _CREATED = _COUNTED | frozenset(
     "max_tokens container diagnostics inference_geo metadata service_tier stop_sequences stream".split()
 )
-_THINKING = {"low": 32, "medium": 64, "high": 96, "xhigh": 128, "max": 160}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,11 @@ class Call:
     stream: bool
     schema: Schema | None
     stops: tuple[str, ...]
-    thinking_tokens: int
-    shows_thinking: bool
+    thinking: Thinking
     blocks: tuple[Block, ...]
     prompt: str
+    inference_geo: str
+    speed: str
 
 
 def read_call(body: Mapping[str, Any]) -> Call:
@@ -42,31 +44,32 @@ def read_call(body: Mapping[str, Any]) -> Call:
     stream = body.get("stream", False)
     if not isinstance(stream, bool):
         raise bad_request("stream: Input should be a valid boolean")
-    if body.get("service_tier", "auto") not in ("auto", "standard_only"):
-        raise bad_request("service_tier: Input should be 'auto' or 'standard_only'")
-    schema = _output(body, model)
-    thinking, shown = _thinking(body, model, max_tokens)
+    schema, thinking = _output(body, model, max_tokens)
     blocks = _fitting(body, model, schema)
     prompt = prompt_text(body["messages"], answered=schema is not None)
-    return Call(model, max_tokens, stream, schema, _stops(body), thinking, shown, blocks, prompt)
+    geo, speed = body.get("inference_geo") or "global", body.get("speed") or "standard"
+    return Call(model, max_tokens, stream, schema, _stops(body), thinking, blocks, prompt, geo, speed)
 
 
 def count_tokens(body: Mapping[str, Any]) -> int:
     """The input tokens of a body of POST /v1/messages/count_tokens: what its usage would add up to; raises Refusal."""
     model = _read_common(body, _COUNTED)
-    return sum(block.tokens for block in prompt_blocks(body, _output(body, model)))
+    schema, _ = _output(body, model, None)
+    return sum(block.tokens for block in prompt_blocks(body, schema, model))
 
 
 def _read_common(body: Mapping[str, Any], fields: frozenset[str]) -> Model:
-    for name in body:
-        if name not in fields:
-            raise bad_request(f"{name}: Extra inputs are not permitted")
+    if not fields.issuperset(body):
+        extra = next(name for name in body if name not in fields)
+        raise bad_request(f"{extra}: Extra inputs are not permitted")
     for name in ("model", "messages"):
         if name not in body:
             raise bad_request(f"{name}: Field required")
     if not isinstance(body["model"], str):
         raise bad_request("model: Input should be a valid string")
-    return find_model(body["model"])
+    model = served_model(body["model"])
+    read_options(body, forced_tools=model.rules.forced_tools)
+    return model
 
 
 def _max_tokens(body: Mapping[str, Any], model: Model) -> int:
@@ -85,46 +88,26 @@ def _max_tokens(body: Mapping[str, Any], model: Model) -> int:
     return value
 
 
-def _output(body: Mapping[str, Any], model: Model) -> Schema | None:
-    config = body.get("output_config")
-    if config is None:
-        return None
+def _output(body: Mapping[str, Any], model: Model, max_tokens: int | None) -> tuple[Schema | None, Thinking]:
+    config = body.get("output_config", {})
     if not isinstance(config, dict):
         raise bad_request("output_config: Input should be a valid dictionary")
     for name in config:
         if name not in ("effort", "format"):
             raise bad_request(f"output_config.{name}: Extra inputs are not permitted")
     effort, format_ = config.get("effort"), config.get("format")
-    if effort is not None and effort not in model.efforts:
+    if effort is not None and effort not in model.rules.efforts:
         raise bad_request(f"output_config.effort: {effort!r} is not supported by {model.id}")
-    if format_ is None:
-        return None
+    thinking = read_thinking(body.get("thinking"), effort, model, max_tokens)
+    return None if format_ is None else _schema(format_), thinking
+
+
+def _schema(format_: object) -> Schema:
     if not isinstance(format_, dict) or format_.get("type") != "json_schema":
         raise bad_request("output_config.format.type: Input should be 'json_schema'")
     if extra := sorted(set(format_) - {"type", "schema"}):
         raise bad_request(f"output_config.format.{extra[0]}: Extra inputs are not permitted")
     return read_schema(format_.get("schema"))
-
-
-def _thinking(body: Mapping[str, Any], model: Model, max_tokens: int) -> tuple[int, bool]:
-    """How many tokens to think, and whether the thinking is shown."""
-    config = body.get("thinking")
-    if config is None:
-        return 0, False
-    kind = config.get("type") if isinstance(config, dict) else None
-    if kind == "disabled":
-        return 0, False
-    if kind not in ("enabled", "adaptive") or (kind == "adaptive" and not model.adaptive_thinking):
-        raise bad_request(f"thinking.type: {kind!r} is not supported by {model.id}")
-    tokens = _THINKING.get((body.get("output_config") or {}).get("effort") or "high", 96)
-    if kind == "enabled":
-        budget = config.get("budget_tokens")
-        if not isinstance(budget, int) or budget < 1024:
-            raise bad_request("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
-        if budget >= max_tokens:
-            raise bad_request("max_tokens: must be greater than thinking.budget_tokens")
-        tokens = min(tokens, budget)
-    return tokens, config.get("display") != "omitted"
 
 
 def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -137,11 +120,11 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _fitting(body: Mapping[str, Any], model: Model, schema: Schema | None) -> tuple[Block, ...]:
-    blocks = prompt_blocks(body, schema)
+    blocks = prompt_blocks(body, schema, model)
     total = sum(block.tokens for block in blocks)
     if total > model.context:
         raise bad_request(f"prompt is too long: {total} tokens > {model.context} maximum")
-    if body["messages"][-1]["role"] == "assistant" and (not model.prefill or schema is not None):
+    if body["messages"][-1]["role"] == "assistant" and (not model.rules.prefill or schema is not None):
         raise bad_request(
             "This model does not support assistant message prefill. The conversation must end with a user message."
         )

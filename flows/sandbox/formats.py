@@ -1,14 +1,34 @@
 """Strings of the formats that the API's schemas may name; addresses are of the ranges kept for examples."""
 
 import re
+from datetime import date, timedelta
 from uuid import UUID
 
 from flows.sandbox.draws import Draw
+from flows.sandbox.hints import ANY_MOMENT, Moment
 from flows.sandbox.topics import Topic
 
 
-def formatted(format_: str, topic: Topic, draw: Draw) -> str:
+def formatted(format_: str, topic: Topic, draw: Draw, moment: Moment = ANY_MOMENT) -> str:
     """A string of that format; empty for a format nobody knows."""
+    made = _formatted(format_, topic, draw)
+    if format_ in {"date", "date-time"}:
+        made = _day_within(made[:10], moment) + made[10:]
+    return made if moment.zone else made.removesuffix("Z")
+
+
+def _day_within(day: str, moment: Moment) -> str:
+    try:
+        if moment.above and day <= moment.above[:10]:
+            day = str(date.fromisoformat(moment.above[:10]) + timedelta(days=1))
+        if moment.below and day >= moment.below[:10]:
+            day = str(date.fromisoformat(moment.below[:10]) - timedelta(days=1))
+    except (ValueError, OverflowError):  # an end that is no date
+        return day
+    return day
+
+
+def _formatted(format_: str, topic: Topic, draw: Draw) -> str:
     day = f"2026-{draw.between(1, 12):02}-{draw.between(1, 28):02}"
     hour = f"{draw.between(8, 18):02}:{draw.between(0, 59):02}:00"
     match format_:

@@ -12,6 +12,7 @@ _KEYWORDS = (
     "minLength|maxLength|pattern|minimum|maximum|exclusiveMinimum|exclusiveMaximum|minItems|maxItems|multipleOf"
     "|uniqueItems|format|default|examples|deprecated|readOnly|writeOnly|contentMediaType|discriminator|propertyNames"
     "|minProperties|maxProperties|prefixItems|contains"
+    "|decimal_places|max_digits|must lie in the|time zone|schemes|characters|pattern \\d+|g[et]|l[et]"
 )
 _BLOCK = re.compile(r"(?:^|\n\n)\{(.*)\}\s*$", re.DOTALL)
 _KEY = re.compile(rf"(?:^|, )({_KEYWORDS}): ")
@@ -42,6 +43,18 @@ class Span:
 ANY_COUNT = Span()
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The ends of a date, with or without a time, as texts of ISO 8601; `zone` says whether it has a time zone."""
+
+    above: str = ""
+    below: str = ""
+    zone: bool = True
+
+
+ANY_MOMENT = Moment()
+
+
 def keyword_hints(description: str) -> Mapping[str, str]:
     """The keywords in the braces at the end of a description, as the text of their values."""
     block = _BLOCK.search(description)
@@ -65,6 +78,16 @@ def count_hints(hints: Mapping[str, str], low: str, high: str) -> Span:
     """A pair such as minLength and maxLength."""
     least, most = number_hint(hints, low), number_hint(hints, high)
     return Span(int(least or 0), None if most is None else int(most))
+
+
+def moment_hints(hints: Mapping[str, str]) -> Moment:
+    """Where a date must lie."""
+    when = hints.get("must lie in the")
+    return Moment(
+        above=hints.get("exclusiveMinimum") or hints.get("minimum") or ("2098-01-01" if when == "future" else ""),
+        below=hints.get("exclusiveMaximum") or hints.get("maximum") or ("2002-01-01" if when == "past" else ""),
+        zone=hints.get("time zone") != "none",
+    )
 
 
 def spoken_counts(description: str) -> dict[str, Span]:

@@ -11,8 +11,8 @@ from flows.sandbox.replies import Reply
 _WORDS_A_DELTA = 4
 
 
-def message(call: Call, reply: Reply, account: Account, message_id: str) -> dict[str, Any]:
-    """A Message."""
+def message(call: Call, reply: Reply, account: Account, message_id: str, tier: str) -> dict[str, Any]:
+    """A Message, answered in a service tier: "standard", or "batch"."""
     return {
         "id": message_id,
         "type": "message",
@@ -23,11 +23,11 @@ def message(call: Call, reply: Reply, account: Account, message_id: str) -> dict
         "stop_sequence": reply.stop_sequence,
         "stop_details": reply.stop_details,
         "container": None,
-        "usage": usage(reply, account),
+        "usage": usage(call, reply, account, tier),
     }
 
 
-def usage(reply: Reply, account: Account) -> dict[str, Any]:
+def usage(call: Call, reply: Reply, account: Account, tier: str) -> dict[str, Any]:
     """A Usage; total input is input, cache creation and cache read together."""
     return {
         "input_tokens": account.input_tokens,
@@ -40,9 +40,9 @@ def usage(reply: Reply, account: Account) -> dict[str, Any]:
         "output_tokens": reply.output_tokens,
         "output_tokens_details": {"thinking_tokens": reply.thinking_tokens},
         "server_tool_use": None,
-        "service_tier": "standard",
-        "inference_geo": "global",
-        "speed": "standard",
+        "service_tier": tier,
+        "inference_geo": call.inference_geo,
+        "speed": call.speed,
     }
 
 

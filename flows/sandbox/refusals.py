@@ -23,7 +23,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer that is raised, not a 
         self.error_code = error_code
         self.headers = dict(headers or {})
 
-    def body(self, request_id: str) -> dict[str, object]:
+    def body(self, request_id: str | None) -> dict[str, object]:
         """The JSON body of the error."""
         error: dict[str, object] = {"type": self.kind, "message": self.message}
         if self.error_code is not None:
@@ -34,6 +34,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer that is raised, not a 
 def bad_request(message: str) -> Refusal:
     """A 400, with the message the API would give."""
     return Refusal(400, "invalid_request_error", message)
+
+
+def failure(error: Exception) -> Refusal:
+    """A 500, for what the sandbox trips over: it must look like the API's own failure."""
+    return Refusal(500, "api_error", f"The sandbox failed: {type(error).__name__}: {error}")
 
 
 def drawn_refusal(fault: str) -> Refusal | None:

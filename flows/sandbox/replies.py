@@ -45,7 +45,7 @@ def make_reply(call: Call, fate: Fate) -> Reply:
     key = digest(call.prompt.encode("utf-8", "surrogatepass"), call.schema.key if call.schema else b"")
     text = _text(call, fate, topic, Draw(key))
     if fate.fault == "tool_use":
-        return _tool_use(text, fate)
+        return _tool_use(call, text, fate)
     return _ended(call, fate, _thinking_block(call, topic, key), text)
 
 
@@ -62,28 +62,28 @@ def _text(call: Call, fate: Fate, topic: Topic, draw: Draw) -> str:
 
 def _ended(call: Call, fate: Fate, thinking: list[dict[str, Any]], text: str) -> Reply:
     """Find where the text ends: by itself, at a stop sequence, at max_tokens or where its fate cuts it."""
-    thought = min(call.thinking_tokens, call.max_tokens) if thinking else 0
+    thought = min(call.thinking.tokens, call.max_tokens) if thinking else 0
     room = call.max_tokens - thought
     found = [(text.find(stop), stop) for stop in call.stops if stop in text]
     sequence = min(found)[1] if found else None
     if found:
         text = text[: min(found)[0]]
     reason = "stop_sequence" if found else "end_turn"
-    tokens = text_tokens(text)
+    tokens = call.model.tokens(text_tokens(text))
     if fate.fault in _CUT_SHORT:
         reason, room = _CUT_SHORT[fate.fault], min(room, max(1, tokens // 2))
     elif tokens > room:
         reason = "max_tokens"
     if tokens > room:
-        text, tokens, sequence = cut(text, room), room, None
+        text, tokens, sequence = cut(text, room * 100 // call.model.rules.token_percent), room, None
     content = [*thinking, {"type": "text", "text": text, "citations": None}] if text else thinking
     return Reply(content, reason, tokens + thought or 1, thought, sequence)
 
 
 def _thinking_block(call: Call, topic: Topic, key: bytes) -> list[dict[str, Any]]:
-    if not call.thinking_tokens:
+    if not call.thinking.tokens:
         return []
-    thought = f"The request is about {topic.subject}; {topic.details[0]} matters most." if call.shows_thinking else ""
+    thought = f"The request is about {topic.subject}; {topic.details[0]} matters most." if call.thinking.shown else ""
     return [{"type": "thinking", "thinking": thought, "signature": digest(key, b"signature").hex()}]
 
 
@@ -94,11 +94,11 @@ def _refusal(fate: Fate) -> Reply:
     return Reply([], "refusal", _REFUSAL_TOKENS, stop_details=details)
 
 
-def _tool_use(text: str, fate: Fate) -> Reply:
+def _tool_use(call: Call, text: str, fate: Fate) -> Reply:
     block = {
         "type": "tool_use",
         "id": f"toolu_{fate.key.hex()[:24]}",
         "name": "answer",
         "input": {"text": text},
     }
-    return Reply([block], "tool_use", text_tokens(text) + 8)
+    return Reply([block], "tool_use", call.model.tokens(text_tokens(text) + 8))

@@ -28,6 +28,13 @@ _FOR_TYPE = {
     "null": frozenset({"type", "enum", "const"}),
 }
 _COMBINED = frozenset({"anyOf", "allOf", "$ref", "enum", "const"})
+_REFUSED = frozenset(
+    "oneOf not if then else dependentSchemas dependentRequired prefixItems contains maxItems uniqueItems minContains"
+    " maxContains patternProperties propertyNames minProperties maxProperties unevaluatedItems unevaluatedProperties"
+    " minLength maxLength pattern minimum maximum exclusiveMinimum exclusiveMaximum multipleOf $anchor"
+    " $dynamicRef".split()
+)
+_WORDS = _ANYWHERE.union(_COMBINED, _REFUSED, *_FOR_TYPE.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,8 @@ def _follow(ref: str, definitions: Mapping[str, Any], path: tuple[str, ...]) -> 
 
 
 def _check_keywords(schema: Mapping[str, Any]) -> None:
+    if schema and _WORDS.isdisjoint(schema):
+        return  # without any word of JSON schema it asks for nothing, so that any JSON is an answer
     kind = schema.get("type")
     allowed = _ANYWHERE | _COMBINED | {"type"}
     if kind is not None:

@@ -14,11 +14,11 @@ from typing import Any, Self
 from aiohttp import web
 
 from flows.sandbox.counts import Counts
-from flows.sandbox.models import find_model, model_info, model_page
-from flows.sandbox.refusals import Refusal, bad_request
+from flows.sandbox.endpoints import Endpoints
+from flows.sandbox.refusals import Refusal, bad_request, failure
 from flows.sandbox.service import Service, check_headers
 from flows.sandbox.switches import Switches
-from flows.sandbox.wire import json_response, parsed_or_none, read_body, send_answer
+from flows.sandbox.wire import json_response, lines_response, parsed_or_none, read_body, send_answer
 
 HOST = "127.0.0.1"
 SANDBOX_HEADER = "x-presswork-sandbox"
@@ -35,13 +35,12 @@ class Sandbox:
     def __init__(self, *, switches: Switches | None = None, port: int = 0) -> None:
         """Port 0 takes any free one."""
         self._service = Service(switches or Switches())
+        self._endpoints = Endpoints(self._service)
         self._port = port
         self._runner: web.ServerRunner | None = None
         self._ids = (f"req_{secrets.token_hex(6)}{n:012x}" for n in count(1))
         self._routes: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/messages"): self._messages,
-            ("POST", "/v1/messages/count_tokens"): self._count_tokens,
-            ("GET", "/v1/models"): self._models,
             ("GET", "/sandbox/stats"): self._get_stats,
             ("GET", "/sandbox/switches"): self._get_switches,
             ("PUT", "/sandbox/switches"): self._put_switches,
@@ -62,10 +61,11 @@ class Sandbox:
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Stop listening and close what is open."""
+        """Stop listening, close what is open and forget all batches."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        await self._endpoints.batches.clear()
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -101,25 +101,18 @@ class Sandbox:
         return self._service.configure(changes)
 
     def reset(self) -> None:
-        """Forget stats, cache and used limits."""
+        """Forget stats, cache and used limits; batches stay."""
         self._service.reset()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.path
-        handler = self._routes.get((request.method, path))
-        if handler is None:
-            handler = self._model if request.method == "GET" and path.startswith("/v1/models/") else self._nothing
+        handler = self._routes.get((request.method, request.path), self._others)
         try:
-            if handler != self._messages and path.startswith("/v1/"):
-                self._service.counts.other_requests[f"{request.method} {path}"[:80]] += 1
-                check_headers(request.headers)
             return await handler(request)
         except Refusal as refusal:
             return self._refuse(refusal)
         except Exception as error:  # noqa: BLE001 - the boundary of one request
-            # A schema that trips the sandbox must look like the API's own failure.
             _LOG.exception("the sandbox failed to answer")
-            return self._refuse(Refusal(500, "api_error", f"The sandbox failed: {type(error).__name__}: {error}"))
+            return self._refuse(failure(error))
 
     async def _messages(self, request: web.BaseRequest) -> web.StreamResponse:
         counts = self._service.counts  # a reset must not mix old requests into new counts
@@ -152,17 +145,12 @@ class Sandbox:
         self._service.served(exchange, counts)
         return response
 
-    async def _count_tokens(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._json({"input_tokens": self._service.count_tokens(await read_body(request))})
-
-    async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._json(model_page(request.query))
-
-    async def _model(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._json(model_info(find_model(request.path.removeprefix("/v1/models/"))))
-
-    async def _nothing(self, request: web.BaseRequest) -> web.StreamResponse:
-        raise Refusal(404, "not_found_error", f"Not found: {request.method} {request.path}")
+    async def _others(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.startswith("/v1/"):
+            self._service.counts.other_requests[f"{request.method} {request.path}"[:80]] += 1
+            check_headers(request.headers)
+        answer = await self._endpoints.answer(request)
+        return lines_response(answer, self._own_headers()) if isinstance(answer, bytes) else self._json(answer)
 
     async def _get_stats(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._json(self.stats())
@@ -189,8 +177,11 @@ class Sandbox:
     def _headers(self) -> dict[str, str]:
         return {"request-id": next(self._ids), **_COMMON, **self._service.rate_headers()}
 
+    def _own_headers(self) -> dict[str, str]:
+        return {"request-id": next(self._ids), **_COMMON}
+
     def _json(self, body: Mapping[str, Any]) -> web.Response:
-        return json_response(body, {"request-id": next(self._ids), **_COMMON})
+        return json_response(body, self._own_headers())
 
     def _refuse(self, refusal: Refusal) -> web.Response:
         headers = self._headers() | refusal.headers

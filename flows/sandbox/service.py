@@ -30,11 +30,12 @@ class Exchange:
     body: bytes
     account: Account
     reply: Reply | None
+    tier: str = "standard"
 
     def message(self) -> dict[str, Any]:
         """The answer as a Message."""
         assert self.reply is not None
-        return message(self.call, self.reply, self.account, f"msg_{self.fate.key.hex()[:24]}")
+        return message(self.call, self.reply, self.account, f"msg_{self.fate.key.hex()[:24]}", self.tier)
 
     def tokens(self) -> Tokens:
         """What the answer counts for in the stats."""
@@ -91,17 +92,35 @@ class Service:
         misses = misses_cache(self.switches, body, seen)
         account = self.cache.account(call.model, call.blocks, misses=misses)
         self.limits.admit(account.input_tokens + account.written)
+        fate = self._draw(body, seen)
+        if fate.fault == "dropped_before":
+            return Exchange(call, fate, body, account, None)
+        reply = make_reply(call, fate)
+        self.limits.charge(account.input_tokens + account.written, reply.output_tokens)
+        return Exchange(call, fate, body, account, reply)
+
+    def open_batched(self, raw: bytes) -> Exchange:
+        """Admit a request of a batch and answer it; raises Refusal.
+
+        The account's limits are not those of batches, and there is no connection that could stall or be dropped.
+        """
+        body = digest(raw)
+        call = read_call(_parsed(raw))
+        if call.stream:
+            raise bad_request("stream: Streaming is not supported in a batch")
+        seen = self.counts.bodies.seen(body)
+        account = self.cache.account(call.model, call.blocks, misses=misses_cache(self.switches, body, seen))
+        fate = self._draw(body, seen)
+        return Exchange(call, fate, body, account, make_reply(call, fate), "batch")
+
+    def _draw(self, body: bytes, seen: int) -> Fate:
         fate = draw_fate(self.switches, body, seen)
         self.counts.repeated_bodies += self.counts.bodies.see(body)
         if fate.fault:
             self.counts.by_fault[fate.fault] += 1
             if refusal := drawn_refusal(fate.fault):
                 raise refusal
-        if fate.fault == "dropped_before":
-            return Exchange(call, fate, body, account, None)
-        reply = make_reply(call, fate)
-        self.limits.charge(account.input_tokens + account.written, reply.output_tokens)
-        return Exchange(call, fate, body, account, reply)
+        return fate
 
     def begin(self, exchange: Exchange) -> None:
         """Its answer begins, so that what it wrote to the cache can be read."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from re import Pattern
 from typing import Any
 
-from flows.sandbox.hints import ANY_COUNT, Span
+from flows.sandbox.hints import ANY_COUNT, ANY_MOMENT, Moment, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Text:
     firm: bool = False  # its length stands in the hints, so a validator is likely to check it
     target: int = 6  # about how many words to write
     labels: tuple[str, ...] = ()  # a line of the prompt that begins so is repeated, if it fits
+    moment: Moment = ANY_MOMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class List:
     item: "Shape"
     count: Span
     firm: bool = False
+    positions: tuple["Shape", ...] = ()  # of a tuple: one shape for each item
 
 
 @dataclass(frozen=True, slots=True)

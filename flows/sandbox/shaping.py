@@ -4,7 +4,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flows.sandbox.hints import ANY_COUNT, Span, count_hints, keyword_hints, number_hint, spoken_counts, spoken_range
+from flows.sandbox.hints import (
+    ANY_COUNT,
+    Span,
+    count_hints,
+    keyword_hints,
+    moment_hints,
+    number_hint,
+    spoken_counts,
+    spoken_range,
+)
 from flows.sandbox.shapes import Choice, Flag, List, Number, OneOf, Record, Shape, Text
 
 # The first form with a word of the field's name in it wins; then the description is asked for letters.
@@ -28,6 +37,7 @@ _FORM_OF = {word: form for form, words in _FORMS for word in words.split()}
 # Words that a form has where nothing is said about its length.
 _USUAL = {"prose": 24, "summary": 26, "letter": 48, "reason": 12}
 _WRITTEN = re.compile("title|headline|subject|body|text|copy|description|content")
+_POSITION = re.compile(r"Position \d+\b")
 _LETTER = re.compile(r"\b(reply|e-?mail|letter|answer) (to|that|body|for)\b|\bbody of the (e-?mail|reply|letter)\b")
 
 
@@ -49,7 +59,7 @@ def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: st
 
 
 def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, about: str) -> Shape:
-    match schema["type"]:
+    match schema.get("type", "string"):
         case "object":
             fields = tuple((key, shape_of(it, definitions, key)) for key, it in schema.get("properties", {}).items())
             return Record(name, fields, frozenset(schema.get("required", ())))
@@ -99,7 +109,16 @@ def _list(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, 
     words = spoken.get("word")
     item_about = f"{words.low} to {words.high} words" if words and words.high is not None else ""
     item = shape_of(schema.get("items", {"type": "string"}), definitions, name, item_about)
-    return List(name, item, Span(low, count.high), firm)
+    return List(name, item, Span(low, count.high), firm, _positions(schema.get("items", {}), definitions, name))
+
+
+def _positions(items: Mapping[str, Any], definitions: Mapping[str, Any], name: str) -> tuple[Shape, ...]:
+    """The shapes of a tuple's items, where each says which it is; a list that goes on after them ends there."""
+    options = items.get("anyOf", ())
+    if not options or not all(_POSITION.match(option.get("description", "")) for option in options):
+        return ()
+    fixed = [option for option in options if " and all that follow" not in option["description"]]
+    return tuple(shape_of(option, definitions, name) for option in fixed)
 
 
 def _text(name: str, about: str, format_: str) -> Text:
@@ -122,6 +141,7 @@ def _text(name: str, about: str, format_: str) -> Text:
         firm=firm,
         target=_target(form, words, chars),
         labels=_labels(name, form, words),
+        moment=moment_hints(hints),
     )
 
 
@@ -165,7 +185,8 @@ def _form(name: str, about: str) -> str:
 def _number(name: str, about: str, *, whole: bool) -> Number:
     hints = keyword_hints(about)
     step = number_hint(hints, "multipleOf")
-    decimals = 0 if whole else 2
+    places = number_hint(hints, "decimal_places")
+    decimals = 0 if whole else 2 if places is None else int(places)
     grain = step or (1.0 if whole else 0.01)
     low, high = number_hint(hints, "minimum"), number_hint(hints, "maximum")
     above, below = number_hint(hints, "exclusiveMinimum"), number_hint(hints, "exclusiveMaximum")
@@ -173,6 +194,9 @@ def _number(name: str, about: str, *, whole: bool) -> Number:
         low = above + grain
     if below is not None:
         high = below - grain
+    digits = number_hint(hints, "max_digits")
+    if digits is not None and high is None:
+        high = 10 ** (digits - decimals) - grain
     firm = low is not None or high is not None
     lowered = f"{name} {about}".lower()
     if not firm and (said := spoken_range(lowered)):

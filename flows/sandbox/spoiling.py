@@ -1,6 +1,7 @@
 """Spoiling a good answer, as models sometimes do: constraints broken, JSON broken, text cut off."""
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 from flows.sandbox.draws import Draw
@@ -44,8 +45,8 @@ def _breaks(shape: Shape, value: Any, holder: Any = None, key: Any = None) -> It
                 yield from _breaks(part, value[name], value, name)
         case List():
             yield from ((holder, key, make) for make in _list_breaks(shape, value))
-            for i, item in enumerate(value):
-                yield from _breaks(shape.item, item, value, i)
+            for i, (part, item) in enumerate(zip(shape.positions or repeat(shape.item), value, strict=False)):
+                yield from _breaks(part, item, value, i)
         case Text():
             yield from ((holder, key, make) for make in _text_breaks(shape, value))
         case Number():

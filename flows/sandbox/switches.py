@@ -61,6 +61,9 @@ class Switches(BaseModel):
     cache_missed: Rate = Field(
         0, title="Rate of prompt cache misses", description="Of requests that could read it; no fault: they write it."
     )
+    batch_ms: float = Field(
+        0, ge=0, le=172_800_000, title="Time a batch takes, ms", description="Its answers come then."
+    )
     keep_bodies: int = Field(0, ge=0, le=100_000, title="Bodies kept", description="For GET /sandbox/requests.")
 
     rate_limited: Rate = Field(0, title="Rate of 429 rate_limit_error")

@@ -12,24 +12,25 @@ from flows.sandbox.refusals import Refusal
 from flows.sandbox.service import Exchange
 
 BODY_LIMIT = 32 * 1024 * 1024
-JSON = {"content-type": "application/json"}
+_JSON = {"content-type": "application/json"}
+_LINES = {"content-type": "application/x-jsonl"}
 _STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 _DROPPED = frozenset({"dropped_before", "dropped_after"})
 
 
-async def read_body(request: web.BaseRequest) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int = BODY_LIMIT) -> bytes:
     """The body; one that is too long is read to its end and thrown away, so that the client gets to read why."""
-    if request.content_length is not None and request.content_length <= BODY_LIMIT:
+    if request.content_length is not None and request.content_length <= limit:
         return await request.content.read()
     parts, size = [], 0
     async for part in request.content.iter_any():
         size += len(part)
-        if size <= BODY_LIMIT:
+        if size <= limit:
             parts.append(part)
-        elif size > 4 * BODY_LIMIT:
+        elif size > 4 * limit:
             break
-    if size > BODY_LIMIT:
-        raise Refusal(413, "request_too_large", "Request exceeds the maximum size of 32 MB")
+    if size > limit:
+        raise Refusal(413, "request_too_large", f"Request exceeds the maximum size of {limit >> 20} MB")
     return b"".join(parts)
 
 
@@ -60,7 +61,12 @@ async def _send_stream(request: web.BaseRequest, exchange: Exchange, headers: Ma
 
 def json_response(body: Mapping[str, Any], headers: Mapping[str, str], status: int = 200) -> web.Response:
     """A response of JSON."""
-    return web.Response(status=status, body=to_json(body), headers={**headers, **JSON})
+    return web.Response(status=status, body=to_json(body), headers={**headers, **_JSON})
+
+
+def lines_response(lines: bytes, headers: Mapping[str, str]) -> web.Response:
+    """A response of JSON lines."""
+    return web.Response(body=lines, headers={**headers, **_LINES})
 
 
 def parsed_or_none(raw: bytes) -> Any:

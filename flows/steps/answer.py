@@ -153,7 +153,7 @@ class Asking:
     """How far the asking for one prompt is in this run: what the next request will say, and what was asked so far.
 
     It outlives a try of the prompt's chunk, so that each bound holds for all tries together. `paid` counts requests
-    that were answered or perhaps billed.
+    that were answered or perhaps billed. `max_output` is the longest answer that the endpoint says its model gives.
     """
 
     prompt: Prompt
@@ -164,6 +164,7 @@ class Asking:
     repairs: int = 0
     escalations: int = 0
     paid: int = 0
+    max_output: int | None = None
 
     def __post_init__(self) -> None:
         self.max_tokens = self.max_tokens or self.prompt.max_tokens
@@ -368,9 +369,9 @@ def _wrong_model(prompt: Prompt, answered: str | None) -> Outcome:
 
 
 def _truncated(asking: Asking, stop_reason: str, policy: Policy) -> Outcome | None:
-    model = find_model(asking.prompt.model)
-    most = model.max_output if model else asking.max_tokens * ESCALATION
-    room = min(asking.max_tokens * ESCALATION, most)
+    known = find_model(asking.prompt.model)
+    more = asking.max_tokens * ESCALATION
+    room = min(more, asking.max_output or (known.max_output if known else None) or more)
     if stop_reason != "max_tokens":
         message = "Prompt and answer together are longer than the model's context; shorten the record or the prompt."
         return Outcome("truncated", None, stop_reason, message)

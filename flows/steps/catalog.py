@@ -1,30 +1,29 @@
-"""What the models can take: the limits that are checked before a request is paid for.
+"""What is known of a model: found by its name, corrected by what the endpoint says of it, told when it ends.
 
-Source: Anthropic's models page as of 2026-11; a model that is not listed here is unknown to the lint.
+The figures themselves are in known_models.py. What an endpoint says of a model wins over them, figure by figure. What
+goes into a request, and so into the prompt's hash, is decided by known_models.py alone (model_rules.py): an endpoint
+that does not answer must not move a hash.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import lru_cache
+from typing import Any, TypeVar
 
+from flows.steps.known_models import EFFORTS, MODELS, THINKING_TYPES, Effort, Lifecycle, Model, ThinkingType
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """Limits of a model, in tokens; a system block below `cacheable` is silently not cached."""
+T = TypeVar("T")
 
-    max_output: int
-    context: int
-    cacheable: int
+__all__ = ["DEFAULT_MODEL", "MODELS", "Model", "NotTold", "Told"]
 
-
-MODELS = {
-    "claude-sonnet-4-6": Model(max_output=128_000, context=1_000_000, cacheable=1_024),
-    "claude-opus-4-6": Model(max_output=128_000, context=1_000_000, cacheable=4_096),
-    "claude-haiku-4-5": Model(max_output=64_000, context=200_000, cacheable=4_096),
-    "claude-sonnet-5-5": Model(max_output=128_000, context=1_000_000, cacheable=1_024),
-}
 DEFAULT_MODEL = "claude-sonnet-4-6"
+SOON_DAYS = 60
+"""The notice that Anthropic gives before it retires a model: within it, templates that name the model are warned of."""
 
 _OF_A_GATEWAY = re.compile(r"^.*/|^(?:[a-z-]+\.)?anthropic\.")
 _OF_A_VERSION = re.compile(r"(?<=\d)-v\d+(?::\w+)*$|@(?:\d{8}|latest|default)$")
@@ -38,6 +37,7 @@ def find_model(name: str) -> Model | None:
     return MODELS.get(plain_model_name(name))
 
 
+@lru_cache(maxsize=256)  # asked for each prompt and each answer
 def plain_model_name(model: str) -> str:
     """Return a model's own name for an id that a gateway gave a prefix, a date or a suffix.
 
@@ -55,26 +55,150 @@ def plain_model_name(model: str) -> str:
 
 
 def is_other_model(asked: str, answered: str | None) -> bool:
-    """Whether another model answered than was asked; judged only where one of MODELS was asked, and one is named."""
-    if answered is None or find_model(asked) is None:
+    """Whether another model answered than was asked; judged only where a known one was asked, and one is named.
+
+    Of those that Anthropic has retired only clouds may answer, under names that are not known here.
+    """
+    model = find_model(asked)
+    if answered is None or model is None or model.lifecycle == "retired":
         return False
     return plain_model_name(answered) != plain_model_name(asked)
 
 
-def estimate_tokens(characters: int) -> int:
-    """Estimate the tokens of a text from its length: about four characters of English make one.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an endpoint says of a model (GET /v1/models/{id}); None, or a name left out, where it says nothing."""
+
+    context: int | None = None
+    max_output: int | None = None
+    thinking: Mapping[ThinkingType, bool] = field(default_factory=dict)
+    efforts: Mapping[Effort, bool] = field(default_factory=dict)
+    structured_outputs: bool | None = None
+    lifecycle: Lifecycle | None = None
+    retires_on: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotTold:
+    """Why an endpoint says nothing of a model; `is_unknown` where it answers for others and knows none of this name."""
+
+    message: str
+    is_unknown: bool = False
+
+
+def read_told(info: Any) -> Told:
+    """Read the body of GET /v1/models/{id}; whatever is missing or of another shape is not told."""
+    of = _Reader(info)
+    capabilities = of.part("capabilities")
+    thinking, effort = capabilities.part("thinking"), capabilities.part("effort")
+    types = thinking.part("types")
+    lifecycle: Lifecycle | None = next(
+        (known for known in ("active", "deprecated", "retired") if known == of.value("lifecycle")), None
+    )
+    return Told(
+        context=of.count("max_input_tokens"),
+        max_output=of.count("max_tokens"),
+        thinking={kind: told for kind in THINKING_TYPES if (told := types.supported(kind)) is not None},
+        efforts={
+            level: told and effort.value("supported") is not False
+            for level in EFFORTS
+            if (told := effort.supported(level)) is not None
+        },
+        structured_outputs=capabilities.supported("structured_outputs"),
+        lifecycle=lifecycle,
+        retires_on=of.day("retires_at"),
+    )
+
+
+def corrected(known: Model | None, told: Told) -> Model:
+    """Put what an endpoint says of a model in the place of what is known of it here."""
+    model = known or Model()
+    return replace(
+        model,
+        context=told.context or model.context,
+        max_output=told.max_output or model.max_output,
+        thinking=_corrected(model.thinking, told.thinking, THINKING_TYPES),
+        efforts=_corrected(model.efforts, told.efforts, EFFORTS),
+        structured_outputs=model.structured_outputs if told.structured_outputs is None else told.structured_outputs,
+        lifecycle=told.lifecycle or model.lifecycle,
+        # Who tells the lifecycle tells the date too, where there is one: a retirement may have been put off.
+        retires_on=model.retires_on if told.lifecycle is None else told.retires_on,
+    )
+
+
+def ending(name: str, model: Model | None, today: date) -> str | None:
+    """Say that a model is retired, deprecated or about to retire; None where nothing is known of an end."""
+    if model is None or model.lifecycle is None:
+        return None
+    on = model.retires_on
+    if model.lifecycle == "retired":
+        return f"{name} is retired{f' since {on}' if on else ''}: requests that name it fail"
+    if on is not None and on < today:
+        return f"{name} was to retire on {on}, and may stop answering any day"
+    if on is not None and (model.lifecycle == "deprecated" or (on - today).days <= SOON_DAYS):
+        deprecated = "is deprecated and " if model.lifecycle == "deprecated" else ""
+        return f"{name} {deprecated}retires on {on}, {_in_days((on - today).days)}"
+    return f"{name} is deprecated; when it retires is not known" if model.lifecycle == "deprecated" else None
+
+
+def estimate_tokens(characters: int, model: Model | None = None) -> int:
+    """Estimate the tokens of a text from its length: about four characters of English make one, by Claude 4.6's count.
 
     An estimate for notes and for pacing only; what is billed is what the endpoint says.
     """
-    return -(-characters // 4)
+    return _scaled(-(-characters // 4), model.tokens if model else None)
 
 
-def likely_tokens(text: str) -> int:
+def likely_tokens(text: str, model: Model | None = None) -> int:
     """Estimate a text's tokens on the high side: one for three bytes, as code and most scripts have it."""
-    return len(text.encode("utf-8", "surrogatepass")) // 3
+    return _scaled(len(text.encode("utf-8", "surrogatepass")) // 3, model.tokens if model else None)
 
 
-def most_tokens(text: str) -> int:
+def most_tokens(text: str, model: Model | None = None) -> int:
     """Return a number of tokens that a text does not pass: one for two ASCII characters, one for each other byte."""
     ascii_only = len(text.encode("ascii", "ignore"))
-    return ascii_only // 2 + len(text.encode("utf-8", "surrogatepass")) - ascii_only
+    most = ascii_only // 2 + len(text.encode("utf-8", "surrogatepass")) - ascii_only
+    return _scaled(most, model.most_tokens if model else None)
+
+
+def _scaled(tokens: int, ratio: float | None) -> int:
+    # Rounded first: 1.3 times ten is 13, not 14.
+    return tokens if ratio is None else math.ceil(round(tokens * ratio, 6))
+
+
+def _in_days(days: int) -> str:
+    return "today" if days == 0 else f"in {days} day{'' if days == 1 else 's'}"
+
+
+def _corrected(known: frozenset[T] | None, told: Mapping[T, bool], all_there_are: tuple[T, ...]) -> frozenset[T] | None:
+    """What is supported: by what is told, and for the rest by what is known; None while the rest is not known."""
+    if known is None and len(told) < len(all_there_are):
+        return None
+    return frozenset(one for one in all_there_are if told.get(one, one in (known or ())))
+
+
+class _Reader:
+    """Reads a JSON object that may have any shape."""
+
+    def __init__(self, data: Any) -> None:
+        self._data: Mapping[str, Any] = data if isinstance(data, dict) else {}
+
+    def part(self, name: str) -> _Reader:
+        return _Reader(self._data.get(name))
+
+    def value(self, name: str) -> Any:
+        return self._data.get(name)
+
+    def supported(self, name: str) -> bool | None:
+        said = self.part(name).value("supported")
+        return said if isinstance(said, bool) else None
+
+    def count(self, name: str) -> int | None:
+        said = self.value(name)
+        return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
+
+    def day(self, name: str) -> date | None:
+        try:
+            return date.fromisoformat(str(self.value(name))[:10])
+        except ValueError:
+            return None

@@ -7,6 +7,7 @@ The SDK's own retries are off (it obeys any `retry-after` and tells no one); ans
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any, Self
 import aiohttp
 import anthropic
 import httpx2
+import orjson
 
 from flows.errors import (
     CallError,
@@ -26,16 +28,25 @@ from flows.errors import (
     PassingCallError,
     StoppingCallError,
 )
+from flows.steps.catalog import Told, read_told
 from flows.steps.prices import Usage
 from flows.steps.reading import ErrorBody, read_body, read_error, storable
 from flows.steps.refusing import PROXY, STOPPING, judge, likeness, said
+from flows.steps.schema_checks import refuse_beyond_limits
 from flows.steps.schemas import full_schema
 from flows.steps.validate import OutputClass
+
+# The SDK warns at each request for what the lint and the summary tell once, and with more: a model that retires, and a
+# budget where `adaptive` is better.
+warnings.filterwarnings("ignore", message=r"The model '.*' is deprecated", category=DeprecationWarning)
+warnings.filterwarnings("ignore", message=r"Using Claude with .* is deprecated", category=UserWarning)
 
 SANDBOX_HEADER = "x-presswork-sandbox"
 SANDBOX = "sandbox"
 ANTHROPIC = "anthropic"
 IDENTIFY_TIMEOUT_S = 30.0
+MODEL_TIMEOUT_S = 5.0
+"""What an endpoint says of a model is worth knowing, not worth waiting for."""
 MOST_REDIRECTS = 3
 """Redirects that are followed; the SDK's default of 20 makes 21 requests of one where a gateway sends in a circle."""
 
@@ -89,9 +100,11 @@ def output_schema(output_class: OutputClass) -> dict[str, Any]:
     """
     schema = full_schema(output_class)
     try:
-        return anthropic.transform_schema(schema)
+        sent = anthropic.transform_schema(schema)
     except (ValueError, TypeError, AssertionError) as error:
         raise OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {error}") from None
+    refuse_beyond_limits(output_class.__name__, sent)
+    return sent
 
 
 class Client:
@@ -138,6 +151,19 @@ class Client:
                 "Check ANTHROPIC_BASE_URL, or start it (`presswork sandbox` starts the sandbox)."
             ) from None
         return Identity(SANDBOX_HEADER in raw.headers, answered=True)
+
+    async def read_model(self, name: str) -> Told:
+        """Ask what the endpoint says of a model (GET /v1/models/{id}: free). Raises CallError where it says nothing.
+
+        A 404 is the answer of an endpoint that does not know the model, or, of a gateway, the path.
+        """
+        try:
+            raw = await self._client.models.with_raw_response.retrieve(name, timeout=MODEL_TIMEOUT_S)
+            return read_told(orjson.loads(raw.http_response.content))
+        except anthropic.AnthropicError as error:
+            raise translate(error) from None
+        except ValueError:
+            raise PassingCallError("there is no answer that can be read", kind="connection") from None
 
     async def ask(self, body: Mapping[str, Any], endpoint: str) -> Answer:
         """Send one request. Raises CallError: PassingCallError may get better, FinalCallError will not."""

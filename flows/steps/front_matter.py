@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from flows.errors import ParameterError, TemplateError
-from flows.steps.catalog import DEFAULT_MODEL, find_model
+from flows.steps.catalog import DEFAULT_MODEL
+from flows.steps.fields import OutputFields, read_fields
+from flows.steps.known_models import Effort
+from flows.steps.scalars import load_yaml
 
 SUFFIX = ".md.j2"
 ParamType = Literal["str", "int", "float", "bool", "date", "datetime"]
@@ -37,6 +51,8 @@ _STAND_INS: dict[ParamType, Any] = {
     "date": date(2000, 1, 1),
     "datetime": datetime(2000, 1, 1, tzinfo=UTC),
 }
+
+
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _REQUIRED = object()
 
@@ -95,7 +111,10 @@ class Param(BaseModel):
 
 
 class Example(BaseModel):
-    """A few-shot example: a record (and earlier steps' outputs) and the answer that it should get."""
+    """A few-shot example: a record (and earlier steps' outputs) and the answer that it should get.
+
+    Its values are plain, as those of real records are: text, numbers, true, false, null, lists and mappings.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -114,13 +133,13 @@ class FrontMatter(BaseModel):
     select: str | None = None
     params: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Param] = Field(default_factory=dict)
     key: str | list[str] | None = None
-    output: str
+    output: str | InstanceOf[OutputFields]
     model: str = DEFAULT_MODEL
     accept_models: list[str] = Field(default_factory=list)
     # Strict: YAML's `true` would pass for 1.
     max_tokens: int = Field(default=1024, ge=1, strict=True)
-    thinking: Literal["adaptive"] | Annotated[int, Field(ge=LEAST_THINKING, strict=True)] | None = None
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    thinking: Literal["adaptive", "off"] | Annotated[int, Field(ge=LEAST_THINKING, strict=True)] | None = None
+    effort: Effort | None = None
     cache: Literal["5m", "1h", "off"] = "5m"
     examples: list[Example] = Field(default_factory=list)
 
@@ -139,18 +158,34 @@ class FrontMatter(BaseModel):
             raise ValueError("it must name a column, or list columns: [order_id, line]")
         return value
 
-    @field_validator("cache", mode="before")
+    @field_validator("output", mode="before")
     @classmethod
-    def _off_is_a_word(cls, value: Any) -> Any:
-        # YAML reads it as false.
-        return "off" if value is False else value
+    def _fields_are_a_class(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict):
+            return read_fields((info.context or {}).get("template", ""), value)
+        if isinstance(value, str | OutputFields):
+            return value
+        raise ValueError("names a class, such as ProductCopy or shop.Entry, or lists the fields of one")
+
+    @field_validator("cache", "thinking", mode="before")
+    @classmethod
+    def _off_has_many_words(cls, value: Any) -> Any:
+        # All that YAML 1.1 reads as false.
+        return "off" if str(value).lower() in {"off", "no", "n", "false"} else value
+
+    @field_validator("max_tokens", "thinking", mode="before")
+    @classmethod
+    def _digits_may_be_grouped(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*(?:_[0-9]+)+", value) else value
+
+    @property
+    def output_name(self) -> str:
+        """The name of the output class, as the template has it."""
+        return self.output if isinstance(self.output, str) else self.output.name
 
     @model_validator(mode="after")
-    def _fits_the_model(self) -> Self:
-        # The endpoint would refuse each record's request; here it is one error, before any.
-        model = find_model(self.model)
-        if model is not None and self.max_tokens > model.max_output:
-            raise ValueError(f"max_tokens: {self.model} answers with {model.max_output:,} tokens at most")
+    def _leaves_room_for_an_answer(self) -> Self:
+        # What one model takes and another does not is in model_rules.py.
         if isinstance(self.thinking, int) and self.thinking >= self.max_tokens:
             raise ValueError("thinking: its budget is part of max_tokens, and must be smaller")
         return self
@@ -168,6 +203,14 @@ class FrontMatter(BaseModel):
         return self
 
 
+def read_file(path: Path) -> str:
+    """Read a template's file, or a part's, without what an editor's habits put there.
+
+    Line ends and a byte order mark make no new version.
+    """
+    return path.read_text(encoding="utf-8-sig")
+
+
 def read_front_matter(name: str, source: str) -> FrontMatter:
     """Read the YAML at a template's head; TemplateError names each field that is wrong."""
     file = name + SUFFIX
@@ -175,16 +218,16 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     if match is None:
         raise TemplateError(f"{file}: there is no front matter. Begin the file with ---, `output: ...`, and ---.")
     try:
-        data = yaml.safe_load(match.group(1))
+        data = load_yaml(match.group(1))
     except yaml.MarkedYAMLError as error:
         # Counted from 0, below the line of `---`.
         line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""
         raise TemplateError(f"{file}{line}: the front matter is not valid YAML: {error.problem}.") from None
     except (yaml.YAMLError, ValueError) as error:
-        # A date that is none is a ValueError.
+        # A tag's value that does not fit is a ValueError.
         raise TemplateError(f"{file}: the front matter is not valid YAML: {error}.") from None
     try:
-        return FrontMatter.model_validate({} if data is None else data)
+        return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:
         wrong = "; ".join(_fault(item["loc"], item["msg"]) for item in error.errors(include_url=False))
         raise TemplateError(f"{file}: the front matter is wrong: {wrong}.") from None

@@ -8,23 +8,27 @@ columns of the select, of the params with the SQL, of the limits with the model'
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from flows.errors import ConfigurationError
-from flows.steps.catalog import MODELS, estimate_tokens, find_model
-from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
+from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
+from flows.steps.classes import load_output_class
+from flows.steps.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
+from flows.steps.model_rules import misfits, request_settings
 from flows.steps.render import Caching, make_brief
+from flows.steps.scalars import compose_yaml, doubtful_scalars
+from flows.steps.schema_checks import notes_on
+from flows.steps.schemas import full_schema
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.templates import Template, list_templates, load_template
-from flows.steps.validate import load_output_class
 from flows.steps.variables import Read, reads_of
 
 Level = Literal["error", "note"]
+_FOR_THE_ENDPOINT = frozenset({"model", "limits"})
 _PLACE = re.compile(r"^(?P<file>[^\s:,]+)(?:, line (?P<line>\d+)|: line (?P<line2>\d+))?:? (?P<message>.+)$", re.DOTALL)
 
 
@@ -44,24 +48,39 @@ class Finding:
 
 
 def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
-    """The errors for which a run is not started. A model that is unknown here may be known to a gateway."""
-    return [finding for finding in findings if finding.level == "error" and finding.code != "model"]
+    """The errors for which a run is not started.
+
+    A model that is unknown here may be known to a gateway, and what a model takes the endpoint knows best: the run
+    asks it.
+    """
+    return [finding for finding in findings if finding.level == "error" and finding.code not in _FOR_THE_ENDPOINT]
 
 
-def lint_template(folder: Path, name: str, *, schema: bool = True) -> list[Finding]:
+def lint_template(
+    folder: Path,
+    name: str,
+    *,
+    schema: bool = True,
+    told: Mapping[str, Model | NotTold] | None = None,
+    today: date | None = None,
+) -> list[Finding]:
     """Return what there is to know about a template, errors first and then by line; none is raised.
 
-    Without `schema` it is not asked whether the API can take the output class: that loads the SDK, for seconds.
+    Without `schema` it is not asked whether the API can take the output class: that loads the SDK, for seconds. `told`
+    is what an endpoint said of models, by the names that templates have for them; it wins over what is known here.
+    Models that end soon are told as of `today`.
     """
     found: list[Finding] = []
+    about = _About(told or {}, today or date.today())  # noqa: DTZ011 - a notice of 60 days; the hour is of no matter
     try:
         template = load_template(folder, name)
     except ConfigurationError as error:
         found.append(_loading(name, error))
-        found += _of_broken_file(folder, name)
+        found += _of_broken_file(folder, name, about)
     else:
         lines = _Lines(folder, name)
-        found += _model(template.front, lines)
+        found += _model(template.front, lines, about)
+        found += _scalars(lines)
         found += _schema(template, lines) if schema else ()
         found += _variables(template, folder)
         found += _sql(template, lines)
@@ -70,14 +89,27 @@ def lint_template(folder: Path, name: str, *, schema: bool = True) -> list[Findi
     return sorted(unique.values(), key=lambda finding: (finding.level, finding.file, finding.line or 0))
 
 
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What models are judged by: what an endpoint said of them, and the day."""
+
+    told: Mapping[str, Model | NotTold]
+    today: date
+
+    def model(self, name: str) -> Model | None:
+        """What is known of a model: told, else known here."""
+        told = self.told.get(name)
+        return told if isinstance(told, Model) else find_model(name)
+
+
 class _Lines:
     """Where the fields of a front matter stand in its file."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.file = name + SUFFIX
-        text = (folder / self.file).read_text(encoding="utf-8")
+        text = read_file(folder / self.file)
         end = text.find("\n---", 3)
-        tree = yaml.compose(text[: end + 1])
+        tree = compose_yaml(text[: end + 1])
         self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
 
     def of(self, field: str) -> int | None:
@@ -92,6 +124,15 @@ class _Lines:
             return 1
         return int(found[1].start_mark.line) + (2 if found[1].style in ("|", ">") else 1)
 
+    def doubtful(self) -> Iterator[tuple[str, str, int]]:
+        """What stands without quotes in examples and may be meant as more than text: its path, text and line."""
+        _name, examples = self._nodes.get("examples", (None, None))
+        for number, example in enumerate(getattr(examples, "value", ()), start=1):
+            for name, value in getattr(example, "value", ()):
+                if name.value in ("record", "inputs"):
+                    for path, node in doubtful_scalars(value, name.value):
+                        yield f"example {number}, {path}", node.value, node.start_mark.line + 1
+
 
 def _loading(name: str, error: ConfigurationError) -> Finding:
     match = _PLACE.match(str(error))
@@ -102,31 +143,70 @@ def _loading(name: str, error: ConfigurationError) -> Finding:
     return Finding(match["file"], int(line) if line else None, "error", code, match["message"])
 
 
-def _of_broken_file(folder: Path, name: str) -> Iterator[Finding]:
+def _of_broken_file(folder: Path, name: str, about: _About) -> Iterator[Finding]:
     """What can be said of a template that does not load, so that not every mistake needs a run of the lint."""
     try:
-        front = read_front_matter(name, (folder / (name + SUFFIX)).read_text(encoding="utf-8"))
+        front = read_front_matter(name, read_file(folder / (name + SUFFIX)))
         lines = _Lines(folder, name)
     except (ConfigurationError, OSError, ValueError):
         return
-    yield from _model(front, lines)
+    yield from _model(front, lines, about)
+    yield from _scalars(lines)
     try:
         load_output_class(front.output)
     except ConfigurationError as error:
         yield Finding(lines.file, lines.of("output"), "error", "outputclass", str(error))
 
 
-def _model(front: FrontMatter, lines: _Lines) -> Iterator[Finding]:
-    if find_model(front.model) is None:
-        message = f"The model {front.model!r} is not known; known are {', '.join(MODELS)}."
+def _model(front: FrontMatter, lines: _Lines, about: _About) -> Iterator[Finding]:
+    said, model = about.told.get(front.model), about.model(front.model)
+    if isinstance(said, NotTold):
+        level: Level = "error" if said.is_unknown else "note"
+        yield Finding(lines.file, lines.of("model"), level, "model", said.message)
+    elif model is None:
+        known = ", ".join(name for name, model in MODELS.items() if model.lifecycle != "retired")
+        message = f"The model {front.model!r} is not known; known are {known}."
         yield Finding(lines.file, lines.of("model"), "error", "model", message)
+    yield from _ending(front, lines, model, about.today)
+    sent = request_settings(front, find_model(front.model))
+    for misfit in misfits(front, sent, model):
+        message = f"{misfit}."
+        yield Finding(lines.file, lines.of(misfit.field) or lines.of("model"), "error", "limits", message)
+    for name in front.accept_models:
+        for misfit in misfits(front, sent, about.model(name), name):
+            message = f"Where the gateway routes to {name}, it refuses the request: {misfit}."
+            yield Finding(lines.file, lines.of("accept_models"), "note", "limits", message)
+    if model is not None and model.thinks and not sent.get("thinking"):
+        message = f"{front.model} always thinks: max_tokens ({front.max_tokens:,}) is for thinking and answer together."
+        yield Finding(lines.file, lines.of("model"), "note", "thinking", message)
+
+
+def _ending(front: FrontMatter, lines: _Lines, model: Model | None, today: date) -> Iterator[Finding]:
+    told = ending(front.model, model, today)
+    if told is not None and model is not None and model.lifecycle == "retired":
+        yield Finding(lines.file, lines.of("model"), "error", "model", f"{told}. Name another model.")
+    elif told is not None:
+        yield Finding(lines.file, lines.of("model"), "note", "lifecycle", f"{told}. Move to another model.")
+
+
+def _scalars(lines: _Lines) -> Iterator[Finding]:
+    for path, text, line in lines.doubtful():
+        message = (
+            f"{path} is the text {text!r}, as it is written. Put it in quotes if that is meant, else write `true`, "
+            "`false` or the number as records have it (1.1, not 1.10)."
+        )
+        yield Finding(lines.file, line, "note", "scalar", message)
 
 
 def _schema(template: Template, lines: _Lines) -> Iterator[Finding]:
+    line = lines.of("output")
     try:
-        _ = template.schema
+        notes = notes_on(full_schema(template.output_class), template.schema)
     except ConfigurationError as error:
-        yield Finding(lines.file, lines.of("output"), "error", "outputclass", str(error))
+        yield Finding(lines.file, line, "error", "outputclass", str(error))
+    else:
+        name = template.output_class.__name__
+        yield from (Finding(lines.file, line, "note", "schema", f"The output class {name!r}: {it}") for it in notes)
 
 
 def _variables(template: Template, folder: Path) -> Iterator[Finding]:
@@ -208,13 +288,13 @@ def _key(front: FrontMatter, columns: tuple[str, ...], unnamed: int, file: str, 
 
 def _prefix(template: Template) -> Iterator[Finding]:
     model = find_model(template.front.model)
-    if model is None or template.front.cache == "off":
+    if model is None or model.cacheable is None or template.front.cache == "off":
         return
     try:
         brief = make_brief(template, "lint", template.stand_ins)
     except ConfigurationError:
         return
-    tokens = estimate_tokens(len(brief.system))
+    tokens = estimate_tokens(len(brief.system), model)
     if brief.system and tokens < model.cacheable:
         marked = "It is not marked for the cache. " if brief.caching is Caching.TOO_SHORT else ""
         message = (

@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 
 from flows.errors import RecordError
-from flows.steps.catalog import find_model, likely_tokens, most_tokens
+from flows.steps.catalog import estimate_tokens, find_model, likely_tokens, most_tokens
+from flows.steps.model_rules import request_settings
 from flows.steps.syntax import place_of, template_error, without_values
 from flows.steps.templates import Template
 from flows.steps.validate import OutputClass
@@ -81,8 +82,13 @@ class Prompt:
 
     @property
     def characters(self) -> int:
-        """The length of all that is sent, for estimates."""
+        """The length of all that is sent."""
         return len(self.brief.system) + sum(len(message["content"]) for message in self.messages)
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many tokens all that is sent has, by the count of its model."""
+        return estimate_tokens(self.characters, find_model(self.model))
 
 
 def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> Brief:
@@ -96,15 +102,7 @@ def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> 
     for number in range(1, len(front.examples) + 1):
         asked, answer = template.render_example(number, params)
         examples += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-    settings: dict[str, Any] = {}
-    if front.thinking is not None:
-        settings["thinking"] = (
-            {"type": "adaptive"}
-            if front.thinking == "adaptive"
-            else {"type": "enabled", "budget_tokens": front.thinking}
-        )
-    if front.effort is not None:
-        settings["effort"] = front.effort
+    settings = request_settings(front, find_model(front.model))
     caching, prefix = _prefix_of(template, system, settings)
     return Brief(template, endpoint, params, system, tuple(examples), template.schema, settings, caching, prefix)
 
@@ -120,11 +118,11 @@ def _caching(template: Template, system: str, schema: str) -> Caching:
     model = find_model(template.front.model)
     if not system or template.front.cache == "off":
         return Caching.OFF
-    if model is None:
+    if model is None or model.cacheable is None:
         return Caching.ON
-    if most_tokens(schema + system) < model.cacheable:
+    if most_tokens(schema + system, model) < model.cacheable:
         return Caching.TOO_SHORT
-    return Caching.ON if likely_tokens(schema + system) >= model.cacheable else Caching.UNSURE
+    return Caching.ON if likely_tokens(schema + system, model) >= model.cacheable else Caching.UNSURE
 
 
 def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) -> Prompt:

@@ -1,6 +1,7 @@
 """Schemas: what the API can't take of an output class's JSON schema, found before any request is sent.
 
 The SDK's own transformation (complete.py calls it) passes these on, or makes of them something else than was meant.
+What it would drop is written so that it does not: limits by bounds.py, words next to a reference by references.py.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ from typing import Any
 from pydantic.errors import PydanticUserError
 
 from flows.errors import OutputClassError
+from flows.steps.bounds import SchemaWithBounds
+from flows.steps.references import write_out
 from flows.steps.validate import OutputClass
 
 _FREE_KEYS = ("additionalProperties", "patternProperties", "propertyNames")
 
 
 def full_schema(output_class: OutputClass) -> dict[str, Any]:
-    """Return the schema as pydantic has it; OutputClassError where there is none, or none that the API can take."""
+    """Return the schema of all that pydantic checks; OutputClassError where the API can't take it, or there is none.
+
+    It is made to go through the SDK's transformation, which drops what stands next to a reference.
+    """
     name = output_class.__name__
     try:
-        schema = output_class.model_json_schema()
+        schema = output_class.model_json_schema(schema_generator=SchemaWithBounds)
     except (PydanticUserError, ValueError, TypeError, LookupError, NameError) as error:
         raise OutputClassError(f"The output class {name!r} has no JSON schema: {_first_line(error)}.") from None
     definitions = schema.get("$defs", {})
@@ -37,7 +43,7 @@ def full_schema(output_class: OutputClass) -> dict[str, Any]:
                 f"The API can't take the output class {name!r}: {where} is a mapping with free keys, which "
                 "would come back empty. Use a list of objects with a name and a value."
             )
-    return schema
+    return write_out(schema)
 
 
 def _is_mapping(node: dict[str, Any]) -> bool:

@@ -8,16 +8,19 @@ the database holds.
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
+# A text of JSON, which is left as it is, or a number with an exponent.
+_JSON_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?\d[\d.]*e[-+]\d+)')
 _EXACT = 2**53  # from here on every double is whole, and a database writes no `.0`
 
 
 class Number(float):
     """A float that every way of writing it spells positionally: `str`, `repr` in a list, `%s`, `format` without a spec.
 
-    What is computed with it is one too.
+    What a template computes with one is a float again, which syntax.py hands to as_rendered.
     """
 
     __slots__ = ()
@@ -30,24 +33,6 @@ class Number(float):
 
     def __format__(self, spec: str) -> str:
         return float.__format__(self, spec) if spec else spelled(self)
-
-
-def _counted(name: str) -> Any:
-    plain = getattr(float, name)
-
-    def compute(self: Number, *others: Any) -> Any:
-        result = plain(self, *others)
-        return Number(result) if type(result) is float else result
-
-    compute.__name__ = name
-    return compute
-
-
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
-    for _method in (f"__{_name}__", f"__r{_name}__"):
-        setattr(Number, _method, _counted(_method))
-for _method in ("__neg__", "__pos__", "__abs__", "__round__"):
-    setattr(Number, _method, _counted(_method))
 
 
 def spelled(value: float) -> str:
@@ -67,3 +52,8 @@ def as_rendered(value: Any) -> Any:
     if kind is dict:
         return {name: as_rendered(item) for name, item in value.items()}
     return [as_rendered(item) for item in value] if kind is list else value
+
+
+def spelled_json(text: str) -> str:
+    """Write the numbers of a JSON text, as Python's json makes it, without exponents."""
+    return _JSON_NUMBER.sub(lambda found: spelled(float(found[1])) if found[1] else found[0], text)

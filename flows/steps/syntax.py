@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from types import BuiltinMethodType
 from typing import Any
 
 import jinja2
 import jinja2.meta
 from jinja2 import nodes
 from jinja2.filters import FILTERS
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 
 from flows.errors import TemplateError
 from flows.steps.front_matter import blank_front_matter
+from flows.steps.nulls import NULL, NULL_FILTERS, NULL_TESTS, WrittenNulls, call_arguments, fill_percent
+from flows.steps.spelling import as_rendered
 
 BLOCKS = frozenset({"system", "user"})
 _DUNDER = re.compile(r"__\w+__")
@@ -40,18 +44,54 @@ class Missing(jinja2.StrictUndefined):
 class Environment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, in which a dot on a mapping reads its keys: `record.items` is the column of that name.
 
-    A method is what is called: `record.items()` is a mapping's own, whatever its keys are.
+    A method is what is called: `record.items()` is a mapping's own, whatever its keys are. NULL has the methods of an
+    empty text and of an empty mapping, and nothing else: `record.address.city` is undefined where the address is NULL.
     """
+
+    intercepted_binops = frozenset({"%", "+", "-", "*", "/", "//", "**"})
+    intercepted_unops = frozenset({"+", "-"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Read a name of a value; a mapping's are its keys, and one that it lacks is undefined."""
         name = attribute.removesuffix(CALLED)
+        if obj is NULL:
+            return self._of_null(name, called=name != attribute)
         if name != attribute or not isinstance(obj, Mapping):
-            return super().getattr(obj, name)
+            found = super().getattr(obj, name)
+            return NULL if found is None else found
         try:
             return obj[name]
         except LookupError:
             return self.undefined(obj=obj, name=name)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Read a part of a value; NULL has none."""
+        found = self._of_null(argument, called=False) if obj is NULL else super().getitem(obj, argument)
+        return NULL if found is None else found
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls: Python's own methods get, and may return, None for NULL."""
+        if isinstance(obj, BuiltinMethodType) and self.wrap_str_format(obj) is None:
+            args = call_arguments(obj, args)
+        found = super().call(context, obj, *args, **kwargs)
+        return NULL if found is None else found
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Work an operator out; `%` fills a text or divides, and a number is spelled as one of a record."""
+        if operator == "%" and isinstance(left, str):
+            return fill_percent(left, right)
+        return as_rendered(super().call_binop(context, operator, left, right))
+
+    def call_unop(self, context: Context, operator: str, arg: Any) -> Any:
+        """Work a sign out; as call_binop."""
+        return as_rendered(super().call_unop(context, operator, arg))
+
+    def _of_null(self, name: Any, *, called: bool) -> Any:
+        likes: tuple[object, ...] = ("", {}) if called else ()
+        for like in likes:
+            if hasattr(like, name):
+                return super().getattr(like, name)
+        return self.undefined(hint=f"what it reads {name!r} of is NULL")
 
     def _generate(
         self,
@@ -64,6 +104,7 @@ class Environment(ImmutableSandboxedEnvironment):
         for call in source.find_all(nodes.Call):
             if isinstance(call.node, nodes.Getattr):
                 call.node.attr += CALLED
+        WrittenNulls().visit(source)
         return super()._generate(source, name, filename, defer_init)
 
 
@@ -77,6 +118,8 @@ def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters = dict(NULL_FILTERS)
+    environment.tests = dict(NULL_TESTS)
     environment.globals = {name: environment.globals[name] for name in ("range", "dict", "namespace")}
     return environment
 

@@ -20,7 +20,9 @@ import orjson
 from jinja2.runtime import Context
 
 from flows.errors import ParameterError, TemplateError
-from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_front_matter
+from flows.steps.classes import load_output_class
+from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
+from flows.steps.nulls import with_nulls
 from flows.steps.spelling import as_rendered
 from flows.steps.syntax import (
     Trees,
@@ -36,7 +38,7 @@ from flows.steps.syntax import (
     refuse_unsafe,
     template_error,
 )
-from flows.steps.validate import Invalid, OutputClass, load_output_class, validate_stored
+from flows.steps.validate import Invalid, OutputClass, validate_stored
 
 __all__ = ["SUFFIX", "Template", "list_templates", "load_template"]
 
@@ -101,7 +103,7 @@ class Template:
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
-        values = {name: as_rendered(value) for name, value in values.items()}
+        values = {name: as_rendered(value) for name, value in with_nulls(values).items()}
         if self._names_before_blocks:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
@@ -117,7 +119,7 @@ class Template:
         answer = validate_stored(self.output_class, example.answer)
         if isinstance(answer, Invalid):
             raise TemplateError(
-                f"{self.file}: the answer of example {number} is not a valid {self.front.output}: {answer}."
+                f"{self.file}: the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
             )
         return asked, orjson.dumps(answer.output).decode()
 
@@ -207,8 +209,7 @@ def _read(folder: Path, file: str) -> str | None:
         path = (folder / file).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             return None
-        # Line ends come as \n and a byte order mark goes, so that an editor's habits are no new version.
-        return path.read_text(encoding="utf-8-sig")
+        return read_file(path)
     except UnicodeDecodeError as error:
         raise TemplateError(f"{file}: the file is not UTF-8 text (byte {error.start}).") from None
     except (OSError, ValueError) as error:

@@ -8,22 +8,17 @@ ignores the schema, the JSON may stand in a fence or in a sentence: it is looked
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from flows.errors import OutputClassError
-
 OutputClass = type[BaseModel]
-OUTPUTS = "flows.outputs"
 NAMED = 10  # faults that a repair is told of at most
 STARTS = 100  # places of a text at most where a JSON value is looked for
 LONGEST_NAME = 60
@@ -62,20 +57,6 @@ class Invalid:
 
     def __str__(self) -> str:
         return "; ".join(f"{fault.where}: {fault.what}" if fault.where else fault.what for fault in self.faults)
-
-
-def load_output_class(name: str) -> OutputClass:
-    """Find a class of flows/outputs.py; OutputClassError says which there are."""
-    try:
-        module = importlib.import_module(OUTPUTS)
-    except Exception as error:
-        # The file is its users' own, and whatever it raises is a mistake in it.
-        raise OutputClassError(f"flows/outputs.py can't be loaded: {type(error).__name__}: {error}.") from error
-    known = {label: value for label, value in vars(module).items() if _has_fields(value)}
-    if name not in known:
-        there = ", ".join(sorted(known))
-        raise OutputClassError(f"There is no output class {name!r} in flows/outputs.py; there are: {there}.")
-    return known[name]
 
 
 def validate_answer(output_class: OutputClass, text: str) -> Content | Invalid:
@@ -172,10 +153,6 @@ def _unstorable(value: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
             yield _fault(path, "is a number of more than 64 bits")
         case _:
             pass
-
-
-def _has_fields(value: Any) -> TypeGuard[OutputClass]:
-    return inspect.isclass(value) and issubclass(value, BaseModel) and bool(value.model_fields)
 
 
 def _invalid(error: ValidationError) -> Invalid:

@@ -77,6 +77,12 @@ def test_a_flow_that_is_no_python_is_told_with_its_line(flows: Path) -> None:
         find_job("notes", load_settings())
 
 
+def test_a_byte_order_mark_in_a_flow_file_is_no_fault(flows: Path) -> None:
+    (flows / "notes.py").write_text("\ufefffrom prefect import flow\n@flow\nasync def notes(): ...", encoding="utf-8")
+
+    assert list_flows() == ["notes"]
+
+
 @pytest.mark.parametrize("name", ["content", "../db/models", "cli", "errors", ""])
 def test_what_is_no_content_flow_is_not_run(name: str) -> None:
     with pytest.raises(ConfigurationError, match="no flow and no template"):

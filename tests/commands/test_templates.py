@@ -84,6 +84,37 @@ def test_show_takes_params_and_the_endpoints_name(desk: Desk, monkeypatch: pytes
     assert "takes an int" in call("templates", "show", "some", "--key", "2", "--set", "which=x").stderr
 
 
+def test_show_names_the_values_that_are_null(desk: Desk) -> None:
+    desk.notes({1: None, 2: "two"})
+    blocks = "{% block user %}Text: {{ record.text }}{{ params.tone }}.{% endblock %}"
+    desk.template(
+        "some", front=FRONT.replace("---\nselect", "---\nparams: {tone: {default: null}}\nselect"), blocks=blocks
+    )
+
+    screen = call("templates", "show", "some", "--key", "1").stdout
+    told = json.loads(call("templates", "show", "some", "--key", "1", "--json").stdout)
+    whole = json.loads(call("templates", "show", "notes", "--key", "2", "--json").stdout)
+
+    assert told["request"]["messages"] == [{"role": "user", "content": "Text: ."}]
+    assert told["nulls"] == ["record.text", "params.tone"]
+    assert [line.split() for line in screen.splitlines() if line.startswith("NULL")] == [
+        ["NULL", "record.text,", "params.tone"]
+    ]
+    assert whole["nulls"] == []
+
+
+def test_byte_order_mark_is_no_fault(desk: Desk) -> None:
+    desk.notes({1: "one"})
+    file = desk.templates / "notes.md.j2"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+    (listed,) = json.loads(call("templates", "list", "--json").stdout)
+
+    assert listed["selects"]
+    assert call("templates", "lint").exit_code == 0
+    assert call("templates", "show", "notes", "--key", "1").exit_code == 0
+
+
 def test_show_of_an_unknown_key_is_an_error(desk: Desk) -> None:
     desk.notes({1: "one"})
 

@@ -67,6 +67,10 @@ def test_mistake_is_told_by_deployment_and_field(tmp_path: Path, line: str, comp
         declared(tmp_path, ONE.format(line=line))
 
 
+def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    assert [one.name for one in declared(tmp_path, "\ufeff" + ONE.format(line="").lstrip())] == ["nightly"]
+
+
 def test_file_that_is_no_yaml_or_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"prefect\.yaml, line 2"):
         declared(tmp_path, "deployments:\n  - {name: [")

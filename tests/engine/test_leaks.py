@@ -60,7 +60,7 @@ async def test_neither_texts_nor_secrets_reach_prefect(
         # This PostgreSQL takes any password; what matters is where it goes.
         with_password = make_url(workshop.ledger_url).set(password=PASSWORD)
         monkeypatch.setenv("PRESSWORK_DATABASE_URL", with_password.render_as_string(hide_password=False))
-    workshop.template(f"{PROMPT} {{{{ record.name | length }}}} {{{{ record.name }}}}")
+    workshop.template(f"{PROMPT} {{{{ (record.name * 1) | length }}}} {{{{ record.name }}}}")
     workshop.items({"good-key-1": f"Name: {ANSWERED}", "good-key-2": "other", "bad-key-3": None})
     workshop.sandbox.configure(keep_bodies=9)
     with temporary_settings({PREFECT_HOME: tmp_path / "home"}):

@@ -69,7 +69,7 @@ async def test_nul_bytes_go_through_or_fail_alone(workshop: Workshop) -> None:
 
 async def test_record_that_does_not_render_fails_alone_by_name(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
-    workshop.template("Letters: {{ record.name | length }} of {{ record.name }}")
+    workshop.template("Letters: {{ (record.name * 1) | length }} of {{ record.name }}")
     workshop.items({"bad": None, "good": "PRIVATE words", "other": "more of them"})
     summary = await workshop.run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -179,6 +180,42 @@ async def test_condition_that_holds_for_none_leaves_nothing_to_ask(workshop: Wor
     assert (summary.requests, summary.exit_status) == (4, 0)
     # It was not asked for by the condition's will, so that no record is missing from it.
     assert summary.left_out == 0
+
+
+SORTED = """---
+select: SELECT id, name FROM items
+key: id
+output:
+  mood: {choices: [yes, NO], description: Whether it is one}
+  day: {type: date, ge: 2020-01-01}
+  tags: {type: list[str], max_length: 3}
+---
+{% block user %}Sort {{ record.name }}.{% endblock %}
+"""
+
+
+@flow
+async def sort() -> Summary:
+    async with open_run(RunOptions()) as run:
+        found = await run.generate("sorted", run.select("sorted"))
+        await run.generate(
+            "second", found.where(lambda it: it.output.mood == "NO" and it.output.day >= date(2020, 1, 1))
+        )
+        return run.summary()
+
+
+async def test_fields_of_a_front_matter_work_as_a_class_in_conditions_and_as_cached_content(workshop: Workshop) -> None:
+    (workshop.templates / "sorted.md.j2").write_text(SORTED, encoding="utf-8")
+    workshop.template("{{ record.name }}: {{ sorted.mood }}, {{ sorted.day }}", name="second")
+    workshop.numbered(12)
+    summary = await sort()
+    outputs = workshop.outputs("sorted")
+    chosen = {key for key, output in outputs.items() if output["mood"] == "NO"}
+    assert {output["mood"] for output in outputs.values()} <= {"yes", "NO"}
+    assert set(workshop.outputs("second")) == chosen
+    assert (by_step(summary)["sorted"].succeeded, by_step(summary)["second"].succeeded) == (12, len(chosen))
+    again = await sort()
+    assert (again.cached, again.requests) == (12 + len(chosen), 0)
 
 
 @flow

@@ -44,7 +44,7 @@ async def asset_of(api: str, key: str, run_id: str) -> dict[str, Any]:
 
 async def test_run_that_ends_is_an_event(workshop: Workshop, prefect_api: str) -> None:
     workshop.items({"1": "Name: Teapot", "2": None})
-    workshop.template("{{ record.name | length }}")
+    workshop.template("{{ (record.name * 1) | length }}")
     summary = await workshop.run()
     (event,) = await events(prefect_api, "presswork.run.completed", f"presswork.run.{summary.run_id}")
     assert (event["payload"]["succeeded"], event["payload"]["failed"]) == (1, 1)

@@ -7,10 +7,10 @@ import pytest
 from anthropic import AsyncAnthropic
 
 from flows.sandbox import Sandbox
-from flows.sandbox.models import MODELS
+from flows.sandbox.models import find_model
 from flows.sandbox.prompt_cache import Account, Block, PromptCache
 
-SONNET, HAIKU = MODELS["claude-sonnet-4-6"], MODELS["claude-haiku-4-5"]
+SONNET, HAIKU = find_model("claude-sonnet-4-6"), find_model("claude-haiku-4-5")
 LONG = "Our shop sells tea from small gardens. " * 120  # 1,170 tokens
 
 

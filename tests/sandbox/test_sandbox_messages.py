@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from anthropic import AsyncAnthropic, AuthenticationError, NotFoundError
+from anthropic import AsyncAnthropic, AuthenticationError
 
 from flows.sandbox import SANDBOX_HEADER, Sandbox
 
@@ -56,6 +56,40 @@ async def test_stream_says_the_same_as_a_plain_answer(client: AsyncAnthropic) ->
     assert streamed.stop_reason == "end_turn"
 
 
+@pytest.mark.parametrize("model", ["claude-sonnet-5", "claude-sonnet-5-5", "claude-fable-5-2"])
+@pytest.mark.parametrize("display", ["omitted", "summarized"])
+async def test_stream_thinks_as_a_plain_answer_does(client: AsyncAnthropic, model: str, display: Any) -> None:
+    asked = ASKED | {"model": model, "thinking": {"type": "adaptive", "display": display}}
+    plain = await client.messages.create(**asked)
+    async with client.messages.stream(**asked) as stream:
+        streamed = await stream.get_final_message()
+    assert [block.to_dict() for block in streamed.content] == [block.to_dict() for block in plain.content]
+    assert streamed.usage.output_tokens == plain.usage.output_tokens
+
+
+async def test_options_that_change_no_word_are_taken_and_told_in_usage(client: AsyncAnthropic) -> None:
+    plain = await client.messages.create(**ASKED)
+    options: dict[str, Any] = {
+        "container": {"id": "container_1", "skills": [{"type": "anthropic", "skill_id": "pdf"}]},
+        "diagnostics": {"previous_message_id": None},
+        "inference_geo": "us",
+        "metadata": {"user_id": "13803d75"},
+        "service_tier": "standard_only",
+        "speed": "fast",
+    }
+    answer = await client.messages.create(**ASKED, **options)
+    assert answer.content == plain.content
+    assert (plain.usage.inference_geo, plain.usage.speed) == ("global", "standard")
+    assert (answer.usage.inference_geo, answer.usage.speed, answer.usage.service_tier) == ("us", "fast", "standard")
+
+
+async def test_schema_without_a_word_of_json_schema_is_answered_with_any_json(client: AsyncAnthropic) -> None:
+    anything = {"format": {"type": "json_schema", "schema": {"foo": "bar"}}}
+    answer = await client.messages.create(**(ASKED | {"output_config": anything}))
+    assert answer.content[0].type == "text"
+    assert json.loads(answer.content[0].text)
+
+
 async def test_same_request_is_answered_the_same_and_another_otherwise(client: AsyncAnthropic) -> None:
     texts = []
     for content in ("Name: Green Sencha", "Name: Green Sencha", "Name: Black Assam"):
@@ -87,19 +121,6 @@ async def test_count_tokens_agrees_with_usage(client: AsyncAnthropic, extra: dic
     usage = (await client.messages.create(**asked)).usage
     total = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
     assert counted.input_tokens == total
-
-
-async def test_models_are_listed_in_pages_and_found_by_id(client: AsyncAnthropic) -> None:
-    ids = [model.id async for model in client.models.list(limit=1)]
-    assert ids == ["claude-sonnet-5-5", "claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5"]
-    before = await client.models.list(before_id="claude-haiku-4-5", limit=2)
-    assert [model.id for model in before.data] == ["claude-sonnet-4-6", "claude-opus-4-6"]
-    model = await client.models.retrieve("claude-haiku-4-5")
-    assert (model.max_tokens, model.max_input_tokens, model.line) == (64_000, 200_000, "haiku")
-    assert model.capabilities is not None
-    assert model.capabilities.structured_outputs.supported
-    with pytest.raises(NotFoundError):
-        await client.models.retrieve("claude-2")
 
 
 async def test_thinking_is_counted_and_shown(client: AsyncAnthropic) -> None:

@@ -12,6 +12,7 @@ from flows.sandbox import Sandbox
 HEADERS = {"x-api-key": "any", "anthropic-version": "2026-10-21"}
 USER = {"role": "user", "content": "Hello"}
 TEXT = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+TOOL = {"name": "look", "input_schema": {"type": "object"}}
 HOUR = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
 
 
@@ -68,6 +69,31 @@ async def post(sandbox: Sandbox, sent: Any, **headers: str) -> tuple[int, dict[s
         (body(output_config={"format": {"type": "json_schema", "schema": {}}}), "non-empty"),
         (body(thinking={"type": "enabled", "budget_tokens": 2000}), "must be greater than"),
         (body(model="claude-haiku-4-5", messages=[{"role": "user", "content": "x" * 900_000}]), "prompt is too long"),
+        (body(stream=1), "stream: Input should be a valid boolean"),
+        (body(metadata={"user": "x"}), "metadata.user: Extra inputs are not permitted"),
+        (body(metadata={"user_id": 3}), "metadata.user_id: Input should be a valid string"),
+        (body(service_tier="fast"), "service_tier: Input should be 'auto' or 'standard_only'"),
+        (body(inference_geo=1), "inference_geo: Input should be a valid string"),
+        (body(speed="slow"), "speed: Input should be 'standard' or 'fast'"),
+        (body(container={"skills": [{"type": "own", "skill_id": "x"}]}), "skills.0.type: Input should be"),
+        (body(diagnostics={"id": "x"}), "diagnostics.id: Extra inputs are not permitted"),
+        (body(tools={}), "tools: Input should be a valid list"),
+        (body(tools=[1]), "tools.0: Input should be a valid dictionary"),
+        (body(tools=[{"name": "look"}]), "tools.0.custom.input_schema: Field required"),
+        (body(tools=[TOOL | {"name": "look up"}]), "tools.0.custom.name: String should match"),
+        (body(tools=[TOOL | {"shape": {}}]), "tools.0.custom.shape: Extra inputs are not permitted"),
+        (body(tool_choice={"type": "auto"}), "only be specified while providing tools"),
+        (body(tool_choice={"type": "must"}, tools=[TOOL]), "Input tag 'must'"),
+        (body(tool_choice={"type": "tool", "name": "see"}, tools=[TOOL]), "Tool 'see' not found"),
+        (body(messages=[{"role": "user", "content": [{"type": "sound"}]}]), "messages.0.content.0.type"),
+        (body(messages=[{"role": "user", "content": [TEXT | {"title": "x"}]}]), "title: Extra inputs"),
+        (body(cache_control={"type": "ephemeral", "for": "1h"}), "cache_control.ephemeral.for: Extra inputs"),
+        (body(thinking={"type": "sometimes"}), "thinking: Input tag 'sometimes'"),
+        (body(thinking="adaptive"), "thinking: Input should be a valid dictionary"),
+        (body(thinking={"type": "adaptive", "budget_tokens": 2000}), "adaptive.budget_tokens: Extra inputs"),
+        (body(thinking={"type": "adaptive", "display": "all"}), "adaptive.display: Input should be"),
+        (body(thinking={"type": "enabled", "budget_tokens": True}), "budget_tokens: Input should be a valid integer"),
+        (body(thinking={"type": "enabled", "budget_tokens": 99}), "greater than or equal to 1024"),
         (b'{"model": ', "not valid JSON"),
         (b"[]", "valid dictionary"),
         (field(type="integer", minimum=1), "'minimum'"),
@@ -80,6 +106,8 @@ async def post(sandbox: Sandbox, sent: Any, **headers: str) -> tuple[int, dict[s
         (field(type="array", items={"type": "string"}, minItems=2), "'minItems'"),
         (field(type="object", properties={}), "'additionalProperties'"),
         (field(oneOf=[{"type": "string"}]), "'oneOf'"),
+        (field(type="string", foo="bar"), "'foo'"),
+        (field(title="It"), "must have a 'type'"),
         (field(**{"$ref": "#/$defs/Missing"}), "cannot be resolved"),
         (field(type="array", items={"type": "string", "minLength": 2}), "'minLength'"),
     ],

@@ -128,6 +128,7 @@ class Scripted:
         self.replies: list[Reply] = [Reply(message())]
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
+        self.paths: list[str] = []
         self.arrived = asyncio.Event()
         self.url = ""
         self._ended = asyncio.Event()
@@ -148,6 +149,7 @@ class Scripted:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.headers.append(request.headers)
+        self.paths.append(request.rel_url.raw_path)
         body = await request.read()
         self.bodies.append(orjson.loads(body) if body else {})
         self.arrived.set()

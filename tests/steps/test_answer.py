@@ -101,6 +101,26 @@ async def test_more_room_ends_at_the_models_limit(
     assert [body["max_tokens"] for body in scripted.bodies] == asked
 
 
+@pytest.mark.parametrize(
+    ("model", "told", "asked"),
+    [
+        ("claude-sonnet-4-6", 150, [100, 150]),
+        ("claude-sonnet-4-6", 300_000, [100, 200, 400]),
+        ("claude-mythos-preview", None, [100, 200, 400]),
+        ("a-gateways-own", 250, [100, 200, 250]),
+    ],
+)
+async def test_more_room_ends_where_the_endpoint_says(
+    scripted: Scripted, pursue: Pursue, prompt: Say, model: str, told: int | None, asked: list[int]
+) -> None:
+    scripted.plan(Reply(message("{", "max_tokens") | {"model": model}))
+    asking = Asking(prompt(front=f"model: {model}\nmax_tokens: 100\n", endpoint=ANTHROPIC), max_output=told)
+
+    await pursue(scripted.url, Policy(escalations=2), endpoint=ANTHROPIC, asking=asking)
+
+    assert [body["max_tokens"] for body in scripted.bodies] == asked
+
+
 async def test_context_overflow_is_final(sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal) -> None:
     sandbox.configure(context_exceeded=1)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
@@ -26,6 +27,7 @@ from flows.errors import (
     StoppingCallError,
 )
 from flows.sandbox import Sandbox
+from flows.settings import ROOT
 from flows.steps.complete import (
     ANTHROPIC,
     SANDBOX,
@@ -568,6 +570,67 @@ def test_missing_key_is_found_before_anything_is_sent(key: str | None) -> None:
 
 def test_key_that_is_there_is_taken() -> None:
     assert require_key(KEY) == KEY
+
+
+# Models
+
+
+async def test_what_an_endpoint_says_of_a_model_is_asked_by_its_name(scripted: Scripted, connect: Connect) -> None:
+    scripted.plan(Reply({"id": "claude-x", "max_tokens": 4096, "lifecycle": "deprecated", "retires_at": "2027-01-31"}))
+
+    told = await connect(scripted.url).read_model("anthropic/claude-x")
+
+    assert (told.max_output, told.lifecycle, told.retires_on) == (4096, "deprecated", date(2027, 1, 31))
+    assert scripted.paths == ["/v1/models/anthropic%2Fclaude-x"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "kind"),
+    [
+        (Reply(error_body("not_found_error", "model: claude-x"), 404), 404, "not_found_error"),
+        (Reply(error_body("authentication_error", f"bad {KEY}"), 401), 401, "authentication_error"),
+        (Reply(b"<html>", 403), 403, "http_403"),
+        (Reply(b"<html>busy</html>", 502), 502, "proxy"),
+        (Reply(b"<html>hello</html>"), None, "connection"),
+        (Reply(hangs=True), None, "timeout"),
+        (Reply(drops=True), None, "connection"),
+    ],
+)
+async def test_why_an_endpoint_says_nothing_of_a_model_is_told_as_of_any_request(
+    scripted: Scripted, connect: Connect, monkeypatch: pytest.MonkeyPatch, reply: Reply, status: int | None, kind: str
+) -> None:
+    monkeypatch.setattr("flows.steps.complete.MODEL_TIMEOUT_S", 0.2)
+    scripted.plan(reply)
+
+    with pytest.raises(CallError) as raised:
+        await connect(scripted.url).read_model("claude-x")
+
+    assert (raised.value.http_status, raised.value.kind) == (status, kind)
+    assert KEY not in str(raised.value)
+
+
+ASK = """
+import asyncio, json, sys
+from flows.steps.complete import Client
+
+async def main():
+    async with Client(api_key="k", base_url=sys.argv[1], timeout_s=9, connections=1) as client:
+        await client.ask(json.loads(sys.argv[2]), "gateway")
+
+asyncio.run(main())
+"""
+
+
+async def test_sdk_keeps_its_warnings_off_the_screen(scripted: Scripted, prompt: Say) -> None:
+    body = request_body(prompt(front="model: claude-opus-4-6\nthinking: 1024\nmax_tokens: 2048\n"))
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ASK, scripted.url, orjson.dumps(body), cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _out, said = await process.communicate()
+
+    assert (said.decode(), process.returncode) == ("", 0)
+    assert scripted.bodies == [body]
 
 
 async def test_requests_go_side_by_side(scripted: Scripted, connect: Connect, prompt: Say) -> None:

@@ -33,11 +33,11 @@ def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
         ("", "output"),
         ("output: Note\nmax_tokens: 0\n", "max_tokens"),
         ("output: Note\nmax_tokens: true\n", "max_tokens"),
-        ("output: Note\nmax_tokens: 128001\n", "max_tokens"),
-        ("output: Note\nmodel: claude-haiku-4-5\nmax_tokens: 64001\n", "max_tokens"),
         ("output: Note\neffort: huge\n", "effort"),
         ("output: Note\nthinking: 12\n", "thinking"),
         ("output: Note\nthinking: 2048\nmax_tokens: 2048\n", "thinking"),
+        ("output: Note\nthinking: on\n", "thinking"),
+        ("output: Note\nthinking: between_tools\n", "thinking"),
         ("output: Note\ncache: 2h\n", "cache"),
         ("output: Note\nsource: two words\n", "source"),
         ("output: Note\nselect: SELECT 1\n", "key"),
@@ -73,14 +73,130 @@ def test_mistake_of_yaml_has_the_line_of_the_file(head: str, line: int) -> None:
         read_front_matter("note", f"---\n{head}---\n")
 
 
-def test_date_that_is_none_is_told() -> None:
-    with pytest.raises(TemplateError, match=r"not valid YAML: .*month"):
-        read_front_matter("note", "---\noutput: Note\nkey: 2026-13-45\n---\n")
+def test_tag_that_does_not_fit_is_told() -> None:
+    with pytest.raises(TemplateError, match=r"not valid YAML: invalid literal for int"):
+        read_front_matter("note", "---\noutput: Note\nmax_tokens: !!int many\n---\n")
 
 
-@pytest.mark.parametrize(("written", "read"), [("off", "off"), ("'off'", "off"), ("5m", "5m"), ("1h", "1h")])
+@pytest.mark.parametrize("tag", ["!!set {x}", "!!python/name:os.system ''", "!mine 5"])
+def test_tag_that_makes_no_plain_value_is_refused(tag: str) -> None:
+    with pytest.raises(TemplateError, match=r"^note\.md\.j2, line 3: .*could not determine a constructor for the tag"):
+        read_front_matter("note", f"---\noutput: Note\nkey: {tag}\n---\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [*((word, "off") for word in ("off", "Off", "OFF", "'off'", "no", "NO", "false")), ("5m", "5m"), ("1h", "1h")],
+)
 def test_cache_is_read_as_it_is_written(written: str, read: str) -> None:
     assert read_front_matter("note", f"---\noutput: Note\ncache: {written}\n---\n").cache == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("off", "off"), ("'off'", "off"), ("adaptive", "adaptive"), ("1024", 1024), ("null", None)]
+)
+def test_thinking_is_read_as_it_is_written(written: str, read: str | int | None) -> None:
+    source = f"---\noutput: Note\nmax_tokens: 2048\nthinking: {written}\n---\n"
+
+    assert read_front_matter("note", source).thinking == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("NO", "NO"),
+        ("on", "on"),
+        ("y", "y"),
+        ("yes", "yes"),
+        ("0123", "0123"),
+        ("12:30", "12:30"),
+        ("2026-03-01", "2026-03-01"),
+        ("2026-09-14T10:20:00Z", "2026-09-14T10:20:00Z"),
+        ("2026-13-45", "2026-13-45"),
+        ("1.10", "1.10"),
+        ("10.0", "10.0"),
+        ("1_000", "1_000"),
+        ("0x1F", "0x1F"),
+        ("+5", "+5"),
+        (".5", ".5"),
+        (".inf", ".inf"),
+        ("=", "="),
+        ("0.12345678901234567890", "0.12345678901234567890"),
+        ("123456789012345678901234", "123456789012345678901234"),
+        ("9.5", 9.5),
+        ("-0.5", -0.5),
+        ("0.00005", 0.00005),
+        ("10", 10),
+        ("-3", -3),
+        ("0", 0),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("'9.5'", "9.5"),
+        ("'null'", "null"),
+        ("[NO, 1.10, 7]", ["NO", "1.10", 7]),
+        ("{no: NO, 2026: 0123}", {"no": "NO", "2026": "0123"}),
+        ("!!timestamp 2026-03-01", "2026-03-01"),
+        ("!!binary aGVsbG8=", "aGVsbG8="),
+        ("!!float 10", 10),
+        ("!!str 10", "10"),
+    ],
+)
+def test_value_of_an_example_is_plain_and_as_it_is_written(written: str, read: Any) -> None:
+    head = (
+        f"output: Note\nexamples:\n- record: {{v: {written}}}\n  inputs: {{step: {{v: {written}}}}}\n  answer: {{}}\n"
+    )
+
+    (example,) = read_front_matter("note", f"---\n{head}---\n").examples
+
+    for found in (example.record["v"], example.inputs["step"]["v"]):
+        assert (type(found), found) == (type(read), read)
+
+
+def test_merge_of_yaml_still_works() -> None:
+    examples = "- record: &one {a: 1, b: NO}\n  answer: {}\n- record: {<<: *one, b: x}\n  answer: {}\n"
+
+    front = read_front_matter("note", f"---\noutput: Note\nexamples:\n{examples}---\n")
+
+    assert [found.record for found in front.examples] == [
+        {"a": 1, "b": "NO"},
+        {"a": 1, "b": "x"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "read"),
+    [
+        ("str", "off", "off"),
+        ("str", "NO", "NO"),
+        ("str", "0123", "0123"),
+        ("str", "2026-03-01", "2026-03-01"),
+        ("str", "1.10", "1.10"),
+        ("int", "0123", 123),
+        ("int", "1_000", 1000),
+        ("float", "1.10", 1.1),
+        ("bool", "no", False),
+        ("bool", "on", True),
+        ("date", "2026-03-01", date(2026, 3, 1)),
+        ("datetime", "2026-03-01T10:00:00Z", datetime(2026, 3, 1, 10, tzinfo=UTC)),
+    ],
+)
+def test_default_and_choices_of_a_parameter_are_as_they_are_written(kind: str, written: str, read: Any) -> None:
+    head = f"output: Note\nparams: {{p: {{type: {kind}, default: {written}, choices: [{written}]}}}}\n"
+
+    param = read_front_matter("note", f"---\n{head}---\n").params["p"]
+
+    assert param.default == read
+    assert param.choices == [read]
+
+
+@pytest.mark.parametrize("field", ["max_tokens: 1_500", "max_tokens: 2000\nthinking: 1_024"])
+def test_digits_may_be_grouped(field: str) -> None:
+    front = read_front_matter("note", f"---\noutput: Note\n{field}\n---\n")
+
+    assert (front.max_tokens, front.thinking) in {(1500, None), (2000, 1024)}
 
 
 @pytest.mark.parametrize("source", ["---\na: 1\nb: 2\n---\nbody", "---\n---\nbody", "---\na: |\n  {# x #}\n---\nbody"])

@@ -95,6 +95,13 @@ def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path) -> None:
     ("front", "line", "code", "message"),
     [
         ({"model": "claude-sonet-4"}, 5, "model", "'claude-sonet-4' is not known"),
+        (
+            {"model": "claude-sonnet-4"},
+            5,
+            "model",
+            "claude-sonnet-4 is retired since 2026-06-15: requests that name it",
+        ),
+        ({"max_tokens": "200000"}, 5, "limits", "max_tokens: claude-sonnet-4-6 answers with 128,000 tokens at most"),
         ({"output": "Nothing"}, 4, "outputclass", "no output class 'Nothing'"),
         ({"key": "number"}, 2, "key", "does not yield the key 'number'"),
         ({"select": "SELECT id, name FROM things WHERE id = :which"}, 2, "params", "uses :which"),
@@ -122,7 +129,6 @@ def test_mistakes_of_the_front_matter_are_errors(
 @pytest.mark.parametrize(
     ("front", "code", "message"),
     [
-        ({"max_tokens": "200000"}, "template", "max_tokens"),
         ({"colour": "red"}, "template", "colour"),
         ({"output": ""}, "template", "output"),
     ],
@@ -291,3 +297,56 @@ def test_selects_of_every_dialect_are_read(sql: str) -> None:
 
     assert isinstance(shape, Shape)
     assert shape.columns == ("a", "b")
+
+
+# Examples
+
+
+def test_scalar_that_may_be_meant_as_more_than_text_is_noted_by_its_line(tmp_path: Path) -> None:
+    examples = (
+        "\n- record:\n    id: 7\n    name: NO\n    made: 2026-03-01\n    price: 9.5\n    list: [0123, 'on', !!str 10]\n"
+        "  inputs: {triage: {sure: yes}}\n  answer: {subject: A fine subject line, preheader: And a fine preheader}"
+    )
+    write(tmp_path, user("{{ record.name }}"), examples=examples)
+
+    found = [(line, message.partition(",")[2]) for level, line, code, message in lint(tmp_path) if code == "scalar"]
+
+    assert [(line, said.partition(" as it is")[0]) for line, said in found] == [
+        (8, " record.name is the text 'NO',"),
+        (11, " record.list[0] is the text '0123',"),
+        (12, " inputs.triage.sure is the text 'yes',"),
+    ]
+
+
+def test_example_that_computes_with_a_doubtful_number_is_told_with_the_scalar(tmp_path: Path) -> None:
+    examples = "\n- record: {price: 1.10}\n  answer: {}"
+    write(tmp_path, user("{{ '%.2f' | format(record.price) }}"), examples=examples)
+
+    found = lint(tmp_path)
+
+    assert any(level == "error" and "with the record of example 1" in said for level, _line, _code, said in found)
+    assert any(code == "scalar" and "record.price is the text '1.10'" in said for _level, _line, code, said in found)
+
+
+# A byte order mark
+
+
+def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ record.name }}{{ record.gone }}"), select="made.sql", max_tokens="5")
+    (tmp_path / "made.sql").write_text("SELECT id, name FROM things", encoding="utf-8")
+    before = lint(tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+    assert lint(tmp_path) == before
+    assert before
+
+
+def test_byte_order_mark_is_no_fault_in_a_template_that_does_not_load(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ 1 + }}"), output="Nothing", model="gpt")
+    before = lint(tmp_path)
+    file = tmp_path / "made.md.j2"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+    assert lint(tmp_path) == before
+    assert {code for _level, _line, code, _message in before} == {"template", "outputclass", "model"}

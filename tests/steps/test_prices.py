@@ -12,7 +12,6 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
 from flows.steps.catalog import (
-    DEFAULT_MODEL,
     MODELS,
     estimate_tokens,
     find_model,
@@ -295,11 +294,6 @@ def test_price_list_is_named() -> None:
 # The catalog
 
 
-def test_every_model_of_the_catalog_has_a_price() -> None:
-    assert set(MODELS) == set(PRICES)
-    assert DEFAULT_MODEL in MODELS
-
-
 @pytest.mark.parametrize(
     ("name", "known"),
     [
@@ -380,7 +374,7 @@ def test_model_is_known_however_a_cloud_or_a_gateway_writes_it(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["", "claude", "claude-sonnet-4-7", "claude-sonnet-4", "my-claude-sonnet-4-6", "gpt-6"]
+    "name", ["", "claude", "claude-sonnet-4-7", "claude-sonnet-6", "my-claude-sonnet-4-6", "gpt-6"]
 )
 def test_model_that_is_another_is_not_taken_for_a_known_one(name: str) -> None:
     assert find_model(name) is None

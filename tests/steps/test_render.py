@@ -81,7 +81,7 @@ def test_what_is_called_is_the_method_whatever_the_columns_are(write: Write, col
         user("{% for name, value in record.items() %}{{ name }}={{ value }}{% endfor %} {{ record.get('x') }}")
     )
 
-    assert fill(template, record={column: "tea"}) == f"{column}=tea None"
+    assert fill(template, record={column: "tea"}) == f"{column}=tea"
 
 
 def test_method_that_is_not_called_is_no_column(write: Write) -> None:

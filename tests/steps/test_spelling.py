@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from flows.steps.render import make_brief, render_prompt
 from flows.steps.spelling import Number, as_rendered, spelled
-
-TINY, LARGE = as_rendered([0.00005, 12345678901234560.0])
+from tests.steps.conftest import Write
 
 
 @pytest.mark.parametrize(
@@ -31,26 +30,36 @@ def test_number_is_spelled_positionally(value: float, written: str) -> None:
     assert spelled(value) == str(Number(value)) == written
 
 
+RECORD = {"x": 0.00005, "y": 12345678901234560.0, "n": 20000, "text": '"5e-05', "many": [0.00005, {"a": 1e22}]}
+
+
 @pytest.mark.parametrize(
     ("source", "written"),
     [
-        ("{{ x }}", "0.00005"),
-        ("{{ x ~ ' g' }}", "0.00005 g"),
-        ("{{ [x, y] | join('; ') }}", "0.00005; 12345678901234560"),
-        ("{{ '%s and %.2f' | format(x, y) }}", "0.00005 and 12345678901234560.00"),
-        ("{{ '{} and {:.3e}'.format(x, x) }}", "0.00005 and 5.000e-05"),
-        ("{{ [x] }} {{ {'a': [x]} }}", "[0.00005] {'a': [0.00005]}"),
-        ("{{ x | string | upper }}", "0.00005"),
-        ("{{ x * 2 }} {{ 2 * x ~ '' }} {{ x / 2 }} {{ x - 1 }}", "0.0001 0.0001 0.000025 -0.99995"),
-        ("{{ [x, x] | sum }} {{ x | round(5) }} {{ -x }} {{ x | abs }}", "0.0001 0.00005 -0.00005 0.00005"),
-        ("{{ x is number and x is float and x < 1 and x == 0.00005 }}", "True"),
-        ("{{ y | int }}", "12345678901234560"),
+        ("{{ record.x }}", "0.00005"),
+        ("{{ record.x ~ ' g' }}", "0.00005 g"),
+        ("{{ [record.x, record.y] | join('; ') }}", "0.00005; 12345678901234560"),
+        ("{{ '%s and %.2f' | format(record.x, record.y) }}", "0.00005 and 12345678901234560.00"),
+        ("{{ '%s' % record.x }}", "0.00005"),
+        ("{{ '{} and {:.3e}'.format(record.x, record.x) }}", "0.00005 and 5.000e-05"),
+        ("{{ record.many }}", "[0.00005, {'a': 10000000000000000000000}]"),
+        ("{{ record.x | string | upper }}", "0.00005"),
+        ("{{ record.x is number and record.x is float and record.x < 1 and record.x == 0.00005 }}", "True"),
+        ("{{ record.y | int }}", "12345678901234560"),
+        ("{{ record.text }}", '"5e-05'),
+        # What is computed.
+        ("{{ record.x * 2 }} {{ 2 * record.x ~ '' }} {{ record.x / 2 }}", "0.0001 0.0001 0.000025"),
+        ("{{ 1 / record.n }} {{ 1 / record.n ~ '' }} {{ -record.x ~ '' }}", "0.00005 0.00005 -0.00005"),
+        ("{{ [record.x, record.x] | sum ~ '' }} {{ record.x | round(5) }}", "0.0001 0.00005"),
+        ("{{ '5e-05' | float ~ '' }} {{ ['5e-05' | float] | join }}", "0.00005 0.00005"),
+        # JSON.
+        ("{{ [record.x, record.text] | tojson }}", '[0.00005, "\\"5e-05"]'),
     ],
 )
-def test_every_way_to_write_a_number_is_positional(source: str, written: str) -> None:
-    template = ImmutableSandboxedEnvironment().from_string(source)
+def test_every_way_to_write_a_number_is_positional(write: Write, source: str, written: str) -> None:
+    brief = make_brief(write("{% block user %}" + source + "{% endblock %}"), "sandbox", {})
 
-    assert template.render(x=TINY, y=LARGE) == written
+    assert render_prompt(brief, {"record": RECORD}).messages[-1]["content"] == written
 
 
 def test_plain_values_are_left_as_they_are() -> None:

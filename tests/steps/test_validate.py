@@ -20,10 +20,10 @@ from pydantic import (
     model_validator,
 )
 
-import flows.outputs
 from flows.errors import OutputClassError
 from flows.outputs import Output, words
-from flows.steps.validate import Content, Invalid, load_output_class, validate_answer, validate_stored
+from flows.steps.classes import load_output_class
+from flows.steps.validate import Content, Invalid, validate_answer, validate_stored
 from tests.steps.conftest import Note
 
 
@@ -305,10 +305,6 @@ def test_answer_that_would_not_read_back_is_not_content() -> None:
 
 
 # The class
-
-
-def test_output_class_is_found_by_its_name() -> None:
-    assert load_output_class("ProductCopy") is flows.outputs.ProductCopy
 
 
 def test_mistake_in_the_users_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,94 @@
+"""Bounds: name in a JSON schema each limit that pydantic checks and leaves out of its own schema.
+
+pydantic writes no keyword for the digits of a Decimal, for the ends of a date, a time or a duration, for the schemes
+of a URL, or for a pattern that stands after a validator. An answer that breaks one of them is invalid all the same,
+so each gets a keyword here. The SDK puts keywords that the API does not know into the description, where Claude
+reads them. What pydantic writes itself stays as it is, and so do the prompt hashes of classes without such limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema, to_jsonable_python
+
+_ENDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+_DIGITS = {"max_digits": "max_digits", "decimal_places": "decimal_places"}
+_TIME_ZONE = {"aware": "required", "naive": "none"}
+
+
+class SchemaWithBounds(GenerateJsonSchema):
+    """pydantic's JSON schema, with the limits that it leaves out."""
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """Add the digits: to both spellings, a number and a string, so that a union with null stays flat."""
+        found, digits = super().decimal_schema(schema), _named(schema, _DIGITS)
+        return {**found, "anyOf": [variant | digits for variant in found["anyOf"]]} if digits else found
+
+    def date_schema(self, schema: core_schema.DateSchema) -> JsonSchemaValue:
+        """Add the first and the last day, and whether it is to be past or future."""
+        return super().date_schema(schema) | _moment(schema)
+
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
+        """Add the ends, whether it is to be past or future, and whether it has a time zone."""
+        return super().datetime_schema(schema) | _moment(schema)
+
+    def time_schema(self, schema: core_schema.TimeSchema) -> JsonSchemaValue:
+        """Add the ends, and whether it has a time zone."""
+        return super().time_schema(schema) | _moment(schema)
+
+    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:
+        """Add the ends."""
+        return super().timedelta_schema(schema) | _moment(schema)
+
+    def url_schema(self, schema: core_schema.UrlSchema) -> JsonSchemaValue:
+        """Add the schemes."""
+        return super().url_schema(schema) | _schemes(schema)
+
+    def multi_host_url_schema(self, schema: core_schema.MultiHostUrlSchema) -> JsonSchemaValue:
+        """Add the schemes."""
+        return super().multi_host_url_schema(schema) | _schemes(schema)
+
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        """Add that only ASCII is taken."""
+        return super().str_schema(schema) | _characters(schema)
+
+    def chain_schema(self, schema: core_schema.ChainSchema) -> JsonSchemaValue:
+        """Add the patterns that pydantic checks in later steps: it looks at the first step only."""
+        found = super().chain_schema(schema)
+        for number, step in enumerate(schema["steps"][1:], 2):
+            inner = _innermost(step)
+            later = self.str_schema(inner) if inner["type"] == "str" else {}
+            if "pattern" in later:
+                found[f"pattern {number}" if "pattern" in found else "pattern"] = later["pattern"]
+            if "characters" in later:
+                found["characters"] = later["characters"]
+        return found
+
+
+def _named(schema: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    return {name: to_jsonable_python(schema[key]) for key, name in names.items() if schema.get(key) is not None}
+
+
+def _moment(schema: Any) -> dict[str, Any]:
+    found = _named(schema, _ENDS | {"now_op": "must lie in the"})
+    if (zone := schema.get("tz_constraint")) is not None:
+        found["time zone"] = _TIME_ZONE.get(zone, f"UTC offset of {zone} seconds")
+    return found
+
+
+def _schemes(schema: Any) -> dict[str, Any]:
+    schemes = schema.get("allowed_schemes")
+    return {"schemes": " or ".join(schemes)} if schemes else {}
+
+
+def _characters(schema: Any) -> dict[str, Any]:
+    return {"characters": "ASCII only"} if schema.get("ascii_only") else {}
+
+
+def _innermost(schema: Any) -> Any:
+    while schema["type"] in {"function-before", "function-wrap", "function-after"}:
+        schema = schema["schema"]
+    return schema

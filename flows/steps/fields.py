@@ -1,0 +1,254 @@
+"""Fields: an output class that stands in a template's front matter, without Python.
+
+    output:
+      title: {type: str, max_length: 70, description: The title}
+      tags: {type: list[str], max_length: 5}
+
+The types are a closed list and nothing is evaluated. The class is the one that a user would write in flows/outputs.py
+on `Output`, so its schema, and with it the prompt's hash, is the same. It stands alone so that a mistake is told by its
+field before anything of the prompt is looked at.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import SchemaError
+
+CHOICES = "choices"
+LIST = "list"
+TYPES: Mapping[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "date": date,
+    "datetime": datetime,
+}
+_NUMBERS_AND_DATES = frozenset({"int", "float", "date", "datetime"})
+_ENDS = ("ge", "gt", "le", "lt")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_LIST = re.compile(r"list\[([a-z]+)\]")
+_WHOLE = re.compile(r"[+-]?\d+")
+
+
+class Bounds(BaseModel):
+    """What a value is checked for; the ends are text here, as they are written, and get the field's type later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_length: int | None = Field(default=None, ge=0)
+    max_length: int | None = Field(default=None, ge=1)
+    pattern: str | None = None
+    ge: str | None = None
+    gt: str | None = None
+    le: str | None = None
+    lt: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"must be keys and values, such as {{{cls._such_as()}}}, not {value!r}")  # noqa: TRY004 - pydantic tells a ValueError by field
+        own = [name for name in cls.model_fields if name not in Bounds.model_fields]
+        known = [*own, *Bounds.model_fields]
+        if unknown := [key for key in value if key not in known]:
+            quotes = " Put a text with a comma into quotes" if not value[unknown[0]] else ""
+            raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(known)}.{quotes}".rstrip("."))
+        return value
+
+    @classmethod
+    def _such_as(cls) -> str:
+        return "max_length: 70"
+
+    def checks(self, kind: str) -> dict[str, Any]:
+        """Return the arguments for pydantic's Field; ValueError names a bound that the type does not have."""
+        given = {name: value for name in Bounds.model_fields if (value := getattr(self, name)) is not None}
+        for name in given:
+            if name not in _bounds_of(kind):
+                takes = ", ".join(_bounds_of(kind)) or "no bounds"
+                more = ", and `items: {...}` for the bounds of its items" if kind == LIST else ""
+                raise ValueError(f"{_article(kind)} takes no `{name}`. Available: {takes}{more}")
+        typed = {name: _end(kind, name, given[name]) if name in _ENDS else given[name] for name in given}
+        _refuse_empty_range(typed)
+        return typed
+
+
+class OutputField(Bounds):
+    """One field of an answer."""
+
+    type: str | None = None
+    description: str | None = None
+    choices: list[str] | None = Field(default=None, min_length=1)
+    items: Bounds | None = None
+    optional: bool = False
+
+    @classmethod
+    def _such_as(cls) -> str:
+        return "type: str, max_length: 70"
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        definition: Any = self.definition()
+        try:
+            create_model("Field", field=definition)
+        except SchemaError as error:
+            # pydantic's regular expressions are Rust's.
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ValueError(f"the pattern is not a regular expression that pydantic takes: {reason}") from None
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The type, or the type of a list's items."""
+        found = _LIST.fullmatch(self._type)
+        return found[1] if found else self._type
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list."""
+        return _LIST.fullmatch(self._type) is not None
+
+    def definition(self) -> tuple[Any, Any]:
+        """Return the annotation and pydantic's Field; ValueError says what is wrong."""
+        single = self._single()
+        if self.is_list:
+            bounds = (self.items or Bounds()).checks(self.kind)
+            annotation: Any = list[Annotated[single, Field(**bounds)]] if bounds else list[single]  # type: ignore[valid-type]
+            own = self.checks(LIST)
+        elif self.items is not None:
+            raise ValueError("`items` are the bounds of a list's items. Use a type such as list[str]")
+        else:
+            annotation, own = single, self.checks(self.kind)
+        told: dict[str, Any] = {"default": None} if self.optional else {}
+        if self.description is not None:
+            told["description"] = self.description
+        return (annotation | None if self.optional else annotation), Field(**told, **own)
+
+    @property
+    def _type(self) -> str:
+        return self.type or (CHOICES if self.choices else "str")
+
+    def _single(self) -> Any:
+        if self.kind not in {*TYPES, CHOICES}:
+            singles = ", ".join([*TYPES, CHOICES])
+            raise ValueError(f"there is no type {self.type!r}. Available: {singles}, and lists of these: list[str]")
+        if self.choices is None:
+            if self.kind == CHOICES:
+                raise ValueError("the type `choices` needs `choices: [...]`, the texts to choose from")
+            return TYPES[self.kind]
+        if self.kind not in {CHOICES, "str", "int"}:
+            raise ValueError(f"{_article(self.kind)} takes no `choices`. Use the type choices, str or int")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError("`choices` names the same value twice")
+        values = [_typed("int", "choices", text) for text in self.choices] if self.kind == "int" else self.choices
+        return Literal[tuple(values)]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFields:
+    """An output class as a front matter has it: its name and its fields, in the schema's order."""
+
+    name: str
+    fields: Mapping[str, OutputField]
+
+
+class _Answer(BaseModel):
+    """As `Output` in flows/outputs.py, which its users may change."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+
+def read_fields(template: str, written: Mapping[Any, Any]) -> OutputFields:
+    """Read the fields of a front matter, where each value is text (front_yaml.py); ValueError names all mistakes."""
+    if not written:
+        raise ValueError("names no field. Write at least one, such as title: {type: str, max_length: 70}")
+    fields: dict[str, OutputField] = {}
+    wrong: list[str] = []
+    for name, value in written.items():
+        try:
+            _check_name(name)
+            fields[name] = OutputField.model_validate(value)
+        except ValidationError as error:
+            wrong += [_told(name, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
+        except ValueError as error:
+            wrong.append(f"{name}: {error}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return OutputFields(class_name(template), fields)
+
+
+def make_output_class(output: OutputFields) -> type[BaseModel]:
+    """Make the pydantic class of some fields."""
+    definitions: dict[str, Any] = {name: field.definition() for name, field in output.fields.items()}
+    made: type[BaseModel] = create_model(output.name, __base__=_Answer, **definitions)
+    return made
+
+
+def class_name(template: str) -> str:
+    """The name of a template's own class: ProductCopy for product_copy."""
+    words = re.findall(r"[^\W_]+", template)
+    return "".join(word[0].upper() + word[1:] for word in words) or "Answer"
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError("a field's name has letters, digits and underscores, begins with a letter, 64 at most")
+    if hasattr(BaseModel, name) or keyword.iskeyword(name):
+        raise ValueError("this name is Python's or pydantic's own. Choose another, such as " + f"{name}_text")
+
+
+def _bounds_of(kind: str) -> tuple[str, ...]:
+    if kind == LIST:
+        return ("min_length", "max_length")
+    if kind == "str":
+        return ("min_length", "max_length", "pattern")
+    return _ENDS if kind in _NUMBERS_AND_DATES else ()
+
+
+def _end(kind: str, name: str, text: str) -> Any:
+    # As in Python, where `ge=0` bounds a float too: the schema, and so the hash, has the number that is written.
+    return _typed("int" if kind == "float" and _WHOLE.fullmatch(text) else kind, name, text)
+
+
+def _typed(kind: str, name: str, text: str) -> Any:
+    annotation = FiniteFloat if kind == "float" else TYPES[kind]
+    try:
+        return TypeAdapter[Any](annotation).validate_python(text)
+    except ValidationError:
+        raise ValueError(f"`{name}` takes {_article(kind)}, not {text!r}") from None
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind == "int" else "a choice" if kind == CHOICES else f"a {kind}"
+
+
+def _refuse_empty_range(bounds: Mapping[str, Any]) -> None:
+    for low, high in (("min_length", "max_length"), *((low, high) for low in ("ge", "gt") for high in ("le", "lt"))):
+        if low in bounds and high in bounds:
+            try:
+                is_empty = bounds[low] > bounds[high] or (bounds[low] == bounds[high] and {low, high} & {"gt", "lt"})
+            except TypeError:
+                raise ValueError(f"`{low}` and `{high}` must both have a time zone, or none") from None
+            if is_empty:
+                raise ValueError(f"no value is between `{low}` and `{high}`")
+
+
+def _told(name: str, location: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(map(str, (name, *location)))
+    return f"{where}: {message.removeprefix('Value error, ')}"

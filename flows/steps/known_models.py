@@ -1,0 +1,216 @@
+"""The models that Presswork knows: what each can take, and until when it is served.
+
+One table for each kind of figure, as Anthropic's pages list them, each with its source; `MODELS` joins them. A model
+that a table leaves out has no such figure: nothing is checked by it. What GET /v1/models/{id} says of a model wins
+over these tables (catalog.py). Prices are not here: they are genai-prices'.
+Figures and dates are as of 2026-11-25.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, get_args
+
+ThinkingType = Literal["adaptive", "between_tools", "disabled", "enabled"]
+Effort = Literal["low", "medium", "high", "xhigh", "max"]
+Lifecycle = Literal["active", "deprecated", "retired"]
+THINKING_TYPES: tuple[ThinkingType, ...] = get_args(ThinkingType)
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a model can take; None stands for what is not known. Limits are in tokens.
+
+    `cacheable` is the shortest prefix that is cached. `thinks` says whether a request without `thinking` does,
+    `thinking` which `thinking.type` values are taken; `capped`: with thinking turned off, the efforts xhigh and max are
+    refused. `tokens` is the number of tokens for the same text, where Claude 4.6 has one; `most_tokens` the highest
+    such ratio. `retires_on` may have passed for a deprecated model: then it is overdue, and may be answered yet.
+    """
+
+    context: int | None = None
+    max_output: int | None = None
+    cacheable: int | None = None
+    thinks: bool | None = None
+    thinking: frozenset[ThinkingType] | None = None
+    capped: bool = False
+    efforts: frozenset[Effort] | None = None
+    default_effort: Effort | None = None
+    structured_outputs: bool | None = None
+    tokens: float | None = None
+    most_tokens: float | None = None
+    lifecycle: Lifecycle | None = None
+    retires_on: date | None = None
+
+
+_LIMITS: dict[str, tuple[int, int]] = {
+    "claude-fable-5-2": (1_000_000, 128_000),
+    "claude-mythos-5-2": (1_000_000, 128_000),
+    "claude-haiku-5-5": (1_000_000, 128_000),
+    "claude-sonnet-5-5": (1_000_000, 128_000),
+    "claude-opus-5-5": (1_000_000, 128_000),
+    "claude-fable-5-1": (1_000_000, 128_000),
+    "claude-mythos-5-1": (1_000_000, 128_000),
+    "claude-opus-5": (1_000_000, 128_000),
+    "claude-sonnet-5": (1_000_000, 128_000),
+    "claude-fable-5": (1_000_000, 128_000),
+    "claude-mythos-5": (1_000_000, 128_000),
+    "claude-opus-4-8": (1_000_000, 128_000),
+    "claude-opus-4-7": (1_000_000, 128_000),
+    "claude-sonnet-4-6": (1_000_000, 128_000),
+    "claude-opus-4-6": (1_000_000, 128_000),
+    "claude-opus-4-5": (200_000, 64_000),
+    "claude-haiku-4-5": (200_000, 64_000),
+    "claude-sonnet-4-5": (200_000, 64_000),
+}
+"""The context and the longest answer. Source: platform.claude.com/docs/en/models/overview and the page of each model
+(.../models/NAME/overview); for Fable 5.2 and Mythos 5.2 the platform's release notes of 2026-11-09."""
+
+_CACHEABLE: dict[int, tuple[str, ...]] = {
+    512: (
+        "claude-fable-5-1",
+        "claude-mythos-5-1",
+        "claude-opus-5",
+        "claude-fable-5",
+        "claude-mythos-5",
+    ),
+    1_024: (
+        "claude-sonnet-5-5",
+        "claude-sonnet-5",
+        "claude-opus-4-8",
+        "claude-sonnet-4-6",
+        "claude-sonnet-4-5",
+        "claude-opus-4-1",
+        "claude-opus-4",
+        "claude-sonnet-4",
+    ),
+    2_048: ("claude-opus-4-7", "claude-mythos-preview", "claude-3-5-haiku"),
+    4_096: ("claude-opus-4-6", "claude-opus-4-5", "claude-haiku-4-5"),
+}
+"""The shortest prefix that is cached. Source: platform.claude.com/docs/en/build-with-claude/prompt-caching. The
+copies of that page that could be read are older than the 5.5 models: Sonnet 5.5's figure is the one that this project
+began with, and Fable 5.2, Mythos 5.2, Opus 5.5 and Haiku 5.5 have none."""
+
+_TAKES_BUDGET: tuple[str, ...] = ("claude-opus-4-5", "claude-haiku-4-5", "claude-sonnet-4-5")
+_TAKES_BUDGET_OR_ADAPTIVE: tuple[str, ...] = ("claude-sonnet-4-6", "claude-opus-4-6")
+_THINKS_WHEN_TOLD: tuple[str, ...] = ("claude-opus-4-8", "claude-opus-4-7")
+_THINKS_UNLESS_DISABLED: tuple[str, ...] = ("claude-haiku-5-5", "claude-opus-5", "claude-sonnet-5")
+_THINKS_UNLESS_BETWEEN_TOOLS: tuple[str, ...] = ("claude-sonnet-5-5",)
+_ALWAYS_THINKS: tuple[str, ...] = (
+    "claude-fable-5-2",
+    "claude-mythos-5-2",
+    "claude-opus-5-5",
+    "claude-fable-5-1",
+    "claude-mythos-5-1",
+    "claude-fable-5",
+    "claude-mythos-5",
+)
+_THINKING: dict[tuple[str, ...], tuple[bool, frozenset[ThinkingType]]] = {
+    _TAKES_BUDGET: (False, frozenset({"enabled", "disabled"})),
+    _TAKES_BUDGET_OR_ADAPTIVE: (False, frozenset({"adaptive", "enabled", "disabled"})),
+    _THINKS_WHEN_TOLD: (False, frozenset({"adaptive", "disabled"})),
+    _THINKS_UNLESS_DISABLED: (True, frozenset({"adaptive", "disabled"})),
+    _THINKS_UNLESS_BETWEEN_TOOLS: (True, frozenset({"adaptive", "between_tools"})),
+    _ALWAYS_THINKS: (True, frozenset({"adaptive"})),
+    # The SDK warns of a budget for this one (MODELS_TO_WARN_WITH_THINKING_ENABLED), so it is taken.
+    ("claude-mythos-preview",): (True, frozenset({"adaptive", "enabled"})),
+}
+"""Whether a request without `thinking` thinks, and which types are taken. Source: the migration guide of each model
+(platform.claude.com/docs/en/models/NAME/migration-guide), and Anthropic's own table of them (github.com/anthropics/
+skills, skills/claude-api/SKILL.md, 2026-10-06); tried live by the authors of pydantic-ai (profiles/anthropic.py)."""
+
+_CAPPED: tuple[str, ...] = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5")
+"""Models that refuse the efforts xhigh and max with thinking turned off. Source: as for `_THINKING`."""
+
+_EFFORTS: dict[tuple[Effort, ...], tuple[str, ...]] = {
+    ("low", "medium", "high", "xhigh", "max"): (
+        "claude-fable-5-2",
+        "claude-mythos-5-2",
+        "claude-haiku-5-5",
+        "claude-sonnet-5-5",
+        "claude-opus-5-5",
+        "claude-fable-5-1",
+        "claude-mythos-5-1",
+        "claude-opus-5",
+        "claude-sonnet-5",
+        "claude-fable-5",
+        "claude-mythos-5",
+        "claude-opus-4-8",
+        "claude-opus-4-7",
+    ),
+    ("low", "medium", "high", "max"): ("claude-sonnet-4-6", "claude-opus-4-6"),
+    ("low", "medium", "high"): ("claude-opus-4-5",),
+    (): ("claude-haiku-4-5", "claude-sonnet-4-5"),
+}
+_MEDIUM_BY_DEFAULT: tuple[str, ...] = ("claude-opus-5-5", "claude-haiku-5-5")
+"""The levels of `effort` that are taken; without the field it is high, for these two medium. Source:
+platform.claude.com/docs/en/build-with-claude/effort, and the migration guide of Fable 5.2."""
+
+_STRUCTURED_OUTPUTS: tuple[str, ...] = (*_LIMITS, "claude-opus-4-1")
+"""Models that take an output schema. Source: platform.claude.com/docs/en/build-with-claude/structured-outputs, and
+pydantic-ai's profiles for those that the page does not list yet."""
+
+_TOKENIZER_OF_4_7: tuple[str, ...] = (
+    *_THINKS_WHEN_TOLD,
+    *_THINKS_UNLESS_DISABLED,
+    *_THINKS_UNLESS_BETWEEN_TOOLS,
+    *_ALWAYS_THINKS,
+    "claude-mythos-preview",
+)
+_MORE_TOKENS, _MOST_TOKENS = 1.3, 1.35
+"""Claude 4.7 and what came after it count about 30 % more tokens for the same text than Claude 4.6 and older, at most
+35 %. Source: the pages of Haiku 5.5 and Sonnet 5, the migration guides of Opus 4.7 (1 to 1.35 times) and Fable 5."""
+
+_DEPRECATED: dict[str, date] = {
+    "claude-sonnet-4-5": date(2026, 11, 30),
+    "claude-mythos-preview": date(2026, 6, 30),
+}
+"""When a deprecated model is to retire. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0."""
+
+_RETIRED: dict[str, date] = {
+    "claude-opus-4-1": date(2026, 8, 5),
+    "claude-opus-4": date(2026, 6, 15),
+    "claude-sonnet-4": date(2026, 6, 15),
+    "claude-3-haiku": date(2026, 4, 19),
+    "claude-3-7-sonnet": date(2026, 2, 19),
+    "claude-3-5-haiku": date(2026, 2, 19),
+    "claude-3-opus": date(2026, 1, 5),
+    "claude-3-5-sonnet": date(2025, 10, 28),
+    "claude-3-sonnet": date(2025, 7, 21),
+    "claude-2-1": date(2025, 7, 21),
+    "claude-2-0": date(2025, 7, 21),
+    "claude-1-3": date(2024, 11, 6),
+    "claude-1-3-100k": date(2024, 11, 6),
+    "claude-instant-1-1": date(2024, 11, 6),
+    "claude-instant-1-1-100k": date(2024, 11, 6),
+    "claude-instant-1-2": date(2024, 11, 6),
+}
+"""Models that Anthropic serves no longer, and since when. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0; for
+Opus 4.1, Haiku 3 and Sonnet 3.5 platform.claude.com/docs/en/about-claude/model-deprecations."""
+
+
+def _model(name: str) -> Model:
+    context, max_output = _LIMITS.get(name, (None, None))
+    thinks, thinking = next((rule for names, rule in _THINKING.items() if name in names), (None, None))
+    efforts = next((levels for levels, names in _EFFORTS.items() if name in names), None)
+    more = name in _TOKENIZER_OF_4_7
+    return Model(
+        context=context,
+        max_output=max_output,
+        cacheable=next((least for least, names in _CACHEABLE.items() if name in names), None),
+        thinks=thinks,
+        thinking=thinking,
+        capped=name in _CAPPED,
+        efforts=None if efforts is None else frozenset(efforts),
+        default_effort=("medium" if name in _MEDIUM_BY_DEFAULT else "high") if efforts else None,
+        structured_outputs=True if name in _STRUCTURED_OUTPUTS else None,
+        tokens=_MORE_TOKENS if more else 1.0,
+        most_tokens=_MOST_TOKENS if more else 1.0,
+        lifecycle="deprecated" if name in _DEPRECATED else "retired" if name in _RETIRED else "active",
+        retires_on=_DEPRECATED.get(name) or _RETIRED.get(name),
+    )
+
+
+MODELS: dict[str, Model] = {name: _model(name) for name in (*_LIMITS, "claude-mythos-preview", *_RETIRED)}
+"""All that is known, by each model's own name (catalog.plain_model_name)."""

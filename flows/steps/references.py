@@ -1,0 +1,128 @@
+"""References: keep what a schema says next to a `$ref`, and what it says of a tuple's positions.
+
+The SDK's transformation sends a `$ref` alone: the description, title, default and examples of a field whose type is
+an enum or a nested class are dropped. The API's documentation names no keyword that may stand next to a `$ref`, and
+excludes `allOf` with one. So where a field says something of its own, its type is written out in its place, and both
+descriptions are joined. A bare reference stays a reference.
+
+The API knows no positions of an array. A tuple becomes a list whose items are any of its positions' types, each with
+its number in its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Schema = dict[str, Any]
+
+_NAMED_PARTS = ("properties", "$defs")
+_LISTED_PARTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_MAY_DIFFER = frozenset({"description", "title", "default", "examples", "deprecated"})
+
+
+def write_out(schema: Schema) -> Schema:
+    """Return the schema with nothing next to a `$ref`, without `prefixItems`, and with the definitions still in use.
+
+    No definition may contain itself.
+    """
+    definitions: dict[str, Schema] = schema.get("$defs", {})
+
+    def settle(node: Schema) -> Schema:
+        return change_parts(_with_positions(_followed(node, definitions)), settle)
+
+    settled = settle(schema)
+    used = _used(settled)
+    kept = {name: part for name, part in settled.pop("$defs", {}).items() if name in used}
+    return {"$defs": kept, **settled} if kept else settled
+
+
+def change_parts(node: Schema, change: Callable[[Schema], Schema]) -> Schema:
+    """Return a copy of one node with each schema directly inside it changed."""
+    changed = dict(node)
+    for key, value in node.items():
+        if key in _NAMED_PARTS and isinstance(value, dict):
+            changed[key] = {name: change(part) for name, part in value.items()}
+        elif key in _LISTED_PARTS and isinstance(value, list):
+            changed[key] = [change(part) for part in value]
+        elif key == "items" and isinstance(value, dict):
+            changed[key] = change(value)
+    return changed
+
+
+def parts_of(node: Schema) -> Iterator[Schema]:
+    """Yield the schemas directly inside one node, definitions included."""
+    found: list[Schema] = []
+    change_parts(node, lambda part: found.append(part) or part)  # type: ignore[func-returns-value]
+    yield from found
+
+
+def name_of(reference: str) -> str:
+    """The name of the definition that a `$ref` points at."""
+    return reference.rpartition("/")[2]
+
+
+def _followed(node: Schema, definitions: dict[str, Schema]) -> Schema:
+    if node.get("allOf") and any("$ref" in part for part in node["allOf"]):
+        node = _without_references(node, definitions)
+    while "$ref" in node and node.keys() - {"$ref", "$defs"}:
+        own = {key: value for key, value in node.items() if key != "$ref"}
+        node = _joined(own, definitions[name_of(node["$ref"])])
+    return node
+
+
+def _without_references(node: Schema, definitions: dict[str, Schema]) -> Schema:
+    parts = [_joined({}, definitions[name_of(part["$ref"])]) if "$ref" in part else part for part in node["allOf"]]
+    own = {key: value for key, value in node.items() if key != "allOf"}
+    return _joined(own, parts[0]) if len(parts) == 1 else {**own, "allOf": parts}
+
+
+def _joined(own: Schema, target: Schema) -> Schema:
+    """What a field says of its type, and what the type says of itself, which the field's word does not take back."""
+    hidden = {key: value for key, value in target.items() if key in own and own[key] != value}
+    bounds = ", ".join(f"{key}: {value}" for key, value in hidden.items() if key not in _MAY_DIFFER)
+    told = [own.get("description"), target.get("description"), f"{{{bounds}}}" if bounds else None]
+    joined = {**target, **own}
+    if description := "\n\n".join(dict.fromkeys(text for text in told if text)):
+        joined["description"] = description
+    return joined
+
+
+def _with_positions(node: Schema) -> Schema:
+    places: list[Schema] = node.get("prefixItems") or []
+    if not places:
+        return node
+    rest = [node["items"]] if isinstance(node.get("items"), dict) else []
+    kept = {key: value for key, value in node.items() if key != "prefixItems"}
+    if all(place == places[0] for place in [*places, *rest]):
+        return {**kept, "items": places[0]}
+    numbered = [_numbered(place, f"Position {number}") for number, place in enumerate(places, 1)]
+    numbered += [_numbered(place, f"Position {len(places) + 1} and all that follow") for place in rest]
+    return {**kept, "items": {"anyOf": numbered} if len(numbered) > 1 else numbered[0]}
+
+
+def _numbered(place: Schema, position: str) -> Schema:
+    told = place.get("description")
+    return {**place, "description": f"{position}: {told}" if told else position}
+
+
+def _used(schema: Schema) -> set[str]:
+    used: set[str] = set()
+    waiting: list[Any] = [{key: value for key, value in schema.items() if key != "$defs"}]
+    while waiting:
+        found = set(_references(waiting.pop())) - used
+        used |= found
+        waiting += [schema["$defs"][name] for name in found if name in schema.get("$defs", {})]
+    return used
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Name the definitions in use, also by keywords that end up as words."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield name_of(value["$ref"])
+        for item in value.values():
+            yield from _references(item)
