@@ -11,7 +11,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -81,13 +81,13 @@ def storable_json(value: Any) -> Any:
             return value
 
 
-def key_of(values: Sequence[Any], padded: Sequence[bool]) -> str:
+def key_of(values: Iterable[Any], padded: Iterable[bool]) -> str:
     """Return the text of a record's key, of one column's value or of several, joined as keys.py says.
 
     `padded` tells for each column whether it is CHAR(n): the blanks at its end are the column's and no part of the key.
     """
-    texts = [(key_text(value), pad) for value, pad in zip(values, padded, strict=True)]
-    return joined_key([text.rstrip(" ") if pad else text for text, pad in texts])
+    pairs = zip(values, padded, strict=True)
+    return joined_key([key_text(value).rstrip(" ") if pad else key_text(value) for value, pad in pairs])
 
 
 def key_text(value: Any) -> str:
