@@ -208,8 +208,10 @@ def _streamed(connection: Connection, statement: Executable) -> Iterator[CursorR
 
 
 def _break_off(connection: Connection, result: CursorResult[Any]) -> None:
-    # Some drivers read all that is left before they close a cursor: so the connection is closed first.
-    connection.invalidate()
+    # Some drivers read all that is left before they close a cursor: so the connection is closed first. SQLite's does
+    # not, and its cursor can't be closed afterwards.
+    if connection.dialect.name != "sqlite":
+        connection.invalidate()
     pending = getattr(result.cursor, "_result", None)
     if pending is not None and hasattr(pending, "unbuffered_active"):
         # PyMySQL would go on to read from the closed connection.
