@@ -18,6 +18,7 @@ import yaml
 from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, estimate_tokens, find_model
 from flows.steps.front_matter import SUFFIX, FrontMatter, read_front_matter
+from flows.steps.names import template_name_fault
 from flows.steps.render import Caching, make_brief
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.templates import Template, list_templates, load_template
@@ -44,8 +45,11 @@ class Finding:
 
 
 def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
-    """The errors for which a run is not started. A model that is unknown here may be known to a gateway."""
-    return [finding for finding in findings if finding.level == "error" and finding.code != "model"]
+    """The errors for which a run is not started.
+
+    A model that is unknown here may be known to a gateway, and a run needs no name that a deployment can have.
+    """
+    return [finding for finding in findings if finding.level == "error" and finding.code not in {"model", "name"}]
 
 
 def lint_template(folder: Path, name: str, *, schema: bool = True) -> list[Finding]:
@@ -62,6 +66,7 @@ def lint_template(folder: Path, name: str, *, schema: bool = True) -> list[Findi
     else:
         lines = _Lines(folder, name)
         found += _model(template.front, lines)
+        found += _name(template.front, folder, name)
         found += _schema(template, lines) if schema else ()
         found += _variables(template, folder)
         found += _sql(template, lines)
@@ -110,6 +115,7 @@ def _of_broken_file(folder: Path, name: str) -> Iterator[Finding]:
     except (ConfigurationError, OSError, ValueError):
         return
     yield from _model(front, lines)
+    yield from _name(front, folder, name)
     try:
         load_output_class(front.output)
     except ConfigurationError as error:
@@ -120,6 +126,13 @@ def _model(front: FrontMatter, lines: _Lines) -> Iterator[Finding]:
     if find_model(front.model) is None:
         message = f"The model {front.model!r} is not known; known are {', '.join(MODELS)}."
         yield Finding(lines.file, lines.of("model"), "error", "model", message)
+
+
+def _name(front: FrontMatter, folder: Path, name: str) -> Iterator[Finding]:
+    """Tell a template that selects its own records, and so has a deployment, from a step, whose name is free."""
+    fault = template_name_fault(name, list_templates(folder)) if front.select is not None else None
+    if fault is not None:
+        yield Finding(name + SUFFIX, None, "error", "name", fault)
 
 
 def _schema(template: Template, lines: _Lines) -> Iterator[Finding]:
