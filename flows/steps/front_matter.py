@@ -81,7 +81,7 @@ class Param(BaseModel):
     def parse(self, name: str, value: Any) -> Any:
         """Bring a value to the parameter's type; what does not fit raises ParameterError.
 
-        An empty text, as `--set name=` gives it, is null where null is allowed. Elsewhere it is a value of a `str` only.
+        An empty text, as `--set name=` gives it, is null where null is allowed. Elsewhere only a `str` can be empty.
         """
         if self.nullable and (value is None or value == ""):
             return None
