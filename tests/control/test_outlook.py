@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prefect import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Pending, Running, Scheduled
+from prefect.states import Pending, Running, Scheduled, State
 
 from flows.control.outlook import look
 from flows.engine.prefect_server import own_server
@@ -35,9 +35,9 @@ async def test_all_deployments_and_runs_are_seen(short_pages: None) -> None:
             made = await client.create_deployment(flow, f"many-{number}")
             # Later ones come first: the next run is found by its time, not by its page.
             for hours in (COUNT, COUNT - number):
-                soon = Scheduled(scheduled_time=now + timedelta(hours=hours))
+                soon: State[None] = Scheduled(scheduled_time=now + timedelta(hours=hours))
                 await client.create_flow_run_from_deployment(made, state=soon)
-            late = Scheduled(scheduled_time=now - timedelta(hours=number + 1))
+            late: State[None] = Scheduled(scheduled_time=now - timedelta(hours=number + 1))
             await client.create_flow_run_from_deployment(made, state=late)
             running = await client.create_flow_run_from_deployment(made, state=Pending())
             await client.set_flow_run_state(running.id, Running())

@@ -76,7 +76,7 @@ async def test_schedule_that_repeats_all_day_does_not_pause_when_clocks_change(
 )
 def test_schedule_that_names_an_hour_or_a_day_keeps_its_time_zone(given: dict[str, Any]) -> None:
     schedule = Schedule(slug="named", **{"timezone": "Europe/Berlin", **given})
-    assert schedule.built().schedule.timezone == schedule.timezone
+    assert schedule.built().schedule.model_dump()["timezone"] == schedule.timezone
 
 
 @pytest.mark.parametrize("around", [AUTUMN, SPRING])
