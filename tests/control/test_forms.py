@@ -1,4 +1,4 @@
-"""Forms: what a template's params become, and what such a form refuses; without a server."""
+"""Forms: what a template's params become, and what such a form refuses, and what a run takes of it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flows.engine import RunOptions, Selection
 from flows.engine.choices import selecting_templates
 from flows.settings import ROOT
 from flows.steps.front_matter import Param
+from tests.engine.workshop import Workshop
 
 PARAMS = {
     "category": Param(type="str", default=None, title="Category", description="Empty: all."),
@@ -142,3 +143,34 @@ def test_selection_hands_on_what_it_has_as_a_template_takes_it() -> None:
     values = Coloured.model_validate({"colour": "red", "since": "2026-11-15"}).values()
     assert Param(type="str").parse("colour", values["colour"]) == "red"
     assert Param(type="date").parse("since", values["since"]) == date(2026, 11, 15)
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize(
+    ("params", "keys"),
+    [
+        ({"since": "2026-11-15"}, {"new"}),
+        ({"since": ""}, {"old", "new"}),
+        ({"since": None, "kind": ""}, {"old", "new"}),
+        (None, {"old", "new"}),
+    ],
+)
+async def test_date_of_a_form_reaches_the_select_and_an_empty_one_is_null(
+    workshop: Workshop, params: dict[str, Any] | None, keys: set[str]
+) -> None:
+    workshop.items({"old": "2026-01-01", "new": "2026-12-01"})
+    (workshop.templates / "dated.md.j2").write_text(DATED, encoding="utf-8")
+    await content("dated", params)
+    assert set(workshop.outputs("dated")) == keys
+
+
+DATED = """---
+select: >-
+  SELECT id, name FROM items
+  WHERE (:since IS NULL OR name >= :since) AND (:kind IS NULL OR name = :kind)
+params: {since: {type: date, default: null}, kind: {default: null}}
+key: id
+output: SubjectLine
+---
+{% block user %}{{ record.name }}{% endblock %}
+"""

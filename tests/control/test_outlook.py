@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Pending, Running, Scheduled, State
+from prefect.states import Pending, Running, Scheduled
 
 from flows.control.outlook import look
 from flows.engine.prefect_server import own_server
