@@ -19,7 +19,7 @@ def deploy(
     """Deploy the flows of prefect.yaml, and each template that selects its own records, to the Prefect server.
 
     Deploying again changes only what differs, and leaves each schedule on or paused as it stands. Exit status: 0 all
-    is deployed, 1 a template has a mistake and was left out, 2 the call or the configuration is wrong.
+    is deployed, 1 some could not be and was left out, 2 the call or the configuration is wrong.
     """
     with told(as_json=as_json):
         from flows.commands.quiet_prefect import needed_api  # noqa: PLC0415 - see commands/__init__.py
@@ -41,8 +41,9 @@ def deploy(
                     "server": server,
                     "deployments": [{"name": name, "change": change} for name, change in made.changes.items()],
                     "left_out": made.left_out,
+                    "refused": made.refused,
                     "paused": made.paused,
                 }
             )
-        if made.left_out:
+        if not made.is_whole:
             raise typer.Exit(FAILED)

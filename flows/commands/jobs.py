@@ -90,7 +90,7 @@ def read_flow(file: Path, name: str) -> ast.Module | None:
     return None
 
 
-def bind_template(job: Job, settings: Settings, sets: Mapping[str, str], options: RunOptions, title: str = "") -> Call:
+def bind_template(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
     """Give a template its params; `title` stands before the flow run's name. Raises ParameterError."""
     values = load_template(settings.templates_dir, job.name).parse_params(sets)
 
@@ -104,7 +104,7 @@ def bind_template(job: Job, settings: Settings, sets: Mapping[str, str], options
     return Call(job, values, start)
 
 
-def bind_flow(job: Job, sets: Mapping[str, str], options: RunOptions, title: str = "") -> Call:
+def bind_flow(job: Job, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
     """Load a flow and give it its selection; `title` stands before the flow run's name.
 
     Raises ParameterError for a value that the selection does not take.
@@ -118,7 +118,7 @@ def bind_flow(job: Job, sets: Mapping[str, str], options: RunOptions, title: str
     if isinstance(model, type) and issubclass(model, BaseModel):
         selection = make_selection(job.name, model, sets)
         given["selection"] = selection
-        values = selection.model_dump(exclude_none=True)
+        values = selection.model_dump(mode="json", exclude_none=True)
     elif sets:
         raise ParameterError(f"The flow {job.name!r} takes no --set: it has no `selection` parameter.")
     if "options" in parameters:
@@ -128,7 +128,7 @@ def bind_flow(job: Job, sets: Mapping[str, str], options: RunOptions, title: str
     return Call(job, values, lambda: flow(**given))
 
 
-def make_selection(flow: str, model: type[BaseModel], sets: Mapping[str, str]) -> BaseModel:
+def make_selection(flow: str, model: type[BaseModel], sets: Mapping[str, Any]) -> BaseModel:
     """Validate `--set` values; an unknown name or a wrong value is a ParameterError that says what is taken."""
     unknown = sorted(set(sets) - set(model.model_fields))
     if unknown:

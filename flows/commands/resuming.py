@@ -17,11 +17,11 @@ from flows.settings import Settings
 
 @dataclass(frozen=True)
 class Past:
-    """A run to go on from: what it ran, with which values of --set and which options."""
+    """A run to go on from: what it ran, with which values for its params and which options."""
 
     run_id: str
     flow: str
-    sets: Mapping[str, str]
+    sets: Mapping[str, Any]
     options: Mapping[str, Any]
 
 
@@ -49,7 +49,8 @@ def _find(ledger: Engine, run_id: str) -> Past | None:
     return Past(
         run_id=row["id"],
         flow=row["flow"],
-        sets={name: str(value) for name, value in given.items() if value is not None},
+        # As they were, not as text: null, a truth value or a list would be another value.
+        sets=dict(given),
         # A refresh goes on as one: what it has asked for since it began is not asked for again.
         options={name: value for name, value in options.items() if name not in {"resumes", "shard"}},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flows.commands import screen
 from flows.commands.closing import require_summary
@@ -20,7 +21,7 @@ from flows.steps.lint import Finding, errors_that_stop, lint_template
 from flows.steps.templates import load_template
 
 
-def prepare(job: Job, settings: Settings, sets: Mapping[str, str], options: RunOptions, title: str = "") -> Call:
+def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
     """Check all that can be checked before Prefect starts, and return the call that is ready to run.
 
     `title` stands before the flow run's name in Prefect.

@@ -41,12 +41,18 @@ TOLD = "{{ flow.name }} / {{ flow_run.name }} ended as {{ flow_run.state.name }}
 
 
 async def install_automations() -> list[str]:
-    """Make the automations on the Prefect server, or bring them to what they should be; return what was changed.
+    """Make the automations on the Prefect server, or bring them to what they should be; return what was changed."""
+    async with get_client() as client:
+        return [one.name for one in _always() if await _apply(client, one)]
 
-    Raises ConfigurationError where PRESSWORK_NOTIFY_BLOCK names no block that is there.
+
+async def install_notification() -> list[str]:
+    """Make the automation that tells of failed runs, where PRESSWORK_NOTIFY_BLOCK is set; return what was changed.
+
+    Raises ConfigurationError where it names no block that is there.
     """
     async with get_client() as client:
-        wanted = [*_always(), *await _notifying(client, load_settings())]
+        wanted = await _notifying(client, load_settings())
         return [one.name for one in wanted if await _apply(client, one)]
 
 

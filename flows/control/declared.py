@@ -5,18 +5,27 @@ Prefect ignores a key that it does not know; here a slip of the pen is an error,
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import yaml
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import construct_schedule
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from flows.errors import ConfigurationError
+from flows.steps.names import name_fault
 
 FILE = "prefect.yaml"
+DAY = timedelta(days=1)
+UTC_ZONE = "UTC"
+EVERY_HOUR = re.compile(r"\s*(\S+(\s+\*){4}|@hourly)\s*")
+"""Crons of minutes alone."""
+REPEATS = re.compile(r"(RRULE:)?FREQ=(HOURLY(;INTERVAL=1)?|(MINUTELY|SECONDLY)(;INTERVAL=\d+)?)")
+"""Rules that name no hour and no day."""
 
 
 class _Strict(BaseModel):
@@ -24,7 +33,11 @@ class _Strict(BaseModel):
 
 
 class Schedule(_Strict):
-    """When a deployment runs; the slug is how a later deploy knows it again."""
+    """When a deployment runs; the slug is how a later deploy knows it again.
+
+    One that repeats all day is made in UTC, whatever its `timezone`: Prefect serves an hour that the clocks repeat only
+    once, so that in local time every 15 minutes would pause for 75. It runs at the same moments otherwise.
+    """
 
     slug: str = Field(min_length=1)
     cron: str | None = None
@@ -39,11 +52,25 @@ class Schedule(_Strict):
         given = {name: value for name, value in when.items() if value is not None}
         if len(given) != 1:
             raise ValueError("give one of cron, interval and rrule")
+        schedule = construct_schedule(**given, timezone=self.timezone)
         return DeploymentScheduleCreate(
-            schedule=construct_schedule(**given, timezone=self.timezone),
+            schedule=construct_schedule(**given, timezone=UTC_ZONE) if self._repeats_all_day() else schedule,
             active=self.active,
             slug=self.slug,
         )
+
+    def _repeats_all_day(self) -> bool:
+        """Whether no hour or day is named, so that UTC changes nothing but what happens when clocks change."""
+        if self.interval is not None:
+            return self.interval < DAY
+        repeats = EVERY_HOUR.fullmatch(self.cron or "") or REPEATS.fullmatch(self.rrule or "")
+        return bool(repeats) and self.timezone is not None and _whole_hours_from_utc(self.timezone)
+
+
+def _whole_hours_from_utc(timezone: str) -> bool:
+    """Whether a minute there is the same minute in UTC, in winter and in summer."""
+    halves = (datetime(2026, month, 1, tzinfo=ZoneInfo(timezone)).utcoffset() for month in (1, 7))
+    return not any((offset or timedelta()) % timedelta(hours=1) for offset in halves)
 
 
 class Limit(_Strict):
@@ -61,10 +88,16 @@ class Pool(_Strict):
     job_variables: dict[str, Any] = Field(default_factory=dict)
 
 
+def _nameable(name: str) -> str:
+    if fault := name_fault(name):
+        raise ValueError(fault)
+    return name
+
+
 class Declared(_Strict):
     """One deployment of prefect.yaml."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, AfterValidator(_nameable)]
     entrypoint: str = Field(pattern=r"^\w+(\.\w+)+$")
     description: str | None = None
     tags: list[str] = Field(default_factory=list)
@@ -111,7 +144,7 @@ def _fault(location: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"`{field}` is nothing that `presswork deploy` applies (`prefect deploy` may)"
     if location == ("entrypoint",) and kind == "string_pattern_mismatch":
         return "entrypoint: give the flow as package.module.function, such as flows.product_copy.product_copy"
-    return f"{field}: {message}"
+    return f"{field}: {message.removeprefix('Value error, ').rstrip('.')}"
 
 
 def _reason(schedule: Schedule, error: ValueError) -> str:

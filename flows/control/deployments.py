@@ -1,6 +1,7 @@
 """Deployments: what Prefect can start, made to be what prefect.yaml and the templates say, and nothing else touched.
 
-Deploying again changes only what differs. A schedule's switch belongs to the operator: it is set when the schedule is
+Deploying again changes only what differs. A deployment that can't be made is named, and keeps no other from being made.
+A schedule's switch belongs to the operator: it is set when the schedule is
 made, and then left as it stands.
 """
 
@@ -16,18 +17,22 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.objects import ConcurrencyOptions, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectNotFound
 
-from flows.control.automations import install_automations
+from flows.control.automations import install_automations, install_notification
 from flows.control.declared import FILE, read_declared
+from flows.control.refused import concerns_all, reason
 from flows.control.wanted import CONTENT, PULL_STEPS, Wanted, of_declared, of_templates
 from flows.engine.deployed import ledger_name, ledger_of
 from flows.engine.origin import code_version
+from flows.engine.pages import read_all
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings, load_settings
+from flows.steps.names import SHARDS
 
 POOL = "presswork"
-PAGE = 100
+NOTIFICATION = "the automation that tells of failed runs"
 
 Say = Callable[[str], None]
 Change = Literal["created", "updated", "unchanged", "removed"]
@@ -35,16 +40,26 @@ Change = Literal["created", "updated", "unchanged", "removed"]
 
 @dataclass
 class Deployed:
-    """What a deploy has come to: changes by deployment, errors by template, schedules that are paused."""
+    """What a deploy has come to: changes by deployment, errors by template, schedules that are paused.
+
+    `refused` says what else could not be made, and why: a deployment whose flow can't be loaded, or that Prefect
+    refuses, or the automation that tells of failed runs.
+    """
 
     changes: dict[str, Change] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     paused: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
         """The deployments that there are now."""
         return [name for name, change in self.changes.items() if change != "removed"]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all could be made."""
+        return not (self.left_out or self.refused)
 
 
 async def deploy_all(*, work_pool: str = POOL, say: Say) -> list[str]:
@@ -55,26 +70,76 @@ async def deploy_all(*, work_pool: str = POOL, say: Say) -> list[str]:
 async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -> Deployed:
     """Make the deployments of prefect.yaml, and one for each template that selects its own records.
 
-    A template with a mistake is left out and said; its old deployment stays. Deployments that an earlier call made
-    of templates that are gone are removed. Raises ConfigurationError for a mistake in prefect.yaml or a pool that is
-    not there, before anything is changed.
+    What can't be made is left out and said, and its old deployment stays: a template with a mistake, or with a name
+    that Prefect refuses; a flow that can't be loaded; whatever else Prefect's server refuses. Deployments that an
+    earlier call made of templates that are gone are removed. Raises ConfigurationError for a mistake in prefect.yaml
+    or a pool that is not there, before anything is changed.
     """
     settings = load_settings()
     made = Deployed()
-    wanted = [of_declared(declared, settings) for declared in read_declared(file)]
-    wanted += of_templates(settings, made.left_out)
+    wanted = _wanted(settings, file, made)
     async with get_client() as client:
         await _require_pool(client, work_pool)
+        known = await _known(client)
         for one in wanted:
-            made.changes[one.full_name] = await _apply(client, one, work_pool, made)
-        kept = {*made.changes, *(f"{CONTENT}/{name}" for name in made.left_out)}
-        for gone in await _of_gone_templates(client, settings, kept):
-            await client.delete_deployment(gone.id)
-            made.changes[f"{CONTENT}/{gone.name}"] = "removed"
-    for automation in await install_automations():
-        say(f"Automation {automation!r}: set up.")
+            await _make(client, known.get(one.full_name), one, work_pool, made)
+        kept = {*made.changes, *made.refused, *(f"{CONTENT}/{name}" for name in made.left_out)}
+        for name, gone in known.items():
+            if name not in kept and _is_of_template(name, gone, settings):
+                await client.delete_deployment(gone.id)
+                made.changes[name] = "removed"
+    await _automate(made, say)
     _tell(made, say)
     return made
+
+
+def _wanted(settings: Settings, file: Path, made: Deployed) -> list[Wanted]:
+    """Say what is to be made; what can't be is named in `made`."""
+    found: dict[str, Wanted] = {}
+    for declared in read_declared(file):
+        try:
+            one = of_declared(declared, settings)
+        except Exception as error:  # noqa: BLE001 - the boundary of one deployment: a flow's file is the user's
+            made.refused[f"{declared.entrypoint}/{declared.name}"] = reason(error)
+        else:
+            found[one.full_name] = one
+    taken = {*found, *(f"{name}{SHARDS}" for name in found)}
+    for one in of_templates(settings, made.left_out):
+        if one.full_name in taken:
+            made.left_out[one.name] = f"{FILE} already has a deployment {one.full_name!r}. Rename the template's file."
+        else:
+            found[one.full_name] = one
+    return list(found.values())
+
+
+async def _known(client: PrefectClient) -> dict[str, DeploymentResponse]:
+    """Read all deployments by their full names."""
+    flows = {flow.id: flow.name for flow in await read_all(client.read_flows)}
+    found = await read_all(client.read_deployments, sort=DeploymentSort.CREATED_DESC)
+    return {f"{flows.get(one.flow_id)}/{one.name}": one for one in found}
+
+
+async def _make(
+    client: PrefectClient, found: DeploymentResponse | None, wanted: Wanted, pool: str, made: Deployed
+) -> None:
+    try:
+        made.changes[wanted.full_name] = await _apply(client, found, wanted, pool, made)
+    except Exception as error:
+        # The boundary of one deployment; what no deployment could be made with goes up.
+        if concerns_all(error):
+            raise
+        made.refused[wanted.full_name] = reason(error)
+
+
+async def _automate(made: Deployed, say: Say) -> None:
+    for automation in await install_automations():
+        say(f"Automation {automation!r}: set up.")
+    try:
+        for automation in await install_notification():
+            say(f"Automation {automation!r}: set up.")
+    except ConfigurationError as error:
+        # On a new machine the block can be made only when the server is up.
+        made.refused[NOTIFICATION] = str(error)
 
 
 def _tell(made: Deployed, say: Say) -> None:
@@ -86,6 +151,8 @@ def _tell(made: Deployed, say: Say) -> None:
         say(f"{same} of {len(made.names)} deployments are as they were.")
     for name, error in made.left_out.items():
         say(f"Template {name}: not deployed. {error}")
+    for name, error in made.refused.items():
+        say(f"Not made: {name}. {error}")
     if made.paused:
         say(f"Schedules that are paused, and spend nothing: {', '.join(made.paused)}. Turn one on in the Prefect UI.")
 
@@ -100,10 +167,10 @@ async def _require_pool(client: PrefectClient, name: str) -> None:
         ) from None
 
 
-async def _apply(client: PrefectClient, wanted: Wanted, pool: str, made: Deployed) -> Change:
-    try:
-        found = await client.read_deployment_by_name(wanted.full_name)
-    except ObjectNotFound:
+async def _apply(
+    client: PrefectClient, found: DeploymentResponse | None, wanted: Wanted, pool: str, made: Deployed
+) -> Change:
+    if found is None:
         await _create(client, wanted, pool)
         made.paused += [_when(wanted, schedule) for schedule in wanted.schedules if not schedule.active]
         return "created"
@@ -218,20 +285,10 @@ def _when(wanted: Wanted, schedule: DeploymentSchedule | DeploymentScheduleCreat
     return f"{wanted.full_name} ({when})" if when else wanted.full_name
 
 
-async def _of_gone_templates(client: PrefectClient, settings: Settings, kept: set[str]) -> list[DeploymentResponse]:
-    """Find the deployments that an earlier deploy made, for this ledger, of templates that are not there now."""
-    try:
-        flow = await client.read_flow_by_name(CONTENT)
-    except ObjectNotFound:
-        return []
-    found: list[DeploymentResponse] = []
-    while len(page := await client.read_deployments(limit=PAGE, offset=len(found))) == PAGE:
-        found += page
-    return [
-        one
-        for one in [*found, *page]
-        if one.flow_id == flow.id
-        and f"{CONTENT}/{one.name}" not in kept
-        and one.parameters == {"template": one.name}
-        and ledger_of(one) == ledger_name(settings)
-    ]
+def _is_of_template(name: str, found: DeploymentResponse, settings: Settings) -> bool:
+    """Whether an earlier deploy made it, for this ledger, of a template."""
+    return (
+        name == f"{CONTENT}/{found.name}"
+        and found.parameters == {"template": found.name}
+        and ledger_of(found) == ledger_name(settings)
+    )

@@ -70,7 +70,10 @@ def _field(name: str, param: Param, position: int) -> Form:
         made["description"] = param.description
     if param.required:
         return {**made, **kind}
-    if param.default is None:
+    if param.nullable and param.type == "bool":
+        # As `plainly` has it: Prefect's form sends false for a plain switch that nobody has touched.
+        return {**made, "anyOf": [kind, {"type": "null"}], "default": None}
+    if param.nullable:
         # A default of null would be refused where the type is no null; without one the server takes null too.
         return {**made, **kind}
     return {**made, **kind, "default": _plain(param.default)}

@@ -9,21 +9,16 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
+
+from flows.engine.pages import read_all
 
 RUNNING = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
 FAILED = [StateType.FAILED, StateType.CRASHED]
-LOOKED_AT = 200  # flow runs: Prefect's pages, and days of a schedule
-SHOWN = 5
+SHOWN = 5  # runs that failed
 
 
 @dataclass(frozen=True)
@@ -64,38 +59,40 @@ async def look(pool: str, now: datetime) -> Outlook:
     """Look at the server that Prefect is set up for."""
     async with get_client() as client:
         deployments = await _deployments(client)
-        running = await _read(client, RUNNING, FlowRunSort.START_TIME_DESC)
-        scheduled = await _read(client, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
-        failed = await _read(client, FAILED, FlowRunSort.END_TIME_DESC, SHOWN)
+        running = await _read_all(client, RUNNING)
+        scheduled = await _read_all(client, [StateType.SCHEDULED])
+        failed = await client.read_flow_runs(
+            flow_run_filter=_of_states(FAILED), sort=FlowRunSort.END_TIME_DESC, limit=SHOWN
+        )
         paused, workers = await _workers(client, pool)
     waiting = [run for run in scheduled if (run.expected_start_time or now) <= now]
+    coming = [run for run in scheduled if (run.expected_start_time or now) > now]
     first: dict[UUID | None, FlowRun] = {}
-    for run in scheduled:
-        if run not in waiting:
-            first.setdefault(run.deployment_id, run)
+    for run in sorted(coming, key=lambda run: run.next_scheduled_start_time or now):
+        first.setdefault(run.deployment_id, run)
     return Outlook(
         pool_paused=paused,
         workers=workers,
         deployments=len(deployments),
-        running=[_show(run, deployments, run.start_time) for run in running],
-        waiting=[_show(run, deployments, run.expected_start_time) for run in waiting],
+        running=sorted((_show(run, deployments, run.start_time) for run in running), key=_moment, reverse=True),
+        waiting=sorted((_show(run, deployments, run.expected_start_time) for run in waiting), key=_moment),
         next=[_show(run, deployments, run.next_scheduled_start_time) for run in first.values()],
         failed=[_show(run, deployments, run.end_time) for run in failed],
     )
 
 
-async def _read(
-    client: PrefectClient, states: list[StateType], sort: FlowRunSort, limit: int = LOOKED_AT
-) -> list[FlowRun]:
-    of_states = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))
-    return await client.read_flow_runs(flow_run_filter=of_states, sort=sort, limit=limit)
+async def _read_all(client: PrefectClient, states: list[StateType]) -> list[FlowRun]:
+    # By id, which does not move: by time, runs that are due at one moment could change places between two pages.
+    return await read_all(client.read_flow_runs, flow_run_filter=_of_states(states), sort=FlowRunSort.ID_DESC)
+
+
+def _of_states(states: list[StateType]) -> FlowRunFilter:
+    return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))
 
 
 async def _deployments(client: PrefectClient) -> dict[UUID, str]:
-    found = await client.read_deployments(limit=LOOKED_AT)
-    ids = list({deployment.flow_id for deployment in found})
-    flows = await client.read_flows(flow_filter=FlowFilter(id=FlowFilterId(any_=ids)), limit=LOOKED_AT) if ids else []
-    names = {flow.id: flow.name for flow in flows}
+    found = await read_all(client.read_deployments, sort=DeploymentSort.CREATED_DESC)
+    names = {flow.id: flow.name for flow in await read_all(client.read_flows)}
     return {deployment.id: f"{names.get(deployment.flow_id, '?')}/{deployment.name}" for deployment in found}
 
 
@@ -104,7 +101,7 @@ async def _workers(client: PrefectClient, pool: str) -> tuple[bool, list[Seen]]:
         found = await client.read_work_pool(pool)
     except ObjectNotFound:
         return False, []
-    workers = await client.read_workers_for_work_pool(pool)
+    workers = await read_all(client.read_workers_for_work_pool, pool)
     seen = [Seen(worker.name, worker.status == "ONLINE", _plain(worker.last_heartbeat_time)) for worker in workers]
     return found.is_paused, seen
 
@@ -113,6 +110,11 @@ def _show(run: FlowRun, deployments: dict[UUID, str], at: datetime | None) -> Sh
     deployment = deployments.get(run.deployment_id, "") if run.deployment_id else ""
     message = run.state.message if run.state else None
     return Shown(str(run.id), run.name, deployment, run.state_name or "", _plain(at), message)
+
+
+def _moment(run: Shown) -> datetime:
+    # One that is about to start has no time yet.
+    return run.at or datetime.max.replace(tzinfo=UTC)
 
 
 def _plain(moment: datetime | None) -> datetime | None:

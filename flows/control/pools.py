@@ -10,6 +10,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from flows.engine.pages import read_all
 from flows.errors import ConfigurationError
 
 TYPE = "process"
@@ -39,6 +40,6 @@ async def ensure_pool(name: str, say: Callable[[str], None]) -> None:
 async def heard_of(pool: str, worker: str, since: datetime) -> bool:
     """Whether the server has heard of a worker of this name since then."""
     async with get_client() as client:
-        workers = await client.read_workers_for_work_pool(pool)
+        workers = await read_all(client.read_workers_for_work_pool, pool)
     heard = (found.last_heartbeat_time for found in workers if found.name == worker)
     return any(when is not None and when >= since for when in heard)

@@ -15,10 +15,11 @@ from prefect.utilities.templating import apply_values
 from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
 from flows.control.declared import FILE, Declared, Limit
 from flows.control.forms import Form, form_of_template, polished
-from flows.engine.choices import selecting_templates
+from flows.control.refused import reason
 from flows.engine.deployed import LEDGER_LABEL, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import Settings
+from flows.steps.names import template_name_fault
 from flows.steps.templates import list_templates, load_template
 
 CONTENT = "content"
@@ -74,16 +75,18 @@ def of_templates(settings: Settings, left_out: dict[str, str]) -> Iterator[Wante
     """Say what each template's deployment should be; one with a mistake goes to `left_out`, with the mistake."""
     flow = _load(CONTENT_ENTRYPOINT)
     form = _form(flow)
-    selecting = selecting_templates(settings.templates_dir)
-    for name in list_templates(settings.templates_dir):
+    names = list_templates(settings.templates_dir)
+    for name in names:
         try:
-            template = load_template(settings.templates_dir, name)
-        except ConfigurationError as error:
-            left_out[name] = str(error)
+            front = load_template(settings.templates_dir, name).front
+        except Exception as error:  # noqa: BLE001 - the boundary of one template: whatever is wrong with it is its own
+            left_out[name] = reason(error)
             continue
-        if name not in selecting:
+        if front.select is None:
             continue
-        front = template.front
+        if fault := template_name_fault(name, names):
+            left_out[name] = fault
+            continue
         yield Wanted(
             flow=flow.name,
             name=name,
@@ -102,7 +105,7 @@ def of_templates(settings: Settings, left_out: dict[str, str]) -> Iterator[Wante
 def _load(entrypoint: str) -> Any:
     try:
         return load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever a flow file raises when it is loaded is a mistake in it, or in its name.
         raise ConfigurationError(f"{FILE}: {entrypoint!r} can't be loaded: {type(error).__name__}: {error}.") from error
 

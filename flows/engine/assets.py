@@ -61,5 +61,6 @@ def asset_key(database: URL, *parts: str) -> str:
 
 
 def _plain(text: str) -> str:
-    # Prefect's keys take no spaces, quotes or braces; a name that has others is told without them.
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    # Prefect's keys take no spaces, quotes or braces; a name that has such is told without them. Letters of all
+    # scripts stay: without them two names would be one asset.
+    return re.sub(r"[^A-Za-z0-9._\-\x80-\U0010ffff]+", "-", text)

@@ -46,8 +46,9 @@ def selecting_templates(folder: Path) -> dict[str, FrontMatter]:
     found: dict[str, FrontMatter] = {}
     for name in list_templates(folder):
         try:
+            name.encode()  # one of other bytes than UTF-8 can't stand in a form
             front = read_front_matter(name, read_file(folder / f"{name}{SUFFIX}"))
-        except (ConfigurationError, ValueError, OSError):
+        except (ConfigurationError, ValueError, OSError, RecursionError):
             continue
         if front.select is not None:
             found[name] = front

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 
@@ -27,16 +28,35 @@ class Shard(BaseModel):
 def plainly(schema: dict[str, Any]) -> None:
     """Make each field that may be left out a plain one: Prefect's form shows one that may be null as two types.
 
-    Prefect's server takes null all the same for a field that is not required and has no default.
+    Prefect's server takes null all the same for a field that is not required and has no default. A truth value keeps
+    its two types: Prefect's form sends false for a plain switch that nobody has touched.
     """
     for field in schema.get("properties", {}).values():
         match field:
+            case {"anyOf": [{"type": "boolean"}, {"type": "null"}]}:
+                continue
             case {"anyOf": [kind, {"type": "null"}], "default": None}:
                 del field["anyOf"], field["default"]
                 field.update(kind)
 
 
-class RunOptions(BaseModel):
+class FormPart(BaseModel):
+    """Part of a form. An empty text is null where null is allowed, as `Param.parse` has it for a template's params."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_null(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: None if value == "" and cls._takes_null(name) else value for name, value in given.items()}
+
+    @classmethod
+    def _takes_null(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return field is not None and NoneType in get_args(field.annotation)
+
+
+class RunOptions(FormPart):
     """How a run is to be made; what is left empty is as the installation's settings say."""
 
     model_config = ConfigDict(extra="forbid", title="Options", json_schema_extra=plainly)
@@ -84,14 +104,14 @@ class RunOptions(BaseModel):
     shard: SkipJsonSchema[Shard | None] = None
 
 
-class Selection(BaseModel):
+class Selection(FormPart):
     """Which records: a subclass has a field for each parameter of its flow's first template."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=plainly)
 
     def values(self) -> dict[str, Any]:
-        """The parameters that were given; the others take the template's defaults."""
-        return self.model_dump(exclude_none=True)
+        """The parameters that were given, as JSON has them; the others take the template's defaults."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.values().items()) or "all"

@@ -13,11 +13,12 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
+from flows.engine.pages import read_all
 from flows.errors import ConfigurationError
+from flows.steps.names import SHARDS
 
 TAG = "presswork-shard"
 """The only tag of shards: what an automation does for runs by their tags, such as rerunning them, is not for these."""
-SUFFIX = "-shards"
 
 
 async def deployment_for_shards(client: PrefectClient, flow_run: FlowRun) -> UUID:
@@ -33,7 +34,7 @@ async def deployment_for_shards(client: PrefectClient, flow_run: FlowRun) -> UUI
         )
     return await client.create_deployment(
         flow_id=own.flow_id,
-        name=f"{own.name}{SUFFIX}",
+        name=f"{own.name}{SHARDS}",
         version=own.version,
         description=f"The shards of {own.name!r}. Its runs start these by themselves, when `shards` says so.",
         tags=[TAG],
@@ -52,7 +53,7 @@ async def _deployment_of(client: PrefectClient, flow_run: FlowRun) -> Deployment
     if flow_run.deployment_id is not None:
         return await client.read_deployment(flow_run.deployment_id)
     flow = await client.read_flow(flow_run.flow_id)
-    found = await client.read_deployments(flow_filter=FlowFilter(id=FlowFilterId(any_=[flow.id])))
+    found = await read_all(client.read_deployments, flow_filter=FlowFilter(id=FlowFilterId(any_=[flow.id])))
     usable = sorted((one for one in found if TAG not in one.tags and one.work_pool_name), key=lambda one: one.name)
     if not usable:
         raise ConfigurationError(

@@ -83,6 +83,11 @@ class Param(BaseModel):
         return self.default is _REQUIRED
 
     @property
+    def nullable(self) -> bool:
+        """Whether null is a value of it, as it is where null is the default."""
+        return not self.required and self.default is None
+
+    @property
     def stand_in(self) -> Any:
         """What the template is checked with before a run has values."""
         if not self.required:
@@ -90,8 +95,11 @@ class Param(BaseModel):
         return self.choices[0] if self.choices else _STAND_INS[self.type]
 
     def parse(self, name: str, value: Any) -> Any:
-        """Bring a value to the parameter's type; what does not fit raises ParameterError."""
-        if value is None and not self.required and self.default is None:
+        """Bring a value to the parameter's type; what does not fit raises ParameterError.
+
+        An empty text, as `--set name=` gives it, is null where null is allowed. Elsewhere only a `str` can be empty.
+        """
+        if self.nullable and (value is None or value == ""):
             return None
         try:
             return self._typed(value)
@@ -99,7 +107,7 @@ class Param(BaseModel):
             raise ParameterError(f"The parameter {name!r} {error}.") from None
 
     def _typed(self, value: Any) -> Any:
-        if value is None:
+        if value is None or (value == "" and self.type != "str"):
             raise ValueError(f"must have a value of type {self.type}")
         try:
             parsed = TypeAdapter[Any](PARAM_TYPES[self.type]).validate_python(value)

@@ -19,6 +19,7 @@ from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens,
 from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
 from flows.steps.model_rules import misfits, request_settings
+from flows.steps.names import template_name_fault
 from flows.steps.render import Caching, make_brief
 from flows.steps.scalars import compose_yaml, doubtful_scalars
 from flows.steps.schema_checks import notes_on
@@ -28,7 +29,7 @@ from flows.steps.templates import Template, list_templates, load_template
 from flows.steps.variables import Read, reads_of
 
 Level = Literal["error", "note"]
-_FOR_THE_ENDPOINT = frozenset({"model", "limits"})
+_STOP_NO_RUN = frozenset({"model", "limits", "name"})
 _PLACE = re.compile(r"^(?P<file>[^\s:,]+)(?:, line (?P<line>\d+)|: line (?P<line2>\d+))?:? (?P<message>.+)$", re.DOTALL)
 
 
@@ -51,9 +52,9 @@ def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
     """The errors for which a run is not started.
 
     A model that is unknown here may be known to a gateway, and what a model takes the endpoint knows best: the run
-    asks it.
+    asks it. A run needs no name that a deployment can have.
     """
-    return [finding for finding in findings if finding.level == "error" and finding.code not in _FOR_THE_ENDPOINT]
+    return [finding for finding in findings if finding.level == "error" and finding.code not in _STOP_NO_RUN]
 
 
 def lint_template(
@@ -81,6 +82,7 @@ def lint_template(
         lines = _Lines(folder, name)
         found += _model(template.front, lines, about)
         found += _scalars(lines)
+        found += _name(template.front, folder, name)
         found += _schema(template, lines) if schema else ()
         found += _variables(template, folder)
         found += _sql(template, lines)
@@ -152,6 +154,7 @@ def _of_broken_file(folder: Path, name: str, about: _About) -> Iterator[Finding]
         return
     yield from _model(front, lines, about)
     yield from _scalars(lines)
+    yield from _name(front, folder, name)
     try:
         load_output_class(front.output)
     except ConfigurationError as error:
@@ -196,6 +199,13 @@ def _scalars(lines: _Lines) -> Iterator[Finding]:
             "`false` or the number as records have it (1.1, not 1.10)."
         )
         yield Finding(lines.file, line, "note", "scalar", message)
+
+
+def _name(front: FrontMatter, folder: Path, name: str) -> Iterator[Finding]:
+    """Tell a template that selects its own records, and so has a deployment, from a step, whose name is free."""
+    fault = template_name_fault(name, list_templates(folder)) if front.select is not None else None
+    if fault is not None:
+        yield Finding(name + SUFFIX, None, "error", "name", fault)
 
 
 def _schema(template: Template, lines: _Lines) -> Iterator[Finding]:

@@ -206,13 +206,15 @@ def _read_all(
 def _read(folder: Path, file: str) -> str | None:
     """Read a file of the folder; None where there is none, and where a path or a symbolic link leads out of it."""
     try:
+        file.encode()  # a name of other bytes than UTF-8 can't be hashed, stored or shown
         path = (folder / file).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             return None
         return read_file(path)
     except UnicodeDecodeError as error:
         raise TemplateError(f"{file}: the file is not UTF-8 text (byte {error.start}).") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        # Symbolic links that go round in a circle are a RuntimeError before Python 3.13.
         raise TemplateError(f"{file}: the file can't be read: {getattr(error, 'strerror', None) or error}.") from None
 
 

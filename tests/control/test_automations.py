@@ -12,7 +12,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import AwaitingRetry, Cancelling, Pending, Running
 from prefect.workers.process import ProcessWorker
 
-from flows.control.automations import install_automations
+from flows.control.automations import install_automations, install_notification
 from flows.control.deployments import deploy
 from flows.errors import ConfigurationError
 from tests.control.workers import kill, reached, start, worker
@@ -49,7 +49,7 @@ async def test_automations_are_made_once(prefect_api: str) -> None:
 async def test_block_that_is_not_there_is_named(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESSWORK_NOTIFY_BLOCK", "slack-webhook/nobody")
     with pytest.raises(ConfigurationError, match="slack-webhook/nobody"):
-        await install_automations()
+        await install_notification()
 
 
 async def test_cancel_ends_a_run_though_no_worker_is_there(workshop: Workshop, pool: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -141,9 +143,116 @@ async def test_mistake_in_prefect_yaml_changes_nothing(workshop: Workshop, pool:
     )
     with pytest.raises(ConfigurationError, match="schedule 'x': 'often'"):
         await again(file=file)
-    file.write_text("deployments: [{name: x, entrypoint: flows.product_copy.nothing}]")
-    with pytest.raises(ConfigurationError, match=r"flows\.product_copy\.nothing"):
+    file.write_text("deployments: [{name: q&a, entrypoint: flows.product_copy.product_copy}]")
+    with pytest.raises(ConfigurationError, match="name: A deployment's name can't have & in it"):
         await again(file=file)
+
+
+NAMES = ["two words", "商品", "Ka\u0308se", "what?#", "Note", "x" * 248, "{{ a }}", "-x", "product_copy"]
+REFUSED = ["q&a", "50%", "a<b", "a>b", "a\nb", "", "note-shards", "any-template", "any-template-shards"]
+
+
+async def test_template_whose_name_prefect_refuses_is_left_out_and_all_others_are_deployed(
+    workshop: Workshop, pool: str
+) -> None:
+    for name in (*NAMES, *REFUSED):
+        (workshop.templates / f"{name}.md.j2").write_text(FRONT, encoding="utf-8")
+    with suppress(OSError):  # a file system may refuse such a name too
+        (workshop.templates / os.fsdecode(b"K\xe4se.md.j2")).write_text(FRONT, encoding="utf-8")
+    # No deployment is made of a step, so its name is free.
+    (workshop.templates / "a&b.md.j2").write_text(
+        "---\noutput: SubjectLine\n---\n{% block user %}x{% endblock %}", encoding="utf-8"
+    )
+
+    said: list[str] = []
+    made = await deploy(work_pool=POOL, say=said.append)
+    assert set(made.names) == {*DECLARED, "content/note", *(f"content/{name}" for name in NAMES)}
+    assert set(made.left_out) >= set(REFUSED)
+    assert "a&b" not in made.left_out
+    assert any("q&a" in line and "/ % & < >" in line and "Rename" in line for line in said)
+    declared = await read("content/any-template")
+    assert declared.parameters == {}
+    assert declared.parameter_openapi_schema is not None
+    assert "q&a" in declared.parameter_openapi_schema["properties"]["template"]["enum"], "it can run all the same"
+    assert set((await again()).changes.values()) == {"unchanged"}
+
+
+def test_command_names_what_was_left_out_for_its_name(workshop: Workshop, pool: str) -> None:
+    (workshop.templates / "q&a.md.j2").write_text(FRONT, encoding="utf-8")
+    result = call("deploy", "--pool", POOL)
+    assert result.exit_code == FAILED, result.output
+    assert "Template q&a: not deployed." in result.stdout
+
+
+async def test_deployment_that_is_refused_is_named_and_keeps_no_other_from_being_made(
+    workshop: Workshop, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_flow.py").write_text("def run(:\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SECRET", "kraken")
+    file = tmp_path / "prefect.yaml"
+    file.write_text(
+        """
+deployments:
+  - {name: wrong, entrypoint: flows.product_copy.product_copy, parameters: {options: {max_cost: -1}},
+     work_pool: {name: x, job_variables: {env: {TOKEN: "{{ $SECRET }}"}}}}
+  - {name: broken, entrypoint: broken_flow.run}
+  - {name: nothing, entrypoint: flows.product_copy.nothing}
+  - {name: right, entrypoint: flows.product_copy.product_copy}
+""",
+        encoding="utf-8",
+    )
+    said: list[str] = []
+    made = await deploy(work_pool=POOL, say=said.append, file=file)
+    assert set(made.names) == {"product-copy/right", "content/note"}
+    assert set(made.refused) == {
+        "product-copy/wrong",
+        "broken_flow.run/broken",
+        "flows.product_copy.nothing/nothing",
+    }
+    assert "max_cost" in made.refused["product-copy/wrong"]
+    assert "SyntaxError" in made.refused["broken_flow.run/broken"]
+    assert not made.is_whole
+    assert all(any(name in line for line in said) for name in made.refused)
+    assert not any("kraken" in line for line in said)
+
+
+async def test_what_was_deployed_before_stays_when_it_is_refused(
+    workshop: Workshop, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workshop.templates / "mine.md.j2").write_text(FRONT, encoding="utf-8")
+    await again()
+    before = await read("content/mine")
+
+    async def refuse(*_given: Any) -> None:
+        raise ValueError("it does not fit")
+
+    monkeypatch.setattr("flows.control.deployments._apply", refuse)
+    made = await again()
+    assert made.refused["content/mine"] == "ValueError: it does not fit."
+    assert made.names == []
+    assert await read("content/mine") == before
+
+
+async def test_notification_that_can_not_be_made_is_named_and_the_rest_is_deployed(
+    workshop: Workshop, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a new machine nobody can make the block before the server is up.
+    monkeypatch.setenv("PRESSWORK_NOTIFY_BLOCK", "slack-webhook/nobody")
+    made = await again()
+    assert {*DECLARED, "content/note"} <= set(made.names)
+    assert ["slack-webhook/nobody" in error for error in made.refused.values()] == [True]
+
+
+async def test_server_that_is_not_there_is_no_refusal(
+    deployed: Deployed, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_given: Any, **_named: Any) -> None:
+        raise httpx.ConnectError("nobody is there")
+
+    monkeypatch.setattr("flows.control.deployments._apply", fail)
+    with pytest.raises(httpx.ConnectError):
+        await again()
 
 
 def test_command_says_what_it_did_and_what_it_left_out(workshop: Workshop, pool: str) -> None:

@@ -1,9 +1,11 @@
-"""Forms: what a template's params become, and what such a form refuses; without a server."""
+"""Forms: what a template's params become, and what such a form refuses, and what a run takes of it."""
 
 from __future__ import annotations
 
+from datetime import date
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from prefect.utilities.callables import parameter_schema
@@ -11,9 +13,11 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.content import content
 from flows.control.forms import form_of_template
+from flows.engine import RunOptions, Selection
 from flows.engine.choices import selecting_templates
 from flows.settings import ROOT
 from flows.steps.front_matter import Param
+from tests.engine.workshop import Workshop
 
 PARAMS = {
     "category": Param(type="str", default=None, title="Category", description="Empty: all."),
@@ -97,3 +101,76 @@ def test_templates_form_chooses_among_those_that_select(tmp_path: Path, monkeypa
     monkeypatch.setenv("PRESSWORK_TEMPLATES_DIR", str(tmp_path))
     (tmp_path / "broken.md.j2").write_text("no front matter", encoding="utf-8")
     assert "enum" not in parameter_schema(content).model_dump(exclude_unset=True)["properties"]["template"]
+
+
+class Picked(Selection):
+    urgent: bool | None = None
+    since: date | None = None
+    tone: Literal["warm", "plain"] | None = None
+
+
+def test_truth_value_that_may_be_null_is_left_null_by_a_form_that_nobody_touches() -> None:
+    # Prefect's form sends false for a plain switch; tests/control/test_form_sends.py looks at a real one.
+    made = form({"urgent": Param(type="bool", default=None)})
+    field = made["definitions"]["Params"]["properties"]["urgent"]
+    assert (field["anyOf"], field["default"]) == ([{"type": "boolean"}, {"type": "null"}], None)
+    assert Picked.model_json_schema()["properties"]["urgent"]["anyOf"] == field["anyOf"]
+    for value in (True, False, None):
+        validate({"params": {"urgent": value}}, made, raise_on_error=True)
+
+
+@pytest.mark.parametrize("kind", ["str", "int", "float", "bool", "date", "datetime"])
+def test_null_is_taken_where_null_is_the_default(kind: Any) -> None:
+    validate({"params": {"value": None}}, form({"value": Param(type=kind, default=None)}), raise_on_error=True)
+
+
+def test_empty_text_in_a_selection_or_in_the_options_is_null() -> None:
+    empty = Picked.model_validate({"urgent": "", "since": "", "tone": ""})
+    assert empty == Picked()
+    assert RunOptions.model_validate({"limit": "", "resumes": ""}) == RunOptions()
+    with pytest.raises(ValueError, match="refresh"):
+        RunOptions.model_validate({"refresh": ""})
+
+
+def test_selection_hands_on_what_it_has_as_a_template_takes_it() -> None:
+    class Colour(Enum):
+        RED = "red"
+
+    class Coloured(Selection):
+        colour: Colour | None = None
+        since: date | None = None
+
+    values = Coloured.model_validate({"colour": "red", "since": "2026-11-15"}).values()
+    assert Param(type="str").parse("colour", values["colour"]) == "red"
+    assert Param(type="date").parse("since", values["since"]) == date(2026, 11, 15)
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize(
+    ("params", "keys"),
+    [
+        ({"since": "2026-11-15"}, {"new"}),
+        ({"since": ""}, {"old", "new"}),
+        ({"since": None, "kind": ""}, {"old", "new"}),
+        (None, {"old", "new"}),
+    ],
+)
+async def test_date_of_a_form_reaches_the_select_and_an_empty_one_is_null(
+    workshop: Workshop, params: dict[str, Any] | None, keys: set[str]
+) -> None:
+    workshop.items({"old": "2026-01-01", "new": "2026-12-01"})
+    (workshop.templates / "dated.md.j2").write_text(DATED, encoding="utf-8")
+    await content("dated", params)
+    assert set(workshop.outputs("dated")) == keys
+
+
+DATED = """---
+select: >-
+  SELECT id, name FROM items
+  WHERE (:since IS NULL OR name >= :since) AND (:kind IS NULL OR name = :kind)
+params: {since: {type: date, default: null}, kind: {default: null}}
+key: id
+output: SubjectLine
+---
+{% block user %}{{ record.name }}{% endblock %}
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flows.settings import ROOT
 from tests.control.machine import AUTH, Machine
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -40,9 +42,13 @@ def machine(prefect_folder: Path, tmp_path: Path) -> Iterator[Machine]:
 
 def test_up_starts_what_is_needed_mends_what_died_and_down_leaves_nothing(machine: Machine) -> None:
     machine.settings["PREFECT_SERVER_API_AUTH_STRING"] = AUTH
+    # Neither one file's name nor a block that is not made yet keeps a machine from starting.
+    machine.settings["PRESSWORK_NOTIFY_BLOCK"] = "slack-webhook/nobody"
+    machine.settings["PRESSWORK_TEMPLATES_DIR"] = str(shutil.copytree(ROOT / "templates", machine.home / "templates"))
+    shutil.copy(ROOT / "templates" / "album_notes.md.j2", machine.home / "templates" / "q&a.md.j2")
     first = machine.json("up")
     assert first["api"] == machine.api
-    assert {"product-copy/nightly", "content/any-template"} <= set(first["deployments"])
+    assert {"product-copy/nightly", "content/any-template", "content/album_notes"} <= set(first["deployments"])
     with urllib.request.urlopen(first["ui"]) as page:  # noqa: S310 - a loopback URL of our own
         assert b"<title>" in page.read()
     seen = machine.json("status")
@@ -57,6 +63,8 @@ def test_up_starts_what_is_needed_mends_what_died_and_down_leaves_nothing(machin
     assert (dead["worker"]["running"], dead["server"]["running"]) == (False, False)
     mended = machine.presswork("up")
     assert mended.returncode == 0, mended.stderr
+    assert "Template q&a: not deployed." in mended.stderr
+    assert "slack-webhook/nobody" in mended.stderr
     assert f"The worker (process {first['pids']['worker']}) has ended since" in mended.stderr
 
     refused = machine.presswork("status", PREFECT_API_AUTH_STRING="operator:wrong")

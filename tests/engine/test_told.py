@@ -93,3 +93,12 @@ async def test_key_comes_from_a_secret_block(workshop: Workshop, monkeypatch: py
     await Secret(value="sk-ant-api03-inablock").asave("presswork-key", overwrite=True)
     assert (await workshop.run()).succeeded == 1
     assert "sk-ant-api03-inablock" not in str(workshop.rows("SELECT * FROM runs"))
+
+
+def test_names_in_other_scripts_are_assets_of_their_own() -> None:
+    ledger = make_url("sqlite:///ledger.sqlite")
+    names = ["商品", "手紙", "Käse", "हिन्दी", "two words", "q&a"]
+    keys = [asset_key(ledger, "templates", name) for name in names]
+    assert len(set(keys)) == len(names)
+    assert keys[0].endswith("/商品")
+    assert [Asset(key=key).key for key in keys] == keys

@@ -284,6 +284,25 @@ def test_default_has_the_parameters_type(write: Write) -> None:
     assert template.parse_params({"until": None})["until"] is None
 
 
+@pytest.mark.parametrize("kind", ["str", "int", "float", "bool", "date", "datetime"])
+def test_empty_text_is_null_where_null_is_allowed(write: Write, kind: str) -> None:
+    template = write(front=f"params: {{value: {{type: {kind}, default: null}}}}\n")
+    assert template.parse_params({"value": ""}) == {"value": None}
+    assert template.parse_params({"value": None}) == {"value": None}
+
+
+def test_empty_text_is_null_for_choices_too(write: Write) -> None:
+    template = write(front="params: {size: {choices: [small, large], default: null}}\n")
+    assert template.parse_params({"size": ""}) == {"size": None}
+
+
+@pytest.mark.parametrize("kind", ["int", "float", "bool", "date", "datetime"])
+def test_empty_text_is_an_error_where_neither_null_nor_an_empty_text_is_allowed(write: Write, kind: str) -> None:
+    template = write(front=f"params: {{value: {{type: {kind}}}}}\n")
+    with pytest.raises(ParameterError, match=f"'value' must have a value of type {kind}"):
+        template.parse_params({"value": ""})
+
+
 def test_parameter_without_a_default_must_be_given(write: Write) -> None:
     with pytest.raises(ParameterError, match="needs the parameter 'tone': --set tone=VALUE"):
         write(front="params: {tone: {}}\n").parse_params({})

@@ -35,6 +35,28 @@ def test_shipped_templates_have_no_error(name: str) -> None:
     assert [str(found) for found in lint_template(SHIPPED, name) if found.level == "error"] == []
 
 
+@pytest.mark.parametrize("name", ["q&a", "50%", "a<b", "a>b", "a\nb", "", "made-shards"])
+def test_name_that_no_deployment_can_have_is_an_error_and_stops_no_run(tmp_path: Path, name: str) -> None:
+    write(tmp_path, user("{{ record.name }}"))
+    write(tmp_path, user("{{ record.name }}"), name)
+    (found,) = lint_template(tmp_path, name)
+    assert (found.file, found.level, found.code) == (f"{name}.md.j2", "error", "name")
+    assert found.message.endswith("Rename the template's file.")
+    assert errors_that_stop([found]) == []
+    assert lint(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["two words", "商品", "Käse", "what?#", "x" * 248, "made2-shards", "Made", ".x"])
+def test_other_names_are_none(tmp_path: Path, name: str) -> None:
+    write(tmp_path, user("{{ record.name }}"), name)
+    assert lint_template(tmp_path, name) == []
+
+
+def test_name_of_a_step_is_free_as_it_has_no_deployment(tmp_path: Path) -> None:
+    write(tmp_path, user("x"), "q&a", select="", key="")
+    assert lint_template(tmp_path, "q&a") == []
+
+
 def test_a_template_without_fault_has_no_finding(tmp_path: Path) -> None:
     write(tmp_path, user("{{ record.name }} {{ record['id'] }}{% for key in record.keys() %}{{ key }}{% endfor %}"))
 
