@@ -271,8 +271,7 @@ def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def taking_nulls(*args: Any, **kwargs: Any) -> Any:
         if not _holds_null(args) and not _holds_null(kwargs.values()):
-            result = function(*args, **kwargs)
-            return NULL if result is None else result
+            return _as_data(function(*args, **kwargs))
         handed, value, given = args[:at], args[at], args[at + 1 :]
         if value is NULL:
             if name in _STAYS_NULL:
@@ -280,11 +279,14 @@ def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             value = empty
         by_place = [None if one is NULL and place in optional else one for place, one in enumerate(given)]
         by_name = {label: None if one is NULL and label in optional else one for label, one in kwargs.items()}
-        result = function(*handed, value, *by_place, **by_name)
-        # A number that a filter has worked out is spelled as one of a record.
-        return NULL if result is None else as_rendered(result)
+        return _as_data(function(*handed, value, *by_place, **by_name))
 
     return taking_nulls
+
+
+def _as_data(result: Any) -> Any:
+    # A number that a filter has worked out is spelled as one of a record.
+    return NULL if result is None else as_rendered(result)
 
 
 @jinja2.pass_eval_context

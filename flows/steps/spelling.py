@@ -12,8 +12,8 @@ import re
 from decimal import Decimal
 from typing import Any
 
-# A text of JSON, which is left as it is, or a number with an exponent.
-_JSON_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?\d[\d.]*e[-+]\d+)')
+# A text of JSON, which is left as it is, or a number that `spelled` writes otherwise: with an exponent, or a large one.
+_JSON_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?\d[\d.]*e[-+]\d+|-?\d{16,}\.0\b)')
 _EXACT = 2**53  # from here on every double is whole, and a database writes no `.0`
 
 
