@@ -254,7 +254,7 @@ def _reading(engine: Engine, query: Query) -> Iterator[Connection]:
 def _key(row: Sequence[Any], own: Mapping[int, bool]) -> str | None:
     """Return a row's key as text; None where a part of it is null."""
     values = [row[column] for column in own]
-    return None if None in values else key_of(values, list(own.values()))
+    return None if None in values else key_of(values, own.values())
 
 
 def _made(key: str, columns: Sequence[str], row: Sequence[Any]) -> Record | Unreadable:
@@ -286,7 +286,7 @@ class _Keys:
         self.total += 1
         if key is None:
             self.null += 1
-        elif len(key) > LONGEST_KEY or "\x00" in key or not _is_text(key):
+        elif len(key) > LONGEST_KEY or "\x00" in key or not (key.isascii() or _is_text(key)):
             self.unfit += 1
             self.named += [_short(key)] if len(self.named) < NAMED else []
         else:

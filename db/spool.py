@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,10 @@ _TABLE = "CREATE TABLE records (position INTEGER PRIMARY KEY, key TEXT, hash TEX
 _REPEATED = """SELECT SUM(n - 1) OVER (), key FROM (SELECT key, COUNT(*) AS n FROM records GROUP BY key HAVING n > 1)
     ORDER BY key LIMIT ?"""
 # One process writes the file, and what it has not finished is thrown away: nothing has to survive a crash meanwhile.
-_WRITING = ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "page_size = 8192")
+_WRITING = tuple(
+    f"PRAGMA {setting}"
+    for setting in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "page_size = 8192")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,12 @@ class SpoolFile:
             # Made with its mode: a file that is changed afterwards could be opened in between.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            for pragma in _WRITING:
-                self._database.execute(f"PRAGMA {pragma}")
-            self._database.execute("BEGIN")
-            self._database.execute(_TABLE)
+            try:
+                for statement in (*_WRITING, "BEGIN", _TABLE):
+                    self._database.execute(statement)
+            except sqlite3.Error:
+                self._database.close()
+                raise
 
     def add(self, records: Sequence[Record | Unreadable]) -> None:
         """Add records in their order."""
@@ -80,9 +85,8 @@ class SpoolFile:
             self._path.rename(path)
 
     def close(self) -> None:
-        """Remove what is not finished."""
+        """Close the file as it is."""
         self._database.close()
-        self._path.unlink(missing_ok=True)
 
 
 class Spool:
@@ -144,12 +148,14 @@ class RunSpools:
     def writing(self, name: str) -> Iterator[SpoolFile]:
         """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
         path = self._own / f"{name}{SUFFIX}"
-        written = SpoolFile(path.with_suffix(UNFINISHED))
+        unfinished = path.with_suffix(UNFINISHED)
         try:
-            yield written
-            written.finish(path)
+            with closing(SpoolFile(unfinished)) as written:
+                yield written
+                written.finish(path)
         finally:
-            written.close()
+            with suppress(OSError):
+                unfinished.unlink()
 
     def open(self, name: str) -> Spool:
         """Open a spool that this run has written."""

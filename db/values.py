@@ -11,7 +11,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -26,6 +26,8 @@ from db.keys import joined_key
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Dates and times that Python has not, as databases write them.
+_NO_CALENDAR = re.compile(r"-?infinity|\d{5,}-.*|\d{4}-.* \(?BC\)?.*|24:00.*|0000-.*|\d{4}-00-.*|\d{4}-\d\d-00.*")
 _EXACT = 2**53  # a double holds every whole number below
 _LONGEST = 20_000  # digits: PostgreSQL's numeric has at most 16,383 behind the point
 
@@ -79,13 +81,13 @@ def storable_json(value: Any) -> Any:
             return value
 
 
-def key_of(values: Sequence[Any], padded: Sequence[bool]) -> str:
+def key_of(values: Iterable[Any], padded: Iterable[bool]) -> str:
     """Return the text of a record's key, of one column's value or of several, joined as keys.py says.
 
     `padded` tells for each column whether it is CHAR(n): the blanks at its end are the column's and no part of the key.
     """
-    texts = [(key_text(value), pad) for value, pad in zip(values, padded, strict=True)]
-    return joined_key([text.rstrip(" ") if pad else text for text, pad in texts])
+    pairs = zip(values, padded, strict=True)
+    return joined_key([key_text(value).rstrip(" ") if pad else key_text(value) for value, pad in pairs])
 
 
 def key_text(value: Any) -> str:
@@ -112,7 +114,7 @@ def parse_key(text: str, like: Any) -> Any:
             except ArithmeticError:
                 raise ValueError(text) from None
         case datetime() | date() | time():
-            return type(like).fromisoformat(text)
+            return text if _NO_CALENDAR.fullmatch(text) else type(like).fromisoformat(text)
         case bytes() | bytearray() | memoryview():
             return bytes.fromhex(text)
         case _:

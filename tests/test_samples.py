@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.samples import load_samples
-from db.select import Parameter, Query, Record, spool
+from db.select import Parameter, Query, Record, read_record, spool
 from db.spool import RunSpools
 from flows.steps.render import make_brief, render_prompt
 from flows.steps.templates import Template, list_templates, load_template
@@ -18,6 +18,7 @@ from flows.steps.templates import Template, list_templates, load_template
 PROJECT = Path(__file__).parents[1]
 TEMPLATES = PROJECT / "templates"
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", PROJECT.parent / "shared/data/chinook.sqlite"))
+NORTHWIND = Path(os.environ.get("PRESSWORK_TEST_NORTHWIND", PROJECT.parent / "shared/data/northwind.sqlite"))
 COUNTS = {"products": 40, "support_tickets": 30, "articles": 24}
 
 
@@ -43,6 +44,15 @@ def chinook() -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture
+def northwind() -> Iterator[Engine]:
+    if not NORTHWIND.is_file():
+        pytest.skip(f"there is no Northwind database at {NORTHWIND}: name one in PRESSWORK_TEST_NORTHWIND")
+    engine = create_engine(f"sqlite:///file:{NORTHWIND}?mode=ro&uri=true")
+    yield engine
+    engine.dispose()
+
+
 def rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return [dict(row) for row in connection.execute(text(sql)).mappings()]
@@ -51,7 +61,7 @@ def rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
 def read(engine: Engine, template: Template) -> list[Record]:
     assert template.select_sql is not None
     parameters = {name: Parameter(param.type, None) for name, param in template.front.params.items()}
-    return selected(engine, Query(template.name, template.select_sql, (template.key,), parameters))
+    return selected(engine, Query(template.name, template.select_sql, template.key_columns, parameters))
 
 
 def selected(engine: Engine, query: Query) -> list[Record]:
@@ -233,3 +243,18 @@ def test_tracks_stand_in_the_order_of_the_album(chinook: Engine) -> None:
         lines = record.data["tracks"].splitlines()
         assert len(lines) == record.data["track_count"]
         assert all(line.startswith(f"- {row['Name']}") for line, row in zip(lines, tracks, strict=True))
+
+
+def test_order_lines_of_northwind_are_known_by_two_columns(northwind: Engine) -> None:
+    sql = 'SELECT OrderID, ProductID, UnitPrice, Quantity, Discount FROM "Order Details"'
+    # As docs/ledger.md writes the key in SQL.
+    joined = """SELECT CAST(OrderID AS TEXT) || '|' || CAST(ProductID AS TEXT) AS record_key FROM "Order Details" """
+
+    query = Query("lines", sql, ("OrderID", "ProductID"), {})
+    records = selected(northwind, query)
+
+    assert len(records) == 2155
+    assert {record.key for record in records} == {row["record_key"] for row in rows(northwind, joined)}
+    found = read_record(northwind, query, "10248|42")
+    assert found is not None
+    assert (found.data["UnitPrice"], found.data["Quantity"]) == (9.8, 10)

@@ -84,7 +84,7 @@ class Spooling:
 
         reading[query.name] = 0
         try:
-            async with _told(lambda: reading[query.name], query.name):
+            async with _told(lambda: reading.get(query.name, 0), query.name):
                 return await reader.read(read)
         except BaseException:
             given_up = True

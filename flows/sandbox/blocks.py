@@ -6,7 +6,7 @@ has it on average, and a few for each block and message.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.sandbox.models import Model
@@ -17,6 +17,7 @@ from flows.sandbox.schemas import Schema
 _PER_MESSAGE = 4
 _MOST_BREAKPOINTS = 4
 _TEXT_FIELDS = frozenset({"type", "text", "cache_control", "citations"})
+_CONTROL_FIELDS = frozenset({"type", "ttl"})
 # What else may stand in a message; each is counted by its JSON.
 _OTHER_KINDS = frozenset(
     "image document search_result thinking redacted_thinking tool_use tool_result server_tool_use"
@@ -36,7 +37,8 @@ def text_tokens(text: str) -> int:
 
 def prompt_blocks(body: Mapping[str, Any], schema: Schema | None, model: Model) -> tuple[Block, ...]:
     """Check system and messages, and make blocks of them, the tools and the schema; raises Refusal."""
-    blocks = list(_tools(body.get("tools")))
+    tools = body.get("tools")
+    blocks = [_opaque(tool, f"tools.{i}.") for i, tool in enumerate(tools)] if tools else []
     if schema is not None:
         blocks.append(Block(schema.key, schema.tokens))
     blocks += _system(body.get("system"))
@@ -65,11 +67,6 @@ def prompt_text(messages: Sequence[Mapping[str, Any]], *, answered: bool) -> str
 def _words(message: Mapping[str, Any]) -> str:
     content = message["content"]
     return content if isinstance(content, str) else "\n".join(str(block.get("text", "")) for block in content)
-
-
-def _tools(tools: Sequence[Mapping[str, Any]] | None) -> Iterator[Block]:
-    for i, tool in enumerate(tools or ()):
-        yield _opaque(tool, f"tools.{i}.")
 
 
 def _system(system: object) -> list[Block]:
@@ -125,7 +122,7 @@ def _block(block: object, where: str, only: str | None) -> Block:
         if kind not in _OTHER_KINDS:
             raise bad_request(f"{where}type: Input tag {kind!r} does not match any of the expected tags")
         return _opaque(block, where)
-    if len(block) > 2 and not block.keys() <= _TEXT_FIELDS:
+    if not _TEXT_FIELDS.issuperset(block):
         extra = min(block.keys() - _TEXT_FIELDS)
         raise bad_request(f"{where}text.{extra}: Extra inputs are not permitted")
     text = block.get("text")
@@ -153,8 +150,9 @@ def _ttl(holder: Mapping[str, Any], where: str) -> str | None:
         return None
     if not isinstance(control, dict) or control.get("type") != "ephemeral":
         raise bad_request(f"{where}cache_control.type: Input should be 'ephemeral'")
-    if extra := sorted(control.keys() - {"type", "ttl"}):
-        raise bad_request(f"{where}cache_control.ephemeral.{extra[0]}: Extra inputs are not permitted")
+    if not _CONTROL_FIELDS.issuperset(control):
+        extra = min(control.keys() - _CONTROL_FIELDS)
+        raise bad_request(f"{where}cache_control.ephemeral.{extra}: Extra inputs are not permitted")
     ttl = control.get("ttl", "5m")
     if ttl not in TTL_SECONDS:
         raise bad_request(f"{where}cache_control.ttl: Input should be '5m' or '1h'")

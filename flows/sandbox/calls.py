@@ -62,9 +62,8 @@ def _read_common(body: Mapping[str, Any], fields: frozenset[str]) -> Model:
     if not fields.issuperset(body):
         extra = next(name for name in body if name not in fields)
         raise bad_request(f"{extra}: Extra inputs are not permitted")
-    for name in ("model", "messages"):
-        if name not in body:
-            raise bad_request(f"{name}: Field required")
+    if "model" not in body or "messages" not in body:
+        raise bad_request(f"{'messages' if 'model' in body else 'model'}: Field required")
     if not isinstance(body["model"], str):
         raise bad_request("model: Input should be a valid string")
     model = served_model(body["model"])

@@ -68,8 +68,6 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
     "SQL that fails": (RUN, template(select="SELECT id, text FROM nowhere"), "no such table: nowhere"),
     "SQL that writes": (RUN, template(select="DELETE FROM notes"), "may only read"),
     "a select without its key": (RUN, template(key="number"), "does not yield the key 'number'"),
-    "duplicate keys": (RUN, doubled, "the key 'id' is not unique"),
-    "null keys": (RUN, nulls, "1 of 3 records have no 'id'"),
     "a parameter that is not declared": (
         RUN,
         template(select="SELECT id, text FROM notes WHERE id = :which"),
@@ -115,6 +113,25 @@ def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pyte
     assert "secret" not in result.stderr.replace("no-url", "secret" if "secret@" in result.stderr else "")
     assert desk.sent() == 0
     assert not desk.ledger.exists()
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize(
+    ("arrange", "message"), [(doubled, "the key 'id' is not unique"), (nulls, "1 of 3 records have no 'id'")]
+)
+def test_keys_that_only_the_records_tell_are_told_before_anything_is_sent(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, prefect_server: str, arrange: Arrange, message: str
+) -> None:
+    desk.notes({1: "one", 2: "two", 3: "three"})
+    arrange(desk, monkeypatch)
+
+    result = presswork(RUN, PREFECT_API_URL=prefect_server)
+
+    assert result.returncode == 2, result.stdout
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert desk.sent() == 0
+    assert not list((desk.folder / "spools").iterdir())
 
 
 def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk) -> None:

@@ -343,7 +343,7 @@ def test_folder_of_a_run_that_kept_nothing_goes_with_it(shop: Engine, tmp_path: 
 def test_full_disk_is_named_with_what_to_do_and_leaves_nothing(
     shop: Engine, mine: RunSpools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spools, "_WRITING", (*spools._WRITING, "max_page_count = 3"))
+    monkeypatch.setattr(spools, "_WRITING", (*spools._WRITING, "PRAGMA max_page_count = 3"))
     with pytest.raises(SpoolError, match=r"can't be kept in .*/spools: .*full.* Free space .* PRESSWORK_SPOOL_DIR"):
         spooled(shop, mine, ALL)
     assert files(mine) == []

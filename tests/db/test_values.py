@@ -36,6 +36,9 @@ TOKYO = timezone(timedelta(hours=9))
         (Decimal("0.1"), 0.1),
         (Decimal("12345678901234567890.12"), "12345678901234567890.12"),
         (Decimal("NaN"), "NaN"),
+        (Decimal("1.2345678901234567890E-31"), f"0.{'0' * 30}12345678901234567890"),
+        (Decimal("1E+400"), f"1{'0' * 400}"),
+        (Decimal("1E+999999"), "1E+999999"),
         (date(2026, 3, 1), "2026-03-01"),
         (datetime(2026, 3, 1, 12, 30), "2026-03-01T12:30:00"),  # noqa: DTZ001 - a column without a zone
         (datetime(2026, 3, 1, 21, 30, tzinfo=TOKYO), "2026-03-01T12:30:00+00:00"),
@@ -45,6 +48,7 @@ TOKYO = timezone(timedelta(hours=9))
         (b"\x00\xff", "AP8="),
         (memoryview(b"\x00\xff"), "AP8="),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ({"b", "a", "c"}, ["a", "b", "c"]),
         ([1.0, Decimal("2.50"), [b"a"]], [1, 2.5, ["YQ=="]]),
         ({"a": {"b": Decimal(1)}, 1: "\udc80"}, {"a": {"b": 1}, "1": "\ufffd"}),
     ],
@@ -68,12 +72,13 @@ def test_record_read_back_from_its_body_has_the_same_hash() -> None:
     assert make_record("k", orjson.loads(record.body)) == record
 
 
-def test_value_nested_too_deep_is_an_error_that_can_be_named() -> None:
+@pytest.mark.parametrize("levels", [300, 900, 5000])
+def test_value_nested_too_deep_is_an_error_that_can_be_named(levels: int) -> None:
     deep: Any = 1
-    for _ in range(300):
+    for _ in range(levels):
         deep = [deep]
 
-    with pytest.raises(ValueError, match="Recursion"):
+    with pytest.raises(ValueError, match=r"Recursion|nested too deep"):
         make_record("k", {"deep": deep})
 
 

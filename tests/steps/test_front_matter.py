@@ -41,6 +41,12 @@ def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
         ("output: Note\ncache: 2h\n", "cache"),
         ("output: Note\nsource: two words\n", "source"),
         ("output: Note\nselect: SELECT 1\n", "key"),
+        ("output: Note\nselect: SELECT 1\nkey: []\n", "key: it must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: [a, [b]]\n", "key: it must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: ['']\n", "key: it must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: {a: b}\n", "key: it must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: [a, b, a]\n", "key: it names a column twice"),
+        ("output: Note\nkey: [a, b]\n", "key: a list names columns of a `select`"),
         ("output: Note\nparams: {tone: {type: text}}\n", "params.tone.type"),
         ("output: Note\nparams: {tone: {kind: str}}\n", "params.tone.kind"),
         ("output: Note\nparams: {_tone: {type: str}}\n", "params._tone"),
@@ -57,6 +63,15 @@ def test_mistake_is_told_by_its_field(head: str, field: str) -> None:
         read_front_matter("note", f"---\n{head}---\n")
 
     assert field in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "columns"), [("sku", ("sku",)), ("[order_id, line]", ("order_id", "line")), ("[sku]", ("sku",))]
+)
+def test_key_is_a_column_or_several(key: str, columns: tuple[str, ...]) -> None:
+    front = read_front_matter("note", f"---\noutput: Note\nselect: SELECT 1\nkey: {key}\n---\n")
+
+    assert front.key_columns == columns
 
 
 def test_all_wrong_fields_are_told_at_once() -> None:

@@ -104,6 +104,7 @@ def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path) -> None:
         ({"max_tokens": "200000"}, 5, "limits", "max_tokens: claude-sonnet-4-6 answers with 128,000 tokens at most"),
         ({"output": "Nothing"}, 4, "outputclass", "no output class 'Nothing'"),
         ({"key": "number"}, 2, "key", "does not yield the key 'number'"),
+        ({"key": "[id, number]"}, 2, "key", "does not yield the key 'number'"),
         ({"select": "SELECT id, name FROM things WHERE id = :which"}, 2, "params", "uses :which"),
         ({"select": "DROP TABLE things"}, 2, "sql", "it is DROP"),
         ({"select": "SELECT 1 AS id; SELECT 2 AS id"}, 2, "sql", "2 statements"),
