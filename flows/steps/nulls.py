@@ -32,14 +32,14 @@ from jinja2.nodes import EvalContext
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
-from flows.steps.spelling import as_rendered, spelled_json
+from flows.steps.spelling import Number, as_rendered, spelled_json
 
 # Jinja hands these to a filter ahead of its value.
 _HANDED = frozenset({"context", "eval_ctx", "environment"})
 # To other filters NULL is an empty text, which is an empty list too.
 _STAYS_NULL = frozenset({"abs", "filesizeformat", "round"})
 _TAKES_MAPPING = frozenset({"dictsort", "items", "xmlattr"})
-_SCALARS = frozenset({str, int, float, bool})
+_SCALARS = frozenset({str, int, bool})
 _CONVERSION = re.compile(r"%(?:\((?P<name>[^)]*)\))?[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<digits>\*|\d*))?[hlL]?[a-zA-Z%]")
 
 
@@ -100,11 +100,16 @@ NULL = Null()
 
 
 def with_nulls(value: Any) -> Any:
-    """Return data with NULL for each None, however deep; what holds none is returned itself."""
+    """Return data as templates get it: NULL for each None and a Number for each float, however deep.
+
+    What holds neither is returned itself.
+    """
     if type(value) in _SCALARS:
         return value
     if value is None:
         return NULL
+    if type(value) is float:
+        return Number(value)
     if isinstance(value, (list, tuple)):
         items = [with_nulls(item) for item in value]
         return items if any(map(is_not, items, value)) else value

@@ -44,7 +44,7 @@ def spelled(value: float) -> str:
 
 
 def as_rendered(value: Any) -> Any:
-    """Return a plain JSON value with each float, however deep, as a Number; all else is the same object."""
+    """Return what a template has computed with each float, however deep, as a Number; all else is the same object."""
     # By the very types that JSON has: a mapping of somebody's own is more than its items.
     kind = type(value)
     if kind is float:
