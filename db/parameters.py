@@ -50,7 +50,7 @@ def tokens_of(sql: str, dialect: str | None = None) -> list[Token]:
     except SqlglotError:
         # Settings of a database can change what a backslash or a quote means, and a stranger's SQL is close to one of
         # these.
-        for other in (None, "postgres", "mysql", "oracle"):
+        for other in (None, "postgres", "mysql", "oracle", "tsql"):
             try:
                 return sqlglot.tokenize(sql, read=other)
             except SqlglotError:

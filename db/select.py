@@ -128,17 +128,19 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     parts = split_key(key, len(query.key))
     with _reading(engine, query) as connection:
         statement = as_it_stands(query.sql, query.parameters, engine.dialect)
-        columns, _padded, sample = _first(query, connection, statement)
+        columns, padded, sample = _first(query, connection, statement)
     _check_columns(query, columns)
     if sample is None or parts is None:
         return None
+    own = _own(query, columns, padded)
     kinds = [sample[columns.index(column)] for column in query.key]
     each = [_candidates(engine, part, kind) for part, kind in zip(parts, kinds, strict=True)]
     for values in itertools.product(*each):
         with _reading(engine, query) as connection:
             asked = rows_where(query.sql, query.parameters, engine.dialect, query.key, values)
-            columns, padded, row = _first(query, connection, asked)
-        if row is not None and _key(row, _own(query, columns, padded)) == key:
+            # Its names are those of the select as it stands: SQLite gives K next to k another one inside of brackets.
+            _names, _padded, row = _first(query, connection, asked)
+        if row is not None and _key(row, own) == key:
             return _readable(query, _made(key, columns, row))
     return None
 
@@ -208,10 +210,11 @@ def _streamed(connection: Connection, statement: Executable) -> Iterator[CursorR
 
 
 def _break_off(connection: Connection, result: CursorResult[Any]) -> None:
-    # Some drivers read all that is left before they close a cursor: so the connection is closed first. SQLite's does
-    # not, and its cursor can't be closed afterwards.
-    if connection.dialect.name != "sqlite":
-        connection.invalidate()
+    # Some drivers read all that is left before they close a cursor: so the connection is closed first. SQLite's reads
+    # nothing then, and can't close a cursor whose connection is closed: SQLAlchemy would log a traceback.
+    if connection.dialect.name == "sqlite":
+        result.close()
+    connection.invalidate()
     pending = getattr(result.cursor, "_result", None)
     if pending is not None and hasattr(pending, "unbuffered_active"):
         # PyMySQL would go on to read from the closed connection.
@@ -319,7 +322,9 @@ class _Keys:
 
 def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
     # SQLite lets a column hold values of several types; elsewhere a value of a wrong type would be an error.
-    kinds = [like, key, 0] if engine.dialect.name == "sqlite" else [like]
+    kinds = (
+        {type(kind): kind for kind in (like, key, 0, 0.0, b"")}.values() if engine.dialect.name == "sqlite" else [like]
+    )
     found = []
     for kind in kinds:
         try:

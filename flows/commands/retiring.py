@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.errors import CallError, ConfigurationError
 from flows.settings import Settings
 from flows.steps.catalog import Model, NotTold, ending, find_model
-from flows.steps.front_matter import SUFFIX, read_front_matter
+from flows.steps.front_matter import SUFFIX, read_file, read_front_matter
 from flows.steps.templates import list_templates
 
 PATIENCE_S = 3.0
@@ -35,7 +35,7 @@ def models_of(folder: Path, names: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in names:
         try:
-            front = read_front_matter(name, (folder / (name + SUFFIX)).read_text(encoding="utf-8"))
+            front = read_front_matter(name, read_file(folder / (name + SUFFIX)))
         except (ConfigurationError, OSError, ValueError):
             continue
         found.setdefault(front.model, []).append(name)

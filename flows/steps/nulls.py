@@ -32,14 +32,14 @@ from jinja2.nodes import EvalContext
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
-from flows.steps.spelling import as_rendered, spelled_json
+from flows.steps.spelling import Number, as_rendered, spelled_json
 
 # Jinja hands these to a filter ahead of its value.
 _HANDED = frozenset({"context", "eval_ctx", "environment"})
 # To other filters NULL is an empty text, which is an empty list too.
 _STAYS_NULL = frozenset({"abs", "filesizeformat", "round"})
 _TAKES_MAPPING = frozenset({"dictsort", "items", "xmlattr"})
-_SCALARS = frozenset({str, int, float, bool})
+_SCALARS = frozenset({str, int, bool})
 _CONVERSION = re.compile(r"%(?:\((?P<name>[^)]*)\))?[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<digits>\*|\d*))?[hlL]?[a-zA-Z%]")
 
 
@@ -100,11 +100,16 @@ NULL = Null()
 
 
 def with_nulls(value: Any) -> Any:
-    """Return data with NULL for each None, however deep; what holds none is returned itself."""
+    """Return data as templates get it: NULL for each None and a Number for each float, however deep.
+
+    What holds neither is returned itself.
+    """
     if type(value) in _SCALARS:
         return value
     if value is None:
         return NULL
+    if type(value) is float:
+        return Number(value)
     if isinstance(value, (list, tuple)):
         items = [with_nulls(item) for item in value]
         return items if any(map(is_not, items, value)) else value
@@ -271,7 +276,7 @@ def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def taking_nulls(*args: Any, **kwargs: Any) -> Any:
         if not _holds_null(args) and not _holds_null(kwargs.values()):
-            return _worked_out(function(*args, **kwargs))
+            return _as_data(function(*args, **kwargs))
         handed, value, given = args[:at], args[at], args[at + 1 :]
         if value is NULL:
             if name in _STAYS_NULL:
@@ -279,13 +284,13 @@ def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             value = empty
         by_place = [None if one is NULL and place in optional else one for place, one in enumerate(given)]
         by_name = {label: None if one is NULL and label in optional else one for label, one in kwargs.items()}
-        return _worked_out(function(*handed, value, *by_place, **by_name))
+        return _as_data(function(*handed, value, *by_place, **by_name))
 
     return taking_nulls
 
 
-def _worked_out(result: Any) -> Any:
-    """Return what a filter has made: None is NULL, and a number is spelled as one of a record."""
+def _as_data(result: Any) -> Any:
+    # A number that a filter has worked out is spelled as one of a record.
     return NULL if result is None else as_rendered(result)
 
 

@@ -12,8 +12,8 @@ import re
 from decimal import Decimal
 from typing import Any
 
-# A text of JSON, which is left as it is, or a number with an exponent.
-_JSON_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?\d[\d.]*e[-+]\d+)')
+# A text of JSON, which is left as it is, or a number that `spelled` writes otherwise: with an exponent, or a large one.
+_JSON_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?\d[\d.]*e[-+]\d+|-?\d{16,}\.0\b)')
 _EXACT = 2**53  # from here on every double is whole, and a database writes no `.0`
 
 
@@ -44,7 +44,7 @@ def spelled(value: float) -> str:
 
 
 def as_rendered(value: Any) -> Any:
-    """Return a plain JSON value with each float, however deep, as a Number; all else is the same object."""
+    """Return what a template has computed with each float, however deep, as a Number; all else is the same object."""
     # By the very types that JSON has: a mapping of somebody's own is more than its items.
     kind = type(value)
     if kind is float:

@@ -23,7 +23,6 @@ from flows.errors import ParameterError, TemplateError
 from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
 from flows.steps.nulls import with_nulls
-from flows.steps.spelling import as_rendered
 from flows.steps.syntax import (
     Trees,
     check_blocks,
@@ -103,7 +102,7 @@ class Template:
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
-        values = {name: as_rendered(value) for name, value in with_nulls(values).items()}
+        values = with_nulls(values)
         if self._names_before_blocks:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()

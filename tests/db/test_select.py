@@ -417,6 +417,17 @@ def test_key_that_is_not_there_finds_nothing(shop: Engine, key: str, value: str)
     assert read_record(shop, query("SELECT * FROM items", key), value) is None
 
 
+def test_one_record_of_a_column_of_many_types_is_the_one_of_the_run(tmp_path: Path) -> None:
+    rows = "INSERT INTO t VALUES (1, 'a', 0), ('x', 'b', 1), (2.5, 'c', 2), (x'00ff', 'd', 3)"
+    with new_sqlite(tmp_path, "CREATE TABLE t (id, name, number)", rows) as engine:
+        # Two columns that differ by case alone.
+        asked = query('SELECT id, name, number AS "NAME" FROM t', "id")
+        records = read(engine, asked)
+
+        assert [record.key for record in records] == ["1", "x", "2.5", "00ff"]
+        assert [read_record(engine, asked, record.key) for record in records] == records
+
+
 def test_one_record_needs_the_key_column(shop: Engine) -> None:
     with pytest.raises(SelectError, match="does not yield the key column"):
         read_record(shop, query("SELECT n FROM items"), "a")

@@ -152,6 +152,20 @@ def test_reading_that_is_given_up_leaves_nothing(items: Engine, mine: RunSpools)
     assert connections(items) == 0
 
 
+def test_breaking_off_says_nothing_on_the_screen(
+    items: Engine, mine: RunSpools, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = query("SELECT id, name FROM items", limit=3)
+
+    assert spooled(items, mine, asked).count == 3
+    assert select.read_record(items, asked, "1999") is not None
+    with pytest.raises(SelectError):
+        spooled(items, mine, query("SELECT name FROM items"))
+
+    # SQLAlchemy logs a cursor that can't be closed with its traceback, and Python prints that.
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 KILL = {
     "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
     "AND datname = current_database()",

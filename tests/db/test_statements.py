@@ -209,3 +209,8 @@ def test_moments_are_compared_as_documented_whatever_the_sessions_time_zone(call
         engine = open_source(url.render_as_string(hide_password=False))
         assert ids(engine, condition, "datetime", moment) == [2, 3, 4], condition
         engine.dispose()
+
+
+def test_name_of_sql_server_with_a_quote_is_read_where_the_database_is_not_known() -> None:
+    # As where a run asks whether a select may be spread over shards.
+    assert [token.text for token in tokens_of("SELECT [it's] FROM t")] == ["SELECT", "it's", "FROM", "t"]

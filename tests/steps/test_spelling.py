@@ -30,7 +30,14 @@ def test_number_is_spelled_positionally(value: float, written: str) -> None:
     assert spelled(value) == str(Number(value)) == written
 
 
-RECORD = {"x": 0.00005, "y": 12345678901234560.0, "n": 20000, "text": '"5e-05', "many": [0.00005, {"a": 1e22}]}
+RECORD = {
+    "x": 0.00005,
+    "y": 12345678901234560.0,
+    "z": 2.0**53 + 2,
+    "n": 20000,
+    "text": '"5e-05',
+    "many": [0.00005, {"a": 1e22}],
+}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,9 @@ RECORD = {"x": 0.00005, "y": 12345678901234560.0, "n": 20000, "text": '"5e-05', 
         ("{{ 1 / record.n }} {{ 1 / record.n ~ '' }} {{ -record.x ~ '' }}", "0.00005 0.00005 -0.00005"),
         ("{{ [record.x, record.x] | sum ~ '' }} {{ record.x | round(5) }}", "0.0001 0.00005"),
         ("{{ '5e-05' | float ~ '' }} {{ ['5e-05' | float] | join }}", "0.00005 0.00005"),
+        ("{{ record.x | abs }} {{ record.many | map('float') | first }}", "0.00005 0.00005"),
         # JSON.
+        ("{{ record.z }} {{ record.z | tojson }} {{ [record.z] | tojson }}", f"{2**53 + 2} {2**53 + 2} [{2**53 + 2}]"),
         ("{{ [record.x, record.text] | tojson }}", '[0.00005, "\\"5e-05"]'),
     ],
 )
