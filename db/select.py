@@ -11,7 +11,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,6 +208,8 @@ def _streamed(connection: Connection, statement: Executable) -> Iterator[CursorR
 
 
 def _break_off(connection: Connection, result: CursorResult[Any]) -> None:
+    if connection.dialect.name == "sqlite":
+        return  # its cursors close at once, and not after their connection
     # Some drivers read all that is left before they close a cursor: so the connection is closed first.
     connection.invalidate()
     pending = getattr(result.cursor, "_result", None)
@@ -317,13 +319,13 @@ class _Keys:
 
 def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
     # SQLite lets a column hold values of several types; elsewhere a value of a wrong type would be an error.
-    kinds = [like, key, 0] if engine.dialect.name == "sqlite" else [like]
-    found = []
+    kinds = [like, key, 0, 0.0, b""] if engine.dialect.name == "sqlite" else [like]
+    found: list[Any] = []
     for kind in kinds:
-        try:
-            found.append(parse_key(key, kind))
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            value = parse_key(key, kind)
+            # Each is another execution of the select.
+            found += [] if value in found else [value]
     return found
 
 

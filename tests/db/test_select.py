@@ -412,6 +412,22 @@ def test_one_record_is_found_by_its_key_as_text(shop: Engine, key: str, value: s
     assert found == next(record for record in read(shop, query("SELECT * FROM items", key)) if record.key == value)
 
 
+@pytest.mark.parametrize("key", ["00ff", "7", "7.5", "seven"])
+def test_one_record_is_found_whatever_types_a_column_of_sqlite_holds(tmp_path: Path, key: str) -> None:
+    with new_sqlite(tmp_path, "CREATE TABLE t (k)", "INSERT INTO t VALUES ('seven'), (7), (7.5), (x'00ff')") as engine:
+        found = read_record(engine, query("SELECT k FROM t", "k"), key)
+
+    assert found is not None
+    assert found.key == key
+
+
+def test_reading_that_ends_early_logs_nothing(shop: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_record(shop, query("SELECT * FROM items", "sku"), "a") is not None
+    assert len(read(shop, query("SELECT * FROM items", limit=2))) == 2
+
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(("key", "value"), [("sku", "nope"), ("n", "99"), ("n", "x"), ("n", "04"), ("made", "never")])
 def test_key_that_is_not_there_finds_nothing(shop: Engine, key: str, value: str) -> None:
     assert read_record(shop, query("SELECT * FROM items", key), value) is None
