@@ -299,8 +299,9 @@ class _Keys:
         """Raise KeyValueError where the keys don't tell the records apart."""
         name, key = self.query.name, self.query.key_name
         if self.null:
+            what = "it is null" if len(self.query.key) == 1 else "one of them is null"
             raise KeyValueError(
-                f"{name}: {self.null} of {self.total} records have no {key} (it is null). "
+                f"{name}: {self.null} of {self.total} records have no {key} ({what}). "
                 "Leave them out in the select, or choose another key."
             )
         surplus, repeated = file.repeated(NAMED)
