@@ -331,6 +331,8 @@ def test_column_that_comes_twice_is_refused(shop: Engine) -> None:
 def test_null_keys_are_counted(shop: Engine) -> None:
     with pytest.raises(KeyValueError, match=r"3 of 7 records have no 'k' \(it is null\)"):
         count_records(shop, query("SELECT CASE WHEN n > 3 THEN sku END AS k FROM items", "k"))
+    with pytest.raises(KeyValueError, match=r"3 of 7 records have no 'k', 'n' \(one of them is null\)"):
+        count_records(shop, query("SELECT CASE WHEN n > 3 THEN sku END AS k, n FROM items", "k", "n"))
 
 
 def test_duplicate_keys_are_counted_and_some_are_named(shop: Engine) -> None:
