@@ -11,7 +11,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -302,8 +302,9 @@ class _Keys:
         """Raise KeyValueError where the keys don't tell the records apart."""
         name, key = self.query.name, self.query.key_name
         if self.null:
+            what = "it is null" if len(self.query.key) == 1 else "one of them is null"
             raise KeyValueError(
-                f"{name}: {self.null} of {self.total} records have no {key} (it is null). "
+                f"{name}: {self.null} of {self.total} records have no {key} ({what}). "
                 "Leave them out in the select, or choose another key."
             )
         surplus, repeated = file.repeated(NAMED)
@@ -322,15 +323,13 @@ class _Keys:
 
 def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
     # SQLite lets a column hold values of several types; elsewhere a value of a wrong type would be an error.
-    kinds = (
-        {type(kind): kind for kind in (like, key, 0, 0.0, b"")}.values() if engine.dialect.name == "sqlite" else [like]
-    )
-    found = []
+    kinds = [like, key, 0, 0.0, b""] if engine.dialect.name == "sqlite" else [like]
+    found: list[Any] = []
     for kind in kinds:
-        try:
-            found.append(parse_key(key, kind))
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            value = parse_key(key, kind)
+            # Each is another execution of the select.
+            found += [] if value in found else [value]
     return found
 
 

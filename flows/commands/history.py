@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from db.history import RunLine
 
 FAILURES = 50
+NARROW = 110
+"""Columns of a terminal below which a list of runs leaves out what the run itself shows."""
+NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 RUN_STYLES = {"completed": "green", "running": "cyan", "capped": "yellow", "cancelled": "yellow"}
 
 
@@ -73,14 +76,17 @@ def _list(ledger: Engine, flow: str | None, limit: int, *, as_json: bool) -> Non
     elif not runs:
         console.print("No runs yet" + (f" of {screen.visible(flow)}." if flow else "."))
     else:
-        console.print(runs_table(runs))
+        console.print(runs_table(runs, console.width))
         console.print(Text(f"\n`{screen.command('history ID')}` shows one of them.", "dim"))
 
 
-def runs_table(runs: Sequence[RunLine]) -> Table:
-    """Lay out runs, one a line."""
-    numbers = ("new", "cached", "no content", "requests", "cost", "time")
+def runs_table(runs: Sequence[RunLine], width: int) -> Table:
+    """Lay out runs, one a line; a narrow terminal has no room for all that is told of each."""
+    narrow = width < NARROW
+    numbers = ("new", "cached", "no\ncontent", "cost") if narrow else NUMBERS
     made = screen.table("run", "started (UTC)", "flow", "status", *numbers, right=numbers)
+    for whole in (made.columns[0], made.columns[3]):
+        whole.no_wrap = True  # an id is there to be copied
     if any(line.endpoint != runs[0].endpoint for line in runs):
         made.add_column("endpoint")
     for line in runs:
@@ -93,9 +99,9 @@ def runs_table(runs: Sequence[RunLine]) -> Table:
             f"{line.succeeded:,}",
             f"{line.cached:,}",
             Text(f"{without:,}", "red" if without else "dim"),
-            f"{line.usage.requests:,}",
+            *([] if narrow else [f"{line.usage.requests:,}"]),
             _cost(line.usage.cost_usd),
-            duration(line),
+            *([] if narrow else [duration(line)]),
             screen.data(line.endpoint),
         ]
         made.add_row(*cells[: len(made.columns)])

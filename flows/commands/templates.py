@@ -177,7 +177,11 @@ def _render(
     with opened_source(settings, template, ledgers[0]) as source:
         record = read_interruptibly(source, lambda engine: read_record(engine, query, key))
     if record is None:
-        raise ConfigurationError(f"The select of {name!r} yields no record whose {template.key} is {key!r}.")
+        several = " The key of several columns is their texts with | between them, such as '10248|11'."
+        raise ConfigurationError(
+            f"The select of {name!r} yields no record whose {template.key} is {key!r}."
+            + (several if len(template.front.key_columns) > 1 else "")
+        )
     nulls = [*paths_of_nulls(record.data, "record"), *paths_of_nulls(params, "params")]
     return render_prompt(brief, {"record": record.data}), nulls
 

@@ -79,8 +79,8 @@ def _load(module: str, file: str) -> object:
     before = set(sys.modules)
     try:
         loaded = importlib.import_module(f"{PACKAGE}.{module}")
-    except Exception as error:
-        # The file is its users' own, and whatever it raises is a mistake in it.
+    except (Exception, SystemExit) as error:
+        # The file is its users' own, and whatever it raises is a mistake in it; a script that ends the process too.
         raise OutputClassError(f"{file} can't be loaded: {type(error).__name__}: {error}.") from error
     if brought := _brought.setdefault(module, _HEAVY & (sys.modules.keys() - before)):
         raise OutputClassError(

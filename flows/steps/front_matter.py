@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
@@ -53,6 +54,13 @@ _STAND_INS: dict[ParamType, Any] = {
 }
 
 
+# Where pydantic's words are meant for programmers.
+_IN_WORDS = {
+    "extra_forbidden": "there is no such key; docs/templates.md lists those that there are",
+    "list_type": "must be a list, such as [a, b]",
+    "dict_type": "must be keys and values, such as {a: b}",
+    "model_type": "must be keys and values, such as {type: int}",
+}
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _REQUIRED = object()
 
@@ -237,7 +245,8 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     try:
         return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:
-        wrong = "; ".join(_fault(item["loc"], item["msg"]) for item in error.errors(include_url=False))
+        # A union's members each have a fault of their own: what they say alike is said once.
+        wrong = "; ".join(dict.fromkeys(map(_fault, error.errors(include_url=False))))
         raise TemplateError(f"{file}: the front matter is wrong: {wrong}.") from None
 
 
@@ -249,10 +258,12 @@ def blank_front_matter(source: str) -> str:
     return "{#" + "\n" * match.group(0).count("\n") + "-#}" + source[match.end() :]
 
 
-def _fault(location: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, location))
-    message = message.removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+def _fault(error: ErrorDetails) -> str:
+    location = error["loc"]
+    if location[:1] == ("thinking",):
+        return f"thinking: takes `off`, `adaptive`, or a budget in tokens, at least {LEAST_THINKING:,}"
+    message = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    return f"{'.'.join(map(str, location))}: {message}" if location else message
 
 
 def _article(kind: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
 from functools import wraps
 from inspect import signature
 from itertools import repeat
@@ -208,13 +209,16 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> str:
 def _tojson(value: Any, indent: int | None = None) -> str:
     # Jinja's own escapes for HTML, and all that is not ASCII. It sorts keys, and so does this.
     return spelled_json(
-        json.dumps(value, ensure_ascii=False, sort_keys=True, indent=_as_none(indent), default=_json_null)
+        json.dumps(value, ensure_ascii=False, sort_keys=True, indent=_as_none(indent), default=_as_json)
     )
 
 
-def _json_null(value: Any) -> None:
-    if value is not NULL:
-        raise TypeError(f"{type(value).__name__} is no JSON")
+def _as_json(value: Any) -> str | None:
+    if value is NULL:
+        return None
+    if isinstance(value, date):
+        return str(value)  # a parameter's, as it is printed; records have text
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _nulls_first(case_sensitive: bool) -> Callable[[Any], tuple[bool, Any]]:  # noqa: FBT001 - as Jinja's filters have it

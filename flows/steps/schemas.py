@@ -16,6 +16,7 @@ from flows.steps.bounds import SchemaWithBounds
 from flows.steps.references import write_out
 from flows.steps.validate import OutputClass
 
+_TYPED = frozenset({"type", "anyOf", "oneOf", "allOf", "const", "enum", "$ref"})
 _FREE_KEYS = ("additionalProperties", "patternProperties", "propertyNames")
 
 
@@ -43,11 +44,25 @@ def full_schema(output_class: OutputClass) -> dict[str, Any]:
                 f"The API can't take the output class {name!r}: {where} is a mapping with free keys, which "
                 "would come back empty. Use a list of objects with a name and a value."
             )
+        for field in _untyped(node):
+            raise OutputClassError(
+                f"The API can't take the output class {name!r}: {'.'.join([*path, *field])} may be anything, and the "
+                "API needs a type. Give it one, such as `str` or `list[str]`."
+            )
     return write_out(schema)
 
 
 def _is_mapping(node: dict[str, Any]) -> bool:
     return node.get("type") == "object" and not node.get("properties") and any(node.get(label) for label in _FREE_KEYS)
+
+
+def _untyped(node: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield the fields of a node, and an empty name for a list's items, that pydantic says no type of."""
+    properties = node.get("properties", {})
+    inner = [([name], field) for name, field in properties.items()] if isinstance(properties, dict) else []
+    for name, field in [*inner, ([], node.get("items"))]:
+        if isinstance(field, dict) and not _TYPED & field.keys():
+            yield name
 
 
 def _reached_from(definition: str, definitions: dict[str, Any]) -> set[str]:

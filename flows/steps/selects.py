@@ -65,7 +65,9 @@ def _readings(sql: str, failures: list[NotRead]) -> Iterator[tuple[str | None, l
     """Yield each dialect that can read a select, with its statements; the others leave why not in `failures`."""
     for dialect in DIALECTS:
         try:
-            yield dialect, [found for found in sqlglot.parse(sql, read=dialect) if found is not None]
+            parsed = sqlglot.parse(sql, read=dialect)
+            # A comment behind the last semicolon is no statement.
+            yield dialect, [found for found in parsed if found is not None and not isinstance(found, exp.Semicolon)]
         except SqlglotError as error:
             failures.append(_not_read(error))
 

@@ -26,6 +26,12 @@ from flows.steps.spelling import as_rendered
 
 BLOCKS = frozenset({"system", "user"})
 _DUNDER = re.compile(r"__\w+__")
+_IN_WORDS: Mapping[type[Exception], str] = {
+    TypeError: "a value is of a type that this line can't work with",
+    ZeroDivisionError: "it divides by zero",
+    ValueError: "a value has not the form that this line needs",
+}
+"""What Python's errors mean for whoever wrote the template; what they say themselves quotes the value."""
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 # What may stand above the blocks: it makes names and no text.
 _NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
@@ -232,7 +238,9 @@ def place_of(file: str, error: Exception) -> str:
 def without_values(error: Exception, sources: Iterable[str]) -> str:
     """Say what went wrong with a record, quoting only what stands in the template: its text belongs in no message."""
     if not isinstance(error, jinja2.TemplateError):
-        return type(error).__name__  # Python quotes the value
+        named = type(error).__name__
+        told = next((text for kind, text in _IN_WORDS.items() if isinstance(error, kind)), None)
+        return f"{told} ({named})" if told else named
     message = (error.message or type(error).__name__).rstrip(".")
     quoted = ["".join(pair) for pair in _QUOTED.findall(message)]
     if isinstance(error, jinja2.UndefinedError):

@@ -150,7 +150,9 @@ class Template:
 
 def list_templates(folder: Path) -> list[str]:
     """Name the templates in a folder; files that begin with an underscore are parts of others."""
-    return sorted(path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("_"))
+    files = [path.name for path in folder.glob(f"*{SUFFIX}") if path.is_file()]
+    # What begins with a dot is an editor's or a file manager's own, such as Emacs's lock of a file that is open.
+    return sorted(name.removesuffix(SUFFIX) for name in files if not name.startswith(("_", ".")))
 
 
 def load_template(folder: Path, name: str) -> Template:

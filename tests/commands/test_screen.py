@@ -12,14 +12,32 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from db.history import RunLine, Usage
 from flows.commands import screen
 from flows.commands.closing import headline, print_summary
 from flows.commands.endings import describe
+from flows.commands.history import runs_table
 from flows.commands.watching import Watcher, time_left
 from flows.engine.artifacts import summary_markdown
 from flows.engine.progress import Progress
 from flows.engine.summary import Failure, PaceSummary, StepSummary, Summary
 from flows.errors import StoppingCallError, UntoldCostError
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_list_of_runs_shows_ids_and_statuses_whole_whatever_the_terminal(width: int) -> None:
+    started = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    usage = Usage(requests=100_000, cost_usd=Decimal("1234.5678"))
+    line = RunLine(
+        "01a21506-bf87-73b1-beb4-8a50700d2a9e", "a_long_name_of_a_flow", "sandbox", "command", "completed", started,
+        started, 100_000, 99_000, 0, usage,
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=width)
+
+    console.print(runs_table([line], width))
+
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(whole in shown for whole in ("8a50700d2a9e", "completed", "99,000", "$1,234.5678"))
 
 
 @pytest.mark.parametrize(

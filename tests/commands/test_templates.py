@@ -84,6 +84,14 @@ def test_show_takes_params_and_the_endpoints_name(desk: Desk, monkeypatch: pytes
     assert "takes an int" in call("templates", "show", "some", "--key", "2", "--set", "which=x").stderr
 
 
+def test_show_says_how_a_key_of_several_columns_is_written(desk: Desk) -> None:
+    desk.notes({1: "one"})
+    desk.template("some", front=FRONT.replace("key: id", "key: [id, text]"))
+
+    assert "with | between them" in call("templates", "show", "some", "--key", "1").stderr
+    assert call("templates", "show", "some", "--key", "1|one").exit_code == 0
+
+
 def test_show_names_the_values_that_are_null(desk: Desk) -> None:
     desk.notes({1: None, 2: "two"})
     blocks = "{% block user %}Text: {{ record.text }}{{ params.tone }}.{% endblock %}"

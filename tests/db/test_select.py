@@ -331,6 +331,8 @@ def test_column_that_comes_twice_is_refused(shop: Engine) -> None:
 def test_null_keys_are_counted(shop: Engine) -> None:
     with pytest.raises(KeyValueError, match=r"3 of 7 records have no 'k' \(it is null\)"):
         count_records(shop, query("SELECT CASE WHEN n > 3 THEN sku END AS k FROM items", "k"))
+    with pytest.raises(KeyValueError, match=r"3 of 7 records have no 'k', 'n' \(one of them is null\)"):
+        count_records(shop, query("SELECT CASE WHEN n > 3 THEN sku END AS k, n FROM items", "k", "n"))
 
 
 def test_duplicate_keys_are_counted_and_some_are_named(shop: Engine) -> None:
@@ -410,6 +412,22 @@ def test_one_record_is_found_by_its_key_as_text(shop: Engine, key: str, value: s
 
     assert found is not None
     assert found == next(record for record in read(shop, query("SELECT * FROM items", key)) if record.key == value)
+
+
+@pytest.mark.parametrize("key", ["00ff", "7", "7.5", "seven"])
+def test_one_record_is_found_whatever_types_a_column_of_sqlite_holds(tmp_path: Path, key: str) -> None:
+    with new_sqlite(tmp_path, "CREATE TABLE t (k)", "INSERT INTO t VALUES ('seven'), (7), (7.5), (x'00ff')") as engine:
+        found = read_record(engine, query("SELECT k FROM t", "k"), key)
+
+    assert found is not None
+    assert found.key == key
+
+
+def test_reading_that_ends_early_logs_nothing(shop: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_record(shop, query("SELECT * FROM items", "sku"), "a") is not None
+    assert len(read(shop, query("SELECT * FROM items", limit=2))) == 2
+
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(("key", "value"), [("sku", "nope"), ("n", "99"), ("n", "x"), ("n", "04"), ("made", "never")])

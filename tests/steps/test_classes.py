@@ -186,7 +186,9 @@ def test_import_that_only_running_shows_is_refused_each_time(
             load_output_class("shop.Entry")
 
 
-@pytest.mark.parametrize("text", ["class Entry(:\n", "raise ValueError('no')\n", "import nowhere_at_all\n", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["class Entry(:\n", "raise ValueError('no')\n", "import nowhere_at_all\n", "exit(3)\n", "\x00"]
+)
 def test_mistake_in_the_users_module_is_told_with_its_file(put: Put, text: str) -> None:
     put("shop.py", text)
 

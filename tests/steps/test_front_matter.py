@@ -55,7 +55,15 @@ def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
         ("output: Note\nparams: {n: {type: int, choices: [1, 2], default: 3}}\n", "params.n"),
         ("output: Note\nparams: {n: {choices: []}}\n", "params.n.choices"),
         ("output: Note\nexamples: [{record: {}}]\n", "examples.0.answer"),
-        ("- a\n- list\n", "dictionary"),
+        ("- a\n- list\n", "must be keys and values"),
+        ("output: Note\nselct: x\n", "selct: there is no such key; docs/templates.md lists those that there are."),
+        ("output: Note\nparams: {n: int}\n", "params.n: must be keys and values, such as {type: int}."),
+        ("output: Note\nparams: [n]\n", "params: must be keys and values, such as {a: b}."),
+        ("output: Note\naccept_models: a\n", "accept_models: must be a list, such as [a, b]."),
+        (
+            "output: Note\nthinking: 12\n",
+            "wrong: thinking: takes `off`, `adaptive`, or a budget in tokens, at least 1,024.",
+        ),
     ],
 )
 def test_mistake_is_told_by_its_field(head: str, field: str) -> None:

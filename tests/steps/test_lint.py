@@ -243,6 +243,7 @@ def test_an_unknown_model_stops_no_run() -> None:
         ("(SELECT a FROM t)", ("a",)),
         ("SELECT (SELECT max(x) FROM u) AS most, a FROM (SELECT a FROM t) AS s;", ("most", "a")),
         ('SELECT "Q w", a::int AS a FROM t -- tail', ("Q w", "a")),
+        ("SELECT a FROM t; -- tail\n;/* and more */", ("a",)),
         ("SELECT group_concat(a, char(10)) AS a, printf('%.2f', b) AS b FROM t", ("a", "b")),
         ("SELECT a->>'x' AS x, CAST(:d AS date) AS d FROM t WHERE (:k IS NULL OR k = :k)", ("x", "d")),
         ("SELECT TOP 5 [a] FROM t", ("a",)),

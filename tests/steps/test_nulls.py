@@ -251,6 +251,15 @@ def test_json_writes_what_stands_there(write: Write, value: Any, json: str) -> N
     assert fill(write, "{{ record.v | tojson }}", record={"v": value}) == json
 
 
+@pytest.mark.parametrize(("kind", "given"), [("date", "2026-03-01"), ("datetime", "2026-03-01T12:30:00+01:00")])
+def test_json_writes_a_date_of_the_params_as_it_is_printed(write: Write, kind: str, given: str) -> None:
+    front = f"params: {{since: {{type: {kind}, default: {given!r}}}}}\n"
+
+    printed, as_json = fill(write, "{{ params.since }}|{{ params | tojson }}", front).split("|")
+
+    assert as_json == f'{{"since": "{printed}"}}'
+
+
 def test_json_may_be_indented_and_is_plain_text_afterwards(write: Write) -> None:
     text = "{{ record.v | tojson(indent=2) }}{{ (record.v | tojson) + ' <b>' }}"
 

@@ -128,12 +128,12 @@ def test_default_and_defined_may_be_asked_for(write: Write) -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ("{{ record.name + 1 }}", "TypeError"),
-        ("{{ 1 / (record.name | length - 17) }}", "ZeroDivisionError"),
-        ("{{ record.name | round }}", "TypeError"),
-        ("{{ '%d' | format(record.name) }}", "TypeError"),
-        ("{{ record.name.encode('ascii') }}", "UnicodeEncodeError"),
-        ("{{ record.name.index('zzz') }}", "ValueError"),
+        ("{{ record.name + 1 }}", "a value is of a type that this line can't work with (TypeError)"),
+        ("{{ 1 / (record.name | length - 17) }}", "it divides by zero (ZeroDivisionError)"),
+        ("{{ record.name | round }}", "a value is of a type that this line can't work with (TypeError)"),
+        ("{{ '%d' | format(record.name) }}", "a value is of a type that this line can't work with (TypeError)"),
+        ("{{ record.name.encode('ascii') }}", "a value has not the form that this line needs (UnicodeEncodeError)"),
+        ("{{ record.name.index('zzz') }}", "a value has not the form that this line needs (ValueError)"),
         ("{{ range(10 ** 9) | list }}", "OverflowError"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
         ("{{ self.user() }}", "RecursionError"),

@@ -188,6 +188,12 @@ def one_field(annotation: Any) -> type[BaseModel]:
     return type("One", (BaseModel,), {"__annotations__": {"counts": annotation}, "__module__": __name__})
 
 
+@pytest.mark.parametrize("annotation", [Any, object, list, list[Any], list[list[Any]], tuple], ids=str)
+def test_field_that_may_be_anything_is_refused_by_its_place(annotation: Any) -> None:
+    with pytest.raises(OutputClassError, match="'One': counts may be anything, and the API needs a type"):
+        output_schema(one_field(annotation))
+
+
 @pytest.mark.parametrize(
     ("make", "where"),
     [

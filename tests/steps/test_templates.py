@@ -165,6 +165,16 @@ def test_parts_are_not_listed(write: Write, folder: Path) -> None:
     assert list_templates(folder) == ["note"]
 
 
+def test_what_is_no_file_of_a_person_is_not_listed(write: Write, folder: Path) -> None:
+    write()
+    (folder / ".#note.md.j2").symlink_to("someone@host.1234:5678")  # as Emacs locks a file that is open
+    (folder / "._note.md.j2").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves one on a memory stick
+    (folder / "old.md.j2").mkdir()
+    (folder / "gone.md.j2").symlink_to("/nowhere")
+
+    assert list_templates(folder) == ["note"]
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/secret", "sub/../../secret", "folder", "with\0nul", "x" * 5000])
 def test_name_that_leads_nowhere_good_is_no_template(folder: Path, name: str) -> None:
     (folder.parent / "secret.md.j2").write_text("---\noutput: Note\n---\n" + USER, encoding="utf-8")
