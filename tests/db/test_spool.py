@@ -121,7 +121,7 @@ def test_key_of_several_columns(items: Engine, mine: RunSpools) -> None:
     part = "CASE WHEN id < 2 THEN 'a|b' ELSE 'c' END AS part"
     found = spooled(items, mine, query(f"SELECT id, {part} FROM items WHERE id < 3 ORDER BY id", "part", "id"))
     assert keys(found) == [r"a\|b|0", r"a\|b|1", "c|2"]
-    with pytest.raises(KeyValueError, match=r"1 of 3 records have no 'id', 'part' \(it is null\)"):
+    with pytest.raises(KeyValueError, match=r"1 of 3 records have no 'id', 'part' \(one of them is null\)"):
         spooled(items, mine, query("SELECT id, NULLIF(id, 1) AS part FROM items WHERE id < 3", "id", "part"))
     with pytest.raises(SelectError, match="does not yield the key column 'line'"):
         spooled(items, mine, query("SELECT id FROM items", "id", "line"))
