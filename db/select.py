@@ -82,8 +82,8 @@ def spool(
     writing: Callable[[], AbstractContextManager[SpoolFile]],
     *,
     tell: Callable[[int], None] = lambda _count: None,
-) -> bool:
-    """Run the select and write its records into a spool that `writing` opens; return whether a key column is CHAR(n).
+) -> None:
+    """Run the select and write its records into a spool that `writing` opens.
 
     `tell` hears how many records have come; what it raises ends the reading. A connection that is lost has the spool
     begun again from scratch, for PATIENCE_S. Raises SelectError where the SQL fails, lacks its key or yields a column
@@ -95,7 +95,8 @@ def spool(
         keys = _Keys(query)
         try:
             with writing() as file:
-                return _fill(engine, query, keys, file, tell)
+                _fill(engine, query, keys, file, tell)
+                return
         except SourceUnreachableError:
             tries += keys.total > 0
             if waited >= PATIENCE_S or tries >= MOST_TRIES:
@@ -145,7 +146,7 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     return None
 
 
-def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> bool:
+def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> None:
     with _reading(engine, query) as connection, _streamed(connection, _statement(engine, query)) as result:
         columns = _columns(query, result)
         _check_columns(query, columns)
@@ -154,7 +155,7 @@ def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Call
             file.add([_made(key, columns, row) for row in rows if (key := keys.usable(_key(row, own))) is not None])
             tell(keys.total)
     keys.check(file)
-    return any(own.values())
+    file.trimmed = any(own.values())
 
 
 def _own(query: Query, columns: Sequence[str], padded: frozenset[str]) -> dict[int, bool]:

@@ -327,6 +327,21 @@ def test_run_that_resumes_finds_what_was_read_and_another_does_not(
     assert len(files(mine)) == 1
 
 
+@pytest.mark.postgres
+@pytest.mark.parametrize(("kind", "trimmed"), [("CHAR(5)", True), ("VARCHAR(5)", False)])
+def test_spool_tells_whether_its_keys_were_trimmed(
+    postgres_server: str, tmp_path: Path, mine: RunSpools, kind: str, trimmed: bool
+) -> None:
+    engine = open_source(postgres_server)
+    select.spool(engine, query(f"SELECT CAST('a' AS {kind}) AS id"), lambda: mine.writing("a"))
+    engine.dispose()
+    later = RunSpools(tmp_path / "spools", "run-2")
+    later.resumed = ["run-1"]
+    again = later.find("a")
+    assert (mine.open("a").trimmed, again and again.trimmed) == (trimmed, trimmed)
+    later.close()
+
+
 def test_completed_run_removes_its_own_and_those_that_it_resumed(shop: Engine, tmp_path: Path, mine: RunSpools) -> None:
     other = RunSpools(tmp_path / "spools", "run-2")
     for each in (mine, other):
