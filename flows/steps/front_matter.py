@@ -212,9 +212,9 @@ class FrontMatter(BaseModel):
 
 
 def read_file(path: Path) -> str:
-    """Read a template's file, or a part's, without what an editor's habits put there.
+    """Read a template's file, or a part's, with plain line ends and without a byte order mark.
 
-    Line ends and a byte order mark make no new version.
+    So an editor that writes either of them makes no new version.
     """
     return path.read_text(encoding="utf-8-sig")
 
