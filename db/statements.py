@@ -86,9 +86,11 @@ def bound(
     spans: Sequence[Span],
     parameters: Mapping[str, Parameter],
     dialect: Dialect,
+    *,
+    head: str = "",
     tail: str = "",
 ) -> TextClause:
-    """Bind some pieces of a select, in one text that ends with `tail`; SelectError for a parameter without a value."""
+    """Bind some pieces of a select, in one text from `head` to `tail`; SelectError for a parameter without a value."""
     written, used = [], {}
     for span in spans:
         begin = span[0]
@@ -99,7 +101,7 @@ def bound(
                 begin = found.end
         written.append(_escaped(statement.sql[begin : span[1]]))
     binds = [_bound(_own(name), parameter, dialect.name) for name, parameter in used.items()]
-    return text("".join(written) + tail).bindparams(*binds)
+    return text("".join([head, *written, tail])).bindparams(*binds)
 
 
 def _value_of(name: str, parameters: Mapping[str, Parameter]) -> Parameter:

@@ -47,6 +47,12 @@ def no_rows(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> 
     return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(literal_column("1 = 0")))
 
 
+def columns_of(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> Executable:
+    """Ask DuckDB for a select's columns, one a row with its name first, and execute nothing of it."""
+    statement = read_statement(sql, dialect.name)
+    return bound(statement, [statement.whole], parameters, dialect, head="DESCRIBE ")
+
+
 def rows_where(
     sql: str, parameters: Mapping[str, Parameter], dialect: Dialect, columns: Sequence[str], values: Sequence[Any]
 ) -> Executable:
@@ -138,7 +144,7 @@ class _Wrapped:
 
     def _table(self, spans: list[tuple[int, int]], tail: str = "") -> FromClause:
         # A comment that ends the user's text is cut off, and can't swallow the bracket.
-        return bound(self._statement, spans, self._parameters, self._dialect, tail).columns().subquery("selected")
+        return bound(self._statement, spans, self._parameters, self._dialect, tail=tail).columns().subquery("selected")
 
 
 def _column(name: str, dialect: Dialect) -> ColumnElement[Any]:
