@@ -28,7 +28,8 @@ from sqlalchemy.sql import quoted_name
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
 
-from db.statements import Parameter, bound, read_statement
+from db.clauses import read_statement
+from db.statements import Parameter, bound
 
 # It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
 _STRICT = frozenset({"mssql"})

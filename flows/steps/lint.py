@@ -278,7 +278,7 @@ def _select(front: FrontMatter, shape: Shape | NotRead | NotASelect, file: str, 
             message = f"The select can't be read here, so its columns are not checked: {reason}."
             yield Finding(file, first + line - 1, "note", "sql", message)
         case NotASelect(reason):
-            yield Finding(file, first, "error", "sql", f"The select must be one statement that reads: {reason}.")
+            yield Finding(file, first, "error", "sql", reason[0].upper() + reason[1:])
         case Shape(columns, star, unnamed):
             if star:
                 message = "With SELECT * the columns are not known here, so the variables are not checked; name them."
