@@ -18,10 +18,10 @@ from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
 from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
+from flows.steps.front_yaml import compose_yaml, doubtful_scalars
 from flows.steps.model_rules import misfits, request_settings
 from flows.steps.names import template_name_fault
 from flows.steps.render import Caching, make_brief
-from flows.steps.scalars import compose_yaml, doubtful_scalars
 from flows.steps.schema_checks import notes_on
 from flows.steps.schemas import full_schema
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
