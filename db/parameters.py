@@ -48,8 +48,8 @@ def tokens_of(sql: str, dialect: str | None = None) -> list[Token]:
     try:
         return sqlglot.tokenize(sql, read=own)
     except SqlglotError:
-        # Settings of a database can change what a backslash or a quote means, and a stranger's SQL is close to one of
-        # these.
+        # A setting of the database can change what a backslash or a quote means, and the SQL of a database that is not
+        # known is close to one of these.
         for other in (None, "postgres", "mysql", "oracle", "tsql"):
             try:
                 return sqlglot.tokenize(sql, read=other)

@@ -26,7 +26,7 @@ from db.sources import is_lost
 from db.spool import SpoolFile, Unreadable
 from db.statements import Parameter, as_it_stands
 from db.values import Record, key_of, make_record, parse_key
-from db.wrapping import no_rows, rows_between, rows_where
+from db.wrapping import columns_of, no_rows, rows_between, rows_where
 
 __all__ = [
     "LONGEST_KEY",
@@ -46,6 +46,7 @@ AT_ONCE = 500  # rows that are fetched and written at a time
 PATIENCE_S = 30.0  # for a source whose connection is lost: a restart takes seconds
 MOST_TRIES = 5  # executions of a select whose connection is lost each time in the middle
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_NUMBERED = re.compile(r":\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ def spool(
     writing: Callable[[], AbstractContextManager[SpoolFile]],
     *,
     tell: Callable[[int], None] = lambda _count: None,
-) -> bool:
-    """Run the select and write its records into a spool that `writing` opens; return whether a key column is CHAR(n).
+) -> None:
+    """Run the select and write its records into a spool that `writing` opens.
 
     `tell` hears how many records have come; what it raises ends the reading. A connection that is lost has the spool
     begun again from scratch, for PATIENCE_S. Raises SelectError where the SQL fails, lacks its key or yields a column
@@ -95,7 +96,8 @@ def spool(
         keys = _Keys(query)
         try:
             with writing() as file:
-                return _fill(engine, query, keys, file, tell)
+                _fill(engine, query, keys, file, tell)
+                return
         except SourceUnreachableError:
             tries += keys.total > 0
             if waited >= PATIENCE_S or tries >= MOST_TRIES:
@@ -113,14 +115,14 @@ def check_columns(engine: Engine, query: Query) -> None:
     with _reading(engine, query) as connection:
         # Whether it can run at all.
         as_it_stands(query.sql, query.parameters, engine.dialect)
-        try:
-            asked = no_rows(query.sql, query.parameters, engine.dialect)
-        except SelectError:
-            return
-        columns = _columns(query, connection.execute(asked))
-    # SQLite numbers the second of two columns with one name when it is wrapped: name:1.
-    plain = [re.sub(r":\d+$", "", column) for column in columns]
-    _check_columns(query, plain)
+        columns = _described(connection, query)
+        if columns is None:
+            try:
+                asked = no_rows(query.sql, query.parameters, engine.dialect)
+            except SelectError:
+                return
+            columns = _unnumbered(connection, _columns(query, connection.execute(asked)))
+    _check_columns(query, columns)
 
 
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:
@@ -145,16 +147,21 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     return None
 
 
-def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> bool:
-    with _reading(engine, query) as connection, _streamed(connection, _statement(engine, query)) as result:
-        columns = _columns(query, result)
-        _check_columns(query, columns)
-        own = _own(query, columns, _padded(result))
-        for rows in _batches(connection, result, query):
-            file.add([_made(key, columns, row) for row in rows if (key := keys.usable(_key(row, own))) is not None])
-            tell(keys.total)
+def _fill(engine: Engine, query: Query, keys: _Keys, file: SpoolFile, tell: Callable[[int], None]) -> None:
+    with _reading(engine, query) as connection:
+        # As the run has them that is divided: records with other names would have other prompts.
+        described = _described(connection, query) if query.part else None
+        with _streamed(connection, _statement(engine, query)) as result:
+            columns = _columns(query, result)
+            if query.part:
+                columns = described or _unnumbered(connection, columns)
+            _check_columns(query, columns)
+            own = _own(query, columns, _padded(result))
+            for rows in _batches(connection, result, query):
+                file.add([_made(key, columns, row) for row in rows if (key := keys.usable(_key(row, own))) is not None])
+                tell(keys.total)
     keys.check(file)
-    return any(own.values())
+    file.trimmed = any(own.values())
 
 
 def _own(query: Query, columns: Sequence[str], padded: frozenset[str]) -> dict[int, bool]:
@@ -227,6 +234,28 @@ def _columns(query: Query, result: CursorResult[Any]) -> list[str]:
             f"{query.name}: the select fails: it yields no rows. Try the SQL in the database's own shell."
         )
     return list(result.keys())
+
+
+def _described(connection: Connection, query: Query) -> list[str] | None:
+    """Return the names that the select's columns have where it stands by itself, where only asking tells.
+
+    DuckDB gives the second of two that differ by case alone another name inside of brackets: K_1.
+    """
+    if connection.dialect.name != "duckdb":
+        return None
+    return list(connection.scalars(columns_of(query.sql, query.parameters, connection.dialect)))
+
+
+def _unnumbered(connection: Connection, wrapped: Sequence[str]) -> list[str]:
+    """Return the names that a wrapped select's columns have where it stands by itself.
+
+    SQLite numbers the second of two that are the same, or differ by case alone, inside of brackets: K:1.
+    """
+    if connection.dialect.name != "sqlite":
+        return list(wrapped)
+    known = {name.lower() for name in wrapped}
+    plain = [_NUMBERED.sub("", name) for name in wrapped]
+    return [plain if plain.lower() in known else name for plain, name in zip(plain, wrapped, strict=True)]
 
 
 def _check_columns(query: Query, columns: Sequence[str]) -> None:
@@ -304,20 +333,21 @@ class _Keys:
         if self.null:
             what = "it is null" if len(self.query.key) == 1 else "one of them is null"
             raise KeyValueError(
-                f"{name}: {self.null} of {self.total} records have no {key} ({what}). "
+                f"{name}: {self.null} of {self.total} records {'has' if self.null == 1 else 'have'} no {key} ({what}). "
                 "Leave them out in the select, or choose another key."
             )
         surplus, repeated = file.repeated(NAMED)
         if surplus:
             raise KeyValueError(
-                f"{name}: the key {key} is not unique: {surplus} records repeat one, such as "
-                f"{', '.join(map(_shown, repeated))}. Choose a key that is, or group the select by it. Keys are "
-                "compared as text."
+                f"{name}: the key {key} is not unique: {_many(surplus, 'record repeats', 'records repeat')} one, "
+                f"such as {', '.join(map(_shown, repeated))}. Choose a key that is, or group the select by it. Keys "
+                "are compared as text."
             )
         if self.unfit:
             raise KeyValueError(
-                f"{name}: {self.unfit} keys can't be kept: {', '.join(self.named)}. A key has at most {LONGEST_KEY} "
-                "characters and no NUL among them. Choose another key, or leave these records out in the select."
+                f"{name}: {_many(self.unfit, 'key', 'keys')} can't be kept: {', '.join(self.named)}. A key has at most "
+                f"{LONGEST_KEY} characters and no NUL among them. Choose another key, or leave these records out in "
+                "the select."
             )
 
 
@@ -331,6 +361,10 @@ def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
             # Each is another execution of the select.
             found += [] if value in found else [value]
     return found
+
+
+def _many(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def _is_text(key: str) -> bool:

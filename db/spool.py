@@ -26,10 +26,13 @@ SUFFIX, UNFINISHED = ".spool", ".part"
 KEPT_S = 7 * 24 * 3600.0
 """How long the records of a run that did not complete wait for one that resumes it: over a weekend and a holiday."""
 _OWNER = "presswork-process"
-_TABLE = "CREATE TABLE records (position INTEGER PRIMARY KEY, key TEXT, hash TEXT, data BLOB, fault TEXT)"
+_TABLES = (
+    "CREATE TABLE records (position INTEGER PRIMARY KEY, key TEXT, hash TEXT, data BLOB, fault TEXT)",
+    "CREATE TABLE keys (trimmed INTEGER)",
+)
 _REPEATED = """SELECT SUM(n - 1) OVER (), key FROM (SELECT key, COUNT(*) AS n FROM records GROUP BY key HAVING n > 1)
     ORDER BY key LIMIT ?"""
-# One process writes the file, and what it has not finished is thrown away: nothing has to survive a crash meanwhile.
+# One process writes the file. If it crashes before the end, the file is thrown away, so SQLite need not protect it.
 _WRITING = tuple(
     f"PRAGMA {setting}"
     for setting in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "page_size = 8192")
@@ -45,10 +48,14 @@ class Unreadable:
 
 
 class SpoolFile:
-    """A spool that is being written; nothing of it stays where that fails."""
+    """A spool that is being written; nothing of it stays where that fails.
+
+    `trimmed` says whether a key column is CHAR(n), whose blanks belong to no key.
+    """
 
     def __init__(self, path: Path) -> None:
         self.count = 0
+        self.trimmed = False
         self._path = path
         with _keeping(path.parent.parent):
             _make_folder(path.parent)
@@ -56,7 +63,7 @@ class SpoolFile:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
-                for statement in (*_WRITING, "BEGIN", _TABLE):
+                for statement in (*_WRITING, "BEGIN", *_TABLES):
                     self._database.execute(statement)
             except sqlite3.Error:
                 self._database.close()
@@ -78,6 +85,7 @@ class SpoolFile:
     def finish(self, path: Path) -> None:
         """Have all of it reach the disk, and give it its name."""
         with _keeping(self._path.parent.parent):
+            self._database.execute("INSERT INTO keys VALUES (?)", (self.trimmed,))
             self._database.execute("COMMIT")
             self._database.close()
             with self._path.open("rb") as file:
@@ -90,14 +98,16 @@ class SpoolFile:
 
 
 class Spool:
-    """The records of a select, as they were read. `count` is how many there are."""
+    """The records of a select, as they were read. `count` is how many there are; `trimmed` as in SpoolFile."""
 
     def __init__(self, path: Path) -> None:
         self.read_at = path.stat().st_mtime
         self.count: int
+        self.trimmed: bool
         self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         try:
             ((self.count,),) = self._database.execute("SELECT COALESCE(MAX(position), 0) FROM records")
+            self.trimmed = self._database.execute("SELECT trimmed FROM keys").fetchone() == (1,)
         except sqlite3.Error:
             self._database.close()
             raise
@@ -184,7 +194,7 @@ def spool_name(*parts: object) -> str:
 
 
 def sweep(folder: Path) -> int:
-    """Remove what runs have left that are no more, and return from how many; what can't be removed is left.
+    """Remove the files of runs that have ended, and return of how many; a file that can't be removed stays.
 
     A file that a crash left half-written goes at once, a finished one after KEPT_S.
     """

@@ -28,7 +28,8 @@ from sqlalchemy.sql import quoted_name
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
 
-from db.statements import Parameter, bound, read_statement
+from db.clauses import read_statement
+from db.statements import Parameter, bound
 
 # It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
 _STRICT = frozenset({"mssql"})
@@ -45,6 +46,12 @@ def no_rows(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> 
     """Wrap a select so that it yields its columns and reads no row; SelectError where it can't be wrapped."""
     wrapped = _Wrapped(sql, parameters, dialect)
     return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(literal_column("1 = 0")))
+
+
+def columns_of(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> Executable:
+    """Ask DuckDB for a select's columns, one a row with its name first, and execute nothing of it."""
+    statement = read_statement(sql, dialect.name)
+    return bound(statement, [statement.whole], parameters, dialect, head="DESCRIBE ")
 
 
 def rows_where(
@@ -138,7 +145,7 @@ class _Wrapped:
 
     def _table(self, spans: list[tuple[int, int]], tail: str = "") -> FromClause:
         # A comment that ends the user's text is cut off, and can't swallow the bracket.
-        return bound(self._statement, spans, self._parameters, self._dialect, tail).columns().subquery("selected")
+        return bound(self._statement, spans, self._parameters, self._dialect, tail=tail).columns().subquery("selected")
 
 
 def _column(name: str, dialect: Dialect) -> ColumnElement[Any]:

@@ -75,7 +75,7 @@ class Selected:
     """Records of a template's select. The database is asked at the first `await`, in a thread.
 
     `find` makes the spool of its records, with the right keys; `tell` hears how many there are, once. `params` are
-    the values that the records were selected with.
+    the values that the records were selected with. A flow may select by one template several times: `nth` counts.
     """
 
     def __init__(
@@ -86,9 +86,11 @@ class Selected:
         tell: Callable[[int], None],
         *,
         params: Mapping[str, Any],
+        nth: int = 1,
     ) -> None:
         self.query = query
         self.params = params
+        self.nth = nth
         self._reader = reader
         self._find = find
         self._tell = tell

@@ -19,6 +19,7 @@ class Shard(BaseModel):
 
     parent: str = Field(description="The id of the run that is spread.")
     select: str = Field(description="Whose records are cut: the file of the template that selects them.")
+    nth: int = Field(1, ge=1, description="Which select of that template, in the order in which the flow makes them.")
     limit: int | None = Field(None, description="The run's limit: its records are the first of the select.")
     number: int = Field(ge=1)
     of: int = Field(ge=1)

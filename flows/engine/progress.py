@@ -21,7 +21,8 @@ WORDS = {"cached": "from the cache", "succeeded": "new"}
 class Progress:
     """Counts of one run so far; `total` is None where it is not known beforehand.
 
-    `selecting` has how many records have come of each select that runs just now.
+    `selecting` has, for each select that runs just now, its template's file and how many records have come, by the
+    name of its spool: two selects of one template may run at the same time.
     """
 
     run_id: str
@@ -41,7 +42,7 @@ class Progress:
     ask_pace: Callable[[], PaceSummary] = field(default=PaceSummary)
     is_stopping: Callable[[], bool] = field(default=lambda: False)
     notes: dict[str, str] = field(default_factory=dict)
-    selecting: dict[str, int] = field(default_factory=dict)
+    selecting: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def begin_step(self, step: str, total: int | None) -> None:
         """Turn to another step."""
@@ -85,7 +86,7 @@ class Progress:
 
     def selected(self) -> list[str]:
         """Say how many records each select that runs just now has given."""
-        return [f"{count:,} records read by {name}" for name, count in tuple(self.selecting.items())]
+        return [f"{count:,} records read by {name}" for name, count in tuple(self.selecting.values())]
 
     @property
     def wall_s(self) -> float:

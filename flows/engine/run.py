@@ -68,9 +68,9 @@ from flows.steps.render import Brief, make_brief
 from flows.steps.templates import Template, list_templates, load_template
 
 _PADDED = (
-    "{step}: content stands under {orphaned:,} keys that end in blanks, from a release that kept the blanks of CHAR(n) "
-    "keys. It is orphaned: the same records have theirs under the trimmed keys now, and what had not changed was not "
-    "asked for again. Leave it out of your queries with: record_key NOT LIKE '% '"
+    "{step}: content stands under keys that end in blanks ({orphaned:,}), from a release that kept the blanks of "
+    "CHAR(n) keys. It is orphaned: the same records have theirs under the trimmed keys now, and what had not changed "
+    "was not asked for again. Leave it out of your queries with: record_key NOT LIKE '% '"
 )
 
 
@@ -118,7 +118,9 @@ class Run:
         values = selection.values() if isinstance(selection, Selection) else dict(selection or {})
         template = self._template(template_name)
         params = template.parse_params(values)
-        query = self._bounded(query_of(template, params))
+        query = query_of(template, params)
+        nth = 1 + sum(selected.query.name == query.name for selected in self._selected)
+        query = self._bounded(query, nth)
         url, source = self._source(template.front.source)
         name = self.spooling.name(query, url)
         selected = Selected(
@@ -127,6 +129,7 @@ class Run:
             partial(self.spooling.records, name, query, source),
             partial(self._note_selected, template_name, query, url),
             params=params,
+            nth=nth,
         )
         self._selected.append(selected)
         return selected
@@ -183,7 +186,8 @@ class Run:
         if missing:
             self.left_out[template_name] += missing
         self.progress.begin_step(template_name, total * variants if total is not None else None)
-        if self.spooling.trimmed:
+        if self.spooling.trimmed and self.options.shard is None:
+            # A shard has the same keys as the run that is spread, which tells of them once.
             await self._note_padded_keys(template_name)
         await generating.all_of(source)
         _log_step(self)
@@ -267,7 +271,7 @@ class Run:
     def _is_of_the_whole(self, source: Source) -> bool:
         shard = self.options.shard
         if isinstance(source, Selected):
-            return shard is not None and source.query.name != shard.select
+            return shard is not None and source.query.part is None
         return isinstance(source, Together)
 
     async def _spread(self, template_name: str, source: Selected) -> None:
@@ -281,6 +285,7 @@ class Run:
                 stopper=self.stopper,
                 max_cost=self.options.max_cost or self.settings.max_cost,
                 query=source.query,
+                nth=source.nth,
                 records=await source.count(),
             )
         )
@@ -334,16 +339,15 @@ class Run:
             self._templates[name] = load_template(self.settings.templates_dir, name)
         return self._templates[name]
 
-    def _bounded(self, query: Query) -> Query:
+    def _bounded(self, query: Query, nth: int) -> Query:
         shard = self.options.shard
-        if shard is not None and shard.select == query.name:
+        if shard is not None and (shard.select, shard.nth) == (query.name, nth):
             return part_of(query, shard)
         return replace(query, limit=self.options.limit)
 
     def _note_selected(self, template_name: str, query: Query, url: str, count: int) -> None:
         self.read_from[template_name] = make_url(url)
-        shard = self.options.shard
-        if shard is None or shard.select == query.name:
+        if self.options.shard is None or query.part is not None:
             get_run_logger().info("%s selects %d records.", template_name, count)
             self.records += count
 

@@ -59,6 +59,7 @@ class ShardedRun:
     stopper: Stopper
     max_cost: float | None
     query: Query
+    nth: int
     records: int
 
 
@@ -244,6 +245,7 @@ class _Spreading:
         shard = Shard(
             parent=self.run.id,
             select=self.run.query.name,
+            nth=self.run.nth,
             number=part.number,
             of=len(self.parts),
             records=self.run.records,

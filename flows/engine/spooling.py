@@ -19,7 +19,7 @@ from db.spool import RunSpools, Spool, spool_name
 from flows.engine.progress import Progress
 from flows.engine.source_reads import SourceReader
 
-VERSION = 1
+VERSION = 2
 """What a spool holds; a file of another version is not taken."""
 TELL_AFTER_S, TELL_EVERY_S = 5.0, 15.0
 """When a select that takes long is first told of in the log, and how often then."""
@@ -37,7 +37,7 @@ class Spooling:
         self._progress = progress
         self._met: Counter[str] = Counter()
         self.trimmed = False
-        """Whether a key that was read is CHAR(n), whose blanks belong to no key."""
+        """Whether a key column of the records is CHAR(n), whose blanks belong to no key."""
 
     def resume(self, runs: Sequence[str]) -> None:
         """Take what these runs have read, the latest first."""
@@ -55,6 +55,11 @@ class Spooling:
 
     async def records(self, name: str, query: Query, reader: SourceReader) -> Spool:
         """Return a select's records, as a run that is resumed read them, else as the source gives them now."""
+        found = await self._found(name, query, reader) or await self._read(name, query, reader)
+        self.trimmed |= found.trimmed
+        return found
+
+    async def _found(self, name: str, query: Query, reader: SourceReader) -> Spool | None:
         log = get_run_logger()
         resumed = self._spools.resumed
         found = await reader.work(partial(self._spools.find, name)) if resumed else None
@@ -66,7 +71,7 @@ class Spooling:
             again = _AGAIN.format(name=query.name, resumed=resumed[0])
             log.warning(again)
             self._progress.note(f"selected again: {query.name}", again)
-        return await self._read(name, query, reader)
+        return None
 
     async def _read(self, name: str, query: Query, reader: SourceReader) -> Spool:
         reading = self._progress.selecting
@@ -76,21 +81,21 @@ class Spooling:
             # A driver that can't be interrupted goes on until here.
             if given_up or self._progress.is_stopping():
                 raise InterruptedError
-            reading[query.name] = count
+            reading[name] = query.name, count
 
         def read(engine: Engine) -> Spool:
-            self.trimmed |= select.spool(engine, query, partial(self._spools.writing, name), tell=tell)
+            select.spool(engine, query, partial(self._spools.writing, name), tell=tell)
             return self._spools.open(name)
 
-        reading[query.name] = 0
+        reading[name] = query.name, 0
         try:
-            async with _told(lambda: reading.get(query.name, 0), query.name):
+            async with _told(lambda: reading[name][1], query.name):
                 return await reader.read(read)
         except BaseException:
             given_up = True
             raise
         finally:
-            reading.pop(query.name, None)
+            del reading[name]
 
     def remove(self) -> None:
         """Remove the records of a run that has completed, and of those that it resumed."""

@@ -6,6 +6,7 @@ It stands alone so that a mistake in it is told by field, or by line, before any
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,8 +28,8 @@ from pydantic_core import ErrorDetails
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
 from flows.steps.fields import OutputFields, read_fields
+from flows.steps.front_yaml import as_yaml_1_1, load_yaml
 from flows.steps.known_models import Effort
-from flows.steps.scalars import load_yaml
 
 SUFFIX = ".md.j2"
 ParamType = Literal["str", "int", "float", "bool", "date", "datetime"]
@@ -80,9 +81,9 @@ class Param(BaseModel):
     def _default_and_choices_have_the_type(self) -> Self:
         choices, self.choices = self.choices, None
         if choices is not None:
-            self.choices = [self._typed(choice) for choice in choices]
+            self.choices = [self._typed_as_written(choice) for choice in choices]
         if not self.required and self.default is not None:
-            self.default = self._typed(self.default)
+            self.default = self._typed_as_written(self.default)
         return self
 
     @property
@@ -113,6 +114,17 @@ class Param(BaseModel):
             return self._typed(value)
         except ValueError as error:
             raise ParameterError(f"The parameter {name!r} {error}.") from None
+
+    def _typed_as_written(self, value: Any) -> Any:
+        try:
+            return self._typed(value)
+        except ValueError:
+            # 0x1F, .inf: as templates of earlier releases may have it.
+            if not isinstance(value, str) or self.type == "str":
+                raise
+            with suppress(ValueError):
+                return self._typed(as_yaml_1_1(value))
+            raise
 
     def _typed(self, value: Any) -> Any:
         if value is None or (value == "" and self.type != "str"):
@@ -191,8 +203,10 @@ class FrontMatter(BaseModel):
 
     @field_validator("max_tokens", "thinking", mode="before")
     @classmethod
-    def _digits_may_be_grouped(cls, value: Any) -> Any:
-        return int(value) if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*(?:_[0-9]+)+", value) else value
+    def _number_may_be_any_of_yaml_1_1(cls, value: Any) -> Any:
+        # 1_500, 0x400: as templates of earlier releases may have it.
+        read = as_yaml_1_1(value) if isinstance(value, str) else None
+        return read if type(read) is int else value
 
     @property
     def output_name(self) -> str:
@@ -220,9 +234,9 @@ class FrontMatter(BaseModel):
 
 
 def read_file(path: Path) -> str:
-    """Read a template's file, or a part's, without what an editor's habits put there.
+    """Read a template's file, or a part's, with plain line ends and without a byte order mark.
 
-    Line ends and a byte order mark make no new version.
+    So an editor that writes either of them makes no new version.
     """
     return path.read_text(encoding="utf-8-sig")
 

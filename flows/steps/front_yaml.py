@@ -1,25 +1,41 @@
-"""The YAML of a front matter: as everywhere, but for `output`, where each value is the text that stands there.
+"""Read the YAML of a front matter: a value without quotes stays the text that is written there.
 
-YAML reads NO as false, 1.10 as 1.1 and 2026-03-01 as a date, and takes `{type: list[str]}` for a mistake. A choice that
-is written `NO` must be `NO` in the answer.
+YAML 1.1 reads `NO` as false, `0123` as 83, `12:30` as 750 and `1.10` as 1.1. Here only `true`, `false`, `null` and
+numbers in the one spelling that records have are more than text; names in a mapping are always text. What a tag says
+(`!!int`), holds. Under `output` every value is text, so that a choice that is written `7` is `7` in the answer, and
+`{type: list[str]}`, which YAML takes for a mistake, is read.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, ClassVar
 
 import yaml
+from yaml.resolver import Resolver
 
-AS_WRITTEN = frozenset({"output"})
-"""The keys at the top under which each scalar stays text."""
+TEXTS = frozenset({"output"})
+"""The keys at the top under which each value is text."""
 
-_TEXT = "tag:yaml.org,2002:str"
+_TAG = "tag:yaml.org,2002:"
+_TEXT = _TAG + "str"
+_EXACT = 2**53  # a double holds every whole number below
+_YAML_1_1 = Resolver()
+_DOUBTFUL = frozenset(_TAG + kind for kind in ("bool", "int", "float"))
 _LIST_TYPE = re.compile(r"list\[\w+\]")
+_FLOAT = re.compile(r"^-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]$")
 
 
-class FrontMatterLoader(yaml.SafeLoader):
+class _AsWritten(yaml.SafeLoader):
     """A safe loader: it makes nothing but plain values."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - the library's own declaration, without what it has there
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in (*(_TAG + kind for kind in ("null", "bool", "str", "seq", "map")), None)
+    }
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -39,7 +55,7 @@ class FrontMatterLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Read one value, and note whether it stands under a key whose values are texts."""
         outer = self._is_text
-        if self._depth == 1 and getattr(index, "value", None) in AS_WRITTEN:
+        if self._depth == 1 and getattr(index, "value", None) in TEXTS:
             self._is_text = True
         self._depth += 1
         try:
@@ -64,3 +80,84 @@ class FrontMatterLoader(yaml.SafeLoader):
                 if key.value in names[:number]:
                     raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what `<<` names, and take each name in a mapping for text."""
+        super().flatten_mapping(node)
+        for name, _value in node.value:
+            if isinstance(name, yaml.ScalarNode):
+                name.tag = _TEXT
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """Return what is written."""
+        return self.construct_scalar(node)
+
+    def construct_whole(self, node: yaml.ScalarNode) -> Any:
+        """Return a whole number; one of more than 64 bits stays text, as in records."""
+        number = self.construct_yaml_int(node)
+        return number if -(2**63) <= number < 2**64 else node.value
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """Return a number as records have it; one with more digits than a double holds stays text."""
+        number = self.construct_yaml_float(node)
+        if _FLOAT.match(node.value) and Decimal(repr(number)) != Decimal(node.value):
+            return node.value
+        return int(number) if number.is_integer() and abs(number) < _EXACT else number
+
+
+for _kind, _words, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^(?:0|-?[1-9][0-9]*)$", list("-0123456789")),
+    ("float", _FLOAT.pattern, list("-0123456789")),
+    ("merge", r"^<<$", ["<"]),
+):
+    _AsWritten.add_implicit_resolver(_TAG + _kind, re.compile(_words), _first)
+_AsWritten.add_constructor(_TAG + "int", _AsWritten.construct_whole)
+_AsWritten.add_constructor(_TAG + "float", _AsWritten.construct_number)
+for _kind in ("timestamp", "binary"):
+    # A record has a date as text, and bytes as the base64 that is written here.
+    _AsWritten.add_constructor(_TAG + _kind, _AsWritten.construct_text)
+
+
+def as_yaml_1_1(text: str) -> Any:
+    """Return what YAML 1.1 reads where a text stands without quotes; raises ValueError for a date that there is not."""
+    tag = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    if tag not in yaml.SafeLoader.yaml_constructors:
+        return text  # `=` and `<<`, which mean something only as names
+    return yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(tag, text))
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML; raises yaml.YAMLError, or ValueError for a tag whose value does not fit."""
+    return yaml.load(text, _AsWritten)  # noqa: S506 - it is a safe loader, and makes plain values only
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """Read YAML as nodes, which know their lines."""
+    return yaml.compose(text, _AsWritten)
+
+
+def doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
+    """Yield what stands there without quotes and YAML 1.1 would read as a number or a truth value, with its path.
+
+    A date is none of these: records have it as text, as it is written.
+    """
+    match node:
+        case yaml.MappingNode(value=pairs):
+            for name, value in pairs:
+                yield from doubtful_scalars(value, f"{path}.{name.value}")
+        case yaml.SequenceNode(value=items):
+            for number, item in enumerate(items):
+                yield from doubtful_scalars(item, f"{path}[{number}]")
+        case yaml.ScalarNode(tag=tag, style=None, value=text) if tag == _TEXT and _has_no_tag(node):
+            read: Any = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+            if read in _DOUBTFUL:
+                yield path, node
+        case _:
+            pass
+
+
+def _has_no_tag(node: yaml.ScalarNode) -> bool:
+    # A tag belongs to what the marks enclose.
+    return bool(node.end_mark.index - node.start_mark.index == len(node.value))

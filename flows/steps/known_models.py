@@ -164,12 +164,12 @@ _MORE_TOKENS, _MOST_TOKENS = 1.3, 1.35
 
 _DEPRECATED: dict[str, date] = {
     "claude-sonnet-4-5": date(2026, 11, 30),
-    "claude-mythos-preview": date(2026, 6, 30),
 }
 """When a deprecated model is to retire. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0."""
 
 _RETIRED: dict[str, date] = {
     "claude-opus-4-1": date(2026, 8, 5),
+    "claude-mythos-preview": date(2026, 6, 30),
     "claude-opus-4": date(2026, 6, 15),
     "claude-sonnet-4": date(2026, 6, 15),
     "claude-3-haiku": date(2026, 4, 19),
@@ -212,5 +212,5 @@ def _model(name: str) -> Model:
     )
 
 
-MODELS: dict[str, Model] = {name: _model(name) for name in (*_LIMITS, "claude-mythos-preview", *_RETIRED)}
+MODELS: dict[str, Model] = {name: _model(name) for name in (*_LIMITS, *_RETIRED)}
 """All that is known, by each model's own name (catalog.plain_model_name)."""

@@ -18,10 +18,10 @@ from flows.errors import ConfigurationError
 from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
 from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
+from flows.steps.front_yaml import compose_yaml, doubtful_scalars
 from flows.steps.model_rules import misfits, request_settings
 from flows.steps.names import template_name_fault
 from flows.steps.render import Caching, make_brief
-from flows.steps.scalars import compose_yaml, doubtful_scalars
 from flows.steps.schema_checks import notes_on
 from flows.steps.schemas import full_schema
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
@@ -278,7 +278,7 @@ def _select(front: FrontMatter, shape: Shape | NotRead | NotASelect, file: str, 
             message = f"The select can't be read here, so its columns are not checked: {reason}."
             yield Finding(file, first + line - 1, "note", "sql", message)
         case NotASelect(reason):
-            yield Finding(file, first, "error", "sql", f"The select must be one statement that reads: {reason}.")
+            yield Finding(file, first, "error", "sql", reason[0].upper() + reason[1:])
         case Shape(columns, star, unnamed):
             if star:
                 message = "With SELECT * the columns are not known here, so the variables are not checked; name them."

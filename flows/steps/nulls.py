@@ -135,12 +135,16 @@ def paths_of_nulls(value: Any, path: str) -> Iterator[str]:
             pass
 
 
-class WrittenNulls(NodeTransformer):
-    """Puts NULL where a template itself says `none`."""
+class WrittenConstants(NodeTransformer):
+    """Puts NULL where a template itself says `none`, and a Number where it writes one with a fraction."""
 
     def visit_Const(self, node: nodes.Const) -> nodes.Expr:  # noqa: N802 - Jinja finds it by the name of the node
         """Return what stands for a constant."""
-        return node if node.value is not None else nodes.ImportedName(f"{__name__}.NULL", lineno=node.lineno)
+        if node.value is None:
+            return nodes.ImportedName(f"{__name__}.NULL", lineno=node.lineno)
+        # Compiled, a constant is a plain float. With a sign before it, it is worked out, and then spelled, as
+        # syntax.py has it.
+        return nodes.Pos(node, lineno=node.lineno) if type(node.value) is float else node
 
     def visit_Slice(self, node: nodes.Slice) -> nodes.Slice:  # noqa: N802 - as above
         """Give a slice Python's None where a bound is NULL: it has no bound there."""
@@ -214,6 +218,8 @@ def _tojson(value: Any, indent: int | None = None) -> str:
 
 
 def _as_json(value: Any) -> str | None:
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises the error that names it
     if value is NULL:
         return None
     if isinstance(value, date):

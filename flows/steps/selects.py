@@ -13,6 +13,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 
+from db.clauses import refusal
 from db.parameters import parameters_in, tokens_of
 
 # The portable ones first: a statement that they read has the same columns in the others.
@@ -38,17 +39,21 @@ class NotRead:
 
 @dataclass(frozen=True, slots=True)
 class NotASelect:
-    """SQL that is no single statement that reads."""
+    """SQL that a run refuses; the reason is a whole sentence, in the run's own words."""
 
     reason: str
 
 
 def read_select(sql: str) -> Shape | NotRead | NotASelect:
-    """Read what a select yields."""
+    """Read what a select yields. Only what a run would refuse in each likely dialect is no select."""
     failures: list[NotRead] = []
-    for _dialect, statements in _readings(sql, failures):
-        return _shape(statements)
-    return failures[0]
+    refused: list[str | None] = []
+    for dialect, statements in _readings(sql, failures):
+        refused.append(refusal(sql, dialect))
+        if refused[-1] is None:
+            return _shape(statements)
+    refused = refused or [refusal(sql, dialect) for dialect in DIALECTS]
+    return failures[0] if None in refused else NotASelect(str(refused[0]))
 
 
 def parameters_of(sql: str, declared: Collection[str]) -> dict[str, int]:
@@ -83,18 +88,10 @@ def _parameters(sql: str, dialect: str | None) -> dict[str, int]:
     return found
 
 
-def _shape(statements: list[exp.Expr]) -> Shape | NotASelect:
-    if len(statements) != 1:
-        return NotASelect(f"it has {len(statements)} statements; it must be one")
-    (statement,) = statements
-    changing = statement.find(exp.DML, exp.Command, exp.DDL)
-    if changing is not None and not isinstance(changing, exp.Query):
-        return NotASelect(f"it contains {changing.key.upper()}; it may only read")
-    for kind, does in ((exp.Lock, "locks rows"), (exp.Into, "writes INTO something")):
-        if statement.find(kind) is not None:
-            return NotASelect(f"it {does}; it may only read")
+def _shape(statements: list[exp.Expr]) -> Shape | NotRead:
+    statement = statements[0]
     if not isinstance(statement, exp.Query):
-        return NotASelect(f"it is {statement.key.upper()}; it must be a SELECT")
+        return NotRead(1, f"it is {statement.key.upper()} without a SELECT")
     names = [projection.output_name for projection in statement.selects]
     stars = [projection.is_star for projection in statement.selects]
     named = [name for name, star in zip(names, stars, strict=True) if name and not star]

@@ -21,7 +21,7 @@ from jinja2.tests import TESTS
 
 from flows.errors import TemplateError
 from flows.steps.front_matter import blank_front_matter
-from flows.steps.nulls import NULL, NULL_FILTERS, NULL_TESTS, WrittenNulls, call_arguments, fill_percent
+from flows.steps.nulls import NULL, NULL_FILTERS, NULL_TESTS, WrittenConstants, call_arguments, fill_percent
 from flows.steps.spelling import as_rendered
 
 BLOCKS = frozenset({"system", "user"})
@@ -110,7 +110,7 @@ class Environment(ImmutableSandboxedEnvironment):
         for call in source.find_all(nodes.Call):
             if isinstance(call.node, nodes.Getattr):
                 call.node.attr += CALLED
-        WrittenNulls().visit(source)
+        WrittenConstants().visit(source)
         return super()._generate(source, name, filename, defer_init)
 
 

@@ -117,7 +117,7 @@ def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pyte
 
 @pytest.mark.prefect
 @pytest.mark.parametrize(
-    ("arrange", "message"), [(doubled, "the key 'id' is not unique"), (nulls, "1 of 3 records have no 'id'")]
+    ("arrange", "message"), [(doubled, "the key 'id' is not unique"), (nulls, "1 of 3 records has no 'id'")]
 )
 def test_keys_that_only_the_records_tell_are_told_before_anything_is_sent(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, prefect_server: str, arrange: Arrange, message: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -185,7 +186,7 @@ def test_status_waits_for_no_endpoint(
 
 
 def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path) -> None:
-    desk.template("old", on("claude-mythos-preview"))
+    desk.template("old", on("claude-sonnet-4-5"))
     alone = {"PRESSWORK_STATE_DIR": str(tmp_path / "state"), "PREFECT_API_URL": "", "ANTHROPIC_BASE_URL": ""}
 
     screen = presswork(["status"], **alone)
@@ -193,8 +194,6 @@ def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path) -
 
     assert "Nothing runs here" in screen.stdout
     said = " ".join(screen.stdout.split())
-    assert "claude-mythos-preview was to retire on 2026-06-30, and may stop answering any day." in said
+    assert re.search(r"claude-sonnet-4-5 (is deprecated and retires|was to retire) on 2026-11-30, .+\.", said)
     assert "It is named by old: move to another model." in said
-    assert [(model["model"], model["retires_on"]) for model in told["models"]] == [
-        ("claude-mythos-preview", "2026-06-30")
-    ]
+    assert [(model["model"], model["retires_on"]) for model in told["models"]] == [("claude-sonnet-4-5", "2026-11-30")]

@@ -139,7 +139,7 @@ def test_keys_that_differ_by_case_alone_are_two_whatever_the_column_says(tmp_pat
 def test_keys_that_are_one_text_are_one_whatever_their_types(tmp_path: Path) -> None:
     with (
         new_sqlite(tmp_path, "CREATE TABLE t (k)", "INSERT INTO t VALUES (7), ('7'), (8)") as engine,
-        pytest.raises(KeyValueError, match=r"the key 'k' is not unique: 1 records repeat one, such as 7\."),
+        pytest.raises(KeyValueError, match=r"the key 'k' is not unique: 1 record repeats one, such as 7\."),
     ):
         count_records(engine, query("SELECT k FROM t", "k"))
 
@@ -343,7 +343,7 @@ def test_duplicate_keys_are_counted_and_some_are_named(shop: Engine) -> None:
 def test_key_that_is_too_long_is_found_before_the_first_page(source: Shop) -> None:
     engine = source("CREATE TABLE t (k TEXT)", f"INSERT INTO t VALUES ('{'a' * 500}'), ('{'x' * 501}')")
 
-    with pytest.raises(KeyValueError, match=r"1 keys can't be kept: 'x{40}' \.\.\. \(501 characters\)\."):
+    with pytest.raises(KeyValueError, match=r"1 key can't be kept: 'x{40}' \.\.\. \(501 characters\)\."):
         count_records(engine, query("SELECT k FROM t", "k"))
     assert count_records(engine, query("SELECT k FROM t WHERE k < 'b'", "k")) == 1
 
@@ -351,7 +351,7 @@ def test_key_that_is_too_long_is_found_before_the_first_page(source: Shop) -> No
 def test_key_with_a_nul_is_found_before_the_first_page(tmp_path: Path) -> None:
     with (
         new_sqlite(tmp_path, "CREATE TABLE t (k TEXT)", "INSERT INTO t VALUES ('a' || CHAR(0) || 'b')") as engine,
-        pytest.raises(KeyValueError, match=r"1 keys can't be kept: 'a\\x00b'"),
+        pytest.raises(KeyValueError, match=r"1 key can't be kept: 'a\\x00b'"),
     ):
         count_records(engine, query("SELECT k FROM t", "k"))
 
@@ -396,7 +396,7 @@ def test_text_that_is_not_utf8_harms_no_other_record(tmp_path: Path) -> None:
         records = read(engine, query("SELECT id, body FROM t", "id"))
 
         assert [record.data["body"] for record in records] == ["a\ufffdb", "a\x00b", "fine"]
-        with pytest.raises(KeyValueError, match=r"1 keys can't be kept: 'c\\udcff'"):
+        with pytest.raises(KeyValueError, match=r"1 key can't be kept: 'c\\udcff'"):
             read(engine, query("SELECT k FROM t", "k"))
 
 
@@ -471,6 +471,16 @@ def test_parts_cover_every_record_once_in_the_order_of_the_key(shop: Engine, key
 def test_parts_of_a_limit_are_of_the_first_records_of_the_select(shop: Engine) -> None:
     sql = "SELECT * FROM items ORDER BY n DESC"
     assert [keys(shop, query(sql, "n", limit=4, part=Part(first, 2))) for first in (0, 2)] == [["4", "5"], ["6", "7"]]
+
+
+def test_part_has_the_names_that_the_select_has_by_itself(tmp_path: Path) -> None:
+    rows = "INSERT INTO t VALUES (1, 'a', 'b', 'c')"
+    sql = 'SELECT id, k, j AS "K", i AS "j:1" FROM t'
+    with new_sqlite(tmp_path, "CREATE TABLE t (id, k, j, i)", rows) as engine:
+        whole, part = read(engine, query(sql, "id")), read(engine, query(sql, "id", part=Part(0, 1)))
+
+        assert list(part[0].data) == ["id", "k", "K", "j:1"]
+        assert part == whole
 
 
 def test_part_beyond_the_records_is_empty(shop: Engine) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from flows.engine.options import Shard
+from flows.errors import StoppingCallError
 from flows.sandbox import Sandbox
 from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.engine.conftest import open_workshop
@@ -79,6 +81,32 @@ async def test_blanks_of_a_char_key_are_trimmed_and_what_stood_under_them_is_sai
     assert (summary.cached, summary.requests) == (2, 0)
     assert set(workshop.outputs("note")) == {"a", "b", "a    ", "b    "}
     (note,) = summary.notes
-    assert "note: content stands under 2 keys that end in blanks" in note
+    assert "note: content stands under keys that end in blanks (2)" in note
     joined = "SELECT record_key FROM current_content WHERE record_key NOT LIKE '% '"
     assert {row["record_key"] for row in workshop.rows(joined)} == {"a", "b"}
+
+
+@pytest.mark.postgres
+async def test_padded_keys_are_told_of_by_a_run_that_resumes_another_and_not_by_a_shard(on_postgres: Workshop) -> None:
+    workshop = on_postgres
+    with workshop.source.begin() as connection:
+        connection.execute(text("CREATE TABLE items (id CHAR(5), name VARCHAR(9))"))
+        connection.execute(text("INSERT INTO items VALUES ('a', 'one'), ('b', 'two')"))
+    template(workshop, "SELECT CAST(RPAD(id, 5) AS VARCHAR) AS id, name || '!' AS name FROM items", "id")
+    await workshop.run()
+
+    template(workshop, "SELECT id, name FROM items", "id")
+    workshop.sandbox.configure(spend_limit=1)
+    with pytest.raises(StoppingCallError):
+        await workshop.run()
+    workshop.sandbox.configure(spend_limit=0)
+    stopped = str(workshop.value("SELECT max(id) FROM runs"))
+    shard = Shard(parent=stopped, select="note.md.j2", number=1, of=2, records=2)
+    assert (await workshop.run(shard=shard)).notes == []
+    with workshop.source.begin() as connection:
+        # So that the resumed run can only have read what the stopped one left.
+        connection.execute(text("DROP TABLE items"))
+
+    (note,) = (await workshop.run(resumes=stopped)).notes
+
+    assert "note: content stands under keys that end in blanks (2)" in note

@@ -6,13 +6,14 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from prefect import get_client
+from prefect import flow, get_client
 from sqlalchemy import Engine, event
 
 from db.clock import new_id
 from db.history import list_runs, shards_of
-from flows.engine import RunOptions
+from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
+from flows.engine.shards import ShardedRun
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
 from tests.engine.workshop import Workshop
@@ -21,9 +22,25 @@ pytestmark = pytest.mark.prefect
 
 
 def shard(
-    parent: str, number: int, *, of: int = 3, records: int, select: str = "note.md.j2", limit: int | None = None
+    parent: str,
+    number: int,
+    *,
+    of: int = 3,
+    records: int,
+    select: str = "note.md.j2",
+    nth: int = 1,
+    limit: int | None = None,
 ) -> Shard:
-    return Shard(parent=parent, select=select, number=number, of=of, records=records, limit=limit)
+    return Shard(parent=parent, select=select, nth=nth, number=number, of=of, records=records, limit=limit)
+
+
+@flow
+async def tea_and_coffee(options: RunOptions) -> None:
+    """Two selects of one template, the first with fewer records, and a step for each."""
+    async with open_run(options) as run:
+        tea, coffee = run.select("note", {"kind": "tea"}), run.select("note", {"kind": "coffee"})
+        await run.generate("other", coffee)
+        await run.generate("note", tea)
 
 
 def order(workshop: Workshop, by: str) -> None:
@@ -75,6 +92,35 @@ async def test_shard_executes_its_select_once_and_no_other(workshop: Workshop, m
     summary = await workshop.run(shard=shard(parent, 2, records=10))
     event.remove(Engine, "before_cursor_execute", note)
     assert (summary.records, len(executed)) == (3, 1)
+
+
+@pytest.fixture
+def drinks(workshop: Workshop) -> Workshop:
+    """Two teas and four coffees, which one template selects by their kind."""
+    workshop.items({"t1": "tea", "t2": "tea", "c1": "coffee", "c2": "coffee", "c3": "coffee", "c4": "coffee"})
+    file = workshop.templates / "note.md.j2"
+    select = "SELECT id, name FROM items WHERE name = :kind\nparams: {kind: {type: str}}"
+    source = file.read_text(encoding="utf-8").replace("SELECT id, name FROM items", select)
+    file.write_text(source, encoding="utf-8")
+    workshop.template(name="other")
+    return workshop
+
+
+async def test_shard_divides_the_one_select_of_a_template_that_its_run_divides(
+    drinks: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ShardedRun] = []
+
+    async def note(run: ShardedRun) -> None:
+        asked.append(run)
+
+    monkeypatch.setattr("flows.engine.run.spread", note)
+    await tea_and_coffee(RunOptions(shards=2))
+    (spread,) = asked
+    assert (spread.query.name, spread.nth, spread.records) == ("note.md.j2", 2, 4)
+    await tea_and_coffee(RunOptions(shard=shard(spread.id, 2, of=2, records=4, nth=spread.nth)))
+    made = drinks.rows("SELECT step, record_key FROM generations WHERE run_id <> :id ORDER BY 2", id=spread.id)
+    assert [(row["step"], row["record_key"]) for row in made] == [("other", "c3"), ("other", "c4")]
 
 
 async def test_select_that_gives_other_records_each_time_is_not_spread(workshop: Workshop) -> None:

@@ -132,6 +132,30 @@ async def test_second_select_of_the_same_template_has_a_sample_of_its_own(worksh
     assert not files(tmp_path)
 
 
+async def test_two_selects_of_one_template_tell_apart_how_far_they_are(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.select.AT_ONCE", 1)
+    workshop.numbered(3)
+    template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
+    said: list[list[str]] = []
+
+    @flow
+    async def twice() -> list[int]:
+        async with open_run(RunOptions()) as run:
+            selects = [run.select("note"), run.select("note")]
+            reading = asyncio.gather(*(select.count() for select in selects))
+            while not reading.done():
+                said.append(run.progress.selected())
+                await asyncio.sleep(0.005)
+            assert run.progress.selected() == []
+            return await reading
+
+    assert await twice() == [3, 3]
+    assert 2 in map(len, said)
+    assert all(line.endswith(" records read by note.md.j2") for lines in said for line in lines)
+
+
 async def test_kill_while_the_select_runs_leaves_nothing_to_the_next_run(workshop: Workshop, tmp_path: Path) -> None:
     workshop.numbered(1000)
     template(workshop, ENDLESS)

@@ -215,13 +215,12 @@ async def test_a_run_of_a_model_that_is_known_to_end_says_so(
     workshop.numbered(1)
     file = workshop.templates / "note.md.j2"
     file.write_text(
-        file.read_text().replace(
-            "key: id\n", "key: id\nmodel: claude-mythos-preview\naccept_models: [claude-sonnet-4-6]\n"
-        )
+        file.read_text().replace("key: id\n", "key: id\nmodel: claude-sonnet-4-5\naccept_models: [claude-sonnet-4-6]\n")
     )
     async with behind(workshop, Gateway(404), monkeypatch):
         summary = await workshop.run()
 
     (note,) = summary.notes
-    assert "claude-mythos-preview was to retire on 2026-06-30" in note
+    assert "claude-sonnet-4-5 " in note
+    assert "2026-11-30" in note
     assert summary.succeeded == 1

@@ -8,6 +8,8 @@ from anthropic.resources.messages import DEPRECATED_MODELS
 from anthropic.types import ModelParam
 
 from flows.sandbox.models import MODELS, find_model
+from flows.steps import known_models
+from flows.steps.catalog import plain_model_name
 
 NAMED: tuple[str, ...] = get_args(get_args(ModelParam)[0])
 SERVED = [name for name in NAMED if find_model(name).lifecycle != "retired"]
@@ -246,6 +248,15 @@ async def test_models_are_listed_in_pages_newest_first(client: AsyncAnthropic) -
     assert [model.id for model in after.data] == ids[ids.index("claude-haiku-4-5-20251001") + 1 :]
     assert not after.has_more
     assert (after.first_id, after.last_id) == (after.data[0].id, ids[-1])
+
+
+def test_the_sandbox_and_the_catalogue_know_the_same_lives() -> None:
+    lives = {plain_model_name(name): (model.lifecycle, model.retires) for name, model in MODELS.items()}
+    assert lives == {
+        name: (model.lifecycle, model.retires_on and f"{model.retires_on}")
+        for name, model in known_models.MODELS.items()
+        if name != "claude-3-5-sonnet"  # the SDK, whose names the sandbox has, forgot it
+    }
 
 
 async def test_models_are_listed_by_lifecycle(client: AsyncAnthropic) -> None:

@@ -199,6 +199,9 @@ def test_merge_of_yaml_still_works() -> None:
         ("str", "1.10", "1.10"),
         ("int", "0123", 123),
         ("int", "1_000", 1000),
+        ("int", "0x1F", 31),
+        ("float", ".inf", float("inf")),
+        ("float", "0x1F", 31.0),
         ("float", "1.10", 1.1),
         ("bool", "no", False),
         ("bool", "on", True),
@@ -215,11 +218,23 @@ def test_default_and_choices_of_a_parameter_are_as_they_are_written(kind: str, w
     assert param.choices == [read]
 
 
-@pytest.mark.parametrize("field", ["max_tokens: 1_500", "max_tokens: 2000\nthinking: 1_024"])
-def test_digits_may_be_grouped(field: str) -> None:
-    front = read_front_matter("note", f"---\noutput: Note\n{field}\n---\n")
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("1_500", 1500), ("0x600", 1536), ("03000", 1536), ("0b110_0000_0000", 1536), ("+1500", 1500), ("25:00", 1500)],
+)
+def test_number_of_tokens_may_be_any_number_of_yaml_1_1(written: str, read: int) -> None:
+    front = read_front_matter("note", f"---\noutput: Note\nmax_tokens: {written}\n---\n")
+    other = read_front_matter("note", f"---\noutput: Note\nmax_tokens: 3000\nthinking: {written}\n---\n")
 
-    assert (front.max_tokens, front.thinking) in {(1500, None), (2000, 1024)}
+    assert (front.max_tokens, other.thinking) == (read, read)
+
+
+@pytest.mark.parametrize(
+    "written", ["many", "1500.5", "2026-13-45", "yes", "'1.5e+3'", "0x", "0x_", "=", "'<<'", "[1500]"]
+)
+def test_what_is_no_number_of_tokens_is_refused(written: str) -> None:
+    with pytest.raises(TemplateError, match="max_tokens"):
+        read_front_matter("note", f"---\noutput: Note\nmax_tokens: {written}\n---\n")
 
 
 @pytest.mark.parametrize("source", ["---\na: 1\nb: 2\n---\nbody", "---\n---\nbody", "---\na: |\n  {# x #}\n---\nbody"])

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from db.errors import SelectError
+from db.statements import as_it_stands
 from flows.outputs import Output
 from flows.settings import ROOT
 from flows.steps.lint import Finding, errors_that_stop, lint_template
 from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.templates import list_templates
+from tests.db.conftest import dialect_of
 
 SHIPPED = ROOT / "templates"
 LONG = "{% block system %}" + "You write copy. " * 300 + "{% endblock %}\n"
@@ -128,13 +131,13 @@ def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path) -> None:
         ({"key": "number"}, 2, "key", "does not yield the key 'number'"),
         ({"key": "[id, number]"}, 2, "key", "does not yield the key 'number'"),
         ({"select": "SELECT id, name FROM things WHERE id = :which"}, 2, "params", "uses :which"),
-        ({"select": "DROP TABLE things"}, 2, "sql", "it is DROP"),
-        ({"select": "SELECT 1 AS id; SELECT 2 AS id"}, 2, "sql", "2 statements"),
+        ({"select": "DROP TABLE things"}, 2, "sql", "The select begins with DROP: it may only read. Write a SELECT."),
+        ({"select": "SELECT 1 AS id; SELECT 2 AS id"}, 2, "sql", "The select has several statements."),
         (
             {"select": "WITH gone AS (DELETE FROM things RETURNING id) SELECT id, id AS name FROM gone"},
             2,
             "sql",
-            "DELETE",
+            "The select contains DELETE: it may only read.",
         ),
     ],
 )
@@ -258,7 +261,7 @@ def test_columns_of_a_select(sql: str, columns: tuple[str, ...]) -> None:
     assert not shape.star
 
 
-@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "UPDATE t SET a = 1", "PRAGMA foo", "VALUES (1)", ""])
+@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "UPDATE t SET a = 1", "PRAGMA foo", ""])
 def test_what_does_not_select_is_told(sql: str) -> None:
     assert isinstance(read_select(sql), NotASelect)
 
@@ -293,13 +296,49 @@ def test_parameters_are_found_as_they_are_bound(sql: str, found: dict[str, int])
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
-        ("SELECT a FROM t FOR UPDATE", "it locks rows; it may only read"),
-        ("SELECT a FROM t LOCK IN SHARE MODE", "it locks rows; it may only read"),
-        ("SELECT a INTO b FROM t", "it writes INTO something; it may only read"),
+        ("SELECT a FROM t FOR UPDATE", "locks rows (FOR UPDATE)"),
+        ("SELECT a FROM t WHERE >>> FOR UPDATE", "locks rows (FOR UPDATE)"),
+        ("SELECT a FROM t LOCK IN SHARE MODE", "locks rows (LOCK IN SHARE MODE)"),
+        ("SELECT a FROM (SELECT a FROM t FOR SHARE) AS s", "locks rows (FOR SHARE)"),
+        ("SELECT a INTO b FROM t", "writes INTO something"),
+        ("SELECT a FROM t FOR XML AUTO", "makes one text of all records (FOR XML)"),
+        ("WITH n AS (INSERT INTO t VALUES (1) RETURNING a) SELECT a FROM n", "contains INSERT"),
+        ("WITH n AS (UPDATE t SET a = 1 RETURNING a) SELECT a FROM n", "contains UPDATE"),
+        ("SELECT a FROM t)", "can't be read: its brackets do not match"),
+        ("SELECT 'a FROM t", "can't be read: a quote or a comment in it is not closed"),
     ],
 )
-def test_a_select_that_does_more_than_read_is_refused(sql: str, reason: str) -> None:
-    assert read_select(sql) == NotASelect(reason)
+def test_a_select_that_does_more_than_read_is_refused_as_the_run_refuses_it(sql: str, reason: str) -> None:
+    shape = read_select(sql)
+
+    assert isinstance(shape, NotASelect)
+    assert shape.reason.startswith(f"the select {reason}")
+    for driver in ("sqlite", "postgresql+psycopg"):
+        with pytest.raises(SelectError) as raised:
+            as_it_stands(sql, {}, dialect_of(driver))
+        assert str(raised.value) == shape.reason
+
+
+@pytest.mark.parametrize("sql", ["VALUES (1)", "TABLE t", "SELECT a FROM t WHERE >>>"])
+def test_what_the_run_takes_and_has_no_columns_here_is_no_error(sql: str) -> None:
+    shape = read_select(sql)
+
+    assert isinstance(shape, NotRead) or (isinstance(shape, Shape) and shape.star)
+    as_it_stands(sql, {}, dialect_of("postgresql+psycopg"))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT a, UPPER(INSERT(b, 1, 1, 'c')) AS b FROM t WHERE lock IN ('share') AND c IN (updated, merge)",
+        "SELECT a, substring(b FROM 1 FOR no) AS b, trim(FROM c) AS c FROM (SELECT * FROM t) AS delete_from",
+        "SELECT a, (SELECT b FROM u FOR JSON PATH) AS b FROM t",
+    ],
+)
+def test_what_only_looks_like_more_than_reading_is_not_refused(sql: str) -> None:
+    assert not isinstance(read_select(sql), NotASelect)
+    for driver in ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mssql+pyodbc"):
+        as_it_stands(sql, {}, dialect_of(driver))
 
 
 @pytest.mark.parametrize(

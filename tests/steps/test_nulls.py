@@ -217,6 +217,12 @@ def test_reading_on_from_null_fails_the_record_and_says_why(write: Write) -> Non
         fill(write, "{{ record.x['city'] }}")
 
 
+@pytest.mark.parametrize("text", ["{{ record.gone | tojson }}", "{{ {'a': [record.gone]} | tojson }}"])
+def test_missing_value_in_json_is_named(write: Write, text: str) -> None:
+    with pytest.raises(RecordError, match="has no attribute 'gone'"):
+        fill(write, text)
+
+
 def test_missing_value_is_still_an_error(write: Write) -> None:
     for text in ("{{ record.gone }}", "{{ record.gone | upper }}", "{{ record.x ~ record.gone }}"):
         with pytest.raises(RecordError):

@@ -60,6 +60,17 @@ RECORD = {
         ("{{ [record.x, record.x] | sum ~ '' }} {{ record.x | round(5) }}", "0.0001 0.00005"),
         ("{{ '5e-05' | float ~ '' }} {{ ['5e-05' | float] | join }}", "0.00005 0.00005"),
         ("{{ record.x | abs }} {{ record.many | map('float') | first }}", "0.00005 0.00005"),
+        # What a template writes itself.
+        (
+            "{{ 0.00001 }} {{ record.text and 0.00001 }} {{ 1e22 ~ '' }} {{ -0.00001 }}",
+            f"0.00001 0.00001 {10**22} -0.00001",
+        ),
+        (
+            "{% set a = 0.00001 %}{{ a }} {{ [a, 0.00002] }} {{ {'b': 0.00003}.b ~ '' }}",
+            "0.00001 [0.00001, 0.00002] 0.00003",
+        ),
+        ("{% macro m(a=0.00001) %}{{ a }}{% endmacro %}{{ m() }} {{ m(a=0.00002) }}", "0.00001 0.00002"),
+        ("{{ record.gone | default(0.00001) }} {{ 0.00001 if true else 2.5 }} {{ 2.50 }}", "0.00001 0.00001 2.5"),
         # JSON.
         ("{{ record.z }} {{ record.z | tojson }} {{ [record.z] | tojson }}", f"{2**53 + 2} {2**53 + 2} [{2**53 + 2}]"),
         ("{{ [record.x, record.text] | tojson }}", '[0.00005, "\\"5e-05"]'),
