@@ -5,6 +5,7 @@ It stands alone so that a mistake in it is told by field, or by line, before any
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -111,7 +112,7 @@ class Param(BaseModel):
         if self.nullable and (value is None or value == ""):
             return None
         try:
-            return self._typed(value)
+            return _storable(self._typed(value))
         except ValueError as error:
             raise ParameterError(f"The parameter {name!r} {error}.") from None
 
@@ -136,6 +137,15 @@ class Param(BaseModel):
         if self.choices is not None and parsed not in self.choices:
             raise ValueError(f"takes one of {', '.join(map(str, self.choices))}, not {value!r}")
         return parsed
+
+
+def _storable(value: Any) -> Any:
+    # SQLite would bind NaN as NULL, and each database has its own words for a number that is too large.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"takes a finite number, not {value}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("takes a whole number of at most 64 bits")
+    return value
 
 
 class Example(BaseModel):

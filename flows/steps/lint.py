@@ -112,6 +112,7 @@ class _Lines:
         text = read_file(folder / self.file)
         end = text.find("\n---", 3)
         tree = compose_yaml(text[: end + 1])
+        self._text = text
         self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
 
     def of(self, field: str) -> int | None:
@@ -125,6 +126,14 @@ class _Lines:
         if found is None:
             return 1
         return int(found[1].start_mark.line) + (2 if found[1].style in ("|", ">") else 1)
+
+    def is_cut(self, field: str) -> bool:
+        """Whether YAML has taken the end of a field's text for a comment: it stands without quotes, before a ` #`."""
+        found = self._nodes.get(field)
+        if found is None or getattr(found[1], "style", "") is not None or not isinstance(found[1].value, str):
+            return False
+        rest = self._text[found[1].end_mark.index :].partition("\n")[0]
+        return rest.lstrip().startswith("#")
 
     def doubtful(self) -> Iterator[tuple[str, str, int]]:
         """What stands without quotes in examples and may be meant as more than text: its path, text and line."""
@@ -260,6 +269,9 @@ def _sql(template: Template, lines: _Lines) -> Iterator[Finding]:
         own_file = str(front.select).strip() if sql != front.select else None
         file, first = (own_file, 1) if own_file else (lines.file, lines.of_text("select"))
         used = parameters_of(sql, front.params)
+        if lines.is_cut("select"):
+            message = "YAML takes what follows ` #` for a comment and leaves it out. Write the SQL below `select: |`."
+            yield Finding(lines.file, lines.of("select"), "note", "sql", message)
         for name, line in used.items():
             if name not in front.params:
                 message = f"The select uses :{name}, which `params` does not declare."

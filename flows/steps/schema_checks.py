@@ -66,7 +66,7 @@ def notes_on(written: Schema, sent: Schema) -> list[str]:
 def _counted(weight: Weight) -> str:
     told = []
     if weight.optional > MOST_OPTIONAL:
-        told.append(f"{weight.optional} optional fields, and the limit is {MOST_OPTIONAL}. Give fewer fields a default")
+        told.append(f"{weight.optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more of them required")
     if weight.unions > MOST_UNIONS:
         told.append(
             f"{weight.unions} fields of a union type (such as `str | None`), and the limit is {MOST_UNIONS}. "

@@ -336,3 +336,18 @@ def test_unknown_parameter_is_told_with_those_there_are(write: Write) -> None:
         write(front="params: {tone: {}, when: {}}\n").parse_params({"tune": 1})
     with pytest.raises(ParameterError, match="it takes no parameters"):
         write().parse_params({"tune": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("float", "nan", "a finite number"),
+        ("float", "1e400", "a finite number"),
+        ("int", "99999999999999999999", "at most 64 bits"),
+    ],
+)
+def test_number_that_databases_read_in_different_ways_is_refused(kind: str, value: str, said: str) -> None:
+    param = read_front_matter("note", f"---\noutput: Note\nparams: {{p: {{type: {kind}}}}}\n---\n").params["p"]
+
+    with pytest.raises(ParameterError, match=f"'p' takes .*{said}"):
+        param.parse("p", value)

@@ -362,6 +362,22 @@ def test_selects_of_every_dialect_are_read(sql: str) -> None:
     assert shape.columns == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("select", "is_noted"),
+    [
+        ("SELECT id, a #> '{x}' AS name FROM things", True),
+        ("SELECT id, name FROM things # all of them", True),
+        ("\"SELECT id, a #> '{x}' AS name FROM things\"", False),
+        ("|\n  SELECT id, a #> '{x}' AS name FROM things", False),
+        ("SELECT id, a#>'{x}' AS name FROM things", False),
+    ],
+)
+def test_select_that_yaml_cuts_at_a_comment_is_noted(tmp_path: Path, select: str, is_noted: bool) -> None:
+    write(tmp_path, user("{{ record.id }}"), select=select)
+
+    assert any("for a comment and leaves it out" in said for *_, said in lint(tmp_path)) is is_noted
+
+
 # Examples
 
 
