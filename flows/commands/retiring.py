@@ -12,8 +12,8 @@ from pathlib import Path
 from flows.errors import CallError, ConfigurationError
 from flows.settings import Settings
 from flows.steps.catalog import Model, NotTold, ending, find_model
-from flows.steps.front_matter import SUFFIX, read_file, read_front_matter
-from flows.steps.templates import list_templates
+from flows.steps.front_matter import FrontMatter
+from flows.steps.templates import read_heads
 
 PATIENCE_S = 3.0
 """How long `status` waits for what the endpoint says: it answers at once, or does without."""
@@ -30,15 +30,12 @@ class Retiring:
     templates: list[str]
 
 
-def models_of(folder: Path, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the models that templates name, each with its templates; those that can't be read are left out."""
+def models_of(folder: Path, names: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """Return the models that templates name, by default all, each with its templates, as far as these can be read."""
     found: dict[str, list[str]] = {}
-    for name in names:
-        try:
-            front = read_front_matter(name, read_file(folder / (name + SUFFIX)))
-        except (ConfigurationError, OSError, ValueError):
-            continue
-        found.setdefault(front.model, []).append(name)
+    for name, head in read_heads(folder, names):
+        if isinstance(head, FrontMatter):
+            found.setdefault(head.model, []).append(name)
     return found
 
 
@@ -51,7 +48,7 @@ def ask_endpoint(settings: Settings, names: Iterable[str]) -> dict[str, Model | 
 
 def retiring(settings: Settings, today: date) -> list[Retiring]:
     """Find the models that end soon: as the endpoint says, where it does so at once, else as is known here."""
-    named = models_of(settings.templates_dir, list_templates(settings.templates_dir))
+    named = models_of(settings.templates_dir)
     told = _told_at_once(settings, named)
     found: list[Retiring] = []
     for name, templates in sorted(named.items()):

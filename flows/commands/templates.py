@@ -16,6 +16,7 @@ from flows.commands.endings import WRONG, told
 from flows.commands.flags import AsJson, OfSandbox, Sets
 
 if TYPE_CHECKING:
+    from flows.errors import ConfigurationError
     from flows.settings import Settings
     from flows.steps.front_matter import FrontMatter
     from flows.steps.lint import Finding
@@ -28,20 +29,11 @@ app = typer.Typer(help="List, check and try the prompt files in templates/.", no
 def list_(as_json: AsJson = False) -> None:
     """List the templates: what each is for, and which can run by themselves."""
     with told(as_json=as_json):
-        from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
-        from flows.steps.front_matter import SUFFIX, read_file, read_front_matter  # noqa: PLC0415
-        from flows.steps.templates import list_templates  # noqa: PLC0415
+        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+        from flows.steps.templates import read_heads  # noqa: PLC0415
 
         folder = load_settings().templates_dir
-        found: list[dict[str, Any]] = []
-        for name in list_templates(folder):
-            try:
-                front = read_front_matter(name, read_file(folder / f"{name}{SUFFIX}"))
-            except (ConfigurationError, ValueError) as error:
-                found.append({"name": name, "error": str(error)})
-            else:
-                found.append({"name": name, **_summary(front)})
+        found = [{"name": name, **_summary(head)} for name, head in read_heads(folder)]
         if as_json:
             screen.print_json(found)
         else:
@@ -112,7 +104,9 @@ def show(
             _print_prompt(screen.out(), prompt, nulls, assumed=settings.endpoint is None)
 
 
-def _summary(front: FrontMatter) -> dict[str, Any]:
+def _summary(front: FrontMatter | ConfigurationError) -> dict[str, Any]:
+    if isinstance(front, Exception):
+        return {"error": str(front)}
     return {
         "description": front.description,
         "output": front.output_name,

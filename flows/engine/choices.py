@@ -12,10 +12,9 @@ from typing import Annotated, Any
 from pydantic import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from flows.errors import ConfigurationError
 from flows.settings import load_settings
-from flows.steps.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
-from flows.steps.templates import list_templates
+from flows.steps.front_matter import FrontMatter
+from flows.steps.templates import read_heads
 
 
 class Help:
@@ -43,13 +42,5 @@ TemplateName = Annotated[str, Templates(), Help("Which template: its select says
 
 def selecting_templates(folder: Path) -> dict[str, FrontMatter]:
     """Find the templates that select their own records; one that can't be read is left out."""
-    found: dict[str, FrontMatter] = {}
-    for name in list_templates(folder):
-        try:
-            name.encode()  # one of other bytes than UTF-8 can't stand in a form
-            front = read_front_matter(name, read_file(folder / f"{name}{SUFFIX}"))
-        except (ConfigurationError, ValueError, OSError, RecursionError):
-            continue
-        if front.select is not None:
-            found[name] = front
-    return found
+    heads = read_heads(folder)
+    return {name: head for name, head in heads if isinstance(head, FrontMatter) and head.select is not None}

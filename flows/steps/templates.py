@@ -9,7 +9,7 @@ that it includes or imports.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import jinja2
 import orjson
 from jinja2.runtime import Context
 
-from flows.errors import ParameterError, TemplateError
+from flows.errors import ConfigurationError, ParameterError, TemplateError
 from flows.steps.classes import load_output_class
 from flows.steps.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
 from flows.steps.nulls import with_nulls
@@ -39,7 +39,7 @@ from flows.steps.syntax import (
 )
 from flows.steps.validate import Invalid, OutputClass, validate_stored
 
-__all__ = ["SUFFIX", "Template", "list_templates", "load_template"]
+__all__ = ["SUFFIX", "Template", "list_templates", "load_template", "read_heads"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,14 @@ def list_templates(folder: Path) -> list[str]:
     return sorted(name.removesuffix(SUFFIX) for name in files if not name.startswith(("_", ".")))
 
 
+def read_heads(
+    folder: Path, names: Iterable[str] | None = None
+) -> Iterator[tuple[str, FrontMatter | ConfigurationError]]:
+    """Yield the front matters of templates, by default of all in a folder; for one that can't be read, the error."""
+    for name in list_templates(folder) if names is None else names:
+        yield name, _read_head(folder, name)
+
+
 def load_template(folder: Path, name: str) -> Template:
     """Read a template and all it includes; TemplateError or OutputClassError say file, line and what to do."""
     file = name + SUFFIX
@@ -182,6 +190,19 @@ def load_template(folder: Path, name: str) -> Template:
     for number in range(1, len(front.examples) + 1):
         template.render_example(number, template.stand_ins)
     return template
+
+
+def _read_head(folder: Path, name: str) -> FrontMatter | ConfigurationError:
+    file = name + SUFFIX
+    try:
+        source = _read(folder, file)
+        if source is None:
+            return TemplateError(f"{file}: it is no file in {folder.name}/.")
+        return read_front_matter(name, source)
+    except ConfigurationError as error:
+        return error
+    except RecursionError:
+        return TemplateError(f"{file}: the front matter can't be read: it is nested too deeply.")
 
 
 def _read_all(

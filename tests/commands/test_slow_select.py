@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from tests.commands.conftest import FRONT, PRESSWORK, Desk
 
@@ -75,3 +76,34 @@ def test_signal_ends_a_run_that_reads_its_records(desk: Desk, prefect_server: st
     status, said = ended(command)
     assert (status, f"({number.name})" in said) == (130, True), said
     assert desk.sent() == 0
+
+
+@pytest.mark.prefect
+@pytest.mark.mariadb
+def test_ctrl_c_ends_a_statement_of_mariadb_that_has_given_no_row(
+    desk: Desk, prefect_server: str, mariadb_server: str
+) -> None:
+    endless = "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b WHERE (a.seq + b.seq) MOD 7 = 3"
+    # From a table: MariaDB computes a constant row while it plans, before the run.
+    select = f"SELECT help_topic_id AS id, ({endless}) AS text FROM help_topic"
+    desk.template(front=FRONT.replace("SELECT id, text FROM notes", select))
+    engine = create_engine(mariadb_server)
+
+    def at_work() -> int:
+        with engine.connect() as connection:
+            found = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT help_topic_id%'"
+            return int(connection.scalar(text(found)) or 0)
+
+    for arguments in (["run", "notes"], ["templates", "show", "notes", "--key", "1"]):
+        command = begin(*arguments, PREFECT_API_URL=prefect_server, PRESSWORK_SOURCE_URL=mariadb_server)
+        while not at_work() and command.poll() is None:
+            time.sleep(0.05)
+        command.send_signal(signal.SIGINT)
+        status, said = ended(command)
+        assert status == 130, said
+        # The server's thread ends a moment after the client's.
+        deadline = time.monotonic() + 10
+        while at_work() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert at_work() == 0
+    engine.dispose()

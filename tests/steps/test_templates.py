@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from flows.errors import OutputClassError, TemplateError
-from flows.steps.templates import list_templates, load_template
+from flows.steps.front_matter import FrontMatter
+from flows.steps.templates import list_templates, load_template, read_heads
 from tests.steps.conftest import Write
 
 USER = "{% block user %}Name: {{ record.name }}{% endblock %}"
@@ -428,3 +430,26 @@ def test_example_is_checked_with_parameters(write: Write) -> None:
     template = write(body, "params: {tone: {choices: [warm, cold]}}\n" + EXAMPLE)
 
     assert template.render_example(1, {"tone": "cold"})[0] == "COLD Tea"
+
+
+def test_heads_are_read_and_one_that_can_not_be_has_its_error(folder: Path, write: Write) -> None:
+    write(name="good")
+    (folder / "deep.md.j2").write_text("---\noutput: " + "[" * 5000 + "\n---\n", encoding="utf-8")
+    (folder / "link.md.j2").symlink_to(folder / "nowhere")
+    (folder / "bytes.md.j2").write_bytes(b"---\noutput: \xff\n---\n")
+    (folder / "wrong.md.j2").write_text("---\noutput: Note\nmodel: 5\n---\n", encoding="utf-8")
+    (folder / os.fsdecode(b"name\xff.md.j2")).symlink_to(folder / "good.md.j2")
+
+    heads = dict(read_heads(folder))
+
+    good = heads.pop("good")
+    assert isinstance(good, FrontMatter)
+    assert good.output_name == "Note"
+    assert {name: str(head).partition(": ")[2] for name, head in heads.items() if name != "wrong"} == {
+        "deep": "the front matter can't be read: it is nested too deeply.",
+        "link": "it is no file in templates/.",
+        "bytes": "the file is not UTF-8 text (byte 12).",
+        "name\udcff": str(heads["name\udcff"]).partition(": ")[2],
+    }
+    assert all(isinstance(head, TemplateError) for head in heads.values())
+    assert list(dict(read_heads(folder, ["wrong"]))) == ["wrong"]
