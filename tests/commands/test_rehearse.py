@@ -261,7 +261,7 @@ def test_environment_is_as_it_was_after_a_rehearsal_that_could_not_start(desk: D
 
     ended = call("rehearse", "notes", "--latency-ms", "1")
 
-    assert "has no 'id'" in ended.stderr
+    assert "1 of 2 records has no 'id'" in ended.stderr
     # Prefect's own quiet is kept for the process.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "DO_NOT_TRACK"))}
     assert kept == {name: value for name, value in before.items() if name in kept}
