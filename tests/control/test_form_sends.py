@@ -144,7 +144,7 @@ async def fill(page: Page) -> None:
     await around(page, "Size").locator(".p-select-button__control").last.focus()
     for key in ("Enter", "ArrowDown", "Enter"):
         await page.keyboard.press(key)
-        await page.wait_for_timeout(300)
+        await page.wait_for_timeout(1500)  # its list is drawn late on a busy machine, and has no mark to wait for
     await around(page, "Urgent").get_by_text("bool", exact=True).click()
     await around(page, "Urgent").locator("input[type=checkbox]").last.evaluate("switch_ => switch_.click()")
 
