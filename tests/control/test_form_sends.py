@@ -140,11 +140,15 @@ async def fill(page: Page) -> None:
         chosen = page.locator("input[type=date], input[type=datetime-local]").last
         await chosen.fill("2026-11-15")
         await page.get_by_role("button", name="Apply").click()
-    # Its list opens by keys.
-    await around(page, "Size").locator(".p-select-button__control").last.focus()
-    for key in ("Enter", "ArrowDown", "Enter"):
-        await page.keyboard.press(key)
-        await page.wait_for_timeout(1500)  # its list is drawn late on a busy machine, and has no mark to wait for
+    # Its list opens by a key, once the calendar before it has closed and given back the focus.
+    listed = page.get_by_text("small", exact=True)
+    for _attempt in range(20):
+        await around(page, "Size").locator(".p-select-button__control").last.focus()
+        await page.keyboard.press("ArrowDown")
+        await page.wait_for_timeout(500)
+        if await listed.count():
+            break
+    await listed.last.click(timeout=5000)
     await around(page, "Urgent").get_by_text("bool", exact=True).click()
     await around(page, "Urgent").locator("input[type=checkbox]").last.evaluate("switch_ => switch_.click()")
 
