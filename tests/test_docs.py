@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.commands.jobs import list_flows
 from flows.settings import ROOT, Settings
-from flows.steps.front_matter import PARAM_TYPES, FrontMatter, Param, read_front_matter
+from flows.steps.fields import TYPES
+from flows.steps.front_matter import FrontMatter, Param, read_front_matter
 from flows.steps.templates import list_templates
 
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -152,7 +153,7 @@ def test_readme_joins_as_the_tested_page_does() -> None:
 
 def test_reference_has_every_field_of_a_template() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", TEMPLATES_PAGE, re.MULTILINE)) >= set(FrontMatter.model_fields)
-    for name in (*Param.model_fields, *PARAM_TYPES):
+    for name in (*Param.model_fields, *TYPES):
         assert f"`{name}`" in TEMPLATES_PAGE
     for field in ("effort", "cache"):
         values = typing.get_args(FrontMatter.model_fields[field].annotation)

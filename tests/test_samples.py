@@ -37,18 +37,19 @@ def shop(empty: Engine) -> Engine:
 
 @pytest.fixture
 def chinook() -> Iterator[Engine]:
-    if not CHINOOK.is_file():
-        pytest.skip(f"there is no Chinook database at {CHINOOK}: name one in PRESSWORK_TEST_CHINOOK")
-    engine = create_engine(f"sqlite:///file:{CHINOOK}?mode=ro&uri=true")
-    yield engine
-    engine.dispose()
+    yield from of_others(CHINOOK, "Chinook")
 
 
 @pytest.fixture
 def northwind() -> Iterator[Engine]:
-    if not NORTHWIND.is_file():
-        pytest.skip(f"there is no Northwind database at {NORTHWIND}: name one in PRESSWORK_TEST_NORTHWIND")
-    engine = create_engine(f"sqlite:///file:{NORTHWIND}?mode=ro&uri=true")
+    yield from of_others(NORTHWIND, "Northwind")
+
+
+def of_others(file: Path, name: str) -> Iterator[Engine]:
+    """Open a database that no one here wrote; skips where it is missing."""
+    if not file.is_file():
+        pytest.skip(f"there is no {name} database at {file}: name one in PRESSWORK_TEST_{name.upper()}")
+    engine = create_engine(f"sqlite:///file:{file}?mode=ro&uri=true")
     yield engine
     engine.dispose()
 

@@ -27,7 +27,7 @@ def status(as_json: AsJson = False) -> None:
     """
     with told(as_json=as_json):
         from flows.commands.retiring import retiring  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
+        from flows.settings import load_settings  # noqa: PLC0415 - as above
 
         settings = load_settings()
         found = _find(settings)

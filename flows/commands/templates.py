@@ -30,7 +30,7 @@ def list_(as_json: AsJson = False) -> None:
     """List the templates: what each is for, and which can run by themselves."""
     with told(as_json=as_json):
         from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
-        from flows.steps.templates import read_heads  # noqa: PLC0415
+        from flows.steps.templates import read_heads  # noqa: PLC0415 - as above
 
         folder = load_settings().templates_dir
         found = [{"name": name, **_summary(head)} for name, head in read_heads(folder)]
@@ -51,7 +51,7 @@ def lint(
     """Check templates without a database, a key or a request; exit status 2 where one has an error."""
     with told(as_json=as_json):
         from flows.commands.retiring import ask_endpoint, models_of  # noqa: PLC0415 - see commands/__init__.py
-        from flows.errors import ConfigurationError  # noqa: PLC0415
+        from flows.errors import ConfigurationError  # noqa: PLC0415 - as above
         from flows.settings import load_settings  # noqa: PLC0415
         from flows.steps.lint import lint_template  # noqa: PLC0415
         from flows.steps.templates import list_templates  # noqa: PLC0415
@@ -159,7 +159,7 @@ def _render(
     from flows.engine.sources import query_of  # noqa: PLC0415
     from flows.errors import ConfigurationError  # noqa: PLC0415
     from flows.settings import ledger_url  # noqa: PLC0415
-    from flows.steps.nulls import paths_of_nulls  # noqa: PLC0415
+    from flows.steps.nulls import paths_of_nulls  # noqa: PLC0415 - as above
     from flows.steps.render import make_brief, render_prompt  # noqa: PLC0415
     from flows.steps.templates import load_template  # noqa: PLC0415
 

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from flows.engine.options import plainly
-from flows.steps.front_matter import PARAM_TYPES, Param
+from flows.steps.fields import TYPES
+from flows.steps.front_matter import Param
 
 Form = dict[str, Any]
 
@@ -62,7 +63,7 @@ def params_schema(params: Mapping[str, Param]) -> Form:
 
 
 def _field(name: str, param: Param, position: int) -> Form:
-    kind: Any = TypeAdapter[Any](PARAM_TYPES[param.type]).json_schema()
+    kind: Any = TypeAdapter[Any](TYPES[param.type]).json_schema()
     if param.choices:
         kind = {**kind, "enum": [_plain(choice) for choice in param.choices]}
     made: Form = {"title": param.title or _title(name), "position": position}

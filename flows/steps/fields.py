@@ -40,6 +40,7 @@ TYPES: Mapping[str, Any] = {
     "date": date,
     "datetime": datetime,
 }
+"""The types that a front matter may name, for fields and for params."""
 _NUMBERS_AND_DATES = frozenset({"int", "float", "date", "datetime"})
 _ENDS = ("ge", "gt", "le", "lt")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")

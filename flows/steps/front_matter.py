@@ -28,20 +28,12 @@ from pydantic_core import ErrorDetails
 
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
-from flows.steps.fields import OutputFields, read_fields
+from flows.steps.fields import TYPES, OutputFields, read_fields
 from flows.steps.front_yaml import as_yaml_1_1, load_yaml
 from flows.steps.known_models import Effort
 
 SUFFIX = ".md.j2"
 ParamType = Literal["str", "int", "float", "bool", "date", "datetime"]
-PARAM_TYPES: dict[ParamType, type] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "date": date,
-    "datetime": datetime,
-}
 LEAST_THINKING = 1024
 """The smallest thinking budget that the API takes."""
 
@@ -131,7 +123,7 @@ class Param(BaseModel):
         if value is None or (value == "" and self.type != "str"):
             raise ValueError(f"must have a value of type {self.type}")
         try:
-            parsed = TypeAdapter[Any](PARAM_TYPES[self.type]).validate_python(value)
+            parsed = TypeAdapter[Any](TYPES[self.type]).validate_python(value)
         except ValidationError:
             raise ValueError(f"takes {_article(self.type)}, not {value!r}") from None
         if self.choices is not None and parsed not in self.choices:
