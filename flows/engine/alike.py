@@ -84,6 +84,10 @@ class Alike:
                 # It came to no decision, as where it met a busy endpoint: another one is tried.
                 self._try(row, next(reversed(row.waiting), None))
 
+    def tries(self, prompt: Prompt) -> bool:
+        """Whether the run waits for how this prompt fares."""
+        return self._row(prompt).trial == prompt.hash
+
     def tell(self, prompt: Prompt, error: CallError | None) -> StoppingCallError | None:
         """Take note of how a request went, None for an answer, and return what stops the run, if that does."""
         row = self._row(prompt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 
 from db.clock import now
@@ -113,8 +113,10 @@ class Pace:
     @asynccontextmanager
     async def reserve(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Decimal | None]:
         """Keep a request's likely cost free under the cap while the context is open, waiting until it fits."""
+        # Those that wait for the trial's end may hold all the room that it would wait for.
+        ahead = nullcontext() if self.alike.tries(prompt) else self._ahead
         # Who waits for the prompt cache holds nothing.
-        async with self.warming.turn(prompt.brief), self._ahead:
+        async with self.warming.turn(prompt.brief), ahead:
             likely = await self._reserved(prompt, max_tokens)
             try:
                 yield likely

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,11 +13,20 @@ from sqlalchemy import Engine
 
 from db.chains import Spent
 from db.clock import new_id
+from flows.engine.alike import AT_START
 from flows.engine.estimates import Estimate
 from flows.engine.limiter import Limiter
 from flows.engine.pace import Pace
 from flows.engine.spending import Spending, share_of_cap
-from flows.errors import CallError, CostCapError, FinalCallError, PassingCallError, StoppedError, UntoldCostError
+from flows.errors import (
+    CallError,
+    CostCapError,
+    FinalCallError,
+    PassingCallError,
+    StoppedError,
+    StoppingCallError,
+    UntoldCostError,
+)
 from flows.steps.prices import Usage
 from flows.steps.render import Prompt, make_brief, render_prompt
 from flows.steps.templates import load_template
@@ -226,6 +236,26 @@ async def one(pace: Pace, prompt: Prompt, usage: Usage | None, error: CallError 
     async with pace.reserve(prompt, 1000) as likely, pace.enter(prompt, 1000, likely) as place:
         if usage is not None or error is not None:
             place.tell(usage, None, error)
+
+
+async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_hold_it_all(
+    prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.engine.alike.PATIENCE_S", 60)
+    refused = FinalCallError("HTTP 403", kind="proxy", alike="a firewall")
+    pace = gate(None, concurrency=1)
+    pace.alike.watch("note", lambda: "far")
+    for number in range(AT_START):
+        await one(pace, replace(prompt, hash=str(number)), None, refused)
+    held = [asyncio.create_task(one(pace, replace(prompt, hash=f"near {number}"), None)) for number in range(10)]
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(30):
+        await one(pace, replace(prompt, hash="far"), None, refused)
+
+    assert isinstance(pace.stopped, StoppingCallError)
+    ended = await asyncio.gather(*held, return_exceptions=True)
+    assert all(isinstance(error, StoppingCallError) for error in ended)
 
 
 @pytest.mark.parametrize("error", [None, PassingCallError(kind="timeout")], ids=["cut off", "timed out"])

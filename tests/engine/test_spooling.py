@@ -232,7 +232,9 @@ async def test_select_that_takes_long_tells_how_far_it_is(workshop: Workshop, mo
     monkeypatch.setattr("flows.engine.spooling.TELL_EVERY_S", 0.05)
     monkeypatch.setattr("db.select.AT_ONCE", 1)
     workshop.numbered(8)
-    template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
+    # Two rows take all the time: some of Python's drivers read one ahead, and four records have come in either case.
+    slow = SLOW.replace("300000", "3000000") + " WHERE length(items.id) > 0"
+    template(workshop, f"SELECT id, name, CASE WHEN id IN ('00004', '00005') THEN ({slow}) END AS slow FROM items")
     seen: list[Progress] = []
     end = watch(seen.append)
     said: set[str] = set()
