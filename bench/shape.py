@@ -1,0 +1,141 @@
+"""Count the product: lines of code, modules in a folder, names that stand twice. `python -m bench.shape` prints it.
+
+The product is flows/ without its sandbox, and db/. A line of code is one with a token on it that is neither a comment
+nor part of a docstring. `tests/test_shape.py` holds the product to its limits.
+"""
+
+from __future__ import annotations
+
+import ast
+import tokenize
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_NO_CODE = frozenset(
+    (
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENCODING,
+        tokenize.ENDMARKER,
+    )
+)
+_DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A module: its path from the project's root, its parse, and how many lines it has in all and of code."""
+
+    path: Path
+    tree: ast.Module
+    lines: int
+    code: int
+
+
+def product_files(root: Path = ROOT) -> list[SourceFile]:
+    """Read the modules of the product."""
+    return [file for file in _files(root) if "sandbox" not in file.path.parts]
+
+
+def sandbox_files(root: Path = ROOT) -> list[SourceFile]:
+    """Read the modules of the sandbox."""
+    return [file for file in _files(root) if "sandbox" in file.path.parts]
+
+
+def _files(root: Path) -> list[SourceFile]:
+    paths = sorted(path for top in ("flows", "db") for path in (root / top).rglob("*.py"))
+    return [_read(path, root) for path in paths if "__pycache__" not in path.parts]
+
+
+def _read(path: Path, root: Path) -> SourceFile:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    documented = set(_docstring_lines(tree))
+    lines = iter(text.splitlines(keepends=True))
+    code = {
+        line
+        for token in tokenize.generate_tokens(lambda: next(lines, ""))
+        if token.type not in _NO_CODE
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return SourceFile(path.relative_to(root), tree, text.count("\n"), len(code - documented))
+
+
+def _docstring_lines(tree: ast.Module) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and node.body and isinstance(node.body[0], ast.Expr):
+            said = node.body[0]
+            if isinstance(said.value, ast.Constant) and isinstance(said.value.value, str):
+                yield from range(said.lineno, (said.end_lineno or said.lineno) + 1)
+
+
+def modules_by_folder(files: list[SourceFile]) -> Counter[str]:
+    """Count the modules of each folder, `__init__` not among them; migrations go on for good, and are left out."""
+    paths = (file.path for file in files)
+    return Counter(
+        path.parent.as_posix() for path in paths if path.name != "__init__.py" and path.parent.name != "versions"
+    )
+
+
+def parameters(files: list[SourceFile]) -> list[tuple[int, str]]:
+    """List the functions by how many parameters they have, `self` and `cls` not among them; the longest first."""
+    found = [
+        (_parameter_count(node), f"{file.path}: {node.name}")
+        for file in files
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return sorted(found, reverse=True)
+
+
+def _parameter_count(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = node.args
+    named = [*given.posonlyargs, *given.args]
+    bound = bool(named) and named[0].arg in {"self", "cls"}
+    return len(named) + len(given.kwonlyargs) + bool(given.vararg) + bool(given.kwarg) - bound
+
+
+def classes_twice(files: list[SourceFile]) -> dict[str, list[str]]:
+    """Find the class names that stand in more than one place."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(file.path.as_posix())
+    return {name: places for name, places in sorted(found.items()) if len(places) > 1}
+
+
+def modules_twice(files: list[SourceFile]) -> dict[str, list[str]]:
+    """Find the module names that stand in more than one folder."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if file.path.name != "__init__.py":
+            found[file.path.stem].append(file.path.as_posix())
+    return {name: places for name, places in sorted(found.items()) if len(places) > 1}
+
+
+def main() -> None:
+    """Print the figures."""
+    files = product_files()
+    everything = files + sandbox_files()
+    code: Counter[str] = Counter()
+    for file in files:
+        code["/".join(file.path.parts[: min(2, len(file.path.parts) - 1)])] += file.code
+    for folder, lines in sorted(code.items()):
+        print(f"{lines:7,}  {folder}")
+    print(f"{sum(code.values()):7,}  lines of code in {len(files)} files")
+    print("modules in the largest folders:", modules_by_folder(files).most_common(3))
+    print("longest files:", sorted(((file.lines, str(file.path)) for file in files), reverse=True)[:3])
+    print("longest lists of parameters:", parameters(files)[:3])
+    print("class names that stand twice:", sorted(classes_twice(everything)))
+    print("module names that stand twice:", sorted(modules_twice(everything)))
+
+
+if __name__ == "__main__":
+    main()
