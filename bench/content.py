@@ -18,12 +18,12 @@ from prefect.logging.handlers import APILogWorker
 from sqlalchemy import func, select
 
 from bench.meter import Meter, Sample, cpu_of
-from db.models import Attempt, Run
+from db.ledger.tables import Attempt, Run
 from db.session import connect_ledger
 from flows.content import content
 from flows.engine import RunOptions
-from flows.engine.generate import FEW, MANY_SIZE
-from flows.engine.progress import watch
+from flows.engine.report.progress import watch
+from flows.engine.step import FEW, MANY_SIZE
 
 QUIET_CPU_S, WITHIN_S = 0.1, 60.0
 

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, make_url, text
 from bench.material import TEMPLATE, write_source, write_templates
 from bench.meter import Sample, child_running
 from db.session import connect_ledger, upgrade
-from flows.engine.prefect_server import QUIET, own_server
+from flows.engine.orchestration.prefect_server import QUIET, own_server
 from flows.sandbox import Switches, sandbox_process
 from flows.settings import ROOT
 
@@ -162,7 +162,7 @@ def open_stage(concurrency: int) -> Iterator[Stage]:
             sandbox,
             child_running("flows.sandbox"),
             server,
-            child_running("flows.engine.prefect_server"),
+            child_running("flows.engine.orchestration.prefect_server"),
             concurrency,
             stack,
         )

@@ -34,16 +34,16 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from db.clock import agree
-from db.drivers import prepare_source
-from db.errors import (
+from db.database_errors import (
     LedgerInUseError,
     LedgerNotMigratedError,
     LedgerTooNewError,
     LedgerUnreachableError,
     SourceUnreachableError,
 )
-from db.sources import code_of, explained, keep_from_writing, quotes_values, reading_options
+from db.ledger.clock import agree
+from db.sources.drivers import prepare_source
+from db.sources.read_only import code_of, explained, keep_from_writing, quotes_values, reading_options
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000

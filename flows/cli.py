@@ -9,16 +9,17 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import ledger, templates
-from flows.commands.demo import demo
-from flows.commands.deploy import deploy
-from flows.commands.history import history
-from flows.commands.rehearse import rehearse
-from flows.commands.run import run
-from flows.commands.sandbox import sandbox
-from flows.commands.show import show
-from flows.commands.status import status
-from flows.commands.up import down, up
+from flows.commands.ledger import ledger_commands as ledger
+from flows.commands.ledger.history import history
+from flows.commands.ledger.show import show
+from flows.commands.machine.deploy import deploy
+from flows.commands.machine.serve_sandbox import sandbox
+from flows.commands.machine.status import status
+from flows.commands.machine.up import down, up
+from flows.commands.rehearsal.rehearse import rehearse
+from flows.commands.run.demo import demo
+from flows.commands.run.run_command import run
+from flows.commands.templates import template_commands as templates
 
 app = typer.Typer(
     name="presswork",

@@ -17,7 +17,7 @@
                 |-- UntoldCostError the endpoint does not tell what an answer used, and there is a cost cap
                 `-- StoppedError    someone stopped the run
 
-The ledger's and the sources' errors have a root of their own in db/errors.py.
+The ledger's and the sources' errors have a root of their own in db/database_errors.py.
 A class's docstring is its default message and names the remedy.
 """
 
@@ -143,13 +143,3 @@ class StoppedError(StoppingCallError):
 
 class LedgerAwayError(PressworkError):
     """The ledger is away; what was answered waits in a file, which `presswork db recover` writes in."""
-
-
-UNSENT = frozenset({"not_sent", "connect"})
-"""Attempt errors after which nothing can have been billed: no byte of the request reached the endpoint."""
-
-PERHAPS_BILLED = frozenset({"connection", "timeout", "abandoned", "crashed", "proxy"})
-"""Attempt errors after which an answer may have been generated, and billed, that never arrived.
-
-`proxy` is a 502 or 504 of something that stands before the endpoint: the endpoint itself may have answered.
-"""

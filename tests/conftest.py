@@ -215,7 +215,7 @@ def chinook_url() -> str:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Prefect's server, once for the session; the URL of its API."""
-    from flows.engine.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
+    from flows.engine.orchestration.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
 
     with pytest.MonkeyPatch.context() as patch:
         # A test that looks at its task runs waits until the server has written them, by default for five seconds.

@@ -14,11 +14,11 @@ import typer
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.commands.jobs import list_flows
+from flows.commands.run.jobs import list_flows
 from flows.settings import ROOT, Settings
-from flows.steps.fields import TYPES
-from flows.steps.front_matter import FrontMatter, Param, read_front_matter
-from flows.steps.templates import list_templates
+from flows.steps.output_classes.fields import TYPES
+from flows.steps.prompts.front_matter import FrontMatter, Param, read_front_matter
+from flows.steps.prompts.templates import list_templates
 
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

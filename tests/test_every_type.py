@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine
 
-from db import select
-from db.select import Query, Record
 from db.session import open_source
-from db.spool import RunSpools
-from flows.steps.render import Brief, Prompt, make_brief, render_prompt
-from flows.steps.templates import load_template
+from db.sources import select
+from db.sources.select import Query, Record
+from db.sources.spool import RunSpools
+from flows.steps.prompts.render import Brief, Prompt, make_brief, render_prompt
+from flows.steps.prompts.templates import load_template
 from tests.every_type import KINDS, MADE_FIRST, Kind
 
 ROWS = 4

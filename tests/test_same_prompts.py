@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine
 
 import flows.outputs
-from db import select
-from db.select import Query, Record
 from db.session import open_source
-from db.spool import RunSpools
-from flows.steps.render import make_brief, render_prompt
-from flows.steps.templates import load_template
+from db.sources import select
+from db.sources.select import Query, Record
+from db.sources.spool import RunSpools
+from flows.steps.prompts.render import make_brief, render_prompt
+from flows.steps.prompts.templates import load_template
 
 TEMPLATE = """---
 output: Note

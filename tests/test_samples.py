@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.samples import load_samples
-from db.select import Parameter, Query, Record, read_record, spool
-from db.spool import RunSpools
-from flows.steps.render import make_brief, render_prompt
-from flows.steps.templates import Template, list_templates, load_template
+from db.sources.select import Parameter, Query, Record, read_record, spool
+from db.sources.spool import RunSpools
+from flows.steps.prompts.render import make_brief, render_prompt
+from flows.steps.prompts.templates import Template, list_templates, load_template
 
 PROJECT = Path(__file__).parents[1]
 TEMPLATES = PROJECT / "templates"

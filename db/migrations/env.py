@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db.models import Base
+from db.ledger.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -17,7 +17,7 @@ from prefect.client.schemas.schedules import construct_schedule
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from flows.errors import ConfigurationError
-from flows.steps.names import name_fault
+from flows.steps.prompts.names import name_fault
 
 FILE = "prefect.yaml"
 DAY = timedelta(days=1)

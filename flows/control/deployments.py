@@ -20,18 +20,17 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectNotFound
 
+from db.words import POOL, SHARDS
 from flows.control.automations import install_automations, install_notification
 from flows.control.declared import FILE, read_declared
 from flows.control.refused import concerns_all, reason
 from flows.control.wanted import CONTENT, PULL_STEPS, Wanted, of_declared, of_templates
-from flows.engine.deployed import ledger_name, ledger_of
-from flows.engine.origin import code_version
-from flows.engine.pages import read_all
+from flows.engine.orchestration.deployed import ledger_name, ledger_of
+from flows.engine.orchestration.origin import code_version
+from flows.engine.orchestration.prefect_pages import read_all
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings, load_settings
-from flows.steps.names import SHARDS
 
-POOL = "presswork"
 NOTIFICATION = "the automation that tells of failed runs"
 
 Say = Callable[[str], None]

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from flows.engine.options import plainly
-from flows.steps.fields import TYPES
-from flows.steps.front_matter import Param
+from flows.steps.output_classes.fields import TYPES
+from flows.steps.prompts.front_matter import Param
 
 Form = dict[str, Any]
 

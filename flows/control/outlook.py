@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from flows.engine.pages import read_all
+from flows.engine.orchestration.prefect_pages import read_all
 
 RUNNING = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
 FAILED = [StateType.FAILED, StateType.CRASHED]

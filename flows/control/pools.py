@@ -10,7 +10,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from flows.engine.pages import read_all
+from flows.engine.orchestration.prefect_pages import read_all
 from flows.errors import ConfigurationError
 
 TYPE = "process"

@@ -15,11 +15,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from db.words import POOL
 from flows.control.processes import Process
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 
-POOL = "presswork"
 SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
 CALLED = {SERVER: "Prefect's server", WORKER: "the worker"}
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -125,7 +125,7 @@ def read_state(home: Path) -> State | None:
     except (OSError, ValidationError):
         raise ConfigurationError(
             f"{file} can't be read, so what has been started here is not known. End what runs of it "
-            "(`flows.engine.prefect_server`, `prefect worker`), and remove the file."
+            "(`flows.engine.orchestration.prefect_server`, `prefect worker`), and remove the file."
         ) from None
 
 

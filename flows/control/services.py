@@ -18,12 +18,13 @@ from datetime import UTC, datetime
 
 from dotenv import dotenv_values
 
+from db.words import POOL
 from flows.control import processes
 from flows.control.answering import UNHEARD, require_answer, server_version
 from flows.control.processes import Process
-from flows.control.room import CALLED, POOL, SERVER, SUPERVISOR, WORKER, Room, State, alone, read_state, write_state
-from flows.control.stopping import Say, ServiceError, stop_started
-from flows.engine.prefect_server import QUIET, TUNING, is_healthy
+from flows.control.room import CALLED, SERVER, SUPERVISOR, WORKER, Room, State, alone, read_state, write_state
+from flows.control.shutdown import Say, ServiceError, stop_started
+from flows.engine.orchestration.prefect_server import QUIET, TUNING, is_healthy
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
 
@@ -137,7 +138,7 @@ def _start_server(room: Room, state: State) -> Process:
         environment["PREFECT_SERVER_API_AUTH_STRING"] = room.auth_string
     # The UI is told where the API is by this, or else by host and port.
     environment.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "flows.engine.prefect_server", str(room.port), room.host]
+    command = [sys.executable, "-m", "flows.engine.orchestration.prefect_server", str(room.port), room.host]
     return _start(room, state, SERVER, command, environment)
 
 

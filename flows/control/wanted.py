@@ -12,19 +12,19 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.templating import apply_values
 
+from db.words import TAG
 from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
 from flows.control.declared import FILE, Declared, Limit
 from flows.control.forms import Form, form_of_template, polished
 from flows.control.refused import reason
-from flows.engine.deployed import LEDGER_LABEL, ledger_name
+from flows.engine.orchestration.deployed import LEDGER_LABEL, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import Settings
-from flows.steps.names import template_name_fault
-from flows.steps.templates import list_templates, load_template
+from flows.steps.prompts.names import template_name_fault
+from flows.steps.prompts.templates import list_templates, load_template
 
 CONTENT = "content"
 CONTENT_ENTRYPOINT = "flows.content.content"
-TAG = "presswork"
 PULL_STEPS: list[dict[str, Any]] = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
 """Those of prefect.yaml: a run starts where its worker puts it, and loads the package that is installed there."""
 

@@ -11,21 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.engine.conditions import Generated
-    from flows.engine.handles import Generations
+    from flows.engine.materials.conditions import Generated
+    from flows.engine.materials.handles import Generations
     from flows.engine.options import RunOptions, Selection
+    from flows.engine.report.summary import Summary
     from flows.engine.run import Run, open_run
-    from flows.engine.summary import Summary
 
 __all__ = ["Generated", "Generations", "Run", "RunOptions", "Selection", "Summary", "open_run"]
 
 _HOMES = {
-    "Generated": "conditions",
-    "Generations": "handles",
+    "Generated": "materials.conditions",
+    "Generations": "materials.handles",
     "Run": "run",
     "RunOptions": "options",
     "Selection": "options",
-    "Summary": "summary",
+    "Summary": "report.summary",
     "open_run": "run",
 }
 

@@ -13,8 +13,8 @@ from pydantic import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from flows.settings import load_settings
-from flows.steps.front_matter import FrontMatter
-from flows.steps.templates import read_heads
+from flows.steps.prompts.front_matter import FrontMatter
+from flows.steps.prompts.templates import read_heads
 
 
 class Help:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from db.history import BadOutcome, PromptHistory
-from flows.steps.answer import Asking, is_wrong_model
-from flows.steps.render import Prompt
-from flows.steps.validate import Content, validate_stored
+from db.readers.history import BadOutcome, PromptHistory
+from flows.steps.answers.pursuing import Asking, is_wrong_model
+from flows.steps.answers.validate import Content, validate_stored
+from flows.steps.prompts.render import Prompt
 
 
 @dataclass(slots=True, eq=False)

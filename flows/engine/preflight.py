@@ -13,14 +13,14 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from db.errors import SelectError
-from db.select import check_columns
+from db.database_errors import SelectError
 from db.session import open_ledger, open_source, readable_url
-from flows.engine.source_reads import read_interruptibly
-from flows.engine.sources import is_missing_file, query_of
+from db.sources.select import check_columns
+from flows.engine.materials.source_urls import is_missing_file, query_of
+from flows.engine.resources.source_reads import read_interruptibly
 from flows.errors import ConfigurationError, MissingKeyError
 from flows.settings import Settings, ledger_url, source_url, source_variable
-from flows.steps.templates import Template
+from flows.steps.prompts.templates import Template
 
 
 class NoRecordsYetError(ConfigurationError):
@@ -40,7 +40,7 @@ async def name_endpoint(settings: Settings, templates: Iterable[Template] = ()) 
     Raises MissingKeyError, EndpointError, StoppingCallError where the endpoint refuses the key, or TemplateError where
     the model of one of the templates does not take it as it is.
     """
-    from flows.engine.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK, which takes seconds
+    from flows.engine.resources.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK, which takes seconds
 
     endpoint = await open_endpoint(settings, 1)
     async with endpoint.client:
@@ -65,7 +65,7 @@ def check_select(settings: Settings, template: Template, params: Mapping[str, An
 
 
 def check_ledger(settings: Settings, endpoint: str) -> None:
-    """Open the ledger, as the run will; a new SQLite ledger is made. Raises db.errors.LedgerError."""
+    """Open the ledger, as the run will; a new SQLite ledger is made. Raises db.database_errors.LedgerError."""
     open_ledger(ledger_url(settings, endpoint)).dispose()
 
 

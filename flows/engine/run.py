@@ -23,49 +23,50 @@ from prefect import get_run_logger
 from prefect.exceptions import Abort
 from sqlalchemy import URL, Engine, make_url
 
-from db import record as ledger_record
-from db.chains import refreshing_since, resumed_by, spent_by_chain
-from db.clock import new_id, now
-from db.errors import DatabaseError
-from db.history import BadOutcome, PromptHistory, bad_outcomes_of, count_padded_keys, look_up, shards_of, usage
+from db.database_errors import DatabaseError
 from db.identity import this_process
-from db.select import Query
+from db.ledger import writing as ledger_record
+from db.ledger.clock import new_id, now
+from db.readers.chains import refreshing_since, resumed_by, spent_by_chain
+from db.readers.history import BadOutcome, PromptHistory, bad_outcomes_of, count_padded_keys, look_up, shards_of, usage
 from db.session import open_ledger, open_source, readable_url
-from db.spool import RunSpools, sweep
-from flows.engine.afterlife import begin
-from flows.engine.artifacts import SUMMARY_KEY, money, publish_summary
-from flows.engine.assets import tell_assets
-from flows.engine.chunks import ChunkRunner, chunk_runner
-from flows.engine.endpoint import Endpoint, open_endpoint, require_files
-from flows.engine.estimates import Estimate
-from flows.engine.generate import Generating
-from flows.engine.handles import Generations, Selected, Source, Together
-from flows.engine.lease import HeldLease
-from flows.engine.limiter import Limiter, Report, limiter_for
-from flows.engine.live import TAG, add_tags, shown_live
+from db.sources.select import Query
+from db.sources.spool import RunSpools, sweep
+from db.words import TAG
+from flows.engine.generations import template_row
+from flows.engine.materials.handles import Generations, Selected, Source, Together
+from flows.engine.materials.source_urls import query_of, url_of_source
+from flows.engine.materials.step_params import params_of_step
 from flows.engine.options import RunOptions, Selection
-from flows.engine.origin import Origin, read_origin
-from flows.engine.pace import Pace
-from flows.engine.parameters import params_of_step
+from flows.engine.orchestration.chunks import ChunkRunner, chunk_runner
+from flows.engine.orchestration.origin import Origin, read_origin
+from flows.engine.orchestration.results import results_served_by, saved_block
+from flows.engine.pacing.estimates import Estimate
+from flows.engine.pacing.limiter import Limiter, Report, limiter_for
+from flows.engine.pacing.pace import Pace
 from flows.engine.plan import Hit, Item, find_hit
-from flows.engine.progress import Progress, announce, counted
-from flows.engine.results import results_served_by, saved_block
-from flows.engine.rows import template_row
-from flows.engine.shards import ShardedRun, find_parent, name_shard, part_of, spread
-from flows.engine.source_reads import SourceReader
-from flows.engine.sources import query_of, url_of_source
-from flows.engine.spooling import Spooling
-from flows.engine.stopping import Stopper, mark_cancelled, stoppable
-from flows.engine.summary import PaceSummary, Summary, summarize
-from flows.engine.told import tell_ending
-from flows.engine.writer import Writer
+from flows.engine.report.artifacts import SUMMARY_KEY, money, publish_summary
+from flows.engine.report.assets import tell_assets
+from flows.engine.report.events import tell_ending
+from flows.engine.report.live_page import add_tags, shown_live
+from flows.engine.report.progress import Progress, announce, counted
+from flows.engine.report.summary import PaceSummary, Summary, summarize
+from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_files
+from flows.engine.resources.lease import HeldLease
+from flows.engine.resources.recovery import begin
+from flows.engine.resources.source_reads import SourceReader
+from flows.engine.resources.spooling import Spooling
+from flows.engine.resources.stopping import Stopper, mark_cancelled, stoppable
+from flows.engine.resources.writer import Writer
+from flows.engine.spread import ShardedRun, find_parent, name_shard, part_of, spread
+from flows.engine.step import Generating
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
-from flows.steps.answer import Policy
+from flows.steps.answers.pursuing import Policy
 from flows.steps.catalog import Model, ending
 from flows.steps.model_rules import misfits, require_fit
-from flows.steps.render import Brief, make_brief
-from flows.steps.templates import Template, list_templates, load_template
+from flows.steps.prompts.render import Brief, make_brief
+from flows.steps.prompts.templates import Template, list_templates, load_template
 
 _PADDED = (
     "{step}: content stands under keys that end in blanks ({orphaned:,}), from a release that kept the blanks of "
@@ -139,9 +140,9 @@ class Run:
 
         With `variants`, each gets so many answers to the same request, as children `key/0`, `key/1`, ... Whatever
         the run has selected so far is checked first, so that a wrong select stops it before it asks for anything:
-        raises the db.errors of a source that can't be reached, a select that fails or keys that don't tell records
-        apart. One record that goes wrong stops no other; what stops the run (a refused key, a spend limit) is raised
-        when all that was in flight is recorded.
+        raises the database error of a source that can't be reached, of a select that fails or of keys that don't tell
+        records apart. One record that goes wrong stops no other; what stops the run (a refused key, a spend limit) is
+        raised when all that was in flight is recorded.
         """
         if variants < 1:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
@@ -363,7 +364,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     """Open a run inside a Prefect flow, and close it however the flow ends.
 
     `flow` is the run's name in the ledger, by default that of the flow's function. Raises ConfigurationError or
-    db.errors.DatabaseError before anything is sent.
+    db.database_errors.DatabaseError before anything is sent.
     """
     _spare_the_collector()
     options = options or RunOptions()

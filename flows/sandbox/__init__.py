@@ -6,7 +6,7 @@ What the answer says: shapes, topics, prose, answers. The accounts: limits, prom
 server -> endpoints -> batches or listing. What can be changed: switches.
 """
 
-from flows.sandbox.processes import sandbox_process, serve
+from flows.sandbox.own_process import sandbox_process, serve
 from flows.sandbox.server import SANDBOX_HEADER, Sandbox
 from flows.sandbox.switches import Switches
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from flows.sandbox.processes import serve
+from flows.sandbox.own_process import serve
 from flows.sandbox.switches import Switches
 
 DEFAULT_PORT = 8787

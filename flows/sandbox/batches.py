@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from flows.sandbox.draws import digest
+from flows.sandbox.error_shapes import Refusal, bad_request, failure
 from flows.sandbox.listing import Query, page
-from flows.sandbox.options import said
-from flows.sandbox.refusals import Refusal, bad_request, failure
+from flows.sandbox.request_options import said
 from flows.sandbox.service import Service
 
 BATCH_LIMIT = 256 * 1024 * 1024

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.sandbox.models import Model
+from flows.sandbox.error_shapes import bad_request
+from flows.sandbox.known import Model
 from flows.sandbox.prompt_cache import TTL_SECONDS, Block
-from flows.sandbox.refusals import bad_request
-from flows.sandbox.schemas import Schema
+from flows.sandbox.request_schemas import Schema
 
 _PER_MESSAGE = 4
 _MOST_BREAKPOINTS = 4

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.sandbox.blocks import prompt_blocks, prompt_text
-from flows.sandbox.models import Model, served_model
-from flows.sandbox.options import read_options
+from flows.sandbox.error_shapes import bad_request
+from flows.sandbox.known import Model, served_model
 from flows.sandbox.prompt_cache import Block
-from flows.sandbox.refusals import bad_request
-from flows.sandbox.schemas import Schema, read_schema
+from flows.sandbox.request_options import read_options
+from flows.sandbox.request_schemas import Schema, read_schema
 from flows.sandbox.thinking import Thinking, read_thinking
 
 _COUNTED = frozenset(

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from flows.sandbox.batches import BATCH_LIMIT, Batches
+from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.listing import model_info, model_page
-from flows.sandbox.refusals import Refusal
 from flows.sandbox.service import Service
 from flows.sandbox.wire import read_body
 

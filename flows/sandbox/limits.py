@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from flows.sandbox.refusals import Refusal
+from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.switches import Switches
 
 # What the headers say where no limit is set: more than any client can use.

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from flows.sandbox.models import MODELS, Model, find_model
-from flows.sandbox.refusals import Refusal, bad_request
+from flows.sandbox.error_shapes import Refusal, bad_request
+from flows.sandbox.known import MODELS, Model, find_model
 
 # A query as urllib.parse.parse_qs reads it: each name may stand there more than once.
 Query = Mapping[str, list[str]]

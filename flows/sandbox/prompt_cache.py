@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows.sandbox.draws import digest
-from flows.sandbox.models import Model
+from flows.sandbox.known import Model
 
 TTL_SECONDS = {"5m": 300.0, "1h": 3600.0}
 _LOOK_BACK = 20

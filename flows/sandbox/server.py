@@ -15,7 +15,7 @@ from aiohttp import web
 
 from flows.sandbox.counts import Counts
 from flows.sandbox.endpoints import Endpoints
-from flows.sandbox.refusals import Refusal, bad_request, failure
+from flows.sandbox.error_shapes import Refusal, bad_request, failure
 from flows.sandbox.service import Service, check_headers
 from flows.sandbox.switches import Switches
 from flows.sandbox.wire import json_response, lines_response, parsed_or_none, read_body, send_answer

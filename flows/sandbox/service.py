@@ -10,11 +10,11 @@ from pydantic_core import from_json
 from flows.sandbox.calls import Call, count_tokens, read_call
 from flows.sandbox.counts import Counts, Tokens
 from flows.sandbox.draws import digest
+from flows.sandbox.error_shapes import Refusal, bad_request, drawn_refusal
 from flows.sandbox.faults import Fate, draw_fate, misses_cache
 from flows.sandbox.limits import Limits
 from flows.sandbox.messages import message
 from flows.sandbox.prompt_cache import Account, PromptCache
-from flows.sandbox.refusals import Refusal, bad_request, drawn_refusal
 from flows.sandbox.replies import Reply, make_reply
 from flows.sandbox.switches import Switches
 

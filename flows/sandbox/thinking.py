@@ -6,8 +6,8 @@ Thinking is output: it is counted within max_tokens and billed.
 from dataclasses import dataclass
 from typing import Any
 
-from flows.sandbox.models import Model
-from flows.sandbox.refusals import bad_request
+from flows.sandbox.error_shapes import bad_request
+from flows.sandbox.known import Model
 
 _FIELDS = {
     "adaptive": {"type", "display"},

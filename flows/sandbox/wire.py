@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import to_json
 
+from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.messages import events
-from flows.sandbox.refusals import Refusal
 from flows.sandbox.service import Exchange
 
 BODY_LIMIT = 32 * 1024 * 1024

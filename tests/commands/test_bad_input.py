@@ -178,7 +178,7 @@ def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, mo
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError("in postgresql://me:secret@host/db")
 
-    monkeypatch.setattr("flows.commands.jobs.find_job", fail)
+    monkeypatch.setattr("flows.commands.run.jobs.find_job", fail)
 
     result = call("run", "notes")
 

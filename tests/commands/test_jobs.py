@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, Field
 
-from flows.commands import jobs
-from flows.commands.jobs import find_job, list_flows, make_selection, parse_sets
+from flows.commands.run import jobs
+from flows.commands.run.jobs import find_job, list_flows, make_selection, parse_sets
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import load_settings
 

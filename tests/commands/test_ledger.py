@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
-from db.record import Batch
+from db.ledger.spill import SpillFile
+from db.ledger.writing import Batch
 from db.session import connect_ledger, open_ledger
-from db.spill import SpillFile
-from flows.commands.ledgers import ledger_urls
+from flows.commands.ledger.ledgers import ledger_urls
 from flows.settings import load_settings
 from tests.commands.conftest import Desk, call
 from tests.db.rows import Book
@@ -123,7 +123,7 @@ def test_ledger_that_goes_away_during_a_command_is_told_without_what_its_driver_
         raise DataError("SELECT 1", {}, ValueError(said))
 
     open_ledger(f"sqlite:///{desk.ledger}").dispose()
-    monkeypatch.setattr("db.spill.find_spills", fail)
+    monkeypatch.setattr("db.ledger.spill.find_spills", fail)
     ended = call("db", "recover")
 
     assert ended.exit_code == 1

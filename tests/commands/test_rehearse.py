@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from db.clock import now
-from db.measures import Past, Spent
+from db.ledger.clock import now
+from db.readers.measures import Past, Spent
 from db.session import open_ledger
-from flows.commands.forecast import forecast
-from flows.commands.staging import LOCK, NEW_S, PREFIX, sweep
-from flows.commands.terms import agree, choose_latency
+from flows.commands.rehearsal.forecast import forecast
+from flows.commands.rehearsal.staging import LOCK, NEW_S, PREFIX, sweep
+from flows.commands.rehearsal.terms import agree, choose_latency
 from flows.errors import ParameterError
 from flows.steps.prices import Usage, cost_of
 from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork

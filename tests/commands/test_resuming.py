@@ -11,11 +11,11 @@ import pytest
 from pydantic import Field, TypeAdapter
 
 from db.session import open_ledger
-from flows.commands.jobs import make_selection
-from flows.commands.resuming import read_past
+from flows.commands.run.jobs import make_selection
+from flows.commands.run.resuming import read_past
 from flows.engine import Selection
 from flows.settings import Settings
-from flows.steps.front_matter import Param
+from flows.steps.prompts.front_matter import Param
 from tests.db.rows import Book
 
 PARAMS = {

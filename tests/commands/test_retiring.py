@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows.commands import retiring
+from flows.commands.templates import retiring
 from flows.settings import Settings
 from tests.commands.conftest import FRONT, Desk, call, presswork
 

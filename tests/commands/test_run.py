@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from db.history import list_runs, read_run
+from db.readers.history import list_runs, read_run
 from db.session import open_ledger
 from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from db.history import RunLine, Usage
-from flows.commands import screen
-from flows.commands.closing import headline, print_summary
-from flows.commands.endings import describe
-from flows.commands.history import runs_table
-from flows.commands.watching import Watcher, time_left
-from flows.engine.artifacts import summary_markdown
-from flows.engine.progress import Progress
-from flows.engine.summary import Failure, PaceSummary, StepSummary, Summary
+from db.readers.history import RunLine, Usage
+from flows.commands.ledger.history import runs_table
+from flows.commands.run.closing import headline, print_summary
+from flows.commands.run.watching import Watcher, time_left
+from flows.commands.terminal import screen
+from flows.commands.terminal.endings import describe
+from flows.engine.report.artifacts import summary_markdown
+from flows.engine.report.progress import Progress
+from flows.engine.report.summary import Failure, PaceSummary, StepSummary, Summary
 from flows.errors import StoppingCallError, UntoldCostError
 
 

@@ -15,9 +15,9 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-from flows.commands.endings import FAILED, WRONG
+from flows.commands.terminal.endings import FAILED, WRONG
 from flows.control.deployments import Deployed, deploy, deploy_all
-from flows.engine.deployed import check_worker, ledger_name
+from flows.engine.orchestration.deployed import check_worker, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 from tests.commands.conftest import call

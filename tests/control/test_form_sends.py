@@ -16,7 +16,7 @@ from prefect.utilities.callables import parameter_schema
 from flows.content import content
 from flows.control.forms import form_of_template, polished
 from flows.engine import RunOptions, Selection
-from flows.steps.front_matter import Param
+from flows.steps.prompts.front_matter import Param
 from tests.control.chromium import find_chromium, open_page
 
 pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.slow]

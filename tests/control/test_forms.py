@@ -16,7 +16,7 @@ from flows.control.forms import form_of_template
 from flows.engine import RunOptions, Selection
 from flows.engine.choices import selecting_templates
 from flows.settings import ROOT
-from flows.steps.front_matter import Param
+from flows.steps.prompts.front_matter import Param
 from tests.engine.workshop import Workshop
 
 PARAMS = {

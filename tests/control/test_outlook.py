@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
 from flows.control.outlook import look
-from flows.engine.prefect_server import own_server
+from flows.engine.orchestration.prefect_server import own_server
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 

@@ -16,7 +16,7 @@ from flows.control.answering import PrefectServerError, require_answer
 from flows.control.processes import MARK, Process, born, marked, this_process
 from flows.control.room import Room, State, alone, read_state, write_state
 from flows.control.services import start_services
-from flows.control.stopping import ServiceError, stop_services, watch_services
+from flows.control.shutdown import ServiceError, stop_services, watch_services
 from flows.errors import ConfigurationError
 from tests.control.machine import answering, free_port
 

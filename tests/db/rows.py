@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from db.clock import new_id, now
-from db.record import SETTLED, Batch, add_templates, open_run, write
+from db.ledger.clock import new_id, now
+from db.ledger.writing import SETTLED, Batch, add_templates, open_run, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

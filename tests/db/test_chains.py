@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
-from db.chains import (
+from db.ledger.clock import new_id
+from db.ledger.tables import Run
+from db.ledger.writing import Batch, write
+from db.readers.chains import (
     Spent,
     last_run_of,
     refreshing_since,
@@ -17,10 +20,7 @@ from db.chains import (
     spent_by_flow_runs,
     spent_by_shards,
 )
-from db.clock import new_id
-from db.history import bad_outcomes_of, look_up, usage
-from db.models import Run
-from db.record import Batch, write
+from db.readers.history import bad_outcomes_of, look_up, usage
 from tests.db.rows import DAY, Book, settled_row, sha
 
 FLOW_RUN, OTHER_FLOW_RUN, SHARD_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "123")

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Engine, select
 
-from db import claims, leases
-from db.clock import now
-from db.models import Claim
-from db.record import Batch, close_run, write
+from db.ledger import claims, leases
+from db.ledger.clock import now
+from db.ledger.tables import Claim
+from db.ledger.writing import Batch, close_run, write
 from tests.db.rows import Book, sha
 from tests.db.test_leases import ELSEWHERE, run_out
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from db.clock import now
-from db.history import usage
-from db.keys import joined_key
-from db.models import ORIGINS, RUN_STATUSES, STATUSES, Base
-from db.record import add_templates
+from db.ledger.clock import now
+from db.ledger.tables import Base
+from db.ledger.writing import add_templates
+from db.readers.history import usage
+from db.sources.keys import joined_key
+from db.words import ORIGINS, RUN_STATUSES, STATUSES
 from tests.db.rows import Book, sha
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from db.drivers import padded_columns
-from db.drivers.texts import read_date, read_json, read_moment, read_time
 from db.session import open_source
-from db.values import make_record
+from db.sources.drivers import padded_columns
+from db.sources.drivers.texts import read_date, read_json, read_moment, read_time
+from db.sources.values import make_record
 from tests.conftest import drop_postgres_database, new_postgres_database
 
 POSTGRES = {

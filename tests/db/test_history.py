@@ -11,10 +11,9 @@ import orjson
 import pytest
 from sqlalchemy import Engine, text
 
-from db.clock import new_id
-from db.history import (
-    PERHAPS_BILLED,
-    UNSENT,
+from db.ledger.clock import new_id
+from db.ledger.writing import Batch, write
+from db.readers.history import (
     BadOutcome,
     PromptCacheUse,
     PromptHistory,
@@ -35,8 +34,6 @@ from db.history import (
     usage,
     worst,
 )
-from db.record import Batch, write
-from flows import errors
 from tests.db.rows import DAY, Book, settled_row, sha
 
 # Look up
@@ -481,13 +478,3 @@ def test_mean_tokens_are_those_of_the_steps_answers(book: Book) -> None:
     book.add("d", step="other", settled={"output_tokens": 9000})
 
     assert mean_tokens(book.ledger, "product_copy", "product_copy") == (200.0, 20.0)
-
-
-def test_what_was_not_sent_and_what_was_perhaps_billed_is_said_alike_everywhere(ledger: Engine) -> None:
-    assert (frozenset(UNSENT), frozenset(PERHAPS_BILLED)) == (errors.UNSENT, errors.PERHAPS_BILLED)
-    book = Book(ledger)
-    for kind in (*UNSENT, *PERHAPS_BILLED, "rate_limit_error"):
-        book.add(kind, settled={"error_type": kind, "input_tokens": None, "output_tokens": None, "cost_usd": None})
-    with ledger.connect() as connection:
-        row = connection.execute(text("SELECT sum(requests) AS n, sum(perhaps_billed) AS p FROM usage_by_day")).one()
-    assert (row.n, row.p) == (len(PERHAPS_BILLED) + 1, len(PERHAPS_BILLED))

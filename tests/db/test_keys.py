@@ -10,10 +10,10 @@ from datetime import date
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from db.keys import joined_key, split_key
-from db.select import Query, read_record
 from db.session import open_source
-from db.values import key_of
+from db.sources.keys import joined_key, split_key
+from db.sources.select import Query, read_record
+from db.sources.values import key_of
 
 ODD = ["", "a", "|", "\\", "\\|", "|\\", "a|b", "a\\", "\\\\", "☕", "\n"]
 

@@ -11,12 +11,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, func, select, update
 
-from db import claims, leases
-from db.clock import new_id, now
 from db.identity import boot_id, boot_time_s, this_process
-from db.leases import Lease, LeaseLostError, SupersededError
-from db.models import Attempt, Claim, Run
-from db.record import Batch, close_run, write
+from db.ledger import claims, leases
+from db.ledger.clock import new_id, now
+from db.ledger.leases import Lease, LeaseLostError, SupersededError
+from db.ledger.tables import Attempt, Claim, Run
+from db.ledger.writing import Batch, close_run, write
 from tests.db.rows import Book, settled_row, sha
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
@@ -189,7 +189,7 @@ def test_writers_clock_that_is_ahead_or_behind_ends_no_lease_on_postgres(
         pytest.skip("SQLite has one machine, and so one clock")
     alive = at_work(ledger, ELSEWHERE)
     for minutes in (-5, 5):
-        monkeypatch.setattr("db.leases.now", lambda minutes=minutes: now() + timedelta(minutes=minutes))
+        monkeypatch.setattr("db.ledger.leases.now", lambda minutes=minutes: now() + timedelta(minutes=minutes))
         assert leases.end_lapsed(ledger, but="") == []
         leases.renew(ledger, Lease(alive, 1))
 
@@ -200,9 +200,9 @@ def test_time_of_day_that_jumps_ends_no_lease_on_sqlite(
     if ledger.dialect.name != "sqlite":
         pytest.skip("PostgreSQL has a clock of its own")
     at_work(ledger, ELSEWHERE)
-    monkeypatch.setattr("db.leases.now", lambda: now() + timedelta(hours=5))
+    monkeypatch.setattr("db.ledger.leases.now", lambda: now() + timedelta(hours=5))
     assert leases.end_lapsed(ledger, but="") == []
-    monkeypatch.setattr("db.leases.boot_time_s", lambda: boot_time_s() + leases.LEASE_S + 1)
+    monkeypatch.setattr("db.ledger.leases.boot_time_s", lambda: boot_time_s() + leases.LEASE_S + 1)
     assert len(leases.end_lapsed(ledger, but="")) == 1
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from db.measures import Loss, Spent, Trouble, losses, read_past, spent_by_step, troubles
-from db.record import Batch, write
+from db.ledger.writing import Batch, write
+from db.readers.measures import Loss, Spent, Trouble, losses, read_past, spent_by_step, troubles
 from tests.db.rows import Book, settled_row
 
 SONNET, STEP = "claude-sonnet-4-6", "product_copy"

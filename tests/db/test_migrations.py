@@ -10,8 +10,8 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, Engine, text
 
-from db.errors import LedgerInUseError
-from db.history import usage
+from db.database_errors import LedgerInUseError
+from db.readers.history import usage
 from db.session import _alembic_config, begin_write, check, connect_ledger, upgrade
 from tests.db.rows import sha
 

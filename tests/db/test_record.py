@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from db.clock import new_id, now
-from db.history import read_generation
-from db.models import Attempt, Base, Generation, Run
-from db.record import SETTLED, Batch, close_run, open_run, write
-from db.refusals import Refusal, in_words
+from db.ledger.clock import new_id, now
+from db.ledger.refused_rows import Refusal, in_words
+from db.ledger.tables import Attempt, Base, Generation, Run
+from db.ledger.writing import SETTLED, Batch, close_run, open_run, write
+from db.readers.history import read_generation
 from db.session import open_ledger
 from tests.db.rows import Book, run_row, settled_row, sha
 

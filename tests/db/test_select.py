@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from db import select
-from db.errors import KeyValueError, SelectError
-from db.select import Parameter, Part, Query, Record, read_record
+from db.database_errors import KeyValueError, SelectError
 from db.session import open_source
-from db.spool import RunSpools
+from db.sources import select
+from db.sources.select import Parameter, Part, Query, Record, read_record
+from db.sources.spool import RunSpools
 from tests.conftest import drop_postgres_database, new_postgres_database
 
 Shop = Callable[..., Engine]

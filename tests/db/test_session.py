@@ -28,8 +28,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
-from db.models import Attempt, Base, GenerationParent, Run
+from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
+from db.ledger.tables import Attempt, Base, GenerationParent, Run
 from db.session import (
     _alembic_config,
     begin_write,

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from db.errors import SourceUnreachableError
-from db.interrupt import Interrupter
+from db.database_errors import SourceUnreachableError
 from db.session import open_source, reason_of
-from db.sources import is_lost
+from db.sources.interrupt import Interrupter
+from db.sources.read_only import is_lost
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 
-from db import claims, spill
-from db.clock import new_id, now
-from db.models import Base
-from db.record import Batch, close_run, write
-from db.refusals import Refusal
+from db.ledger import claims, spill
+from db.ledger.clock import new_id, now
+from db.ledger.refused_rows import Refusal
+from db.ledger.tables import Base
+from db.ledger.writing import Batch, close_run, write
 from db.session import open_ledger
 from tests.db.rows import Book, error_of_sqlite, settled_row, sha
 
@@ -211,7 +211,7 @@ def test_disk_that_fills_up_leaves_no_half_line(book: Book, folder: Path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("db.spill.os.fsync", fill_up)
+        patch.setattr("db.ledger.spill.os.fsync", fill_up)
         with pytest.raises(OSError, match="No space left"):
             file.add(answered(book, "b"))
         assert file.path.read_bytes() == whole
@@ -293,7 +293,7 @@ def test_ledger_that_goes_away_in_the_middle_is_not_taken_for_one_that_refuses(
         raise OperationalError("COMMIT", {}, error_of_sqlite(5))
 
     with monkeypatch.context() as patch:
-        patch.setattr("db.spill.write", away)
+        patch.setattr("db.ledger.spill.write", away)
         with pytest.raises(OperationalError):
             spill.recover(book.ledger, path)
     assert spill.recover(book.ledger, path) == 1

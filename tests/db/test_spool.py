@@ -17,14 +17,14 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.pool import QueuePool
 
-from db import select
-from db import spool as spools
-from db.errors import KeyValueError, SelectError, SourceUnreachableError, SpoolError
+from db.database_errors import KeyValueError, SelectError, SourceUnreachableError, SpoolError
 from db.identity import this_process
-from db.select import Part, Query, check_columns
 from db.session import open_source
-from db.spool import KEPT_S, RunSpools, Spool, Unreadable, spool_name, sweep
-from db.values import Record
+from db.sources import select
+from db.sources import spool as spools
+from db.sources.select import Part, Query, check_columns
+from db.sources.spool import KEPT_S, RunSpools, Spool, Unreadable, spool_name, sweep
+from db.sources.values import Record
 from tests.conftest import ROOT
 
 RANDOM = {"mysql": "rand()"}
@@ -203,7 +203,7 @@ def test_source_that_stays_away_is_waited_for_and_then_named(
     items: Engine, mine: RunSpools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("db.select.time.sleep", slept.append)
+    monkeypatch.setattr("db.sources.select.time.sleep", slept.append)
     monkeypatch.setattr(select, "is_lost", lambda *_: True)
     with pytest.raises(SourceUnreachableError, match=r"items\.md\.j2: the source can't be reached"):
         spooled(items, mine, query("SELECT * FROM gone"))
@@ -428,10 +428,10 @@ def test_record_that_can_not_be_read_is_kept_as_a_fault_by_its_key(postgres_serv
 WRITER = """
 import os, signal, sys, time
 from pathlib import Path
-from db import select
-from db.select import Query
+from db.sources import select
+from db.sources.select import Query
 from db.session import open_source
-from db.spool import RunSpools
+from db.sources.spool import RunSpools
 mine = RunSpools(Path(sys.argv[2]), "crashed")
 def tell(count):
     if sys.argv[3] == "half" and count >= 1000:

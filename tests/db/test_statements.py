@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from db.errors import SelectError
-from db.parameters import parameters_in, tokens_of
+from db.database_errors import SelectError
 from db.session import open_source
-from db.statements import Parameter, as_it_stands
+from db.sources.parameters import parameters_in, tokens_of
+from db.sources.statements import Parameter, as_it_stands
 from tests.conftest import SOURCES, new_source
 from tests.db.conftest import dialect_of
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from db.values import key_text, make_record, parse_key
+from db.sources.values import key_text, make_record, parse_key
 
 TOKYO = timezone(timedelta(hours=9))
 

@@ -25,11 +25,11 @@ from sqlalchemy import (
 )
 from sqlglot import exp
 
-from db import wrapping
-from db.errors import SelectError
+from db.database_errors import SelectError
 from db.session import open_source
-from db.statements import Parameter, as_it_stands
-from db.wrapping import no_rows, rows_between, rows_where
+from db.sources import wrapping
+from db.sources.statements import Parameter, as_it_stands
+from db.sources.wrapping import no_rows, rows_between, rows_where
 from tests.conftest import SOURCES, new_source
 from tests.db.conftest import dialect_of
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.engine import alike as module
-from flows.engine.alike import AT_START, IN_A_ROW, Alike
+from flows.engine.pacing import alike as module
+from flows.engine.pacing.alike import AT_START, IN_A_ROW, Alike
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
 
 

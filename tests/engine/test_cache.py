@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-import flows.engine.generate
+import flows.engine.step
 from flows import outputs
-from flows.engine.generate import Generating
 from flows.engine.plan import Plan
+from flows.engine.step import Generating
 from flows.outputs import SubjectLine
 from flows.settings import ROOT
 from tests.engine.workshop import USER, Workshop
@@ -144,7 +144,7 @@ async def test_prompt_that_is_met_again_while_its_answer_is_committed_is_one_req
 ) -> None:
     # Answers come at once and are committed late, so that each page is planned while others' answers are on their way.
     monkeypatch.setenv("PRESSWORK_COMMIT_INTERVAL_S", "0.1")
-    monkeypatch.setattr("flows.engine.handles.PAGE", 20)
+    monkeypatch.setattr("flows.engine.materials.handles.PAGE", 20)
     workshop.items({f"{number:04}": f"one of {number % 67}" for number in range(600)})
     summary = await workshop.run(chunk_size=5)
 
@@ -160,7 +160,7 @@ def only_prefects_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     async def claim_all(_step: Generating, items: list[object]) -> tuple[list[object], list[object]]:
         return items, []
 
-    monkeypatch.setattr(flows.engine.generate, "plan_page", lambda items, *_known, **_settings: Plan(misses=items))
+    monkeypatch.setattr(flows.engine.step, "plan_page", lambda items, *_known, **_settings: Plan(misses=items))
     monkeypatch.setattr(Generating, "_claim", claim_all)
 
 

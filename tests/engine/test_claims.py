@@ -16,7 +16,7 @@ pytestmark = pytest.mark.prefect
 LEASE_S = 3
 RUN = f"""
 import asyncio
-from db import leases
+from db.ledger import leases
 # Before the engine reads it: a dead owner's lease must run out while the test looks.
 leases.LEASE_S, leases.HEARTBEAT_S = {LEASE_S}, 0.5
 from flows.content import content
@@ -27,9 +27,9 @@ asyncio.run(content("note", options=RunOptions(concurrency=5, chunk_size=10)))
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("db.leases.LEASE_S", LEASE_S)
-    monkeypatch.setattr("db.leases.HEARTBEAT_S", 0.5)
-    monkeypatch.setattr("flows.engine.generate.ASK_AGAIN_S", (0.05, 0.3))
+    monkeypatch.setattr("db.ledger.leases.LEASE_S", LEASE_S)
+    monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 0.5)
+    monkeypatch.setattr("flows.engine.step.ASK_AGAIN_S", (0.05, 0.3))
 
 
 async def start() -> asyncio.subprocess.Process:

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine
 
-from flows.engine.conditions import Generated
-from flows.engine.handles import Generations, Material, Source
+from flows.engine.materials.conditions import Generated
+from flows.engine.materials.handles import Generations, Material, Source
 from tests.db.rows import Book
 
 SECRET = "a record's own text"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from db.clock import new_id
+from db.ledger.clock import new_id
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
 from flows.errors import ConfigurationError, UntoldCostError

@@ -18,11 +18,11 @@ from prefect.exceptions import Abort
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
-from db.errors import LedgerUnreachableError
+from db.database_errors import LedgerUnreachableError
+from db.ledger.spill import find_spills
 from db.session import open_ledger
-from db.spill import find_spills
-from flows.engine.afterlife import settle_the_past
-from flows.engine.progress import watch
+from flows.engine.report.progress import watch
+from flows.engine.resources.recovery import settle_the_past
 from flows.errors import LedgerAwayError
 from flows.settings import load_settings
 from flows.support_replies import support_replies
@@ -43,8 +43,8 @@ on_postgres = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run that could not write its end lives on, to all appearances, in the process of the test."""
-    monkeypatch.setattr("db.leases.LEASE_S", 4)
-    monkeypatch.setattr("db.leases.HEARTBEAT_S", 1.0)
+    monkeypatch.setattr("db.ledger.leases.LEASE_S", 4)
+    monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 1.0)
 
 
 def execute(workshop: Workshop, statement: str) -> None:
@@ -247,7 +247,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
         return engine
 
     monkeypatch.setattr("flows.engine.run.open_ledger", open_flaky)
-    monkeypatch.setattr("flows.engine.writer.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("flows.engine.resources.writer.FIRST_PAUSE_S", 0.001)
     return found
 
 

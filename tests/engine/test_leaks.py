@@ -10,8 +10,8 @@ import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 from sqlalchemy import make_url
 
-import db.record
-from db.errors import SourceUnreachableError
+import db.ledger.writing
+from db.database_errors import SourceUnreachableError
 from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
 
 pytestmark = pytest.mark.prefect
@@ -111,13 +111,13 @@ async def test_database_error_quotes_no_row(
     def spoilt(row: Any) -> Any:
         return {**row, "status": "nonsense"}
 
-    write = db.record.write
+    write = db.ledger.writing.write
 
     def write_spoilt(engine: Any, batch: Any, *lease: Any, **refused: Any) -> None:
         batch.generations = [spoilt(row) for row in batch.generations]
         write(engine, batch, *lease, **refused)
 
-    monkeypatch.setattr("flows.engine.lease.write", write_spoilt)
+    monkeypatch.setattr("flows.engine.resources.lease.write", write_spoilt)
     (failure,) = (await workshop.run()).failures
     assert (failure.kind, "ck_generations_status" in str(failure.message)) == ("refused_by_ledger", True)
     assert "Numbatology" not in str(failure.message)

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from db import claims, leases
-from db.record import Batch
-from flows.engine.lease import ClaimLostError, HeldLease
-from flows.engine.writer import Writer
+from db.ledger import claims, leases
+from db.ledger.writing import Batch
+from flows.engine.resources.lease import ClaimLostError, HeldLease
+from flows.engine.resources.writer import Writer
 from tests.db.rows import Book, sha
 from tests.db.test_leases import run_out, status_of
 
@@ -36,7 +36,7 @@ def book(ledger: Engine) -> Book:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     time = Time()
-    monkeypatch.setattr("flows.engine.lease.boot_time_s", time)
+    monkeypatch.setattr("flows.engine.resources.lease.boot_time_s", time)
     return time
 
 
@@ -65,7 +65,7 @@ async def test_request_is_let_go_while_heartbeats_are_confirmed(held: HeldLease,
 async def test_silence_sends_nothing_until_a_heartbeat_is_confirmed(
     held: HeldLease, time: Time, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.lease.RETRY_S", 0.01)
+    monkeypatch.setattr("flows.engine.resources.lease.RETRY_S", 0.01)
     is_away = True
     renew = leases.renew
 
@@ -74,7 +74,7 @@ async def test_silence_sends_nothing_until_a_heartbeat_is_confirmed(
             raise OperationalError("", None, Exception("gone"))
         renew(ledger, lease)
 
-    monkeypatch.setattr("db.leases.renew", sometimes)
+    monkeypatch.setattr("db.ledger.leases.renew", sometimes)
     async with held.kept(writer):
         time.now += leases.LEASE_S / 2 + 1
         waiting = asyncio.create_task(held.ready(ONE))
@@ -105,7 +105,7 @@ def test_claims_of_before_an_absence_are_claimed_again_but_looked_up_first(
 async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     book: Book, held: HeldLease, ledger: Engine, writer: Writer, stopped: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.leases.HEARTBEAT_S", 0.01)
+    monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 0.01)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE runs SET prefect_flow_run_id = 'flow run'")
     held.take({ONE})

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from flows.engine import limiter as module
-from flows.engine.buckets import Bucket, ToldBucket
-from flows.engine.limiter import Limiter, Need
+from flows.engine.pacing import limiter as module
+from flows.engine.pacing.buckets import Bucket, ToldBucket
+from flows.engine.pacing.limiter import Limiter, Need
 from flows.errors import CallError, PassingCallError, StoppingCallError
+from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.limits import Limits
-from flows.sandbox.refusals import Refusal
 from flows.sandbox.switches import Switches
-from flows.steps.complete import Limit, read_limits
+from flows.steps.claude.client import Limit, read_limits
 from flows.steps.prices import Usage
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class Loop(asyncio.SelectorEventLoop):
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     made = Loop()
-    monkeypatch.setattr("flows.engine.limiter.time.monotonic", made.time)
+    monkeypatch.setattr("flows.engine.pacing.limiter.time.monotonic", made.time)
     yield made
     made.close()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.engine.prefect_server import ServerStartError, own_server
+from flows.engine.orchestration.prefect_server import ServerStartError, own_server
 from flows.settings import ROOT
 
 pytestmark = pytest.mark.prefect
@@ -33,7 +33,7 @@ def servers() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "flows.engine.prefect_server" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and "flows.engine.orchestration.prefect_server" in child.cmdline()
     ]
 
 
@@ -56,7 +56,7 @@ def test_server_dies_with_a_parent_that_is_killed(prefect_home: Path) -> None:
     code = f"""
         import time
         from pathlib import Path
-        from flows.engine.prefect_server import own_server
+        from flows.engine.orchestration.prefect_server import own_server
         with own_server(timeout_s=120, home=Path({str(prefect_home)!r})) as url:
             print(url, flush=True)
             time.sleep(600)

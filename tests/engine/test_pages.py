@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from flows.engine.pages import read_all
+from flows.engine.orchestration.prefect_pages import read_all
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import base64
 import re
 from xml.etree import ElementTree as ET
 
-from flows.engine.picture import draw_steps
-from flows.engine.summary import StepSummary
+from flows.engine.report.picture import draw_steps
+from flows.engine.report.summary import StepSummary
 
 
 def test_each_step_stands_below_what_it_was_made_from() -> None:

@@ -15,9 +15,9 @@ from uuid import UUID
 import pytest
 from prefect import get_client
 
-from db import leases
 from db.identity import this_process
-from db.record import open_run
+from db.ledger import leases
+from db.ledger.writing import open_run
 from flows.settings import ROOT
 from tests.db.rows import run_row
 from tests.engine.workshop import Workshop
@@ -28,7 +28,8 @@ LEASE_S = 4
 CONCURRENCY, CHUNK = 5, 10
 RUN = """
 import asyncio
-from db import identity, leases
+from db import identity
+from db.ledger import leases
 leases.LEASE_S, leases.HEARTBEAT_S = {lease}, {lease} / 8
 if {hidden}:
     # As in a container of its own: no one else sees whether it lives.
@@ -42,8 +43,8 @@ Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("db.leases.LEASE_S", LEASE_S)
-    monkeypatch.setattr("db.leases.HEARTBEAT_S", LEASE_S / 8)
+    monkeypatch.setattr("db.ledger.leases.LEASE_S", LEASE_S)
+    monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", LEASE_S / 8)
 
 
 @pytest.fixture

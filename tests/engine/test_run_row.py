@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
 
 from flows.content import content
 from flows.engine import RunOptions, Summary, open_run
-from flows.engine.origin import code_version
+from flows.engine.orchestration.origin import code_version
 from flows.errors import ConfigurationError
 from flows.product_copy import Products, product_copy
 from tests.engine.workshop import Workshop, eventually, log_lines

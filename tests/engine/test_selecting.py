@@ -20,7 +20,7 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelling
 from sqlalchemy import Engine, event
 
-from db.errors import KeyValueError, SelectError, SourceUnreachableError
+from db.database_errors import KeyValueError, SelectError, SourceUnreachableError
 from flows.engine import RunOptions, Summary, open_run
 from flows.engine.options import Shard
 from flows.errors import ParameterError, StoppingCallError, TemplateError
@@ -293,7 +293,7 @@ async def test_signal_ends_a_run_that_selects(workshop_on_each: Workshop, number
 
 
 async def test_cancel_in_prefect_ends_a_run_that_selects(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.stopping.WATCH_S", 0.2)
+    monkeypatch.setattr("flows.engine.resources.stopping.WATCH_S", 0.2)
     workshop.numbered(3)
     template(workshop, SLOW_SELECTS["sqlite"])
     run = asyncio.create_task(workshop.run())

@@ -9,11 +9,11 @@ import pytest
 from prefect import flow, get_client
 from sqlalchemy import Engine, event
 
-from db.clock import new_id
-from db.history import list_runs, shards_of
+from db.ledger.clock import new_id
+from db.readers.history import list_runs, shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
-from flows.engine.shards import ShardedRun
+from flows.engine.spread import ShardedRun
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
 from tests.engine.workshop import Workshop

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
-from db.errors import SourceUnreachableError
+from db.database_errors import SourceUnreachableError
 from db.session import open_source
-from flows.engine.source_reads import Reading, SourceReader
-from flows.engine.stopping import Stopper
+from flows.engine.resources.source_reads import Reading, SourceReader
+from flows.engine.resources.stopping import Stopper
 from flows.errors import StoppedError
 from flows.settings import ROOT
 from tests.engine.workshop import eventually
@@ -175,7 +175,7 @@ async def test_connections_close_with_the_last_read(file: str, stopper: Stopper)
 
 LEFT_BEHIND = """
 import asyncio, contextlib, time
-from flows.engine.source_reads import SourceReader
+from flows.engine.resources.source_reads import SourceReader
 
 async def main():
     reader = SourceReader(lambda: time.sleep(600), contextlib.nullcontext)

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from db.chains import Spent
-from db.clock import new_id
-from flows.engine.alike import AT_START
-from flows.engine.estimates import Estimate
-from flows.engine.limiter import Limiter
-from flows.engine.pace import Pace
-from flows.engine.spending import Spending, share_of_cap
+from db.ledger.clock import new_id
+from db.readers.chains import Spent
+from flows.engine.pacing.alike import AT_START
+from flows.engine.pacing.estimates import Estimate
+from flows.engine.pacing.limiter import Limiter
+from flows.engine.pacing.pace import Pace
+from flows.engine.pacing.spending import Spending, share_of_cap
 from flows.errors import (
     CallError,
     CostCapError,
@@ -28,8 +28,8 @@ from flows.errors import (
     UntoldCostError,
 )
 from flows.steps.prices import Usage
-from flows.steps.render import Prompt, make_brief, render_prompt
-from flows.steps.templates import load_template
+from flows.steps.prompts.render import Prompt, make_brief, render_prompt
+from flows.steps.prompts.templates import load_template
 from tests.db.rows import Book
 
 CENT = Decimal("0.01")
@@ -241,7 +241,7 @@ async def one(pace: Pace, prompt: Prompt, usage: Usage | None, error: CallError 
 async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_hold_it_all(
     prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.alike.PATIENCE_S", 60)
+    monkeypatch.setattr("flows.engine.pacing.alike.PATIENCE_S", 60)
     refused = FinalCallError("HTTP 403", kind="proxy", alike="a firewall")
     pace = gate(None, concurrency=1)
     pace.alike.watch("note", lambda: "far")

@@ -13,11 +13,11 @@ import pytest
 from prefect import flow
 from sqlalchemy import text
 
-from db import values
-from db.errors import KeyValueError, SpoolError
-from db.spool import SUFFIX, UNFINISHED
+from db.database_errors import KeyValueError, SpoolError
+from db.sources import values
+from db.sources.spool import SUFFIX, UNFINISHED
 from flows.engine import RunOptions, Summary, open_run
-from flows.engine.progress import Progress, watch
+from flows.engine.report.progress import Progress, watch
 from flows.errors import StoppingCallError
 from tests.engine.workshop import Workshop, eventually, log_lines
 
@@ -135,7 +135,7 @@ async def test_second_select_of_the_same_template_has_a_sample_of_its_own(worksh
 async def test_two_selects_of_one_template_tell_apart_how_far_they_are(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.select.AT_ONCE", 1)
+    monkeypatch.setattr("db.sources.select.AT_ONCE", 1)
     workshop.numbered(3)
     template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
     said: list[list[str]] = []
@@ -211,7 +211,7 @@ async def test_record_that_can_not_be_read_fails_alone_by_its_key(
             raise ValueError("no such moment")
         return real(key, data)
 
-    monkeypatch.setattr("db.select.make_record", reading)
+    monkeypatch.setattr("db.sources.select.make_record", reading)
     summary = await workshop.run()
     assert (summary.records, summary.succeeded, summary.failed, summary.exit_status) == (4, 3, 1, 1)
     (failure,) = summary.failures
@@ -228,9 +228,9 @@ async def test_limit_takes_the_first_records_of_the_select_in_its_own_order(work
 
 
 async def test_select_that_takes_long_tells_how_far_it_is(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.spooling.TELL_AFTER_S", 0.05)
-    monkeypatch.setattr("flows.engine.spooling.TELL_EVERY_S", 0.05)
-    monkeypatch.setattr("db.select.AT_ONCE", 1)
+    monkeypatch.setattr("flows.engine.resources.spooling.TELL_AFTER_S", 0.05)
+    monkeypatch.setattr("flows.engine.resources.spooling.TELL_EVERY_S", 0.05)
+    monkeypatch.setattr("db.sources.select.AT_ONCE", 1)
     workshop.numbered(8)
     # Two rows take all the time: some of Python's drivers read one ahead, and four records have come in either case.
     slow = SLOW.replace("300000", "3000000") + " WHERE length(items.id) > 0"

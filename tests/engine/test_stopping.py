@@ -15,10 +15,10 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelling
 from sqlalchemy import text
 
-from db import claims
 from db.identity import this_process
-from db.record import open_run
-from flows.engine.summary import Summary
+from db.ledger import claims
+from db.ledger.writing import open_run
+from flows.engine.report.summary import Summary
 from tests.db.rows import run_row
 from tests.engine.workshop import Workshop, eventually
 
@@ -136,7 +136,7 @@ async def test_what_is_in_flight_longer_than_the_setting_is_abandoned(
 
 
 async def test_cancel_in_prefect_stops_the_run(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.stopping.WATCH_S", 0.2)
+    monkeypatch.setattr("flows.engine.resources.stopping.WATCH_S", 0.2)
     run = begin(work)
     await work.asked(AT_ONCE + 2)
     async with get_client() as client:

@@ -10,7 +10,7 @@ from prefect.assets import Asset
 from prefect.blocks.system import Secret
 from sqlalchemy import make_url
 
-from flows.engine.assets import asset_key
+from flows.engine.report.assets import asset_key
 from flows.errors import MissingKeyError
 from flows.support_replies import support_replies
 from tests.engine.workshop import Workshop, eventually

@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 
 import pytest
 
-from db.history import PromptCacheUse
-from flows.engine.limiter import Limiter
-from flows.engine.pace import Pace
-from flows.engine.summary import PromptCacheSummary, _saved_by_prompt_cache
-from flows.engine.warming import PATIENCE_S
+from db.readers.history import PromptCacheUse
+from flows.engine.pacing.limiter import Limiter
+from flows.engine.pacing.pace import Pace
+from flows.engine.pacing.warming import PATIENCE_S
+from flows.engine.report.summary import PromptCacheSummary, _saved_by_prompt_cache
 from flows.errors import CallError, PassingCallError, StoppedError
-from flows.sandbox.models import MODELS
+from flows.sandbox.known import MODELS
 from flows.sandbox.prompt_cache import Block, PromptCache
 from flows.steps.prices import Usage
-from flows.steps.render import Prompt, make_brief, render_prompt
-from flows.steps.templates import load_template
+from flows.steps.prompts.render import Prompt, make_brief, render_prompt
+from flows.steps.prompts.templates import load_template
 from tests.engine.test_limiter import Loop
 from tests.engine.workshop import Workshop
 
@@ -35,7 +35,7 @@ BEGAN = 1000.0
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     made = Loop()
-    monkeypatch.setattr("flows.engine.warming.time.monotonic", made.time)
+    monkeypatch.setattr("flows.engine.pacing.warming.time.monotonic", made.time)
     yield made
     made.close()
 

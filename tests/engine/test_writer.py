@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from db import spill
-from db.clock import new_id
-from db.errors import LedgerError
-from db.history import read_generations
-from db.models import Generation
-from db.record import Batch, write
-from db.refusals import Refusal
-from flows.engine.handles import Generations
-from flows.engine.writer import Writer
+from db.database_errors import LedgerError
+from db.ledger import spill
+from db.ledger.clock import new_id
+from db.ledger.refused_rows import Refusal
+from db.ledger.tables import Generation
+from db.ledger.writing import Batch, write
+from db.readers.history import read_generations
+from flows.engine.materials.handles import Generations
+from flows.engine.resources.writer import Writer
 from flows.errors import LedgerAwayError, StoppedError
 from tests.db.rows import Book, error_of_sqlite, settled_row
 
@@ -34,7 +34,7 @@ BUSY = OperationalError("COMMIT", {}, error_of_sqlite(5))
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.writer.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("flows.engine.resources.writer.FIRST_PAUSE_S", 0.001)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
-from flows.control.deployments import POOL
+from db.words import POOL
 from flows.settings import ROOT
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))

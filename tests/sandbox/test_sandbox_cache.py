@@ -7,7 +7,7 @@ import pytest
 from anthropic import AsyncAnthropic
 
 from flows.sandbox import Sandbox
-from flows.sandbox.models import find_model
+from flows.sandbox.known import find_model
 from flows.sandbox.prompt_cache import Account, Block, PromptCache
 
 SONNET, HAIKU = find_model("claude-sonnet-4-6"), find_model("claude-haiku-4-5")

@@ -7,7 +7,7 @@ from anthropic import AsyncAnthropic, BadRequestError, NotFoundError
 from anthropic.resources.messages import DEPRECATED_MODELS
 from anthropic.types import ModelParam
 
-from flows.sandbox.models import MODELS, find_model
+from flows.sandbox.known import MODELS, find_model
 from flows.steps import known_models
 from flows.steps.catalog import plain_model_name
 

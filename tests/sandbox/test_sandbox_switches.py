@@ -17,9 +17,9 @@ from anthropic import (
 from pydantic import ValidationError
 
 from flows.sandbox import Sandbox, Switches
+from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.faults import draw_fate
 from flows.sandbox.limits import Limits
-from flows.sandbox.refusals import Refusal
 from flows.sandbox.switches import FAULTS
 
 ASKED: dict[str, Any] = {

@@ -16,13 +16,14 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 import flows.outputs
+from db.words import SANDBOX
 from flows.errors import CallError
 from flows.sandbox import Sandbox
-from flows.steps.answer import Asking, Opened, Outcome, Policy, Settled, answer_prompt
-from flows.steps.complete import SANDBOX, Answer, Client, RateLimits
+from flows.steps.answers.pursuing import Asking, Opened, Outcome, Policy, Settled, answer_prompt
+from flows.steps.claude.client import Answer, Client, RateLimits
 from flows.steps.prices import Usage
-from flows.steps.render import Prompt, make_brief, render_prompt
-from flows.steps.templates import Template, load_template
+from flows.steps.prompts.render import Prompt, make_brief, render_prompt
+from flows.steps.prompts.templates import Template, load_template
 
 KEY = "sk-ant-test-0123456789abcdef"
 GOOD = '{"title":"Fine","stars":4}'

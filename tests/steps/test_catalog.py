@@ -32,10 +32,10 @@ from flows.steps.catalog import (
     plain_model_name,
     read_told,
 )
-from flows.steps.front_matter import FrontMatter, read_front_matter
-from flows.steps.lint import errors_that_stop, lint_template
 from flows.steps.model_rules import misfits, request_settings, require_fit
-from flows.steps.render import Caching, request_body
+from flows.steps.prompts.front_matter import FrontMatter, read_front_matter
+from flows.steps.prompts.lint import errors_that_stop, lint_template
+from flows.steps.prompts.render import Caching, request_body
 from tests.steps.conftest import Say
 
 TODAY = date(2026, 11, 25)

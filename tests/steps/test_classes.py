@@ -12,8 +12,8 @@ import pytest
 import flows
 import flows.outputs
 from flows.errors import OutputClassError
-from flows.steps.classes import load_output_class
-from flows.steps.lint import lint_template
+from flows.steps.output_classes.classes import load_output_class
+from flows.steps.prompts.lint import lint_template
 from tests.steps.conftest import Write
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
     """Put a user's module into flows/, for one test."""
     folder = tmp_path / "flows"
     before = set(sys.modules)
-    monkeypatch.setattr("flows.steps.classes._brought", {})
+    monkeypatch.setattr("flows.steps.output_classes.classes._brought", {})
     monkeypatch.setattr(flows, "__path__", [*flows.__path__, str(folder)])
 
     def put(name: str, text: str) -> None:
@@ -121,7 +121,7 @@ def test_content_flow_holds_no_output_classes(name: str) -> None:
         ("from prefect import flow", 1, "prefect.flow"),
         ("\nimport json, sqlalchemy", 2, "sqlalchemy"),
         ("from anthropic import Anthropic", 1, "anthropic.Anthropic"),
-        ("from db.select import read_record", 1, "db.select.read_record"),
+        ("from db.sources.select import read_record", 1, "db.sources.select.read_record"),
         ("from flows.engine import open_run", 1, "flows.engine.open_run"),
         ("from flows import content", 1, "flows.content"),
         ("from .engine import open_run", 1, "flows.engine.open_run"),
@@ -208,7 +208,8 @@ def test_lint_tells_at_the_line_of_output_that_a_module_imports_prefect(put: Put
 
 def test_output_class_of_a_module_is_found_without_prefect_or_the_sdk(put: Put) -> None:
     code = (
-        "import sys; from flows.steps.classes import load_output_class; load_output_class('ProductCopy');"
+        "import sys; from flows.steps.output_classes.classes import load_output_class\n"
+        "load_output_class('ProductCopy')\n"
         "print(sorted({'prefect', 'sqlalchemy', 'anthropic', 'db'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

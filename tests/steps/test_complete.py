@@ -17,20 +17,11 @@ import httpx2
 import orjson
 import pytest
 
-from flows.errors import (
-    PERHAPS_BILLED,
-    CallError,
-    EndpointError,
-    FinalCallError,
-    MissingKeyError,
-    PassingCallError,
-    StoppingCallError,
-)
+from db.words import ANTHROPIC, PERHAPS_BILLED, SANDBOX
+from flows.errors import CallError, EndpointError, FinalCallError, MissingKeyError, PassingCallError, StoppingCallError
 from flows.sandbox import Sandbox
 from flows.settings import ROOT
-from flows.steps.complete import (
-    ANTHROPIC,
-    SANDBOX,
+from flows.steps.claude.client import (
     Limit,
     WrongEndpointError,
     check_endpoint,
@@ -40,7 +31,7 @@ from flows.steps.complete import (
     translate,
 )
 from flows.steps.prices import Usage
-from flows.steps.render import request_body
+from flows.steps.prompts.render import request_body
 from tests.steps.conftest import KEY, Connect, Reply, Say, Scripted, error_body, message, used
 
 LONG_SYSTEM = "{% block system %}" + "Write about tea, exactly. " * 400 + "{% endblock %}"
@@ -522,7 +513,7 @@ def test_url_that_can_not_be_asked_is_refused_and_not_quoted(connect: Connect, u
 async def test_endpoint_that_hangs_is_not_waited_for(
     scripted: Scripted, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.steps.complete.IDENTIFY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("flows.steps.claude.client.IDENTIFY_TIMEOUT_S", 0.1)
     scripted.plan(Reply(hangs=True))
     began = time.monotonic()
 
@@ -599,7 +590,7 @@ async def test_what_an_endpoint_says_of_a_model_is_asked_by_its_name(scripted: S
 async def test_why_an_endpoint_says_nothing_of_a_model_is_told_as_of_any_request(
     scripted: Scripted, connect: Connect, monkeypatch: pytest.MonkeyPatch, reply: Reply, status: int | None, kind: str
 ) -> None:
-    monkeypatch.setattr("flows.steps.complete.MODEL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("flows.steps.claude.client.MODEL_TIMEOUT_S", 0.2)
     scripted.plan(reply)
 
     with pytest.raises(CallError) as raised:
@@ -611,7 +602,7 @@ async def test_why_an_endpoint_says_nothing_of_a_model_is_told_as_of_any_request
 
 ASK = """
 import asyncio, json, sys
-from flows.steps.complete import Client
+from flows.steps.claude.client import Client
 
 async def main():
     async with Client(api_key="k", base_url=sys.argv[1], timeout_s=9, connections=1) as client:

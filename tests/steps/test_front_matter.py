@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flows.errors import ParameterError, TemplateError
-from flows.steps.front_matter import blank_front_matter, read_front_matter
+from flows.steps.prompts.front_matter import blank_front_matter, read_front_matter
 from tests.steps.conftest import Write
 
 

@@ -1,7 +1,7 @@
 """The prompt's hash: what changes the answer changes it, nothing else does, and no upgrade does.
 
 Where a golden test fails, everybody's next run buys all of its content again. If that is meant, say so in the
-changelog; where it comes from a newer pydantic or SDK, make the schema what it was (flows/steps/complete.py).
+changelog; where it comes from a newer pydantic or SDK, make the schema what it was (flows/steps/claude/client.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import flows.outputs
-from flows.steps.render import make_brief, render_prompt
-from flows.steps.templates import list_templates, load_template
+from flows.steps.prompts.render import make_brief, render_prompt
+from flows.steps.prompts.templates import list_templates, load_template
 from tests.steps.conftest import Note, Say, Write
 
 TEMPLATES = Path(__file__).parents[2] / "templates"

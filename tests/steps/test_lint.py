@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from db.errors import SelectError
-from db.statements import as_it_stands
+from db.database_errors import SelectError
+from db.sources.statements import as_it_stands
 from flows.outputs import Output
 from flows.settings import ROOT
-from flows.steps.lint import Finding, errors_that_stop, lint_template
-from flows.steps.selects import NotASelect, NotRead, Shape, parameters_of, read_select
-from flows.steps.templates import list_templates
+from flows.steps.prompts.lint import Finding, errors_that_stop, lint_template
+from flows.steps.prompts.selects import NotASelect, NotRead, Shape, parameters_of, read_select
+from flows.steps.prompts.templates import list_templates
 from tests.db.conftest import dialect_of
 
 SHIPPED = ROOT / "templates"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flows.errors import RecordError
-from flows.steps.nulls import paths_of_nulls
-from flows.steps.render import make_brief, render_prompt
-from flows.steps.templates import Template
+from flows.steps.prompts.nulls import paths_of_nulls
+from flows.steps.prompts.render import make_brief, render_prompt
+from flows.steps.prompts.templates import Template
 from tests.steps.conftest import Write
 
 RECORD = {

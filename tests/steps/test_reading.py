@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from db.words import ANTHROPIC
 from flows.errors import PassingCallError
-from flows.steps.complete import ANTHROPIC
+from flows.steps.claude.bodies import ErrorBody, Message, read_body, read_error, read_usage
 from flows.steps.prices import Usage
-from flows.steps.reading import ErrorBody, Message, read_body, read_error, read_usage
-from flows.steps.render import request_body
+from flows.steps.prompts.render import request_body
 from tests.steps.conftest import GOOD, Connect, Reply, Say, Scripted, error_body, message
 
 WHOLE = Message(GOOD, "end_turn", Usage(10, output_tokens=20), "claude-sonnet-4-6", "msg_1", None)

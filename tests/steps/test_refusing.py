@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from db.words import ANTHROPIC
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
-from flows.steps.complete import ANTHROPIC
-from flows.steps.reading import read_error
-from flows.steps.refusing import judge, likeness
-from flows.steps.render import request_body
+from flows.steps.claude.bodies import read_error
+from flows.steps.claude.refusals import judge, likeness
+from flows.steps.prompts.render import request_body
 from tests.steps.conftest import KEY, Connect, Reply, Say, Scripted, error_body
 
 CREDIT = (

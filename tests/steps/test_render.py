@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flows.errors import RecordError, TemplateError
-from flows.steps.render import Caching, make_brief, render_prompt, request_body
-from flows.steps.templates import Template
+from flows.steps.prompts.render import Caching, make_brief, render_prompt, request_body
+from flows.steps.prompts.templates import Template
 from tests.steps.conftest import Say, Write
 
 

@@ -32,11 +32,11 @@ from pydantic import (
 import flows.outputs
 from flows.errors import OutputClassError
 from flows.sandbox import Sandbox
-from flows.steps.complete import output_schema
-from flows.steps.references import write_out
-from flows.steps.schema_checks import notes_on
-from flows.steps.schemas import full_schema
-from flows.steps.validate import Content, validate_answer
+from flows.steps.answers.validate import Content, validate_answer
+from flows.steps.claude.client import output_schema
+from flows.steps.output_classes.references import write_out
+from flows.steps.output_classes.schema_checks import notes_on
+from flows.steps.output_classes.schemas import full_schema
 from tests.steps.conftest import KEY
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flows.steps.render import make_brief, render_prompt
-from flows.steps.spelling import Number, as_rendered, spelled
+from flows.steps.prompts.render import make_brief, render_prompt
+from flows.steps.prompts.spelling import Number, as_rendered, spelled
 from tests.steps.conftest import Write
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.errors import OutputClassError, TemplateError
-from flows.steps.front_matter import FrontMatter
-from flows.steps.templates import list_templates, load_template, read_heads
+from flows.steps.prompts.front_matter import FrontMatter
+from flows.steps.prompts.templates import list_templates, load_template, read_heads
 from tests.steps.conftest import Write
 
 USER = "{% block user %}Name: {{ record.name }}{% endblock %}"

@@ -1,0 +1,74 @@
+"""Claims: who is asking for what just now, so that two runs at once do not buy the same answer.
+
+A claim is taken before a prompt is asked and released with its outcome. It is held by its owner's lease (leases.py):
+where that has run out, or the owner has ended, whoever wants the prompt next takes it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from db.ledger import leases
+from db.ledger.clock import now
+from db.ledger.tables import Base, Claim
+from db.session import begin_write
+
+IN_AT_ONCE = 500  # hashes in one IN (...): below every database's limit
+
+_CLAIMS: Table = Base.metadata.tables[Claim.__tablename__]
+_release = delete(_CLAIMS).where(_CLAIMS.c.prompt_hash == bindparam("claimed"), _CLAIMS.c.owner == bindparam("by"))
+
+
+def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
+    """Claim prompts for a run and return those that are now its own; an owner's whose lease is over are taken over."""
+    # In one order everywhere, so that two that claim at once wait for each other and never in a circle.
+    wanted = sorted(set(hashes))
+    if not wanted:
+        return set()
+    with begin_write(engine) as connection:
+        owners = _claim(connection, owner, wanted)
+        taken = [wish for wish in wanted if owners.get(wish) != owner]
+        if taken:
+            leases.end_lapsed_of(connection, {owners[wish] for wish in taken if wish in owners})
+            owners |= _claim(connection, owner, taken)
+        return {wish for wish in wanted if owners.get(wish) == owner}
+
+
+def release(connection: Connection, claimed: Sequence[tuple[str, str]]) -> None:
+    """Release claims, as (owner, prompt hash), in the transaction that records their outcomes."""
+    if claimed:
+        connection.execute(_release, [{"claimed": done, "by": owner} for owner, done in sorted(claimed)])
+
+
+def release_all(connection: Connection, owner: str) -> None:
+    """Release all that a run still claims, in the transaction that ends it."""
+    connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner == owner))
+
+
+def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[str, str]:
+    """Claim what no one claims; return who owns each of the prompts now."""
+    # What decides is the owner's lease; the column says when that ran out as things stood.
+    until = now() + timedelta(seconds=leases.LEASE_S)
+    rows = [{"prompt_hash": wish, "owner": owner, "expires_at": until} for wish in wanted]
+    connection.execute(_insert(connection.dialect.name), rows)
+    owners: dict[str, str] = {}
+    for part in _parts(wanted):
+        found = select(_CLAIMS.c.prompt_hash, _CLAIMS.c.owner).where(_CLAIMS.c.prompt_hash.in_(part))
+        owners |= {row.prompt_hash: row.owner for row in connection.execute(found)}
+    return owners
+
+
+@lru_cache(maxsize=2)
+def _insert(dialect: str) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(_CLAIMS).on_conflict_do_nothing()
+
+
+def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), IN_AT_ONCE):
+        yield items[start : start + IN_AT_ONCE]

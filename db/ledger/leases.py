@@ -1,0 +1,182 @@
+"""Leases: who is working on a run just now, and until when.
+
+A run's heartbeat renews its lease. One that has run out lets others take what the run claims, and counts the epoch
+up, which every commit of the run checks: a run that was away finds out before it writes or sends anything. It is
+called crashed only where its process is seen to be gone or can't be seen at all, and even that is provisional: a
+run that returns takes its lease back. PostgreSQL's clock judges leases there. SQLite is on one machine, so there it
+is the clock that counts since the machine's start, which no one sets and which goes on while it sleeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, delete, func, or_, select, text, update
+
+from db.database_errors import DatabaseError
+from db.identity import boot_id, boot_time_s, fate_of
+from db.ledger.clock import CLOCK, now
+from db.ledger.tables import Attempt, Base, Claim, Run
+from db.session import begin_write
+
+LEASE_S = 120.0
+HEARTBEAT_S = 15.0
+
+_RUNS: Table = Base.metadata.tables[Run.__tablename__]
+_CLAIMS: Table = Base.metadata.tables[Claim.__tablename__]
+_ATTEMPTS: Table = Base.metadata.tables[Attempt.__tablename__]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A run's hold on its work; `epoch` is how often others have found it run out, counted from 1."""
+
+    run_id: str
+    epoch: int
+
+
+class LeaseLostError(DatabaseError):
+    """The run's lease ran out and others may have taken what it claimed; it must be taken back first."""
+
+
+class SupersededError(DatabaseError):
+    """A newer run of the same Prefect flow run goes on with this run's work."""
+
+
+def check(connection: Connection, lease: Lease) -> None:
+    """Raise LeaseLostError unless the run still has this lease, and keep it until the transaction ends."""
+    statement = select(_RUNS.c.id).where(*_held(lease)).with_for_update(read=True)
+    if connection.execute(statement).first() is None:
+        raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
+
+
+def renew(engine: Engine, lease: Lease) -> None:
+    """Renew the lease for LEASE_S, and measure the ledger's clock by the way; LeaseLostError where it is lost."""
+    with begin_write(engine) as connection:
+        _renew(connection, lease)
+
+
+def take_back(engine: Engine, lease: Lease) -> Lease:
+    """Return the lease of a run that has lost it, which is running again now.
+
+    Raises SupersededError where a newer run of the same Prefect flow run exists: the work is that one's.
+    """
+    with begin_write(engine) as connection:
+        found = connection.execute(
+            select(_RUNS.c.epoch, _RUNS.c.prefect_flow_run_id).where(_RUNS.c.id == lease.run_id).with_for_update()
+        ).one()
+        same = and_(_RUNS.c.prefect_flow_run_id.is_not(None), _RUNS.c.prefect_flow_run_id == found.prefect_flow_run_id)
+        newer = connection.scalar(select(func.max(_RUNS.c.id)).where(same, _RUNS.c.id > lease.run_id))
+        if newer is not None:
+            raise SupersededError(f"the newer run {newer} of the same Prefect flow run goes on with its work")
+        running = {"status": "running", "ended_at": None}
+        connection.execute(update(_RUNS).where(_RUNS.c.id == lease.run_id).values(running))
+        renewed = Lease(lease.run_id, found.epoch)
+        _renew(connection, renewed)
+        return renewed
+
+
+def begin(connection: Connection, run_id: str) -> None:
+    """Give a run that has just been written its first lease."""
+    _renew(connection, Lease(run_id, 1))
+
+
+def end_lapsed(engine: Engine, *, but: str) -> list[str]:
+    """End the leases of other runs that have run out or whose process has ended; return the runs that crashed by it."""
+    with engine.connect() as connection:
+        runs = _running(connection, _RUNS.c.id != but)
+    if not any(_has_lapsed(engine, run) for run in runs):
+        return []
+    with begin_write(engine) as connection:
+        return _end(connection, runs)
+
+
+def end_lapsed_of(connection: Connection, owners: Iterable[str]) -> None:
+    """End the leases of these owners of claims where they have run out, in the transaction that wants the claims.
+
+    An owner that is no run, or has ended, holds nothing.
+    """
+    wanted = set(owners)
+    runs = _running(connection, _RUNS.c.id.in_(wanted))
+    _end(connection, runs)
+    over = wanted - {run.id for run in runs}
+    if over:
+        connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner.in_(sorted(over))))
+
+
+def _running(connection: Connection, which: ColumnElement[bool]) -> Sequence[Any]:
+    columns = (_RUNS.c.id, _RUNS.c.process, _RUNS.c.epoch, _lapsed(connection.dialect.name).label("lapsed"))
+    return list(connection.execute(select(*columns).where(_RUNS.c.status == "running", which).order_by(_RUNS.c.id)))
+
+
+def _has_lapsed(engine: Engine, run: Any) -> bool:
+    return bool(run.lapsed) or _fate(engine.dialect.name, run) == "gone"
+
+
+def _end(connection: Connection, runs: Sequence[Any]) -> list[str]:
+    """End the leases of those that have lapsed; each is looked at again as it is locked, for it may just be renewed."""
+    crashed = []
+    for run in runs:
+        fate = _fate(connection.dialect.name, run)
+        lapsed = [] if fate == "gone" else [_lapsed(connection.dialect.name)]
+        if fate == "alive":
+            # Not crashed: it only sleeps. What it claims is free, once for each time that it sleeps.
+            lapsed.append(select(_CLAIMS.c.owner).where(_CLAIMS.c.owner == run.id).exists())
+        end = {} if fate == "alive" else {"status": "crashed", "ended_at": now()}
+        ended = connection.execute(
+            update(_RUNS).where(*_held(Lease(run.id, run.epoch)), *lapsed).values(epoch=run.epoch + 1, **end)
+        )
+        if not ended.rowcount:
+            continue
+        connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner == run.id))
+        if fate != "alive":
+            _settle_as_crashed(connection, run.id)
+            crashed.append(str(run.id))
+    return crashed
+
+
+def _settle_as_crashed(connection: Connection, run_id: str) -> None:
+    connection.execute(
+        update(_ATTEMPTS)
+        .where(_ATTEMPTS.c.run_id == run_id, _ATTEMPTS.c.ended_at.is_(None))
+        .values(ended_at=now(), error_type="crashed")
+    )
+
+
+def _fate(dialect: str, run: Any) -> str:
+    return fate_of(run.process, one_machine=dialect == "sqlite")
+
+
+def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return (_RUNS.c.id == lease.run_id, _RUNS.c.epoch == lease.epoch, _RUNS.c.status == "running")
+
+
+def _lapsed(dialect: str) -> ColumnElement[bool]:
+    if dialect == "postgresql":
+        return _RUNS.c.alive_until < func.clock_timestamp()
+    # A lease that an earlier Presswork wrote has no clock but the time of day; one of another boot is over.
+    of_before = and_(_RUNS.c.lease_boot.is_(None), _RUNS.c.alive_until < now())
+    return or_(of_before, _RUNS.c.lease_boot != boot_id(), _RUNS.c.lease_until_s < boot_time_s())
+
+
+def _renew(connection: Connection, lease: Lease) -> None:
+    sent = boot_time_s()
+    if connection.dialect.name == "postgresql":
+        until: Mapping[str, Any] = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
+        statement = update(_RUNS).where(*_held(lease)).values(until).returning(_RUNS.c.alive_until)
+        renewed = connection.scalar(statement)
+        if renewed is not None:
+            CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+    else:
+        until = {
+            "alive_until": now() + timedelta(seconds=LEASE_S),
+            "lease_boot": boot_id(),
+            "lease_until_s": sent + LEASE_S,
+        }
+        statement = update(_RUNS).where(*_held(lease)).values(until).returning(_RUNS.c.id)
+        renewed = connection.scalar(statement)
+    if renewed is None:
+        raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")

@@ -1,0 +1,225 @@
+"""Spill: batches that could not be committed wait in a file, and are written in later, exactly once.
+
+A file holds one batch a line, each with its checksum, and names the run that it belongs to, which is how a ledger
+knows its own. Writing in what is there already changes nothing, so that a recovery that was interrupted is simply
+done again. Who adds and who writes in hold the file's lock, so that no line is removed unread. Rows that the ledger
+refuses are kept in a file next to it, for a person to look at: nothing of ours reads it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Engine, Table, select
+
+from db.database_errors import DatabaseError
+from db.ledger.refused_rows import TABLES, Refusal
+from db.ledger.tables import Base, Money, Run, UtcDateTime
+from db.ledger.writing import SETTLED, Batch, write
+from db.session import is_unavailable, readable_url, reason_of
+
+VERSION = 1
+SUFFIX = ".spill"
+REFUSED_SUFFIX = ".refused"
+
+
+class SpillError(DatabaseError):
+    """A spill file can't be written in; it is kept."""
+
+
+class SpillFile:
+    """A file that batches of one run are added to; each is on the disk when `add` returns. Raises OSError."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        # What waits is customers' text: for this user alone.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = folder / f"{run_id}{SUFFIX}"
+        self.batches = 0
+        self._run_id = run_id
+
+    def add(self, batch: Batch) -> None:
+        """Add a batch; where that fails, as on a full disk, nothing of it stays."""
+        body = {"presswork_spill": VERSION, "run_id": self._run_id, "batch": _dumped(batch)}
+        line = _json(body)
+        _append(self.path, hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
+        self.batches += 1
+
+
+def keep_refused(folder: Path, run_id: str, refusals: Iterable[Refusal]) -> Path:
+    """Keep rows that a ledger refused, as they were, one a line; return the file. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = refused_file(folder / run_id)
+    lines = [
+        _json({"table": TABLES[refusal.part], "column": refusal.column, "reason": refusal.reason, "row": refusal.row})
+        for refusal in refusals
+    ]
+    _append(path, b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def refused_file(path: Path) -> Path:
+    """Return where the rows of a spill file are kept that its ledger refused."""
+    return path.with_suffix(REFUSED_SUFFIX)
+
+
+def find_spills(folder: Path) -> list[Path]:
+    """List the spill files that wait."""
+    return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+
+
+def belongs_to(engine: Engine, path: Path) -> bool:
+    """Whether a spill file's run is in this ledger."""
+    run_id = path.name.removesuffix(SUFFIX)
+    with engine.connect() as connection:
+        return connection.scalar(select(Run.id).where(Run.id == run_id)) is not None
+
+
+def recover(engine: Engine, path: Path, refused: list[Refusal] | None = None) -> int:
+    """Write a spill file into its ledger, remove it, and return how many generations it held.
+
+    Rows that the ledger refuses are written as far as they can be, added to `refused`, and kept as they were in
+    `refused_file(path)`. A file that another has written in meanwhile holds none. Raises SpillError, and keeps the
+    file, where it is damaged, another ledger's, or refused as a whole; the error of an unavailable ledger goes up.
+    """
+    try:
+        with _locked(path, os.O_RDONLY):
+            return _recover(engine, path, refused if refused is not None else [])
+    except FileNotFoundError:
+        return 0
+
+
+def _recover(engine: Engine, path: Path, refused: list[Refusal]) -> int:
+    batches = _read(path)
+    if not belongs_to(engine, path):
+        raise SpillError(
+            f"The spill file {path} belongs to another ledger: its run is not in {readable_url(engine.url)}. "
+            "Name its ledger with PRESSWORK_DATABASE_URL. The file is kept."
+        )
+    found: list[Refusal] = []
+    try:
+        for batch in batches:
+            write(engine, batch, refused=found)
+        if found:
+            keep_refused(path.parent, path.name.removesuffix(SUFFIX), found)
+    except Exception as error:
+        if is_unavailable(error):
+            raise
+        raise SpillError(
+            f"The spill file {path} can't be imported: {reason_of(error, engine.url)}. The file is kept. Fix the "
+            "cause, then run `presswork db recover`."
+        ) from None
+    refused += found
+    path.unlink(missing_ok=True)
+    return sum(len(batch.generations) for batch in batches)
+
+
+def _read(path: Path) -> list[Batch]:
+    *lines, rest = path.read_bytes().split(b"\n")
+    if rest and not lines:
+        raise SpillError(f"The spill file {path} is damaged: it has no whole line. It is kept.")
+    # What stands behind the last line's end is of a batch that a crash cut off: no one was told that it is kept.
+    return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Batch:
+    digest, _, body = line.partition(b" ")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise SpillError(
+            f"The spill file {path} is damaged: line {number} does not match its checksum. It is kept; "
+            "the other lines may be whole, and can be written in from a copy without this one."
+        )
+    # Not orjson's: what an endpoint said may hold half a surrogate pair, or a number of any length.
+    found = json.loads(body)
+    if found.get("presswork_spill") != VERSION or f"{found.get('run_id')}{SUFFIX}" != path.name:
+        raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
+    return _loaded(found["batch"])
+
+
+@contextmanager
+def _locked(path: Path, flags: int) -> Iterator[int]:
+    while True:
+        file = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Who wrote it in has removed it; what was opened before is then no longer the file of that name.
+            if _is_at(file, path):
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _append(path: Path, lines: bytes) -> None:
+    with _locked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+        size = os.fstat(file).st_size
+        try:
+            _write(file, lines)
+        except OSError:
+            os.ftruncate(file, size)
+            if size == 0:
+                path.unlink(missing_ok=True)
+            raise
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, default=str)
+    except TypeError:
+        # It can't hold half a surrogate pair, nor a number of more than 64 bits.
+        return json.dumps(value, default=str, skipkeys=True).encode()
+
+
+def _write(file: int, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    os.fsync(file)
+
+
+def _dumped(batch: Batch) -> dict[str, Any]:
+    return {
+        part.name: list(rows.values()) if isinstance(rows := getattr(batch, part.name), dict) else rows
+        for part in fields(batch)
+    }
+
+
+def _loaded(data: Mapping[str, Any]) -> Batch:
+    batch = Batch(released=[(owner, claimed) for owner, claimed in data["released"]])
+    for name, table in TABLES.items():
+        rows = [_typed(Base.metadata.tables[table], row) for row in data[name]]
+        if isinstance(getattr(batch, name), dict):
+            setattr(batch, name, {row["hash"]: row for row in rows})
+        else:
+            setattr(batch, name, rows)
+    # A file that an earlier Presswork wrote lacks the columns that came since.
+    batch.settled = [{**dict.fromkeys(SETTLED), **row} for row in batch.settled]
+    return batch
+
+
+def _typed(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _reader(table, name)(value) if value is not None else None for name, value in row.items()}
+
+
+def _reader(table: Table, name: str) -> Callable[[Any], Any]:
+    kind = table.c[name].type if name in table.c else None
+    if isinstance(kind, UtcDateTime):
+        return datetime.fromisoformat
+    return Decimal if isinstance(kind, Money) else lambda value: value

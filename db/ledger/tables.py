@@ -1,0 +1,278 @@
+"""The ledger's tables: what was generated, from what, by which prompt, at what price.
+
+Content-addressed where text repeats (templates, texts, records, prompts), append-only where history is made
+(runs, generations, generation_parents, attempts). Ids are UUIDv7 and sort by time, times are UTC, money is Decimal.
+Text bodies are TEXT, not JSONB: what was read and sent is kept to the byte, a NUL written as its JSON escape included.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+from db.words import KINDS, ORIGINS, RUN_STATUSES, STATUSES
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, kept in UTC: SQLite has no time zones, so what it returns is marked as UTC here."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time rather than guess its zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a time zone was about to be written to the ledger")
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Mark what SQLite returns as the UTC that it is."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Money(TypeDecorator[Decimal]):
+    """US dollars to ten decimals: a single token of the cheapest cached kind costs 0.00000005.
+
+    PostgreSQL keeps NUMERIC exactly. SQLite has no decimals: it keeps the nearest double, which is exact to fifteen
+    digits, and what it returns (sums too) is rounded back to ten decimals.
+    """
+
+    impl = Numeric(20, 10)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Hand SQLite plain floats; its Numeric would warn on each use."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Numeric(20, 10, asdecimal=False))
+        return dialect.type_descriptor(Numeric(20, 10))
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        """Bind a Decimal, for SQLite as a float."""
+        if value is None:
+            return None
+        return float(value) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        """Return a Decimal, rounded to ten decimals."""
+        return None if value is None else Decimal(str(value)).quantize(Decimal("1e-10"))
+
+
+class Base(DeclarativeBase):
+    """The ledger's metadata; constraint names are fixed so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+Id = String(36)
+Hash = String(64)
+# Keys are in the order of their bytes, as SQLite has them: what a fan-in reads, and so its prompt, must not depend on
+# a database's locale.
+KeyText = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Run(Base):
+    """One execution of a content flow. A retry or a resume is a new row that points at the one it goes on from.
+
+    A shard's `parent_run_id` is the run that was spread over it: its figures count what its shards did.
+    `process` (identity.py) and the lease, which a heartbeat renews, tell a run that goes on from one that died: on
+    PostgreSQL `alive_until` by the database's clock, on SQLite `lease_until_s` on the clock of the boot `lease_boot`.
+    `epoch` counts how often the lease was lost; every commit of the run checks it.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (_one_of("status", RUN_STATUSES), Index(None, "flow", "started_at"))
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    resumes_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
+    parent_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    flow: Mapped[str] = mapped_column(String(200))
+    deployment: Mapped[str | None] = mapped_column(String(200))
+    prefect_flow_run_id: Mapped[str | None] = mapped_column(Id, index=True)
+    trigger: Mapped[str] = mapped_column(String(50))
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    code_version: Mapped[str] = mapped_column(String(100))
+    endpoint: Mapped[str] = mapped_column(String(100))
+    mode: Mapped[str] = mapped_column(String(20))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    status: Mapped[str] = mapped_column(String(20))
+    process: Mapped[str] = mapped_column(String(300))
+    alive_until: Mapped[datetime] = mapped_column(UtcDateTime)
+    epoch: Mapped[int] = mapped_column(Integer, server_default="1")
+    lease_boot: Mapped[str | None] = mapped_column(String(100))
+    lease_until_s: Mapped[float | None] = mapped_column(Float)
+
+
+class Template(Base):
+    """A prompt file as it was: its source and that of every file it includes or imports."""
+
+    __tablename__ = "templates"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    sources: Mapped[dict[str, str]] = mapped_column(JSON)
+    first_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class SharedText(Base):
+    """A text that many prompts share (a system text, an output schema), stored once."""
+
+    __tablename__ = "texts"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class StoredRecord(Base):
+    """A record as it was read: all selected columns, as canonical JSON."""
+
+    __tablename__ = "records"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class StoredPrompt(Base):
+    """A request as it was sent; a shared text stands in it as {"$text": hash}, a schema as {"$json": hash}."""
+
+    __tablename__ = "prompts"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    model: Mapped[str] = mapped_column(String(100))
+    variant: Mapped[int] = mapped_column(Integer)
+    request: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Generation(Base):
+    """What one prompt brought for one record and step in one run.
+
+    A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it.
+    """
+
+    __tablename__ = "generations"
+    __table_args__ = (
+        UniqueConstraint("run_id", "step", "record_key"),
+        _one_of("status", STATUSES),
+        _one_of("origin", ORIGINS),
+        # What current_content probes: is there a newer succeeded generation of the same record?
+        Index("ix_generations_current", "flow", "step", "endpoint", "record_key", "status", "id"),
+        # What the look-up probes for a whole page of prompts at once.
+        Index("ix_generations_prompt", "prompt_hash", "origin", "status"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    flow: Mapped[str] = mapped_column(String(200))
+    step: Mapped[str] = mapped_column(String(200))
+    endpoint: Mapped[str] = mapped_column(String(100))
+    record_key: Mapped[str] = mapped_column(KeyText)
+    record_hash: Mapped[str | None] = mapped_column(ForeignKey("records.hash"))
+    template_hash: Mapped[str] = mapped_column(Hash)
+    prompt_hash: Mapped[str | None] = mapped_column(Hash)
+    status: Mapped[str] = mapped_column(String(20))
+    origin: Mapped[str] = mapped_column(String(20))
+    source_generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id"))
+    output: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    output_hash: Mapped[str | None] = mapped_column(Hash)
+    error_kind: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class GenerationParent(Base):
+    """What a generation of a later step was made from."""
+
+    __tablename__ = "generation_parents"
+
+    generation_id: Mapped[str] = mapped_column(ForeignKey("generations.id"), primary_key=True)
+    parent_id: Mapped[str] = mapped_column(ForeignKey("generations.id"), primary_key=True, index=True)
+
+
+class Attempt(Base):
+    """One request: written before it is sent, settled by its one update when it ended.
+
+    `likely_cost_usd` is what it will probably cost, written when it is opened: nobody knows it after a crash.
+    A row without `ended_at` is in flight, or was when its process died. `generation_id` is allocated before and so
+    has no foreign key: after a crash an attempt can stand without its generation. What an endpoint says has no longest
+    length here: one over-long id must not keep a batch of answers out of the ledger.
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (_one_of("kind", KINDS), Index(None, "run_id", "ended_at"))
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    prompt_hash: Mapped[str] = mapped_column(ForeignKey("prompts.hash"))
+    generation_id: Mapped[str] = mapped_column(Id, index=True)
+    ordinal: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(String(20))
+    request_changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    latency_ms: Mapped[int | None] = mapped_column(Integer)
+    http_status: Mapped[int | None] = mapped_column(Integer)
+    error_type: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)
+    message_id: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    stop_reason: Mapped[str | None] = mapped_column(Text)
+    output_text: Mapped[str | None] = mapped_column(Text)
+    validation_errors: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    input_tokens: Mapped[int | None] = mapped_column(Integer)
+    output_tokens: Mapped[int | None] = mapped_column(Integer)
+    cache_creation_5m_tokens: Mapped[int | None] = mapped_column(Integer)
+    cache_creation_1h_tokens: Mapped[int | None] = mapped_column(Integer)
+    cache_read_tokens: Mapped[int | None] = mapped_column(Integer)
+    thinking_tokens: Mapped[int | None] = mapped_column(Integer)
+    service_tier: Mapped[str | None] = mapped_column(Text)
+    cost_usd: Mapped[Decimal | None] = mapped_column(Money)
+    likely_cost_usd: Mapped[Decimal | None] = mapped_column(Money)
+    inference_geo: Mapped[str | None] = mapped_column(Text)
+    speed: Mapped[str | None] = mapped_column(Text)
+    price_version: Mapped[str | None] = mapped_column(String(50))
+
+
+class Claim(Base):
+    """Who is asking for what just now, so that two runs do not buy the same answer; a crash lets it expire."""
+
+    __tablename__ = "claims"
+
+    prompt_hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    owner: Mapped[str] = mapped_column(Id)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)

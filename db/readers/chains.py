@@ -1,0 +1,135 @@
+"""Chains: runs that resume one another, and what they have spent together.
+
+All runs that `resumes_run_id` links share one cost cap, and so do the shards of each. What was perhaps billed counts
+at its likely cost: what an attempt was expected to cost when it was opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, Engine, and_, case, func, or_, select
+from sqlalchemy.orm import aliased
+
+from db.ledger.tables import Attempt, Run
+from db.words import PERHAPS_BILLED
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """US dollars: `known_usd` for answers whose price is known, `likely_usd` for what was perhaps billed."""
+
+    known_usd: Decimal = Decimal(0)
+    likely_usd: Decimal = Decimal(0)
+
+    @property
+    def total_usd(self) -> Decimal:
+        """Both together: what counts under a cap."""
+        return self.known_usd + self.likely_usd
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.known_usd + other.known_usd, self.likely_usd + other.likely_usd)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.known_usd - other.known_usd, self.likely_usd - other.likely_usd)
+
+
+def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
+    """Return the newest run of a Prefect flow run: the one that its Retry resumes."""
+    statement = select(func.max(Run.id)).where(Run.prefect_flow_run_id == prefect_flow_run_id)
+    with engine.connect() as connection:
+        return connection.scalar(statement)
+
+
+def resumed_by(engine: Engine, run_id: str) -> list[str]:
+    """Return the runs that a run resumes, directly or not, the latest first."""
+    found: list[str] = []
+    following: str | None = run_id
+    with engine.connect() as connection:
+        while True:
+            following = connection.scalar(select(Run.resumes_run_id).where(Run.id == following))
+            if following is None or following in {run_id, *found}:
+                return found
+            found.append(following)
+
+
+def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
+    """Return when the first refresh began among a run that refreshes and those that it resumes; None: unknown run.
+
+    What was asked for since then is part of this refresh, and need not be asked for again.
+    """
+    since: datetime | None = None
+    following, met = run_id, {run_id}
+    with engine.connect() as connection:
+        while True:
+            columns = select(Run.started_at, Run.parameters, Run.resumes_run_id)
+            row = connection.execute(columns.where(Run.id == following)).first()
+            if row is None:
+                return since
+            if following == run_id or _refreshes(row.parameters):
+                since = row.started_at
+            if row.resumes_run_id is None or row.resumes_run_id in met:
+                return since
+            following = row.resumes_run_id
+            met.add(following)
+
+
+def _refreshes(parameters: Mapping[str, Any]) -> bool:
+    # A flow that takes no options says itself, in its code, that it refreshes, and said so before too.
+    return not any(isinstance(value, dict) and value.get("refresh") is False for value in parameters.values())
+
+
+def spent_by_chain(engine: Engine, run_id: str) -> Spent:
+    """Add up what all runs have spent that are linked with this one, and the shards of all; its own requests left out.
+
+    Linked are the runs that it resumes, directly or not, and all that resume any of these.
+    """
+    linked = _linked(run_id)
+    shard = aliased(Run)
+    whole = select(linked.c.id).union(select(shard.id).join(linked, shard.parent_run_id == linked.c.id))
+    return _spent(engine, and_(Attempt.run_id.in_(whole), Attempt.run_id != run_id))
+
+
+def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:
+    """Add up what the shards have spent that runs of a Prefect flow run have started."""
+    whole, shard = aliased(Run), aliased(Run)
+    shards = (
+        select(shard.id)
+        .join(whole, whole.id == shard.parent_run_id)
+        .where(whole.prefect_flow_run_id == prefect_flow_run_id)
+    )
+    return _spent(engine, Attempt.run_id.in_(shards))
+
+
+def spent_by_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Spent:
+    """Add up what the runs of Prefect flow runs have spent."""
+    return _spent(engine, Attempt.run_id.in_(select(Run.id).where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))))
+
+
+def _linked(run_id: str) -> CTE:
+    # UNION, not UNION ALL: a run that is met again is not followed again.
+    first = select(Run.id, Run.resumes_run_id).where(Run.id == run_id).cte("resumed", recursive=True)
+    before = aliased(Run)
+    resumed = first.union(select(before.id, before.resumes_run_id).join(first, before.id == first.c.resumes_run_id))
+    linked = select(resumed.c.id).cte("linked", recursive=True)
+    after = aliased(Run)
+    return linked.union(select(after.id).join(linked, after.resumes_run_id == linked.c.id))
+
+
+def _spent(engine: Engine, which: ColumnElement[bool]) -> Spent:
+    table = Attempt.__table__.c
+    # An answer without a price, a request whose answer was lost, and one that is in flight or was in a crash.
+    counts = or_(
+        Attempt.error_type.is_(None), Attempt.error_type.in_(PERHAPS_BILLED), Attempt.input_tokens.is_not(None)
+    )
+    likely = case((and_(Attempt.cost_usd.is_(None), counts), Attempt.likely_cost_usd))
+    statement = select(
+        func.sum(Attempt.cost_usd, type_=table.cost_usd.type), func.sum(likely, type_=table.likely_cost_usd.type)
+    ).where(which)
+    with engine.connect() as connection:
+        known, expected = connection.execute(statement).one()
+    return Spent(known or Decimal(0), expected or Decimal(0))

@@ -1,0 +1,168 @@
+"""Read DuckDB's values: what its driver would change, it is asked for as text.
+
+The driver reads `infinity` as the year 9999 and a month as 30 days, and drops nanoseconds and digits of JSON. It has no
+hook for a type, so its cursor is wrapped: it asks what columns a select has, and casts those of such types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+
+from db.sources.drivers.texts import read_date, read_json, read_moment, read_time
+
+Reader = Callable[[Any], Any]
+"""Makes a value of what stands in a column that was cast; never called with None."""
+
+_CHANGED = re.compile(r"DATE|TIME|INTERVAL|JSON")
+_INTERVAL = re.compile(r"(?:(?P<days>-?\d+) days?)? ?(?P<sign>-)?(?:(?P<hours>\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
+
+
+def prepare(_engine: Engine) -> Callable[[Any, Any], None]:
+    """Return what prepares a connection of duckdb_engine."""
+
+    def prepared(connection: Any, _entry: Any) -> None:
+        make = connection.cursor
+        connection.cursor = lambda: _Cursor(make())
+
+    return prepared
+
+
+class _Cursor:
+    """A cursor of duckdb_engine whose rows hold what the database holds."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._readers: dict[int, Reader] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, statement: str, parameters: Any = None, context: Any = None) -> None:
+        """Execute a statement, which DuckDB is first asked to describe: that reads no row."""
+        statement, self._readers = self._as_text(statement, parameters)
+        self._cursor.execute(statement, parameters, context)
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        row = self._cursor.fetchone()
+        return None if row is None else self._read(row)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next rows."""
+        return [self._read(row) for row in self._cursor.fetchmany(size)]
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows that are left."""
+        return [self._read(row) for row in self._cursor.fetchall()]
+
+    def _read(self, row: Sequence[Any]) -> Sequence[Any]:
+        if not self._readers:
+            return row
+        values = list(row)
+        for place, reader in self._readers.items():
+            if values[place] is not None:
+                values[place] = reader(values[place])
+        return tuple(values)
+
+    def _as_text(self, statement: str, parameters: Any) -> tuple[str, dict[int, Reader]]:
+        columns = self._described(statement, parameters)
+        found = {place: _reading(kind) for place, (_name, kind) in enumerate(columns) if _CHANGED.search(kind)}
+        readers = {place: reading for place, reading in found.items() if reading is not None}
+        # It ignores case in names, so that two may be one to it.
+        if not readers or len({name.lower() for name, _kind in columns}) < len(columns):
+            return statement, {}
+        casts = ", ".join(_cast(columns[place][0], kind) for place, (kind, _reader) in readers.items())
+        wrapped = f"SELECT * REPLACE ({casts}) FROM (\n{statement}\n)"  # noqa: S608 - the user's own select
+        return wrapped, {place: reader for place, (_kind, reader) in readers.items()}
+
+    def _described(self, statement: str, parameters: Any) -> list[tuple[str, str]]:
+        import duckdb  # noqa: PLC0415 - whoever has such a source has it, and no one else
+
+        try:
+            self._cursor.execute(f"DESCRIBE {statement}", parameters)
+            return [(name, kind) for name, kind, *_ in self._cursor.fetchall()]
+        except duckdb.Error:
+            # It is no select, or a wrong one: then its own error says more.
+            return []
+
+
+def _cast(name: str, kind: str) -> str:
+    return f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _reading(kind: str) -> tuple[str, Reader] | None:
+    import duckdb  # noqa: PLC0415 - as above
+
+    return _reading_of(duckdb.sqltype(kind))
+
+
+def _reading_of(kind: Any) -> tuple[str, Reader] | None:
+    """Return the type to cast a column to, and the reader of that; None where the driver reads it as it is."""
+    match str(kind.id), str(kind):
+        case "date", _:
+            return "VARCHAR", read_date
+        case name, _ if name.startswith("timestamp"):
+            return "VARCHAR", read_moment
+        case "time_ns", _:
+            return "VARCHAR", read_time
+        case "interval", _:
+            return "VARCHAR", _read_interval
+        case _, "JSON":
+            return "VARCHAR", read_json
+        case "list" | "array" | "struct" | "map", _:
+            return _reading_of_parts(kind)
+        case _:
+            return None
+
+
+def _reading_of_parts(kind: Any) -> tuple[str, Reader] | None:
+    children = dict(kind.children)
+    size = children.pop("size", "")
+    found = {name: _reading_of(child) for name, child in children.items()}
+    if not any(found.values()):
+        return None
+    kinds = {name: reading[0] if reading else str(children[name]) for name, reading in found.items()}
+    readers = {name: reading[1] for name, reading in found.items() if reading}
+    match str(kind.id):
+        case "struct":
+            named = ", ".join(f"{_quoted(name)} {child}" for name, child in kinds.items())
+            return f"STRUCT({named})", lambda value: {
+                name: _applied(readers.get(name), item) for name, item in value.items()
+            }
+        case "map":
+            key, value_reader = readers.get("key"), readers.get("value")
+            return f"MAP({kinds['key']}, {kinds['value']})", lambda value: {
+                _applied(key, name): _applied(value_reader, item) for name, item in value.items()
+            }
+        case _:
+            return f"{kinds['child']}[{size}]", lambda value: [_applied(readers["child"], item) for item in value]
+
+
+def _applied(reader: Reader | None, value: Any) -> Any:
+    return value if reader is None or value is None else reader(value)
+
+
+def _read_interval(text: str) -> timedelta | str:
+    match = _INTERVAL.fullmatch(text)
+    if match is None:
+        return text  # a month has no length in days
+    days, sign, hours, minutes, seconds, fraction = match.groups(default="")
+    length = timedelta(
+        hours=int(hours or 0),
+        minutes=int(minutes or 0),
+        seconds=int(seconds or 0),
+        microseconds=int(fraction.ljust(6, "0") or 0),
+    )
+    try:
+        return timedelta(days=int(days or 0)) + (-length if sign else length)
+    except OverflowError:
+        return text

@@ -1,0 +1,165 @@
+"""Read PostgreSQL's values: what psycopg raises at or rounds is the database's own text, and every array is a list.
+
+psycopg raises at `infinity`, at years before 1 and after 9999 and at 24:00, takes a month for 30 days, loses digits
+of JSON, and leaves an array whose type it does not know as one text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import Connection, abc
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.errors import Error
+from psycopg.pq import Format
+from psycopg.types.array import ArrayLoader
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Range
+from sqlalchemy import Engine
+
+from db.sources.drivers.texts import read_json
+
+Arrays = dict[int, tuple[int, bytes]]
+"""Of each array type its element's type and the delimiter."""
+
+_MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
+_RANGES = ("int4", "int8", "num", "date", "ts", "tstz")
+_UNKNOWN = 0
+# An interval of these has no length that is known: a month is not 30 days.
+_NO_LENGTH = re.compile(rb"mon|year|infinity")
+# A domain's element is read as what it stands on, as the server itself does where no array is around it.
+_ARRAYS = """
+WITH RECURSIVE based (oid, typarray, typdelim, base, typtype, typbasetype) AS (
+    SELECT oid, typarray, typdelim, oid, typtype, typbasetype FROM pg_type WHERE typarray <> 0
+    UNION ALL
+    SELECT b.oid, b.typarray, b.typdelim, t.oid, t.typtype, t.typbasetype
+    FROM based b JOIN pg_type t ON t.oid = b.typbasetype AND b.typtype = 'd'
+)
+SELECT typarray, base, typdelim FROM based WHERE typtype <> 'd'
+"""
+
+
+def prepare(_engine: Engine) -> Callable[[Any, Any], None]:
+    """Return what prepares a connection of psycopg; the types of arrays are looked up by the first one."""
+    arrays: Arrays = {}
+
+    def prepared(connection: Any, _entry: Any) -> None:
+        # A pooler in transaction mode refuses what is prepared.
+        connection.prepare_threshold = None
+        if not arrays:
+            arrays.update(_read_arrays(connection))
+        _register(connection, arrays)
+
+    return prepared
+
+
+def _register(connection: Connection[Any], arrays: Arrays) -> None:
+    adapters = connection.adapters
+    for name in _MOMENTS:
+        adapters.register_loader(name, _or_text(_known(connection, name)))
+    adapters.register_loader("interval", _or_text(_known(connection, "interval"), unless=_NO_LENGTH))
+    for name in (f"{of}{kind}" for of in _RANGES for kind in ("range", "multirange")):
+        adapters.register_loader(name, _spelled_range(_known(connection, name)))
+    for name in ("json", "jsonb"):
+        adapters.register_loader(name, _Json)
+    adapters.register_loader(_UNKNOWN, _arrays_or(arrays, _known(connection, "text")))
+
+
+def _known(connection: Connection[Any], name: str) -> type[abc.Loader]:
+    loader = connection.adapters.get_loader(connection.adapters.types[name].oid, Format.TEXT)
+    assert loader is not None  # psycopg knows all that are asked for
+    return loader
+
+
+def _read_arrays(connection: Connection[Any]) -> Arrays:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_ARRAYS)
+            return {array: (element, delimiter.encode()) for array, element, delimiter in cursor.fetchall()}
+    except Error:
+        # Not everything that speaks PostgreSQL's protocol has its catalogue.
+        return {}
+    finally:
+        connection.rollback()
+
+
+class _Text(Loader):
+    """Reads any value as its text; the connection is in UTF-8, as session.py makes it."""
+
+    def load(self, data: Buffer) -> Any:
+        return bytes(data).decode("utf-8", "surrogateescape")
+
+
+class _Json(_Text):
+    def load(self, data: Buffer) -> Any:
+        return read_json(super().load(data))
+
+
+def _or_text(known: type[abc.Loader], *, unless: re.Pattern[bytes] | None = None) -> type[Loader]:
+    """Return a loader that falls back to the text where `known` raises, and does not ask it where `unless` is found."""
+
+    class OrText(_Text):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._load = known(oid, context).load
+
+        def load(self, data: Buffer) -> Any:
+            if unless is None or not unless.search(data):
+                with suppress(Error, ValueError, OverflowError):
+                    return self._load(data)
+            return super().load(data)
+
+    return OrText
+
+
+def _spelled_range(known: type[abc.Loader]) -> type[Loader]:
+    class SpelledRange(Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._load = known(oid, context).load
+
+        def load(self, data: Buffer) -> str:
+            return _spelled(self._load(data))
+
+    return SpelledRange
+
+
+def _spelled(value: Any) -> str:
+    match value:
+        case Multirange():
+            return f"{{{', '.join(map(_spelled, value))}}}"
+        case Range(isempty=False):
+            bounds = str(value.bounds)
+            return f"{bounds[0]}{_spelled(value.lower)}, {_spelled(value.upper)}{bounds[1]}"
+        case None:
+            return ""  # no bound
+        case datetime(tzinfo=zone) if zone is not None:
+            return str(value.astimezone(UTC))
+        case _:
+            return str(value)
+
+
+def _arrays_or(arrays: Arrays, known: type[abc.Loader]) -> type[Loader]:
+    class ArrayOrText(Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            loader = _array_of(*arrays[oid]) if oid in arrays else known
+            self._load = loader(oid, context).load
+
+        def load(self, data: Buffer) -> Any:
+            return self._load(data)
+
+    return ArrayOrText
+
+
+def _array_of(element: int, separator: bytes) -> type[Loader]:
+    class Array(ArrayLoader):
+        base_oid = element
+        delimiter = separator
+
+    return Array

@@ -1,0 +1,274 @@
+"""Spool: the records of one select in a temporary SQLite file, so that the select runs once and its source is free.
+
+An open cursor of hours would hold back a database's clean-up, be cut off by its time-outs, or lock it. The files of a
+run lie in a folder that has its id, with the identity of the process that writes them. They hold customers' data: for
+this user alone, removed when the run completes, and after KEPT_S where it does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from db.database_errors import SpoolError
+from db.identity import Fate, fate_of, this_process
+from db.sources.values import Record
+
+SUFFIX, UNFINISHED = ".spool", ".part"
+KEPT_S = 7 * 24 * 3600.0
+"""How long the records of a run that did not complete wait for one that resumes it: over a weekend and a holiday."""
+_OWNER = "presswork-process"
+_TABLES = (
+    "CREATE TABLE records (position INTEGER PRIMARY KEY, key TEXT, hash TEXT, data BLOB, fault TEXT)",
+    "CREATE TABLE keys (trimmed INTEGER)",
+)
+_REPEATED = """SELECT SUM(n - 1) OVER (), key FROM (SELECT key, COUNT(*) AS n FROM records GROUP BY key HAVING n > 1)
+    ORDER BY key LIMIT ?"""
+# One process writes the file. If it crashes before the end, the file is thrown away, so SQLite need not protect it.
+_WRITING = tuple(
+    f"PRAGMA {setting}"
+    for setting in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "page_size = 8192")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that is not fit to be rendered: it fails alone, by its key. `fault` says why."""
+
+    key: str
+    fault: str
+
+
+class SpoolFile:
+    """A spool that is being written; nothing of it stays where that fails.
+
+    `trimmed` says whether a key column is CHAR(n), whose blanks belong to no key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        self.trimmed = False
+        self._path = path
+        with _keeping(path.parent.parent):
+            _make_folder(path.parent)
+            # Made with its mode: a file that is changed afterwards could be opened in between.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                for statement in (*_WRITING, "BEGIN", *_TABLES):
+                    self._database.execute(statement)
+            except sqlite3.Error:
+                self._database.close()
+                raise
+
+    def add(self, records: Sequence[Record | Unreadable]) -> None:
+        """Add records in their order."""
+        rows = [_row(position, record) for position, record in enumerate(records, start=self.count + 1)]
+        with _keeping(self._path.parent.parent):
+            self._database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+        self.count += len(rows)
+
+    def repeated(self, most: int) -> tuple[int, list[str]]:
+        """Return how many records have the key of an earlier one, and the first such keys, `most` of them."""
+        with _keeping(self._path.parent.parent):
+            found = self._database.execute(_REPEATED, (most,)).fetchall()
+        return (found[0][0], [key for _surplus, key in found]) if found else (0, [])
+
+    def finish(self, path: Path) -> None:
+        """Have all of it reach the disk, and give it its name."""
+        with _keeping(self._path.parent.parent):
+            self._database.execute("INSERT INTO keys VALUES (?)", (self.trimmed,))
+            self._database.execute("COMMIT")
+            self._database.close()
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
+            self._path.rename(path)
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._database.close()
+
+
+class Spool:
+    """The records of a select, as they were read. `count` is how many there are; `trimmed` as in SpoolFile."""
+
+    def __init__(self, path: Path) -> None:
+        self.read_at = path.stat().st_mtime
+        self.count: int
+        self.trimmed: bool
+        self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        try:
+            ((self.count,),) = self._database.execute("SELECT COALESCE(MAX(position), 0) FROM records")
+            self.trimmed = self._database.execute("SELECT trimmed FROM keys").fetchone() == (1,)
+        except sqlite3.Error:
+            self._database.close()
+            raise
+
+    def pages(self, size: int) -> Iterator[list[Record | Unreadable]]:
+        """Yield the records in the order in which the select gave them, `size` at a time; raises SpoolError."""
+        after = 0
+        while rows := self._read(after, size):
+            after = rows[-1][0]
+            yield [_record(key, hash_, data, fault) for _position, key, hash_, data, fault in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _read(self, after: int, size: int) -> list[tuple[int, str, str, bytes, str | None]]:
+        statement = "SELECT position, key, hash, data, fault FROM records WHERE position > ? ORDER BY position LIMIT ?"
+        try:
+            return self._database.execute(statement, (after, size)).fetchall()
+        except sqlite3.Error as error:
+            raise SpoolError(
+                f"The records that were read can't be read back: {error}. Start the run again; without --resume it "
+                "reads its source once more."
+            ) from None
+
+
+class RunSpools:
+    """The spools of one run, and of those that it resumes; nothing is made before the first is written."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self.resumed: Sequence[str] = ()
+        self._folder = folder
+        self._own = folder / run_id
+        self._open: list[Spool] = []
+
+    def find(self, name: str) -> Spool | None:
+        """Return the spool of this name that a run that is resumed has finished here; None where there is none."""
+        for run_id in self.resumed:
+            path = self._folder / run_id / f"{name}{SUFFIX}"
+            with suppress(OSError, sqlite3.Error):
+                spool = self._opened(path)
+                # Read now, it is kept for as long from now.
+                path.touch()
+                return spool
+        return None
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[SpoolFile]:
+        """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
+        path = self._own / f"{name}{SUFFIX}"
+        unfinished = path.with_suffix(UNFINISHED)
+        try:
+            with closing(SpoolFile(unfinished)) as written:
+                yield written
+                written.finish(path)
+        finally:
+            with suppress(OSError):
+                unfinished.unlink()
+
+    def open(self, name: str) -> Spool:
+        """Open a spool that this run has written."""
+        return self._opened(self._own / f"{name}{SUFFIX}")
+
+    def close(self) -> None:
+        """Close the files; a folder without any finished one is removed."""
+        for spool in self._open:
+            spool.close()
+        if not any(self._own.glob(f"*{SUFFIX}")):
+            _remove(self._own)
+
+    def remove(self) -> None:
+        """Remove the spools of this run and of those that it resumes: it has completed."""
+        for run_id in (self._own.name, *self.resumed):
+            _remove(self._folder / run_id)
+
+    def _opened(self, path: Path) -> Spool:
+        self._open.append(Spool(path))
+        return self._open[-1]
+
+
+def spool_name(*parts: object) -> str:
+    """Name a spool after all that decides what is in it."""
+    return hashlib.sha256(orjson.dumps(parts, default=str)).hexdigest()[:32]
+
+
+def sweep(folder: Path) -> int:
+    """Remove the files of runs that have ended, and return of how many; a file that can't be removed stays.
+
+    A file that a crash left half-written goes at once, a finished one after KEPT_S.
+    """
+    swept = 0
+    for marker in sorted(folder.glob(f"*/{_OWNER}")):
+        # Another run may sweep at the same time.
+        with suppress(OSError):
+            swept += _swept(marker.parent)
+    return swept
+
+
+def _swept(own: Path) -> bool:
+    fate = _fate(own)
+    if fate == "alive":
+        return False
+    ours = _ours(own)
+    if time.time() - max(path.stat().st_mtime for path in (own, *ours)) > KEPT_S:
+        _remove(own)
+        return True
+    unfinished = [path for path in ours if fate == "gone" and path.suffix == UNFINISHED]
+    for path in unfinished:
+        path.unlink(missing_ok=True)
+    if unfinished and not any(path.suffix == SUFFIX for path in ours):
+        _remove(own)
+    return bool(unfinished)
+
+
+def _ours(own: Path) -> list[Path]:
+    return [path for path in own.iterdir() if path.suffix in {SUFFIX, UNFINISHED} or path.name == _OWNER]
+
+
+def _remove(own: Path) -> None:
+    # Nothing but what is ours: a person may have named any folder.
+    with suppress(OSError):
+        for path in _ours(own):
+            path.unlink(missing_ok=True)
+        own.rmdir()
+
+
+def _fate(own: Path) -> Fate:
+    owner = (own / _OWNER).read_text(encoding="utf-8")
+    # A folder may be shared by machines; a host that has started again since has the same name.
+    return fate_of(owner, one_machine=owner.partition("/")[0] == this_process().partition("/")[0])
+
+
+def _make_folder(own: Path) -> None:
+    if own.is_dir():
+        return
+    own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own.mkdir(mode=0o700, exist_ok=True)
+    (own / _OWNER).write_text(this_process(), encoding="utf-8")
+
+
+@contextmanager
+def _keeping(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise SpoolError(
+            f"The records can't be kept in {folder}: {getattr(error, 'strerror', None) or error}. A run keeps there "
+            "what its select gives, until it completes. Free space on that disk and in the system's folder for "
+            "temporary files, or name another folder in PRESSWORK_SPOOL_DIR."
+        ) from None
+
+
+def _row(position: int, record: Record | Unreadable) -> tuple[int, str, str | None, bytes | None, str | None]:
+    if isinstance(record, Unreadable):
+        return position, record.key, None, None, record.fault
+    # With its columns in the select's order, in which a template may walk through them.
+    return position, record.key, record.hash, orjson.dumps(record.data), None
+
+
+def _record(key: str, hash_: str, data: bytes, fault: str | None) -> Record | Unreadable:
+    if fault is not None:
+        return Unreadable(key, fault)
+    found = orjson.loads(data)
+    return Record(key, found, hash_, orjson.dumps(found, option=orjson.OPT_SORT_KEYS).decode())

@@ -1,0 +1,86 @@
+"""The words that the ledger stores and that people read, each said once.
+
+What stands here is a contract: rows of every earlier release hold these words. tests/test_words.py holds the tables,
+the views, docs/ledger.md and the screens against them.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+# How a generation ended
+
+Status = Literal["succeeded", "invalid", "truncated", "refused", "failed", "skipped"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+SUCCEEDED: Final = "succeeded"
+INVALID: Final = "invalid"
+TRUNCATED: Final = "truncated"
+REFUSED: Final = "refused"
+FAILED: Final = "failed"
+SKIPPED: Final = "skipped"
+CACHED: Final = "cached"
+"""How a generation is counted that succeeded because the ledger had its answer."""
+COUNTED: Final = (CACHED, *STATUSES)
+"""The counts of a run, in the order in which they are shown."""
+BAD_OUTCOMES: Final = (REFUSED, TRUNCATED, INVALID)
+"""How a generation ends whose answer was paid for and is no content."""
+
+# Where its text comes from
+
+Origin = Literal["live", "batch", "cache"]
+ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
+LIVE: Final = "live"
+BATCH: Final = "batch"
+CACHE: Final = "cache"
+ASKED: Final = (LIVE, BATCH)
+"""The origins of generations that were asked for."""
+
+# What an attempt was made for
+
+Kind = Literal["call", "retry", "repair", "escalation", "batch", "warm_up"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+CALL: Final = "call"
+RETRY: Final = "retry"
+REPAIR: Final = "repair"
+ESCALATION: Final = "escalation"
+
+# How a run ended, and what started it
+
+RunStatus = Literal["running", "completed", "failed", "cancelled", "crashed", "capped"]
+RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
+RUNNING: Final = "running"
+COMPLETED: Final = "completed"
+CANCELLED: Final = "cancelled"
+CRASHED: Final = "crashed"
+CAPPED: Final = "capped"
+
+Trigger = Literal["command", "schedule", "deployment", "shard"]
+TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
+
+# Errors of attempts that decide what is counted
+
+NOT_SENT: Final = "not_sent"
+UNSENT: Final = (NOT_SENT, "connect")
+"""Errors after which nothing can have been billed: no byte of the request reached the endpoint."""
+ABANDONED: Final = "abandoned"
+PERHAPS_BILLED: Final = ("connection", "timeout", ABANDONED, CRASHED, "proxy")
+"""Errors after which an answer may have been generated, and billed, that never arrived.
+
+`proxy` is a 502 or 504 of something that stands before the endpoint: the endpoint itself may have answered.
+"""
+
+# Endpoints
+
+ANTHROPIC: Final = "anthropic"
+SANDBOX: Final = "sandbox"
+
+# Prefect
+
+TAG: Final = "presswork"
+"""The tag of every deployment and run of ours."""
+SHARD_TAG: Final = "presswork-shard"
+"""The only tag of shards: what an automation does for runs by their tags, such as rerunning them, is not for these."""
+POOL: Final = "presswork"
+"""The work pool of one machine."""
+SHARDS: Final = "-shards"
+"""What follows a deployment's name in the one that its runs make for their shards."""

@@ -1,0 +1,1 @@
+"""`presswork history`, `show` and `db`: what the ledger has."""

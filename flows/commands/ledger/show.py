@@ -1,0 +1,232 @@
+"""`presswork show ID`: one generation as an auditor needs it, from the record to what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from db.words import PERHAPS_BILLED
+from flows.commands.terminal import screen
+from flows.commands.terminal.endings import told
+from flows.commands.terminal.flags import AsJson, OfSandbox
+from flows.commands.terminal.prompt_view import pretty, print_request, section, turn, value_of
+
+if TYPE_CHECKING:
+    from db.readers.history import Audit
+    from flows.settings import Settings
+
+STYLES = {"succeeded": "green", "skipped": "yellow"}
+
+
+def show(
+    identifier: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="A generation's id, or at least 6 characters of its beginning or end."),
+    ],
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one generation, from record to cost.
+
+    Its record, the prompt as it was sent, the answer, each attempt with its usage and cost, and lineage.
+    """
+    with told(as_json=as_json):
+        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+
+        audit = _find(load_settings(), identifier, sandbox=sandbox)
+        if as_json:
+            screen.print_json(audit_json(audit))
+        else:
+            print_audit(screen.out(), audit)
+
+
+def _find(settings: Settings, identifier: str, *, sandbox: bool) -> Audit:
+    """Look in each ledger that is there: an id names a generation wherever it is."""
+    from db.readers.history import read_generation  # noqa: PLC0415 - see commands/__init__.py
+    from db.session import open_ledger  # noqa: PLC0415
+    from flows.commands.ledger.ledgers import NoLedgerError, ledger_name, ledger_urls, say_ledger  # noqa: PLC0415
+    from flows.errors import ConfigurationError  # noqa: PLC0415
+
+    urls = ledger_urls(settings, sandbox=sandbox)
+    if not urls:
+        raise NoLedgerError
+    for url in urls:
+        ledger = open_ledger(url)
+        try:
+            audit = read_generation(ledger, identifier)
+        finally:
+            ledger.dispose()
+        if audit is not None:
+            if len(urls) > 1:
+                say_ledger(url, others=False)
+            return audit
+    raise ConfigurationError(
+        f"There is no generation whose id begins or ends with {identifier!r} in {' or '.join(map(ledger_name, urls))}, "
+        "or there are several: give at least 6 characters. `presswork history RUN` and the ledger's table generations "
+        "have the ids."
+    )
+
+
+def audit_json(audit: Audit) -> dict[str, Any]:
+    """A generation as programs read it."""
+    return {
+        "generation": audit.generation,
+        "source": audit.source,
+        "run": audit.run,
+        "record": orjson.loads(audit.record) if audit.record else None,
+        "template": audit.template,
+        "request": audit.request,
+        "output": _output(audit),
+        "attempts": audit.attempts,
+        "parents": [
+            {"id": parent.id, "step": parent.step, "record_key": parent.record_key, "output": parent.output}
+            for parent in audit.parents
+        ],
+        "children": [dict(zip(("id", "step", "record_key", "status"), child, strict=True)) for child in audit.children],
+    }
+
+
+def print_audit(console: Console, audit: Audit) -> None:
+    """Print a generation, section by section."""
+    screen.print_facts(console, _facts(audit))
+    if audit.record is not None:
+        section(console, "Record, as it was read")
+        record = orjson.loads(audit.record)
+        screen.print_facts(console, [(name, value_of(value)) for name, value in record.items()], indent=2)
+    if audit.request is not None:
+        section(console, "Prompt, as it was sent")
+        print_request(console, audit.request)
+    section(console, "Answer")
+    output = _output(audit)
+    if output is not None:
+        screen.print_text(console, pretty(output), indent=2)
+    else:
+        status, message = audit.generation["status"], audit.generation["error_message"]
+        screen.print_text(console, f"none: {status}. {message or ''}", indent=2)
+    _print_attempts(console, audit)
+    _print_lineage(console, audit)
+
+
+def _facts(audit: Audit) -> list[tuple[str, Any]]:
+    row, run = audit.generation, audit.run
+    status = Text(row["status"], STYLES.get(row["status"], "red"))
+    if row["error_kind"]:
+        status.append(f" ({screen.visible(row['error_kind'])})")
+    found: list[tuple[str, Any]] = [
+        ("generation", row["id"]),
+        ("status", status),
+        ("record key", row["record_key"]),
+        ("flow, step", f"{row['flow']}, {row['step']}"),
+        ("endpoint", row["endpoint"]),
+        ("made", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
+    ]
+    if audit.source is not None:
+        found.append(("reuses", f"{audit.source['id']}, made {screen.moment(audit.source['created_at'])} UTC"))
+    template = row["template_hash"]
+    if audit.template is not None:
+        template += f" ({', '.join(audit.template['sources'])})"
+    found += [
+        ("run", f"{row['run_id']} ({run.get('status', '')})"),
+        ("Prefect flow run", run.get("prefect_flow_run_id") or "none"),
+        ("code", run.get("code_version", "")),
+        ("template hash", template),
+        ("record hash", row["record_hash"] or "none"),
+        ("prompt hash", row["prompt_hash"] or "none: it was not rendered"),
+    ]
+    if row["output_hash"]:
+        found.append(("output hash", row["output_hash"]))
+    return found
+
+
+def _print_attempts(console: Console, audit: Audit) -> None:
+    asked_by = " of the generation that it reuses" if audit.source is not None else ""
+    section(console, f"Attempts{asked_by}")
+    if not audit.attempts:
+        screen.print_text(console, "none: no request was made for it", indent=2)
+        return
+    numbers = ("in", "cache write", "cache read", "out", "cost", "time")
+    made = screen.table("", "kind", "started (UTC)", "ended", *numbers, "request id", right=numbers)
+    for attempt in audit.attempts:
+        written = _sum(attempt["cache_creation_5m_tokens"], attempt["cache_creation_1h_tokens"])
+        made.add_row(
+            str(attempt["ordinal"]),
+            attempt["kind"],
+            screen.moment(attempt["started_at"]),
+            screen.data(_ended(attempt)),
+            _tokens(attempt["input_tokens"]),
+            _tokens(written),
+            _tokens(attempt["cache_read_tokens"]),
+            _tokens(attempt["output_tokens"]),
+            _cost(attempt),
+            "" if attempt["latency_ms"] is None else f"{attempt['latency_ms']:,} ms",
+            screen.data(attempt["request_id"] or ""),
+        )
+    console.print(Padding(made, (0, 0, 0, 2)))
+    costs = [attempt["cost_usd"] for attempt in audit.attempts if attempt["cost_usd"] is not None]
+    if len(costs) > 1:
+        console.print(f"  in all ${sum(costs):,.6f}")
+    for attempt in audit.attempts:
+        _print_details(console, attempt)
+
+
+def _cost(attempt: Mapping[str, Any]) -> str:
+    if attempt["cost_usd"] is not None:
+        return f"${attempt['cost_usd']:,.6f}"
+    if attempt["error_type"] in PERHAPS_BILLED and attempt["likely_cost_usd"] is not None:
+        return f"perhaps ${attempt['likely_cost_usd']:,.6f}"
+    return ""
+
+
+def _print_details(console: Console, attempt: Mapping[str, Any]) -> None:
+    number = attempt["ordinal"]
+    if attempt["request_changes"]:
+        turn(console, f"attempt {number} changed in the prompt", pretty(attempt["request_changes"]))
+    if attempt["validation_errors"]:
+        turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
+        faults = "\n".join(
+            f"{fault['where'] or 'all of it'}: {fault['what']}" for fault in attempt["validation_errors"]
+        )
+        turn(console, f"attempt {number} was invalid", faults)
+    elif attempt["stop_reason"] not in (None, "end_turn", "stop_sequence"):
+        turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
+
+
+def _print_lineage(console: Console, audit: Audit) -> None:
+    if audit.parents:
+        section(console, "Made from")
+        made = screen.table("step", "record", "generation")
+        for parent in audit.parents:
+            made.add_row(screen.data(parent.step), screen.data(parent.record_key), parent.id)
+        console.print(Padding(made, (0, 0, 0, 2)))
+    if audit.children:
+        section(console, "Made into")
+        made = screen.table("step", "record", "status", "generation")
+        for identifier, step, key, status in audit.children:
+            made.add_row(screen.data(step), screen.data(key), Text(status, STYLES.get(status, "red")), identifier)
+        console.print(Padding(made, (0, 0, 0, 2)))
+
+
+def _output(audit: Audit) -> Any:
+    return (audit.source or audit.generation)["output"] if audit.source else audit.generation["output"]
+
+
+def _ended(attempt: Mapping[str, Any]) -> str:
+    if attempt["ended_at"] is None:
+        return "not yet, or its process died: perhaps billed"
+    status = f"HTTP {attempt['http_status']}" if attempt["http_status"] else "no answer"
+    return f"{status} {attempt['error_type'] or attempt['stop_reason'] or ''}".strip()
+
+
+def _sum(*numbers: int | None) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _tokens(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"

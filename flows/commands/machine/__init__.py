@@ -1,0 +1,1 @@
+"""`presswork up`, `down`, `status`, `deploy` and `sandbox`: the services of one machine."""

@@ -1,0 +1,1 @@
+"""`presswork rehearse`: a run at full size against the sandbox, and what it tells of the real one."""

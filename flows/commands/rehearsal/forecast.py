@@ -1,0 +1,124 @@
+"""Forecast: what a rehearsal tells of the real run, and which of its figures are measured and which are guessed.
+
+Time, requests and what went wrong are measured. Input tokens are the sandbox's count of the very prompts. How long
+answers will be only Claude knows: it is taken from this installation's history, and where there is none, it is said
+that the sandbox made it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.database_errors import DatabaseError
+from db.readers.measures import Past, Spent, read_past
+from db.session import open_source
+from db.words import SANDBOX
+from flows.steps.prices import Usage, cost_of
+from flows.steps.prompts.templates import Template
+
+
+@dataclass(frozen=True)
+class History:
+    """What the answers of each template took, by its name, and in which ledger that stands."""
+
+    ledger: str | None = None
+    pasts: Mapping[str, Past] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepForecast:
+    """One step of the real run; a cost is None where the price is unknown.
+
+    `past_answers` are those from whose length `output_tokens` is reckoned; 0: it is the sandbox's guess.
+    `at_most_usd` is the cost where each answer fills its max_tokens.
+    """
+
+    step: str
+    model: str
+    answers: int
+    input_tokens: int
+    output_tokens: int
+    past_answers: int
+    cost_usd: Decimal | None
+    at_most_usd: Decimal | None
+
+
+def read_history(ledgers: Iterable[str], flow: str, templates: Sequence[Template], endpoint: str | None) -> History:
+    """Read what the answers of each template took, from the first ledger that has any of this endpoint.
+
+    Ledgers are only read. One that can't be is no hindrance: then nothing is known.
+    """
+    for ledger in ledgers:
+        pasts = _read_pasts(ledger, flow, templates, endpoint if endpoint != SANDBOX else None)
+        if pasts:
+            return History(ledger, pasts)
+    return History()
+
+
+def forecast(
+    spent: Sequence[Spent], pasts: Mapping[str, Past], max_tokens: Callable[[str], int], day: date
+) -> list[StepForecast]:
+    """Say what each step will take, at the prices of the day."""
+    return [_step(each, pasts.get(each.step), max_tokens(each.step), day) for each in spent]
+
+
+def added(costs: Iterable[Decimal | None]) -> Decimal | None:
+    """Add costs up; an unknown one makes the sum unknown."""
+    total = Decimal(0)
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total
+
+
+def _read_pasts(ledger: str, flow: str, templates: Sequence[Template], endpoint: str | None) -> dict[str, Past]:
+    try:
+        engine = open_source(ledger)
+    except DatabaseError:
+        return {}
+    found: dict[str, Past] = {}
+    try:
+        for template in templates:
+            past = read_past(engine, flow, template.name, template.front.model, endpoint=endpoint, made_up_by=SANDBOX)
+            if past is not None:
+                found[template.name] = past
+    except SQLAlchemyError:
+        # It has no tables yet, or those of another version.
+        return {}
+    finally:
+        engine.dispose()
+    return found
+
+
+def _step(spent: Spent, past: Past | None, max_tokens: int, day: date) -> StepForecast:
+    output = round(spent.answers * past.mean_output_tokens) if past else spent.output_tokens
+    written = spent.cache_creation_5m_tokens + spent.cache_creation_1h_tokens
+    return StepForecast(
+        step=spent.step,
+        model=spent.model,
+        answers=spent.answers,
+        input_tokens=spent.input_tokens + written + spent.cache_read_tokens,
+        output_tokens=output,
+        past_answers=past.answers if past else 0,
+        cost_usd=_cost(spent, output, day),
+        at_most_usd=_cost(spent, spent.answers * max_tokens, day),
+    )
+
+
+def _cost(spent: Spent, output_tokens: int, day: date) -> Decimal | None:
+    # A price is a number for each token, so that of a sum is the sum of the prices. Which one it is can depend on the
+    # prompt's length: that of the mean prompt is taken.
+    used = Usage(
+        spent.input_tokens,
+        spent.cache_creation_5m_tokens,
+        spent.cache_creation_1h_tokens,
+        spent.cache_read_tokens,
+        output_tokens,
+    )
+    return cost_of(spent.model, used, day, prompt_tokens=used.prompt_tokens // max(spent.answers, 1))

@@ -1,0 +1,117 @@
+"""Staging: where a rehearsal plays. A sandbox and a ledger of its own, and an environment that leads nowhere else.
+
+Whatever the environment and `.env` say of keys, endpoints and the ledger, what runs inside speaks to the sandbox and
+writes to a SQLite file in a temporary folder. The folder is removed at the end, however that comes; one that a kill
+left behind is removed by the next rehearsal.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from db.words import SANDBOX
+from flows.errors import StoppedError
+from flows.sandbox import Switches, sandbox_process
+
+PREFIX, KEPT = "presswork-rehearsal-", "presswork-kept-rehearsal-"
+LOCK = "alive.lock"
+NEW_S = 60.0  # a folder younger than this may not have its lock yet
+NO_KEY = "rehearsal"  # the sandbox takes any, and the user's is not for it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a rehearsal leaves for looking at: its ledger's URL."""
+
+    ledger: str
+
+
+@contextmanager
+def staged(switches: Switches, source: str | None, *, keep: bool) -> Iterator[Stage]:
+    """Set the stage, and strike it at the end; `source` is the database that PRESSWORK_SOURCE_URL is to name.
+
+    SIGTERM outside of a run becomes StoppedError, so that it strikes the stage too.
+    """
+    with _terminated_in_order(), _folder(keep=keep) as folder, sandbox_process(switches) as url:
+        ledger = f"sqlite:///{folder / 'ledger.sqlite'}"
+        changes = {
+            "ANTHROPIC_BASE_URL": url,
+            "ANTHROPIC_API_KEY": NO_KEY,
+            # Under this name a run stops where anything but the sandbox answers.
+            "PRESSWORK_ENDPOINT": SANDBOX,
+            "PRESSWORK_DATABASE_URL": ledger,
+            "PRESSWORK_SPILL_DIR": str(folder / "spill"),
+            "PRESSWORK_SPOOL_DIR": str(folder / "spools"),
+        }
+        if source is not None:
+            changes["PRESSWORK_SOURCE_URL"] = source
+        with _environment(changes):
+            yield Stage(ledger)
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=KEPT if keep else PREFIX))
+    if keep:
+        yield folder
+        return
+    try:
+        with FileLock(folder / LOCK):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(among: Path) -> None:
+    """Remove the folders of rehearsals that were killed; their lock went with their process."""
+    for folder in among.glob(f"{PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < NEW_S:
+                continue
+            with FileLock(folder / LOCK, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (Timeout, OSError):
+            continue
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise StoppedError(f"The rehearsal was stopped ({signal.Signals(number).name}).")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""`presswork templates`: which there are, and what is wrong with them."""

@@ -1,0 +1,76 @@
+"""Retiring: the models that templates name, and which of them are deprecated or retire soon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from flows.errors import CallError, ConfigurationError
+from flows.settings import Settings
+from flows.steps.catalog import Model, NotTold, ending, find_model
+from flows.steps.prompts.front_matter import FrontMatter
+from flows.steps.prompts.templates import read_heads
+
+PATIENCE_S = 3.0
+"""How long `status` waits for what the endpoint says: it answers at once, or does without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retiring:
+    """A model that ends, in words, and the templates that name it."""
+
+    model: str
+    words: str
+    lifecycle: str | None
+    retires_on: date | None
+    templates: list[str]
+
+
+def models_of(folder: Path, names: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """Return the models that templates name, by default all, each with its templates, as far as these can be read."""
+    found: dict[str, list[str]] = {}
+    for name, head in read_heads(folder, names):
+        if isinstance(head, FrontMatter):
+            found.setdefault(head.model, []).append(name)
+    return found
+
+
+def ask_endpoint(settings: Settings, names: Iterable[str]) -> dict[str, Model | NotTold]:
+    """Ask the endpoint about models. Raises MissingKeyError, EndpointError or StoppingCallError where that fails."""
+    from flows.engine.resources.endpoint import read_models  # noqa: PLC0415 - loads the SDK, which takes seconds
+
+    return asyncio.run(read_models(settings, names))
+
+
+def retiring(settings: Settings, today: date) -> list[Retiring]:
+    """Find the models that end soon: as the endpoint says, where it does so at once, else as is known here."""
+    named = models_of(settings.templates_dir)
+    told = _told_at_once(settings, named)
+    found: list[Retiring] = []
+    for name, templates in sorted(named.items()):
+        said = told.get(name)
+        model = said if isinstance(said, Model) else find_model(name)
+        words = ending(name, model, today)
+        if words is not None and model is not None:
+            found.append(Retiring(name, words, model.lifecycle, model.retires_on, templates))
+    return found
+
+
+def _told_at_once(settings: Settings, names: Iterable[str]) -> Mapping[str, Model | NotTold]:
+    # Without a key there is no one to ask, and the SDK takes seconds to load.
+    if not any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
+        return {}
+    from flows.engine.resources.endpoint import read_models  # noqa: PLC0415 - see above
+
+    async def ask() -> Mapping[str, Model | NotTold]:
+        async with asyncio.timeout(PATIENCE_S):
+            return await read_models(settings, names)
+
+    try:
+        return asyncio.run(ask())
+    except (TimeoutError, CallError, ConfigurationError):
+        return {}

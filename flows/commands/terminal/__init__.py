@@ -1,0 +1,1 @@
+"""The terminal: flags, screens, and how a command ends."""

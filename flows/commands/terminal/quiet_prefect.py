@@ -1,0 +1,158 @@
+"""Prefect without its noise: a server to run flows against, and none of its lines on a person's screen.
+
+What Prefect logs still goes to its server, where its UI shows it. A server that is configured (PREFECT_API_URL) is
+used, else the one that `presswork up` has started here, else one is started for as long as the command lasts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flows.commands.terminal import screen
+from flows.control.answering import PrefectServerError, require_answer
+from flows.control.room import SERVER, read_state
+from flows.settings import Settings
+
+FLUSHED_WITHIN_S = 5.0
+QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_COLORS": "false",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def hush() -> None:
+    """Keep Prefect's lines off the screen; to be called before Prefect is loaded."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
+    """Yield the URL of a Prefect API that answers, set up for this process; with `say`, tell what is waited for."""
+    with known_api(settings) as known:
+        if known is not None:
+            yield known
+            return
+        from prefect.settings import PREFECT_SERVER_API_AUTH_STRING  # noqa: PLC0415 - see commands/__init__.py
+
+        # One that is started here asks for what every server here is told to ask for.
+        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
+        with _own_server(settings, say=say) as url, _set_up(url, auth_string):
+            yield url
+
+
+@contextmanager
+def known_api(settings: Settings) -> Iterator[str | None]:
+    """Yield the URL of the API that is configured, or that `presswork up` has started here, set up for this process.
+
+    None where there is neither. PrefectServerError where it does not answer, or not to us.
+    """
+    hush()
+    from prefect.settings import (  # noqa: PLC0415 - see commands/__init__.py
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_KEY,
+        PREFECT_API_URL,
+        PREFECT_SERVER_API_AUTH_STRING,
+    )
+
+    state = read_state(settings.state_dir.resolve())
+    configured = PREFECT_API_URL.value()
+    url = configured or (state.api if state and state.living(SERVER) else None)
+    if url is None:
+        yield None
+        return
+    auth_string = PREFECT_API_AUTH_STRING.value() or None
+    if auth_string is None and state is not None and state.api == url.rstrip("/"):
+        # On the server's own machine one of the two is enough.
+        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
+    require_answer(url, auth_string, other_credentials=auth_string is None and PREFECT_API_KEY.value() is not None)
+    with _set_up(url, auth_string):
+        yield url
+
+
+@contextmanager
+def needed_api(settings: Settings, purpose: str) -> Iterator[str]:
+    """Yield the URL of the API that is known; PrefectServerError where there is none, or it does not answer us."""
+    with known_api(settings) as url:
+        if url is None:
+            raise PrefectServerError(
+                f"There is no Prefect server to {purpose}: `presswork up` starts one, or set PREFECT_API_URL to yours."
+            )
+        yield url
+
+
+@contextmanager
+def _set_up(url: str, auth_string: str | None) -> Iterator[None]:
+    """Have Prefect use this API, here and in processes that start here."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+    told = {"PREFECT_API_URL": url, **({"PREFECT_API_AUTH_STRING": auth_string} if auth_string else {})}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth_string}):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _own_server(settings: Settings, *, say: bool) -> Iterator[str]:
+    from flows.engine.orchestration.prefect_server import own_server  # noqa: PLC0415 - see commands/__init__.py
+
+    waiting = _Waiting(say=say)
+    with waiting.shown():
+        server = own_server(
+            timeout_s=settings.prefect_startup_timeout_s, home=settings.state_dir.resolve(), waiting=waiting.tell
+        )
+        url = server.__enter__()
+    try:
+        yield url
+    finally:
+        _flush()
+        server.__exit__(None, None, None)
+
+
+class _Waiting:
+    """Says what is waited for: a line that moves on a terminal, one plain line elsewhere."""
+
+    text = "Starting Prefect's server (the first time takes longest) ..."
+
+    def __init__(self, *, say: bool) -> None:
+        self._console = screen.err()
+        self._say = say
+        self._status: Any = None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show it as long as the block lasts."""
+        if not self._say:
+            yield
+        elif self._console.is_terminal:
+            with self._console.status(self.text) as self._status:
+                yield
+        else:
+            self._console.print(self.text)
+            yield
+
+    def tell(self, seconds: float) -> None:
+        """Say how long it has taken so far."""
+        if self._status is not None:
+            self._status.update(f"{self.text} {seconds:.0f} s")
+
+
+def _flush() -> None:
+    """Send what Prefect still holds while its server is there: later it would complain on the screen."""
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - see commands/__init__.py
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
+
+    APILogWorker.drain_all(timeout=FLUSHED_WITHIN_S)
+    EventsWorker.drain_all(timeout=FLUSHED_WITHIN_S)

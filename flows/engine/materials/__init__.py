@@ -1,0 +1,1 @@
+"""What prompts are made from: handles of records and generations, conditions, parameters."""

@@ -1,0 +1,64 @@
+"""Conditions: what `.where()` keeps of a step's generations, and what becomes of one that it can't judge.
+
+A condition is the flow's own code and may fail on one generation, as a template may: that record fails alone, in the
+step that the condition stands before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from db.readers.history import StepGeneration
+from flows.errors import RecordError
+from flows.steps.answers.validate import OutputClass
+
+CONDITION = "condition"
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A generation as a condition sees it: `output` is an instance of the step's output class."""
+
+    key: str
+    record: Mapping[str, Any]
+    output: Any
+
+
+Condition = Callable[[Generated], object]
+
+
+def view(generation: StepGeneration, output_class: OutputClass) -> Generated:
+    """Return a stored generation as a condition sees it; RecordError where it no longer fits its class."""
+    try:
+        # As it was judged, from JSON: a class may take a date as text there, and nowhere else.
+        output = output_class.model_validate_json(orjson.dumps(generation.output))
+    except Exception as error:  # noqa: BLE001 - validators are users' own code: one generation must not stop the others
+        raise RecordError(
+            f"The output of {generation.step} can't be read as {output_class.__name__}: {type(error).__name__}.",
+            kind=CONDITION,
+        ) from None
+    return Generated(generation.record_key, generation.record or {}, output)
+
+
+def keeps(conditions: Sequence[Condition], seen: Generated) -> bool:
+    """Whether all conditions hold; RecordError names the one that fails, and quotes nothing of the record."""
+    for condition in conditions:
+        try:
+            holds = bool(condition(seen))
+        except Exception as error:  # noqa: BLE001 - the flow's own code: one generation must not stop the others
+            raise RecordError(
+                f"The condition of `.where()`{_place(condition)} fails with {type(error).__name__}.", kind=CONDITION
+            ) from None
+        if not holds:
+            return False
+    return True
+
+
+def _place(condition: Condition) -> str:
+    code = getattr(condition, "__code__", None)
+    return f" in {Path(code.co_filename).name}, line {code.co_firstlineno}," if code is not None else ""

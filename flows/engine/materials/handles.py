@@ -1,0 +1,306 @@
+"""Handles: what flows pass from step to step. They hold no rows: each pages from a spool or from the ledger.
+
+`run.select()` gives Selected, `run.generate()` gives Generations; `.where()` keeps some, `.together()` makes all of
+them one. A handle yields materials: what one prompt is made from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Engine
+
+from db.readers.history import StepGeneration, count_generations, read_generations, read_parents
+from db.sources.select import Query, Record, make_record
+from db.sources.spool import Spool, Unreadable
+from flows.engine.materials.conditions import Condition, Generated, keeps, view
+from flows.engine.resources.source_reads import SourceReader
+from flows.errors import RecordError
+from flows.steps.answers.validate import OutputClass
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PAGE = 500  # records read, rendered and looked up at a time
+_FURTHEST = 10  # steps back that an output is looked for
+_log = logging.getLogger("prefect.presswork")
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What one prompt is made from: a record or none, the outputs of earlier steps by name, and their ids.
+
+    A `fault` says why there can be no prompt.
+    """
+
+    key: str
+    record: Record | None
+    inputs: Mapping[str, Any]
+    parents: tuple[str, ...] = ()
+    fault: RecordError | None = None
+
+
+class Read(Protocol):
+    """Calls what reads the ledger in a thread; Writer.read, which waits for a ledger that is unavailable."""
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the function returns."""
+
+
+class Source(Protocol):
+    """Anything that `run.generate()` can work on."""
+
+    @property
+    def step(self) -> str | None:
+        """The step whose generations these are; None where they are records."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The values of the select that all of these come from."""
+
+    async def count(self) -> int | None:
+        """How many materials there will be, where that is known without reading them."""
+
+    def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield materials; `needs` are the names that the template reads."""
+
+    async def left_out(self) -> int:
+        """How many records are missing because an earlier step brought no content for them."""
+
+
+class Selected:
+    """Records of a template's select. The database is asked at the first `await`, in a thread.
+
+    `find` makes the spool of its records, with the right keys; `tell` hears how many there are, once. `params` are
+    the values that the records were selected with. A flow may select by one template several times: `nth` counts.
+    """
+
+    def __init__(
+        self,
+        reader: SourceReader,
+        query: Query,
+        find: Callable[[], Awaitable[Spool]],
+        tell: Callable[[int], None],
+        *,
+        params: Mapping[str, Any],
+        nth: int = 1,
+    ) -> None:
+        self.query = query
+        self.params = params
+        self.nth = nth
+        self._reader = reader
+        self._find = find
+        self._tell = tell
+        self._spool: Spool | None = None
+        self._checking = asyncio.Lock()
+
+    @property
+    def step(self) -> None:
+        """None: records come first."""
+        return
+
+    async def check(self) -> Spool:
+        """Read the records and check their keys, unless that is done.
+
+        Raises the database error of a source that can't be reached, of a select that fails or of keys that don't tell
+        records apart, and StoppedError where the run is stopped.
+        """
+        async with self._checking:
+            if self._spool is None:
+                self._spool = await self._find()
+                self._tell(self._spool.count)
+            return self._spool
+
+    async def count(self) -> int:
+        """How many records there are."""
+        return (await self.check()).count
+
+    async def left_out(self) -> int:
+        """None: records come first."""
+        return 0
+
+    async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield the records in the select's own order, a page at a time."""
+        pages = (await self.check()).pages(PAGE)
+        async for page in _ahead(lambda: self._reader.work(lambda: next(pages, None))):
+            yield [_material(record) for record in page]
+
+
+@dataclass(frozen=True)
+class Generations:
+    """The succeeded generations of a step in this run; `read` calls what reads the ledger in a thread."""
+
+    ledger: Engine
+    run_id: str
+    step: str
+    output_class: OutputClass
+    conditions: tuple[Condition, ...] = field(default=())
+    read: Read = asyncio.to_thread
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def where(self, condition: Condition) -> Generations:
+        """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`.
+
+        One on which it fails is a failed record of the step that works on what is kept.
+        """
+        return replace(self, conditions=(*self.conditions, condition))
+
+    def together(self) -> Together:
+        """Make all of them one material, for a step that reads them as a list."""
+        return Together(self)
+
+    async def count(self) -> int | None:
+        """How many there are; unknown before a condition has seen them."""
+        if self.conditions:
+            return None
+        lines = await self.read(count_generations, self.ledger, self.run_id)
+        return sum(line.count for line in lines if line.step == self.step and line.status == "succeeded")
+
+    async def left_out(self) -> int:
+        """How many records this step brought no content for."""
+        lines = await self.read(count_generations, self.ledger, self.run_id)
+        return sum(line.count for line in lines if line.step == self.step and line.status != "succeeded")
+
+    async def __aiter__(self) -> AsyncIterator[Generated]:
+        async for page in self._stored():
+            for generation in page:
+                try:
+                    seen = view(generation, self.output_class)
+                    kept = keeps(self.conditions, seen)
+                except RecordError as error:
+                    # No step works on them here, in which the record could fail. Prefect hears of ids alone.
+                    _log.warning("%s: the generation %s is left out. %s", self.step, generation.id, error)
+                    continue
+                if kept:
+                    yield seen
+
+    async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield each with the outputs that lead to it, as far as the template reads them."""
+        async for kept, failed in self._kept():
+            inputs = await self.read(outputs_leading_to, self.ledger, kept, needs)
+            yield failed + [
+                Material(
+                    generation.record_key,
+                    _record_of(generation),
+                    {"record": generation.record, **inputs[generation.id]}
+                    if generation.record is not None
+                    else inputs[generation.id],
+                    (generation.id,),
+                )
+                for generation in kept
+            ]
+
+    async def _stored(self) -> AsyncIterator[list[StepGeneration]]:
+        pages = read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)
+        async for page in _ahead(lambda: self.read(next, pages, None)):
+            yield page
+
+    async def _kept(self) -> AsyncIterator[tuple[list[StepGeneration], list[Material]]]:
+        """Yield pages of what the conditions keep, and of what they fail on."""
+        async for page in self._stored():
+            kept, failed = [], []
+            for generation in page:
+                try:
+                    if not self.conditions or keeps(self.conditions, view(generation, self.output_class)):
+                        kept.append(generation)
+                except RecordError as error:
+                    failed.append(
+                        Material(generation.record_key, _record_of(generation), {}, (generation.id,), fault=error)
+                    )
+            yield kept, failed
+
+
+@dataclass(frozen=True)
+class Together:
+    """All generations of a step as one material: its template reads them as a list, by the step's name."""
+
+    generations: Generations
+
+    @property
+    def step(self) -> str:
+        """The step whose generations these are."""
+        return self.generations.step
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The values of the select that they come from."""
+        return self.generations.params
+
+    async def count(self) -> int | None:
+        """One; unknown before a condition has seen them, for each on which it fails is a failed record."""
+        return None if self.generations.conditions else 1
+
+    async def left_out(self) -> int:
+        """How many records the step brought no content for."""
+        return await self.generations.left_out()
+
+    async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield the one material, or none where there is nothing to put together; before it, those that failed."""
+        collected: list[StepGeneration] = []
+        async for kept, failed in self.generations._kept():  # noqa: SLF001 - the two classes are one idea
+            collected += kept
+            if failed:
+                yield failed
+        if not collected:
+            return
+        step = self.generations.step
+        inputs: dict[str, Any] = {}
+        if needs - {step}:
+            each = await self.generations.read(outputs_leading_to, self.generations.ledger, collected, needs)
+            for found in each.values():
+                inputs |= found
+        inputs[step] = [generation.output for generation in collected]
+        yield [Material("", None, inputs, tuple(generation.id for generation in collected))]
+
+
+def outputs_leading_to(
+    ledger: Engine, generations: Sequence[StepGeneration], needs: frozenset[str]
+) -> dict[str, dict[str, Any]]:
+    """Return, for each generation's id, the outputs on its path by step name: its own, and those `needs` asks for.
+
+    A step with several generations on the path (a fan-in) gives a list.
+    """
+    inputs: dict[str, dict[str, Any]] = {found.id: {found.step: found.output} for found in generations}
+    roots = {found.id: {found.id} for found in generations}
+    for _step in range(_FURTHEST):
+        missing = needs - {"record", "params"} - {name for found in inputs.values() for name in found}
+        if not missing or not roots:
+            break
+        parents = read_parents(ledger, list(roots))
+        above: dict[str, set[str]] = {}
+        for child, found in parents.items():
+            for root in roots[child]:
+                by_step: dict[str, list[Any]] = {}
+                for parent in found:
+                    by_step.setdefault(parent.step, []).append(parent.output)
+                    above.setdefault(parent.id, set()).add(root)
+                for step, outputs in by_step.items():
+                    inputs[root].setdefault(step, outputs[0] if len(outputs) == 1 else outputs)
+        roots = above
+    return inputs
+
+
+def _material(record: Record | Unreadable) -> Material:
+    if isinstance(record, Unreadable):
+        return Material(record.key, None, {}, fault=RecordError(record.fault, kind="unreadable"))
+    return Material(record.key, record, {"record": record.data})
+
+
+def _record_of(generation: StepGeneration) -> Record | None:
+    return None if generation.record is None else make_record(generation.record_key, generation.record)
+
+
+async def _ahead(read: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Yield pages until there is none (None), and read the next one already while this one is worked on."""
+    ahead = asyncio.ensure_future(read())
+    try:
+        while (page := await ahead) is not None:
+            ahead = asyncio.ensure_future(read())
+            yield page
+    finally:
+        ahead.cancel()
+        # Where a stop has ended it, nobody waits for its error any more.
+        ahead.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

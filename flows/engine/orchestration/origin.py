@@ -1,0 +1,105 @@
+"""Origin: what started a run, as its row in the ledger says."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prefect.context import FlowRunContext
+from pydantic import TypeAdapter
+from sqlalchemy import Engine
+
+from db.readers.chains import last_run_of
+from db.readers.history import read_run
+from db.session import readable_url
+from flows.engine.orchestration.deployed import check_worker, read_deployment
+from flows.errors import ConfigurationError
+from flows.settings import ROOT, Settings
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The flow, the deployment by its name, the Prefect flow run, and the code.
+
+    `words` are the texts that stand in the flow's function.
+    """
+
+    flow: str
+    deployment: str | None
+    flow_run_id: str
+    trigger: str
+    parameters: dict[str, Any]
+    code_version: str
+    words: frozenset[str]
+
+    def resumes(self, ledger: Engine, given: str | None) -> str | None:
+        """Return the run that this one resumes: the last one of the same Prefect flow run, else the `given` one.
+
+        ConfigurationError where the given one is not in the ledger, was another flow's, or is a shard.
+        """
+        last = last_run_of(ledger, self.flow_run_id)
+        if last is not None or given is None:
+            return last
+        row = read_run(ledger, given)
+        if row is None:
+            raise ConfigurationError(
+                f"The run {given!r} can't be resumed: the ledger {readable_url(ledger.url)} has no run with this id. "
+                "`presswork history` lists the runs."
+            )
+        if row["flow"] != self.flow:
+            raise ConfigurationError(
+                f"The run {given} can't be resumed here: it is one of {row['flow']!r}, not {self.flow!r}."
+            )
+        if row["parent_run_id"] is not None:
+            raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
+        return given
+
+
+async def read_origin(flow: str | None, settings: Settings) -> Origin:
+    """Read it from Prefect's context; `flow` overrides the flow's own name.
+
+    ConfigurationError where this worker's ledger is not the one that the deployment was made for.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow is None:
+        raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
+    found = context.flow_run
+    deployment, name = await read_deployment(found.deployment_id)
+    # It asks git, which takes its time in a large or remote work tree.
+    code = await asyncio.to_thread(code_version)
+    check_worker(deployment, settings, code)
+    started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
+    return Origin(
+        flow=flow or context.flow.fn.__name__,
+        deployment=name,
+        flow_run_id=str(found.id),
+        trigger=started_by_deployment if found.deployment_id else "command",
+        parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
+        code_version=code,
+        words=frozenset(word for word in context.flow.fn.__code__.co_consts if isinstance(word, str)),
+    )
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The git commit where there is one, marked `+` where files differ from it; else the package's version."""
+    try:
+        number = version("presswork")
+    except PackageNotFoundError:
+        number = "0"
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=10"],  # noqa: S607 - git as the user has it
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return number
+    return f"{number} {found.stdout.strip()}"

@@ -1,0 +1,217 @@
+"""Warm the prompt cache: let one request write a shared prefix before many read it.
+
+A cached prefix can be read once the answer that writes it has begun, so requests that are sent together all pay for
+writing it. Here one request of a prefix goes first, then 2, 4, ... are in flight until an answer has read the cache;
+then all go. Who waits holds no place in flight, no part of the cost cap and none of the endpoint's limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+
+from flows.errors import CallError
+from flows.steps.prices import Usage
+from flows.steps.prompts.render import Brief, Caching
+
+PATIENCE_S = 20.0
+"""Where no answer comes for this long, twice as many may be in flight: the first one's has surely begun, or it hangs.
+
+A request may take ten minutes until it times out, and must not hold up a run for as long."""
+TTL_S = {"5m": 300.0, "1h": 3600.0}
+"""For how long an entry can be read after it was last written or read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """How the prompt cache of a process's requests went.
+
+    `late` requests wrote a prefix again before any could read it, `missed` ones although others could; `silent`
+    answers told of neither. `too_short` names templates whose prefix can't be cached.
+    """
+
+    late: int = 0
+    missed: int = 0
+    silent: int = 0
+    too_short: tuple[str, ...] = ()
+
+
+class Warming:
+    """The cached prefixes of one run; `most` requests are in flight at most, whatever is cached."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._prefixes: dict[str, _Prefix] = {}
+        self._too_short: set[str] = set()
+        self._is_released = False
+
+    def turn(self, brief: Brief) -> AbstractAsyncContextManager[None]:
+        """Wait until a request with this prefix may go; it is in flight until the context is left."""
+        if brief.caching is Caching.TOO_SHORT:
+            self._too_short.add(brief.template.name)
+        if brief.caching in {Caching.OFF, Caching.TOO_SHORT}:
+            return nullcontext()
+        return _turn(self._prefix(brief))
+
+    def tell(self, brief: Brief, usage: Usage | None, error: CallError | None, sent_at: float) -> None:
+        """Take note of how a request went; `sent_at` is by time.monotonic(). A failed one tells nothing."""
+        prefix = self._prefixes.get(brief.prefix)
+        if prefix is not None and error is None and not self._is_released:
+            prefix.tell(usage, sent_at)
+
+    def release(self) -> None:
+        """Let all go who wait: the run has stopped, and each finds out by itself."""
+        self._is_released = True
+        for prefix in self._prefixes.values():
+            prefix.open()
+
+    def report(self) -> Warmth:
+        """Say how it went so far."""
+        judged = [prefix.judged() for prefix in self._prefixes.values()]
+        return Warmth(
+            late=sum(late for late, _missed in judged),
+            missed=sum(missed for _late, missed in judged),
+            silent=sum(prefix.silent for prefix in self._prefixes.values()),
+            too_short=tuple(sorted(self._too_short)),
+        )
+
+    def _prefix(self, brief: Brief) -> _Prefix:
+        found = self._prefixes.get(brief.prefix)
+        if found is None:
+            # What is probably too short goes as if nothing was cached: to wait for it would cost each run a request.
+            goes = self._is_released or brief.caching is Caching.UNSURE
+            found = self._prefixes[brief.prefix] = _Prefix(TTL_S[brief.template.front.cache], self._most, is_open=goes)
+        return found
+
+
+@asynccontextmanager
+async def _turn(prefix: _Prefix) -> AsyncIterator[None]:
+    await prefix.enter()
+    try:
+        yield
+    finally:
+        prefix.leave()
+
+
+@dataclass
+class _Prefix:
+    """One cached prefix: `limit` requests may be in flight until one has read it."""
+
+    ttl_s: float
+    most: int
+    is_open: bool
+    limit: int = 1
+    in_flight: int = 0
+    late: int = 0
+    missed: int = 0
+    silent: int = 0
+    _written: int = 0
+    _alive_at: float = math.inf
+    _told_at: float = math.inf
+    _read_from: float = math.inf
+    _rewritten_at: list[float] = field(default_factory=list)
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self.is_open = self.is_open or self.limit >= self.most
+
+    async def enter(self) -> None:
+        """Wait, first come first served, for a place in flight; `leave` gives it back."""
+        if self.is_open and time.monotonic() - self._alive_at > self.ttl_s:
+            self._start_over()
+        if self.is_open or self.in_flight < self.limit:
+            self.in_flight += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._be_patient()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give a place in flight back."""
+        self.in_flight -= 1
+        self._let_go()
+
+    def open(self) -> None:
+        """Let all go."""
+        self.is_open = True
+        self._let_go()
+
+    def tell(self, usage: Usage | None, sent_at: float) -> None:
+        """Take note of an answer."""
+        read = usage.cache_read_tokens if usage else 0
+        if usage is None or not (read or usage.cache_creation_5m_tokens or usage.cache_creation_1h_tokens):
+            # The prefix is shorter than it seemed, or a gateway does not pass on what the cache did.
+            self.silent += 1
+            self.open()
+            return
+        if read:
+            self._read_from = min(self._read_from, sent_at)
+            self.open()
+        else:
+            self._write_again(sent_at)
+        self._alive_at = time.monotonic()
+        self._told_at = min(self._told_at, self._alive_at)
+
+    def judged(self) -> tuple[int, int]:
+        """How many wrote again before any could read, and how many although others could."""
+        late = sum(at < self._read_from for at in self._rewritten_at)
+        return self.late + late, self.missed + len(self._rewritten_at) - late
+
+    def _write_again(self, sent_at: float) -> None:
+        if sent_at >= self._told_at:
+            self._rewritten_at.append(sent_at)
+            if self._read_from < math.inf:
+                self._judge()
+        self._written += 1
+        if not self.is_open and self._written >= self.limit:
+            self._double()
+
+    def _double(self) -> None:
+        self.limit *= 2
+        self._written = 0
+        self.is_open = self.is_open or self.limit >= self.most
+        self._give_up_patience()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._waiting and (self.is_open or self.in_flight < self.limit):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.in_flight += 1
+                turn.set_result(None)
+        if self._waiting:
+            self._be_patient()
+        else:
+            self._give_up_patience()
+
+    def _be_patient(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._double)
+
+    def _give_up_patience(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _judge(self) -> None:
+        self.late, self.missed = self.judged()
+        self._rewritten_at.clear()
+
+    def _start_over(self) -> None:
+        """The entry has expired, so that the next request writes it again."""
+        self._judge()
+        self.limit, self._written = 1, 0
+        self.is_open = self.limit >= self.most
+        self._told_at = self._read_from = self._alive_at = math.inf

@@ -1,0 +1,71 @@
+"""Live: a run in Prefect's UI while it goes on. Its tags, and an artifact that moves with it.
+
+Beside the run and never in its way: what Prefect's server does not take, the run does without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect import get_client
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+
+from flows.engine.report.progress import Progress
+
+KEY = "presswork-progress"
+LOOK_S = 1.0
+"""How often the pace is looked at."""
+UPDATE_EVERY_S = 5.0
+END_WITHIN_S = 5.0
+AWAY = (HTTPError, PrefectException, OSError)
+
+
+async def add_tags(*names: str) -> None:
+    """Add tags to the flow run, for those who look for it in a list of many."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    with suppress(*AWAY):
+        async with get_client() as client:
+            await client.update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, *names}))
+
+
+@asynccontextmanager
+async def shown_live(progress: Progress) -> AsyncIterator[None]:
+    """Keep an artifact of the flow run at what the run has come to, while the context is open."""
+    shown = _Shown(progress)
+    work = asyncio.create_task(shown.go_on(), name="presswork-live")
+    try:
+        yield
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        with suppress(*AWAY, TimeoutError):
+            await asyncio.wait_for(shown.update(), END_WITHIN_S)
+
+
+class _Shown:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._artifact: UUID | None = None
+
+    async def go_on(self) -> None:
+        while True:
+            with suppress(*AWAY):
+                await self.update()
+            for _look in range(round(UPDATE_EVERY_S / LOOK_S)):
+                self._progress.look_at_pace()
+                await asyncio.sleep(LOOK_S)
+
+    async def update(self) -> None:
+        percent, words = self._progress.percent, self._progress.words()
+        if self._artifact is None:
+            self._artifact = await acreate_progress_artifact(percent, key=KEY, description=words)
+        else:
+            await aupdate_progress_artifact(self._artifact, percent, description=words)

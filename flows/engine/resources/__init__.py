@@ -1,0 +1,1 @@
+"""What a run opens and closes: writer, lease, endpoint, sources, spools, and how it is stopped."""

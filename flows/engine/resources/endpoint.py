@@ -1,0 +1,162 @@
+"""Endpoint: which Messages API a run speaks to, and by which name the ledger knows it.
+
+The name, not the URL, is part of every prompt's hash: a gateway that moves must not buy everything again, and what
+the sandbox answered must never pass for Claude's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from db.words import ANTHROPIC, SANDBOX
+from flows.errors import CallError, ConfigurationError, MissingKeyError, StoppingCallError
+from flows.settings import Settings
+from flows.steps.catalog import Model, NotTold, corrected, find_model
+from flows.steps.claude.client import Client, check_endpoint, require_key
+from flows.steps.model_rules import misfits, request_settings, require_fit
+from flows.steps.prompts.templates import Template
+
+FILES_BESIDE = 100  # files that a process has open beside its requests: databases, Prefect, libraries
+NO_KEY = "none"  # the sandbox takes any credential
+IF_A_GATEWAY = "If a gateway answers there that keeps GET /v1/models to itself, name it: set PRESSWORK_ENDPOINT."
+
+
+@dataclass
+class Endpoint:
+    """An open endpoint: its name, its client, whether it has said that it takes the key; a `gateway` may not say."""
+
+    name: str
+    client: Client
+    verified: bool
+    gateway: bool = False
+    _once: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _models: dict[str, Model | NotTold] = field(default_factory=dict)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def verify(self) -> bool:
+        """Ask once, before the first request, whether the key is taken; False where the endpoint can't say.
+
+        Raises StoppingCallError where it refuses, EndpointError where it can't be reached.
+        """
+        async with self._once:
+            if not self.verified:
+                identity = await self.client.identify(gateway=self.gateway)
+                if identity.is_sandbox or identity.answered:
+                    check_endpoint(self.name, is_sandbox=identity.is_sandbox)
+                self.verified = identity.answered
+        return self.verified
+
+    def known(self, name: str) -> Model | None:
+        """What is known of a model: what the endpoint has said, where it was asked, over what is known here."""
+        told = self._models.get(name)
+        return told if isinstance(told, Model) else find_model(name)
+
+    async def model(self, name: str) -> Model | None:
+        """Return what is known of a model; the endpoint is asked the first time, and may be silent."""
+        await self.ask_about(name)
+        return self.known(name)
+
+    async def ask_about(self, name: str) -> Model | NotTold:
+        """Ask the endpoint about a model, once; what it does not say stays as it is known here."""
+        async with self._asking:
+            if name not in self._models:
+                try:
+                    self._models[name] = corrected(find_model(name), await self.client.read_model(name))
+                except CallError as error:
+                    self._models[name] = self._not_told(name, error)
+        return self._models[name]
+
+    def _not_told(self, name: str, error: CallError) -> NotTold:
+        if error.http_status == 404 and self.verified:
+            return NotTold(f"The endpoint {self.name!r} knows no model {name!r}.", is_unknown=True)
+        why = f"HTTP {error.http_status}" if error.http_status else str(error)
+        return NotTold(
+            f"The endpoint {self.name!r} does not say what {name} takes: {why}. It is checked as known here."
+        )
+
+    async def require_fit(self, templates: Iterable[Template]) -> None:
+        """Raise TemplateError for a template that its model does not take.
+
+        The endpoint is asked only where what is known here would refuse one: it knows better.
+        """
+        for template in templates:
+            front = template.front
+            known = find_model(front.model)
+            sent = request_settings(front, known)
+            if misfits(front, sent, known):
+                require_fit(template.file, misfits(front, sent, await self.model(front.model)))
+
+
+async def read_models(settings: Settings, names: Iterable[str]) -> dict[str, Model | NotTold]:
+    """Ask the endpoint about models. Raises MissingKeyError, EndpointError or StoppingCallError where that fails."""
+    asked = list(names)
+    endpoint = await open_endpoint(settings, max(1, len(asked)))
+    async with endpoint.client:
+        await endpoint.verify()
+        return {name: await endpoint.ask_about(name) for name in asked}
+
+
+def require_files(concurrency: int) -> None:
+    """Refuse a concurrency for which this process may not open enough connections."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = soft - FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and concurrency > most:
+        raise ConfigurationError(
+            f"A concurrency of {concurrency:,} is above what this process may open: with a limit of {soft:,} files "
+            f"it is {max(most, 0):,} at most. Lower it, or raise the limit (ulimit -n)."
+        )
+
+
+async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
+    """Find out what the endpoint is. MissingKeyError and EndpointError come before anything is sent."""
+    base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
+    key = os.environ.get("ANTHROPIC_API_KEY") or await _key_of_block(settings.api_key_block)
+    named = settings.endpoint
+    if base_url is None or (named is not None and named != SANDBOX):
+        require_key(key)
+
+    client = Client(
+        api_key=key or NO_KEY,
+        base_url=base_url,
+        timeout_s=settings.request_timeout_s,
+        connections=concurrency,
+    )
+    if base_url is None or named is not None:
+        return Endpoint(named or ANTHROPIC, client, verified=False, gateway=base_url is not None)
+    try:
+        identity = await client.identify()
+    except StoppingCallError as error:
+        await client.__aexit__()
+        if key is None:
+            raise MissingKeyError from None
+        if error.http_status == 403:
+            raise StoppingCallError(f"{error} {IF_A_GATEWAY}", kind=error.kind, http_status=403) from None
+        raise
+    except BaseException:
+        await client.__aexit__()
+        raise
+    if not identity.is_sandbox and key is None:
+        await client.__aexit__()
+        raise MissingKeyError
+    return Endpoint(SANDBOX if identity.is_sandbox else ANTHROPIC, client, verified=identity.answered)
+
+
+async def _key_of_block(name: str | None) -> str | None:
+    """Read the API key from a Prefect Secret block; it is kept nowhere else."""
+    if name is None:
+        return None
+    from prefect.blocks.system import Secret  # noqa: PLC0415 - loads Prefect, which few calls need
+
+    try:
+        block: Any = await Secret.aload(name)
+    except ValueError:
+        raise MissingKeyError(
+            f"PRESSWORK_API_KEY_BLOCK: Prefect has no Secret block {name!r}. Make it in its UI under Blocks, or set "
+            "ANTHROPIC_API_KEY."
+        ) from None
+    return str(block.get()) or None

@@ -1,0 +1,147 @@
+"""Keep a run's lease, and find out what it still owns when it was away for longer than that.
+
+The heartbeat renews the lease. Where none was confirmed for half a lease, nothing is sent until one is: others may
+take what this run claims by the time that an answer comes. Where the lease was lost (a laptop slept, the ledger was
+unavailable), the run takes it back, and looks up and claims again all that it has not sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from sqlalchemy import Engine
+
+from db.identity import boot_time_s
+from db.ledger import claims, leases
+from db.ledger.clock import now
+from db.ledger.refused_rows import Refusal
+from db.ledger.writing import Batch, close_run, write
+from flows.engine.resources.writer import Writer
+from flows.errors import FinalCallError
+
+RETRY_S = 2.0
+"""How soon a heartbeat that failed is tried again."""
+
+
+class ClaimLostError(FinalCallError):
+    """The claim of this prompt was lost: another run may be asking for it, or have answered it."""
+
+    def __init__(self) -> None:
+        super().__init__(kind="not_sent")
+
+
+class HeldLease:
+    """The lease of one open run. What is called in the writer's thread says so; the rest belongs to the event loop.
+
+    `superseded_by` says which newer run of the same Prefect flow run goes on with this run's work, if one does.
+    """
+
+    def __init__(self, ledger: Engine, run_id: str, *, stop: Callable[[str], None]) -> None:
+        self._ledger = ledger
+        self._stop = stop
+        self._lease = leases.Lease(run_id, 1)
+        self._confirmed_at = boot_time_s()
+        self._confirmed = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._claimed: set[str] = set()
+        self._lost: set[str] = set()
+        self.superseded_by: str | None = None
+        self._ended = False
+
+    async def ready(self, prompt_hash: str) -> None:
+        """Wait until a request may be sent as far as the lease goes.
+
+        Raises ClaimLostError where the prompt must be looked up and claimed again first.
+        """
+        while self._is_silent():
+            self._confirmed.clear()
+            self._wanted.set()
+            await self._confirmed.wait()
+        if self.superseded_by is not None:
+            # The heartbeat, which stops the run, need not wait for its next turn.
+            self._wanted.set()
+        if self.superseded_by is not None or prompt_hash in self._lost:
+            raise ClaimLostError
+
+    def released(self, prompt_hash: str) -> None:
+        """Forget a claim that ends with its prompt's outcome."""
+        self._claimed.discard(prompt_hash)
+        self._lost.discard(prompt_hash)
+
+    @asynccontextmanager
+    async def kept(self, writer: Writer) -> AsyncIterator[None]:
+        """Renew the lease while the context is open."""
+        heart = asyncio.create_task(self._beat(writer), name="presswork-heartbeat")
+        try:
+            yield
+        finally:
+            heart.cancel()
+            await asyncio.gather(heart, return_exceptions=True)
+
+    async def _beat(self, writer: Writer) -> None:
+        pause = leases.HEARTBEAT_S
+        while True:
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), pause)
+            try:
+                await writer.call_once(self.confirm)
+            except Exception:  # noqa: BLE001 - a heart that stops would hold back every request of the run
+                # A ledger that is unavailable for a while is the writer's business.
+                await asyncio.sleep(min(RETRY_S, leases.HEARTBEAT_S))
+            self._confirmed.set()
+            if self.superseded_by is not None:
+                self._stop(self.superseded_by)
+                return
+
+    def _is_silent(self) -> bool:
+        return boot_time_s() - self._confirmed_at > leases.LEASE_S / 2
+
+    # In the writer's thread
+
+    def close(self, status: str) -> None:
+        """Write how the run ended, which gives its lease and its claims back (in the writer's thread)."""
+        self._ended = True
+        close_run(self._ledger, self._lease.run_id, status, now())
+
+    def take(self, hashes: Iterable[str]) -> set[str]:
+        """Claim prompts; return those that are now this run's (in the writer's thread)."""
+        owned = claims.take(self._ledger, self._lease.run_id, hashes)
+        self._claimed |= owned
+        self._lost -= owned
+        return owned
+
+    def write(self, batch: Batch, refused: list[Refusal]) -> None:
+        """Commit a batch if the lease holds; else take it back first (in the writer's thread)."""
+        try:
+            write(self._ledger, batch, None if self._ended else self._lease, refused=refused)
+        except leases.LeaseLostError:
+            self._return()
+            # What it holds is paid for, and kept even where a newer run goes on.
+            write(self._ledger, batch, refused=refused)
+
+    def confirm(self) -> None:
+        """Renew the lease, or take it back where it was lost (in the writer's thread)."""
+        if self._ended:
+            return
+        sent = boot_time_s()
+        try:
+            leases.renew(self._ledger, self._lease)
+        except leases.LeaseLostError:
+            self._return()
+        self._confirmed_at = sent
+
+    def _return(self) -> None:
+        try:
+            self._lease = leases.take_back(self._ledger, self._lease)
+        except leases.SupersededError as error:
+            self.superseded_by = str(error)
+            return
+        # Whoever took them over may have answered them and gone: each is looked up again before it is asked.
+        self._lost |= self._claimed
+        owned = claims.take(self._ledger, self._lease.run_id, tuple(self._claimed))
+        # What was released meanwhile is not claimed again.
+        self._claimed &= owned

@@ -1,0 +1,125 @@
+"""Spooling: which records a run works on. Its selects are run once each; a run that resumes takes what is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+
+from prefect import get_run_logger
+from sqlalchemy import URL, Engine
+
+from db.session import readable_url
+from db.sources import select
+from db.sources.select import Query
+from db.sources.spool import RunSpools, Spool, spool_name
+from flows.engine.report.progress import Progress
+from flows.engine.resources.source_reads import SourceReader
+
+VERSION = 2
+"""What a spool holds; a file of another version is not taken."""
+TELL_AFTER_S, TELL_EVERY_S = 5.0, 15.0
+"""When a select that takes long is first told of in the log, and how often then."""
+_AGAIN = (
+    "{name}: the select ran again: this machine has no records of it as the run {resumed} read them. What is answered "
+    "is not asked again, but the records may be others."
+)
+
+
+class Spooling:
+    """Finds or makes the spools of a run's selects. `resumed` are the runs that it resumes, the latest first."""
+
+    def __init__(self, spools: RunSpools, progress: Progress) -> None:
+        self._spools = spools
+        self._progress = progress
+        self._met: Counter[str] = Counter()
+        self.trimmed = False
+        """Whether a key column of the records is CHAR(n), whose blanks belong to no key."""
+
+    def resume(self, runs: Sequence[str]) -> None:
+        """Take what these runs have read, the latest first."""
+        self._spools.resumed = runs
+
+    def name(self, query: Query, source: URL | str) -> str:
+        """Name the spool of a select; the second of two that are alike in one run has another name."""
+        parameters = [(name, value.type, value.value) for name, value in sorted(query.parameters.items())]
+        part = (query.part.offset, query.part.count) if query.part else None
+        name = spool_name(
+            VERSION, query.name, readable_url(source), query.sql, query.key, parameters, query.limit, part
+        )
+        self._met[name] += 1
+        return f"{name}-{self._met[name]}"
+
+    async def records(self, name: str, query: Query, reader: SourceReader) -> Spool:
+        """Return a select's records, as a run that is resumed read them, else as the source gives them now."""
+        found = await self._found(name, query, reader) or await self._read(name, query, reader)
+        self.trimmed |= found.trimmed
+        return found
+
+    async def _found(self, name: str, query: Query, reader: SourceReader) -> Spool | None:
+        log = get_run_logger()
+        resumed = self._spools.resumed
+        found = await reader.work(partial(self._spools.find, name)) if resumed else None
+        if found is not None:
+            read_at = datetime.fromtimestamp(found.read_at, UTC)
+            log.info("%s: these are the records that were read at %s UTC.", query.name, f"{read_at:%Y-%m-%d %H:%M:%S}")
+            return found
+        if resumed:
+            again = _AGAIN.format(name=query.name, resumed=resumed[0])
+            log.warning(again)
+            self._progress.note(f"selected again: {query.name}", again)
+        return None
+
+    async def _read(self, name: str, query: Query, reader: SourceReader) -> Spool:
+        reading = self._progress.selecting
+        given_up = False
+
+        def tell(count: int) -> None:
+            # A driver that can't be interrupted goes on until here.
+            if given_up or self._progress.is_stopping():
+                raise InterruptedError
+            reading[name] = query.name, count
+
+        def read(engine: Engine) -> Spool:
+            select.spool(engine, query, partial(self._spools.writing, name), tell=tell)
+            return self._spools.open(name)
+
+        reading[name] = query.name, 0
+        try:
+            async with _told(lambda: reading[name][1], query.name):
+                return await reader.read(read)
+        except BaseException:
+            given_up = True
+            raise
+        finally:
+            del reading[name]
+
+    def remove(self) -> None:
+        """Remove the records of a run that has completed, and of those that it resumed."""
+        self._spools.remove()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._spools.close()
+
+
+@asynccontextmanager
+async def _told(count: Callable[[], int], name: str) -> AsyncIterator[None]:
+    """Tell the log how many records have come, while the context is open."""
+    log = get_run_logger()
+
+    async def tell() -> None:
+        await asyncio.sleep(TELL_AFTER_S)
+        while True:
+            log.info("%s: %s records read so far.", name, f"{count():,}")
+            await asyncio.sleep(TELL_EVERY_S)
+
+    telling = asyncio.create_task(tell(), name="presswork-spooling")
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)

@@ -1,0 +1,254 @@
+"""Commit what has arrived together, so that a row costs a fraction of a commit, and wait for a ledger that is away.
+
+Rows go into the open batch at once; the loop waits a moment for more, commits them in a thread, and then wakes those
+who wait for it. While a commit runs, the next batch fills. An unavailable ledger is tried again until the writer's
+patience ends, for writes and reads alike; the rows wait in memory meanwhile, and whoever waits for them sends nothing
+new. After that they go to a spill file, and the run stops. A row that the ledger refuses is left out, and named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn, ParamSpec, Self, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.database_errors import LedgerError
+from db.ledger.refused_rows import Refusal, in_words
+from db.ledger.spill import SpillFile, keep_refused
+from db.ledger.writing import Batch, write
+from db.session import is_unavailable, readable_url, reason_of
+from flows.errors import LedgerAwayError, StoppedError, anew
+
+FULL = 1000  # rows of history that are committed without waiting for more
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+_log = logging.getLogger("prefect.presswork")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Writer:
+    """Use as an async context manager; leaving it commits what is left. Times are seconds.
+
+    `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; a run's lease takes
+    its place once there is one.
+    """
+
+    def __init__(
+        self, engine: Engine, *, run_id: str, interval_s: float, patience_s: float, spill_folders: Sequence[Path]
+    ) -> None:
+        self._engine = engine
+        self._run_id = run_id
+        self._interval_s = interval_s
+        self._patience_s = patience_s
+        self._spill_folders = spill_folders
+        self._spill: SpillFile | None = None
+        self._thread = ThreadPoolExecutor(1, "presswork-writer")
+        self._loop_task: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        self._closing = False
+        self._stopped = asyncio.Event()
+        self._reason: StoppedError | None = None
+        self.commit: Callable[[Batch, list[Refusal]], None] = lambda batch, found: write(engine, batch, refused=found)
+        self._complaint = ""  # of a ledger that is unavailable just now
+        self._refused: list[Refusal] = []
+        self._open(Batch())
+
+    def _open(self, batch: Batch) -> None:
+        self.batch = batch
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Self:
+        self._loop_task = asyncio.create_task(self._run(), name="presswork-writer")
+        # Also where everything is cancelled at once: who waits for rows must not wait for a loop that has ended.
+        self._loop_task.add_done_callback(lambda _ended: self._done.cancel())
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._closing = True
+        self._arrived.set()
+        self._full.set()
+        if self._loop_task is not None:
+            await self._loop_task
+        self._thread.shutdown(wait=False)
+
+    async def committed(self) -> None:
+        """Wait until all that is in the open batch is in the ledger; LedgerAwayError if it went to a spill file."""
+        done = self._done
+        self._arrived.set()
+        if len(self.batch) >= FULL:
+            self._full.set()
+        # One waiter that is cancelled must not cancel what the others wait for.
+        await asyncio.shield(done)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run another write in the writer's thread: on SQLite two writers would only wait for each other.
+
+        It waits for an unavailable ledger as a commit does; then, or when the run is stopped, it raises LedgerAwayError
+        or StoppedError. What else the database says becomes a LedgerError.
+        """
+        return await self._masked(lambda: self.call_once(function, *args, **kwargs))
+
+    async def call_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run another write in the writer's thread, and wait for nothing."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read from the ledger in a thread; waits and raises as `call` does."""
+        return await self._masked(lambda: asyncio.to_thread(function, *args, **kwargs))
+
+    def stop(self, reason: StoppedError) -> None:
+        """Wait for the ledger no longer: who waits hears the reason, and what is not written goes to a spill file."""
+        self._reason = reason
+        self._stopped.set()
+
+    def has_attempt(self, attempt_id: str) -> bool:
+        """Whether an attempt that was committed is there: the ledger may have refused its row."""
+        return not any(
+            refusal.part == "opened" and refusal.written is None and refusal.id == attempt_id
+            for refusal in self._refused
+        )
+
+    def failure_of(self, generation_id: str) -> str | None:
+        """Say why a generation that was committed stands as failed, where the ledger refused its content."""
+        for refusal in self._refused:
+            if refusal.is_failed_generation and refusal.id == generation_id:
+                return str((refusal.written or {})["error_message"])
+        return None
+
+    async def _run(self) -> None:
+        while not (self._closing and not self.batch):
+            await self._arrived.wait()
+            if not self._closing:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._full.wait(), self._interval_s)
+            self._arrived.clear()
+            self._full.clear()
+            batch, done = self.batch, self._done
+            self._open(Batch())
+            if self._closing:
+                self._arrived.set()
+            await self._commit(batch, done)
+
+    async def _commit(self, batch: Batch, done: asyncio.Future[None]) -> None:
+        try:
+            await self._write_patiently(batch)
+        except asyncio.CancelledError:
+            done.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever waits for these rows must hear of it, whatever it is
+            done.set_exception(error)
+            # Those who wait raise it; where no one does, it must not be a warning at exit.
+            done.exception()
+        else:
+            done.set_result(None)
+
+    async def _write_patiently(self, batch: Batch) -> None:
+        if self._spill is not None:
+            # What is in the file must be written in first. The file's disk may be full by now, the next folder's not.
+            await self._spill_it(batch)
+        refused: list[Refusal] = []
+        try:
+            await self._patiently(lambda: self.call_once(self.commit, batch, refused))
+        except (LedgerAwayError, StoppedError):
+            await self._spill_it(batch)
+        except Exception as error:  # noqa: BLE001 - whatever the ledger says, what was answered is kept
+            # Waiting does not help here.
+            self._complaint = reason_of(error, self._engine.url)
+            await self._spill_it(batch)
+        await self._tell_refused(refused)
+
+    async def _masked(self, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await self._patiently(work)
+        except SQLAlchemyError as error:
+            # It goes to Prefect and the logs, and a driver's own words quote rows.
+            reason = reason_of(error, self._engine.url)
+            raise LedgerError(f"The ledger {readable_url(self._engine.url)} can't be used: {reason}.") from None
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        # Counted from the first failure: a process that slept in the midst of a commit has not waited yet.
+        began, pause = 0.0, FIRST_PAUSE_S
+        while True:
+            try:
+                done = await work()
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                began = began or time.monotonic()
+                self._hear(reason_of(error, self._engine.url))
+                if self._spill is not None or time.monotonic() - began + pause > self._patience_s:
+                    raise LedgerAwayError(self._unavailable()) from None
+                await self._pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+            else:
+                self._complaint = ""
+                return done
+
+    async def _pause(self, seconds: float) -> None:
+        if self._reason is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), seconds)
+        if self._reason is not None:
+            raise anew(self._reason)
+
+    def _hear(self, complaint: str) -> None:
+        if not self._complaint and self._spill is None:
+            _log.warning(
+                "The ledger %s is unavailable: %s. The run waits for it, up to %.0f s.",
+                readable_url(self._engine.url),
+                complaint,
+                self._patience_s,
+            )
+        self._complaint = complaint
+
+    async def _spill_it(self, batch: Batch) -> NoReturn:
+        self._spill = await self.call_once(self._spilled, batch)
+        complaint = self._complaint or "it was unavailable"
+        raise LedgerAwayError(
+            f"The ledger {readable_url(self._engine.url)} can't be written ({complaint}). What was answered is kept in "
+            f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` imports it."
+        )
+
+    def _spilled(self, batch: Batch) -> SpillFile:
+        def add(folder: Path) -> SpillFile:
+            spill = SpillFile(folder, self._run_id)
+            spill.add(batch)
+            return spill
+
+        return self._in_first_folder(add)
+
+    def _in_first_folder(self, keep: Callable[[Path], T]) -> T:
+        for folder in self._spill_folders[:-1]:
+            # A full or read-only disk, most likely the ledger's own: the next folder may be on another.
+            with contextlib.suppress(OSError):
+                return keep(folder)
+        return keep(self._spill_folders[-1])
+
+    def _unavailable(self) -> str:
+        return (
+            f"The ledger {readable_url(self._engine.url)} is unavailable ({self._complaint}), also after "
+            f"{self._patience_s:,.0f} s. What was answered is in it or in a spill file. When it is back, run again."
+        )
+
+    async def _tell_refused(self, refused: Sequence[Refusal]) -> None:
+        if not refused:
+            return
+        self._refused += refused
+        try:
+            kept = await self.call_once(
+                self._in_first_folder, lambda folder: keep_refused(folder, self._run_id, refused)
+            )
+        except OSError as error:
+            where = f"could not be kept in a file ({error.strerror})"
+        else:
+            where = f"are kept in {kept}"
+        _log.warning("%s As they were, they %s.", in_words(refused), where)

@@ -1,0 +1,149 @@
+"""Refusing: decide what an error answer means. May it pass, is it the record's own, or can no request succeed?
+
+By status, type and code first; the endpoint's words are a hint only, for an empty account comes as an ordinary 400.
+What no rule here knows and meets record after record, flows/engine/pacing/alike.py stops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
+from flows.steps.claude.bodies import ErrorBody
+
+PROXY = "proxy"
+SPEND_LIMIT = "spend_limit_reached"
+LONGEST_MESSAGE = 300
+"""Characters of an endpoint's error message that are passed on: see said()."""
+
+STOPPING = {
+    401: "The endpoint refuses the key: check ANTHROPIC_API_KEY.",
+    402: "The account lacks credit: see its billing page.",
+    403: "The key may not do this: check its workspace and permissions.",
+    404: "The endpoint does not know the model, or the path: check `model` in the template and ANTHROPIC_BASE_URL.",
+}
+"""Statuses after which no request of the run can succeed, and what to do."""
+
+PASSING_STATUSES = frozenset({408, 409, 429})  # and all from 500 on
+
+STATUS_OF = {
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""Which status the API gives an error of a type; source: its page on errors."""
+
+PROXY_STATUSES = frozenset({502, 504, 520, 524})
+"""Statuses of something that stands before the endpoint, which may have answered all the same, and billed it."""
+
+TIMED_OUT = "timeout_error"
+"""The API's own 504, after which nothing was generated."""
+
+OF_THE_KEY = frozenset({"authentication_error", "billing_error"})
+"""Types that say the same with any status: a gateway may send them with another."""
+
+NOT_ITS_OWN = (
+    "A firewall or a proxy answered before the endpoint did; if all records meet it, check ANTHROPIC_BASE_URL."
+)
+LIMIT_REMEDY = "Raise the limit in the account's settings, or wait until it starts over, then run again."
+BUDGET_REMEDY = "The gateway's budget for this key is spent: raise it there, or wait until it starts over."
+SPENT = {
+    "budget_exceeded": BUDGET_REMEDY,
+    "insufficient_quota": STOPPING[402],
+}
+"""Types and codes of a gateway whose budget or credit is spent, and what to do."""
+
+_SPENT_WORDS = (
+    (re.compile(r"^your credit balance is too low|credit balance is too low to access"), STOPPING[402]),
+    (re.compile(r"reached your specified (\w+ )?api usage limits"), LIMIT_REMEDY),
+    (re.compile(r"^(this|your) organization has been disabled"), "Ask the provider's support why, then run again."),
+    (
+        re.compile(r"^budget has been exceeded|budget has been exceeded! current cost|exceeded(token)?budget: "),
+        BUDGET_REMEDY,
+    ),
+)
+"""How the same is said with an ordinary 400 or 429. Long phrases: an error may quote a record that speaks of money."""
+
+_TOO_LONG = re.compile(
+    r"prompt is too long|(input|request) is too (long|large)|exceed context limit|context (length|window)"
+)
+_KEY = re.compile(r"\bsk-[\w*.-]+")
+_NUMBERED = re.compile(r"[\w-]*\d[\w-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What an error answer means: the class of error that it is, its kind, and what to do where there is a remedy."""
+
+    error: type[CallError]
+    kind: str
+    remedy: str = ""
+
+
+def judge(status: int, told: ErrorBody) -> Refusal:
+    """Decide what an error answer means."""
+    kind = told.type or f"http_{status}"
+    # An error inside a stream, or a gateway's, comes with status 200 and tells itself by its type alone.
+    meant = status if status >= 400 and kind not in OF_THE_KEY else STATUS_OF.get(kind, status)
+    if told.code is not None and told.code.endswith(SPEND_LIMIT):
+        return Refusal(StoppingCallError, told.code, LIMIT_REMEDY)
+    if meant in STOPPING and _is_of_the_whole_run(meant, told):
+        return Refusal(StoppingCallError, kind, STOPPING[meant])
+    if meant < 500 and (remedy := _why_spent(told)):
+        return Refusal(StoppingCallError, kind, remedy)
+    if meant in PROXY_STATUSES and told.type != TIMED_OUT:
+        return Refusal(PassingCallError, PROXY)
+    if meant in PASSING_STATUSES or meant >= 500:
+        return Refusal(PassingCallError, kind)
+    return Refusal(FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else "")
+
+
+def _is_of_the_whole_run(meant: int, told: ErrorBody) -> bool:
+    # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
+    return meant not in {403, 404} or _is_of_the_api(told)
+
+
+def _is_of_the_api(told: ErrorBody) -> bool:
+    return told.wrapped or told.type in STATUS_OF
+
+
+def _why_spent(told: ErrorBody) -> str | None:
+    for word in (told.type, told.code):
+        if word in SPENT:
+            return SPENT[word]
+    words = told.message.lower()
+    return next((remedy for pattern, remedy in _SPENT_WORDS if pattern.search(words)), None)
+
+
+def likeness(status: int, told: ErrorBody) -> str | None:
+    """Return what is equal for refusals that are alike: in status, type, and message without its numbers.
+
+    None where a refusal is the record's own whatever others meet: its prompt is too long.
+    """
+    if status == 413 or _TOO_LONG.search(told.message.lower()):
+        return None
+    # Hashed: the message may quote a record, and is passed on by said() alone.
+    words = f"{status} {told.type} {_NUMBERED.sub('#', told.message)}"
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def said(message: str, sent: Mapping[str, str]) -> str:
+    """Return the endpoint's own words, for they tell what is wrong with a request, or nothing where they are long.
+
+    A message of more than a few lines is one that quotes the request, and a record's text belongs in no error. A
+    gateway may quote the key.
+    """
+    if not message.strip() or len(message) > LONGEST_MESSAGE:
+        return ""
+    for name in ("authorization", "x-api-key"):
+        key = sent.get(name, "").removeprefix("Bearer ")
+        message = message.replace(key, "[key]") if key else message
+    return f": {_KEY.sub('[key]', message).strip().rstrip('.!')}"

@@ -1,0 +1,141 @@
+"""Schema checks: count what the API limits, and find what of an output class does not reach Claude.
+
+The API refuses a schema with more than 24 optional fields or more than 16 fields of a union type, as its documentation
+and its users say. Whether it counts a nested class once or at each use is not documented. So what exceeds a limit
+when each definition is counted once is an error, and what exceeds it only when each use is counted is a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from flows.errors import OutputClassError
+from flows.steps.output_classes.references import Schema, name_of, parts_of
+
+MOST_OPTIONAL = 24
+MOST_UNIONS = 16
+UNUSUAL_SIZE = 6000
+"""Characters, without titles and descriptions and with each reference written out.
+
+The smallest schema that users report as refused for its size ("the compiled grammar is too large") had 7,354.
+"""
+
+_NOT_COUNTED = frozenset({"title", "description", "$defs", "properties", "items", "anyOf", "allOf", "$ref"})
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What of a schema the API limits."""
+
+    optional: int = 0
+    unions: int = 0
+    size: int = 0
+
+    def __add__(self, other: Weight) -> Weight:
+        return Weight(self.optional + other.optional, self.unions + other.unions, self.size + other.size)
+
+
+def refuse_beyond_limits(name: str, sent: Schema) -> None:
+    """Raise OutputClassError where the API is sure to refuse the schema for its optional fields or unions."""
+    least = _each_once(sent)
+    if least.optional > MOST_OPTIONAL or least.unions > MOST_UNIONS:
+        raise OutputClassError(f"The API can't take the output class {name!r}: it has {_counted(least)}.")
+
+
+def notes_on(written: Schema, sent: Schema) -> list[str]:
+    """Say what may go wrong with a schema that passes, and what of the class (`written`) the request lacks."""
+    notes = [f"{'.'.join(path) or 'The class'}: {what}." for path, what in _unsent(written, sent, ())]
+    most = _each_use(sent, sent.get("$defs", {}), {})
+    if most.optional > MOST_OPTIONAL or most.unions > MOST_UNIONS:
+        notes.append(
+            f"If the API counts a nested class at each of its uses, it refuses this one: it has {_counted(most)}."
+        )
+    if most.size > UNUSUAL_SIZE:
+        notes.append(
+            f"The schema is unusually large: about {most.size:,} characters without its descriptions. The API may "
+            'refuse it ("the compiled grammar is too large"), and each request pays for it. Split it over two steps, '
+            "or use fewer fields and choices."
+        )
+    return notes
+
+
+def _counted(weight: Weight) -> str:
+    told = []
+    if weight.optional > MOST_OPTIONAL:
+        told.append(f"{weight.optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more of them required")
+    if weight.unions > MOST_UNIONS:
+        told.append(
+            f"{weight.unions} fields of a union type (such as `str | None`), and the limit is {MOST_UNIONS}. "
+            "Use a single type, such as an empty string for no value"
+        )
+    return "; it has ".join(told)
+
+
+def _each_once(sent: Schema) -> Weight:
+    definitions = sent.get("$defs", {})
+    weight, waiting = Weight(), [sent]
+    while waiting:
+        node = waiting.pop()
+        unions = sum(_is_union(field, definitions) for field in node.get("properties", {}).values())
+        weight += Weight(_optional(node), unions)
+        waiting += parts_of(node)
+    return weight
+
+
+def _each_use(node: Schema, definitions: dict[str, Schema], known: dict[str, Weight]) -> Weight:
+    weight = Weight(_optional(node), len(node.get("anyOf", ())) > 1, _own_size(node))
+    if isinstance(node.get("$ref"), str):
+        name = name_of(node["$ref"])
+        if name not in known:
+            known[name] = _each_use(definitions[name], definitions, known)
+        weight += known[name]
+    for part in parts_of({key: value for key, value in node.items() if key != "$defs"}):
+        weight += _each_use(part, definitions, known)
+    return weight
+
+
+def _optional(node: Schema) -> int:
+    return len(node.get("properties", {}).keys() - set(node.get("required", ())))
+
+
+def _is_union(field: Schema, definitions: dict[str, Schema]) -> bool:
+    while "$ref" in field:
+        field = definitions[name_of(field["$ref"])]
+    return len(field.get("anyOf", ())) > 1
+
+
+def _own_size(node: Schema) -> int:
+    own = {key: value for key, value in node.items() if key not in _NOT_COUNTED}
+    return len(orjson.dumps([own, list(node.get("properties", {}))]))
+
+
+def _unsent(written: Schema, sent: Schema, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Find each keyword of a class's schema that is neither in what is sent nor in its description."""
+    for key, value in written.items():
+        meant = "anyOf" if key == "oneOf" and "anyOf" not in written else key
+        if key == "additionalProperties":
+            if value is not False:
+                yield path, "further fields are allowed, and the API lets Claude write none"
+        elif key in {"properties", "$defs"}:
+            for name, part in value.items():
+                yield from _unsent(part, sent.get(key, {}).get(name, {}), (*path, name))
+        elif key == "items" and isinstance(sent.get("items"), dict):
+            yield from _unsent(value, sent["items"], path)
+        elif meant in {"anyOf", "allOf"} and len(sent.get(meant, ())) == len(value):
+            for part, sent_part in zip(value, sent[meant], strict=True):
+                yield from _unsent(part, sent_part, path)
+        elif not _reaches(key, value, sent):
+            yield path, f"`{key}` does not reach Claude. Say it in the description"
+
+
+def _reaches(key: str, value: Any, sent: Schema) -> bool:
+    said = str(sent.get("description", ""))
+    if key == "description":
+        return said.startswith(str(value))
+    if key == "type" and ("enum" in sent or "const" in sent):
+        return True
+    return sent.get(key) == value or f"{key}: {value}" in said

@@ -1,0 +1,1 @@
+"""A template file: read, checked and rendered."""

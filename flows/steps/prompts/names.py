@@ -1,0 +1,40 @@
+"""Names: what a template that selects its own records may be called, so that Prefect takes its deployment.
+
+A file can have names that Prefect refuses. The rule stands here for the lint and for `presswork deploy`, which leaves
+such a template out. `presswork run NAME` needs no deployment, and runs it all the same.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection
+
+from db.words import SHARDS
+
+REFUSED = "/ % & < >"
+"""What Prefect refuses in the name of a flow or a deployment."""
+_UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Control characters, bytes that are no UTF-8, and line ends that are no \\n."""
+
+
+def name_fault(name: str) -> str | None:
+    """Say why no deployment can have this name; None where one can."""
+    if not name:
+        return "A deployment needs a name."
+    if refused := sorted(set(name) & set(REFUSED.split())):
+        return (
+            f"A deployment's name can't have {' and '.join(refused)} in it "
+            f"(not allowed: {REFUSED} and control characters)."
+        )
+    if any(unicodedata.category(character) in _UNSEEN for character in name):
+        return "A deployment's name can't have control characters, or bytes that are not UTF-8."
+    return None
+
+
+def template_name_fault(name: str, names: Collection[str]) -> str | None:
+    """Say why a template of this name can't have a deployment, or return None; `names` has all templates."""
+    fault = name_fault(name)
+    whole = name.removesuffix(SHARDS)
+    if fault is None and whole != name and whole in names:
+        fault = f"{name!r} is the name of the deployment for the shards of {whole!r}."
+    return f"{fault} Rename the template's file." if fault else None

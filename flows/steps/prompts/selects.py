@@ -1,0 +1,105 @@
+"""Selects: what a template's SQL says of itself, read without a database.
+
+Which dialect it is written in is not known here, so each likely one is tried; what none can read is left to the
+database to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ParseError, SqlglotError
+
+from db.sources.clauses import refusal
+from db.sources.parameters import parameters_in, tokens_of
+
+# The portable ones first: a statement that they read has the same columns in the others.
+DIALECTS = (None, "sqlite", "postgres", "mysql", "tsql", "oracle", "bigquery", "snowflake", "duckdb")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a select yields: named columns, perhaps more by a star, and columns whose name the database gives."""
+
+    columns: tuple[str, ...]
+    star: bool
+    unnamed: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotRead:
+    """A select that no dialect could read; `line` counts from 1 in its own text."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotASelect:
+    """SQL that a run refuses; the reason is a whole sentence, in the run's own words."""
+
+    reason: str
+
+
+def read_select(sql: str) -> Shape | NotRead | NotASelect:
+    """Read what a select yields. Only what a run would refuse in each likely dialect is no select."""
+    failures: list[NotRead] = []
+    refused: list[str | None] = []
+    for dialect, statements in _readings(sql, failures):
+        refused.append(refusal(sql, dialect))
+        if refused[-1] is None:
+            return _shape(statements)
+    refused = refused or [refusal(sql, dialect) for dialect in DIALECTS]
+    return failures[0] if None in refused else NotASelect(str(refused[0]))
+
+
+def parameters_of(sql: str, declared: Collection[str]) -> dict[str, int]:
+    """Return the names of bound parameters (`:name`), each with the line where it first stands.
+
+    Where dialects read a colon differently, as in SQL Server's `[odd :name]`, the one counts whose parameters are all
+    declared.
+    """
+    readings = [_parameters(sql, dialect) for dialect, _statements in _readings(sql, [])] or [_parameters(sql, None)]
+    return next((found for found in readings if all(name in declared for name in found)), readings[0])
+
+
+def _readings(sql: str, failures: list[NotRead]) -> Iterator[tuple[str | None, list[exp.Expr]]]:
+    """Yield each dialect that can read a select, with its statements; the others leave why not in `failures`."""
+    for dialect in DIALECTS:
+        try:
+            parsed = sqlglot.parse(sql, read=dialect)
+            # A comment behind the last semicolon is no statement.
+            yield dialect, [found for found in parsed if found is not None and not isinstance(found, exp.Semicolon)]
+        except SqlglotError as error:
+            failures.append(_not_read(error))
+
+
+def _parameters(sql: str, dialect: str | None) -> dict[str, int]:
+    try:
+        tokens = tokens_of(sql, dialect)
+    except ValueError:
+        return {}
+    found: dict[str, int] = {}
+    for parameter in parameters_in(sql, tokens):
+        found.setdefault(parameter.name, sql.count("\n", 0, parameter.start) + 1)
+    return found
+
+
+def _shape(statements: list[exp.Expr]) -> Shape | NotRead:
+    statement = statements[0]
+    if not isinstance(statement, exp.Query):
+        return NotRead(1, f"it is {statement.key.upper()} without a SELECT")
+    names = [projection.output_name for projection in statement.selects]
+    stars = [projection.is_star for projection in statement.selects]
+    named = [name for name, star in zip(names, stars, strict=True) if name and not star]
+    return Shape(tuple(named), any(stars), sum(1 for name in names if not name))
+
+
+def _not_read(error: SqlglotError) -> NotRead:
+    first = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+    reason = str(first.get("description") or error).splitlines()[0].split(" but got ")[0].rstrip(".")
+    near = str(first.get("highlight") or "").strip()
+    return NotRead(int(first.get("line") or 1), f"{reason} near {near!r}" if near else reason)

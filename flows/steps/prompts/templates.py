@@ -1,0 +1,287 @@
+"""Templates: a prompt file is read, checked and made ready to render.
+
+Everything that can be known to be wrong without a database or a key is found here, before any request: the front
+matter's fields, Jinja's syntax, a reach for Python's insides, `record` read in the shared system block, an output
+class that is missing or that the API can't take. A template's version is the sha256 of its source, and of all
+that it includes or imports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import orjson
+from jinja2.runtime import Context
+
+from flows.errors import ConfigurationError, ParameterError, TemplateError
+from flows.steps.answers.validate import Invalid, OutputClass, validate_stored
+from flows.steps.output_classes.classes import load_output_class
+from flows.steps.prompts.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
+from flows.steps.prompts.nulls import with_nulls
+from flows.steps.prompts.syntax import (
+    Trees,
+    check_blocks,
+    files_named_by,
+    line_of,
+    make_environment,
+    names_before_blocks,
+    parse,
+    read_by_system,
+    read_by_user,
+    refuse_unknown,
+    refuse_unsafe,
+    template_error,
+)
+
+__all__ = ["SUFFIX", "Template", "list_templates", "load_template", "read_heads"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt file, ready to render; `sources` are the files that its `hash` stands for, by name."""
+
+    name: str
+    front: FrontMatter
+    hash: str
+    sources: Mapping[str, str]
+    select_sql: str | None
+    output_class: OutputClass
+    _trees: Trees
+    _jinja: jinja2.Template
+
+    @property
+    def file(self) -> str:
+        """The file's name, as errors have it."""
+        return self.name + SUFFIX
+
+    @property
+    def key(self) -> str:
+        """The record key of a fan-in; for a select its key columns, as messages have them."""
+        return ", ".join(self.key_columns) or "all"
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns of a select that make up a record's key; empty where nothing is said."""
+        return self.front.key_columns
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema that the request carries."""
+        # The SDK takes seconds to load; a list of templates, or a mistake in one, does without it.
+        from flows.steps.claude.client import output_schema  # noqa: PLC0415
+
+        return output_schema(self.output_class)
+
+    @cached_property
+    def schema_json(self) -> str:
+        """The schema as canonical JSON."""
+        return orjson.dumps(self.schema, option=orjson.OPT_SORT_KEYS).decode()
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The names that the user block takes from outside: `record`, `params`, and the steps it needs."""
+        return read_by_user(self._trees, self.file)
+
+    @cached_property
+    def _names_before_blocks(self) -> bool:
+        return names_before_blocks(self._trees[self.file])
+
+    @property
+    def stand_ins(self) -> dict[str, Any]:
+        """Parameters for a check, before a run has any."""
+        return {name: param.stand_in for name, param in self.front.params.items()}
+
+    def render_block(self, block: Literal["system", "user"], values: Mapping[str, Any]) -> str:
+        """Fill one block; Jinja's errors go up unchanged. syntax.place_of finds their file and line."""
+        found = self._jinja.blocks.get(block)
+        if found is None:
+            return ""
+        values = with_nulls(values)
+        if self._names_before_blocks:
+            values = {**values, **self._made_before_blocks(values)}
+        return "".join(found(self._jinja.new_context(dict(values)))).strip()
+
+    def render_example(self, number: int, params: Mapping[str, Any]) -> tuple[str, str]:
+        """Return what an example, counted from 1, asks and answers; TemplateError where one of the two is wrong."""
+        example = self.front.examples[number - 1]
+        try:
+            asked = self.render_block("user", {"record": example.record, "params": params, **example.inputs})
+        except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
+            found = template_error(self.file, error)
+            raise TemplateError(f"{found} It was rendered with the record of example {number}.") from None
+        answer = validate_stored(self.output_class, example.answer)
+        if isinstance(answer, Invalid):
+            raise TemplateError(
+                f"{self.file}: the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
+            )
+        return asked, orjson.dumps(answer.output).decode()
+
+    def parse_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in defaults and types; an unknown name or a wrong value raises ParameterError."""
+        unknown = sorted(set(values) - set(self.front.params))
+        if unknown:
+            takes = ", ".join(sorted(self.front.params)) or "no parameters"
+            raise ParameterError(f"The template {self.name!r} has no parameter {unknown[0]!r}; it takes {takes}.")
+        missing = [name for name, param in self.front.params.items() if param.required and name not in values]
+        if missing:
+            raise ParameterError(
+                f"The template {self.name!r} needs the parameter {missing[0]!r}: --set {missing[0]}=VALUE."
+            )
+        return {
+            name: param.parse(name, values[name]) if name in values else param.default
+            for name, param in self.front.params.items()
+        }
+
+    def _made_before_blocks(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        # Blocks are rendered one by one, without what Jinja runs before them: imports of macros, `set`. So it is run
+        # here with the blocks left out.
+        context = self._jinja.new_context(dict(values))
+        context.blocks = {name: [_nothing] for name in self._jinja.blocks}
+        for _text in self._jinja.root_render_func(context):
+            pass
+        return context.vars
+
+
+def list_templates(folder: Path) -> list[str]:
+    """Name the templates in a folder; files that begin with an underscore are parts of others."""
+    files = [path.name for path in folder.glob(f"*{SUFFIX}") if path.is_file()]
+    # What begins with a dot is an editor's or a file manager's own, such as Emacs's lock of a file that is open.
+    return sorted(name.removesuffix(SUFFIX) for name in files if not name.startswith(("_", ".")))
+
+
+def read_heads(
+    folder: Path, names: Iterable[str] | None = None
+) -> Iterator[tuple[str, FrontMatter | ConfigurationError]]:
+    """Yield the front matters of templates, by default of all in a folder; for one that can't be read, the error."""
+    for name in list_templates(folder) if names is None else names:
+        yield name, _read_head(folder, name)
+
+
+def load_template(folder: Path, name: str) -> Template:
+    """Read a template and all it includes; TemplateError or OutputClassError say file, line and what to do."""
+    file = name + SUFFIX
+    sources: dict[str, str] = {}
+    environment = make_environment(jinja2.FunctionLoader(lambda wanted: blank_front_matter(sources[wanted])))
+    trees = dict(_read_all(environment, folder, file, sources))
+    front = read_front_matter(name, sources[file])
+    check_blocks(file, trees[file])
+    output_class = load_output_class(front.output)
+    for source in tuple(sources):
+        # Some mistakes are found only when a file is compiled.
+        _compile(environment, source)
+    select_sql = _read_select(folder, file, front, sources)
+    template = Template(
+        name=name,
+        front=front,
+        hash=hashlib.sha256(orjson.dumps(sources, option=orjson.OPT_SORT_KEYS)).hexdigest(),
+        sources=sources,
+        select_sql=select_sql,
+        output_class=output_class,
+        _trees=trees,
+        _jinja=_compile(environment, file),
+    )
+    _check_system(template, trees)
+    for number in range(1, len(front.examples) + 1):
+        template.render_example(number, template.stand_ins)
+    return template
+
+
+def _read_head(folder: Path, name: str) -> FrontMatter | ConfigurationError:
+    file = name + SUFFIX
+    try:
+        source = _read(folder, file)
+        if source is None:
+            return TemplateError(f"{file}: it is no file in {folder.name}/.")
+        return read_front_matter(name, source)
+    except ConfigurationError as error:
+        return error
+    except RecursionError:
+        return TemplateError(f"{file}: the front matter can't be read: it is nested too deeply.")
+
+
+def _read_all(
+    environment: jinja2.Environment, folder: Path, file: str, sources: dict[str, str], wanted_by: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Any]]:
+    if file in wanted_by:
+        circle = " -> ".join((*wanted_by[wanted_by.index(file) :], file))
+        raise TemplateError(f"{file}: these files include each other without end: {circle}.")
+    if file in sources:
+        return
+    source = _read(folder, file)
+    if source is None:
+        raise TemplateError(_missing(folder, file, wanted_by))
+    sources[file] = source
+    tree = parse(environment, file, source)
+    refuse_unsafe(file, tree)
+    refuse_unknown(file, tree)
+    yield file, tree
+    for named in files_named_by(file, tree):
+        yield from _read_all(environment, folder, named, sources, (*wanted_by, file))
+
+
+def _read(folder: Path, file: str) -> str | None:
+    """Read a file of the folder; None where there is none, and where a path or a symbolic link leads out of it."""
+    try:
+        file.encode()  # a name of other bytes than UTF-8 can't be hashed, stored or shown
+        path = (folder / file).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            return None
+        return read_file(path)
+    except UnicodeDecodeError as error:
+        raise TemplateError(f"{file}: the file is not UTF-8 text (byte {error.start}).") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        # Symbolic links that go round in a circle are a RuntimeError before Python 3.13.
+        raise TemplateError(f"{file}: the file can't be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _missing(folder: Path, file: str, wanted_by: tuple[str, ...]) -> str:
+    if not wanted_by:
+        known = ", ".join(list_templates(folder)) or "none"
+        return f"There is no template {file.removesuffix(SUFFIX)!r} in {folder.name}/; there are: {known}."
+    return f"{wanted_by[-1]}: it includes {file!r}, which is not in {folder.name}/."
+
+
+def _compile(environment: jinja2.Environment, file: str) -> jinja2.Template:
+    try:
+        return environment.get_template(file)
+    except jinja2.TemplateSyntaxError as error:
+        raise template_error(file, error) from None
+
+
+def _read_select(folder: Path, file: str, front: FrontMatter, sources: dict[str, str]) -> str | None:
+    named = (front.select or "").strip()
+    if not named.endswith(".sql"):
+        return front.select
+    sql = _read(folder, named)
+    if sql is None:
+        raise TemplateError(f"{file}: `select` names {named!r}, which is not in {folder.name}/.")
+    sources[named] = sql
+    return sql
+
+
+def _check_system(template: Template, trees: Trees) -> None:
+    # By its text first: what is read in a branch that this check does not take is read all the same.
+    for name in sorted(read_by_system(trees, template.file) - {"params"}):
+        line = line_of(trees[template.file], "system", name)
+        where = template.file + (f", line {line}" if line else "")
+        raise TemplateError(
+            f"{where}: the system block is shared by all records, so it can read `params` only, not {name!r}. "
+            "Move what differs by record to the user block."
+        )
+    try:
+        template.render_block("system", {"params": template.stand_ins})
+    except jinja2.UndefinedError as error:
+        found = template_error(template.file, error)
+        raise TemplateError(f"{found} The system block, and what stands above it, can read `params` only.") from None
+    except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
+        raise template_error(template.file, error) from None
+
+
+def _nothing(_context: Context) -> Iterator[str]:
+    return iter(())
