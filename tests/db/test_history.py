@@ -34,6 +34,7 @@ from db.readers.history import (
     usage,
     worst,
 )
+from db.words import PERHAPS_BILLED, UNSENT
 from tests.db.rows import DAY, Book, settled_row, sha
 
 # Look up
@@ -478,3 +479,12 @@ def test_mean_tokens_are_those_of_the_steps_answers(book: Book) -> None:
     book.add("d", step="other", settled={"output_tokens": 9000})
 
     assert mean_tokens(book.ledger, "product_copy", "product_copy") == (200.0, 20.0)
+
+
+def test_what_was_not_sent_and_what_was_perhaps_billed_is_counted_alike_in_the_view(ledger: Engine) -> None:
+    book = Book(ledger)
+    for kind in (*UNSENT, *PERHAPS_BILLED, "rate_limit_error"):
+        book.add(kind, settled={"error_type": kind, "input_tokens": None, "output_tokens": None, "cost_usd": None})
+    with ledger.connect() as connection:
+        row = connection.execute(text("SELECT sum(requests) AS n, sum(perhaps_billed) AS p FROM usage_by_day")).one()
+    assert (row.n, row.p) == (len(PERHAPS_BILLED) + 1, len(PERHAPS_BILLED))
