@@ -45,12 +45,13 @@ from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Limiter, Report, limiter_for
 from flows.engine.pacing.pace import Pace
 from flows.engine.plan import Hit, Item, find_hit
-from flows.engine.report.artifacts import SUMMARY_KEY, money, publish_summary
+from flows.engine.report.amounts import dollars
+from flows.engine.report.artifacts import SUMMARY_KEY, publish_summary
 from flows.engine.report.assets import tell_assets
 from flows.engine.report.events import tell_ending
 from flows.engine.report.live_page import add_tags, shown_live
 from flows.engine.report.progress import Progress, announce, counted
-from flows.engine.report.summary import PaceSummary, Summary, summarize
+from flows.engine.report.summary import PaceSummary, RunFacts, Summary, summarize
 from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_files
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.recovery import begin
@@ -218,12 +219,10 @@ class Run:
         self._figures = None if self._steps_open else figures
 
     def _added_up(self, status: str) -> Summary:
-        return summarize(
-            self.ledger,
+        facts = RunFacts(
             run_id=self.id,
             flow=self.flow,
             endpoint=self.endpoint.name,
-            status=status,
             records=self.records,
             left_out=dict(self.left_out),
             made_from=self.made_from,
@@ -232,6 +231,7 @@ class Run:
             warmth=self.pace.warming.report(),
             notes=list(self.progress.notes.values()),
         )
+        return summarize(self.ledger, facts, status)
 
     def _status(self) -> str:
         return "capped" if isinstance(self.pace.stopped, CostCapError) else "completed"
@@ -546,7 +546,7 @@ def _log_closing(summary: Summary) -> None:
         summary.status,
         summary.wall_s,
         summary.requests,
-        money(summary),
+        dollars(summary.cost_usd, summary.unpriced),
         summary.run_id,
         SUMMARY_KEY,
     )

@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from flows.commands.run import jobs
-from flows.commands.run.jobs import find_job, list_flows, make_selection, parse_sets
+from flows.commands.run.jobs import find_job, list_flows, make_selection
+from flows.commands.terminal.flags import parse_sets
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import load_settings
 
