@@ -43,7 +43,7 @@ from flows.engine.orchestration.chunks import ChunkRunner, chunk_runner
 from flows.engine.orchestration.origin import Origin, read_origin
 from flows.engine.orchestration.results import results_served_by, saved_block
 from flows.engine.pacing.estimates import Estimate
-from flows.engine.pacing.limiter import Limiter, Report, limiter_for
+from flows.engine.pacing.limiter import Limiter, LimiterReport, limiter_for
 from flows.engine.pacing.pace import Pace
 from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.report.artifacts import SUMMARY_KEY, money, publish_summary
@@ -94,7 +94,7 @@ class Run:
     run_chunk: ChunkRunner
     stopper: Stopper
     limiter: Limiter
-    paced_before: Report
+    paced_before: LimiterReport
     spooling: Spooling
     fresh_since: datetime | None = None
     records: int = 0

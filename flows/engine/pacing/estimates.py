@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from db.ledger.clock import now
-from flows.engine.pacing.limiter import Need
+from flows.engine.pacing.buckets import Need
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.render import Caching, Prompt
 

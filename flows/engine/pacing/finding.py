@@ -85,7 +85,7 @@ class Finder:
     def wait_s(self, now: float) -> float:
         """How long the next request has to wait."""
         self._look(now)
-        wait = self.bucket.wait_s(1.0, 0.0, now)
+        wait = self.bucket.wait_s(1.0, now)
         if wait > 0:
             self._held_at = now
         return wait
