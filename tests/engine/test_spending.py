@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id
-from db.readers.chains import Spent
+from db.readers.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
 from flows.engine.pacing.breaker import AT_START
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Limiter
@@ -159,7 +159,14 @@ def spend(book: Book, dollars: str) -> None:
 
 
 def share(book: Book, *attempts: str, waiting: int = 2) -> float:
-    found = share_of_cap(book.ledger, book.run_id, 1.0, flow_run=FLOW_RUN, attempts=attempts, parts=2, waiting=waiting)
+    found = share_of_cap(
+        1.0,
+        spent=spent_by_chain(book.ledger, book.run_id),
+        by_shards=spent_by_shards(book.ledger, FLOW_RUN),
+        by_attempts=spent_by_flow_runs(book.ledger, attempts),
+        parts=2,
+        waiting=waiting,
+    )
     return round(found, 6)
 
 
