@@ -79,11 +79,9 @@ class Breaker:
         if error is None:
             self._has_answered = True
             self._start_row(None)
+        # What was not sent has met nothing.
         elif (
-            isinstance(error, FinalCallError)
-            and not isinstance(error, StoppingCallError)
-            # What was not sent has met nothing.
-            and error.kind not in UNSENT
+            isinstance(error, FinalCallError) and not isinstance(error, StoppingCallError) and error.kind not in UNSENT
         ):
             return self._record_refusal(prompt, error)
         return None

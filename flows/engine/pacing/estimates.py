@@ -56,9 +56,7 @@ class Estimate:
         """Take an answer's true usage into account."""
         ratio = (usage.prompt_tokens - usage.cache_read_tokens) / max(prompt.estimated_tokens, 1)
         self.input_ratio += LEARNT * (ratio - self.input_ratio)
-        before = self.output_tokens
-        self.output_tokens = (
-            float(usage.output_tokens) if before is None else before + LEARNT * (usage.output_tokens - before)
-        )
+        before = usage.output_tokens if self.output_tokens is None else self.output_tokens
+        self.output_tokens = before + LEARNT * (usage.output_tokens - before)
         if cost is not None:
             self.cost_usd = cost if self.cost_usd is None else self.cost_usd + (cost - self.cost_usd) / 10

@@ -143,12 +143,7 @@ class Pace:
                     self.spending.count(None, likely, None)
 
     def settle(
-        self,
-        place: Place,
-        usage: Usage | None,
-        limits: RateLimits | None,
-        error: CallError | None,
-        model: str | None,
+        self, place: Place, usage: Usage | None, limits: RateLimits | None, error: CallError | None, model: str | None
     ) -> None:
         """Take note of how a request went, and of what it says of all the others."""
         prompt, admission = place.prompt, place.admission
@@ -161,9 +156,11 @@ class Pace:
             self._is_open = True
         if reason is not None:
             self.stop(reason)
-        # An answer that does not tell what it used has used what was expected, as far as the limits go.
-        expected = admission.need.as_usage() if error is None else None
-        self._limiter.settle(admission, usage or expected, limits, error)
+        used = usage
+        if usage is None and error is None:
+            # As far as the limits go, an answer that does not tell what it used has used what was expected.
+            used = Usage(round(admission.need.input_tokens), output_tokens=round(admission.need.output_tokens))
+        self._limiter.settle(admission, used, limits, error)
         self.warming.record(prompt.brief, usage, error, admission.sent_at)
         cost = cost_of(model or prompt.model, usage, now().date()) if usage is not None else None
         self.spending.count(cost, place.likely, error)

@@ -58,8 +58,7 @@ class Warming:
             return nullcontext()
         if brief.prefix not in self._prefixes:
             # What is probably too short goes as if nothing was cached: to wait for it would cost each run a request.
-            goes = self._is_released or brief.caching is Caching.UNSURE
-            limit = math.inf if goes else 1
+            limit = math.inf if self._is_released or brief.caching is Caching.UNSURE else 1
             self._prefixes[brief.prefix] = _Prefix(TTL_S[brief.template.front.cache], self._most, limit)
         return self._prefixes[brief.prefix].turn()
 
