@@ -75,7 +75,7 @@ class Generating:
     async def all_of(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
         await self._learn()
-        self._run.pace.alike.watch(self._brief.template.name, self._send_one_from_further_on)
+        self._run.pace.breaker(self._brief.template.name).watch(self._send_one_from_further_on)
         try:
             async for page in source.pages(self._brief.template.reads):
                 items = await self._render(page)
@@ -95,7 +95,7 @@ class Generating:
 
     def _unsaid(self) -> StoppingCallError | None:
         """What has stopped the run, where the last requests did, so that no other was left to raise it."""
-        stopped = self._run.pace.stopped or self._run.pace.alike.unsaid(self._brief.template.name)
+        stopped = self._run.pace.stopped or self._run.pace.breaker(self._brief.template.name).reason_at_end()
         return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
     async def _learn(self) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeGuard
 
 from flows.steps.claude.client import Limit
-from flows.steps.prices import Usage
 
 MINUTE = 60.0
 UNITS = ("requests", "input tokens", "output tokens")
@@ -32,10 +31,6 @@ class Need(NamedTuple):
     requests: float
     input_tokens: float
     output_tokens: float
-
-    def as_usage(self) -> Usage:
-        """Return it as the usage of an answer that took just that."""
-        return Usage(round(self.input_tokens), output_tokens=round(self.output_tokens))
 
 
 @dataclass(frozen=True, slots=True)

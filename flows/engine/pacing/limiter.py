@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 
 from flows.engine.pacing.buckets import MINUTE, UNITS, Bucket, HeaderBucket, Hold, Need, Origin, is_limit
@@ -134,12 +135,13 @@ class Limiter:
         """Say what was decided."""
         now = time.monotonic()
         self._forget(now)
-        rate, origin = min(self._rates(now), default=(math.inf, None))
+        rate, origin = min(self._rates(now))
+        is_limited = rate != math.inf
         passed = min(MINUTE, max(now - self._started, 1e-3))
         return LimiterReport(
             requests_per_minute=round(len(self._recent) / passed * MINUTE, 1),
-            limit_per_minute=round(rate * MINUTE, 1) if origin else None,
-            limit_from=origin,
+            limit_per_minute=round(rate * MINUTE, 1) if is_limited else None,
+            limit_from=origin if is_limited else None,
             rate_limited=self._rate_limited,
             waited_s=round(self._waited_s, 1),
             refused_anyway=round(self._finder.usual.share(now), 3),
@@ -149,7 +151,7 @@ class Limiter:
     # Letting go
 
     async def _wait(self, need: Need, stopped: Callable[[], bool]) -> None:
-        while (hold := self._longest(need, time.monotonic())) is not None and not stopped():
+        while (hold := max(self._holds(need), key=attrgetter("wait_s"), default=None)) and not stopped():
             self._hold = hold
             self._changed.clear()
             try:
@@ -158,10 +160,8 @@ class Limiter:
             except TimeoutError:
                 continue
 
-    def _longest(self, need: Need, now: float) -> Hold | None:
-        return max(self._holds(need, now), key=lambda hold: hold.wait_s, default=None)
-
-    def _holds(self, need: Need, now: float) -> Iterator[Hold]:
+    def _holds(self, need: Need) -> Iterator[Hold]:
+        now = time.monotonic()
         for bucket, origin, unit in self._buckets:
             if wait_s := bucket.wait_s(need[unit], now):
                 yield Hold(wait_s, origin, UNITS[unit], bucket.rate * MINUTE)
@@ -223,10 +223,10 @@ class Limiter:
         self._changed.set()
 
     def _rates(self, now: float) -> Iterator[tuple[float, Origin]]:
-        rates: list[tuple[float, Origin]] = [(self._own[0].rate, "own"), (self._told[0].rate, "told")]
+        yield self._own[0].rate, "own"
+        yield self._told[0].rate, "told"
         if not self._headers_tell and self._finder.is_holding(now, within_s=MINUTE):
-            rates.append((self._finder.bucket.rate, "found"))
-        return (found for found in rates if found[0] != math.inf)
+            yield self._finder.bucket.rate, "found"
 
     def _forget(self, now: float) -> None:
         while self._recent and now - self._recent[0] > MINUTE:
@@ -241,7 +241,8 @@ def _tell_finder(
         if limits is None:
             finder.refuse(sent, now, min(error.retry_after_s or 0.0, MINUTE))
     elif usage is None and (error is None or error.http_status is None):
-        finder.lose(sent)
+        # Nobody knows whether it was refused.
+        sent.lost = True
     elif error is not None and (error.http_status or 0) >= 500:
         finder.hold_growth(now)
 
