@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine
 
-from db.session import open_source
 from db.sources import select
+from db.sources.access import open_source
 from db.sources.select import Query, Record
 from db.sources.spool import RunSpools
 from flows.steps.prompts.render import Brief, Prompt, make_brief, render_prompt

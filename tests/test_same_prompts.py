@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine
 
 import flows.outputs
-from db.session import open_source
 from db.sources import select
+from db.sources.access import open_source
 from db.sources.select import Query, Record
 from db.sources.spool import RunSpools
 from flows.steps.prompts.render import make_brief, render_prompt

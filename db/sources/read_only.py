@@ -13,15 +13,14 @@ from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from db.session import code_of
+
 WRITE_TIMEOUT_S = 600
 """How long MySQL keeps a result for a reader that is busy with what it has read; its default is one minute."""
 _MYSQL = frozenset({"mysql", "mariadb"})
 _MYSQL_DRIVERS = frozenset({"pymysql", "mysqldb"})  # what the others call a time-out differs
 # Too many connections, the server stops, the net, a connection that was killed, nobody answers, gone, lost, idle.
 _MYSQL_LOST = frozenset({1040, 1053, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2055, 3169, 4031})
-# A value that is out of range, or that a function, a date or JSON does not take.
-_MYSQL_QUOTING = frozenset({1292, 1366, 1411, 1525, 1690, 3140, 3141, 3146, 3156})
-_DUCKDB_QUOTING = frozenset({"ConversionException", "InvalidInputException", "OutOfRangeException"})
 _LOCKED = re.compile(r"Could not set lock on file .*?(?P<process> \(PID \d+\))", re.DOTALL)
 
 
@@ -60,17 +59,6 @@ def is_lost(engine: Engine, error: BaseException) -> bool:
             return code_of(error.orig) in _MYSQL_LOST
         case _:
             return error.statement is None  # it was opening a connection
-
-
-def code_of(original: BaseException | None) -> int | None:
-    """Return the number of an error, where its driver gives one as MySQL's do: before the text."""
-    arguments = original.args if original is not None and not isinstance(original, OSError) else ()
-    return arguments[0] if len(arguments) == 2 and isinstance(arguments[0], int) else None
-
-
-def quotes_values(original: BaseException) -> bool:
-    """Whether what MySQL or DuckDB says may quote a row's values, though the error is none of data."""
-    return code_of(original) in _MYSQL_QUOTING or type(original).__name__ in _DUCKDB_QUOTING
 
 
 def explained(reason: str) -> str:

@@ -27,10 +27,12 @@ from db.database_errors import DatabaseError
 from db.identity import this_process
 from db.ledger import writing as ledger_record
 from db.ledger.clock import new_id, now
+from db.ledger.connecting import open_ledger
 from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by, spent_by_chain
 from db.readers.history import BadOutcome, PromptHistory, bad_outcomes_of, count_padded_keys, look_up, shards_of, usage
-from db.session import open_ledger, open_source, readable_url
+from db.session import readable_url
+from db.sources.access import open_source
 from db.sources.select import Query
 from db.sources.spool import RunSpools, sweep
 from db.words import TAG

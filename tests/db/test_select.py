@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.database_errors import KeyValueError, SelectError
-from db.session import open_source
 from db.sources import select
+from db.sources.access import open_source
 from db.sources.select import Parameter, Part, Query, Record, read_record
 from db.sources.spool import RunSpools
 from tests.conftest import drop_postgres_database, new_postgres_database

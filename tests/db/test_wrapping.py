@@ -26,8 +26,8 @@ from sqlalchemy import (
 from sqlglot import exp
 
 from db.database_errors import SelectError
-from db.session import open_source
 from db.sources import wrapping
+from db.sources.access import open_source
 from db.sources.statements import Parameter, as_it_stands
 from db.sources.wrapping import no_rows, rows_between, rows_where
 from tests.conftest import SOURCES, new_source
