@@ -43,7 +43,7 @@ from db.database_errors import (
 )
 from db.ledger.clock import agree
 from db.sources.drivers import prepare_source
-from db.sources.read_only import code_of, explained, keep_from_writing, quotes_values, reading_options
+from db.sources.read_only import code_of, explained, quotes_values, reading_options
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
@@ -323,9 +323,7 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
                 return engine
             case _:
                 asked = reading_options(parsed, CONNECT_TIMEOUT_S)
-                engine = create_engine(parsed, pool_pre_ping=True, connect_args=asked, **_DISCREET)
-                keep_from_writing(engine)
-                return engine
+                return create_engine(parsed, pool_pre_ping=True, connect_args=asked, **_DISCREET)
     except NoSuchModuleError:
         raise ValueError(
             f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"

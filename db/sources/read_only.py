@@ -1,20 +1,16 @@
-"""What each kind of source needs: how it is opened for reading only, and how its driver says that it is lost.
+"""What each kind of source needs: what its driver is told so that it only reads, and how it says that it is lost.
 
-SQLite and PostgreSQL, which a ledger can be too, are opened in session.py.
+SQLite and PostgreSQL, which a ledger can be too, are opened in session.py. Connections are prepared in drivers/.
 """
 
 from __future__ import annotations
 
 import re
-from contextlib import closing
 from typing import Any
 
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
 
-WRITE_TIMEOUT_S = 600
-"""How long MySQL keeps a result for a reader that is busy with what it has read; its default is one minute."""
 _MYSQL = frozenset({"mysql", "mariadb"})
 _MYSQL_DRIVERS = frozenset({"pymysql", "mysqldb"})  # what the others call a time-out differs
 # Too many connections, the server stops, the net, a connection that was killed, nobody answers, gone, lost, idle.
@@ -33,12 +29,6 @@ def reading_options(url: URL, connect_timeout_s: int) -> dict[str, Any]:
     if backend in _MYSQL and driver in _MYSQL_DRIVERS and "connect_timeout" not in url.query:
         return {"connect_timeout": connect_timeout_s}
     return {}
-
-
-def keep_from_writing(engine: Engine) -> None:
-    """Let each connection of an engine refuse to write, where its database can."""
-    if engine.dialect.name in _MYSQL:
-        event.listen(engine, "connect", _prepare_mysql)
 
 
 def is_lost(engine: Engine, error: BaseException) -> bool:
@@ -84,9 +74,3 @@ def explained(reason: str) -> str:
     if reason.startswith("No module named "):
         return f"its driver is not installed ({reason}); docs/templates.md says how to install one"
     return reason
-
-
-def _prepare_mysql(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("SET SESSION TRANSACTION READ ONLY")
-        cursor.execute(f"SET SESSION net_write_timeout = {WRITE_TIMEOUT_S}")
