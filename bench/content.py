@@ -18,8 +18,8 @@ from prefect.logging.handlers import APILogWorker
 from sqlalchemy import func, select
 
 from bench.meter import Meter, Sample, cpu_of
+from db.ledger.connecting import connect_ledger
 from db.ledger.tables import Attempt, Run
-from db.session import connect_ledger
 from flows.content import content
 from flows.engine import RunOptions
 from flows.engine.report.progress import watch

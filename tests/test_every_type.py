@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine
 
-from db.session import open_source
 from db.sources import select
+from db.sources.access import open_source
 from db.sources.spool import RunSpools
 from db.sources.statements import Query
 from db.sources.values import Record

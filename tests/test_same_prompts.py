@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine
 
 import flows.outputs
-from db.session import open_source
 from db.sources import select
+from db.sources.access import open_source
 from db.sources.spool import RunSpools
 from db.sources.statements import Query
 from db.sources.values import Record

@@ -21,9 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import SelectError, SourceUnreachableError
 from db.session import reason_of
+from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
 from db.sources.keys import NAMED, KeyCheck, key_of, parse_key, split_key
-from db.sources.read_only import is_lost
 from db.sources.spool import SpoolFile, Unreadable
 from db.sources.statements import Query, as_it_stands
 from db.sources.values import Record, make_record

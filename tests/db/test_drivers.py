@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from db.session import open_source
+from db.sources.access import open_source
 from db.sources.drivers import padded_columns
 from db.sources.drivers.texts import read_date, read_json, read_moment, read_time
 from db.sources.values import make_record

@@ -10,7 +10,7 @@ from datetime import date
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from db.session import open_source
+from db.sources.access import open_source
 from db.sources.keys import joined_key, key_of, split_key
 from db.sources.select import read_record
 from db.sources.statements import Query

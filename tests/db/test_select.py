@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.database_errors import KeyValueError, SelectError
-from db.session import open_source
 from db.sources import select
+from db.sources.access import open_source
 from db.sources.select import read_record
 from db.sources.spool import RunSpools
 from db.sources.statements import Parameter, Part, Query

@@ -26,8 +26,8 @@ from sqlalchemy import (
 from sqlglot import exp
 
 from db.database_errors import SelectError
-from db.session import open_source
 from db.sources import wrapping
+from db.sources.access import open_source
 from db.sources.statements import Parameter, Part, Query, as_it_stands
 from db.sources.wrapping import rows_of_part
 from tests.conftest import SOURCES, new_source

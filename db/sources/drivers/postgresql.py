@@ -88,7 +88,7 @@ def _read_arrays(connection: Connection[Any]) -> Arrays:
 
 
 def _text(data: Buffer) -> str:
-    # The connection is in UTF-8, as session.py makes it.
+    # The connection is in UTF-8, as db/session.py makes it.
     return bytes(data).decode("utf-8", "surrogateescape")
 
 
