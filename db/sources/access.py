@@ -67,10 +67,10 @@ def is_lost(engine: Engine, error: BaseException) -> bool:
 
 def _reading_options(url: URL) -> dict[str, Any]:
     """Return what a driver is told so that it opens a source for reading only, and waits for no host that is silent."""
-    backend, driver = url.get_backend_name(), url.get_driver_name()
+    backend = url.get_backend_name()
     if backend == "duckdb" and url.database not in {None, "", ":memory:"} and not str(url.database).startswith("md:"):
         return {"read_only": True}
-    if backend in _MYSQL and driver in _MYSQL_DRIVERS and "connect_timeout" not in url.query:
+    if backend in _MYSQL and url.get_driver_name() in _MYSQL_DRIVERS and "connect_timeout" not in url.query:
         return {"connect_timeout": CONNECT_TIMEOUT_S}
     return {}
 
