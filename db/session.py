@@ -163,34 +163,36 @@ def parse_url(url: str) -> URL:
         raise ValueError("it is not a database URL") from None
     if "@" in (parsed.host or ""):
         raise ValueError("an @ in a password is written %40")
-    return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    try:
+        parsed.get_dialect()
+    except NoSuchModuleError:
+        raise ValueError(
+            f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
+        ) from None
+    return parsed
 
 
 def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str, Any] | None = None) -> Engine:
-    """Make an engine that shows no value in its errors. `read_only` holds for SQLite and PostgreSQL.
+    """Make an engine that shows no value in its errors; ImportError where its driver is not installed.
 
-    `connect_args` are for drivers of other databases. Raises ValueError where there is no such driver, or ImportError.
+    `read_only` holds for SQLite and PostgreSQL, `connect_args` for other databases.
     """
-    try:
-        match url.get_backend_name():
-            case "sqlite":
-                engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **_JSON)
-                event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
-                event.listen(engine, "begin", _begin_sqlite)
-            case "postgresql":
-                given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-                options = {"postgresql_readonly": True} if read_only else {}
-                # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
-                given |= {"client_encoding": "utf8"} if read_only else {}
-                given = {name: value for name, value in given.items() if name not in url.query}
-                engine = create_engine(url, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON)
-                event.listen(engine, "begin", _begin_postgres)
-            case _:
-                engine = create_engine(url, pool_pre_ping=True, connect_args=dict(connect_args or {}), **_DISCREET)
-    except NoSuchModuleError:
-        raise ValueError(
-            f"there is no SQLAlchemy driver for {url.drivername!r}; docs/templates.md says how to install one"
-        ) from None
+    match url.get_backend_name():
+        case "sqlite":
+            engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **_JSON)
+            event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        case "postgresql":
+            given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
+            options = {"postgresql_readonly": True} if read_only else {}
+            # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
+            given |= {"client_encoding": "utf8"} if read_only else {}
+            given = {name: value for name, value in given.items() if name not in url.query}
+            engine = create_engine(url, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON)
+            event.listen(engine, "begin", _begin_postgres)
+        case _:
+            engine = create_engine(url, pool_pre_ping=True, connect_args=dict(connect_args or {}), **_DISCREET)
     return engine
 
 
