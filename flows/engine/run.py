@@ -33,8 +33,8 @@ from db.readers.chains import refreshing_since, resumed_by, spent_by_chain
 from db.readers.history import BadOutcome, PromptHistory, bad_outcomes_of, count_padded_keys, look_up, shards_of, usage
 from db.session import readable_url
 from db.sources.access import open_source
-from db.sources.select import Query
 from db.sources.spool import RunSpools, sweep
+from db.sources.statements import Query
 from db.words import TAG
 from flows.engine.generations import template_row
 from flows.engine.materials.handles import Generations, Selected, Source, Together
