@@ -18,7 +18,8 @@ from db.ledger.writing import SETTLED, Batch, Row
 from db.readers.history import BadOutcome
 from db.sources.values import storable_json, storable_text
 from flows.engine.plan import Hit, Item
-from flows.steps.answers.pursuing import Opened, Outcome, Settled
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import Opened, Settled
 from flows.steps.prompts.render import Prompt, request_body
 from flows.steps.prompts.templates import Template
 

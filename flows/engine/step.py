@@ -24,7 +24,8 @@ from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
-from flows.steps.answers.pursuing import Asking, Outcome, answer_prompt
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import Asking, answer_prompt
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from flows.steps.claude.client import Limit
+from flows.steps.claude.rate_limits import Limit
 
 MINUTE = 60.0
 WATCHED_S = 1.0

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic.errors import PydanticUserError
 
 from flows.errors import OutputClassError
-from flows.steps.answers.validate import OutputClass
 from flows.steps.output_classes.bounds import SchemaWithBounds
 from flows.steps.output_classes.references import write_out
+from flows.steps.output_classes.validate import OutputClass
 
 _TYPED = frozenset({"type", "anyOf", "oneOf", "allOf", "const", "enum", "$ref"})
 _FREE_KEYS = ("additionalProperties", "patternProperties", "propertyNames")

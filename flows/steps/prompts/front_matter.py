@@ -248,22 +248,24 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     file = name + SUFFIX
     match = _FRONT_MATTER.match(source)
     if match is None:
-        raise TemplateError(f"{file}: there is no front matter. Begin the file with ---, `output: ...`, and ---.")
+        raise TemplateError("there is no front matter. Begin the file with ---, `output: ...`, and ---.", file=file)
     try:
         data = load_yaml(match.group(1))
+    except RecursionError:
+        raise TemplateError("the front matter can't be read: it is nested too deeply.", file=file) from None
     except yaml.MarkedYAMLError as error:
         # Counted from 0, below the line of `---`.
-        line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""
-        raise TemplateError(f"{file}{line}: the front matter is not valid YAML: {error.problem}.") from None
+        line = error.problem_mark.line + 2 if error.problem_mark else None
+        raise TemplateError(f"the front matter is not valid YAML: {error.problem}.", file=file, line=line) from None
     except (yaml.YAMLError, ValueError) as error:
         # A tag's value that does not fit is a ValueError.
-        raise TemplateError(f"{file}: the front matter is not valid YAML: {error}.") from None
+        raise TemplateError(f"the front matter is not valid YAML: {error}.", file=file) from None
     try:
         return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:
         # A union's members each have a fault of their own: what they say alike is said once.
         wrong = "; ".join(dict.fromkeys(map(_fault, error.errors(include_url=False))))
-        raise TemplateError(f"{file}: the front matter is wrong: {wrong}.") from None
+        raise TemplateError(f"the front matter is wrong: {wrong}.", file=file) from None
 
 
 def blank_front_matter(source: str) -> str:
