@@ -19,9 +19,9 @@ from db.ledger.spill import find_spills
 from db.readers.history import read_generation
 from flows.errors import ConfigurationError, TemplateError
 from flows.settings import load_settings
-from flows.steps.output_classes.validate import Content, validate_answer
 from flows.steps.claude.answers import Answer
 from flows.steps.claude.client import Client
+from flows.steps.output_classes.validate import Content, validate_answer
 from tests.engine.workshop import Workshop
 
 pytestmark = pytest.mark.prefect

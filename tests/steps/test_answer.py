@@ -15,7 +15,8 @@ import pytest
 from db.words import ANTHROPIC
 from flows.errors import EndpointError, FinalCallError, PassingCallError, StoppingCallError
 from flows.sandbox import Sandbox
-from flows.steps.answers.pursuing import Asking, Policy, answer_prompt
+from flows.steps.answers.asking import Asking, Policy
+from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.claude.answers import Answer
 from flows.steps.prices import PRICE_VERSION, cost_of
 from tests.steps.conftest import (

@@ -1,1 +1,1 @@
-"""What an answer must be: its class, found or made of a front matter, the class's schema, and the check of an answer."""
+"""What an answer must be: its class, found or made of a front matter, the schema, and the check of an answer."""

@@ -29,7 +29,7 @@ from pydantic_core import ErrorDetails
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
 from flows.steps.known_models import Effort
-from flows.steps.output_classes.fields import TYPES, OutputFields, read_fields
+from flows.steps.output_classes.fields import TYPES, OutputFields, read_fields, with_article
 from flows.steps.prompts.front_yaml import as_yaml_1_1, load_yaml
 
 SUFFIX = ".md.j2"
@@ -125,7 +125,7 @@ class Param(BaseModel):
         try:
             parsed = TypeAdapter[Any](TYPES[self.type]).validate_python(value)
         except ValidationError:
-            raise ValueError(f"takes {_article(self.type)}, not {value!r}") from None
+            raise ValueError(f"takes {with_article(self.type)}, not {value!r}") from None
         if self.choices is not None and parsed not in self.choices:
             raise ValueError(f"takes one of {', '.join(map(str, self.choices))}, not {value!r}")
         return parsed
@@ -216,20 +216,12 @@ class FrontMatter(BaseModel):
         return self.output if isinstance(self.output, str) else self.output.name
 
     @model_validator(mode="after")
-    def _leaves_room_for_an_answer(self) -> Self:
+    def _fields_fit_together(self) -> Self:
         # What one model takes and another does not is in model_rules.py.
         if isinstance(self.thinking, int) and self.thinking >= self.max_tokens:
             raise ValueError("thinking: its budget is part of max_tokens, and must be smaller")
-        return self
-
-    @model_validator(mode="after")
-    def _select_has_a_key(self) -> Self:
         if self.select is not None and self.key is None:
             raise ValueError("a `select` needs a `key`: the column that tells records apart, or a list of columns")
-        return self
-
-    @model_validator(mode="after")
-    def _several_columns_are_of_a_select(self) -> Self:
         if isinstance(self.key, list) and self.select is None:
             raise ValueError("key: a list names columns of a `select`, and there is none")
         return self
@@ -282,7 +274,3 @@ def _fault(error: ErrorDetails) -> str:
         return f"thinking: takes `off`, `adaptive`, or a budget in tokens, at least {LEAST_THINKING:,}"
     message = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
     return f"{'.'.join(map(str, location))}: {message}" if location else message
-
-
-def _article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -19,7 +19,7 @@ from flows.errors import RecordError, place_in
 from flows.steps.catalog import estimate_tokens, find_model, likely_tokens, most_tokens
 from flows.steps.model_rules import request_settings
 from flows.steps.output_classes.validate import OutputClass
-from flows.steps.prompts.syntax import place_of, template_error, without_values
+from flows.steps.prompts.syntax import place_of, without_values
 from flows.steps.prompts.templates import Template
 
 HASH_SCHEME = 1
@@ -94,10 +94,7 @@ class Prompt:
 def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> Brief:
     """Render what a template's prompts share; a mistake in it raises TemplateError."""
     front = template.front
-    try:
-        system = template.render_block("system", {"params": params})
-    except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-        raise template_error(template.file, error) from None
+    system = template.render_system(params)
     examples: list[dict[str, str]] = []
     for number in range(1, len(front.examples) + 1):
         asked, answer = template.render_example(number, params)

@@ -186,11 +186,12 @@ def names_before_blocks(tree: nodes.Template) -> bool:
     return any(isinstance(node, NAMING) for node in tree.body)
 
 
-def template_error(file: str, error: Exception) -> TemplateError:
-    """Say an error of a template with its file and line."""
+def template_error(file: str, error: Exception, hint: str = "") -> TemplateError:
+    """Say an error of a template with its file and line, and what else helps."""
     message = error.message if isinstance(error, jinja2.TemplateError) else str(error)
     place, line = place_of(file, error)
-    return TemplateError(f"{(message or type(error).__name__).rstrip('.')}.", file=place, line=line)
+    what = f"{(message or type(error).__name__).rstrip('.')}. {hint}".rstrip()
+    return TemplateError(what, file=place, line=line)
 
 
 def place_of(file: str, error: Exception) -> tuple[str, int | None]:

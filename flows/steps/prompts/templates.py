@@ -101,15 +101,23 @@ class Template:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
 
+    def render_system(self, params: Mapping[str, Any]) -> str:
+        """Fill the system block, which all records share; TemplateError where it can't be."""
+        try:
+            return self.render_block("system", {"params": params})
+        except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
+            is_missing = isinstance(error, jinja2.UndefinedError)
+            hint = "The system block, and what stands above it, can read `params` only." if is_missing else ""
+            raise template_error(self.file, error, hint) from None
+
     def render_example(self, number: int, params: Mapping[str, Any]) -> tuple[str, str]:
         """Return what an example, counted from 1, asks and answers; TemplateError where one of the two is wrong."""
         example = self.front.examples[number - 1]
         try:
             asked = self.render_block("user", {"record": example.record, "params": params, **example.inputs})
         except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-            found = template_error(self.file, error)
-            what = f"{found.what} It was rendered with the record of example {number}."
-            raise TemplateError(what, file=found.file, line=found.line) from None
+            hint = f"It was rendered with the record of example {number}."
+            raise template_error(self.file, error, hint) from None
         answer = validate_stored(self.output_class, example.answer)
         if isinstance(answer, Invalid):
             what = f"the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
@@ -269,14 +277,7 @@ def _check_system(template: Template, trees: Trees) -> None:
             "Move what differs by record to the user block."
         )
         raise TemplateError(what, file=first.file, line=first.line)
-    try:
-        template.render_block("system", {"params": template.stand_ins})
-    except jinja2.UndefinedError as error:
-        found = template_error(template.file, error)
-        what = f"{found.what} The system block, and what stands above it, can read `params` only."
-        raise TemplateError(what, file=found.file, line=found.line) from None
-    except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-        raise template_error(template.file, error) from None
+    template.render_system(template.stand_ins)
 
 
 def _nothing(_context: Context) -> Iterator[str]:
