@@ -65,7 +65,7 @@ from flows.engine.spread import ShardedRun, find_parent, name_shard, part_of, sp
 from flows.engine.step import Generating
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
-from flows.steps.answers.pursuing import Policy
+from flows.steps.answers.asking import Policy
 from flows.steps.catalog import Model, ending
 from flows.steps.model_rules import misfits, require_fit
 from flows.steps.prompts.render import Brief, make_brief

@@ -26,7 +26,9 @@ from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
 from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, copy_of
-from flows.steps.answers.pursuing import Asking, Outcome, answer_prompt
+from flows.steps.answers.asking import Asking
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
 
 if TYPE_CHECKING:
