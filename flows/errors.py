@@ -110,10 +110,10 @@ class StoppingCallError(FinalCallError):
     """The endpoint refuses every request of this run; mend the cause and run again."""
 
 
-def anew(error: StoppingCallError) -> StoppingCallError:
-    """Copy what stopped a run, for one of the many that it stops.
+def copy_of(error: StoppingCallError) -> StoppingCallError:
+    """Copy the error that stopped a run, so that each task that it stops raises its own.
 
-    One exception raised in many tasks would be chained to itself, and contextlib would follow that circle for ever.
+    One exception raised in many tasks would be chained to itself, and contextlib would follow that circle without end.
     """
     fresh = copy.copy(error)
     fresh.__traceback__ = fresh.__context__ = fresh.__cause__ = None

@@ -23,7 +23,7 @@ from flows.engine.materials.handles import Material, Source
 from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
-from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
+from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, copy_of
 from flows.steps.answers.pursuing import Asking, Outcome, answer_prompt
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
 
@@ -94,7 +94,7 @@ class Generating:
     def _unsaid(self) -> StoppingCallError | None:
         """What has stopped the run, where the last requests did, so that no other was left to raise it."""
         stopped = self._run.pace.stopped or self._run.pace.alike.unsaid(self._brief.template.name)
-        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else anew(stopped)
+        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""

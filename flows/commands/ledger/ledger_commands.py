@@ -40,7 +40,7 @@ def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
         from db.database_errors import LedgerNotMigratedError  # noqa: PLC0415 - see commands/__init__.py
         from db.session import check, connect_ledger  # noqa: PLC0415
         from flows.commands.ledger.ledgers import ledger_name  # noqa: PLC0415
-        from flows.engine.materials.source_urls import is_missing_file  # noqa: PLC0415
+        from flows.engine.resources.source_urls import is_missing_file  # noqa: PLC0415
 
         url = _url(sandbox=sandbox)
         if is_missing_file(url):

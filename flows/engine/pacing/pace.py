@@ -18,7 +18,7 @@ from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Admission, Limiter
 from flows.engine.pacing.spending import Spending
 from flows.engine.pacing.warming import Warming
-from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, anew
+from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, copy_of
 from flows.steps.claude.client import RateLimits
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.render import Prompt
@@ -136,7 +136,7 @@ class Pace:
                 self.stop(reached)
         if self.stopped is not None:
             self.spending.release(likely)
-            raise anew(self.stopped)
+            raise copy_of(self.stopped)
         return likely
 
     @asynccontextmanager
@@ -158,7 +158,7 @@ class Pace:
         admission = await self._limiter.admit(need, lambda: self.stopped is not None)
         if self.stopped is not None:
             self._limiter.settle(admission, None, None, None)
-            raise anew(self.stopped)
+            raise copy_of(self.stopped)
         place = Place(self, prompt, admission, likely)
         self.in_flight += 1
         try:

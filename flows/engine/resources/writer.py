@@ -25,7 +25,7 @@ from db.ledger.refused_rows import Refusal, in_words
 from db.ledger.spill import SpillFile, keep_refused
 from db.ledger.writing import Batch, write
 from db.session import is_unavailable, readable_url, reason_of
-from flows.errors import LedgerAwayError, StoppedError, anew
+from flows.errors import LedgerAwayError, StoppedError, copy_of
 
 FULL = 1000  # rows of history that are committed without waiting for more
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
@@ -198,7 +198,7 @@ class Writer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), seconds)
         if self._reason is not None:
-            raise anew(self._reason)
+            raise copy_of(self._reason)
 
     def _hear(self, complaint: str) -> None:
         if not self._complaint and self._spill is None:
