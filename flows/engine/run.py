@@ -38,12 +38,12 @@ from db.sources.statements import Query
 from db.words import TAG
 from flows.engine.generations import template_row
 from flows.engine.materials.handles import Generations, Selected, Source, Together
-from flows.engine.materials.source_urls import query_of, url_of_source
 from flows.engine.materials.step_params import params_of_step
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.chunks import ChunkRunner, chunk_runner
 from flows.engine.orchestration.origin import Origin, read_origin
 from flows.engine.orchestration.results import results_served_by, saved_block
+from flows.engine.orchestration.spread import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Limiter, LimiterReport, limiter_for
 from flows.engine.pacing.pace import Pace
@@ -58,10 +58,10 @@ from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_fil
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.recovery import begin
 from flows.engine.resources.source_reads import SourceReader
+from flows.engine.resources.source_urls import query_of, url_of_source
 from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.resources.writer import Writer
-from flows.engine.spread import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.step import Generating
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
