@@ -15,7 +15,7 @@ from flows.commands.terminal.flags import AsJson, OfSandbox
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from db.ledger.refused_rows import Refusal
+    from db.ledger.refused_rows import RefusedRow
 
 app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=Tr
 def upgrade(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Bring the ledger's tables up to what this code needs; a ledger that is not there yet is made."""
     with reported_errors(as_json=as_json):
-        from db.session import upgrade  # noqa: PLC0415 - see commands/__init__.py
+        from db.ledger.migrating import upgrade  # noqa: PLC0415 - see commands/__init__.py
 
         _require_current(upgrade, sandbox=sandbox, as_json=as_json)
 
@@ -38,9 +38,11 @@ def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
 
 def _require_current(migrate: Callable[[Engine], None] | None, *, sandbox: bool, as_json: bool) -> None:
     """Say that the ledger is current, after it was migrated where that is asked for."""
-    from db.session import check, connect_ledger, readable_url  # noqa: PLC0415 - see commands/__init__.py
+    from db.ledger.connecting import connect_ledger  # noqa: PLC0415 - see commands/__init__.py
+    from db.ledger.migrating import check  # noqa: PLC0415
+    from db.session import readable_url  # noqa: PLC0415
     from flows.commands.ledger.ledgers import first_url, ledger_name, opened  # noqa: PLC0415
-    from flows.engine.materials.source_urls import is_missing_file  # noqa: PLC0415
+    from flows.engine.resources.source_urls import is_missing_file  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
 
     url = first_url(load_settings(), sandbox=sandbox)
@@ -74,7 +76,7 @@ def recover(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
         settings = load_settings()
         recovered: dict[str, int] = {}
         refused: list[str] = []
-        rows: dict[str, list[Refusal]] = {}
+        rows: dict[str, list[RefusedRow]] = {}
         with opened(first_url(settings, sandbox=sandbox)) as ledger:
             for path in [found for folder in settings.spill_folders for found in find_spills(folder)]:
                 found = rows[str(refused_file(path))] = []

@@ -13,7 +13,7 @@ from flows.commands.rehearsal.forecast import History, read_history
 from flows.commands.run.jobs import Job
 from flows.commands.terminal import screen
 from flows.engine.options import RunOptions
-from flows.engine.preflight import NoRecordsYetError, nothing_to_read
+from flows.engine.resources.preflight import NoRecordsYetError, nothing_to_read
 from flows.settings import Settings
 from flows.steps.prompts.templates import Template, load_template
 

@@ -16,8 +16,8 @@ from flows.commands.rehearsal.terms import Terms
 from flows.commands.run.running import prepare, run_call
 from flows.commands.terminal.endings import ErrorReport
 from flows.commands.terminal.quiet_prefect import prefect_api
-from flows.engine.preflight import where_it_read
 from flows.engine.report.summary import Summary
+from flows.engine.resources.preflight import where_it_read
 from flows.errors import StoppedError
 from flows.settings import load_settings
 from flows.steps.prompts.templates import load_template
