@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from db.readers.history import BadOutcome, PromptHistory
+from db.readers.look_up import BadOutcome, PromptHistory
 from flows.steps.answers.pursuing import Asking, is_wrong_model
 from flows.steps.answers.validate import Content, validate_stored
 from flows.steps.prompts.render import Prompt
