@@ -14,7 +14,7 @@ from db.readers.run_lines import list_runs
 from db.readers.runs import shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
-from flows.engine.spread import ShardedRun
+from flows.engine.orchestration.spread import ShardedRun
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
 from tests.engine.workshop import Workshop
