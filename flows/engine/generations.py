@@ -25,7 +25,7 @@ from db.ledger.rows import (
     TextRow,
     names_of,
 )
-from db.readers.history import BadOutcome
+from db.readers.look_up import BadOutcome
 from db.sources.values import storable_text
 from db.words import CACHE, LIVE, SUCCEEDED, Status
 from flows.engine.plan import Hit, Item

@@ -30,7 +30,10 @@ from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by, spent_by_chain
-from db.readers.history import BadOutcome, PromptHistory, bad_outcomes_of, count_padded_keys, look_up, shards_of, usage
+from db.readers.figures import usage
+from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
+from db.readers.runs import shards_of
+from db.readers.stored_generations import count_padded_keys
 from db.session import readable_url
 from db.sources.access import open_source
 from db.sources.spool import RunSpools, sweep

@@ -17,7 +17,7 @@ from prefect import State
 from db.ledger.clock import new_id, now
 from db.ledger.refused_rows import REFUSED
 from db.ledger.rows import GenerationRow, RecordRow
-from db.readers.history import mean_tokens
+from db.readers.past_answers import mean_tokens
 from db.words import CACHE
 from flows.engine.attempts import ItemJournal
 from flows.engine.generations import GenerationRows, add_prompt, add_record
@@ -102,7 +102,10 @@ class Generating:
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""
-        mean = await self._run.writer.read(mean_tokens, self._run.ledger, self._run.flow, self._brief.template.name)
+        model = self._brief.template.front.model
+        mean = await self._run.writer.read(
+            mean_tokens, self._run.ledger, self._run.flow, self._brief.template.name, self._run.endpoint.name, model
+        )
         if mean is not None:
             self._run.pace.know(self._brief.template.name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
 

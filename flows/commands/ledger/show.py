@@ -17,7 +17,7 @@ from flows.commands.terminal.flags import AsJson, OfSandbox
 from flows.commands.terminal.prompt_view import pretty, print_request, section, turn, value_of
 
 if TYPE_CHECKING:
-    from db.readers.history import Audit
+    from db.readers.stored_generations import Audit
 
 
 def show(
@@ -33,7 +33,7 @@ def show(
     Its record, the prompt as it was sent, the answer, each attempt with its usage and cost, and lineage.
     """
     with reported_errors(as_json=as_json):
-        from db.readers.history import read_generation  # noqa: PLC0415 - see commands/__init__.py
+        from db.readers.stored_generations import read_generation  # noqa: PLC0415 - see commands/__init__.py
         from flows.commands.ledger.ledgers import find_by_id, ledger_urls, say_ledger  # noqa: PLC0415
         from flows.settings import load_settings  # noqa: PLC0415
 

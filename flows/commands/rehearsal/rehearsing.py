@@ -6,7 +6,8 @@ from pathlib import Path
 
 from db.database_errors import SelectError
 from db.ledger.clock import now
-from db.readers.measures import losses, spent_by_step, troubles
+from db.readers.failures import losses, troubles
+from db.readers.past_answers import spent_by_step
 from flows.commands.ledger.ledgers import opened
 from flows.commands.rehearsal.forecast import forecast
 from flows.commands.rehearsal.isolation import isolated

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from db.readers.measures import Past
+from db.readers.past_answers import PastAnswers
 from flows.commands.rehearsal.rehearsal_flags import TermFlags
 from flows.errors import ParameterError
 from flows.sandbox import Switches
@@ -81,7 +81,7 @@ class Terms:
                 )
 
 
-def make_terms(pasts: Mapping[str, Past], flags: TermFlags) -> Terms:
+def make_terms(pasts: Mapping[str, PastAnswers], flags: TermFlags) -> Terms:
     """Put the terms together; raises ParameterError. `drops` are half before an answer was generated, half after."""
     latency = choose_latency(pasts, flags.latency_ms, flags.latency_spread)
     rates = {name: _share(name, percent) for name in FAULTS if (percent := getattr(flags, name)) is not None}
@@ -100,7 +100,7 @@ def make_terms(pasts: Mapping[str, Past], flags: TermFlags) -> Terms:
     return Terms(latency, switches)
 
 
-def choose_latency(pasts: Mapping[str, Past], median_ms: float | None, spread: float | None) -> Latency:
+def choose_latency(pasts: Mapping[str, PastAnswers], median_ms: float | None, spread: float | None) -> Latency:
     """Take what was named, else what the history says, else what is assumed."""
     past = [math.log(latency) for found in pasts.values() for latency in found.latencies_ms if latency > 0]
     if median_ms is not None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine, make_url
 
-from db.readers.history import read_parents, samples
+from db.readers.stored_generations import read_generations, read_parents
 from db.words import SANDBOX
 from flows.commands.ledger.ledgers import ledger_name, opened
 from flows.commands.terminal import screen
@@ -58,7 +58,7 @@ def _print_content(console: Console, engine: Engine, summaries: Sequence[Summary
     """Print a text of each flow; return the short id of the first."""
     first: str | None = None
     for summary, (step, title) in zip(summaries, SHOWN, strict=True):
-        for found in samples(engine, summary.run_id, step, 1):
+        for found in next(read_generations(engine, summary.run_id, step, page_size=1), []):
             first = first or screen.short(found.id)
             output = found.output
             if step == "newsletter_choice":

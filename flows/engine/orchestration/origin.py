@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 
 from db.readers.chains import last_run_of
-from db.readers.history import read_run
+from db.readers.runs import read_run
 from db.session import readable_url
 from flows.engine.orchestration.flow_source import read_function
 from flows.engine.orchestration.worker_check import check_worker, read_deployment

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
-from db.readers.history import read_run, statuses_of_flow_runs
+from db.readers.runs import read_run, statuses_of_flow_runs
 from db.session import readable_url
 from db.sources.parameters import tokens_of
 from db.sources.statements import Part, Query

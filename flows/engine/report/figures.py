@@ -8,13 +8,13 @@ from db.words import SANDBOX
 from flows.engine.report.amounts import counted, dollars
 
 if TYPE_CHECKING:
-    from db.readers.history import Usage
+    from db.readers.figures import TotalUsage
     from flows.engine.report.summary import Summary
 
 SANDBOX_SAYS = "This ran on the sandbox: its answers are made up, and nothing was billed."
 
 
-def usage_rows(used: Summary | Usage, endpoint: str) -> list[tuple[str, str]]:
+def usage_rows(used: Summary | TotalUsage, endpoint: str) -> list[tuple[str, str]]:
     """Say what requests used and cost."""
     tokens = f"{used.input_tokens:,} in, {used.output_tokens:,} out"
     if used.cache_read_tokens:

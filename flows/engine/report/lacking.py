@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
-from db.readers.history import worst
+from db.readers.failures import without_content
 from db.words import STATUSES, SUCCEEDED
 
 LACKING = tuple(status for status in STATUSES if status != SUCCEEDED)
@@ -28,4 +28,6 @@ class Failure(BaseModel):
 
 def list_failures(ledger: Engine, run_id: str, limit: int = 10) -> list[Failure]:
     """List a run's first generations without content."""
-    return [Failure(**dict(zip(Failure.model_fields, row, strict=True))) for row in worst(ledger, run_id, limit)]
+    return [
+        Failure(**dict(zip(Failure.model_fields, row, strict=True))) for row in without_content(ledger, run_id, limit)
+    ]

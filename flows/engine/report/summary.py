@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
-from db.readers import history
-from db.words import CACHE, CACHED, CAPPED, COMPLETED, COUNTED, SUCCEEDED
+from db.readers.figures import PromptCacheUse, cost_reused, count_generations, prompt_cache_use, usage
+from db.words import CACHED, CAPPED, COMPLETED, COUNTED
 from flows.engine.pacing.buckets import a_minute
 from flows.engine.pacing.warming import Warmth
 from flows.engine.report.amounts import counted, percent
@@ -194,7 +194,7 @@ def summarize(ledger: Engine, facts: RunFacts, status: str) -> Summary:
     """Add a run up from its generations and attempts."""
     steps = _steps(ledger, facts)
     totals = {name: sum(getattr(step, name) for step in steps) for name in COUNTED}
-    cached = history.prompt_cache_use(ledger, facts.run_id)
+    cached = prompt_cache_use(ledger, facts.run_id)
     return Summary(
         run_id=facts.run_id,
         flow=facts.flow,
@@ -203,8 +203,8 @@ def summarize(ledger: Engine, facts: RunFacts, status: str) -> Summary:
         records=facts.records,
         **totals,
         left_out=sum(facts.left_out.values()),
-        **asdict(history.usage(ledger, facts.run_id)),
-        saved_by_ledger_usd=history.cost_reused(ledger, facts.run_id) if totals[CACHED] else Decimal(0),
+        **asdict(usage(ledger, facts.run_id)),
+        saved_by_ledger_usd=cost_reused(ledger, facts.run_id) if totals[CACHED] else Decimal(0),
         saved_by_prompt_cache_usd=_saved_by_prompt_cache(cached),
         prompt_cache=PromptCacheSummary(
             reads=sum(use.reads for use in cached),
@@ -223,20 +223,19 @@ def summarize(ledger: Engine, facts: RunFacts, status: str) -> Summary:
 
 
 def _steps(ledger: Engine, facts: RunFacts) -> list[StepSummary]:
-    lines = history.count_generations(ledger, facts.run_id)
+    lines = count_generations(ledger, facts.run_id)
     steps = {
         name: StepSummary(step=name, made_from=facts.made_from.get(name), left_out=facts.left_out.get(name, 0))
         for name in [*(line.step for line in lines), *facts.left_out]
     }
     for line in lines:
         step = steps[line.step]
-        name = CACHED if line.status == SUCCEEDED and line.origin == CACHE else line.status
-        setattr(step, name, getattr(step, name) + line.count)
+        setattr(step, line.counted_as, getattr(step, line.counted_as) + line.count)
         step.generations += line.count
     return list(steps.values())
 
 
-def _saved_by_prompt_cache(uses: Sequence[history.PromptCacheUse]) -> Decimal | None:
+def _saved_by_prompt_cache(uses: Sequence[PromptCacheUse]) -> Decimal | None:
     total = Decimal(0)
     for use in uses:
         usage = Usage(
