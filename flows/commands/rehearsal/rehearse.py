@@ -29,7 +29,7 @@ def rehearse(
     The sandbox answers, with the latency, limits and faults that you name, into a ledger that is thrown away. Nothing
     is sent to the API, and your own ledger is not written. Exit status as that of `presswork run`.
     """
-    with reported_errors(as_json=as_json) as report:
+    with reported_errors(as_json=as_json) as output:
         from flows.commands.rehearsal.preparing import print_terms, read_rehearsal  # noqa: PLC0415 - see commands/__init__.py
         from flows.commands.run.jobs import find_job, make_options  # noqa: PLC0415
         from flows.settings import load_settings  # noqa: PLC0415
@@ -46,9 +46,6 @@ def rehearse(
         from flows.commands.rehearsal.rehearsed import print_rehearsed  # noqa: PLC0415
         from flows.commands.rehearsal.rehearsing import run_rehearsal  # noqa: PLC0415
 
-        rehearsed = run_rehearsal(rehearsal, terms, report, keep=keep)
-        if as_json:
-            screen.print_json(rehearsed.for_programs())
-        else:
-            print_rehearsed(screen.out(), rehearsed)
+        rehearsed = run_rehearsal(rehearsal, terms, output, keep=keep)
+        output.answer(rehearsed.for_programs(), lambda console: print_rehearsed(console, rehearsed))
         raise typer.Exit(rehearsed.summary.exit_status)
