@@ -25,7 +25,7 @@ from db.ledger.tables import (
     StoredRecord,
     Template,
 )
-from db.words import ASKED, BAD_OUTCOMES, PERHAPS_BILLED, UNSENT
+from db.words import ASKED, BAD_OUTCOMES, PERHAPS_BILLED, UNSENT, Status
 
 _CACHED = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
@@ -188,7 +188,7 @@ class BadOutcome:
     """How a prompt ended that brought no content: the generation that says so."""
 
     generation_id: str
-    status: str
+    status: Status
     kind: str | None
     message: str | None
 

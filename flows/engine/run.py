@@ -27,6 +27,7 @@ from db.database_errors import DatabaseError
 from db.identity import this_process
 from db.ledger import writing as ledger_record
 from db.ledger.clock import new_id, now
+from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by, spent_by_chain
 from db.readers.history import BadOutcome, PromptHistory, bad_outcomes_of, count_padded_keys, look_up, shards_of, usage
 from db.session import open_ledger, open_source, readable_url
@@ -456,13 +457,13 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             yield run
 
 
-async def _take_up(run: Run, row: Mapping[str, Any]) -> None:
+async def _take_up(run: Run, row: RunRow) -> None:
     """Go on where the runs were that this one resumes."""
     read = run.writer.read
     if run.options.refresh:
         # A refresh that was interrupted goes on where it was: what it bought is not bought again.
-        run.fresh_since = await read(refreshing_since, run.ledger, row["parent_run_id"] or run.id)
-    if row["resumes_run_id"] is not None:
+        run.fresh_since = await read(refreshing_since, run.ledger, row.parent_run_id or run.id)
+    if row.resumes_run_id is not None:
         run.pace.spending.earlier = await read(spent_by_chain, run.ledger, run.id)
         run.spooling.resume(await read(resumed_by, run.ledger, run.id))
 
@@ -587,22 +588,21 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
-    return {
-        "id": run.id,
-        "resumes_run_id": origin.resumes(run.ledger, run.options.resumes),
-        "parent_run_id": run.options.shard.parent if run.options.shard else None,
-        "flow": run.flow,
-        "deployment": origin.deployment,
-        "prefect_flow_run_id": origin.flow_run_id,
-        "trigger": "shard" if run.options.shard else origin.trigger,
-        "parameters": origin.parameters,
-        "code_version": origin.code_version,
-        "endpoint": run.endpoint.name,
-        "mode": "live",
-        "started_at": now(),
-        "ended_at": None,
-        "status": "running",
-        "process": this_process(),
-        "alive_until": now(),
-    }
+def _run_row(run: Run, origin: Origin) -> RunRow:
+    return RunRow(
+        id=run.id,
+        resumes_run_id=origin.resumes(run.ledger, run.options.resumes),
+        parent_run_id=run.options.shard.parent if run.options.shard else None,
+        flow=run.flow,
+        deployment=origin.deployment,
+        prefect_flow_run_id=origin.flow_run_id,
+        trigger="shard" if run.options.shard else origin.trigger,
+        parameters=origin.parameters,
+        code_version=origin.code_version,
+        endpoint=run.endpoint.name,
+        mode="live",
+        started_at=now(),
+        status="running",
+        process=this_process(),
+        alive_until=now(),
+    )

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, update
 
 from db.ledger.clock import new_id
 from db.ledger.tables import Run
-from db.ledger.writing import Batch, write
+from db.ledger.writing import WriteBatch, write
 from db.readers.chains import (
     Spent,
     last_run_of,
@@ -33,7 +33,7 @@ def spend(book: Book, dollars: str, **own: Any) -> None:
 
 def open_attempt(book: Book, likely: str | None, **settled: Any) -> None:
     """Write an attempt that may have ended, without a generation."""
-    batch = Batch()
+    batch = WriteBatch()
     cost = None if likely is None else Decimal(likely)
     attempt_id = book.attempt(batch, "p", new_id(), likely_cost_usd=cost)
     if settled:
@@ -236,7 +236,7 @@ def test_failure_counts_by_all_of_its_requests_not_by_the_last_one(
         error_kind="overloaded_error",
         settled=NO_ANSWER | {"error_type": "overloaded_error"},
     )
-    batch = Batch()
+    batch = WriteBatch()
     attempt_id = book.attempt(batch, "a", generation, ordinal=2)
     batch.settled.append(settled_row(attempt_id, **(NO_ANSWER | {"error_type": earlier})))
     write(book.ledger, batch)

@@ -16,7 +16,7 @@ from db.ledger import claims, leases
 from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
 from db.ledger.tables import Attempt, Claim, Run
-from db.ledger.writing import Batch, close_run, write
+from db.ledger.writing import WriteBatch, close_run, write
 from tests.db.rows import Book, settled_row, sha
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
@@ -62,7 +62,7 @@ def dead_process() -> str:
 def at_work(ledger: Engine, process: str, **run: object) -> str:
     """Write a run that has claims and a request in flight; its id."""
     book = Book(ledger, process=process, **run)
-    batch = Batch()
+    batch = WriteBatch()
     book.attempt(batch, "one", new_id())
     write(ledger, batch)
     claims.take(ledger, book.run_id, HASHES)
@@ -128,29 +128,29 @@ def test_run_that_returns_can_not_commit_before_it_has_its_lease_back(ledger: En
     leases.end_lapsed(ledger, but="")
     lost = Lease(away, 1)
     with pytest.raises(LeaseLostError):
-        write(ledger, Batch(), lost)
+        write(ledger, WriteBatch(), lost)
     with pytest.raises(LeaseLostError):
         leases.renew(ledger, lost)
 
     back = leases.take_back(ledger, lost)
     assert back == Lease(away, 2)
     assert status_of(ledger, away) == ("running", False, 2)
-    write(ledger, Batch(), back)
+    write(ledger, WriteBatch(), back)
     leases.renew(ledger, back)
     assert leases.end_lapsed(ledger, but="") == []
     with pytest.raises(LeaseLostError):
-        write(ledger, Batch(), lost)
+        write(ledger, WriteBatch(), lost)
 
 
 def test_attempt_that_was_called_crashed_ends_by_what_the_run_says_when_it_returns(ledger: Engine) -> None:
     book = Book(ledger, process=ELSEWHERE)
-    batch = Batch()
+    batch = WriteBatch()
     attempt = book.attempt(batch, "one", new_id())
     write(ledger, batch, Lease(book.run_id, 1))
     run_out(ledger, book.run_id)
     leases.end_lapsed(ledger, but="")
     back = leases.take_back(ledger, Lease(book.run_id, 1))
-    write(ledger, Batch(settled=[settled_row(attempt)]), back)
+    write(ledger, WriteBatch(settled=[settled_row(attempt)]), back)
     with ledger.connect() as connection:
         row = connection.execute(select(Attempt.error_type, Attempt.output_tokens)).one()
     assert tuple(row) == (None, 100)

@@ -29,6 +29,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
+from db.ledger.rows import values_of
 from db.ledger.tables import Attempt, Base, GenerationParent, Run
 from db.session import (
     _alembic_config,
@@ -300,7 +301,7 @@ def test_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_ledger_can_be_read_as_a_source_while_it_is_written(ledger: Engine) -> None:
     source = open_source(ledger.url.render_as_string(hide_password=False))
     with ledger.begin() as writing:
-        writing.execute(insert(Run), [run_row()])
+        writing.execute(insert(Run), [values_of(run_row())])
         with source.connect() as reading:
             assert reading.scalar(text("SELECT COUNT(*) FROM runs")) == 0
     with source.connect() as reading:
@@ -315,7 +316,7 @@ def test_time_without_a_zone_is_refused(ledger: Engine) -> None:
     naive = datetime(2026, 3, 1)  # noqa: DTZ001 - the point of the test
 
     with pytest.raises(StatementError, match="without a time zone"), ledger.begin() as connection:
-        connection.execute(insert(Run), [run_row(started_at=naive)])
+        connection.execute(insert(Run), [values_of(run_row(started_at=naive))])
 
 
 def test_times_come_back_in_utc(book: Book) -> None:

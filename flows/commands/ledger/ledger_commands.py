@@ -12,7 +12,7 @@ from flows.commands.terminal.endings import told
 from flows.commands.terminal.flags import AsJson, OfSandbox
 
 if TYPE_CHECKING:
-    from db.ledger.refused_rows import Refusal
+    from db.ledger.refused_rows import RefusedRow
 
 app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
 
@@ -69,7 +69,7 @@ def recover(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
 
         recovered: dict[str, int] = {}
         refused: list[str] = []
-        rows: dict[str, list[Refusal]] = {}
+        rows: dict[str, list[RefusedRow]] = {}
         folders = load_settings().spill_folders
         ledger = open_ledger(_url(sandbox=sandbox))
         try:
