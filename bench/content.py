@@ -22,8 +22,8 @@ from db.ledger.tables import Attempt, Run
 from db.session import connect_ledger
 from flows.content import content
 from flows.engine import RunOptions
-from flows.engine.report.progress import watch
 from flows.engine.live import FEW, MANY_SIZE
+from flows.engine.report.progress import watch
 
 QUIET_CPU_S, WITHIN_S = 0.1, 60.0
 
