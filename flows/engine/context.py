@@ -13,12 +13,13 @@ from typing import Any, Protocol
 from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
 from db.readers.history import BadOutcome, PromptHistory
 from flows.engine.orchestration.chunks import ChunkRunner
-from flows.engine.pacing.alike import Alike
+from flows.engine.pacing.breaker import Breaker
 from flows.engine.report.progress import Progress
 from flows.engine.resources.stopping import Stopper
 from flows.errors import LedgerAwayError, StoppedError, StoppingCallError
-from flows.steps.answers.pursuing import Gate, Policy
-from flows.steps.claude.client import Answer
+from flows.steps.answers.asking import Policy
+from flows.steps.answers.pursuing import Gate
+from flows.steps.claude.answers import Answer
 from flows.steps.prompts.render import Brief
 
 
@@ -101,9 +102,8 @@ class RequestGate(Gate, Protocol):
     def stopped(self) -> StoppingCallError | None:
         """What has stopped the run, if anything has."""
 
-    @property
-    def alike(self) -> Alike:
-        """What watches for refusals that are alike."""
+    def breaker(self, step: str) -> Breaker:
+        """Return what stops the run where the endpoint refuses a step's requests all alike."""
 
     def stop(self, reason: StoppingCallError) -> None:
         """Let no further request go."""

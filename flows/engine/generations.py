@@ -20,7 +20,7 @@ from flows.engine.context import RowWriter, StepContext
 from flows.engine.materials.handles import Material
 from flows.engine.materials.items import Hit, Item
 from flows.errors import RecordError
-from flows.steps.answers.pursuing import Outcome
+from flows.steps.answers.outcomes import Outcome
 from flows.steps.prompts.render import Prompt, request_body
 from flows.steps.prompts.templates import Template
 

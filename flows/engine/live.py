@@ -18,7 +18,9 @@ from flows.engine.materials.items import Hit, Item
 from flows.engine.orchestration.chunks import Chunk
 from flows.engine.twins import Twins
 from flows.errors import CostCapError
-from flows.steps.answers.pursuing import Asking, Outcome, answer_prompt
+from flows.steps.answers.asking import Asking
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.prompts.render import Brief
 
 FEW = 100

@@ -20,9 +20,10 @@ from httpx import HTTPError
 from db.database_errors import DatabaseError
 from db.identity import this_process
 from db.ledger.clock import new_id, now
+from db.ledger.connecting import open_ledger
 from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by
-from db.session import open_ledger, readable_url
+from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
 from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, RunStatus
 from flows.engine.context import RunFacts, StepContext
@@ -50,7 +51,7 @@ from flows.engine.resources.writer import Writer
 from flows.engine.run import Run
 from flows.errors import LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
-from flows.steps.answers.pursuing import Policy
+from flows.steps.answers.asking import Policy
 from flows.steps.prompts.templates import Template, list_templates, load_template
 
 

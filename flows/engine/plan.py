@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from db.readers.history import BadOutcome, PromptHistory
 from flows.engine.materials.items import Hit, Item
-from flows.steps.answers.pursuing import is_wrong_model
-from flows.steps.answers.validate import Content, validate_stored
+from flows.steps.answers.outcomes import is_wrong_model
+from flows.steps.output_classes.validate import Content, validate_stored
 
 
 @dataclass

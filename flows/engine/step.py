@@ -36,7 +36,7 @@ class Step:
 
     async def run(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
-        self._context.pace.alike.watch(self._brief.template.name, self._live.send_last)
+        self._context.pace.breaker(self._brief.template.name).watch(self._live.send_last)
         try:
             async for page in source.pages(self._brief.template.reads):
                 plan = await self._planned(await self._rendered(page))
@@ -55,7 +55,7 @@ class Step:
     def _stopped_by(self) -> StoppingCallError | None:
         """What has stopped the run, where the last requests did, so that no other was left to raise it."""
         pace = self._context.pace
-        stopped = pace.stopped or pace.alike.unsaid(self._brief.template.name)
+        stopped = pace.stopped or pace.breaker(self._brief.template.name).reason_at_end()
         return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
     async def _rendered(self, page: Sequence[Material]) -> list[Item]:

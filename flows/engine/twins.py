@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flows.engine.generations import Recording
 from flows.engine.materials.items import Hit, Item
-from flows.steps.answers.pursuing import Outcome
+from flows.steps.answers.outcomes import Outcome
 
 
 class Twins:

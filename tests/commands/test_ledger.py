@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
+from db.ledger.connecting import connect_ledger, open_ledger
 from db.ledger.spill import SpillFile
 from db.ledger.writing import WriteBatch
-from db.session import connect_ledger, open_ledger
 from flows.commands.ledger.ledgers import ledger_urls
 from flows.settings import load_settings
 from tests.commands.conftest import Desk, call

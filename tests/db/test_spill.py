@@ -19,11 +19,11 @@ from sqlalchemy.exc import OperationalError
 
 from db.ledger import claims, spill
 from db.ledger.clock import new_id, now
+from db.ledger.connecting import open_ledger
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import ParentRow, TextRow
 from db.ledger.tables import Base
 from db.ledger.writing import WriteBatch, close_run, write
-from db.session import open_ledger
 from tests.db.rows import Book, error_of_sqlite, settled_row, sha
 
 
@@ -295,7 +295,7 @@ def test_file_of_a_later_version_is_kept_and_says_so(book: Book, folder: Path) -
     path = folder / f"{book.run_id}.spill"
     path.write_bytes(hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
 
-    with pytest.raises(spill.SpillError, match="'carbon_grams'.*newer Presswork"):
+    with pytest.raises(spill.SpillError, match=r"'carbon_grams'.*newer Presswork"):
         spill.recover(book.ledger, path)
     assert path.exists()
 

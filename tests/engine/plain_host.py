@@ -18,6 +18,7 @@ from db.ledger.clock import new_id
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
+from flows.engine.orchestration.flow_source import read_function
 from flows.engine.orchestration.host import Host, Origin, ShardedRun, hosted_by
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
@@ -47,7 +48,7 @@ class PlainHost:
             trigger="command",
             parameters=TypeAdapter(dict[str, Any]).dump_python(self._parameters, mode="json"),
             code_version="0",
-            words=frozenset(word for word in self._flow.fn.__code__.co_consts if isinstance(word, str)),
+            words=read_function(self._flow.fn).texts,
         )
 
     @asynccontextmanager

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import URL, make_url
 
-from db.session import open_source
-from db.sources.select import Part, Query
+from db.sources.access import open_source
+from db.sources.statements import Part, Query
 from flows.engine.materials.handles import Selected, Source, Together
 from flows.engine.options import RunOptions, Shard
 from flows.engine.report.totals import Totals

@@ -15,7 +15,7 @@ from typing import Protocol
 from flows.engine.materials.items import Hit, Item
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import PassingCallError, StoppedError
-from flows.steps.answers.pursuing import Outcome
+from flows.steps.answers.outcomes import Outcome
 
 
 class ChunkChannel(Protocol):

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Engine
 from db.readers.chains import last_run_of
 from db.readers.history import read_run
 from db.session import readable_url
-from db.sources.select import Query
+from db.sources.statements import Query
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.report.progress import Log, Progress
@@ -30,7 +30,7 @@ from flows.settings import Settings
 class Origin:
     """What started a run: the flow, the deployment by its name, the Prefect flow run, and the code.
 
-    `words` are the texts that stand in the flow's function.
+    `words` are the texts of the flow's source, among which are the names of its templates.
     """
 
     flow: str

@@ -1,4 +1,4 @@
-"""Origin: what started a run, as its row in the ledger says."""
+"""Find out what started a run, as its row in the ledger says it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 from prefect.context import FlowRunContext
 from pydantic import TypeAdapter
 
-from flows.engine.orchestration.deployed import check_worker, read_deployment
+from flows.engine.orchestration.flow_source import read_function
 from flows.engine.orchestration.host import Origin
+from flows.engine.orchestration.worker_check import check_worker, read_deployment
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
 
@@ -29,6 +30,7 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
     deployment, name = await read_deployment(found.deployment_id)
     # It asks git, which takes its time in a large or remote work tree.
     code = await asyncio.to_thread(code_version)
+    source = await asyncio.to_thread(read_function, context.flow.fn)
     check_worker(deployment, settings, code)
     started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
     return Origin(
@@ -38,7 +40,7 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
         trigger=started_by_deployment if found.deployment_id else "command",
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
         code_version=code,
-        words=frozenset(word for word in context.flow.fn.__code__.co_consts if isinstance(word, str)),
+        words=source.texts,
     )
 
 

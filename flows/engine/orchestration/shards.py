@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from db.sources.select import Query
+from db.sources.statements import Query
 from flows.engine.options import RunOptions
 from flows.engine.orchestration.host import Host, ShardedRun
 from flows.engine.pacing.estimates import Estimate

@@ -10,7 +10,7 @@ from db.ledger.clock import now
 from flows.engine.report.progress import Progress
 from flows.engine.resources.endpoint import Endpoint
 from flows.steps.catalog import ending
-from flows.steps.claude.client import Answer
+from flows.steps.claude.answers import Answer
 from flows.steps.model_rules import misfits, require_fit
 from flows.steps.prompts.render import Brief
 
