@@ -38,7 +38,7 @@ from db.sources.statements import Query
 from db.words import TAG
 from flows.engine.generations import template_row
 from flows.engine.materials.handles import Generations, Selected, Source, Together
-from flows.engine.materials.source_urls import query_of, url_of_source
+from flows.engine.materials.source_urls import query_of, source_of
 from flows.engine.materials.step_params import params_of_step
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.chunks import ChunkRunner, chunk_runner
@@ -64,7 +64,7 @@ from flows.engine.resources.writer import Writer
 from flows.engine.spread import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.step import Generating
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
-from flows.settings import Settings, ledger_url, load_settings, source_variable
+from flows.settings import Settings, ledger_url, load_settings
 from flows.steps.answers.pursuing import Policy
 from flows.steps.catalog import Model, ending
 from flows.steps.model_rules import misfits, require_fit
@@ -128,10 +128,10 @@ class Run:
         url, source = self._source(template.front.source)
         name = self.spooling.name(query, url)
         selected = Selected(
-            source,
             query,
-            partial(self.spooling.records, name, query, source),
-            partial(self._note_selected, template_name, query, url),
+            find=partial(self.spooling.records, name, query, source),
+            read=source.work,
+            tell=partial(self._note_selected, template_name, query, url),
             params=params,
             nth=nth,
         )
@@ -356,9 +356,9 @@ class Run:
             self.records += count
 
     def _source(self, name: str | None) -> tuple[str, SourceReader]:
-        url = url_of_source(self.settings, name, self.ledger.url)
+        url, variable = source_of(self.settings, name, self.ledger.url)
         if url not in self._sources:
-            self._sources[url] = SourceReader(partial(open_source, url, source_variable(name)), self.stopper.pursuing)
+            self._sources[url] = SourceReader(partial(open_source, url, variable), self.stopper.pursuing)
         return url, self._sources[url]
 
 
@@ -411,7 +411,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             writer.stop(reason)
 
         progress = Progress(run_id, origin.flow, endpoint.name)
-        spooling = Spooling(RunSpools(settings.spool_folder, run_id), progress)
+        spooling = Spooling(RunSpools(settings.spool_folder, run_id), progress, get_run_logger())
         stack.callback(spooling.close)
         stopper = Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
         run = Run(
