@@ -36,7 +36,7 @@ from db.ledger.rows import (
     id_of,
     values_of,
 )
-from db.ledger.tables import Base, Money, Run, UtcDateTime
+from db.ledger.tables import Base, Money, StoredRun, UtcDateTime
 from db.ledger.writing import WriteBatch, write
 from db.session import is_unavailable, readable_url, reason_of
 
@@ -93,7 +93,7 @@ def belongs_to(engine: Engine, path: Path) -> bool:
     """Whether a spill file's run is in this ledger."""
     run_id = path.name.removesuffix(SUFFIX)
     with engine.connect() as connection:
-        return connection.scalar(select(Run.id).where(Run.id == run_id)) is not None
+        return connection.scalar(select(StoredRun.id).where(StoredRun.id == run_id)) is not None
 
 
 def recover(engine: Engine, path: Path, refused: list[RefusedRow] | None = None) -> int:

@@ -14,7 +14,7 @@ from flows.engine.resources.lease import ClaimLostError
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import FinalCallError, LedgerAwayError, StoppedError
 from flows.steps.answers.pursuing import Opened, Settled
-from flows.steps.claude.client import Answer
+from flows.steps.claude.answers import Answer
 
 if TYPE_CHECKING:
     from flows.engine.run import Run

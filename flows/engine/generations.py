@@ -30,7 +30,8 @@ from db.sources.values import storable_text
 from db.words import CACHE, LIVE, SUCCEEDED, Status
 from flows.engine.plan import Hit, Item
 from flows.engine.resources.writer import Writer
-from flows.steps.answers.pursuing import Opened, Outcome, Settled
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import Opened, Settled
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import Prompt, request_body
 from flows.steps.prompts.templates import Template

@@ -38,14 +38,14 @@ from db.sources.statements import Query
 from db.words import TAG
 from flows.engine.generations import template_row
 from flows.engine.materials.handles import Generations, Selected, Source, Together
-from flows.engine.materials.source_urls import query_of, source_of
 from flows.engine.materials.step_params import params_of_step
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.chunks import ChunkRunner, chunk_runner
 from flows.engine.orchestration.origin import Origin, read_origin
 from flows.engine.orchestration.results import results_served_by, saved_block
+from flows.engine.orchestration.spread import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.pacing.estimates import Estimate
-from flows.engine.pacing.limiter import Limiter, Report, limiter_for
+from flows.engine.pacing.limiter import Limiter, LimiterReport, limiter_for
 from flows.engine.pacing.pace import Pace
 from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.report.artifacts import SUMMARY_KEY, money, publish_summary
@@ -58,14 +58,14 @@ from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_fil
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.recovery import begin
 from flows.engine.resources.source_reads import SourceReader
+from flows.engine.resources.source_urls import query_of, source_of
 from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.resources.writer import Writer
-from flows.engine.spread import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.step import Generating
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
-from flows.steps.answers.pursuing import Policy
+from flows.steps.answers.asking import Policy
 from flows.steps.catalog import Model, ending
 from flows.steps.model_rules import misfits, require_fit
 from flows.steps.prompts.render import Brief, make_brief
@@ -96,7 +96,7 @@ class Run:
     run_chunk: ChunkRunner
     stopper: Stopper
     limiter: Limiter
-    paced_before: Report
+    paced_before: LimiterReport
     spooling: Spooling
     fresh_since: datetime | None = None
     records: int = 0

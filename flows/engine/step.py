@@ -25,8 +25,10 @@ from flows.engine.materials.handles import Material, Source
 from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
-from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
-from flows.steps.answers.pursuing import Asking, Outcome, answer_prompt
+from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, copy_of
+from flows.steps.answers.asking import Asking
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Generating:
     async def all_of(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
         await self._learn()
-        self._run.pace.alike.watch(self._brief.template.name, self._send_one_from_further_on)
+        self._run.pace.breaker(self._brief.template.name).watch(self._send_one_from_further_on)
         try:
             async for page in source.pages(self._brief.template.reads):
                 items = await self._render(page)
@@ -95,8 +97,8 @@ class Generating:
 
     def _unsaid(self) -> StoppingCallError | None:
         """What has stopped the run, where the last requests did, so that no other was left to raise it."""
-        stopped = self._run.pace.stopped or self._run.pace.alike.unsaid(self._brief.template.name)
-        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else anew(stopped)
+        stopped = self._run.pace.stopped or self._run.pace.breaker(self._brief.template.name).reason_at_end()
+        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""

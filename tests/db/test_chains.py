@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, update
 
 from db.ledger.clock import new_id
-from db.ledger.tables import Run
+from db.ledger.tables import StoredRun
 from db.ledger.writing import WriteBatch, write
 from db.readers.chains import (
     Spent,
@@ -87,7 +87,7 @@ def test_chain_that_leads_back_to_itself_ends(book: Book) -> None:
     other = Book(book.ledger, resumes_run_id=book.run_id)
     spend(other, "1")
     with book.ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.id == book.run_id).values(resumes_run_id=other.run_id))
+        connection.execute(update(StoredRun).where(StoredRun.id == book.run_id).values(resumes_run_id=other.run_id))
 
     assert total(book.ledger, book) == 1
     assert refreshing_since(book.ledger, book.run_id) is not None

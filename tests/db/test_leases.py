@@ -15,7 +15,7 @@ from db.identity import boot_id, boot_time_s, this_process
 from db.ledger import claims, leases
 from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
-from db.ledger.tables import Attempt, Claim, Run
+from db.ledger.tables import Attempt, Claim, StoredRun
 from db.ledger.writing import WriteBatch, close_run, write
 from tests.db.rows import Book, settled_row, sha
 
@@ -32,7 +32,7 @@ def run_out(ledger: Engine, run_id: str) -> None:
         "lease_until_s": boot_time_s() - 1,
     }
     with ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.id == run_id).values(lapsed))
+        connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(lapsed))
 
 
 def open_attempts(ledger: Engine, run_id: str) -> int:
@@ -43,7 +43,9 @@ def open_attempts(ledger: Engine, run_id: str) -> int:
 
 def status_of(ledger: Engine, run_id: str) -> tuple[str, bool, int]:
     with ledger.connect() as connection:
-        row = connection.execute(select(Run.status, Run.ended_at, Run.epoch).where(Run.id == run_id)).one()
+        row = connection.execute(
+            select(StoredRun.status, StoredRun.ended_at, StoredRun.epoch).where(StoredRun.id == run_id)
+        ).one()
     return row.status, row.ended_at is not None, row.epoch
 
 
@@ -210,7 +212,7 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
     other_boot = this_process().replace(BOOT, "11111111-0000-0000-0000-000000000000")
     before = at_work(ledger, other_boot)
     with ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.lease_boot == boot_id()).values(lease_boot="another"))
+        connection.execute(update(StoredRun).where(StoredRun.lease_boot == boot_id()).values(lease_boot="another"))
     ended = leases.end_lapsed(ledger, but="")
     # Another machine may still be at work on a PostgreSQL ledger.
     assert ended == ([before] if ledger.dialect.name == "sqlite" else [])
@@ -219,7 +221,7 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
 def test_lease_of_an_earlier_presswork_ends_by_its_time(ledger: Engine) -> None:
     old = at_work(ledger, f"{HOST}/{PID}/{STARTED}")
     with ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.id == old).values(lease_boot=None, lease_until_s=None))
+        connection.execute(update(StoredRun).where(StoredRun.id == old).values(lease_boot=None, lease_until_s=None))
     assert leases.end_lapsed(ledger, but="") == []
     run_out(ledger, old)
     assert leases.end_lapsed(ledger, but="") == [old]

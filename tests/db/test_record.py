@@ -17,7 +17,7 @@ from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, names_of
-from db.ledger.tables import Attempt, Base, Generation, Run
+from db.ledger.tables import Attempt, Base, Generation, StoredRun
 from db.ledger.writing import WriteBatch, close_run, open_run, write
 from db.readers.history import read_generation
 from tests.db.rows import Book, run_row, settled_row, sha
@@ -179,7 +179,7 @@ def test_run_that_closes_settles_what_it_never_sent(book: Book) -> None:
 
     assert rows(book.ledger, "SELECT error_type FROM attempts ORDER BY id") == [("not_sent",), (None,)]
     with book.ledger.connect() as connection:
-        status, ended_at = connection.execute(select(Run.status, Run.ended_at)).one()
+        status, ended_at = connection.execute(select(StoredRun.status, StoredRun.ended_at)).one()
     assert status == "completed"
     assert ended_at is not None
 
@@ -359,7 +359,7 @@ def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: En
     Book(ledger, parameters=odd, code_version="v" * 300, deployment="d" * 300)
 
     with ledger.connect() as connection:
-        assert connection.scalar(select(Run.parameters)) == {"name": "a\x00b\ufffd", "count": str(2**70)}
+        assert connection.scalar(select(StoredRun.parameters)) == {"name": "a\x00b\ufffd", "count": str(2**70)}
 
 
 def test_run_whose_commit_was_answered_too_late_is_there_once(ledger: Engine) -> None:

@@ -32,7 +32,7 @@ from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, Ledger
 from db.ledger.connecting import connect_ledger, open_ledger
 from db.ledger.migrating import alembic_config, check, upgrade
 from db.ledger.rows import values_of
-from db.ledger.tables import Attempt, Base, GenerationParent, Run
+from db.ledger.tables import Attempt, Base, GenerationParent, StoredRun
 from db.session import begin_write, is_unavailable, is_unwritable, readable_url, reason_of
 from db.sources.access import open_source
 from tests.db.rows import Book, error_of_sqlite, run_row
@@ -295,7 +295,7 @@ def test_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_ledger_can_be_read_as_a_source_while_it_is_written(ledger: Engine) -> None:
     source = open_source(ledger.url.render_as_string(hide_password=False))
     with ledger.begin() as writing:
-        writing.execute(insert(Run), [values_of(run_row())])
+        writing.execute(insert(StoredRun), [values_of(run_row())])
         with source.connect() as reading:
             assert reading.scalar(text("SELECT COUNT(*) FROM runs")) == 0
     with source.connect() as reading:
@@ -310,14 +310,14 @@ def test_time_without_a_zone_is_refused(ledger: Engine) -> None:
     naive = datetime(2026, 3, 1)  # noqa: DTZ001 - the point of the test
 
     with pytest.raises(StatementError, match="without a time zone"), ledger.begin() as connection:
-        connection.execute(insert(Run), [values_of(run_row(started_at=naive))])
+        connection.execute(insert(StoredRun), [values_of(run_row(started_at=naive))])
 
 
 def test_times_come_back_in_utc(book: Book) -> None:
     moment = datetime.fromisoformat("2026-03-01T01:02:03.000004+09:00")
     later = Book(book.ledger, started_at=moment)
     with book.ledger.connect() as connection:
-        found = connection.scalar(select(Run.started_at).where(Run.id == later.run_id))
+        found = connection.scalar(select(StoredRun.started_at).where(StoredRun.id == later.run_id))
 
     assert found is not None
     assert found.isoformat() == "2026-02-28T16:02:03.000004+00:00"

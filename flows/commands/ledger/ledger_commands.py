@@ -42,7 +42,7 @@ def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
         from db.ledger.connecting import connect_ledger  # noqa: PLC0415
         from db.ledger.migrating import check  # noqa: PLC0415
         from flows.commands.ledger.ledgers import ledger_name  # noqa: PLC0415
-        from flows.engine.materials.source_urls import is_missing_file  # noqa: PLC0415
+        from flows.engine.resources.source_urls import is_missing_file  # noqa: PLC0415
 
         url = _url(sandbox=sandbox)
         if is_missing_file(url):

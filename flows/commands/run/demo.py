@@ -82,7 +82,7 @@ def _run_all(report: Report, *, as_json: bool) -> int:
     from flows.commands.run.running import prepare, run_call  # noqa: PLC0415
     from flows.commands.terminal.quiet_prefect import prefect_api  # noqa: PLC0415
     from flows.engine.options import RunOptions  # noqa: PLC0415
-    from flows.engine.preflight import name_endpoint  # noqa: PLC0415
+    from flows.engine.resources.preflight import name_endpoint  # noqa: PLC0415
     from flows.settings import ledger_url, load_settings  # noqa: PLC0415
 
     settings = load_settings()

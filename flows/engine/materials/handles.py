@@ -21,7 +21,7 @@ from db.sources.values import Record, make_record
 from db.words import SUCCEEDED
 from flows.engine.materials.conditions import Condition, Generated, keeps, view
 from flows.errors import RecordError
-from flows.steps.answers.validate import OutputClass
+from flows.steps.output_classes.validate import OutputClass
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -36,7 +36,7 @@ class Spooling:
     def __init__(self, spools: RunSpools, progress: Progress, log: Log = _log) -> None:
         self._spools = spools
         self._progress = progress
-        self._log = log
+        self.log = log
         self._met: Counter[str] = Counter()
         self.trimmed = False
         """Whether a key column of the records is CHAR(n), whose blanks belong to no key."""
@@ -61,11 +61,11 @@ class Spooling:
         found = await reader.work(self._spools.find, name) if resumed else None
         if found is not None:
             read_at = f"{datetime.fromtimestamp(found.read_at, UTC):%Y-%m-%d %H:%M:%S}"
-            self._log.info("%s: these are the records that were read at %s UTC.", query.name, read_at)
+            self.log.info("%s: these are the records that were read at %s UTC.", query.name, read_at)
         else:
             if resumed:
                 again = _AGAIN.format(name=query.name, resumed=resumed[0])
-                self._log.warning(again)
+                self.log.warning(again)
                 self._progress.note(f"selected again: {query.name}", again)
             found = await self._read(name, query, reader)
         self.trimmed |= found.trimmed
@@ -102,7 +102,7 @@ class Spooling:
         await asyncio.sleep(TELL_AFTER_S)
         while True:
             template, count = self._progress.selecting[name]
-            self._log.info("%s: %s records read so far.", template, f"{count:,}")
+            self.log.info("%s: %s records read so far.", template, f"{count:,}")
             await asyncio.sleep(TELL_EVERY_S)
 
     def remove(self) -> None:

@@ -26,7 +26,7 @@ from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, PromptRow, Recor
 from db.ledger.spill import SpillFile, keep_refused
 from db.ledger.writing import WriteBatch, write
 from db.session import is_unavailable, readable_url, reason_of
-from flows.errors import LedgerAwayError, StoppedError, anew
+from flows.errors import LedgerAwayError, StoppedError, copy_of
 
 FULL = 1000  # rows of history that are committed without waiting for more
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
@@ -229,7 +229,7 @@ class Writer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), seconds)
         if self._reason is not None:
-            raise anew(self._reason)
+            raise copy_of(self._reason)
 
     def _hear(self, complaint: str) -> None:
         if not self._complaint and self._spill is None:

@@ -18,8 +18,8 @@ from db.ledger.connecting import open_ledger
 from db.session import readable_url
 from db.sources.access import open_source
 from db.sources.select import check_columns
-from flows.engine.materials.source_urls import LEDGER_VARIABLE, is_missing_file, query_of, source_of
 from flows.engine.resources.source_reads import read_interruptibly
+from flows.engine.resources.source_urls import LEDGER_VARIABLE, is_missing_file, query_of, source_of
 from flows.errors import ConfigurationError, MissingKeyError
 from flows.settings import Settings, ledger_url, source_url
 from flows.steps.prompts.templates import Template
