@@ -19,7 +19,7 @@ from flows.errors import CallError, PassingCallError, StoppingCallError
 from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.limits import Limits
 from flows.sandbox.switches import Switches
-from flows.steps.claude.client import Limit, read_limits
+from flows.steps.claude.rate_limits import Limit, read_limits
 from flows.steps.prices import Usage
 
 T = TypeVar("T")

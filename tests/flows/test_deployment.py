@@ -12,7 +12,7 @@ from prefect import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import IntervalSchedule
 
-from flows.control.wanted import PULL_STEPS
+from flows.control.deployment_specs import PULL_STEPS
 from flows.settings import ROOT
 from tests.engine.workshop import Workshop, eventually
 from tests.flows.workers import PREFECT, shipped_pool

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeGuard
 
-from flows.steps.claude.client import Limit
+from flows.steps.claude.rate_limits import Limit
 
 MINUTE = 60.0
 UNITS = ("requests", "input tokens", "output tokens")

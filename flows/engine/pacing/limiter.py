@@ -20,7 +20,7 @@ from flows.engine.pacing.buckets import MINUTE, UNITS, Bucket, HeaderBucket, Hol
 from flows.engine.pacing.evidence import Sent
 from flows.engine.pacing.finding import Finder
 from flows.errors import CallError, FinalCallError
-from flows.steps.claude.client import RateLimits
+from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage
 
 RESERVE = 2.0

@@ -21,7 +21,7 @@ from flows.engine.pacing.limiter import Admission, Limiter
 from flows.engine.pacing.spending import Spending
 from flows.engine.pacing.warming import Warming
 from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, copy_of
-from flows.steps.claude.client import RateLimits
+from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.render import Prompt
 

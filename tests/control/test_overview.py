@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
-from flows.control.outlook import look
+from flows.control.overview import read_overview
 from flows.engine.orchestration.prefect_server import own_server
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -43,7 +43,7 @@ async def test_all_deployments_and_runs_are_seen(short_pages: None) -> None:
             running = await client.create_flow_run_from_deployment(made, state=Pending())
             await client.set_flow_run_state(running.id, Running())
 
-    outlook = await look("nowhere", datetime.now(UTC))
+    outlook = await read_overview("nowhere", datetime.now(UTC))
 
     assert outlook.deployments >= COUNT
     names = [f"many/many-{number}" for number in range(COUNT)]
