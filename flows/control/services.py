@@ -26,7 +26,7 @@ from flows.control.installation import (
     WORKER,
     Installation,
     State,
-    only_call,
+    locked,
     read_state,
     write_state,
 )
@@ -49,7 +49,7 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     Returns what runs, and the deployments' names. What this call has started is stopped again where it fails.
     `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
     """
-    with only_call(here.home, here.starts_within_s):
+    with locked(here.home, here.starts_within_s):
         before = read_state(here.home)
         _require_no_other(here, before, watched=watched)
         state = _still_running(here, before, say)
@@ -107,7 +107,7 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
 async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
     """Make what a healthy server has to know: the pool, the worker, the deployments."""
     from flows.control import pools  # noqa: PLC0415 - loads Prefect
-    from flows.control.deployments import deploy_all  # noqa: PLC0415 - as above
+    from flows.control.deployments import deploy  # noqa: PLC0415 - as above
 
     await pools.ensure_pool(POOL, say)
     began = datetime.now(UTC)
@@ -116,10 +116,10 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
         say("Starting the worker ...")
         state = replace(state, worker=_start_worker(here, state))
         write_state(here.home, state)
-    names = await deploy_all(work_pool=POOL, say=say)
+    made = await deploy(work_pool=POOL, say=say)
     if is_new:
         await _wait_for_worker(here, state, began)
-    return state, names
+    return state, made.names
 
 
 def worker_name() -> str:

@@ -107,11 +107,7 @@ def _start(port: int, home: Path, log: Path, *, with_ui: bool) -> subprocess.Pop
 
 
 def _wait_until_healthy(
-    process: subprocess.Popen[bytes],
-    port: int,
-    timeout_s: float,
-    waiting: Callable[[float], None],
-    log: Path,
+    process: subprocess.Popen[bytes], port: int, timeout_s: float, waiting: Callable[[float], None], log: Path
 ) -> None:
     began = time.monotonic()
     while (passed := time.monotonic() - began) < timeout_s:
