@@ -39,6 +39,11 @@ class ConfigurationError(PressworkError):
     """The call or the configuration is wrong; nothing was sent."""
 
 
+def place_in(file: str, line: int | None) -> str:
+    """Name a place in a template as messages do."""
+    return f"{file}, line {line}" if line else file
+
+
 class MissingKeyError(ConfigurationError):
     """There is no API key: set ANTHROPIC_API_KEY, or start `presswork sandbox` and set ANTHROPIC_BASE_URL to it."""
 
@@ -52,7 +57,16 @@ class OutputClassError(ConfigurationError):
 
 
 class TemplateError(ConfigurationError):
-    """The template has a mistake; `presswork templates lint` shows where."""
+    """The template has a mistake; `presswork templates lint` shows where.
+
+    `what` is the message without its place: `file`, where one is known, and the `line` in it.
+    """
+
+    def __init__(self, what: str | None = None, *, file: str | None = None, line: int | None = None) -> None:
+        super().__init__(what if what is None or file is None else f"{place_in(file, line)}: {what}")
+        self.what = what
+        self.file = file
+        self.line = line
 
 
 class ParameterError(ConfigurationError):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from db.ledger.connecting import open_ledger
 from db.readers.history import list_runs, read_run
-from db.session import open_ledger
 from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork
 
 pytestmark = pytest.mark.prefect

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine
 
-from db.session import open_ledger, readable_url
+from db.ledger.connecting import open_ledger
+from db.session import readable_url
 from db.words import ANTHROPIC, SANDBOX
 from flows.commands.terminal import screen
 from flows.engine.resources.source_urls import is_missing_file

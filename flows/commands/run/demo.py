@@ -108,8 +108,8 @@ def _run_all(report: Report, *, as_json: bool) -> int:
 
 
 def _load_samples(ledger: str) -> dict[str, int]:
+    from db.ledger.connecting import open_ledger  # noqa: PLC0415
     from db.samples import load_samples  # noqa: PLC0415 - see commands/__init__.py
-    from db.session import open_ledger  # noqa: PLC0415
 
     engine = open_ledger(ledger)
     try:
@@ -130,7 +130,7 @@ def _say_run(console: Console, summary: Summary) -> None:
 
 
 def _last_screen(console: Console, ledger: str, summaries: Sequence[Summary]) -> None:
-    from db.session import open_ledger  # noqa: PLC0415 - see commands/__init__.py
+    from db.ledger.connecting import open_ledger  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.run.closing import SANDBOX_SAYS, print_next  # noqa: PLC0415
 
     engine = open_ledger(ledger)
