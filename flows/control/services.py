@@ -32,8 +32,15 @@ from flows.control.installation import (
 )
 from flows.control.processes import Process
 from flows.control.shutdown import Say, ServiceError, stop_started
-from flows.engine.orchestration.prefect_server import QUIET, server_command, server_environment
-from flows.engine.orchestration.server_check import NO_ANSWER, is_healthy, require_answer, server_version
+from flows.engine.orchestration.prefect_server import (
+    NO_ANSWER,
+    QUIET,
+    is_healthy,
+    require_answer,
+    server_command,
+    server_environment,
+    server_version,
+)
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
 

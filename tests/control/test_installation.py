@@ -16,7 +16,7 @@ from flows.control.installation import Installation, State, locked, read_state, 
 from flows.control.processes import MARK, Process, born, marked, this_process
 from flows.control.services import start_services
 from flows.control.shutdown import ServiceError, stop_services, watch_services
-from flows.engine.orchestration.server_check import PrefectServerError, require_answer
+from flows.engine.orchestration.prefect_server import PrefectServerError, require_answer
 from flows.errors import ConfigurationError
 from tests.control.machine import answering, free_port
 

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.control.deployments import deploy
 from flows.control.pools import ensure_pool
-from flows.engine.orchestration.server_check import is_healthy
+from flows.engine.orchestration.prefect_server import is_healthy
 from flows.settings import ROOT
 from tests.conftest import new_postgres_database
 from tests.control.machine import free_port, wait_for

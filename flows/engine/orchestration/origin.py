@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 from db.readers.chains import last_run_of
 from db.readers.history import read_run
 from db.session import readable_url
-from flows.engine.orchestration.flow_source import read_function
 from flows.engine.orchestration.worker_check import check_worker, read_deployment
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
+from flows.steps.prompts.flow_source import read_function
 
 
 @dataclass(frozen=True)
