@@ -11,7 +11,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import Worker
 
-from flows.control.deployments import deploy_all
+from flows.control.deployments import deploy
 from tests.control.chromium import PATIENCE_MS, field, find_chromium, open_page, picture
 from tests.engine.workshop import Workshop, eventually
 from tests.flows.workers import shipped_pool
@@ -28,7 +28,7 @@ async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(
 
     ui = prefect_api.removesuffix("/api")
     async with shipped_pool(tmp_path) as pool, open_page(chromium) as page:
-        await deploy_all(work_pool=pool.name, say=lambda _line: None)
+        await deploy(work_pool=pool.name, say=lambda _line: None)
         await pool.worker()
         await eventually(lambda: workers_of(pool.name), bool, within_s=60)
         await page.goto(f"{ui}/deployments")

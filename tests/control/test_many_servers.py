@@ -17,9 +17,9 @@ from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.control.deployments import deploy_all
+from flows.control.deployments import deploy
 from flows.control.pools import ensure_pool
-from flows.engine.orchestration.server_check import is_healthy
+from flows.engine.orchestration.prefect_server import is_healthy
 from flows.settings import ROOT
 from tests.conftest import new_postgres_database
 from tests.control.machine import free_port, wait_for
@@ -103,7 +103,7 @@ async def test_run_goes_through_two_servers(servers: list[str], shop: Workshop, 
     one, other = servers
     with temporary_settings({PREFECT_API_URL: one}):
         await ensure_pool("presswork", print)
-        await deploy_all(work_pool="presswork", say=print)
+        await deploy(work_pool="presswork", say=print)
         async with get_client() as client:
             deployment = await client.read_deployment_by_name("product-copy/nightly")
             flow_run = await client.create_flow_run_from_deployment(

@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from flows.engine.options import RunOptions
-from flows.engine.orchestration.flow_source import FLOWS, GENERIC, list_flows, read_flow
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import Settings
+from flows.steps.prompts.flow_source import FLOWS, GENERIC, list_flows, read_flow
 from flows.steps.prompts.templates import list_templates, load_template
 
 
