@@ -6,32 +6,27 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.settings import ROOT
+from tests.conftest import PREFECT_DATABASE
 from tests.control.machine import AUTH, Machine
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
 
 @pytest.fixture
-def machine(prefect_folder: Path, tmp_path: Path) -> Iterator[Machine]:
+def machine(prefect_home: Path, tmp_path: Path) -> Iterator[Machine]:
     """A machine whose server's tables are made: making them takes as long as all the rest."""
     home = tmp_path / "state"
     home.mkdir()
-    with (
-        closing(sqlite3.connect(prefect_folder / "prefect.db")) as made,
-        closing(sqlite3.connect(home / "control.db")) as copy,
-    ):
-        made.backup(copy)
+    (prefect_home / PREFECT_DATABASE).rename(home / "control.db")
     machine = Machine(home)
     machine.settings["PRESSWORK_DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     yield machine
