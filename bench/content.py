@@ -18,8 +18,8 @@ from prefect.logging.handlers import APILogWorker
 from sqlalchemy import func, select
 
 from bench.meter import Meter, Sample, cpu_of
-from db.ledger.tables import Attempt, Run
-from db.session import connect_ledger
+from db.ledger.connecting import connect_ledger
+from db.ledger.tables import Attempt, StoredRun
 from flows.content import content
 from flows.engine import RunOptions
 from flows.engine.report.progress import watch
@@ -67,7 +67,7 @@ def _read_ledger(sample: Sample, run_id: str) -> UUID:
         first, last = connection.execute(
             select(func.min(Attempt.started_at), func.max(Attempt.ended_at)).where(Attempt.run_id == run_id)
         ).one()
-        found = connection.execute(select(Run.prefect_flow_run_id).where(Run.id == run_id)).scalar_one()
+        found = connection.execute(select(StoredRun.prefect_flow_run_id).where(StoredRun.id == run_id)).scalar_one()
         ended = func.max(Attempt.ended_at).label("ended")
         chosen = select(ended).where(Attempt.run_id == run_id).group_by(Attempt.generation_id).order_by(ended)
         done = connection.execute(chosen).scalars().all()

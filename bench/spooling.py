@@ -14,10 +14,10 @@ from sqlalchemy import make_url
 
 from bench.meter import Meter, Sample
 from bench.stage import Stage
-from db.session import open_source
 from db.sources import select
-from db.sources.select import Query
+from db.sources.access import open_source
 from db.sources.spool import RunSpools
+from db.sources.statements import Query
 
 AT_ONCE = 500
 VIEW = "SELECT id, name, category, price, made, features FROM goods"

@@ -1,7 +1,9 @@
 """Name a process, so that others can tell whether it still lives, and read the clock that leases are measured by.
 
 A host's name and a process's number are not enough: containers share host names, and each counts its processes from
-one. So the identity also holds the boot of the machine and the pid namespace, where the system tells them.
+one, and again from one after a reboot. So the identity also holds the process's start, the boot of the machine and the
+pid namespace, where the system tells them. What `presswork up` keeps of its services (flows/control/processes.py) is
+made of the same facts.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 def this_process() -> str:
     """Return this process's identity: host/pid/start/boot/pid namespace, UNKNOWN for what the system does not tell."""
-    return "/".join((socket.gethostname()[:100], str(os.getpid()), _started(os.getpid()), boot_id(), _pid_namespace()))
+    return "/".join((socket.gethostname()[:100], str(os.getpid()), started(os.getpid()), boot_id(), _pid_namespace()))
 
 
 def fate_of(process: str | None, *, one_machine: bool) -> Fate:
@@ -35,12 +37,12 @@ def fate_of(process: str | None, *, one_machine: bool) -> Fate:
     parts = (process or "").split("/")
     if len(parts) != 5 or not parts[1].isdigit():
         return "unseen"
-    host, pid, started, boot, namespace = parts
+    host, pid, start, boot, namespace = parts
     if UNKNOWN in {boot, boot_id()}:
-        return _fate_here(int(pid), started) if host == socket.gethostname()[:100] else "unseen"
+        return _fate_here(int(pid), start) if host == socket.gethostname()[:100] else "unseen"
     if boot != boot_id():
         return "gone" if one_machine else "unseen"
-    return _fate_here(int(pid), started) if namespace == _pid_namespace() else "unseen"
+    return _fate_here(int(pid), start) if namespace == _pid_namespace() else "unseen"
 
 
 def boot_time_s() -> float:
@@ -57,25 +59,7 @@ def boot_id() -> str:
         return UNKNOWN
 
 
-def _pid_namespace() -> str:
-    try:
-        return str((_PROC / "self/ns/pid").readlink()).strip("pid:[]") or UNKNOWN
-    except OSError:
-        return UNKNOWN
-
-
-def _fate_here(pid: int, started: str) -> Fate:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return "gone"
-    except (PermissionError, OverflowError):
-        return "unseen"
-    # A number is given to another process in time: the moment it started tells them apart.
-    return "alive" if _started(pid) == started else "gone"
-
-
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """When a process started, in clock ticks since boot; UNKNOWN where it has ended and only its parent must hear."""
     try:
         # proc(5)'s stat: the name of the program before the bracket may hold spaces. State is field 3, start field 22.
@@ -83,3 +67,21 @@ def _started(pid: int) -> str:
         return UNKNOWN if state in {"Z", "X"} else fields[18]
     except (OSError, IndexError, ValueError):
         return UNKNOWN
+
+
+def _pid_namespace() -> str:
+    try:
+        return str((_PROC / "self/ns/pid").readlink()).strip("pid:[]") or UNKNOWN
+    except OSError:
+        return UNKNOWN
+
+
+def _fate_here(pid: int, start: str) -> Fate:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "gone"
+    except (PermissionError, OverflowError):
+        return "unseen"
+    # A number is given to another process in time: the moment it started tells them apart.
+    return "alive" if started(pid) == start else "gone"

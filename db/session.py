@@ -1,6 +1,7 @@
-"""How databases are opened: the ledger (made, checked, migrated) and the sources (read-only).
+"""Engines for databases, and what their errors say: in one line, without a password or a row's values.
 
-Engines are synchronous: the writer and the readers run in threads, and any SQLAlchemy driver can be a source.
+Engines are synchronous: the writer and the readers run in threads, and any SQLAlchemy driver can be a source. How a
+ledger is opened stands in ledger/connecting.py, how a source is in sources/access.py.
 """
 
 from __future__ import annotations
@@ -8,18 +9,13 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import orjson
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -29,27 +25,14 @@ from sqlalchemy.exc import (
     InternalError,
     NoSuchModuleError,
     OperationalError,
-    SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from db.database_errors import (
-    LedgerInUseError,
-    LedgerNotMigratedError,
-    LedgerTooNewError,
-    LedgerUnreachableError,
-    SourceUnreachableError,
-)
-from db.ledger.clock import agree
-from db.sources.drivers import prepare_source
-from db.sources.read_only import code_of, explained, keep_from_writing, quotes_values, reading_options
-
-MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # a host that does not answer at all is otherwise waited for by the minute
 IDLE_TIMEOUT_S = 60  # half a lease: a writer that says nothing for so long has stopped
-_MIGRATION_LOCK = 0x70726573  # "pres": any number that all who migrate agree on
+IN_AT_ONCE = 500
 # What people paste: other spellings, and the asynchronous drivers that Prefect's own URLs name.
 _DRIVERS = {
     "postgres": "postgresql+psycopg",
@@ -63,6 +46,9 @@ _SQLITE_PASSING = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15, 17})
 # SQLSTATEs that may pass: connections, a login, a missing database (as while one is switched), a rollback to repeat,
 # full, an object in use, stopped or cancelled, the system, a replica, an idle session cut off, a pooler's own.
 _POSTGRES_PASSING = ("08", "28", "3D", "40", "53", "55", "57", "58", "25006", "25P03", "XX000")
+# Values that are out of range, or that a function, a date or JSON does not take, in MySQL's words.
+_MYSQL_QUOTING = frozenset({1292, 1366, 1411, 1525, 1690, 3140, 3141, 3146, 3156})
+_DUCKDB_QUOTING = frozenset({"ConversionException", "InvalidInputException", "OutOfRangeException"})
 # From the first quote to the last: a value may hold quotes of its own.
 _QUOTED = re.compile(r"""(["'`]).*\1|["'`].*""", re.DOTALL)
 # DuckDB names the numbers that are too large.
@@ -109,6 +95,12 @@ def reason_of(error: BaseException, url: URL | str) -> str:
     return reason
 
 
+def code_of(original: BaseException | None) -> int | None:
+    """Return the number of an error, where its driver gives one as MySQL's do: before the text."""
+    arguments = original.args if original is not None and not isinstance(original, OSError) else ()
+    return arguments[0] if len(arguments) == 2 and isinstance(arguments[0], int) else None
+
+
 def _words_of(original: BaseException) -> str:
     code = code_of(original)
     return str(original) if code is None else f"{original.args[1]} (error {code})"
@@ -148,7 +140,8 @@ def _sqlite_code(error: sqlite3.Error) -> int:
 
 
 def _may_quote_values(error: BaseException, original: BaseException) -> bool:
-    if quotes_values(original):
+    # MySQL and DuckDB quote values in errors that are none of data.
+    if code_of(original) in _MYSQL_QUOTING or type(original).__name__ in _DUCKDB_QUOTING:
         return True
     state = str(getattr(original, "sqlstate", None) or "")
     if state and code_of(original) is None:
@@ -157,145 +150,13 @@ def _may_quote_values(error: BaseException, original: BaseException) -> bool:
     return isinstance(error, DataError | IntegrityError)
 
 
-def open_ledger(url: str) -> Engine:
-    """Open the ledger; a SQLite file that does not exist is made, with today's tables.
-
-    Raises LedgerUnreachableError, LedgerNotMigratedError or LedgerTooNewError.
-    """
-    engine = connect_ledger(url)
-    try:
-        if _is_new_sqlite(engine):
-            upgrade(engine)
-        check(engine)
-        agree(engine)
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
-
-
-def connect_ledger(url: str) -> Engine:
-    """Connect to the ledger without asking whether its tables are current."""
-    try:
-        engine = _create_engine(url)
-        _refuse_unfit(engine.url)
-        with engine.connect():
-            pass
-    except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
-        raise LedgerUnreachableError(
-            f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. "
-            "Check PRESSWORK_DATABASE_URL and that the database is up."
-        ) from None
-    return engine
-
-
-def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
-    """Open a source for reading only; a SQLite file that is missing is an error, not a new empty database.
-
-    `variable` is where the URL came from, for the message. Raises SourceUnreachableError.
-    """
-    try:
-        engine = _create_engine(url, read_only=True)
-        file = _file_of(engine.url)
-        if file is not None and not Path(file).is_file():
-            raise FileNotFoundError("there is no such file")
-        prepare_source(engine)
-        with engine.connect() as connection:
-            if engine.dialect.name == "sqlite":
-                # It opens any file, and notices only when it reads that it is no database.
-                connection.exec_driver_sql("SELECT COUNT(*) FROM sqlite_master")
-    except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
-        raise SourceUnreachableError(
-            f"The source {readable_url(url)} can't be reached: {explained(reason_of(error, url))}. "
-            f"Check {variable} and that the database is up."
-        ) from None
-    return engine
-
-
-def upgrade(engine: Engine) -> None:
-    """Migrate the ledger to today's tables, in one transaction that others who migrate wait for.
-
-    A newer ledger raises LedgerTooNewError, one on which a run is at work LedgerInUseError, one that can't be written
-    LedgerUnreachableError.
-    """
-    found = _known_revision(engine)
-    try:
-        with begin_write(engine) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:presswork)"), {"presswork": _MIGRATION_LOCK})
-            config = _alembic_config()
-            config.attributes["connection"] = connection
-            if found not in {None, ScriptDirectory.from_config(config).get_current_head()}:
-                _refuse_while_in_use(connection)
-            command.upgrade(config, "head")
-    except SQLAlchemyError as error:
-        raise LedgerUnreachableError(
-            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
-        ) from None
-
-
-def _refuse_while_in_use(connection: Connection) -> None:
-    # By the one column that every release has: code of before goes on to write as it did, whatever the tables are now.
-    moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
-    at_work = connection.execute(
-        text(f"SELECT id, flow FROM runs WHERE status = 'running' AND alive_until > {moment} ORDER BY id")  # noqa: S608 - no value in it
-    ).first()
-    if at_work is not None:
-        raise LedgerInUseError(
-            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {at_work.id} of "
-            f"{at_work.flow} is at work on it. Stop it, or wait until it has ended (one that crashed counts as at work "
-            "for two minutes), then run `presswork db upgrade` again."
-        )
-
-
-def check(engine: Engine) -> str:
-    """Return the ledger's revision if it is today's; raise LedgerNotMigratedError or LedgerTooNewError."""
-    found = _known_revision(engine)
-    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
-    if found != head:
-        state = "has no tables yet" if found is None else f"is at revision {found}, this code needs {head}"
-        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`.")
-    return found or ""
-
-
 def begin_write(engine: Engine) -> AbstractContextManager[Connection]:
     """Begin a transaction that will write; SQLite takes its lock at once instead of failing half-way."""
     return engine.execution_options(presswork_write=True).begin()
 
 
-def _known_revision(engine: Engine) -> str | None:
-    try:
-        with engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-    except SQLAlchemyError as error:
-        raise LedgerUnreachableError(
-            f"The ledger {readable_url(engine.url)} can't be read: {reason_of(error, engine.url)}."
-        ) from None
-    if found is not None:
-        try:
-            ScriptDirectory.from_config(_alembic_config()).get_revision(found)
-        except CommandError:
-            raise LedgerTooNewError(
-                f"The ledger {readable_url(engine.url)} is at revision {found}, which this code does not know: "
-                "it was migrated by a newer Presswork. Update the code, or name another ledger."
-            ) from None
-    return found
-
-
-def _is_new_sqlite(engine: Engine) -> bool:
-    if engine.dialect.name != "sqlite":
-        return False
-    with engine.connect() as connection:
-        return bool(connection.exec_driver_sql("SELECT COUNT(*) = 0 FROM sqlite_master").scalar_one())
-
-
-def _alembic_config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config
-
-
-def _create_engine(url: str, *, read_only: bool = False) -> Engine:
+def parse_url(url: str) -> URL:
+    """Parse a URL, with the driver that is used here; ValueError says what is wrong, without the URL."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -304,47 +165,49 @@ def _create_engine(url: str, *, read_only: bool = False) -> Engine:
         raise ValueError("an @ in a password is written %40")
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     try:
-        match parsed.get_backend_name():
-            case "sqlite":
-                engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **_JSON)
-                event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
-                event.listen(engine, "begin", _begin_sqlite)
-                return engine
-            case "postgresql":
-                given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-                options = {"postgresql_readonly": True} if read_only else {}
-                # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
-                given |= {"client_encoding": "utf8"} if read_only else {}
-                given = {name: value for name, value in given.items() if name not in parsed.query}
-                engine = create_engine(
-                    parsed, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON
-                )
-                event.listen(engine, "begin", _begin_postgres)
-                return engine
-            case _:
-                asked = reading_options(parsed, CONNECT_TIMEOUT_S)
-                engine = create_engine(parsed, pool_pre_ping=True, connect_args=asked, **_DISCREET)
-                keep_from_writing(engine)
-                return engine
+        parsed.get_dialect()
     except NoSuchModuleError:
         raise ValueError(
             f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
         ) from None
+    return parsed
 
 
-def _file_of(url: URL) -> str | None:
+def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str, Any] | None = None) -> Engine:
+    """Make an engine that shows no value in its errors; ImportError where its driver is not installed.
+
+    `read_only` holds for SQLite and PostgreSQL, `connect_args` for other databases.
+    """
+    match url.get_backend_name():
+        case "sqlite":
+            engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **_JSON)
+            event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        case "postgresql":
+            given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
+            options = {"postgresql_readonly": True} if read_only else {}
+            # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
+            given |= {"client_encoding": "utf8"} if read_only else {}
+            given = {name: value for name, value in given.items() if name not in url.query}
+            engine = create_engine(url, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON)
+            event.listen(engine, "begin", _begin_postgres)
+        case _:
+            engine = create_engine(url, pool_pre_ping=True, connect_args=dict(connect_args or {}), **_DISCREET)
+    return engine
+
+
+def in_parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Split ids for statements with IN (...), each below every database's limit."""
+    for start in range(0, len(items), IN_AT_ONCE):
+        yield items[start : start + IN_AT_ONCE]
+
+
+def file_of(url: URL) -> str | None:
     """Return the path of a SQLite file, None for other databases and those in memory."""
     if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"}:
         return None
     # A file: URI, which SQLAlchemy hands on where the query says uri=true.
     return str(url.database).removeprefix("file:")
-
-
-def _refuse_unfit(url: URL) -> None:
-    if url.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise ValueError("a ledger is SQLite or PostgreSQL (a source can be any)")
-    if url.get_backend_name() == "sqlite" and _file_of(url) is None:
-        raise ValueError("a ledger in memory would be lost: name a file")
 
 
 def _is_secret(name: str) -> bool:

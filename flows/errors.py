@@ -39,6 +39,11 @@ class ConfigurationError(PressworkError):
     """The call or the configuration is wrong; nothing was sent."""
 
 
+def place_in(file: str, line: int | None) -> str:
+    """Name a place in a template as messages do."""
+    return f"{file}, line {line}" if line else file
+
+
 class MissingKeyError(ConfigurationError):
     """There is no API key: set ANTHROPIC_API_KEY, or start `presswork sandbox` and set ANTHROPIC_BASE_URL to it."""
 
@@ -52,7 +57,16 @@ class OutputClassError(ConfigurationError):
 
 
 class TemplateError(ConfigurationError):
-    """The template has a mistake; `presswork templates lint` shows where."""
+    """The template has a mistake; `presswork templates lint` shows where.
+
+    `what` is the message without its place: `file`, where one is known, and the `line` in it.
+    """
+
+    def __init__(self, what: str | None = None, *, file: str | None = None, line: int | None = None) -> None:
+        super().__init__(what if what is None or file is None else f"{place_in(file, line)}: {what}")
+        self.what = what
+        self.file = file
+        self.line = line
 
 
 class ParameterError(ConfigurationError):
@@ -110,10 +124,10 @@ class StoppingCallError(FinalCallError):
     """The endpoint refuses every request of this run; mend the cause and run again."""
 
 
-def anew(error: StoppingCallError) -> StoppingCallError:
-    """Copy what stopped a run, for one of the many that it stops.
+def copy_of(error: StoppingCallError) -> StoppingCallError:
+    """Copy the error that stopped a run, so that each task that it stops raises its own.
 
-    One exception raised in many tasks would be chained to itself, and contextlib would follow that circle for ever.
+    One exception raised in many tasks would be chained to itself, and contextlib would follow that circle without end.
     """
     fresh = copy.copy(error)
     fresh.__traceback__ = fresh.__context__ = fresh.__cause__ = None

@@ -23,7 +23,8 @@ from filelock import FileLock
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from db.session import connect_ledger, open_ledger, upgrade
+from db.ledger.connecting import connect_ledger, open_ledger
+from db.ledger.migrating import upgrade
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))

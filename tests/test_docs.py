@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.commands.run.jobs import list_flows
+from flows.engine.orchestration.flow_source import list_flows
 from flows.settings import ROOT, Settings
 from flows.steps.output_classes.fields import TYPES
 from flows.steps.prompts.front_matter import FrontMatter, Param, read_front_matter

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine
 
-from db.session import open_source
 from db.sources import select
-from db.sources.select import Query, Record
+from db.sources.access import open_source
 from db.sources.spool import RunSpools
+from db.sources.statements import Query
+from db.sources.values import Record
 from flows.steps.prompts.render import Brief, Prompt, make_brief, render_prompt
 from flows.steps.prompts.templates import load_template
 from tests.every_type import KINDS, MADE_FIRST, Kind

@@ -15,10 +15,11 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine
 
 import flows.outputs
-from db.session import open_source
 from db.sources import select
-from db.sources.select import Query, Record
+from db.sources.access import open_source
 from db.sources.spool import RunSpools
+from db.sources.statements import Query
+from db.sources.values import Record
 from flows.steps.prompts.render import make_brief, render_prompt
 from flows.steps.prompts.templates import load_template
 

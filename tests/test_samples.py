@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.samples import load_samples
-from db.sources.select import Parameter, Query, Record, read_record, spool
+from db.sources.select import read_record, spool
 from db.sources.spool import RunSpools
+from db.sources.statements import Parameter, Query
+from db.sources.values import Record
 from flows.steps.prompts.render import make_brief, render_prompt
 from flows.steps.prompts.templates import Template, list_templates, load_template
 

@@ -6,7 +6,7 @@ where that has run out, or the owner has ended, whoever wants the prompt next ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -17,9 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from db.ledger import leases
 from db.ledger.clock import now
 from db.ledger.tables import Base, Claim
-from db.session import begin_write
-
-IN_AT_ONCE = 500  # hashes in one IN (...): below every database's limit
+from db.session import begin_write, in_parts
 
 _CLAIMS: Table = Base.metadata.tables[Claim.__tablename__]
 _release = delete(_CLAIMS).where(_CLAIMS.c.prompt_hash == bindparam("claimed"), _CLAIMS.c.owner == bindparam("by"))
@@ -58,7 +56,7 @@ def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[st
     rows = [{"prompt_hash": wish, "owner": owner, "expires_at": until} for wish in wanted]
     connection.execute(_insert(connection.dialect.name), rows)
     owners: dict[str, str] = {}
-    for part in _parts(wanted):
+    for part in in_parts(wanted):
         found = select(_CLAIMS.c.prompt_hash, _CLAIMS.c.owner).where(_CLAIMS.c.prompt_hash.in_(part))
         owners |= {row.prompt_hash: row.owner for row in connection.execute(found)}
     return owners
@@ -67,8 +65,3 @@ def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[st
 @lru_cache(maxsize=2)
 def _insert(dialect: str) -> Any:
     return (postgresql if dialect == "postgresql" else sqlite).insert(_CLAIMS).on_conflict_do_nothing()
-
-
-def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), IN_AT_ONCE):
-        yield items[start : start + IN_AT_ONCE]

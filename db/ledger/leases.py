@@ -19,13 +19,13 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, delete, f
 from db.database_errors import DatabaseError
 from db.identity import boot_id, boot_time_s, fate_of
 from db.ledger.clock import CLOCK, now
-from db.ledger.tables import Attempt, Base, Claim, Run
+from db.ledger.tables import Attempt, Base, Claim, StoredRun
 from db.session import begin_write
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
 
-_RUNS: Table = Base.metadata.tables[Run.__tablename__]
+_RUNS: Table = Base.metadata.tables[StoredRun.__tablename__]
 _CLAIMS: Table = Base.metadata.tables[Claim.__tablename__]
 _ATTEMPTS: Table = Base.metadata.tables[Attempt.__tablename__]
 

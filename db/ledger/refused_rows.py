@@ -8,65 +8,56 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import JSON, Column, Connection, Executable, Float, Integer, String, Table
+from sqlalchemy import JSON, Column, Connection, Executable, Float, Integer, String
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 
+from db.ledger.rows import GenerationRow, ParentRow, Row, SettledRow, id_of, names_of, values_of
 from db.ledger.tables import Base, Money
 from db.session import is_unavailable, reason_of
 from db.sources.values import storable_json, storable_text
+from db.words import FAILED, LIVE
 
 REFUSED = "refused_by_ledger"
 """The `error_kind` of a generation whose content the ledger can't keep."""
-TABLES = {
-    "texts": "texts",
-    "records": "records",
-    "prompts": "prompts",
-    "opened": "attempts",
-    "settled": "attempts",
-    "generations": "generations",
-    "parents": "generation_parents",
-}
-"""The table in which each part of a batch is written."""
 LARGEST_INTEGER = 2**31 - 1
 _NAMED = 5  # rows that a message names at most
 _LARGEST_MONEY = Decimal(10) ** 10
 # What a settled attempt keeps of its texts when these are refused even cleaned.
 _OWN_WORDS = frozenset({"error_type", "price_version"})
-_Row = Mapping[str, Any]
+RowT = TypeVar("RowT", bound=Row)
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedRow:
     """A row that a ledger refused as it was; `written` is what stands there instead, None where nothing does.
 
-    `part` is the part of the batch, `column` the one that is to blame, where that is known. `row` holds texts of
-    users: it belongs in no message.
+    `column` is the one that is to blame, where that is known. `row` holds texts of users: it belongs in no message.
     """
 
-    part: str
-    row: _Row
+    row: Row
     column: str | None
     reason: str
-    written: _Row | None
+    written: Row | None
 
     @property
     def id(self) -> str:
         """The id of the attempt or generation, or the hash of the text, record or prompt."""
-        names = ("attempt_id", "id", "hash", "generation_id")
-        return next(str(self.row[name]) for name in names if name in self.row)
+        return id_of(self.row)
 
     @property
-    def is_failed_generation(self) -> bool:
-        """Whether a generation stands as failed for this reason."""
-        return self.part == "generations" and self.written is not None and self.written["error_kind"] == REFUSED
+    def failure(self) -> str | None:
+        """What the generation says that stands as failed for this reason; None where none does."""
+        if isinstance(self.written, GenerationRow) and self.written.error_kind == REFUSED:
+            return self.written.error_message
+        return None
 
     def __str__(self) -> str:
-        where = TABLES[self.part] + (f".{self.column}" if self.column else "")
+        where = self.row.table + (f".{self.column}" if self.column else "")
         return f"{where} of {self.id} ({self.reason})"
 
 
@@ -85,7 +76,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, DataError | IntegrityError) or str(state).startswith(("44", "54", "P0"))
 
 
-def in_words(refusals: Sequence[Refusal]) -> str:
+def in_words(refusals: Sequence[RefusedRow]) -> str:
     """Say which rows a ledger refused, the first few by name."""
     named = "; ".join(str(refusal) for refusal in refusals[:_NAMED])
     more = f"; and {len(refusals) - _NAMED:,} more" if len(refusals) > _NAMED else ""
@@ -99,54 +90,57 @@ def in_words(refusals: Sequence[Refusal]) -> str:
 class Sifter:
     """Writes the rows of one batch but for those that are refused, which it finds by halving and keeps."""
 
-    found: list[Refusal] = field(default_factory=list)
+    found: list[RefusedRow] = field(default_factory=list)
     _failed: set[str] = field(default_factory=set)
 
-    def put(self, connection: Connection, part: str, statement: Executable, rows: Sequence[_Row]) -> None:
-        """Write rows of one part, each as far as it can be."""
-        rows = [self._after_its_source(part, row) for row in rows]
-        error = _try(connection, statement, rows) if rows else None
+    def put(self, connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
+        """Write rows of one kind, each as far as it can be."""
+        rows = [self._after_its_source(row) for row in rows]
+        error = _try(connection, statement, rows)
         if error is None:
             return
         if len(rows) == 1:
-            self._replace(connection, part, statement, rows[0], error)
+            self._replace(connection, statement, rows[0], error)
             return
         middle = len(rows) // 2
-        self.put(connection, part, statement, rows[:middle])
-        self.put(connection, part, statement, rows[middle:])
+        self.put(connection, statement, rows[:middle])
+        self.put(connection, statement, rows[middle:])
 
-    def count_left_out(self, *parts: str) -> int:
-        """How many rows of these parts are not there at all."""
-        return sum(refusal.written is None for refusal in self.found if refusal.part in parts)
+    def count_left_out(self, *kinds: type[Row]) -> int:
+        """How many rows of these kinds are not there at all."""
+        return sum(refused.written is None for refused in self.found if isinstance(refused.row, kinds))
 
-    def _after_its_source(self, part: str, row: _Row) -> _Row:
+    def _after_its_source(self, row: Row) -> Row:
         # A generation that points at one which has just failed has no content either.
-        if part == "generations" and row["source_generation_id"] in self._failed:
-            return _failed(row, f"The generation {row['source_generation_id']}, which it repeats, failed")
+        if isinstance(row, GenerationRow) and row.source_generation_id in self._failed:
+            return _failed(row, f"The generation {row.source_generation_id}, which it repeats, failed")
         return row
 
-    def _replace(self, connection: Connection, part: str, statement: Executable, row: _Row, error: Exception) -> None:
-        table = Base.metadata.tables[TABLES[part]]
-        column, reason = _column_of(table, row, error), reason_of(error, connection.engine.url)
+    def _replace(self, connection: Connection, statement: Executable, row: Row, error: Exception) -> None:
+        column, reason = _column_of(row, error), reason_of(error, connection.engine.url)
         said = f"The ledger refused {f'the column {column!r} of ' if column else ''}this generation: {reason}"
-        for instead in _REPLACEMENTS.get(part, _cleaned)(table, row, said):
+        for instead in _replacements(row, said):
             if _try(connection, statement, [instead]) is None:
-                self.found.append(Refusal(part, row, column, reason, instead))
-                if part == "generations" and instead["error_kind"] == REFUSED:
-                    self._failed.add(str(row["id"]))
+                refused = RefusedRow(row, column, reason, instead)
+                if refused.failure is not None:
+                    self._failed.add(refused.id)
+                self.found.append(refused)
                 return
-        self.found.append(Refusal(part, row, column, reason, None))
+        self.found.append(RefusedRow(row, column, reason, None))
 
 
-def storable(table: Table, row: _Row) -> dict[str, Any]:
+def storable(row: RowT) -> RowT:
     """Return a row that has no value which its table can't take: texts cleaned, numbers out of range unknown."""
-    return {name: _storable(table.c[name], value) if name in table.c else value for name, value in row.items()}
+    columns = Base.metadata.tables[row.table].c
+    clean = {name: _storable(columns[name], value) for name, value in values_of(row).items() if name in columns}
+    changed = {name: value for name, value in clean.items() if value != getattr(row, name)}
+    return replace(row, **changed) if changed else row
 
 
-def _try(connection: Connection, statement: Executable, rows: Sequence[_Row]) -> Exception | None:
+def _try(connection: Connection, statement: Executable, rows: Sequence[Row]) -> Exception | None:
     try:
         with connection.begin_nested():
-            connection.execute(statement, list(rows))
+            connection.execute(statement, [values_of(row) for row in rows])
     except Exception as error:
         if not is_refusal(error):
             raise
@@ -154,45 +148,45 @@ def _try(connection: Connection, statement: Executable, rows: Sequence[_Row]) ->
     return None
 
 
-def _cleaned(table: Table, row: _Row, _said: str) -> Iterator[_Row]:
-    yield storable(table, row)
+def _replacements(row: Row, said: str) -> Iterator[Row]:
+    """Yield what may be written instead of a row, the fullest first."""
+    match row:
+        case ParentRow():
+            return
+        case SettledRow():
+            clean = storable(row)
+            yield clean
+            columns = Base.metadata.tables[row.table].c
+            texts = {name for name in names_of(SettledRow) if name in columns and _is_text(columns[name])}
+            without: dict[str, Any] = dict.fromkeys(texts - _OWN_WORDS)
+            yield replace(clean, **without)
+        case GenerationRow():
+            # Content that was changed would not be what the model answered: an output stays as it is, or there is none.
+            clean_generation = replace(storable(replace(row, output=None)), output=row.output)
+            yield clean_generation
+            yield replace(clean_generation, record_hash=None)
+            failed = _failed(clean_generation, said)
+            yield failed
+            yield replace(failed, record_hash=None)
+        case _:
+            yield storable(row)
 
 
-def _settled_instead(table: Table, row: _Row, _said: str) -> Iterator[_Row]:
-    clean = storable(table, row)
-    yield clean
-    texts = {column.name for column in table.c if isinstance(column.type, String | JSON)} - _OWN_WORDS
-    yield {**clean, **dict.fromkeys(texts.intersection(clean))}
+def _is_text(column: Column[Any]) -> bool:
+    return isinstance(column.type, String | JSON)
 
 
-def _generation_instead(table: Table, row: _Row, said: str) -> Iterator[_Row]:
-    # Content that was changed would not be what the model answered: an output stays as it is, or there is none.
-    clean = storable(table, {**row, "output": None}) | {"output": row["output"]}
-    yield clean
-    yield clean | {"record_hash": None}
-    failed = _failed(clean, said)
-    yield failed
-    yield failed | {"record_hash": None}
-
-
-_REPLACEMENTS: Mapping[str, Callable[[Table, _Row, str], Iterator[_Row]]] = {
-    "settled": _settled_instead,
-    "generations": _generation_instead,
-    "parents": lambda _table, _row, _said: iter(()),
-}
-
-
-def _failed(row: _Row, said: str) -> dict[str, Any]:
-    return {
-        **row,
-        "status": "failed",
-        "origin": "live",
-        "source_generation_id": None,
-        "output": None,
-        "output_hash": None,
-        "error_kind": REFUSED,
-        "error_message": f"{said}. Its attempts have the answer. Fix what makes this value, then run again.",
-    }
+def _failed(row: GenerationRow, said: str) -> GenerationRow:
+    return replace(
+        row,
+        status=FAILED,
+        origin=LIVE,
+        source_generation_id=None,
+        output=None,
+        output_hash=None,
+        error_kind=REFUSED,
+        error_message=f"{said}. Its attempts have the answer. Fix what makes this value, then run again.",
+    )
 
 
 def _storable(column: Column[Any], value: Any) -> Any:
@@ -204,7 +198,7 @@ def _storable(column: Column[Any], value: Any) -> Any:
         case String(length=length):
             return storable_text(str(value))[:length]
         case Integer():
-            return value if isinstance(value, int) and abs(value) <= LARGEST_INTEGER else None
+            return value if isinstance(value, int) and 0 <= value <= LARGEST_INTEGER else None
         case Float():
             return value if math.isfinite(value) else None
         case Money():
@@ -213,13 +207,13 @@ def _storable(column: Column[Any], value: Any) -> Any:
             return value
 
 
-def _column_of(table: Table, row: _Row, error: Exception) -> str | None:
+def _column_of(row: Row, error: Exception) -> str | None:
     original = getattr(error, "orig", None)
     told = getattr(getattr(original, "diag", None), "column_name", None)
     if told:
         return str(told)
-    named = re.search(rf"\b{table.name}\.(\w+)", str(original))
-    if named and named[1] in table.c:
+    named = re.search(rf"\b{row.table}\.(\w+)", str(original))
+    if named and named[1] in Base.metadata.tables[row.table].c:
         return named[1]
-    clean = storable(table, row)
-    return next((name for name, value in row.items() if clean[name] != value), None)
+    clean = storable(row)
+    return next((name for name in names_of(type(row)) if getattr(clean, name) != getattr(row, name)), None)

@@ -12,21 +12,32 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, Table, select
+from sqlalchemy import Column, Engine, select
 
 from db.database_errors import DatabaseError
-from db.ledger.refused_rows import TABLES, Refusal
-from db.ledger.tables import Base, Money, Run, UtcDateTime
-from db.ledger.writing import SETTLED, Batch, write
+from db.ledger.refused_rows import RefusedRow
+from db.ledger.rows import (
+    GenerationRow,
+    OpenedRow,
+    ParentRow,
+    PromptRow,
+    RecordRow,
+    Row,
+    SettledRow,
+    TextRow,
+    id_of,
+    values_of,
+)
+from db.ledger.tables import Base, Money, StoredRun, UtcDateTime
+from db.ledger.writing import WriteBatch, write
 from db.session import is_unavailable, readable_url, reason_of
 
 VERSION = 1
@@ -48,7 +59,7 @@ class SpillFile:
         self.batches = 0
         self._run_id = run_id
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: WriteBatch) -> None:
         """Add a batch; where that fails, as on a full disk, nothing of it stays."""
         body = {"presswork_spill": VERSION, "run_id": self._run_id, "batch": _dumped(batch)}
         line = _json(body)
@@ -56,13 +67,13 @@ class SpillFile:
         self.batches += 1
 
 
-def keep_refused(folder: Path, run_id: str, refusals: Iterable[Refusal]) -> Path:
+def keep_refused(folder: Path, run_id: str, refused: Iterable[RefusedRow]) -> Path:
     """Keep rows that a ledger refused, as they were, one a line; return the file. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = refused_file(folder / run_id)
     lines = [
-        _json({"table": TABLES[refusal.part], "column": refusal.column, "reason": refusal.reason, "row": refusal.row})
-        for refusal in refusals
+        _json({"table": found.row.table, "column": found.column, "reason": found.reason, "row": values_of(found.row)})
+        for found in refused
     ]
     _append(path, b"".join(line + b"\n" for line in lines))
     return path
@@ -82,10 +93,10 @@ def belongs_to(engine: Engine, path: Path) -> bool:
     """Whether a spill file's run is in this ledger."""
     run_id = path.name.removesuffix(SUFFIX)
     with engine.connect() as connection:
-        return connection.scalar(select(Run.id).where(Run.id == run_id)) is not None
+        return connection.scalar(select(StoredRun.id).where(StoredRun.id == run_id)) is not None
 
 
-def recover(engine: Engine, path: Path, refused: list[Refusal] | None = None) -> int:
+def recover(engine: Engine, path: Path, refused: list[RefusedRow] | None = None) -> int:
     """Write a spill file into its ledger, remove it, and return how many generations it held.
 
     Rows that the ledger refuses are written as far as they can be, added to `refused`, and kept as they were in
@@ -99,14 +110,14 @@ def recover(engine: Engine, path: Path, refused: list[Refusal] | None = None) ->
         return 0
 
 
-def _recover(engine: Engine, path: Path, refused: list[Refusal]) -> int:
+def _recover(engine: Engine, path: Path, refused: list[RefusedRow]) -> int:
     batches = _read(path)
     if not belongs_to(engine, path):
         raise SpillError(
             f"The spill file {path} belongs to another ledger: its run is not in {readable_url(engine.url)}. "
             "Name its ledger with PRESSWORK_DATABASE_URL. The file is kept."
         )
-    found: list[Refusal] = []
+    found: list[RefusedRow] = []
     try:
         for batch in batches:
             write(engine, batch, refused=found)
@@ -124,7 +135,7 @@ def _recover(engine: Engine, path: Path, refused: list[Refusal]) -> int:
     return sum(len(batch.generations) for batch in batches)
 
 
-def _read(path: Path) -> list[Batch]:
+def _read(path: Path) -> list[WriteBatch]:
     *lines, rest = path.read_bytes().split(b"\n")
     if rest and not lines:
         raise SpillError(f"The spill file {path} is damaged: it has no whole line. It is kept.")
@@ -132,7 +143,7 @@ def _read(path: Path) -> list[Batch]:
     return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
-def _read_line(path: Path, number: int, line: bytes) -> Batch:
+def _read_line(path: Path, number: int, line: bytes) -> WriteBatch:
     digest, _, body = line.partition(b" ")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise SpillError(
@@ -143,7 +154,13 @@ def _read_line(path: Path, number: int, line: bytes) -> Batch:
     found = json.loads(body)
     if found.get("presswork_spill") != VERSION or f"{found.get('run_id')}{SUFFIX}" != path.name:
         raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
-    return _loaded(found["batch"])
+    try:
+        return _loaded(found["batch"])
+    except TypeError as error:
+        raise SpillError(
+            f"The spill file {path} can't be imported: {error}. A newer Presswork may have written it: import it with "
+            "that one. The file is kept."
+        ) from None
 
 
 @contextmanager
@@ -194,32 +211,48 @@ def _write(file: int, line: bytes) -> None:
     os.fsync(file)
 
 
-def _dumped(batch: Batch) -> dict[str, Any]:
-    return {
-        part.name: list(rows.values()) if isinstance(rows := getattr(batch, part.name), dict) else rows
-        for part in fields(batch)
-    }
+_KINDS: Mapping[str, type[Row]] = {
+    "texts": TextRow,
+    "records": RecordRow,
+    "prompts": PromptRow,
+    "opened": OpenedRow,
+    "settled": SettledRow,
+    "generations": GenerationRow,
+    "parents": ParentRow,
+}
 
 
-def _loaded(data: Mapping[str, Any]) -> Batch:
-    batch = Batch(released=[(owner, claimed) for owner, claimed in data["released"]])
-    for name, table in TABLES.items():
-        rows = [_typed(Base.metadata.tables[table], row) for row in data[name]]
-        if isinstance(getattr(batch, name), dict):
-            setattr(batch, name, {row["hash"]: row for row in rows})
+def _dumped(batch: WriteBatch) -> dict[str, Any]:
+    def values(rows: Mapping[str, Row] | Sequence[Row]) -> list[dict[str, Any]]:
+        return [values_of(row) for row in (rows.values() if isinstance(rows, Mapping) else rows)]
+
+    return {name: values(getattr(batch, name)) for name in _KINDS} | {"released": batch.released}
+
+
+def _loaded(data: Mapping[str, Any]) -> WriteBatch:
+    batch = WriteBatch(released=[(owner, claimed) for owner, claimed in data["released"]])
+    for name, kind in _KINDS.items():
+        rows = [_typed(kind, row) for row in data[name]]
+        part = getattr(batch, name)
+        if isinstance(part, dict):
+            part.update((id_of(row), row) for row in rows)
         else:
-            setattr(batch, name, rows)
-    # A file that an earlier Presswork wrote lacks the columns that came since.
-    batch.settled = [{**dict.fromkeys(SETTLED), **row} for row in batch.settled]
+            part += rows
     return batch
 
 
-def _typed(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _reader(table, name)(value) if value is not None else None for name, value in row.items()}
+def _typed(kind: type[Row], row: Mapping[str, Any]) -> Row:
+    """Read a row; a file that an earlier Presswork wrote lacks the columns that came since."""
+    columns = Base.metadata.tables[kind.table].c
+    return kind(**{name: _parsed(columns.get(name), value) for name, value in row.items()})
 
 
-def _reader(table: Table, name: str) -> Callable[[Any], Any]:
-    kind = table.c[name].type if name in table.c else None
-    if isinstance(kind, UtcDateTime):
-        return datetime.fromisoformat
-    return Decimal if isinstance(kind, Money) else lambda value: value
+def _parsed(column: Column[Any] | None, value: Any) -> Any:
+    kind = column.type if column is not None and value is not None else None
+    match kind:
+        case UtcDateTime():
+            return datetime.fromisoformat(value)
+        case Money():
+            return Decimal(value)
+        case _:
+            return value

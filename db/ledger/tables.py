@@ -105,7 +105,7 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-class Run(Base):
+class StoredRun(Base):
     """One execution of a content flow. A retry or a resume is a new row that points at the one it goes on from.
 
     A shard's `parent_run_id` is the run that was spread over it: its figures count what its shards did.
@@ -138,7 +138,7 @@ class Run(Base):
     lease_until_s: Mapped[float | None] = mapped_column(Float)
 
 
-class Template(Base):
+class StoredTemplate(Base):
     """A prompt file as it was: its source and that of every file it includes or imports."""
 
     __tablename__ = "templates"

@@ -1,1 +1,1 @@
-"""The ledger's migrations, run by db.session.upgrade; a released one is never edited."""
+"""The ledger's migrations, run by db.ledger.migrating.upgrade; a released one is never edited."""

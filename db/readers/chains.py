@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import CTE, ColumnElement, Engine, and_, case, func, or_, select
 from sqlalchemy.orm import aliased
 
-from db.ledger.tables import Attempt, Run
+from db.ledger.tables import Attempt, StoredRun
 from db.words import PERHAPS_BILLED
 
 
@@ -40,7 +40,7 @@ class Spent:
 
 def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
     """Return the newest run of a Prefect flow run: the one that its Retry resumes."""
-    statement = select(func.max(Run.id)).where(Run.prefect_flow_run_id == prefect_flow_run_id)
+    statement = select(func.max(StoredRun.id)).where(StoredRun.prefect_flow_run_id == prefect_flow_run_id)
     with engine.connect() as connection:
         return connection.scalar(statement)
 
@@ -51,7 +51,7 @@ def resumed_by(engine: Engine, run_id: str) -> list[str]:
     following: str | None = run_id
     with engine.connect() as connection:
         while True:
-            following = connection.scalar(select(Run.resumes_run_id).where(Run.id == following))
+            following = connection.scalar(select(StoredRun.resumes_run_id).where(StoredRun.id == following))
             if following is None or following in {run_id, *found}:
                 return found
             found.append(following)
@@ -66,8 +66,8 @@ def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
     following, met = run_id, {run_id}
     with engine.connect() as connection:
         while True:
-            columns = select(Run.started_at, Run.parameters, Run.resumes_run_id)
-            row = connection.execute(columns.where(Run.id == following)).first()
+            columns = select(StoredRun.started_at, StoredRun.parameters, StoredRun.resumes_run_id)
+            row = connection.execute(columns.where(StoredRun.id == following)).first()
             if row is None:
                 return since
             if following == run_id or _refreshes(row.parameters):
@@ -89,14 +89,14 @@ def spent_by_chain(engine: Engine, run_id: str) -> Spent:
     Linked are the runs that it resumes, directly or not, and all that resume any of these.
     """
     linked = _linked(run_id)
-    shard = aliased(Run)
+    shard = aliased(StoredRun)
     whole = select(linked.c.id).union(select(shard.id).join(linked, shard.parent_run_id == linked.c.id))
     return _spent(engine, and_(Attempt.run_id.in_(whole), Attempt.run_id != run_id))
 
 
 def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:
     """Add up what the shards have spent that runs of a Prefect flow run have started."""
-    whole, shard = aliased(Run), aliased(Run)
+    whole, shard = aliased(StoredRun), aliased(StoredRun)
     shards = (
         select(shard.id)
         .join(whole, whole.id == shard.parent_run_id)
@@ -107,16 +107,18 @@ def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:
 
 def spent_by_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Spent:
     """Add up what the runs of Prefect flow runs have spent."""
-    return _spent(engine, Attempt.run_id.in_(select(Run.id).where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))))
+    return _spent(
+        engine, Attempt.run_id.in_(select(StoredRun.id).where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids)))
+    )
 
 
 def _linked(run_id: str) -> CTE:
     # UNION, not UNION ALL: a run that is met again is not followed again.
-    first = select(Run.id, Run.resumes_run_id).where(Run.id == run_id).cte("resumed", recursive=True)
-    before = aliased(Run)
+    first = select(StoredRun.id, StoredRun.resumes_run_id).where(StoredRun.id == run_id).cte("resumed", recursive=True)
+    before = aliased(StoredRun)
     resumed = first.union(select(before.id, before.resumes_run_id).join(first, before.id == first.c.resumes_run_id))
     linked = select(resumed.c.id).cte("linked", recursive=True)
-    after = aliased(Run)
+    after = aliased(StoredRun)
     return linked.union(select(after.id).join(linked, after.resumes_run_id == linked.c.id))
 
 

@@ -19,13 +19,13 @@ from db.ledger.tables import (
     Attempt,
     Generation,
     GenerationParent,
-    Run,
     SharedText,
     StoredPrompt,
     StoredRecord,
-    Template,
+    StoredRun,
+    StoredTemplate,
 )
-from db.words import ASKED, BAD_OUTCOMES, PERHAPS_BILLED, UNSENT
+from db.words import ASKED, BAD_OUTCOMES, PERHAPS_BILLED, UNSENT, Status
 
 _CACHED = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
@@ -155,18 +155,18 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
 
     Also those that an earlier run of the same Prefect flow run started, and that this one found at work.
     """
-    me = aliased(Run)
-    same = aliased(Run)
+    me = aliased(StoredRun)
+    same = aliased(StoredRun)
     statement = (
-        select(Run.id)
-        .join(same, same.id == Run.parent_run_id)
+        select(StoredRun.id)
+        .join(same, same.id == StoredRun.parent_run_id)
         .join(me, or_(me.id == same.id, me.prefect_flow_run_id == same.prefect_flow_run_id))
         .where(
             me.id == run_id,
-            or_(Run.ended_at.is_(None), Run.ended_at >= me.started_at),
-            or_(me.ended_at.is_(None), Run.started_at <= me.ended_at),
+            or_(StoredRun.ended_at.is_(None), StoredRun.ended_at >= me.started_at),
+            or_(me.ended_at.is_(None), StoredRun.started_at <= me.ended_at),
         )
-        .order_by(Run.id)
+        .order_by(StoredRun.id)
     )
     with engine.connect() as connection:
         return list(connection.scalars(statement))
@@ -175,9 +175,9 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
 def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> dict[str, str]:
     """Return the status of the newest run of each Prefect flow run that has one."""
     statement = (
-        select(Run.prefect_flow_run_id, Run.status)
-        .where(Run.prefect_flow_run_id.in_(prefect_flow_run_ids))
-        .order_by(Run.id)
+        select(StoredRun.prefect_flow_run_id, StoredRun.status)
+        .where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids))
+        .order_by(StoredRun.id)
     )
     with engine.connect() as connection:
         return {str(flow_run): status for flow_run, status in connection.execute(statement)}
@@ -188,7 +188,7 @@ class BadOutcome:
     """How a prompt ended that brought no content: the generation that says so."""
 
     generation_id: str
-    status: str
+    status: Status
     kind: str | None
     message: str | None
 
@@ -471,9 +471,9 @@ class RunLine:
 
 def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
     """List runs, the newest first; a shard stands in the figures of its run, not in a line of its own."""
-    statement = select(Run).where(Run.parent_run_id.is_(None)).order_by(Run.id.desc()).limit(limit)
+    statement = select(StoredRun).where(StoredRun.parent_run_id.is_(None)).order_by(StoredRun.id.desc()).limit(limit)
     if flow is not None:
-        statement = statement.where(Run.flow == flow)
+        statement = statement.where(StoredRun.flow == flow)
     with engine.connect() as connection:
         runs = list(connection.execute(statement))
     return [_run_line(engine, run) for run in runs]
@@ -482,14 +482,14 @@ def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> li
 def find_run(engine: Engine, run_id: str) -> RunLine | None:
     """Return the run with this id, or with the only id that ends or begins so; None where there is none or several."""
     with engine.connect() as connection:
-        rows = list(connection.execute(select(Run).where(_matches(Run.id, run_id)).limit(2)))
+        rows = list(connection.execute(select(StoredRun).where(_matches(StoredRun.id, run_id)).limit(2)))
     return _run_line(engine, rows[0]) if len(rows) == 1 else None
 
 
 def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
     """Return a run's row, by its whole id: all columns of models.Run."""
     with engine.connect() as connection:
-        return _one(connection.execute(select(Run.__table__).where(Run.id == run_id)))
+        return _one(connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -521,11 +521,13 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
         row = dict(rows[0])
         source = _one(connection.execute(select(table).where(table.c.id == row["source_generation_id"])))
         asked_by = row["source_generation_id"] or row["id"]
-        run = _one(connection.execute(select(Run.__table__).where(Run.id == row["run_id"])))
+        run = _one(connection.execute(select(StoredRun.__table__).where(StoredRun.id == row["run_id"])))
         record = connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"]))
         template = _one(
             connection.execute(
-                select(Template.__table__).where(Template.hash == row["template_hash"], Template.name == row["step"])
+                select(StoredTemplate.__table__).where(
+                    StoredTemplate.hash == row["template_hash"], StoredTemplate.name == row["step"]
+                )
             )
         )
         body = connection.scalar(select(StoredPrompt.request).where(StoredPrompt.hash == row["prompt_hash"]))

@@ -32,12 +32,10 @@ _ONE_TEXT = frozenset({"XML", "JSON", "BROWSE"})
 _COMBINES = frozenset({TokenType.UNION, TokenType.EXCEPT, TokenType.INTERSECT})
 _BOUNDS = frozenset({TokenType.LIMIT, TokenType.OFFSET, TokenType.FETCH})
 
-Span = tuple[int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A select without what trails it; where in `sql` its parts stand, outside of all brackets.
+    """A select without what trails it; where in `sql` its parts begin, outside of all brackets.
 
     `main` follows the WITH and its members. `order_by` is the clause of the whole select, `bounded` whether a limit or
     an offset belongs to it, and `options` the hints that SQL Server wants behind everything.
@@ -46,14 +44,9 @@ class Statement:
     sql: str
     parameters: tuple[Found, ...]
     main: int
-    order_by: Span | None
+    order_by: int | None
     bounded: bool
-    options: Span | None
-
-    @property
-    def whole(self) -> Span:
-        """All of it."""
-        return 0, len(self.sql)
+    options: int | None
 
 
 def refusal(sql: str, dialect: str | None) -> str | None:
@@ -68,21 +61,19 @@ def refusal(sql: str, dialect: str | None) -> str | None:
 @lru_cache(maxsize=256)
 def read_statement(sql: str, dialect: str | None) -> Statement:
     """Read a select as a database writes it (`dialect` as for tokens_of); SelectError where it does not only read."""
+    sql = sql.lstrip()
     try:
         tokens = tokens_of(sql, dialect)
     except ValueError as error:
         raise SelectError(f"the select can't be read: {error}. Try the SQL in the database's own shell.") from None
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
         tokens.pop()
-    begin = len(sql) - len(sql.lstrip())
-    if begin:
-        return read_statement(sql[begin:], dialect)
     outer, inner = _by_brackets(tokens)
     main = _main(outer)
     _refuse_what_does_not_read(outer, main)
     for group in inner:
         _refuse_what_does_more(group)
-    order_by, bounded, options = _clauses(outer[main:], tokens[-1].end + 1)
+    order_by, bounded, options = _clauses(outer[main:])
     return Statement(
         sql=sql[: tokens[-1].end + 1],
         parameters=tuple(parameters_in(sql, tokens)),
@@ -133,46 +124,41 @@ def _refuse_what_does_not_read(outer: Sequence[Token], main: int) -> None:
     first = outer[main]
     if first.token_type not in _READS and first.token_type is not TokenType.WITH:
         raise SelectError(f"the select begins with {first.text.upper()}: it may only read. Write a SELECT.")
-    _refuse_what_does_more(outer[main:])
-    for token, following in pairwise(outer[main:]):
-        word = following.text.upper()
-        if token.token_type is TokenType.FOR and word in _ONE_TEXT:
-            raise SelectError(f"the select makes one text of all records (FOR {word}). Leave FOR {word} out.")
+    _refuse_what_does_more(outer[main:], is_whole=True)
 
 
-def _refuse_what_does_more(part: Sequence[Token]) -> None:
-    """Refuse a select, or a part of it in brackets, that writes or locks."""
+def _refuse_what_does_more(part: Sequence[Token], *, is_whole: bool = False) -> None:
+    """Refuse a select, or a part of it in brackets, that writes or locks; the whole must not make one text of all."""
     first = part[0].token_type if part else None
     if first in _WRITES and any(token.token_type is _WRITES[first] for token in part[1:]):
         raise SelectError(f"the select contains {part[0].text.upper()}: it may only read. Leave that out.")
     if first not in _READS and first is not TokenType.WITH:
         return  # the arguments of a function, a list of values
-    for token, following in pairwise(part):
-        word = following.text.upper()
+    words = [token.text.upper() for token in part]
+    for at, (token, word) in enumerate(zip(part, words[1:], strict=False)):
         if token.token_type is TokenType.INTO:
             raise SelectError("the select writes INTO something: it may only read. Leave INTO out.")
         if token.token_type is TokenType.FOR and word in _LOCKS:
             raise SelectError(f"the select locks rows (FOR {word}): it may only read. Leave FOR {word} out.")
-    for words in zip(part, part[1:], part[2:], strict=False):
-        if [token.text.upper() for token in words] == ["LOCK", "IN", "SHARE"]:
+        if token.token_type is TokenType.FOR and word in _ONE_TEXT and is_whole:
+            raise SelectError(f"the select makes one text of all records (FOR {word}). Leave FOR {word} out.")
+        if words[at : at + 3] == ["LOCK", "IN", "SHARE"]:
             raise SelectError("the select locks rows (LOCK IN SHARE MODE): it may only read. Leave that out.")
 
 
-def _clauses(outer: Sequence[Token], end: int) -> tuple[Span | None, bool, Span | None]:
+def _clauses(outer: Sequence[Token]) -> tuple[int | None, bool, int | None]:
     """Find the ORDER BY of the whole select, whether it is bounded, and SQL Server's OPTION."""
     order_by = options = None
     bounded = any(token.token_type is TokenType.TOP for token in outer[1:3])
-    for at, token in enumerate(outer):
-        if at and outer[at - 1].token_type in {TokenType.DOT, TokenType.ALIAS}:
+    for before, token in pairwise(outer):
+        if before.token_type in {TokenType.DOT, TokenType.ALIAS}:
             continue  # a name
         if token.token_type is TokenType.ORDER_BY:
-            order_by = token.start, end
+            order_by = token.start
         elif token.token_type in _COMBINES:
             order_by, bounded = None, False
         elif token.token_type in _BOUNDS:
             bounded = True
-            order_by = order_by and (order_by[0], min(order_by[1], token.start))
         elif token.token_type is TokenType.OPTION:
-            options = token.start, end
-            order_by = order_by and (order_by[0], min(order_by[1], token.start))
+            options = token.start
     return order_by, bounded, options

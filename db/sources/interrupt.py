@@ -25,7 +25,7 @@ class Interrupter:
         self._in_use: dict[int, Any] = {}
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
-        event.listen(engine, "invalidate", self._invalidated)
+        event.listen(engine, "invalidate", lambda connection, entry, _error: self._checked_in(connection, entry))
 
     def interrupt(self, thread: int) -> None:
         """End the statement that a thread, named by its ident, runs now; without one, do nothing."""
@@ -45,9 +45,6 @@ class Interrupter:
             # By what is returned: the garbage collector returns a connection from any thread.
             for thread in [thread for thread, used in self._in_use.items() if used is connection]:
                 del self._in_use[thread]
-
-    def _invalidated(self, connection: Any, entry: Any, _error: Any) -> None:
-        self._checked_in(connection, entry)
 
 
 def _interrupt(engine: Engine, connection: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlglot
@@ -45,16 +46,11 @@ def tokens_of(sql: str, dialect: str | None = None) -> list[Token]:
     """
     named = _DIALECTS.get(dialect or "", dialect or "")
     own = named if named in _KNOWN else None
-    try:
-        return sqlglot.tokenize(sql, read=own)
-    except SqlglotError:
-        # A setting of the database can change what a backslash or a quote means, and the SQL of a database that is not
-        # known is close to one of these.
-        for other in (None, "postgres", "mysql", "oracle", "tsql"):
-            try:
-                return sqlglot.tokenize(sql, read=other)
-            except SqlglotError:
-                continue
+    # A setting of the database can change what a backslash or a quote means, and the SQL of a database that is not
+    # known is close to one of these.
+    for read in (own, None, "postgres", "mysql", "oracle", "tsql"):
+        with suppress(SqlglotError):
+            return sqlglot.tokenize(sql, read=read)
     raise ValueError("a quote or a comment in it is not closed")
 
 

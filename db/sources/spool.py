@@ -20,7 +20,7 @@ import orjson
 
 from db.database_errors import SpoolError
 from db.identity import Fate, fate_of, this_process
-from db.sources.values import Record
+from db.sources.values import Record, sorted_json
 
 SUFFIX, UNFINISHED = ".spool", ".part"
 KEPT_S = 7 * 24 * 3600.0
@@ -102,11 +102,9 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.read_at = path.stat().st_mtime
-        self.count: int
-        self.trimmed: bool
         self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         try:
-            ((self.count,),) = self._database.execute("SELECT COALESCE(MAX(position), 0) FROM records")
+            self.count: int = self._database.execute("SELECT COALESCE(MAX(position), 0) FROM records").fetchone()[0]
             self.trimmed = self._database.execute("SELECT trimmed FROM keys").fetchone() == (1,)
         except sqlite3.Error:
             self._database.close()
@@ -271,4 +269,4 @@ def _record(key: str, hash_: str, data: bytes, fault: str | None) -> Record | Un
     if fault is not None:
         return Unreadable(key, fault)
     found = orjson.loads(data)
-    return Record(key, found, hash_, orjson.dumps(found, option=orjson.OPT_SORT_KEYS).decode())
+    return Record(key, found, hash_, sorted_json(found).decode())

@@ -1,4 +1,4 @@
-"""Bind the parameters of a user's select with their types.
+"""A user's select, and its text with the parameters bound by their types.
 
 The text itself is never rewritten. It stands alone because wrapping needs pieces of it, and running it as it stands
 needs all of it, bound in the same way.
@@ -6,7 +6,7 @@ needs all of it, bound in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Boolean, Date, DateTime, Dialect, Integer, St
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from db.database_errors import SelectError
-from db.sources.clauses import Span, Statement, read_statement
+from db.sources.clauses import Statement, read_statement
 
 
 class _TypedFloat(UserDefinedType[float]):
@@ -31,6 +31,10 @@ class _TypedBoolean(Boolean):
     render_bind_cast = True
 
 
+_TEXT = String()
+_TYPES: dict[str, TypeEngine[Any]] = {"float": _TypedFloat(), "bool": _TypedBoolean(), "date": Date()}
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A value bound into the select, with its type: str, int, float, bool, date or datetime."""
@@ -39,44 +43,61 @@ class Parameter:
     value: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a select in the order of its keys, for a shard: `count` rows from `offset` on."""
+
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A user's select with its key columns and bound parameters; `name` is what errors call it.
+
+    `limit` keeps the first rows in the select's own order; of these, `part` is a shard's.
+    """
+
+    name: str
+    sql: str
+    key: tuple[str, ...]
+    parameters: Mapping[str, Parameter]
+    limit: int | None = None
+    part: Part | None = None
+
+
 def as_it_stands(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> TextClause:
     """Bind a select, without the semicolons and comments that trail it; raises SelectError where it can't be read."""
-    statement = read_statement(sql, dialect.name)
-    return bound(statement, [statement.whole], parameters, dialect)
+    return bound(read_statement(sql, dialect.name), parameters, dialect)
 
 
 def bound(
     statement: Statement,
-    spans: Sequence[Span],
     parameters: Mapping[str, Parameter],
     dialect: Dialect,
+    begin: int = 0,
+    end: int | None = None,
     *,
-    head: str = "",
     tail: str = "",
 ) -> TextClause:
-    """Bind some pieces of a select, in one text from `head` to `tail`; SelectError for a parameter without a value."""
-    written, used = [], {}
-    for span in spans:
-        begin = span[0]
-        for found in statement.parameters:
-            if begin <= found.start < span[1]:
-                written += [_escaped(statement.sql[begin : found.start]), f":{_own(found.name)}"]
-                used[found.name] = _value_of(found.name, parameters)
-                begin = found.end
-        written.append(_escaped(statement.sql[begin : span[1]]))
-    binds = [_bound(_own(name), parameter, dialect.name) for name, parameter in used.items()]
-    return text("".join([head, *written, tail])).bindparams(*binds)
+    """Bind a select, or the piece of it from `begin` to `end`, in one text with a tail.
 
-
-def _value_of(name: str, parameters: Mapping[str, Parameter]) -> Parameter:
-    if name not in parameters:
-        raise SelectError(f"the select uses :{name}, which `params` does not name. Add it to the front matter.")
-    return parameters[name]
-
-
-def _own(name: str) -> str:
-    # So that no parameter has a name that SQLAlchemy gives, such as param_1, or that Oracle reserves, such as date.
-    return f"given_{name}"
+    Raises SelectError for a parameter without a value.
+    """
+    end = len(statement.sql) if end is None else end
+    written, binds = "", {}
+    for found in statement.parameters:
+        if begin <= found.start < end:
+            if found.name not in parameters:
+                raise SelectError(
+                    f"the select uses :{found.name}, which `params` does not name. Add it to the front matter."
+                )
+            # So that no parameter has a name that SQLAlchemy gives, such as param_1, or that Oracle reserves: date.
+            own = f"given_{found.name}"
+            binds[own] = _bound(own, parameters[found.name], dialect.name)
+            written += f"{_escaped(statement.sql[begin : found.start])}:{own}"
+            begin = found.end
+    return text(written + _escaped(statement.sql[begin:end]) + tail).bindparams(*binds.values())
 
 
 def _escaped(piece: str) -> str:
@@ -89,7 +110,7 @@ def _bound(name: str, parameter: Parameter, dialect: str) -> Any:
     if isinstance(value, datetime):
         value = _moment(value, dialect)
         if dialect == "sqlite":
-            return bindparam(name, _as_sqlite_writes(value), String())
+            return bindparam(name, _as_sqlite_writes(value), _TEXT)
     return bindparam(name, value, _type(parameter.type, value))
 
 
@@ -108,17 +129,9 @@ def _as_sqlite_writes(value: datetime) -> str:
 
 
 def _type(kind: str, value: Any) -> TypeEngine[Any]:
-    match kind:
-        case "int":
-            # Not always the wider: PostgreSQL's substr() and its like take no BIGINT.
-            return BigInteger() if isinstance(value, int) and not -(2**31) <= value < 2**31 else Integer()
-        case "float":
-            return _TypedFloat()
-        case "bool":
-            return _TypedBoolean()
-        case "date":
-            return Date()
-        case "datetime":
-            return DateTime(timezone=isinstance(value, datetime) and value.tzinfo is not None)
-        case _:
-            return String()
+    if kind == "int":
+        # Not always the wider: PostgreSQL's substr() and its like take no BIGINT.
+        return BigInteger() if isinstance(value, int) and not -(2**31) <= value < 2**31 else Integer()
+    if kind == "datetime":
+        return DateTime(timezone=isinstance(value, datetime) and value.tzinfo is not None)
+    return _TYPES.get(kind, _TEXT)

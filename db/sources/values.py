@@ -11,23 +11,19 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import orjson
 
-from db.sources.keys import joined_key
-
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# Dates and times that Python has not, as databases write them.
-_NO_CALENDAR = re.compile(r"-?infinity|\d{5,}-.*|\d{4}-.* \(?BC\)?.*|24:00.*|0000-.*|\d{4}-00-.*|\d{4}-\d\d-00.*")
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""What no database keeps in a text."""
 _EXACT = 2**53  # a double holds every whole number below
 _LONGEST = 20_000  # digits: PostgreSQL's numeric has at most 16,383 behind the point
 
@@ -52,17 +48,25 @@ def make_record(key: str, data: Mapping[str, Any]) -> Record:
     except RecursionError:
         raise ValueError("a value is nested too deep") from None
     try:
-        body = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+        body = sorted_json(plain)
     except TypeError:
         # Rare, and so not looked for in every text: what JSON can't hold.
         plain = storable_json(plain)
-        body = _dumped(plain)
+        try:
+            body = sorted_json(plain)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
     return Record(key, plain, hashlib.sha256(body).hexdigest(), body.decode())
+
+
+def sorted_json(data: Mapping[str, Any]) -> bytes:
+    """Write plain JSON values in the one form that is hashed; TypeError where JSON can't hold one."""
+    return orjson.dumps(data, option=orjson.OPT_SORT_KEYS)
 
 
 def storable_text(text: str) -> str:
     """Return a text as every database keeps it: a mark stands for each NUL and lone surrogate."""
-    return _UNSTORABLE.sub("\ufffd", text)
+    return UNSTORABLE.sub("\ufffd", text)
 
 
 def storable_json(value: Any) -> Any:
@@ -81,46 +85,6 @@ def storable_json(value: Any) -> Any:
             return value
 
 
-def key_of(values: Iterable[Any], padded: Iterable[bool]) -> str:
-    """Return the text of a record's key, of one column's value or of several, joined as keys.py says.
-
-    `padded` tells for each column whether it is CHAR(n): the blanks at its end are the column's and no part of the key.
-    """
-    pairs = zip(values, padded, strict=True)
-    return joined_key([key_text(value).rstrip(" ") if pad else key_text(value) for value, pad in pairs])
-
-
-def key_text(value: Any) -> str:
-    """Return one column of a key as the text that the ledger knows it by; bytes are hexadecimal."""
-    match value:
-        case bytes() | bytearray() | memoryview():
-            return bytes(value).hex()
-        case datetime():
-            return str(_utc(value))
-        case _:
-            return str(value)
-
-
-def parse_key(text: str, like: Any) -> Any:
-    """Return the value whose key_text is `text`, of the type that `like` has; ValueError where there is none."""
-    match like:
-        case bool():
-            return {"True": True, "False": False}.get(text)
-        case int() | float() | UUID():
-            return type(like)(text)
-        case Decimal():
-            try:
-                return Decimal(text)
-            except ArithmeticError:
-                raise ValueError(text) from None
-        case datetime() | date() | time():
-            return text if _NO_CALENDAR.fullmatch(text) else type(like).fromisoformat(text)
-        case bytes() | bytearray() | memoryview():
-            return bytes.fromhex(text)
-        case _:
-            return text
-
-
 def _plain(value: Any) -> Any:
     match value:
         case None | bool() | int() | str():
@@ -131,7 +95,7 @@ def _plain(value: Any) -> Any:
             # A price is a number, so that templates can format it; digits that a double can't hold stay text.
             return _number(float(value)) if _fits_double(value) else _digits(value)
         case datetime():
-            return _utc(value).isoformat()
+            return in_utc(value).isoformat()
         case date() | time():
             return value.isoformat()
         case bytes() | bytearray() | memoryview():
@@ -162,16 +126,9 @@ def _number(value: float) -> int | float | str:
     return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
-def _utc(moment: datetime) -> datetime:
-    # PostgreSQL answers in the session's time zone, which must not change a hash.
+def in_utc(moment: datetime) -> datetime:
+    """Return a moment in UTC: PostgreSQL answers in the session's time zone, which must change no hash and no key."""
     if moment.tzinfo is not None:
         with suppress(OverflowError):
             return moment.astimezone(UTC)
     return moment
-
-
-def _dumped(plain: Any) -> bytes:
-    try:
-        return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
-    except TypeError as error:
-        raise ValueError(str(error)) from None

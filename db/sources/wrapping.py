@@ -6,7 +6,7 @@ Server refuses inside brackets (WITH, a bare ORDER BY, OPTION) is taken out of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -16,12 +16,12 @@ from sqlalchemy import (
     Executable,
     FromClause,
     Select,
-    TextClause,
     and_,
     bindparam,
     column,
     literal_column,
     select,
+    text,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import quoted_name
@@ -29,7 +29,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import NullType
 
 from db.sources.clauses import read_statement
-from db.sources.statements import Parameter, bound
+from db.sources.statements import Part, Query, bound
 
 # It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
 _STRICT = frozenset({"mssql"})
@@ -42,56 +42,45 @@ _ORDER_NEEDS_LIMIT = {
 }
 
 
-def no_rows(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> Executable:
+def no_rows(query: Query, dialect: Dialect) -> Executable:
     """Wrap a select so that it yields its columns and reads no row; SelectError where it can't be wrapped."""
-    wrapped = _Wrapped(sql, parameters, dialect)
+    wrapped = _Wrapped(query, dialect)
     return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(literal_column("1 = 0")))
 
 
-def columns_of(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> Executable:
+def columns_of(query: Query, dialect: Dialect) -> Executable:
     """Ask DuckDB for a select's columns, one a row with its name first, and execute nothing of it."""
-    statement = read_statement(sql, dialect.name)
-    return bound(statement, [statement.whole], parameters, dialect, head="DESCRIBE ")
+    return _Headed(text("DESCRIBE "), bound(read_statement(query.sql, dialect.name), query.parameters, dialect))
 
 
-def rows_where(
-    sql: str, parameters: Mapping[str, Parameter], dialect: Dialect, columns: Sequence[str], values: Sequence[Any]
-) -> Executable:
-    """Wrap a select so that it yields the rows whose columns equal the values; SelectError as no_rows."""
-    wrapped = _Wrapped(sql, parameters, dialect)
+def rows_where(query: Query, dialect: Dialect, values: Sequence[Any]) -> Executable:
+    """Wrap a select so that it yields the rows whose key columns equal the values; SelectError as no_rows."""
+    wrapped = _Wrapped(query, dialect)
     equal = [
         # Untyped: the driver knows best how a value that it has returned is compared with its column.
         _column(name, dialect) == bindparam(f"presswork_key_{at}", value, NullType())
-        for at, (name, value) in enumerate(zip(columns, values, strict=True))
+        for at, (name, value) in enumerate(zip(query.key, values, strict=True))
     ]
     return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(and_(*equal)))
 
 
-def rows_between(
-    sql: str,
-    parameters: Mapping[str, Parameter],
-    dialect: Dialect,
-    order_by: Sequence[str],
-    offset: int,
-    count: int,
-    limit: int | None = None,
-) -> Executable:
-    """Wrap a select so that it yields `count` rows behind the first `offset` in the order of some columns.
+def rows_of_part(query: Query, part: Part, dialect: Dialect) -> Executable:
+    """Wrap a select so that it yields a part of its rows in the order of its key; SelectError as no_rows.
 
-    With `limit` only the first rows in the select's own order are looked at. SelectError as no_rows.
+    With the query's limit, only the first rows in the select's own order are looked at.
     """
-    wrapped = _Wrapped(sql, parameters, dialect)
-    part = select(_ALL).select_from(wrapped.rows() if limit is None else wrapped.first_rows(limit))
-    ordered = part.order_by(*(_column(name, dialect) for name in order_by))
-    return wrapped.complete(ordered.limit(count).offset(offset))
+    wrapped = _Wrapped(query, dialect)
+    rows = wrapped.rows() if query.limit is None else wrapped.first_rows(query.limit)
+    ordered = select(_ALL).select_from(rows).order_by(*(_column(name, dialect) for name in query.key))
+    return wrapped.complete(ordered.limit(part.count).offset(part.offset))
 
 
 class _Headed(Executable, ClauseElement):
-    """A select behind the WITH that was taken out of its brackets."""
+    """A statement behind what can't stand inside of its brackets."""
 
     inherit_cache = False
 
-    def __init__(self, head: TextClause, body: Select[Any]) -> None:
+    def __init__(self, head: ClauseElement, body: ClauseElement) -> None:
         self.head = head
         self.body = body
 
@@ -104,48 +93,38 @@ def _compile_headed(element: _Headed, compiler: SQLCompiler, **keywords: Any) ->
 class _Wrapped:
     """A select inside of another one."""
 
-    def __init__(self, sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> None:
-        self._statement = read_statement(sql, dialect.name)
-        self._parameters = parameters
+    def __init__(self, query: Query, dialect: Dialect) -> None:
+        self._statement = read_statement(query.sql, dialect.name)
+        self._parameters = query.parameters
         self._dialect = dialect
         self._strict = dialect.name in _STRICT
+        self._begin = self._statement.main if self._strict else 0
 
     def rows(self) -> FromClause:
         """The select as a table."""
-        spans = [(self._begin, self._end)]
-        order_by = self._statement.order_by
-        if self._strict and order_by is not None and not self._statement.bounded:
-            spans = [(self._begin, order_by[0])]
-        return self._table(spans)
+        takes_order = not self._strict or self._statement.bounded
+        return self._table(None if takes_order else self._statement.order_by)
 
     def first_rows(self, limit: int) -> FromClause:
         """Its first rows, in its own order, as a table."""
         by_order = _ORDER_NEEDS_LIMIT.get(self._dialect.name)
         if by_order is None or self._statement.order_by is None or self._statement.bounded:
             return select(_ALL).select_from(self.rows()).limit(limit).subquery("first_rows")
-        return self._table([(self._begin, self._end)], by_order.format(int(limit)))
+        return self._table(tail=by_order.format(int(limit)))
 
     def complete(self, body: Select[Any]) -> Executable:
         """The whole, with what can't stand inside of brackets."""
-        options = self._statement.options
-        if options is not None:
-            body = body.with_statement_hint(self._statement.sql[options[0] : options[1]])
+        if self._statement.options is not None:
+            body = body.with_statement_hint(self._statement.sql[self._statement.options :])
         if not self._begin:
             return body
-        return _Headed(bound(self._statement, [(0, self._begin)], self._parameters, self._dialect), body)
+        return _Headed(bound(self._statement, self._parameters, self._dialect, 0, self._begin), body)
 
-    @property
-    def _begin(self) -> int:
-        return self._statement.main if self._strict else 0
-
-    @property
-    def _end(self) -> int:
-        options = self._statement.options
-        return len(self._statement.sql) if options is None else options[0]
-
-    def _table(self, spans: list[tuple[int, int]], tail: str = "") -> FromClause:
+    def _table(self, end: int | None = None, *, tail: str = "") -> FromClause:
+        end = self._statement.options if end is None else end
         # A comment that ends the user's text is cut off, and can't swallow the bracket.
-        return bound(self._statement, spans, self._parameters, self._dialect, tail=tail).columns().subquery("selected")
+        rows = bound(self._statement, self._parameters, self._dialect, self._begin, end, tail=tail)
+        return rows.columns().subquery("selected")
 
 
 def _column(name: str, dialect: Dialect) -> ColumnElement[Any]:

@@ -1,13 +1,15 @@
-"""Automations: what Prefect's server does by itself for Presswork's runs, while nobody looks.
+"""Install what Prefect's server does by itself for Presswork's runs, while nobody looks.
 
-It marks the runs of dead workers as crashed, lets these go on with another worker, ends a cancelled run whose worker
+It marks the runs of crashed workers as crashed, resumes these with another worker, ends a cancelled run whose worker
 is gone, and, where PRESSWORK_NOTIFY_BLOCK names a block, tells someone of a run that failed. All of it is Prefect's;
-it concerns the runs of deployments with the tag `presswork`. One that is turned off in the UI stays off.
+it concerns the runs of deployments with the tag `presswork`. An automation that is turned off in the UI stays off.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 from prefect import get_client
@@ -22,13 +24,13 @@ from flows.settings import Settings, load_settings
 HEARTBEAT_S = 30
 """How often a run says that it lives; the shortest that Prefect allows. Deploying sets it for the runs."""
 HEARTBEAT_VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
-DEAD_AFTER_S = 3 * HEARTBEAT_S
+CRASHED_AFTER_S = 3 * HEARTBEAT_S
 CANCEL_S = 10
 """How long a cancelled run may take to end by itself; the shortest that Prefect allows."""
 MOST_ATTEMPTS = 4
-"""A run that has begun so often and crashed each time is left for a person to look at."""
+"""A run that has crashed this many times is left for a person to look at."""
 
-DEAD = "Its worker is gone: no heartbeat came for 90 seconds."
+NO_HEARTBEAT = "Its worker is gone: no heartbeat came for 90 seconds."
 KILLED = "*exited with non-zero status code -9*"
 """How Prefect says that a run's process was killed, as by the kernel that is out of memory, while its worker lives."""
 
@@ -37,7 +39,7 @@ ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancel
 OURS = {"prefect.resource.id": "prefect.tag.presswork", "prefect.resource.role": "tag"}
 OURS_AND_SHARDS = {**OURS, "prefect.resource.id": "prefect.tag.presswork*"}
 """Shards have a tag of their own: one that crashed gets a new attempt of the run that is spread, and no second one."""
-TOLD = "{{ flow.name }} / {{ flow_run.name }} ended as {{ flow_run.state.name }}: {{ flow_run|ui_url }}"
+MESSAGE = "{{ flow.name }} / {{ flow_run.name }} ended as {{ flow_run.state.name }}: {{ flow_run|ui_url }}"
 
 
 async def install_automations() -> list[str]:
@@ -58,37 +60,35 @@ async def install_notification() -> list[str]:
 
 def _always() -> list[AutomationCore]:
     return [
-        AutomationCore(
-            name="presswork: a run whose worker is gone has crashed",
-            description="No heartbeat of a run came for 90 seconds, and it has not ended.",
-            trigger=_absence({HEARTBEAT}, {HEARTBEAT, "prefect.flow-run.Cancelling", *ENDS}, DEAD_AFTER_S, OURS),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, name=None, message=DEAD, force=False)],
+        _automation(
+            "a run whose worker is gone has crashed",
+            "No heartbeat of a run came for 90 seconds, and it has not ended.",
+            _trigger(
+                {HEARTBEAT, "prefect.flow-run.Cancelling", *ENDS}, after={HEARTBEAT}, missing_for_s=CRASHED_AFTER_S
+            ),
+            ChangeFlowRunState(state=StateType.CRASHED, name=None, message=NO_HEARTBEAT, force=False),
         ),
-        AutomationCore(
-            name="presswork: a run that crashed goes on",
-            description="Another worker takes over a run whose worker or process was killed, three times at most.",
-            trigger=_presence(
+        _automation(
+            "a run that crashed goes on",
+            "Another worker takes over a run whose worker or process was killed, three times at most.",
+            _trigger(
                 {"prefect.flow-run.Crashed"},
-                {
-                    "prefect.state-message": [DEAD, KILLED],
+                labels={
+                    "prefect.state-message": [NO_HEARTBEAT, KILLED],
                     "prefect.run-count": [str(number) for number in range(1, MOST_ATTEMPTS)],
                 },
             ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.SCHEDULED, name="AwaitingRetry", message="It goes on after a crash.", force=False
-                )
-            ],
+            ChangeFlowRunState(
+                state=StateType.SCHEDULED, name="AwaitingRetry", message="It goes on after a crash.", force=False
+            ),
         ),
-        AutomationCore(
-            name="presswork: a cancelled run whose worker is gone is cancelled",
-            description="A run that was told to cancel has not ended within 10 seconds.",
-            trigger=_absence({"prefect.flow-run.Cancelling"}, ENDS, CANCEL_S, OURS_AND_SHARDS),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CANCELLED, name=None, message="Cancelled; nobody was there to say so.", force=False
-                )
-            ],
+        _automation(
+            "a cancelled run whose worker is gone is cancelled",
+            "A run that was told to cancel has not ended within 10 seconds.",
+            _trigger(ENDS, after={"prefect.flow-run.Cancelling"}, missing_for_s=CANCEL_S, of=OURS_AND_SHARDS),
+            ChangeFlowRunState(
+                state=StateType.CANCELLED, name=None, message="Cancelled; nobody was there to say so.", force=False
+            ),
         ),
     ]
 
@@ -105,42 +105,38 @@ async def _notifying(client: PrefectClient, settings: Settings) -> list[Automati
             "and write it as type/name, as in slack-webhook/editors."
         ) from None
     action: Any = (
-        CallWebhook(block_document_id=block.id, payload=TOLD)
+        CallWebhook(block_document_id=block.id, payload=MESSAGE)
         if kind == "webhook"
-        else SendNotification(block_document_id=block.id, subject="Presswork: a run failed", body=TOLD)
+        else SendNotification(block_document_id=block.id, subject="Presswork: a run failed", body=MESSAGE)
     )
+    trigger = _trigger({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"})
     return [
-        AutomationCore(
-            name="presswork: tell of a run that failed",
-            description="By the block that PRESSWORK_NOTIFY_BLOCK names.",
-            trigger=_presence({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}, {}),
-            actions=[action],
-        )
+        _automation("tell of a run that failed", "By the block that PRESSWORK_NOTIFY_BLOCK names.", trigger, action)
     ]
 
 
-def _absence(after: set[str], expect: set[str], within_s: int, of: dict[str, str]) -> EventTrigger:
-    return EventTrigger(
-        after=after,
-        expect=expect,
-        match={"prefect.resource.id": "prefect.flow-run.*"},
-        match_related=of,
-        for_each={"prefect.resource.id"},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=timedelta(seconds=within_s),
-    )
+def _automation(name: str, description: str, trigger: EventTrigger, action: Any) -> AutomationCore:
+    return AutomationCore(name=f"presswork: {name}", description=description, trigger=trigger, actions=[action])
 
 
-def _presence(expect: set[str], labels: dict[str, str | list[str]]) -> EventTrigger:
+def _trigger(
+    expect: set[str],
+    *,
+    after: Collection[str] = (),
+    missing_for_s: int = 0,
+    labels: Mapping[str, list[str]] = MappingProxyType({}),
+    of: dict[str, str] = OURS,
+) -> EventTrigger:
+    """Fire at one of the events that are expected or, with a time, where none of them came for it `after` another."""
     return EventTrigger(
+        after=set(after),
         expect=expect,
         match={"prefect.resource.id": "prefect.flow-run.*", **labels},
-        match_related=OURS,
+        match_related=of,
         for_each={"prefect.resource.id"},
-        posture=Posture.Reactive,
+        posture=Posture.Proactive if missing_for_s else Posture.Reactive,
         threshold=1,
-        within=timedelta(0),
+        within=timedelta(seconds=missing_for_s),
     )
 
 

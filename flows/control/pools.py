@@ -1,4 +1,4 @@
-"""Pools: the work pool that flow runs wait in, and the workers that Prefect's server has heard of."""
+"""Make the work pool that flow runs wait in, and ask which workers Prefect's server has heard of."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ async def ensure_pool(name: str, say: Callable[[str], None]) -> None:
             pool = await client.read_work_pool(name)
         except ObjectNotFound:
             template = ProcessWorker.get_default_base_job_template()
-            wanted = WorkPoolCreate(name=name, type=TYPE, base_job_template=template)
             try:
-                pool = await client.create_work_pool(wanted)
+                pool = await client.create_work_pool(WorkPoolCreate(name=name, type=TYPE, base_job_template=template))
             except ObjectAlreadyExists:
                 pool = await client.read_work_pool(name)
     if pool.type != TYPE:
         raise ConfigurationError(
             f"The work pool {name!r} is of type {pool.type!r}; a worker here needs one of type {TYPE!r}. Remove it "
-            f"(`prefect work-pool delete {name}`), then `presswork up` makes it anew."
+            f"(`prefect work-pool delete {name}`), then `presswork up` makes a new one."
         )
     if pool.is_paused:
         say(f"The work pool {name!r} is paused: no run starts before `prefect work-pool resume {name}`.")
 
 
-async def heard_of(pool: str, worker: str, since: datetime) -> bool:
+async def has_heard_of(pool: str, worker: str, since: datetime) -> bool:
     """Whether the server has heard of a worker of this name since then."""
     async with get_client() as client:
         workers = await read_all(client.read_workers_for_work_pool, pool)

@@ -1,7 +1,7 @@
-"""Processes: services that outlive the command that starts them, known by pid and by when they began.
+"""Start and stop services that outlive the command that starts them, each known by its pid and by when it began.
 
-A pid alone is no name: it is given again, after a reboot at the latest. What a service has started in turn (flow
-runs, each in a session of its own) is found by a mark in its environment, where the system shows that (Linux).
+What a service has started in turn (flow runs, each in a session of its own) is found by a mark in its environment,
+where the system shows that (Linux).
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from db.identity import UNKNOWN, boot_id, started
 from flows.settings import ROOT
 
 MARK = "PRESSWORK_STARTED_BY"
-PROC = Path("/proc")
 _LOOK_S = 0.1
 _KILLED_WITHIN_S = 10.0
-_ENDED = frozenset("ZX")  # states of a process that has ended and is only not forgotten yet
 
 
 @dataclass(frozen=True)
@@ -59,32 +59,32 @@ def this_process() -> Process:
     return Process(os.getpid(), born(os.getpid()) or "")
 
 
-def stop(processes: Sequence[Process], *, within_s: float, waiting: Callable[[], None] = lambda: None) -> None:
+def stop(processes: Sequence[Process], *, within_s: float) -> None:
     """End processes: SIGTERM, and SIGKILL for those that have not ended within some seconds."""
     for number, patience_s in ((signal.SIGTERM, within_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
-        _signal(processes, number)
+        for process in processes:
+            if process.is_alive:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
         deadline = time.monotonic() + patience_s
         while any(process.is_alive for process in processes) and time.monotonic() < deadline:
-            waiting()
             time.sleep(_LOOK_S)
 
 
 def reap() -> None:
     """Let children of this process that have ended be forgotten by the system."""
-    try:
+    with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    except ChildProcessError:
-        pass
 
 
 def marked(mark: str) -> list[Process]:
     """Find the processes that carry a mark in their environment."""
-    wanted = f"{MARK}={mark}".encode()
+    entry = f"{MARK}={mark}".encode()
     found = []
-    for folder in PROC.glob("[0-9]*"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            carries = wanted in (folder / "environ").read_bytes().split(b"\0")
+            carries = entry in (folder / "environ").read_bytes().split(b"\0")
         except OSError:  # it has ended, or is not ours to look at
             continue
         if carries and (when := born(int(folder.name))):
@@ -93,33 +93,15 @@ def marked(mark: str) -> list[Process]:
 
 
 def born(pid: int) -> str | None:
-    """When a process began, as the system tells it; None where none of this pid runs."""
-    if not (PROC / "self" / "stat").exists():
-        return _born_by_ps(pid)
-    try:
-        # The name, in brackets, may itself hold spaces and brackets.
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        boot = (PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
-    except OSError:
-        return None
-    state, ticks_since_boot = fields[0], fields[19]
-    return None if state in _ENDED else f"{boot} {ticks_since_boot}"
-
-
-def _born_by_ps(pid: int) -> str | None:
+    """When a process began, as db.identity knows it; None where none of this pid runs."""
+    if boot_id() != UNKNOWN:
+        start = started(pid)
+        return None if start == UNKNOWN else f"{boot_id()} {start}"
     told = subprocess.run(
         ["ps", "-o", "stat=,lstart=", "-p", str(pid)],  # noqa: S607 - the system's own, wherever that is
         capture_output=True,
         text=True,
         check=False,
     ).stdout.split(maxsplit=1)
-    return None if not told or told[0][0] in _ENDED else told[-1].strip()
-
-
-def _signal(processes: Sequence[Process], number: signal.Signals) -> None:
-    for process in processes:
-        if process.is_alive:
-            try:
-                os.kill(process.pid, number)
-            except ProcessLookupError:
-                continue
+    # One that has ended, and is only not forgotten yet, is listed as Z or X.
+    return None if not told or told[0].startswith(("Z", "X")) else told[-1].strip()

@@ -1,6 +1,6 @@
-"""Services: the Prefect server and the worker that one machine needs, started, and what is missing of them mended.
+"""Start the Prefect server and the worker that one machine needs, or what is missing of them.
 
-Nothing is taken for ours that is not: room.py says what is remembered, processes.py how.
+Nothing is taken for ours that is not: installation.py says what is remembered, processes.py how.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -20,87 +19,93 @@ from dotenv import dotenv_values
 
 from db.words import POOL
 from flows.control import processes
-from flows.control.answering import UNHEARD, require_answer, server_version
+from flows.control.installation import (
+    CALLED,
+    SERVER,
+    SUPERVISOR,
+    WORKER,
+    Installation,
+    State,
+    only_call,
+    read_state,
+    write_state,
+)
 from flows.control.processes import Process
-from flows.control.room import CALLED, SERVER, SUPERVISOR, WORKER, Room, State, alone, read_state, write_state
 from flows.control.shutdown import Say, ServiceError, stop_started
-from flows.engine.orchestration.prefect_server import QUIET, TUNING, is_healthy
+from flows.engine.orchestration.prefect_server import QUIET, server_command, server_environment
+from flows.engine.orchestration.server_check import NO_ANSWER, is_healthy, require_answer, server_version
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
 
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
+FILE_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _LOOK_S = 0.2
 
 
-def start_services(room: Room, say: Say, *, watched: bool = False) -> tuple[State, list[str]]:
+def start_services(here: Installation, say: Say, *, watched: bool = False) -> tuple[State, list[str]]:
     """Start the server, the pool, all deployments and the worker, or what of it is missing; wait until all is healthy.
 
     Returns what runs, and the deployments' names. What this call has started is stopped again where it fails.
     `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
     """
-    with alone(room.home, room.starts_within_s):
-        before = read_state(room.home)
-        _require_no_other(room, before, watched=watched)
-        state = _what_lives(room, before, say)
+    with only_call(here.home, here.starts_within_s):
+        before = read_state(here.home)
+        _require_no_other(here, before, watched=watched)
+        state = _still_running(here, before, say)
         if watched:
             state = replace(state, supervisor=processes.this_process())
-        write_state(room.home, state)
+        write_state(here.home, state)
         try:
-            return _started(room, state, say)
+            return _started(here, state, say)
         except BaseException:
-            stop_started(room.home, room.run_stops_within_s, keep=state)
+            stop_started(here.home, here.run_stops_within_s, keep=state)
             raise
 
 
-def _require_no_other(room: Room, before: State | None, *, watched: bool) -> None:
-    """Refuse where something runs that this call could only put a second one beside."""
+def _require_no_other(here: Installation, before: State | None, *, watched: bool) -> None:
+    """Raise ConfigurationError where something runs, and this call could only start a second one."""
     if before is None or not any(map(before.living, (SERVER, WORKER, SUPERVISOR))):
         return
     if watched:
         where = f"watched by process {before.supervisor.pid}" if before.supervisor else "in the background"
         raise ConfigurationError(f"It already runs here, {where}; `presswork down` ends that.")
-    if before.api != room.api and before.living(SERVER):
+    if before.api != here.api and before.living(SERVER):
         raise ConfigurationError(
-            f"Prefect's server already runs here, at {before.api}, and the settings now say {room.api}: "
+            f"Prefect's server already runs here, at {before.api}, and the settings now say {here.api}: "
             "`presswork down` first."
         )
 
 
-def _what_lives(room: Room, before: State | None, say: Say) -> State:
-    """Keep what still runs of what was started; what has ended is said."""
+def _still_running(here: Installation, before: State | None, say: Say) -> State:
+    """Keep what still runs of what was started; say what has ended."""
     if before is None:
-        return State(mark=uuid.uuid4().hex, api=room.api)
+        return State(mark=uuid.uuid4().hex, api=here.api)
     for service, called in CALLED.items():
         process: Process | None = getattr(before, service)
         if process is not None and not process.is_alive:
             say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
-    return replace(
-        before,
-        api=room.api,
-        server=before.living(SERVER),
-        worker=before.living(WORKER),
-        supervisor=before.living(SUPERVISOR),
-    )
+    server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
+    return replace(before, api=here.api, server=server, worker=worker, supervisor=supervisor)
 
 
-def _started(room: Room, state: State, say: Say) -> tuple[State, list[str]]:
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as in room.py
+def _started(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as in installation.py
 
     if state.server is None:
-        _require_free_port(room)
+        _require_free_port(here)
         say("Starting Prefect's server ...")
-        state = replace(state, server=_start_server(room, state))
-        write_state(room.home, state)
+        state = replace(state, server=_start_server(here, state))
+        write_state(here.home, state)
     assert state.server is not None
-    _wait_for_server(room, state.server)
-    require_answer(room.api, room.auth_string)
-    with temporary_settings({PREFECT_API_URL: room.api, PREFECT_API_AUTH_STRING: room.auth_string}):
-        return asyncio.run(_furnish(room, state, say))
+    _wait_for_server(here, state.server)
+    require_answer(here.api, here.auth_string)
+    with temporary_settings({PREFECT_API_URL: here.api, PREFECT_API_AUTH_STRING: here.auth_string}):
+        return asyncio.run(_set_up(here, state, say))
 
 
-async def _furnish(room: Room, state: State, say: Say) -> tuple[State, list[str]]:
-    """See to all that a healthy server has to know: the pool, the worker, the deployments."""
+async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
+    """Make what a healthy server has to know: the pool, the worker, the deployments."""
     from flows.control import pools  # noqa: PLC0415 - loads Prefect
     from flows.control.deployments import deploy_all  # noqa: PLC0415 - as above
 
@@ -109,11 +114,11 @@ async def _furnish(room: Room, state: State, say: Say) -> tuple[State, list[str]
     is_new = state.worker is None
     if is_new:
         say("Starting the worker ...")
-        state = replace(state, worker=_start_worker(room, state))
-        write_state(room.home, state)
+        state = replace(state, worker=_start_worker(here, state))
+        write_state(here.home, state)
     names = await deploy_all(work_pool=POOL, say=say)
     if is_new:
-        await _wait_for_worker(room, state, began)
+        await _wait_for_worker(here, state, began)
     return state, names
 
 
@@ -122,54 +127,50 @@ def worker_name() -> str:
     return socket.gethostname()
 
 
-def _start_server(room: Room, state: State) -> Process:
-    environment = {
-        **_environment(room, state),
-        **TUNING,
-        "PREFECT_SERVER_API_HOST": room.host,
-        "PREFECT_SERVER_API_PORT": str(room.port),
+def _start_server(here: Installation, state: State) -> Process:
+    given = _environment(here, state)
+    environment = server_environment(
+        given,
+        PREFECT_SERVER_API_HOST=here.host,
+        PREFECT_SERVER_API_PORT=str(here.port),
         # A place in a concurrency limit is given back in time only by a server that still knows who has it.
-        LEASES: os.environ.get(LEASES) or "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_HOME": str(room.home / "prefect-home"),
-        DATABASE: os.environ.get(DATABASE) or f"sqlite+aiosqlite:///{room.database}",
-        "PREFECT__SERVER_FINAL": "1",
-    }
-    if room.auth_string:
-        environment["PREFECT_SERVER_API_AUTH_STRING"] = room.auth_string
-    # The UI is told where the API is by this, or else by host and port.
-    environment.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "flows.engine.orchestration.prefect_server", str(room.port), room.host]
-    return _start(room, state, SERVER, command, environment)
+        PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=given.get(LEASES) or FILE_LEASES,
+        PREFECT_HOME=str(here.home / "prefect-home"),
+        PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.database}",
+    )
+    if here.auth_string:
+        environment["PREFECT_SERVER_API_AUTH_STRING"] = here.auth_string
+    return _start(here, state, SERVER, server_command(here.port, here.host), environment)
 
 
-def _start_worker(room: Room, state: State) -> Process:
-    environment = {**_environment(room, state), "PREFECT_API_URL": room.api, "PREFECT_LOGGING_COLORS": "false"}
-    if room.auth_string:
-        environment["PREFECT_API_AUTH_STRING"] = room.auth_string
+def _start_worker(here: Installation, state: State) -> Process:
+    environment = {**_environment(here, state), "PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
+    if here.auth_string:
+        environment["PREFECT_API_AUTH_STRING"] = here.auth_string
     command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
     command += ["--pool", POOL, "--type", "process", "--name", worker_name()]
-    return _start(room, state, WORKER, command, environment)
+    return _start(here, state, WORKER, command, environment)
 
 
-def _start(room: Room, state: State, service: str, command: Sequence[str], environment: dict[str, str]) -> Process:
+def _start(here: Installation, state: State, service: str, command: list[str], environment: dict[str, str]) -> Process:
     if state.supervisor is not None:
         # systemd and containers keep what is printed.
         return processes.start(command, environment, None)
-    with room.log(service).open("ab") as output:
+    with here.log(service).open("ab") as output:
         return processes.start(command, environment, output)
 
 
-def _environment(room: Room, state: State) -> dict[str, str]:
-    """Our environment, but for what `.env` says of runs: each run reads that anew, as it is then."""
+def _environment(here: Installation, state: State) -> dict[str, str]:
+    """Our environment, but for what `.env` says of runs: each run reads that itself, as it is then."""
     said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
     kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
-    return {**kept, **QUIET, "PRESSWORK_STATE_DIR": str(room.home), processes.MARK: state.mark}
+    return {**kept, **QUIET, "PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
 
 
-def _require_free_port(room: Room) -> None:
+def _require_free_port(here: Installation) -> None:
     """Raise ConfigurationError that says what is wrong with the port, and who has it."""
     try:
-        found = socket.getaddrinfo(room.host, room.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(here.host, here.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, _protocol, _name, address = found[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -177,48 +178,48 @@ def _require_free_port(room: Room) -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise ConfigurationError(
-                f"Prefect's server can't listen on {room.host}, port {room.port}: {error.strerror or error}. "
+                f"Prefect's server can't listen on {here.host}, port {here.port}: {error.strerror or error}. "
                 "Correct PREFECT_SERVER_API_HOST or PREFECT_SERVER_API_PORT."
             ) from None
         raise ConfigurationError(
-            f"Port {room.port} is taken by {_taken_by(room)}. End that, or have another port: "
-            f"PREFECT_SERVER_API_PORT={room.port + 1}."
+            f"Port {here.port} is taken by {_taken_by(here)}. End that, or have another port: "
+            f"PREFECT_SERVER_API_PORT={here.port + 1}."
         ) from None
 
 
-def _taken_by(room: Room) -> str:
-    if not is_healthy(room.api):
+def _taken_by(here: Installation) -> str:
+    if not is_healthy(here.api):
         return "another program"
     try:
-        version = server_version(room.api, room.auth_string)
-    except UNHEARD:
+        version = server_version(here.api, here.auth_string)
+    except NO_ANSWER:
         version = None
     named = f" (version {version})" if version else ""
-    return f"another Prefect server{named}, which PREFECT_API_URL={room.api} would use"
+    return f"another Prefect server{named}, which PREFECT_API_URL={here.api} would use"
 
 
-def _wait_for_server(room: Room, server: Process) -> None:
-    deadline = time.monotonic() + room.starts_within_s
+def _wait_for_server(here: Installation, server: Process) -> None:
+    deadline = time.monotonic() + here.starts_within_s
     while time.monotonic() < deadline:
         if not server.is_alive:
-            raise ServiceError(f"Prefect's server ended while it started; see {room.log(SERVER)}.")
-        if is_healthy(room.api):
+            raise ServiceError(f"Prefect's server ended while it started; see {here.log(SERVER)}.")
+        if is_healthy(here.api):
             return
         time.sleep(_LOOK_S)
     raise ServiceError(
-        f"Prefect's server (process {server.pid}) does not answer at {room.api}; see {room.log(SERVER)}. On a slow "
+        f"Prefect's server (process {server.pid}) does not answer at {here.api}; see {here.log(SERVER)}. On a slow "
         "machine raise PRESSWORK_PREFECT_STARTUP_TIMEOUT_S; if it hangs, `presswork down` ends it."
     )
 
 
-async def _wait_for_worker(room: Room, state: State, since: datetime) -> None:
+async def _wait_for_worker(here: Installation, state: State, since: datetime) -> None:
     from flows.control import pools  # noqa: PLC0415 - loads Prefect
 
-    deadline = time.monotonic() + room.starts_within_s
+    deadline = time.monotonic() + here.starts_within_s
     while time.monotonic() < deadline:
         if state.living(WORKER) is None:
-            raise ServiceError(f"The worker ended while it started; see {room.log(WORKER)}.")
-        if await pools.heard_of(POOL, worker_name(), since):
+            raise ServiceError(f"The worker ended while it started; see {here.log(WORKER)}.")
+        if await pools.has_heard_of(POOL, worker_name(), since):
             return
         await asyncio.sleep(_LOOK_S)
-    raise ServiceError(f"The worker runs, but Prefect's server has not heard of it; see {room.log(WORKER)}.")
+    raise ServiceError(f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}.")

@@ -14,8 +14,18 @@ from pathlib import Path
 from types import FrameType
 
 from flows.control import processes
+from flows.control.installation import (
+    CALLED,
+    SERVER,
+    SUPERVISOR,
+    WORKER,
+    State,
+    forget_state,
+    only_call,
+    read_state,
+    write_state,
+)
 from flows.control.processes import Process
-from flows.control.room import CALLED, SERVER, SUPERVISOR, WORKER, State, alone, forget_state, read_state, write_state
 from flows.errors import PressworkError
 
 SERVER_STOPS_WITHIN_S = 15.0
@@ -44,14 +54,14 @@ def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
         named = [called for service, called in CALLED.items() if state.living(service)]
         say(f"Stopping process {supervisor.pid}, which watches over the services ...")
         processes.stop([supervisor], within_s=longest_s)
-    with alone(home, longest_s):
+    with only_call(home, longest_s):
         return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
 
 
 def stop_started(
     home: Path, run_stops_within_s: float, say: Say = lambda _text: None, *, keep: State | None = None
 ) -> list[str]:
-    """Stop what is remembered as started, but for what `keep` has of it; to be called where `alone`."""
+    """Stop what is remembered as started, but for what `keep` has of it; to be called where `only_call`."""
     state = read_state(home)
     if state is None:
         return []

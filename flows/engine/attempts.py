@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from db.ledger.clock import now
 from db.ledger.refused_rows import REFUSED
 from db.words import NOT_SENT, UNSENT
-from flows.engine.generations import add_prompt, attempt_row, settled_row
+from flows.engine.generations import add_prompt, opened_row, settled_row
 from flows.engine.plan import Item
 from flows.engine.resources.lease import ClaimLostError
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import FinalCallError, LedgerAwayError, StoppedError
 from flows.steps.answers.pursuing import Opened, Settled
-from flows.steps.claude.client import Answer
+from flows.steps.claude.answers import Answer
 
 if TYPE_CHECKING:
     from flows.engine.run import Run
@@ -47,27 +47,26 @@ class ItemJournal:
 
     async def open(self, opened: Opened) -> str:
         """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
-        row = attempt_row(self._run.id, self._item, opened)
-        batch = self._run.writer.batch
-        add_prompt(batch, self._item.prompt)
-        batch.opened.append(row)
+        row, writer = opened_row(self._run.id, self._item, opened), self._run.writer
+        add_prompt(writer, self._item.prompt)
+        writer.open_attempt(row)
         try:
-            await self._run.writer.committed()
+            await writer.committed()
         except (LedgerAwayError, StoppedError):
             # It waits in a spill file and is never sent: without an end it would pass for one that was, and crashed.
-            self.settle(row["id"], Settled(now(), 0, error_type=NOT_SENT))
+            self.settle(row.id, Settled(now(), 0, error_type=NOT_SENT))
             raise
-        if not self._run.writer.has_attempt(row["id"]):
+        if not writer.has_attempt(row.id):
             raise FinalCallError(
                 "Nothing was sent: the ledger refused the row of the request. The run's log says why.", kind=REFUSED
             )
-        return str(row["id"])
+        return row.id
 
     def settle(self, attempt_id: str, settled: Settled) -> None:
         """Write how it ended; committed with what comes next."""
         row = settled_row(attempt_id, settled)
-        self._run.writer.batch.settled.append(row)
+        self._run.writer.settle_attempt(row)
         progress = self._run.progress
         progress.requests += settled.error_type not in UNSENT
-        if row["cost_usd"] is not None:
-            progress.cost_usd += row["cost_usd"]
+        if row.cost_usd is not None:
+            progress.cost_usd += row.cost_usd

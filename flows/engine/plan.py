@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.readers.history import BadOutcome, PromptHistory
-from flows.steps.answers.pursuing import Asking, is_wrong_model
-from flows.steps.answers.validate import Content, validate_stored
+from flows.steps.answers.asking import Asking
+from flows.steps.answers.outcomes import is_wrong_model
+from flows.steps.output_classes.validate import Content, validate_stored
 from flows.steps.prompts.render import Prompt
 
 

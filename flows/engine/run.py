@@ -27,22 +27,25 @@ from db.database_errors import DatabaseError
 from db.identity import this_process
 from db.ledger import writing as ledger_record
 from db.ledger.clock import new_id, now
+from db.ledger.connecting import open_ledger
+from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by, spent_by_chain
 from db.readers.history import BadOutcome, PromptHistory, bad_outcomes_of, count_padded_keys, look_up, shards_of, usage
-from db.session import open_ledger, open_source, readable_url
-from db.sources.select import Query
+from db.session import readable_url
+from db.sources.access import open_source
 from db.sources.spool import RunSpools, sweep
+from db.sources.statements import Query
 from db.words import TAG
 from flows.engine.generations import template_row
 from flows.engine.materials.handles import Generations, Selected, Source, Together
-from flows.engine.materials.source_urls import query_of, url_of_source
 from flows.engine.materials.step_params import params_of_step
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.chunks import ChunkRunner, chunk_runner
 from flows.engine.orchestration.origin import Origin, read_origin
 from flows.engine.orchestration.results import results_served_by, saved_block
+from flows.engine.orchestration.spread import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.pacing.estimates import Estimate
-from flows.engine.pacing.limiter import Limiter, Report, limiter_for
+from flows.engine.pacing.limiter import Limiter, LimiterReport, limiter_for
 from flows.engine.pacing.pace import Pace
 from flows.engine.plan import Hit, Item, find_hit
 from flows.engine.report.artifacts import SUMMARY_KEY, money, publish_summary
@@ -55,14 +58,14 @@ from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_fil
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.recovery import begin
 from flows.engine.resources.source_reads import SourceReader
+from flows.engine.resources.source_urls import query_of, url_of_source
 from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper, mark_cancelled, stoppable
 from flows.engine.resources.writer import Writer
-from flows.engine.spread import ShardedRun, find_parent, name_shard, part_of, spread
 from flows.engine.step import Generating
 from flows.errors import ConfigurationError, CostCapError, LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings, source_variable
-from flows.steps.answers.pursuing import Policy
+from flows.steps.answers.asking import Policy
 from flows.steps.catalog import Model, ending
 from flows.steps.model_rules import misfits, require_fit
 from flows.steps.prompts.render import Brief, make_brief
@@ -93,7 +96,7 @@ class Run:
     run_chunk: ChunkRunner
     stopper: Stopper
     limiter: Limiter
-    paced_before: Report
+    paced_before: LimiterReport
     spooling: Spooling
     fresh_since: datetime | None = None
     records: int = 0
@@ -456,13 +459,13 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             yield run
 
 
-async def _take_up(run: Run, row: Mapping[str, Any]) -> None:
+async def _take_up(run: Run, row: RunRow) -> None:
     """Go on where the runs were that this one resumes."""
     read = run.writer.read
     if run.options.refresh:
         # A refresh that was interrupted goes on where it was: what it bought is not bought again.
-        run.fresh_since = await read(refreshing_since, run.ledger, row["parent_run_id"] or run.id)
-    if row["resumes_run_id"] is not None:
+        run.fresh_since = await read(refreshing_since, run.ledger, row.parent_run_id or run.id)
+    if row.resumes_run_id is not None:
         run.pace.spending.earlier = await read(spent_by_chain, run.ledger, run.id)
         run.spooling.resume(await read(resumed_by, run.ledger, run.id))
 
@@ -587,22 +590,21 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _run_row(run: Run, origin: Origin) -> Mapping[str, Any]:
-    return {
-        "id": run.id,
-        "resumes_run_id": origin.resumes(run.ledger, run.options.resumes),
-        "parent_run_id": run.options.shard.parent if run.options.shard else None,
-        "flow": run.flow,
-        "deployment": origin.deployment,
-        "prefect_flow_run_id": origin.flow_run_id,
-        "trigger": "shard" if run.options.shard else origin.trigger,
-        "parameters": origin.parameters,
-        "code_version": origin.code_version,
-        "endpoint": run.endpoint.name,
-        "mode": "live",
-        "started_at": now(),
-        "ended_at": None,
-        "status": "running",
-        "process": this_process(),
-        "alive_until": now(),
-    }
+def _run_row(run: Run, origin: Origin) -> RunRow:
+    return RunRow(
+        id=run.id,
+        resumes_run_id=origin.resumes(run.ledger, run.options.resumes),
+        parent_run_id=run.options.shard.parent if run.options.shard else None,
+        flow=run.flow,
+        deployment=origin.deployment,
+        prefect_flow_run_id=origin.flow_run_id,
+        trigger="shard" if run.options.shard else origin.trigger,
+        parameters=origin.parameters,
+        code_version=origin.code_version,
+        endpoint=run.endpoint.name,
+        mode="live",
+        started_at=now(),
+        status="running",
+        process=this_process(),
+        alive_until=now(),
+    )

@@ -16,15 +16,19 @@ from prefect import State
 
 from db.ledger.clock import new_id, now
 from db.ledger.refused_rows import REFUSED
+from db.ledger.rows import GenerationRow, RecordRow
 from db.readers.history import mean_tokens
+from db.words import CACHE
 from flows.engine.attempts import ItemJournal
 from flows.engine.generations import GenerationRows, add_prompt, add_record
 from flows.engine.materials.handles import Material, Source
 from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.plan import Hit, Item, Plan, plan_page, take_over
-from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, anew
-from flows.steps.answers.pursuing import Asking, Outcome, answer_prompt
+from flows.errors import CostCapError, LedgerAwayError, RecordError, StoppedError, StoppingCallError, copy_of
+from flows.steps.answers.asking import Asking
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
 
 if TYPE_CHECKING:
@@ -73,7 +77,7 @@ class Generating:
     async def all_of(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
         await self._learn()
-        self._run.pace.alike.watch(self._brief.template.name, self._send_one_from_further_on)
+        self._run.pace.breaker(self._brief.template.name).watch(self._send_one_from_further_on)
         try:
             async for page in source.pages(self._brief.template.reads):
                 items = await self._render(page)
@@ -93,8 +97,8 @@ class Generating:
 
     def _unsaid(self) -> StoppingCallError | None:
         """What has stopped the run, where the last requests did, so that no other was left to raise it."""
-        stopped = self._run.pace.stopped or self._run.pace.alike.unsaid(self._brief.template.name)
-        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else anew(stopped)
+        stopped = self._run.pace.stopped or self._run.pace.breaker(self._brief.template.name).reason_at_end()
+        return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
     async def _learn(self) -> None:
         """Take over what the ledger knows of this template's answers, for pace and cost."""
@@ -143,10 +147,9 @@ class Generating:
         return render_prompt(self._brief, material.inputs, variant=variant)
 
     def _record_unasked(self, key: str, material: Material, error: RecordError) -> None:
-        batch = self._run.writer.batch
         record = material.record
         if record is not None:
-            batch.records[record.hash] = {"hash": record.hash, "body": record.body}
+            self._run.writer.add_record(RecordRow(record.hash, record.body))
         row = self._rows.without_request(
             key=key,
             record_hash=record.hash if record else None,
@@ -155,8 +158,7 @@ class Generating:
             kind=error.kind,
             message=str(error),
         )
-        batch.generations.append(row)
-        batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in material.parents]
+        self._run.writer.add_generation(row, material.parents)
         self._run.progress.add("failed")
 
     # Look up
@@ -405,18 +407,17 @@ class Generating:
         return count
 
     def _release(self, item: Item) -> None:
-        self._run.writer.batch.released.append((self._run.id, item.prompt.hash))
+        self._run.writer.release_claim(item.prompt.hash)
         self._run.lease.released(item.prompt.hash)
 
-    def _add(self, item: Item, row: Any, *, with_record: bool = True) -> None:
-        batch = self._run.writer.batch
+    def _add(self, item: Item, row: GenerationRow, *, with_record: bool = True) -> None:
+        writer = self._run.writer
         if with_record:
-            add_record(batch, item)
+            add_record(writer, item)
         # A prompt that was asked for came with its first attempt.
-        if row["origin"] != "cache" and not item.attempts:
-            add_prompt(batch, item.prompt)
-        batch.generations.append(row)
-        batch.parents += [{"generation_id": row["id"], "parent_id": parent} for parent in item.parents]
+        if row.origin != CACHE and not item.attempts:
+            add_prompt(writer, item.prompt)
+        writer.add_generation(row, item.parents)
 
 
 class _Room:

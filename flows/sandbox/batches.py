@@ -47,7 +47,7 @@ class _Create(BaseModel):
 
 
 @dataclass(slots=True)
-class Batch:
+class MessageBatch:
     """One batch; times are seconds since the epoch."""
 
     id: str
@@ -96,11 +96,11 @@ class Batches:
         """Start with none; the clock gives seconds since the epoch."""
         self._service = service
         self._clock = clock
-        self._batches: dict[str, Batch] = {}
+        self._batches: dict[str, MessageBatch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._made = 0
 
-    def create(self, raw: bytes) -> Batch:
+    def create(self, raw: bytes) -> MessageBatch:
         """Take a body of POST /v1/messages/batches and begin to answer it; raises Refusal."""
         try:
             asked = _Create.model_validate_json(raw)
@@ -111,11 +111,11 @@ class Batches:
             raise bad_request("requests: custom_id values must be unique within a batch")
         self._made += 1
         batch_id = f"msgbatch_{digest(b'%d' % self._made, raw).hex()[:24]}"
-        batch = self._batches[batch_id] = Batch(batch_id, list(requests.items()), self._clock())
+        batch = self._batches[batch_id] = MessageBatch(batch_id, list(requests.items()), self._clock())
         self._tasks[batch_id] = asyncio.create_task(self._work(batch))
         return batch
 
-    def find(self, batch_id: str) -> Batch:
+    def find(self, batch_id: str) -> MessageBatch:
         """The batch of that id; raises Refusal (404) where there is none."""
         if batch_id not in self._batches:
             raise Refusal(404, "not_found_error", f"message_batch_id: {batch_id}")
@@ -126,7 +126,7 @@ class Batches:
         newest = reversed(self._batches.values())
         return page([(batch.id, batch.info(origin)) for batch in newest], query)
 
-    def cancel(self, batch_id: str) -> Batch:
+    def cancel(self, batch_id: str) -> MessageBatch:
         """Begin to cancel a batch: what has an answer keeps it; raises Refusal for one that has ended."""
         batch = self.find(batch_id)
         if batch.ended_at is not None:
@@ -158,7 +158,7 @@ class Batches:
         self._batches.clear()
         self._tasks.clear()
 
-    async def _work(self, batch: Batch) -> None:
+    async def _work(self, batch: MessageBatch) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._service.switches.batch_ms / 1000):
                 await batch.canceled.wait()
@@ -171,7 +171,7 @@ class Batches:
         batch.ended_at = self._clock()
         del self._tasks[batch.id]
 
-    def _result(self, batch: Batch, params: bytes) -> dict[str, Any]:
+    def _result(self, batch: MessageBatch, params: bytes) -> dict[str, Any]:
         if batch.canceled_at is not None:
             return {"type": "canceled"}
         if self._clock() >= batch.expires_at:

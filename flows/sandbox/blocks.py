@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.sandbox.error_shapes import bad_request
-from flows.sandbox.known import Model
+from flows.sandbox.known import ServedModel
 from flows.sandbox.prompt_cache import TTL_SECONDS, Block
 from flows.sandbox.request_schemas import Schema
 
@@ -35,7 +35,7 @@ def text_tokens(text: str) -> int:
     return (size + 3) // 4
 
 
-def prompt_blocks(body: Mapping[str, Any], schema: Schema | None, model: Model) -> tuple[Block, ...]:
+def prompt_blocks(body: Mapping[str, Any], schema: Schema | None, model: ServedModel) -> tuple[Block, ...]:
     """Check system and messages, and make blocks of them, the tools and the schema; raises Refusal."""
     tools = body.get("tools")
     blocks = [_opaque(tool, f"tools.{i}.") for i, tool in enumerate(tools)] if tools else []

@@ -1,4 +1,4 @@
-"""Reading a request: what the API refuses is refused here, the rest becomes a Call."""
+"""Reading a request: what the API refuses is refused here, the rest becomes a MessageCall."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.sandbox.blocks import prompt_blocks, prompt_text
 from flows.sandbox.error_shapes import bad_request
-from flows.sandbox.known import Model, served_model
+from flows.sandbox.known import ServedModel, served_model
 from flows.sandbox.prompt_cache import Block
 from flows.sandbox.request_options import read_options
 from flows.sandbox.request_schemas import Schema, read_schema
@@ -22,10 +22,10 @@ _CREATED = _COUNTED | frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class MessageCall:
     """A request that the API would answer."""
 
-    model: Model
+    model: ServedModel
     max_tokens: int
     stream: bool
     schema: Schema | None
@@ -37,7 +37,7 @@ class Call:
     speed: str
 
 
-def read_call(body: Mapping[str, Any]) -> Call:
+def read_call(body: Mapping[str, Any]) -> MessageCall:
     """Check a body of POST /v1/messages; raises Refusal."""
     model = _read_common(body, _CREATED)
     max_tokens = _max_tokens(body, model)
@@ -48,7 +48,7 @@ def read_call(body: Mapping[str, Any]) -> Call:
     blocks = _fitting(body, model, schema)
     prompt = prompt_text(body["messages"], answered=schema is not None)
     geo, speed = body.get("inference_geo") or "global", body.get("speed") or "standard"
-    return Call(model, max_tokens, stream, schema, _stops(body), thinking, blocks, prompt, geo, speed)
+    return MessageCall(model, max_tokens, stream, schema, _stops(body), thinking, blocks, prompt, geo, speed)
 
 
 def count_tokens(body: Mapping[str, Any]) -> int:
@@ -58,7 +58,7 @@ def count_tokens(body: Mapping[str, Any]) -> int:
     return sum(block.tokens for block in prompt_blocks(body, schema, model))
 
 
-def _read_common(body: Mapping[str, Any], fields: frozenset[str]) -> Model:
+def _read_common(body: Mapping[str, Any], fields: frozenset[str]) -> ServedModel:
     if not fields.issuperset(body):
         extra = next(name for name in body if name not in fields)
         raise bad_request(f"{extra}: Extra inputs are not permitted")
@@ -71,7 +71,7 @@ def _read_common(body: Mapping[str, Any], fields: frozenset[str]) -> Model:
     return model
 
 
-def _max_tokens(body: Mapping[str, Any], model: Model) -> int:
+def _max_tokens(body: Mapping[str, Any], model: ServedModel) -> int:
     if "max_tokens" not in body:
         raise bad_request("max_tokens: Field required")
     value = body["max_tokens"]
@@ -87,7 +87,7 @@ def _max_tokens(body: Mapping[str, Any], model: Model) -> int:
     return value
 
 
-def _output(body: Mapping[str, Any], model: Model, max_tokens: int | None) -> tuple[Schema | None, Thinking]:
+def _output(body: Mapping[str, Any], model: ServedModel, max_tokens: int | None) -> tuple[Schema | None, Thinking]:
     config = body.get("output_config", {})
     if not isinstance(config, dict):
         raise bad_request("output_config: Input should be a valid dictionary")
@@ -118,7 +118,7 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _fitting(body: Mapping[str, Any], model: Model, schema: Schema | None) -> tuple[Block, ...]:
+def _fitting(body: Mapping[str, Any], model: ServedModel, schema: Schema | None) -> tuple[Block, ...]:
     blocks = prompt_blocks(body, schema, model)
     total = sum(block.tokens for block in blocks)
     if total > model.context:

@@ -28,7 +28,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ServedModel:
     """One model: its limits in tokens, its rules and where it is in its life."""
 
     id: str
@@ -66,25 +66,27 @@ _OPUS_4_5 = replace(_4_5, efforts=_UP_TO_HIGH)
 
 # The newest first, as the API lists them.
 _SERVED = (
-    Model("claude-fable-5-2", "Claude Fable 5.2", "fable", "2026-11-09", _FABLE_5_1, 512),
-    Model("claude-mythos-5-2", "Claude Mythos 5.2", "mythos", "2026-11-09", _FABLE_5_1, 512),
-    Model("claude-haiku-5-5", "Claude Haiku 5.5", "haiku", "2026-10-07", _HAIKU_5_5),
-    Model("claude-sonnet-5-5", "Claude Sonnet 5.5", "sonnet", "2026-09-28", _SONNET_5_5),
-    Model("claude-fable-5-1", "Claude Fable 5.1", "fable", "2026-09-01", _FABLE_5_1, 512),
-    Model("claude-opus-5-5", "Claude Opus 5.5", "opus", "2026-09-22", _OPUS_5_5, 512),
-    Model("claude-mythos-5-1", "Claude Mythos 5.1", "mythos", "2026-09-01", _FABLE_5_1, 512),
-    Model("claude-sonnet-5", "Claude Sonnet 5", "sonnet", "2026-06-30", _5),
-    Model("claude-fable-5", "Claude Fable 5", "fable", "2026-06-09", _FABLE_5, 512),
-    Model("claude-mythos-5", "Claude Mythos 5", "mythos", "2026-06-09", _FABLE_5, 512),
-    Model("claude-opus-5", "Claude Opus 5", "opus", "2026-07-24", _OPUS_5, 512),
-    Model("claude-opus-4-8", "Claude Opus 4.8", "opus", "2026-05-28", _4_7),
-    Model("claude-opus-4-7", "Claude Opus 4.7", "opus", "2026-04-16", _4_7, 2_048),
-    Model("claude-opus-4-6", "Claude Opus 4.6", "opus", "2026-02-05", _4_6, 4_096),
-    Model("claude-sonnet-4-6", "Claude Sonnet 4.6", "sonnet", "2026-02-17", _4_6),
-    Model("claude-haiku-4-5-20251001", "Claude Haiku 4.5", "haiku", "2025-10-15", _4_5, 4_096, 64_000, 200_000),
-    Model("claude-opus-4-5-20251101", "Claude Opus 4.5", "opus", "2025-11-24", _OPUS_4_5, 4_096, 64_000, 200_000),
+    ServedModel("claude-fable-5-2", "Claude Fable 5.2", "fable", "2026-11-09", _FABLE_5_1, 512),
+    ServedModel("claude-mythos-5-2", "Claude Mythos 5.2", "mythos", "2026-11-09", _FABLE_5_1, 512),
+    ServedModel("claude-haiku-5-5", "Claude Haiku 5.5", "haiku", "2026-10-07", _HAIKU_5_5),
+    ServedModel("claude-sonnet-5-5", "Claude Sonnet 5.5", "sonnet", "2026-09-28", _SONNET_5_5),
+    ServedModel("claude-fable-5-1", "Claude Fable 5.1", "fable", "2026-09-01", _FABLE_5_1, 512),
+    ServedModel("claude-opus-5-5", "Claude Opus 5.5", "opus", "2026-09-22", _OPUS_5_5, 512),
+    ServedModel("claude-mythos-5-1", "Claude Mythos 5.1", "mythos", "2026-09-01", _FABLE_5_1, 512),
+    ServedModel("claude-sonnet-5", "Claude Sonnet 5", "sonnet", "2026-06-30", _5),
+    ServedModel("claude-fable-5", "Claude Fable 5", "fable", "2026-06-09", _FABLE_5, 512),
+    ServedModel("claude-mythos-5", "Claude Mythos 5", "mythos", "2026-06-09", _FABLE_5, 512),
+    ServedModel("claude-opus-5", "Claude Opus 5", "opus", "2026-07-24", _OPUS_5, 512),
+    ServedModel("claude-opus-4-8", "Claude Opus 4.8", "opus", "2026-05-28", _4_7),
+    ServedModel("claude-opus-4-7", "Claude Opus 4.7", "opus", "2026-04-16", _4_7, 2_048),
+    ServedModel("claude-opus-4-6", "Claude Opus 4.6", "opus", "2026-02-05", _4_6, 4_096),
+    ServedModel("claude-sonnet-4-6", "Claude Sonnet 4.6", "sonnet", "2026-02-17", _4_6),
+    ServedModel("claude-haiku-4-5-20251001", "Claude Haiku 4.5", "haiku", "2025-10-15", _4_5, 4_096, 64_000, 200_000),
+    ServedModel("claude-opus-4-5-20251101", "Claude Opus 4.5", "opus", "2025-11-24", _OPUS_4_5, 4_096, 64_000, 200_000),
     replace(
-        Model("claude-sonnet-4-5-20250929", "Claude Sonnet 4.5", "sonnet", "2025-09-29", _4_5, 1_024, 64_000, 200_000),
+        ServedModel(
+            "claude-sonnet-4-5-20250929", "Claude Sonnet 4.5", "sonnet", "2025-09-29", _4_5, 1_024, 64_000, 200_000
+        ),
         lifecycle="deprecated",
         retires="2026-11-30",
     ),
@@ -119,18 +121,18 @@ _ALIASES = {
 }
 
 
-def _retired(model_id: str, name: str, day: str) -> Model:
+def _retired(model_id: str, name: str, day: str) -> ServedModel:
     line = next((line for line in ("opus", "sonnet", "haiku", "mythos") if line in model_id), "")
-    return Model(model_id, name, line, _UNKNOWN_DAY, _4_5, lifecycle="retired", retires=day)
+    return ServedModel(model_id, name, line, _UNKNOWN_DAY, _4_5, lifecycle="retired", retires=day)
 
 
-MODELS: Mapping[str, Model] = {model.id: model for model in _SERVED} | {
+MODELS: Mapping[str, ServedModel] = {model.id: model for model in _SERVED} | {
     model_id: _retired(model_id, name, day) for model_id, (name, day) in _RETIRED.items()
 }
-_NAMED: Mapping[str, Model] = {**MODELS, **{alias: MODELS[model_id] for alias, model_id in _ALIASES.items()}}
+_NAMED: Mapping[str, ServedModel] = {**MODELS, **{alias: MODELS[model_id] for alias, model_id in _ALIASES.items()}}
 
 
-def find_model(name: object, field: str = "model: ") -> Model:
+def find_model(name: object, field: str = "model: ") -> ServedModel:
     """The model of that id or alias, retired or not; raises Refusal (404) for one nobody knows."""
     model = _NAMED.get(name) if isinstance(name, str) else None
     if model is None:
@@ -138,7 +140,7 @@ def find_model(name: object, field: str = "model: ") -> Model:
     return model
 
 
-def served_model(name: object) -> Model:
+def served_model(name: object) -> ServedModel:
     """The model of that id or alias, to be asked; raises Refusal (404) for one that has retired too."""
     model = find_model(name)
     if model.lifecycle == "retired":

@@ -1,11 +1,11 @@
 """Making a text as long as its field wants it: words, sentences and characters, the characters above all."""
 
 from flows.sandbox.hints import ANY_COUNT, Span
-from flows.sandbox.prose import Writer, cut_words, tidy
+from flows.sandbox.prose import ProseWriter, cut_words, tidy
 from flows.sandbox.shapes import Text
 
 
-def sized_text(writer: Writer, shape: Text) -> str:
+def sized_text(writer: ProseWriter, shape: Text) -> str:
     """A text of the shape's form and length."""
     if shape.sentences.high is not None and shape.form != "letter":
         text = writer.sentences(
@@ -18,7 +18,7 @@ def sized_text(writer: Writer, shape: Text) -> str:
     return fit_chars(writer, text, shape.chars)
 
 
-def _fit_words(writer: Writer, text: str, words: Span) -> str:
+def _fit_words(writer: ProseWriter, text: str, words: Span) -> str:
     low, high = words.low, words.high
     count = len(text.split())
     while count < low:
@@ -31,7 +31,7 @@ def _fit_words(writer: Writer, text: str, words: Span) -> str:
     return cut if len(cut.split()) >= low else " ".join(text.split()[:high])
 
 
-def fit_chars(writer: Writer, text: str, chars: Span) -> str:
+def fit_chars(writer: ProseWriter, text: str, chars: Span) -> str:
     """At least and at most so many characters, never beginning or ending in a space."""
     while len(text) < chars.low:
         more = writer.sentence() if chars.low - len(text) > 40 or text.endswith(".") else writer.phrase()

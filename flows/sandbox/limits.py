@@ -13,7 +13,7 @@ from flows.sandbox.switches import Switches
 UNLIMITED = 4_000_000_000
 
 
-class Bucket:
+class TokenBucket:
     """Tokens that refill at a limit a minute; without a limit it is always full."""
 
     limit: int | None = None
@@ -69,9 +69,9 @@ class Limits:
         self._clock = clock
         now, burst = clock(), switches.burst_seconds
         self._buckets = {
-            "requests": Bucket(switches.rpm, burst, now),
-            "input-tokens": Bucket(switches.itpm, burst, now),
-            "output-tokens": Bucket(switches.otpm, burst, now),
+            "requests": TokenBucket(switches.rpm, burst, now),
+            "input-tokens": TokenBucket(switches.itpm, burst, now),
+            "output-tokens": TokenBucket(switches.otpm, burst, now),
         }
         self._limited = any(bucket.limit is not None for bucket in self._buckets.values())
 

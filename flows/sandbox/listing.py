@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from flows.sandbox.error_shapes import Refusal, bad_request
-from flows.sandbox.known import MODELS, Model, find_model
+from flows.sandbox.known import MODELS, ServedModel, find_model
 
 # A query as urllib.parse.parse_qs reads it: each name may stand there more than once.
 Query = Mapping[str, list[str]]
@@ -58,11 +58,11 @@ def _index(ids: Sequence[str], cursor: str, field: str) -> int:
     return ids.index(cursor)
 
 
-def _listed(name: str, field: str) -> Model:
+def _listed(name: str, field: str) -> ServedModel:
     return find_model(_EXAMPLES.get(name, name), field)
 
 
-def _info(model: Model) -> dict[str, object]:
+def _info(model: ServedModel) -> dict[str, object]:
     return {
         "type": "model",
         "id": model.id,
@@ -82,7 +82,7 @@ def _midnight(day: str | None) -> str | None:
     return None if day is None else f"{day}T00:00:00Z"
 
 
-def _capabilities(model: Model) -> dict[str, object]:
+def _capabilities(model: ServedModel) -> dict[str, object]:
     yes, no = {"supported": True}, {"supported": False}
 
     def has(it: object) -> dict[str, bool]:

@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from flows.sandbox.calls import Call
+from flows.sandbox.calls import MessageCall
 from flows.sandbox.prompt_cache import Account
 from flows.sandbox.replies import Reply
 
 _WORDS_A_DELTA = 4
 
 
-def message(call: Call, reply: Reply, account: Account, message_id: str, tier: str) -> dict[str, Any]:
+def message(call: MessageCall, reply: Reply, account: Account, message_id: str, tier: str) -> dict[str, Any]:
     """A Message, answered in a service tier: "standard", or "batch"."""
     return {
         "id": message_id,
@@ -27,7 +27,7 @@ def message(call: Call, reply: Reply, account: Account, message_id: str, tier: s
     }
 
 
-def usage(call: Call, reply: Reply, account: Account, tier: str) -> dict[str, Any]:
+def usage(call: MessageCall, reply: Reply, account: Account, tier: str) -> dict[str, Any]:
     """A Usage; total input is input, cache creation and cache read together."""
     return {
         "input_tokens": account.input_tokens,

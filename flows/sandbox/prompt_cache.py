@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows.sandbox.draws import digest
-from flows.sandbox.known import Model
+from flows.sandbox.known import ServedModel
 
 TTL_SECONDS = {"5m": 300.0, "1h": 3600.0}
 _LOOK_BACK = 20
@@ -59,7 +59,7 @@ class PromptCache:
         self._clock = clock
         self._entries: dict[bytes, Entry] = {}
 
-    def account(self, model: Model, blocks: Sequence[Block], *, misses: bool = False) -> Account:
+    def account(self, model: ServedModel, blocks: Sequence[Block], *, misses: bool = False) -> Account:
         """Count a request against what can be read now (nothing if it misses); it writes nothing until `begin`."""
         marks = [i for i, block in enumerate(blocks) if block.ttl]
         total = sum(block.tokens for block in blocks)
@@ -105,7 +105,7 @@ class PromptCache:
         return -1
 
 
-def _prefixes(model: Model, blocks: Sequence[Block]) -> tuple[list[bytes], list[int]]:
+def _prefixes(model: ServedModel, blocks: Sequence[Block]) -> tuple[list[bytes], list[int]]:
     keys, sums = [], []
     key, tokens = model.id.encode(), 0
     for block in blocks:

@@ -57,7 +57,7 @@ _QUESTIONS = ("What makes {a} special?", "How does {a} go with {b}?", "Why choos
 _DANGLING = STOP_WORDS | {"-", "&", "meets", "means"}
 
 
-class Writer:
+class ProseWriter:
     """Writes about one topic; the n-th text of a form differs from those before it."""
 
     def __init__(self, topic: Topic, draw: Draw) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from flows.sandbox.answers import Answer
 from flows.sandbox.blocks import text_tokens
-from flows.sandbox.calls import Call
+from flows.sandbox.calls import MessageCall
 from flows.sandbox.draws import Draw, digest
 from flows.sandbox.faults import Fate
+from flows.sandbox.filling import Filling
 from flows.sandbox.spoiling import broken, cut, not_json
 from flows.sandbox.topics import Topic, topic_of
 
@@ -34,7 +34,7 @@ class Reply:
     stop_details: dict[str, Any] | None = None
 
 
-def make_reply(call: Call, fate: Fate) -> Reply:
+def make_reply(call: MessageCall, fate: Fate) -> Reply:
     """Answer a call, spoilt where its fate says so; the same call is answered in the same words each time."""
     if call.max_tokens == 0:  # warms the cache
         return Reply([], "max_tokens", 0)
@@ -49,8 +49,8 @@ def make_reply(call: Call, fate: Fate) -> Reply:
     return _ended(call, fate, _thinking_block(call, topic, key), text)
 
 
-def _text(call: Call, fate: Fate, topic: Topic, draw: Draw) -> str:
-    answer = Answer(topic, draw)
+def _text(call: MessageCall, fate: Fate, topic: Topic, draw: Draw) -> str:
+    answer = Filling(topic, draw)
     if call.schema is None:
         return "" if fate.fault in ("invalid", "malformed") else answer.paragraph()
     value = answer.fill(call.schema.shape)
@@ -60,7 +60,7 @@ def _text(call: Call, fate: Fate, topic: Topic, draw: Draw) -> str:
     return not_json(text) if fate.fault == "malformed" else text
 
 
-def _ended(call: Call, fate: Fate, thinking: list[dict[str, Any]], text: str) -> Reply:
+def _ended(call: MessageCall, fate: Fate, thinking: list[dict[str, Any]], text: str) -> Reply:
     """Find where the text ends: by itself, at a stop sequence, at max_tokens or where its fate cuts it."""
     thought = min(call.thinking.tokens, call.max_tokens) if thinking else 0
     room = call.max_tokens - thought
@@ -80,7 +80,7 @@ def _ended(call: Call, fate: Fate, thinking: list[dict[str, Any]], text: str) ->
     return Reply(content, reason, tokens + thought or 1, thought, sequence)
 
 
-def _thinking_block(call: Call, topic: Topic, key: bytes) -> list[dict[str, Any]]:
+def _thinking_block(call: MessageCall, topic: Topic, key: bytes) -> list[dict[str, Any]]:
     if not call.thinking.tokens:
         return []
     thought = f"The request is about {topic.subject}; {topic.details[0]} matters most." if call.thinking.shown else ""
@@ -94,7 +94,7 @@ def _refusal(fate: Fate) -> Reply:
     return Reply([], "refusal", _REFUSAL_TOKENS, stop_details=details)
 
 
-def _tool_use(call: Call, text: str, fate: Fate) -> Reply:
+def _tool_use(call: MessageCall, text: str, fate: Fate) -> Reply:
     block = {
         "type": "tool_use",
         "id": f"toolu_{fate.key.hex()[:24]}",

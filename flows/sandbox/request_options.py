@@ -11,41 +11,41 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flows.sandbox.error_shapes import Refusal, bad_request
 
 
-class _Part(BaseModel):
+class _OptionModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Skill(_Part):
+class _Skill(_OptionModel):
     type: Literal["anthropic", "custom"]
     skill_id: str
     version: str = "latest"
 
 
-class _Container(_Part):
+class _Container(_OptionModel):
     id: str | None = None
     skills: list[_Skill] | None = None
 
 
-class _Diagnostics(_Part):
+class _Diagnostics(_OptionModel):
     previous_message_id: str | None = None
 
 
-class _Metadata(_Part):
+class _Metadata(_OptionModel):
     user_id: str | None = None
 
 
-class _Choice(_Part):
+class _Choice(_OptionModel):
     type: Literal["auto", "any"]
     disable_parallel_tool_use: bool = False
 
 
-class _ToolChoice(_Part):
+class _ToolChoice(_OptionModel):
     type: Literal["tool"]
     name: str
     disable_parallel_tool_use: bool = False
 
 
-class _NoChoice(_Part):
+class _NoChoice(_OptionModel):
     type: Literal["none"]
 
 
@@ -57,7 +57,7 @@ class _ToolSchema(BaseModel):
     required: list[str] | None = None
 
 
-class _Tool(_Part):
+class _Tool(_OptionModel):
     """A tool that the caller runs; those that Anthropic runs are looked at no further."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
@@ -72,7 +72,7 @@ class _Tool(_Part):
     strict: bool = False
 
 
-class _Options(_Part):
+class _Options(_OptionModel):
     container: str | _Container | None = None
     diagnostics: _Diagnostics | None = None
     inference_geo: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from flows.sandbox.calls import Call, count_tokens, read_call
+from flows.sandbox.calls import MessageCall, count_tokens, read_call
 from flows.sandbox.counts import Counts, Tokens
 from flows.sandbox.draws import digest
 from flows.sandbox.error_shapes import Refusal, bad_request, drawn_refusal
@@ -25,7 +25,7 @@ _SPOILT = frozenset({"invalid", "malformed"})
 class Exchange:
     """A request that was admitted, and its answer; no reply where the connection is dropped before there is one."""
 
-    call: Call
+    call: MessageCall
     fate: Fate
     body: bytes
     account: Account

@@ -26,7 +26,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class Numeric:
     """An integer, or a number of so many decimals, within its ends."""
 
     name: str
@@ -66,7 +66,7 @@ class List:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Object:
     """An object; all its properties are answered, those not required too."""
 
     name: str
@@ -81,4 +81,4 @@ class OneOf:
     options: tuple["Shape", ...]
 
 
-Shape = Text | Number | Flag | Choice | List | Record | OneOf
+Shape = Text | Numeric | Flag | Choice | List | Object | OneOf

@@ -14,7 +14,7 @@ from flows.sandbox.hints import (
     spoken_counts,
     spoken_range,
 )
-from flows.sandbox.shapes import Choice, Flag, List, Number, OneOf, Record, Shape, Text
+from flows.sandbox.shapes import Choice, Flag, List, Numeric, Object, OneOf, Shape, Text
 
 # The first form with a word of the field's name in it wins; then the description is asked for letters.
 _FORMS = (
@@ -62,7 +62,7 @@ def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str,
     match schema.get("type", "string"):
         case "object":
             fields = tuple((key, shape_of(it, definitions, key)) for key, it in schema.get("properties", {}).items())
-            return Record(name, fields, frozenset(schema.get("required", ())))
+            return Object(name, fields, frozenset(schema.get("required", ())))
         case "array":
             return _list(schema, definitions, name, about)
         case "string":
@@ -82,7 +82,7 @@ def _one_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str
         return Choice(name, (None,))
     # Alternatives of objects are a tagged union, any of which will do; of plain types the first is what is meant
     # (pydantic writes Decimal as number or string).
-    return OneOf(real) if all(isinstance(option, Record) for option in real) and len(real) > 1 else real[0]
+    return OneOf(real) if all(isinstance(option, Object) for option in real) and len(real) > 1 else real[0]
 
 
 def _merged(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _form(name: str, about: str) -> str:
     return "letter" if _LETTER.search(about) else "prose"
 
 
-def _number(name: str, about: str, *, whole: bool) -> Number:
+def _number(name: str, about: str, *, whole: bool) -> Numeric:
     hints = keyword_hints(about)
     step = number_hint(hints, "multipleOf")
     places = number_hint(hints, "decimal_places")
@@ -205,4 +205,4 @@ def _number(name: str, about: str, *, whole: bool) -> Number:
         low = 1
     if low is None and high is None and not whole and re.search(r"score|confiden|probab|share|ratio|fraction", lowered):
         low, high = 0, 1
-    return Number(name, lowered, low, high, decimals, step, firm)
+    return Numeric(name, lowered, low, high, decimals, step, firm)

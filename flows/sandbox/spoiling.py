@@ -5,7 +5,7 @@ from itertools import repeat
 from typing import Any
 
 from flows.sandbox.draws import Draw
-from flows.sandbox.shapes import List, Number, OneOf, Record, Shape, Text
+from flows.sandbox.shapes import List, Numeric, Object, OneOf, Shape, Text
 
 # A length over which nobody wants to see a string grow for the sake of being too long.
 _LONGEST = 20_000
@@ -21,7 +21,7 @@ def broken(shape: Shape, value: Any, draw: Draw) -> Any:
             return make()
         holder[key] = make()
         return value
-    if isinstance(shape, Record) and shape.required:
+    if isinstance(shape, Object) and shape.required:
         del value[draw.choice(sorted(shape.required))]
         return value
     return [value] if isinstance(value, dict) else {"answer": value}
@@ -40,7 +40,7 @@ def not_json(text: str) -> str:
 def _breaks(shape: Shape, value: Any, holder: Any = None, key: Any = None) -> Iterator[tuple[Any, Any, Break]]:
     """All ways to break a constraint in the value: where to put what."""
     match shape:
-        case Record():
+        case Object():
             for name, part in shape.fields:
                 yield from _breaks(part, value[name], value, name)
         case List():
@@ -49,17 +49,17 @@ def _breaks(shape: Shape, value: Any, holder: Any = None, key: Any = None) -> It
                 yield from _breaks(part, item, value, i)
         case Text():
             yield from ((holder, key, make) for make in _text_breaks(shape, value))
-        case Number():
+        case Numeric():
             yield from ((holder, key, make) for make in _number_breaks(shape))
         case OneOf():
-            fitting = [option for option in shape.options if isinstance(option, Record) and _is(option, value)]
+            fitting = [option for option in shape.options if isinstance(option, Object) and _is(option, value)]
             if len(fitting) == 1:
                 yield from _breaks(fitting[0], value, holder, key)
         case _:
             return
 
 
-def _is(record: Record, value: Any) -> bool:
+def _is(record: Object, value: Any) -> bool:
     return isinstance(value, dict) and {name for name, _ in record.fields} == value.keys()
 
 
@@ -82,7 +82,7 @@ def _longer(text: str, high: int) -> str:
     return " ".join([text] * (high // len(text) + 1)) + " and more besides"
 
 
-def _number_breaks(shape: Number) -> Iterator[Break]:
+def _number_breaks(shape: Numeric) -> Iterator[Break]:
     low, high = shape.low, shape.high
     if shape.firm and high is not None:
         yield lambda: int(high) + 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.sandbox.error_shapes import bad_request
-from flows.sandbox.known import Model
+from flows.sandbox.known import ServedModel
 
 _FIELDS = {
     "adaptive": {"type", "display"},
@@ -30,7 +30,7 @@ class Thinking:
 _NONE = Thinking()
 
 
-def read_thinking(config: Any, effort: str | None, model: Model, max_tokens: int | None) -> Thinking:
+def read_thinking(config: Any, effort: str | None, model: ServedModel, max_tokens: int | None) -> Thinking:
     """Check the field `thinking` of a request (None where it is absent); raises Refusal.
 
     Where there is no max_tokens, as for count_tokens, any budget will do.
@@ -54,7 +54,7 @@ def read_thinking(config: Any, effort: str | None, model: Model, max_tokens: int
     return Thinking(min(thought.tokens, _budget(config, max_tokens)), thought.shown)
 
 
-def _thought(model: Model, effort: str | None, display: str | None) -> Thinking:
+def _thought(model: ServedModel, effort: str | None, display: str | None) -> Thinking:
     shown = model.rules.shows_thinking if display is None else display == "summarized"
     return Thinking(_TOKENS[effort or model.rules.effort], shown)
 

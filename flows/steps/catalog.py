@@ -15,7 +15,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from flows.steps.known_models import EFFORTS, MODELS, THINKING_TYPES, Effort, Lifecycle, Model, ThinkingType
+from flows.steps.known_models import EFFORTS, LIFECYCLES, MODELS, THINKING_TYPES, Effort, Lifecycle, Model, ThinkingType
 
 T = TypeVar("T")
 
@@ -88,26 +88,49 @@ class NotTold:
 
 def read_told(info: Any) -> Told:
     """Read the body of GET /v1/models/{id}; whatever is missing or of another shape is not told."""
-    of = _Reader(info)
-    capabilities = of.part("capabilities")
-    thinking, effort = capabilities.part("thinking"), capabilities.part("effort")
-    types = thinking.part("types")
-    lifecycle: Lifecycle | None = next(
-        (known for known in ("active", "deprecated", "retired") if known == of.value("lifecycle")), None
-    )
+    takes_effort = _value(info, "capabilities", "effort", "supported") is not False
+    lifecycle = _value(info, "lifecycle")
     return Told(
-        context=of.count("max_input_tokens"),
-        max_output=of.count("max_tokens"),
-        thinking={kind: told for kind in THINKING_TYPES if (told := types.supported(kind)) is not None},
-        efforts={
-            level: told and effort.value("supported") is not False
-            for level in EFFORTS
-            if (told := effort.supported(level)) is not None
+        context=_count(info, "max_input_tokens"),
+        max_output=_count(info, "max_tokens"),
+        thinking={
+            kind: told
+            for kind in THINKING_TYPES
+            if (told := _supported(info, "capabilities", "thinking", "types", kind)) is not None
         },
-        structured_outputs=capabilities.supported("structured_outputs"),
-        lifecycle=lifecycle,
-        retires_on=of.day("retires_at"),
+        efforts={
+            level: told and takes_effort
+            for level in EFFORTS
+            if (told := _supported(info, "capabilities", "effort", level)) is not None
+        },
+        structured_outputs=_supported(info, "capabilities", "structured_outputs"),
+        lifecycle=next((known for known in LIFECYCLES if known == lifecycle), None),
+        retires_on=_day(info, "retires_at"),
     )
+
+
+def _value(info: Any, *path: str) -> Any:
+    """Return what stands in a JSON value of any shape under some names; None where there is nothing."""
+    for name in path:
+        info = info.get(name) if isinstance(info, dict) else None
+    return info
+
+
+def _supported(info: Any, *path: str) -> bool | None:
+    said = _value(info, *path, "supported")
+    return said if isinstance(said, bool) else None
+
+
+def _count(info: Any, name: str) -> int | None:
+    said = _value(info, name)
+    return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
+
+
+def _day(info: Any, name: str) -> date | None:
+    try:
+        return date.fromisoformat(str(_value(info, name))[:10])
+    except ValueError:
+        return None
 
 
 def corrected(known: Model | None, told: Told) -> Model:
@@ -175,30 +198,3 @@ def _corrected(known: frozenset[T] | None, told: Mapping[T, bool], all_there_are
     if known is None and len(told) < len(all_there_are):
         return None
     return frozenset(one for one in all_there_are if told.get(one, one in (known or ())))
-
-
-class _Reader:
-    """Reads a JSON object that may have any shape."""
-
-    def __init__(self, data: Any) -> None:
-        self._data: Mapping[str, Any] = data if isinstance(data, dict) else {}
-
-    def part(self, name: str) -> _Reader:
-        return _Reader(self._data.get(name))
-
-    def value(self, name: str) -> Any:
-        return self._data.get(name)
-
-    def supported(self, name: str) -> bool | None:
-        said = self.part(name).value("supported")
-        return said if isinstance(said, bool) else None
-
-    def count(self, name: str) -> int | None:
-        said = self.value(name)
-        return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
-
-    def day(self, name: str) -> date | None:
-        try:
-            return date.fromisoformat(str(self.value(name))[:10])
-        except ValueError:
-            return None

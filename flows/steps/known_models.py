@@ -8,15 +8,19 @@ Figures and dates are as of 2026-11-25.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
+
+T = TypeVar("T")
 
 ThinkingType = Literal["adaptive", "between_tools", "disabled", "enabled"]
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Lifecycle = Literal["active", "deprecated", "retired"]
 THINKING_TYPES: tuple[ThinkingType, ...] = get_args(ThinkingType)
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
+LIFECYCLES: tuple[Lifecycle, ...] = get_args(Lifecycle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,72 +48,46 @@ class Model:
     retires_on: date | None = None
 
 
-_LIMITS: dict[str, tuple[int, int]] = {
-    "claude-fable-5-2": (1_000_000, 128_000),
-    "claude-mythos-5-2": (1_000_000, 128_000),
-    "claude-haiku-5-5": (1_000_000, 128_000),
-    "claude-sonnet-5-5": (1_000_000, 128_000),
-    "claude-opus-5-5": (1_000_000, 128_000),
-    "claude-fable-5-1": (1_000_000, 128_000),
-    "claude-mythos-5-1": (1_000_000, 128_000),
-    "claude-opus-5": (1_000_000, 128_000),
-    "claude-sonnet-5": (1_000_000, 128_000),
-    "claude-fable-5": (1_000_000, 128_000),
-    "claude-mythos-5": (1_000_000, 128_000),
-    "claude-opus-4-8": (1_000_000, 128_000),
-    "claude-opus-4-7": (1_000_000, 128_000),
-    "claude-sonnet-4-6": (1_000_000, 128_000),
-    "claude-opus-4-6": (1_000_000, 128_000),
-    "claude-opus-4-5": (200_000, 64_000),
-    "claude-haiku-4-5": (200_000, 64_000),
-    "claude-sonnet-4-5": (200_000, 64_000),
+_SERVED = (
+    "claude-fable-5-2 claude-mythos-5-2 claude-haiku-5-5 claude-sonnet-5-5 claude-opus-5-5 claude-fable-5-1 "
+    "claude-mythos-5-1 claude-opus-5 claude-sonnet-5 claude-fable-5 claude-mythos-5 claude-opus-4-8 claude-opus-4-7 "
+    "claude-sonnet-4-6 claude-opus-4-6 claude-opus-4-5 claude-haiku-4-5 claude-sonnet-4-5"
+).split()
+"""The models that Anthropic serves, the newest first."""
+
+_CLAUDE_4_5 = ("claude-opus-4-5", "claude-haiku-4-5", "claude-sonnet-4-5")
+_CLAUDE_4_6 = ("claude-sonnet-4-6", "claude-opus-4-6")
+_CLAUDE_4_7 = ("claude-opus-4-8", "claude-opus-4-7")
+_THINKS_UNLESS_DISABLED = ("claude-haiku-5-5", "claude-opus-5", "claude-sonnet-5")
+_THINKS_UNLESS_BETWEEN_TOOLS = ("claude-sonnet-5-5",)
+_ALWAYS_THINKS = (
+    *("claude-fable-5-2", "claude-mythos-5-2", "claude-opus-5-5", "claude-fable-5-1", "claude-mythos-5-1"),
+    *("claude-fable-5", "claude-mythos-5"),
+)
+_FROM_4_7 = (*_CLAUDE_4_7, *_THINKS_UNLESS_DISABLED, *_THINKS_UNLESS_BETWEEN_TOOLS, *_ALWAYS_THINKS)
+
+_LIMITS: dict[tuple[str, ...], tuple[int, int]] = {
+    (*_FROM_4_7, *_CLAUDE_4_6): (1_000_000, 128_000),
+    _CLAUDE_4_5: (200_000, 64_000),
 }
 """The context and the longest answer. Source: platform.claude.com/docs/en/models/overview and the page of each model
 (.../models/NAME/overview); for Fable 5.2 and Mythos 5.2 the platform's release notes of 2026-11-09."""
 
-_CACHEABLE: dict[int, tuple[str, ...]] = {
-    512: (
-        "claude-fable-5-1",
-        "claude-mythos-5-1",
-        "claude-opus-5",
-        "claude-fable-5",
-        "claude-mythos-5",
-    ),
-    1_024: (
-        "claude-sonnet-5-5",
-        "claude-sonnet-5",
-        "claude-opus-4-8",
-        "claude-sonnet-4-6",
-        "claude-sonnet-4-5",
-        "claude-opus-4-1",
-        "claude-opus-4",
-        "claude-sonnet-4",
-    ),
-    2_048: ("claude-opus-4-7", "claude-mythos-preview", "claude-3-5-haiku"),
-    4_096: ("claude-opus-4-6", "claude-opus-4-5", "claude-haiku-4-5"),
+_CACHEABLE: dict[tuple[str, ...], int] = {
+    ("claude-fable-5-1", "claude-mythos-5-1", "claude-opus-5", "claude-fable-5", "claude-mythos-5"): 512,
+    ("claude-sonnet-5-5", "claude-sonnet-5", "claude-opus-4-8", "claude-sonnet-4-6", "claude-sonnet-4-5"): 1_024,
+    ("claude-opus-4-1", "claude-opus-4", "claude-sonnet-4"): 1_024,
+    ("claude-opus-4-7", "claude-mythos-preview", "claude-3-5-haiku"): 2_048,
+    ("claude-opus-4-6", "claude-opus-4-5", "claude-haiku-4-5"): 4_096,
 }
 """The shortest prefix that is cached. Source: platform.claude.com/docs/en/build-with-claude/prompt-caching. The
 copies of that page that could be read are older than the 5.5 models: Sonnet 5.5's figure is the one that this project
 began with, and Fable 5.2, Mythos 5.2, Opus 5.5 and Haiku 5.5 have none."""
 
-_TAKES_BUDGET: tuple[str, ...] = ("claude-opus-4-5", "claude-haiku-4-5", "claude-sonnet-4-5")
-_TAKES_BUDGET_OR_ADAPTIVE: tuple[str, ...] = ("claude-sonnet-4-6", "claude-opus-4-6")
-_THINKS_WHEN_TOLD: tuple[str, ...] = ("claude-opus-4-8", "claude-opus-4-7")
-_THINKS_UNLESS_DISABLED: tuple[str, ...] = ("claude-haiku-5-5", "claude-opus-5", "claude-sonnet-5")
-_THINKS_UNLESS_BETWEEN_TOOLS: tuple[str, ...] = ("claude-sonnet-5-5",)
-_ALWAYS_THINKS: tuple[str, ...] = (
-    "claude-fable-5-2",
-    "claude-mythos-5-2",
-    "claude-opus-5-5",
-    "claude-fable-5-1",
-    "claude-mythos-5-1",
-    "claude-fable-5",
-    "claude-mythos-5",
-)
 _THINKING: dict[tuple[str, ...], tuple[bool, frozenset[ThinkingType]]] = {
-    _TAKES_BUDGET: (False, frozenset({"enabled", "disabled"})),
-    _TAKES_BUDGET_OR_ADAPTIVE: (False, frozenset({"adaptive", "enabled", "disabled"})),
-    _THINKS_WHEN_TOLD: (False, frozenset({"adaptive", "disabled"})),
+    _CLAUDE_4_5: (False, frozenset({"enabled", "disabled"})),
+    _CLAUDE_4_6: (False, frozenset({"adaptive", "enabled", "disabled"})),
+    _CLAUDE_4_7: (False, frozenset({"adaptive", "disabled"})),
     _THINKS_UNLESS_DISABLED: (True, frozenset({"adaptive", "disabled"})),
     _THINKS_UNLESS_BETWEEN_TOOLS: (True, frozenset({"adaptive", "between_tools"})),
     _ALWAYS_THINKS: (True, frozenset({"adaptive"})),
@@ -120,51 +98,29 @@ _THINKING: dict[tuple[str, ...], tuple[bool, frozenset[ThinkingType]]] = {
 (platform.claude.com/docs/en/models/NAME/migration-guide), and Anthropic's own table of them (github.com/anthropics/
 skills, skills/claude-api/SKILL.md, 2026-10-06); tried live by the authors of pydantic-ai (profiles/anthropic.py)."""
 
-_CAPPED: tuple[str, ...] = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5")
+_CAPPED = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5")
 """Models that refuse the efforts xhigh and max with thinking turned off. Source: as for `_THINKING`."""
 
-_EFFORTS: dict[tuple[Effort, ...], tuple[str, ...]] = {
-    ("low", "medium", "high", "xhigh", "max"): (
-        "claude-fable-5-2",
-        "claude-mythos-5-2",
-        "claude-haiku-5-5",
-        "claude-sonnet-5-5",
-        "claude-opus-5-5",
-        "claude-fable-5-1",
-        "claude-mythos-5-1",
-        "claude-opus-5",
-        "claude-sonnet-5",
-        "claude-fable-5",
-        "claude-mythos-5",
-        "claude-opus-4-8",
-        "claude-opus-4-7",
-    ),
-    ("low", "medium", "high", "max"): ("claude-sonnet-4-6", "claude-opus-4-6"),
-    ("low", "medium", "high"): ("claude-opus-4-5",),
-    (): ("claude-haiku-4-5", "claude-sonnet-4-5"),
+_EFFORTS: dict[tuple[str, ...], frozenset[Effort]] = {
+    _FROM_4_7: frozenset(EFFORTS),
+    _CLAUDE_4_6: frozenset({"low", "medium", "high", "max"}),
+    ("claude-opus-4-5",): frozenset({"low", "medium", "high"}),
+    ("claude-haiku-4-5", "claude-sonnet-4-5"): frozenset(),
 }
-_MEDIUM_BY_DEFAULT: tuple[str, ...] = ("claude-opus-5-5", "claude-haiku-5-5")
+_MEDIUM_BY_DEFAULT = ("claude-opus-5-5", "claude-haiku-5-5")
 """The levels of `effort` that are taken; without the field it is high, for these two medium. Source:
 platform.claude.com/docs/en/build-with-claude/effort, and the migration guide of Fable 5.2."""
 
-_STRUCTURED_OUTPUTS: tuple[str, ...] = (*_LIMITS, "claude-opus-4-1")
+_STRUCTURED_OUTPUTS = (*_SERVED, "claude-opus-4-1")
 """Models that take an output schema. Source: platform.claude.com/docs/en/build-with-claude/structured-outputs, and
 pydantic-ai's profiles for those that the page does not list yet."""
 
-_TOKENIZER_OF_4_7: tuple[str, ...] = (
-    *_THINKS_WHEN_TOLD,
-    *_THINKS_UNLESS_DISABLED,
-    *_THINKS_UNLESS_BETWEEN_TOOLS,
-    *_ALWAYS_THINKS,
-    "claude-mythos-preview",
-)
+_TOKENIZER_OF_4_7 = (*_FROM_4_7, "claude-mythos-preview")
 _MORE_TOKENS, _MOST_TOKENS = 1.3, 1.35
 """Claude 4.7 and what came after it count about 30 % more tokens for the same text than Claude 4.6 and older, at most
 35 %. Source: the pages of Haiku 5.5 and Sonnet 5, the migration guides of Opus 4.7 (1 to 1.35 times) and Fable 5."""
 
-_DEPRECATED: dict[str, date] = {
-    "claude-sonnet-4-5": date(2026, 11, 30),
-}
+_DEPRECATED = {"claude-sonnet-4-5": date(2026, 11, 30)}
 """When a deprecated model is to retire. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0."""
 
 _RETIRED: dict[str, date] = {
@@ -191,18 +147,18 @@ Opus 4.1, Haiku 3 and Sonnet 3.5 platform.claude.com/docs/en/about-claude/model-
 
 
 def _model(name: str) -> Model:
-    context, max_output = _LIMITS.get(name, (None, None))
-    thinks, thinking = next((rule for names, rule in _THINKING.items() if name in names), (None, None))
-    efforts = next((levels for levels, names in _EFFORTS.items() if name in names), None)
+    context, max_output = _figure(name, _LIMITS) or (None, None)
+    thinks, thinking = _figure(name, _THINKING) or (None, None)
+    efforts = _figure(name, _EFFORTS)
     more = name in _TOKENIZER_OF_4_7
     return Model(
         context=context,
         max_output=max_output,
-        cacheable=next((least for least, names in _CACHEABLE.items() if name in names), None),
+        cacheable=_figure(name, _CACHEABLE),
         thinks=thinks,
         thinking=thinking,
         capped=name in _CAPPED,
-        efforts=None if efforts is None else frozenset(efforts),
+        efforts=efforts,
         default_effort=("medium" if name in _MEDIUM_BY_DEFAULT else "high") if efforts else None,
         structured_outputs=True if name in _STRUCTURED_OUTPUTS else None,
         tokens=_MORE_TOKENS if more else 1.0,
@@ -212,5 +168,9 @@ def _model(name: str) -> Model:
     )
 
 
-MODELS: dict[str, Model] = {name: _model(name) for name in (*_LIMITS, *_RETIRED)}
+def _figure(name: str, table: Mapping[tuple[str, ...], T]) -> T | None:
+    return next((figure for names, figure in table.items() if name in names), None)
+
+
+MODELS: dict[str, Model] = {name: _model(name) for name in (*_SERVED, *_RETIRED)}
 """All that is known, by each model's own name (catalog.plain_model_name)."""

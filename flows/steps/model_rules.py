@@ -111,4 +111,4 @@ def _effort_misfits(asks: Asks, sent: dict[str, Any], model: Model, name: str) -
 def require_fit(file: str, found: list[Misfit]) -> None:
     """Raise TemplateError where there is a misfit."""
     if found:
-        raise TemplateError(f"{file}: the front matter is wrong: {'; '.join(map(str, found))}.")
+        raise TemplateError(f"the front matter is wrong: {'; '.join(map(str, found))}.", file=file)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
-from genai_prices.types import ModelPrice, TieredPrices, calc_unit_price
+from genai_prices.types import ModelPrice, calc_unit_price
 
 from flows.steps.catalog import plain_model_name
 
@@ -54,35 +54,6 @@ class Usage:
         return self.input_tokens + cached
 
 
-Rate = Decimal | TieredPrices | None
-"""Dollars a million tokens: one number, or one for each prompt length; None where the list has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """A model's rate for each way in which tokens are billed."""
-
-    input: Rate
-    cache_write_5m: Rate
-    cache_write_1h: Rate
-    cache_read: Rate
-    output: Rate
-
-    def cost(self, usage: Usage, prompt_tokens: int) -> Decimal | None:
-        """Return US dollars for a prompt of that length; None where a rate that is needed is unknown."""
-        billed = (
-            (self.input, usage.input_tokens),
-            (self.cache_write_5m, usage.cache_creation_5m_tokens),
-            (self.cache_write_1h, usage.cache_creation_1h_tokens),
-            (self.cache_read, usage.cache_read_tokens),
-            (self.output, usage.output_tokens),
-        )
-        if any(rate is None and tokens for rate, tokens in billed):
-            return None
-        # A long prompt's rate holds for all tokens of its request, those of the answer too.
-        return sum((calc_unit_price(rate, tokens, prompt_tokens, _MILLION) for rate, tokens in billed), Decimal(0))
-
-
 def cost_of(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = None) -> Decimal | None:
     """Return US dollars at the price of the day, or None where a price is not known.
 
@@ -92,8 +63,18 @@ def cost_of(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = 
     rates, factor = find_rates(model, day, usage.speed), _factor(model, usage)
     if rates is None or factor is None:
         return None
-    total = rates.cost(usage, usage.prompt_tokens if prompt_tokens is None else prompt_tokens)
-    return None if total is None else total * factor
+    billed = (
+        (rates.input_mtok, usage.input_tokens),
+        (rates.cache_write_mtok, usage.cache_creation_5m_tokens),
+        (rates.cache_write_1h_mtok, usage.cache_creation_1h_tokens),
+        (rates.cache_read_mtok, usage.cache_read_tokens),
+        (rates.output_mtok, usage.output_tokens),
+    )
+    if any(rate is None and tokens for rate, tokens in billed):
+        return None
+    # A long prompt's rate holds for all tokens of its request, those of the answer too.
+    length = usage.prompt_tokens if prompt_tokens is None else prompt_tokens
+    return factor * sum((calc_unit_price(rate, tokens, length, _MILLION) for rate, tokens in billed), Decimal(0))
 
 
 def saved_by_prompt_cache(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = None) -> Decimal | None:
@@ -114,14 +95,14 @@ def saved_by_prompt_cache(model: str, usage: Usage, day: date, *, prompt_tokens:
 
 
 @lru_cache(maxsize=256)
-def find_rates(model: str, day: date, speed: str | None = None) -> Rates | None:
+def find_rates(model: str, day: date, speed: str | None = None) -> ModelPrice | None:
     """Return a model's rates on a day, by its id or one that a gateway gives it; None where they are unknown."""
     standard = _listed(model, day, {})
     if standard is None or speed in ORDINARY_SPEEDS:
-        return None if standard is None else _rates(standard)
+        return standard
     other = _listed(model, day, {"speed": speed or ""})
     # The library passes over what its list does not know.
-    return None if other is None or other == standard else _rates(other)
+    return None if other == standard else other
 
 
 def _factor(model: str, usage: Usage) -> Decimal | None:
@@ -152,13 +133,3 @@ def _listed(model: str, day: date, context: dict[str, str]) -> ModelPrice | None
         return None
     # The library takes the beginning of a name for the whole: claude-sonnet-4-6-fast for claude-sonnet-4-6.
     return found.model_price if plain_model_name(found.model.id) == plain_model_name(model) else None
-
-
-def _rates(price: ModelPrice) -> Rates:
-    return Rates(
-        price.input_mtok,
-        price.cache_write_mtok,
-        price.cache_write_1h_mtok,
-        price.cache_read_mtok,
-        price.output_mtok,
-    )

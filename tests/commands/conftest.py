@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
-from db.session import open_ledger
+from db.ledger.connecting import open_ledger
 from flows.cli import app
 from flows.sandbox import sandbox_process
 

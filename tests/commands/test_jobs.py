@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from flows.commands.run import jobs
-from flows.commands.run.jobs import find_job, list_flows, make_selection, parse_sets
+from flows.commands.run.jobs import find_job, make_selection, parse_sets
+from flows.engine.orchestration.flow_source import FLOWS, list_flows
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import load_settings
 
@@ -65,7 +66,7 @@ def test_a_template_is_run_by_itself_where_no_flow_has_its_name(flows: Path) -> 
 def test_a_file_without_a_flow_of_its_name_is_no_job(flows: Path, source: str) -> None:
     (flows / "notes.py").write_text(source)
 
-    assert list_flows() == []
+    assert list_flows(flows) == []
     with pytest.raises(ConfigurationError, match="no flow and no template 'notes'"):
         find_job("notes", load_settings())
 
@@ -73,14 +74,14 @@ def test_a_file_without_a_flow_of_its_name_is_no_job(flows: Path, source: str) -
 def test_a_flow_that_is_no_python_is_told_with_its_line(flows: Path) -> None:
     (flows / "notes.py").write_text("x = 1\ndef (:\n")
 
-    with pytest.raises(ConfigurationError, match=r"flows/notes\.py, line 2"):
+    with pytest.raises(ConfigurationError, match=r"notes\.py, line 2"):
         find_job("notes", load_settings())
 
 
 def test_a_byte_order_mark_in_a_flow_file_is_no_fault(flows: Path) -> None:
     (flows / "notes.py").write_text("\ufefffrom prefect import flow\n@flow\nasync def notes(): ...", encoding="utf-8")
 
-    assert list_flows() == ["notes"]
+    assert list_flows(flows) == ["notes"]
 
 
 @pytest.mark.parametrize("name", ["content", "../db/models", "cli", "errors", ""])
@@ -113,7 +114,7 @@ def test_a_selection_takes_text_for_what_it_wants() -> None:
 def test_every_shipped_flow_names_its_templates_in_plain_text() -> None:
     # Else nothing of it could be checked before Prefect starts.
     for name in list_flows():
-        tree = ast.parse((jobs.FLOWS / f"{name}.py").read_text())
+        tree = ast.parse((FLOWS / f"{name}.py").read_text())
         calls = [
             node
             for node in ast.walk(tree)

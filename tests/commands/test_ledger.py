@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
+from db.ledger.connecting import connect_ledger, open_ledger
 from db.ledger.spill import SpillFile
-from db.ledger.writing import Batch
-from db.session import connect_ledger, open_ledger
+from db.ledger.writing import WriteBatch
 from flows.commands.ledger.ledgers import ledger_urls
 from flows.settings import load_settings
 from tests.commands.conftest import Desk, call
@@ -95,7 +95,7 @@ def test_where_none_is_named_the_ledger_that_is_there_is_read(
 
 def test_recover_imports_what_it_can_and_names_the_rows_that_the_ledger_refuses(desk: Desk) -> None:
     ledger = open_ledger(f"sqlite:///{desk.ledger}")
-    book, batch = Book(ledger), Batch()
+    book, batch = Book(ledger), WriteBatch()
     for key in ("a", "b", "c"):
         book.generation(batch, key)
     spoiled = book.generation(batch, "d", output={"t": "PRIVATE \ud800"})

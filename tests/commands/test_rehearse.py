@@ -23,8 +23,8 @@ import pytest
 from filelock import FileLock
 
 from db.ledger.clock import now
+from db.ledger.connecting import open_ledger
 from db.readers.measures import Past, Spent
-from db.session import open_ledger
 from flows.commands.rehearsal.forecast import forecast
 from flows.commands.rehearsal.staging import LOCK, NEW_S, PREFIX, sweep
 from flows.commands.rehearsal.terms import agree, choose_latency

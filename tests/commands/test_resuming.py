@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import Field, TypeAdapter
 
-from db.session import open_ledger
+from db.ledger.connecting import open_ledger
 from flows.commands.run.jobs import make_selection
 from flows.commands.run.resuming import read_past
 from flows.engine import Selection

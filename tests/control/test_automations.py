@@ -17,8 +17,8 @@ from prefect.states import AwaitingRetry, Cancelling, Pending, Running
 
 from db.words import POOL
 from flows.control.automations import install_automations, install_notification
+from flows.control.deployment_specs import PULL_STEPS
 from flows.control.deployments import deploy
-from flows.control.wanted import PULL_STEPS
 from flows.errors import ConfigurationError
 from tests.engine.workshop import Workshop, eventually
 from tests.workers import Pool, prefect, start, work_pool

@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from flows.commands.terminal.endings import FAILED, WRONG
 from flows.control.deployments import Deployed, deploy, deploy_all
-from flows.engine.orchestration.deployed import check_worker, ledger_name
+from flows.engine.orchestration.worker_check import check_worker, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 from tests.commands.conftest import call
@@ -108,6 +108,46 @@ async def test_template_that_is_gone_loses_its_deployment_and_nothing_else_does(
     assert (await read("content/note")).parameters == {"template": "note"}
 
 
+async def test_template_that_is_a_step_loses_the_deployment_that_was_made_of_it_before(
+    deployed: Deployed, workshop: Workshop
+) -> None:
+    (workshop.templates / "newsletter_summary.md.j2").write_text(FRONT, encoding="utf-8")
+    (workshop.templates / "mine.md.j2").write_text(FRONT, encoding="utf-8")
+    await again()
+    made_before = await read("content/mine")
+    same = made_before.model_dump(include={"flow_id", "job_variables", "tags", "entrypoint"})
+    async with get_client() as client:
+        await client.create_deployment(
+            name="newsletter_summary",
+            parameters={"template": "newsletter_summary"},
+            schedules=[DeploymentScheduleCreate(schedule=CronSchedule(cron="0 5 * * *", timezone="Europe/Berlin"))],
+            **same,
+        )
+        await client.create_deployment(made_before.flow_id, "newsletter_summary-shards", tags=["presswork-shard"])
+        await client.create_deployment(made_before.flow_id, "mine-shards", tags=["presswork-shard"])
+        # Somebody else's, of another step.
+        await client.create_deployment(
+            made_before.flow_id, "support_triage", parameters={"template": "support_triage"}, tags=["presswork"]
+        )
+
+    said: list[str] = []
+    made = await deploy(work_pool=POOL, say=said.append)
+    assert made.is_whole
+    assert made.changes["content/newsletter_summary"] == "removed"
+    assert made.covered == {"newsletter_summary": ["newsletter"]}
+    assert made.unscheduled == {"content/newsletter_summary": ["0 5 * * * Europe/Berlin (on)"]}
+    assert "newsletter_summary is a step of newsletter: no deployment of its own." in said
+    assert any("removed with content/newsletter_summary: 0 5 * * * Europe/Berlin (on)." in line for line in said)
+    for gone in ("content/newsletter_summary", "content/newsletter_summary-shards"):
+        with pytest.raises(ObjectNotFound):
+            await read(gone)
+    for kept in ("content/mine", "content/mine-shards", "content/support_triage"):
+        await read(kept)
+    later = await again()
+    assert set(later.changes.values()) == {"unchanged"}
+    assert (later.covered, later.unscheduled) == (made.covered, {})
+
+
 async def test_schedule_is_left_on_or_paused_as_it_stands_and_one_made_by_hand_stays(deployed: Deployed) -> None:
     found = await read("product-copy/nightly")
     (nightly,) = found.schedules
@@ -148,7 +188,7 @@ async def test_mistake_in_prefect_yaml_changes_nothing(workshop: Workshop, pool:
         await again(file=file)
 
 
-NAMES = ["two words", "商品", "Ka\u0308se", "what?#", "Note", "x" * 248, "{{ a }}", "-x", "product_copy"]
+NAMES = ["two words", "商品", "Ka\u0308se", "what?#", "Note", "x" * 248, "{{ a }}", "-x"]
 REFUSED = ["q&a", "50%", "a<b", "a>b", "a\nb", "note-shards", "any-template", "any-template-shards"]
 
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
-from flows.control.declared import Schedule, read_declared
+from flows.control.prefect_yaml import Schedule, read_declared
 from flows.settings import ROOT
 
 BERLIN = ZoneInfo("Europe/Berlin")

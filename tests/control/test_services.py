@@ -27,9 +27,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
 from flows.control.deployments import deploy_all
-from flows.control.outlook import look
+from flows.control.overview import read_overview
 from flows.control.pools import ensure_pool
-from flows.engine.orchestration.prefect_server import ServerStartError, is_healthy, own_server
+from flows.engine.orchestration.prefect_server import ServerStartError, own_server
+from flows.engine.orchestration.server_check import is_healthy
 from flows.settings import ROOT
 from tests.conftest import PREFECT_DATABASE, new_postgres_database
 from tests.control.machine import AUTH, Machine, free_port, wait_for
@@ -125,7 +126,7 @@ async def require_all_are_seen() -> None:
             running = await client.create_flow_run_from_deployment(made, state=Pending())
             await client.set_flow_run_state(running.id, Running())
 
-    outlook = await look("nowhere", datetime.now(UTC))
+    outlook = await read_overview("nowhere", datetime.now(UTC))
 
     assert outlook.deployments >= COUNT
     names = [f"many/many-{number}" for number in range(COUNT)]

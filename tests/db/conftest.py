@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Dialect, Engine, create_engine, make_url, text
 
-from db.session import open_source
+from db.sources.access import open_source
 from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.db.rows import Book
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id, now
-from db.ledger.writing import SETTLED, Batch, add_templates, open_run, write
+from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, RunRow, SettledRow, TemplateRow
+from db.ledger.writing import WriteBatch, add_templates, open_run, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -27,40 +29,36 @@ def error_of_sqlite(code: int) -> sqlite3.OperationalError:
     return error
 
 
-def run_row(**own: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": new_id(),
-        "resumes_run_id": None,
-        "parent_run_id": None,
-        "flow": "product_copy",
-        "deployment": None,
-        "prefect_flow_run_id": None,
-        "trigger": "command",
-        "parameters": {},
-        "code_version": "0",
-        "endpoint": "sandbox",
-        "mode": "live",
-        "started_at": now(),
-        "ended_at": None,
-        "status": "running",
-        "process": "host/1/1",
-        "alive_until": now() + timedelta(minutes=2),
-    }
-    return row | own
+def run_row(**own: Any) -> RunRow:
+    row = RunRow(
+        id=new_id(),
+        flow="product_copy",
+        trigger="command",
+        parameters={},
+        code_version="0",
+        endpoint="sandbox",
+        mode="live",
+        started_at=now(),
+        status="running",
+        process="host/1/1",
+        alive_until=now() + timedelta(minutes=2),
+    )
+    return replace(row, **own)
 
 
-def settled_row(attempt_id: str, **own: Any) -> dict[str, Any]:
+def settled_row(attempt_id: str, **own: Any) -> SettledRow:
     """How an attempt ended: an answer of 100 tokens for 60, at a cent, if nothing else is said."""
-    answered = {
-        "ended_at": DAY,
-        "http_status": 200,
-        "model": "claude-sonnet-4-6",
-        "stop_reason": "end_turn",
-        "input_tokens": 60,
-        "output_tokens": 100,
-        "cost_usd": Decimal("0.01"),
-    }
-    return {"attempt_id": attempt_id, **dict.fromkeys(SETTLED), **answered, **own}
+    row = SettledRow(
+        attempt_id=attempt_id,
+        ended_at=DAY,
+        http_status=200,
+        model="claude-sonnet-4-6",
+        stop_reason="end_turn",
+        input_tokens=60,
+        output_tokens=100,
+        cost_usd=Decimal("0.01"),
+    )
+    return replace(row, **own)
 
 
 class Book:
@@ -70,68 +68,66 @@ class Book:
         self.ledger = ledger
         self.run = run_row(**run)
         open_run(ledger, self.run)
-        template = {
-            "hash": sha("template"),
-            "name": "product_copy",
-            "sources": {"product_copy.md.j2": "Write."},
-            "first_seen_at": now(),
-        }
+        template = TemplateRow(
+            hash=sha("template"),
+            name="product_copy",
+            sources={"product_copy.md.j2": "Write."},
+            first_seen_at=now(),
+        )
         add_templates(ledger, [template])
 
     @property
     def run_id(self) -> str:
-        return str(self.run["id"])
+        return self.run.id
 
-    def attempt(self, batch: Batch, prompt: str, generation_id: str, **own: Any) -> str:
+    def attempt(self, batch: WriteBatch, prompt: str, generation_id: str, **own: Any) -> str:
         """Add an attempt that is about to be sent, and its prompt, to a batch; its id."""
-        batch.prompts[sha(prompt)] = {
-            "hash": sha(prompt),
-            "model": "claude-sonnet-4-6",
-            "variant": 0,
-            "request": '{"model":"claude-sonnet-4-6"}',
-            "created_at": DAY,
-        }
-        row = {
-            "id": new_id(),
-            "run_id": self.run_id,
-            "prompt_hash": sha(prompt),
-            "generation_id": generation_id,
-            "ordinal": 1,
-            "kind": "call",
-            "request_changes": None,
-            "started_at": DAY,
-        } | own
+        batch.prompts[sha(prompt)] = PromptRow(
+            hash=sha(prompt),
+            model="claude-sonnet-4-6",
+            variant=0,
+            request='{"model":"claude-sonnet-4-6"}',
+            created_at=DAY,
+        )
+        row = OpenedRow(
+            id=new_id(),
+            run_id=self.run_id,
+            prompt_hash=sha(prompt),
+            generation_id=generation_id,
+            ordinal=1,
+            kind="call",
+            started_at=DAY,
+        )
+        row = replace(row, **own)
         batch.opened.append(row)
-        return str(row["id"])
+        return row.id
 
-    def generation(self, batch: Batch, key: str, *, record: str = "{}", **own: Any) -> str:
+    def generation(self, batch: WriteBatch, key: str, *, record: str = "{}", **own: Any) -> str:
         """Add a generation and its record to a batch; its id."""
-        batch.records[sha(record)] = {"hash": sha(record), "body": record}
-        row = {
-            "id": new_id(),
-            "run_id": self.run_id,
-            "flow": self.run["flow"],
-            "step": "product_copy",
-            "endpoint": self.run["endpoint"],
-            "record_key": key,
-            "record_hash": sha(record),
-            "template_hash": sha("template"),
-            "prompt_hash": sha(key),
-            "status": "succeeded",
-            "origin": "live",
-            "source_generation_id": None,
-            "output": {"title": f"About {key}"},
-            "output_hash": sha(f"About {key}"),
-            "error_kind": None,
-            "error_message": None,
-            "created_at": DAY,
-        } | own
+        batch.records[sha(record)] = RecordRow(sha(record), record)
+        row = GenerationRow(
+            id=new_id(),
+            run_id=self.run_id,
+            flow=self.run.flow,
+            step="product_copy",
+            endpoint=self.run.endpoint,
+            record_key=key,
+            record_hash=sha(record),
+            template_hash=sha("template"),
+            prompt_hash=sha(key),
+            status="succeeded",
+            origin="live",
+            output={"title": f"About {key}"},
+            output_hash=sha(f"About {key}"),
+            created_at=DAY,
+        )
+        row = replace(row, **own)
         batch.generations.append(row)
-        return str(row["id"])
+        return row.id
 
     def add(self, key: str, *, settled: dict[str, Any] | None = None, **own: Any) -> str:
         """Write a generation that was asked for once; its id."""
-        batch, generation_id = Batch(), new_id()
+        batch, generation_id = WriteBatch(), new_id()
         attempt_id = self.attempt(batch, str(own.get("prompt", key)), generation_id)
         batch.settled.append(settled_row(attempt_id, **(settled or {})))
         own.pop("prompt", None)
@@ -141,7 +137,7 @@ class Book:
 
     def reuse(self, key: str, source_id: str, **own: Any) -> str:
         """Write a generation that the ledger answered; its id."""
-        batch = Batch()
+        batch = WriteBatch()
         cached = {"origin": "cache", "output": None, "source_generation_id": source_id}
         generation_id = self.generation(batch, key, **(cached | own))
         write(self.ledger, batch)

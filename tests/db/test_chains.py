@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, update
 
 from db.ledger.clock import new_id
-from db.ledger.tables import Run
-from db.ledger.writing import Batch, write
+from db.ledger.tables import StoredRun
+from db.ledger.writing import WriteBatch, write
 from db.readers.chains import (
     Spent,
     last_run_of,
@@ -33,7 +33,7 @@ def spend(book: Book, dollars: str, **own: Any) -> None:
 
 def open_attempt(book: Book, likely: str | None, **settled: Any) -> None:
     """Write an attempt that may have ended, without a generation."""
-    batch = Batch()
+    batch = WriteBatch()
     cost = None if likely is None else Decimal(likely)
     attempt_id = book.attempt(batch, "p", new_id(), likely_cost_usd=cost)
     if settled:
@@ -87,7 +87,7 @@ def test_chain_that_leads_back_to_itself_ends(book: Book) -> None:
     other = Book(book.ledger, resumes_run_id=book.run_id)
     spend(other, "1")
     with book.ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.id == book.run_id).values(resumes_run_id=other.run_id))
+        connection.execute(update(StoredRun).where(StoredRun.id == book.run_id).values(resumes_run_id=other.run_id))
 
     assert total(book.ledger, book) == 1
     assert refreshing_since(book.ledger, book.run_id) is not None
@@ -236,7 +236,7 @@ def test_failure_counts_by_all_of_its_requests_not_by_the_last_one(
         error_kind="overloaded_error",
         settled=NO_ANSWER | {"error_type": "overloaded_error"},
     )
-    batch = Batch()
+    batch = WriteBatch()
     attempt_id = book.attempt(batch, "a", generation, ordinal=2)
     batch.settled.append(settled_row(attempt_id, **(NO_ANSWER | {"error_type": earlier})))
     write(book.ledger, batch)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select
 from db.ledger import claims, leases
 from db.ledger.clock import now
 from db.ledger.tables import Claim
-from db.ledger.writing import Batch, close_run, write
+from db.ledger.writing import WriteBatch, close_run, write
 from tests.db.rows import Book, sha
 from tests.db.test_leases import ELSEWHERE, run_out
 
@@ -59,9 +59,9 @@ def test_heartbeat_keeps_a_runs_claims_and_no_others(ledger: Engine) -> None:
 
 def test_claim_goes_with_its_outcome_and_only_its_owner_can_release_it(book: Book) -> None:
     claims.take(book.ledger, book.run_id, HASHES)
-    write(book.ledger, Batch(released=[("other", wish) for wish in HASHES]))
+    write(book.ledger, WriteBatch(released=[("other", wish) for wish in HASHES]))
     assert set(owners(book.ledger)) == HASHES
-    write(book.ledger, Batch(released=[(book.run_id, sha("one"))]))
+    write(book.ledger, WriteBatch(released=[(book.run_id, sha("one"))]))
     assert set(owners(book.ledger)) == HASHES - {sha("one")}
     close_run(book.ledger, book.run_id, "completed", now())
     assert owners(book.ledger) == {}

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.ledger.clock import now
+from db.ledger.rows import TemplateRow
 from db.ledger.tables import Base
 from db.ledger.writing import add_templates
 from db.readers.history import usage
@@ -59,7 +60,7 @@ def shop(ledger: Engine) -> Engine:
     book.add("GONE-1", created_at=long_ago)
     lost = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
     book.add("TEA-003", status="failed", output=None, settled=lost | {"error_type": "timeout"}, created_at=long_ago)
-    row = {"hash": sha("newer"), "name": "product_copy", "sources": {}, "first_seen_at": now() + timedelta(days=1)}
+    row = TemplateRow(hash=sha("newer"), name="product_copy", sources={}, first_seen_at=now() + timedelta(days=1))
     add_templates(ledger, [row])
     Book(ledger).reuse("TEA-001", first, record='{"name":"Sencha"}', template_hash=sha("newer"), created_at=now())
     return ledger

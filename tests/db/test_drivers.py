@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from db.session import open_source
+from db.sources.access import open_source
 from db.sources.drivers import padded_columns
 from db.sources.drivers.texts import read_date, read_json, read_moment, read_time
 from db.sources.values import make_record
@@ -216,7 +216,7 @@ def test_only_char_columns_are_padded(new_postgres: str) -> None:
     source = open_source(new_postgres)
     with source.connect() as connection:
         result = connection.exec_driver_sql("SELECT 'x'::char(3) AS a, 'x  '::varchar AS b, 'x'::text AS c, 1 AS d")
-        assert padded_columns(result.cursor.description if result.cursor else None) == {"a"}
+        assert padded_columns(result) == {"a"}
     source.dispose()
 
 

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.ledger.clock import new_id
-from db.ledger.writing import Batch, write
+from db.ledger.rows import ParentRow, TextRow
+from db.ledger.writing import WriteBatch, write
 from db.readers.history import (
     BadOutcome,
     PromptCacheUse,
@@ -78,7 +79,7 @@ def test_cached_rows_are_no_answers(book: Book) -> None:
 
 
 def test_more_prompts_than_fit_one_statement_are_looked_up(book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     for number in range(1201):
         book.generation(batch, str(number))
     write(book.ledger, batch)
@@ -117,9 +118,9 @@ def test_cached_generation_brings_the_text_of_its_source(book: Book) -> None:
 
 def test_parents_are_read_in_the_order_of_their_keys(book: Book) -> None:
     parents = [book.add(key, output={"key": key}) for key in ("b", "a", "B")]
-    batch = Batch()
+    batch = WriteBatch()
     child = book.generation(batch, "all", step="digest", record_hash=None)
-    batch.parents += [{"generation_id": child, "parent_id": parent} for parent in parents]
+    batch.parents += [ParentRow(child, parent) for parent in parents]
     write(book.ledger, batch)
 
     found = read_parents(book.ledger, [child, parents[0]])
@@ -175,7 +176,7 @@ def test_use_of_the_prompt_cache_is_told_apart_by_what_sets_its_price(book: Book
 
 
 def test_money_adds_up_exactly(book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     for number in range(1000):
         generation_id = book.generation(batch, str(number))
         attempt_id = book.attempt(batch, "p", generation_id)
@@ -274,9 +275,9 @@ def test_generation_is_told_with_all_it_stands_on(book: Book) -> None:
     source = book.add("a", record='{"id":"a"}')
     later = Book(book.ledger)
     reused = later.reuse("a", source, record='{"id":"a"}')
-    batch = Batch()
+    batch = WriteBatch()
     child = later.generation(batch, "all", step="digest", record_hash=None)
-    batch.parents.append({"generation_id": child, "parent_id": reused})
+    batch.parents.append(ParentRow(child, reused))
     write(book.ledger, batch)
 
     found = read_generation(book.ledger, reused[-12:])
@@ -308,7 +309,7 @@ def test_request_is_put_together_as_it_was_sent(book: Book) -> None:
         "messages": [{"role": "user", "content": 'a {"$text": "x"} b'}],
         "output_config": {"format": {"schema": {"$json": sha("schema")}}},
     }
-    write(book.ledger, Batch(texts={name: {"hash": sha(name), "body": body} for name, body in texts.items()}))
+    write(book.ledger, WriteBatch(texts={name: TextRow(sha(name), body) for name, body in texts.items()}))
 
     found = read_request(book.ledger, orjson.dumps(request).decode())
 
@@ -406,7 +407,7 @@ def test_sums_of_money_show_no_dust_of_doubles(book: Book) -> None:
 
 @pytest.mark.parametrize("join", ["JOIN", "LEFT JOIN"])
 def test_join_with_a_table_of_ones_own_reads_by_index(book: Book, join: str) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     for number in range(3000):
         book.generation(batch, f"SKU-{number}")
     write(book.ledger, batch)

@@ -46,7 +46,7 @@ def test_fate_of_a_process(process: str | None, fate: str, on_one_machine: str) 
 
 def test_process_that_has_ended_is_gone_also_while_its_parent_has_not_heard_of_it() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    named = f"{HOST}/{child.pid}/{identity._started(child.pid)}/{BOOT}/{NAMESPACE}"
+    named = f"{HOST}/{child.pid}/{identity.started(child.pid)}/{BOOT}/{NAMESPACE}"
     assert fate_of(named, one_machine=False) == "alive"
     child.kill()
     deadline = time.monotonic() + 10

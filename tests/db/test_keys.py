@@ -10,10 +10,10 @@ from datetime import date
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from db.session import open_source
-from db.sources.keys import joined_key, split_key
-from db.sources.select import Query, read_record
-from db.sources.values import key_of
+from db.sources.access import open_source
+from db.sources.keys import joined_key, key_of, split_key
+from db.sources.select import read_record
+from db.sources.statements import Query
 
 ODD = ["", "a", "|", "\\", "\\|", "|\\", "a|b", "a\\", "\\\\", "☕", "\n"]
 

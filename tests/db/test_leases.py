@@ -15,8 +15,8 @@ from db.identity import boot_id, boot_time_s, this_process
 from db.ledger import claims, leases
 from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
-from db.ledger.tables import Attempt, Claim, Run
-from db.ledger.writing import Batch, close_run, write
+from db.ledger.tables import Attempt, Claim, StoredRun
+from db.ledger.writing import WriteBatch, close_run, write
 from tests.db.rows import Book, settled_row, sha
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
@@ -32,7 +32,7 @@ def run_out(ledger: Engine, run_id: str) -> None:
         "lease_until_s": boot_time_s() - 1,
     }
     with ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.id == run_id).values(lapsed))
+        connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(lapsed))
 
 
 def open_attempts(ledger: Engine, run_id: str) -> int:
@@ -43,7 +43,9 @@ def open_attempts(ledger: Engine, run_id: str) -> int:
 
 def status_of(ledger: Engine, run_id: str) -> tuple[str, bool, int]:
     with ledger.connect() as connection:
-        row = connection.execute(select(Run.status, Run.ended_at, Run.epoch).where(Run.id == run_id)).one()
+        row = connection.execute(
+            select(StoredRun.status, StoredRun.ended_at, StoredRun.epoch).where(StoredRun.id == run_id)
+        ).one()
     return row.status, row.ended_at is not None, row.epoch
 
 
@@ -62,7 +64,7 @@ def dead_process() -> str:
 def at_work(ledger: Engine, process: str, **run: object) -> str:
     """Write a run that has claims and a request in flight; its id."""
     book = Book(ledger, process=process, **run)
-    batch = Batch()
+    batch = WriteBatch()
     book.attempt(batch, "one", new_id())
     write(ledger, batch)
     claims.take(ledger, book.run_id, HASHES)
@@ -128,29 +130,29 @@ def test_run_that_returns_can_not_commit_before_it_has_its_lease_back(ledger: En
     leases.end_lapsed(ledger, but="")
     lost = Lease(away, 1)
     with pytest.raises(LeaseLostError):
-        write(ledger, Batch(), lost)
+        write(ledger, WriteBatch(), lost)
     with pytest.raises(LeaseLostError):
         leases.renew(ledger, lost)
 
     back = leases.take_back(ledger, lost)
     assert back == Lease(away, 2)
     assert status_of(ledger, away) == ("running", False, 2)
-    write(ledger, Batch(), back)
+    write(ledger, WriteBatch(), back)
     leases.renew(ledger, back)
     assert leases.end_lapsed(ledger, but="") == []
     with pytest.raises(LeaseLostError):
-        write(ledger, Batch(), lost)
+        write(ledger, WriteBatch(), lost)
 
 
 def test_attempt_that_was_called_crashed_ends_by_what_the_run_says_when_it_returns(ledger: Engine) -> None:
     book = Book(ledger, process=ELSEWHERE)
-    batch = Batch()
+    batch = WriteBatch()
     attempt = book.attempt(batch, "one", new_id())
     write(ledger, batch, Lease(book.run_id, 1))
     run_out(ledger, book.run_id)
     leases.end_lapsed(ledger, but="")
     back = leases.take_back(ledger, Lease(book.run_id, 1))
-    write(ledger, Batch(settled=[settled_row(attempt)]), back)
+    write(ledger, WriteBatch(settled=[settled_row(attempt)]), back)
     with ledger.connect() as connection:
         row = connection.execute(select(Attempt.error_type, Attempt.output_tokens)).one()
     assert tuple(row) == (None, 100)
@@ -210,7 +212,7 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
     other_boot = this_process().replace(BOOT, "11111111-0000-0000-0000-000000000000")
     before = at_work(ledger, other_boot)
     with ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.lease_boot == boot_id()).values(lease_boot="another"))
+        connection.execute(update(StoredRun).where(StoredRun.lease_boot == boot_id()).values(lease_boot="another"))
     ended = leases.end_lapsed(ledger, but="")
     # Another machine may still be at work on a PostgreSQL ledger.
     assert ended == ([before] if ledger.dialect.name == "sqlite" else [])
@@ -219,7 +221,7 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
 def test_lease_of_an_earlier_presswork_ends_by_its_time(ledger: Engine) -> None:
     old = at_work(ledger, f"{HOST}/{PID}/{STARTED}")
     with ledger.begin() as connection:
-        connection.execute(update(Run).where(Run.id == old).values(lease_boot=None, lease_until_s=None))
+        connection.execute(update(StoredRun).where(StoredRun.id == old).values(lease_boot=None, lease_until_s=None))
     assert leases.end_lapsed(ledger, but="") == []
     run_out(ledger, old)
     assert leases.end_lapsed(ledger, but="") == [old]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from db.ledger.writing import Batch, write
+from db.ledger.writing import WriteBatch, write
 from db.readers.measures import Loss, Spent, Trouble, losses, read_past, spent_by_step, troubles
 from tests.db.rows import Book, settled_row
 
@@ -68,12 +68,12 @@ def test_troubles_are_counted_by_kind_also_those_that_were_overcome(book: Book) 
 
 
 def test_losses_that_are_alike_stand_together_with_their_first_keys(book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     for number in range(7):
         lost = book.generation(batch, f"r{number}", status="refused", error_kind="refusal", error_message="No.")
         book.attempt(batch, f"r{number}", lost)
     book.generation(batch, "bad", status="failed", error_kind="render", error_message="line 3", prompt_hash=None)
-    batch.settled += [settled_row(str(row["id"])) for row in batch.opened]
+    batch.settled += [settled_row(row.id) for row in batch.opened]
     write(book.ledger, batch)
     book.add("fine")
 

@@ -11,8 +11,10 @@ from alembic import command
 from sqlalchemy import Connection, Engine, text
 
 from db.database_errors import LedgerInUseError
+from db.ledger.connecting import connect_ledger
+from db.ledger.migrating import alembic_config, check, upgrade
 from db.readers.history import usage
-from db.session import _alembic_config, begin_write, check, connect_ledger, upgrade
+from db.session import begin_write
 from tests.db.rows import sha
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -41,7 +43,7 @@ def old(empty_database_url: str) -> Iterator[Engine]:
     """A ledger as the first release made it, with a run that ended and requests that ended in every way."""
     engine = connect_ledger(empty_database_url)
     with begin_write(engine) as connection:
-        config = _alembic_config()
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
         fill(connection)

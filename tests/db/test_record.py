@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from db.ledger.clock import new_id, now
-from db.ledger.refused_rows import Refusal, in_words
-from db.ledger.tables import Attempt, Base, Generation, Run
-from db.ledger.writing import SETTLED, Batch, close_run, open_run, write
+from db.ledger.connecting import open_ledger
+from db.ledger.refused_rows import RefusedRow, in_words
+from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, names_of
+from db.ledger.tables import Attempt, Base, Generation, StoredRun
+from db.ledger.writing import WriteBatch, close_run, open_run, write
 from db.readers.history import read_generation
-from db.session import open_ledger
 from tests.db.rows import Book, run_row, settled_row, sha
 
 
@@ -39,14 +41,14 @@ def rows(engine: Engine, statement: str) -> list[Sequence[Any]]:
         return [tuple(row) for row in connection.execute(text(statement))]
 
 
-def whole_batch(book: Book, keys: Sequence[str]) -> Batch:
-    batch = Batch()
-    batch.texts[sha("system")] = {"hash": sha("system"), "body": "system"}
+def whole_batch(book: Book, keys: Sequence[str]) -> WriteBatch:
+    batch = WriteBatch()
+    batch.texts[sha("system")] = TextRow(sha("system"), "system")
     for key in keys:
         generation_id = book.generation(batch, key, record=key, id=new_id())
         batch.settled.append(settled_row(book.attempt(batch, key, generation_id)))
-    first = str(batch.generations[0]["id"])
-    batch.parents += [{"generation_id": row["id"], "parent_id": first} for row in batch.generations[1:]]
+    first = batch.generations[0].id
+    batch.parents += [ParentRow(row.id, first) for row in batch.generations[1:]]
     return batch
 
 
@@ -79,7 +81,7 @@ def test_batch_written_twice_is_there_once(book: Book) -> None:
 def test_batch_that_fails_leaves_nothing(book: Book) -> None:
     before = counts(book.ledger)
     batch = whole_batch(book, ["a"])
-    batch.parents.append({"generation_id": batch.generations[0]["id"], "parent_id": "nobody"})
+    batch.parents.append(ParentRow(batch.generations[0].id, "nobody"))
 
     with pytest.raises(IntegrityError):
         write(book.ledger, batch)
@@ -87,7 +89,7 @@ def test_batch_that_fails_leaves_nothing(book: Book) -> None:
 
 
 def test_empty_batch_writes_nothing(book: Book) -> None:
-    write(book.ledger, Batch())
+    write(book.ledger, WriteBatch())
 
     assert counts(book.ledger)["generations"] == 0
 
@@ -97,7 +99,7 @@ def test_empty_batch_writes_nothing(book: Book) -> None:
     [("status", "perfect"), ("origin", "dream"), ("run_id", "nobody"), ("record_hash", "nothing")],
 )
 def test_row_that_means_nothing_is_refused(book: Book, column: str, value: str) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     book.generation(batch, "a", **{column: value})
 
     with pytest.raises(IntegrityError):
@@ -105,12 +107,12 @@ def test_row_that_means_nothing_is_refused(book: Book, column: str, value: str) 
 
 
 def test_attempt_is_there_before_its_answer(book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     attempt_id = book.attempt(batch, "a", new_id())
     write(book.ledger, batch)
     assert rows(book.ledger, "SELECT id, ended_at, cost_usd FROM attempts") == [(attempt_id, None, None)]
 
-    write(book.ledger, Batch(settled=[settled_row(attempt_id)]))
+    write(book.ledger, WriteBatch(settled=[settled_row(attempt_id)]))
     ((_, ended_at, cost),) = rows(book.ledger, "SELECT id, ended_at, cost_usd FROM attempts")
     assert ended_at is not None
     assert Decimal(str(cost)) == Decimal("0.01")
@@ -122,7 +124,7 @@ def test_attempt_is_settled_once(book: Book) -> None:
         attempt_id = connection.scalar(select(Attempt.id))
     assert attempt_id is not None
 
-    write(book.ledger, Batch(settled=[settled_row(attempt_id, cost_usd=Decimal(9), error_type="timeout")]))
+    write(book.ledger, WriteBatch(settled=[settled_row(attempt_id, cost_usd=Decimal(9), error_type="timeout")]))
     with book.ledger.connect() as connection:
         assert connection.execute(select(Attempt.cost_usd, Attempt.error_type)).one() == (Decimal("0.01"), None)
 
@@ -130,7 +132,7 @@ def test_attempt_is_settled_once(book: Book) -> None:
 def test_settling_sets_all_that_was_not_known_before() -> None:
     columns = set(Base.metadata.tables["attempts"].columns.keys())
 
-    assert columns - set(SETTLED) == {
+    assert columns - set(names_of(SettledRow)) == {
         *"id run_id prompt_hash generation_id ordinal kind request_changes started_at likely_cost_usd".split(),
     }
 
@@ -168,7 +170,7 @@ def test_over_long_words_of_an_endpoint_keep_no_answer_out(book: Book) -> None:
 
 
 def test_run_that_closes_settles_what_it_never_sent(book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     book.attempt(batch, "a", new_id())
     write(book.ledger, batch)
     book.add("b")
@@ -177,14 +179,14 @@ def test_run_that_closes_settles_what_it_never_sent(book: Book) -> None:
 
     assert rows(book.ledger, "SELECT error_type FROM attempts ORDER BY id") == [("not_sent",), (None,)]
     with book.ledger.connect() as connection:
-        status, ended_at = connection.execute(select(Run.status, Run.ended_at)).one()
+        status, ended_at = connection.execute(select(StoredRun.status, StoredRun.ended_at)).one()
     assert status == "completed"
     assert ended_at is not None
 
 
 def test_run_of_an_unknown_status_is_refused(book: Book) -> None:
     with pytest.raises(IntegrityError):
-        Book(book.ledger, **run_row(status="splendid"))
+        Book(book.ledger, status="splendid")
 
 
 def test_writers_at_the_same_time_lose_nothing(ledger: Engine) -> None:
@@ -195,7 +197,7 @@ def test_writers_at_the_same_time_lose_nothing(ledger: Engine) -> None:
         book = Book(engine)
         for part in range(5):
             # The same records from all, in an order of each one's own: they must not wait in a circle.
-            batch = Batch()
+            batch = WriteBatch()
             for number in range(20):
                 key = f"{(number * (writer + 1) * 7) % 20}"
                 generation_id = book.generation(batch, f"{part}/{number}", record=key, id=new_id())
@@ -243,14 +245,14 @@ def test_refused_value_is_left_out_and_what_it_cost_stays(
     book: Book, value: dict[str, Any], kept: dict[str, Any]
 ) -> None:
     batch = whole_batch(book, [str(number) for number in range(40)])
-    batch.settled[17] = {**batch.settled[17], **value}
-    spoiled = batch.settled[17]["attempt_id"]
-    refused: list[Refusal] = []
+    batch.settled[17] = replace(batch.settled[17], **value)
+    spoiled = batch.settled[17].attempt_id
+    refused: list[RefusedRow] = []
     write(book.ledger, batch, refused=refused)
 
-    (refusal,) = refused
+    (found,) = refused
     (column,) = value
-    assert (refusal.part, refusal.id, refusal.column) == ("settled", spoiled, column)
+    assert (type(found.row), found.id, found.column) == (SettledRow, spoiled, column)
     attempts = of_table(book.ledger, "attempts")
     assert attempts[spoiled]["cost_usd"] == Decimal("0.01")
     assert attempts[spoiled]["stop_reason"] == "end_turn"
@@ -263,23 +265,23 @@ def test_refused_value_is_left_out_and_what_it_cost_stays(
 def test_generation_that_the_ledger_refuses_is_failed_by_name_and_the_others_go_in(book: Book, output: Any) -> None:
     batch = whole_batch(book, [str(number) for number in range(1000)])
     for spoiled in (3, 500, 999):
-        batch.generations[spoiled] = {**batch.generations[spoiled], "output": output}
-    refused: list[Refusal] = []
+        batch.generations[spoiled] = replace(batch.generations[spoiled], output=output)
+    refused: list[RefusedRow] = []
     write(book.ledger, batch, refused=refused)
 
-    assert [refusal.id for refusal in refused] == [batch.generations[number]["id"] for number in (3, 500, 999)]
-    assert all(refusal.is_failed_generation for refusal in refused)
+    assert [found.id for found in refused] == [batch.generations[number].id for number in (3, 500, 999)]
+    assert all(found.failure for found in refused)
     generations = of_table(book.ledger, "generations")
     assert Counter(row["status"] for row in generations.values()) == {"succeeded": 997, "failed": 3}
     failed = generations[refused[0].id]
     assert (failed["error_kind"], failed["output"], failed["output_hash"]) == ("refused_by_ledger", None, None)
     assert "the column 'output'" in failed["error_message"]
-    assert failed["record_hash"] == batch.generations[3]["record_hash"]
+    assert failed["record_hash"] == batch.generations[3].record_hash
     assert counts(book.ledger)["attempts"] == 1000
 
 
 def test_generation_that_repeats_a_refused_one_has_no_content_either(book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     leader = book.generation(batch, "a", output={"t": BAD_TEXT})
     book.generation(batch, "b", output=None, origin="cache", source_generation_id=leader)
     book.generation(batch, "c")
@@ -293,7 +295,7 @@ def test_generation_that_repeats_a_refused_one_has_no_content_either(book: Book)
 
 
 def test_record_that_is_missing_costs_no_content(book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     book.generation(batch, "a", record_hash="of nothing")
     book.generation(batch, "b")
     write(book.ledger, batch, refused=[])
@@ -306,12 +308,12 @@ def test_record_that_is_missing_costs_no_content(book: Book) -> None:
 
 def test_what_stands_on_a_row_that_is_not_there_goes_with_it(book: Book) -> None:
     batch = whole_batch(book, ["a", "b"])
-    batch.opened[0] = {**batch.opened[0], "kind": "guess"}
-    batch.parents.append({"generation_id": batch.generations[0]["id"], "parent_id": "nobody"})
-    refused: list[Refusal] = []
+    batch.opened[0] = replace(batch.opened[0], kind=cast("Any", "guess"))
+    batch.parents.append(ParentRow(batch.generations[0].id, "nobody"))
+    refused: list[RefusedRow] = []
     write(book.ledger, batch, refused=refused)
 
-    assert [(refusal.part, refusal.written) for refusal in refused] == [("opened", None), ("parents", None)]
+    assert [(type(found.row), found.written) for found in refused] == [(OpenedRow, None), (ParentRow, None)]
     assert counts(book.ledger)["attempts"] == 1
     assert counts(book.ledger)["generation_parents"] == 1
 
@@ -319,10 +321,10 @@ def test_what_stands_on_a_row_that_is_not_there_goes_with_it(book: Book) -> None
 @pytest.mark.parametrize("keys", [["a"], ["a", "b", "c"]])
 def test_ledger_that_takes_no_row_at_all_is_not_taken_for_bad_rows(book: Book, keys: list[str]) -> None:
     batch = whole_batch(book, keys)
-    for part in (batch.opened, batch.generations):
-        part[:] = [{**row, "run_id": "a run of another ledger"} for row in part]
+    batch.opened = [replace(row, run_id="a run of another ledger") for row in batch.opened]
+    batch.generations = [replace(row, run_id="a run of another ledger") for row in batch.generations]
     batch.settled.clear()
-    refused: list[Refusal] = []
+    refused: list[RefusedRow] = []
     with pytest.raises(IntegrityError):
         write(book.ledger, batch, refused=refused)
 
@@ -334,7 +336,7 @@ def test_statement_that_fails_is_not_taken_for_a_bad_row(book: Book) -> None:
     batch = whole_batch(book, ["a"])
     with book.ledger.begin() as connection:
         connection.execute(text("ALTER TABLE generation_parents RENAME TO elsewhere"))
-    batch.parents.append({"generation_id": batch.generations[0]["id"], "parent_id": batch.generations[0]["id"]})
+    batch.parents.append(ParentRow(batch.generations[0].id, batch.generations[0].id))
     with pytest.raises(DBAPIError, match="generation_parents"):
         write(book.ledger, batch, refused=[])
     assert counts_of(book.ledger, "generations") == 0
@@ -342,9 +344,10 @@ def test_statement_that_fails_is_not_taken_for_a_bad_row(book: Book) -> None:
 
 def test_message_of_a_refused_row_quotes_no_value(book: Book) -> None:
     batch = whole_batch(book, ["a", "b"])
-    batch.settled[0] = {**batch.settled[0], "input_tokens": "PRIVATE words of a customer"}
-    batch.generations[0] = {**batch.generations[0], "record_hash": "PRIVATE", "status": "PRIVATE"}
-    refused: list[Refusal] = []
+    private: Any = "PRIVATE words of a customer"
+    batch.settled[0] = replace(batch.settled[0], input_tokens=private)
+    batch.generations[0] = replace(batch.generations[0], record_hash=private, status=private)
+    refused: list[RefusedRow] = []
     write(book.ledger, batch, refused=refused)
 
     assert refused
@@ -356,7 +359,7 @@ def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: En
     Book(ledger, parameters=odd, code_version="v" * 300, deployment="d" * 300)
 
     with ledger.connect() as connection:
-        assert connection.scalar(select(Run.parameters)) == {"name": "a\x00b\ufffd", "count": str(2**70)}
+        assert connection.scalar(select(StoredRun.parameters)) == {"name": "a\x00b\ufffd", "count": str(2**70)}
 
 
 def test_run_whose_commit_was_answered_too_late_is_there_once(ledger: Engine) -> None:

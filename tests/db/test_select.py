@@ -13,10 +13,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.database_errors import KeyValueError, SelectError
-from db.session import open_source
 from db.sources import select
-from db.sources.select import Parameter, Part, Query, Record, read_record
+from db.sources.access import open_source
+from db.sources.select import read_record
 from db.sources.spool import RunSpools
+from db.sources.statements import Parameter, Part, Query
+from db.sources.values import Record
 from tests.conftest import drop_postgres_database, new_postgres_database
 
 Shop = Callable[..., Engine]

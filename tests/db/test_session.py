@@ -29,20 +29,12 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
-from db.ledger.tables import Attempt, Base, GenerationParent, Run
-from db.session import (
-    _alembic_config,
-    begin_write,
-    check,
-    connect_ledger,
-    is_unavailable,
-    is_unwritable,
-    open_ledger,
-    open_source,
-    readable_url,
-    reason_of,
-    upgrade,
-)
+from db.ledger.connecting import connect_ledger, open_ledger
+from db.ledger.migrating import alembic_config, check, upgrade
+from db.ledger.rows import values_of
+from db.ledger.tables import Attempt, Base, GenerationParent, StoredRun
+from db.session import begin_write, is_unavailable, is_unwritable, readable_url, reason_of
+from db.sources.access import open_source
 from tests.db.rows import Book, error_of_sqlite, run_row
 
 HEAD = "0002"
@@ -69,7 +61,7 @@ def test_new_sqlite_ledger_is_made_on_first_use(sqlite_ledger_url: str) -> None:
 
 
 def test_processes_that_make_one_ledger_at_once_all_get_it(sqlite_ledger_url: str) -> None:
-    program = f"from db.session import open_ledger; open_ledger({sqlite_ledger_url!r})"
+    program = f"from db.ledger.connecting import open_ledger; open_ledger({sqlite_ledger_url!r})"
     started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
 
     assert [(process.communicate(timeout=60)[1], process.returncode) for process in started] == [(b"", 0)] * 3
@@ -78,7 +70,10 @@ def test_processes_that_make_one_ledger_at_once_all_get_it(sqlite_ledger_url: st
 
 @pytest.mark.postgres
 def test_processes_that_migrate_one_ledger_at_once_wait_for_each_other(new_postgres: str) -> None:
-    program = f"from db.session import connect_ledger, upgrade; upgrade(connect_ledger({new_postgres!r}))"
+    program = (
+        "from db.ledger.connecting import connect_ledger; from db.ledger.migrating import upgrade; "
+        f"upgrade(connect_ledger({new_postgres!r}))"
+    )
     started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
 
     assert [(process.communicate(timeout=60)[1], process.returncode) for process in started] == [(b"", 0)] * 3
@@ -127,7 +122,7 @@ def test_newer_ledger_is_refused_and_not_touched(ledger_url: str) -> None:
 
 def test_ledger_goes_down_to_nothing_and_up_again(ledger: Engine) -> None:
     with ledger.begin() as connection:
-        config = _alembic_config()
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
     assert set(inspect(ledger).get_table_names()) <= {"alembic_version"}
@@ -300,7 +295,7 @@ def test_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_ledger_can_be_read_as_a_source_while_it_is_written(ledger: Engine) -> None:
     source = open_source(ledger.url.render_as_string(hide_password=False))
     with ledger.begin() as writing:
-        writing.execute(insert(Run), [run_row()])
+        writing.execute(insert(StoredRun), [values_of(run_row())])
         with source.connect() as reading:
             assert reading.scalar(text("SELECT COUNT(*) FROM runs")) == 0
     with source.connect() as reading:
@@ -315,14 +310,14 @@ def test_time_without_a_zone_is_refused(ledger: Engine) -> None:
     naive = datetime(2026, 3, 1)  # noqa: DTZ001 - the point of the test
 
     with pytest.raises(StatementError, match="without a time zone"), ledger.begin() as connection:
-        connection.execute(insert(Run), [run_row(started_at=naive)])
+        connection.execute(insert(StoredRun), [values_of(run_row(started_at=naive))])
 
 
 def test_times_come_back_in_utc(book: Book) -> None:
     moment = datetime.fromisoformat("2026-03-01T01:02:03.000004+09:00")
     later = Book(book.ledger, started_at=moment)
     with book.ledger.connect() as connection:
-        found = connection.scalar(select(Run.started_at).where(Run.id == later.run_id))
+        found = connection.scalar(select(StoredRun.started_at).where(StoredRun.id == later.run_id))
 
     assert found is not None
     assert found.isoformat() == "2026-02-28T16:02:03.000004+00:00"

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from db.database_errors import SourceUnreachableError
-from db.session import open_source, reason_of
+from db.session import reason_of
+from db.sources.access import is_lost, open_source
 from db.sources.interrupt import Interrupter
-from db.sources.read_only import is_lost
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -18,10 +19,11 @@ from sqlalchemy.exc import OperationalError
 
 from db.ledger import claims, spill
 from db.ledger.clock import new_id, now
-from db.ledger.refused_rows import Refusal
+from db.ledger.connecting import open_ledger
+from db.ledger.refused_rows import RefusedRow
+from db.ledger.rows import ParentRow, TextRow
 from db.ledger.tables import Base
-from db.ledger.writing import Batch, close_run, write
-from db.session import open_ledger
+from db.ledger.writing import WriteBatch, close_run, write
 from tests.db.rows import Book, error_of_sqlite, settled_row, sha
 
 
@@ -46,10 +48,10 @@ def contents(ledger: Engine) -> dict[str, list[Mapping[str, Any]]]:
         }
 
 
-def answered(book: Book, *keys: str) -> Batch:
+def answered(book: Book, *keys: str) -> WriteBatch:
     """A batch in which these keys were asked for and answered, with all kinds of values in it."""
-    batch = Batch()
-    batch.texts[sha("system")] = {"hash": sha("system"), "body": "Write \u2028 \x85 plainly.\nOn two lines."}
+    batch = WriteBatch()
+    batch.texts[sha("system")] = TextRow(sha("system"), "Write \u2028 \x85 plainly.\nOn two lines.")
     for key in keys:
         generation_id = new_id()
         changes = {"max_tokens": 512, "messages": [{"role": "user", "content": key}]}
@@ -64,13 +66,11 @@ def answered(book: Book, *keys: str) -> Batch:
         )
         book.generation(batch, key, id=generation_id, record=f'{{"name":"{key}"}}')
         batch.released.append((book.run_id, sha(key)))
-    batch.parents += [
-        {"generation_id": row["id"], "parent_id": batch.generations[0]["id"]} for row in batch.generations[1:]
-    ]
+    batch.parents += [ParentRow(row.id, batch.generations[0].id) for row in batch.generations[1:]]
     return batch
 
 
-def spilled(book: Book, folder: Path, *batches: Batch) -> Path:
+def spilled(book: Book, folder: Path, *batches: WriteBatch) -> Path:
     file = spill.SpillFile(folder, book.run_id)
     for batch in batches:
         file.add(batch)
@@ -145,7 +145,7 @@ def test_answer_that_is_added_while_another_recovers_is_not_lost(book: Book, fol
 
 def test_attempt_that_others_settled_meanwhile_ends_by_what_the_file_says(book: Book, folder: Path) -> None:
     batch = answered(book, "a")
-    write(book.ledger, Batch(prompts=batch.prompts, opened=batch.opened))
+    write(book.ledger, WriteBatch(prompts=batch.prompts, opened=batch.opened))
     path = spilled(book, folder, batch)
     close_run(book.ledger, book.run_id, "failed", now())
     spill.recover(book.ledger, path)
@@ -219,32 +219,34 @@ def test_disk_that_fills_up_leaves_no_half_line(book: Book, folder: Path, monkey
     assert spill.recover(book.ledger, file.path) == 2
 
 
-ODD = {"output_text": "a\ud800b", "model": "m\x00", "input_tokens": 2**70, "validation_errors": [{"\ud800": 2**70}]}
+ODD: dict[str, Any] = {
+    "output_text": "a\ud800b",
+    "model": "m\x00",
+    "input_tokens": 2**70,
+    "validation_errors": [{"\ud800": 2**70}],
+}
 
 
 def test_what_no_json_holds_is_kept_all_the_same(book: Book, folder: Path) -> None:
     batch = answered(book, "a", "b")
-    batch.settled[0] = {**batch.settled[0], **ODD}
+    batch.settled[0] = replace(batch.settled[0], **ODD)
     path = spilled(book, folder, batch)
     (found,) = spill._read(path)
 
-    assert {name: found.settled[0][name] for name in ODD} == ODD
+    assert {name: getattr(found.settled[0], name) for name in ODD} == ODD
     assert found.generations == batch.generations
 
 
 def test_row_that_the_ledger_refuses_holds_up_no_other_and_is_kept_by_itself(book: Book, folder: Path) -> None:
     batch = answered(book, *"abcdefgh")
-    batch.generations[3] = {**batch.generations[3], "status": None}
-    batch.settled[5] = {**batch.settled[5], **ODD}
+    batch.generations[3] = replace(batch.generations[3], status=cast("Any", None))
+    batch.settled[5] = replace(batch.settled[5], **ODD)
     path = spilled(book, folder, batch, answered(book, "last"))
-    refused: list[Refusal] = []
+    refused: list[RefusedRow] = []
 
     assert spill.recover(book.ledger, path, refused) == 9
     assert spill.find_spills(folder) == []
-    assert {(refusal.part, refusal.id) for refusal in refused} == {
-        ("generations", batch.generations[3]["id"]),
-        ("settled", batch.settled[5]["attempt_id"]),
-    }
+    assert {found.id for found in refused} == {batch.generations[3].id, batch.settled[5].attempt_id}
     found = contents(book.ledger)
     assert [row["record_key"] for row in found["generations"] if row["status"] == "failed"] == ["d"]
     assert sum(row["status"] == "succeeded" for row in found["generations"]) == 8
@@ -272,8 +274,9 @@ def test_file_of_an_earlier_version_is_imported(book: Book, folder: Path) -> Non
     """A line as it was written before attempts had a likely price, a place and a speed."""
     batch = answered(book, "a")
     later = {"likely_cost_usd", "inference_geo", "speed"}
-    batch.settled = [{name: value for name, value in row.items() if name not in later} for row in batch.settled]
-    body = {"presswork_spill": 1, "run_id": book.run_id, "batch": spill._dumped(batch)}
+    rows = spill._dumped(batch)
+    rows["settled"] = [{name: value for name, value in row.items() if name not in later} for row in rows["settled"]]
+    body = {"presswork_spill": 1, "run_id": book.run_id, "batch": rows}
     line = orjson.dumps(body, default=str)
     folder.mkdir()
     path = folder / f"{book.run_id}.spill"
@@ -282,6 +285,19 @@ def test_file_of_an_earlier_version_is_imported(book: Book, folder: Path) -> Non
     assert spill.recover(book.ledger, path) == 1
     (attempt,) = contents(book.ledger)["attempts"]
     assert (attempt["stop_reason"], attempt["speed"]) == ("end_turn", None)
+
+
+def test_file_of_a_later_version_is_kept_and_says_so(book: Book, folder: Path) -> None:
+    rows = spill._dumped(answered(book, "a"))
+    rows["settled"] = [row | {"carbon_grams": 3} for row in rows["settled"]]
+    line = orjson.dumps({"presswork_spill": 1, "run_id": book.run_id, "batch": rows}, default=str)
+    folder.mkdir()
+    path = folder / f"{book.run_id}.spill"
+    path.write_bytes(hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
+
+    with pytest.raises(spill.SpillError, match=r"'carbon_grams'.*newer Presswork"):
+        spill.recover(book.ledger, path)
+    assert path.exists()
 
 
 def test_ledger_that_goes_away_in_the_middle_is_not_taken_for_one_that_refuses(

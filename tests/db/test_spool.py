@@ -19,11 +19,12 @@ from sqlalchemy.pool import QueuePool
 
 from db.database_errors import KeyValueError, SelectError, SourceUnreachableError, SpoolError
 from db.identity import this_process
-from db.session import open_source
 from db.sources import select
 from db.sources import spool as spools
-from db.sources.select import Part, Query, check_columns
+from db.sources.access import open_source
+from db.sources.select import check_columns
 from db.sources.spool import KEPT_S, RunSpools, Spool, Unreadable, spool_name, sweep
+from db.sources.statements import Part, Query
 from db.sources.values import Record
 from tests.conftest import ROOT
 
@@ -429,8 +430,8 @@ WRITER = """
 import os, signal, sys, time
 from pathlib import Path
 from db.sources import select
-from db.sources.select import Query
-from db.session import open_source
+from db.sources.access import open_source
+from db.sources.statements import Query
 from db.sources.spool import RunSpools
 mine = RunSpools(Path(sys.argv[2]), "crashed")
 def tell(count):

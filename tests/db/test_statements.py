@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from db.database_errors import SelectError
-from db.session import open_source
+from db.sources.access import open_source
 from db.sources.parameters import parameters_in, tokens_of
 from db.sources.statements import Parameter, as_it_stands
 from tests.conftest import SOURCES, new_source

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from db.sources.values import key_text, make_record, parse_key
+from db.sources.keys import key_text, parse_key
+from db.sources.values import make_record
 
 TOKYO = timezone(timedelta(hours=9))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -26,10 +26,10 @@ from sqlalchemy import (
 from sqlglot import exp
 
 from db.database_errors import SelectError
-from db.session import open_source
 from db.sources import wrapping
-from db.sources.statements import Parameter, as_it_stands
-from db.sources.wrapping import no_rows, rows_between, rows_where
+from db.sources.access import open_source
+from db.sources.statements import Parameter, Part, Query, as_it_stands
+from db.sources.wrapping import rows_of_part
 from tests.conftest import SOURCES, new_source
 from tests.db.conftest import dialect_of
 
@@ -48,6 +48,7 @@ ROWS = [
     | {f"odd{at}": f"{at}-{n}" for at in range(len(ODD))}
     for n, sku in enumerate(["a", "B", "b", "ä", "a b", "a-b", "_x"], start=1)
 ]
+Given = Mapping[str, Parameter]
 MAX = {"max": Parameter("int", 5), "unused": Parameter("str", None)}
 
 
@@ -63,6 +64,20 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         source = open_source(url)
         yield source
         source.dispose()
+
+
+def no_rows(sql: str, parameters: Given, dialect: Dialect) -> Executable:
+    return wrapping.no_rows(Query("items.md.j2", sql, (), parameters), dialect)
+
+
+def rows_where(sql: str, parameters: Given, dialect: Dialect, key: Sequence[str], values: Sequence[Any]) -> Executable:
+    return wrapping.rows_where(Query("items.md.j2", sql, tuple(key), parameters), dialect, values)
+
+
+def rows_between(
+    sql: str, parameters: Given, dialect: Dialect, key: Sequence[str], offset: int, count: int, limit: int | None = None
+) -> Executable:
+    return rows_of_part(Query("items.md.j2", sql, tuple(key), parameters, limit), Part(offset, count), dialect)
 
 
 def run(engine: Engine, statement: Executable) -> list[dict[str, Any]]:

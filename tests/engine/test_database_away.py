@@ -19,8 +19,8 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from db.database_errors import LedgerUnreachableError
+from db.ledger.connecting import open_ledger
 from db.ledger.spill import find_spills
-from db.session import open_ledger
 from flows.engine.report.progress import watch
 from flows.engine.resources.recovery import settle_the_past
 from flows.errors import LedgerAwayError

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from db.ledger import claims, leases
-from db.ledger.writing import Batch
+from db.ledger.writing import WriteBatch
 from flows.engine.resources.lease import ClaimLostError, HeldLease
 from flows.engine.resources.writer import Writer
 from tests.db.rows import Book, sha
@@ -91,7 +91,7 @@ def test_claims_of_before_an_absence_are_claimed_again_but_looked_up_first(
     run_out(ledger, book.run_id)
     other = Book(ledger).run_id
     assert claims.take(ledger, other, {ONE}) == {ONE}
-    held.write(Batch(), [])
+    held.write(WriteBatch(), [])
     assert status_of(ledger, book.run_id) == ("running", False, 2)
     for prompt_hash in (ONE, TWO):
         with pytest.raises(ClaimLostError):
@@ -112,7 +112,7 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     run_out(ledger, book.run_id)
     leases.end_lapsed(ledger, but="")
     claims.take(ledger, newer := Book(ledger, prefect_flow_run_id="flow run").run_id, {ONE})
-    batch = Batch()
+    batch = WriteBatch()
     book.generation(batch, "key")
     held.write(batch, [])
     with ledger.connect() as connection:
@@ -134,7 +134,7 @@ async def test_run_that_is_superseded_stops_at_its_next_request(
     run_out(ledger, book.run_id)
     leases.end_lapsed(ledger, but="")
     Book(ledger, prefect_flow_run_id="flow run")
-    held.write(Batch(), [])
+    held.write(WriteBatch(), [])
     async with held.kept(writer), asyncio.timeout(leases.HEARTBEAT_S / 3):
         await asyncio.sleep(0)
         with pytest.raises(ClaimLostError):
@@ -146,7 +146,7 @@ async def test_run_that_is_superseded_stops_at_its_next_request(
 def test_run_that_has_closed_takes_nothing_back(book: Book, held: HeldLease, ledger: Engine) -> None:
     held.take({ONE})
     held.close("completed")
-    held.write(Batch(), [])
+    held.write(WriteBatch(), [])
     held.confirm()
     assert status_of(ledger, book.run_id) == ("completed", True, 1)
     assert claims.take(ledger, Book(ledger).run_id, {ONE}) == {ONE}

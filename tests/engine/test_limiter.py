@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import pytest
 
 from flows.engine.pacing import limiter as module
-from flows.engine.pacing.buckets import Bucket, ToldBucket
-from flows.engine.pacing.limiter import Limiter, Need
+from flows.engine.pacing.buckets import Bucket, HeaderBucket, Need
+from flows.engine.pacing.limiter import Limiter
 from flows.errors import CallError, PassingCallError, StoppingCallError
 from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.limits import Limits
 from flows.sandbox.switches import Switches
-from flows.steps.claude.client import Limit, read_limits
+from flows.steps.claude.rate_limits import Limit, read_limits
 from flows.steps.prices import Usage
 
 T = TypeVar("T")
@@ -549,10 +549,10 @@ def test_waiters_are_served_in_their_order(loop: Loop) -> None:
 
 
 def test_bucket_without_a_limit_never_waits() -> None:
-    assert Bucket().wait_s(10**9, 2, 5.0) == 0.0
+    assert Bucket().wait_s(10**9, 5.0) == 0.0
 
 
 def test_account_in_debt_waits_for_a_minute_at_most(loop: Loop) -> None:
-    bucket = ToldBucket()
-    bucket.tell(Limit(600, -(10**9)), sent_at=1.0, spent_then=0.0, now=1000.0)
-    assert 0 < bucket.wait_s(1, 0.0, 1000.0) < 61
+    bucket = HeaderBucket()
+    bucket.read(Limit(600, -(10**9)), sent_at=1.0, spent_then=0.0, now=1000.0)
+    assert 0 < bucket.wait_s(1, 1000.0) < 61

@@ -13,7 +13,7 @@ from db.ledger.clock import new_id
 from db.readers.history import list_runs, shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
-from flows.engine.spread import ShardedRun
+from flows.engine.orchestration.spread import ShardedRun
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
 from tests.engine.workshop import Workshop

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
 from db.database_errors import SourceUnreachableError
-from db.session import open_source
+from db.sources.access import open_source
 from flows.engine.resources.source_reads import Reading, SourceReader
 from flows.engine.resources.stopping import Stopper
 from flows.errors import StoppedError

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id
-from db.readers.chains import Spent
-from flows.engine.pacing.alike import AT_START
+from db.readers.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
+from flows.engine.pacing.breaker import AT_START
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
@@ -159,7 +159,14 @@ def spend(book: Book, dollars: str) -> None:
 
 
 def share(book: Book, *attempts: str, waiting: int = 2) -> float:
-    found = share_of_cap(book.ledger, book.run_id, 1.0, flow_run=FLOW_RUN, attempts=attempts, parts=2, waiting=waiting)
+    found = share_of_cap(
+        1.0,
+        spent=spent_by_chain(book.ledger, book.run_id),
+        by_shards=spent_by_shards(book.ledger, FLOW_RUN),
+        by_attempts=spent_by_flow_runs(book.ledger, attempts),
+        parts=2,
+        waiting=waiting,
+    )
     return round(found, 6)
 
 
@@ -241,10 +248,10 @@ async def one(pace: Pace, prompt: Prompt, usage: Usage | None, error: CallError 
 async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_hold_it_all(
     prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.pacing.alike.PATIENCE_S", 60)
+    monkeypatch.setattr("flows.engine.pacing.breaker.PATIENCE_S", 60)
     refused = FinalCallError("HTTP 403", kind="proxy", alike="a firewall")
     pace = gate(None, concurrency=1)
-    pace.alike.watch("note", lambda: "far")
+    pace.breaker("note").watch(lambda: "far")
     for number in range(AT_START):
         await one(pace, replace(prompt, hash=str(number)), None, refused)
     held = [asyncio.create_task(one(pace, replace(prompt, hash=f"near {number}"), None)) for number in range(10)]
@@ -256,6 +263,18 @@ async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_ho
     assert isinstance(pace.stopped, StoppingCallError)
     ended = await asyncio.gather(*held, return_exceptions=True)
     assert all(isinstance(error, StoppingCallError) for error in ended)
+
+
+async def test_row_of_refusals_holds_no_other_template_back(prompt: Prompt, tmp_path: Path) -> None:
+    (tmp_path / "other.md.j2").write_text((tmp_path / "note.md.j2").read_text(), encoding="utf-8")
+    other = render_prompt(make_brief(load_template(tmp_path, "other"), "sandbox", {}), {"record": {}})
+    pace = gate(None)
+    for number in range(AT_START):
+        await one(pace, replace(prompt, hash=str(number)), None, FinalCallError(kind="proxy", alike="a firewall"))
+
+    async with asyncio.timeout(1):
+        await one(pace, other, Usage(input_tokens=1))
+    assert pace.stopped is None
 
 
 @pytest.mark.parametrize("error", [None, PassingCallError(kind="timeout")], ids=["cut off", "timed out"])

@@ -188,7 +188,7 @@ async def test_run_that_waits_for_another_ends_when_it_is_stopped(work: Workshop
         hashes = list(connection.scalars(text("SELECT DISTINCT prompt_hash FROM generations")))
     another = run_row(process=this_process())
     open_run(work.ledger, another)
-    claims.take(work.ledger, another["id"], hashes)
+    claims.take(work.ledger, another.id, hashes)
     run = begin(work, refresh=True)
     await work.begun(3)  # the first, the other, and this one
     await asyncio.sleep(0.5)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from flows.engine.resources.endpoint import Endpoint
 from flows.errors import TemplateError
-from flows.steps.catalog import MODELS, NotTold
+from flows.steps.catalog import MODELS, Model, NotTold
 from flows.steps.claude.client import Client
 from flows.steps.prompts.templates import load_template
 from tests.engine.workshop import Workshop
@@ -94,9 +94,9 @@ def in_days(days: int) -> str:
 
 async def test_a_model_is_asked_about_once() -> None:
     async with endpoint_at(gateway := Gateway({"max_tokens": 300_000})) as endpoint:
-        models = await asyncio.gather(*(endpoint.model(NAME) for _ in range(5)))
+        models = await asyncio.gather(*(endpoint.ask_about(NAME) for _ in range(5)))
 
-        assert {model.max_output for model in models if model} == {300_000}
+        assert {model.max_output for model in models if isinstance(model, Model)} == {300_000}
         assert endpoint.known(NAME) == models[0]
     assert gateway.asked == [NAME]
 
@@ -105,9 +105,10 @@ async def test_a_model_is_asked_about_once() -> None:
 async def test_an_endpoint_that_is_silent_leaves_what_is_known(says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.steps.claude.client.MODEL_TIMEOUT_S", 0.1)
     async with endpoint_at(gateway := Gateway(says)) as endpoint:
-        assert await endpoint.model(NAME) == MODELS[NAME]
-        assert await endpoint.model("a-gateways-own") == (None if says != [] else endpoint.known("a-gateways-own"))
-        await endpoint.model(NAME)
+        for name in (NAME, "a-gateways-own", NAME):
+            await endpoint.ask_about(name)
+        assert endpoint.known(NAME) == MODELS[NAME]
+        assert (endpoint.known("a-gateways-own") is None) == (says != [])
     assert gateway.asked == [NAME, "a-gateways-own"]
 
 

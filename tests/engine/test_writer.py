@@ -20,9 +20,9 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from db.database_errors import LedgerError
 from db.ledger import spill
 from db.ledger.clock import new_id
-from db.ledger.refused_rows import Refusal
+from db.ledger.refused_rows import RefusedRow
 from db.ledger.tables import Generation
-from db.ledger.writing import Batch, write
+from db.ledger.writing import WriteBatch, write
 from db.readers.history import read_generations
 from flows.engine.materials.handles import Generations
 from flows.engine.resources.writer import Writer
@@ -119,7 +119,7 @@ async def test_stop_has_what_waits_kept_in_a_file(opened: Open, book: Book, tmp_
     away = Away(float("inf"))
     async with opened(patience_s=300) as writer:
         writer.commit = away
-        book.generation(writer.batch, "a")
+        book.generation(writer._batch, "a")
         waiting = asyncio.create_task(writer.committed())
         while away.asked < 2:  # noqa: ASYNC110 - a thread asks
             await asyncio.sleep(0)
@@ -134,7 +134,7 @@ async def test_stop_has_what_waits_kept_in_a_file(opened: Open, book: Book, tmp_
 async def test_what_nobody_foresaw_loses_no_answer(opened: Open, book: Book, tmp_path: Path, error: Exception) -> None:
     async with opened() as writer:
         writer.commit = Away(float("inf"), error)
-        book.generation(writer.batch, "a")
+        book.generation(writer._batch, "a")
         with pytest.raises(LedgerAwayError, match="presswork db recover"):
             await writer.committed()
     (path,) = spill.find_spills(tmp_path / "spill")
@@ -146,11 +146,11 @@ async def test_refused_row_fails_alone_and_nobody_else_hears_of_it(
 ) -> None:
     logging.getLogger("prefect.presswork").addHandler(caplog.handler)
     async with opened() as writer:
-        bad = book.generation(writer.batch, "bad", output={"t": "PRIVATE \ud800"})
-        book.generation(writer.batch, "good")
+        bad = book.generation(writer._batch, "bad", output={"t": "PRIVATE \ud800"})
+        book.generation(writer._batch, "good")
         await writer.committed()
         assert "'output'" in str(writer.failure_of(bad))
-        book.generation(writer.batch, "later")
+        book.generation(writer._batch, "later")
         await writer.committed()
     logging.getLogger("prefect.presswork").removeHandler(caplog.handler)
 
@@ -166,8 +166,8 @@ async def test_refused_row_fails_alone_and_nobody_else_hears_of_it(
 
 async def test_request_whose_row_is_refused_is_known_before_it_is_sent(opened: Open, book: Book) -> None:
     async with opened() as writer:
-        bad = book.attempt(writer.batch, "a", new_id(), kind="guess")
-        good = book.attempt(writer.batch, "b", new_id())
+        bad = book.attempt(writer._batch, "a", new_id(), kind="guess")
+        good = book.attempt(writer._batch, "b", new_id())
         await writer.committed()
         assert not writer.has_attempt(bad)
         assert writer.has_attempt(good)
@@ -176,7 +176,7 @@ async def test_request_whose_row_is_refused_is_known_before_it_is_sent(opened: O
 async def test_ledger_that_goes_away_while_it_looks_for_refused_rows_is_waited_for(opened: Open, book: Book) -> None:
     calls: list[int] = []
 
-    def commit(batch: Batch, refused: list[Any]) -> None:
+    def commit(batch: WriteBatch, refused: list[Any]) -> None:
         calls.append(1)
         write(book.ledger, batch, refused=refused)
 
@@ -194,14 +194,14 @@ async def test_ledger_that_goes_away_while_it_looks_for_refused_rows_is_waited_f
     async with opened() as writer:
         writer.commit = commit
         for number in range(8):
-            book.generation(writer.batch, str(number), output={"t": "\ud800" if number == 5 else ""})
+            book.generation(writer._batch, str(number), output={"t": "\ud800" if number == 5 else ""})
         await writer.committed()
     assert failing == []
     assert list(statuses(book.ledger).values()).count("failed") == 1
 
 
 async def test_page_that_could_not_be_read_is_read_when_the_ledger_is_back(opened: Open, book: Book) -> None:
-    batch = Batch()
+    batch = WriteBatch()
     for number in range(25):
         generation_id = book.generation(batch, f"{number:02}")
         batch.settled.append(settled_row(book.attempt(batch, f"{number:02}", generation_id)))
@@ -257,7 +257,7 @@ async def test_writer_that_is_cancelled_lets_go_who_waits_for_it(tmp_path: Path)
     engine = create_engine("sqlite://")
     writer = Writer(engine, run_id="run", interval_s=0, patience_s=60, spill_folders=[tmp_path])
 
-    def unavailable(_batch: Batch, _refused: list[Refusal]) -> None:
+    def unavailable(_batch: WriteBatch, _refused: list[RefusedRow]) -> None:
         raise OperationalError("", None, error_of_sqlite(sqlite3.SQLITE_BUSY))
 
     writer.commit = unavailable

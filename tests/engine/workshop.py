@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import TaskRun
 from sqlalchemy import Engine, create_engine, text
 
 from db.ledger.clock import now
-from db.session import open_ledger
+from db.ledger.connecting import open_ledger
 from flows.content import content
 from flows.engine import RunOptions, Summary
 from flows.sandbox import Sandbox

@@ -19,8 +19,12 @@ import flows.outputs
 from db.words import SANDBOX
 from flows.errors import CallError
 from flows.sandbox import Sandbox
-from flows.steps.answers.pursuing import Asking, Opened, Outcome, Policy, Settled, answer_prompt
-from flows.steps.claude.client import Answer, Client, RateLimits
+from flows.steps.answers.asking import Asking, Policy
+from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.pursuing import Opened, Settled, answer_prompt
+from flows.steps.claude.answers import Answer
+from flows.steps.claude.client import Client
+from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import Prompt, make_brief, render_prompt
 from flows.steps.prompts.templates import Template, load_template

@@ -15,8 +15,9 @@ import pytest
 from db.words import ANTHROPIC
 from flows.errors import EndpointError, FinalCallError, PassingCallError, StoppingCallError
 from flows.sandbox import Sandbox
-from flows.steps.answers.pursuing import Asking, Policy, answer_prompt
-from flows.steps.claude.client import Answer
+from flows.steps.answers.asking import Asking, Policy
+from flows.steps.answers.pursuing import answer_prompt
+from flows.steps.claude.answers import Answer
 from flows.steps.prices import PRICE_VERSION, cost_of
 from tests.steps.conftest import (
     GOOD,
@@ -827,7 +828,7 @@ async def test_answer_that_cannot_be_judged_ends_its_record_and_is_paid_for_once
     def judge(*_arguments: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("flows.steps.answers.pursuing.validate_answer", judge)
+    monkeypatch.setattr("flows.steps.answers.outcomes.validate_answer", judge)
 
     outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
 
@@ -850,7 +851,7 @@ async def test_attempt_is_settled_also_where_the_judgement_ends_the_process(
     def judge(*_arguments: Any) -> Any:
         raise EndedError
 
-    monkeypatch.setattr("flows.steps.answers.pursuing.validate_answer", judge)
+    monkeypatch.setattr("flows.steps.answers.outcomes.validate_answer", judge)
     with pytest.raises(EndedError):
         await pursue(scripted.url, endpoint=ANTHROPIC)
 

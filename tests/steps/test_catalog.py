@@ -94,9 +94,10 @@ def test_no_table_has_a_model_that_is_none() -> None:
         *known_models._STRUCTURED_OUTPUTS,
         *known_models._TOKENIZER_OF_4_7,
         *known_models._DEPRECATED,
-        *(name for names in known_models._CACHEABLE.values() for name in names),
+        *(name for names in known_models._LIMITS for name in names),
+        *(name for names in known_models._CACHEABLE for name in names),
         *(name for names in known_models._THINKING for name in names),
-        *(name for names in known_models._EFFORTS.values() for name in names),
+        *(name for names in known_models._EFFORTS for name in names),
     }
 
     assert named <= set(MODELS)

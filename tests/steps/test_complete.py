@@ -21,15 +21,9 @@ from db.words import ANTHROPIC, PERHAPS_BILLED, SANDBOX
 from flows.errors import CallError, EndpointError, FinalCallError, MissingKeyError, PassingCallError, StoppingCallError
 from flows.sandbox import Sandbox
 from flows.settings import ROOT
-from flows.steps.claude.client import (
-    Limit,
-    WrongEndpointError,
-    check_endpoint,
-    read_limits,
-    require_key,
-    retry_after,
-    translate,
-)
+from flows.steps.claude.client import WrongEndpointError, check_endpoint, require_key
+from flows.steps.claude.rate_limits import Limit, read_limits, retry_after
+from flows.steps.claude.refusals import translate
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import request_body
 from tests.steps.conftest import KEY, Connect, Reply, Say, Scripted, error_body, message, used

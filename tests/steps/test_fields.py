@@ -14,8 +14,8 @@ from pydantic import Field
 import flows.outputs
 from flows.errors import OutputClassError, TemplateError
 from flows.outputs import Output
-from flows.steps.answers.validate import Content, Invalid, validate_answer, validate_stored
 from flows.steps.output_classes.fields import OutputField, class_name
+from flows.steps.output_classes.validate import Content, Invalid, validate_answer, validate_stored
 from flows.steps.prompts.front_matter import read_front_matter
 from flows.steps.prompts.lint import lint_template
 from flows.steps.prompts.render import make_brief, render_prompt

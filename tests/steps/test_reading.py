@@ -10,18 +10,18 @@ import pytest
 
 from db.words import ANTHROPIC
 from flows.errors import PassingCallError
-from flows.steps.claude.bodies import ErrorBody, Message, read_body, read_error, read_usage
+from flows.steps.claude.answers import Answer, ErrorBody, read_body, read_error, read_usage
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import request_body
 from tests.steps.conftest import GOOD, Connect, Reply, Say, Scripted, error_body, message
 
-WHOLE = Message(GOOD, "end_turn", Usage(10, output_tokens=20), "claude-sonnet-4-6", "msg_1", None)
+WHOLE = Answer(GOOD, "end_turn", Usage(10, output_tokens=20), "claude-sonnet-4-6", "msg_1", None)
 
 
-def read(body: Any) -> Message:
+def read(body: Any) -> Answer:
     """The message in a body; bytes are taken as they are."""
     found = read_body(body if isinstance(body, bytes) else orjson.dumps(body))
-    assert isinstance(found, Message)
+    assert isinstance(found, Answer)
     return found
 
 
@@ -77,7 +77,7 @@ EVENTS: tuple[dict[str, Any], ...] = (
         (b"\xef\xbb\xbf" + orjson.dumps(message()), WHOLE),
         (without("id"), replace(WHOLE, message_id=None)),
         (without("model"), replace(WHOLE, model=None)),
-        (without("id", "type", "role", "model", "usage", "stop_reason"), Message(GOOD, None, None, None, None, None)),
+        (without("id", "type", "role", "model", "usage", "stop_reason"), Answer(GOOD, None, None, None, None, None)),
         ({**message(), "content": GOOD}, WHOLE),
         ({**message(), "content": [GOOD]}, WHOLE),
         ({**message(), "content": [{"text": GOOD}]}, WHOLE),
@@ -106,7 +106,7 @@ EVENTS: tuple[dict[str, Any], ...] = (
         (b": a comment\n\n" + stream(*EVENTS), WHOLE),
     ],
 )
-def test_message_is_read_however_it_is_wrapped(body: Any, expected: Message) -> None:
+def test_message_is_read_however_it_is_wrapped(body: Any, expected: Answer) -> None:
     assert read(body) == expected
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from db.words import ANTHROPIC
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
-from flows.steps.claude.bodies import read_error
+from flows.steps.claude.answers import read_error
 from flows.steps.claude.refusals import judge, likeness
 from flows.steps.prompts.render import request_body
 from tests.steps.conftest import KEY, Connect, Reply, Say, Scripted, error_body

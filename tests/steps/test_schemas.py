@@ -32,11 +32,11 @@ from pydantic import (
 import flows.outputs
 from flows.errors import OutputClassError
 from flows.sandbox import Sandbox
-from flows.steps.answers.validate import Content, validate_answer
-from flows.steps.claude.client import output_schema
+from flows.steps.claude.output_schema import output_schema
 from flows.steps.output_classes.references import write_out
 from flows.steps.output_classes.schema_checks import notes_on
 from flows.steps.output_classes.schemas import full_schema
+from flows.steps.output_classes.validate import Content, validate_answer
 from tests.steps.conftest import KEY
 
 

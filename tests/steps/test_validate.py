@@ -22,8 +22,8 @@ from pydantic import (
 
 from flows.errors import OutputClassError
 from flows.outputs import Output, words
-from flows.steps.answers.validate import Content, Invalid, validate_answer, validate_stored
 from flows.steps.output_classes.classes import load_output_class
+from flows.steps.output_classes.validate import Content, Invalid, validate_answer, validate_stored
 from tests.steps.conftest import Note
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine
+import duckdb
 
 from db.sources.drivers.texts import read_date, read_json, read_moment, read_time
 
@@ -22,14 +22,14 @@ _CHANGED = re.compile(r"DATE|TIME|INTERVAL|JSON")
 _INTERVAL = re.compile(r"(?:(?P<days>-?\d+) days?)? ?(?P<sign>-)?(?:(?P<hours>\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
 
 
-def prepare(_engine: Engine) -> Callable[[Any, Any], None]:
+def preparing() -> Callable[[Any, Any], None]:
     """Return what prepares a connection of duckdb_engine."""
+    return _prepare
 
-    def prepared(connection: Any, _entry: Any) -> None:
-        make = connection.cursor
-        connection.cursor = lambda: _Cursor(make())
 
-    return prepared
+def _prepare(connection: Any, _entry: Any) -> None:
+    make = connection.cursor
+    connection.cursor = lambda: _Cursor(make())
 
 
 class _Cursor:
@@ -71,18 +71,18 @@ class _Cursor:
 
     def _as_text(self, statement: str, parameters: Any) -> tuple[str, dict[int, Reader]]:
         columns = self._described(statement, parameters)
-        found = {place: _reading(kind) for place, (_name, kind) in enumerate(columns) if _CHANGED.search(kind)}
-        readers = {place: reading for place, reading in found.items() if reading is not None}
+        casts, readers = [], {}
+        for place, (name, kind) in enumerate(columns):
+            cast_to, reader = _reading_of(duckdb.sqltype(kind)) if _CHANGED.search(kind) else (kind, None)
+            if reader is not None:
+                casts.append(f"CAST({_quoted(name)} AS {cast_to}) AS {_quoted(name)}")
+                readers[place] = reader
         # It ignores case in names, so that two may be one to it.
         if not readers or len({name.lower() for name, _kind in columns}) < len(columns):
             return statement, {}
-        casts = ", ".join(_cast(columns[place][0], kind) for place, (kind, _reader) in readers.items())
-        wrapped = f"SELECT * REPLACE ({casts}) FROM (\n{statement}\n)"  # noqa: S608 - the user's own select
-        return wrapped, {place: reader for place, (_kind, reader) in readers.items()}
+        return f"SELECT * REPLACE ({', '.join(casts)}) FROM (\n{statement}\n)", readers  # noqa: S608 - the user's own select
 
     def _described(self, statement: str, parameters: Any) -> list[tuple[str, str]]:
-        import duckdb  # noqa: PLC0415 - whoever has such a source has it, and no one else
-
         try:
             self._cursor.execute(f"DESCRIBE {statement}", parameters)
             return [(name, kind) for name, kind, *_ in self._cursor.fetchall()]
@@ -91,21 +91,11 @@ class _Cursor:
             return []
 
 
-def _cast(name: str, kind: str) -> str:
-    return f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}"
-
-
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _reading(kind: str) -> tuple[str, Reader] | None:
-    import duckdb  # noqa: PLC0415 - as above
-
-    return _reading_of(duckdb.sqltype(kind))
-
-
-def _reading_of(kind: Any) -> tuple[str, Reader] | None:
+def _reading_of(kind: Any) -> tuple[str, Reader | None]:
     """Return the type to cast a column to, and the reader of that; None where the driver reads it as it is."""
     match str(kind.id), str(kind):
         case "date", _:
@@ -120,35 +110,32 @@ def _reading_of(kind: Any) -> tuple[str, Reader] | None:
             return "VARCHAR", read_json
         case "list" | "array" | "struct" | "map", _:
             return _reading_of_parts(kind)
-        case _:
-            return None
+        case _, name:
+            return name, None
 
 
-def _reading_of_parts(kind: Any) -> tuple[str, Reader] | None:
+def _reading_of_parts(kind: Any) -> tuple[str, Reader | None]:
     children = dict(kind.children)
     size = children.pop("size", "")
     found = {name: _reading_of(child) for name, child in children.items()}
-    if not any(found.values()):
-        return None
-    kinds = {name: reading[0] if reading else str(children[name]) for name, reading in found.items()}
-    readers = {name: reading[1] for name, reading in found.items() if reading}
+    if not any(reader for _kind, reader in found.values()):
+        return str(kind), None
+    kinds = {name: cast_to for name, (cast_to, _reader) in found.items()}
+    readers = {name: _or_null(reader) for name, (_kind, reader) in found.items()}
     match str(kind.id):
         case "struct":
             named = ", ".join(f"{_quoted(name)} {child}" for name, child in kinds.items())
-            return f"STRUCT({named})", lambda value: {
-                name: _applied(readers.get(name), item) for name, item in value.items()
-            }
+            return f"STRUCT({named})", lambda value: {name: readers[name](item) for name, item in value.items()}
         case "map":
-            key, value_reader = readers.get("key"), readers.get("value")
             return f"MAP({kinds['key']}, {kinds['value']})", lambda value: {
-                _applied(key, name): _applied(value_reader, item) for name, item in value.items()
+                readers["key"](name): readers["value"](item) for name, item in value.items()
             }
         case _:
-            return f"{kinds['child']}[{size}]", lambda value: [_applied(readers["child"], item) for item in value]
+            return f"{kinds['child']}[{size}]", lambda value: [readers["child"](item) for item in value]
 
 
-def _applied(reader: Reader | None, value: Any) -> Any:
-    return value if reader is None or value is None else reader(value)
+def _or_null(reader: Reader | None) -> Reader:
+    return lambda value: value if reader is None or value is None else reader(value)
 
 
 def _read_interval(text: str) -> timedelta | str:

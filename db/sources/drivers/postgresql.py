@@ -20,7 +20,6 @@ from psycopg.pq import Format
 from psycopg.types.array import ArrayLoader
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
-from sqlalchemy import Engine
 
 from db.sources.drivers.texts import read_json
 
@@ -44,18 +43,18 @@ SELECT typarray, base, typdelim FROM based WHERE typtype <> 'd'
 """
 
 
-def prepare(_engine: Engine) -> Callable[[Any, Any], None]:
+def preparing() -> Callable[[Any, Any], None]:
     """Return what prepares a connection of psycopg; the types of arrays are looked up by the first one."""
     arrays: Arrays = {}
 
-    def prepared(connection: Any, _entry: Any) -> None:
+    def prepare(connection: Any, _entry: Any) -> None:
         # A pooler in transaction mode refuses what is prepared.
         connection.prepare_threshold = None
         if not arrays:
             arrays.update(_read_arrays(connection))
         _register(connection, arrays)
 
-    return prepared
+    return prepare
 
 
 def _register(connection: Connection[Any], arrays: Arrays) -> None:
@@ -88,40 +87,47 @@ def _read_arrays(connection: Connection[Any]) -> Arrays:
         connection.rollback()
 
 
-class _Text(Loader):
-    """Reads any value as its text; the connection is in UTF-8, as session.py makes it."""
+def _text(data: Buffer) -> str:
+    # The connection is in UTF-8, as db/session.py makes it.
+    return bytes(data).decode("utf-8", "surrogateescape")
+
+
+class _Json(Loader):
+    def load(self, data: Buffer) -> Any:
+        return read_json(_text(data))
+
+
+class _ByAnother(Loader):
+    """Reads a value by another loader, `known`."""
+
+    known: type[abc.Loader]
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._load = self.known(oid, context).load
 
     def load(self, data: Buffer) -> Any:
-        return bytes(data).decode("utf-8", "surrogateescape")
+        return self._load(data)
 
 
-class _Json(_Text):
-    def load(self, data: Buffer) -> Any:
-        return read_json(super().load(data))
+def _or_text(loader: type[abc.Loader], *, unless: re.Pattern[bytes] | None = None) -> type[Loader]:
+    """Return a loader that falls back to the text where `loader` raises, and does not ask it if `unless` is found."""
 
-
-def _or_text(known: type[abc.Loader], *, unless: re.Pattern[bytes] | None = None) -> type[Loader]:
-    """Return a loader that falls back to the text where `known` raises, and does not ask it where `unless` is found."""
-
-    class OrText(_Text):
-        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-            super().__init__(oid, context)
-            self._load = known(oid, context).load
+    class OrText(_ByAnother):
+        known = loader
 
         def load(self, data: Buffer) -> Any:
             if unless is None or not unless.search(data):
                 with suppress(Error, ValueError, OverflowError):
                     return self._load(data)
-            return super().load(data)
+            return _text(data)
 
     return OrText
 
 
-def _spelled_range(known: type[abc.Loader]) -> type[Loader]:
-    class SpelledRange(Loader):
-        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-            super().__init__(oid, context)
-            self._load = known(oid, context).load
+def _spelled_range(loader: type[abc.Loader]) -> type[Loader]:
+    class SpelledRange(_ByAnother):
+        known = loader
 
         def load(self, data: Buffer) -> str:
             return _spelled(self._load(data))
@@ -144,15 +150,11 @@ def _spelled(value: Any) -> str:
             return str(value)
 
 
-def _arrays_or(arrays: Arrays, known: type[abc.Loader]) -> type[Loader]:
-    class ArrayOrText(Loader):
+def _arrays_or(arrays: Arrays, loader: type[abc.Loader]) -> type[Loader]:
+    class ArrayOrText(_ByAnother):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            self.known = _array_of(*arrays[oid]) if oid in arrays else loader
             super().__init__(oid, context)
-            loader = _array_of(*arrays[oid]) if oid in arrays else known
-            self._load = loader(oid, context).load
-
-        def load(self, data: Buffer) -> Any:
-            return self._load(data)
 
     return ArrayOrText
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _LONGEST = 4000  # digits of an int, which Python itself bounds a little above
 # What Python would round off, or take for the next day's beginning.
 _ROUNDED = re.compile(r"\.\d{6}\d*[1-9]|\b24:")
@@ -24,28 +26,22 @@ def read_json(text: str) -> Any:
         return text
 
 
-def read_date(text: str) -> date | str:
-    """Read a date; `infinity`, and a year before 1 or after 9999, is its text."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return text
+def _or_text(read: Callable[[str], T]) -> Callable[[str], T | str]:
+    def read_or_keep(text: str) -> T | str:
+        try:
+            return text if _ROUNDED.search(text) else read(text)
+        except ValueError:
+            return text
+
+    return read_or_keep
 
 
-def read_moment(text: str) -> datetime | str:
-    """Read a date and time; one that Python has not, or to the nanosecond, is its text."""
-    try:
-        return text if _ROUNDED.search(text) else datetime.fromisoformat(text)
-    except ValueError:
-        return text
-
-
-def read_time(text: str) -> time | str:
-    """Read a time of day; a longer or a negative one, or one to the nanosecond, is its text."""
-    try:
-        return text if _ROUNDED.search(text) else time.fromisoformat(text)
-    except ValueError:
-        return text
+read_date = _or_text(date.fromisoformat)
+"""Read a date; `infinity`, and a year before 1 or after 9999, is its text."""
+read_moment = _or_text(datetime.fromisoformat)
+"""Read a date and time; one that Python has not, or to the nanosecond, is its text."""
+read_time = _or_text(time.fromisoformat)
+"""Read a time of day; a longer or a negative one, or one to the nanosecond, is its text."""
 
 
 def _whole(digits: str) -> int | Decimal:

@@ -12,7 +12,7 @@ from flows.commands.terminal.endings import told
 from flows.commands.terminal.flags import AsJson, OfSandbox
 
 if TYPE_CHECKING:
-    from db.ledger.refused_rows import Refusal
+    from db.ledger.refused_rows import RefusedRow
 
 app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
 
@@ -21,7 +21,8 @@ app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=Tr
 def upgrade(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Bring the ledger's tables up to what this code needs; a ledger that is not there yet is made."""
     with told(as_json=as_json):
-        from db.session import check, connect_ledger, upgrade  # noqa: PLC0415 - see commands/__init__.py
+        from db.ledger.connecting import connect_ledger  # noqa: PLC0415 - see commands/__init__.py
+        from db.ledger.migrating import check, upgrade  # noqa: PLC0415 - see commands/__init__.py
 
         url = _url(sandbox=sandbox)
         ledger = connect_ledger(url)
@@ -38,9 +39,10 @@ def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Say which ledger is used and whether its tables are current; exit status 2 where they are not."""
     with told(as_json=as_json):
         from db.database_errors import LedgerNotMigratedError  # noqa: PLC0415 - see commands/__init__.py
-        from db.session import check, connect_ledger  # noqa: PLC0415
+        from db.ledger.connecting import connect_ledger  # noqa: PLC0415
+        from db.ledger.migrating import check  # noqa: PLC0415
         from flows.commands.ledger.ledgers import ledger_name  # noqa: PLC0415
-        from flows.engine.materials.source_urls import is_missing_file  # noqa: PLC0415
+        from flows.engine.resources.source_urls import is_missing_file  # noqa: PLC0415
 
         url = _url(sandbox=sandbox)
         if is_missing_file(url):
@@ -62,14 +64,15 @@ def recover(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     with told(as_json=as_json):
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - see commands/__init__.py
 
+        from db.ledger.connecting import open_ledger  # noqa: PLC0415
         from db.ledger.refused_rows import in_words  # noqa: PLC0415
         from db.ledger.spill import SpillError, find_spills, recover, refused_file  # noqa: PLC0415
-        from db.session import open_ledger, reason_of  # noqa: PLC0415
+        from db.session import reason_of  # noqa: PLC0415
         from flows.settings import load_settings  # noqa: PLC0415
 
         recovered: dict[str, int] = {}
         refused: list[str] = []
-        rows: dict[str, list[Refusal]] = {}
+        rows: dict[str, list[RefusedRow]] = {}
         folders = load_settings().spill_folders
         ledger = open_ledger(_url(sandbox=sandbox))
         try:

@@ -48,8 +48,8 @@ def show(
 
 def _find(settings: Settings, identifier: str, *, sandbox: bool) -> Audit:
     """Look in each ledger that is there: an id names a generation wherever it is."""
+    from db.ledger.connecting import open_ledger  # noqa: PLC0415
     from db.readers.history import read_generation  # noqa: PLC0415 - see commands/__init__.py
-    from db.session import open_ledger  # noqa: PLC0415
     from flows.commands.ledger.ledgers import NoLedgerError, ledger_name, ledger_urls, say_ledger  # noqa: PLC0415
     from flows.errors import ConfigurationError  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ def deploy(
     pool: Annotated[str, typer.Option(help="The work pool whose workers make the runs.")] = "presswork",
     as_json: AsJson = False,
 ) -> None:
-    """Deploy the flows of prefect.yaml, and each template that selects its own records, to the Prefect server.
+    """Deploy the flows of prefect.yaml, and each template that selects its own records and is no step of a flow.
 
     Deploying again changes only what differs, and leaves each schedule on or paused as it stands. Exit status: 0 all
     is deployed, 1 some could not be and was left out, 2 the call or the configuration is wrong.
@@ -43,6 +43,8 @@ def deploy(
                     "left_out": made.left_out,
                     "refused": made.refused,
                     "paused": made.paused,
+                    "covered": made.covered,
+                    "unscheduled": made.unscheduled,
                 }
             )
         if not made.is_whole:

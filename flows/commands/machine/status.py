@@ -42,7 +42,7 @@ def status(as_json: AsJson = False) -> None:
 
 def _find(settings: Any) -> dict[str, Any]:
     from flows.commands.terminal.quiet_prefect import hush, known_api  # noqa: PLC0415 - see commands/__init__.py
-    from flows.control.room import SERVER, SUPERVISOR, WORKER, read_state  # noqa: PLC0415
+    from flows.control.installation import SERVER, SUPERVISOR, WORKER, read_state  # noqa: PLC0415
 
     hush()
     state = read_state(settings.state_dir.resolve())
@@ -55,9 +55,9 @@ def _find(settings: Any) -> dict[str, Any]:
     with known_api(settings) as api:
         if api is None:
             return found
-        from flows.control.outlook import look  # noqa: PLC0415 - loads Prefect
+        from flows.control.overview import read_overview  # noqa: PLC0415 - loads Prefect
 
-        outlook = asyncio.run(look(POOL, datetime.now(UTC)))
+        outlook = asyncio.run(read_overview(POOL, datetime.now(UTC)))
     is_ours = state is not None and state.api == api
     works = all(service and service["running"] for service in (services[SERVER], services[WORKER]))
     well = works if is_ours else any(worker.online for worker in outlook.workers)

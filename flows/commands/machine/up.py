@@ -35,7 +35,7 @@ def up(
 
         settings = load_settings()
         hush()
-        from flows.control.room import open_room  # noqa: PLC0415 - loads Prefect
+        from flows.control.installation import read_installation  # noqa: PLC0415 - loads Prefect
         from flows.control.services import start_services  # noqa: PLC0415
         from flows.control.shutdown import (  # noqa: PLC0415
             ServiceError,
@@ -44,15 +44,15 @@ def up(
             watch_services,
         )
 
-        room = open_room(settings)
+        installation = read_installation(settings)
         began = time.monotonic()
         if not foreground:
-            state, names = start_services(room, _say)
-            _announce(room, state, names, time.monotonic() - began, as_json=as_json)
+            state, names = start_services(installation, _say)
+            _announce(installation, state, names, time.monotonic() - began, as_json=as_json)
             return
-        with ended_by_signals(), watch_over(room.home, room.run_stops_within_s, _say):
-            state, names = start_services(room, _say, watched=True)
-            _announce(room, state, names, time.monotonic() - began, as_json=as_json)
+        with ended_by_signals(), watch_over(installation.home, installation.run_stops_within_s, _say):
+            state, names = start_services(installation, _say, watched=True)
+            _announce(installation, state, names, time.monotonic() - began, as_json=as_json)
             try:
                 watch_services(state)
             except ServiceError as error:
@@ -82,16 +82,16 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _announce(room: Any, state: Any, names: list[str], seconds: float, *, as_json: bool) -> None:
+def _announce(installation: Any, state: Any, names: list[str], seconds: float, *, as_json: bool) -> None:
     from flows.commands.run.closing import print_next  # noqa: PLC0415 - see commands/__init__.py
-    from flows.control.room import SERVER, WORKER  # noqa: PLC0415 - see commands/__init__.py
+    from flows.control.installation import SERVER, WORKER  # noqa: PLC0415 - see commands/__init__.py
 
     if as_json:
         pids = {service: getattr(state, service).pid for service in (SERVER, WORKER)}
         screen.print_json(
             {
-                "ui": room.url,
-                "api": room.api,
+                "ui": installation.url,
+                "api": installation.api,
                 "pool": POOL,
                 "deployments": names,
                 "pids": pids,
@@ -102,19 +102,19 @@ def _announce(room: Any, state: Any, names: list[str], seconds: float, *, as_jso
     console = screen.out()
     console.print(f"It runs, after {seconds:.0f} s.\n")
     facts = [
-        ("UI", room.url),
-        ("API", room.api),
+        ("UI", installation.url),
+        ("API", installation.api),
         ("worker", f"on the work pool {POOL}"),
         ("deployments", str(len(names))),
     ]
     if state.supervisor is None:
-        facts.append(("logs", f"{room.log(SERVER)}, {room.log(WORKER)}"))
+        facts.append(("logs", f"{installation.log(SERVER)}, {installation.log(WORKER)}"))
     screen.print_facts(console, facts, indent=2)
     print_next(
         console,
         [
             (screen.command("status"), "what runs, what is next, what failed"),
             (screen.command("down"), "ends it"),
-            (f"export PREFECT_API_URL={room.api}", "lets Prefect's own command use it"),
+            (f"export PREFECT_API_URL={installation.api}", "lets Prefect's own command use it"),
         ],
     )

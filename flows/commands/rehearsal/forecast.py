@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
 from db.readers.measures import Past, Spent, read_past
-from db.session import open_source
+from db.sources.access import open_source
 from db.words import SANDBOX
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.templates import Template

@@ -122,7 +122,7 @@ def _read_script(
 ) -> _Script:
     from flows.commands.ledger.ledgers import ledger_urls  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.rehearsal.forecast import read_history  # noqa: PLC0415 - see commands/__init__.py
-    from flows.engine.preflight import NoRecordsYetError, nothing_to_read  # noqa: PLC0415
+    from flows.engine.resources.preflight import NoRecordsYetError, nothing_to_read  # noqa: PLC0415
     from flows.settings import ledger_url  # noqa: PLC0415
     from flows.steps.prompts.templates import load_template  # noqa: PLC0415
 
@@ -155,7 +155,7 @@ def _play(script: _Script, terms: Terms, report: Report, *, keep: bool, show: bo
     from flows.commands.rehearsal.staging import staged  # noqa: PLC0415
     from flows.commands.run.running import prepare, run_call  # noqa: PLC0415
     from flows.commands.terminal.quiet_prefect import prefect_api  # noqa: PLC0415
-    from flows.engine.preflight import where_it_read  # noqa: PLC0415
+    from flows.engine.resources.preflight import where_it_read  # noqa: PLC0415
     from flows.errors import StoppedError  # noqa: PLC0415
     from flows.settings import load_settings  # noqa: PLC0415
 
@@ -175,8 +175,8 @@ def _play(script: _Script, terms: Terms, report: Report, *, keep: bool, show: bo
 
 def _look_back(script: _Script, terms: Terms, summary: Summary, ledger: str, folder: Path, *, keep: bool) -> Rehearsed:
     from db.ledger.clock import now  # noqa: PLC0415
+    from db.ledger.connecting import open_ledger  # noqa: PLC0415
     from db.readers.measures import losses, spent_by_step, troubles  # noqa: PLC0415 - see commands/__init__.py
-    from db.session import open_ledger  # noqa: PLC0415
     from flows.commands.rehearsal.forecast import forecast  # noqa: PLC0415
     from flows.commands.rehearsal.rehearsed import Rehearsed  # noqa: PLC0415
     from flows.steps.prompts.templates import load_template  # noqa: PLC0415

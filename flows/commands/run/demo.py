@@ -82,7 +82,7 @@ def _run_all(report: Report, *, as_json: bool) -> int:
     from flows.commands.run.running import prepare, run_call  # noqa: PLC0415
     from flows.commands.terminal.quiet_prefect import prefect_api  # noqa: PLC0415
     from flows.engine.options import RunOptions  # noqa: PLC0415
-    from flows.engine.preflight import name_endpoint  # noqa: PLC0415
+    from flows.engine.resources.preflight import name_endpoint  # noqa: PLC0415
     from flows.settings import ledger_url, load_settings  # noqa: PLC0415
 
     settings = load_settings()
@@ -108,8 +108,8 @@ def _run_all(report: Report, *, as_json: bool) -> int:
 
 
 def _load_samples(ledger: str) -> dict[str, int]:
+    from db.ledger.connecting import open_ledger  # noqa: PLC0415
     from db.samples import load_samples  # noqa: PLC0415 - see commands/__init__.py
-    from db.session import open_ledger  # noqa: PLC0415
 
     engine = open_ledger(ledger)
     try:
@@ -130,7 +130,7 @@ def _say_run(console: Console, summary: Summary) -> None:
 
 
 def _last_screen(console: Console, ledger: str, summaries: Sequence[Summary]) -> None:
-    from db.session import open_ledger  # noqa: PLC0415 - see commands/__init__.py
+    from db.ledger.connecting import open_ledger  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.run.closing import SANDBOX_SAYS, print_next  # noqa: PLC0415
 
     engine = open_ledger(ledger)

@@ -1,31 +1,26 @@
 """Jobs: what `presswork run NAME` runs. A flow file flows/NAME.py, or else the template NAME by itself.
 
-A flow file is recognised, and the templates that it names are found, by reading its source: loading it loads
+A flow file is recognised, and its templates are found, by reading its source (flow_source.py): loading it loads
 Prefect, and mistakes should be told before that.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import importlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from flows.engine.options import RunOptions
+from flows.engine.orchestration.flow_source import FLOWS, GENERIC, list_flows, read_flow
 from flows.errors import ConfigurationError, ParameterError
-from flows.settings import ROOT, Settings
+from flows.settings import Settings
 from flows.steps.prompts.templates import list_templates, load_template
-
-FLOWS = ROOT / "flows"
-GENERIC = "content"
-"""The flow that runs any template; it is run by the template's name."""
 
 
 class UnknownJobError(ConfigurationError):
@@ -54,13 +49,12 @@ class Call:
 def find_job(name: str, settings: Settings) -> Job:
     """Find what NAME stands for; UnknownJobError says what there is."""
     source = read_flow(FLOWS / f"{name}.py", name) if name.isidentifier() and name != GENERIC else None
-    if source is not None:
-        selected = _named(source, "select")
-        return Job(name, "flow", tuple(dict.fromkeys((*selected, *_named(source, "generate")))), selected)
     known = list_templates(settings.templates_dir)
+    if source is not None:
+        return Job(name, "flow", source.templates(known), source.selects)
     if name in known:
         return Job(name, "template", (name,), (name,))
-    flows = list_flows()
+    flows = list_flows(FLOWS)
     near = difflib.get_close_matches(name.replace("-", "_"), [*flows, *known], n=1)
     raise UnknownJobError(
         f"There is no flow and no template {name!r}"
@@ -68,26 +62,6 @@ def find_job(name: str, settings: Settings) -> Job:
         + f" Flows: {', '.join(flows) or 'none'}. Templates in {settings.templates_dir.name}/: "
         f"{', '.join(known) or 'none'}."
     )
-
-
-def list_flows() -> list[str]:
-    """Name the flow files."""
-    files = sorted(FLOWS.glob("*.py"))
-    return [file.stem for file in files if file.stem != GENERIC and read_flow(file, file.stem) is not None]
-
-
-def read_flow(file: Path, name: str) -> ast.Module | None:
-    """Parse a file if it defines a Prefect flow of this name; one that is no Python is a ConfigurationError."""
-    if not file.is_file():
-        return None
-    try:
-        tree = ast.parse(file.read_bytes(), file.name)
-    except SyntaxError as error:
-        raise ConfigurationError(f"flows/{file.name}, line {error.lineno}: {error.msg}.") from None
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
-            return tree if any(_is_flow(decorator) for decorator in node.decorator_list) else None
-    return None
 
 
 def bind_template(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
@@ -179,25 +153,3 @@ def _load_flow(name: str) -> Any:
 def _titled(flow: Any, title: str) -> Any:
     named = flow.flow_run_name
     return flow.with_options(flow_run_name=title + (named if isinstance(named, str) else flow.name)) if title else flow
-
-
-def _is_flow(decorator: ast.expr) -> bool:
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return (isinstance(called, ast.Name) and called.id == "flow") or (
-        isinstance(called, ast.Attribute) and called.attr == "flow"
-    )
-
-
-def _named(tree: ast.Module, method: str) -> tuple[str, ...]:
-    """The texts that stand first in calls of a method: `run.select("product_copy", ...)`."""
-    found = [
-        node.args[0].value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == method
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-        and isinstance(node.args[0].value, str)
-    ]
-    return tuple(dict.fromkeys(found))

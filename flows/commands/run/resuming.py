@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from db.ledger.connecting import open_ledger
 from db.readers import history
-from db.session import open_ledger
 from flows.commands.ledger.ledgers import ledger_urls
 from flows.errors import ConfigurationError
 from flows.settings import Settings

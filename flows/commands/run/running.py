@@ -13,8 +13,8 @@ from flows.commands.terminal import screen
 from flows.commands.terminal.endings import Report
 from flows.commands.terminal.quiet_prefect import hush
 from flows.engine.options import RunOptions
-from flows.engine.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
 from flows.engine.report.summary import Summary
+from flows.engine.resources.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
 from flows.errors import StoppedError, TemplateError
 from flows.settings import Settings, source_url
 from flows.steps.prompts.lint import Finding, errors_that_stop, lint_template

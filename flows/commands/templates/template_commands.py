@@ -155,9 +155,9 @@ def _render(
     """Return the prompt of a record, and which values of the record and the params are NULL."""
     from db.sources.select import read_record  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.ledger.ledgers import ledger_urls  # noqa: PLC0415 - see commands/__init__.py
-    from flows.engine.materials.source_urls import query_of  # noqa: PLC0415
-    from flows.engine.preflight import opened_source  # noqa: PLC0415
+    from flows.engine.resources.preflight import opened_source  # noqa: PLC0415
     from flows.engine.resources.source_reads import read_interruptibly  # noqa: PLC0415
+    from flows.engine.resources.source_urls import query_of  # noqa: PLC0415
     from flows.errors import ConfigurationError  # noqa: PLC0415
     from flows.settings import ledger_url  # noqa: PLC0415
     from flows.steps.prompts.nulls import paths_of_nulls  # noqa: PLC0415 - as above

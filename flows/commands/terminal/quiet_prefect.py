@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from flows.commands.terminal import screen
-from flows.control.answering import PrefectServerError, require_answer
-from flows.control.room import SERVER, read_state
+from flows.control.installation import SERVER, read_state
+from flows.engine.orchestration.server_check import PrefectServerError, require_answer
 from flows.settings import Settings
 
 FLUSHED_WITHIN_S = 5.0

@@ -15,7 +15,7 @@ import orjson
 
 from db.readers.history import StepGeneration
 from flows.errors import RecordError
-from flows.steps.answers.validate import OutputClass
+from flows.steps.output_classes.validate import OutputClass
 
 CONDITION = "condition"
 

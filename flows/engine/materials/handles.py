@@ -15,12 +15,13 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Engine
 
 from db.readers.history import StepGeneration, count_generations, read_generations, read_parents
-from db.sources.select import Query, Record, make_record
 from db.sources.spool import Spool, Unreadable
+from db.sources.statements import Query
+from db.sources.values import Record, make_record
 from flows.engine.materials.conditions import Condition, Generated, keeps, view
 from flows.engine.resources.source_reads import SourceReader
 from flows.errors import RecordError
-from flows.steps.answers.validate import OutputClass
+from flows.steps.output_classes.validate import OutputClass
 
 P = ParamSpec("P")
 T = TypeVar("T")

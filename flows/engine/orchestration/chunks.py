@@ -19,7 +19,7 @@ from flows.engine.orchestration.results import PromptHashes
 from flows.engine.plan import Hit, Item
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import PassingCallError, StoppedError
-from flows.steps.answers.pursuing import Outcome
+from flows.steps.answers.outcomes import Outcome
 
 LONGEST_DELAY_S = 300.0
 

@@ -1,4 +1,4 @@
-"""Origin: what started a run, as its row in the ledger says."""
+"""Find out what started a run, as its row in the ledger says it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from sqlalchemy import Engine
 from db.readers.chains import last_run_of
 from db.readers.history import read_run
 from db.session import readable_url
-from flows.engine.orchestration.deployed import check_worker, read_deployment
+from flows.engine.orchestration.flow_source import read_function
+from flows.engine.orchestration.worker_check import check_worker, read_deployment
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
 
@@ -25,7 +26,7 @@ from flows.settings import ROOT, Settings
 class Origin:
     """The flow, the deployment by its name, the Prefect flow run, and the code.
 
-    `words` are the texts that stand in the flow's function.
+    `words` are the texts of the flow's source, among which are the names of its templates.
     """
 
     flow: str
@@ -71,6 +72,7 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
     deployment, name = await read_deployment(found.deployment_id)
     # It asks git, which takes its time in a large or remote work tree.
     code = await asyncio.to_thread(code_version)
+    source = await asyncio.to_thread(read_function, context.flow.fn)
     check_worker(deployment, settings, code)
     started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
     return Origin(
@@ -80,7 +82,7 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
         trigger=started_by_deployment if found.deployment_id else "command",
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
         code_version=code,
-        words=frozenset(word for word in context.flow.fn.__code__.co_consts if isinstance(word, str)),
+        words=source.texts,
     )
 
 

@@ -1,10 +1,14 @@
-"""Pages: whatever a request of Prefect's API lists, all of it. By itself the API gives the first 200."""
+"""Read whatever Prefect's API lists, all of it. By itself the API gives the first 200."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort
 
 
 class Listed(Protocol):
@@ -30,3 +34,10 @@ async def read_all(read: Callable[..., Awaitable[list[One]]], *given: Any, **fil
         offset += len(page)
         found.update((one.id, one) for one in page)
     return list(found.values())
+
+
+async def read_deployments(client: PrefectClient) -> dict[str, DeploymentResponse]:
+    """Read all deployments by their full names: flow/deployment."""
+    found = await read_all(client.read_deployments, sort=DeploymentSort.CREATED_DESC)
+    flows = {flow.id: flow.name for flow in await read_all(client.read_flows)}
+    return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in found}

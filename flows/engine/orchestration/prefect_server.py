@@ -1,9 +1,9 @@
-"""A Prefect server of our own, for commands that find none running: started, waited for, and stopped again.
+"""Start a Prefect server for commands that find none running, wait for it, and stop it again.
 
-It is Prefect's own server in a process of its own, tuned for many task runs, on loopback, with its database in
-`.presswork/` of the project. What it prints goes to a log file beside it; it ends when the process that
-started it does, however that ends. Run as a module, this file is that process. The server that `presswork up` starts
-(flows/control) is the same one, but stays, and has a database of its own: two servers never share one.
+It is Prefect's own server in a process of its own, tuned for many task runs, on loopback, with its database and its log
+in `.presswork/` of the project. It ends when the process that started it does, however that ends. Run as a module, this
+file is that process. The server that `presswork up` starts (flows/control) is the same one, but stays, and has a
+database of its own: two servers never share one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
+from flows.engine.orchestration.server_check import is_healthy
 from flows.errors import PressworkError
 from flows.settings import ROOT
 
@@ -71,24 +70,32 @@ def own_server(
         _stop(process)
 
 
+def server_command(port: int, *host: str) -> list[str]:
+    """The command of a server; without a host it listens on loopback and ends with the process that started it."""
+    return [sys.executable, "-m", "flows.engine.orchestration.prefect_server", str(port), *host]
+
+
+def server_environment(given: Mapping[str, str], **settings: str) -> dict[str, str]:
+    """The environment of a server: what is `given`, its tuning and its settings."""
+    # The UI is told where the API is by this, or else by host and port.
+    rest = {name: value for name, value in given.items() if name != "PREFECT_API_URL"}
+    return {**rest, **TUNING, **QUIET, "PREFECT__SERVER_FINAL": "1", **settings}
+
+
 def _start(port: int, home: Path, log: Path, *, with_ui: bool) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        **TUNING,
-        **QUIET,
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
-        "PREFECT_UI_ENABLED": str(with_ui),
-        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
-        "PREFECT__SERVER_FINAL": "1",
-    }
+    environment = server_environment(
+        os.environ,
+        PREFECT_SERVER_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        PREFECT_UI_ENABLED=str(with_ui),
+        PREFECT_UI_API_URL=f"http://127.0.0.1:{port}/api",
+        PREFECT_UI_STATIC_DIRECTORY=str(home / "ui"),
+    )
     if not with_ui:
         # It leaves out what only people and schedules need.
         environment["PREFECT__SERVER_EPHEMERAL"] = "1"
-    environment.pop("PREFECT_API_URL", None)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.engine.orchestration.prefect_server", str(port)],
+            server_command(port),
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -118,15 +125,6 @@ def _wait_until_healthy(
         f"Prefect's server has not started within {timeout_s:.0f} s; see {log}. On a slow machine raise "
         "PRESSWORK_PREFECT_STARTUP_TIMEOUT_S, or start one yourself and set PREFECT_API_URL."
     )
-
-
-def is_healthy(api: str) -> bool:
-    """Whether a Prefect server answers at this API's URL."""
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2) as answer:  # noqa: S310 - an HTTP URL of ours
-            return bool(answer.status == 200 and answer.read(16).strip() == b"true")
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

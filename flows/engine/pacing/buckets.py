@@ -1,6 +1,6 @@
-"""Buckets: one limit a minute each, which refills continuously, as the endpoint's own does.
+"""Keep one limit a minute in a bucket that refills continuously, as the endpoint's own does.
 
-A plain bucket holds to a rate that this installation has set, or that was found; a told one is set by rate headers.
+A plain bucket holds to a rate that this installation has set, or that was found. Rate headers set a HeaderBucket.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeGuard
 
-from flows.steps.claude.client import Limit
+from flows.steps.claude.rate_limits import Limit
 
 MINUTE = 60.0
+UNITS = ("requests", "input tokens", "output tokens")
 WATCHED_S = 1.0
 """Answers this far apart tell what others take; closer ones tell more of noise."""
 OTHERS_LAST_S = 5.0
@@ -19,14 +21,46 @@ OTHERS_LAST_S = 5.0
 LEAST = 0.1
 """The share of a limit that is always counted on, whatever others seem to take."""
 
+Origin = Literal["own", "told", "found"]
+"""Where a limit comes from: a setting, rate headers, or what the endpoint accepts."""
+
+
+class Need(NamedTuple):
+    """What a request is expected to take of each limit, in the order of UNITS."""
+
+    requests: float
+    input_tokens: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a request has to wait for: how long, and for which limit."""
+
+    wait_s: float
+    origin: Origin
+    unit: str
+    per_minute: float
+
+    def words(self) -> str:
+        """Name the limit."""
+        unit = self.unit.removesuffix("s") if self.per_minute == 1 else self.unit
+        limit = f"{a_minute(self.per_minute)} {unit} a minute"
+        return {
+            "own": f"your own limit of {limit}",
+            "told": f"the endpoint's limit of {limit}",
+            "found": f"the {limit} that the endpoint was found to accept",
+        }[self.origin]
+
 
 @dataclass
 class Bucket:
-    """One limit: `level` may be used now, `rate` flows in each second up to `capacity`."""
+    """One limit: `level` may be used now, `rate` flows in each second up to `capacity`; `reserve` is left unused."""
 
     rate: float = math.inf
     capacity: float = math.inf
     level: float = math.inf
+    reserve: float = 0.0
     _at: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - looked up each time: tests bring a clock
 
     @property
@@ -40,13 +74,13 @@ class Bucket:
             self.level = min(self.capacity, self.level + (now - self._at) * self.inflow)
         self._at = now
 
-    def wait_s(self, amount: float, reserve: float, now: float) -> float:
+    def wait_s(self, amount: float, now: float) -> float:
         """How long until the amount may be taken, 0 for now."""
         if self.rate == math.inf:
             return 0.0
         self.refill(now)
         # More than the bucket ever holds must pass when it is full.
-        short = min(amount + reserve, self.capacity) - self.level
+        short = min(amount + self.reserve, self.capacity) - self.level
         return 0.0 if short <= 1e-9 else short / self.inflow
 
     def take(self, amount: float) -> None:
@@ -65,13 +99,14 @@ class Bucket:
 
 
 @dataclass
-class ToldBucket(Bucket):
-    """A limit as rate headers tell it.
+class HeaderBucket(Bucket):
+    """A limit as rate headers tell it; `margin` is its reserve where the limit is large enough for one.
 
     `spent` counts all that was ever taken, so that an answer's header can be told from what was sent after it. What
     others of the same account take is seen by what is missing.
     """
 
+    margin: float = 0.0
     spent: float = 0.0
     others: float = 0.0
     _seen: tuple[float, float, float, float] | None = None
@@ -93,14 +128,15 @@ class ToldBucket(Bucket):
         super().take(amount)
         self.spent += amount
 
-    def tell(self, limit: Limit, sent_at: float, spent_then: float, now: float) -> None:
+    def read(self, header: Limit | None, sent_at: float, spent_then: float, now: float) -> None:
         """Set the bucket by what an answer's header says was left when its request had been counted."""
-        if self._seen is not None and sent_at <= self._seen[0]:
+        if not is_limit(header) or (self._seen is not None and sent_at <= self._seen[0]):
             return
         self.refill(now)
-        self.rate, self.capacity = limit.limit / MINUTE, float(limit.limit)
+        self.rate, self.capacity = header.limit / MINUTE, float(header.limit)
+        self.reserve = self.margin if self.capacity > 20 * self.margin else 0.0
         # Output is counted when it is made, so an account can be in debt, but never by more than a minute's worth.
-        remaining = max(float(limit.remaining), -self.capacity)
+        remaining = max(float(header.remaining), -self.capacity)
         self._watch_others(remaining, sent_at, spent_then)
         # Whether the header tells of the request's coming in or of its answer's going out is not said. So what flowed
         # in between is not counted, and what was sent since is: at worst a little is left unused, once.
@@ -123,6 +159,11 @@ class ToldBucket(Bucket):
         taken = min(max(missing, 0.0) / passed, self.rate)
         self.others += 0.5 * (taken - self.others)
         self._seen = (sent_at, remaining, spent_then, self.spent)
+
+
+def is_limit(header: Limit | None) -> TypeGuard[Limit]:
+    """Whether a header tells a limit: one of 0 in an answer can't be meant; if it is, the endpoint refuses."""
+    return header is not None and header.limit > 0
 
 
 def a_minute(rate: float) -> str:

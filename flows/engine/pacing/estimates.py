@@ -1,4 +1,4 @@
-"""Estimates: what a request is likely to take, before it is sent.
+"""Estimate what a request is likely to take, before it is sent.
 
 Input is counted from the rendered prompt and corrected by what answers of the same template used; output and cost are
 those of the template's answers so far, in this run or, before there is one, in the ledger. Without any history the
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from db.ledger.clock import now
-from flows.engine.pacing.limiter import Need
+from flows.engine.pacing.buckets import Need
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.render import Caching, Prompt
 
@@ -54,12 +54,9 @@ class Estimate:
 
     def learn(self, prompt: Prompt, usage: Usage, cost: Decimal | None) -> None:
         """Take an answer's true usage into account."""
-        counted = usage.input_tokens + usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
-        ratio = counted / max(prompt.estimated_tokens, 1)
+        ratio = (usage.prompt_tokens - usage.cache_read_tokens) / max(prompt.estimated_tokens, 1)
         self.input_ratio += LEARNT * (ratio - self.input_ratio)
-        before = self.output_tokens
-        self.output_tokens = (
-            float(usage.output_tokens) if before is None else before + LEARNT * (usage.output_tokens - before)
-        )
+        before = usage.output_tokens if self.output_tokens is None else self.output_tokens
+        self.output_tokens = before + LEARNT * (usage.output_tokens - before)
         if cost is not None:
             self.cost_usd = cost if self.cost_usd is None else self.cost_usd + (cost - self.cost_usd) / 10

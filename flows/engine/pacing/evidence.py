@@ -1,4 +1,4 @@
-"""Evidence for a limit that nobody told: what was refused, what share of refusals is usual, and whether a cut helped.
+"""Weigh the evidence for a limit that nobody told: what was refused, what share is usual, whether a cut helped.
 
 Arithmetic for finding.py, which decides. Evidence is the logarithm of odds, added up request by request (Wald's
 sequential test), so that a large difference is seen after few requests and a small one after many.
@@ -46,7 +46,10 @@ class Sent:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the requests that were sent since a moment; `late` are those of more than a second later."""
+    """What came of the requests that were sent since a moment; `late` are those of more than a second later.
+
+    `suspicion` is evidence that more is refused than is usual, `suspicious` the refusals that it is made of.
+    """
 
     since: float
     asked: int = 0
@@ -54,6 +57,8 @@ class Tally:
     late: int = 0
     late_refused: int = 0
     told_to_wait_s: float = 0.0
+    suspicion: float = 0.0
+    suspicious: int = 0
 
     @property
     def accepted(self) -> int:
@@ -86,6 +91,11 @@ class Tally:
         """Add the refusal of a request that is counted already."""
         self.refused += 1
         self.late_refused += sent.at >= self.since + 1.0
+
+    def suspect(self, usual: float, *, refused: bool) -> None:
+        """Weigh whether one more request speaks for refusals above a share that is usual."""
+        self.suspicion = max(0.0, self.suspicion + weigh(usual, usual + UNUSUAL, refused=refused))
+        self.suspicious = self.suspicious + refused if self.suspicion else 0
 
     def is_unusual(self, usual: float) -> bool:
         """Whether more was refused than is usual, beyond chance and enough to matter."""

@@ -1,19 +1,19 @@
 """Find the rate limit of an endpoint that tells none, by what it accepts.
 
-Stands apart from the limiter, because it knows nothing of requests but when each was sent and whether it was refused
-(429). Refusals alone prove no limit: some endpoints refuse a share of requests at any rate. So each cut is a trial. It
-goes to the rate that was accepted while requests were refused. If the share of refusals does not fall, the cut is
-taken back and the share remembered. docs/decisions/0007 says why, and what was measured.
+Of requests it knows only when each was sent and whether it was refused (429). Refusals alone prove no limit: some
+endpoints refuse a share of requests at any rate. So each cut is a trial. It goes to the rate that was accepted while
+requests were refused. If the share of refusals does not fall, the cut is taken back and the share remembered.
+docs/decisions/0007 says why, and what was measured.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from enum import Enum, auto
+from collections.abc import Callable
 
 from flows.engine.pacing.buckets import Bucket
-from flows.engine.pacing.evidence import LEAST_SHARE, UNUSUAL, Sent, Tally, Trial, Usual, weigh
+from flows.engine.pacing.evidence import LEAST_SHARE, Sent, Tally, Trial, Usual
 
 BELOW = 0.97
 """The share of a found limit that is used, so that the endpoint's own bucket does not stay empty."""
@@ -51,21 +51,14 @@ AT_ONCE_S, LATE_S = 0.1, 5.0
 """How long refusals take at least and at most, as far as they are waited for."""
 
 
-class Phase(Enum):
-    """What the finder is doing."""
-
-    WATCHING = auto()
-    MEASURING = auto()
-    JUDGING = auto()
-
-
 class Finder:
     """The limit of one endpoint as far as it was found; `bucket` holds to it, and before that to nothing."""
 
     def __init__(self) -> None:
         self.bucket = Bucket()
         self.usual = Usual()
-        self._phase = Phase.WATCHING
+        # What it is doing: _watch, _measure or _judge.
+        self._phase: Callable[[float], None] = self._watch
         self._tally = Tally(-math.inf)
         self._trial: Trial | None = None
         # In the order in which they were sent. A refusal comes at once and an answer late, so a request that was not
@@ -73,7 +66,6 @@ class Finder:
         self._sent: deque[Sent] = deque()
         self._sent_at = self._horizon = -math.inf
         self._refusal_s = AT_ONCE_S
-        self._suspicion, self._suspicious = 0.0, 0
         self._base = math.inf
         self._is_fresh = False
         self._rate_before = math.inf
@@ -85,7 +77,7 @@ class Finder:
     def wait_s(self, now: float) -> float:
         """How long the next request has to wait."""
         self._look(now)
-        wait = self.bucket.wait_s(1.0, 0.0, now)
+        wait = self.bucket.wait_s(1.0, now)
         if wait > 0:
             self._held_at = now
         return wait
@@ -112,12 +104,8 @@ class Finder:
             self._tally.told_to_wait_s += retry_after_s
             if sent.counted:
                 self._tally.refuse(sent)
-                self._suspect(refused=True, now=now)
+                self._tally.suspect(self.usual.suspicious_above(now), refused=True)
         self._look(now)
-
-    def lose(self, sent: Sent) -> None:
-        """Take note that nobody knows what became of a request."""
-        sent.lost = True
 
     def hold_growth(self, now: float) -> None:
         """Take note that the endpoint is in trouble, which is no time to ask for more."""
@@ -129,13 +117,7 @@ class Finder:
             sent = self._sent.popleft()
             if not sent.lost:
                 self._count(sent, now)
-        match self._phase:
-            case Phase.WATCHING:
-                self._watch(now)
-            case Phase.MEASURING:
-                self._measure(now)
-            case Phase.JUDGING:
-                self._judge(now)
+        self._phase(now)
 
     def _count(self, sent: Sent, now: float) -> None:
         sent.counted = True
@@ -145,28 +127,25 @@ class Finder:
         if sent.at < self._tally.since:
             return
         self._tally.count(sent)
-        if self._phase is Phase.WATCHING:
-            self._suspect(refused=sent.refused, now=now)
+        if self._phase == self._watch:
+            self._tally.suspect(self.usual.suspicious_above(now), refused=sent.refused)
             self.usual.note(sent, at_rest=not self._is_probing)
-
-    def _suspect(self, *, refused: bool, now: float) -> None:
-        low = self.usual.suspicious_above(now)
-        self._suspicion = max(0.0, self._suspicion + weigh(low, low + UNUSUAL, refused=refused))
-        self._suspicious = self._suspicious + refused if self._suspicion else 0
 
     @property
     def _is_probing(self) -> bool:
         """Whether the rate has grown beyond the limit that was found last."""
         return self.bucket.rate > self._base * NEAR
 
-    def _turn(self, phase: Phase, now: float) -> None:
-        self._phase = phase
-        self._tally = Tally(now)
-        self._suspicion, self._suspicious = 0.0, 0
+    def _turn(self, phase: Callable[[float], None], now: float) -> None:
+        self._phase, self._tally = phase, Tally(now)
+
+    def _rest(self, now: float) -> None:
+        """Let the rate not grow for a while."""
+        self._grow_from = now + max(REST_S, REST_REQUESTS / self.bucket.rate)
 
     def _give_up_if_idle(self, now: float) -> None:
         # A measurement across a time in which nobody asked would find a limit of next to nothing.
-        if self._phase is Phase.WATCHING or self.is_holding(now) or not self._asked:
+        if self._phase == self._watch or self.is_holding(now) or not self._asked:
             return
         if now - self._sent_at > IDLE_S + self._tally.pause_s:
             self._release(now)
@@ -174,19 +153,18 @@ class Finder:
     # Watching
 
     def _watch(self, now: float) -> None:
-        if self._trial is not None:
-            self._settle(self._trial, now)
+        self._settle(now)
         alarm = ALARM if self.usual.share(now) < LEAST_SHARE else ALARM_AT_USUAL
-        if self._suspicion <= alarm / 2:
+        if self._tally.suspicion <= alarm / 2:
             self._grow(now)
         self._grown_at = now
-        if self._suspicion < alarm:
+        if self._tally.suspicion < alarm:
             return
         if self._is_probing and (self._is_fresh or self.bucket.rate < self._base * FAR):
             self._retreat(now)
         else:
             self._rate_before, self._is_fresh = self.bucket.rate, False
-            self._turn(Phase.MEASURING, now)
+            self._turn(self._measure, now)
 
     def _grow(self, now: float) -> None:
         passed, rate = min(now - self._grown_at, 1.0), self.bucket.rate
@@ -211,18 +189,18 @@ class Finder:
         lasted = self._horizon - since
         if lasted >= PATIENCE_S and not self._is_fresh:
             # The endpoint's bucket was empty then and is empty now: what it let in is what has flowed in.
-            let_in = self._asked - self._suspicious - asked
+            let_in = self._asked - self._tally.suspicious - asked
             limit = min(max(let_in / lasted, BELOW * limit), self.bucket.rate)
         self._base, self._is_fresh = limit * BELOW, False
         self._cut(self._base, now)
-        self._turn(Phase.WATCHING, now)
+        self._turn(self._watch, now)
 
     def _cut(self, rate: float, now: float) -> None:
         self.bucket.hold(rate, now)
         # One may go at a slow rate: what was refused took nothing.
         self.bucket.level = 1.0 - min(ROOM, rate / 5)
         self._empty = (self._horizon, self._asked)
-        self._grow_from = now + max(REST_S, REST_REQUESTS / rate)
+        self._rest(now)
 
     # Measuring
 
@@ -259,7 +237,7 @@ class Finder:
             self._dismiss(now)
         elif tally.accepted < FEW:
             self._cut(STORM if self.bucket.rate > STORM else max(self.bucket.rate / 2, STORM / 30), now)
-            self._turn(Phase.WATCHING, now)
+            self._turn(self._watch, now)
         else:
             # A second cut before the first is judged belongs to the same trial: both may be taken back.
             if self._trial is None:
@@ -268,7 +246,7 @@ class Finder:
             self._is_fresh = self._base == math.inf or self._rate_before > STEEP * rate
             self._base = rate
             self._cut(rate, now)
-            self._turn(Phase.JUDGING, now)
+            self._turn(self._judge, now)
 
     def _dismiss(self, now: float) -> None:
         tally, usual = self._tally, self.usual.share(now)
@@ -283,12 +261,12 @@ class Finder:
             self._lowered_at = now
             self._base = self.bucket.rate * BELOW
             self.bucket.hold(self._base, now)
-            self._grow_from = now + max(REST_S, REST_REQUESTS / self._base)
+            self._rest(now)
 
     def _release(self, now: float) -> None:
-        if self._phase is Phase.MEASURING:
+        if self._phase == self._measure:
             self.bucket.hold(self._rate_before, now)
-        self._turn(Phase.WATCHING, now)
+        self._turn(self._watch, now)
 
     # Judging
 
@@ -300,20 +278,20 @@ class Finder:
         is_long_enough = (lasted >= PATIENCE_S and asked >= ENOUGH / 2) or asked >= TRIAL_REQUESTS
         if trial.has_helped is not None or is_long_enough:
             # What is not decided yet goes on while the finder watches.
-            self._settle(trial, now)
-            self._turn(Phase.WATCHING, now)
+            self._settle(now)
+            self._turn(self._watch, now)
 
-    def _settle(self, trial: Trial, now: float) -> None:
-        if trial.has_helped is None:
-            if self.bucket.rate >= 0.9 * trial.rate:
-                self._trial = None
+    def _settle(self, now: float) -> None:
+        """End a trial that is decided, or that growth has left behind."""
+        trial = self._trial
+        if trial is None or (trial.has_helped is None and self.bucket.rate < 0.9 * trial.rate):
             return
         self._trial = None
-        if trial.has_helped or trial.is_void:
+        if trial.has_helped is not False or trial.is_void:
             return
         likely = LIKELY if trial.base == math.inf else LIKELY_AT_LIMIT
         self.usual.learn(min(trial.share, likely), now)
-        self._suspicion, self._suspicious = 0.0, 0
+        self._tally.suspicion, self._tally.suspicious = 0.0, 0
         if trial.share <= likely:
             self._base = trial.base
             self.bucket.hold(trial.rate, now)

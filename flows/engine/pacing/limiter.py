@@ -13,76 +13,37 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 
-from flows.engine.pacing.buckets import MINUTE, Bucket, ToldBucket, a_minute
+from flows.engine.pacing.buckets import MINUTE, UNITS, Bucket, HeaderBucket, Hold, Need, Origin, is_limit
 from flows.engine.pacing.evidence import Sent
 from flows.engine.pacing.finding import Finder
 from flows.errors import CallError, FinalCallError
-from flows.steps.claude.client import RateLimits
+from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage
 
 RESERVE = 2.0
-"""Requests left unused at the bottom of a told bucket: what the order of arrival at the endpoint can differ by."""
+"""Requests left unused at the bottom of a bucket that headers set: by this much the order of arrival may differ."""
 START_IN_FLIGHT = 40
 """Requests in flight at most until the first answer has told the limits."""
-UNITS = ("requests", "input tokens", "output tokens")
-
-Origin = Literal["own", "told", "found"]
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a request is expected to take of each limit."""
-
-    requests: float
-    input_tokens: float
-    output_tokens: float
-
-    @property
-    def amounts(self) -> tuple[float, float, float]:
-        """The three, in the order of UNITS."""
-        return self.requests, self.input_tokens, self.output_tokens
-
-    def as_usage(self) -> Usage:
-        """The same as the usage of an answer that took just that."""
-        return Usage(round(self.input_tokens), output_tokens=round(self.output_tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that was let go: what it took, and when; `finder` and `sent` where no header tells of requests."""
+    """A request that was let go: what it took, and when.
+
+    `spent` is what each header bucket had spent by then; `found` is set where no header tells of requests.
+    """
 
     need: Need
     sent_at: float
-    spent: tuple[float, float, float]
-    finder: Finder | None
-    sent: Sent | None
+    spent: tuple[float, ...]
+    found: tuple[Finder, Sent] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """What a request has to wait for: how long, and for which limit."""
-
-    wait_s: float
-    origin: Origin
-    unit: str
-    per_minute: float
-
-    def words(self) -> str:
-        """Name the limit."""
-        unit = self.unit.removesuffix("s") if self.per_minute == 1 else self.unit
-        limit = f"{a_minute(self.per_minute)} {unit} a minute"
-        return {
-            "own": f"your own limit of {limit}",
-            "told": f"the endpoint's limit of {limit}",
-            "found": f"the {limit} that the endpoint was found to accept",
-        }[self.origin]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
+class LimiterReport:
     """What a limiter decided.
 
     Requests a minute reached, the lowest limit and where it comes from (None: none known), 429s met, seconds waited;
@@ -102,8 +63,13 @@ class Limiter:
     """The limits of one endpoint, in this process."""
 
     def __init__(self) -> None:
-        self._own = (Bucket(), Bucket(), Bucket())
-        self._told = (ToldBucket(), ToldBucket(), ToldBucket())
+        self._own = [Bucket() for _unit in UNITS]
+        self._told = [HeaderBucket(margin=RESERVE), HeaderBucket(), HeaderBucket()]
+        # Each with the place of its unit in a Need.
+        self._buckets: list[tuple[Bucket, Origin, int]] = [
+            *((bucket, "own", unit) for unit, bucket in enumerate(self._own)),
+            *((bucket, "told", unit) for unit, bucket in enumerate(self._told)),
+        ]
         self._finder = Finder()
         self._headers_tell = False
         self._set: dict[object, tuple[int | None, int | None, int | None]] = {}
@@ -115,8 +81,8 @@ class Limiter:
         self._started = time.monotonic()
         self._output_in_flight = 0.0
         self._recent: deque[float] = deque()
-        self.waited_s = 0.0
-        self.limited = 0
+        self._waited_s = 0.0
+        self._rate_limited = 0
 
     async def admit(self, need: Need, stopped: Callable[[], bool] = lambda: False) -> Admission:
         """Wait, first come first served, until a request fits all limits, and take what it needs.
@@ -132,25 +98,25 @@ class Limiter:
                 await self._wait(need, stopped)
             finally:
                 self._hold = None
-                self.waited_s += time.monotonic() - began
+                self._waited_s += time.monotonic() - began
             return self._let_go(need, time.monotonic())
 
     def settle(
         self, admission: Admission, usage: Usage | None, limits: RateLimits | None, error: CallError | None
     ) -> None:
         """Take note of how a request went: its true usage, what the headers say, a refusal."""
-        now = time.monotonic()
         self._in_flight -= 1
         self._output_in_flight -= admission.need.output_tokens
         self._answered = True
         if usage is not None:
             self._correct(admission.need, usage)
-        if error is not None and _is_refusal(error):
+        if error is not None and _is_rate_limited(error):
             self._give_back(admission.need)
-        self._tell_finder(admission, usage, limits, error, now)
+        if admission.found is not None:
+            _tell_finder(*admission.found, usage, limits, error)
         if limits is not None:
-            self._tell(limits, admission, now)
-        self._hear(limits, is_answer=usage is not None)
+            self._read_headers(limits, admission)
+        self._choose_source(limits, is_answer=usage is not None)
         self._changed.set()
 
     def hold(self, *, rpm: int | None, itpm: int | None, otpm: int | None) -> Callable[[], None]:
@@ -165,18 +131,19 @@ class Limiter:
 
         return release
 
-    def report(self) -> Report:
+    def report(self) -> LimiterReport:
         """Say what was decided."""
         now = time.monotonic()
         self._forget(now)
-        rate, origin = min(self._rates(), default=(math.inf, None))
+        rate, origin = min(self._rates(now))
+        is_limited = rate != math.inf
         passed = min(MINUTE, max(now - self._started, 1e-3))
-        return Report(
+        return LimiterReport(
             requests_per_minute=round(len(self._recent) / passed * MINUTE, 1),
-            limit_per_minute=round(rate * MINUTE, 1) if origin else None,
-            limit_from=origin,
-            rate_limited=self.limited,
-            waited_s=round(self.waited_s, 1),
+            limit_per_minute=round(rate * MINUTE, 1) if is_limited else None,
+            limit_from=origin if is_limited else None,
+            rate_limited=self._rate_limited,
+            waited_s=round(self._waited_s, 1),
             refused_anyway=round(self._finder.usual.share(now), 3),
             hold=self._hold,
         )
@@ -184,7 +151,7 @@ class Limiter:
     # Letting go
 
     async def _wait(self, need: Need, stopped: Callable[[], bool]) -> None:
-        while (hold := self._longest(need)) is not None and not stopped():
+        while (hold := max(self._holds(need), key=attrgetter("wait_s"), default=None)) and not stopped():
             self._hold = hold
             self._changed.clear()
             try:
@@ -193,87 +160,58 @@ class Limiter:
             except TimeoutError:
                 continue
 
-    def _longest(self, need: Need) -> Hold | None:
-        return max(self._holds(need, time.monotonic()), key=lambda hold: hold.wait_s, default=None)
-
-    def _holds(self, need: Need, now: float) -> Iterator[Hold]:
-        requests = self._told[0]
-        reserve = RESERVE if requests.capacity > 20 * RESERVE else 0.0
-        for unit, amount, own, told in zip(UNITS, need.amounts, self._own, self._told, strict=True):
-            if wait_s := own.wait_s(amount, 0.0, now):
-                yield Hold(wait_s, "own", unit, own.rate * MINUTE)
-            if wait_s := told.wait_s(amount, reserve if told is requests else 0.0, now):
-                yield Hold(wait_s, "told", unit, told.rate * MINUTE)
+    def _holds(self, need: Need) -> Iterator[Hold]:
+        now = time.monotonic()
+        for bucket, origin, unit in self._buckets:
+            if wait_s := bucket.wait_s(need[unit], now):
+                yield Hold(wait_s, origin, UNITS[unit], bucket.rate * MINUTE)
         if not self._headers_tell and (wait_s := self._finder.wait_s(now)):
             yield Hold(wait_s, "found", UNITS[0], self._finder.bucket.rate * MINUTE)
 
     def _let_go(self, need: Need, now: float) -> Admission:
-        for amount, own, told in zip(need.amounts, self._own, self._told, strict=True):
-            own.take(amount)
-            told.take(amount)
+        for bucket, _origin, unit in self._buckets:
+            bucket.take(need[unit])
         self._in_flight += 1
         self._output_in_flight += need.output_tokens
         self._recent.append(now)
         self._forget(now)
-        requests, tokens_in, tokens_out = self._told
-        finder = None if self._headers_tell else self._finder
-        sent = None if finder is None else finder.send(now)
-        return Admission(need, now, (requests.spent, tokens_in.spent, tokens_out.spent), finder, sent)
+        found = None if self._headers_tell else (self._finder, self._finder.send(now))
+        return Admission(need, now, tuple(bucket.spent for bucket in self._told), found)
 
     # Settling
 
     def _correct(self, need: Need, usage: Usage) -> None:
         """Put the true usage in the place of what was expected."""
-        counted = usage.input_tokens + usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
         for _requests, tokens_in, tokens_out in (self._own, self._told):
-            tokens_in.level -= counted - need.input_tokens
+            # What was read from the prompt cache is not counted.
+            tokens_in.level -= usage.prompt_tokens - usage.cache_read_tokens - need.input_tokens
             tokens_out.level -= usage.output_tokens - need.output_tokens
 
     def _give_back(self, need: Need) -> None:
-        """What was refused was not counted."""
-        self.limited += 1
-        for amount, own, told in zip(need.amounts, self._own, self._told, strict=True):
-            own.give_back(amount)
-            told.give_back(amount)
+        """Give back what a refused request took: the endpoint has not counted it."""
+        self._rate_limited += 1
+        for bucket, _origin, unit in self._buckets:
+            bucket.give_back(need[unit])
         if self._recent:
             self._recent.pop()
 
-    def _tell_finder(
-        self, admission: Admission, usage: Usage | None, limits: RateLimits | None, error: CallError | None, now: float
-    ) -> None:
-        finder, sent = admission.finder, admission.sent
-        if finder is None or sent is None:
-            return
-        if error is not None and _is_refusal(error):
-            if limits is None:
-                finder.refuse(sent, now, min(error.retry_after_s or 0.0, MINUTE))
-        elif usage is None and (error is None or error.http_status is None):
-            finder.lose(sent)
-        elif error is not None and (error.http_status or 0) >= 500:
-            finder.hold_growth(now)
+    def _read_headers(self, limits: RateLimits, admission: Admission) -> None:
+        now = time.monotonic()
+        requests, tokens_in, tokens_out = self._told
+        requests.read(limits.requests, admission.sent_at, admission.spent[0], now)
+        tokens_in.read(limits.input_tokens, admission.sent_at, admission.spent[1], now)
+        # Output is counted when it is made: what is in flight still lies ahead.
+        tokens_out.read(limits.output_tokens, now, tokens_out.spent - self._output_in_flight, now)
 
-    def _tell(self, limits: RateLimits, admission: Admission, now: float) -> None:
-        requests, tokens_in, _tokens_out = admission.spent
-        bucket = self._told[2]
-        told = (
-            (limits.requests, admission.sent_at, requests),
-            (limits.input_tokens, admission.sent_at, tokens_in),
-            # Output is counted when it is made: what is in flight still lies ahead.
-            (limits.output_tokens, now, bucket.spent - self._output_in_flight),
-        )
-        for bucket, (limit, counted_at, spent) in zip(self._told, told, strict=True):
-            # A limit of 0 in an answer can't be meant; if it is, the endpoint refuses.
-            if limit is not None and limit.limit > 0:
-                bucket.tell(limit, counted_at, spent, now)
-
-    def _hear(self, limits: RateLimits | None, *, is_answer: bool) -> None:
-        tells = limits is not None and limits.requests is not None and limits.requests.limit > 0
-        if tells and not self._headers_tell:
+    def _choose_source(self, limits: RateLimits | None, *, is_answer: bool) -> None:
+        """Go by headers for the rate of requests where they tell it, else by what is found."""
+        tell = limits is not None and is_limit(limits.requests)
+        if tell and not self._headers_tell:
             # What was found before holds nothing back any more.
             self._finder = Finder()
         # A refusal may come from something in between that tells nothing, an answer comes from the endpoint.
-        if tells or is_answer:
-            self._headers_tell = tells
+        if tell or is_answer:
+            self._headers_tell = tell
 
     # Looking
 
@@ -284,18 +222,32 @@ class Limiter:
             bucket.hold(min((limit for limit in limits if limit is not None), default=math.inf) / MINUTE, now)
         self._changed.set()
 
-    def _rates(self) -> Iterator[tuple[float, Origin]]:
-        rates: list[tuple[float, Origin]] = [(self._own[0].rate, "own"), (self._told[0].rate, "told")]
-        if not self._headers_tell and self._finder.is_holding(time.monotonic(), within_s=MINUTE):
-            rates.append((self._finder.bucket.rate, "found"))
-        return (found for found in rates if found[0] != math.inf)
+    def _rates(self, now: float) -> Iterator[tuple[float, Origin]]:
+        yield self._own[0].rate, "own"
+        yield self._told[0].rate, "told"
+        if not self._headers_tell and self._finder.is_holding(now, within_s=MINUTE):
+            yield self._finder.bucket.rate, "found"
 
     def _forget(self, now: float) -> None:
         while self._recent and now - self._recent[0] > MINUTE:
             self._recent.popleft()
 
 
-def _is_refusal(error: CallError) -> bool:
+def _tell_finder(
+    finder: Finder, sent: Sent, usage: Usage | None, limits: RateLimits | None, error: CallError | None
+) -> None:
+    now = time.monotonic()
+    if error is not None and _is_rate_limited(error):
+        if limits is None:
+            finder.refuse(sent, now, min(error.retry_after_s or 0.0, MINUTE))
+    elif usage is None and (error is None or error.http_status is None):
+        # Nobody knows whether it was refused.
+        sent.lost = True
+    elif error is not None and (error.http_status or 0) >= 500:
+        finder.hold_growth(now)
+
+
+def _is_rate_limited(error: CallError) -> bool:
     """Whether a rate limit refused it. A spend limit's 429 is another thing; a gateway's refusal may come as 200."""
     return (error.http_status == 429 or error.kind == "rate_limit_error") and not isinstance(error, FinalCallError)
 

@@ -1,4 +1,4 @@
-"""Pace: one gate a run, which decides when a request may be sent.
+"""Decide when a request of a run may be sent: one gate for each run.
 
 It holds the number in flight below the concurrency and the cost below the cap (spending.py), asks the endpoint before
 the first request whether it takes the key, passes each request through the process's limiter, and closes when the run
@@ -8,30 +8,33 @@ stops.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from decimal import Decimal
 
 from db.ledger.clock import now
-from flows.engine.pacing.alike import Alike
+from flows.engine.pacing.breaker import Breaker
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Admission, Limiter
 from flows.engine.pacing.spending import Spending
 from flows.engine.pacing.warming import Warming
-from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, anew
-from flows.steps.claude.client import RateLimits
+from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, copy_of
+from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.render import Prompt
 
 
+@dataclass
 class Place:
     """A place among the requests in flight; `likely` is what the request will probably cost."""
 
-    def __init__(self, pace: Pace, prompt: Prompt, admission: Admission, likely: Decimal | None) -> None:
-        self._pace = pace
-        self._prompt = prompt
-        self._admission: Admission | None = admission
-        self._likely = likely
+    pace: Pace
+    prompt: Prompt
+    admission: Admission
+    likely: Decimal | None
+    is_settled: bool = False
 
     def tell(
         self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
@@ -40,27 +43,9 @@ class Place:
 
         `model` is the one that answered, where it is told: its price is what counts under the cap.
         """
-        if self._admission is not None:
-            self._pace.hear(self._prompt, usage, error)
-        self._end(usage, limits, error, answered=error is None, model=model)
-
-    def leave(self) -> None:
-        """Give the place back, also where the request was cut off and told nothing."""
-        self._end(None, None, None, answered=False)
-
-    def _end(
-        self,
-        usage: Usage | None,
-        limits: RateLimits | None,
-        error: CallError | None,
-        *,
-        answered: bool,
-        model: str | None = None,
-    ) -> None:
-        if self._admission is None:
-            return
-        admission, self._admission = self._admission, None
-        self._pace.settle(self._prompt, admission, self._likely, usage, limits, error, answered=answered, model=model)
+        if not self.is_settled:
+            self.is_settled = True
+            self.pace.settle(self, usage, limits, error, model)
 
 
 class Pace:
@@ -79,130 +64,118 @@ class Pace:
         max_cost: Decimal | None = None,
     ) -> None:
         self._places = asyncio.Semaphore(concurrency)
+        # Those in flight, and a few that are being committed. Any more would only wait, and after a crash all that was
+        # written ahead counts as perhaps billed.
+        self._ahead = asyncio.Semaphore(concurrency + max(2, concurrency // 4))
         self.warming = Warming(concurrency)
         self._limiter = limiter
         self._verify = verify
         self.spending = Spending(max_cost)
-        self._ahead = _room_ahead(concurrency)
-        self._estimates: dict[str, Estimate] = {}
+        self._estimates: defaultdict[str, Estimate] = defaultdict(Estimate)
+        self._breakers: dict[str, Breaker] = {}
         self._opening = asyncio.Lock()
         self._is_open = False
-        self.in_flight = 0
         self.stopped: StoppingCallError | None = None
-        self.alike = Alike()
 
     def stop(self, reason: StoppingCallError) -> None:
         """Let no further request go; those who wait raise `reason`."""
         self.stopped = self.stopped or reason
         self.spending.wake()
         self.warming.release()
-        self.alike.end()
+        for breaker in self._breakers.values():
+            breaker.release()
 
     def know(self, step: str, estimate: Estimate) -> None:
         """Take over what the ledger knows of a template's answers."""
         self._estimates.setdefault(step, estimate)
 
+    def breaker(self, step: str) -> Breaker:
+        """Return what stops the run where the endpoint refuses a template's requests all alike."""
+        if step not in self._breakers:
+            self._breakers[step] = Breaker(step)
+        return self._breakers[step]
+
     async def reaches_endpoint(self) -> bool:
         """Have the endpoint confirm the key, as before a first request; False where the run has stopped."""
-        if not self._is_open:
-            async with self._opening:
-                if not self._is_open:
-                    await self._verified()
-        return self.stopped is None
+        async with self._confirmed():
+            return self.stopped is None
 
     @asynccontextmanager
     async def reserve(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Decimal | None]:
         """Keep a request's likely cost free under the cap while the context is open, waiting until it fits."""
-        # Those that wait for the trial's end may hold all the room that it would wait for.
-        ahead = nullcontext() if self.alike.tries(prompt) else self._ahead
+        # Those that wait for the probe's end may hold all the room that it would wait for.
+        is_probe = self.breaker(_step_of(prompt)).is_probe(prompt.hash)
         # Who waits for the prompt cache holds nothing.
-        async with self.warming.turn(prompt.brief), ahead:
-            likely = await self._reserved(prompt, max_tokens)
-            try:
-                yield likely
-            finally:
-                self.spending.release(likely)
-
-    async def _reserved(self, prompt: Prompt, max_tokens: int) -> Decimal | None:
-        likely: Decimal | None = None
-        if self.stopped is None:
+        async with self.warming.turn(prompt.brief), nullcontext() if is_probe else self._ahead:
+            likely: Decimal | None = None
             try:
                 likely = await self.spending.reserve(
                     prompt.model,
-                    lambda: self._estimate(prompt).likely_cost(prompt, max_tokens),
+                    lambda: self._estimates[_step_of(prompt)].likely_cost(prompt, max_tokens),
                     lambda: self.stopped is not None,
                 )
             except (CostCapError, UntoldCostError) as reached:
                 self.stop(reached)
-        if self.stopped is not None:
-            self.spending.release(likely)
-            raise anew(self.stopped)
-        return likely
+            try:
+                if self.stopped is not None:
+                    raise copy_of(self.stopped)
+                yield likely
+            finally:
+                self.spending.release(likely)
 
     @asynccontextmanager
     async def enter(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AsyncIterator[Place]:
         """Wait for a place; raise what stopped the run if it was stopped."""
-        async with self.alike.place(prompt, lambda: self._places):
-            if not self._is_open:
-                async with self._opening:
-                    if not self._is_open and not await self._verified():
-                        async with self._place(prompt, max_tokens, likely) as place:
-                            yield place
-                        return
-            async with self._place(prompt, max_tokens, likely) as place:
+        step = _step_of(prompt)
+        async with self.breaker(step).place(prompt.hash, lambda: self._places), self._confirmed():
+            need = self._estimates[step].need(prompt, max_tokens)
+            admission = await self._limiter.admit(need, lambda: self.stopped is not None)
+            if self.stopped is not None:
+                self._limiter.settle(admission, None, None, None)
+                raise copy_of(self.stopped)
+            place = Place(self, prompt, admission, likely)
+            try:
                 yield place
-
-    @asynccontextmanager
-    async def _place(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AsyncIterator[Place]:
-        need = self._estimate(prompt).need(prompt, max_tokens)
-        admission = await self._limiter.admit(need, lambda: self.stopped is not None)
-        if self.stopped is not None:
-            self._limiter.settle(admission, None, None, None)
-            raise anew(self.stopped)
-        place = Place(self, prompt, admission, likely)
-        self.in_flight += 1
-        try:
-            yield place
-        finally:
-            self.in_flight -= 1
-            place.leave()
-
-    def hear(self, prompt: Prompt, usage: Usage | None, error: CallError | None) -> None:
-        """Take note of what a request says of all the others: it is refused as they are, or its cost can't be known."""
-        reason = self.alike.tell(prompt, error)
-        if error is None:
-            self._is_open = True
-            if usage is None and self.spending.max_usd is not None:
-                reason = UntoldCostError()
-        if reason is not None:
-            self.stop(reason)
+            finally:
+                if not place.is_settled:
+                    # It was cut off, and nobody knows what became of it.
+                    self._limiter.settle(admission, None, None, None)
+                    self.spending.count(None, likely, None)
 
     def settle(
-        self,
-        prompt: Prompt,
-        admission: Admission,
-        likely: Decimal | None,
-        usage: Usage | None,
-        limits: RateLimits | None,
-        error: CallError | None,
-        *,
-        answered: bool = False,
-        model: str | None = None,
+        self, place: Place, usage: Usage | None, limits: RateLimits | None, error: CallError | None, model: str | None
     ) -> None:
-        """Take note of how a request went; `model` is the one that answered, where it is told."""
-        # An answer that does not tell what it used has used what was expected, as far as the limits go.
-        expected = admission.need.as_usage() if answered and usage is None else None
-        self._limiter.settle(admission, usage or expected, limits, error)
-        if answered or error is not None:
-            self.warming.tell(prompt.brief, usage, error, admission.sent_at)
+        """Take note of how a request went, and of what it says of all the others."""
+        prompt, admission = place.prompt, place.admission
+        reason = self.breaker(_step_of(prompt)).record(prompt.hash, error)
         if isinstance(error, StoppingCallError):
-            self.stop(error)
-        elif usage is not None or error is not None:
+            reason = error
+        elif error is None and usage is None and self.spending.max_usd is not None:
+            reason = UntoldCostError()
+        else:
             self._is_open = True
+        if reason is not None:
+            self.stop(reason)
+        used = usage
+        if usage is None and error is None:
+            # As far as the limits go, an answer that does not tell what it used has used what was expected.
+            used = Usage(round(admission.need.input_tokens), output_tokens=round(admission.need.output_tokens))
+        self._limiter.settle(admission, used, limits, error)
+        self.warming.record(prompt.brief, usage, error, admission.sent_at)
         cost = cost_of(model or prompt.model, usage, now().date()) if usage is not None else None
-        self.spending.count(cost, likely, error)
+        self.spending.count(cost, place.likely, error)
         if usage is not None:
-            self._estimate(prompt).learn(prompt, usage, cost)
+            self._estimates[_step_of(prompt)].learn(prompt, usage, cost)
+
+    @asynccontextmanager
+    async def _confirmed(self) -> AsyncIterator[None]:
+        """Have the endpoint confirm the key; where it can't say, hold the others back while one request is made."""
+        if not self._is_open:
+            async with self._opening:
+                if not self._is_open and not await self._verified():
+                    yield
+                    return
+        yield
 
     async def _verified(self) -> bool:
         if self.stopped is None:
@@ -215,13 +188,6 @@ class Pace:
                 self.stop(StoppingCallError(str(error), kind="connect"))
         return self._is_open or self.stopped is not None
 
-    def _estimate(self, prompt: Prompt) -> Estimate:
-        return self._estimates.setdefault(prompt.brief.template.name, Estimate())
 
-
-def _room_ahead(concurrency: int) -> asyncio.Semaphore:
-    """How many requests may be written ahead: those in flight, and a few that are being committed.
-
-    Any more would only wait, and after a crash all that was written ahead counts as perhaps billed.
-    """
-    return asyncio.Semaphore(concurrency + max(2, concurrency // 4))
+def _step_of(prompt: Prompt) -> str:
+    return prompt.brief.template.name

@@ -7,16 +7,13 @@ cost, so that all of it together stays under the cap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 
-from sqlalchemy import Engine
-
-from db.readers.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
+from db.readers.chains import Spent
 from db.words import PERHAPS_BILLED
 from flows.errors import CallError, CostCapError, UntoldCostError
 
-NOTHING = Spent()
 OF_THE_CAP = 0.9
 """What of a cost cap the shards may spend together; each may be wrong about the price of its last request."""
 
@@ -29,9 +26,9 @@ class Spending:
 
     def __init__(self, max_usd: Decimal | None) -> None:
         self.max_usd = max_usd
-        self.earlier = NOTHING
-        self.shards = NOTHING
-        self.own = NOTHING
+        self.earlier = Spent()
+        self.shards = Spent()
+        self.own = Spent()
         self.reserved_usd = Decimal(0)
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -108,26 +105,17 @@ class Spending:
 
 
 def share_of_cap(
-    ledger: Engine,
-    run_id: str,
-    max_cost: float,
-    *,
-    flow_run: str,
-    attempts: Sequence[str],
-    parts: int,
-    waiting: int,
+    max_cost: float, *, spent: Spent, by_shards: Spent, by_attempts: Spent, parts: int, waiting: int
 ) -> float:
     """Return what the next attempt at one of a run's `parts` may spend, in US dollars; 0 or less: nothing is left.
 
-    `flow_run` is the run's own Prefect flow run, `attempts` are those of the earlier attempts at this part, `waiting`
-    counts the parts that have not ended.
+    `spent` is what all linked runs have spent, `by_shards` what the shards of the run's own flow run have spent of it,
+    and `by_attempts` what the earlier attempts at this part have; `waiting` counts the parts that have not ended.
     """
-    spent = float(spent_by_chain(ledger, run_id).total_usd)
     # Earlier runs of the same flow run had the same shards, and what a shard spent counts for its own part.
-    before = spent - float(spent_by_shards(ledger, flow_run).total_usd)
-    own = float(spent_by_flow_runs(ledger, attempts).total_usd)
-    share = (max_cost - before) * OF_THE_CAP / parts - own
-    return min(share, (max_cost - spent) / waiting)
+    before = float(spent.total_usd) - float(by_shards.total_usd)
+    share = (max_cost - before) * OF_THE_CAP / parts - float(by_attempts.total_usd)
+    return min(share, (max_cost - float(spent.total_usd)) / waiting)
 
 
 def _usd(amount: Decimal) -> str:

@@ -1,4 +1,4 @@
-"""Warm the prompt cache: let one request write a shared prefix before many read it.
+"""Let one request write a shared prefix into the prompt cache before many read it.
 
 A cached prefix can be read once the answer that writes it has begun, so requests that are sent together all pay for
 writing it. Here one request of a prefix goes first, then 2, 4, ... are in flight until an answer has read the cache;
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flows.errors import CallError
 from flows.steps.prices import Usage
@@ -56,19 +56,23 @@ class Warming:
             self._too_short.add(brief.template.name)
         if brief.caching in {Caching.OFF, Caching.TOO_SHORT}:
             return nullcontext()
-        return _turn(self._prefix(brief))
+        if brief.prefix not in self._prefixes:
+            # What is probably too short goes as if nothing was cached: to wait for it would cost each run a request.
+            limit = math.inf if self._is_released or brief.caching is Caching.UNSURE else 1
+            self._prefixes[brief.prefix] = _Prefix(TTL_S[brief.template.front.cache], self._most, limit)
+        return self._prefixes[brief.prefix].turn()
 
-    def tell(self, brief: Brief, usage: Usage | None, error: CallError | None, sent_at: float) -> None:
+    def record(self, brief: Brief, usage: Usage | None, error: CallError | None, sent_at: float) -> None:
         """Take note of how a request went; `sent_at` is by time.monotonic(). A failed one tells nothing."""
         prefix = self._prefixes.get(brief.prefix)
         if prefix is not None and error is None and not self._is_released:
-            prefix.tell(usage, sent_at)
+            prefix.record(usage, sent_at)
 
     def release(self) -> None:
         """Let all go who wait: the run has stopped, and each finds out by itself."""
         self._is_released = True
         for prefix in self._prefixes.values():
-            prefix.open()
+            prefix.set_limit(math.inf)
 
     def report(self) -> Warmth:
         """Say how it went so far."""
@@ -80,138 +84,103 @@ class Warming:
             too_short=tuple(sorted(self._too_short)),
         )
 
-    def _prefix(self, brief: Brief) -> _Prefix:
-        found = self._prefixes.get(brief.prefix)
-        if found is None:
-            # What is probably too short goes as if nothing was cached: to wait for it would cost each run a request.
-            goes = self._is_released or brief.caching is Caching.UNSURE
-            found = self._prefixes[brief.prefix] = _Prefix(TTL_S[brief.template.front.cache], self._most, is_open=goes)
-        return found
 
-
-@asynccontextmanager
-async def _turn(prefix: _Prefix) -> AsyncIterator[None]:
-    await prefix.enter()
-    try:
-        yield
-    finally:
-        prefix.leave()
-
-
-@dataclass
 class _Prefix:
-    """One cached prefix: `limit` requests may be in flight until one has read it."""
+    """One cached prefix: `limit` requests may be in flight until one has read it, and any number from then on."""
 
-    ttl_s: float
-    most: int
-    is_open: bool
-    limit: int = 1
-    in_flight: int = 0
-    late: int = 0
-    missed: int = 0
-    silent: int = 0
-    _written: int = 0
-    _alive_at: float = math.inf
-    _told_at: float = math.inf
-    _read_from: float = math.inf
-    _rewritten_at: list[float] = field(default_factory=list)
-    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
-    _timer: asyncio.TimerHandle | None = None
+    def __init__(self, ttl_s: float, most: int, limit: float) -> None:
+        self._ttl_s = ttl_s
+        self._most = most
+        self._in_flight = 0
+        self._written = 0
+        self._late, self._missed, self.silent = 0, 0, 0
+        # When an entry was last written or read, when an answer first told of the cache, and when the first request
+        # that read it was sent.
+        self._alive_at = self._told_at = self._read_from = math.inf
+        self._rewritten_at: list[float] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.set_limit(limit)
 
-    def __post_init__(self) -> None:
-        self.is_open = self.is_open or self.limit >= self.most
-
-    async def enter(self) -> None:
-        """Wait, first come first served, for a place in flight; `leave` gives it back."""
-        if self.is_open and time.monotonic() - self._alive_at > self.ttl_s:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold a place in flight, given first come first served."""
+        if self._limit == math.inf and time.monotonic() - self._alive_at > self._ttl_s:
             self._start_over()
-        if self.is_open or self.in_flight < self.limit:
-            self.in_flight += 1
-            return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        self._be_patient()
+        self._let_go()
         try:
             await turn
-        except asyncio.CancelledError:
+            yield
+        finally:
             if not turn.cancelled():
-                self.leave()
-            raise
+                self._in_flight -= 1
+                self._let_go()
 
-    def leave(self) -> None:
-        """Give a place in flight back."""
-        self.in_flight -= 1
+    def set_limit(self, limit: float) -> None:
+        """Let this many be in flight; from the number that the run allows on, any number."""
+        self._limit = limit if limit < self._most else math.inf
         self._let_go()
 
-    def open(self) -> None:
-        """Let all go."""
-        self.is_open = True
-        self._let_go()
-
-    def tell(self, usage: Usage | None, sent_at: float) -> None:
+    def record(self, usage: Usage | None, sent_at: float) -> None:
         """Take note of an answer."""
         read = usage.cache_read_tokens if usage else 0
         if usage is None or not (read or usage.cache_creation_5m_tokens or usage.cache_creation_1h_tokens):
             # The prefix is shorter than it seemed, or a gateway does not pass on what the cache did.
             self.silent += 1
-            self.open()
+            self.set_limit(math.inf)
             return
         if read:
             self._read_from = min(self._read_from, sent_at)
-            self.open()
+            self.set_limit(math.inf)
         else:
-            self._write_again(sent_at)
+            self._count_write(sent_at)
         self._alive_at = time.monotonic()
         self._told_at = min(self._told_at, self._alive_at)
 
     def judged(self) -> tuple[int, int]:
         """How many wrote again before any could read, and how many although others could."""
         late = sum(at < self._read_from for at in self._rewritten_at)
-        return self.late + late, self.missed + len(self._rewritten_at) - late
+        return self._late + late, self._missed + len(self._rewritten_at) - late
 
-    def _write_again(self, sent_at: float) -> None:
+    def _count_write(self, sent_at: float) -> None:
         if sent_at >= self._told_at:
             self._rewritten_at.append(sent_at)
             if self._read_from < math.inf:
                 self._judge()
         self._written += 1
-        if not self.is_open and self._written >= self.limit:
+        if self._written >= self._limit:
             self._double()
 
     def _double(self) -> None:
-        self.limit *= 2
         self._written = 0
-        self.is_open = self.is_open or self.limit >= self.most
-        self._give_up_patience()
-        self._let_go()
+        self._stop_timer()
+        self.set_limit(2 * self._limit)
 
     def _let_go(self) -> None:
-        while self._waiting and (self.is_open or self.in_flight < self.limit):
+        while self._waiting and self._in_flight < self._limit:
             turn = self._waiting.popleft()
             if not turn.done():
-                self.in_flight += 1
+                self._in_flight += 1
                 turn.set_result(None)
-        if self._waiting:
-            self._be_patient()
-        else:
-            self._give_up_patience()
-
-    def _be_patient(self) -> None:
-        if self._timer is None:
+        if not self._waiting:
+            self._stop_timer()
+        elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._double)
 
-    def _give_up_patience(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _judge(self) -> None:
-        self.late, self.missed = self.judged()
+        self._late, self._missed = self.judged()
         self._rewritten_at.clear()
 
     def _start_over(self) -> None:
-        """The entry has expired, so that the next request writes it again."""
+        """Begin with one request again: the entry has expired, so that the next one writes it."""
         self._judge()
-        self.limit, self._written = 1, 0
-        self.is_open = self.limit >= self.most
-        self._told_at = self._read_from = self._alive_at = math.inf
+        self._written = 0
+        self._alive_at = self._told_at = self._read_from = math.inf
+        self.set_limit(1)

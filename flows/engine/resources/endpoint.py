@@ -1,4 +1,4 @@
-"""Endpoint: which Messages API a run speaks to, and by which name the ledger knows it.
+"""Open the endpoint of a run: which Messages API it speaks to, and by which name the ledger knows it.
 
 The name, not the URL, is part of every prompt's hash: a gateway that moves must not buy everything again, and what
 the sandbox answered must never pass for Claude's.
@@ -21,7 +21,7 @@ from flows.steps.claude.client import Client, check_endpoint, require_key
 from flows.steps.model_rules import misfits, request_settings, require_fit
 from flows.steps.prompts.templates import Template
 
-FILES_BESIDE = 100  # files that a process has open beside its requests: databases, Prefect, libraries
+OTHER_FILES = 100  # files that a process has open besides its requests: databases, Prefect, libraries
 NO_KEY = "none"  # the sandbox takes any credential
 IF_A_GATEWAY = "If a gateway answers there that keeps GET /v1/models to itself, name it: set PRESSWORK_ENDPOINT."
 
@@ -56,11 +56,6 @@ class Endpoint:
         told = self._models.get(name)
         return told if isinstance(told, Model) else find_model(name)
 
-    async def model(self, name: str) -> Model | None:
-        """Return what is known of a model; the endpoint is asked the first time, and may be silent."""
-        await self.ask_about(name)
-        return self.known(name)
-
     async def ask_about(self, name: str) -> Model | NotTold:
         """Ask the endpoint about a model, once; what it does not say stays as it is known here."""
         async with self._asking:
@@ -89,7 +84,8 @@ class Endpoint:
             known = find_model(front.model)
             sent = request_settings(front, known)
             if misfits(front, sent, known):
-                require_fit(template.file, misfits(front, sent, await self.model(front.model)))
+                await self.ask_about(front.model)
+                require_fit(template.file, misfits(front, sent, self.known(front.model)))
 
 
 async def read_models(settings: Settings, names: Iterable[str]) -> dict[str, Model | NotTold]:
@@ -104,7 +100,7 @@ async def read_models(settings: Settings, names: Iterable[str]) -> dict[str, Mod
 def require_files(concurrency: int) -> None:
     """Refuse a concurrency for which this process may not open enough connections."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = soft - FILES_BESIDE
+    most = soft - OTHER_FILES
     if soft != resource.RLIM_INFINITY and concurrency > most:
         raise ConfigurationError(
             f"A concurrency of {concurrency:,} is above what this process may open: with a limit of {soft:,} files "
@@ -129,19 +125,23 @@ async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
     if base_url is None or named is not None:
         return Endpoint(named or ANTHROPIC, client, verified=False, gateway=base_url is not None)
     try:
+        return await _identified(client, key)
+    except BaseException:
+        await client.__aexit__()
+        raise
+
+
+async def _identified(client: Client, key: str | None) -> Endpoint:
+    """Ask an endpoint without a name what it is."""
+    try:
         identity = await client.identify()
     except StoppingCallError as error:
-        await client.__aexit__()
         if key is None:
             raise MissingKeyError from None
         if error.http_status == 403:
             raise StoppingCallError(f"{error} {IF_A_GATEWAY}", kind=error.kind, http_status=403) from None
         raise
-    except BaseException:
-        await client.__aexit__()
-        raise
     if not identity.is_sandbox and key is None:
-        await client.__aexit__()
         raise MissingKeyError
     return Endpoint(SANDBOX if identity.is_sandbox else ANTHROPIC, client, verified=identity.answered)
 

@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 from db.identity import boot_time_s
 from db.ledger import claims, leases
 from db.ledger.clock import now
-from db.ledger.refused_rows import Refusal
-from db.ledger.writing import Batch, close_run, write
+from db.ledger.refused_rows import RefusedRow
+from db.ledger.writing import WriteBatch, close_run, write
 from flows.engine.resources.writer import Writer
 from flows.errors import FinalCallError
 
@@ -114,7 +114,7 @@ class HeldLease:
         self._lost -= owned
         return owned
 
-    def write(self, batch: Batch, refused: list[Refusal]) -> None:
+    def write(self, batch: WriteBatch, refused: list[RefusedRow]) -> None:
         """Commit a batch if the lease holds; else take it back first (in the writer's thread)."""
         try:
             write(self._ledger, batch, None if self._ended else self._lease, refused=refused)

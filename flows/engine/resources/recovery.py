@@ -12,20 +12,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import LedgerUnreachableError
 from db.ledger import leases, spill
 from db.ledger import writing as record
-from db.ledger.refused_rows import Refusal, in_words
-from db.ledger.writing import Row
+from db.ledger.refused_rows import RefusedRow, in_words
+from db.ledger.rows import RunRow
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
 
 _log = logging.getLogger("prefect.presswork")
 
 
-def begin(ledger: Engine, run: Row, spill_folders: Sequence[Path]) -> None:
+def begin(ledger: Engine, run: RunRow, spill_folders: Sequence[Path]) -> None:
     """Settle the past and write the row of a run that begins; LedgerUnreachableError where it can't be written.
 
     The error of a ledger that may be back soon goes up as it is.
     """
     try:
-        settle_the_past(ledger, spill_folders, but=str(run["id"]))
+        settle_the_past(ledger, spill_folders, but=run.id)
         record.open_run(ledger, run)
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
@@ -42,7 +42,7 @@ def settle_the_past(ledger: Engine, spill_folders: Sequence[Path], *, but: str) 
     for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:
         if not spill.belongs_to(ledger, path):
             continue
-        refused: list[Refusal] = []
+        refused: list[RefusedRow] = []
         try:
             count = spill.recover(ledger, path, refused)
             _log.info("Imported %s generations that waited in %s.", count, path.name)

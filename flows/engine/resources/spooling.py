@@ -14,8 +14,8 @@ from sqlalchemy import URL, Engine
 
 from db.session import readable_url
 from db.sources import select
-from db.sources.select import Query
 from db.sources.spool import RunSpools, Spool, spool_name
+from db.sources.statements import Query
 from flows.engine.report.progress import Progress
 from flows.engine.resources.source_reads import SourceReader
 

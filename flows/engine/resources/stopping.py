@@ -22,7 +22,7 @@ from uuid import UUID
 from prefect import get_client
 from prefect.states import Cancelled
 
-from flows.errors import StoppedError, anew
+from flows.errors import StoppedError, copy_of
 
 WATCH_S = 2.0
 CANCEL_WAIT_S = 5.0
@@ -75,7 +75,7 @@ class Stopper:
     def pursuing(self, pursuit: Pursuit | None = None) -> Iterator[Pursuit]:
         """Let a stop end the current task; its cancellation then becomes the run's StoppedError."""
         if self.reason is not None:
-            raise anew(self.reason)
+            raise copy_of(self.reason)
         task = asyncio.current_task()
         assert task is not None
         pursuit = self._pursuits[task] = pursuit or Pursuit()
@@ -84,7 +84,7 @@ class Stopper:
         except asyncio.CancelledError:
             if self.reason is None:
                 raise
-            raise anew(self.reason) from None
+            raise copy_of(self.reason) from None
         finally:
             self._pursuits.pop(task, None)
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, ParamSpec, Self, TypeVar
@@ -21,15 +21,17 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerError
-from db.ledger.refused_rows import Refusal, in_words
+from db.ledger.refused_rows import RefusedRow, in_words
+from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, PromptRow, RecordRow, SettledRow, TextRow
 from db.ledger.spill import SpillFile, keep_refused
-from db.ledger.writing import Batch, write
+from db.ledger.writing import WriteBatch, write
 from db.session import is_unavailable, readable_url, reason_of
-from flows.errors import LedgerAwayError, StoppedError, anew
+from flows.errors import LedgerAwayError, StoppedError, copy_of
 
 FULL = 1000  # rows of history that are committed without waiting for more
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 _log = logging.getLogger("prefect.presswork")
+Commit = Callable[[WriteBatch, list[RefusedRow]], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -57,13 +59,13 @@ class Writer:
         self._closing = False
         self._stopped = asyncio.Event()
         self._reason: StoppedError | None = None
-        self.commit: Callable[[Batch, list[Refusal]], None] = lambda batch, found: write(engine, batch, refused=found)
+        self.commit: Commit = lambda batch, refused: write(engine, batch, refused=refused)
         self._complaint = ""  # of a ledger that is unavailable just now
-        self._refused: list[Refusal] = []
-        self._open(Batch())
+        self._refused: list[RefusedRow] = []
+        self._open(WriteBatch())
 
-    def _open(self, batch: Batch) -> None:
-        self.batch = batch
+    def _open(self, batch: WriteBatch) -> None:
+        self._batch = batch
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
@@ -80,11 +82,41 @@ class Writer:
             await self._loop_task
         self._thread.shutdown(wait=False)
 
+    def has_prompt(self, prompt_hash: str) -> bool:
+        """Whether a prompt is in the open batch already."""
+        return prompt_hash in self._batch.prompts
+
+    def add_prompt(self, row: PromptRow, texts: Iterable[TextRow]) -> None:
+        """Add a prompt with the texts that it shares with others; it is written where it is missing."""
+        self._batch.prompts[row.hash] = row
+        self._batch.texts.update((text.hash, text) for text in texts)
+
+    def add_record(self, row: RecordRow) -> None:
+        """Add a record; it is written where it is missing."""
+        self._batch.records[row.hash] = row
+
+    def add_generation(self, row: GenerationRow, parents: Iterable[str]) -> None:
+        """Add a generation, with the ids of those that it was made from."""
+        self._batch.generations.append(row)
+        self._batch.parents += [ParentRow(row.id, parent) for parent in parents]
+
+    def open_attempt(self, row: OpenedRow) -> None:
+        """Add an attempt that is about to be sent; wait for `committed` before it is."""
+        self._batch.opened.append(row)
+
+    def settle_attempt(self, row: SettledRow) -> None:
+        """Add how an attempt ended."""
+        self._batch.settled.append(row)
+
+    def release_claim(self, prompt_hash: str) -> None:
+        """Release the run's claim of a prompt, in the commit that holds its outcome."""
+        self._batch.released.append((self._run_id, prompt_hash))
+
     async def committed(self) -> None:
         """Wait until all that is in the open batch is in the ledger; LedgerAwayError if it went to a spill file."""
         done = self._done
         self._arrived.set()
-        if len(self.batch) >= FULL:
+        if len(self._batch) >= FULL:
             self._full.set()
         # One waiter that is cancelled must not cancel what the others wait for.
         await asyncio.shield(done)
@@ -113,32 +145,31 @@ class Writer:
     def has_attempt(self, attempt_id: str) -> bool:
         """Whether an attempt that was committed is there: the ledger may have refused its row."""
         return not any(
-            refusal.part == "opened" and refusal.written is None and refusal.id == attempt_id
-            for refusal in self._refused
+            isinstance(refused.row, OpenedRow) and refused.written is None and refused.id == attempt_id
+            for refused in self._refused
         )
 
     def failure_of(self, generation_id: str) -> str | None:
         """Say why a generation that was committed stands as failed, where the ledger refused its content."""
-        for refusal in self._refused:
-            if refusal.is_failed_generation and refusal.id == generation_id:
-                return str((refusal.written or {})["error_message"])
-        return None
+        return next(
+            (refused.failure for refused in self._refused if refused.id == generation_id and refused.failure), None
+        )
 
     async def _run(self) -> None:
-        while not (self._closing and not self.batch):
+        while not (self._closing and not self._batch):
             await self._arrived.wait()
             if not self._closing:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._full.wait(), self._interval_s)
             self._arrived.clear()
             self._full.clear()
-            batch, done = self.batch, self._done
-            self._open(Batch())
+            batch, done = self._batch, self._done
+            self._open(WriteBatch())
             if self._closing:
                 self._arrived.set()
             await self._commit(batch, done)
 
-    async def _commit(self, batch: Batch, done: asyncio.Future[None]) -> None:
+    async def _commit(self, batch: WriteBatch, done: asyncio.Future[None]) -> None:
         try:
             await self._write_patiently(batch)
         except asyncio.CancelledError:
@@ -151,11 +182,11 @@ class Writer:
         else:
             done.set_result(None)
 
-    async def _write_patiently(self, batch: Batch) -> None:
+    async def _write_patiently(self, batch: WriteBatch) -> None:
         if self._spill is not None:
             # What is in the file must be written in first. The file's disk may be full by now, the next folder's not.
             await self._spill_it(batch)
-        refused: list[Refusal] = []
+        refused: list[RefusedRow] = []
         try:
             await self._patiently(lambda: self.call_once(self.commit, batch, refused))
         except (LedgerAwayError, StoppedError):
@@ -198,7 +229,7 @@ class Writer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), seconds)
         if self._reason is not None:
-            raise anew(self._reason)
+            raise copy_of(self._reason)
 
     def _hear(self, complaint: str) -> None:
         if not self._complaint and self._spill is None:
@@ -210,7 +241,7 @@ class Writer:
             )
         self._complaint = complaint
 
-    async def _spill_it(self, batch: Batch) -> NoReturn:
+    async def _spill_it(self, batch: WriteBatch) -> NoReturn:
         self._spill = await self.call_once(self._spilled, batch)
         complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(
@@ -218,7 +249,7 @@ class Writer:
             f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` imports it."
         )
 
-    def _spilled(self, batch: Batch) -> SpillFile:
+    def _spilled(self, batch: WriteBatch) -> SpillFile:
         def add(folder: Path) -> SpillFile:
             spill = SpillFile(folder, self._run_id)
             spill.add(batch)
@@ -239,7 +270,7 @@ class Writer:
             f"{self._patience_s:,.0f} s. What was answered is in it or in a spill file. When it is back, run again."
         )
 
-    async def _tell_refused(self, refused: Sequence[Refusal]) -> None:
+    async def _tell_refused(self, refused: Sequence[RefusedRow]) -> None:
         if not refused:
             return
         self._refused += refused

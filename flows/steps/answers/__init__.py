@@ -1,1 +1,1 @@
-"""One prompt to its outcome."""
+"""Pursue a prompt to its outcome: ask, judge, and ask again."""

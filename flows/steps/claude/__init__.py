@@ -1,1 +1,1 @@
-"""The Messages API: one request, its answer or error in our own words. Only this package imports the SDK."""
+"""The Messages API: one request by the SDK, and its answer, its error or its limits in our own words."""

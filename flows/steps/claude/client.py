@@ -1,41 +1,25 @@
-"""Complete: one request to the Messages API, and its answer or error in our own words.
+"""Send requests to an endpoint by the SDK: who it is, what it says of a model, and one request of the Messages API.
 
-The only file that imports anthropic: what the SDK raises is translated here, once, into "may pass" or "will not".
-What a body holds is read in reading.py, what an error means is decided in refusing.py.
-The SDK's own retries are off (it obeys any `retry-after` and tells no one); answer.py owns them.
+The SDK's own retries are off (it obeys any `retry-after` and tells no one): flows/steps/answers/pursuing.py owns them.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import replace
 from typing import Any, Self
 
-import aiohttp
 import anthropic
 import httpx2
 import orjson
 
 from db.words import SANDBOX
-from flows.errors import (
-    CallError,
-    EndpointError,
-    FinalCallError,
-    MissingKeyError,
-    OutputClassError,
-    PassingCallError,
-    StoppingCallError,
-)
-from flows.steps.answers.validate import OutputClass
+from flows.errors import EndpointError, MissingKeyError, PassingCallError, StoppingCallError
 from flows.steps.catalog import Told, read_told
-from flows.steps.claude.bodies import ErrorBody, read_body, read_error, storable
-from flows.steps.claude.refusals import PROXY, STOPPING, judge, likeness, said
-from flows.steps.output_classes.schema_checks import refuse_beyond_limits
-from flows.steps.output_classes.schemas import full_schema
-from flows.steps.prices import Usage
+from flows.steps.claude.answers import Answer, ErrorBody, Identity, read_body, storable
+from flows.steps.claude.rate_limits import read_limits
+from flows.steps.claude.refusals import error_of, refused_key, translate
 
 # The SDK warns at each request for what the lint and the summary tell once, and with more: a model that retires, and a
 # budget where `adaptive` is better.
@@ -50,60 +34,24 @@ MOST_REDIRECTS = 3
 """Redirects that are followed; the SDK's default of 20 makes 21 requests of one where a gateway sends in a circle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """One of the endpoint's rate limits, as an answer's headers told it."""
+class WrongEndpointError(StoppingCallError):
+    """Another endpoint answered than the run was told; `answer` is what it said, which may have been paid for."""
 
-    limit: int
-    remaining: int
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimits:
-    """The account's limits a minute and what is left of them, whoever else is using the account."""
-
-    requests: Limit | None
-    input_tokens: Limit | None
-    output_tokens: Limit | None
+    def __init__(self, message: str | None = None, answer: Answer | None = None) -> None:
+        super().__init__(message, kind="wrong_endpoint")
+        self.answer = answer
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the endpoint answered; None stands for what it did not tell, a usage too.
-
-    `text` is all text blocks joined, `refusal` the category of a refusal.
-    """
-
-    text: str
-    stop_reason: str | None
-    usage: Usage | None
-    model: str | None
-    message_id: str | None
-    request_id: str | None
-    refusal: str | None
-    limits: RateLimits | None
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What an endpoint says it is when it is asked: its name, where known, and whether it answered at all."""
-
-    is_sandbox: bool
-    answered: bool
-
-
-def output_schema(output_class: OutputClass) -> dict[str, Any]:
-    """Turn a pydantic model into the schema that the API takes; OutputClassError where it can't be.
-
-    Bounds that the API does not enforce (lengths, ranges, patterns) go into the descriptions, for the model to read.
-    """
-    schema = full_schema(output_class)
-    try:
-        sent = anthropic.transform_schema(schema)
-    except (ValueError, TypeError, AssertionError) as error:
-        raise OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {error}") from None
-    refuse_beyond_limits(output_class.__name__, sent)
-    return sent
+def check_endpoint(endpoint: str, *, is_sandbox: bool, answer: Answer | None = None) -> None:
+    """Stop where the sandbox answers under another name, or another under the sandbox's."""
+    if is_sandbox != (endpoint == SANDBOX):
+        raise WrongEndpointError(
+            f"The endpoint was to be {endpoint!r}, but "
+            + ("the sandbox answers there. " if is_sandbox else "it is not the sandbox that answers there. ")
+            + "Its answers would stand in the ledger under a wrong name: check PRESSWORK_ENDPOINT and "
+            "ANTHROPIC_BASE_URL.",
+            answer,
+        )
 
 
 class Client:
@@ -142,7 +90,7 @@ class Client:
             raw = await self._client.models.with_raw_response.list(limit=1, timeout=IDENTIFY_TIMEOUT_S)
         except anthropic.APIStatusError as error:
             if error.status_code == 401 or (error.status_code == 403 and not gateway):
-                raise _refused_key(error) from None
+                raise refused_key(error) from None
             return Identity(SANDBOX_HEADER in error.response.headers, answered=False)
         except anthropic.APIConnectionError as error:
             raise EndpointError(
@@ -173,29 +121,17 @@ class Client:
             raise translate(error) from None
         # Once for the dozen that are read: the SDK's own mapping decodes and joins anew at every look.
         headers = {name.lower(): value for name, value in raw.headers.multi_items()}
-        answer = _read(raw.http_response.content, raw.status_code, headers, raw.http_response.request.headers)
+        request_id, limits = storable(headers.get("request-id")), read_limits(headers)
+        try:
+            answer = read_body(raw.http_response.content)
+        except PassingCallError as error:
+            error.http_status, error.request_id, error.limits = raw.status_code, request_id, limits
+            raise
+        if isinstance(answer, ErrorBody):
+            raise error_of(raw.status_code, answer, headers, raw.http_response.request.headers)
+        answer = replace(answer, request_id=request_id, limits=limits)
         check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in headers, answer=answer)
         return answer
-
-
-class WrongEndpointError(StoppingCallError):
-    """Another endpoint answered than the run was told; `answer` is what it said, which may have been paid for."""
-
-    def __init__(self, message: str | None = None, answer: Answer | None = None) -> None:
-        super().__init__(message, kind="wrong_endpoint")
-        self.answer = answer
-
-
-def check_endpoint(endpoint: str, *, is_sandbox: bool, answer: Answer | None = None) -> None:
-    """Stop where the sandbox answers under another name, or another under the sandbox's."""
-    if is_sandbox != (endpoint == SANDBOX):
-        raise WrongEndpointError(
-            f"The endpoint was to be {endpoint!r}, but "
-            + ("the sandbox answers there. " if is_sandbox else "it is not the sandbox that answers there. ")
-            + "Its answers would stand in the ledger under a wrong name: check PRESSWORK_ENDPOINT and "
-            "ANTHROPIC_BASE_URL.",
-            answer,
-        )
 
 
 def _check_url(url: str) -> None:
@@ -214,128 +150,3 @@ def require_key(key: str | None) -> str:
     if not key:
         raise MissingKeyError
     return key
-
-
-def translate(error: anthropic.AnthropicError) -> CallError:
-    """Say an SDK error in ours: may it pass, will it not, or can no request of the run succeed."""
-    if isinstance(error, anthropic.APIConnectionError):
-        return _without_answer(error)
-    if not isinstance(error, anthropic.APIStatusError):
-        return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind="connection")
-    return _refused(error.status_code, read_error(error.body), error.response.headers, error.request.headers)
-
-
-def _without_answer(error: anthropic.APIConnectionError) -> CallError:
-    if _is_caused_by(error, _UNCONNECTED):
-        return PassingCallError("no connection could be made", kind="connect")
-    if isinstance(error, anthropic.APITimeoutError):
-        return PassingCallError("the request timed out", kind="timeout")
-    if _is_caused_by(error, (httpx2.TooManyRedirects,)):
-        message = "the endpoint redirects without end: check ANTHROPIC_BASE_URL"
-        return FinalCallError(message, kind="redirect", alike="redirect")
-    if _is_caused_by(error, (httpx2.DecodingError,)):
-        return PassingCallError("the answer can't be read: its compression is broken", kind="connection")
-    return PassingCallError("the connection was lost before an answer came", kind="connection")
-
-
-def _refused(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Mapping[str, str]) -> CallError:
-    meaning = judge(status, told)
-    name = "of a proxy" if meaning.kind == PROXY else told.type or ""
-    message = f"HTTP {status} {name}".strip()
-    if meaning.error is not PassingCallError:
-        message += said(told.message, sent)
-    return meaning.error(
-        f"{message}. {meaning.remedy}" if meaning.remedy else message,
-        kind=meaning.kind,
-        http_status=status,
-        request_id=storable(headers.get("request-id")),
-        retry_after_s=retry_after(headers),
-        limits=read_limits(headers),
-        alike=likeness(status, told),
-    )
-
-
-def _refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
-    """Say that the endpoint refuses when it is asked what it is, in whatever form."""
-    refused = translate(error)
-    if isinstance(refused, StoppingCallError):
-        return refused
-    remedy = STOPPING[error.status_code]
-    return StoppingCallError(f"{refused}. {remedy}", kind=refused.kind, http_status=error.status_code)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after`, seconds or an HTTP date, as seconds of at least 0; None where there is none to be read.
-
-    Who waits has to put an end to it: the seconds may be any number, also infinity.
-    """
-    text = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        until = _date(text)
-    if until is None:
-        return None
-    # By the endpoint's own clock where it tells it: ours may be wrong.
-    return max(0.0, (until - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        read = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    # "-0000" says that no time zone is told; HTTP dates are in UTC.
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
-
-
-def _read(content: bytes, status: int, headers: Mapping[str, str], sent: Mapping[str, str]) -> Answer:
-    request_id = storable(headers.get("request-id"))
-    try:
-        message = read_body(content)
-    except PassingCallError as error:
-        error.http_status, error.request_id, error.limits = status, request_id, read_limits(headers)
-        raise
-    if isinstance(message, ErrorBody):
-        raise _refused(status, message, headers, sent)
-    return Answer(
-        text=message.text,
-        stop_reason=message.stop_reason,
-        usage=message.usage,
-        model=message.model,
-        message_id=message.message_id,
-        request_id=request_id,
-        refusal=message.refusal,
-        limits=read_limits(headers),
-    )
-
-
-def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
-    """Read the anthropic-ratelimit-* headers; None where the endpoint sends none."""
-    requests = _limit(headers, "requests")
-    tokens_in, tokens_out = _limit(headers, "input-tokens"), _limit(headers, "output-tokens")
-    if requests is None and tokens_in is None and tokens_out is None:
-        return None
-    return RateLimits(requests, tokens_in, tokens_out)
-
-
-def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
-    prefix = f"anthropic-ratelimit-{name}-"
-    try:
-        return Limit(*(int(float(headers[prefix + what])) for what in ("limit", "remaining")))
-    except (KeyError, ValueError, OverflowError):
-        return None
-
-
-_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.PoolTimeout)
-
-
-def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Exception], ...]) -> bool:
-    # Only where no connection was made is it certain that nothing was generated. aiohttp's own errors tell that: the
-    # SDK's transport says ConnectError also where the server hung up after it had read the request.
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, kinds):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False

@@ -1,4 +1,4 @@
-"""Refusing: decide what an error answer means. May it pass, is it the record's own, or can no request succeed?
+"""Say in our own errors what the SDK raises and what an error answer means: it may pass, is the record's, or stops all.
 
 By status, type and code first; the endpoint's words are a hint only, for an empty account comes as an ordinary 400.
 What no rule here knows and meets record after record, flows/engine/pacing/alike.py stops.
@@ -11,8 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import aiohttp
+import anthropic
+import httpx2
+
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
-from flows.steps.claude.bodies import ErrorBody
+from flows.steps.claude.answers import ErrorBody, read_error, storable
+from flows.steps.claude.rate_limits import read_limits, retry_after
 
 PROXY = "proxy"
 SPEND_LIMIT = "spend_limit_reached"
@@ -79,8 +84,71 @@ _KEY = re.compile(r"\bsk-[\w*.-]+")
 _NUMBERED = re.compile(r"[\w-]*\d[\w-]*")
 
 
+_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.PoolTimeout)
+
+
+def translate(error: anthropic.AnthropicError) -> CallError:
+    """Say an SDK error in ours: may it pass, will it not, or can no request of the run succeed."""
+    if isinstance(error, anthropic.APIConnectionError):
+        return _without_answer(error)
+    if not isinstance(error, anthropic.APIStatusError):
+        return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind="connection")
+    return error_of(error.status_code, read_error(error.body), error.response.headers, error.request.headers)
+
+
+def error_of(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Mapping[str, str]) -> CallError:
+    """Make the error of an error answer, for the status and headers of the response and the headers of its request."""
+    meaning = judge(status, told)
+    name = "of a proxy" if meaning.kind == PROXY else told.type or ""
+    message = f"HTTP {status} {name}".strip()
+    if meaning.error is not PassingCallError:
+        message += said(told.message, sent)
+    return meaning.error(
+        f"{message}. {meaning.remedy}" if meaning.remedy else message,
+        kind=meaning.kind,
+        http_status=status,
+        request_id=storable(headers.get("request-id")),
+        retry_after_s=retry_after(headers),
+        limits=read_limits(headers),
+        alike=likeness(status, told),
+    )
+
+
+def refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
+    """Say that the endpoint refuses when it is asked what it is, in whatever form."""
+    refused = translate(error)
+    if isinstance(refused, StoppingCallError):
+        return refused
+    remedy = STOPPING[error.status_code]
+    return StoppingCallError(f"{refused}. {remedy}", kind=refused.kind, http_status=error.status_code)
+
+
+def _without_answer(error: anthropic.APIConnectionError) -> CallError:
+    if _is_caused_by(error, _UNCONNECTED):
+        return PassingCallError("no connection could be made", kind="connect")
+    if isinstance(error, anthropic.APITimeoutError):
+        return PassingCallError("the request timed out", kind="timeout")
+    if _is_caused_by(error, (httpx2.TooManyRedirects,)):
+        message = "the endpoint redirects without end: check ANTHROPIC_BASE_URL"
+        return FinalCallError(message, kind="redirect", alike="redirect")
+    if _is_caused_by(error, (httpx2.DecodingError,)):
+        return PassingCallError("the answer can't be read: its compression is broken", kind="connection")
+    return PassingCallError("the connection was lost before an answer came", kind="connection")
+
+
+def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Exception], ...]) -> bool:
+    # Only where no connection was made is it certain that nothing was generated. aiohttp's own errors tell that: the
+    # SDK's transport says ConnectError also where the server hung up after it had read the request.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, kinds):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorMeaning:
     """What an error answer means: the class of error that it is, its kind, and what to do where there is a remedy."""
 
     error: type[CallError]
@@ -88,22 +156,22 @@ class Refusal:
     remedy: str = ""
 
 
-def judge(status: int, told: ErrorBody) -> Refusal:
+def judge(status: int, told: ErrorBody) -> ErrorMeaning:
     """Decide what an error answer means."""
     kind = told.type or f"http_{status}"
     # An error inside a stream, or a gateway's, comes with status 200 and tells itself by its type alone.
     meant = status if status >= 400 and kind not in OF_THE_KEY else STATUS_OF.get(kind, status)
     if told.code is not None and told.code.endswith(SPEND_LIMIT):
-        return Refusal(StoppingCallError, told.code, LIMIT_REMEDY)
+        return ErrorMeaning(StoppingCallError, told.code, LIMIT_REMEDY)
     if meant in STOPPING and _is_of_the_whole_run(meant, told):
-        return Refusal(StoppingCallError, kind, STOPPING[meant])
+        return ErrorMeaning(StoppingCallError, kind, STOPPING[meant])
     if meant < 500 and (remedy := _why_spent(told)):
-        return Refusal(StoppingCallError, kind, remedy)
+        return ErrorMeaning(StoppingCallError, kind, remedy)
     if meant in PROXY_STATUSES and told.type != TIMED_OUT:
-        return Refusal(PassingCallError, PROXY)
+        return ErrorMeaning(PassingCallError, PROXY)
     if meant in PASSING_STATUSES or meant >= 500:
-        return Refusal(PassingCallError, kind)
-    return Refusal(FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else "")
+        return ErrorMeaning(PassingCallError, kind)
+    return ErrorMeaning(FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else "")
 
 
 def _is_of_the_whole_run(meant: int, told: ErrorBody) -> bool:

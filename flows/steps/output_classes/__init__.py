@@ -1,1 +1,1 @@
-"""Output classes: found or made of a front matter, and turned into the schema that the API takes."""
+"""What an answer must be: its class, found or made of a front matter, the schema, and the check of an answer."""

@@ -20,8 +20,8 @@ from pydantic import BaseModel
 
 import flows
 from flows.errors import OutputClassError
-from flows.steps.answers.validate import OutputClass
 from flows.steps.output_classes.fields import OutputFields, make_output_class
+from flows.steps.output_classes.validate import OutputClass
 
 PACKAGE = "flows"
 OUTPUTS = "outputs"

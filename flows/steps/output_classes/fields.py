@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -52,6 +52,7 @@ class Bounds(BaseModel):
     """What a value is checked for; the ends are text here, as they are written, and get the field's type later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    such_as: ClassVar[str] = "max_length: 70"
 
     min_length: int | None = Field(default=None, ge=0)
     max_length: int | None = Field(default=None, ge=1)
@@ -65,17 +66,13 @@ class Bounds(BaseModel):
     @classmethod
     def _keys_are_known(cls, value: Any) -> Any:
         if not isinstance(value, dict):
-            raise ValueError(f"must be keys and values, such as {{{cls._such_as()}}}, not {value!r}")  # noqa: TRY004 - pydantic tells a ValueError by field
+            raise ValueError(f"must be keys and values, such as {{{cls.such_as}}}, not {value!r}")  # noqa: TRY004 - pydantic tells a ValueError by field
         own = [name for name in cls.model_fields if name not in Bounds.model_fields]
         known = [*own, *Bounds.model_fields]
         if unknown := [key for key in value if key not in known]:
             quotes = " Put a text with a comma into quotes" if not value[unknown[0]] else ""
             raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(known)}.{quotes}".rstrip("."))
         return value
-
-    @classmethod
-    def _such_as(cls) -> str:
-        return "max_length: 70"
 
     def checks(self, kind: str) -> dict[str, Any]:
         """Return the arguments for pydantic's Field; ValueError names a bound that the type does not have."""
@@ -84,7 +81,7 @@ class Bounds(BaseModel):
             if name not in _bounds_of(kind):
                 takes = ", ".join(_bounds_of(kind)) or "no bounds"
                 more = ", and `items: {...}` for the bounds of its items" if kind == LIST else ""
-                raise ValueError(f"{_article(kind)} takes no `{name}`. Available: {takes}{more}")
+                raise ValueError(f"{with_article(kind)} takes no `{name}`. Available: {takes}{more}")
         typed = {name: _end(kind, name, given[name]) if name in _ENDS else given[name] for name in given}
         _refuse_empty_range(typed)
         return typed
@@ -93,15 +90,13 @@ class Bounds(BaseModel):
 class OutputField(Bounds):
     """One field of an answer."""
 
+    such_as: ClassVar[str] = "type: str, max_length: 70"
+
     type: str | None = None
     description: str | None = None
     choices: list[str] | None = Field(default=None, min_length=1)
     items: Bounds | None = None
     optional: bool = False
-
-    @classmethod
-    def _such_as(cls) -> str:
-        return "type: str, max_length: 70"
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
@@ -154,7 +149,7 @@ class OutputField(Bounds):
                 raise ValueError("the type `choices` needs `choices: [...]`, the texts to choose from")
             return TYPES[self.kind]
         if self.kind not in {CHOICES, "str", "int"}:
-            raise ValueError(f"{_article(self.kind)} takes no `choices`. Use the type choices, str or int")
+            raise ValueError(f"{with_article(self.kind)} takes no `choices`. Use the type choices, str or int")
         if len(set(self.choices)) < len(self.choices):
             raise ValueError("`choices` names the same value twice")
         values = [_typed("int", "choices", text) for text in self.choices] if self.kind == "int" else self.choices
@@ -232,10 +227,11 @@ def _typed(kind: str, name: str, text: str) -> Any:
     try:
         return TypeAdapter[Any](annotation).validate_python(text)
     except ValidationError:
-        raise ValueError(f"`{name}` takes {_article(kind)}, not {text!r}") from None
+        raise ValueError(f"`{name}` takes {with_article(kind)}, not {text!r}") from None
 
 
-def _article(kind: str) -> str:
+def with_article(kind: str) -> str:
+    """Name a type with its article, for messages."""
     return f"an {kind}" if kind == "int" else "a choice" if kind == CHOICES else f"a {kind}"
 
 

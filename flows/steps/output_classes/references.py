@@ -32,8 +32,9 @@ def write_out(schema: Schema) -> Schema:
         return change_parts(_with_positions(_followed(node, definitions)), settle)
 
     settled = settle(schema)
-    used = _used(settled)
-    kept = {name: part for name, part in settled.pop("$defs", {}).items() if name in used}
+    kept = settled.pop("$defs", {})
+    used = reached(settled, kept)
+    kept = {name: part for name, part in kept.items() if name in used}
     return {"$defs": kept, **settled} if kept else settled
 
 
@@ -50,11 +51,33 @@ def change_parts(node: Schema, change: Callable[[Schema], Schema]) -> Schema:
     return changed
 
 
-def parts_of(node: Schema) -> Iterator[Schema]:
-    """Yield the schemas directly inside one node, definitions included."""
-    found: list[Schema] = []
-    change_parts(node, lambda part: found.append(part) or part)  # type: ignore[func-returns-value]
-    yield from found
+def walk(node: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """Yield a schema and each one inside it, definitions included, with the names of the fields that lead to it."""
+    yield path, node
+    for names, part in parts_of(node):
+        yield from walk(part, (*path, *names))
+
+
+def parts_of(node: Schema) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """Yield the schemas directly inside one node, definitions included, with the name of the field where it has one."""
+    for key, value in node.items():
+        if key in _NAMED_PARTS and isinstance(value, dict):
+            yield from (((name,), part) for name, part in value.items())
+        elif key in _LISTED_PARTS and isinstance(value, list):
+            yield from (((), part) for part in value)
+        elif key == "items" and isinstance(value, dict):
+            yield (), value
+
+
+def reached(node: Schema, definitions: dict[str, Schema]) -> set[str]:
+    """Name the definitions that a node refers to, and those that these refer to."""
+    names: set[str] = set()
+    waiting = [node]
+    while waiting:
+        found = set(_references(waiting.pop())) - names
+        names |= found
+        waiting += [definitions[name] for name in found if name in definitions]
+    return names
 
 
 def name_of(reference: str) -> str:
@@ -104,16 +127,6 @@ def _with_positions(node: Schema) -> Schema:
 def _numbered(place: Schema, position: str) -> Schema:
     told = place.get("description")
     return {**place, "description": f"{position}: {told}" if told else position}
-
-
-def _used(schema: Schema) -> set[str]:
-    used: set[str] = set()
-    waiting: list[Any] = [{key: value for key, value in schema.items() if key != "$defs"}]
-    while waiting:
-        found = set(_references(waiting.pop())) - used
-        used |= found
-        waiting += [schema["$defs"][name] for name in found if name in schema.get("$defs", {})]
-    return used
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from flows.errors import OutputClassError
-from flows.steps.output_classes.references import Schema, name_of, parts_of
+from flows.steps.output_classes.references import Schema, name_of, parts_of, walk
 
 MOST_OPTIONAL = 24
 MOST_UNIONS = 16
@@ -76,13 +76,10 @@ def _counted(weight: Weight) -> str:
 
 
 def _each_once(sent: Schema) -> Weight:
-    definitions = sent.get("$defs", {})
-    weight, waiting = Weight(), [sent]
-    while waiting:
-        node = waiting.pop()
+    definitions, weight = sent.get("$defs", {}), Weight()
+    for _path, node in walk(sent):
         unions = sum(_is_union(field, definitions) for field in node.get("properties", {}).values())
         weight += Weight(_optional(node), unions)
-        waiting += parts_of(node)
     return weight
 
 
@@ -93,7 +90,7 @@ def _each_use(node: Schema, definitions: dict[str, Schema], known: dict[str, Wei
         if name not in known:
             known[name] = _each_use(definitions[name], definitions, known)
         weight += known[name]
-    for part in parts_of({key: value for key, value in node.items() if key != "$defs"}):
+    for _name, part in parts_of({key: value for key, value in node.items() if key != "$defs"}):
         weight += _each_use(part, definitions, known)
     return weight
 

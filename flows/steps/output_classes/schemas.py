@@ -1,7 +1,8 @@
-"""Schemas: what the API can't take of an output class's JSON schema, found before any request is sent.
+"""Make an output class's JSON schema, and find what the API can't take of it before any request is sent.
 
-The SDK's own transformation (complete.py calls it) passes these on, or makes of them something else than was meant.
-What it would drop is written so that it does not: limits by bounds.py, words next to a reference by references.py.
+The SDK's own transformation, which claude/output_schema.py calls, passes that on, or makes of it something else than
+was meant. What it would drop is written so that it does not: limits by bounds.py, words next to a reference by
+references.py.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 from pydantic.errors import PydanticUserError
 
 from flows.errors import OutputClassError
-from flows.steps.answers.validate import OutputClass
 from flows.steps.output_classes.bounds import SchemaWithBounds
-from flows.steps.output_classes.references import write_out
+from flows.steps.output_classes.references import reached, walk, write_out
+from flows.steps.output_classes.validate import OutputClass
 
 _TYPED = frozenset({"type", "anyOf", "oneOf", "allOf", "const", "enum", "$ref"})
 _FREE_KEYS = ("additionalProperties", "patternProperties", "propertyNames")
@@ -32,12 +33,12 @@ def full_schema(output_class: OutputClass) -> dict[str, Any]:
         raise OutputClassError(f"The output class {name!r} has no JSON schema: {_first_line(error)}.") from None
     definitions = schema.get("$defs", {})
     for definition in definitions:
-        if definition in _reached_from(definition, definitions):
+        if definition in reached(definitions[definition], definitions):
             raise OutputClassError(
                 f"The API can't take the output class {name!r}: {definition!r} contains itself. "
                 "Nest to a fixed depth instead."
             )
-    for path, node in _walk(schema, ()):
+    for path, node in walk(schema):
         where = ".".join(path) or "it"
         if _is_mapping(node):
             raise OutputClassError(
@@ -63,34 +64,6 @@ def _untyped(node: dict[str, Any]) -> Iterator[list[str]]:
     for name, field in [*inner, ([], node.get("items"))]:
         if isinstance(field, dict) and not _TYPED & field.keys():
             yield name
-
-
-def _reached_from(definition: str, definitions: dict[str, Any]) -> set[str]:
-    reached: set[str] = set()
-    waiting = [definition]
-    while waiting:
-        for _path, node in _walk(definitions[waiting.pop()], ()):
-            reference = node.get("$ref")
-            name = reference.rpartition("/")[2] if isinstance(reference, str) else None
-            if name in definitions and name not in reached:
-                reached.add(name)
-                waiting.append(name)
-    return reached
-
-
-def _walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yield each part of a schema, with the names of the fields that lead to it."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _walk(item, path)
-    elif isinstance(node, dict):
-        yield path, node
-        for label, item in node.items():
-            if label in {"properties", "$defs"} and isinstance(item, dict):
-                for field, inner in item.items():
-                    yield from _walk(inner, (*path, field))
-            else:
-                yield from _walk(item, path)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,1 +1,1 @@
-"""A template file: read, checked and rendered."""
+"""A template file: read, checked and rendered to prompts."""

@@ -29,7 +29,7 @@ from pydantic_core import ErrorDetails
 from flows.errors import ParameterError, TemplateError
 from flows.steps.catalog import DEFAULT_MODEL
 from flows.steps.known_models import Effort
-from flows.steps.output_classes.fields import TYPES, OutputFields, read_fields
+from flows.steps.output_classes.fields import TYPES, OutputFields, read_fields, with_article
 from flows.steps.prompts.front_yaml import as_yaml_1_1, load_yaml
 
 SUFFIX = ".md.j2"
@@ -125,7 +125,7 @@ class Param(BaseModel):
         try:
             parsed = TypeAdapter[Any](TYPES[self.type]).validate_python(value)
         except ValidationError:
-            raise ValueError(f"takes {_article(self.type)}, not {value!r}") from None
+            raise ValueError(f"takes {with_article(self.type)}, not {value!r}") from None
         if self.choices is not None and parsed not in self.choices:
             raise ValueError(f"takes one of {', '.join(map(str, self.choices))}, not {value!r}")
         return parsed
@@ -216,20 +216,12 @@ class FrontMatter(BaseModel):
         return self.output if isinstance(self.output, str) else self.output.name
 
     @model_validator(mode="after")
-    def _leaves_room_for_an_answer(self) -> Self:
+    def _fields_fit_together(self) -> Self:
         # What one model takes and another does not is in model_rules.py.
         if isinstance(self.thinking, int) and self.thinking >= self.max_tokens:
             raise ValueError("thinking: its budget is part of max_tokens, and must be smaller")
-        return self
-
-    @model_validator(mode="after")
-    def _select_has_a_key(self) -> Self:
         if self.select is not None and self.key is None:
             raise ValueError("a `select` needs a `key`: the column that tells records apart, or a list of columns")
-        return self
-
-    @model_validator(mode="after")
-    def _several_columns_are_of_a_select(self) -> Self:
         if isinstance(self.key, list) and self.select is None:
             raise ValueError("key: a list names columns of a `select`, and there is none")
         return self
@@ -248,22 +240,24 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     file = name + SUFFIX
     match = _FRONT_MATTER.match(source)
     if match is None:
-        raise TemplateError(f"{file}: there is no front matter. Begin the file with ---, `output: ...`, and ---.")
+        raise TemplateError("there is no front matter. Begin the file with ---, `output: ...`, and ---.", file=file)
     try:
         data = load_yaml(match.group(1))
+    except RecursionError:
+        raise TemplateError("the front matter can't be read: it is nested too deeply.", file=file) from None
     except yaml.MarkedYAMLError as error:
         # Counted from 0, below the line of `---`.
-        line = f", line {error.problem_mark.line + 2}" if error.problem_mark else ""
-        raise TemplateError(f"{file}{line}: the front matter is not valid YAML: {error.problem}.") from None
+        line = error.problem_mark.line + 2 if error.problem_mark else None
+        raise TemplateError(f"the front matter is not valid YAML: {error.problem}.", file=file, line=line) from None
     except (yaml.YAMLError, ValueError) as error:
         # A tag's value that does not fit is a ValueError.
-        raise TemplateError(f"{file}: the front matter is not valid YAML: {error}.") from None
+        raise TemplateError(f"the front matter is not valid YAML: {error}.", file=file) from None
     try:
         return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:
         # A union's members each have a fault of their own: what they say alike is said once.
         wrong = "; ".join(dict.fromkeys(map(_fault, error.errors(include_url=False))))
-        raise TemplateError(f"{file}: the front matter is wrong: {wrong}.") from None
+        raise TemplateError(f"the front matter is wrong: {wrong}.", file=file) from None
 
 
 def blank_front_matter(source: str) -> str:
@@ -280,7 +274,3 @@ def _fault(error: ErrorDetails) -> str:
         return f"thinking: takes `off`, `adaptive`, or a budget in tokens, at least {LEAST_THINKING:,}"
     message = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
     return f"{'.'.join(map(str, location))}: {message}" if location else message
-
-
-def _article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -133,12 +133,47 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, _AsWritten)  # noqa: S506 - it is a safe loader, and makes plain values only
 
 
-def compose_yaml(text: str) -> yaml.Node | None:
-    """Read YAML as nodes, which know their lines."""
-    return yaml.compose(text, _AsWritten)
+class FieldPlaces:
+    """Where the fields of a front matter stand in the text of its file, counted in lines from 1."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        end = text.find("\n---", 3)
+        tree = yaml.compose(text[: end + 1], _AsWritten)
+        self._text = text
+        self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
+
+    def line_of(self, field: str) -> int | None:
+        """Return the line of a field; None where it is left out."""
+        found = self._nodes.get(field)
+        return found[0].start_mark.line + 1 if found else None
+
+    def first_line_of_text(self, field: str) -> int:
+        """Return the line where a field's text begins: below its name, where it is a block."""
+        found = self._nodes.get(field)
+        if found is None:
+            return 1
+        return int(found[1].start_mark.line) + (2 if found[1].style in ("|", ">") else 1)
+
+    def is_cut(self, field: str) -> bool:
+        """Whether YAML has taken the end of a field's text for a comment: it stands without quotes, before a ` #`."""
+        found = self._nodes.get(field)
+        if found is None or getattr(found[1], "style", "") is not None or not isinstance(found[1].value, str):
+            return False
+        rest = self._text[found[1].end_mark.index :].partition("\n")[0]
+        return rest.lstrip().startswith("#")
+
+    def doubtful_scalars(self) -> Iterator[tuple[str, str, int]]:
+        """Yield what stands without quotes in examples and may be meant as more than text: its path, text and line."""
+        _name, examples = self._nodes.get("examples", (None, None))
+        for number, example in enumerate(getattr(examples, "value", ()), start=1):
+            for name, value in getattr(example, "value", ()):
+                if name.value in ("record", "inputs"):
+                    for path, node in _doubtful_scalars(value, name.value):
+                        yield f"example {number}, {path}", node.value, node.start_mark.line + 1
 
 
-def doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
+def _doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
     """Yield what stands there without quotes and YAML 1.1 would read as a number or a truth value, with its path.
 
     A date is none of these: records have it as text, as it is written.
@@ -146,10 +181,10 @@ def doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.Sca
     match node:
         case yaml.MappingNode(value=pairs):
             for name, value in pairs:
-                yield from doubtful_scalars(value, f"{path}.{name.value}")
+                yield from _doubtful_scalars(value, f"{path}.{name.value}")
         case yaml.SequenceNode(value=items):
             for number, item in enumerate(items):
-                yield from doubtful_scalars(item, f"{path}[{number}]")
+                yield from _doubtful_scalars(item, f"{path}[{number}]")
         case yaml.ScalarNode(tag=tag, style=None, value=text) if tag == _TEXT and _has_no_tag(node):
             read: Any = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
             if read in _DOUBTFUL:

@@ -15,11 +15,11 @@ from typing import Any
 
 import orjson
 
-from flows.errors import RecordError
-from flows.steps.answers.validate import OutputClass
+from flows.errors import RecordError, place_in
 from flows.steps.catalog import estimate_tokens, find_model, likely_tokens, most_tokens
 from flows.steps.model_rules import request_settings
-from flows.steps.prompts.syntax import place_of, template_error, without_values
+from flows.steps.output_classes.validate import OutputClass
+from flows.steps.prompts.syntax import place_of, without_values
 from flows.steps.prompts.templates import Template
 
 HASH_SCHEME = 1
@@ -94,10 +94,7 @@ class Prompt:
 def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> Brief:
     """Render what a template's prompts share; a mistake in it raises TemplateError."""
     front = template.front
-    try:
-        system = template.render_block("system", {"params": params})
-    except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-        raise template_error(template.file, error) from None
+    system = template.render_system(params)
     examples: list[dict[str, str]] = []
     for number in range(1, len(front.examples) + 1):
         asked, answer = template.render_example(number, params)
@@ -136,7 +133,7 @@ def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) 
         user = template.render_block("user", {"params": brief.params, **inputs})
     except Exception as error:  # noqa: BLE001 - the boundary of one record: it fails alone
         what = without_values(error, template.sources.values())
-        raise RecordError(f"{place_of(template.file, error)}: {what}.") from None
+        raise RecordError(f"{place_in(*place_of(template.file, error))}: {what}.") from None
     if not user:
         raise RecordError(f"{template.file}: the user block renders to nothing.")
     messages = (*brief.examples, {"role": "user", "content": user})

@@ -1,18 +1,17 @@
-"""Syntax: what a template may do, and what it reads, by Jinja's own parse of it.
+"""Make the Jinja environment of templates, and refuse what a template may not do, by Jinja's own parse of it.
 
-It stands apart from templates.py because nothing here renders: all is known from the text alone, so that a mistake
-costs no request, and stands in the branch that no check would have rendered.
+It stands apart from templates.py because nothing here renders: the text alone tells it all. So a mistake costs no
+request, and is found in a branch that no check would have rendered.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import BuiltinMethodType
 from typing import Any
 
 import jinja2
-import jinja2.meta
 from jinja2 import nodes
 from jinja2.filters import FILTERS
 from jinja2.runtime import Context
@@ -33,11 +32,12 @@ _IN_WORDS: Mapping[type[Exception], str] = {
 }
 """What Python's errors mean for whoever wrote the template; what they say themselves quotes the value."""
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-# What may stand above the blocks: it makes names and no text.
-_NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+"""What may stand above the blocks: it makes names and no text."""
+GLOBALS = ("range", "dict", "namespace")
+"""What of Jinja's own functions a template may call."""
 CALLED = "()"
 """Marks a name that is called; no name of a template ends so."""
-Trees = Mapping[str, nodes.Template]
 
 
 class Missing(jinja2.StrictUndefined):
@@ -126,30 +126,25 @@ def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
     )
     environment.filters = dict(NULL_FILTERS)
     environment.tests = dict(NULL_TESTS)
-    environment.globals = {name: environment.globals[name] for name in ("range", "dict", "namespace")}
+    environment.globals = {name: environment.globals[name] for name in GLOBALS}
     return environment
 
 
 def parse(environment: jinja2.Environment, file: str, source: str) -> nodes.Template:
-    """Parse a file; TemplateError names the line of a mistake."""
+    """Parse a file and refuse what no file may do; TemplateError names the line of a mistake."""
     try:
-        return environment.parse(blank_front_matter(source), file, file)
+        tree = environment.parse(blank_front_matter(source), file, file)
     except jinja2.TemplateSyntaxError as error:
         raise template_error(file, error) from None
+    _refuse_unsafe(file, tree)
+    _refuse_unknown(file, tree)
+    return tree
 
 
-def files_named_by(file: str, part: nodes.Template) -> Iterator[str]:
-    """Yield the files that a part includes or imports; a name that is made while rendering raises TemplateError."""
-    for name in jinja2.meta.find_referenced_templates(part):
-        if name is None:
-            raise TemplateError(f"{file}: includes and imports must name their file, so that the version covers it.")
-        yield name
-
-
-def refuse_unsafe(file: str, tree: nodes.Template) -> None:
+def _refuse_unsafe(file: str, tree: nodes.Template) -> None:
     """Refuse a reach for Python's insides. What is put together while rendering, the sandbox refuses then."""
     if next(tree.find_all(nodes.Extends), None) is not None:
-        raise TemplateError(f"{file}: `extends` is not supported; use `include` or a macro.")
+        raise TemplateError("`extends` is not supported; use `include` or a macro.", file=file)
     for node in tree.find_all((nodes.Getattr, nodes.Const)):
         match node:
             # In a constant too: as a subscript, or as an argument of `attr`, `map` and a dozen more filters.
@@ -159,78 +154,56 @@ def refuse_unsafe(file: str, tree: nodes.Template) -> None:
                 pass
             case _:
                 continue
-        raise TemplateError(f"{file}, line {node.lineno}: {name!r} reaches into Python; templates read data only.")
+        raise TemplateError(f"{name!r} reaches into Python; templates read data only.", file=file, line=node.lineno)
 
 
-def refuse_unknown(file: str, tree: nodes.Template) -> None:
+def _refuse_unknown(file: str, tree: nodes.Template) -> None:
     """Refuse filters and tests that there are not. Jinja leaves those inside an `if` for the day it is rendered."""
     for node in tree.find_all((nodes.Filter, nodes.Test)):
         word, known = ("filter", FILTERS) if isinstance(node, nodes.Filter) else ("test", TESTS)
         if node.name not in known:
-            raise TemplateError(f"{file}, line {node.lineno}: Jinja has no {word} {node.name!r}.")
+            raise TemplateError(f"Jinja has no {word} {node.name!r}.", file=file, line=node.lineno)
 
 
 def check_blocks(file: str, tree: nodes.Template) -> None:
     """Refuse other blocks than `system` and `user`, and text outside of them, which would be in no request."""
+    have = "a template has the blocks `system` and `user`"
     top = [node for node in tree.body if isinstance(node, nodes.Block)]
     for block in tree.find_all(nodes.Block):
         if block.name not in BLOCKS or block not in top:
-            raise TemplateError(
-                f"{file}, line {block.lineno}: a template has the blocks `system` and `user`, side by side; "
-                f"{block.name!r} can't stand here."
-            )
+            message = f"{have}, side by side; {block.name!r} can't stand here."
+            raise TemplateError(message, file=file, line=block.lineno)
     if all(block.name != "user" for block in top):
-        raise TemplateError(f"{file}: a template has the blocks `system` and `user`, and this one has no `user` block.")
+        raise TemplateError(f"{have}, and this one has no `user` block.", file=file)
     for node in tree.body:
-        if not isinstance(node, (nodes.Block, *_NAMING)) and not _is_blank(node):
-            raise TemplateError(
-                f"{file}, line {_first_line(node)}: what stands outside the blocks `system` and `user` is not sent; "
-                "move it into one of them."
-            )
+        if not isinstance(node, (nodes.Block, *NAMING)) and not _is_blank(node):
+            message = "what stands outside the blocks `system` and `user` is not sent; move it into one of them."
+            raise TemplateError(message, file=file, line=_first_line(node))
 
 
 def names_before_blocks(tree: nodes.Template) -> bool:
     """Whether something stands above the blocks that makes names: imports of macros, `set`."""
-    return any(isinstance(node, _NAMING) for node in tree.body)
+    return any(isinstance(node, NAMING) for node in tree.body)
 
 
-def read_by_user(trees: Trees, file: str) -> frozenset[str]:
-    """Return the names that the user block, and what stands above it, takes from outside; includes included."""
-    tree = trees[file]
-    return _names(trees, tree, [*_above(tree), *_inside(tree, "user")])
-
-
-def read_by_system(trees: Trees, file: str) -> frozenset[str]:
-    """Return the names that the system block takes from outside; includes included."""
-    tree = trees[file]
-    # What stands above may be there for the user block alone.
-    return _names(trees, tree, _inside(tree, "system")) - set(_own_names(nodes.Template(_above(tree), lineno=1)))
-
-
-def line_of(tree: nodes.Template, block: str, name: str) -> int | None:
-    """Return the first line in a block that reads a name."""
-    for node in _inside(tree, block):
-        for found in _with_descendants(node):
-            if isinstance(found, nodes.Name) and found.name == name:
-                return found.lineno
-    return None
-
-
-def template_error(file: str, error: Exception) -> TemplateError:
-    """Say an error of a template with its file and line."""
+def template_error(file: str, error: Exception, hint: str = "") -> TemplateError:
+    """Say an error of a template with its file and line, and what else helps."""
     message = error.message if isinstance(error, jinja2.TemplateError) else str(error)
-    return TemplateError(f"{place_of(file, error)}: {(message or type(error).__name__).rstrip('.')}.")
+    place, line = place_of(file, error)
+    what = f"{(message or type(error).__name__).rstrip('.')}. {hint}".rstrip()
+    return TemplateError(what, file=place, line=line)
 
 
-def place_of(file: str, error: Exception) -> str:
-    """Name the file and line where parsing or rendering went wrong, which may be an include's."""
+def place_of(file: str, error: Exception) -> tuple[str, int | None]:
+    """Find the file and line where parsing or rendering went wrong, which may be an include's."""
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"{error.name or file}, line {error.lineno}"
-    place, trace = file, error.__traceback__
+        return error.name or file, error.lineno
+    place: tuple[str, int | None] = file, None
+    trace = error.__traceback__
     while trace is not None:
         template = trace.tb_frame.f_globals.get("__jinja_template__")
         if isinstance(template, jinja2.Template):
-            place = f"{template.name}, line {template.get_corresponding_lineno(trace.tb_lineno)}"
+            place = template.name or file, template.get_corresponding_lineno(trace.tb_lineno)
         trace = trace.tb_next
     return place
 
@@ -250,45 +223,6 @@ def without_values(error: Exception, sources: Iterable[str]) -> str:
     return message
 
 
-def _names(trees: Trees, tree: nodes.Template, body: list[nodes.Node]) -> frozenset[str]:
-    part = nodes.Template(body, lineno=1)
-    part.environment = tree.environment
-    names = jinja2.meta.find_undeclared_variables(part)
-    own = set(_own_names(part))
-    for include in part.find_all(nodes.Include):
-        for included in files_named_by("", nodes.Template([include], lineno=1)):
-            # An include sees the loop variables and the `set` of the place where it stands.
-            names |= _names(trees, trees[included], trees[included].body) - own
-    return frozenset(names - set(tree.environment.globals if tree.environment else ()))
-
-
-def _own_names(part: nodes.Template) -> Iterator[str]:
-    for node in part.find_all((nodes.Name, nodes.Macro, nodes.Import, nodes.FromImport)):
-        match node:
-            case nodes.Name(name=str(name), ctx="store" | "param"):
-                yield name
-            case nodes.Macro(name=str(name)) | nodes.Import(target=str(name)):
-                yield name
-            case nodes.FromImport(names=names):
-                yield from (name if isinstance(name, str) else name[1] for name in names)
-            case _:
-                pass
-
-
-def _above(tree: nodes.Template) -> list[nodes.Node]:
-    return [node for node in tree.body if isinstance(node, _NAMING)]
-
-
-def _inside(tree: nodes.Template, block: str) -> list[nodes.Node]:
-    return [node for found in tree.find_all(nodes.Block) if found.name == block for node in found.body]
-
-
-def _with_descendants(node: nodes.Node) -> Iterator[nodes.Node]:
-    yield node
-    for child in node.iter_child_nodes():
-        yield from _with_descendants(child)
-
-
 def _is_blank(node: nodes.Node) -> bool:
     return isinstance(node, nodes.Output) and all(
         isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
@@ -296,11 +230,13 @@ def _is_blank(node: nodes.Node) -> bool:
 
 
 def _first_line(node: nodes.Node) -> int:
-    # Jinja gives text the line on which it begins, blank lines included.
-    for part in _with_descendants(node):
-        if isinstance(part, nodes.TemplateData):
-            if part.data.strip():
-                return part.lineno + part.data[: len(part.data) - len(part.data.lstrip())].count("\n")
-        elif not isinstance(part, nodes.Output):
+    """Find the line of the first text that is not blank, or of the first part that is none."""
+    if not isinstance(node, nodes.Output):
+        return node.lineno
+    for part in node.nodes:
+        if not isinstance(part, nodes.TemplateData):
             return part.lineno
+        if part.data.strip():
+            # Jinja gives text the line on which it begins, blank lines included.
+            return part.lineno + part.data[: len(part.data) - len(part.data.lstrip())].count("\n")
     return node.lineno

@@ -13,31 +13,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
+import jinja2.meta
 import orjson
+from jinja2 import nodes
 from jinja2.runtime import Context
 
 from flows.errors import ConfigurationError, ParameterError, TemplateError
-from flows.steps.answers.validate import Invalid, OutputClass, validate_stored
 from flows.steps.output_classes.classes import load_output_class
+from flows.steps.output_classes.validate import Invalid, OutputClass, validate_stored
 from flows.steps.prompts.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
 from flows.steps.prompts.nulls import with_nulls
-from flows.steps.prompts.syntax import (
-    Trees,
-    check_blocks,
-    files_named_by,
-    line_of,
-    make_environment,
-    names_before_blocks,
-    parse,
-    read_by_system,
-    read_by_user,
-    refuse_unknown,
-    refuse_unsafe,
-    template_error,
-)
+from flows.steps.prompts.syntax import check_blocks, make_environment, names_before_blocks, parse, template_error
+from flows.steps.prompts.variables import Block, Trees, Variable, variables_inside, variables_of
 
 __all__ = ["SUFFIX", "Template", "list_templates", "load_template", "read_heads"]
 
@@ -74,7 +64,7 @@ class Template:
     def schema(self) -> dict[str, Any]:
         """The JSON schema that the request carries."""
         # The SDK takes seconds to load; a list of templates, or a mistake in one, does without it.
-        from flows.steps.claude.client import output_schema  # noqa: PLC0415
+        from flows.steps.claude.output_schema import output_schema  # noqa: PLC0415
 
         return output_schema(self.output_class)
 
@@ -86,18 +76,22 @@ class Template:
     @cached_property
     def reads(self) -> frozenset[str]:
         """The names that the user block takes from outside: `record`, `params`, and the steps it needs."""
-        return read_by_user(self._trees, self.file)
+        return frozenset(variable.name for variable in self.variables("user"))
 
     @cached_property
     def _names_before_blocks(self) -> bool:
         return names_before_blocks(self._trees[self.file])
+
+    def variables(self, block: Block) -> list[Variable]:
+        """List what a block, and what stands above the blocks, reads from outside."""
+        return variables_of(self._trees, self.file, block)
 
     @property
     def stand_ins(self) -> dict[str, Any]:
         """Parameters for a check, before a run has any."""
         return {name: param.stand_in for name, param in self.front.params.items()}
 
-    def render_block(self, block: Literal["system", "user"], values: Mapping[str, Any]) -> str:
+    def render_block(self, block: Block, values: Mapping[str, Any]) -> str:
         """Fill one block; Jinja's errors go up unchanged. syntax.place_of finds their file and line."""
         found = self._jinja.blocks.get(block)
         if found is None:
@@ -107,19 +101,27 @@ class Template:
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
 
+    def render_system(self, params: Mapping[str, Any]) -> str:
+        """Fill the system block, which all records share; TemplateError where it can't be."""
+        try:
+            return self.render_block("system", {"params": params})
+        except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
+            is_missing = isinstance(error, jinja2.UndefinedError)
+            hint = "The system block, and what stands above it, can read `params` only." if is_missing else ""
+            raise template_error(self.file, error, hint) from None
+
     def render_example(self, number: int, params: Mapping[str, Any]) -> tuple[str, str]:
         """Return what an example, counted from 1, asks and answers; TemplateError where one of the two is wrong."""
         example = self.front.examples[number - 1]
         try:
             asked = self.render_block("user", {"record": example.record, "params": params, **example.inputs})
         except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-            found = template_error(self.file, error)
-            raise TemplateError(f"{found} It was rendered with the record of example {number}.") from None
+            hint = f"It was rendered with the record of example {number}."
+            raise template_error(self.file, error, hint) from None
         answer = validate_stored(self.output_class, example.answer)
         if isinstance(answer, Invalid):
-            raise TemplateError(
-                f"{self.file}: the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
-            )
+            what = f"the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
+            raise TemplateError(what, file=self.file)
         return asked, orjson.dumps(answer.output).decode()
 
     def parse_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,31 +199,29 @@ def _read_head(folder: Path, name: str) -> FrontMatter | ConfigurationError:
     try:
         source = _read(folder, file)
         if source is None:
-            return TemplateError(f"{file}: it is no file in {folder.name}/.")
+            return TemplateError(f"it is no file in {folder.name}/.", file=file)
         return read_front_matter(name, source)
     except ConfigurationError as error:
         return error
-    except RecursionError:
-        return TemplateError(f"{file}: the front matter can't be read: it is nested too deeply.")
 
 
 def _read_all(
     environment: jinja2.Environment, folder: Path, file: str, sources: dict[str, str], wanted_by: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str, nodes.Template]]:
     if file in wanted_by:
         circle = " -> ".join((*wanted_by[wanted_by.index(file) :], file))
-        raise TemplateError(f"{file}: these files include each other without end: {circle}.")
+        raise TemplateError(f"these files include each other without end: {circle}.", file=file)
     if file in sources:
         return
     source = _read(folder, file)
     if source is None:
-        raise TemplateError(_missing(folder, file, wanted_by))
+        raise _missing(folder, file, wanted_by)
     sources[file] = source
     tree = parse(environment, file, source)
-    refuse_unsafe(file, tree)
-    refuse_unknown(file, tree)
     yield file, tree
-    for named in files_named_by(file, tree):
+    for named in jinja2.meta.find_referenced_templates(tree):
+        if named is None:
+            raise TemplateError("includes and imports must name their file, so that the version covers it.", file=file)
         yield from _read_all(environment, folder, named, sources, (*wanted_by, file))
 
 
@@ -234,17 +234,19 @@ def _read(folder: Path, file: str) -> str | None:
             return None
         return read_file(path)
     except UnicodeDecodeError as error:
-        raise TemplateError(f"{file}: the file is not UTF-8 text (byte {error.start}).") from None
+        raise TemplateError(f"the file is not UTF-8 text (byte {error.start}).", file=file) from None
     except (OSError, ValueError, RuntimeError) as error:
         # Symbolic links that go round in a circle are a RuntimeError before Python 3.13.
-        raise TemplateError(f"{file}: the file can't be read: {getattr(error, 'strerror', None) or error}.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise TemplateError(f"the file can't be read: {reason}.", file=file) from None
 
 
-def _missing(folder: Path, file: str, wanted_by: tuple[str, ...]) -> str:
+def _missing(folder: Path, file: str, wanted_by: tuple[str, ...]) -> TemplateError:
     if not wanted_by:
         known = ", ".join(list_templates(folder)) or "none"
-        return f"There is no template {file.removesuffix(SUFFIX)!r} in {folder.name}/; there are: {known}."
-    return f"{wanted_by[-1]}: it includes {file!r}, which is not in {folder.name}/."
+        name = file.removesuffix(SUFFIX)
+        return TemplateError(f"There is no template {name!r} in {folder.name}/; there are: {known}.")
+    return TemplateError(f"it includes {file!r}, which is not in {folder.name}/.", file=wanted_by[-1])
 
 
 def _compile(environment: jinja2.Environment, file: str) -> jinja2.Template:
@@ -260,27 +262,22 @@ def _read_select(folder: Path, file: str, front: FrontMatter, sources: dict[str,
         return front.select
     sql = _read(folder, named)
     if sql is None:
-        raise TemplateError(f"{file}: `select` names {named!r}, which is not in {folder.name}/.")
+        raise TemplateError(f"`select` names {named!r}, which is not in {folder.name}/.", file=file)
     sources[named] = sql
     return sql
 
 
 def _check_system(template: Template, trees: Trees) -> None:
     # By its text first: what is read in a branch that this check does not take is read all the same.
-    for name in sorted(read_by_system(trees, template.file) - {"params"}):
-        line = line_of(trees[template.file], "system", name)
-        where = template.file + (f", line {line}" if line else "")
-        raise TemplateError(
-            f"{where}: the system block is shared by all records, so it can read `params` only, not {name!r}. "
+    outside = [found for found in variables_inside(trees, template.file, "system") if found.name != "params"]
+    if outside:
+        first = min(outside, key=lambda found: (found.name, found.line))
+        what = (
+            f"the system block is shared by all records, so it can read `params` only, not {first.name!r}. "
             "Move what differs by record to the user block."
         )
-    try:
-        template.render_block("system", {"params": template.stand_ins})
-    except jinja2.UndefinedError as error:
-        found = template_error(template.file, error)
-        raise TemplateError(f"{found} The system block, and what stands above it, can read `params` only.") from None
-    except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-        raise template_error(template.file, error) from None
+        raise TemplateError(what, file=first.file, line=first.line)
+    template.render_system(template.stand_ins)
 
 
 def _nothing(_context: Context) -> Iterator[str]:

@@ -1,64 +1,71 @@
-"""Variables: what a template's blocks read, through all that they include, and where."""
+"""Find what the blocks of a template read, through all that they include, and where.
+
+It reads Jinja's own parse. Who renders asks for the names, the check of the system block too, and the lint for the
+columns and their lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import jinja2
 import jinja2.meta
 from jinja2 import nodes
 
-from flows.steps.prompts.syntax import Trees, make_environment, parse
-from flows.steps.prompts.templates import Template
+from flows.steps.prompts.syntax import GLOBALS, NAMING
 
+Block = Literal["system", "user"]
+Trees = Mapping[str, nodes.Template]
+"""The parse of each file of a template."""
 DICT_METHODS = frozenset(dir(dict))
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A variable that is read: by its name alone, or one column of it, as `name.column` or name['column']."""
+class Variable:
+    """A name that is read from outside: alone, or one column of it, as `name.column` or name['column'].
+
+    `optional` says that it may be missing: the template asks for it with `is defined` or `default`.
+    """
 
     file: str
     line: int
     name: str
     column: str | None = None
+    optional: bool = False
 
 
-def reads_of(template: Template, block: Literal["system", "user"]) -> list[Read]:
-    """List what a block reads; what it asks for with `is defined` or `default` may be missing and is left out."""
-    environment = make_environment(jinja2.DictLoader({}))
-    trees = {
-        file: parse(environment, file, source) for file, source in template.sources.items() if not file.endswith(".sql")
-    }
-    own = trees[template.file]
-    above = [node for node in own.body if not isinstance(node, nodes.Block)]
-    inside = [node for found in own.find_all(nodes.Block) if found.name == block for node in found.body]
-    part = nodes.Template([*above, *inside], lineno=1)
-    part.environment = environment
-    return list(_reads(trees, part, template.file, frozenset({template.file})))
+def variables_of(trees: Trees, file: str, block: Block) -> list[Variable]:
+    """List what a block, and what stands above the blocks, reads from outside."""
+    return list(_variables(trees, file, [*_above(trees[file]), *_inside(trees[file], block)]))
 
 
-def _reads(trees: Trees, tree: nodes.Template, file: str, seen: frozenset[str]) -> Iterator[Read]:
-    undeclared = jinja2.meta.find_undeclared_variables(tree) - set(tree.environment.globals if tree.environment else ())
-    optional = set(_optional(tree))
-    called = {id(call.node) for call in tree.find_all(nodes.Call)}
-    for node in tree.find_all((nodes.Name, nodes.Getattr, nodes.Getitem)):
+def variables_inside(trees: Trees, file: str, block: Block) -> list[Variable]:
+    """List what a block alone reads: what stands above it may be there for the other one."""
+    made_above = set(_made_by(nodes.Template(_above(trees[file]), lineno=1)))
+    found = _variables(trees, file, _inside(trees[file], block))
+    return [variable for variable in found if variable.name not in made_above]
+
+
+def _variables(trees: Trees, file: str, body: list[nodes.Node]) -> Iterator[Variable]:
+    part = nodes.Template(body, lineno=1)
+    part.environment = trees[file].environment
+    outside = jinja2.meta.find_undeclared_variables(part).difference(GLOBALS)
+    optional = set(_optional(part))
+    called = {id(call.node) for call in part.find_all(nodes.Call)}
+    for node in part.find_all((nodes.Name, nodes.Getattr, nodes.Getitem)):
         named = _named(node)
-        if named is None or named[0] not in undeclared or named in optional:
-            continue
-        if id(node) not in called or named[1] not in DICT_METHODS:
-            yield Read(file, node.lineno, named[0], named[1])
-    for include in tree.find_all(nodes.Include):
-        inner = getattr(include.template, "value", None)
-        if isinstance(inner, str) and inner not in seen:
+        if named is not None and named[0] in outside and (id(node) not in called or named[1] not in DICT_METHODS):
+            yield Variable(file, node.lineno, *named, optional=named in optional)
+    made = set(_made_by(part))
+    for include in part.find_all(nodes.Include):
+        for inner in filter(None, jinja2.meta.find_referenced_templates(nodes.Template([include], lineno=1))):
             # An include sees the loop variables and the `set` of the place where it stands.
-            own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
-            yield from (read for read in _reads(trees, trees[inner], inner, seen | {inner}) if read.name not in own)
+            found = _variables(trees, inner, trees[inner].body)
+            yield from (variable for variable in found if variable.name not in made)
 
 
-def _named(node: nodes.Node) -> tuple[str, str | None] | None:
+def _named(node: nodes.Node | None) -> tuple[str, str | None] | None:
     match node:
         case nodes.Name(name=name, ctx="load"):
             return name, None
@@ -70,12 +77,30 @@ def _named(node: nodes.Node) -> tuple[str, str | None] | None:
             return None
 
 
-def _optional(tree: nodes.Template) -> Iterator[tuple[str, str | None]]:
-    asked: list[nodes.Expr | None] = [
-        test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")
-    ]
-    asked += [found.node for found in tree.find_all(nodes.Filter) if found.name in ("default", "d")]
-    for node in asked:
-        named = _named(node) if node is not None else None
-        if named is not None:
+def _optional(part: nodes.Template) -> Iterator[tuple[str, str | None]]:
+    asking = {"defined", "undefined", "default", "d"}
+    for node in part.find_all((nodes.Test, nodes.Filter)):
+        if node.name in asking and (named := _named(node.node)) is not None:
             yield named
+
+
+def _made_by(part: nodes.Template) -> Iterator[str]:
+    """Yield the names that a part makes itself."""
+    for node in part.find_all((nodes.Name, nodes.Macro, nodes.Import, nodes.FromImport)):
+        match node:
+            case nodes.Name(name=str(name), ctx="store" | "param"):
+                yield name
+            case nodes.Macro(name=str(name)) | nodes.Import(target=str(name)):
+                yield name
+            case nodes.FromImport(names=names):
+                yield from (name if isinstance(name, str) else name[1] for name in names)
+            case _:
+                pass
+
+
+def _above(tree: nodes.Template) -> list[nodes.Node]:
+    return [node for node in tree.body if isinstance(node, NAMING)]
+
+
+def _inside(tree: nodes.Template, block: Block) -> list[nodes.Node]:
+    return [node for found in tree.find_all(nodes.Block) if found.name == block for node in found.body]

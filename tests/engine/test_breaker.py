@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from flows.engine.pacing import alike as module
-from flows.engine.pacing.alike import AT_START, IN_A_ROW, Alike
+from flows.engine.pacing import breaker as module
+from flows.engine.pacing.breaker import AT_START, IN_A_ROW, Breaker
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
-
-
-def prompt(name: str, step: str = "note") -> Any:
-    """As much of a prompt as is looked at."""
-    return SimpleNamespace(hash=name, brief=SimpleNamespace(template=SimpleNamespace(name=step)))
 
 
 def refusal(likeness: str | None = "same") -> FinalCallError:
@@ -25,33 +18,33 @@ def refusal(likeness: str | None = "same") -> FinalCallError:
 class Crowd:
     """Prompts that are sent one by one, through the watch and past its places."""
 
-    def __init__(self, *further: str) -> None:
-        self.alike = Alike()
+    def __init__(self, *far: str) -> None:
+        self.breaker = Breaker("note")
         self.places = asyncio.Semaphore(10)
-        self.further = list(further)
-        self.alike.watch("note", lambda: self.further.pop() if self.further else None)
+        self.unsent = list(far)
+        self.breaker.watch(lambda: self.unsent.pop() if self.unsent else None)
         self.tasks: dict[str, asyncio.Task[StoppingCallError | None]] = {}
         self.sent: list[str] = []
 
     def take(self) -> asyncio.Semaphore:
         return self.places
 
-    async def send(self, name: str, error: CallError | None, step: str = "note") -> StoppingCallError | None:
-        async with self.alike.place(prompt(name, step), self.take):
+    async def send(self, name: str, error: CallError | None) -> StoppingCallError | None:
+        async with self.breaker.place(name, self.take):
             self.sent.append(name)
-            return self.alike.tell(prompt(name, step), error)
+            return self.breaker.record(name, error)
 
     async def refused(self, count: int, likeness: str | None = "same") -> None:
         """Have that many refused one after the other."""
         for number in range(count):
             assert await self.send(f"{likeness} {number}", refusal(likeness)) is None
 
-    def start(self, name: str, error: CallError | None, step: str = "note") -> None:
-        self.tasks[name] = asyncio.create_task(self.send(name, error, step))
+    def start(self, name: str, error: CallError | None) -> None:
+        self.tasks[name] = asyncio.create_task(self.send(name, error))
 
     async def end(self) -> None:
         """Let all go that still wait."""
-        self.alike.end()
+        self.breaker.release()
         await asyncio.gather(*self.tasks.values())
 
 
@@ -101,7 +94,7 @@ async def test_request_that_was_not_sent_breaks_no_row() -> None:
     assert await crowd.send("lost", FinalCallError(kind="not_sent")) is None
 
     await crowd.send("next", refusal())
-    assert crowd.further == []
+    assert crowd.unsent == []
     assert await crowd.send("far", refusal()) is not None
 
 
@@ -109,10 +102,10 @@ async def test_after_an_answer_the_row_is_longer() -> None:
     crowd = Crowd("far")
     await crowd.send("good", None)
     await crowd.refused(IN_A_ROW - 1)
-    assert crowd.further == ["far"]
+    assert crowd.unsent == ["far"]
 
     await crowd.send("last", refusal())
-    assert crowd.further == []
+    assert crowd.unsent == []
     assert await crowd.send("far", refusal()) is not None
 
 
@@ -123,7 +116,7 @@ async def test_answer_or_another_refusal_begins_a_new_row() -> None:
     await crowd.send("good", None)
     await crowd.refused(AT_START)
 
-    assert crowd.further == ["far"]
+    assert crowd.unsent == ["far"]
 
 
 @pytest.mark.parametrize(
@@ -134,25 +127,25 @@ async def test_what_may_pass_and_what_stops_by_itself_is_not_counted(error: Call
     for number in range(IN_A_ROW * 2):
         assert await crowd.send(str(number), error) is None
 
-    assert crowd.further == ["far"]
+    assert crowd.unsent == ["far"]
 
 
 async def test_what_is_the_records_own_never_stops_a_run() -> None:
     crowd = Crowd("far")
     await crowd.refused(IN_A_ROW * 2, None)
 
-    assert crowd.further == ["far"]
+    assert crowd.unsent == ["far"]
 
 
 async def test_without_a_record_from_further_on_the_last_of_those_that_wait_is_tried() -> None:
     crowd = Crowd()
     crowd.places = asyncio.Semaphore(1)
-    async with crowd.alike.place(prompt("in flight"), crowd.take):
+    async with crowd.breaker.place("in flight", crowd.take):
         for name in ("first", "second", "last"):
             crowd.start(name, refusal())
         await settled()
         for number in range(AT_START):
-            assert crowd.alike.tell(prompt(str(number)), refusal()) is None
+            assert crowd.breaker.record(str(number), refusal()) is None
 
     assert await crowd.tasks["last"] is not None
     assert crowd.sent == ["last"]
@@ -183,7 +176,7 @@ async def test_trial_that_is_cut_off_leaves_it_to_another() -> None:
     await settled()
 
     with pytest.raises(RuntimeError):
-        async with crowd.alike.place(prompt("far"), crowd.take):
+        async with crowd.breaker.place("far", crowd.take):
             raise RuntimeError("a bug")
     assert await crowd.tasks["next"] is not None
 
@@ -196,21 +189,14 @@ async def test_trial_that_does_not_come_is_not_waited_for(monkeypatch: pytest.Mo
     assert await crowd.send("next", refusal()) is not None
 
 
-async def test_other_templates_are_not_held() -> None:
-    crowd = Crowd("far")
-    await crowd.refused(AT_START)
-
-    assert await crowd.send("another", None, "other step") is None
-
-
 async def test_answer_that_was_in_flight_lets_the_others_go() -> None:
     crowd = Crowd("far")
-    async with crowd.alike.place(prompt("in flight"), crowd.take):
+    async with crowd.breaker.place("in flight", crowd.take):
         await crowd.refused(AT_START)
         crowd.start("next", None)
         await settled()
         assert "next" not in crowd.sent
-        crowd.alike.tell(prompt("in flight"), None)
+        crowd.breaker.record("in flight", None)
     await crowd.tasks["next"]
 
 
@@ -224,12 +210,11 @@ async def test_step_that_ends_before_a_trial_stops_where_more_than_the_row_met_t
         started = asyncio.Barrier(count)
 
         async def send(name: str) -> None:
-            async with crowd.alike.place(prompt(name), crowd.take):
+            async with crowd.breaker.place(name, crowd.take):
                 await started.wait()
-                assert crowd.alike.tell(prompt(name), refusal()) is None
+                assert crowd.breaker.record(name, refusal()) is None
 
         for number in range(count):
             group.create_task(send(str(number)))
 
-    assert (crowd.alike.unsaid("note") is not None) == stops
-    assert crowd.alike.unsaid("another") is None
+    assert (crowd.breaker.reason_at_end() is not None) == stops

@@ -14,10 +14,12 @@ from typing import Any
 from sqlalchemy import Engine
 
 from db.database_errors import SelectError
-from db.session import open_ledger, open_source, readable_url
+from db.ledger.connecting import open_ledger
+from db.session import readable_url
+from db.sources.access import open_source
 from db.sources.select import check_columns
-from flows.engine.materials.source_urls import is_missing_file, query_of
 from flows.engine.resources.source_reads import read_interruptibly
+from flows.engine.resources.source_urls import is_missing_file, query_of
 from flows.errors import ConfigurationError, MissingKeyError
 from flows.settings import Settings, ledger_url, source_url, source_variable
 from flows.steps.prompts.templates import Template

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.control.declared import Declared, read_declared
+from flows.control.prefect_yaml import Declared, read_declared
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
 

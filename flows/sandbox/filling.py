@@ -12,8 +12,8 @@ from flows.sandbox.formats import formatted
 from flows.sandbox.hints import Span
 from flows.sandbox.lengths import fit_chars, sized_text
 from flows.sandbox.patterns import matching
-from flows.sandbox.prose import Writer, capital, headline
-from flows.sandbox.shapes import Choice, Flag, List, Number, OneOf, Record, Shape, Text
+from flows.sandbox.prose import ProseWriter, capital, headline
+from flows.sandbox.shapes import Choice, Flag, List, Numeric, Object, OneOf, Shape, Text
 from flows.sandbox.topics import Topic
 
 _ALARMS = frozenset("negative angry urgent high critical complaint upset furious escalate refund frustrated".split())
@@ -26,19 +26,19 @@ _TIRED = 8
 _TIRED_OF_TEXTS = 1
 
 
-class Answer:
-    """One answer in the making."""
+class Filling:
+    """A shape that is being filled."""
 
     def __init__(self, topic: Topic, draw: Draw) -> None:
         """The draw decides all that the topic leaves open."""
         self._topic = topic
         self._draw = draw
-        self._writer = Writer(topic, draw)
+        self._writer = ProseWriter(topic, draw)
 
     def fill(self, shape: Shape) -> Any:
         """A value of the shape, as JSON has it."""
         match shape:
-            case Record():
+            case Object():
                 return {key: self.fill(part) for key, part in shape.fields}
             case Text():
                 return self._text(shape)
@@ -46,7 +46,7 @@ class Answer:
                 return self._list(shape)
             case Choice():
                 return self._choice(shape.values)
-            case Number():
+            case Numeric():
                 return self._number(shape)
             case Flag():
                 return self._flag(shape)
@@ -139,7 +139,7 @@ class Answer:
         words = [word for word in shape.name.lower().split("_") if len(word) > 4]
         return any(_occurs(word, self._topic.lowered) for word in words) or bool(self._draw.below(2))
 
-    def _number(self, shape: Number) -> float | int:
+    def _number(self, shape: Numeric) -> float | int:
         low = 0.0 if shape.low is None and (shape.high is None or shape.high >= 0) else shape.low
         low = shape.high - 10 if low is None and shape.high is not None else low or 0.0
         high = shape.high if shape.high is not None else low + (10 if shape.decimals == 0 else 100)
@@ -155,7 +155,7 @@ class Answer:
             value = min(max(round(low + (high - low) * self._draw.fraction(), shape.decimals), low), high)
         return int(value) if shape.decimals == 0 else value
 
-    def _told(self, shape: Number, low: float, high: float) -> float | int | None:
+    def _told(self, shape: Numeric, low: float, high: float) -> float | int | None:
         """A number that stands in the prompt: in a line with the field's label, or before one of its numbered lines."""
         value = self._topic.labels.get(shape.name.replace("_", " ").lower(), "")
         if match := re.fullmatch(r"\D{0,3}(-?\d+(?:\.\d+)?)\D{0,8}", value):

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from db.sources.select import Parameter, Query
+from db.sources.statements import Parameter, Query
 from flows.errors import TemplateError
 from flows.settings import Settings, source_url
 from flows.steps.prompts.templates import SUFFIX, Template

@@ -1,7 +1,7 @@
-"""The room: where the services of an installation are, and the file that says what has been started there.
+"""Say where the services of an installation are, and keep in a file what has been started there.
 
 Each process stands in it by its pid and by when it began, so that another call (or the same after a crash or a
-reboot) knows what is its own. One call that starts or stops is at work at a time.
+reboot) knows what is its own. One call that starts or stops services is at work at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BusyError(ConfigurationError):
 
 
 @dataclass(frozen=True)
-class Room:
+class Installation:
     """Where the services are, and what they are told."""
 
     home: Path
@@ -80,7 +80,7 @@ class State:
         return process if process is not None and process.is_alive else None
 
 
-def open_room(settings: Settings) -> Room:
+def read_installation(settings: Settings) -> Installation:
     """Read where the services are to be: from our settings, and from Prefect's, wherever these are set.
 
     ConfigurationError where PREFECT_API_URL says that the server is another one.
@@ -95,7 +95,7 @@ def open_room(settings: Settings) -> Room:
     port = PREFECT_SERVER_API_PORT.value()
     if not 0 < port < 65536:
         raise ConfigurationError(f"PREFECT_SERVER_API_PORT is {port}; a port is a number from 1 to 65535.")
-    room = Room(
+    here = Installation(
         home=settings.state_dir.resolve(),
         host=PREFECT_SERVER_API_HOST.value(),
         port=port,
@@ -104,12 +104,12 @@ def open_room(settings: Settings) -> Room:
         run_stops_within_s=settings.stop_wait_s,
     )
     configured = PREFECT_API_URL.value()
-    if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != room.api:
+    if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != here.api:
         raise ConfigurationError(
-            f"PREFECT_API_URL says that the server is {configured}, and `presswork up` would start one at {room.api}. "
+            f"PREFECT_API_URL says that the server is {configured}, and `presswork up` would start one at {here.api}. "
             f"Unset it, or start a worker alone for that server: `prefect worker start --pool {POOL}`."
         )
-    return room
+    return here
 
 
 _STATES = TypeAdapter(State)
@@ -142,7 +142,7 @@ def forget_state(home: Path) -> None:
 
 
 @contextmanager
-def alone(home: Path, patience_s: float) -> Iterator[None]:
+def only_call(home: Path, patience_s: float) -> Iterator[None]:
     """Be the only call that starts or stops services here; BusyError where another does not end in time."""
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def alone(home: Path, patience_s: float) -> Iterator[None]:
     except OSError as error:
         raise ConfigurationError(
             f"{home} can't be written: {os.strerror(error.errno) if error.errno else error}. "
-            "Mend that, or set PRESSWORK_STATE_DIR to another folder."
+            "Fix that, or set PRESSWORK_STATE_DIR to another folder."
         ) from None
     try:
         yield

@@ -30,10 +30,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
+from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
 from db.readers.history import read_run, statuses_of_flow_runs
 from db.session import readable_url
 from db.sources.parameters import tokens_of
-from db.sources.select import Part, Query
+from db.sources.statements import Part, Query
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.shard_deployment import deployment_for_shards
 from flows.engine.pacing.spending import share_of_cap
@@ -257,13 +258,12 @@ class _Spreading:
     async def _share_of_cap(self, part: _Part) -> float | None:
         if self.run.max_cost is None:
             return None
-        return await asyncio.to_thread(
-            share_of_cap,
-            self.run.ledger,
-            self.run.id,
+        ledger = self.run.ledger
+        return share_of_cap(
             self.run.max_cost,
-            flow_run=str(self.flow_run.id),
-            attempts=part.earlier,
+            spent=await asyncio.to_thread(spent_by_chain, ledger, self.run.id),
+            by_shards=await asyncio.to_thread(spent_by_shards, ledger, str(self.flow_run.id)),
+            by_attempts=await asyncio.to_thread(spent_by_flow_runs, ledger, part.earlier),
             parts=len(self.parts),
             waiting=len(self._open),
         )

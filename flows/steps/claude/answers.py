@@ -1,4 +1,4 @@
-"""Reading: take an answer out of the body of a response, however an endpoint or a gateway wraps it.
+"""Take an answer out of the body of a response, however an endpoint or a gateway wraps it.
 
 It stands alone so that what is read, and what can't be, is seen in one place. What the ledger could not store (a NUL,
 half a surrogate pair, a number beyond its column) is cleaned or left out here. It knows neither HTTP nor the SDK.
@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from flows.errors import PassingCallError
+from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage
 
 MOST_TOKENS = 2**31 - 1
@@ -29,10 +30,11 @@ _EVENT_STREAM = re.compile(rb"\s*(?:event|data|id|retry)?:")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """An answer as its body tells it; None stands for what it does not tell. `refusal` is a refusal's category.
+class Answer:
+    """What the endpoint answered; None stands for what it did not tell, a usage too.
 
-    `text` is as it came: half a surrogate pair in it makes an answer invalid.
+    `text` is all text blocks joined, as they came: half a surrogate pair in it makes an answer invalid. `refusal` is
+    the category of a refusal. `request_id` and `limits` are the headers', all else the body's.
     """
 
     text: str
@@ -40,7 +42,17 @@ class Message:
     usage: Usage | None
     model: str | None
     message_id: str | None
-    refusal: str | None
+    request_id: str | None = None
+    refusal: str | None = None
+    limits: RateLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an endpoint says it is when it is asked: its name, where known, and whether it answered at all."""
+
+    is_sandbox: bool
+    answered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class ErrorBody:
     wrapped: bool = False
 
 
-def read_body(content: bytes) -> Message | ErrorBody:
+def read_body(content: bytes) -> Answer | ErrorBody:
     """Read the body of a good status: a message, an event stream of one, or an error that came as if it were one.
 
     Raises PassingCallError where it is none of these: it may have been billed, and asking again may go better.
@@ -122,7 +134,7 @@ def _json(content: bytes) -> Any:
         return json.loads(content)
 
 
-def _read(body: Any) -> Message | ErrorBody:
+def _read(body: Any) -> Answer | ErrorBody:
     if body.get("type") == "error" or (body.get("error") and "content" not in body and "choices" not in body):
         return _error_in_a_good_status(body)
     if "choices" in body and "content" not in body:
@@ -132,7 +144,7 @@ def _read(body: Any) -> Message | ErrorBody:
     may_lack = stop_reason in REFUSED or (stop_reason is not None and "content" in body)
     text = _text(body.get("content"), may_lack=may_lack)
     details = body.get("stop_details")
-    return Message(
+    return Answer(
         text=text,
         stop_reason=stop_reason,
         usage=read_usage(body.get("usage"), text),

@@ -1,4 +1,4 @@
-"""Outlook: what runs on a Prefect server, what is scheduled next, and what failed last."""
+"""Read what runs on a Prefect server, what is scheduled next, and what failed last."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from flows.engine.orchestration.prefect_pages import read_all
+from flows.engine.orchestration.prefect_pages import read_all, read_deployments
 
 RUNNING = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
 FAILED = [StateType.FAILED, StateType.CRASHED]
@@ -22,7 +22,7 @@ SHOWN = 5  # runs that failed
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRun:
     """A flow run: `at` is when it is to start, started or ended; `deployment` is empty for a run by hand."""
 
     id: str
@@ -34,7 +34,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ShownWorker:
     """A worker, as the server has heard of it."""
 
     name: str
@@ -43,22 +43,22 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Overview:
     """What is going on. `next` has the next run of each deployment; `waiting` those whose time has come."""
 
     pool_paused: bool
-    workers: Sequence[Seen]
+    workers: Sequence[ShownWorker]
     deployments: int
-    running: Sequence[Shown]
-    waiting: Sequence[Shown]
-    next: Sequence[Shown]
-    failed: Sequence[Shown]
+    running: Sequence[ShownRun]
+    waiting: Sequence[ShownRun]
+    next: Sequence[ShownRun]
+    failed: Sequence[ShownRun]
 
 
-async def look(pool: str, now: datetime) -> Outlook:
+async def read_overview(pool: str, now: datetime) -> Overview:
     """Look at the server that Prefect is set up for."""
     async with get_client() as client:
-        deployments = await _deployments(client)
+        deployments = {one.id: name for name, one in (await read_deployments(client)).items()}
         running = await _read_all(client, RUNNING)
         scheduled = await _read_all(client, [StateType.SCHEDULED])
         failed = await client.read_flow_runs(
@@ -70,7 +70,7 @@ async def look(pool: str, now: datetime) -> Outlook:
     first: dict[UUID | None, FlowRun] = {}
     for run in sorted(coming, key=lambda run: run.next_scheduled_start_time or now):
         first.setdefault(run.deployment_id, run)
-    return Outlook(
+    return Overview(
         pool_paused=paused,
         workers=workers,
         deployments=len(deployments),
@@ -90,29 +90,25 @@ def _of_states(states: list[StateType]) -> FlowRunFilter:
     return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))
 
 
-async def _deployments(client: PrefectClient) -> dict[UUID, str]:
-    found = await read_all(client.read_deployments, sort=DeploymentSort.CREATED_DESC)
-    names = {flow.id: flow.name for flow in await read_all(client.read_flows)}
-    return {deployment.id: f"{names.get(deployment.flow_id, '?')}/{deployment.name}" for deployment in found}
-
-
-async def _workers(client: PrefectClient, pool: str) -> tuple[bool, list[Seen]]:
+async def _workers(client: PrefectClient, pool: str) -> tuple[bool, list[ShownWorker]]:
     try:
         found = await client.read_work_pool(pool)
     except ObjectNotFound:
         return False, []
     workers = await read_all(client.read_workers_for_work_pool, pool)
-    seen = [Seen(worker.name, worker.status == "ONLINE", _plain(worker.last_heartbeat_time)) for worker in workers]
+    seen = [
+        ShownWorker(worker.name, worker.status == "ONLINE", _plain(worker.last_heartbeat_time)) for worker in workers
+    ]
     return found.is_paused, seen
 
 
-def _show(run: FlowRun, deployments: dict[UUID, str], at: datetime | None) -> Shown:
+def _show(run: FlowRun, deployments: dict[UUID, str], at: datetime | None) -> ShownRun:
     deployment = deployments.get(run.deployment_id, "") if run.deployment_id else ""
     message = run.state.message if run.state else None
-    return Shown(str(run.id), run.name, deployment, run.state_name or "", _plain(at), message)
+    return ShownRun(str(run.id), run.name, deployment, run.state_name or "", _plain(at), message)
 
 
-def _moment(run: Shown) -> datetime:
+def _moment(run: ShownRun) -> datetime:
     # One that is about to start has no time yet.
     return run.at or datetime.max.replace(tzinfo=UTC)
 

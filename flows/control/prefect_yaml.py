@@ -1,4 +1,4 @@
-"""Declared: the deployments that prefect.yaml names, read as strictly as `presswork deploy` will apply them.
+"""Read the deployments that prefect.yaml declares, as strictly as `presswork deploy` will apply them.
 
 Prefect ignores a key that it does not know; here a slip of the pen is an error, before anything is deployed.
 """
@@ -73,7 +73,7 @@ def _whole_hours_from_utc(timezone: str) -> bool:
     return not any((offset or timedelta()) % timedelta(hours=1) for offset in halves)
 
 
-class Limit(_Strict):
+class ConcurrencyLimit(_Strict):
     """How many runs of a deployment may go on at once, and what becomes of one more."""
 
     limit: PositiveInt
@@ -81,7 +81,7 @@ class Limit(_Strict):
     grace_period_seconds: int | None = Field(default=None, ge=60, le=86_400)
 
 
-class Pool(_Strict):
+class WorkPool(_Strict):
     """Where its runs are made; the name is that of `prefect deploy`, `presswork deploy --pool` gives another."""
 
     name: str
@@ -102,9 +102,9 @@ class Declared(_Strict):
     description: str | None = None
     tags: list[str] = Field(default_factory=list)
     parameters: dict[str, Any] = Field(default_factory=dict)
-    work_pool: Pool | None = None
+    work_pool: WorkPool | None = None
     schedules: list[Schedule] = Field(default_factory=list)
-    concurrency_limit: Limit | None = None
+    concurrency_limit: ConcurrencyLimit | None = None
     enforce_parameter_schema: bool = True
 
 

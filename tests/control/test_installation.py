@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.control.answering import PrefectServerError, require_answer
+from flows.control.installation import Installation, State, only_call, read_state, write_state
 from flows.control.processes import MARK, Process, born, marked, this_process
-from flows.control.room import Room, State, alone, read_state, write_state
 from flows.control.services import start_services
 from flows.control.shutdown import ServiceError, stop_services, watch_services
+from flows.engine.orchestration.server_check import PrefectServerError, require_answer
 from flows.errors import ConfigurationError
 from tests.control.machine import answering, free_port
 
@@ -28,8 +28,8 @@ def say(_text: str) -> None:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path, "127.0.0.1", free_port(), None, starts_within_s=5, run_stops_within_s=1)
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path, "127.0.0.1", free_port(), None, starts_within_s=5, run_stops_within_s=1)
 
 
 @pytest.fixture
@@ -44,22 +44,26 @@ def known(process: subprocess.Popen[bytes]) -> Process:
     return Process(process.pid, born(process.pid) or "")
 
 
-def test_pid_that_was_given_again_is_neither_taken_nor_ended(room: Room, bystander: subprocess.Popen[bytes]) -> None:
+def test_pid_that_was_given_again_is_neither_taken_nor_ended(
+    installation: Installation, bystander: subprocess.Popen[bytes]
+) -> None:
     another = Process(bystander.pid, "the boot before 12345")
-    write_state(room.home, State("a-mark", room.api, server=another, worker=another, supervisor=another))
-    assert stop_services(room.home, 1, say) == []
+    write_state(
+        installation.home, State("a-mark", installation.api, server=another, worker=another, supervisor=another)
+    )
+    assert stop_services(installation.home, 1, say) == []
     assert bystander.poll() is None
-    assert read_state(room.home) is None
+    assert read_state(installation.home) is None
 
 
-def test_what_was_started_is_ended_with_what_it_has_left_behind(room: Room) -> None:
+def test_what_was_started_is_ended_with_what_it_has_left_behind(installation: Installation) -> None:
     with (
         subprocess.Popen(SLEEP) as worker,
         subprocess.Popen(SLEEP, env={MARK: "a-mark"}, start_new_session=True) as orphan,
     ):
         assert [process.pid for process in marked("a-mark")] == [orphan.pid]
-        write_state(room.home, State("a-mark", room.api, worker=known(worker)))
-        assert stop_services(room.home, 5, say) == ["flow runs", "the worker"]
+        write_state(installation.home, State("a-mark", installation.api, worker=known(worker)))
+        assert stop_services(installation.home, 5, say) == ["flow runs", "the worker"]
         assert (worker.wait(), orphan.wait()) == (-15, -15)
 
 
@@ -70,64 +74,72 @@ def test_process_that_has_ended_and_is_not_reaped_counts_as_ended() -> None:
         assert process.returncode is None
 
 
-def test_watching_ends_when_a_service_has(room: Room) -> None:
+def test_watching_ends_when_a_service_has(installation: Installation) -> None:
     with pytest.raises(ServiceError, match="worker has ended"):
-        watch_services(State("a-mark", room.api, server=this_process()))
+        watch_services(State("a-mark", installation.api, server=this_process()))
 
 
-def test_state_survives_being_written_and_a_damaged_one_is_refused(room: Room) -> None:
-    state = State("a-mark", room.api, server=this_process())
-    write_state(room.home, state)
-    assert read_state(room.home) == state
-    (room.home / "control.json").write_text("{")
+def test_state_survives_being_written_and_a_damaged_one_is_refused(installation: Installation) -> None:
+    state = State("a-mark", installation.api, server=this_process())
+    write_state(installation.home, state)
+    assert read_state(installation.home) == state
+    (installation.home / "control.json").write_text("{")
     with pytest.raises(ConfigurationError, match=r"control\.json can't be read"):
-        start_services(room, say)
+        start_services(installation, say)
 
 
-def test_two_calls_do_not_work_at_once(room: Room) -> None:
-    with alone(room.home, 0), pytest.raises(ConfigurationError, match="Another `presswork up`"), alone(room.home, 0):
+def test_two_calls_do_not_work_at_once(installation: Installation) -> None:
+    with (
+        only_call(installation.home, 0),
+        pytest.raises(ConfigurationError, match="Another `presswork up`"),
+        only_call(installation.home, 0),
+    ):
         pass
 
 
-def test_server_that_already_runs_elsewhere_is_said(room: Room, bystander: subprocess.Popen[bytes]) -> None:
-    write_state(room.home, State("a-mark", "http://127.0.0.1:1/api", server=known(bystander)))
+def test_server_that_already_runs_elsewhere_is_said(
+    installation: Installation, bystander: subprocess.Popen[bytes]
+) -> None:
+    write_state(installation.home, State("a-mark", "http://127.0.0.1:1/api", server=known(bystander)))
     with pytest.raises(ConfigurationError, match=r"already runs here, at http://127\.0\.0\.1:1/api"):
-        start_services(room, say)
+        start_services(installation, say)
     with pytest.raises(ConfigurationError, match="It already runs here, in the background"):
-        start_services(room, say, watched=True)
+        start_services(installation, say, watched=True)
 
 
-def test_server_that_lives_but_does_not_answer_is_said_and_left(room: Room, bystander: subprocess.Popen[bytes]) -> None:
-    state = State("a-mark", room.api, server=known(bystander))
-    write_state(room.home, state)
+def test_server_that_lives_but_does_not_answer_is_said_and_left(
+    installation: Installation, bystander: subprocess.Popen[bytes]
+) -> None:
+    state = State("a-mark", installation.api, server=known(bystander))
+    write_state(installation.home, state)
     with pytest.raises(ServiceError, match="does not answer"):
-        start_services(replace(room, starts_within_s=0.5), say)
+        start_services(replace(installation, starts_within_s=0.5), say)
     assert bystander.poll() is None
-    assert read_state(room.home) == state
+    assert read_state(installation.home) == state
 
 
-def test_port_of_another_program_is_said(room: Room) -> None:
+def test_port_of_another_program_is_said(installation: Installation) -> None:
     with socket.socket() as other:
-        other.bind(("127.0.0.1", room.port))
+        other.bind(("127.0.0.1", installation.port))
         other.listen()
         with pytest.raises(
-            ConfigurationError, match=f"taken by another program.*PREFECT_SERVER_API_PORT={room.port + 1}"
+            ConfigurationError, match=f"taken by another program.*PREFECT_SERVER_API_PORT={installation.port + 1}"
         ):
-            start_services(room, say)
-    assert read_state(room.home) is None
+            start_services(installation, say)
+    assert read_state(installation.home) is None
 
 
-def test_port_of_another_prefect_server_is_said(room: Room) -> None:
+def test_port_of_another_prefect_server_is_said(installation: Installation) -> None:
     with (
         answering("3.8.8") as port,
         pytest.raises(ConfigurationError, match=r"another Prefect server \(version 3\.8\.8\)"),
     ):
-        start_services(replace(room, port=port), say)
+        start_services(replace(installation, port=port), say)
 
 
-def test_address_of_another_machine_is_said(room: Room) -> None:
+def test_address_of_another_machine_is_said(installation: Installation) -> None:
     with pytest.raises(ConfigurationError, match=r"can't listen on 192\.0\.2\.1"):
-        start_services(replace(room, host="192.0.2.1"), say)
+        start_services(replace(installation, host="192.0.2.1"), say)
 
 
 @pytest.mark.parametrize("served", ["2.20.4", "3.1.0", "4.0.0"])

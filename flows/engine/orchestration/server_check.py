@@ -1,4 +1,4 @@
-"""Answering: whether what listens at an address is a Prefect server that this Presswork can work with."""
+"""Check whether what listens at an address is a Prefect server that this Presswork can work with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import orjson
 from flows.errors import ConfigurationError
 
 ANSWERS_WITHIN_S = 10.0
-UNHEARD = (OSError, ValueError, http.client.HTTPException)
+NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
 """What asking raises where nothing, or no HTTP, is at the other end."""
 
 
@@ -25,7 +25,7 @@ class PrefectServerError(ConfigurationError):
 def require_answer(api: str, auth_string: str | None = None, *, other_credentials: bool = False) -> None:
     """Raise PrefectServerError unless a server answers that takes these credentials and is no older than our Prefect.
 
-    What is told `other_credentials` than Prefect's own basic authentication (Prefect Cloud) judges them itself.
+    A server with `other_credentials` than Prefect's own basic authentication (Prefect Cloud) checks them itself.
     """
     try:
         _read(f"{api.rstrip('/')}/health", None)
@@ -41,12 +41,20 @@ def require_answer(api: str, auth_string: str | None = None, *, other_credential
             raise _silent(api, f"it answers HTTP {error.code}") from None
         if not other_credentials:
             raise _no_prefect(api) from None
-    except UNHEARD as error:
+    except NO_ANSWER as error:
         raise _silent(api, str(getattr(error, "reason", error))) from None
 
 
+def is_healthy(api: str) -> bool:
+    """Whether a Prefect server answers at this API's URL."""
+    try:
+        return _read(f"{api}/health", None, within_s=2).strip() == b"true"
+    except NO_ANSWER:
+        return False
+
+
 def server_version(api: str, auth_string: str | None = None) -> str | None:
-    """Read which version of Prefect serves this API; None where it is no Prefect server. Raises UNHEARD."""
+    """Read which version of Prefect serves this API; None where it is no Prefect server. Raises NO_ANSWER."""
     body = _read(f"{api.rstrip('/')}/admin/version", auth_string)
     try:
         found = orjson.loads(body)
@@ -55,11 +63,11 @@ def server_version(api: str, auth_string: str | None = None) -> str | None:
     return found if isinstance(found, str) and _parts(found) else None
 
 
-def _read(url: str, auth_string: str | None) -> bytes:
+def _read(url: str, auth_string: str | None, within_s: float = ANSWERS_WITHIN_S) -> bytes:
     request = urllib.request.Request(url)  # noqa: S310 - an address that the user gave
     if auth_string:
         request.add_header("Authorization", f"Basic {base64.b64encode(auth_string.encode()).decode()}")
-    with urllib.request.urlopen(request, timeout=ANSWERS_WITHIN_S) as answer:  # noqa: S310 - as above
+    with urllib.request.urlopen(request, timeout=within_s) as answer:  # noqa: S310 - as above
         return bytes(answer.read())
 
 

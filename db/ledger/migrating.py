@@ -1,0 +1,91 @@
+"""Migrate the ledger to the tables of this code, and tell whether it has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.database_errors import LedgerInUseError, LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError
+from db.session import begin_write, readable_url, reason_of
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+_LOCK = 0x70726573  # "pres": any number that all who migrate agree on
+
+
+def upgrade(engine: Engine) -> None:
+    """Migrate the ledger to today's tables, in one transaction that others who migrate wait for.
+
+    A newer ledger raises LedgerTooNewError, one on which a run is at work LedgerInUseError, one that can't be written
+    LedgerUnreachableError.
+    """
+    found = _known_revision(engine)
+    try:
+        with begin_write(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:presswork)"), {"presswork": _LOCK})
+            config = alembic_config()
+            config.attributes["connection"] = connection
+            if found not in {None, ScriptDirectory.from_config(config).get_current_head()}:
+                _refuse_while_in_use(connection)
+            command.upgrade(config, "head")
+    except SQLAlchemyError as error:
+        raise LedgerUnreachableError(
+            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
+        ) from None
+
+
+def _refuse_while_in_use(connection: Connection) -> None:
+    # By the one column that every release has: code of before goes on to write as it did, whatever the tables are now.
+    moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    at_work = connection.execute(
+        text(f"SELECT id, flow FROM runs WHERE status = 'running' AND alive_until > {moment} ORDER BY id")  # noqa: S608 - no value in it
+    ).first()
+    if at_work is not None:
+        raise LedgerInUseError(
+            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {at_work.id} of "
+            f"{at_work.flow} is at work on it. Stop it, or wait until it has ended (one that crashed counts as at work "
+            "for two minutes), then run `presswork db upgrade` again."
+        )
+
+
+def check(engine: Engine) -> str:
+    """Return the ledger's revision if it is today's; raise LedgerNotMigratedError or LedgerTooNewError."""
+    found = _known_revision(engine)
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    if found != head:
+        state = "has no tables yet" if found is None else f"is at revision {found}, this code needs {head}"
+        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`.")
+    return found or ""
+
+
+def _known_revision(engine: Engine) -> str | None:
+    try:
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise LedgerUnreachableError(
+            f"The ledger {readable_url(engine.url)} can't be read: {reason_of(error, engine.url)}."
+        ) from None
+    if found is not None:
+        try:
+            ScriptDirectory.from_config(alembic_config()).get_revision(found)
+        except CommandError:
+            raise LedgerTooNewError(
+                f"The ledger {readable_url(engine.url)} is at revision {found}, which this code does not know: "
+                "it was migrated by a newer Presswork. Update the code, or name another ledger."
+            ) from None
+    return found
+
+
+def alembic_config() -> Config:
+    """Return what Alembic needs to find the migrations; it reads no file of settings."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config

@@ -1,0 +1,195 @@
+"""The rows that are written to the ledger, typed: one class for each kind, with the columns of its table.
+
+Frozen dataclasses, because a row is read by name in five modules between its making and its commit. What a database
+driver takes is a mapping: `values_of` makes it, for 2 microseconds a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar, get_args
+
+from db.words import Kind, Origin, RunStatus, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run that begins; its lease is given to it in the same transaction."""
+
+    table: ClassVar[str] = "runs"
+
+    id: str
+    resumes_run_id: str | None = None
+    parent_run_id: str | None = None
+    flow: str
+    deployment: str | None = None
+    prefect_flow_run_id: str | None = None
+    trigger: str
+    parameters: Mapping[str, Any]
+    code_version: str
+    endpoint: str
+    mode: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    status: RunStatus
+    process: str
+    alive_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateRow:
+    """A template as it is now: its sources by file name."""
+
+    table: ClassVar[str] = "templates"
+
+    hash: str
+    name: str
+    sources: Mapping[str, str]
+    first_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """A text that many prompts share."""
+
+    table: ClassVar[str] = "texts"
+
+    hash: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    """A record as it was read, as canonical JSON."""
+
+    table: ClassVar[str] = "records"
+
+    hash: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRow:
+    """A request, with its shared texts by hash."""
+
+    table: ClassVar[str] = "prompts"
+
+    hash: str
+    model: str
+    variant: int
+    request: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRow:
+    """An attempt that is about to be sent."""
+
+    table: ClassVar[str] = "attempts"
+
+    id: str
+    run_id: str
+    prompt_hash: str
+    generation_id: str
+    ordinal: int
+    kind: Kind
+    request_changes: Mapping[str, Any] | None = None
+    started_at: datetime
+    likely_cost_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledRow:
+    """The one update of an attempt: how it ended, what it used and what it cost."""
+
+    table: ClassVar[str] = "attempts"
+
+    attempt_id: str
+    ended_at: datetime
+    latency_ms: int | None = None
+    http_status: int | None = None
+    error_type: str | None = None
+    request_id: str | None = None
+    message_id: str | None = None
+    model: str | None = None
+    stop_reason: str | None = None
+    output_text: str | None = None
+    validation_errors: list[dict[str, Any]] | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_5m_tokens: int | None = None
+    cache_creation_1h_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    thinking_tokens: int | None = None
+    service_tier: str | None = None
+    cost_usd: Decimal | None = None
+    inference_geo: str | None = None
+    speed: str | None = None
+    price_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRow:
+    """What one prompt brought for one record and step."""
+
+    table: ClassVar[str] = "generations"
+
+    id: str
+    run_id: str
+    flow: str
+    step: str
+    endpoint: str
+    record_key: str
+    record_hash: str | None
+    template_hash: str
+    prompt_hash: str | None
+    status: Status
+    origin: Origin
+    source_generation_id: str | None = None
+    output: Any = None
+    output_hash: str | None = None
+    error_kind: str | None = None
+    error_message: str | None = None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ParentRow:
+    """What a generation was made from."""
+
+    table: ClassVar[str] = "generation_parents"
+
+    generation_id: str
+    parent_id: str
+
+
+Row = RunRow | TemplateRow | TextRow | RecordRow | PromptRow | OpenedRow | SettledRow | GenerationRow | ParentRow
+
+
+_NAMES: Mapping[type, tuple[str, ...]] = {kind: tuple(field.name for field in fields(kind)) for kind in get_args(Row)}
+
+
+def values_of(row: Row) -> dict[str, Any]:
+    """Return a row as column names and values."""
+    return {name: getattr(row, name) for name in _NAMES[type(row)]}
+
+
+def names_of(kind: type[Row]) -> tuple[str, ...]:
+    """Return the names of a kind's columns, in their order."""
+    return _NAMES[kind]
+
+
+def id_of(row: Row) -> str:
+    """Return the id of an attempt, a run or a generation, or the hash of what is known by its content."""
+    match row:
+        case SettledRow():
+            return row.attempt_id
+        case ParentRow():
+            return row.generation_id
+        case RunRow() | OpenedRow() | GenerationRow():
+            return row.id
+        case _:
+            return row.hash

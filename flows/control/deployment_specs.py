@@ -1,0 +1,206 @@
+"""Say what the deployments should be, by prefect.yaml and the templates, without asking a server.
+
+A deployment is made for a job: for each that prefect.yaml declares, and for each template that selects its own records
+and is no step of a flow.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.templating import apply_values
+
+from db.words import SHARDS, TAG
+from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
+from flows.control.deploy_errors import reason
+from flows.control.forms import Form, form_of_template, polished
+from flows.control.prefect_yaml import FILE, ConcurrencyLimit, Declared, read_declared
+from flows.engine.orchestration.flow_source import FLOWS, read_flow
+from flows.engine.orchestration.origin import code_version
+from flows.engine.orchestration.worker_check import LEDGER_LABEL, ledger_name
+from flows.errors import ConfigurationError
+from flows.settings import ROOT, Settings
+from flows.steps.prompts.front_matter import FrontMatter
+from flows.steps.prompts.names import template_name_fault
+from flows.steps.prompts.templates import list_templates, load_template
+
+CONTENT = "content"
+CONTENT_ENTRYPOINT = "flows.content.content"
+PULL_STEPS: list[dict[str, Any]] = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
+"""Those of prefect.yaml: a run starts where its worker puts it, and loads the package that is installed there."""
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    """A deployment as it should be; what Prefect keeps of it has Prefect's name."""
+
+    flow: str
+    name: str
+    entrypoint: str
+    description: str | None
+    tags: list[str]
+    parameters: dict[str, Any]
+    parameter_openapi_schema: Form
+    job_variables: dict[str, Any]
+    enforce_parameter_schema: bool = True
+    schedules: list[DeploymentScheduleCreate] = field(default_factory=list)
+    limit: ConcurrencyLimit | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name by which Prefect's command knows it."""
+        return f"{self.flow}/{self.name}"
+
+    def facts(self, pool: str) -> dict[str, Any]:
+        """Say all that Prefect keeps of it, but for its name and its schedules."""
+        own = {name: value for name, value in vars(self).items() if name not in _NO_FACTS}
+        return {
+            **own,
+            "version": code_version(),
+            "work_pool_name": pool,
+            "pull_steps": PULL_STEPS,
+            "concurrency_limit": self.limit.limit if self.limit else None,
+            "concurrency_options": self.limit.model_dump(exclude={"limit"}) if self.limit else None,
+        }
+
+
+_NO_FACTS = frozenset({"flow", "name", "schedules", "limit"})
+
+
+@dataclass
+class DeploymentPlan:
+    """What is to be made, by full name, and what is not.
+
+    `left_out` has templates with a mistake, `refused` declared deployments whose flow can't be loaded, each with the
+    reason. `covered` has the flows of which a template is a step, `undeclared` those that prefect.yaml does not name.
+    """
+
+    specs: dict[str, DeploymentSpec] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    covered: dict[str, list[str]] = field(default_factory=dict)
+    undeclared: list[str] = field(default_factory=list)
+
+
+def plan_deployments(settings: Settings, file: Path) -> DeploymentPlan:
+    """Plan the deployments of prefect.yaml and of the templates; ConfigurationError for a mistake in prefect.yaml."""
+    plan = DeploymentPlan()
+    declared = read_declared(file)
+    for one in declared:
+        try:
+            spec = _of_declared(one, settings)
+        except Exception as error:  # noqa: BLE001 - the boundary of one deployment: a flow's file is the user's
+            plan.refused[f"{one.entrypoint}/{one.name}"] = reason(error)
+        else:
+            plan.specs[spec.full_name] = spec
+    _plan_templates(plan, settings, [one.entrypoint for one in declared])
+    return plan
+
+
+def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[str]) -> None:
+    form = _form(_load(CONTENT_ENTRYPOINT))
+    names = list_templates(settings.templates_dir)
+    flows = _flows_by_template(names, entrypoints)
+    taken = {*plan.specs, *(f"{name}{SHARDS}" for name in plan.specs)}
+    for name in names:
+        try:
+            front = load_template(settings.templates_dir, name).front
+        except Exception as error:  # noqa: BLE001 - the boundary of one template: whatever is wrong with it is its own
+            plan.left_out[name] = reason(error)
+            continue
+        full_name = f"{CONTENT}/{name}"
+        if front.select is None:
+            continue
+        if name in flows:
+            if full_name not in plan.specs:
+                plan.covered[name] = flows[name]
+        elif fault := template_name_fault(name, names):
+            plan.left_out[name] = fault
+        elif full_name in taken:
+            plan.left_out[name] = f"{FILE} already has a deployment {full_name!r}. Rename the template's file."
+        else:
+            plan.specs[full_name] = _of_template(name, front, form, settings)
+    declared = {entrypoint.rpartition(".")[2] for entrypoint in entrypoints}
+    plan.undeclared = sorted({flow for flows in plan.covered.values() for flow in flows} - declared)
+
+
+def _flows_by_template(names: list[str], entrypoints: list[str]) -> dict[str, list[str]]:
+    """Say which flows name each template: those of flows/, and those that prefect.yaml declares."""
+    found: dict[str, list[str]] = {}
+    files = {(file, file.stem): None for file in sorted(FLOWS.glob("*.py"))}
+    for file, flow in files | {_located(entrypoint): None for entrypoint in entrypoints}:
+        try:
+            source = read_flow(file, flow)
+        except (ConfigurationError, OSError, ValueError):
+            # What is wrong with a flow is said where it is made, and in `presswork run`.
+            continue
+        for name in source.templates(names) if source else ():
+            found.setdefault(name, []).append(flow)
+    return found
+
+
+def _located(entrypoint: str) -> tuple[Path, str]:
+    """Say in which file an entrypoint has its flow, without importing it; a path that is no file where it has none."""
+    *module, flow = entrypoint.split(".")
+    files = (Path(folder, *module).with_suffix(".py") for folder in [str(ROOT), *sys.path])
+    return next(filter(Path.is_file, files), ROOT), flow
+
+
+def _of_template(name: str, front: FrontMatter, form: Form, settings: Settings) -> DeploymentSpec:
+    return DeploymentSpec(
+        flow=CONTENT,
+        name=name,
+        entrypoint=CONTENT_ENTRYPOINT,
+        description=front.description or f"Generates the content of the template {name}.",
+        tags=[TAG, "template"],
+        parameters={"template": name},
+        parameter_openapi_schema=form_of_template(front.params, form),
+        job_variables=_marked(settings, {}),
+    )
+
+
+def _of_declared(declared: Declared, settings: Settings) -> DeploymentSpec:
+    """Raise ConfigurationError where its flow can't be loaded."""
+    # `{{ $NAME }}` is an environment variable here as it is for `prefect deploy`.
+    declared = Declared.model_validate(apply_values(declared.model_dump(), dict(os.environ), remove_notset=False))
+    flow = _load(declared.entrypoint)
+    return DeploymentSpec(
+        flow=flow.name,
+        name=declared.name,
+        entrypoint=declared.entrypoint,
+        description=declared.description or flow.description,
+        tags=declared.tags,
+        parameters=declared.parameters,
+        parameter_openapi_schema=polished(_form(flow)),
+        enforce_parameter_schema=declared.enforce_parameter_schema,
+        schedules=[schedule.built() for schedule in declared.schedules],
+        limit=declared.concurrency_limit,
+        job_variables=_marked(settings, declared.work_pool.job_variables if declared.work_pool else {}),
+    )
+
+
+def _load(entrypoint: str) -> Any:
+    try:
+        return load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+    except (Exception, SystemExit) as error:
+        # Whatever a flow file raises when it is loaded is a mistake in it, or in its name.
+        raise ConfigurationError(f"{FILE}: {entrypoint!r} can't be loaded: {type(error).__name__}: {error}.") from error
+
+
+def _form(flow: Any) -> Form:
+    return parameter_schema(flow).model_dump(exclude_unset=True)
+
+
+def _marked(settings: Settings, job_variables: dict[str, Any]) -> dict[str, Any]:
+    env = job_variables.get("env") or {}
+    return {
+        **job_variables,
+        "env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_S), **env, LEDGER_LABEL: ledger_name(settings)},
+    }

@@ -1,0 +1,26 @@
+"""Turn an output class into the schema that the API takes, by the SDK's own transformation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anthropic
+
+from flows.errors import OutputClassError
+from flows.steps.output_classes.schema_checks import refuse_beyond_limits
+from flows.steps.output_classes.schemas import full_schema
+from flows.steps.output_classes.validate import OutputClass
+
+
+def output_schema(output_class: OutputClass) -> dict[str, Any]:
+    """Return the schema; OutputClassError where the API can't take the class.
+
+    Bounds that the API does not enforce (lengths, ranges, patterns) go into the descriptions, for the model to read.
+    """
+    schema = full_schema(output_class)
+    try:
+        sent = anthropic.transform_schema(schema)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {error}") from None
+    refuse_beyond_limits(output_class.__name__, sent)
+    return sent

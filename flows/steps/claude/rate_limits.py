@@ -1,0 +1,67 @@
+"""Read what an endpoint's headers say of its limits: what is left of them a minute, and how long to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One of the endpoint's rate limits, as an answer's headers told it."""
+
+    limit: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """The account's limits a minute and what is left of them, whoever else is using the account."""
+
+    requests: Limit | None
+    input_tokens: Limit | None
+    output_tokens: Limit | None
+
+
+def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """Read the anthropic-ratelimit-* headers; None where the endpoint sends none."""
+    requests = _limit(headers, "requests")
+    tokens_in, tokens_out = _limit(headers, "input-tokens"), _limit(headers, "output-tokens")
+    if requests is None and tokens_in is None and tokens_out is None:
+        return None
+    return RateLimits(requests, tokens_in, tokens_out)
+
+
+def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
+    prefix = f"anthropic-ratelimit-{name}-"
+    try:
+        return Limit(*(int(float(headers[prefix + what])) for what in ("limit", "remaining")))
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read `retry-after`, seconds or an HTTP date, as seconds of at least 0; None where there is none to be read.
+
+    Who waits has to put an end to it: the seconds may be any number, also infinity.
+    """
+    text = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        until = _date(text)
+    if until is None:
+        return None
+    # By the endpoint's own clock where it tells it: ours may be wrong.
+    return max(0.0, (until - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        read = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    # "-0000" says that no time zone is told; HTTP dates are in UTC.
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
