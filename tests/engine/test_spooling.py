@@ -146,9 +146,9 @@ async def test_two_selects_of_one_template_tell_apart_how_far_they_are(
             selects = [run.select("note"), run.select("note")]
             reading = asyncio.gather(*(select.count() for select in selects))
             while not reading.done():
-                said.append(run.progress.selected())
+                said.append(run.context.progress.selected())
                 await asyncio.sleep(0.005)
-            assert run.progress.selected() == []
+            assert run.context.progress.selected() == []
             return await reading
 
     assert await twice() == [3, 3]

@@ -5,14 +5,18 @@ What is shown while a run goes on; when it has ended, the summary is added up fr
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from flows.engine.report.summary import PaceSummary
 
+Log = logging.Logger | logging.LoggerAdapter[Any]
+"""Where the lines of a run's log go."""
 SHOWN = ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
 WORDS = {"cached": "from the cache", "succeeded": "new"}
 

@@ -9,14 +9,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
-from prefect import get_run_logger
 from sqlalchemy import URL, Engine
 
 from db.session import readable_url
 from db.sources import select
 from db.sources.spool import RunSpools, Spool, spool_name
 from db.sources.statements import Query
-from flows.engine.report.progress import Progress
+from flows.engine.report.progress import Log, Progress
 from flows.engine.resources.source_reads import SourceReader
 
 VERSION = 2
@@ -32,8 +31,9 @@ _AGAIN = (
 class Spooling:
     """Finds or makes the spools of a run's selects. `resumed` are the runs that it resumes, the latest first."""
 
-    def __init__(self, spools: RunSpools, progress: Progress) -> None:
+    def __init__(self, spools: RunSpools, progress: Progress, log: Log) -> None:
         self._spools = spools
+        self.log = log
         self._progress = progress
         self._met: Counter[str] = Counter()
         self.trimmed = False
@@ -60,7 +60,7 @@ class Spooling:
         return found
 
     async def _found(self, name: str, query: Query, reader: SourceReader) -> Spool | None:
-        log = get_run_logger()
+        log = self.log
         resumed = self._spools.resumed
         found = await reader.work(partial(self._spools.find, name)) if resumed else None
         if found is not None:
@@ -89,7 +89,7 @@ class Spooling:
 
         reading[name] = query.name, 0
         try:
-            async with _told(lambda: reading[name][1], query.name):
+            async with _told(lambda: reading[name][1], query.name, self.log):
                 return await reader.read(read)
         except BaseException:
             given_up = True
@@ -107,9 +107,8 @@ class Spooling:
 
 
 @asynccontextmanager
-async def _told(count: Callable[[], int], name: str) -> AsyncIterator[None]:
+async def _told(count: Callable[[], int], name: str, log: Log) -> AsyncIterator[None]:
     """Tell the log how many records have come, while the context is open."""
-    log = get_run_logger()
 
     async def tell() -> None:
         await asyncio.sleep(TELL_AFTER_S)
