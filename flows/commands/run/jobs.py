@@ -18,9 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from flows.commands.terminal.endings import faults_of
 from flows.engine.options import RunOptions
-from flows.engine.orchestration.flow_source import FLOWS, GENERIC, list_flows, read_flow
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import Settings
+from flows.steps.prompts.flow_source import FLOWS, GENERIC, list_flows, read_flow
 from flows.steps.prompts.templates import list_templates, load_template
 
 

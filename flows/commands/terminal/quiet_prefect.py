@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from flows.commands.terminal import screen
 from flows.commands.terminal.environment import environment
 from flows.control.installation import SERVER, read_state
-from flows.engine.orchestration.server_check import PrefectServerError, require_answer
+from flows.engine.orchestration.prefect_server import PrefectServerError, require_answer
 from flows.settings import Settings
 
 FLUSHED_WITHIN_S = 5.0

@@ -5,16 +5,20 @@ What is shown while a run goes on; when it has ended, the summary is added up fr
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from db.words import CACHED, COMPLETED, COUNTED, SUCCEEDED
 from flows.engine.report.amounts import dollars
 from flows.engine.report.summary import PaceSummary
 
+Log = logging.Logger | logging.LoggerAdapter[Any]
+"""Where the lines of a run's log go."""
 WORDS = {CACHED: "from the cache", SUCCEEDED: "new"}
 """What people read in place of a status."""
 

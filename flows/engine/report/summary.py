@@ -175,7 +175,7 @@ class Summary(BaseModel):
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class LiveFigures:
     """What a run knows of itself and its ledger does not tell; `left_out` and `made_from` are by step."""
 
     run_id: str
@@ -190,7 +190,7 @@ class RunFacts:
     notes: Sequence[str] = ()
 
 
-def summarize(ledger: Engine, facts: RunFacts, status: str) -> Summary:
+def summarize(ledger: Engine, facts: LiveFigures, status: str) -> Summary:
     """Add a run up from its generations and attempts."""
     steps = _steps(ledger, facts)
     totals = {name: sum(getattr(step, name) for step in steps) for name in COUNTED}
@@ -222,7 +222,7 @@ def summarize(ledger: Engine, facts: RunFacts, status: str) -> Summary:
     )
 
 
-def _steps(ledger: Engine, facts: RunFacts) -> list[StepSummary]:
+def _steps(ledger: Engine, facts: LiveFigures) -> list[StepSummary]:
     lines = count_generations(ledger, facts.run_id)
     steps = {
         name: StepSummary(step=name, made_from=facts.made_from.get(name), left_out=facts.left_out.get(name, 0))
