@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson, OfSandbox
 from flows.engine.report.amounts import dollars, duration
 
@@ -42,16 +42,15 @@ def history(
 
     The newest first; one run with its steps and failures.
     """
-    with reported_errors(as_json=as_json) as output:
+    with command_context(as_json=as_json) as command:
         from flows.commands.ledger.ledgers import find_by_id, ledger_urls, opened, say_ledger  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         if run is not None:
             url, found = find_by_id(settings, _read_run, "run", run, sandbox=sandbox)
             if not as_json:
                 say_ledger(url, others=False)
-            output.answer(found.for_programs(), lambda console: _print_run(console, found))
+            command.answer(found.for_programs(), lambda console: _print_run(console, found))
             return
         urls = ledger_urls(settings, sandbox=sandbox)
         runs: list[RunLine] = []
@@ -63,7 +62,7 @@ def history(
         if urls and not as_json:
             say_ledger(urls[0], others=len(urls) > 1)
         listed = [asdict(line) for line in runs]
-        output.answer(listed, lambda console: _print_list(console, runs, flow, has_ledger=bool(urls)))
+        command.answer(listed, lambda console: _print_list(console, runs, flow, has_ledger=bool(urls)))
 
 
 def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, has_ledger: bool) -> None:

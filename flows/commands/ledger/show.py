@@ -13,7 +13,7 @@ from rich.padding import Padding
 
 from db.words import PERHAPS_BILLED
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson, OfSandbox
 from flows.commands.terminal.prompt_view import pretty, print_request, section, turn, value_of
 
@@ -33,16 +33,15 @@ def show(
 
     Its record, the prompt as it was sent, the answer, each attempt with its usage and cost, and lineage.
     """
-    with reported_errors(as_json=as_json) as output:
+    with command_context(as_json=as_json) as command:
         from db.readers.stored_generations import read_generation  # noqa: PLC0415 - see commands/__init__.py
         from flows.commands.ledger.ledgers import find_by_id, ledger_urls, say_ledger  # noqa: PLC0415
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         url, audit = find_by_id(settings, read_generation, "generation", identifier, sandbox=sandbox)
         if len(ledger_urls(settings, sandbox=sandbox)) > 1:
             say_ledger(url, others=False)
-        output.answer(audit_json(audit), lambda console: print_audit(console, audit))
+        command.answer(audit_json(audit), lambda console: print_audit(console, audit))
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:

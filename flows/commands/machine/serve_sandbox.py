@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson
 from flows.errors import ConfigurationError
 
@@ -31,7 +31,7 @@ def sandbox(
 
     Its answers are made up by the JSON schema of each request; it listens on loopback only.
     """
-    with reported_errors(as_json=as_json) as output:
+    with command_context(as_json=as_json) as command:
         from flows.sandbox import Switches, serve  # noqa: PLC0415 - see commands/__init__.py
         from flows.sandbox.__main__ import read_switch  # noqa: PLC0415
 
@@ -41,7 +41,7 @@ def sandbox(
             raise ConfigurationError(f"{error}. The switches are: {', '.join(Switches.model_fields)}.") from None
 
         def announce(url: str) -> None:
-            output.answer({"url": url, "switches": chosen.model_dump()}, lambda console: _print(console, url))
+            command.answer({"url": url, "switches": chosen.model_dump()}, lambda console: _print(console, url))
 
         try:
             asyncio.run(serve(port, chosen, announce))

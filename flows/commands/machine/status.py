@@ -14,7 +14,7 @@ from rich.text import Text
 
 from db.words import POOL
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, reported_errors
+from flows.commands.terminal.endings import FAILED, command_context
 from flows.commands.terminal.flags import AsJson
 from flows.engine.report.amounts import counted
 
@@ -49,11 +49,9 @@ def status(as_json: AsJson = False) -> None:
 
     Exit status: 0 server and worker are well, 1 one of them is not, or neither was started.
     """
-    with reported_errors(as_json=as_json) as output:
-        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
-
-        found = _read(load_settings())
-        output.answer(asdict(found), lambda console: _print(console, found))
+    with command_context(as_json=as_json) as command:
+        found = _read(command.settings)
+        command.answer(asdict(found), lambda console: _print(console, found))
         raise typer.Exit(0 if found.well else FAILED)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from db.words import POOL
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, CommandOutput, reported_errors
+from flows.commands.terminal.endings import FAILED, CommandContext, command_context
 from flows.commands.terminal.flags import AsJson
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ def up(
     What already runs is kept, what has ended is started again. All of it listens on this machine only, unless
     PREFECT_SERVER_API_HOST says otherwise.
     """
-    with reported_errors(as_json=as_json) as output:
+    with command_context(as_json=as_json) as command:
         from flows.commands.terminal.quiet_prefect import hush  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         hush()
         from flows.control.installation import read_installation  # noqa: PLC0415 - loads Prefect
         from flows.control.services import start_services  # noqa: PLC0415
@@ -56,7 +55,7 @@ def up(
                 watching.enter_context(ended_by_signals())
                 watching.enter_context(watch_over(here.home, here.run_stops_within_s, _say))
             state, names = start_services(here, _say, watched=foreground)
-            _answer(output, here, state, names, time.monotonic() - began)
+            _answer(command, here, state, names, time.monotonic() - began)
             try:
                 if foreground:
                     watch_services(state)
@@ -70,14 +69,13 @@ def down(as_json: AsJson = False) -> None:
 
     Flow runs that its worker has started are stopped as by Ctrl-C: what is in flight is waited for and recorded.
     """
-    with reported_errors(as_json=as_json) as output:
+    with command_context(as_json=as_json) as command:
         from flows.control.shutdown import stop_services  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         stopped = stop_services(settings.state_dir.resolve(), settings.stop_wait_s, _say)
         words = f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running."
-        output.answer({"stopped": stopped}, lambda console: console.print(words))
+        command.answer({"stopped": stopped}, lambda console: console.print(words))
 
 
 def _say(text: str) -> None:
@@ -85,7 +83,7 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _answer(output: CommandOutput, here: Installation, state: State, names: list[str], seconds: float) -> None:
+def _answer(command: CommandContext, here: Installation, state: State, names: list[str], seconds: float) -> None:
     from flows.control.installation import SERVER, WORKER  # noqa: PLC0415 - see commands/__init__.py
 
     def show(console: Console) -> None:
@@ -108,4 +106,4 @@ def _answer(output: CommandOutput, here: Installation, state: State, names: list
         "pids": {service: getattr(state, service).pid for service in (SERVER, WORKER)},
         "seconds": round(seconds, 1),
     }
-    output.answer(answer, show)
+    command.answer(answer, show)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson, Sets, parse_sets, takes_groups
 from flows.errors import ParameterError
 
@@ -54,12 +54,11 @@ def run(
     What the ledger already has is not asked for again. Exit status: 0 all records have content, 1 some have
     not, 2 the call, the configuration, the key or the account is wrong, 3 the cost cap stopped the run.
     """
-    with reported_errors(as_json=as_json) as output:
+    with command_context(as_json=as_json) as command:
         from flows.commands.run.jobs import find_job, make_options  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
         values, given = parse_sets(sets), asdict(flags)
-        settings = load_settings()
+        settings = command.settings
         if resume is not None:
             from flows.commands.run.resuming import read_resumed  # noqa: PLC0415
 
@@ -82,8 +81,8 @@ def run(
         is_spread = (options.shards or 1) > 1
         server = needed_api(settings, "start shards by") if is_spread else prefect_api(settings, say=not as_json)
         with server:
-            summary = run_call(call, output)
-        output.answer(summary.for_programs(), lambda console: _print(console, summary, settings))
+            summary = run_call(call, command)
+        command.answer(summary.for_programs(), lambda console: _print(console, summary, settings))
         raise typer.Exit(summary.exit_status)
 
 

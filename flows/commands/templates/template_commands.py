@@ -13,7 +13,7 @@ from rich.text import Text
 
 from db.words import ANTHROPIC
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import WRONG, reported_errors
+from flows.commands.terminal.endings import WRONG, command_context
 from flows.commands.terminal.flags import AsJson, OfSandbox, Sets, parse_sets
 from flows.commands.terminal.prompt_view import print_request
 from flows.engine.report.amounts import counted
@@ -31,13 +31,12 @@ app = typer.Typer(help="List, check and try the prompt files in templates/.", no
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the templates: what each is for, and which can run by themselves."""
-    with reported_errors(as_json=as_json) as output:
-        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+    with command_context(as_json=as_json) as command:
         from flows.steps.prompts.templates import read_heads  # noqa: PLC0415 - as above
 
-        folder = load_settings().templates_dir
+        folder = command.settings.templates_dir
         found = [{"name": name, **_summary(head)} for name, head in read_heads(folder)]
-        output.answer(found, lambda console: _print_list(console, found, folder))
+        command.answer(found, lambda console: _print_list(console, found, folder))
 
 
 @app.command()
@@ -49,13 +48,12 @@ def lint(
     as_json: AsJson = False,
 ) -> None:
     """Check templates without a database, a key or a request; exit status 2 where one has an error."""
-    with reported_errors(as_json=as_json) as output:
+    with command_context(as_json=as_json) as command:
         from flows.commands.templates.retiring import ask_endpoint, models_of  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
         from flows.steps.prompts.lint import lint_template  # noqa: PLC0415
         from flows.steps.prompts.templates import list_templates  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         folder = settings.templates_dir
         known = list_templates(folder)
         unknown = [name for name in names or [] if name not in known]
@@ -69,7 +67,7 @@ def lint(
         findings = list(dict.fromkeys(findings))  # what stands in an include is found with each that includes it
         errors = sum(finding.level == "error" for finding in findings)
         answer = {"templates": chosen, "errors": errors, "findings": [asdict(finding) for finding in findings]}
-        output.answer(answer, lambda console: _print_findings(console, findings, len(chosen), errors))
+        command.answer(answer, lambda console: _print_findings(console, findings, len(chosen), errors))
         if errors:
             raise typer.Exit(WRONG)
 
@@ -83,12 +81,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the exact request that one record makes; nothing is sent."""
-    with reported_errors(as_json=as_json) as output:
-        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+    with command_context(as_json=as_json) as command:
         from flows.steps.prompts.render import request_body  # noqa: PLC0415
 
         values = parse_sets(sets)
-        settings = load_settings()
+        settings = command.settings
         prompt, nulls = _render(settings, name, key, values, sandbox=sandbox)
         request, endpoint = request_body(prompt), prompt.brief.endpoint
         answer = {"endpoint": endpoint, "prompt_hash": prompt.hash, "nulls": nulls, "request": request}
@@ -97,7 +94,7 @@ def show(
         facts = [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]
         # Below the request, which stays what Claude would read: there a NULL is nothing.
         facts = [("NULL", ", ".join(nulls)), *facts] if nulls else facts
-        output.answer(answer, lambda console: _print_request(console, request, facts))
+        command.answer(answer, lambda console: _print_request(console, request, facts))
 
 
 def _summary(front: FrontMatter | ConfigurationError) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import typer
 from pydantic import ValidationError
@@ -24,6 +25,9 @@ from db.database_errors import DatabaseError
 from flows.commands.terminal import screen
 from flows.errors import CallError, PressworkError, StoppedError
 
+if TYPE_CHECKING:
+    from flows.settings import Settings
+
 FAILED, WRONG, STOPPED = 1, 2, 130
 STOPPED_KIND = "stopped"
 DEBUG = "PRESSWORK_DEBUG"
@@ -32,11 +36,18 @@ _PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@")
 
 
 @dataclass
-class CommandOutput:
-    """How a command answers; `run_id` is set when a run has opened, for what is said where it fails."""
+class CommandContext:
+    """What a command works with, and how it answers; `run_id` is set when a run has opened."""
 
     as_json: bool
     run_id: str | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The installation's settings, read when they are first asked for."""
+        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+
+        return load_settings()
 
     def answer(self, value: Any, show: Callable[[Console], None]) -> None:
         """Give the answer: `value` as JSON to programs, what `show` prints to people."""
@@ -56,21 +67,21 @@ class CommandOutput:
 
 
 @contextmanager
-def reported_errors(*, as_json: bool = False) -> Iterator[CommandOutput]:
-    """Turn whatever goes wrong inside into a message on standard error and an exit status."""
-    output = CommandOutput(as_json)
+def command_context(*, as_json: bool = False) -> Iterator[CommandContext]:
+    """Yield what a command works with; turn whatever goes wrong into a message on standard error and an exit status."""
+    command = CommandContext(as_json)
     try:
-        yield output
+        yield command
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        output.fail("Stopped by Ctrl-C.", STOPPED_KIND)
+        command.fail("Stopped by Ctrl-C.", STOPPED_KIND)
         raise typer.Exit(STOPPED) from None
     except Exception as error:  # noqa: BLE001 - the boundary of one command: no traceback is for a user
         if os.environ.get(DEBUG):
             traceback.print_exc()
         status, kind, message = describe(error)
-        output.fail(message, kind)
+        command.fail(message, kind)
         raise typer.Exit(status) from None
 
 
