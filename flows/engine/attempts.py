@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from db.ledger.clock import now
-from db.ledger.refused_rows import REFUSED
-from db.words import NOT_SENT, UNSENT
+from db.words import NOT_SENT, REFUSED_BY_LEDGER, UNSENT
 from flows.engine.generations import add_prompt, opened_row, settled_row
 from flows.engine.plan import Item
 from flows.engine.resources.lease import ClaimLostError
@@ -58,7 +57,8 @@ class ItemJournal:
             raise
         if not writer.has_attempt(row.id):
             raise FinalCallError(
-                "Nothing was sent: the ledger refused the row of the request. The run's log says why.", kind=REFUSED
+                "Nothing was sent: the ledger refused the row of the request. The run's log says why.",
+                kind=REFUSED_BY_LEDGER,
             )
         return row.id
 

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from prefect import State
 
 from db.ledger.clock import new_id, now
-from db.ledger.refused_rows import REFUSED
 from db.ledger.rows import GenerationRow, RecordRow
 from db.readers.past_answers import mean_tokens
-from db.words import CACHE
+from db.words import CACHE, REFUSED_BY_LEDGER
 from flows.engine.attempts import ItemJournal
 from flows.engine.generations import GenerationRows, add_prompt, add_record
 from flows.engine.materials.handles import Material, Source
@@ -397,7 +396,7 @@ class Generating:
         if failure is None:
             return outcome
         self._run.progress.correct(outcome.status, "failed")
-        return Outcome("failed", None, REFUSED, failure)
+        return Outcome("failed", None, REFUSED_BY_LEDGER, failure)
 
     def _record_twins(self, item: Item, outcome: Outcome) -> int:
         """Write the outcome for the items that wait for it too, and return how many they were."""
