@@ -11,11 +11,10 @@ from typing import Any
 import orjson
 
 from db.ledger.clock import new_id, now
-from db.ledger.refused_rows import REFUSED
 from db.ledger.rows import GenerationRow, PromptRow, RecordRow, TextRow
 from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import storable_text
-from db.words import CACHE, CACHED, FAILED, LIVE, SKIPPED, SUCCEEDED
+from db.words import CACHE, CACHED, FAILED, GIVEN_UP, LIVE, REFUSED_BY_LEDGER, SKIPPED, SUCCEEDED
 from flows.engine.context import RowWriter, StepContext
 from flows.engine.materials.handles import Material
 from flows.engine.materials.items import Hit, Item
@@ -66,7 +65,7 @@ class Recording:
         if failure is None:
             return outcome
         self._progress.correct(outcome.status, FAILED)
-        return Outcome(FAILED, None, REFUSED, failure)
+        return Outcome(FAILED, None, REFUSED_BY_LEDGER, failure)
 
     def hits(self, hits: Sequence[Hit]) -> None:
         """Write generations that point at those that have the text."""
@@ -104,7 +103,7 @@ class Recording:
             created_at=now(),
             status=SKIPPED,
             origin=LIVE,
-            error_kind="given_up",
+            error_kind=GIVEN_UP,
             error_message=storable_text(
                 f"This prompt was answered {history.bad_outcomes} times without content "
                 f"(last: {history.last_bad}); it is not asked again until --refresh."

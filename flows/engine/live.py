@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from db.words import SKIPPED
 from flows.engine.attempts import ItemJournal
 from flows.engine.claiming import Claiming
 from flows.engine.context import StepContext, StepTasks
@@ -191,4 +192,4 @@ class Window:
 
 
 def _skipped(reason: CostCapError) -> Outcome:
-    return Outcome("skipped", None, reason.kind, str(reason))
+    return Outcome(SKIPPED, None, reason.kind, str(reason))

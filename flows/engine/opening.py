@@ -25,7 +25,7 @@ from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
-from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, RunStatus
+from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, SHARD, RunStatus
 from flows.engine.context import RunFacts, StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.selects import Selects
@@ -242,7 +242,7 @@ def _run_row(opened: _Opened) -> RunRow:
         flow=origin.flow,
         deployment=origin.deployment,
         prefect_flow_run_id=origin.flow_run_id,
-        trigger="shard" if options.shard else origin.trigger,
+        trigger=SHARD if options.shard else origin.trigger,
         parameters=origin.parameters,
         code_version=origin.code_version,
         endpoint=opened.endpoint.name,

@@ -33,6 +33,7 @@ from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shard
 from db.readers.runs import statuses_of_flow_runs
 from db.sources.parameters import tokens_of
 from db.sources.statements import Query
+from db.words import CRASHED
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.host import ShardedRun
 from flows.engine.orchestration.shard_deployment import deployment_for_shards
@@ -262,7 +263,7 @@ class _ShardRuns:
     def _is_lost(self, state: State[Any], in_ledger: str | None) -> bool:
         """Whether a shard has crashed by the ledger's leases, or by how long it has come no further."""
         if state.is_running() and in_ledger is not None:
-            return in_ledger == "crashed"
+            return in_ledger == CRASHED
         since = time.time() - state.timestamp.timestamp()
         if state.is_pending() and state.name == "Submitting":
             return since > SUBMITTED_WITHIN_S

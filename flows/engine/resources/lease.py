@@ -18,7 +18,8 @@ from db.identity import boot_time_s
 from db.ledger import claims, leases
 from db.ledger.clock import now
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.writing import WriteBatch, close_run, write
+from db.ledger.rows import WriteBatch
+from db.ledger.writing import close_run, write
 from db.words import NOT_SENT
 from flows.engine.resources.writer import Writer
 from flows.errors import FinalCallError
