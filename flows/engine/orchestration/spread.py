@@ -33,7 +33,7 @@ from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
 from db.readers.history import read_run, statuses_of_flow_runs
 from db.session import readable_url
-from db.sources.parameters import tokens_of
+from db.sources.clauses import tokens_of
 from db.sources.statements import Part, Query
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.shard_deployment import deployment_for_shards
