@@ -270,7 +270,7 @@ async def test_signal_ends_a_run_that_selects(workshop_on_each: Workshop, number
 
 
 async def test_cancel_in_prefect_ends_a_run_that_selects(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.resources.stopping.WATCH_S", 0.2)
+    monkeypatch.setattr("flows.engine.orchestration.prefect_host.WATCH_S", 0.2)
     workshop.numbered(3)
     template(workshop, SLOW_SELECTS["sqlite"])
     run = asyncio.create_task(workshop.run())

@@ -15,7 +15,7 @@ from db.session import readable_url
 from db.sources import select
 from db.sources.spool import RunSpools, Spool, spool_name
 from db.sources.statements import Query
-from flows.engine.report.progress import Progress
+from flows.engine.report.progress import Log, Progress
 from flows.engine.resources.source_reads import SourceReader
 
 VERSION = 2
@@ -26,7 +26,6 @@ _AGAIN = (
     "{name}: the select ran again: this machine has no records of it as the run {resumed} read them. What is answered "
     "is not asked again, but the records may be others."
 )
-Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 _log = logging.getLogger("prefect.presswork")
 
 
