@@ -31,7 +31,7 @@ from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
 from db.readers.runs import statuses_of_flow_runs
-from db.sources.parameters import tokens_of
+from db.sources.clauses import tokens_of
 from db.sources.statements import Query
 from db.words import CRASHED
 from flows.engine.options import RunOptions, Shard

@@ -13,8 +13,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 
-from db.sources.clauses import refusal
-from db.sources.parameters import parameters_in, tokens_of
+from db.sources.clauses import parameters_in, refusal, tokens_of
 
 # The portable ones first: a statement that they read has the same columns in the others.
 DIALECTS = (None, "sqlite", "postgres", "mysql", "tsql", "oracle", "bigquery", "snowflake", "duckdb")
