@@ -22,8 +22,8 @@ from db.ledger.connecting import connect_ledger
 from db.ledger.tables import Attempt, StoredRun
 from flows.content import content
 from flows.engine import RunOptions
+from flows.engine.live import FEW, MANY_SIZE
 from flows.engine.report.progress import watch
-from flows.engine.step import FEW, MANY_SIZE
 
 QUIET_CPU_S, WITHIN_S = 0.1, 60.0
 

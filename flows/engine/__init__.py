@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows.engine.materials.conditions import Generated
     from flows.engine.materials.handles import Generations
+    from flows.engine.opening import open_run
     from flows.engine.options import RunOptions, Selection
     from flows.engine.report.summary import Summary
-    from flows.engine.run import Run, open_run
+    from flows.engine.run import Run
 
 __all__ = ["Generated", "Generations", "Run", "RunOptions", "Selection", "Summary", "open_run"]
 
@@ -26,7 +27,7 @@ _HOMES = {
     "RunOptions": "options",
     "Selection": "options",
     "Summary": "report.summary",
-    "open_run": "run",
+    "open_run": "opening",
 }
 
 

@@ -3,51 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import Any
 
-from db.ledger.clock import now
-from db.ledger.refused_rows import REFUSED
+from db.ledger.clock import new_id, now
+from db.ledger.refused_rows import REFUSED, storable
+from db.ledger.rows import OpenedRow, SettledRow, names_of
 from db.words import NOT_SENT, UNSENT
-from flows.engine.generations import add_prompt, opened_row, settled_row
-from flows.engine.plan import Item
+from flows.engine.context import StepContext
+from flows.engine.generations import add_prompt
+from flows.engine.materials.items import Item
 from flows.engine.resources.lease import ClaimLostError
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import FinalCallError, LedgerAwayError, StoppedError
 from flows.steps.answers.pursuing import Opened, Settled
 from flows.steps.claude.answers import Answer
-
-if TYPE_CHECKING:
-    from flows.engine.run import Run
+from flows.steps.prices import Usage
 
 
 class ItemJournal:
-    """Keeps the attempts of one item in its run's ledger; implements flows.steps.answers.pursuing.Journal."""
+    """Keeps the attempts of one item in the ledger; implements flows.steps.answers.pursuing.Journal.
 
-    def __init__(self, run: Run, item: Item) -> None:
-        self._run = run
+    `pursuit` is busy while a request is in flight.
+    """
+
+    def __init__(self, context: StepContext, item: Item, pursuit: Pursuit) -> None:
+        self._context = context
         self._item = item
-        self.pursuit = Pursuit()
+        self._pursuit = pursuit
         self.claim_lost = False
 
     async def ready(self) -> None:
         """Wait for the run's lease; ClaimLostError where the prompt is no longer this run's to ask."""
         try:
-            await self._run.lease.ready(self._item.prompt.hash)
+            await self._context.claims.ready(self._item.prompt.hash)
         except ClaimLostError:
             self.claim_lost = True
             raise
 
     async def ask(self, body: Mapping[str, Any]) -> Answer:
         """Send a request to the run's endpoint."""
-        self.pursuit.busy = True
+        self._pursuit.busy = True
         try:
-            return await self._run.endpoint.client.ask(body, self._run.endpoint.name)
+            return await self._context.endpoint.ask(body)
         finally:
-            self.pursuit.busy = False
+            self._pursuit.busy = False
 
     async def open(self, opened: Opened) -> str:
         """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
-        row, writer = opened_row(self._run.id, self._item, opened), self._run.writer
+        row, writer = _opened_row(self._context.facts.run_id, self._item, opened), self._context.writer
         add_prompt(writer, self._item.prompt)
         writer.open_attempt(row)
         try:
@@ -64,9 +68,65 @@ class ItemJournal:
 
     def settle(self, attempt_id: str, settled: Settled) -> None:
         """Write how it ended; committed with what comes next."""
-        row = settled_row(attempt_id, settled)
-        self._run.writer.settle_attempt(row)
-        progress = self._run.progress
+        row, progress = _settled_row(attempt_id, settled), self._context.progress
+        self._context.writer.settle_attempt(row)
         progress.requests += settled.error_type not in UNSENT
         if row.cost_usd is not None:
             progress.cost_usd += row.cost_usd
+
+
+def _opened_row(run_id: str, item: Item, opened: Opened) -> OpenedRow:
+    """An attempt that is about to be sent."""
+    return storable(
+        OpenedRow(
+            id=new_id(),
+            run_id=run_id,
+            prompt_hash=item.prompt.hash,
+            generation_id=item.generation_id,
+            ordinal=opened.ordinal,
+            kind=opened.kind,
+            request_changes=opened.changes,
+            started_at=now(),
+            likely_cost_usd=opened.likely_cost_usd,
+        )
+    )
+
+
+def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
+    """The one update of an attempt, with what every ledger keeps: an endpoint's words may hold anything."""
+    row = SettledRow(
+        attempt_id=attempt_id,
+        ended_at=now(),  # by the ledger's clock, as the time when it began
+        latency_ms=settled.latency_ms,
+        error_type=settled.error_type,
+        validation_errors=[{"where": fault.where, "what": fault.what} for fault in settled.faults] or None,
+        cost_usd=settled.cost_usd,
+        price_version=settled.price_version,
+    )
+    if settled.answer is not None:
+        row = replace(
+            row,
+            http_status=200,
+            request_id=settled.answer.request_id,
+            message_id=settled.answer.message_id,
+            model=settled.answer.model,
+            stop_reason=settled.answer.stop_reason,
+            output_text=settled.answer.text,
+            # What an endpoint says of its use has the names of the columns.
+            **_values_in(settled.answer.usage),
+        )
+    elif settled.error is not None:
+        row = replace(row, http_status=settled.error.http_status, request_id=settled.error.request_id)
+    kept = storable(row)
+    if _tokens(kept) != _tokens(row):
+        # A price of a count that nobody can have used would be no price.
+        return replace(kept, cost_usd=None, price_version=None)
+    return kept
+
+
+def _values_in(usage: Usage | None) -> dict[str, Any]:
+    return {} if usage is None else {part.name: getattr(usage, part.name) for part in fields(usage)}
+
+
+def _tokens(row: SettledRow) -> list[int | None]:
+    return [getattr(row, name) for name in names_of(SettledRow) if name.endswith("_tokens")]

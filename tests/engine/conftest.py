@@ -1,4 +1,8 @@
-"""A workshop for each test: a sandbox in the test's own loop, a ledger, a source, templates, and Prefect's server."""
+"""A workshop for each test: a sandbox in the test's own loop, a ledger, a source and templates.
+
+In a test that is marked `prefect` the workshop's runs are Prefect's, on the session's server; in others they need
+neither.
+"""
 
 from __future__ import annotations
 
@@ -39,36 +43,45 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
 
 
 def open_workshop(
-    sandbox: Sandbox, ledger_url: str, source_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox,
+    ledger_url: str,
+    source_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Workshop:
+    """Make a workshop; a test that is marked `prefect` runs its flows under Prefect."""
+    under_prefect = request.node.get_closest_marker("prefect") is not None
+    if under_prefect:
+        request.getfixturevalue("prefect_api")
     templates = tmp_path / "templates"
     templates.mkdir()
     monkeypatch.setenv("PRESSWORK_DATABASE_URL", ledger_url)
     monkeypatch.setenv("PRESSWORK_SOURCE_URL", source_url)
     monkeypatch.setenv("PRESSWORK_TEMPLATES_DIR", str(templates))
-    made = Workshop(sandbox, ledger_url, source_url, templates)
+    made = Workshop(sandbox, ledger_url, source_url, templates, under_prefect)
     made.template()
     return made
 
 
 @pytest.fixture
 def workshop(
-    prefect_api: str,
     quick: None,
     sandbox: Sandbox,
     sqlite_ledger_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Workshop]:
     """A workshop on SQLite, for what does not depend on the database."""
-    made = open_workshop(sandbox, sqlite_ledger_url, f"sqlite:///{tmp_path / 'source.sqlite'}", tmp_path, monkeypatch)
+    source = f"sqlite:///{tmp_path / 'source.sqlite'}"
+    made = open_workshop(sandbox, sqlite_ledger_url, source, tmp_path, monkeypatch, request)
     yield made
     made.dispose()
 
 
 @pytest.fixture
 def workshop_on_each(
-    prefect_api: str,
     quick: None,
     sandbox: Sandbox,
     ledger_url: str,
@@ -80,7 +93,7 @@ def workshop_on_each(
     source = f"sqlite:///{tmp_path / 'source.sqlite'}"
     if ledger_url.startswith("postgresql"):
         source = new_postgres_database(request.getfixturevalue("postgres_server"))
-    made = open_workshop(sandbox, ledger_url, source, tmp_path, monkeypatch)
+    made = open_workshop(sandbox, ledger_url, source, tmp_path, monkeypatch, request)
     yield made
     made.dispose()
 

@@ -9,15 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-import flows.engine.step
 from flows import outputs
-from flows.engine.plan import Plan
-from flows.engine.step import Generating
 from flows.outputs import SubjectLine
 from flows.settings import ROOT
 from tests.engine.workshop import USER, Workshop
-
-pytestmark = pytest.mark.prefect
 
 
 @pytest.mark.chinook
@@ -151,82 +146,6 @@ async def test_prompt_that_is_met_again_while_its_answer_is_committed_is_one_req
     assert (summary.succeeded + summary.cached, workshop.requests) == (600, 67)
     twice = "SELECT prompt_hash FROM generations WHERE origin = 'live' GROUP BY 1 HAVING count(*) > 1"
     assert workshop.rows(twice) == []
-
-
-@pytest.fixture
-def only_prefects_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switch the engine's own look-up off, so that Prefect's cache alone decides."""
-
-    async def claim_all(_step: Generating, items: list[object]) -> tuple[list[object], list[object]]:
-        return items, []
-
-    monkeypatch.setattr(flows.engine.step, "plan_page", lambda items, *_known, **_settings: Plan(misses=items))
-    monkeypatch.setattr(Generating, "_claim", claim_all)
-
-
-@pytest.fixture
-def empty_prefect_home(tmp_path: Path) -> object:
-    from prefect.settings import PREFECT_HOME, temporary_settings  # noqa: PLC0415 - loads when a test needs it
-
-    with temporary_settings({PREFECT_HOME: tmp_path / "empty-home"}):
-        yield
-
-
-async def test_repeated_prompt_shows_as_cached_in_prefect(
-    workshop_on_each: Workshop, only_prefects_cache: None, empty_prefect_home: None
-) -> None:
-    workshop = workshop_on_each
-    workshop.numbered(3)
-    first = await workshop.run(chunk_size=1)
-    assert await workshop.task_states(first.run_id, 3) == ["Completed"] * 3
-
-    workshop.items({"9": "another"})
-    again = await workshop.run(chunk_size=1)
-    assert await workshop.task_states(again.run_id, 4) == ["Cached"] * 3 + ["Completed"]
-    assert (again.cached, again.succeeded, again.requests) == (3, 1, 1)
-    assert workshop.requests == 4
-
-
-async def test_chunk_of_many_is_a_hit_only_where_all_its_prompts_are(
-    workshop: Workshop, only_prefects_cache: None
-) -> None:
-    workshop.numbered(4)
-    await workshop.run(chunk_size=2)
-    again = await workshop.run(chunk_size=2)
-    assert (await workshop.task_states(again.run_id, 2), again.cached) == (["Cached"] * 2, 4)
-
-
-@pytest.mark.parametrize("fault", ["invalid", "refused", "truncated"])
-async def test_bad_outcome_is_never_cached_by_prefect(
-    workshop: Workshop, only_prefects_cache: None, fault: str
-) -> None:
-    workshop.numbered(2)
-    workshop.sandbox.configure(**{fault: 1})
-    assert getattr(await workshop.run(chunk_size=1), fault) == 2
-
-    workshop.sandbox.configure(**{fault: 0})
-    again = await workshop.run(chunk_size=1)
-    assert await workshop.task_states(again.run_id, 2) == ["Completed"] * 2
-    assert (again.cached, again.succeeded) == (0, 2)
-
-
-async def test_stricter_validator_is_a_miss_for_prefect_too(
-    workshop: Workshop, only_prefects_cache: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workshop.numbered(1)
-    await workshop.run(chunk_size=1)
-
-    class Stricter(SubjectLine):
-        def model_post_init(self, _context: object) -> None:
-            raise ValueError("nothing is good enough any more")
-
-    Stricter.__name__ = Stricter.__qualname__ = "SubjectLine"
-    Stricter.__doc__ = SubjectLine.__doc__
-    Stricter.model_rebuild(force=True)
-    monkeypatch.setattr(outputs, "SubjectLine", Stricter)
-    again = await workshop.run(chunk_size=1)
-    assert await workshop.task_states(again.run_id, 1) == ["Completed"]
-    assert (again.cached, again.invalid) == (0, 1)
 
 
 async def test_refresh_asks_again_and_passes_prefects_cache_by(workshop: Workshop) -> None:

@@ -29,7 +29,7 @@ asyncio.run(content("note", options=RunOptions(concurrency=5, chunk_size=10)))
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.ledger.leases.LEASE_S", LEASE_S)
     monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 0.5)
-    monkeypatch.setattr("flows.engine.step.ASK_AGAIN_S", (0.05, 0.3))
+    monkeypatch.setattr("flows.engine.claiming.ASK_AGAIN_S", (0.05, 0.3))
 
 
 async def start() -> asyncio.subprocess.Process:

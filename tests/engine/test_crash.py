@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows.engine.step import WINDOW
+from flows.engine.live import WINDOW
 from flows.settings import ROOT
 from tests.engine.workshop import Workshop
 

@@ -246,7 +246,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
         event.listen(engine, "before_cursor_execute", found)
         return engine
 
-    monkeypatch.setattr("flows.engine.run.open_ledger", open_flaky)
+    monkeypatch.setattr("flows.engine.opening.open_ledger", open_flaky)
     monkeypatch.setattr("flows.engine.resources.writer.FIRST_PAUSE_S", 0.001)
     return found
 

@@ -28,17 +28,17 @@ def template(workshop: Workshop, select: str, key: str) -> None:
 
 @pytest.fixture
 async def on_postgres(
-    prefect_api: str,
     quick: None,
     sandbox: Sandbox,
     sqlite_ledger_url: str,
     postgres_server: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[Workshop]:
     """A workshop whose source, unlike its ledger, is on PostgreSQL."""
     url = new_postgres_database(postgres_server)
-    made = open_workshop(sandbox, sqlite_ledger_url, url, tmp_path, monkeypatch)
+    made = open_workshop(sandbox, sqlite_ledger_url, url, tmp_path, monkeypatch, request)
     yield made
     made.dispose()
     drop_postgres_database(postgres_server, url)

@@ -10,10 +10,11 @@ from prefect import flow, get_client
 from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
-from db.readers.history import list_runs, shards_of
+from db.readers.run_lines import list_runs
+from db.readers.runs import shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
-from flows.engine.orchestration.spread import ShardedRun
+from flows.engine.orchestration.host import ShardedRun
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
 from tests.engine.workshop import Workshop
@@ -114,7 +115,7 @@ async def test_shard_divides_the_one_select_of_a_template_that_its_run_divides(
     async def note(run: ShardedRun) -> None:
         asked.append(run)
 
-    monkeypatch.setattr("flows.engine.run.spread", note)
+    monkeypatch.setattr("flows.engine.orchestration.prefect_host.spread", note)
     await tea_and_coffee(RunOptions(shards=2))
     (spread,) = asked
     assert (spread.query.name, spread.nth, spread.records) == ("note.md.j2", 2, 4)

@@ -136,7 +136,7 @@ async def test_what_is_in_flight_longer_than_the_setting_is_abandoned(
 
 
 async def test_cancel_in_prefect_stops_the_run(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.resources.stopping.WATCH_S", 0.2)
+    monkeypatch.setattr("flows.engine.orchestration.prefect_host.WATCH_S", 0.2)
     run = begin(work)
     await work.asked(AT_ONCE + 2)
     async with get_client() as client:

@@ -1,4 +1,8 @@
-"""What the engine's tests work with: all that a run needs, and eyes for what it left in the ledger and in Prefect."""
+"""What the engine's tests work with: all that a run needs, and eyes for what it left in the ledger and in Prefect.
+
+A workshop runs flows without Prefect, in milliseconds (plain_host.py); in a test that is marked `prefect` it runs them
+under Prefect, on the session's server. The test itself reads the same.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import get_client
+from prefect import Flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import TaskRun
 from sqlalchemy import Engine, create_engine, text
@@ -25,6 +29,7 @@ from flows.engine import RunOptions, Summary
 from flows.sandbox import Sandbox
 from flows.settings import ROOT
 from flows.steps.prices import Usage, cost_of
+from tests.engine.plain_host import PlainHost, run_plainly
 
 NOTE = """---
 select: SELECT id, name FROM items
@@ -39,7 +44,10 @@ RUN = """
 import asyncio
 from flows.content import content
 from flows.engine import RunOptions
-asyncio.run(content({template!r}, options=RunOptions(**{options!r})))
+from tests.engine.plain_host import run_plainly
+options = RunOptions(**{options!r})
+run = content({template!r}, options=options) if {under_prefect} else None
+asyncio.run(run or run_plainly(content, [], {template!r}, options=options))
 """
 BILLED = ("served", "dropped")
 USER = "A line about {{ record.name }}."
@@ -47,12 +55,17 @@ USER = "A line about {{ record.name }}."
 
 @dataclass
 class Workshop:
-    """All that a run needs; `run()` makes one, the rest looks at what it left."""
+    """All that a run needs; `run()` makes one, the rest looks at what it left.
+
+    `hosts` are those of the runs that were made without Prefect, in their order.
+    """
 
     sandbox: Sandbox
     ledger_url: str
     source_url: str
     templates: Path
+    under_prefect: bool = True
+    hosts: list[PlainHost] = field(default_factory=list)
     _engines: dict[str, Engine] = field(default_factory=dict)
 
     @property
@@ -86,9 +99,15 @@ class Workshop:
 
     async def run(self, template: str = "note", **options: Any) -> Summary:
         """Run a template as a job, and return its summary."""
-        summary = await content(template, options=RunOptions(**options))
+        summary = await self.call(content, template, options=RunOptions(**options))
         assert isinstance(summary, Summary)
         return summary
+
+    async def call(self, flow: Flow[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a flow, and return what it returns."""
+        if self.under_prefect:
+            return await flow(*args, **kwargs)
+        return await run_plainly(flow, self.hosts, *args, **kwargs)
 
     async def killed(self, at: Callable[[], bool], template: str = "note", **options: Any) -> str:
         """Run a template in a process of its own, kill that as soon as `at` says so, and return the run's id."""
@@ -96,7 +115,7 @@ class Workshop:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            RUN.format(template=template, options=options),
+            RUN.format(template=template, options=options, under_prefect=self.under_prefect),
             cwd=ROOT,
             env=os.environ,
             stderr=asyncio.subprocess.DEVNULL,
@@ -140,6 +159,8 @@ class Workshop:
 
     async def task_states(self, run_id: str, count: int) -> list[str]:
         """The names of the states of a run's task runs, when Prefect's server knows that many."""
+        if not self.under_prefect:
+            return next(sorted(host.states) for host in self.hosts if host.summary and host.summary.run_id == run_id)
         found = await task_runs(self.flow_run_of(run_id), count=count)
         return sorted(str(run.state_name) for run in found)
 

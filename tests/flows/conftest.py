@@ -24,10 +24,11 @@ def workshop_on_postgres(
     postgres_template: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Workshop]:
     """A workshop for several workers; source and ledger are one database."""
     url = new_postgres_database(postgres_server, f"TEMPLATE {postgres_template}")
-    made = open_workshop(sandbox, url, url, tmp_path, monkeypatch)
+    made = open_workshop(sandbox, url, url, tmp_path, monkeypatch, request)
     yield made
     made.dispose()
     drop_postgres_database(postgres_server, url)

@@ -1,31 +1,25 @@
-"""Chunks: the Prefect task that carries one or many prompts from asking to being recorded.
+"""Chunks: one or many prompts that are carried together from asking to being recorded.
 
 A chunk is done when all of its prompts have an outcome in the ledger. Where the endpoint is away for longer than a
-request's own retries last, the task fails as interrupted and Prefect tries it again later; it then asks only for
-what has no outcome yet.
+request's own retries last, it breaks off as interrupted and its host (Prefect) tries it again later. Until then others
+may ask for what is left of it; the next try asks for what still has no outcome.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
 
-from prefect import State, Task, task
-from prefect.client.schemas.objects import TaskRun
-
-from flows.engine.orchestration.results import PromptHashes
-from flows.engine.plan import Hit, Item
+from flows.engine.materials.items import Hit, Item
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import PassingCallError, StoppedError
 from flows.steps.answers.outcomes import Outcome
 
-LONGEST_DELAY_S = 300.0
 
-
-class Recorder(Protocol):
-    """What a chunk needs of its run."""
+class ChunkChannel(Protocol):
+    """What a chunk needs of the step that it belongs to."""
 
     async def pursue(self, item: Item) -> Outcome | None:
         """Ask until there is an outcome; None where its claim was lost: it is no longer this chunk's."""
@@ -36,23 +30,35 @@ class Recorder(Protocol):
     async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
         """Look items up in the ledger."""
 
+    async def give_back(self, items: Sequence[Item]) -> None:
+        """Let other runs ask for items until the chunk's next try."""
+
+    async def claim_again(self, items: Sequence[Item]) -> list[Item]:
+        """Return which of the items given back are still this chunk's to ask for."""
+
+    def free(self, count: int) -> None:
+        """Make room for other prompts."""
+
 
 class InterruptedChunkError(PassingCallError):
-    """The endpoint is away: the chunk goes on later with what it has not answered yet."""
+    """The endpoint is away: the chunk goes on later with what it has not answered yet, if it `goes_on`."""
+
+    goes_on = True
 
 
 class Chunk:
-    """The prompts that one task run carries.
+    """The prompts that one task run carries; `tries` is how often each may be tried, in this chunk or another.
 
     A plain class, so that Prefect hands it on as it is: it walks through lists, dicts, dataclasses and models.
     """
 
-    def __init__(self, recorder: Recorder, items: Sequence[Item], *, number: int, tries: int) -> None:
-        self.recorder = recorder
+    def __init__(self, channel: ChunkChannel, items: Sequence[Item], *, number: int, tries: int) -> None:
+        self._channel = channel
+        self._tries = tries
+        self._number = number
+        self._interrupted = False
         self.items = list(items)
         self.pending = list(items)
-        self.number = number
-        self.tries_left = tries
         self.hits: list[Hit] = []
         self.pursuit = Pursuit(busy=True, ends_by_itself=True)
         hashes = [item.prompt.hash for item in self.items]
@@ -60,86 +66,66 @@ class Chunk:
 
     def __str__(self) -> str:
         step = self.items[0].prompt.brief.template.name
-        return f"{step} {self.number}" + (f" ({len(self.items)} prompts)" if len(self.items) > 1 else "")
+        return f"{step} {self._number}" + (f" ({len(self.items)} prompts)" if len(self.items) > 1 else "")
 
     async def find_hits(self) -> bool:
-        """Look all prompts up; only if each has content is the chunk a hit, and `hits` says by what."""
-        hits = await self.recorder.hits_of(self.items)
-        self.hits = hits if len(hits) == len(self.items) else []
-        return bool(self.hits)
+        """Look all prompts up. Only if each has content is the chunk a hit; `hits` says what answers the pending."""
+        hits = await self._channel.hits_of(self.items)
+        pending = {id(item) for item in self.pending}
+        is_hit = len(hits) == len(self.items)
+        self.hits = [hit for hit in hits if is_hit and id(hit.item) in pending]
+        return is_hit
 
     async def run(self) -> None:
         """Pursue what is pending, all at once; the run's gate says how many are in flight.
 
-        Raises InterruptedChunkError where the endpoint is away and Prefect may try again, StoppingCallError where
-        the run must stop.
+        Raises InterruptedChunkError where the endpoint is away, StoppingCallError where the run must stop.
         """
-        self.tries_left -= 1
         self.pursuit.busy = True
+        if self._interrupted:
+            mine = await self._channel.claim_again(self.pending)
+            self.drop([item for item in self.pending if item not in mine])
         results = await asyncio.gather(*(self._one(item) for item in self.pending), return_exceptions=True)
-        broken = [
-            result
-            for result in results
-            if isinstance(result, BaseException) and not isinstance(result, InterruptedChunkError)
-        ]
+        errors = [result for result in results if isinstance(result, BaseException)]
+        broken = [error for error in errors if not isinstance(error, InterruptedChunkError)]
         if broken:
             # The cause rather than what it brought about: those who were stopped say only that.
             raise min(broken, key=lambda error: isinstance(error, StoppedError))
-        interrupted = [result for result in results if isinstance(result, InterruptedChunkError)]
-        if interrupted:
-            self.pursuit.busy = self.tries_left <= 0
-            kinds = ", ".join(sorted({error.kind for error in interrupted}))
-            raise InterruptedChunkError(f"{len(interrupted)} of {len(self.items)} prompts: {kinds}", kind=kinds)
+        if errors:
+            await self._break_off([error for error in errors if isinstance(error, InterruptedChunkError)])
+
+    async def _break_off(self, errors: Sequence[InterruptedChunkError]) -> None:
+        kinds = ", ".join(sorted({error.kind for error in errors}))
+        error = InterruptedChunkError(f"{len(errors)} of {len(self.items)} prompts: {kinds}", kind=kinds)
+        self._interrupted = error.goes_on = bool(self.pending)
+        if self.pending:
+            await self._channel.give_back(self.pending)
+            self.pursuit.busy = False
+        raise error
 
     async def _one(self, item: Item) -> None:
-        outcome = await self.recorder.pursue(item)
+        outcome = await self._channel.pursue(item)
         if outcome is None:
-            self.pending.remove(item)
+            self.drop([item])
             return
-        if outcome.passing and self.tries_left > 0:
+        item.tries += 1
+        if outcome.passing and item.tries < self._tries:
             raise InterruptedChunkError(kind=outcome.error_kind or "call")
-        await self.recorder.record(item, outcome)
-        self.pending.remove(item)
+        await self._channel.record(item, outcome)
+        self.drop([item])
         if outcome.passing:
             # Recorded as failed, and the task run says so too.
             raise InterruptedChunkError(kind=outcome.error_kind or "call")
 
-
-def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, InterruptedChunkError)
-
-
-@task(
-    name="generate",
-    task_run_name="{chunk}",
-    cache_policy=PromptHashes(),
-    result_serializer="json",
-    cache_result_in_memory=False,
-    persist_result=True,
-    retry_condition_fn=_may_retry,
-)
-async def complete_chunk(chunk: Chunk) -> int:
-    """Carry a chunk to its end and return how many prompts it has."""
-    await chunk.run()
-    return len(chunk.items)
+    def drop(self, items: Iterable[Item]) -> None:
+        """Take off the chunk what needs no more of it."""
+        for item in items:
+            self.pending.remove(item)
+            self._channel.free(1)
 
 
-ChunkRunner = Callable[[Chunk], Awaitable[State[Any]]]
+ChunkRunner = Callable[[Chunk], Awaitable[bool]]
+"""Runs a chunk to its end, with the retries of its host; whether the host's cache had all of its answers.
 
-
-def chunk_runner(*, retries: int, delay_s: float, refresh: bool) -> ChunkRunner:
-    """Bind the chunk task to a run: its retries over an outage, and whether it refreshes."""
-    delays = [min(delay_s * 2**number, LONGEST_DELAY_S) for number in range(retries)]
-    bound = complete_chunk.with_options(
-        retries=retries,
-        retry_delay_seconds=delays or 0,
-        retry_jitter_factor=0.3,
-        refresh_cache=refresh,
-    )
-
-    async def run(chunk: Chunk) -> State[Any]:
-        # Prefect's overloads do not know that a state is awaited too.
-        state: Any = bound(chunk, return_state=True)
-        return cast("State[Any]", await state)
-
-    return run
+Raises what stops the run. A chunk that is interrupted at last has recorded its prompts as failed.
+"""

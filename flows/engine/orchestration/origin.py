@@ -4,60 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from prefect.context import FlowRunContext
 from pydantic import TypeAdapter
-from sqlalchemy import Engine
 
-from db.readers.chains import last_run_of
-from db.readers.history import read_run
-from db.session import readable_url
+from flows.engine.orchestration.host import Origin
 from flows.engine.orchestration.worker_check import check_worker, read_deployment
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
 from flows.steps.prompts.flow_source import read_function
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The flow, the deployment by its name, the Prefect flow run, and the code.
-
-    `words` are the texts of the flow's source, among which are the names of its templates.
-    """
-
-    flow: str
-    deployment: str | None
-    flow_run_id: str
-    trigger: str
-    parameters: dict[str, Any]
-    code_version: str
-    words: frozenset[str]
-
-    def resumes(self, ledger: Engine, given: str | None) -> str | None:
-        """Return the run that this one resumes: the last one of the same Prefect flow run, else the `given` one.
-
-        ConfigurationError where the given one is not in the ledger, was another flow's, or is a shard.
-        """
-        last = last_run_of(ledger, self.flow_run_id)
-        if last is not None or given is None:
-            return last
-        row = read_run(ledger, given)
-        if row is None:
-            raise ConfigurationError(
-                f"The run {given!r} can't be resumed: the ledger {readable_url(ledger.url)} has no run with this id. "
-                "`presswork history` lists the runs."
-            )
-        if row["flow"] != self.flow:
-            raise ConfigurationError(
-                f"The run {given} can't be resumed here: it is one of {row['flow']!r}, not {self.flow!r}."
-            )
-        if row["parent_run_id"] is not None:
-            raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
-        return given
 
 
 async def read_origin(flow: str | None, settings: Settings) -> Origin:

@@ -1,9 +1,9 @@
 """Results: Prefect's cache of chunk tasks, keyed on the prompt hashes and served by the ledger.
 
-Prefect looks a task's key up in a result storage. This storage keeps nothing of its own: a read asks the ledger for
-each prompt of the chunk, and is a hit only if all are answered with content; a write has nothing to do, for
-the answers are in the ledger before the task ends. So there is one cache, and no file decides what is paid for
-again. The block holds no database URL, which Prefect would store with its password.
+Prefect looks a task's key up in a result storage. This storage keeps nothing, neither a result nor a list of chunks:
+a read asks the ledger for each prompt of the chunk whose task run asks, and is a hit only if all are answered with
+content; a write has nothing to do, for the answers are in the ledger before the task ends. So there is one cache, and
+no file decides what is paid for again. The block holds no database URL, which Prefect would store with its password.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakValueDictionary
+from typing import Any, ClassVar
 
 from prefect.cache_policies import CachePolicy
 from prefect.context import FlowRunContext, TaskRunContext
@@ -21,12 +20,9 @@ from prefect.filesystems import WritableFileSystem
 from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.serializers import JSONSerializer
 
+from flows.engine.orchestration.chunks import Chunk
 from flows.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from flows.engine.orchestration.chunks import Chunk
-
-_chunks: WeakValueDictionary[str, Chunk] = WeakValueDictionary()
 BLOCK = "presswork-ledger"
 
 
@@ -45,9 +41,8 @@ class PromptHashes(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str | None:
-        """Return the key, and remember which chunk it stands for: the key alone could not be taken apart."""
+        """Return the key."""
         chunk: Chunk = inputs["chunk"]
-        _chunks[chunk.cache_key] = chunk
         return chunk.cache_key
 
 
@@ -60,8 +55,9 @@ class LedgerResults(WritableFileSystem):
 
     async def read_path(self, path: str) -> bytes:
         """Return a result record if every prompt of the chunk is answered; raise NotInLedgerError if not."""
-        chunk = _chunks.get(path)
-        if chunk is None or not await chunk.find_hits():
+        chunk = _asking_chunk()
+        # The key alone says nothing of prompts: only the chunk that asks knows which ones it stands for.
+        if chunk is None or chunk.cache_key != path or not await chunk.find_hits():
             raise NotInLedgerError(path)
         metadata = ResultRecordMetadata(
             storage_key=path, serializer=JSONSerializer(), storage_block_id=self._block_document_id
@@ -70,6 +66,13 @@ class LedgerResults(WritableFileSystem):
 
     async def write_path(self, path: str, content: bytes) -> None:
         """Do nothing: what the task answered is in the ledger already."""
+
+
+def _asking_chunk() -> Chunk | None:
+    """The chunk of the task run that reads its result, which is in progress in this very context."""
+    context = TaskRunContext.get()
+    chunk = context.parameters.get("chunk") if context is not None else None
+    return chunk if isinstance(chunk, Chunk) else None
 
 
 async def saved_block() -> LedgerResults:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -25,58 +25,25 @@ from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 from pydantic import TypeAdapter
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
-from db.readers.history import read_run, statuses_of_flow_runs
-from db.session import readable_url
+from db.readers.runs import statuses_of_flow_runs
 from db.sources.parameters import tokens_of
-from db.sources.statements import Part, Query
+from db.sources.statements import Query
 from flows.engine.options import RunOptions, Shard
+from flows.engine.orchestration.host import ShardedRun
 from flows.engine.orchestration.shard_deployment import deployment_for_shards
 from flows.engine.pacing.spending import share_of_cap
-from flows.engine.resources.stopping import Stopper
 from flows.errors import ConfigurationError
-from flows.settings import Settings
 
 POLL_S = 2.0
 LOOK_AT_LEASES_S = 10.0
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that crashes meanwhile leaves it so."""
-
-
-@dataclass(frozen=True)
-class ShardedRun:
-    """What there is to know of a run that is to be spread."""
-
-    id: str
-    settings: Settings
-    options: RunOptions
-    ledger: Engine
-    stopper: Stopper
-    max_cost: float | None
-    query: Query
-    nth: int
-    records: int
-
-
-def part_of(query: Query, shard: Shard) -> Query:
-    """Bound a select to a shard's part: about as many records as each other, in the order of their keys."""
-    first, end = (shard.records * number // shard.of for number in (shard.number - 1, shard.number))
-    return replace(query, limit=shard.limit, part=Part(first, end - first))
-
-
-def find_parent(ledger: Engine, shard: Shard) -> None:
-    """Raise ConfigurationError where a shard's worker has another ledger than the run that is spread."""
-    if read_run(ledger, shard.parent) is None:
-        raise ConfigurationError(
-            f"The run {shard.parent}, of which this is a shard, is not in this worker's ledger "
-            f"({readable_url(ledger.url)}). Give all workers of a work pool the same PRESSWORK_DATABASE_URL."
-        )
 
 
 def _require_repeatable(query: Query) -> None:

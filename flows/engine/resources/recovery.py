@@ -14,7 +14,10 @@ from db.ledger import leases, spill
 from db.ledger import writing as record
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow
+from db.readers.runs import read_run
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
+from flows.engine.options import Shard
+from flows.errors import ConfigurationError
 
 _log = logging.getLogger("prefect.presswork")
 
@@ -50,3 +53,12 @@ def settle_the_past(ledger: Engine, spill_folders: Sequence[Path], *, but: str) 
                 _log.warning("%s As they were, they are kept in %s.", in_words(refused), spill.refused_file(path))
         except spill.SpillError as error:
             _log.warning("%s", error)
+
+
+def require_parent(ledger: Engine, shard: Shard) -> None:
+    """Raise ConfigurationError where a shard's worker has another ledger than the run that is spread."""
+    if read_run(ledger, shard.parent) is None:
+        raise ConfigurationError(
+            f"The run {shard.parent}, of which this is a shard, is not in this worker's ledger "
+            f"({readable_url(ledger.url)}). Give all workers of a work pool the same PRESSWORK_DATABASE_URL."
+        )

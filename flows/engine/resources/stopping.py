@@ -1,8 +1,7 @@
-"""Stopping: Ctrl-C, SIGTERM and Cancel in the Prefect UI end a run in order.
+"""End a run in order: by Ctrl-C, by SIGTERM, or by Cancel in the Prefect UI, for which the run's host watches.
 
 First no new request is sent, and what is in flight is waited for, up to a setting; then it is cut off and marked as
-abandoned. A second Ctrl-C cuts off at once. Prefect alone would let the tasks of a cancelled flow run finish, so
-the run watches its own state.
+abandoned. A second Ctrl-C cuts off at once.
 """
 
 from __future__ import annotations
@@ -12,21 +11,13 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
-from uuid import UUID
-
-from prefect import get_client
-from prefect.states import Cancelled
 
 from flows.errors import StoppedError, copy_of
 
-WATCH_S = 2.0
-CANCEL_WAIT_S = 5.0
-"""Cancel in the UI ends a run within ten seconds; a worker, too, would cut it off not much later."""
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
@@ -94,39 +85,9 @@ class Stopper:
                 task.cancel()
 
 
-@asynccontextmanager
-async def stoppable(stopper: Stopper, flow_run_id: str) -> AsyncIterator[None]:
-    """Let signals and Prefect's Cancel stop the run while the context is open."""
-    watcher = asyncio.create_task(_watch(stopper, UUID(flow_run_id)), name="presswork-watch")
-    with _signals(stopper):
-        try:
-            yield
-        finally:
-            stopper.close()
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
-
-
-async def mark_cancelled(flow_run_id: str, message: str) -> None:
-    """Tell Prefect that the flow run ended as cancelled; a server that is away is not waited for."""
-    with contextlib.suppress(Exception):
-        async with get_client() as client:
-            await client.set_flow_run_state(UUID(flow_run_id), Cancelled(message=message), force=True)
-
-
-async def _watch(stopper: Stopper, flow_run_id: UUID) -> None:
-    async with get_client() as client:
-        while stopper.reason is None:
-            await asyncio.sleep(WATCH_S)
-            # A server that is away for a while can't have been asked to cancel.
-            with contextlib.suppress(Exception):
-                state = (await client.read_flow_run(flow_run_id)).state
-                if state is not None and (state.is_cancelling() or state.is_cancelled()):
-                    stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
-
-
 @contextlib.contextmanager
-def _signals(stopper: Stopper) -> Iterator[None]:
+def stopped_by_signals(stopper: Stopper) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the run while the context is open; a third signal ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,0 +1,46 @@
+"""The templates of a run, and what all prompts of a step share: made ready once, and kept in the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from db.ledger.clock import now
+from db.ledger.rows import TemplateRow
+from flows.engine.materials.step_params import params_of_step
+from flows.engine.resources.run_endpoint import RunEndpoint
+from flows.steps.prompts.render import Brief, make_brief
+from flows.steps.prompts.templates import Template, load_template
+
+
+class Briefs:
+    """Reads each template once. `keep` writes a template into the ledger."""
+
+    def __init__(self, folder: Path, endpoint: RunEndpoint, keep: Callable[[TemplateRow], Awaitable[None]]) -> None:
+        self._folder = folder
+        self._endpoint = endpoint
+        self._keep = keep
+        self._templates: dict[str, Template] = {}
+        self._briefs: dict[str, Brief] = {}
+
+    def template(self, name: str) -> Template:
+        """Return a template; raises TemplateError."""
+        if name not in self._templates:
+            self._templates[name] = load_template(self._folder, name)
+        return self._templates[name]
+
+    async def brief(self, name: str, selected: Mapping[str, Any]) -> Brief:
+        """Return the brief of a step whose materials were `selected` with these values."""
+        template = self.template(name)
+        params = params_of_step(template, selected)
+        brief = self._briefs.get(name)
+        if brief is None or brief.params != params:
+            # In a thread, for the SDK, which takes seconds to load, makes the schema.
+            brief = await asyncio.to_thread(make_brief, template, self._endpoint.name, params)
+            self._briefs[name] = brief
+            sources = dict(template.sources)
+            await self._keep(TemplateRow(hash=template.hash, name=name, sources=sources, first_seen_at=now()))
+            self._endpoint.uses(brief)
+        return brief

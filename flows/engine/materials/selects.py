@@ -1,0 +1,103 @@
+"""The selects of a run: which records its steps work on, and which part of them is a shard's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from sqlalchemy import URL, make_url
+
+from db.sources.access import open_source
+from db.sources.statements import Part, Query
+from flows.engine.materials.handles import Selected, Source, Together
+from flows.engine.options import RunOptions, Shard
+from flows.engine.report.totals import Totals
+from flows.engine.resources.source_reads import SourceReader
+from flows.engine.resources.source_urls import query_of, source_of
+from flows.engine.resources.spooling import Spooling
+from flows.engine.resources.stopping import Stopper
+from flows.settings import Settings
+from flows.steps.prompts.templates import Template
+
+
+class Selects:
+    """Makes the handles of a run's records; `read_from` has the source's URL of each template that has selected."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: RunOptions,
+        ledger: URL,
+        *,
+        spooling: Spooling,
+        stopper: Stopper,
+        totals: Totals,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._ledger = ledger
+        self._stopper = stopper
+        self._totals = totals
+        self._readers: dict[str, SourceReader] = {}
+        self._selected: list[Selected] = []
+        self.spooling = spooling
+        self.read_from: dict[str, URL] = {}
+
+    def select(self, template: Template, values: Mapping[str, Any]) -> Selected:
+        """Select a template's records; `values` are those of its params."""
+        params = template.parse_params(values)
+        query = query_of(template, params)
+        nth = 1 + sum(selected.query.name == query.name for selected in self._selected)
+        query = self._bounded(query, nth)
+        url, reader = self._reader(template.front.source)
+        name = self.spooling.name(query, url)
+        selected = Selected(
+            query,
+            find=partial(self.spooling.records, name, query, reader),
+            read=reader.work,
+            tell=partial(self._note, template.name, query, url),
+            params=params,
+            nth=nth,
+        )
+        self._selected.append(selected)
+        return selected
+
+    async def check(self) -> None:
+        """Read the records of all selects so far, and check their keys; a shard's own part alone."""
+        for selected in tuple(self._selected):
+            if not self.is_left_to_the_whole(selected):
+                await selected.check()
+
+    def is_left_to_the_whole(self, source: Source) -> bool:
+        """Whether a shard leaves a source to the run that is spread: only there is everything that it gathers."""
+        if self._options.shard is None:
+            return False
+        if isinstance(source, Selected):
+            return source.query.part is None
+        return isinstance(source, Together)
+
+    def _bounded(self, query: Query, nth: int) -> Query:
+        shard = self._options.shard
+        if shard is not None and (shard.select, shard.nth) == (query.name, nth):
+            return _part_of(query, shard)
+        return replace(query, limit=self._options.limit)
+
+    def _note(self, name: str, query: Query, url: str, count: int) -> None:
+        self.read_from[name] = make_url(url)
+        if self._options.shard is None or query.part is not None:
+            self.spooling.log.info("%s selects %d records.", name, count)
+            self._totals.records += count
+
+    def _reader(self, name: str | None) -> tuple[str, SourceReader]:
+        url, variable = source_of(self._settings, name, self._ledger)
+        if url not in self._readers:
+            self._readers[url] = SourceReader(partial(open_source, url, variable), self._stopper.pursuing)
+        return url, self._readers[url]
+
+
+def _part_of(query: Query, shard: Shard) -> Query:
+    """Bound a select to a shard's part: about as many records as each other, in the order of their keys."""
+    first, end = (shard.records * number // shard.of for number in (shard.number - 1, shard.number))
+    return replace(query, limit=shard.limit, part=Part(first, end - first))

@@ -1,0 +1,345 @@
+"""Open a run, and close it however its flow ends.
+
+What must be right before anything is asked (settings, templates, endpoint, ledger) is settled first; then the parts of
+the run are put together, and its row is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+
+from httpx import HTTPError
+
+from db.database_errors import DatabaseError
+from db.identity import this_process
+from db.ledger.clock import new_id, now
+from db.ledger.connecting import open_ledger
+from db.ledger.rows import RunRow
+from db.readers.chains import refreshing_since, resumed_by
+from db.session import readable_url
+from db.sources.spool import RunSpools, sweep
+from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, RunStatus
+from flows.engine.context import RunFacts, StepContext
+from flows.engine.materials.briefs import Briefs
+from flows.engine.materials.selects import Selects
+from flows.engine.options import RunOptions
+from flows.engine.orchestration.chunks import ChunkRunner
+from flows.engine.orchestration.host import Host, Origin, given_host
+from flows.engine.orchestration.prefect_host import PrefectHost
+from flows.engine.orchestration.shards import Shards
+from flows.engine.pacing.limiter import Limiter, limiter_for
+from flows.engine.pacing.pace import Pace
+from flows.engine.report.amounts import dollars
+from flows.engine.report.artifacts import SUMMARY_KEY
+from flows.engine.report.progress import Log, Progress, announce
+from flows.engine.report.summary import Summary
+from flows.engine.report.totals import Totals
+from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_files
+from flows.engine.resources.lease import HeldLease, RunClaims
+from flows.engine.resources.recovery import begin, require_parent
+from flows.engine.resources.run_endpoint import RunEndpoint
+from flows.engine.resources.run_ledger import RunLedger
+from flows.engine.resources.spooling import Spooling
+from flows.engine.resources.stopping import Stopper, stopped_by_signals
+from flows.engine.resources.writer import Writer
+from flows.engine.run import Run
+from flows.errors import LedgerAwayError, StoppedError
+from flows.settings import Settings, ledger_url, load_settings
+from flows.steps.answers.asking import Policy
+from flows.steps.prompts.templates import Template, list_templates, load_template
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a run stands on: where it is executed, how it is to be made, and what was opened for it."""
+
+    host: Host
+    origin: Origin
+    settings: Settings
+    options: RunOptions
+    endpoint: Endpoint
+    ledger: RunLedger
+    limiter: Limiter
+    run_chunk: ChunkRunner
+
+    @property
+    def is_shard(self) -> bool:
+        return self.options.shard is not None
+
+    @property
+    def concurrency(self) -> int:
+        return self.options.concurrency or self.settings.concurrency
+
+    @property
+    def max_cost(self) -> float | None:
+        return self.options.max_cost or self.settings.max_cost
+
+
+@asynccontextmanager
+async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
+    """Open a run inside a Prefect flow, and close it however the flow ends.
+
+    `flow` is the run's name in the ledger, by default that of the flow's function. Raises ConfigurationError or
+    db.database_errors.DatabaseError before anything is sent.
+    """
+    _spare_the_collector()
+    host, options, settings = given_host() or PrefectHost(), options or RunOptions(), load_settings()
+    async with AsyncExitStack() as stack:
+        opened = await _open(stack, host, options, settings, flow)
+        run, lease = _put_together(opened)
+        writer, stopper = opened.ledger.writer, run.context.stopper
+        stack.callback(run.selects.spooling.close)
+        await _begin(opened, run)
+        writer.commit = lease.write
+        await asyncio.to_thread(sweep, settings.spool_folder)
+        announce(run.context.progress)
+        _log_opening(opened, run)
+        await stack.enter_async_context(host.shown(run.context.progress, is_shard=opened.is_shard))
+        stack.callback(stopper.close)
+        await stack.enter_async_context(host.watching(stopper))
+        stack.enter_context(stopped_by_signals(stopper))
+        await stack.enter_async_context(lease.kept(writer))
+        async with _closing(opened, run, lease):
+            yield run
+
+
+async def _open(
+    stack: AsyncExitStack, host: Host, options: RunOptions, settings: Settings, flow: str | None
+) -> _Opened:
+    """Check what can be checked beforehand, and open endpoint, ledger and chunks."""
+    origin = await host.origin(flow, settings)
+    concurrency = options.concurrency or settings.concurrency
+    require_files(concurrency)
+    templates = await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
+    endpoint = await open_endpoint(settings, concurrency)
+    await stack.enter_async_context(endpoint.client)
+    await endpoint.require_fit(templates)
+    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
+    stack.callback(engine.dispose)
+    run_id = new_id()
+    writer = Writer(
+        engine,
+        run_id=run_id,
+        interval_s=settings.commit_interval_s,
+        patience_s=settings.database_patience_s,
+        spill_folders=settings.spill_folders,
+    )
+    await stack.enter_async_context(writer)
+    limiter = limiter_for(endpoint.name)
+    stack.callback(_hold_to_limits(limiter, options, settings))
+    run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
+    ledger = RunLedger(engine, writer, run_id, origin.flow, endpoint.name)
+    return _Opened(host, origin, settings, options, endpoint, ledger, limiter, run_chunk)
+
+
+def _hold_to_limits(limiter: Limiter, options: RunOptions, settings: Settings) -> Callable[[], None]:
+    """Hold to the limits that are set. They are a run's, so each of its shards keeps to a part of them."""
+    parts = options.shard.of if options.shard else 1
+    limits = {"rpm": options.rpm or settings.rpm, "itpm": settings.itpm, "otpm": settings.otpm}
+    return limiter.hold(**{name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()})
+
+
+def _put_together(opened: _Opened) -> tuple[Run, HeldLease]:
+    settings, options, endpoint, ledger = opened.settings, opened.options, opened.endpoint, opened.ledger
+    pace = Pace(
+        concurrency=opened.concurrency,
+        limiter=opened.limiter,
+        verify=endpoint.verify,
+        max_cost=None if opened.max_cost is None else Decimal(str(opened.max_cost)),
+    )
+
+    def close_gate(reason: StoppedError) -> None:
+        pace.stop(reason)
+        ledger.writer.stop(reason)
+
+    stopper = Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
+    lease = HeldLease(ledger.engine, ledger.run_id, stop=stopper.stop)
+    progress = Progress(ledger.run_id, ledger.flow, endpoint.name)
+    totals = Totals(ledger.engine, ledger.writer.read, progress, pace, opened.limiter)
+    progress.is_stopping = lambda: stopper.reason is not None
+    progress.ask_pace = totals.pace
+    run_endpoint = RunEndpoint(endpoint, pace.reaches_endpoint, progress)
+    context = StepContext(
+        facts=_facts(opened),
+        look_up=ledger,
+        writer=ledger.writer,
+        claims=RunClaims(lease, ledger.writer),
+        pace=pace,
+        endpoint=run_endpoint,
+        run_chunk=opened.run_chunk,
+        progress=progress,
+        stopper=stopper,
+    )
+    spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id), progress, opened.host.log)
+    run = Run(
+        context=context,
+        options=options,
+        ledger=ledger,
+        pace=pace,
+        selects=Selects(settings, options, ledger.engine.url, spooling=spooling, stopper=stopper, totals=totals),
+        briefs=Briefs(settings.templates_dir, run_endpoint, ledger.add_template),
+        shards=Shards(
+            opened.host, settings, options, ledger=ledger, pace=pace, stopper=stopper, verify=endpoint.verify
+        ),
+        totals=totals,
+        log=opened.host.log,
+    )
+    return run, lease
+
+
+def _facts(opened: _Opened) -> RunFacts:
+    settings, options = opened.settings, opened.options
+    policy = Policy(
+        retries=settings.request_retries,
+        repairs=settings.repairs,
+        escalations=settings.escalations,
+        wait_max_s=settings.retry_wait_max_s,
+        retry_after_cap_s=settings.retry_after_cap_s,
+        paid_requests=settings.max_paid_requests,
+    )
+    return RunFacts(
+        run_id=opened.ledger.run_id,
+        flow=opened.ledger.flow,
+        endpoint=opened.endpoint.name,
+        concurrency=opened.concurrency,
+        chunk_size=options.chunk_size or settings.chunk_size,
+        tries=settings.chunk_retries + 1,
+        give_up_after=settings.give_up_after,
+        policy=policy,
+    )
+
+
+async def _begin(opened: _Opened, run: Run) -> None:
+    """Write the run's row, and go on where the runs were that it resumes."""
+    ledger, shard = opened.ledger, opened.options.shard
+    read = ledger.writer.read
+    row = await read(_run_row, opened)
+    if shard is not None:
+        await read(require_parent, ledger.engine, shard)
+        await opened.host.name_shard(shard)
+    await ledger.writer.call(begin, ledger.engine, row, opened.settings.spill_folders)
+    if opened.options.refresh:
+        # A refresh that was interrupted goes on where it was: what it bought is not bought again.
+        ledger.fresh_since = await read(refreshing_since, ledger.engine, row.parent_run_id or row.id)
+    if row.resumes_run_id is not None:
+        run.pace.spending.earlier = await ledger.spent()
+        run.selects.spooling.resume(await read(resumed_by, ledger.engine, row.id))
+
+
+def _run_row(opened: _Opened) -> RunRow:
+    origin, options, ledger = opened.origin, opened.options, opened.ledger
+    return RunRow(
+        id=ledger.run_id,
+        resumes_run_id=origin.resumes(ledger.engine, options.resumes),
+        parent_run_id=options.shard.parent if options.shard else None,
+        flow=origin.flow,
+        deployment=origin.deployment,
+        prefect_flow_run_id=origin.flow_run_id,
+        trigger="shard" if options.shard else origin.trigger,
+        parameters=origin.parameters,
+        code_version=origin.code_version,
+        endpoint=opened.endpoint.name,
+        mode=LIVE,
+        started_at=now(),
+        status=RUNNING,
+        process=this_process(),
+        alive_until=now(),
+    )
+
+
+@asynccontextmanager
+async def _closing(opened: _Opened, run: Run, lease: HeldLease) -> AsyncIterator[None]:
+    status: RunStatus = FAILED
+    stopper, progress = run.context.stopper, run.context.progress
+    try:
+        yield
+        status = run.totals.status()
+    except (StoppedError, asyncio.CancelledError):
+        status = CANCELLED
+        raise
+    finally:
+        progress.ended, progress.status = True, status
+        await _close(opened, run, lease, status)
+        if lease.superseded_by is not None:
+            # The newer run decides what becomes of the flow run.
+            raise await opened.host.stopped(f"The run was stopped ({lease.superseded_by}).", cancelled=False)
+        if status == CANCELLED and stopper.reason is not None:
+            raise await opened.host.stopped(str(stopper.reason), cancelled=True)
+
+
+async def _close(opened: _Opened, run: Run, lease: HeldLease, status: RunStatus) -> None:
+    """Write how a run ended, and have its summary shown; what fails here must not hide why the run ended."""
+    writer = opened.ledger.writer
+    try:
+        # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
+        with suppress(LedgerAwayError):
+            await writer.committed()
+        await writer.call(lease.close, status)
+        if status == COMPLETED:
+            await asyncio.to_thread(run.selects.spooling.remove)
+        summary = await writer.read(run.totals.summary, status)
+        _log_closing(opened.host.log, summary)
+        if lease.superseded_by is None:
+            await opened.host.publish(
+                summary, opened.ledger.engine.url, run.selects.read_from, is_shard=opened.is_shard
+            )
+    except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
+        opened.host.log.warning("The run's end could not be written: %s.", type(error).__name__)
+
+
+def _log_opening(opened: _Opened, run: Run) -> None:
+    limits = [
+        f"{name} {value}"
+        for name, value in (
+            ("limit", opened.options.limit),
+            ("requests a minute", opened.options.rpm or opened.settings.rpm),
+            ("cost cap $", opened.max_cost),
+        )
+        if value is not None
+    ]
+    spending = run.pace.spending
+    if spending.max_usd is not None and spending.earlier.total_usd > 0:
+        limits.append(f"of which earlier runs have spent ${spending.earlier.total_usd:,.4f}")
+    opened.host.log.info(
+        "Run %s of %s opened: endpoint %s, ledger %s, %s.",
+        opened.ledger.run_id,
+        opened.ledger.flow,
+        opened.endpoint.name,
+        readable_url(opened.ledger.engine.url),
+        ", ".join([f"{opened.concurrency} requests in flight at most", *limits]),
+    )
+
+
+def _log_closing(log: Log, summary: Summary) -> None:
+    log.info(
+        "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",
+        summary.run_id,
+        summary.status,
+        summary.wall_s,
+        summary.requests,
+        dollars(summary.cost_usd, summary.unpriced),
+        summary.run_id,
+        SUMMARY_KEY,
+    )
+
+
+@lru_cache(maxsize=1)
+def _spare_the_collector() -> None:
+    # Prefect and its libraries leave half a million objects that live as long as the process. Each full collection
+    # would walk through them, for a tenth of a run's CPU; so would one more before they are set aside.
+    gc.freeze()
+
+
+def _check_templates(folder: Path, words: frozenset[str]) -> list[Template]:
+    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
+    templates = [load_template(folder, name) for name in sorted(words.intersection(list_templates(folder)))]
+    for template in templates:
+        template.schema  # noqa: B018 - asking for the schema is the check
+    return templates

@@ -1,0 +1,129 @@
+"""The host of a run: where it is executed, who runs its chunks, and who hears of it. Prefect, outside of tests.
+
+A run without Prefect and its server is one with another host: `hosted_by`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import URL, Engine
+
+from db.readers.chains import last_run_of
+from db.readers.runs import read_run
+from db.session import readable_url
+from db.sources.statements import Query
+from flows.engine.options import RunOptions, Shard
+from flows.engine.orchestration.chunks import ChunkRunner
+from flows.engine.report.progress import Log, Progress
+from flows.engine.report.summary import Summary
+from flows.engine.resources.stopping import Stopper
+from flows.errors import ConfigurationError
+from flows.settings import Settings
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What started a run: the flow, the deployment by its name, the Prefect flow run, and the code.
+
+    `words` are the texts of the flow's source, among which are the names of its templates.
+    """
+
+    flow: str
+    deployment: str | None
+    flow_run_id: str
+    trigger: str
+    parameters: dict[str, Any]
+    code_version: str
+    words: frozenset[str]
+
+    def resumes(self, ledger: Engine, given: str | None) -> str | None:
+        """Return the run that this one resumes: the last one of the same Prefect flow run, else the `given` one.
+
+        ConfigurationError where the given one is not in the ledger, was another flow's, or is a shard.
+        """
+        last = last_run_of(ledger, self.flow_run_id)
+        if last is not None or given is None:
+            return last
+        row = read_run(ledger, given)
+        if row is None:
+            raise ConfigurationError(
+                f"The run {given!r} can't be resumed: the ledger {readable_url(ledger.url)} has no run with this id. "
+                "`presswork history` lists the runs."
+            )
+        if row["flow"] != self.flow:
+            raise ConfigurationError(
+                f"The run {given} can't be resumed here: it is one of {row['flow']!r}, not {self.flow!r}."
+            )
+        if row["parent_run_id"] is not None:
+            raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
+        return given
+
+
+@dataclass(frozen=True)
+class ShardedRun:
+    """What there is to know of a run that is to be spread over shards."""
+
+    id: str
+    settings: Settings
+    options: RunOptions
+    ledger: Engine
+    stopper: Stopper
+    max_cost: float | None
+    query: Query
+    nth: int
+    records: int
+
+
+class Host(Protocol):
+    """Executes one run."""
+
+    @property
+    def log(self) -> Log:
+        """The run's log."""
+
+    async def origin(self, flow: str | None, settings: Settings) -> Origin:
+        """Say what has started the run; `flow` overrides the name of the flow."""
+
+    def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
+        """Run chunks while the context is open, with the retries of the settings; a refresh uses no cache."""
+
+    def shown(self, progress: Progress, *, is_shard: bool) -> AbstractAsyncContextManager[None]:
+        """Show how far the run is while the context is open."""
+
+    def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
+        """Stop the run where the host cancels it while the context is open."""
+
+    async def name_shard(self, shard: Shard) -> None:
+        """Say which shard the run is."""
+
+    async def spread(self, run: ShardedRun) -> None:
+        """Have shards do a run's first step, and return when they have ended."""
+
+    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], *, is_shard: bool) -> None:
+        """Tell how the run has ended."""
+
+    async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
+        """Note that the run was stopped, and return what its flow raises; not `cancelled`: its state is another's."""
+
+
+_given: ContextVar[Host | None] = ContextVar("presswork_host", default=None)
+
+
+@contextmanager
+def hosted_by(host: Host) -> Iterator[None]:
+    """Have runs that open in this context executed by a host of one's own instead of Prefect."""
+    token = _given.set(host)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def given_host() -> Host | None:
+    """Return the host of `hosted_by`."""
+    return _given.get()

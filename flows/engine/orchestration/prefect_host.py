@@ -1,0 +1,110 @@
+"""Prefect as the host of a run: its tasks carry the chunks, its UI shows the run, its Cancel stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from prefect import get_client, get_run_logger
+from prefect.context import FlowRunContext
+from prefect.exceptions import Abort
+from prefect.states import Cancelled
+from sqlalchemy import URL
+
+from db.words import TAG
+from flows.engine.options import Shard
+from flows.engine.orchestration.chunk_task import chunk_runner
+from flows.engine.orchestration.chunks import ChunkRunner
+from flows.engine.orchestration.host import Origin, ShardedRun
+from flows.engine.orchestration.origin import read_origin
+from flows.engine.orchestration.results import results_served_by, saved_block
+from flows.engine.orchestration.spread import name_shard, spread
+from flows.engine.report.artifacts import publish_summary
+from flows.engine.report.assets import tell_assets
+from flows.engine.report.events import tell_ending
+from flows.engine.report.live_page import add_tags, shown_live
+from flows.engine.report.progress import Log, Progress
+from flows.engine.report.summary import Summary
+from flows.engine.resources.stopping import Stopper
+from flows.errors import ConfigurationError
+from flows.settings import Settings
+
+WATCH_S = 2.0
+CANCEL_WAIT_S = 5.0
+"""Cancel in the UI ends a run within ten seconds; a worker, too, would cut it off not much later."""
+
+
+class PrefectHost:
+    """Implements flows.engine.orchestration.host.Host for the flow run that is in progress."""
+
+    def __init__(self) -> None:
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None:
+            raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
+        self._flow_run_id = context.flow_run.id
+        self.log: Log = get_run_logger()
+
+    async def origin(self, flow: str | None, settings: Settings) -> Origin:
+        """Read what has started the run; ConfigurationError where its deployment was made for another ledger."""
+        return await read_origin(flow, settings)
+
+    @asynccontextmanager
+    async def running_chunks(self, settings: Settings, *, refresh: bool) -> AsyncIterator[ChunkRunner]:
+        """Run chunks as tasks, whose results are served by the ledger."""
+        with results_served_by(await saved_block()):
+            yield chunk_runner(retries=settings.chunk_retries, delay_s=settings.chunk_retry_delay_s, refresh=refresh)
+
+    @asynccontextmanager
+    async def shown(self, progress: Progress, *, is_shard: bool) -> AsyncIterator[None]:
+        """Tag the flow run, and keep an artifact of it at what the run has come to."""
+        if not is_shard:
+            # A shard has its own tag alone: what an automation does for runs by their tags is not for shards.
+            await add_tags(TAG, progress.flow, progress.endpoint)
+        async with shown_live(progress):
+            yield
+
+    @asynccontextmanager
+    async def watching(self, stopper: Stopper) -> AsyncIterator[None]:
+        """Stop the run on Cancel: Prefect alone would let the tasks of a cancelled flow run finish."""
+        watcher = asyncio.create_task(self._watch(stopper), name="presswork-watch")
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    async def _watch(self, stopper: Stopper) -> None:
+        async with get_client() as client:
+            while stopper.reason is None:
+                await asyncio.sleep(WATCH_S)
+                # A server that is away for a while can't have been asked to cancel.
+                with contextlib.suppress(Exception):
+                    state = (await client.read_flow_run(self._flow_run_id)).state
+                    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                        stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
+
+    async def name_shard(self, shard: Shard) -> None:
+        """Say in the flow run's name which shard it is."""
+        await name_shard(shard)
+
+    async def spread(self, run: ShardedRun) -> None:
+        """Start shards as runs of a deployment, and return when they have ended or stand still."""
+        await spread(run)
+
+    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], *, is_shard: bool) -> None:
+        """Send an event and assets, and attach the summary to the flow run."""
+        tell_ending(summary, str(self._flow_run_id))
+        if not is_shard:
+            tell_assets(summary, ledger, read_from)
+        await publish_summary(summary)
+
+    async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
+        """Set the flow run to cancelled, and return the error by which Prefect leaves a state as it is."""
+        if cancelled:
+            # A server that is away is not waited for.
+            with contextlib.suppress(Exception):
+                async with get_client() as client:
+                    await client.set_flow_run_state(self._flow_run_id, Cancelled(message=why), force=True)
+        return Abort(why)

@@ -1,0 +1,108 @@
+"""The totals of an open run: its summary at any time, and how its requests have been paced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from sqlalchemy import Engine
+
+from db.words import CAPPED, COMPLETED, RunStatus
+from flows.engine.pacing.limiter import Limiter
+from flows.engine.pacing.pace import Pace
+from flows.engine.report.progress import Progress
+from flows.engine.report.summary import LiveFigures, PaceSummary, Summary, summarize
+from flows.errors import CostCapError
+
+ReadSummary = Callable[[Callable[[RunStatus], Summary], RunStatus], Awaitable[Summary]]
+
+
+class Totals:
+    """Adds a run up from the ledger, and from what the ledger does not know.
+
+    `read` calls what reads the ledger in a thread. `left_out` counts, by step, the records that an earlier step brought
+    no content for; `made_from` names that step.
+    """
+
+    def __init__(self, ledger: Engine, read: ReadSummary, progress: Progress, pace: Pace, limiter: Limiter) -> None:
+        self._ledger = ledger
+        self._read = read
+        self._progress = progress
+        self._pace = pace
+        self._limiter = limiter
+        self._paced_before = limiter.report()
+        self._figures: Summary | None = None
+        self._steps_open = 0
+        self.records = 0
+        self.left_out: Counter[str] = Counter()
+        self.made_from: dict[str, str] = {}
+
+    def summary(self, status: RunStatus | None = None) -> Summary:
+        """Add the run up from the ledger; without a status, it is what the run has come to.
+
+        Flows call it on the event loop, so it takes what was read in a thread at the end of a step. The ledger is
+        read here where a status is given (the run closes), while a step is open, and after one that broke off.
+        """
+        figures = self._figures if status is None else None
+        figures = figures or self._added_up(status or self.status())
+        return figures.model_copy(
+            update={
+                "status": status or self.status(),
+                "records": self.records,
+                "wall_s": round(self._progress.wall_s, 3),
+                "pace": self.pace(),
+            }
+        )
+
+    @asynccontextmanager
+    async def step_open(self) -> AsyncIterator[None]:
+        """Read at a step's end what `summary` returns, in a thread; figures of another open step would soon be old."""
+        self._figures = None
+        self._steps_open += 1
+        try:
+            yield
+        finally:
+            self._steps_open -= 1
+        if not self._steps_open:
+            figures = await self._read(self._added_up, self.status())
+            self._figures = None if self._steps_open else figures
+
+    def status(self) -> RunStatus:
+        """How the run would end now."""
+        return CAPPED if isinstance(self._pace.stopped, CostCapError) else COMPLETED
+
+    def pace(self) -> PaceSummary:
+        """How requests have been paced so far."""
+        report = self._limiter.report()
+        limit = report.limit_per_minute
+        return PaceSummary(
+            requests_per_minute=report.requests_per_minute,
+            limit_per_minute=limit,
+            share_of_limit=round(report.requests_per_minute / limit, 3) if limit else None,
+            limit_from=report.limit_from,
+            # The limiter outlives the run: what it counted before belongs to another.
+            rate_limited=report.rate_limited - self._paced_before.rate_limited,
+            refused_anyway=report.refused_anyway,
+            waited_s=round(report.waited_s - self._paced_before.waited_s, 1),
+            waiting_s=round(report.hold.wait_s, 1) if report.hold else 0.0,
+            waiting_for=report.hold.words() if report.hold else None,
+        )
+
+    def _added_up(self, status: RunStatus) -> Summary:
+        return summarize(
+            self._ledger,
+            LiveFigures(
+                run_id=self._progress.run_id,
+                flow=self._progress.flow,
+                endpoint=self._progress.endpoint,
+                records=self.records,
+                left_out=dict(self.left_out),
+                made_from=self.made_from,
+                wall_s=self._progress.wall_s,
+                pace=self.pace(),
+                warmth=self._pace.warming.report(),
+                notes=list(self._progress.notes.values()),
+            ),
+            status,
+        )

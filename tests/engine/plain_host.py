@@ -1,0 +1,112 @@
+"""A host of runs that is not Prefect: it runs chunks as Prefect would, and keeps what a run tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from prefect import Flow
+from prefect.exceptions import Abort
+from pydantic import TypeAdapter
+from sqlalchemy import URL
+
+from db.ledger.clock import new_id
+from flows.engine.options import Shard
+from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
+from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
+from flows.engine.orchestration.host import Host, Origin, ShardedRun, hosted_by
+from flows.engine.report.progress import Log, Progress
+from flows.engine.report.summary import Summary
+from flows.engine.resources.stopping import Stopper
+from flows.settings import Settings
+from flows.steps.prompts.flow_source import read_function
+
+
+class PlainHost:
+    """Runs one run of a flow. `states` are those that Prefect would give the task runs of its chunks."""
+
+    def __init__(self, flow: Flow[Any, Any], parameters: Mapping[str, Any], flow_run_id: str) -> None:
+        self.log: Log = logging.getLogger("prefect.presswork")
+        self.states: list[str] = []
+        self.spread_runs: list[ShardedRun] = []
+        self.shard: Shard | None = None
+        self.summary: Summary | None = None
+        self.stopper: Stopper | None = None
+        self._flow = flow
+        self._parameters = dict(parameters)
+        self._flow_run_id = flow_run_id
+
+    async def origin(self, flow: str | None, _settings: Settings) -> Origin:
+        return Origin(
+            flow=flow or self._flow.fn.__name__,
+            deployment=None,
+            flow_run_id=self._flow_run_id,
+            trigger="command",
+            parameters=TypeAdapter(dict[str, Any]).dump_python(self._parameters, mode="json"),
+            code_version="0",
+            words=read_function(self._flow.fn).texts,
+        )
+
+    @asynccontextmanager
+    async def running_chunks(self, settings: Settings, *, refresh: bool) -> AsyncIterator[ChunkRunner]:
+        async def run(chunk: Chunk) -> bool:
+            for number in range(settings.chunk_retries + 1):
+                # Prefect looks for a result before each try.
+                if not refresh and await chunk.find_hits():
+                    self.states.append("Cached")
+                    return True
+                try:
+                    await chunk.run()
+                except InterruptedChunkError as error:
+                    if not error.goes_on:
+                        break
+                    await asyncio.sleep(min(settings.chunk_retry_delay_s * 2**number, LONGEST_DELAY_S))
+                else:
+                    self.states.append("Completed")
+                    return False
+            self.states.append("Failed")
+            return False
+
+        yield run
+
+    @asynccontextmanager
+    async def shown(self, progress: Progress, *, is_shard: bool) -> AsyncIterator[None]:
+        yield
+
+    @asynccontextmanager
+    async def watching(self, stopper: Stopper) -> AsyncIterator[None]:
+        self.stopper = stopper
+        yield
+
+    async def name_shard(self, shard: Shard) -> None:
+        self.shard = shard
+
+    async def spread(self, run: ShardedRun) -> None:
+        self.spread_runs.append(run)
+
+    async def publish(self, summary: Summary, _ledger: URL, _read_from: Mapping[str, URL], *, is_shard: bool) -> None:
+        self.summary = summary
+
+    async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
+        return Abort(why)
+
+
+async def run_plainly(flow: Flow[Any, Any], hosts: list[PlainHost], *args: Any, **kwargs: Any) -> Any:
+    """Call a flow as Prefect would, its retries included, and add the host of each of its runs to `hosts`."""
+    bound = inspect.signature(flow.fn).bind(*args, **kwargs)
+    bound.apply_defaults()
+    flow_run_id = new_id()
+    for tries_left in range(flow.retries or 0, -1, -1):
+        host = PlainHost(flow, bound.arguments, flow_run_id)
+        hosts.append(host)
+        try:
+            with hosted_by(cast("Host", host)):
+                return await cast("Any", flow.fn)(*bound.args, **bound.kwargs)
+        except Exception:
+            if not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")

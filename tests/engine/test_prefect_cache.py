@@ -1,0 +1,125 @@
+"""Prefect's cache of chunks: keyed on the prompt hashes, served by the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from flows import outputs
+from flows.content import content
+from flows.engine import RunOptions, Summary
+from flows.outputs import SubjectLine
+from tests.engine.plain_host import run_plainly
+from tests.engine.workshop import Workshop
+
+pytestmark = pytest.mark.prefect
+
+Another = Callable[..., Awaitable[Summary]]
+
+
+@pytest.fixture
+def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """A workshop whose endpoint is away, and in which Prefect holds a chunk for seconds before its next try."""
+    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "5")
+    workshop.sandbox.configure(overloaded=1)
+    return workshop
+
+
+async def when_held(workshop: Workshop, prompts: int) -> None:
+    """Wait until every chunk of a run waits for its next try; then let the endpoint come back."""
+    await workshop.asked(prompts)
+    while workshop.value("SELECT count(*) FROM claims"):  # noqa: ASYNC110 - the ledger tells no one
+        await asyncio.sleep(0.02)
+    workshop.sandbox.configure(overloaded=0)
+
+
+async def another_run(**options: object) -> Summary:
+    """The same job by somebody else, who needs no Prefect for it."""
+    summary = await run_plainly(content, [], "note", options=RunOptions.model_validate(options))
+    assert isinstance(summary, Summary)
+    return summary
+
+
+async def test_chunk_that_another_run_answered_while_prefect_held_it_shows_as_cached(held: Workshop) -> None:
+    held.numbered(3)
+    running = asyncio.create_task(held.run(chunk_size=1))
+    await when_held(held, 3)
+    other = await another_run()
+    summary = await running
+
+    assert (other.succeeded, summary.succeeded, summary.cached, summary.exit_status) == (3, 0, 3, 0)
+    assert await held.task_states(summary.run_id, 3) == ["Cached"] * 3
+    # Each was asked once in vain and once by the other run.
+    assert (held.requests, held.sandbox.stats()["served"]["answers"]) == (6, 3)
+
+
+async def test_chunk_of_many_is_a_hit_only_where_all_its_prompts_are(held: Workshop) -> None:
+    held.numbered(4)
+    running = asyncio.create_task(held.run(chunk_size=2))
+    await when_held(held, 4)
+    await another_run(limit=3)
+    summary = await running
+
+    assert await held.task_states(summary.run_id, 2) == ["Cached", "Completed"]
+    assert (summary.cached, summary.succeeded) == (3, 1)
+    assert held.sandbox.stats()["served"]["answers"] == 4
+
+
+@pytest.mark.parametrize("fault", ["invalid", "refused"])
+async def test_bad_outcome_is_no_hit(held: Workshop, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    held.numbered(1)
+    running = asyncio.create_task(held.run(chunk_size=1))
+    await when_held(held, 1)
+    held.sandbox.configure(**{fault: 1})
+    assert getattr(await another_run(), fault) == 1
+    held.sandbox.configure(**{fault: 0})
+    summary = await running
+
+    assert await held.task_states(summary.run_id, 1) == ["Completed"]
+    assert (summary.cached, summary.succeeded) == (0, 1)
+
+
+async def test_content_that_a_stricter_validator_refuses_is_no_hit(
+    held: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stricter(SubjectLine):
+        def model_post_init(self, _context: object) -> None:
+            raise ValueError("nothing is good enough any more")
+
+    Stricter.__name__ = Stricter.__qualname__ = "SubjectLine"
+    Stricter.__doc__ = SubjectLine.__doc__
+    Stricter.model_rebuild(force=True)
+    held.numbered(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "SubjectLine", Stricter)
+        running = asyncio.create_task(held.run(chunk_size=1))
+        await when_held(held, 1)
+    assert (await another_run()).succeeded == 1
+    summary = await running
+
+    assert await held.task_states(summary.run_id, 1) == ["Completed"]
+    assert (summary.cached, summary.invalid) == (0, 1)
+
+
+async def test_refresh_passes_prefects_cache_by(held: Workshop) -> None:
+    held.numbered(2)
+    held.sandbox.configure(overloaded=0)
+    await another_run()
+    held.sandbox.configure(overloaded=1)
+    running = asyncio.create_task(held.run(refresh=True, chunk_size=1))
+    await when_held(held, 4)
+    summary = await running
+
+    assert await held.task_states(summary.run_id, 2) == ["Completed"] * 2
+    assert (summary.cached, summary.succeeded) == (0, 2)
+
+
+async def test_completed_chunks_are_told_from_cached_ones_within_a_run(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    first = await workshop.run(chunk_size=1)
+    assert await workshop.task_states(first.run_id, 3) == ["Completed"] * 3
+    again = await workshop.run(chunk_size=1)
+    assert (await workshop.task_states(again.run_id, 0), again.cached) == ([], 3)
