@@ -265,7 +265,7 @@ async def _closing(opened: _Opened, run: Run, lease: HeldLease) -> AsyncIterator
         status = CANCELLED
         raise
     finally:
-        progress.ended, progress.status = True, status
+        progress.status = status
         await _close(opened, run, lease, status)
         if lease.superseded_by is not None:
             # The newer run decides what becomes of the flow run.
