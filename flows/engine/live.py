@@ -40,8 +40,8 @@ class LiveChannel:
         self._tasks = tasks
         self._twins = Twins(recording)
         self._claiming = Claiming(context, tasks, found=self._found, send=self._send_chunks)
-        self._window = Window(WINDOW * context.facts.concurrency)
-        self._chunk_size = context.facts.chunk_size
+        self._window = Window(WINDOW * context.settings.concurrency)
+        self._chunk_size = context.settings.chunk_size
         self._chunks = 0
         self._knows_model = False
         self._max_output: int | None = None
@@ -93,7 +93,7 @@ class LiveChannel:
 
     def _start_chunk(self, part: Sequence[Item]) -> None:
         self._chunks += 1
-        chunk = Chunk(self, part, number=self._chunks, tries=self._context.facts.tries)
+        chunk = Chunk(self, part, number=self._chunks, tries=self._context.settings.tries)
         self._tasks.start(self._carry(chunk))
 
     async def _carry(self, chunk: Chunk) -> None:
@@ -118,7 +118,7 @@ class LiveChannel:
                     ask=journal.ask,
                     gate=self._context.pace,
                     journal=journal,
-                    policy=self._context.facts.policy,
+                    policy=self._context.settings.policy,
                 )
         except CostCapError as error:
             return _skipped(error)

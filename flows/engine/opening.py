@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,14 +26,13 @@ from db.readers.chains import refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
 from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, RunStatus
-from flows.engine.context import RunFacts, StepContext
+from flows.engine.context import RunSettings, StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.selects import Selects
 from flows.engine.options import RunOptions
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.orchestration.host import Host, Origin, given_host
 from flows.engine.orchestration.prefect_host import PrefectHost
-from flows.engine.orchestration.shards import Shards
 from flows.engine.pacing.limiter import Limiter, limiter_for
 from flows.engine.pacing.pace import Pace
 from flows.engine.report.artifacts import SUMMARY_KEY, money
@@ -68,18 +67,6 @@ class _Opened:
     limiter: Limiter
     run_chunk: ChunkRunner
 
-    @property
-    def is_shard(self) -> bool:
-        return self.options.shard is not None
-
-    @property
-    def concurrency(self) -> int:
-        return self.options.concurrency or self.settings.concurrency
-
-    @property
-    def max_cost(self) -> float | None:
-        return self.options.max_cost or self.settings.max_cost
-
 
 @asynccontextmanager
 async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
@@ -89,35 +76,33 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     db.database_errors.DatabaseError before anything is sent.
     """
     _spare_the_collector()
-    host, options, settings = given_host() or PrefectHost(), options or RunOptions(), load_settings()
+    options = options or RunOptions()
     async with AsyncExitStack() as stack:
-        opened = await _open(stack, host, options, settings, flow)
+        opened = await _open(stack, given_host() or PrefectHost(), options, flow)
         run, lease = _put_together(opened)
         writer, stopper = opened.ledger.writer, run.context.stopper
         stack.callback(run.selects.spooling.close)
         await _begin(opened, run)
         writer.commit = lease.write
-        await asyncio.to_thread(sweep, settings.spool_folder)
+        await asyncio.to_thread(sweep, run.settings.spool_folder)
         announce(run.context.progress)
         _log_opening(opened, run)
-        await stack.enter_async_context(host.shown(run.context.progress, is_shard=opened.is_shard))
+        await stack.enter_async_context(run.host.shown(run.context.progress, options.shard))
         stack.callback(stopper.close)
-        await stack.enter_async_context(host.watching(stopper))
+        await stack.enter_async_context(run.host.watching(stopper))
         stack.enter_context(stopped_by_signals(stopper))
         await stack.enter_async_context(lease.kept(writer))
         async with _closing(opened, run, lease):
             yield run
 
 
-async def _open(
-    stack: AsyncExitStack, host: Host, options: RunOptions, settings: Settings, flow: str | None
-) -> _Opened:
+async def _open(stack: AsyncExitStack, host: Host, options: RunOptions, flow: str | None) -> _Opened:
     """Check what can be checked beforehand, and open endpoint, ledger and chunks."""
+    settings = _settings_of(options)
     origin = await host.origin(flow, settings)
-    concurrency = options.concurrency or settings.concurrency
-    require_files(concurrency)
+    require_files(settings.concurrency)
     templates = await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
-    endpoint = await open_endpoint(settings, concurrency)
+    endpoint = await open_endpoint(settings, settings.concurrency)
     await stack.enter_async_context(endpoint.client)
     await endpoint.require_fit(templates)
     engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
@@ -132,26 +117,29 @@ async def _open(
     )
     await stack.enter_async_context(writer)
     limiter = limiter_for(endpoint.name)
-    stack.callback(_hold_to_limits(limiter, options, settings))
+    # The limits that are set are a run's, so each of its shards keeps to a part of them.
+    parts = options.shard.of if options.shard else 1
+    limits = {name: getattr(settings, name) for name in ("rpm", "itpm", "otpm")}
+    own = {name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()}
+    stack.callback(limiter.hold(**own))
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
     ledger = RunLedger(engine, writer, run_id, origin.flow, endpoint.name)
     return _Opened(host, origin, settings, options, endpoint, ledger, limiter, run_chunk)
 
 
-def _hold_to_limits(limiter: Limiter, options: RunOptions, settings: Settings) -> Callable[[], None]:
-    """Hold to the limits that are set. They are a run's, so each of its shards keeps to a part of them."""
-    parts = options.shard.of if options.shard else 1
-    limits = {"rpm": options.rpm or settings.rpm, "itpm": settings.itpm, "otpm": settings.otpm}
-    return limiter.hold(**{name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()})
+def _settings_of(options: RunOptions) -> Settings:
+    """The installation's settings; what a run's options say comes before them."""
+    own = {name: getattr(options, name) for name in ("concurrency", "rpm", "chunk_size", "max_cost")}
+    return load_settings().model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
 def _put_together(opened: _Opened) -> tuple[Run, HeldLease]:
     settings, options, endpoint, ledger = opened.settings, opened.options, opened.endpoint, opened.ledger
     pace = Pace(
-        concurrency=opened.concurrency,
+        concurrency=settings.concurrency,
         limiter=opened.limiter,
         verify=endpoint.verify,
-        max_cost=None if opened.max_cost is None else Decimal(str(opened.max_cost)),
+        max_cost=None if settings.max_cost is None else Decimal(str(settings.max_cost)),
     )
 
     def close_gate(reason: StoppedError) -> None:
@@ -166,7 +154,7 @@ def _put_together(opened: _Opened) -> tuple[Run, HeldLease]:
     progress.ask_pace = totals.pace
     run_endpoint = RunEndpoint(endpoint, pace.reaches_endpoint, progress)
     context = StepContext(
-        facts=_facts(opened),
+        settings=_run_settings(opened),
         look_up=ledger,
         writer=ledger.writer,
         claims=RunClaims(lease, ledger.writer),
@@ -178,23 +166,21 @@ def _put_together(opened: _Opened) -> tuple[Run, HeldLease]:
     )
     spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id), progress, opened.host.log)
     run = Run(
-        context=context,
+        host=opened.host,
+        settings=settings,
         options=options,
+        context=context,
         ledger=ledger,
         pace=pace,
         selects=Selects(settings, options, ledger.engine.url, spooling=spooling, stopper=stopper, totals=totals),
         briefs=Briefs(settings.templates_dir, run_endpoint, ledger.add_template),
-        shards=Shards(
-            opened.host, settings, options, ledger=ledger, pace=pace, stopper=stopper, verify=endpoint.verify
-        ),
         totals=totals,
-        log=opened.host.log,
     )
     return run, lease
 
 
-def _facts(opened: _Opened) -> RunFacts:
-    settings, options = opened.settings, opened.options
+def _run_settings(opened: _Opened) -> RunSettings:
+    settings = opened.settings
     policy = Policy(
         retries=settings.request_retries,
         repairs=settings.repairs,
@@ -203,12 +189,12 @@ def _facts(opened: _Opened) -> RunFacts:
         retry_after_cap_s=settings.retry_after_cap_s,
         paid_requests=settings.max_paid_requests,
     )
-    return RunFacts(
+    return RunSettings(
         run_id=opened.ledger.run_id,
         flow=opened.ledger.flow,
         endpoint=opened.endpoint.name,
-        concurrency=opened.concurrency,
-        chunk_size=options.chunk_size or settings.chunk_size,
+        concurrency=settings.concurrency,
+        chunk_size=settings.chunk_size,
         tries=settings.chunk_retries + 1,
         give_up_after=settings.give_up_after,
         policy=policy,
@@ -222,7 +208,6 @@ async def _begin(opened: _Opened, run: Run) -> None:
     row = await read(_run_row, opened)
     if shard is not None:
         await read(require_parent, ledger.engine, shard)
-        await opened.host.name_shard(shard)
     await ledger.writer.call(begin, ledger.engine, row, opened.settings.spill_folders)
     if opened.options.refresh:
         # A refresh that was interrupted goes on where it was: what it bought is not bought again.
@@ -287,7 +272,7 @@ async def _close(opened: _Opened, run: Run, lease: HeldLease, status: RunStatus)
         _log_closing(opened.host.log, summary)
         if lease.superseded_by is None:
             await opened.host.publish(
-                summary, opened.ledger.engine.url, run.selects.read_from, is_shard=opened.is_shard
+                summary, opened.ledger.engine.url, run.selects.read_from, is_shard=opened.options.shard is not None
             )
     except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         opened.host.log.warning("The run's end could not be written: %s.", type(error).__name__)
@@ -298,8 +283,8 @@ def _log_opening(opened: _Opened, run: Run) -> None:
         f"{name} {value}"
         for name, value in (
             ("limit", opened.options.limit),
-            ("requests a minute", opened.options.rpm or opened.settings.rpm),
-            ("cost cap $", opened.max_cost),
+            ("requests a minute", opened.settings.rpm),
+            ("cost cap $", opened.settings.max_cost),
         )
         if value is not None
     ]
@@ -312,7 +297,7 @@ def _log_opening(opened: _Opened, run: Run) -> None:
         opened.ledger.flow,
         opened.endpoint.name,
         readable_url(opened.ledger.engine.url),
-        ", ".join([f"{opened.concurrency} requests in flight at most", *limits]),
+        ", ".join([f"{opened.settings.concurrency} requests in flight at most", *limits]),
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from db.ledger.connecting import open_ledger
-from db.readers.history import list_runs, read_run
+from db.readers.run_lines import list_runs
+from db.readers.runs import read_run
 from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork
 
 pytestmark = pytest.mark.prefect

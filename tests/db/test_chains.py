@@ -20,7 +20,8 @@ from db.readers.chains import (
     spent_by_flow_runs,
     spent_by_shards,
 )
-from db.readers.history import bad_outcomes_of, look_up, usage
+from db.readers.figures import usage
+from db.readers.look_up import bad_outcomes_of, look_up
 from tests.db.rows import DAY, Book, settled_row, sha
 
 FLOW_RUN, OTHER_FLOW_RUN, SHARD_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "123")

@@ -16,7 +16,7 @@ import flows.outputs
 from db.database_errors import KeyValueError, SelectError
 from db.ledger.refused_rows import REFUSED
 from db.ledger.spill import find_spills
-from db.readers.history import read_generation
+from db.readers.stored_generations import read_generation
 from flows.errors import ConfigurationError, TemplateError
 from flows.settings import load_settings
 from flows.steps.claude.answers import Answer

@@ -10,7 +10,8 @@ from prefect import flow, get_client
 from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
-from db.readers.history import list_runs, shards_of
+from db.readers.run_lines import list_runs
+from db.readers.runs import shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
 from flows.engine.orchestration.host import ShardedRun

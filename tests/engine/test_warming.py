@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from db.readers.history import PromptCacheUse
+from db.readers.figures import PromptCacheUse
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
 from flows.engine.pacing.warming import PATIENCE_S

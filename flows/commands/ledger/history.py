@@ -19,7 +19,7 @@ from flows.commands.terminal.flags import AsJson, OfSandbox
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from db.readers.history import RunLine
+    from db.readers.run_lines import RunLine
 
 FAILURES = 50
 NARROW = 110
@@ -67,7 +67,7 @@ def _say_none(*, as_json: bool) -> None:
 
 
 def _list(ledger: Engine, flow: str | None, limit: int, *, as_json: bool) -> None:
-    from db.readers.history import list_runs  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.run_lines import list_runs  # noqa: PLC0415 - see commands/__init__.py
 
     runs = list_runs(ledger, flow=flow, limit=limit)
     console = screen.out()
@@ -124,7 +124,10 @@ def duration(line: RunLine) -> str:
 
 
 def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
-    from db.readers.history import count_generations, find_run, read_run, shards_of, worst  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.failures import without_content  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.figures import count_generations  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.run_lines import find_run  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.runs import read_run, shards_of  # noqa: PLC0415 - see commands/__init__.py
     from flows.errors import ConfigurationError  # noqa: PLC0415
 
     line = find_run(ledger, asked)
@@ -136,7 +139,7 @@ def _one_run(ledger: Engine, asked: str, *, as_json: bool) -> None:
     row = read_run(ledger, line.id) or {}
     shards = shards_of(ledger, line.id)
     counts = count_generations(ledger, line.id)
-    failures = [tuple(failure) for failure in worst(ledger, line.id, FAILURES)]
+    failures = [tuple(failure) for failure in without_content(ledger, line.id, FAILURES)]
     if as_json:
         names = ("generation_id", "step", "record_key", "status", "kind", "message")
         steps = [asdict(count) for count in counts]

@@ -18,7 +18,7 @@ from flows.commands.terminal.flags import AsJson, OfSandbox
 from flows.commands.terminal.prompt_view import pretty, print_request, section, turn, value_of
 
 if TYPE_CHECKING:
-    from db.readers.history import Audit
+    from db.readers.stored_generations import Audit
     from flows.settings import Settings
 
 STYLES = {"succeeded": "green", "skipped": "yellow"}
@@ -49,7 +49,7 @@ def show(
 def _find(settings: Settings, identifier: str, *, sandbox: bool) -> Audit:
     """Look in each ledger that is there: an id names a generation wherever it is."""
     from db.ledger.connecting import open_ledger  # noqa: PLC0415
-    from db.readers.history import read_generation  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.stored_generations import read_generation  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.ledger.ledgers import NoLedgerError, ledger_name, ledger_urls, say_ledger  # noqa: PLC0415
     from flows.errors import ConfigurationError  # noqa: PLC0415
 

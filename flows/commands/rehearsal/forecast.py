@@ -15,7 +15,7 @@ from decimal import Decimal
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
-from db.readers.measures import Past, Spent, read_past
+from db.readers.past_answers import PastAnswers, StepTokens, read_past
 from db.sources.access import open_source
 from db.words import SANDBOX
 from flows.steps.prices import Usage, cost_of
@@ -27,7 +27,7 @@ class History:
     """What the answers of each template took, by its name, and in which ledger that stands."""
 
     ledger: str | None = None
-    pasts: Mapping[str, Past] = field(default_factory=dict)
+    pasts: Mapping[str, PastAnswers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_history(ledgers: Iterable[str], flow: str, templates: Sequence[Template
 
 
 def forecast(
-    spent: Sequence[Spent], pasts: Mapping[str, Past], max_tokens: Callable[[str], int], day: date
+    spent: Sequence[StepTokens], pasts: Mapping[str, PastAnswers], max_tokens: Callable[[str], int], day: date
 ) -> list[StepForecast]:
     """Say what each step will take, at the prices of the day."""
     return [_step(each, pasts.get(each.step), max_tokens(each.step), day) for each in spent]
@@ -77,12 +77,12 @@ def added(costs: Iterable[Decimal | None]) -> Decimal | None:
     return total
 
 
-def _read_pasts(ledger: str, flow: str, templates: Sequence[Template], endpoint: str | None) -> dict[str, Past]:
+def _read_pasts(ledger: str, flow: str, templates: Sequence[Template], endpoint: str | None) -> dict[str, PastAnswers]:
     try:
         engine = open_source(ledger)
     except DatabaseError:
         return {}
-    found: dict[str, Past] = {}
+    found: dict[str, PastAnswers] = {}
     try:
         for template in templates:
             past = read_past(engine, flow, template.name, template.front.model, endpoint=endpoint, made_up_by=SANDBOX)
@@ -96,7 +96,7 @@ def _read_pasts(ledger: str, flow: str, templates: Sequence[Template], endpoint:
     return found
 
 
-def _step(spent: Spent, past: Past | None, max_tokens: int, day: date) -> StepForecast:
+def _step(spent: StepTokens, past: PastAnswers | None, max_tokens: int, day: date) -> StepForecast:
     output = round(spent.answers * past.mean_output_tokens) if past else spent.output_tokens
     written = spent.cache_creation_5m_tokens + spent.cache_creation_1h_tokens
     return StepForecast(
@@ -111,7 +111,7 @@ def _step(spent: Spent, past: Past | None, max_tokens: int, day: date) -> StepFo
     )
 
 
-def _cost(spent: Spent, output_tokens: int, day: date) -> Decimal | None:
+def _cost(spent: StepTokens, output_tokens: int, day: date) -> Decimal | None:
     # A price is a number for each token, so that of a sum is the sum of the prices. Which one it is can depend on the
     # prompt's length: that of the mean prompt is taken.
     used = Usage(

@@ -176,7 +176,8 @@ def _play(script: _Script, terms: Terms, report: Report, *, keep: bool, show: bo
 def _look_back(script: _Script, terms: Terms, summary: Summary, ledger: str, folder: Path, *, keep: bool) -> Rehearsed:
     from db.ledger.clock import now  # noqa: PLC0415
     from db.ledger.connecting import open_ledger  # noqa: PLC0415
-    from db.readers.measures import losses, spent_by_step, troubles  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.failures import losses, troubles  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.past_answers import spent_by_step  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.rehearsal.forecast import forecast  # noqa: PLC0415
     from flows.commands.rehearsal.rehearsed import Rehearsed  # noqa: PLC0415
     from flows.steps.prompts.templates import load_template  # noqa: PLC0415

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from db.readers.measures import Loss, Trouble
+from db.readers.failures import Loss, Trouble
 from flows.commands.ledger.ledgers import ledger_name
 from flows.commands.rehearsal.forecast import StepForecast, added
 from flows.commands.rehearsal.terms import Terms

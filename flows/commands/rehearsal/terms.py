@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from db.readers.measures import Past
+from db.readers.past_answers import PastAnswers
 from flows.errors import ParameterError
 from flows.sandbox import Switches
 from flows.sandbox.__main__ import read_switch
@@ -81,7 +81,7 @@ class Terms:
 
 
 def agree(
-    pasts: Mapping[str, Past],
+    pasts: Mapping[str, PastAnswers],
     *,
     latency_ms: float | None,
     latency_spread: float | None,
@@ -115,7 +115,7 @@ def agree(
     return Terms(latency, switches)
 
 
-def choose_latency(pasts: Mapping[str, Past], median_ms: float | None, spread: float | None) -> Latency:
+def choose_latency(pasts: Mapping[str, PastAnswers], median_ms: float | None, spread: float | None) -> Latency:
     """Take what was named, else what the history says, else what is assumed."""
     past = [math.log(latency) for found in pasts.values() for latency in found.latencies_ms if latency > 0]
     if median_ms is not None:

@@ -162,11 +162,11 @@ def _last_screen(console: Console, ledger: str, summaries: Sequence[Summary]) ->
 
 def _print_content(console: Console, engine: Engine, summaries: Sequence[Summary]) -> str | None:
     """Print a text of each flow; return the short id of the first."""
-    from db.readers.history import read_parents, samples  # noqa: PLC0415 - see commands/__init__.py
+    from db.readers.stored_generations import read_generations, read_parents  # noqa: PLC0415 - see commands/__init__.py
 
     first: str | None = None
     for summary, (step, title) in zip(summaries, SHOWN, strict=True):
-        for found in samples(engine, summary.run_id, step, 1):
+        for found in next(read_generations(engine, summary.run_id, step, page_size=1), []):
             first = first or screen.short(found.id)
             output = found.output
             if step == "newsletter_choice":

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from db.ledger.connecting import open_ledger
-from db.readers import history
+from db.readers.run_lines import find_run
+from db.readers.runs import read_run
 from flows.commands.ledger.ledgers import ledger_urls
 from flows.errors import ConfigurationError
 from flows.settings import Settings
@@ -39,8 +40,8 @@ def read_past(settings: Settings, run_id: str) -> Past:
 
 
 def _find(ledger: Engine, run_id: str) -> Past | None:
-    line = history.find_run(ledger, run_id)
-    row = history.read_run(ledger, line.id) if line is not None else None
+    line = find_run(ledger, run_id)
+    row = read_run(ledger, line.id) if line is not None else None
     if row is None:
         return None
     parameters: Mapping[str, Any] = row["parameters"]

@@ -20,7 +20,7 @@ class Briefs:
 
     def __init__(self, folder: Path, endpoint: RunEndpoint, keep: Callable[[TemplateRow], Awaitable[None]]) -> None:
         self._folder = folder
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._keep = keep
         self._templates: dict[str, Template] = {}
         self._briefs: dict[str, Brief] = {}
@@ -38,9 +38,9 @@ class Briefs:
         brief = self._briefs.get(name)
         if brief is None or brief.params != params:
             # In a thread, for the SDK, which takes seconds to load, makes the schema.
-            brief = await asyncio.to_thread(make_brief, template, self._endpoint.name, params)
+            brief = await asyncio.to_thread(make_brief, template, self.endpoint.name, params)
             self._briefs[name] = brief
             sources = dict(template.sources)
             await self._keep(TemplateRow(hash=template.hash, name=name, sources=sources, first_seen_at=now()))
-            self._endpoint.uses(brief)
+            self.endpoint.uses(brief)
         return brief

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from db.readers.history import StepGeneration
+from db.readers.stored_generations import StepGeneration
 from flows.errors import RecordError
 from flows.steps.output_classes.validate import OutputClass
 

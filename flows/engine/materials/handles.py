@@ -14,7 +14,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
-from db.readers.history import StepGeneration, count_generations, read_generations, read_parents
+from db.readers.figures import count_generations
+from db.readers.stored_generations import StepGeneration, read_generations, read_parents
 from db.sources.spool import Spool, Unreadable
 from db.sources.statements import Query
 from db.sources.values import Record, make_record

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
-from db.readers import history
+from db.readers.failures import without_content
+from db.readers.figures import PromptCacheUse, cost_reused, count_generations, prompt_cache_use, usage
 from flows.engine.pacing.buckets import a_minute
 from flows.engine.pacing.warming import Warmth
 from flows.steps.prices import Usage, saved_by_prompt_cache
@@ -222,7 +223,7 @@ def summarize(
 ) -> Summary:
     """Add a run up from its generations and attempts."""
     steps: dict[str, StepSummary] = {}
-    for line in history.count_generations(ledger, run_id):
+    for line in count_generations(ledger, run_id):
         step = steps.setdefault(line.step, StepSummary(step=line.step, left_out=left_out.get(line.step, 0)))
         name = "cached" if line.status == "succeeded" and line.origin == "cache" else line.status
         setattr(step, name, getattr(step, name) + line.count)
@@ -231,7 +232,7 @@ def summarize(
         steps.setdefault(name, StepSummary(step=name, left_out=count))
     for step in steps.values():
         step.made_from = made_from.get(step.step)
-    used, cached = history.usage(ledger, run_id), history.prompt_cache_use(ledger, run_id)
+    used, cached = usage(ledger, run_id), prompt_cache_use(ledger, run_id)
     totals = {
         name: sum(getattr(step, name) for step in steps.values())
         for name in ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
@@ -245,7 +246,7 @@ def summarize(
             kind=row.error_kind,
             message=row.error_message,
         )
-        for row in history.worst(ledger, run_id)
+        for row in without_content(ledger, run_id)
     ]
     return Summary(
         run_id=run_id,
@@ -261,7 +262,7 @@ def summarize(
         cache_read_tokens=used.cache_read_tokens,
         cache_creation_tokens=used.cache_creation_tokens,
         cost_usd=used.cost_usd,
-        saved_by_ledger_usd=history.cost_reused(ledger, run_id) if totals["cached"] else Decimal(0),
+        saved_by_ledger_usd=cost_reused(ledger, run_id) if totals["cached"] else Decimal(0),
         saved_by_prompt_cache_usd=_saved_by_prompt_cache(cached),
         prompt_cache=PromptCacheSummary(
             reads=sum(use.reads for use in cached),
@@ -283,7 +284,7 @@ def summarize(
     )
 
 
-def _saved_by_prompt_cache(uses: Sequence[history.PromptCacheUse]) -> Decimal | None:
+def _saved_by_prompt_cache(uses: Sequence[PromptCacheUse]) -> Decimal | None:
     total = Decimal(0)
     for use in uses:
         usage = Usage(

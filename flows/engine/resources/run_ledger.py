@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine
@@ -11,17 +11,11 @@ from sqlalchemy import Engine
 from db.ledger import writing
 from db.ledger.rows import TemplateRow
 from db.readers.chains import Spent, spent_by_chain
-from db.readers.history import (
-    BadOutcome,
-    PromptHistory,
-    Usage,
-    bad_outcomes_of,
-    count_padded_keys,
-    look_up,
-    mean_tokens,
-    shards_of,
-    usage,
-)
+from db.readers.figures import TotalUsage, usage
+from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
+from db.readers.past_answers import mean_tokens
+from db.readers.runs import shards_of
+from db.readers.stored_generations import count_padded_keys
 from flows.engine.resources.writer import Writer
 
 
@@ -30,7 +24,7 @@ class RunLedger:
     """Implements flows.engine.context.LookUp.
 
     `fresh_since` is when a run began that refreshes: what is older counts as not known. `shards` are the runs that this
-    one was spread over.
+    one was spread over, None before that.
     """
 
     engine: Engine
@@ -39,7 +33,7 @@ class RunLedger:
     flow: str
     endpoint: str
     fresh_since: datetime | None = None
-    shards: Sequence[str] = field(default=())
+    shards: Sequence[str] | None = None
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         """What is known of prompts; where the run refreshes, only what is new since it began."""
@@ -51,9 +45,9 @@ class RunLedger:
             return {}
         return await self.writer.read(bad_outcomes_of, self.engine, self.shards, list(set(hashes)))
 
-    async def mean_tokens(self, step: str) -> tuple[float, float] | None:
-        """The mean input and output tokens of earlier requests of a step."""
-        return await self.writer.read(mean_tokens, self.engine, self.flow, step)
+    async def mean_tokens(self, step: str, model: str) -> tuple[float, float] | None:
+        """The mean input and output tokens of a model's earlier answers in a step."""
+        return await self.writer.read(mean_tokens, self.engine, self.flow, step, self.endpoint, model)
 
     async def padded_keys(self, step: str) -> int:
         """How many records have content under keys that end in blanks."""
@@ -67,7 +61,7 @@ class RunLedger:
         """What the run, its shards and the runs that it resumes have spent."""
         return await self.writer.read(spent_by_chain, self.engine, self.run_id)
 
-    async def used(self, step: str) -> Usage:
+    async def used(self, step: str) -> TotalUsage:
         """What a step has used so far."""
         return await self.writer.read(usage, self.engine, self.run_id, step=step)
 
