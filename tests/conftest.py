@@ -14,11 +14,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import certifi
 import pytest
+from filelock import FileLock
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
@@ -28,18 +29,25 @@ from db.ledger.migrating import upgrade
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))
 
+PREFECT_DATABASE = "prefect.db"
+
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no setting of the person who runs the tests reach them."""
+    forget_settings(monkeypatch)
+
+
+def forget_settings(patch: pytest.MonkeyPatch) -> None:
+    """Forget what this process was told to be set, by its environment or by a developer's .env."""
     for name in list(os.environ):
         if name.startswith(("PRESSWORK_", "ANTHROPIC_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("DO_NOT_TRACK", "1")
+            patch.delenv(name)
+    patch.setenv("DO_NOT_TRACK", "1")
     # A value that is set, even to nothing, wins over one of a developer's .env.
-    monkeypatch.setattr("flows.settings.load_dotenv", lambda *_args, **_options: False)
+    patch.setattr("flows.settings.load_dotenv", lambda *_args, **_options: False)
 
 
 @pytest.fixture(scope="session")
@@ -214,41 +222,60 @@ def chinook_url() -> str:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Prefect's server, once for the session; the URL of its API."""
+def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's server of Prefect keeps its database and its log."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Prefect's server, once for each process that runs tests; the URL of its API."""
     from flows.engine.orchestration.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         # A test that looks at its task runs waits until the server has written them, by default for five seconds.
         patch.setenv("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL", "1")
         patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "1")
-        with own_server(timeout_s=120, home=_prefect_folder(tmp_path_factory), with_ui=True) as url:
-            yield url
-            _send_off()
+        with _tables_made_once(tmp_path_factory) as (made, are_there):
+            if are_there:
+                _copy_database(made, prefect_folder / PREFECT_DATABASE)
+            url = stack.enter_context(own_server(timeout_s=120, home=prefect_folder, with_ui=True))
+            if not are_there:
+                _copy_database(prefect_folder / PREFECT_DATABASE, made)
+        yield url
+        _send_off()
 
 
-def _prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.getbasetemp() / "prefect"
-    folder.mkdir(exist_ok=True)
-    return folder
+@contextmanager
+def _tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, bool]]:
+    """Yield the path of an empty database of Prefect's, and whether it is there; else the block has to make it.
+
+    Making the tables takes as long as all the rest of a server's start, so all processes of a session share them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made = folder / PREFECT_DATABASE
+    with FileLock(folder / f"{PREFECT_DATABASE}.lock"):
+        yield made, made.exists()
+
+
+def _copy_database(file: Path, target: Path) -> None:
+    with closing(sqlite3.connect(file)) as made, closing(sqlite3.connect(target)) as copy:
+        made.backup(copy)
 
 
 @pytest.fixture
-def prefect_folder(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session's server keeps its database and its log."""
-    return _prefect_folder(tmp_path_factory)
-
-
-@pytest.fixture
-def prefect_home(prefect_folder: Path, tmp_path: Path) -> Path:
-    """A folder for one more server, with the tables made: making them takes as long as all the rest."""
+def prefect_home(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder for one more server, which finds its tables there."""
     home = tmp_path / "prefect-home"
     home.mkdir()
-    with (
-        closing(sqlite3.connect(prefect_folder / "prefect.db")) as made,
-        closing(sqlite3.connect(home / "prefect.db")) as copy,
-    ):
-        made.backup(copy)
+    with _tables_made_once(tmp_path_factory) as (made, are_there):
+        if are_there:
+            _copy_database(made, home / PREFECT_DATABASE)
+    if not are_there:
+        request.getfixturevalue("prefect_server")
+        _copy_database(made, home / PREFECT_DATABASE)
     return home
 
 
@@ -271,15 +298,25 @@ def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def prefect_api(prefect_server: str, one_certificate: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def prefect_api(prefect_server: str, one_certificate: str) -> Iterator[str]:
     """Prefect in this process, set up to use the session's server."""
+    with prefect_at(prefect_server, one_certificate):
+        yield prefect_server
+
+
+@contextmanager
+def prefect_at(url: str, certificate: str) -> Iterator[None]:
+    """Have Prefect use this API, here and in processes that start here."""
     from prefect.settings import (  # noqa: PLC0415 - as above
         PREFECT_API_SSL_CERT_FILE,
         PREFECT_API_URL,
         temporary_settings,
     )
 
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    monkeypatch.setenv("SSL_CERT_FILE", one_certificate)
-    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_SSL_CERT_FILE: one_certificate}):
-        yield prefect_server
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        temporary_settings({PREFECT_API_URL: url, PREFECT_API_SSL_CERT_FILE: certificate}),
+    ):
+        patch.setenv("PREFECT_API_URL", url)
+        patch.setenv("SSL_CERT_FILE", certificate)
+        yield

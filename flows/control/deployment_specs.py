@@ -22,11 +22,11 @@ from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
 from flows.control.deploy_errors import reason
 from flows.control.forms import Form, form_of_template, polished
 from flows.control.prefect_yaml import FILE, ConcurrencyLimit, Declared, read_declared
-from flows.engine.orchestration.flow_source import FLOWS, read_flow
 from flows.engine.orchestration.origin import code_version
 from flows.engine.orchestration.worker_check import LEDGER_LABEL, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
+from flows.steps.prompts.flow_source import FLOWS, read_flow
 from flows.steps.prompts.front_matter import FrontMatter
 from flows.steps.prompts.names import template_name_fault
 from flows.steps.prompts.templates import list_templates, load_template

@@ -58,11 +58,6 @@ class Deployed(DeploymentPlan):
         return not (self.left_out or self.refused)
 
 
-async def deploy_all(*, work_pool: str = POOL, say: Say) -> list[str]:
-    """Make all deployments on the Prefect server that is set up, and return their names; see `deploy`."""
-    return (await deploy(work_pool=work_pool, say=say)).names
-
-
 async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -> Deployed:
     """Make the deployments of prefect.yaml, and one for each template that selects its own records and is no step.
 
@@ -117,11 +112,10 @@ async def _remove(
 
 
 async def _automate(made: Deployed, say: Say) -> None:
-    for automation in await install_automations():
-        say(f"Automation {automation!r}: set up.")
     try:
-        for automation in await install_notification():
-            say(f"Automation {automation!r}: set up.")
+        for install in (install_automations, install_notification):
+            for automation in await install():
+                say(f"Automation {automation!r}: set up.")
     except ConfigurationError as error:
         # On a new machine the block can be made only when the server is up.
         made.refused[NOTIFICATION] = str(error)

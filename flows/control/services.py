@@ -26,14 +26,21 @@ from flows.control.installation import (
     WORKER,
     Installation,
     State,
-    only_call,
+    locked,
     read_state,
     write_state,
 )
 from flows.control.processes import Process
 from flows.control.shutdown import Say, ServiceError, stop_started
-from flows.engine.orchestration.prefect_server import QUIET, server_command, server_environment
-from flows.engine.orchestration.server_check import NO_ANSWER, is_healthy, require_answer, server_version
+from flows.engine.orchestration.prefect_server import (
+    NO_ANSWER,
+    QUIET,
+    is_healthy,
+    require_answer,
+    server_command,
+    server_environment,
+    server_version,
+)
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
 
@@ -49,7 +56,7 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     Returns what runs, and the deployments' names. What this call has started is stopped again where it fails.
     `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
     """
-    with only_call(here.home, here.starts_within_s):
+    with locked(here.home, here.starts_within_s):
         before = read_state(here.home)
         _require_no_other(here, before, watched=watched)
         state = _still_running(here, before, say)
@@ -107,7 +114,7 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
 async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
     """Make what a healthy server has to know: the pool, the worker, the deployments."""
     from flows.control import pools  # noqa: PLC0415 - loads Prefect
-    from flows.control.deployments import deploy_all  # noqa: PLC0415 - as above
+    from flows.control.deployments import deploy  # noqa: PLC0415 - as above
 
     await pools.ensure_pool(POOL, say)
     began = datetime.now(UTC)
@@ -116,10 +123,10 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
         say("Starting the worker ...")
         state = replace(state, worker=_start_worker(here, state))
         write_state(here.home, state)
-    names = await deploy_all(work_pool=POOL, say=say)
+    made = await deploy(work_pool=POOL, say=say)
     if is_new:
         await _wait_for_worker(here, state, began)
-    return state, names
+    return state, made.names
 
 
 def worker_name() -> str:

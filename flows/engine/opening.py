@@ -35,7 +35,8 @@ from flows.engine.orchestration.host import Host, Origin, given_host
 from flows.engine.orchestration.prefect_host import PrefectHost
 from flows.engine.pacing.limiter import Limiter, limiter_for
 from flows.engine.pacing.pace import Pace
-from flows.engine.report.artifacts import SUMMARY_KEY, money
+from flows.engine.report.amounts import dollars
+from flows.engine.report.artifacts import SUMMARY_KEY
 from flows.engine.report.progress import Log, Progress, announce
 from flows.engine.report.summary import Summary
 from flows.engine.report.totals import Totals
@@ -308,7 +309,7 @@ def _log_closing(log: Log, summary: Summary) -> None:
         summary.status,
         summary.wall_s,
         summary.requests,
-        money(summary),
+        dollars(summary.cost_usd, summary.unpriced),
         summary.run_id,
         SUMMARY_KEY,
     )

@@ -49,12 +49,8 @@ class FormPart(BaseModel):
     def _empty_is_null(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {name: None if value == "" and cls._takes_null(name) else value for name, value in given.items()}
-
-    @classmethod
-    def _takes_null(cls, name: str) -> bool:
-        field = cls.model_fields.get(name)
-        return field is not None and NoneType in get_args(field.annotation)
+        nullable = {name for name, field in cls.model_fields.items() if NoneType in get_args(field.annotation)}
+        return {name: None if value == "" and name in nullable else value for name, value in given.items()}
 
 
 class RunOptions(FormPart):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
+from db.ledger.connecting import open_ledger
 from flows.cli import app
 from flows.sandbox import sandbox_process
 
@@ -54,6 +59,15 @@ class Desk:
             connection.execute(f"CREATE TABLE notes ({key}, text)")
             connection.executemany("INSERT INTO notes VALUES (?, ?)", list(rows.items()))
             connection.commit()
+
+    @contextmanager
+    def opened(self) -> Iterator[Engine]:
+        """The desk's ledger, open for the time of the block."""
+        ledger = open_ledger(f"sqlite:///{self.ledger}")
+        try:
+            yield ledger
+        finally:
+            ledger.dispose()
 
     def sent(self) -> int:
         return int(json.loads(self.ask("GET", "stats"))["requests"])
@@ -97,10 +111,15 @@ def sandbox_url() -> Iterator[str]:
 @pytest.fixture
 def desk(sandbox_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     made = make_desk(tmp_path, sandbox_url)
-    for name, value in made.settings().items():
-        monkeypatch.setenv(name, value)
+    set_all(monkeypatch, made.settings())
     yield made
     made.switch(latency_ms=0)
+
+
+def set_all(patch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    """Set these variables in this process."""
+    for name, value in environment.items():
+        patch.setenv(name, value)
 
 
 def call(*arguments: str) -> Result:
@@ -109,7 +128,7 @@ def call(*arguments: str) -> Result:
 
 
 def presswork(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as itself."""
+    """Run the command as a process of its own."""
     return subprocess.run(
         [str(PRESSWORK), *arguments],
         env={**os.environ, **environment},
@@ -118,3 +137,50 @@ def presswork(arguments: Sequence[str], **environment: str) -> subprocess.Comple
         timeout=220,
         check=False,
     )
+
+
+def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start the command as a process of its own, which Ctrl-C can end."""
+    # A job in a shell's background ignores Ctrl-C, and hands that on to what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [str(PRESSWORK), *arguments],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the end, and return the exit status and what was said."""
+    try:
+        _printed, said = command.communicate(timeout=60)
+    finally:
+        command.kill()
+    return command.returncode, said
+
+
+@contextmanager
+def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.SIGINT) -> Iterator[None]:
+    """Send this process a signal as soon as what the block calls is at work; none of its threads may stay."""
+
+    def send() -> None:
+        deadline = time.monotonic() + 60
+        while not at_work() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threads = set(threading.enumerate())
+    before = signal.signal(number, signal.default_int_handler)
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        yield
+    finally:
+        sending.join()
+        signal.signal(number, before)
+    assert not [thread for thread in set(threading.enumerate()) - threads if not thread.daemon]

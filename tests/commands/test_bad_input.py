@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.commands.conftest import BLOCKS, FRONT, Desk, call, presswork
+from tests.conftest import prefect_at
 
 Arrange = Callable[[Desk, pytest.MonkeyPatch], None]
 
@@ -28,14 +29,6 @@ def environment(**values: str | None) -> Arrange:
 
 def template(blocks: str = BLOCKS, **changes: str) -> Arrange:
     return lambda desk, monkeypatch: desk.template(front=front(**changes), blocks=blocks)
-
-
-def doubled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.template(front=front(select="SELECT 7 AS id, text FROM notes"))
-
-
-def nulls(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.template(front=front(select="SELECT nullif(id, 2) AS id, text FROM notes"))
 
 
 def nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,32 +108,23 @@ def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pyte
     assert not desk.ledger.exists()
 
 
-@pytest.mark.prefect
-@pytest.mark.parametrize(
-    ("arrange", "message"), [(doubled, "the key 'id' is not unique"), (nulls, "1 of 3 records has no 'id'")]
-)
-def test_keys_that_only_the_records_tell_are_told_before_anything_is_sent(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, prefect_server: str, arrange: Arrange, message: str
-) -> None:
-    desk.notes({1: "one", 2: "two", 3: "three"})
-    arrange(desk, monkeypatch)
+@pytest.fixture(autouse=True)
+def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bad input starts none: that would take seconds."""
 
-    result = presswork(RUN, PREFECT_API_URL=prefect_server)
+    def start(**_options: object) -> None:
+        raise AssertionError("a Prefect server was started")
 
-    assert result.returncode == 2, result.stdout
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert desk.sent() == 0
-    assert not list((desk.folder / "spools").iterdir())
+    monkeypatch.setattr("flows.engine.orchestration.prefect_server.own_server", start)
 
 
-def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk) -> None:
-    """As a process of its own: Prefect reads its settings once a process."""
+def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk, one_certificate: str) -> None:
     desk.notes({1: "one"})
 
-    result = presswork(RUN, PREFECT_API_URL="http://127.0.0.1:9/api")
+    with prefect_at("http://127.0.0.1:9/api", one_certificate):
+        result = call(*RUN)
 
-    assert result.returncode == 2, result.stdout
+    assert result.exit_code == 2, result.stdout
     assert "does not answer" in result.stderr
     assert "PREFECT_API_URL" in result.stderr
     assert result.stdout == ""
@@ -192,7 +176,6 @@ def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, mo
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["run", "notes"], {"ANTHROPIC_BASE_URL": ""}, "There is no API key"),
         (["run", "notes", "--set", "x"], {}, "--set takes name=value"),
         (["run"], {}, "Say what to run"),
         (["nonsense"], {}, "No such command"),

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -26,11 +26,13 @@ from db.ledger.clock import now
 from db.ledger.connecting import open_ledger
 from db.readers.past_answers import PastAnswers, StepTokens
 from flows.commands.rehearsal.forecast import forecast
-from flows.commands.rehearsal.staging import LOCK, NEW_S, PREFIX, sweep
-from flows.commands.rehearsal.terms import agree, choose_latency
+from flows.commands.rehearsal.isolation import LOCK, NEW_S, PREFIX, sweep
+from flows.commands.rehearsal.rehearsal_flags import TermFlags
+from flows.commands.rehearsal.terms import choose_latency, make_terms
 from flows.errors import ParameterError
 from flows.steps.prices import Usage, cost_of
-from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork
+from tests.commands.conftest import Desk, call, interrupted, make_desk, set_all
+from tests.conftest import forget_settings, prefect_at
 
 SONNET = "claude-sonnet-4-6"
 NOTES: dict[Any, str | None] = {number: f"a note about kettle {number}" for number in range(1, 13)}
@@ -69,9 +71,6 @@ class House:
     environment: dict[str, str]
     temporary: Path
 
-    def rehearse(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        return presswork(["rehearse", "notes", *arguments], **{**self.environment, **changes})
-
     def left(self) -> list[str]:
         return [path.name for path in self.temporary.iterdir() if "rehearsal" in path.name]
 
@@ -82,13 +81,18 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(prefect_server: str, sandbox_url: str, trap: str, tmp_path_factory: pytest.TempPathFactory) -> House:
+def built(
+    prefect_server: str, one_certificate: str, sandbox_url: str, trap: str, tmp_path_factory: pytest.TempPathFactory
+) -> House:
     desk = make_desk(tmp_path_factory.mktemp("house"), sandbox_url)
     desk.notes(NOTES)
     temporary = desk.folder / "tmp"
     temporary.mkdir()
-    ran = presswork(["run", "notes"], **{**desk.settings(), "PREFECT_API_URL": prefect_server})
-    assert ran.returncode == 0, ran.stderr
+    with pytest.MonkeyPatch.context() as patch, prefect_at(prefect_server, one_certificate):
+        forget_settings(patch)
+        set_all(patch, desk.settings())
+        ran = call("run", "notes")
+    assert ran.exit_code == 0, ran.stderr
     with closing(sqlite3.connect(desk.ledger)) as ledger:
         # As if Claude had answered: longer, and slower, than the sandbox does.
         ledger.execute("UPDATE generations SET endpoint = 'anthropic'")
@@ -99,13 +103,21 @@ def house(prefect_server: str, sandbox_url: str, trap: str, tmp_path_factory: py
         ledger.commit()
     environment = {
         **desk.settings(),
-        "PREFECT_API_URL": prefect_server,
         "TMPDIR": str(temporary),
         "ANTHROPIC_BASE_URL": trap,
         "ANTHROPIC_API_KEY": "sk-ant-mine",
         "PRESSWORK_ENDPOINT": "anthropic",
     }
     return House(desk, environment, temporary)
+
+
+@pytest.fixture
+def house(built: House, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> House:
+    """The house, with this process in it."""
+    set_all(monkeypatch, built.environment)
+    # It is not read from the environment a second time.
+    monkeypatch.setattr(tempfile, "tempdir", str(built.temporary))
+    return built
 
 
 @pytest.fixture(autouse=True)
@@ -125,9 +137,9 @@ def nothing_of_theirs_is_touched(request: pytest.FixtureRequest) -> Iterator[Non
 
 @pytest.mark.prefect
 def test_rehearsal_reckons_with_the_history_and_touches_nothing(house: House) -> None:
-    ended = house.rehearse("--json", "--overloaded", "10", "--rpm-limit", "600", "--seed", "1")
+    ended = call("rehearse", "notes", "--json", "--overloaded", "10", "--rpm-limit", "600", "--seed", "1")
 
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.stderr
     assert ended.stderr == ""
     told = json.loads(ended.stdout)
     # The ledger has them all, and that is no matter: a rehearsal is for the whole.
@@ -148,21 +160,15 @@ def test_rehearsal_reckons_with_the_history_and_touches_nothing(house: House) ->
 
 
 @pytest.mark.prefect
-def test_rehearsal_says_what_it_knows_and_what_broke(house: House) -> None:
+def test_rehearsal_says_what_it_knows_and_what_broke(
+    house: House, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The records lie in the ledger's database; of this endpoint it has no answers.
-    ended = house.rehearse(
-        "--refused",
-        "100",
-        "--latency-ms",
-        "20",
-        "--limit",
-        "7",
-        "--keep",
-        PRESSWORK_SOURCE_URL="",
-        PRESSWORK_ENDPOINT="gateway",
-    )
+    set_all(monkeypatch, {"PRESSWORK_SOURCE_URL": "", "PRESSWORK_ENDPOINT": "gateway"})
 
-    assert ended.returncode == 1, ended.stderr
+    ended = call("rehearse", "notes", "--refused", "100", "--latency-ms", "20", "--limit", "7", "--keep")
+
+    assert ended.exit_code == 1, ended.stderr
     assert "Rehearsal of notes: the sandbox answers, into a ledger that is thrown away." in ended.stderr
     assert "which is only read" in ended.stderr
     for part in ("notes rehearsed: 7 records in", "the sandbox's guess", "if each filled its max_tokens", "What broke"):
@@ -177,38 +183,29 @@ def test_rehearsal_says_what_it_knows_and_what_broke(house: House) -> None:
         ((flow_run, status),) = connection.exec_driver_sql("SELECT prefect_flow_run_id, status FROM runs").all()
     ledger.dispose()
     assert status == "completed"
-    api = house.environment["PREFECT_API_URL"]
-    with urllib.request.urlopen(f"{api}/flow_runs/{flow_run}") as answer:  # noqa: S310 - loopback
+    with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run}") as answer:  # noqa: S310 - loopback
         assert json.load(answer)["name"] == "rehearsal of notes"
 
 
 @pytest.mark.prefect
 def test_cost_cap_is_kept_in_a_rehearsal_too(house: House) -> None:
-    ended = house.rehearse("--max-cost", "0.0001", "--latency-ms", "0")
+    ended = call("rehearse", "notes", "--max-cost", "0.0001", "--latency-ms", "0")
 
-    assert ended.returncode == 3, ended.stderr
+    assert ended.exit_code == 3, ended.stderr
     assert "stopped by its cost cap" in ended.stdout
 
 
 @pytest.mark.prefect
-def test_rehearsal_that_is_stopped_leaves_nothing(house: House) -> None:
-    command = [str(PRESSWORK), "rehearse", "notes", "--latency-ms", "60000"]
+def test_rehearsal_that_is_stopped_leaves_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is in flight is not waited for: its answers are a minute away.
-    environment = {**os.environ, **house.environment, "PRESSWORK_STOP_WAIT_S": "0"}
-    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not house.left() or not _in_flight(house.temporary):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        running.send_signal(signal.SIGTERM)
-        _stdout, stderr = running.communicate(timeout=60)
-    finally:
-        running.kill()
+    monkeypatch.setenv("PRESSWORK_STOP_WAIT_S", "0")
 
-    assert running.returncode == 130, stderr
-    assert "The rehearsal was stopped. Nothing was billed." in stderr
-    assert "Traceback" not in stderr
+    with interrupted(lambda: house.left() and _in_flight(house.temporary), signal.SIGTERM):
+        ended = call("rehearse", "notes", "--latency-ms", "60000")
+
+    assert ended.exit_code == 130, ended.stderr
+    assert "The rehearsal was stopped. Nothing was billed." in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def _in_flight(temporary: Path) -> bool:
@@ -255,7 +252,8 @@ def test_without_a_source_and_a_ledger_there_is_nothing_to_rehearse(
     assert not desk.ledger.exists()
 
 
-def test_environment_is_as_it_was_after_a_rehearsal_that_could_not_start(desk: Desk) -> None:
+@pytest.mark.prefect
+def test_environment_is_as_it_was_after_a_rehearsal_that_could_not_start(desk: Desk, prefect_api: str) -> None:
     desk.notes({1: "a", None: "b"})
     before = dict(os.environ)
 
@@ -297,14 +295,12 @@ def test_latency_is_the_one_named_else_the_historys_else_an_assumed_one() -> Non
 
 
 def test_drops_are_half_before_and_half_after_the_answer() -> None:
-    nothing: dict[str, Any] = {"latency_ms": None, "latency_spread": None, "limits": {}, "others": [], "seed": 3}
-
-    terms = agree({}, percents={"drops": 2.0, "truncated": 1.0}, **nothing)
+    terms = make_terms({}, TermFlags(drops=2.0, truncated=1.0, seed=3))
 
     assert terms.for_programs()["faults"] == {"dropped_before": 0.01, "dropped_after": 0.01, "truncated": 0.01}
     assert terms.switches.seed == 3
     with pytest.raises(ParameterError, match="--rate-limited 101"):
-        agree({}, percents={"rate_limited": 101.0}, **nothing)
+        make_terms({}, TermFlags(rate_limited=101.0))
 
 
 def test_cost_is_reckoned_with_lengths_that_are_known() -> None:

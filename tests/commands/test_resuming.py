@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from db.ledger.connecting import open_ledger
 from flows.commands.run.jobs import make_selection
-from flows.commands.run.resuming import read_past
+from flows.commands.run.resuming import read_resumed
 from flows.engine import Selection
 from flows.settings import Settings
 from flows.steps.prompts.front_matter import Param
@@ -44,7 +44,7 @@ def resumed(folder: Path, **parameters: Any) -> Mapping[str, Any]:
     # As a run writes them: engine/origin.py.
     book = Book(ledger, parameters=TypeAdapter(dict[str, Any]).dump_python(parameters, mode="json"))
     ledger.dispose()
-    return read_past(Settings(database_url=url), book.run_id).sets
+    return read_resumed(Settings(database_url=url), book.run_id).sets
 
 
 @pytest.mark.parametrize(

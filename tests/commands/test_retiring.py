@@ -15,7 +15,7 @@ import pytest
 
 from flows.commands.templates import retiring
 from flows.settings import Settings
-from tests.commands.conftest import FRONT, Desk, call, presswork
+from tests.commands.conftest import FRONT, Desk, call, set_all
 
 SOON = datetime.now(UTC) + timedelta(days=30)
 RETIRES = {"max_tokens": 128_000, "lifecycle": "deprecated", "retires_at": SOON.isoformat()}
@@ -185,12 +185,12 @@ def test_status_waits_for_no_endpoint(
     assert found.model == "claude-sonnet-4-5"
 
 
-def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path) -> None:
+def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.template("old", on("claude-sonnet-4-5"))
-    alone = {"PRESSWORK_STATE_DIR": str(tmp_path / "state"), "PREFECT_API_URL": "", "ANTHROPIC_BASE_URL": ""}
+    set_all(monkeypatch, {"PRESSWORK_STATE_DIR": str(tmp_path / "state"), "ANTHROPIC_BASE_URL": ""})
 
-    screen = presswork(["status"], **alone)
-    told = json.loads(presswork(["status", "--json"], **alone).stdout)
+    screen = call("status")
+    told = json.loads(call("status", "--json").stdout)
 
     assert "Nothing runs here" in screen.stdout
     said = " ".join(screen.stdout.split())

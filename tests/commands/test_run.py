@@ -1,21 +1,28 @@
-"""`presswork run`, and what looks back at it: history and show. One run under Prefect serves most of these tests."""
+"""`presswork run` and `presswork demo` with a Prefect server, and what looks back at a run: history and show.
+
+One run as a process of its own serves most of these tests, which go on from it in this process. What only a process
+shows (its streams, its signals, its end) has a process of its own too.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
+import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
-from db.ledger.connecting import open_ledger
 from db.readers.run_lines import list_runs
 from db.readers.runs import read_run
-from tests.commands.conftest import PRESSWORK, Desk, call, make_desk, presswork
+from tests.commands.conftest import FRONT, Desk, begin, call, ended, interrupted, make_desk, presswork, set_all
 
 pytestmark = pytest.mark.prefect
 
@@ -25,6 +32,7 @@ NOTES = {
     2: f"[red]markup[/red] [bold {ESCAPE} {RIGHT_TO_LEFT}evil \x07",
     3: "{{ 7*7 }} <script>alert(1)</script> \U0001f375 \u05e9\u05dc\u05d5\u05dd",
 }
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
 @dataclass
@@ -32,7 +40,6 @@ class Ran:
     """A desk after a first run of its notes, and what that printed."""
 
     desk: Desk
-    environment: dict[str, str]
     ended: subprocess.CompletedProcess[str]
 
     @property
@@ -45,26 +52,23 @@ class Ran:
 def ran(prefect_server: str, sandbox_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     desk = make_desk(tmp_path_factory.mktemp("desk"), sandbox_url)
     desk.notes(NOTES)
-    environment = {**desk.settings(), "PREFECT_API_URL": prefect_server}
-    return Ran(desk, environment, presswork(["run", "notes", "--json"], **environment))
+    ended = presswork(["run", "notes", "--json"], **desk.settings(), PREFECT_API_URL=prefect_server)
+    return Ran(desk, ended)
 
 
 @pytest.fixture
-def looking_back(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> Ran:
-    """What this process sees of that run."""
-    for name, value in ran.environment.items():
-        monkeypatch.setenv(name, value)
+def going_on(ran: Ran, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """What this process sees of that run, and what it needs for another."""
+    set_all(monkeypatch, ran.desk.settings())
     return ran
 
 
 def keys_of(ran: Ran) -> dict[str, str]:
     """The ids of the run's generations, by record key."""
-    ledger = open_ledger(ran.environment["PRESSWORK_DATABASE_URL"])
-    with ledger.connect() as connection:
+    with ran.desk.opened() as ledger, ledger.connect() as connection:
         rows = connection.exec_driver_sql(
             "SELECT record_key, id FROM generations WHERE run_id = ?", (ran.summary["run_id"],)
         ).all()
-    ledger.dispose()
     return {row[0]: row[1] for row in rows}
 
 
@@ -78,13 +82,13 @@ def test_run_says_what_it_did_and_nothing_else(ran: Ran) -> None:
     assert isinstance(summary["cost_usd"], float)
 
 
-def test_a_second_run_sends_nothing_and_says_so_to_people(ran: Ran) -> None:
-    sent = ran.desk.sent()
+def test_a_second_run_sends_nothing_and_says_so_to_people(going_on: Ran) -> None:
+    sent = going_on.desk.sent()
 
-    ended = presswork(["run", "notes"], **ran.environment)
+    ended = call("run", "notes")
 
-    assert ended.returncode == 0
-    assert ran.desk.sent() == sent
+    assert ended.exit_code == 0
+    assert going_on.desk.sent() == sent
     assert "all from the cache, no request was sent" in ended.stdout
     assert "This ran on the sandbox: its answers are made up, and nothing was billed." in ended.stdout
     assert "saved" in ended.stdout
@@ -93,8 +97,8 @@ def test_a_second_run_sends_nothing_and_says_so_to_people(ran: Ran) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_history_lists_runs_and_shows_one(looking_back: Ran) -> None:
-    run_id = looking_back.summary["run_id"]
+def test_history_lists_runs_and_shows_one(going_on: Ran) -> None:
+    run_id = going_on.summary["run_id"]
 
     listed = json.loads(call("history", "--json").stdout)
     one = json.loads(call("history", run_id[-8:], "--json").stdout)
@@ -102,14 +106,14 @@ def test_history_lists_runs_and_shows_one(looking_back: Ran) -> None:
 
     assert run_id in [line["id"] for line in listed]
     assert (one["id"], one["succeeded"], one["usage"]["requests"]) == (run_id, 3, 3)
-    assert one["usage"]["cost_usd"] == looking_back.summary["cost_usd"]
+    assert one["usage"]["cost_usd"] == going_on.summary["cost_usd"]
     assert "3 new, 0 cached, 3 in all" in screen.stdout
     assert call("history", "--flow", "another", "--json").stdout.strip() == "[]"
     assert call("history", "0000000000").exit_code == 2
 
 
-def test_show_tells_all_of_a_generation(looking_back: Ran) -> None:
-    identifier = keys_of(looking_back)["1"]
+def test_show_tells_all_of_a_generation(going_on: Ran) -> None:
+    identifier = keys_of(going_on)["1"]
 
     told = json.loads(call("show", identifier[-8:], "--json").stdout)
     screen = call("show", identifier).stdout
@@ -127,15 +131,15 @@ def test_show_tells_all_of_a_generation(looking_back: Ran) -> None:
 
 
 @pytest.mark.parametrize("beginning", [True, False])
-def test_an_id_may_be_cut_but_not_guessed(looking_back: Ran, beginning: bool) -> None:
-    identifier = keys_of(looking_back)["1"]
+def test_an_id_may_be_cut_but_not_guessed(going_on: Ran, beginning: bool) -> None:
+    identifier = keys_of(going_on)["1"]
 
     assert call("show", identifier[:-1] if beginning else identifier[-6:]).exit_code == 0
     assert "at least 6 characters" in call("show", identifier[:3]).stderr
 
 
-def test_what_a_record_holds_is_shown_and_never_obeyed(looking_back: Ran) -> None:
-    identifiers = keys_of(looking_back)
+def test_what_a_record_holds_is_shown_and_never_obeyed(going_on: Ran) -> None:
+    identifiers = keys_of(going_on)
 
     marked = call("show", identifiers["2"]).stdout
     braces = call("show", identifiers["3"]).stdout
@@ -149,96 +153,62 @@ def test_what_a_record_holds_is_shown_and_never_obeyed(looking_back: Ran) -> Non
     assert NOTES[3] in braces
 
 
-def test_a_run_that_stops_after_it_opened_tells_its_id(ran: Ran) -> None:
+def test_a_run_that_stops_after_it_opened_tells_its_id(going_on: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     # An endpoint with a name is not asked before the run what it is: its first request finds the sandbox.
-    ended = presswork(
-        ["run", "notes", "--refresh", "--json"],
-        **{**ran.environment, "PRESSWORK_ENDPOINT": "gateway", "ANTHROPIC_API_KEY": "some-key"},
-    )
+    set_all(monkeypatch, {"PRESSWORK_ENDPOINT": "gateway", "ANTHROPIC_API_KEY": "some-key"})
+
+    ended = call("run", "notes", "--refresh", "--json")
 
     told = json.loads(ended.stdout)
-    assert ended.returncode == 2
+    assert ended.exit_code == 2
     assert told["kind"] == "wrong_endpoint"
     assert told["run_id"]
     assert "the sandbox answers there" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_no_records_are_no_error(ran: Ran) -> None:
-    ran.desk.template(
+def test_no_records_are_no_error(going_on: Ran) -> None:
+    going_on.desk.template(
         "none", front="---\nselect: SELECT id, text FROM notes WHERE 1 = 0\nkey: id\noutput: SubjectLine\n---\n"
     )
 
-    ended = presswork(["run", "none"], **ran.environment)
+    ended = call("run", "none")
 
-    assert ended.returncode == 0
+    assert ended.exit_code == 0
     assert "0 records" in ended.stdout
 
 
-def test_records_without_content_are_named_and_the_status_says_so(ran: Ran) -> None:
-    ran.desk.switch(refused=1)
+def test_records_without_content_are_named_and_the_status_says_so(going_on: Ran) -> None:
+    going_on.desk.switch(refused=1)
     try:
-        ended = presswork(["run", "notes", "--refresh"], **ran.environment)
+        ended = call("run", "notes", "--refresh")
     finally:
-        ran.desk.switch(refused=0)
+        going_on.desk.switch(refused=0)
 
-    assert ended.returncode == 1
+    assert ended.exit_code == 1
     assert "3 generations without content" in ended.stdout
     assert "The model refused to answer" in ended.stdout
     assert "presswork show ID" in ended.stdout
     assert "refused" in ended.stdout
 
 
-def test_ctrl_c_ends_a_run_in_order(ran: Ran) -> None:
-    sent = ran.desk.sent()
-    ran.desk.switch(latency_ms=1500)
-    command = [str(PRESSWORK), "run", "notes", "--refresh", "--concurrency", "1"]
-    running = subprocess.Popen(
-        command, env={**os.environ, **ran.environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while ran.desk.sent() == sent and time.monotonic() < deadline:
-            time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
-        _stdout, stderr = running.communicate(timeout=30)
-    finally:
-        running.kill()
-        ran.desk.switch(latency_ms=0)
-
-    assert running.returncode == 130, stderr
-    assert "Stopping: waiting for the requests in flight" in stderr
-    assert "Run it again to go on" in stderr
-    assert "Traceback" not in stderr
-    ledger = open_ledger(ran.environment["PRESSWORK_DATABASE_URL"])
-    (newest,) = list_runs(ledger, limit=1)
-    ledger.dispose()
-    assert newest.status == "cancelled"
-    assert newest.succeeded == 1
-
-
-def test_resume_goes_on_from_a_run_with_what_it_was_started_with(ran: Ran) -> None:
-    first = ran.summary["run_id"]
-    ended = presswork(["run", "--resume", first[-12:], "--json"], **ran.environment)
-    summary = json.loads(ended.stdout)
+def test_resume_goes_on_from_a_run_with_what_it_was_started_with(going_on: Ran) -> None:
+    first = going_on.summary["run_id"]
+    summary = json.loads(call("run", "--resume", first[-12:], "--json").stdout)
     assert (summary["cached"], summary["requests"]) == (len(NOTES), 0)
-    ledger = open_ledger(ran.environment["PRESSWORK_DATABASE_URL"])
-    row = read_run(ledger, summary["run_id"])
-    ledger.dispose()
+    with going_on.desk.opened() as ledger:
+        row = read_run(ledger, summary["run_id"])
     assert row is not None
     assert (row["resumes_run_id"], row["flow"]) == (first, "notes")
 
 
-def test_resume_of_a_refresh_asks_for_the_rest_and_for_nothing_twice(ran: Ran) -> None:
-    first = presswork(["run", "notes", "--refresh", "--limit", "1", "--max-cost", "2", "--json"], **ran.environment)
-    part = json.loads(first.stdout)
+def test_resume_of_a_refresh_asks_for_the_rest_and_for_nothing_twice(going_on: Ran) -> None:
+    part = json.loads(call("run", "notes", "--refresh", "--limit", "1", "--max-cost", "2", "--json").stdout)
     assert (part["succeeded"], part["cached"]) == (1, 0)
-    resumed = presswork(["run", "--resume", part["run_id"], "--limit", "3", "--json"], **ran.environment)
-    rest = json.loads(resumed.stdout)
+    rest = json.loads(call("run", "--resume", part["run_id"], "--limit", "3", "--json").stdout)
     assert (rest["succeeded"], rest["cached"]) == (len(NOTES) - 1, 1)
-    ledger = open_ledger(ran.environment["PRESSWORK_DATABASE_URL"])
-    row = read_run(ledger, rest["run_id"])
-    ledger.dispose()
+    with going_on.desk.opened() as ledger:
+        row = read_run(ledger, rest["run_id"])
     assert row is not None
     options = row["parameters"]["options"]
     assert (options["refresh"], options["max_cost"], options["limit"]) == (True, 2, 3)
@@ -252,21 +222,21 @@ def test_resume_of_a_refresh_asks_for_the_rest_and_for_nothing_twice(ran: Ran) -
     ],
     ids=["nothing to run", "unknown run"],
 )
-def test_a_run_must_be_told_what_to_run(looking_back: Ran, arguments: list[str], said: str) -> None:
+def test_a_run_must_be_told_what_to_run(going_on: Ran, arguments: list[str], said: str) -> None:
     ended = call("run", *arguments)
     assert ended.exit_code == 2
     assert said in ended.output
 
 
-def test_resume_refuses_another_flows_run(looking_back: Ran) -> None:
-    ended = call("run", "others", "--resume", looking_back.summary["run_id"])
+def test_resume_refuses_another_flows_run(going_on: Ran) -> None:
+    ended = call("run", "others", "--resume", going_on.summary["run_id"])
     assert ended.exit_code == 2
     assert "was one of 'notes'" in " ".join(ended.output.split())
 
 
-def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(looking_back: Ran) -> None:
+def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(going_on: Ran) -> None:
     assert "No spill file waits" in call("db", "recover").output
-    spill = looking_back.desk.folder / "spill" / "some-run.spill"
+    spill = going_on.desk.folder / "spill" / "some-run.spill"
     spill.parent.mkdir(exist_ok=True)
     spill.write_text("0000 not what was written\n", encoding="utf-8")
     ended = call("db", "recover")
@@ -275,3 +245,153 @@ def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(look
     assert "damaged" in ended.output
     assert spill.exists()
     spill.unlink()
+
+
+# What only the records tell
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        ("SELECT 7 AS id, text FROM notes", "the key 'id' is not unique"),
+        ("SELECT nullif(id, 2) AS id, text FROM notes", "1 of 3 records has no 'id'"),
+    ],
+    ids=["doubled", "nulls"],
+)
+def test_keys_that_only_the_records_tell_are_told_before_anything_is_sent(
+    desk: Desk, prefect_api: str, select: str, message: str
+) -> None:
+    desk.notes(NOTES)
+    desk.template(front=FRONT.replace("SELECT id, text FROM notes", select))
+
+    result = call("run", "notes")
+
+    assert result.exit_code == 2, result.stdout
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert desk.sent() == 0
+    assert not list((desk.folder / "spools").iterdir())
+
+
+# Signals
+
+
+def test_ctrl_c_ends_a_run_in_order(ran: Ran, prefect_server: str) -> None:
+    sent = ran.desk.sent()
+    ran.desk.switch(latency_ms=1500)
+    try:
+        command = begin(
+            *("run", "notes", "--refresh", "--concurrency", "1"), **ran.desk.settings(), PREFECT_API_URL=prefect_server
+        )
+        wait_until(lambda: ran.desk.sent() > sent, command)
+        command.send_signal(signal.SIGINT)
+        status, said = ended(command)
+    finally:
+        ran.desk.switch(latency_ms=0)
+
+    assert status == 130, said
+    assert "Stopping: waiting for the requests in flight" in said
+    assert "Run it again to go on" in said
+    assert "Traceback" not in said
+    with ran.desk.opened() as ledger:
+        (newest,) = list_runs(ledger, limit=1)
+    assert newest.status == "cancelled"
+    assert newest.succeeded == 1
+
+
+def test_sigterm_ends_a_run_whose_select_takes_for_ever(desk: Desk, prefect_server: str) -> None:
+    desk.notes({1: "one"})
+    # The check before the run executes nothing.
+    desk.template(front=FRONT.replace("id, text FROM", f"id, text, ({ENDLESS}) AS slow FROM"))
+
+    command = begin("run", "notes", PREFECT_API_URL=prefect_server)
+    wait_until(lambda: has_begun(desk), command)
+    time.sleep(1)
+    command.send_signal(signal.SIGTERM)
+    status, said = ended(command)
+
+    assert (status, "(SIGTERM)" in said) == (130, True), said
+    assert desk.sent() == 0
+
+
+@pytest.mark.mariadb
+def test_ctrl_c_ends_a_statement_of_mariadb_that_has_given_no_row(
+    desk: Desk, prefect_api: str, mariadb_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b WHERE (a.seq + b.seq) MOD 7 = 3"
+    # From a table: MariaDB computes a constant row while it plans, before the run.
+    select = f"SELECT help_topic_id AS id, ({endless}) AS text FROM help_topic"
+    desk.template(front=FRONT.replace("SELECT id, text FROM notes", select))
+    monkeypatch.setenv("PRESSWORK_SOURCE_URL", mariadb_server)
+    engine = create_engine(mariadb_server)
+
+    def at_work() -> int:
+        with engine.connect() as connection:
+            found = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT help_topic_id%'"
+            return int(connection.scalar(text(found)) or 0)
+
+    for arguments, said in (
+        (["run", "notes"], "(SIGINT)"),
+        (["templates", "show", "notes", "--key", "1"], "Stopped by Ctrl-C."),
+    ):
+        with interrupted(at_work):
+            result = call(*arguments)
+        assert result.exit_code == 130, result.stderr
+        assert said in result.stderr
+        # The server's thread ends a moment after the client's.
+        wait_until(lambda: not at_work())
+    engine.dispose()
+
+
+def wait_until(holds: Callable[[], object], command: subprocess.Popen[str] | None = None) -> None:
+    """Wait until it holds, or the command has ended before it did."""
+    deadline = time.monotonic() + 60
+    while not holds() and (command is None or command.poll() is None):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def has_begun(desk: Desk) -> bool:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{desk.ledger}?mode=ro", uri=True)) as connection:
+        return bool(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+    return False
+
+
+# The demo
+
+
+# On a machine that is busy with other things it takes minutes.
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
+    tmp_path: Path, prefect_home: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Set, though to nothing: a developer's .env must not reach the command.
+    nothing = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": "", "PRESSWORK_SOURCE_URL": ""}
+    set_all(monkeypatch, {**nothing, "PRESSWORK_DATABASE_URL": f"sqlite:///{tmp_path / 'demo.sqlite'}"})
+
+    # The first on a Prefect server that it starts itself, the second on one that is there.
+    first = presswork(["demo"], PRESSWORK_STATE_DIR=str(prefect_home), PREFECT_API_URL="")
+    second = call("demo", "--json")
+
+    assert first.returncode == 0, first.stderr
+    told = first.stderr.splitlines()
+    assert told[0].startswith("No ANTHROPIC_API_KEY is set, so the sandbox answers")
+    assert told[1].endswith("40 products, 30 support tickets, 24 articles.")
+    assert told[2].startswith("Starting Prefect's server")
+    expected = ("✔ product_copy completed", "✔ support_replies completed", "✔ newsletter completed")
+    closing_lines = [line for line in told[3:] if line.startswith("✔")]
+    assert [line.startswith(start) for line, start in zip(closing_lines, expected, strict=True)] == [True] * 3
+    assert not [
+        line for line in told[3:] if not line.startswith(("✔", "product_copy", "support_replies", "newsletter"))
+    ]
+    for part in ("Product copy", "Reply to ticket", "the subject line that was chosen", "nothing was billed"):
+        assert part in first.stdout
+    for command in ("presswork show ", "presswork history", "sqlite3 ", "current_content"):
+        assert command in first.stdout
+
+    assert second.exit_code == 0
+    assert second.stderr == ""
+    runs = json.loads(second.stdout)["runs"]
+    assert [run["requests"] for run in runs] == [0, 0, 0]
+    assert all(run["cached"] and not run["succeeded"] for run in runs)

@@ -15,13 +15,14 @@ from rich.console import Console
 from db.readers.figures import TotalUsage
 from db.readers.run_lines import RunLine
 from flows.commands.ledger.history import runs_table
-from flows.commands.run.closing import headline, print_summary
 from flows.commands.run.watching import Watcher, time_left
 from flows.commands.terminal import screen
 from flows.commands.terminal.endings import describe
+from flows.commands.terminal.summary_view import headline, print_summary
 from flows.engine.report.artifacts import summary_markdown
+from flows.engine.report.lacking import Failure
 from flows.engine.report.progress import Progress
-from flows.engine.report.summary import Failure, PaceSummary, StepSummary, Summary
+from flows.engine.report.summary import PaceSummary, StepSummary, Summary
 from flows.errors import StoppingCallError, UntoldCostError
 
 

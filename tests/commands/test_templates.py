@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import FRONT, Desk, call
+from tests.commands.conftest import FRONT, Desk, call, interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +133,24 @@ def test_show_of_an_unknown_key_is_an_error(desk: Desk) -> None:
 
     assert result.exit_code == 2
     assert "no record whose id is '9'" in result.stderr
+
+
+def test_ctrl_c_ends_a_select_that_takes_for_ever(desk: Desk) -> None:
+    desk.notes({1: "one"})
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    desk.template(front=FRONT.replace("FROM notes", f"FROM notes WHERE ({endless}) > 0"))
+
+    with interrupted(lambda: is_open(desk.folder / "source.sqlite")):
+        result = call("templates", "show", "notes", "--key", "1")
+
+    assert (result.exit_code, result.stderr) == (130, "Stopped by Ctrl-C.\n")
+
+
+def is_open(file: Path) -> bool:
+    """Whether this process has had a file open for a while."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if descriptor.readlink() == file:
+                time.sleep(0.5)
+                return True
+    return False

@@ -17,9 +17,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import prefect.settings
 import psutil
+import pytest
+from prefect.settings import temporary_settings
+from typer.testing import Result
 
 from flows.control.processes import MARK
+from tests.commands.conftest import call, set_all
 
 PRESSWORK = Path(sys.executable).with_name("presswork")
 AUTH = "operator:knock-knock"
@@ -71,6 +76,22 @@ class Machine:
     def json(self, *arguments: str, status: int = 0) -> Any:
         done = self.presswork(*arguments, "--json")
         assert done.returncode == status, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def call(self, *arguments: str, **environment: str) -> Result:
+        """Call the command in this process, which starts nothing that outlives the call."""
+        environment = {**self.environment, **environment}
+        of_prefect = {
+            getattr(prefect.settings, name): value for name, value in environment.items() if name.startswith("PREFECT_")
+        }
+        with pytest.MonkeyPatch.context() as patch, temporary_settings(of_prefect):
+            set_all(patch, environment)
+            return call(*arguments)
+
+    def told(self, *arguments: str, status: int = 0) -> Any:
+        """Call the command in this process, and return what it tells programs."""
+        done = self.call(*arguments, "--json")
+        assert done.exit_code == status, done.output
         return json.loads(done.stdout)
 
     def foreground(self) -> subprocess.Popen[str]:

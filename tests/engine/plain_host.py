@@ -18,12 +18,12 @@ from db.ledger.clock import new_id
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
-from flows.engine.orchestration.flow_source import read_function
 from flows.engine.orchestration.host import Host, Origin, ShardedRun, hosted_by
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
 from flows.engine.resources.stopping import Stopper
 from flows.settings import Settings
+from flows.steps.prompts.flow_source import read_function
 
 
 class PlainHost:

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling, Crashed
 
 from tests.engine.workshop import Workshop
-from tests.flows.workers import Pool, ended, start, work_pool
+from tests.workers import Pool, prefect, start, work_pool
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -30,7 +30,7 @@ async def until(holds: Callable[[], bool], *, within_s: float = 120) -> None:
 
 async def started(pool: Pool, workshop: Workshop, **options: Any) -> tuple[FlowRun, int]:
     """Start a run that is spread, on a worker that has room for nothing else; the run, and that worker."""
-    await pool.deploy("flows.content:content", "notes")
+    await prefect("deploy", "flows.content:content", "--name", "notes", "--pool", pool.name)
     worker = await pool.worker(limit=1)
     flow_run = await start("content/notes", template="note", options={**OPTIONS, **options})
     await until(lambda: workshop.value("SELECT count(*) FROM runs") == 1)
@@ -73,7 +73,7 @@ async def test_shard_whose_worker_is_killed_is_taken_over_by_another(
         await pool.kill(second)
         in_flight = workshop.value(IN_FLIGHT)
         await pool.worker()
-        assert (await ended(run, within_s=300)).is_completed(), pool.said()
+        await pool.reached(run, "Completed", within_s=300)
     # The attempt that follows asks again for what one that died was refused, as any run does.
     refused = workshop.value("SELECT count(*) FROM generations WHERE status = 'refused' AND origin = 'live'")
     assert refused > 0
@@ -96,7 +96,7 @@ async def test_many_records_in_many_shards_on_three_workers_are_each_asked_for_o
         run, _worker = await started(pool, workshop, shards=8)
         await pool.worker()
         await pool.worker()
-        assert (await ended(run, within_s=600)).is_completed(), pool.said()
+        await pool.reached(run, "Completed", within_s=600)
     assert workshop.requests == records
     assert workshop.sandbox.stats()["repeated_bodies"] == 0
     require_whole(workshop, records)
@@ -122,7 +122,7 @@ async def test_deaths_of_a_shard_and_of_the_run_cost_only_what_was_in_flight(
         await pool.kill(first)
         await revive(run)
         await pool.worker(limit=1)
-        assert (await ended(run, within_s=600)).is_completed(), pool.said()
+        await pool.reached(run, "Completed", within_s=600)
     assert records <= workshop.requests <= records + lost
     require_whole(workshop, records)
 
@@ -138,7 +138,7 @@ async def test_two_workers_stay_within_the_limit_that_they_share(
         run, _worker = await started(pool, workshop, shards=2, concurrency=50, chunk_size=50)
         await pool.worker(limit=1)
         await pool.worker(limit=1)
-        assert (await ended(run, within_s=600)).is_completed(), pool.said()
+        await pool.reached(run, "Completed", within_s=600)
     refused = workshop.value("SELECT count(*) FROM attempts WHERE http_status = 429")
     assert refused <= workshop.requests / 100
     require_whole(workshop, records)
@@ -151,7 +151,7 @@ async def test_cost_cap_holds_for_the_whole(workshop_on_postgres: Workshop, tmp_
     async with work_pool(tmp_path) as pool:
         run, _worker = await started(pool, workshop, shards=3, max_cost=0.05)
         await pool.worker()
-        assert (await ended(run, within_s=300)).is_completed(), pool.said()
+        await pool.reached(run, "Completed", within_s=300)
     assert 0.04 < float(workshop.value("SELECT sum(cost_usd) FROM attempts")) <= 0.05
     (whole,) = workshop.rows("SELECT * FROM runs WHERE parent_run_id IS NULL")
     assert whole["status"] == "capped"
@@ -171,7 +171,7 @@ async def test_cancel_of_the_run_cancels_its_shards(workshop_on_postgres: Worksh
         await until(lambda: workshop.requests > 100)
         async with get_client() as client:
             await client.set_flow_run_state(run.id, Cancelling())
-        assert (await ended(run, within_s=60)).is_cancelled(), pool.said()
+        await pool.reached(run, "Cancelled", within_s=60)
         await until(lambda: workshop.value("SELECT count(*) FROM runs WHERE status = 'running'") == 0)
         asked = workshop.requests
         await asyncio.sleep(3)

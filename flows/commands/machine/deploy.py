@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, told
+from flows.commands.terminal.endings import FAILED, reported_errors
 from flows.commands.terminal.flags import AsJson
 
 
@@ -21,7 +21,7 @@ def deploy(
     Deploying again changes only what differs, and leaves each schedule on or paused as it stands. Exit status: 0 all
     is deployed, 1 some could not be and was left out, 2 the call or the configuration is wrong.
     """
-    with told(as_json=as_json):
+    with reported_errors(as_json=as_json):
         from flows.commands.terminal.quiet_prefect import needed_api  # noqa: PLC0415 - see commands/__init__.py
         from flows.settings import load_settings  # noqa: PLC0415
 

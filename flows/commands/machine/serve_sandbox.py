@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import told
+from flows.commands.terminal.endings import reported_errors
 from flows.commands.terminal.flags import AsJson
 
 PORT = 8765
@@ -30,7 +30,7 @@ def sandbox(
 
     Its answers are made up by the JSON schema of each request; it listens on loopback only.
     """
-    with told(as_json=as_json):
+    with reported_errors(as_json=as_json):
         from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
         from flows.sandbox import Switches, serve  # noqa: PLC0415
         from flows.sandbox.__main__ import read_switch  # noqa: PLC0415

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from db.words import POOL
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, told
+from flows.commands.terminal.endings import FAILED, reported_errors
 from flows.commands.terminal.flags import AsJson
+from flows.engine.report.amounts import counted
 
 LONGEST = 80  # characters of a message
 SHOWN = 10
@@ -26,7 +27,7 @@ def status(as_json: AsJson = False) -> None:
 
     Exit status: 0 server and worker are well, 1 one of them is not, or neither was started.
     """
-    with told(as_json=as_json):
+    with reported_errors(as_json=as_json):
         from flows.commands.templates.retiring import retiring  # noqa: PLC0415 - see commands/__init__.py
         from flows.settings import load_settings  # noqa: PLC0415 - as above
 
@@ -84,7 +85,7 @@ def _print_services(console: Console, found: dict[str, Any]) -> None:
     if found["outlook"] is None:
         return
     outlook = found["outlook"]
-    console.print(Text(f"\nAPI {found['api']}, {screen.counted(outlook['deployments'], 'deployment')}", "dim"))
+    console.print(Text(f"\nAPI {found['api']}, {counted(outlook['deployments'], 'deployment')}", "dim"))
     if not any(worker["online"] for worker in outlook["workers"]):
         console.print("No worker is heard of just now: what is scheduled waits.", style="yellow")
     if outlook["pool_paused"]:

@@ -10,7 +10,7 @@ import typer
 
 from db.words import POOL
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, told
+from flows.commands.terminal.endings import FAILED, reported_errors
 from flows.commands.terminal.flags import AsJson
 
 
@@ -29,7 +29,7 @@ def up(
     What already runs is kept, what has ended is started again. All of it listens on this machine only, unless
     PREFECT_SERVER_API_HOST says otherwise.
     """
-    with told(as_json=as_json):
+    with reported_errors(as_json=as_json):
         from flows.commands.terminal.quiet_prefect import hush  # noqa: PLC0415 - see commands/__init__.py
         from flows.settings import load_settings  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def down(as_json: AsJson = False) -> None:
 
     Flow runs that its worker has started are stopped as by Ctrl-C: what is in flight is waited for and recorded.
     """
-    with told(as_json=as_json):
+    with reported_errors(as_json=as_json):
         from flows.control.shutdown import stop_services  # noqa: PLC0415 - see commands/__init__.py
         from flows.settings import load_settings  # noqa: PLC0415
 
@@ -83,7 +83,6 @@ def _say(text: str) -> None:
 
 
 def _announce(installation: Any, state: Any, names: list[str], seconds: float, *, as_json: bool) -> None:
-    from flows.commands.run.closing import print_next  # noqa: PLC0415 - see commands/__init__.py
     from flows.control.installation import SERVER, WORKER  # noqa: PLC0415 - see commands/__init__.py
 
     if as_json:
@@ -110,7 +109,7 @@ def _announce(installation: Any, state: Any, names: list[str], seconds: float, *
     if state.supervisor is None:
         facts.append(("logs", f"{installation.log(SERVER)}, {installation.log(WORKER)}"))
     screen.print_facts(console, facts, indent=2)
-    print_next(
+    screen.print_next(
         console,
         [
             (screen.command("status"), "what runs, what is next, what failed"),

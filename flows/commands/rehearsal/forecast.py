@@ -1,4 +1,4 @@
-"""Forecast: what a rehearsal tells of the real run, and which of its figures are measured and which are guessed.
+"""Say what a rehearsal tells of the real run, and which of its figures are measured and which are guessed.
 
 Time, requests and what went wrong are measured. Input tokens are the sandbox's count of the very prompts. How long
 answers will be only Claude knows: it is taken from this installation's history, and where there is none, it is said
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
 from db.readers.past_answers import PastAnswers, StepTokens, read_past
 from db.sources.access import open_source
 from db.words import SANDBOX
+from flows.commands.ledger.ledgers import first_with
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.templates import Template
 
@@ -34,7 +36,7 @@ class History:
 class StepForecast:
     """One step of the real run; a cost is None where the price is unknown.
 
-    `past_answers` are those from whose length `output_tokens` is reckoned; 0: it is the sandbox's guess.
+    `past_answers` are those from whose length `output_tokens` is estimated; 0: it is the sandbox's guess.
     `at_most_usd` is the cost where each answer fills its max_tokens.
     """
 
@@ -53,11 +55,20 @@ def read_history(ledgers: Iterable[str], flow: str, templates: Sequence[Template
 
     Ledgers are only read. One that can't be is no hindrance: then nothing is known.
     """
-    for ledger in ledgers:
-        pasts = _read_pasts(ledger, flow, templates, endpoint if endpoint != SANDBOX else None)
-        if pasts:
-            return History(ledger, pasts)
-    return History()
+    own = endpoint if endpoint != SANDBOX else None
+
+    def read(ledger: Engine) -> dict[str, PastAnswers]:
+        known = {
+            template.name: read_past(
+                ledger, flow, template.name, template.front.model, endpoint=own, made_up_by=SANDBOX
+            )
+            for template in templates
+        }
+        return {name: past for name, past in known.items() if past is not None}
+
+    # A ledger may have no tables yet, or those of another version.
+    found = first_with(ledgers, read, open_source, passing=(DatabaseError, SQLAlchemyError))
+    return History(*found) if found else History()
 
 
 def forecast(
@@ -69,31 +80,9 @@ def forecast(
 
 def added(costs: Iterable[Decimal | None]) -> Decimal | None:
     """Add costs up; an unknown one makes the sum unknown."""
-    total = Decimal(0)
-    for cost in costs:
-        if cost is None:
-            return None
-        total += cost
-    return total
-
-
-def _read_pasts(ledger: str, flow: str, templates: Sequence[Template], endpoint: str | None) -> dict[str, PastAnswers]:
-    try:
-        engine = open_source(ledger)
-    except DatabaseError:
-        return {}
-    found: dict[str, PastAnswers] = {}
-    try:
-        for template in templates:
-            past = read_past(engine, flow, template.name, template.front.model, endpoint=endpoint, made_up_by=SANDBOX)
-            if past is not None:
-                found[template.name] = past
-    except SQLAlchemyError:
-        # It has no tables yet, or those of another version.
-        return {}
-    finally:
-        engine.dispose()
-    return found
+    found = list(costs)
+    known = [cost for cost in found if cost is not None]
+    return sum(known, Decimal(0)) if len(known) == len(found) else None
 
 
 def _step(spent: StepTokens, past: PastAnswers | None, max_tokens: int, day: date) -> StepForecast:

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import typer
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import told
-from flows.commands.terminal.flags import AsJson, Sets
+from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.flags import AsJson, Sets, parse_sets, takes_groups
+from flows.errors import ParameterError
 
 
-def run(
-    name: Annotated[str | None, typer.Argument(help="A flow in flows/, or a template in templates/.")] = None,
-    sets: Sets = None,
-    limit: Annotated[int | None, typer.Option(help="The first records of the select, in its own order.")] = None,
+@dataclass(frozen=True)
+class RunFlags:
+    """The options of a run, each a flag: the fields are those of RunOptions."""
+
+    limit: Annotated[int | None, typer.Option(help="The first records of the select, in its own order.")] = None
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ask again for what the ledger already has. It costs money.")
-    ] = False,
-    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None,
-    chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None,
-    rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
+    ] = False
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None
+    chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None
+    rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None
     max_cost: Annotated[
         float | None,
         typer.Option(metavar="USD", help="Stop before more than this is spent, by earlier runs that it resumes too."),
-    ] = None,
+    ] = None
     shards: Annotated[
         int | None, typer.Option(metavar="N", help="Spread the run over the workers of its deployment, in N parts.")
-    ] = None,
+    ] = None
+
+
+@takes_groups
+def run(
+    name: Annotated[str | None, typer.Argument(help="A flow in flows/, or a template in templates/.")] = None,
+    sets: Sets = None,
+    *,
+    flags: RunFlags,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Go on from a run, with what it was started with.")
     ] = None,
@@ -38,26 +49,16 @@ def run(
     What the ledger already has is not asked for again. Exit status: 0 all records have content, 1 some have
     not, 2 the call, the configuration, the key or the account is wrong, 3 the cost cap stopped the run.
     """
-    with told(as_json=as_json) as report:
-        from flows.commands.run.jobs import find_job, make_options, parse_sets  # noqa: PLC0415 - see commands/__init__.py
-        from flows.errors import ParameterError  # noqa: PLC0415
-        from flows.settings import load_settings  # noqa: PLC0415
+    with reported_errors(as_json=as_json) as report:
+        from flows.commands.run.jobs import find_job, make_options  # noqa: PLC0415 - see commands/__init__.py
+        from flows.settings import ledger_url, load_settings  # noqa: PLC0415
 
-        values = parse_sets(sets or [])
-        given: dict[str, Any] = {
-            "limit": limit,
-            "refresh": refresh,
-            "concurrency": concurrency,
-            "chunk_size": chunk_size,
-            "rpm": rpm,
-            "max_cost": max_cost,
-            "shards": shards,
-        }
+        values, given = parse_sets(sets), asdict(flags)
         settings = load_settings()
         if resume is not None:
-            from flows.commands.run.resuming import read_past  # noqa: PLC0415
+            from flows.commands.run.resuming import read_resumed  # noqa: PLC0415
 
-            past = read_past(settings, resume)
+            past = read_resumed(settings, resume)
             if name not in {None, past.flow}:
                 raise ParameterError(f"The run {past.run_id} was one of {past.flow!r}, not of {name!r}.")
             name, values = past.flow, {**past.sets, **values}
@@ -66,14 +67,13 @@ def run(
             given = {**past.options, **told_now, "resumes": past.run_id}
         if name is None:
             raise ParameterError("Say what to run: `presswork run NAME`, or `presswork run --resume RUN_ID`.")
-        options = make_options(**given)
+        options = make_options(given)
         job = find_job(name, settings)
 
         from flows.commands.ledger.ledgers import ledger_name  # noqa: PLC0415
-        from flows.commands.run.closing import print_next, print_summary  # noqa: PLC0415
         from flows.commands.run.running import prepare, run_call  # noqa: PLC0415
         from flows.commands.terminal.quiet_prefect import needed_api, prefect_api  # noqa: PLC0415
-        from flows.settings import ledger_url  # noqa: PLC0415
+        from flows.commands.terminal.summary_view import print_summary  # noqa: PLC0415
 
         call = prepare(job, settings, values, options)
         is_spread = (options.shards or 1) > 1
@@ -85,15 +85,13 @@ def run(
         else:
             console = screen.out()
             print_summary(console, summary)
-            print_next(
+            ledger = ledger_name(ledger_url(settings, summary.endpoint))
+            screen.print_next(
                 console,
                 [
                     (screen.command(f"history {screen.short(summary.run_id)}"), "this run again"),
                     (screen.command("show ID"), "a generation with its record, prompt and cost"),
-                    (
-                        ledger_name(ledger_url(settings, summary.endpoint)),
-                        "the ledger, for SQL: the view current_content",
-                    ),
+                    (ledger, "the ledger, for SQL: the view current_content"),
                 ],
             )
         raise typer.Exit(summary.exit_status)

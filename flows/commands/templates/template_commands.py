@@ -13,8 +13,9 @@ from rich.text import Text
 
 from db.words import ANTHROPIC
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import WRONG, told
-from flows.commands.terminal.flags import AsJson, OfSandbox, Sets
+from flows.commands.terminal.endings import WRONG, reported_errors
+from flows.commands.terminal.flags import AsJson, OfSandbox, Sets, parse_sets
+from flows.engine.report.amounts import counted
 
 if TYPE_CHECKING:
     from flows.errors import ConfigurationError
@@ -29,7 +30,7 @@ app = typer.Typer(help="List, check and try the prompt files in templates/.", no
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the templates: what each is for, and which can run by themselves."""
-    with told(as_json=as_json):
+    with reported_errors(as_json=as_json):
         from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
         from flows.steps.prompts.templates import read_heads  # noqa: PLC0415 - as above
 
@@ -50,7 +51,7 @@ def lint(
     as_json: AsJson = False,
 ) -> None:
     """Check templates without a database, a key or a request; exit status 2 where one has an error."""
-    with told(as_json=as_json):
+    with reported_errors(as_json=as_json):
         from flows.commands.templates.retiring import ask_endpoint, models_of  # noqa: PLC0415 - see commands/__init__.py
         from flows.errors import ConfigurationError  # noqa: PLC0415 - as above
         from flows.settings import load_settings  # noqa: PLC0415
@@ -88,11 +89,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the exact request that one record makes; nothing is sent."""
-    with told(as_json=as_json):
-        from flows.commands.run.jobs import parse_sets  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
+    with reported_errors(as_json=as_json):
+        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
 
-        values = parse_sets(sets or [])
+        values = parse_sets(sets)
         settings = load_settings()
         prompt, nulls = _render(settings, name, key, values, sandbox=sandbox)
         if as_json:
@@ -145,7 +145,7 @@ def _print_findings(console: Console, findings: Sequence[Finding], checked: int,
         text.append(screen.visible(str(finding)))
         console.print(text)
     notes = len(findings) - errors
-    total = f"{screen.counted(checked, 'template')}: {screen.counted(errors, 'error')}, {screen.counted(notes, 'note')}"
+    total = f"{counted(checked, 'template')}: {counted(errors, 'error')}, {counted(notes, 'note')}"
     console.print(Text(total + ".", "bold red" if errors else "bold green"))
 
 

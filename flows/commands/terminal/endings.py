@@ -1,4 +1,4 @@
-"""Endings: how a command ends. An error becomes one message that says what to do, and an exit status.
+"""End a command: an error becomes one message that says what to do, and an exit status.
 
 0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call, the configuration, the
 key, the account or a gateway's budget is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
@@ -13,12 +13,15 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 from pydantic import ValidationError
 from rich.text import Text
 
+from db.database_errors import DatabaseError
 from flows.commands.terminal import screen
+from flows.errors import CallError, PressworkError, StoppedError
 
 FAILED, WRONG, STOPPED = 1, 2, 130
 STOPPED_KIND = "stopped"
@@ -28,29 +31,27 @@ _PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@")
 
 
 @dataclass
-class Report:
-    """What is told of a command that fails: `run_id` is set when a run has opened."""
+class ErrorReport:
+    """What is said of a command that fails: `run_id` is set when a run has opened."""
 
     as_json: bool
     run_id: str | None = None
 
 
 @contextmanager
-def told(*, as_json: bool = False) -> Iterator[Report]:
+def reported_errors(*, as_json: bool = False) -> Iterator[ErrorReport]:
     """Turn whatever goes wrong inside into a message on standard error and an exit status.
 
     With `as_json` it is also told on standard output, as {"error", "kind", "run_id"}.
     """
-    report = Report(as_json)
+    report = ErrorReport(as_json)
     try:
         yield report
-    except typer.Exit:
+    except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
         _tell(report, "Stopped by Ctrl-C.", STOPPED_KIND)
         raise typer.Exit(STOPPED) from None
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001 - the boundary of one command: no traceback is for a user
         if os.environ.get(DEBUG):
             traceback.print_exc()
@@ -61,9 +62,6 @@ def told(*, as_json: bool = False) -> Iterator[Report]:
 
 def describe(error: Exception) -> tuple[int, str, str]:
     """Return the exit status, the kind and the message of an error."""
-    from db.database_errors import DatabaseError  # noqa: PLC0415 - see commands/__init__.py
-    from flows.errors import CallError, PressworkError, StoppedError  # noqa: PLC0415
-
     if isinstance(error, StoppedError):
         return STOPPED, STOPPED_KIND, str(error)
     kind = type(error).__name__.removesuffix("Error")
@@ -72,18 +70,16 @@ def describe(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, PressworkError | DatabaseError):
         return WRONG, kind, str(error)
     if isinstance(error, ValidationError):
-        return WRONG, "Parameter", explain(error)
+        faults = (f"{name} {screen.visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
+        return WRONG, "Parameter", "; ".join(faults) + "."
     return FAILED, "Unexpected", _unforeseen(error)
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """Say in one sentence what is wrong with each value; `prefix` stands before each name."""
-    parts = []
+def faults_of(error: ValidationError) -> Iterator[tuple[str, Any, str]]:
+    """Yield each value that is wrong: its name, what was given, and why it is wrong."""
     for item in error.errors(include_url=False):
-        name = prefix + ".".join(str(part) for part in item["loc"])
         reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "it must be", 1)
-        parts.append(f"{name} {screen.visible(repr(item['input']))}: {reason}")
-    return "; ".join(parts) + "."
+        yield ".".join(map(str, item["loc"])), item["input"], reason
 
 
 def _unforeseen(error: Exception) -> str:
@@ -96,7 +92,7 @@ def _unforeseen(error: Exception) -> str:
     return f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}".replace("..", ".")
 
 
-def _tell(report: Report, message: str, kind: str) -> None:
+def _tell(report: ErrorReport, message: str, kind: str) -> None:
     if report.as_json:
         screen.print_json({"error": message, "kind": kind, "run_id": report.run_id})
     console = screen.err()

@@ -1,4 +1,4 @@
-"""Screen: how anything is printed, for people and for programs.
+"""Print anything, for people and for programs.
 
 Answers go to standard output; what accompanies them (progress, warnings, errors) to standard error, so that a pipe
 carries the answer alone. Data is never markup: whatever comes from records passes through `data()`.
@@ -20,13 +20,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, RUNNING, SKIPPED, SUCCEEDED
+
+STYLES = {
+    SUCCEEDED: "green",
+    COMPLETED: "green",
+    CACHED: "cyan",
+    RUNNING: "cyan",
+    SKIPPED: "yellow",
+    CAPPED: "yellow",
+    CANCELLED: "yellow",
+}
 SHORT_ID = 12  # characters of an id's end: random, so that they tell ids of one second apart
 WIDE = 200  # columns of what is no terminal: a log or a pipe has no edge to wrap at
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def out() -> Console:
-    """The console of answers; made anew each time, as tests and pipes change the stream."""
+    """The console of answers; made each time, as tests and pipes change the stream."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
@@ -84,6 +95,15 @@ def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int 
         console.print(line, soft_wrap=True)
 
 
+def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
+    """Say where to look next: commands, and what they show."""
+    console.print()
+    made = Table.grid(padding=(0, 3, 0, 0))
+    for command, what in lines:
+        made.add_row(Text(f"  {command}", "cyan"), Text(what, "dim"))
+    console.print(made)
+
+
 def print_text(console: Console, text: str, indent: int = 0) -> None:
     """Print a text as it is, indented and never broken by us: what is copied from a screen or a pipe is the text."""
     for line in text.split("\n"):
@@ -102,22 +122,19 @@ def command(arguments: str) -> str:
     return f"{found} {arguments}"
 
 
-def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
-    """Say a cost, and what it lacks."""
-    if cost is None:
-        return "unknown (no price for the model or for how it ran, or the endpoint tells no usage)"
-    lacks = f" and {unpriced:,} requests of unknown price" if unpriced else ""
-    return f"${cost:,.4f}{lacks}"
+def style_of(status: str) -> str:
+    """Return the style in which a status of a run or a generation is shown; what went wrong is red."""
+    return STYLES.get(status, "red")
+
+
+def status(status: str) -> Text:
+    """Show a status in its style."""
+    return Text(status, style_of(status))
 
 
 def moment(when: datetime | None) -> str:
     """Say a moment in UTC, to the second."""
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if when else ""
-
-
-def counted(number: int, noun: str) -> str:
-    """Say a number of things."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _visible(character: str) -> str:

@@ -15,10 +15,10 @@ from flows.engine.materials.handles import Selected, Source, Together
 from flows.engine.options import RunOptions, Shard
 from flows.engine.report.totals import Totals
 from flows.engine.resources.source_reads import SourceReader
-from flows.engine.resources.source_urls import query_of, url_of_source
+from flows.engine.resources.source_urls import query_of, source_of
 from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper
-from flows.settings import Settings, source_variable
+from flows.settings import Settings
 from flows.steps.prompts.templates import Template
 
 
@@ -54,10 +54,10 @@ class Selects:
         url, reader = self._reader(template.front.source)
         name = self.spooling.name(query, url)
         selected = Selected(
-            reader,
             query,
-            partial(self.spooling.records, name, query, reader),
-            partial(self._note, template.name, query, url),
+            find=partial(self.spooling.records, name, query, reader),
+            read=reader.work,
+            tell=partial(self._note, template.name, query, url),
             params=params,
             nth=nth,
         )
@@ -91,10 +91,9 @@ class Selects:
             self._totals.records += count
 
     def _reader(self, name: str | None) -> tuple[str, SourceReader]:
-        url = url_of_source(self._settings, name, self._ledger)
+        url, variable = source_of(self._settings, name, self._ledger)
         if url not in self._readers:
-            open_engine = partial(open_source, url, source_variable(name))
-            self._readers[url] = SourceReader(open_engine, self._stopper.pursuing)
+            self._readers[url] = SourceReader(partial(open_source, url, variable), self._stopper.pursuing)
         return url, self._readers[url]
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from prefect.context import FlowRunContext
 from pydantic import TypeAdapter
 
-from flows.engine.orchestration.flow_source import read_function
 from flows.engine.orchestration.host import Origin
 from flows.engine.orchestration.worker_check import check_worker, read_deployment
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
+from flows.steps.prompts.flow_source import read_function
 
 
 async def read_origin(flow: str | None, settings: Settings) -> Origin:

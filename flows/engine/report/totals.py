@@ -12,7 +12,7 @@ from db.words import CAPPED, COMPLETED, RunStatus
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
 from flows.engine.report.progress import Progress
-from flows.engine.report.summary import PaceSummary, Summary, summarize
+from flows.engine.report.summary import LiveFigures, PaceSummary, Summary, summarize
 from flows.errors import CostCapError
 
 ReadSummary = Callable[[Callable[[RunStatus], Summary], RunStatus], Awaitable[Summary]]
@@ -92,15 +92,17 @@ class Totals:
     def _added_up(self, status: RunStatus) -> Summary:
         return summarize(
             self._ledger,
-            run_id=self._progress.run_id,
-            flow=self._progress.flow,
-            endpoint=self._progress.endpoint,
-            status=status,
-            records=self.records,
-            left_out=dict(self.left_out),
-            made_from={step: before for step, before in self.made_from.items() if before is not None},
-            wall_s=self._progress.wall_s,
-            pace=self.pace(),
-            warmth=self._pace.warming.report(),
-            notes=list(self._progress.notes.values()),
+            LiveFigures(
+                run_id=self._progress.run_id,
+                flow=self._progress.flow,
+                endpoint=self._progress.endpoint,
+                records=self.records,
+                left_out=dict(self.left_out),
+                made_from={step: before for step, before in self.made_from.items() if before is not None},
+                wall_s=self._progress.wall_s,
+                pace=self.pace(),
+                warmth=self._pace.warming.report(),
+                notes=list(self._progress.notes.values()),
+            ),
+            status,
         )

@@ -46,7 +46,7 @@ class RunLedger:
         return await self.writer.read(bad_outcomes_of, self.engine, self.shards, list(set(hashes)))
 
     async def mean_tokens(self, step: str, model: str) -> tuple[float, float] | None:
-        """The mean input and output tokens of a model's earlier answers in a step."""
+        """The mean input and output tokens of earlier answers of a step by a model."""
         return await self.writer.read(mean_tokens, self.engine, self.flow, step, self.endpoint, model)
 
     async def padded_keys(self, step: str) -> int:

@@ -163,7 +163,9 @@ def judge(status: int, told: ErrorBody) -> ErrorMeaning:
     meant = status if status >= 400 and kind not in OF_THE_KEY else STATUS_OF.get(kind, status)
     if told.code is not None and told.code.endswith(SPEND_LIMIT):
         return ErrorMeaning(StoppingCallError, told.code, LIMIT_REMEDY)
-    if meant in STOPPING and _is_of_the_whole_run(meant, told):
+    # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
+    is_of_the_api = told.wrapped or told.type in STATUS_OF
+    if meant in STOPPING and (is_of_the_api or meant not in {403, 404}):
         return ErrorMeaning(StoppingCallError, kind, STOPPING[meant])
     if meant < 500 and (remedy := _why_spent(told)):
         return ErrorMeaning(StoppingCallError, kind, remedy)
@@ -172,15 +174,6 @@ def judge(status: int, told: ErrorBody) -> ErrorMeaning:
     if meant in PASSING_STATUSES or meant >= 500:
         return ErrorMeaning(PassingCallError, kind)
     return ErrorMeaning(FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else "")
-
-
-def _is_of_the_whole_run(meant: int, told: ErrorBody) -> bool:
-    # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
-    return meant not in {403, 404} or _is_of_the_api(told)
-
-
-def _is_of_the_api(told: ErrorBody) -> bool:
-    return told.wrapped or told.type in STATUS_OF
 
 
 def _why_spent(told: ErrorBody) -> str | None:
