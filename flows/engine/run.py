@@ -12,7 +12,7 @@ from typing import Any
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source
-from flows.engine.materials.selects import Selects
+from flows.engine.materials.run_selects import Selects
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.host import Host, ShardedRun
 from flows.engine.pacing.estimates import Estimate

@@ -12,7 +12,7 @@ from db.ledger.rows import TemplateRow
 from flows.engine.materials.step_params import params_of_step
 from flows.engine.resources.run_endpoint import RunEndpoint
 from flows.steps.prompts.render import Brief, make_brief
-from flows.steps.prompts.templates import Template, load_template
+from flows.steps.prompts.templates import Template, list_templates, load_template
 
 
 class Briefs:
@@ -44,3 +44,11 @@ class Briefs:
             await self._keep(TemplateRow(hash=template.hash, name=name, sources=sources, first_seen_at=now()))
             self.endpoint.uses(brief)
         return brief
+
+
+def check_templates(folder: Path, words: frozenset[str]) -> list[Template]:
+    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
+    templates = [load_template(folder, name) for name in sorted(words.intersection(list_templates(folder)))]
+    for template in templates:
+        template.schema  # noqa: B018 - asking for the schema is the check
+    return templates
