@@ -1,4 +1,4 @@
-"""The stored words stand once, in db/words.py: tables, views, docs and screens keep to them, and no module repeats one."""
+"""The stored words stand once, in db/words.py: tables, views, docs and screens keep to them; no module repeats one."""
 
 from __future__ import annotations
 

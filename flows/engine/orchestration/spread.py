@@ -224,11 +224,11 @@ class _ShardRuns:
         return self.run.options.model_copy(update=own).model_dump(mode="json")
 
     async def _share_of_cap(self, part: _StartedShard) -> float | None:
-        if self.run.max_cost is None:
+        if self.run.settings.max_cost is None:
             return None
         ledger = self.run.ledger
         return share_of_cap(
-            self.run.max_cost,
+            self.run.settings.max_cost,
             spent=await asyncio.to_thread(spent_by_chain, ledger, self.run.id),
             by_shards=await asyncio.to_thread(spent_by_shards, ledger, str(self.flow_run.id)),
             by_attempts=await asyncio.to_thread(spent_by_flow_runs, ledger, part.earlier),
