@@ -20,7 +20,7 @@ from db.readers.stored_generations import StepGeneration, read_generations, read
 from db.sources.spool import Spool, Unreadable
 from db.sources.statements import Query
 from db.sources.values import Record, make_record
-from db.words import SUCCEEDED
+from db.words import SUCCEEDED, UNREADABLE
 from flows.engine.materials.conditions import Condition, Generated, keeps, view
 from flows.errors import RecordError
 from flows.steps.output_classes.validate import OutputClass
@@ -265,7 +265,7 @@ def outputs_leading_to(
 
 def _material(record: Record | Unreadable) -> Material:
     if isinstance(record, Unreadable):
-        return Material(record.key, None, {}, fault=RecordError(record.fault, kind="unreadable"))
+        return Material(record.key, None, {}, fault=RecordError(record.fault, kind=UNREADABLE))
     return Material(record.key, record, {"record": record.data})
 
 

@@ -1,4 +1,4 @@
-"""Selects: what a template's SQL says of itself, read without a database.
+"""Read what a template's SQL says of itself, without a database: what it yields, and its parameters.
 
 Which dialect it is written in is not known here, so each likely one is tried; what none can read is left to the
 database to judge.
