@@ -20,10 +20,8 @@ from db.ledger.rows import GenerationRow, ParentRow, Row, SettledRow, id_of, nam
 from db.ledger.tables import Base, Money
 from db.session import is_unavailable, reason_of
 from db.sources.values import storable_json, storable_text
-from db.words import FAILED, LIVE
+from db.words import FAILED, LIVE, REFUSED_BY_LEDGER
 
-REFUSED = "refused_by_ledger"
-"""The `error_kind` of a generation whose content the ledger can't keep."""
 LARGEST_INTEGER = 2**31 - 1
 _NAMED = 5  # rows that a message names at most
 _LARGEST_MONEY = Decimal(10) ** 10
@@ -52,7 +50,7 @@ class RefusedRow:
     @property
     def failure(self) -> str | None:
         """What the generation says that stands as failed for this reason; None where none does."""
-        if isinstance(self.written, GenerationRow) and self.written.error_kind == REFUSED:
+        if isinstance(self.written, GenerationRow) and self.written.error_kind == REFUSED_BY_LEDGER:
             return self.written.error_message
         return None
 
@@ -184,7 +182,7 @@ def _failed(row: GenerationRow, said: str) -> GenerationRow:
         source_generation_id=None,
         output=None,
         output_hash=None,
-        error_kind=REFUSED,
+        error_kind=REFUSED_BY_LEDGER,
         error_message=f"{said}. Its attempts have the answer. Fix what makes this value, then run again.",
     )
 

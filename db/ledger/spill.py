@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -24,20 +24,9 @@ from sqlalchemy import Column, Engine, select
 
 from db.database_errors import DatabaseError
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.rows import (
-    GenerationRow,
-    OpenedRow,
-    ParentRow,
-    PromptRow,
-    RecordRow,
-    Row,
-    SettledRow,
-    TextRow,
-    id_of,
-    values_of,
-)
+from db.ledger.rows import PARTS, Row, WriteBatch, id_of, values_of
 from db.ledger.tables import Base, Money, StoredRun, UtcDateTime
-from db.ledger.writing import WriteBatch, write
+from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of
 
 VERSION = 1
@@ -211,27 +200,14 @@ def _write(file: int, line: bytes) -> None:
     os.fsync(file)
 
 
-_KINDS: Mapping[str, type[Row]] = {
-    "texts": TextRow,
-    "records": RecordRow,
-    "prompts": PromptRow,
-    "opened": OpenedRow,
-    "settled": SettledRow,
-    "generations": GenerationRow,
-    "parents": ParentRow,
-}
-
-
 def _dumped(batch: WriteBatch) -> dict[str, Any]:
-    def values(rows: Mapping[str, Row] | Sequence[Row]) -> list[dict[str, Any]]:
-        return [values_of(row) for row in (rows.values() if isinstance(rows, Mapping) else rows)]
-
-    return {name: values(getattr(batch, name)) for name in _KINDS} | {"released": batch.released}
+    parts = {name: [values_of(row) for row in rows] for name, rows in batch.parts()}
+    return parts | {"released": batch.released}
 
 
 def _loaded(data: Mapping[str, Any]) -> WriteBatch:
     batch = WriteBatch(released=[(owner, claimed) for owner, claimed in data["released"]])
-    for name, kind in _KINDS.items():
+    for name, kind in PARTS.items():
         rows = [_typed(kind, row) for row in data[name]]
         part = getattr(batch, name)
         if isinstance(part, dict):

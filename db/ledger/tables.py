@@ -16,6 +16,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
+    Executable,
     Float,
     ForeignKey,
     Index,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
@@ -276,3 +278,9 @@ class Claim(Base):
     prompt_hash: Mapped[str] = mapped_column(Hash, primary_key=True)
     owner: Mapped[str] = mapped_column(Id)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+def insert_missing(table: str, dialect: str) -> Executable:
+    """Insert rows of a table where they are missing: a commit whose answer was lost is simply written again."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(Base.metadata.tables[table]).on_conflict_do_nothing()

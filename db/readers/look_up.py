@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Engine, and_, case, or_, select
 
 from db.ledger.tables import Attempt, Generation
 from db.session import in_parts
-from db.words import ASKED, BAD_OUTCOMES, FAILED, PERHAPS_BILLED, SUCCEEDED, Status
+from db.words import ASKED, BAD_OUTCOMES, FAILED, PERHAPS_BILLED, SUCCEEDED, WRONG_MODEL, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
                 generation.output_hash,
                 generation.record_hash,
                 generation.error_kind,
-                case((generation.error_kind == "wrong_model", answered_by)),
+                case((generation.error_kind == WRONG_MODEL, answered_by)),
             )
             .where(
                 generation.prompt_hash.in_(part),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Result, Select, Subquery, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Subquery, or_, select, union_all
 from sqlalchemy.orm import aliased
 
-from db.ledger.tables import StoredRun
+from db.ledger.tables import Base, StoredRun
 
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 
@@ -16,7 +16,7 @@ SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
     """Return a run's row, by its whole id: all columns of its table."""
     with engine.connect() as connection:
-        return one_of(connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)))
+        return row_of(connection, StoredRun, StoredRun.id == run_id)
 
 
 def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> dict[str, str]:
@@ -72,7 +72,7 @@ def matches(column: Any, text: str) -> ColumnElement[bool]:
     return or_(column == text, column.like(f"%{plain}"), column.like(f"{plain}%"))
 
 
-def one_of(result: Result[Any]) -> dict[str, Any] | None:
-    """Return the first row as column names and values; None where there is none."""
-    row = result.mappings().first()
-    return dict(row) if row is not None else None
+def row_of(connection: Connection, table: type[Base], *which: ColumnElement[bool]) -> dict[str, Any] | None:
+    """Return a row as column names and values; None where there is none."""
+    found = connection.execute(select(table.__table__).where(*which)).mappings().first()
+    return None if found is None else dict(found)

@@ -20,7 +20,7 @@ from db.ledger.tables import (
     StoredRun,
     StoredTemplate,
 )
-from db.readers.runs import matches, one_of
+from db.readers.runs import matches, row_of
 from db.session import in_parts
 from db.words import SUCCEEDED
 
@@ -125,43 +125,33 @@ def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> in
 
 def read_generation(engine: Engine, generation_id: str) -> Audit | None:
     """Return all that is known of one generation, by its id or by a unique beginning or ending of it."""
-    table = Generation.__table__
     with engine.connect() as connection:
-        rows = list(connection.execute(select(table).where(matches(table.c.id, generation_id)).limit(2)).mappings())
-        if len(rows) != 1:
+        found = connection.scalars(select(Generation.id).where(matches(Generation.id, generation_id)).limit(2)).all()
+        row = row_of(connection, Generation, Generation.id == found[0]) if len(found) == 1 else None
+        if row is None:
             return None
-        row = dict(rows[0])
-        source = one_of(connection.execute(select(table).where(table.c.id == row["source_generation_id"])))
-        asked_by = row["source_generation_id"] or row["id"]
-        run = one_of(connection.execute(select(StoredRun.__table__).where(StoredRun.id == row["run_id"])))
-        record = connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"]))
-        template = one_of(
-            connection.execute(
-                select(StoredTemplate.__table__).where(
-                    StoredTemplate.hash == row["template_hash"], StoredTemplate.name == row["step"]
-                )
-            )
-        )
+        source_id = row["source_generation_id"]
         body = connection.scalar(select(StoredPrompt.request).where(StoredPrompt.hash == row["prompt_hash"]))
-        attempts = connection.execute(
-            select(Attempt.__table__).where(Attempt.generation_id == asked_by).order_by(Attempt.ordinal)
-        ).mappings()
-        children = connection.execute(
+        attempts = (
+            select(Attempt.__table__).where(Attempt.generation_id == (source_id or row["id"])).order_by(Attempt.ordinal)
+        )
+        children = (
             select(Generation.id, Generation.step, Generation.record_key, Generation.status)
             .join(GenerationParent, GenerationParent.generation_id == Generation.id)
             .where(GenerationParent.parent_id == row["id"])
             .order_by(Generation.id)
         )
+        of_template = (StoredTemplate.hash == row["template_hash"], StoredTemplate.name == row["step"])
         return Audit(
             generation=row,
-            source=source,
-            run=run or {},
-            record=record,
-            template=template,
+            source=row_of(connection, Generation, Generation.id == source_id),
+            run=row_of(connection, StoredRun, StoredRun.id == row["run_id"]) or {},
+            record=connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"])),
+            template=row_of(connection, StoredTemplate, *of_template),
             request=read_request(engine, body) if body else None,
-            attempts=[dict(attempt) for attempt in attempts],
+            attempts=[dict(attempt) for attempt in connection.execute(attempts).mappings()],
             parents=read_parents(engine, [row["id"]]).get(row["id"], []),
-            children=[(child[0], child[1], child[2], child[3]) for child in children],
+            children=[(child[0], child[1], child[2], child[3]) for child in connection.execute(children)],
         )
 
 

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from db.ledger.connecting import connect_ledger, open_ledger
+from db.ledger.rows import WriteBatch
 from db.ledger.spill import SpillFile
-from db.ledger.writing import WriteBatch
 from flows.commands.ledger.ledgers import ledger_urls
 from flows.settings import load_settings
 from tests.commands.conftest import Desk, call

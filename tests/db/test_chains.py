@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import Engine, update
 
 from db.ledger.clock import new_id
+from db.ledger.rows import WriteBatch
 from db.ledger.tables import StoredRun
-from db.ledger.writing import WriteBatch, write
+from db.ledger.writing import write
 from db.readers.chains import (
     Spent,
     last_run_of,

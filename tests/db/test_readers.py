@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.ledger.clock import new_id
-from db.ledger.rows import ParentRow, TextRow
-from db.ledger.writing import WriteBatch, write
+from db.ledger.rows import ParentRow, TextRow, WriteBatch
+from db.ledger.writing import write
 from db.readers.failures import without_content
 from db.readers.figures import PromptCacheUse, StepCount, cost_reused, count_generations, prompt_cache_use, usage
 from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up

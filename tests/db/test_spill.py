@@ -21,9 +21,9 @@ from db.ledger import claims, spill
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.rows import ParentRow, TextRow
+from db.ledger.rows import ParentRow, TextRow, WriteBatch
 from db.ledger.tables import Base
-from db.ledger.writing import WriteBatch, close_run, write
+from db.ledger.writing import close_run, write
 from tests.db.rows import Book, error_of_sqlite, settled_row, sha
 
 

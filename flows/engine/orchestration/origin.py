@@ -11,6 +11,7 @@ from typing import Any
 from prefect.context import FlowRunContext
 from pydantic import TypeAdapter
 
+from db.words import COMMAND, DEPLOYMENT, SCHEDULE
 from flows.engine.orchestration.host import Origin
 from flows.engine.orchestration.worker_check import check_worker, read_deployment
 from flows.errors import ConfigurationError
@@ -32,12 +33,12 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
     code = await asyncio.to_thread(code_version)
     source = await asyncio.to_thread(read_function, context.flow.fn)
     check_worker(deployment, settings, code)
-    started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
+    started_by_deployment = SCHEDULE if found.auto_scheduled else DEPLOYMENT
     return Origin(
         flow=flow or context.flow.fn.__name__,
         deployment=name,
         flow_run_id=str(found.id),
-        trigger=started_by_deployment if found.deployment_id else "command",
+        trigger=started_by_deployment if found.deployment_id else COMMAND,
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
         code_version=code,
         words=source.texts,

@@ -31,8 +31,9 @@ from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
 from db.readers.runs import statuses_of_flow_runs
-from db.sources.parameters import tokens_of
+from db.sources.clauses import tokens_of
 from db.sources.statements import Query
+from db.words import CRASHED
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.host import ShardedRun
 from flows.engine.orchestration.shard_deployment import deployment_for_shards
@@ -223,11 +224,11 @@ class _ShardRuns:
         return self.run.options.model_copy(update=own).model_dump(mode="json")
 
     async def _share_of_cap(self, part: _StartedShard) -> float | None:
-        if self.run.max_cost is None:
+        if self.run.settings.max_cost is None:
             return None
         ledger = self.run.ledger
         return share_of_cap(
-            self.run.max_cost,
+            self.run.settings.max_cost,
             spent=await asyncio.to_thread(spent_by_chain, ledger, self.run.id),
             by_shards=await asyncio.to_thread(spent_by_shards, ledger, str(self.flow_run.id)),
             by_attempts=await asyncio.to_thread(spent_by_flow_runs, ledger, part.earlier),
@@ -262,7 +263,7 @@ class _ShardRuns:
     def _is_lost(self, state: State[Any], in_ledger: str | None) -> bool:
         """Whether a shard has crashed by the ledger's leases, or by how long it has come no further."""
         if state.is_running() and in_ledger is not None:
-            return in_ledger == "crashed"
+            return in_ledger == CRASHED
         since = time.time() - state.timestamp.timestamp()
         if state.is_pending() and state.name == "Submitting":
             return since > SUBMITTED_WITHIN_S

@@ -22,9 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerError
 from db.ledger.refused_rows import RefusedRow, in_words
-from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, PromptRow, RecordRow, SettledRow, TextRow
+from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, PromptRow, RecordRow, SettledRow, TextRow, WriteBatch
 from db.ledger.spill import SpillFile, keep_refused
-from db.ledger.writing import WriteBatch, write
+from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of
 from flows.errors import LedgerAwayError, StoppedError, copy_of
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from db.words import CONNECTION
 from flows.errors import PassingCallError
 from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage
@@ -113,7 +114,7 @@ def cleaned(text: str) -> str:
 
 
 def _unreadable(why: str) -> PassingCallError:
-    return PassingCallError(f"the answer can't be read: {why}", kind="connection")
+    return PassingCallError(f"the answer can't be read: {why}", kind=CONNECTION)
 
 
 def _what_it_is(content: bytes) -> str:

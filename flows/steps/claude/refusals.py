@@ -15,11 +15,11 @@ import aiohttp
 import anthropic
 import httpx2
 
+from db.words import CONNECT, CONNECTION, PROXY, TIMEOUT
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
 from flows.steps.claude.answers import ErrorBody, read_error, storable
 from flows.steps.claude.rate_limits import read_limits, retry_after
 
-PROXY = "proxy"
 SPEND_LIMIT = "spend_limit_reached"
 LONGEST_MESSAGE = 300
 """Characters of an endpoint's error message that are passed on: see said()."""
@@ -92,7 +92,7 @@ def translate(error: anthropic.AnthropicError) -> CallError:
     if isinstance(error, anthropic.APIConnectionError):
         return _without_answer(error)
     if not isinstance(error, anthropic.APIStatusError):
-        return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind="connection")
+        return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind=CONNECTION)
     return error_of(error.status_code, read_error(error.body), error.response.headers, error.request.headers)
 
 
@@ -125,15 +125,15 @@ def refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
 
 def _without_answer(error: anthropic.APIConnectionError) -> CallError:
     if _is_caused_by(error, _UNCONNECTED):
-        return PassingCallError("no connection could be made", kind="connect")
+        return PassingCallError("no connection could be made", kind=CONNECT)
     if isinstance(error, anthropic.APITimeoutError):
-        return PassingCallError("the request timed out", kind="timeout")
+        return PassingCallError("the request timed out", kind=TIMEOUT)
     if _is_caused_by(error, (httpx2.TooManyRedirects,)):
         message = "the endpoint redirects without end: check ANTHROPIC_BASE_URL"
         return FinalCallError(message, kind="redirect", alike="redirect")
     if _is_caused_by(error, (httpx2.DecodingError,)):
-        return PassingCallError("the answer can't be read: its compression is broken", kind="connection")
-    return PassingCallError("the connection was lost before an answer came", kind="connection")
+        return PassingCallError("the answer can't be read: its compression is broken", kind=CONNECTION)
+    return PassingCallError("the connection was lost before an answer came", kind=CONNECTION)
 
 
 def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Exception], ...]) -> bool:
