@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -52,10 +51,7 @@ def presswork(
 
 
 def main() -> None:
-    """Run the command; no traceback reaches a user (see commands/endings.py)."""
-    # Presswork lets nothing phone home.
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    """Run the command; no traceback reaches a user (see commands/terminal/endings.py)."""
     for stream in (sys.stdout, sys.stderr):
         # A record may hold what the terminal's encoding does not.
         if hasattr(stream, "reconfigure"):

@@ -102,4 +102,4 @@ def ledger_name(url: str) -> str:
 def say_ledger(url: str, *, others: bool) -> None:
     """Say on standard error which ledger is read, and how to read the other."""
     hint = " (`--sandbox` reads the sandbox's)" if others else ""
-    screen.err().print(screen.data(f"Ledger: {ledger_name(url)}{hint}", "dim"))
+    screen.say(f"Ledger: {ledger_name(url)}{hint}", "dim")

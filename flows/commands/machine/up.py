@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
@@ -53,14 +52,14 @@ def up(
         with ExitStack() as watching:
             if foreground:
                 watching.enter_context(ended_by_signals())
-                watching.enter_context(watch_over(here.home, here.run_stops_within_s, _say))
-            state, names = start_services(here, _say, watched=foreground)
+                watching.enter_context(watch_over(here.home, here.run_stops_within_s, screen.say))
+            state, names = start_services(here, screen.say, watched=foreground)
             _answer(command, here, state, names, time.monotonic() - began)
             try:
                 if foreground:
                     watch_services(state)
             except ServiceError as error:
-                _say(str(error))
+                screen.say(str(error))
                 raise typer.Exit(FAILED) from None
 
 
@@ -73,14 +72,9 @@ def down(as_json: AsJson = False) -> None:
         from flows.control.shutdown import stop_services  # noqa: PLC0415 - see commands/__init__.py
 
         settings = command.settings
-        stopped = stop_services(settings.state_dir.resolve(), settings.stop_wait_s, _say)
+        stopped = stop_services(settings.state_dir.resolve(), settings.stop_wait_s, screen.say)
         words = f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running."
         command.answer({"stopped": stopped}, lambda console: console.print(words))
-
-
-def _say(text: str) -> None:
-    screen.err().print(screen.data(text), soft_wrap=True)
-    sys.stderr.flush()
 
 
 def _answer(command: CommandContext, here: Installation, state: State, names: list[str], seconds: float) -> None:

@@ -8,7 +8,7 @@ that the sandbox made it up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
@@ -22,14 +22,6 @@ from db.words import SANDBOX
 from flows.commands.ledger.ledgers import first_with
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.templates import Template
-
-
-@dataclass(frozen=True)
-class History:
-    """What the answers of each template took, by its name, and in which ledger that stands."""
-
-    ledger: str | None = None
-    pasts: Mapping[str, PastAnswers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,8 +42,10 @@ class StepForecast:
     at_most_usd: Decimal | None
 
 
-def read_history(ledgers: Iterable[str], flow: str, templates: Sequence[Template], endpoint: str | None) -> History:
-    """Read what the answers of each template took, from the first ledger that has any of this endpoint.
+def read_history(
+    ledgers: Iterable[str], flow: str, templates: Sequence[Template], endpoint: str | None
+) -> tuple[str, Mapping[str, PastAnswers]] | None:
+    """Read what the answers of each template took, by its name, from the first ledger that has any of this endpoint.
 
     Ledgers are only read. One that can't be is no hindrance: then nothing is known.
     """
@@ -67,8 +61,7 @@ def read_history(ledgers: Iterable[str], flow: str, templates: Sequence[Template
         return {name: past for name, past in known.items() if past is not None}
 
     # A ledger may have no tables yet, or those of another version.
-    found = first_with(ledgers, read, open_source, passing=(DatabaseError, SQLAlchemyError))
-    return History(*found) if found else History()
+    return first_with(ledgers, read, open_source, passing=(DatabaseError, SQLAlchemyError))
 
 
 def forecast(

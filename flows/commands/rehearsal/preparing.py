@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from db.readers.past_answers import PastAnswers
 from flows.commands.ledger.ledgers import first_url, ledger_name, ledger_urls
-from flows.commands.rehearsal.forecast import History, read_history
+from flows.commands.rehearsal.forecast import read_history
 from flows.commands.run.jobs import Job
 from flows.commands.terminal import screen
 from flows.engine.options import RunOptions
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is rehearsed; `source` is the user's ledger, where records come from it."""
+    """What is rehearsed; `source` is the user's ledger, where records come from it.
+
+    `pasts` is what the answers of each template took, by its name, and `history` the ledger in which that stands.
+    """
 
     job: Job
     values: Mapping[str, str]
     options: RunOptions
     templates: Mapping[str, Template]
-    history: History
+    history: str | None
+    pasts: Mapping[str, PastAnswers]
     source: str | None
 
 
@@ -44,15 +49,15 @@ def read_rehearsal(
         source = first_url(settings, sandbox=sandbox)
         if not ledgers:
             raise NoRecordsYetError(nothing_to_read(source))
-    history = read_history(ledgers, job.name, list(templates.values()), settings.endpoint)
-    return Rehearsal(job, values, options, templates, history, source)
+    history, pasts = read_history(ledgers, job.name, list(templates.values()), settings.endpoint) or (None, {})
+    return Rehearsal(job, values, options, templates, history, pasts, source)
 
 
 def print_terms(console: Console, rehearsal: Rehearsal, terms: Terms) -> None:
     """Say what is rehearsed, and on which terms."""
     title = f"Rehearsal of {rehearsal.job.name}: the sandbox answers, into a ledger that is thrown away."
     console.print(screen.data(title, "bold"))
-    facts = terms.facts(ledger_name(rehearsal.history.ledger) if rehearsal.history.ledger else None)
+    facts = terms.facts(ledger_name(rehearsal.history or ""))
     if rehearsal.source:
         facts.append(("records", f"from {ledger_name(rehearsal.source)}, which is only read"))
     screen.print_facts(console, facts, indent=2)

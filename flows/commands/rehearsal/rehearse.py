@@ -38,7 +38,7 @@ def rehearse(
 
         from flows.commands.rehearsal.terms import make_terms  # noqa: PLC0415
 
-        terms = make_terms(rehearsal.history.pasts, term_flags)
+        terms = make_terms(rehearsal.pasts, term_flags)
         if not as_json:
             print_terms(screen.err(), rehearsal, terms)
 

@@ -52,13 +52,13 @@ def _look_back(
             terms=terms,
             steps=forecast(
                 spent_by_step(engine, summary.run_id),
-                rehearsal.history.pasts,
+                rehearsal.pasts,
                 # A flow may name a template in ways that its source does not show.
                 lambda step: (rehearsal.templates.get(step) or load_template(folder, step)).front.max_tokens,
                 now().date(),
             ),
             troubles=troubles(engine, summary.run_id),
             losses=losses(engine, summary.run_id),
-            history=rehearsal.history.ledger,
+            history=rehearsal.history,
             kept=ledger if keep else None,
         )

@@ -54,7 +54,7 @@ class Terms:
             "seed": self.switches.seed,
         }
 
-    def facts(self, ledger: str | None) -> list[tuple[str, str]]:
+    def facts(self, ledger: str) -> list[tuple[str, str]]:
         """Say the terms to a person; `ledger` is where the history stands."""
         limits = [
             f"{limit:,} {what} a minute"
@@ -68,7 +68,7 @@ class Terms:
             ("faults", ", ".join(faults) or "none"),
         ]
 
-    def _said(self, ledger: str | None) -> str:
+    def _said(self, ledger: str) -> str:
         median = f"{self.latency.median_ms:,.0f} ms"
         match self.latency.known_from:
             case "named":

@@ -78,7 +78,7 @@ def _run_all(command: CommandContext) -> int:
         loaded = load_samples(engine)
     if not command.as_json:
         tables = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in loaded.items())
-        screen.err().print(screen.data(f"Sample records in {ledger_name(ledger)}: {tables}."))
+        screen.say(f"Sample records in {ledger_name(ledger)}: {tables}.")
     # The samples lie in the ledger's database, whatever source is set for other runs.
     with environment({"PRESSWORK_SOURCE_URL": ledger}):
         settings = load_settings()

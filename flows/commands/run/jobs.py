@@ -68,15 +68,8 @@ def find_job(name: str, settings: Settings) -> Job:
 def bind_template(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
     """Give a template its params; `title` stands before the flow run's name. Raises ParameterError."""
     values = load_template(settings.templates_dir, job.name).parse_params(sets)
-
-    def start() -> Awaitable[Any]:
-        from flows.content import content  # noqa: PLC0415 - loads Prefect
-
-        # What was typed, not what it was parsed to: Prefect keeps parameters as JSON.
-        found: Awaitable[Any] = _titled(content, title)(job.name, dict(sets), options)
-        return found
-
-    return Call(job, values, start)
+    # What was typed, not what it was parsed to: Prefect keeps parameters as JSON.
+    return Call(job, values, lambda: _titled(_load_flow(GENERIC), title)(job.name, dict(sets), options))
 
 
 def bind_flow(job: Job, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:

@@ -10,8 +10,6 @@ from sqlalchemy import Engine
 
 from db.readers.run_lines import find_run
 from db.readers.runs import read_run
-from flows.commands.ledger.ledgers import find_by_id
-from flows.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,8 @@ class ResumedRun:
     options: Mapping[str, Any]
 
 
-def read_resumed(settings: Settings, run_id: str) -> ResumedRun:
-    """Find a run by its id, or a unique part of it; ConfigurationError where no ledger has it."""
-    _url, found = find_by_id(settings, _read, "run", run_id)
-    return found
-
-
-def _read(ledger: Engine, run_id: str) -> ResumedRun | None:
+def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
+    """Find a run by its id, or a unique part of it; None where the ledger does not have it."""
     line = find_run(ledger, run_id)
     row = read_run(ledger, line.id) if line is not None else None
     if row is None:

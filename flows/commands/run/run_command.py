@@ -60,9 +60,10 @@ def run(
         values, given = parse_sets(sets), asdict(flags)
         settings = command.settings
         if resume is not None:
+            from flows.commands.ledger.ledgers import find_by_id  # noqa: PLC0415
             from flows.commands.run.resuming import read_resumed  # noqa: PLC0415
 
-            past = read_resumed(settings, resume)
+            _url, past = find_by_id(settings, read_resumed, "run", resume)
             if name not in {None, past.flow}:
                 raise ParameterError(f"The run {past.run_id} was one of {past.flow!r}, not of {name!r}.")
             name, values = past.flow, {**past.sets, **values}

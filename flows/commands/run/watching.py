@@ -22,6 +22,7 @@ from flows.engine.report.progress import Progress, counts_in_words, watch
 LINE_EVERY_S = 5.0
 GLANCE_S = 0.2
 WINDOW_S = 10.0
+OPENING = "Opening the run ..."
 STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off; their answers would be lost."
 
 
@@ -51,7 +52,7 @@ class Watcher:
         self.progress: Progress | None = None
         self._seen: deque[tuple[float, int]] = deque()
         self._step = ""
-        self._spinner = Spinner("dots")
+        self._spinner = Spinner("dots", OPENING)
 
     def begin(self, progress: Progress) -> None:
         """Take note of a run that opens."""
@@ -90,7 +91,7 @@ class Watcher:
         """Say in one line how far the run is."""
         progress = self.progress
         if progress is None:
-            return "Opening the run ..."
+            return OPENING
         if self.is_stopping:
             return STOPPING
         rate = self.rate()
@@ -110,7 +111,6 @@ class Watcher:
         """Draw how far the run is, for a terminal."""
         progress = self.progress
         if progress is None:
-            self._spinner.update(text=Text("Opening the run ..."))
             return self._spinner
         rate = self.rate()
         total = progress.total

@@ -38,10 +38,10 @@ def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
         if known is not None:
             yield known
             return
-        from prefect.settings import PREFECT_SERVER_API_AUTH_STRING  # noqa: PLC0415 - see commands/__init__.py
+        from prefect import settings as prefect  # noqa: PLC0415 - see commands/__init__.py
 
         # One that is started here asks for what every server here is told to ask for.
-        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
+        auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
         with _own_server(settings, say=say) as url, _set_up(url, auth_string):
             yield url
 
@@ -53,24 +53,20 @@ def known_api(settings: Settings) -> Iterator[str | None]:
     None where there is neither. PrefectServerError where it does not answer, or not to us.
     """
     hush()
-    from prefect.settings import (  # noqa: PLC0415 - see commands/__init__.py
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_KEY,
-        PREFECT_API_URL,
-        PREFECT_SERVER_API_AUTH_STRING,
-    )
+    from prefect import settings as prefect  # noqa: PLC0415 - see commands/__init__.py
 
     state = read_state(settings.state_dir.resolve())
-    configured = PREFECT_API_URL.value()
+    configured = prefect.PREFECT_API_URL.value()
     url = configured or (state.api if state and state.living(SERVER) else None)
     if url is None:
         yield None
         return
-    auth_string = PREFECT_API_AUTH_STRING.value() or None
+    auth_string = prefect.PREFECT_API_AUTH_STRING.value() or None
     if auth_string is None and state is not None and state.api == url.rstrip("/"):
         # On the server's own machine one of the two is enough.
-        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
-    require_answer(url, auth_string, other_credentials=auth_string is None and PREFECT_API_KEY.value() is not None)
+        auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
+    is_cloud = auth_string is None and prefect.PREFECT_API_KEY.value() is not None
+    require_answer(url, auth_string, other_credentials=is_cloud)
     with _set_up(url, auth_string):
         yield url
 

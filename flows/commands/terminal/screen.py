@@ -46,6 +46,11 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
 
+def say(text: str, style: str = "") -> None:
+    """Say a line that accompanies an answer."""
+    err().print(data(text, style), soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON; times are ISO 8601, money is a number of dollars."""
     text = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)

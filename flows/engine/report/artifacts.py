@@ -14,6 +14,7 @@ from flows.engine.report.summary_rows import SANDBOX_SAYS, summary_rows
 
 SUMMARY_KEY = "presswork-summary"
 _COLUMNS = ("generations", *COUNTS)
+_MARKUP = frozenset(punctuation) - {"-"}
 _FREE = ("endpoint", "note")
 """Rows whose values are not all words of ours."""
 
@@ -60,13 +61,5 @@ def _row(*cells: str) -> str:
 def _cell(text: str) -> str:
     # A record's key is data: it must not end the cell, or become markup or a link. A backslash is what both of
     # Prefect's UIs take away again; the older one shows entities in a table as they are.
-    return "".join(
-        character
-        if character.isalnum() or character in " -"
-        else f"\\{character}"
-        if character in punctuation
-        else character
-        if character.isprintable()
-        else f"U\\+{ord(character):04X}"
-        for character in text
-    )
+    escaped = "".join(f"\\{character}" if character in _MARKUP else character for character in text)
+    return "".join(part if part.isprintable() else f"U\\+{ord(part):04X}" for part in escaped)

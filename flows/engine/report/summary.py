@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Engine
 
-from db.readers.figures import PromptCacheUse, cost_reused, count_generations, prompt_cache_use, usage
-from db.words import CACHED, CAPPED, COMPLETED, COUNTED
+from db.words import CAPPED, COMPLETED, COUNTED
 from flows.engine.pacing.buckets import a_minute
-from flows.engine.pacing.warming import Warmth
 from flows.engine.report.amounts import counted, percent
-from flows.engine.report.lacking import LACKING, Failure, list_failures
-from flows.steps.prices import Usage, saved_by_prompt_cache
+from flows.engine.report.lacking import LACKING, Failure
 
 HAS_ALL, LACKS_SOME, MET_CAP = 0, 1, 3
 COUNTS = (*COUNTED, "left_out")
@@ -172,83 +166,3 @@ class Summary(BaseModel):
             amount = getattr(self, name)
             data[name] = None if amount is None else float(amount)
         return data
-
-
-@dataclass(frozen=True)
-class LiveFigures:
-    """What a run knows of itself and its ledger does not tell; `left_out` and `made_from` are by step."""
-
-    run_id: str
-    flow: str
-    endpoint: str
-    records: int
-    left_out: Mapping[str, int]
-    made_from: Mapping[str, str]
-    wall_s: float
-    pace: PaceSummary
-    warmth: Warmth
-    notes: Sequence[str] = ()
-
-
-def summarize(ledger: Engine, facts: LiveFigures, status: str) -> Summary:
-    """Add a run up from its generations and attempts."""
-    steps = _steps(ledger, facts)
-    totals = {name: sum(getattr(step, name) for step in steps) for name in COUNTED}
-    cached = prompt_cache_use(ledger, facts.run_id)
-    return Summary(
-        run_id=facts.run_id,
-        flow=facts.flow,
-        endpoint=facts.endpoint,
-        status=status,
-        records=facts.records,
-        **totals,
-        left_out=sum(facts.left_out.values()),
-        **asdict(usage(ledger, facts.run_id)),
-        saved_by_ledger_usd=cost_reused(ledger, facts.run_id) if totals[CACHED] else Decimal(0),
-        saved_by_prompt_cache_usd=_saved_by_prompt_cache(cached),
-        prompt_cache=PromptCacheSummary(
-            reads=sum(use.reads for use in cached),
-            writes=sum(use.writes for use in cached),
-            late=facts.warmth.late,
-            missed=facts.warmth.missed,
-            silent=facts.warmth.silent,
-            too_short=list(facts.warmth.too_short),
-        ),
-        wall_s=round(facts.wall_s, 3),
-        pace=facts.pace,
-        notes=list(facts.notes),
-        steps=steps,
-        failures=list_failures(ledger, facts.run_id),
-    )
-
-
-def _steps(ledger: Engine, facts: LiveFigures) -> list[StepSummary]:
-    lines = count_generations(ledger, facts.run_id)
-    steps = {
-        name: StepSummary(step=name, made_from=facts.made_from.get(name), left_out=facts.left_out.get(name, 0))
-        for name in [*(line.step for line in lines), *facts.left_out]
-    }
-    for line in lines:
-        step = steps[line.step]
-        setattr(step, line.counted_as, getattr(step, line.counted_as) + line.count)
-        step.generations += line.count
-    return list(steps.values())
-
-
-def _saved_by_prompt_cache(uses: Sequence[PromptCacheUse]) -> Decimal | None:
-    total = Decimal(0)
-    for use in uses:
-        usage = Usage(
-            input_tokens=0,
-            cache_creation_5m_tokens=use.written_5m,
-            cache_creation_1h_tokens=use.written_1h,
-            cache_read_tokens=use.read,
-            service_tier=use.service_tier,
-            inference_geo=use.inference_geo,
-            speed=use.speed,
-        )
-        saved = saved_by_prompt_cache(use.model, usage, use.day, prompt_tokens=use.prompt_tokens)
-        if saved is None:
-            return None
-        total += saved
-    return total
