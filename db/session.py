@@ -70,9 +70,8 @@ _JSON: dict[str, Any] = {
 
 def readable_url(url: URL | str) -> str:
     """Show a URL with its password masked, those in its query too, for messages."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
+    parsed = _parsed(url)
+    if parsed is None:
         return "(not a database URL)"
     secrets = {name: "***" for name in parsed.query if _is_secret(name)}
     if "@" in (parsed.host or ""):
@@ -157,10 +156,9 @@ def begin_write(engine: Engine) -> AbstractContextManager[Connection]:
 
 def parse_url(url: str) -> URL:
     """Parse a URL, with the driver that is used here; ValueError says what is wrong, without the URL."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise ValueError("it is not a database URL") from None
+    parsed = _parsed(url)
+    if parsed is None:
+        raise ValueError("it is not a database URL")
     if "@" in (parsed.host or ""):
         raise ValueError("an @ in a password is written %40")
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
@@ -184,11 +182,11 @@ def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str,
             event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         case "postgresql":
-            given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-            options = {"postgresql_readonly": True} if read_only else {}
             # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
-            given |= {"client_encoding": "utf8"} if read_only else {}
+            encoding = {"client_encoding": "utf8"} if read_only else {}
+            given = {"connect_timeout": CONNECT_TIMEOUT_S, **encoding}
             given = {name: value for name, value in given.items() if name not in url.query}
+            options = {"postgresql_readonly": True} if read_only else {}
             engine = create_engine(url, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON)
             event.listen(engine, "begin", _begin_postgres)
         case _:
@@ -210,14 +208,20 @@ def file_of(url: URL) -> str | None:
     return str(url.database).removeprefix("file:")
 
 
+def _parsed(url: URL | str) -> URL | None:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+
+
 def _is_secret(name: str) -> bool:
     return any(word in name.lower() for word in ("pass", "pwd", "secret", "token", "odbc_connect"))
 
 
 def _secrets_of(url: URL | str) -> list[str]:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
+    parsed = _parsed(url)
+    if parsed is None:
         return []
     query = {name: value if isinstance(value, str) else " ".join(value) for name, value in parsed.query.items()}
     values = [parsed.password, *(value for name, value in query.items() if _is_secret(name))]

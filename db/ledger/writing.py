@@ -117,11 +117,7 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
 def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:
     """Write how and when a run ended, release its claims, and settle what it wrote ahead and never sent."""
     with begin_write(engine) as connection:
-        connection.execute(
-            update(Attempt)
-            .where(Attempt.run_id == run_id, Attempt.ended_at.is_(None))
-            .values(ended_at=ended_at, error_type=NOT_SENT)
-        )
+        leases.settle_open(connection, run_id, NOT_SENT)
         claims.release_all(connection, run_id)
         connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(status=status, ended_at=ended_at))
 
