@@ -30,18 +30,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.command()(run)
-app.command()(rehearse)
-app.command()(deploy)
-app.command()(history)
-app.command()(show)
+for command in (demo, run, rehearse, deploy, history, show, up, status, down, sandbox):
+    app.command()(command)
 app.add_typer(templates.app, name="templates")
 app.add_typer(ledger.app, name="db")
-app.command()(up)
-app.command()(status)
-app.command()(down)
-app.command()(sandbox)
 
 
 def _say_version(asked: bool) -> None:

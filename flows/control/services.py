@@ -32,15 +32,7 @@ from flows.control.installation import (
 )
 from flows.control.processes import Process
 from flows.control.shutdown import Say, ServiceError, stop_started
-from flows.engine.orchestration.prefect_server import (
-    NO_ANSWER,
-    QUIET,
-    is_healthy,
-    require_answer,
-    server_command,
-    server_environment,
-    server_version,
-)
+from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
 
@@ -106,7 +98,7 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
         write_state(here.home, state)
     assert state.server is not None
     _wait_for_server(here, state.server)
-    require_answer(here.api, here.auth_string)
+    prefect_server.require_answer(here.api, here.auth_string)
     with temporary_settings({PREFECT_API_URL: here.api, PREFECT_API_AUTH_STRING: here.auth_string}):
         return asyncio.run(_set_up(here, state, say))
 
@@ -136,7 +128,7 @@ def worker_name() -> str:
 
 def _start_server(here: Installation, state: State) -> Process:
     given = _environment(here, state)
-    environment = server_environment(
+    environment = prefect_server.server_environment(
         given,
         PREFECT_SERVER_API_HOST=here.host,
         PREFECT_SERVER_API_PORT=str(here.port),
@@ -147,7 +139,7 @@ def _start_server(here: Installation, state: State) -> Process:
     )
     if here.auth_string:
         environment["PREFECT_SERVER_API_AUTH_STRING"] = here.auth_string
-    return _start(here, state, SERVER, server_command(here.port, here.host), environment)
+    return _start(here, state, SERVER, prefect_server.server_command(here.port, here.host), environment)
 
 
 def _start_worker(here: Installation, state: State) -> Process:
@@ -171,7 +163,7 @@ def _environment(here: Installation, state: State) -> dict[str, str]:
     """Our environment, but for what `.env` says of runs: each run reads that itself, as it is then."""
     said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
     kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
-    return {**kept, **QUIET, "PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
+    return {**kept, **prefect_server.QUIET, "PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
 
 
 def _require_free_port(here: Installation) -> None:
@@ -195,11 +187,11 @@ def _require_free_port(here: Installation) -> None:
 
 
 def _taken_by(here: Installation) -> str:
-    if not is_healthy(here.api):
+    if not prefect_server.is_healthy(here.api):
         return "another program"
     try:
-        version = server_version(here.api, here.auth_string)
-    except NO_ANSWER:
+        version = prefect_server.server_version(here.api, here.auth_string)
+    except prefect_server.NO_ANSWER:
         version = None
     named = f" (version {version})" if version else ""
     return f"another Prefect server{named}, which PREFECT_API_URL={here.api} would use"
@@ -210,7 +202,7 @@ def _wait_for_server(here: Installation, server: Process) -> None:
     while time.monotonic() < deadline:
         if not server.is_alive:
             raise ServiceError(f"Prefect's server ended while it started; see {here.log(SERVER)}.")
-        if is_healthy(here.api):
+        if prefect_server.is_healthy(here.api):
             return
         time.sleep(_LOOK_S)
     raise ServiceError(

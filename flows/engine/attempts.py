@@ -51,7 +51,7 @@ class ItemJournal:
 
     async def open(self, opened: Opened) -> str:
         """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
-        row, writer = _opened_row(self._context.facts.run_id, self._item, opened), self._context.writer
+        row, writer = _opened_row(self._context.settings.run_id, self._item, opened), self._context.writer
         add_prompt(writer, self._item.prompt)
         writer.open_attempt(row)
         try:

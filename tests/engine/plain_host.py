@@ -74,16 +74,14 @@ class PlainHost:
         yield run
 
     @asynccontextmanager
-    async def shown(self, progress: Progress, *, is_shard: bool) -> AsyncIterator[None]:
+    async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:
+        self.shard = shard
         yield
 
     @asynccontextmanager
     async def watching(self, stopper: Stopper) -> AsyncIterator[None]:
         self.stopper = stopper
         yield
-
-    async def name_shard(self, shard: Shard) -> None:
-        self.shard = shard
 
     async def spread(self, run: ShardedRun) -> None:
         self.spread_runs.append(run)

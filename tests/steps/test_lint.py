@@ -11,7 +11,7 @@ from db.sources.statements import as_it_stands
 from flows.outputs import Output
 from flows.settings import ROOT
 from flows.steps.prompts.lint import Finding, errors_that_stop, lint_template
-from flows.steps.prompts.selects import NotASelect, NotRead, Shape, parameters_of, read_select
+from flows.steps.prompts.select_shapes import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.prompts.templates import list_templates
 from tests.db.conftest import dialect_of
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson, OfSandbox
 from flows.engine.report.amounts import dollars, duration
 
@@ -42,18 +42,15 @@ def history(
 
     The newest first; one run with its steps and failures.
     """
-    with reported_errors(as_json=as_json):
+    with command_context(as_json=as_json) as command:
         from flows.commands.ledger.ledgers import find_by_id, ledger_urls, opened, say_ledger  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         if run is not None:
             url, found = find_by_id(settings, _read_run, "run", run, sandbox=sandbox)
-            if as_json:
-                screen.print_json(found.for_programs())
-            else:
+            if not as_json:
                 say_ledger(url, others=False)
-                _print_run(screen.out(), found)
+            command.answer(found.for_programs(), lambda console: _print_run(console, found))
             return
         urls = ledger_urls(settings, sandbox=sandbox)
         runs: list[RunLine] = []
@@ -62,12 +59,10 @@ def history(
 
             with opened(urls[0]) as ledger:
                 runs = list_runs(ledger, flow=flow, limit=limit)
-        if as_json:
-            screen.print_json([run_json(line) for line in runs])
-            return
-        if urls:
+        if urls and not as_json:
             say_ledger(urls[0], others=len(urls) > 1)
-        _print_list(screen.out(), runs, flow, has_ledger=bool(urls))
+        listed = [asdict(line) for line in runs]
+        command.answer(listed, lambda console: _print_list(console, runs, flow, has_ledger=bool(urls)))
 
 
 def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, has_ledger: bool) -> None:
@@ -83,34 +78,32 @@ def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, 
 def runs_table(runs: Sequence[RunLine], width: int) -> Table:
     """Lay out runs, one a line; a narrow terminal has no room for all that is told of each."""
     narrow = width < NARROW
-    numbers = ("new", "cached", "no\ncontent", "cost") if narrow else NUMBERS
-    made = screen.table("run", "started (UTC)", "flow", "status", *numbers, right=numbers)
+    left_out = {"requests", "time"} if narrow else set()
+    if all(line.endpoint == runs[0].endpoint for line in runs):
+        left_out.add("endpoint")
+    rows = [{name: cell for name, cell in _cells(line).items() if name not in left_out} for line in runs]
+    columns = [name.replace(" ", "\n") if narrow and name in NUMBERS else name for name in rows[0]]
+    made = screen.table(columns, [list(row.values()) for row in rows], [*NUMBERS, "no\ncontent"])
     for whole in (made.columns[0], made.columns[3]):
         whole.no_wrap = True  # an id is there to be copied
-    if any(line.endpoint != runs[0].endpoint for line in runs):
-        made.add_column("endpoint")
-    for line in runs:
-        without = _lacking(line)
-        cells: list[RenderableType] = [
-            Text(screen.short(line.id)),
-            screen.moment(line.started_at),
-            screen.data(line.flow),
-            screen.status(line.status),
-            f"{line.succeeded:,}",
-            f"{line.cached:,}",
-            Text(f"{without:,}", "red" if without else "dim"),
-            *([] if narrow else [f"{line.usage.requests:,}"]),
-            "" if line.usage.cost_usd is None else dollars(line.usage.cost_usd),
-            *([] if narrow else [_time(line)]),
-            screen.data(line.endpoint),
-        ]
-        made.add_row(*cells[: len(made.columns)])
     return made
 
 
-def run_json(line: RunLine) -> dict[str, Any]:
-    """A run as programs read it."""
-    return asdict(line)
+def _cells(line: RunLine) -> dict[str, str | Text]:
+    without = _lacking(line)
+    return {
+        "run": screen.short(line.id),
+        "started (UTC)": screen.moment(line.started_at),
+        "flow": line.flow,
+        "status": screen.status(line.status),
+        "new": f"{line.succeeded:,}",
+        "cached": f"{line.cached:,}",
+        "no content": Text(f"{without:,}", "red" if without else "dim"),
+        "requests": f"{line.usage.requests:,}",
+        "cost": "" if line.usage.cost_usd is None else dollars(line.usage.cost_usd),
+        "time": _time(line),
+        "endpoint": line.endpoint,
+    }
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ class _RunHistory:
     def for_programs(self) -> dict[str, Any]:
         return {
             **self.row,
-            **run_json(self.line),
+            **asdict(self.line),
             "steps": [asdict(count) for count in self.counts],
             "failures": [failure.model_dump() for failure in self.failures],
             "shards": self.shards,
@@ -154,11 +147,9 @@ def _read_run(ledger: Engine, asked: str) -> _RunHistory | None:
 def _print_run(console: Console, found: _RunHistory) -> None:
     screen.print_facts(console, _facts(found))
     if found.counts:
-        made = screen.table("step", "status", "origin", "generations", right=["generations"])
-        for count in found.counts:
-            made.add_row(screen.data(count.step), count.status, count.origin, f"{count.count:,}")
+        rows = [(count.step, count.status, count.origin, f"{count.count:,}") for count in found.counts]
         console.print()
-        console.print(made)
+        console.print(screen.table(["step", "status", "origin", "generations"], rows, right=["generations"]))
     if found.failures:
         from flows.commands.terminal.summary_view import print_failures  # noqa: PLC0415 - see commands/__init__.py
 
@@ -166,7 +157,7 @@ def _print_run(console: Console, found: _RunHistory) -> None:
 
 
 def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
-    from flows.engine.report.figures import usage_rows  # noqa: PLC0415 - see commands/__init__.py
+    from flows.engine.report.summary_rows import usage_rows  # noqa: PLC0415 - see commands/__init__.py
 
     line, row = found.line, found.row
     parameters = ", ".join(f"{name}={value}" for name, value in _given(row.get("parameters") or {}).items())

@@ -9,7 +9,7 @@ import typer
 
 from db.database_errors import LedgerNotMigratedError
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import CommandContext, command_context
 from flows.commands.terminal.flags import AsJson, OfSandbox
 
 if TYPE_CHECKING:
@@ -23,29 +23,28 @@ app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=Tr
 @app.command()
 def upgrade(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Bring the ledger's tables up to what this code needs; a ledger that is not there yet is made."""
-    with reported_errors(as_json=as_json):
+    with command_context(as_json=as_json) as command:
         from db.ledger.migrating import upgrade  # noqa: PLC0415 - see commands/__init__.py
 
-        _require_current(upgrade, sandbox=sandbox, as_json=as_json)
+        _require_current(command, upgrade, sandbox=sandbox)
 
 
 @app.command()
 def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Say which ledger is used and whether its tables are current; exit status 2 where they are not."""
-    with reported_errors(as_json=as_json):
-        _require_current(None, sandbox=sandbox, as_json=as_json)
+    with command_context(as_json=as_json) as command:
+        _require_current(command, None, sandbox=sandbox)
 
 
-def _require_current(migrate: Callable[[Engine], None] | None, *, sandbox: bool, as_json: bool) -> None:
+def _require_current(command: CommandContext, migrate: Callable[[Engine], None] | None, *, sandbox: bool) -> None:
     """Say that the ledger is current, after it was migrated where that is asked for."""
     from db.ledger.connecting import connect_ledger  # noqa: PLC0415 - see commands/__init__.py
     from db.ledger.migrating import check  # noqa: PLC0415
     from db.session import readable_url  # noqa: PLC0415
     from flows.commands.ledger.ledgers import first_url, ledger_name, opened  # noqa: PLC0415
     from flows.engine.resources.source_urls import is_missing_file  # noqa: PLC0415
-    from flows.settings import load_settings  # noqa: PLC0415
 
-    url = first_url(load_settings(), sandbox=sandbox)
+    url = first_url(command.settings, sandbox=sandbox)
     if migrate is None and is_missing_file(url):
         raise LedgerNotMigratedError(
             f"The ledger {ledger_name(url)} has not been made yet: the first run makes it, and so does "
@@ -55,25 +54,23 @@ def _require_current(migrate: Callable[[Engine], None] | None, *, sandbox: bool,
         if migrate is not None:
             migrate(ledger)
         revision = check(ledger)
-    if as_json:
-        screen.print_json({"ledger": readable_url(url), "revision": revision, "current": True})
-    else:
-        screen.out().print(screen.data(f"The ledger {ledger_name(url)} is current (revision {revision})."))
+    words = screen.data(f"The ledger {ledger_name(url)} is current (revision {revision}).")
+    current = {"ledger": readable_url(url), "revision": revision, "current": True}
+    command.answer(current, lambda console: console.print(words))
 
 
 @app.command()
 def recover(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Write in what waits in spill files since the ledger was away; exit status 2 where one is refused."""
-    with reported_errors(as_json=as_json):
+    with command_context(as_json=as_json) as command:
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - see commands/__init__.py
 
         from db.ledger.refused_rows import in_words  # noqa: PLC0415
         from db.ledger.spill import SpillError, find_spills, recover, refused_file  # noqa: PLC0415
         from db.session import reason_of  # noqa: PLC0415
         from flows.commands.ledger.ledgers import first_url, opened  # noqa: PLC0415
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         recovered: dict[str, int] = {}
         refused: list[str] = []
         rows: dict[str, list[RefusedRow]] = {}
@@ -88,14 +85,11 @@ def recover(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
                     reason = reason_of(error, ledger.url)
                     refused.append(f"The spill file {path} can't be imported: {reason}. The file is kept.")
         named = {kept: in_words(found) for kept, found in rows.items() if found}
-        if as_json:
-            screen.print_json({"recovered": recovered, "refused": refused, "refused_rows": named})
-        else:
-            for name, count in recovered.items():
-                screen.out().print(screen.data(f"Imported {count:,} generations from {name}."))
-            for kept, words in named.items():
-                screen.out().print(screen.data(f"{words} As they were, they are kept in {kept}."))
-            if not recovered and not refused:
-                screen.out().print("No spill file waits.")
+        lines = [f"Imported {count:,} generations from {name}." for name, count in recovered.items()]
+        lines += [f"{words} As they were, they are kept in {kept}." for kept, words in named.items()]
+        if not recovered and not refused:
+            lines.append("No spill file waits.")
+        answer = {"recovered": recovered, "refused": refused, "refused_rows": named}
+        command.answer(answer, lambda console: console.print(*map(screen.data, lines), sep="\n") if lines else None)
         if refused:
             raise SpillError(" ".join(refused))

@@ -9,7 +9,7 @@ import typer
 
 from flows.commands.rehearsal.rehearsal_flags import RehearsedRunFlags, TermFlags
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson, OfSandbox, Sets, parse_sets, takes_groups
 
 
@@ -29,12 +29,11 @@ def rehearse(
     The sandbox answers, with the latency, limits and faults that you name, into a ledger that is thrown away. Nothing
     is sent to the API, and your own ledger is not written. Exit status as that of `presswork run`.
     """
-    with reported_errors(as_json=as_json) as report:
+    with command_context(as_json=as_json) as command:
         from flows.commands.rehearsal.preparing import print_terms, read_rehearsal  # noqa: PLC0415 - see commands/__init__.py
         from flows.commands.run.jobs import find_job, make_options  # noqa: PLC0415
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        values, options, settings = parse_sets(sets), make_options(asdict(run_flags)), load_settings()
+        values, options, settings = parse_sets(sets), make_options(asdict(run_flags)), command.settings
         rehearsal = read_rehearsal(settings, find_job(name, settings), values, options, sandbox=sandbox)
 
         from flows.commands.rehearsal.terms import make_terms  # noqa: PLC0415
@@ -46,9 +45,6 @@ def rehearse(
         from flows.commands.rehearsal.rehearsed import print_rehearsed  # noqa: PLC0415
         from flows.commands.rehearsal.rehearsing import run_rehearsal  # noqa: PLC0415
 
-        rehearsed = run_rehearsal(rehearsal, terms, report, keep=keep)
-        if as_json:
-            screen.print_json(rehearsed.for_programs())
-        else:
-            print_rehearsed(screen.out(), rehearsed)
+        rehearsed = run_rehearsal(rehearsal, terms, command, keep=keep)
+        command.answer(rehearsed.for_programs(), lambda console: print_rehearsed(console, rehearsed))
         raise typer.Exit(rehearsed.summary.exit_status)

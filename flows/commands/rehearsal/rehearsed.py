@@ -144,12 +144,11 @@ def _print_broken(console: Console, rehearsed: Rehearsed) -> None:
     if not rehearsed.losses:
         console.print("  Asking again helped: no record is without content.")
         return
-    made = screen.table("records", "step", "status", "kind", "such as", right=["records"])
+    rows = []
     for loss in rehearsed.losses:
         keys = ", ".join(loss.record_keys) + (", ..." if loss.count > len(loss.record_keys) else "")
-        cells = (screen.data(loss.step), screen.status(loss.status), screen.data(loss.kind or ""), screen.data(keys))
-        made.add_row(f"{loss.count:,}", *cells)
-    console.print(made)
+        rows.append((f"{loss.count:,}", loss.step, screen.status(loss.status), loss.kind or "", keys))
+    console.print(screen.table(["records", "step", "status", "kind", "such as"], rows, right=["records"]))
     for loss in rehearsed.losses:
         if loss.message:
             console.print(screen.data(f"  {loss.kind or loss.status}: {screen.one_line(loss.message, 200)}"))

@@ -15,7 +15,7 @@ from flows.commands.rehearsal.preparing import Rehearsal
 from flows.commands.rehearsal.rehearsed import Rehearsed
 from flows.commands.rehearsal.terms import Terms
 from flows.commands.run.running import prepare, run_call
-from flows.commands.terminal.endings import ErrorReport
+from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.quiet_prefect import prefect_api
 from flows.engine.report.summary import Summary
 from flows.engine.resources.preflight import where_it_read
@@ -26,9 +26,8 @@ from flows.steps.prompts.templates import load_template
 TITLE = "rehearsal of "
 
 
-def run_rehearsal(rehearsal: Rehearsal, terms: Terms, report: ErrorReport, *, keep: bool) -> Rehearsed:
+def run_rehearsal(rehearsal: Rehearsal, terms: Terms, command: CommandContext, *, keep: bool) -> Rehearsed:
     """Run it against a sandbox and into a ledger of its own, which is kept with `keep`."""
-    show = not report.as_json
     with isolated(terms.switches, rehearsal.source, keep=keep) as ledger:
         settings = load_settings()
         try:
@@ -37,8 +36,8 @@ def run_rehearsal(rehearsal: Rehearsal, terms: Terms, report: ErrorReport, *, ke
             where = f" {where_it_read(rehearsal.source)}" if rehearsal.source else ""
             raise SelectError(f"{error}{where}") from None
         try:
-            with prefect_api(settings, say=show):
-                summary = run_call(call, report, show=show)
+            with prefect_api(settings, say=not command.as_json):
+                summary = run_call(call, command)
         except StoppedError:
             raise StoppedError("The rehearsal was stopped. Nothing was billed.") from None
         return _look_back(rehearsal, terms, summary, ledger, settings.templates_dir, keep=keep)

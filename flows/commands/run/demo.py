@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import ErrorReport, reported_errors
+from flows.commands.terminal.endings import CommandContext, command_context
 from flows.commands.terminal.environment import environment
 from flows.commands.terminal.flags import AsJson
 
@@ -28,12 +28,12 @@ def demo(as_json: AsJson = False) -> None:
     They become product copy, support replies and a newsletter. Without an API key the sandbox answers: then nothing
     is sent anywhere and nothing is billed.
     """
-    with reported_errors(as_json=as_json) as report:
+    with command_context(as_json=as_json) as command:
         from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
 
         load_settings()  # what .env says of the key counts too
         with _endpoint(say=not as_json):
-            status = _run_all(report, as_json=as_json)
+            status = _run_all(command)
     raise typer.Exit(status)
 
 
@@ -58,7 +58,7 @@ def _endpoint(*, say: bool) -> Iterator[None]:
         yield
 
 
-def _run_all(report: ErrorReport, *, as_json: bool) -> int:
+def _run_all(command: CommandContext) -> int:
     import asyncio  # noqa: PLC0415 - see commands/__init__.py
 
     from db.samples import load_samples  # noqa: PLC0415
@@ -76,7 +76,7 @@ def _run_all(report: ErrorReport, *, as_json: bool) -> int:
     ledger = ledger_url(settings, asyncio.run(name_endpoint(settings)))
     with opened(ledger) as engine:
         loaded = load_samples(engine)
-    if not as_json:
+    if not command.as_json:
         tables = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in loaded.items())
         screen.err().print(screen.data(f"Sample records in {ledger_name(ledger)}: {tables}."))
     # The samples lie in the ledger's database, whatever source is set for other runs.
@@ -84,13 +84,11 @@ def _run_all(report: ErrorReport, *, as_json: bool) -> int:
         settings = load_settings()
         calls = [prepare(find_job(name, settings), settings, {}, RunOptions()) for name in FLOWS]
         summaries: list[Summary] = []
-        with prefect_api(settings, say=not as_json):
+        with prefect_api(settings, say=not command.as_json):
             for call in calls:
-                summaries.append(run_call(call, report, show=not as_json))
-                if not as_json:
+                summaries.append(run_call(call, command))
+                if not command.as_json:
                     screen.err().print(headline(summaries[-1]))
-    if as_json:
-        screen.print_json({"ledger": ledger_name(ledger), "runs": [summary.for_programs() for summary in summaries]})
-    else:
-        print_demo(screen.out(), ledger, summaries)
+    made = {"ledger": ledger_name(ledger), "runs": [summary.for_programs() for summary in summaries]}
+    command.answer(made, lambda console: print_demo(console, ledger, summaries))
     return max(summary.exit_status for summary in summaries)

@@ -18,7 +18,7 @@ from db.words import SANDBOX
 from flows.commands.ledger.ledgers import ledger_name, opened
 from flows.commands.terminal import screen
 from flows.engine.report.amounts import dollars, duration
-from flows.engine.report.figures import SANDBOX_SAYS
+from flows.engine.report.summary_rows import SANDBOX_SAYS
 from flows.settings import ROOT
 
 if TYPE_CHECKING:
@@ -82,16 +82,12 @@ def _panel(title: str, output: Mapping[str, Any]) -> Panel:
 
 def _figures(summaries: Sequence[Summary]) -> Table:
     numbers = ("records", "new", "cached", "no content", "requests", "tokens in", "tokens out", "cost", "time")
-    made = screen.table("flow", *numbers, right=numbers)
+    rows = []
     for summary in summaries:
         counts = (summary.records, summary.succeeded, summary.cached, summary.lacking, summary.requests)
-        made.add_row(
-            screen.data(summary.flow),
-            *(f"{count:,}" for count in (*counts, summary.input_tokens, summary.output_tokens)),
-            dollars(summary.cost_usd),
-            duration(summary.wall_s),
-        )
-    return made
+        figures = (f"{count:,}" for count in (*counts, summary.input_tokens, summary.output_tokens))
+        rows.append((summary.flow, *figures, dollars(summary.cost_usd), duration(summary.wall_s)))
+    return screen.table(["flow", *numbers], rows, right=numbers)
 
 
 def _shell(ledger: str) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import reported_errors
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson, Sets, parse_sets, takes_groups
 from flows.errors import ParameterError
+
+if TYPE_CHECKING:
+    from flows.engine.report.summary import Summary
+    from flows.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,11 @@ def run(
     What the ledger already has is not asked for again. Exit status: 0 all records have content, 1 some have
     not, 2 the call, the configuration, the key or the account is wrong, 3 the cost cap stopped the run.
     """
-    with reported_errors(as_json=as_json) as report:
+    with command_context(as_json=as_json) as command:
         from flows.commands.run.jobs import find_job, make_options  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import ledger_url, load_settings  # noqa: PLC0415
 
         values, given = parse_sets(sets), asdict(flags)
-        settings = load_settings()
+        settings = command.settings
         if resume is not None:
             from flows.commands.run.resuming import read_resumed  # noqa: PLC0415
 
@@ -70,28 +74,27 @@ def run(
         options = make_options(given)
         job = find_job(name, settings)
 
-        from flows.commands.ledger.ledgers import ledger_name  # noqa: PLC0415
         from flows.commands.run.running import prepare, run_call  # noqa: PLC0415
         from flows.commands.terminal.quiet_prefect import needed_api, prefect_api  # noqa: PLC0415
-        from flows.commands.terminal.summary_view import print_summary  # noqa: PLC0415
 
         call = prepare(job, settings, values, options)
         is_spread = (options.shards or 1) > 1
         server = needed_api(settings, "start shards by") if is_spread else prefect_api(settings, say=not as_json)
         with server:
-            summary = run_call(call, report, show=not as_json)
-        if as_json:
-            screen.print_json(summary.for_programs())
-        else:
-            console = screen.out()
-            print_summary(console, summary)
-            ledger = ledger_name(ledger_url(settings, summary.endpoint))
-            screen.print_next(
-                console,
-                [
-                    (screen.command(f"history {screen.short(summary.run_id)}"), "this run again"),
-                    (screen.command("show ID"), "a generation with its record, prompt and cost"),
-                    (ledger, "the ledger, for SQL: the view current_content"),
-                ],
-            )
+            summary = run_call(call, command)
+        command.answer(summary.for_programs(), lambda console: _print(console, summary, settings))
         raise typer.Exit(summary.exit_status)
+
+
+def _print(console: Console, summary: Summary, settings: Settings) -> None:
+    from flows.commands.ledger.ledgers import ledger_name  # noqa: PLC0415 - see commands/__init__.py
+    from flows.commands.terminal.summary_view import print_summary  # noqa: PLC0415
+    from flows.settings import ledger_url  # noqa: PLC0415
+
+    print_summary(console, summary)
+    lines = [
+        (screen.command(f"history {screen.short(summary.run_id)}"), "this run again"),
+        (screen.command("show ID"), "a generation with its record, prompt and cost"),
+        (ledger_name(ledger_url(settings, summary.endpoint)), "the ledger, for SQL: the view current_content"),
+    ]
+    screen.print_next(console, lines)

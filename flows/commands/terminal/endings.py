@@ -10,18 +10,23 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import typer
 from pydantic import ValidationError
+from rich.console import Console
 from rich.text import Text
 
 from db.database_errors import DatabaseError
 from flows.commands.terminal import screen
 from flows.errors import CallError, PressworkError, StoppedError
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
 
 FAILED, WRONG, STOPPED = 1, 2, 130
 STOPPED_KIND = "stopped"
@@ -31,32 +36,52 @@ _PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@")
 
 
 @dataclass
-class ErrorReport:
-    """What is said of a command that fails: `run_id` is set when a run has opened."""
+class CommandContext:
+    """What a command works with, and how it answers; `run_id` is set when a run has opened."""
 
     as_json: bool
     run_id: str | None = None
 
+    @cached_property
+    def settings(self) -> Settings:
+        """The installation's settings, read when they are first asked for."""
+        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+
+        return load_settings()
+
+    def answer(self, value: Any, show: Callable[[Console], None]) -> None:
+        """Give the answer: `value` as JSON to programs, what `show` prints to people."""
+        if self.as_json:
+            screen.print_json(value)
+        else:
+            show(screen.out())
+
+    def fail(self, message: str, kind: str) -> None:
+        """Say what went wrong, to programs as {"error", "kind", "run_id"} too."""
+        if self.as_json:
+            screen.print_json({"error": message, "kind": kind, "run_id": self.run_id})
+        console = screen.err()
+        text = Text("" if kind == STOPPED_KIND else "Error: ", "bold red")
+        console.print(text.append_text(screen.data(message)), soft_wrap=not console.is_terminal)
+        sys.stderr.flush()
+
 
 @contextmanager
-def reported_errors(*, as_json: bool = False) -> Iterator[ErrorReport]:
-    """Turn whatever goes wrong inside into a message on standard error and an exit status.
-
-    With `as_json` it is also told on standard output, as {"error", "kind", "run_id"}.
-    """
-    report = ErrorReport(as_json)
+def command_context(*, as_json: bool = False) -> Iterator[CommandContext]:
+    """Yield what a command works with; turn whatever goes wrong into a message on standard error and an exit status."""
+    command = CommandContext(as_json)
     try:
-        yield report
+        yield command
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        _tell(report, "Stopped by Ctrl-C.", STOPPED_KIND)
+        command.fail("Stopped by Ctrl-C.", STOPPED_KIND)
         raise typer.Exit(STOPPED) from None
     except Exception as error:  # noqa: BLE001 - the boundary of one command: no traceback is for a user
         if os.environ.get(DEBUG):
             traceback.print_exc()
         status, kind, message = describe(error)
-        _tell(report, message, kind)
+        command.fail(message, kind)
         raise typer.Exit(status) from None
 
 
@@ -90,12 +115,3 @@ def _unforeseen(error: Exception) -> str:
     what = type(error).__name__ + (f": {reason}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
     return f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}".replace("..", ".")
-
-
-def _tell(report: ErrorReport, message: str, kind: str) -> None:
-    if report.as_json:
-        screen.print_json({"error": message, "kind": kind, "run_id": report.run_id})
-    console = screen.err()
-    text = Text("" if kind == STOPPED_KIND else "Error: ", "bold red")
-    console.print(text.append_text(screen.data(message)), soft_wrap=not console.is_terminal)
-    sys.stderr.flush()

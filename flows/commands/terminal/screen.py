@@ -63,18 +63,24 @@ def data(value: Any, style: str = "") -> Text:
     return Text(visible(str(value)), style=style)
 
 
+def _shown(value: Any) -> Text:
+    return value if isinstance(value, Text) else data(value)
+
+
 def one_line(text: str, longest: int) -> str:
     """Put a text on one line, cut at `longest` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= longest else flat[: longest - 1].rstrip() + "…"
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """Make a plain table; columns named in `right` hold numbers."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> Table:
+    """Make a plain table; cells that are no Text are data, columns named in `right` hold numbers."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     numbers = set(right)
     for column in columns:
         made.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
+    for cells in rows:
+        made.add_row(*map(_shown, cells))
     return made
 
 
@@ -85,13 +91,13 @@ def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int 
         made.add_column(style="dim", no_wrap=True)
         made.add_column(overflow="fold")
         for name, value in pairs:
-            made.add_row(" " * indent + visible(name), value if isinstance(value, Text) else data(value))
+            made.add_row(" " * indent + visible(name), _shown(value))
         console.print(made)
         return
     width = max((len(name) for name, _value in pairs), default=0)
     for name, value in pairs:
         line = data(f"{' ' * indent}{name:<{width}}  ")
-        line.append_text(value if isinstance(value, Text) else data(value))
+        line.append_text(_shown(value))
         console.print(line, soft_wrap=True)
 
 

@@ -11,8 +11,8 @@ from rich.text import Text
 from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, SANDBOX, SUCCEEDED
 from flows.commands.terminal import screen
 from flows.engine.report.amounts import counted, duration
-from flows.engine.report.figures import SANDBOX_SAYS, summary_rows
 from flows.engine.report.lacking import LACKING, Failure
+from flows.engine.report.summary_rows import SANDBOX_SAYS, summary_rows
 
 if TYPE_CHECKING:
     from flows.engine.report.summary import StepSummary, Summary
@@ -57,11 +57,9 @@ def print_steps(console: Console, steps: Sequence[StepSummary]) -> None:
         return
     shown = [name for name in COLUMNS if name in GOOD or any(getattr(step, name) for step in steps)]
     titles = [COLUMNS[name] for name in shown]
-    made = screen.table("step", *titles, right=titles)
-    for step in steps:
-        made.add_row(screen.data(step.step), *(_number(getattr(step, name), name) for name in shown))
+    rows = [(step.step, *(_number(getattr(step, name), name) for name in shown)) for step in steps]
     console.print()
-    console.print(made)
+    console.print(screen.table(["step", *titles], rows, right=titles))
 
 
 def print_failures(console: Console, failures: Sequence[Failure], lacking: int) -> None:
@@ -74,16 +72,18 @@ def print_failures(console: Console, failures: Sequence[Failure], lacking: int) 
     alike = len(set(reasons)) == 1
     if alike:
         console.print(screen.data(f"  {reasons[0]}"))
-    made = screen.table("generation", "record", "step", "status", *([] if alike else ["why"]))
-    for failure, reason in zip(failures, reasons, strict=True):
-        made.add_row(
-            screen.data(screen.short(failure.generation_id)),
-            screen.data(failure.record_key),
-            screen.data(failure.step),
+    columns = ["generation", "record", "step", "status", *([] if alike else ["why"])]
+    rows = [
+        (
+            screen.short(failure.generation_id),
+            failure.record_key,
+            failure.step,
             screen.status(failure.status),
-            *([] if alike else [screen.data(screen.one_line(reason, 90))]),
-        )
-    console.print(made)
+            screen.one_line(reason, 90),
+        )[: len(columns)]
+        for failure, reason in zip(failures, reasons, strict=True)
+    ]
+    console.print(screen.table(columns, rows))
 
 
 def _number(number: int, name: str) -> Text:

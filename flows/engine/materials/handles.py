@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -249,14 +250,13 @@ def outputs_leading_to(
         missing = needs - {"record", "params"} - {name for found in inputs.values() for name in found}
         if not missing or not roots:
             break
-        parents = read_parents(ledger, list(roots))
-        above: dict[str, set[str]] = {}
-        for child, found in parents.items():
+        above = defaultdict[str, set[str]](set)
+        for child, parents in read_parents(ledger, list(roots)).items():
+            by_step = defaultdict[str, list[Any]](list)
+            for parent in parents:
+                by_step[parent.step].append(parent.output)
+                above[parent.id] |= roots[child]
             for root in roots[child]:
-                by_step: dict[str, list[Any]] = {}
-                for parent in found:
-                    by_step.setdefault(parent.step, []).append(parent.output)
-                    above.setdefault(parent.id, set()).add(root)
                 for step, outputs in by_step.items():
                     inputs[root].setdefault(step, outputs[0] if len(outputs) == 1 else outputs)
         roots = above

@@ -73,7 +73,6 @@ class ShardedRun:
     options: RunOptions
     ledger: Engine
     stopper: Stopper
-    max_cost: float | None
     query: Query
     nth: int
     records: int
@@ -92,14 +91,11 @@ class Host(Protocol):
     def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
         """Run chunks while the context is open, with the retries of the settings; a refresh uses no cache."""
 
-    def shown(self, progress: Progress, *, is_shard: bool) -> AbstractAsyncContextManager[None]:
-        """Show how far the run is while the context is open."""
+    def shown(self, progress: Progress, shard: Shard | None) -> AbstractAsyncContextManager[None]:
+        """Show how far the run is while the context is open, and which shard it is."""
 
     def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
         """Stop the run where the host cancels it while the context is open."""
-
-    async def name_shard(self, shard: Shard) -> None:
-        """Say which shard the run is."""
 
     async def spread(self, run: ShardedRun) -> None:
         """Have shards do a run's first step, and return when they have ended."""

@@ -31,7 +31,7 @@ from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
 from db.readers.runs import statuses_of_flow_runs
-from db.sources.parameters import tokens_of
+from db.sources.clauses import tokens_of
 from db.sources.statements import Query
 from db.words import CRASHED
 from flows.engine.options import RunOptions, Shard
@@ -224,11 +224,11 @@ class _ShardRuns:
         return self.run.options.model_copy(update=own).model_dump(mode="json")
 
     async def _share_of_cap(self, part: _StartedShard) -> float | None:
-        if self.run.max_cost is None:
+        if self.run.settings.max_cost is None:
             return None
         ledger = self.run.ledger
         return share_of_cap(
-            self.run.max_cost,
+            self.run.settings.max_cost,
             spent=await asyncio.to_thread(spent_by_chain, ledger, self.run.id),
             by_shards=await asyncio.to_thread(spent_by_shards, ledger, str(self.flow_run.id)),
             by_attempts=await asyncio.to_thread(spent_by_flow_runs, ledger, part.earlier),

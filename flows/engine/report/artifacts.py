@@ -8,9 +8,9 @@ from prefect.artifacts import acreate_markdown_artifact
 
 from db.words import SANDBOX
 from flows.engine.report.amounts import duration
-from flows.engine.report.figures import SANDBOX_SAYS, summary_rows
 from flows.engine.report.picture import draw_steps
 from flows.engine.report.summary import COUNTS, Summary
+from flows.engine.report.summary_rows import SANDBOX_SAYS, summary_rows
 
 SUMMARY_KEY = "presswork-summary"
 _COLUMNS = ("generations", *COUNTS)

@@ -41,7 +41,6 @@ class Progress:
     requests: int = 0
     cost_usd: Decimal = Decimal(0)
     started: float = field(default_factory=time.monotonic)
-    ended: bool = False
     status: str = ""
     step_counts: Counter[str] = field(default_factory=Counter)
     pace: PaceSummary = field(default_factory=PaceSummary)

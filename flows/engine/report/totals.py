@@ -22,7 +22,7 @@ class Totals:
     """Adds a run up from the ledger, and from what the ledger does not know.
 
     `read` calls what reads the ledger in a thread. `left_out` counts, by step, the records that an earlier step brought
-    no content for; `made_from` names that step.
+    no content for; `made_from` names that step for each that was begun, None where it works on records.
     """
 
     def __init__(self, ledger: Engine, read: ReadSummary, progress: Progress, pace: Pace, limiter: Limiter) -> None:
@@ -36,7 +36,7 @@ class Totals:
         self._steps_open = 0
         self.records = 0
         self.left_out: Counter[str] = Counter()
-        self.made_from: dict[str, str] = {}
+        self.made_from: dict[str, str | None] = {}
 
     def summary(self, status: RunStatus | None = None) -> Summary:
         """Add the run up from the ledger; without a status, it is what the run has come to.
@@ -98,7 +98,7 @@ class Totals:
                 endpoint=self._progress.endpoint,
                 records=self.records,
                 left_out=dict(self.left_out),
-                made_from=self.made_from,
+                made_from={step: before for step, before in self.made_from.items() if before is not None},
                 wall_s=self._progress.wall_s,
                 pace=self.pace(),
                 warmth=self._pace.warming.report(),

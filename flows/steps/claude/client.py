@@ -119,7 +119,7 @@ class Client:
         except anthropic.AnthropicError as error:
             # Not `from error`: a trace would print the SDK's message, which is the endpoint's whole answer.
             raise translate(error) from None
-        # Once for the dozen that are read: the SDK's own mapping decodes and joins anew at every look.
+        # Once for the dozen that are read: the SDK's own mapping decodes and joins them at every look.
         headers = {name.lower(): value for name, value in raw.headers.multi_items()}
         request_id, limits = storable(headers.get("request-id")), read_limits(headers)
         try:

@@ -104,7 +104,7 @@ def _judge_inside(output_class: OutputClass, text: str) -> Content | Invalid | N
 
 
 def _values_inside(text: str) -> list[str]:
-    """Return the outermost JSON objects and arrays of a text; none where a bracket is left over beside them.
+    """Return the outermost JSON objects and arrays of a text; none where a bracket is left over around them.
 
     A value that is cut off must not pass for content by a whole one that stands in it.
     """
