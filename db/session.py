@@ -15,18 +15,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    InternalError,
-    NoSuchModuleError,
-    OperationalError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 30_000
@@ -110,9 +99,9 @@ def is_unavailable(error: BaseException) -> bool:
 
     A statement or a row that the database refuses is refused each time.
     """
-    if isinstance(error, PoolTimeout):
+    if isinstance(error, exc.TimeoutError):
         return True
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, exc.DBAPIError):
         return False
     if error.connection_invalidated:
         return True
@@ -121,7 +110,7 @@ def is_unavailable(error: BaseException) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
         # The server was not reached.
-        return isinstance(error, OperationalError | InterfaceError | InternalError)
+        return isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError)
     return str(state).startswith(_POSTGRES_PASSING)
 
 
@@ -146,7 +135,7 @@ def _may_quote_values(error: BaseException, original: BaseException) -> bool:
     if state and code_of(original) is None:
         # 22: what is wrong with a value. P0: what a trigger of the user's says. Others quote names and the statement.
         return state.startswith(("22", "P0"))
-    return isinstance(error, DataError | IntegrityError)
+    return isinstance(error, exc.DataError | exc.IntegrityError)
 
 
 def begin_write(engine: Engine) -> AbstractContextManager[Connection]:
@@ -164,7 +153,7 @@ def parse_url(url: str) -> URL:
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     try:
         parsed.get_dialect()
-    except NoSuchModuleError:
+    except exc.NoSuchModuleError:
         raise ValueError(
             f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
         ) from None
@@ -211,7 +200,7 @@ def file_of(url: URL) -> str | None:
 def _parsed(url: URL | str) -> URL | None:
     try:
         return make_url(url)
-    except (ArgumentError, ValueError):
+    except (exc.ArgumentError, ValueError):
         return None
 
 

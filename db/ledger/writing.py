@@ -15,17 +15,7 @@ from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
 
 from db.ledger import claims, leases
 from db.ledger.refused_rows import RefusedRow, Sifter, is_refusal, storable
-from db.ledger.rows import (
-    GenerationRow,
-    OpenedRow,
-    Row,
-    RunRow,
-    SettledRow,
-    TemplateRow,
-    WriteBatch,
-    names_of,
-    values_of,
-)
+from db.ledger.rows import Row, RunRow, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.ledger.tables import Attempt, StoredRun, insert_missing
 from db.session import begin_write
 from db.words import CRASHED, NOT_SENT, RUNNING
@@ -68,7 +58,7 @@ def _write_but_refused(
     sifter = Sifter()
 
     def check() -> None:
-        if 0 < len(batch) == sifter.count_left_out(OpenedRow, SettledRow, GenerationRow):
+        if 0 < len(batch) == sifter.count_missing_history():
             raise error
 
     _commit(engine, batch, lease, sifter.put, check)
