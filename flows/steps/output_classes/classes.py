@@ -93,7 +93,7 @@ def _load(module: str, file: str) -> object:
 def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
     """Yield where a module, or another of the user's that it imports, imports what it may not."""
     path = _file_of(module)
-    if path is None or module in seen:
+    if path is None or module in seen | _FOUNDATIONS:
         return
     seen.add(module)
     try:
