@@ -15,6 +15,7 @@ from db.readers.runs import shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
 from flows.engine.orchestration.host import ShardedRun
+from flows.engine.orchestration.prefect_host import PrefectHost
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
 from tests.engine.workshop import Workshop
@@ -115,7 +116,7 @@ async def test_shard_divides_the_one_select_of_a_template_that_its_run_divides(
     async def note(run: ShardedRun) -> None:
         asked.append(run)
 
-    monkeypatch.setattr("flows.engine.orchestration.prefect_host.spread", note)
+    monkeypatch.setattr(PrefectHost, "spread", staticmethod(note))
     await tea_and_coffee(RunOptions(shards=2))
     (spread,) = asked
     assert (spread.query.name, spread.nth, spread.records) == ("note.md.j2", 2, 4)
