@@ -18,7 +18,7 @@ from db.ledger.clock import new_id
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
-from flows.engine.orchestration.host import Host, Origin, ShardedRun, hosted_by
+from flows.engine.orchestration.host import HOST, Host, Origin, ShardedRun
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
 from flows.engine.resources.stopping import Stopper
@@ -101,10 +101,12 @@ async def run_plainly(flow: Flow[Any, Any], hosts: list[PlainHost], *args: Any, 
     for tries_left in range(flow.retries or 0, -1, -1):
         host = PlainHost(flow, bound.arguments, flow_run_id)
         hosts.append(host)
+        token = HOST.set(cast("Host", host))
         try:
-            with hosted_by(cast("Host", host)):
-                return await cast("Any", flow.fn)(*bound.args, **bound.kwargs)
+            return await cast("Any", flow.fn)(*bound.args, **bound.kwargs)
         except Exception:
             if not tries_left:
                 raise
+        finally:
+            HOST.reset(token)
     raise AssertionError("the last try returns or raises")
