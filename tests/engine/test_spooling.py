@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import stat
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,7 @@ from db.sources.spool import SUFFIX, UNFINISHED
 from flows.engine import RunOptions, Summary, open_run
 from flows.engine.report.progress import Progress, watch
 from flows.errors import StoppingCallError
-from tests.engine.workshop import Workshop, eventually, log_lines
-
-pytestmark = pytest.mark.prefect
+from tests.engine.workshop import Workshop
 
 SAMPLE = "SELECT id, name FROM items ORDER BY random() LIMIT 40"
 SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT count(*) FROM n"
@@ -48,8 +47,7 @@ async def killed(workshop: Workshop, tmp_path: Path) -> str:
     workshop.numbered(1000)
     template(workshop, SAMPLE)
     workshop.sandbox.configure(latency_ms=300)
-    at = lambda: workshop.sandbox.stats()["served"]["answers"] >= 10  # noqa: E731 - read at its place
-    run_id = await workshop.killed(at, concurrency=5)
+    run_id = await workshop.killed(partial(workshop.has_answered, 10), concurrency=5)
     assert [path.suffix for path in files(tmp_path)] == [SUFFIX]
     workshop.sandbox.configure(latency_ms=0)
     return run_id
@@ -108,7 +106,7 @@ async def test_retry_of_a_flow_run_sees_the_same_sample(workshop: Workshop, tmp_
                 raise ZeroDivisionError
             return run.summary()
 
-    summary = await stumbling()
+    summary = await workshop.call(stumbling)
     assert samples[0] == samples[1]
     assert (summary.records, summary.cached, workshop.requests) == (40, 40, 40)
     assert not files(tmp_path)
@@ -128,7 +126,7 @@ async def test_second_select_of_the_same_template_has_a_sample_of_its_own(worksh
             assert len(files(tmp_path)) == 2
             return counts
 
-    assert await twice() == [5, 6, 5]
+    assert await workshop.call(twice) == [5, 6, 5]
     assert not files(tmp_path)
 
 
@@ -151,7 +149,7 @@ async def test_two_selects_of_one_template_tell_apart_how_far_they_are(
             assert run.context.progress.selected() == []
             return await reading
 
-    assert await twice() == [3, 3]
+    assert await workshop.call(twice) == [3, 3]
     assert 2 in map(len, said)
     assert all(line.endswith(" records read by note.md.j2") for lines in said for line in lines)
 
@@ -245,15 +243,12 @@ async def test_select_that_takes_long_tells_how_far_it_is(workshop: Workshop, mo
             await asyncio.sleep(0.01)
 
     looking = asyncio.create_task(look())
-    summary = await workshop.run()
+    await workshop.run()
     looking.cancel()
     end()
     assert "4 records read by note.md.j2" in said
     assert "read by" not in seen[0].words()
 
-    async def lines() -> str:
-        return "\n".join(await log_lines(workshop.flow_run_of(summary.run_id)))
-
-    logged = await eventually(lines, lambda found: "records read so far" in found and "selects 8" in found)
-    assert "note.md.j2: 4 records read so far." in logged
-    assert "note selects 8 records." in logged
+    (host,) = workshop.hosts
+    assert "note.md.j2: 4 records read so far." in host.logged
+    assert "note selects 8 records." in host.logged
