@@ -25,7 +25,6 @@ _NO_CODE = frozenset(
         tokenize.ENDMARKER,
     )
 )
-_DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +67,10 @@ def _read(path: Path, root: Path) -> SourceFile:
 
 
 def _docstring_lines(tree: ast.Module) -> Iterator[int]:
+    """Yield the lines of strings that stand by themselves: of modules, classes, functions and constants."""
     for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and node.body and isinstance(node.body[0], ast.Expr):
-            said = node.body[0]
-            if isinstance(said.value, ast.Constant) and isinstance(said.value.value, str):
-                yield from range(said.lineno, (said.end_lineno or said.lineno) + 1)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def modules_by_folder(files: list[SourceFile]) -> Counter[str]:

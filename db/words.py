@@ -43,6 +43,7 @@ CALL: Final = "call"
 RETRY: Final = "retry"
 REPAIR: Final = "repair"
 ESCALATION: Final = "escalation"
+WARM_UP: Final = "warm_up"
 
 # How a run ended, and what started it
 
@@ -56,18 +57,37 @@ CAPPED: Final = "capped"
 
 Trigger = Literal["command", "schedule", "deployment", "shard"]
 TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
+COMMAND: Final = "command"
+SCHEDULE: Final = "schedule"
+DEPLOYMENT: Final = "deployment"
+SHARD: Final = "shard"
 
 # Errors of attempts that decide what is counted
 
 NOT_SENT: Final = "not_sent"
-UNSENT: Final = (NOT_SENT, "connect")
+CONNECT: Final = "connect"
+UNSENT: Final = (NOT_SENT, CONNECT)
 """Errors after which nothing can have been billed: no byte of the request reached the endpoint."""
+CONNECTION: Final = "connection"
+TIMEOUT: Final = "timeout"
 ABANDONED: Final = "abandoned"
-PERHAPS_BILLED: Final = ("connection", "timeout", ABANDONED, CRASHED, "proxy")
+PROXY: Final = "proxy"
+PERHAPS_BILLED: Final = (CONNECTION, TIMEOUT, ABANDONED, CRASHED, PROXY)
 """Errors after which an answer may have been generated, and billed, that never arrived.
 
 `proxy` is a 502 or 504 of something that stands before the endpoint: the endpoint itself may have answered.
 """
+
+# Why a generation has no content, where that is not the endpoint's own word
+
+RENDER: Final = "render"
+UNREADABLE: Final = "unreadable"
+CONDITION: Final = "condition"
+WRONG_MODEL: Final = "wrong_model"
+WRONG_ENDPOINT: Final = "wrong_endpoint"
+GIVEN_UP: Final = "given_up"
+COST_CAP: Final = "cost_cap"
+REFUSED_BY_LEDGER: Final = "refused_by_ledger"
 
 # Endpoints
 

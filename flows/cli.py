@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -30,18 +29,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.command()(run)
-app.command()(rehearse)
-app.command()(deploy)
-app.command()(history)
-app.command()(show)
+for command in (demo, run, rehearse, deploy, history, show, up, status, down, sandbox):
+    app.command()(command)
 app.add_typer(templates.app, name="templates")
 app.add_typer(ledger.app, name="db")
-app.command()(up)
-app.command()(status)
-app.command()(down)
-app.command()(sandbox)
 
 
 def _say_version(asked: bool) -> None:
@@ -60,10 +51,7 @@ def presswork(
 
 
 def main() -> None:
-    """Run the command; no traceback reaches a user (see commands/endings.py)."""
-    # Presswork lets nothing phone home.
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    """Run the command; no traceback reaches a user (see commands/terminal/endings.py)."""
     for stream in (sys.stdout, sys.stderr):
         # A record may hold what the terminal's encoding does not.
         if hasattr(stream, "reconfigure"):

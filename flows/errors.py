@@ -27,6 +27,8 @@ import copy
 import inspect
 from typing import Any
 
+from db.words import CALL, COST_CAP, RENDER
+
 
 class PressworkError(Exception):
     """Something went wrong in Presswork; see the log for what preceded it."""
@@ -76,7 +78,7 @@ class ParameterError(ConfigurationError):
 class RecordError(PressworkError):
     """This record can't be rendered; the others go on. `kind` is what its generation keeps of the error."""
 
-    def __init__(self, message: str, *, kind: str = "render") -> None:
+    def __init__(self, message: str, *, kind: str = RENDER) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -92,7 +94,7 @@ class CallError(PressworkError):
         self,
         message: str | None = None,
         *,
-        kind: str = "call",
+        kind: str = CALL,
         http_status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
@@ -138,7 +140,7 @@ class CostCapError(StoppingCallError):
     """The run's cost cap is reached; raise --max-cost (or PRESSWORK_MAX_COST) and run again for the rest."""
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message, kind="cost_cap")
+        super().__init__(message, kind=COST_CAP)
 
 
 class UntoldCostError(StoppingCallError):

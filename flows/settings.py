@@ -84,6 +84,7 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Read `.env` (without overriding the environment) and the environment; ConfigurationError names what is wrong."""
     load_dotenv(ROOT / ".env", override=False)
+    # Presswork lets nothing phone home.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     try:

@@ -43,10 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
     That is half of what a command costs that loads Prefect. It is kept with pytest's own cache.
     """
-    if sys.dont_write_bytecode:
-        folder = str(config.cache.mkdir("bytecode")) if config.cache else None
+    if sys.dont_write_bytecode and config.cache is not None:
+        folder = str(config.cache.mkdir("bytecode"))
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ.update({"PYTHONPYCACHEPREFIX": folder} if folder else {})
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
         sys.dont_write_bytecode, sys.pycache_prefix = False, folder
 
 

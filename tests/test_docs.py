@@ -14,9 +14,9 @@ import typer
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.engine.orchestration.flow_source import list_flows
 from flows.settings import ROOT, Settings
 from flows.steps.output_classes.fields import TYPES
+from flows.steps.prompts.flow_source import list_flows
 from flows.steps.prompts.front_matter import FrontMatter, Param, read_front_matter
 from flows.steps.prompts.templates import list_templates
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from functools import lru_cache
-from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, bindparam, delete, select
 
 from db.ledger import leases
 from db.ledger.clock import now
-from db.ledger.tables import Base, Claim
+from db.ledger.tables import Claim, insert_missing
 from db.session import begin_write, in_parts
 
-_CLAIMS: Table = Base.metadata.tables[Claim.__tablename__]
-_release = delete(_CLAIMS).where(_CLAIMS.c.prompt_hash == bindparam("claimed"), _CLAIMS.c.owner == bindparam("by"))
+_release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.owner == bindparam("by"))
 
 
 def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
@@ -46,7 +42,7 @@ def release(connection: Connection, claimed: Sequence[tuple[str, str]]) -> None:
 
 def release_all(connection: Connection, owner: str) -> None:
     """Release all that a run still claims, in the transaction that ends it."""
-    connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner == owner))
+    connection.execute(delete(Claim).where(Claim.owner == owner))
 
 
 def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[str, str]:
@@ -54,14 +50,9 @@ def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[st
     # What decides is the owner's lease; the column says when that ran out as things stood.
     until = now() + timedelta(seconds=leases.LEASE_S)
     rows = [{"prompt_hash": wish, "owner": owner, "expires_at": until} for wish in wanted]
-    connection.execute(_insert(connection.dialect.name), rows)
+    connection.execute(insert_missing(Claim.__tablename__, connection.dialect.name), rows)
     owners: dict[str, str] = {}
     for part in in_parts(wanted):
-        found = select(_CLAIMS.c.prompt_hash, _CLAIMS.c.owner).where(_CLAIMS.c.prompt_hash.in_(part))
+        found = select(Claim.prompt_hash, Claim.owner).where(Claim.prompt_hash.in_(part))
         owners |= {row.prompt_hash: row.owner for row in connection.execute(found)}
     return owners
-
-
-@lru_cache(maxsize=2)
-def _insert(dialect: str) -> Any:
-    return (postgresql if dialect == "postgresql" else sqlite).insert(_CLAIMS).on_conflict_do_nothing()

@@ -14,20 +14,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, or_, select, text, update
 
 from db.database_errors import DatabaseError
 from db.identity import boot_id, boot_time_s, fate_of
 from db.ledger.clock import CLOCK, now
-from db.ledger.tables import Attempt, Base, Claim, StoredRun
+from db.ledger.tables import Attempt, Claim, StoredRun
 from db.session import begin_write
+from db.words import CRASHED, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
-
-_RUNS: Table = Base.metadata.tables[StoredRun.__tablename__]
-_CLAIMS: Table = Base.metadata.tables[Claim.__tablename__]
-_ATTEMPTS: Table = Base.metadata.tables[Attempt.__tablename__]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class SupersededError(DatabaseError):
 
 def check(connection: Connection, lease: Lease) -> None:
     """Raise LeaseLostError unless the run still has this lease, and keep it until the transaction ends."""
-    statement = select(_RUNS.c.id).where(*_held(lease)).with_for_update(read=True)
+    statement = select(StoredRun.id).where(*_held(lease)).with_for_update(read=True)
     if connection.execute(statement).first() is None:
         raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
 
@@ -65,16 +62,15 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
     Raises SupersededError where a newer run of the same Prefect flow run exists: the work is that one's.
     """
     with begin_write(engine) as connection:
-        found = connection.execute(
-            select(_RUNS.c.epoch, _RUNS.c.prefect_flow_run_id).where(_RUNS.c.id == lease.run_id).with_for_update()
-        ).one()
-        same = and_(_RUNS.c.prefect_flow_run_id.is_not(None), _RUNS.c.prefect_flow_run_id == found.prefect_flow_run_id)
-        newer = connection.scalar(select(func.max(_RUNS.c.id)).where(same, _RUNS.c.id > lease.run_id))
+        own = select(StoredRun.epoch, StoredRun.prefect_flow_run_id).where(StoredRun.id == lease.run_id)
+        epoch, flow_run = connection.execute(own.with_for_update()).one()
+        same = (StoredRun.prefect_flow_run_id == flow_run, StoredRun.id > lease.run_id)
+        newer = connection.scalar(select(func.max(StoredRun.id)).where(*same)) if flow_run is not None else None
         if newer is not None:
             raise SupersededError(f"the newer run {newer} of the same Prefect flow run goes on with its work")
-        running = {"status": "running", "ended_at": None}
-        connection.execute(update(_RUNS).where(_RUNS.c.id == lease.run_id).values(running))
-        renewed = Lease(lease.run_id, found.epoch)
+        running = {"status": RUNNING, "ended_at": None}
+        connection.execute(update(StoredRun).where(StoredRun.id == lease.run_id).values(running))
+        renewed = Lease(lease.run_id, epoch)
         _renew(connection, renewed)
         return renewed
 
@@ -87,7 +83,7 @@ def begin(connection: Connection, run_id: str) -> None:
 def end_lapsed(engine: Engine, *, but: str) -> list[str]:
     """End the leases of other runs that have run out or whose process has ended; return the runs that crashed by it."""
     with engine.connect() as connection:
-        runs = _running(connection, _RUNS.c.id != but)
+        runs = _running(connection, StoredRun.id != but)
     if not any(_has_lapsed(engine, run) for run in runs):
         return []
     with begin_write(engine) as connection:
@@ -100,16 +96,16 @@ def end_lapsed_of(connection: Connection, owners: Iterable[str]) -> None:
     An owner that is no run, or has ended, holds nothing.
     """
     wanted = set(owners)
-    runs = _running(connection, _RUNS.c.id.in_(wanted))
+    runs = _running(connection, StoredRun.id.in_(wanted))
     _end(connection, runs)
     over = wanted - {run.id for run in runs}
     if over:
-        connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner.in_(sorted(over))))
+        connection.execute(delete(Claim).where(Claim.owner.in_(sorted(over))))
 
 
 def _running(connection: Connection, which: ColumnElement[bool]) -> Sequence[Any]:
-    columns = (_RUNS.c.id, _RUNS.c.process, _RUNS.c.epoch, _lapsed(connection.dialect.name).label("lapsed"))
-    return list(connection.execute(select(*columns).where(_RUNS.c.status == "running", which).order_by(_RUNS.c.id)))
+    columns = (StoredRun.id, StoredRun.process, StoredRun.epoch, _lapsed(connection.dialect.name).label("lapsed"))
+    return list(connection.execute(select(*columns).where(StoredRun.status == RUNNING, which).order_by(StoredRun.id)))
 
 
 def _has_lapsed(engine: Engine, run: Any) -> bool:
@@ -124,26 +120,24 @@ def _end(connection: Connection, runs: Sequence[Any]) -> list[str]:
         lapsed = [] if fate == "gone" else [_lapsed(connection.dialect.name)]
         if fate == "alive":
             # Not crashed: it only sleeps. What it claims is free, once for each time that it sleeps.
-            lapsed.append(select(_CLAIMS.c.owner).where(_CLAIMS.c.owner == run.id).exists())
-        end = {} if fate == "alive" else {"status": "crashed", "ended_at": now()}
+            lapsed.append(select(Claim.owner).where(Claim.owner == run.id).exists())
+        end = {} if fate == "alive" else {"status": CRASHED, "ended_at": now()}
         ended = connection.execute(
-            update(_RUNS).where(*_held(Lease(run.id, run.epoch)), *lapsed).values(epoch=run.epoch + 1, **end)
+            update(StoredRun).where(*_held(Lease(run.id, run.epoch)), *lapsed).values(epoch=run.epoch + 1, **end)
         )
         if not ended.rowcount:
             continue
-        connection.execute(delete(_CLAIMS).where(_CLAIMS.c.owner == run.id))
+        connection.execute(delete(Claim).where(Claim.owner == run.id))
         if fate != "alive":
-            _settle_as_crashed(connection, run.id)
+            settle_open(connection, run.id, CRASHED)
             crashed.append(str(run.id))
     return crashed
 
 
-def _settle_as_crashed(connection: Connection, run_id: str) -> None:
-    connection.execute(
-        update(_ATTEMPTS)
-        .where(_ATTEMPTS.c.run_id == run_id, _ATTEMPTS.c.ended_at.is_(None))
-        .values(ended_at=now(), error_type="crashed")
-    )
+def settle_open(connection: Connection, run_id: str, error_type: str) -> None:
+    """Settle the attempts of a run that have no end."""
+    is_open = (Attempt.run_id == run_id, Attempt.ended_at.is_(None))
+    connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type))
 
 
 def _fate(dialect: str, run: Any) -> str:
@@ -151,32 +145,29 @@ def _fate(dialect: str, run: Any) -> str:
 
 
 def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (_RUNS.c.id == lease.run_id, _RUNS.c.epoch == lease.epoch, _RUNS.c.status == "running")
+    return (StoredRun.id == lease.run_id, StoredRun.epoch == lease.epoch, StoredRun.status == RUNNING)
 
 
 def _lapsed(dialect: str) -> ColumnElement[bool]:
     if dialect == "postgresql":
-        return _RUNS.c.alive_until < func.clock_timestamp()
+        return StoredRun.alive_until < func.clock_timestamp()
     # A lease that an earlier Presswork wrote has no clock but the time of day; one of another boot is over.
-    of_before = and_(_RUNS.c.lease_boot.is_(None), _RUNS.c.alive_until < now())
-    return or_(of_before, _RUNS.c.lease_boot != boot_id(), _RUNS.c.lease_until_s < boot_time_s())
+    of_before = and_(StoredRun.lease_boot.is_(None), StoredRun.alive_until < now())
+    return or_(of_before, StoredRun.lease_boot != boot_id(), StoredRun.lease_until_s < boot_time_s())
 
 
 def _renew(connection: Connection, lease: Lease) -> None:
-    sent = boot_time_s()
-    if connection.dialect.name == "postgresql":
-        until: Mapping[str, Any] = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
-        statement = update(_RUNS).where(*_held(lease)).values(until).returning(_RUNS.c.alive_until)
-        renewed = connection.scalar(statement)
-        if renewed is not None:
-            CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
-    else:
-        until = {
-            "alive_until": now() + timedelta(seconds=LEASE_S),
-            "lease_boot": boot_id(),
-            "lease_until_s": sent + LEASE_S,
-        }
-        statement = update(_RUNS).where(*_held(lease)).values(until).returning(_RUNS.c.id)
-        renewed = connection.scalar(statement)
+    sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
+    until: Mapping[str, Any] = {
+        "alive_until": now() + timedelta(seconds=LEASE_S),
+        "lease_boot": boot_id(),
+        "lease_until_s": sent + LEASE_S,
+    }
+    if on_postgres:
+        until = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
+    statement = update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until)
+    renewed = connection.scalar(statement)
     if renewed is None:
         raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
+    if on_postgres:
+        CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)

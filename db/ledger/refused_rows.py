@@ -16,14 +16,12 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Column, Connection, Executable, Float, Integer, String
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 
-from db.ledger.rows import GenerationRow, ParentRow, Row, SettledRow, id_of, names_of, values_of
+from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, Row, SettledRow, id_of, names_of, values_of
 from db.ledger.tables import Base, Money
 from db.session import is_unavailable, reason_of
 from db.sources.values import storable_json, storable_text
-from db.words import FAILED, LIVE
+from db.words import FAILED, LIVE, REFUSED_BY_LEDGER
 
-REFUSED = "refused_by_ledger"
-"""The `error_kind` of a generation whose content the ledger can't keep."""
 LARGEST_INTEGER = 2**31 - 1
 _NAMED = 5  # rows that a message names at most
 _LARGEST_MONEY = Decimal(10) ** 10
@@ -52,7 +50,7 @@ class RefusedRow:
     @property
     def failure(self) -> str | None:
         """What the generation says that stands as failed for this reason; None where none does."""
-        if isinstance(self.written, GenerationRow) and self.written.error_kind == REFUSED:
+        if isinstance(self.written, GenerationRow) and self.written.error_kind == REFUSED_BY_LEDGER:
             return self.written.error_message
         return None
 
@@ -106,9 +104,10 @@ class Sifter:
         self.put(connection, statement, rows[:middle])
         self.put(connection, statement, rows[middle:])
 
-    def count_left_out(self, *kinds: type[Row]) -> int:
-        """How many rows of these kinds are not there at all."""
-        return sum(refused.written is None for refused in self.found if isinstance(refused.row, kinds))
+    def count_missing_history(self) -> int:
+        """How many attempts, ends of attempts and generations are not there at all."""
+        history = (OpenedRow, SettledRow, GenerationRow)
+        return sum(refused.written is None and isinstance(refused.row, history) for refused in self.found)
 
     def _after_its_source(self, row: Row) -> Row:
         # A generation that points at one which has just failed has no content either.
@@ -157,7 +156,8 @@ def _replacements(row: Row, said: str) -> Iterator[Row]:
             clean = storable(row)
             yield clean
             columns = Base.metadata.tables[row.table].c
-            texts = {name for name in names_of(SettledRow) if name in columns and _is_text(columns[name])}
+            texts = {column.name for column in columns if isinstance(column.type, String | JSON)}
+            texts = texts.intersection(names_of(SettledRow))
             without: dict[str, Any] = dict.fromkeys(texts - _OWN_WORDS)
             yield replace(clean, **without)
         case GenerationRow():
@@ -172,10 +172,6 @@ def _replacements(row: Row, said: str) -> Iterator[Row]:
             yield storable(row)
 
 
-def _is_text(column: Column[Any]) -> bool:
-    return isinstance(column.type, String | JSON)
-
-
 def _failed(row: GenerationRow, said: str) -> GenerationRow:
     return replace(
         row,
@@ -184,7 +180,7 @@ def _failed(row: GenerationRow, said: str) -> GenerationRow:
         source_generation_id=None,
         output=None,
         output_hash=None,
-        error_kind=REFUSED,
+        error_kind=REFUSED_BY_LEDGER,
         error_message=f"{said}. Its attempts have the answer. Fix what makes this value, then run again.",
     )
 

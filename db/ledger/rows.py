@@ -6,8 +6,8 @@ driver takes is a mapping: `values_of` makes it, for 2 microseconds a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, get_args
@@ -169,7 +169,47 @@ class ParentRow:
 Row = RunRow | TemplateRow | TextRow | RecordRow | PromptRow | OpenedRow | SettledRow | GenerationRow | ParentRow
 
 
-_NAMES: Mapping[type, tuple[str, ...]] = {kind: tuple(field.name for field in fields(kind)) for kind in get_args(Row)}
+PARTS: Mapping[str, type[Row]] = {
+    "texts": TextRow,
+    "records": RecordRow,
+    "prompts": PromptRow,
+    "opened": OpenedRow,
+    "settled": SettledRow,
+    "generations": GenerationRow,
+    "parents": ParentRow,
+}
+"""The parts of a WriteBatch, by the name under which a spill file has them."""
+_NAMES: Mapping[type, tuple[str, ...]] = {kind: tuple(column.name for column in fields(kind)) for kind in get_args(Row)}
+
+
+@dataclass
+class WriteBatch:
+    """Rows that belong in the ledger together; shared rows by their hash, so that a batch holds each once.
+
+    `released` are the claims that these outcomes end, as (owner, prompt hash).
+    """
+
+    texts: dict[str, TextRow] = field(default_factory=dict)
+    records: dict[str, RecordRow] = field(default_factory=dict)
+    prompts: dict[str, PromptRow] = field(default_factory=dict)
+    opened: list[OpenedRow] = field(default_factory=list)
+    settled: list[SettledRow] = field(default_factory=list)
+    generations: list[GenerationRow] = field(default_factory=list)
+    parents: list[ParentRow] = field(default_factory=list)
+    released: list[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Count the rows of history, which is what a commit is sized by."""
+        return len(self.opened) + len(self.settled) + len(self.generations)
+
+    def parts(self) -> Iterator[tuple[str, Sequence[Row]]]:
+        """Yield its rows in the order in which they are written; each part stands on those before it.
+
+        Shared rows are in one order everywhere: two runs that add the same ones wait for each other, never in a circle.
+        """
+        for name in PARTS:
+            rows = getattr(self, name)
+            yield name, [row for _hash, row in sorted(rows.items())] if isinstance(rows, dict) else rows
 
 
 def values_of(row: Row) -> dict[str, Any]:

@@ -9,71 +9,30 @@ it closes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from db.ledger import claims, leases
 from db.ledger.refused_rows import RefusedRow, Sifter, is_refusal, storable
-from db.ledger.rows import (
-    GenerationRow,
-    OpenedRow,
-    ParentRow,
-    PromptRow,
-    RecordRow,
-    Row,
-    RunRow,
-    SettledRow,
-    TemplateRow,
-    TextRow,
-    names_of,
-    values_of,
-)
-from db.ledger.tables import Base
+from db.ledger.rows import Row, RunRow, SettledRow, TemplateRow, WriteBatch, names_of, values_of
+from db.ledger.tables import Attempt, StoredRun, insert_missing
 from db.session import begin_write
 from db.words import CRASHED, NOT_SENT, RUNNING
 
 Put = Callable[[Connection, Executable, Sequence[Row]], None]
 """Writes rows of one kind."""
 
-_RUNS, _ATTEMPTS = (Base.metadata.tables[kind.table] for kind in (RunRow, OpenedRow))
 _settle = (
-    update(_ATTEMPTS)
+    update(Attempt)
     .where(
-        _ATTEMPTS.c.id == bindparam("attempt_id"),
+        Attempt.id == bindparam("attempt_id"),
         # An attempt that others settled for it, as crashed by one who could not see its process or as not sent by a run
         # that closed while it waited in a spill file, ends by what it says itself.
-        or_(
-            _ATTEMPTS.c.ended_at.is_(None),
-            _ATTEMPTS.c.error_type == CRASHED,
-            _ATTEMPTS.c.error_type == NOT_SENT,
-        ),
+        or_(Attempt.ended_at.is_(None), Attempt.error_type == CRASHED, Attempt.error_type == NOT_SENT),
     )
-    .values({name: bindparam(name) for name in names_of(SettledRow) if name in _ATTEMPTS.c})
+    .values({name: bindparam(name) for name in names_of(SettledRow) if name != "attempt_id"})
 )
-
-
-@dataclass
-class WriteBatch:
-    """Rows that belong in the ledger together; shared rows by their hash, so that a batch holds each once.
-
-    `released` are the claims that these outcomes end, as (owner, prompt hash).
-    """
-
-    texts: dict[str, TextRow] = field(default_factory=dict)
-    records: dict[str, RecordRow] = field(default_factory=dict)
-    prompts: dict[str, PromptRow] = field(default_factory=dict)
-    opened: list[OpenedRow] = field(default_factory=list)
-    settled: list[SettledRow] = field(default_factory=list)
-    generations: list[GenerationRow] = field(default_factory=list)
-    parents: list[ParentRow] = field(default_factory=list)
-    released: list[tuple[str, str]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        """Count the rows of history, which is what a commit is sized by."""
-        return len(self.opened) + len(self.settled) + len(self.generations)
 
 
 def write(
@@ -99,7 +58,7 @@ def _write_but_refused(
     sifter = Sifter()
 
     def check() -> None:
-        if 0 < len(batch) == sifter.count_left_out(OpenedRow, SettledRow, GenerationRow):
+        if 0 < len(batch) == sifter.count_missing_history():
             raise error
 
     _commit(engine, batch, lease, sifter.put, check)
@@ -113,20 +72,10 @@ def _commit(
     put: Put,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    # Shared rows in one order everywhere: two runs that add the same ones wait for each other, never in a circle.
-    parts: tuple[Sequence[Row], ...] = (
-        [row for _hash, row in sorted(batch.texts.items())],
-        [row for _hash, row in sorted(batch.records.items())],
-        [row for _hash, row in sorted(batch.prompts.items())],
-        batch.opened,
-        batch.settled,
-        batch.generations,
-        batch.parents,
-    )
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
-        for rows in parts:
+        for _part, rows in batch.parts():
             if rows:
                 put(connection, _statement(type(rows[0]), connection.dialect.name), rows)
         check()
@@ -158,18 +107,10 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
 def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:
     """Write how and when a run ended, release its claims, and settle what it wrote ahead and never sent."""
     with begin_write(engine) as connection:
-        connection.execute(
-            update(_ATTEMPTS)
-            .where(_ATTEMPTS.c.run_id == run_id, _ATTEMPTS.c.ended_at.is_(None))
-            .values(ended_at=ended_at, error_type=NOT_SENT)
-        )
+        leases.settle_open(connection, run_id, NOT_SENT)
         claims.release_all(connection, run_id)
-        connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(status=status, ended_at=ended_at))
+        connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(status=status, ended_at=ended_at))
 
 
 def _statement(kind: type[Row], dialect: str) -> Executable:
-    if kind is SettledRow:
-        return _settle
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    # Only what is missing, history too: a commit whose answer was lost is simply written again.
-    return insert(Base.metadata.tables[kind.table]).on_conflict_do_nothing()
+    return _settle if kind is SettledRow else insert_missing(kind.table, dialect)

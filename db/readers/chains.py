@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Engine, and_, case, func, or_, select
+from sqlalchemy import CTE, ColumnElement, Engine, Row, and_, case, func, or_, select
 from sqlalchemy.orm import aliased
 
 from db.ledger.tables import Attempt, StoredRun
@@ -47,14 +47,7 @@ def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
 
 def resumed_by(engine: Engine, run_id: str) -> list[str]:
     """Return the runs that a run resumes, directly or not, the latest first."""
-    found: list[str] = []
-    following: str | None = run_id
-    with engine.connect() as connection:
-        while True:
-            following = connection.scalar(select(StoredRun.resumes_run_id).where(StoredRun.id == following))
-            if following is None or following in {run_id, *found}:
-                return found
-            found.append(following)
+    return [row.id for row in _and_resumed(engine, run_id)[1:]]
 
 
 def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
@@ -62,20 +55,23 @@ def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
 
     What was asked for since then is part of this refresh, and need not be asked for again.
     """
-    since: datetime | None = None
-    following, met = run_id, {run_id}
+    rows = _and_resumed(engine, run_id)
+    began = [row.started_at for row in rows if row.id == run_id or _refreshes(row.parameters)]
+    return began[-1] if began else None
+
+
+def _and_resumed(engine: Engine, run_id: str) -> list[Row[Any]]:
+    """Read a run and those that it resumes, the latest first, each once."""
+    found: dict[str, Row[Any]] = {}
+    columns = select(StoredRun.id, StoredRun.started_at, StoredRun.parameters, StoredRun.resumes_run_id)
+    following: str | None = run_id
     with engine.connect() as connection:
-        while True:
-            columns = select(StoredRun.started_at, StoredRun.parameters, StoredRun.resumes_run_id)
+        while following is not None and following not in found:
             row = connection.execute(columns.where(StoredRun.id == following)).first()
             if row is None:
-                return since
-            if following == run_id or _refreshes(row.parameters):
-                since = row.started_at
-            if row.resumes_run_id is None or row.resumes_run_id in met:
-                return since
-            following = row.resumes_run_id
-            met.add(following)
+                break
+            found[following], following = row, row.resumes_run_id
+    return list(found.values())
 
 
 def _refreshes(parameters: Mapping[str, Any]) -> bool:

@@ -10,43 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Connection, Date, Engine, MetaData, Numeric, Table, Text, func, insert, select
+from sqlalchemy.types import TypeEngine
 
 _METADATA = MetaData()
-
-Table(
-    "products",
-    _METADATA,
-    Column("sku", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("category", Text, nullable=False),
-    Column("features", Text, nullable=False),
-    # SQLite has no decimal type: prices that are only shown may be floats there.
-    Column("price", Numeric(10, 2, asdecimal=False), nullable=False),
-    Column("currency", Text, nullable=False),
-    Column("origin", Text),
-)
-Table(
-    "support_tickets",
-    _METADATA,
-    Column("ticket_id", Text, primary_key=True),
-    Column("received_at", Text, nullable=False),
-    Column("customer_name", Text, nullable=False),
-    Column("customer_email", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("order_ref", Text),
-    Column("language", Text, nullable=False),
-)
-Table(
-    "articles",
-    _METADATA,
-    Column("article_id", Text, primary_key=True),
-    Column("published_on", Date, nullable=False),
-    Column("section", Text, nullable=False),
-    Column("title", Text, nullable=False),
-    Column("author", Text, nullable=False),
-    Column("body", Text, nullable=False),
-)
+# The first column is the key.
+_COLUMNS = {
+    "products": "sku name category features price currency origin",
+    "support_tickets": "ticket_id received_at customer_name customer_email subject body order_ref language",
+    "articles": "article_id published_on section title author body",
+}
+# SQLite has no decimal type: prices that are only shown may be floats there.
+_TYPES: dict[str, TypeEngine[Any]] = {"price": Numeric(10, 2, asdecimal=False), "published_on": Date()}
+_MAY_BE_MISSING = {"origin", "order_ref"}
+for _name, _listed in _COLUMNS.items():
+    _key, *_others = _listed.split()
+    Table(
+        _name,
+        _METADATA,
+        Column(_key, Text, primary_key=True),
+        *(Column(other, _TYPES.get(other, Text()), nullable=other in _MAY_BE_MISSING) for other in _others),
+    )
 
 
 def load_samples(engine: Engine) -> dict[str, int]:

@@ -22,16 +22,15 @@ from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
 from flows.control.deploy_errors import reason
 from flows.control.forms import Form, form_of_template, polished
 from flows.control.prefect_yaml import FILE, ConcurrencyLimit, Declared, read_declared
-from flows.engine.orchestration.flow_source import FLOWS, read_flow
 from flows.engine.orchestration.origin import code_version
 from flows.engine.orchestration.worker_check import LEDGER_LABEL, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
+from flows.steps.prompts.flow_source import FLOWS, GENERIC, read_flow
 from flows.steps.prompts.front_matter import FrontMatter
 from flows.steps.prompts.names import template_name_fault
 from flows.steps.prompts.templates import list_templates, load_template
 
-CONTENT = "content"
 CONTENT_ENTRYPOINT = "flows.content.content"
 PULL_STEPS: list[dict[str, Any]] = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
 """Those of prefect.yaml: a run starts where its worker puts it, and loads the package that is installed there."""
@@ -115,7 +114,7 @@ def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[
         except Exception as error:  # noqa: BLE001 - the boundary of one template: whatever is wrong with it is its own
             plan.left_out[name] = reason(error)
             continue
-        full_name = f"{CONTENT}/{name}"
+        full_name = f"{GENERIC}/{name}"
         if front.select is None:
             continue
         if name in flows:
@@ -155,7 +154,7 @@ def _located(entrypoint: str) -> tuple[Path, str]:
 
 def _of_template(name: str, front: FrontMatter, form: Form, settings: Settings) -> DeploymentSpec:
     return DeploymentSpec(
-        flow=CONTENT,
+        flow=GENERIC,
         name=name,
         entrypoint=CONTENT_ENTRYPOINT,
         description=front.description or f"Generates the content of the template {name}.",

@@ -21,12 +21,13 @@ from prefect.exceptions import ObjectNotFound
 from db.words import POOL, SHARD_TAG, SHARDS
 from flows.control.automations import install_automations, install_notification
 from flows.control.deploy_errors import concerns_all, reason
-from flows.control.deployment_specs import CONTENT, DeploymentPlan, DeploymentSpec, plan_deployments
+from flows.control.deployment_specs import DeploymentPlan, DeploymentSpec, plan_deployments
 from flows.control.prefect_yaml import FILE
 from flows.engine.orchestration.prefect_pages import read_deployments
 from flows.engine.orchestration.worker_check import ledger_name, ledger_of
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings, load_settings
+from flows.steps.prompts.flow_source import GENERIC
 
 NOTIFICATION = "the automation that tells of failed runs"
 
@@ -56,11 +57,6 @@ class Deployed(DeploymentPlan):
     def is_whole(self) -> bool:
         """Whether all could be made."""
         return not (self.left_out or self.refused)
-
-
-async def deploy_all(*, work_pool: str = POOL, say: Say) -> list[str]:
-    """Make all deployments on the Prefect server that is set up, and return their names; see `deploy`."""
-    return (await deploy(work_pool=work_pool, say=say)).names
 
 
 async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -> Deployed:
@@ -104,7 +100,7 @@ async def _remove(
     client: PrefectClient, known: dict[str, DeploymentResponse], settings: Settings, made: Deployed
 ) -> None:
     """Remove what earlier calls made of templates that get no deployment now, and what their runs made for shards."""
-    kept = {*made.changes, *made.refused, *(f"{CONTENT}/{name}" for name in made.left_out)}
+    kept = {*made.changes, *made.refused, *(f"{GENERIC}/{name}" for name in made.left_out)}
     for name, gone in known.items():
         if name in kept or not _is_of_template(name, gone, settings):
             continue
@@ -117,11 +113,10 @@ async def _remove(
 
 
 async def _automate(made: Deployed, say: Say) -> None:
-    for automation in await install_automations():
-        say(f"Automation {automation!r}: set up.")
     try:
-        for automation in await install_notification():
-            say(f"Automation {automation!r}: set up.")
+        for install in (install_automations, install_notification):
+            for automation in await install():
+                say(f"Automation {automation!r}: set up.")
     except ConfigurationError as error:
         # On a new machine the block can be made only when the server is up.
         made.refused[NOTIFICATION] = str(error)
@@ -219,7 +214,7 @@ def _described(schedule: DeploymentSchedule) -> str:
 def _is_of_template(name: str, found: DeploymentResponse, settings: Settings) -> bool:
     """Whether an earlier deploy made it, for this ledger, of a template."""
     return (
-        name == f"{CONTENT}/{found.name}"
+        name == f"{GENERIC}/{found.name}"
         and found.parameters == {"template": found.name}
         and ledger_of(found) == ledger_name(settings)
     )

@@ -22,7 +22,6 @@ from flows.settings import Settings
 
 SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
 CALLED = {SERVER: "Prefect's server", WORKER: "the worker"}
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class BusyError(ConfigurationError):
@@ -129,20 +128,19 @@ def read_state(home: Path) -> State | None:
         ) from None
 
 
-def write_state(home: Path, state: State) -> None:
-    """Write what has been started, whole or not at all."""
-    fresh = _state_file(home).with_suffix(".new")
+def write_state(home: Path, state: State | None) -> None:
+    """Write what has been started, whole or not at all; None: nothing is any more."""
+    file = _state_file(home)
+    if state is None:
+        file.unlink(missing_ok=True)
+        return
+    fresh = file.with_suffix(".new")
     fresh.write_bytes(_STATES.dump_json(state, indent=2))
-    fresh.replace(_state_file(home))
-
-
-def forget_state(home: Path) -> None:
-    """Nothing is started here any more."""
-    _state_file(home).unlink(missing_ok=True)
+    fresh.replace(file)
 
 
 @contextmanager
-def only_call(home: Path, patience_s: float) -> Iterator[None]:
+def locked(home: Path, patience_s: float) -> Iterator[None]:
     """Be the only call that starts or stops services here; BusyError where another does not end in time."""
     try:
         home.mkdir(parents=True, exist_ok=True)

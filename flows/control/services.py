@@ -12,8 +12,10 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from dotenv import dotenv_values
 
@@ -26,14 +28,13 @@ from flows.control.installation import (
     WORKER,
     Installation,
     State,
-    only_call,
+    locked,
     read_state,
     write_state,
 )
 from flows.control.processes import Process
 from flows.control.shutdown import Say, ServiceError, stop_started
-from flows.engine.orchestration.prefect_server import QUIET, server_command, server_environment
-from flows.engine.orchestration.server_check import NO_ANSWER, is_healthy, require_answer, server_version
+from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
 
@@ -49,7 +50,7 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     Returns what runs, and the deployments' names. What this call has started is stopped again where it fails.
     `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
     """
-    with only_call(here.home, here.starts_within_s):
+    with locked(here.home, here.starts_within_s):
         before = read_state(here.home)
         _require_no_other(here, before, watched=watched)
         state = _still_running(here, before, say)
@@ -97,9 +98,15 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
         say("Starting Prefect's server ...")
         state = replace(state, server=_start_server(here, state))
         write_state(here.home, state)
-    assert state.server is not None
-    _wait_for_server(here, state.server)
-    require_answer(here.api, here.auth_string)
+    server = state.server
+    assert server is not None
+    silent = (
+        f"Prefect's server (process {server.pid}) does not answer at {here.api}; see {here.log(SERVER)}. On a slow "
+        "machine raise PRESSWORK_PREFECT_STARTUP_TIMEOUT_S; if it hangs, `presswork down` ends it."
+    )
+    is_up = partial(asyncio.to_thread, prefect_server.is_healthy, here.api)
+    asyncio.run(_wait(here, SERVER, server, is_up, silent))
+    prefect_server.require_answer(here.api, here.auth_string)
     with temporary_settings({PREFECT_API_URL: here.api, PREFECT_API_AUTH_STRING: here.auth_string}):
         return asyncio.run(_set_up(here, state, say))
 
@@ -107,19 +114,21 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
 async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
     """Make what a healthy server has to know: the pool, the worker, the deployments."""
     from flows.control import pools  # noqa: PLC0415 - loads Prefect
-    from flows.control.deployments import deploy_all  # noqa: PLC0415 - as above
+    from flows.control.deployments import deploy  # noqa: PLC0415 - as above
 
     await pools.ensure_pool(POOL, say)
     began = datetime.now(UTC)
-    is_new = state.worker is None
-    if is_new:
+    started = None
+    if state.worker is None:
         say("Starting the worker ...")
-        state = replace(state, worker=_start_worker(here, state))
+        started = _start_worker(here, state)
+        state = replace(state, worker=started)
         write_state(here.home, state)
-    names = await deploy_all(work_pool=POOL, say=say)
-    if is_new:
-        await _wait_for_worker(here, state, began)
-    return state, names
+    made = await deploy(work_pool=POOL, say=say)
+    if started is not None:
+        silent = f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}."
+        await _wait(here, WORKER, started, partial(pools.has_heard_of, POOL, worker_name(), began), silent)
+    return state, made.names
 
 
 def worker_name() -> str:
@@ -129,7 +138,7 @@ def worker_name() -> str:
 
 def _start_server(here: Installation, state: State) -> Process:
     given = _environment(here, state)
-    environment = server_environment(
+    environment = prefect_server.server_environment(
         given,
         PREFECT_SERVER_API_HOST=here.host,
         PREFECT_SERVER_API_PORT=str(here.port),
@@ -140,7 +149,7 @@ def _start_server(here: Installation, state: State) -> Process:
     )
     if here.auth_string:
         environment["PREFECT_SERVER_API_AUTH_STRING"] = here.auth_string
-    return _start(here, state, SERVER, server_command(here.port, here.host), environment)
+    return _start(here, state, SERVER, prefect_server.server_command(here.port, here.host), environment)
 
 
 def _start_worker(here: Installation, state: State) -> Process:
@@ -164,7 +173,7 @@ def _environment(here: Installation, state: State) -> dict[str, str]:
     """Our environment, but for what `.env` says of runs: each run reads that itself, as it is then."""
     said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
     kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
-    return {**kept, **QUIET, "PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
+    return {**kept, **prefect_server.QUIET, "PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
 
 
 def _require_free_port(here: Installation) -> None:
@@ -188,38 +197,25 @@ def _require_free_port(here: Installation) -> None:
 
 
 def _taken_by(here: Installation) -> str:
-    if not is_healthy(here.api):
+    if not prefect_server.is_healthy(here.api):
         return "another program"
     try:
-        version = server_version(here.api, here.auth_string)
-    except NO_ANSWER:
+        version = prefect_server.server_version(here.api, here.auth_string)
+    except prefect_server.NO_ANSWER:
         version = None
     named = f" (version {version})" if version else ""
     return f"another Prefect server{named}, which PREFECT_API_URL={here.api} would use"
 
 
-def _wait_for_server(here: Installation, server: Process) -> None:
+async def _wait(
+    here: Installation, service: str, process: Process, is_up: Callable[[], Awaitable[bool]], silent: str
+) -> None:
+    """Wait until a service is up; ServiceError where it ends, and, with what is said then, where it takes too long."""
     deadline = time.monotonic() + here.starts_within_s
     while time.monotonic() < deadline:
-        if not server.is_alive:
-            raise ServiceError(f"Prefect's server ended while it started; see {here.log(SERVER)}.")
-        if is_healthy(here.api):
-            return
-        time.sleep(_LOOK_S)
-    raise ServiceError(
-        f"Prefect's server (process {server.pid}) does not answer at {here.api}; see {here.log(SERVER)}. On a slow "
-        "machine raise PRESSWORK_PREFECT_STARTUP_TIMEOUT_S; if it hangs, `presswork down` ends it."
-    )
-
-
-async def _wait_for_worker(here: Installation, state: State, since: datetime) -> None:
-    from flows.control import pools  # noqa: PLC0415 - loads Prefect
-
-    deadline = time.monotonic() + here.starts_within_s
-    while time.monotonic() < deadline:
-        if state.living(WORKER) is None:
-            raise ServiceError(f"The worker ended while it started; see {here.log(WORKER)}.")
-        if await pools.has_heard_of(POOL, worker_name(), since):
+        if not process.is_alive:
+            raise ServiceError(f"{CALLED[service].capitalize()} ended while it started; see {here.log(service)}.")
+        if await is_up():
             return
         await asyncio.sleep(_LOOK_S)
-    raise ServiceError(f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}.")
+    raise ServiceError(silent)

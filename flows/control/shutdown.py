@@ -1,4 +1,4 @@
-"""Stopping: all that was started here is ended, in order, and nothing else.
+"""Stop all that was started here, in order, and nothing else.
 
 First the flow runs, which are given the time that a stopped run takes to record what is in flight: Prefect's worker,
 told to stop, would kill them at once. Then the worker, then the server, to which they report.
@@ -14,17 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from flows.control import processes
-from flows.control.installation import (
-    CALLED,
-    SERVER,
-    SUPERVISOR,
-    WORKER,
-    State,
-    forget_state,
-    only_call,
-    read_state,
-    write_state,
-)
+from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, State, locked, read_state, write_state
 from flows.control.processes import Process
 from flows.errors import PressworkError
 
@@ -54,36 +44,30 @@ def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
         named = [called for service, called in CALLED.items() if state.living(service)]
         say(f"Stopping process {supervisor.pid}, which watches over the services ...")
         processes.stop([supervisor], within_s=longest_s)
-    with only_call(home, longest_s):
+    with locked(home, longest_s):
         return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
 
 
 def stop_started(
     home: Path, run_stops_within_s: float, say: Say = lambda _text: None, *, keep: State | None = None
 ) -> list[str]:
-    """Stop what is remembered as started, but for what `keep` has of it; to be called where `only_call`."""
+    """Stop what is remembered as started, but for what `keep` has of it; call it where the home is `locked`."""
     state = read_state(home)
     if state is None:
         return []
     kept = [process for process in (keep.worker, keep.server) if process] if keep else []
-    worker, server = state.living(WORKER), state.living(SERVER)
     named = []
     if not kept and (runs := _flow_runs(state)):
         say(f"Stopping {'a flow run' if len(runs) == 1 else 'flow runs'} ...")
         processes.stop(runs, within_s=run_stops_within_s + RUN_RECORDED_WITHIN_S)
         named.append(FLOW_RUNS)
-    if worker and worker not in kept:
-        say("Stopping the worker ...")
-        processes.stop([worker], within_s=WORKER_STOPS_WITHIN_S)
-        named.append(CALLED[WORKER])
-    if server and server not in kept:
-        say("Stopping Prefect's server ...")
-        processes.stop([server], within_s=SERVER_STOPS_WITHIN_S)
-        named.append(CALLED[SERVER])
-    if keep and kept:
-        write_state(home, keep)
-    else:
-        forget_state(home)
+    for service, within_s in ((WORKER, WORKER_STOPS_WITHIN_S), (SERVER, SERVER_STOPS_WITHIN_S)):
+        process = state.living(service)
+        if process and process not in kept:
+            say(f"Stopping {CALLED[service]} ...")
+            processes.stop([process], within_s=within_s)
+            named.append(CALLED[service])
+    write_state(home, keep if kept else None)
     return named
 
 
@@ -127,6 +111,6 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _flow_runs(state: State) -> list[Process]:
-    """What the services have started, now or before one of them died: it carries their mark."""
+    """What the services have started, now or before one of them crashed: it carries their mark."""
     services = {state.server, state.worker, processes.this_process()}
     return [process for process in processes.marked(state.mark) if process not in services]

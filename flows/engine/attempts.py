@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from db.ledger.clock import new_id, now
-from db.ledger.refused_rows import REFUSED, storable
+from db.ledger.refused_rows import storable
 from db.ledger.rows import OpenedRow, SettledRow, names_of
-from db.words import NOT_SENT, UNSENT
+from db.words import NOT_SENT, REFUSED_BY_LEDGER, UNSENT
 from flows.engine.context import StepContext
 from flows.engine.generations import add_prompt
 from flows.engine.materials.items import Item
@@ -51,7 +51,7 @@ class ItemJournal:
 
     async def open(self, opened: Opened) -> str:
         """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
-        row, writer = _opened_row(self._context.facts.run_id, self._item, opened), self._context.writer
+        row, writer = _opened_row(self._context.settings.run_id, self._item, opened), self._context.writer
         add_prompt(writer, self._item.prompt)
         writer.open_attempt(row)
         try:
@@ -62,7 +62,8 @@ class ItemJournal:
             raise
         if not writer.has_attempt(row.id):
             raise FinalCallError(
-                "Nothing was sent: the ledger refused the row of the request. The run's log says why.", kind=REFUSED
+                "Nothing was sent: the ledger refused the row of the request. The run's log says why.",
+                kind=REFUSED_BY_LEDGER,
             )
         return row.id
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
-from db.readers.history import BadOutcome, PromptHistory
+from db.readers.look_up import BadOutcome, PromptHistory
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.pacing.breaker import Breaker
 from flows.engine.report.progress import Progress
@@ -24,7 +24,7 @@ from flows.steps.prompts.render import Brief
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class StepSettings:
     """The plain values of a run: its names, and the bounds of its settings.
 
     `chunk_size` is None where the first page decides it. `tries` is how often a chunk is tried while the endpoint is
@@ -83,7 +83,7 @@ class RowWriter(Protocol):
 
 
 class Claims(Protocol):
-    """A run's claims of prompts, by their hashes; flows.engine.resources.lease.RunClaims."""
+    """A run's claims of prompts, by their hashes; flows.engine.resources.run_ledger.RunLedger."""
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that are now this run's to ask for."""
@@ -123,7 +123,7 @@ class AskedEndpoint(Protocol):
 class StepContext:
     """All that the steps of one run share."""
 
-    facts: RunFacts
+    settings: StepSettings
     look_up: LookUp
     writer: RowWriter
     claims: Claims

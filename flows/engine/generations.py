@@ -11,11 +11,10 @@ from typing import Any
 import orjson
 
 from db.ledger.clock import new_id, now
-from db.ledger.refused_rows import REFUSED
 from db.ledger.rows import GenerationRow, PromptRow, RecordRow, TextRow
-from db.readers.history import BadOutcome, PromptHistory
+from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import storable_text
-from db.words import CACHE, CACHED, FAILED, LIVE, SKIPPED, SUCCEEDED
+from db.words import CACHE, CACHED, FAILED, GIVEN_UP, LIVE, REFUSED_BY_LEDGER, SKIPPED, SUCCEEDED, Origin, Status
 from flows.engine.context import RowWriter, StepContext
 from flows.engine.materials.handles import Material
 from flows.engine.materials.items import Hit, Item
@@ -36,13 +35,13 @@ class Recording:
     def __init__(self, context: StepContext, template: Template) -> None:
         self._writer = context.writer
         self._progress = context.progress
-        self._endpoint = context.facts.endpoint
+        self._endpoint = context.settings.endpoint
         self._row = partial(
             GenerationRow,
-            run_id=context.facts.run_id,
-            flow=context.facts.flow,
+            run_id=context.settings.run_id,
+            flow=context.settings.flow,
             step=template.name,
-            endpoint=context.facts.endpoint,
+            endpoint=context.settings.endpoint,
             template_hash=template.hash,
         )
 
@@ -66,51 +65,29 @@ class Recording:
         if failure is None:
             return outcome
         self._progress.correct(outcome.status, FAILED)
-        return Outcome(FAILED, None, REFUSED, failure)
+        return Outcome(FAILED, None, REFUSED_BY_LEDGER, failure)
 
     def hits(self, hits: Sequence[Hit]) -> None:
         """Write generations that point at those that have the text."""
-        moment = now()
         for hit in hits:
-            row = self._row(
-                **_names_in(hit.item),
-                created_at=moment,
-                status=SUCCEEDED,
-                origin=CACHE,
-                source_generation_id=hit.source_id,
-                output_hash=hit.output_hash,
-            )
+            source = {"source_generation_id": hit.source_id, "output_hash": hit.output_hash}
+            row = self._row_of(hit.item, SUCCEEDED, CACHE, **source)
             self._add(hit.item, row, with_record=not hit.same_record)
         self._progress.add(CACHED, len(hits))
 
     def bad_outcome(self, item: Item, bad: BadOutcome) -> None:
         """Write a generation that a shard of the run asked for in vain: it points at the one that says how it ended."""
-        row = self._row(
-            **_names_in(item),
-            created_at=now(),
-            status=bad.status,
-            origin=CACHE,
-            source_generation_id=bad.generation_id,
-            error_kind=bad.kind,
-            error_message=bad.message,
-        )
-        self._add(item, row)
+        end = {"source_generation_id": bad.generation_id, "error_kind": bad.kind, "error_message": bad.message}
+        self._add(item, self._row_of(item, bad.status, CACHE, **end))
         self._progress.add(bad.status)
 
     def given_up(self, item: Item, history: PromptHistory) -> None:
         """Write a generation that is not asked for, after so many bad outcomes of its prompt."""
-        row = self._row(
-            **_names_in(item),
-            created_at=now(),
-            status=SKIPPED,
-            origin=LIVE,
-            error_kind="given_up",
-            error_message=storable_text(
-                f"This prompt was answered {history.bad_outcomes} times without content "
-                f"(last: {history.last_bad}); it is not asked again until --refresh."
-            ),
+        message = storable_text(
+            f"This prompt was answered {history.bad_outcomes} times without content "
+            f"(last: {history.last_bad}); it is not asked again until --refresh."
         )
-        self._add(item, row)
+        self._add(item, self._row_of(item, SKIPPED, LIVE, error_kind=GIVEN_UP, error_message=message))
         self._progress.add(SKIPPED)
 
     def unrendered(self, key: str, material: Material, error: RecordError) -> None:
@@ -134,15 +111,26 @@ class Recording:
 
     def _answered(self, item: Item, outcome: Outcome) -> GenerationRow:
         content = outcome.content
-        return self._row(
-            **_names_in(item),
-            created_at=now(),
-            status=outcome.status,
-            origin=LIVE,
+        return self._row_of(
+            item,
+            outcome.status,
+            LIVE,
             output=content.output if content else None,
             output_hash=content.hash if content else None,
             error_kind=_text(outcome.error_kind),
             error_message=_text(outcome.error_message),
+        )
+
+    def _row_of(self, item: Item, status: Status, origin: Origin, **own: Any) -> GenerationRow:
+        return self._row(
+            id=item.generation_id,
+            record_key=item.record_key,
+            record_hash=item.record_hash,
+            prompt_hash=item.prompt.hash,
+            created_at=now(),
+            status=status,
+            origin=origin,
+            **own,
         )
 
     def _add(self, item: Item, row: GenerationRow, *, with_record: bool = True) -> None:
@@ -177,15 +165,6 @@ def add_prompt(writer: RowWriter, prompt: Prompt) -> None:
         created_at=now(),
     )
     writer.add_prompt(row, texts)
-
-
-def _names_in(item: Item) -> dict[str, Any]:
-    return {
-        "id": item.generation_id,
-        "record_key": item.record_key,
-        "record_hash": item.record_hash,
-        "prompt_hash": item.prompt.hash,
-    }
 
 
 def _text(said: str | None) -> str | None:

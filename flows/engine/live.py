@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from db.words import SKIPPED
 from flows.engine.attempts import ItemJournal
 from flows.engine.claiming import Claiming
 from flows.engine.context import StepContext, StepTasks
@@ -39,9 +40,9 @@ class LiveChannel:
         self._recording = recording
         self._tasks = tasks
         self._twins = Twins(recording)
-        self._claiming = Claiming(context, tasks, found=self._found, send=self._send_chunks)
-        self._window = Window(WINDOW * context.facts.concurrency)
-        self._chunk_size = context.facts.chunk_size
+        self._claiming = Claiming(context, tasks, self._found, self._send_chunks)
+        self._window = Window(WINDOW * context.settings.concurrency)
+        self._chunk_size = context.settings.chunk_size
         self._chunks = 0
         self._knows_model = False
         self._max_output: int | None = None
@@ -57,10 +58,8 @@ class LiveChannel:
             self._knows_model = True
         if self._chunk_size is None:
             self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
-        mine, others = await self._claiming.claim([item for item in misses if not self._twins.joins(item)])
-        await self._send_chunks(mine)
-        if others:
-            await self._claiming.wait_for(others)
+        await self._send_chunks(await self._claiming.claim([item for item in misses if not self._twins.joins(item)]))
+        await self._claiming.not_too_many()
 
     def send_last(self) -> str | None:
         """Send the last of what was read and is not being asked yet, even if there is no room: the others wait for it.
@@ -93,7 +92,7 @@ class LiveChannel:
 
     def _start_chunk(self, part: Sequence[Item]) -> None:
         self._chunks += 1
-        chunk = Chunk(self, part, number=self._chunks, tries=self._context.facts.tries)
+        chunk = Chunk(self, part, number=self._chunks, tries=self._context.settings.tries)
         self._tasks.start(self._carry(chunk))
 
     async def _carry(self, chunk: Chunk) -> None:
@@ -118,7 +117,7 @@ class LiveChannel:
                     ask=journal.ask,
                     gate=self._context.pace,
                     journal=journal,
-                    policy=self._context.facts.policy,
+                    policy=self._context.settings.policy,
                 )
         except CostCapError as error:
             return _skipped(error)
@@ -159,7 +158,7 @@ class LiveChannel:
 
     async def claim_again(self, items: Sequence[Item]) -> list[Item]:
         """Return which of the items given back are still this run's to ask for."""
-        return await self._claiming.claim_again(items)
+        return await self._claiming.claim(items)
 
     def free(self, count: int) -> None:
         """Make room for other prompts."""
@@ -191,4 +190,4 @@ class Window:
 
 
 def _skipped(reason: CostCapError) -> Outcome:
-    return Outcome("skipped", None, reason.kind, str(reason))
+    return Outcome(SKIPPED, None, reason.kind, str(reason))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
 
 from httpx import HTTPError
 
@@ -25,23 +24,22 @@ from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
-from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, RunStatus
-from flows.engine.context import RunFacts, StepContext
-from flows.engine.materials.briefs import Briefs
-from flows.engine.materials.selects import Selects
+from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, SHARD, RunStatus
+from flows.engine.context import StepContext, StepSettings
+from flows.engine.materials.briefs import Briefs, check_templates
+from flows.engine.materials.run_selects import Selects
 from flows.engine.options import RunOptions
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.orchestration.host import Host, Origin, given_host
 from flows.engine.orchestration.prefect_host import PrefectHost
-from flows.engine.orchestration.shards import Shards
 from flows.engine.pacing.limiter import Limiter, limiter_for
 from flows.engine.pacing.pace import Pace
-from flows.engine.report.artifacts import SUMMARY_KEY, money
-from flows.engine.report.progress import Log, Progress, announce
-from flows.engine.report.summary import Summary
+from flows.engine.report.amounts import dollars
+from flows.engine.report.artifacts import SUMMARY_KEY
+from flows.engine.report.progress import Progress, announce
 from flows.engine.report.totals import Totals
 from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_files
-from flows.engine.resources.lease import HeldLease, RunClaims
+from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.recovery import begin, require_parent
 from flows.engine.resources.run_endpoint import RunEndpoint
 from flows.engine.resources.run_ledger import RunLedger
@@ -52,33 +50,21 @@ from flows.engine.run import Run
 from flows.errors import LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
 from flows.steps.answers.asking import Policy
-from flows.steps.prompts.templates import Template, list_templates, load_template
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What a run stands on: where it is executed, how it is to be made, and what was opened for it."""
+    """What was opened for a run, and is put together to it."""
 
     host: Host
-    origin: Origin
     settings: Settings
     options: RunOptions
     endpoint: Endpoint
     ledger: RunLedger
+    pace: Pace
     limiter: Limiter
+    stopper: Stopper
     run_chunk: ChunkRunner
-
-    @property
-    def is_shard(self) -> bool:
-        return self.options.shard is not None
-
-    @property
-    def concurrency(self) -> int:
-        return self.options.concurrency or self.settings.concurrency
-
-    @property
-    def max_cost(self) -> float | None:
-        return self.options.max_cost or self.settings.max_cost
 
 
 @asynccontextmanager
@@ -89,142 +75,126 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     db.database_errors.DatabaseError before anything is sent.
     """
     _spare_the_collector()
-    host, options, settings = given_host() or PrefectHost(), options or RunOptions(), load_settings()
+    host, options = given_host() or PrefectHost(), options or RunOptions()
+    settings = _settings_of(options)
+    origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:
-        opened = await _open(stack, host, options, settings, flow)
-        run, lease = _put_together(opened)
-        writer, stopper = opened.ledger.writer, run.context.stopper
+        run = _put_together(await _open(stack, host, settings, options, origin))
+        progress, stopper, ledger = run.context.progress, run.context.stopper, run.ledger
         stack.callback(run.selects.spooling.close)
-        await _begin(opened, run)
-        writer.commit = lease.write
+        await _begin(run, origin)
+        ledger.writer.commit = ledger.lease.write
         await asyncio.to_thread(sweep, settings.spool_folder)
-        announce(run.context.progress)
-        _log_opening(opened, run)
-        await stack.enter_async_context(host.shown(run.context.progress, is_shard=opened.is_shard))
+        announce(progress)
+        _log_opening(run)
+        await stack.enter_async_context(host.shown(progress, options.shard))
         stack.callback(stopper.close)
         await stack.enter_async_context(host.watching(stopper))
         stack.enter_context(stopped_by_signals(stopper))
-        await stack.enter_async_context(lease.kept(writer))
-        async with _closing(opened, run, lease):
+        await stack.enter_async_context(ledger.lease.kept(ledger.writer))
+        async with _closing(run):
             yield run
 
 
-async def _open(
-    stack: AsyncExitStack, host: Host, options: RunOptions, settings: Settings, flow: str | None
-) -> _Opened:
-    """Check what can be checked beforehand, and open endpoint, ledger and chunks."""
-    origin = await host.origin(flow, settings)
-    concurrency = options.concurrency or settings.concurrency
-    require_files(concurrency)
-    templates = await asyncio.to_thread(_check_templates, settings.templates_dir, origin.words)
-    endpoint = await open_endpoint(settings, concurrency)
+def _settings_of(options: RunOptions) -> Settings:
+    """The installation's settings; what a run's options say comes before them."""
+    own = {name: getattr(options, name) for name in ("concurrency", "rpm", "chunk_size", "max_cost")}
+    return load_settings().model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
+async def _open(stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: Origin) -> _Opened:
+    """Check what can be checked before anything is asked, and open endpoint, ledger and gate."""
+    require_files(settings.concurrency)
+    templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.words)
+    endpoint = await open_endpoint(settings, settings.concurrency)
     await stack.enter_async_context(endpoint.client)
     await endpoint.require_fit(templates)
     engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
     stack.callback(engine.dispose)
-    run_id = new_id()
-    writer = Writer(
-        engine,
-        run_id=run_id,
-        interval_s=settings.commit_interval_s,
-        patience_s=settings.database_patience_s,
-        spill_folders=settings.spill_folders,
-    )
+    run_id, interval_s, patience_s = new_id(), settings.commit_interval_s, settings.database_patience_s
+    folders = settings.spill_folders
+    writer = Writer(engine, run_id=run_id, interval_s=interval_s, patience_s=patience_s, spill_folders=folders)
     await stack.enter_async_context(writer)
     limiter = limiter_for(endpoint.name)
-    stack.callback(_hold_to_limits(limiter, options, settings))
-    run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
-    ledger = RunLedger(engine, writer, run_id, origin.flow, endpoint.name)
-    return _Opened(host, origin, settings, options, endpoint, ledger, limiter, run_chunk)
-
-
-def _hold_to_limits(limiter: Limiter, options: RunOptions, settings: Settings) -> Callable[[], None]:
-    """Hold to the limits that are set. They are a run's, so each of its shards keeps to a part of them."""
+    # The limits that are set are a run's, so each of its shards keeps to a part of them.
     parts = options.shard.of if options.shard else 1
-    limits = {"rpm": options.rpm or settings.rpm, "itpm": settings.itpm, "otpm": settings.otpm}
-    return limiter.hold(**{name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()})
-
-
-def _put_together(opened: _Opened) -> tuple[Run, HeldLease]:
-    settings, options, endpoint, ledger = opened.settings, opened.options, opened.endpoint, opened.ledger
-    pace = Pace(
-        concurrency=opened.concurrency,
-        limiter=opened.limiter,
-        verify=endpoint.verify,
-        max_cost=None if opened.max_cost is None else Decimal(str(opened.max_cost)),
-    )
+    limits = {name: getattr(settings, name) for name in ("rpm", "itpm", "otpm")}
+    own = {name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()}
+    stack.callback(limiter.hold(**own))
+    max_cost = None if settings.max_cost is None else Decimal(str(settings.max_cost))
+    pace = Pace(concurrency=settings.concurrency, limiter=limiter, verify=endpoint.verify, max_cost=max_cost)
 
     def close_gate(reason: StoppedError) -> None:
         pace.stop(reason)
-        ledger.writer.stop(reason)
+        writer.stop(reason)
 
     stopper = Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
-    lease = HeldLease(ledger.engine, ledger.run_id, stop=stopper.stop)
-    progress = Progress(ledger.run_id, ledger.flow, endpoint.name)
+    lease = HeldLease(engine, run_id, stop=stopper.stop)
+    ledger = RunLedger(engine, writer, lease, run_id, origin.flow, endpoint.name)
+    run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
+    return _Opened(host, settings, options, endpoint, ledger, pace, limiter, stopper, run_chunk)
+
+
+def _put_together(opened: _Opened) -> Run:
+    settings, ledger, pace, stopper = opened.settings, opened.ledger, opened.pace, opened.stopper
+    progress = Progress(ledger.run_id, ledger.flow, ledger.endpoint)
     totals = Totals(ledger.engine, ledger.writer.read, progress, pace, opened.limiter)
     progress.is_stopping = lambda: stopper.reason is not None
     progress.ask_pace = totals.pace
-    run_endpoint = RunEndpoint(endpoint, pace.reaches_endpoint, progress)
-    context = StepContext(
-        facts=_facts(opened),
-        look_up=ledger,
-        writer=ledger.writer,
-        claims=RunClaims(lease, ledger.writer),
-        pace=pace,
-        endpoint=run_endpoint,
-        run_chunk=opened.run_chunk,
-        progress=progress,
-        stopper=stopper,
-    )
     spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id), progress, opened.host.log)
-    run = Run(
-        context=context,
-        options=options,
+    endpoint = RunEndpoint(opened.endpoint, pace.reaches_endpoint, progress)
+    return Run(
+        host=opened.host,
+        settings=settings,
+        options=opened.options,
+        context=StepContext(
+            settings=_step_settings(settings, ledger),
+            look_up=ledger,
+            writer=ledger.writer,
+            claims=ledger,
+            pace=pace,
+            endpoint=endpoint,
+            run_chunk=opened.run_chunk,
+            progress=progress,
+            stopper=stopper,
+        ),
         ledger=ledger,
         pace=pace,
-        selects=Selects(settings, options, ledger.engine.url, spooling=spooling, stopper=stopper, totals=totals),
-        briefs=Briefs(settings.templates_dir, run_endpoint, ledger.add_template),
-        shards=Shards(
-            opened.host, settings, options, ledger=ledger, pace=pace, stopper=stopper, verify=endpoint.verify
-        ),
+        selects=Selects(settings, opened.options, ledger.engine.url, spooling, stopper, totals),
+        briefs=Briefs(settings.templates_dir, endpoint, ledger.add_template),
         totals=totals,
-        log=opened.host.log,
     )
-    return run, lease
 
 
-def _facts(opened: _Opened) -> RunFacts:
-    settings, options = opened.settings, opened.options
-    policy = Policy(
-        retries=settings.request_retries,
-        repairs=settings.repairs,
-        escalations=settings.escalations,
-        wait_max_s=settings.retry_wait_max_s,
-        retry_after_cap_s=settings.retry_after_cap_s,
-        paid_requests=settings.max_paid_requests,
-    )
-    return RunFacts(
-        run_id=opened.ledger.run_id,
-        flow=opened.ledger.flow,
-        endpoint=opened.endpoint.name,
-        concurrency=opened.concurrency,
-        chunk_size=options.chunk_size or settings.chunk_size,
+def _step_settings(settings: Settings, ledger: RunLedger) -> StepSettings:
+    return StepSettings(
+        run_id=ledger.run_id,
+        flow=ledger.flow,
+        endpoint=ledger.endpoint,
+        concurrency=settings.concurrency,
+        chunk_size=settings.chunk_size,
         tries=settings.chunk_retries + 1,
         give_up_after=settings.give_up_after,
-        policy=policy,
+        policy=Policy(
+            retries=settings.request_retries,
+            repairs=settings.repairs,
+            escalations=settings.escalations,
+            wait_max_s=settings.retry_wait_max_s,
+            retry_after_cap_s=settings.retry_after_cap_s,
+            paid_requests=settings.max_paid_requests,
+        ),
     )
 
 
-async def _begin(opened: _Opened, run: Run) -> None:
+async def _begin(run: Run, origin: Origin) -> None:
     """Write the run's row, and go on where the runs were that it resumes."""
-    ledger, shard = opened.ledger, opened.options.shard
+    ledger, shard = run.ledger, run.options.shard
     read = ledger.writer.read
-    row = await read(_run_row, opened)
+    row = await read(_run_row, run, origin)
     if shard is not None:
         await read(require_parent, ledger.engine, shard)
-        await opened.host.name_shard(shard)
-    await ledger.writer.call(begin, ledger.engine, row, opened.settings.spill_folders)
-    if opened.options.refresh:
+    await ledger.writer.call(begin, ledger.engine, row, run.settings.spill_folders)
+    if run.options.refresh:
         # A refresh that was interrupted goes on where it was: what it bought is not bought again.
         ledger.fresh_since = await read(refreshing_since, ledger.engine, row.parent_run_id or row.id)
     if row.resumes_run_id is not None:
@@ -232,19 +202,19 @@ async def _begin(opened: _Opened, run: Run) -> None:
         run.selects.spooling.resume(await read(resumed_by, ledger.engine, row.id))
 
 
-def _run_row(opened: _Opened) -> RunRow:
-    origin, options, ledger = opened.origin, opened.options, opened.ledger
+def _run_row(run: Run, origin: Origin) -> RunRow:
+    ledger, shard = run.ledger, run.options.shard
     return RunRow(
         id=ledger.run_id,
-        resumes_run_id=origin.resumes(ledger.engine, options.resumes),
-        parent_run_id=options.shard.parent if options.shard else None,
+        resumes_run_id=origin.resumes(ledger.engine, run.options.resumes),
+        parent_run_id=shard.parent if shard else None,
         flow=origin.flow,
         deployment=origin.deployment,
         prefect_flow_run_id=origin.flow_run_id,
-        trigger="shard" if options.shard else origin.trigger,
+        trigger=SHARD if shard else origin.trigger,
         parameters=origin.parameters,
         code_version=origin.code_version,
-        endpoint=opened.endpoint.name,
+        endpoint=ledger.endpoint,
         mode=LIVE,
         started_at=now(),
         status=RUNNING,
@@ -254,9 +224,9 @@ def _run_row(opened: _Opened) -> RunRow:
 
 
 @asynccontextmanager
-async def _closing(opened: _Opened, run: Run, lease: HeldLease) -> AsyncIterator[None]:
+async def _closing(run: Run) -> AsyncIterator[None]:
     status: RunStatus = FAILED
-    stopper, progress = run.context.stopper, run.context.progress
+    lease, stopper, progress = run.ledger.lease, run.context.stopper, run.context.progress
     try:
         yield
         status = run.totals.status()
@@ -264,18 +234,18 @@ async def _closing(opened: _Opened, run: Run, lease: HeldLease) -> AsyncIterator
         status = CANCELLED
         raise
     finally:
-        progress.ended, progress.status = True, status
-        await _close(opened, run, lease, status)
+        progress.status = status
+        await _close(run, status)
         if lease.superseded_by is not None:
             # The newer run decides what becomes of the flow run.
-            raise await opened.host.stopped(f"The run was stopped ({lease.superseded_by}).", cancelled=False)
+            raise await run.host.stopped(f"The run was stopped ({lease.superseded_by}).", cancelled=False)
         if status == CANCELLED and stopper.reason is not None:
-            raise await opened.host.stopped(str(stopper.reason), cancelled=True)
+            raise await run.host.stopped(str(stopper.reason), cancelled=True)
 
 
-async def _close(opened: _Opened, run: Run, lease: HeldLease, status: RunStatus) -> None:
+async def _close(run: Run, status: RunStatus) -> None:
     """Write how a run ended, and have its summary shown; what fails here must not hide why the run ended."""
-    writer = opened.ledger.writer
+    writer, lease, log = run.ledger.writer, run.ledger.lease, run.host.log
     try:
         # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
         with suppress(LedgerAwayError):
@@ -284,48 +254,40 @@ async def _close(opened: _Opened, run: Run, lease: HeldLease, status: RunStatus)
         if status == COMPLETED:
             await asyncio.to_thread(run.selects.spooling.remove)
         summary = await writer.read(run.totals.summary, status)
-        _log_closing(opened.host.log, summary)
-        if lease.superseded_by is None:
-            await opened.host.publish(
-                summary, opened.ledger.engine.url, run.selects.read_from, is_shard=opened.is_shard
-            )
-    except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
-        opened.host.log.warning("The run's end could not be written: %s.", type(error).__name__)
-
-
-def _log_opening(opened: _Opened, run: Run) -> None:
-    limits = [
-        f"{name} {value}"
-        for name, value in (
-            ("limit", opened.options.limit),
-            ("requests a minute", opened.options.rpm or opened.settings.rpm),
-            ("cost cap $", opened.max_cost),
+        log.info(
+            "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",
+            summary.run_id,
+            status,
+            summary.wall_s,
+            summary.requests,
+            dollars(summary.cost_usd, summary.unpriced),
+            summary.run_id,
+            SUMMARY_KEY,
         )
-        if value is not None
-    ]
+        if lease.superseded_by is None:
+            is_shard = run.options.shard is not None
+            await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from, is_shard=is_shard)
+    except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
+        log.warning("The run's end could not be written: %s.", type(error).__name__)
+
+
+def _log_opening(run: Run) -> None:
+    set_limits = {
+        "limit": run.options.limit,
+        "requests a minute": run.settings.rpm,
+        "cost cap $": run.settings.max_cost,
+    }
+    limits = [f"{name} {value}" for name, value in set_limits.items() if value is not None]
     spending = run.pace.spending
     if spending.max_usd is not None and spending.earlier.total_usd > 0:
         limits.append(f"of which earlier runs have spent ${spending.earlier.total_usd:,.4f}")
-    opened.host.log.info(
+    run.host.log.info(
         "Run %s of %s opened: endpoint %s, ledger %s, %s.",
-        opened.ledger.run_id,
-        opened.ledger.flow,
-        opened.endpoint.name,
-        readable_url(opened.ledger.engine.url),
-        ", ".join([f"{opened.concurrency} requests in flight at most", *limits]),
-    )
-
-
-def _log_closing(log: Log, summary: Summary) -> None:
-    log.info(
-        "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",
-        summary.run_id,
-        summary.status,
-        summary.wall_s,
-        summary.requests,
-        money(summary),
-        summary.run_id,
-        SUMMARY_KEY,
+        run.ledger.run_id,
+        run.ledger.flow,
+        run.ledger.endpoint,
+        readable_url(run.ledger.engine.url),
+        ", ".join([f"{run.settings.concurrency} requests in flight at most", *limits]),
     )
 
 
@@ -334,11 +296,3 @@ def _spare_the_collector() -> None:
     # Prefect and its libraries leave half a million objects that live as long as the process. Each full collection
     # would walk through them, for a tenth of a run's CPU; so would one more before they are set aside.
     gc.freeze()
-
-
-def _check_templates(folder: Path, words: frozenset[str]) -> list[Template]:
-    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
-    templates = [load_template(folder, name) for name in sorted(words.intersection(list_templates(folder)))]
-    for template in templates:
-        template.schema  # noqa: B018 - asking for the schema is the check
-    return templates

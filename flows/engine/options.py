@@ -49,12 +49,8 @@ class FormPart(BaseModel):
     def _empty_is_null(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {name: None if value == "" and cls._takes_null(name) else value for name, value in given.items()}
-
-    @classmethod
-    def _takes_null(cls, name: str) -> bool:
-        field = cls.model_fields.get(name)
-        return field is not None and NoneType in get_args(field.annotation)
+        nullable = {name for name, field in cls.model_fields.items() if NoneType in get_args(field.annotation)}
+        return {name: None if value == "" and name in nullable else value for name, value in given.items()}
 
 
 class RunOptions(FormPart):
@@ -63,7 +59,7 @@ class RunOptions(FormPart):
     model_config = ConfigDict(extra="forbid", title="Options", json_schema_extra=plainly)
 
     limit: int | None = Field(
-        None, ge=1, title="Limit", description="The first records of the select. Leave empty for all.", examples=[10]
+        None, ge=1, description="The first records of the select. Leave empty for all.", examples=[10]
     )
     max_cost: float | None = Field(
         None,
@@ -74,11 +70,10 @@ class RunOptions(FormPart):
     )
     refresh: bool = Field(
         default=False,
-        title="Refresh",
         description="Ask again for what the ledger already has, and for what was given up. It costs money.",
     )
     concurrency: int | None = Field(
-        None, ge=1, le=2000, title="Concurrency", description="Requests in flight at most, 1 to 2,000.", examples=[50]
+        None, ge=1, le=2000, description="Requests in flight at most, 1 to 2,000.", examples=[50]
     )
     rpm: int | None = Field(
         None, ge=1, title="Requests a minute", description="At most; empty: as the endpoint allows.", examples=[1000]
@@ -95,13 +90,10 @@ class RunOptions(FormPart):
         None,
         ge=1,
         le=100,
-        title="Shards",
         description="Spread the run over the workers of its work pool, in 2 to 100 parts; empty: it is made in one.",
         examples=[4],
     )
-    resumes: str | None = Field(
-        None, title="Resumes", description="The id of a run that this one completes; they share the cost cap."
-    )
+    resumes: str | None = Field(None, description="The id of a run that this one completes; they share the cost cap.")
     shard: SkipJsonSchema[Shard | None] = None
 
 

@@ -6,23 +6,24 @@ opening.py puts it together and closes it. Between, records go through the five 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source
-from flows.engine.materials.selects import Selects
+from flows.engine.materials.run_selects import Selects
 from flows.engine.options import RunOptions, Selection
-from flows.engine.orchestration.shards import Shards
+from flows.engine.orchestration.host import Host, ShardedRun
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.pace import Pace
-from flows.engine.report.progress import Log, counted
+from flows.engine.report.progress import counted
 from flows.engine.report.summary import Summary
 from flows.engine.report.totals import Totals
 from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.step import Step
 from flows.errors import ConfigurationError
+from flows.settings import Settings
 from flows.steps.prompts.render import Brief
 
 _PADDED = (
@@ -36,16 +37,15 @@ _PADDED = (
 class Run:
     """An open run. Flows use `select`, `generate` and `summary`; the rest is the engine's own."""
 
-    context: StepContext
+    host: Host
+    settings: Settings
     options: RunOptions
+    context: StepContext
     ledger: RunLedger
     pace: Pace
     selects: Selects
     briefs: Briefs
-    shards: Shards
     totals: Totals
-    log: Log
-    _generated: set[str] = field(default_factory=set)
 
     def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
         """Select a template's records. The database is asked at the first `await` that needs it, in a thread.
@@ -70,15 +70,13 @@ class Run:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
         brief = await self.briefs.brief(template_name, source.params)
         await self.selects.check()
-        if template_name in self._generated:
+        if template_name in self.totals.made_from:
             # The ledger keeps one generation for each record and step of a run: a second would be lost.
             raise ConfigurationError(
                 f"The flow {self.ledger.flow!r} generates {template_name!r} twice in one run. Put the records together "
                 "before, or give the second a template of its own."
             )
-        self._generated.add(template_name)
-        if source.step is not None:
-            self.totals.made_from[template_name] = source.step
+        self.totals.made_from[template_name] = source.step
         async with self.totals.step_open():
             if not self.selects.is_left_to_the_whole(source):
                 await self._generate(brief, source, variants)
@@ -94,8 +92,8 @@ class Run:
     async def _generate(self, brief: Brief, source: Source, variants: int) -> None:
         name, progress = brief.template.name, self.context.progress
         step = Step(self.context, brief, variants)
-        if isinstance(source, Selected) and self.shards.wanted:
-            await self.shards.spread(name, source.query, nth=source.nth, records=await source.count())
+        if isinstance(source, Selected) and (self.options.shards or 1) > 1 and self.ledger.shards is None:
+            await self._spread(name, source)
         total = await source.count()
         missing = await source.left_out()
         if missing:
@@ -104,12 +102,40 @@ class Run:
         if self.selects.spooling.trimmed and self.options.shard is None:
             # A shard has the same keys as the run that is spread, which tells of them once.
             await self._note_padded_keys(name)
-        mean = await self.ledger.mean_tokens(name)
+        mean = await self.ledger.mean_tokens(name, brief.template.front.model)
         if mean is not None:
             self.pace.know(name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
         await step.run(source)
         ended = ", ".join(counted(progress.step_counts)) or "nothing to do"
-        self.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
+        self.host.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
+
+    async def _spread(self, step: str, source: Selected) -> None:
+        """Have shards do a step first, and take over what they have spent and found out."""
+        self.ledger.shards = []
+        await self.briefs.endpoint.verify()
+        await self.host.spread(
+            ShardedRun(
+                id=self.ledger.run_id,
+                settings=self.settings,
+                options=self.options,
+                ledger=self.ledger.engine,
+                stopper=self.context.stopper,
+                query=source.query,
+                nth=source.nth,
+                records=await source.count(),
+            )
+        )
+        await self.ledger.find_shards()
+        # The cap is the job's: what the shards spent is no longer there to be spent here.
+        spending = self.pace.spending
+        spending.shards = await self.ledger.spent() - spending.earlier
+        known = await self.ledger.used(step)
+        if known.requests and known.cost_usd:
+            # Of what is left of a cap, a guess from one answer could spend too much.
+            each = Estimate(
+                output_tokens=known.output_tokens / known.requests, cost_usd=known.cost_usd / known.requests
+            )
+            self.pace.know(step, each)
 
     async def _note_padded_keys(self, step: str) -> None:
         orphaned = await self.ledger.padded_keys(step)

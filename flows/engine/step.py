@@ -100,7 +100,7 @@ class Step:
         hashes = [item.prompt.hash for item in items]
         known = await self._context.look_up.known(hashes)
         bad = await self._context.look_up.bad_outcomes(hashes)
-        return plan_page(items, known, bad, give_up_after=self._context.facts.give_up_after)
+        return plan_page(items, known, bad, give_up_after=self._context.settings.give_up_after)
 
     async def _record_planned(self, plan: Plan) -> None:
         """Write what needs no request."""

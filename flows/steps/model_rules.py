@@ -17,6 +17,11 @@ Thinking = Literal["adaptive", "off"] | int
 TURNED_OFF: tuple[ThinkingType, ...] = ("disabled", "between_tools")
 """The types that turn thinking off, in the order in which they are tried; a model takes one of them, or none."""
 CAPPED: frozenset[Effort] = frozenset({"xhigh", "max"})
+_NOT_TAKEN: dict[ThinkingType, str] = {
+    "enabled": "takes no budget; write `adaptive`, and say how much with `effort`",
+    "adaptive": "does not take `adaptive`; write a budget in tokens",
+    **{kind: f"does not take thinking turned off as {kind!r}; write `adaptive`" for kind in TURNED_OFF},
+}
 
 
 class Asks(Protocol):
@@ -89,12 +94,8 @@ def _thinking_misfits(asks: Asks, sent: dict[str, Any], model: Model, name: str)
         return
     if asks.thinking == "off" and kind is None and model.thinks:
         yield Misfit("thinking", f"{name} always thinks; leave the field out, and lower `effort` to have it think less")
-    elif kind == "enabled" and kind not in model.thinking:
-        yield Misfit("thinking", f"{name} takes no budget; write `adaptive`, and say how much with `effort`")
-    elif kind == "adaptive" and kind not in model.thinking:
-        yield Misfit("thinking", f"{name} does not take `adaptive`; write a budget in tokens")
-    elif kind in TURNED_OFF and kind not in model.thinking:
-        yield Misfit("thinking", f"{name} does not take thinking turned off as {kind!r}; write `adaptive`")
+    elif kind is not None and kind not in model.thinking:
+        yield Misfit("thinking", f"{name} {_NOT_TAKEN[kind]}")
 
 
 def _effort_misfits(asks: Asks, sent: dict[str, Any], model: Model, name: str) -> Iterator[Misfit]:

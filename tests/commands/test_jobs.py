@@ -9,10 +9,11 @@ import pytest
 from pydantic import BaseModel, Field
 
 from flows.commands.run import jobs
-from flows.commands.run.jobs import find_job, make_selection, parse_sets
-from flows.engine.orchestration.flow_source import FLOWS, list_flows
+from flows.commands.run.jobs import find_job, make_selection
+from flows.commands.terminal.flags import parse_sets
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import load_settings
+from flows.steps.prompts.flow_source import FLOWS, list_flows
 
 FLOW = """
 from prefect import flow

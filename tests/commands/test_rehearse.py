@@ -24,10 +24,11 @@ from filelock import FileLock
 
 from db.ledger.clock import now
 from db.ledger.connecting import open_ledger
-from db.readers.measures import Past, Spent
+from db.readers.past_answers import PastAnswers, StepTokens
 from flows.commands.rehearsal.forecast import forecast
-from flows.commands.rehearsal.staging import LOCK, NEW_S, PREFIX, sweep
-from flows.commands.rehearsal.terms import agree, choose_latency
+from flows.commands.rehearsal.isolation import LOCK, NEW_S, PREFIX, sweep
+from flows.commands.rehearsal.rehearsal_flags import TermFlags
+from flows.commands.rehearsal.terms import choose_latency, make_terms
 from flows.errors import ParameterError
 from flows.steps.prices import Usage, cost_of
 from tests.commands.conftest import Desk, call, interrupted, make_desk, set_all
@@ -281,7 +282,7 @@ def test_folder_of_a_killed_rehearsal_is_removed_by_the_next(tmp_path: Path) -> 
 
 
 def test_latency_is_the_one_named_else_the_historys_else_an_assumed_one() -> None:
-    pasts = {"a": Past(10, (1000, 2000)), "b": Past(10, (4000,))}
+    pasts = {"a": PastAnswers(10, (1000, 2000)), "b": PastAnswers(10, (4000,))}
 
     named = choose_latency(pasts, 500, None)
     known = choose_latency(pasts, None, None)
@@ -294,21 +295,19 @@ def test_latency_is_the_one_named_else_the_historys_else_an_assumed_one() -> Non
 
 
 def test_drops_are_half_before_and_half_after_the_answer() -> None:
-    nothing: dict[str, Any] = {"latency_ms": None, "latency_spread": None, "limits": {}, "others": [], "seed": 3}
-
-    terms = agree({}, percents={"drops": 2.0, "truncated": 1.0}, **nothing)
+    terms = make_terms({}, TermFlags(drops=2.0, truncated=1.0, seed=3))
 
     assert terms.for_programs()["faults"] == {"dropped_before": 0.01, "dropped_after": 0.01, "truncated": 0.01}
     assert terms.switches.seed == 3
     with pytest.raises(ParameterError, match="--rate-limited 101"):
-        agree({}, percents={"rate_limited": 101.0}, **nothing)
+        make_terms({}, TermFlags(rate_limited=101.0))
 
 
 def test_cost_is_reckoned_with_lengths_that_are_known() -> None:
-    spent = [Spent("known", SONNET, 10, 1000, 0, 0, 0, 77), Spent("new", "a-model", 10, 1000, 0, 0, 0, 77)]
+    spent = [StepTokens("known", SONNET, 10, 1000, 0, 0, 0, 77), StepTokens("new", "a-model", 10, 1000, 0, 0, 0, 77)]
     day = now().date()
 
-    known, new = forecast(spent, {"known": Past(200.0, (1,))}, lambda _step: 1024, day)
+    known, new = forecast(spent, {"known": PastAnswers(200.0, (1,))}, lambda _step: 1024, day)
 
     assert (known.output_tokens, known.past_answers) == (2000, 1)
     assert known.cost_usd == cost_of(SONNET, Usage(1000, output_tokens=2000), day) == Decimal("0.033")
@@ -318,7 +317,7 @@ def test_cost_is_reckoned_with_lengths_that_are_known() -> None:
 
 def test_cost_of_many_short_prompts_is_not_that_of_a_long_one() -> None:
     # Together 5,000,000 tokens, each prompt below the 100,000 from which this model's price is five times as high.
-    spent = [Spent("note", "claude-haiku-5-5", 100, 5_000_000, 0, 0, 0, 100_000)]
+    spent = [StepTokens("note", "claude-haiku-5-5", 100, 5_000_000, 0, 0, 0, 100_000)]
 
     (found,) = forecast(spent, {}, lambda _step: 2000, now().date())
 

@@ -12,9 +12,8 @@ from pydantic import Field, TypeAdapter
 
 from db.ledger.connecting import open_ledger
 from flows.commands.run.jobs import make_selection
-from flows.commands.run.resuming import read_past
+from flows.commands.run.resuming import read_resumed
 from flows.engine import Selection
-from flows.settings import Settings
 from flows.steps.prompts.front_matter import Param
 from tests.db.rows import Book
 
@@ -43,8 +42,10 @@ def resumed(folder: Path, **parameters: Any) -> Mapping[str, Any]:
     ledger = open_ledger(url)
     # As a run writes them: engine/origin.py.
     book = Book(ledger, parameters=TypeAdapter(dict[str, Any]).dump_python(parameters, mode="json"))
+    found = read_resumed(ledger, book.run_id)
     ledger.dispose()
-    return read_past(Settings(database_url=url), book.run_id).sets
+    assert found is not None
+    return found.sets
 
 
 @pytest.mark.parametrize(

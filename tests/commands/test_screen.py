@@ -12,22 +12,24 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from db.readers.history import RunLine, Usage
+from db.readers.figures import TotalUsage
+from db.readers.run_lines import RunLine
 from flows.commands.ledger.history import runs_table
-from flows.commands.run.closing import headline, print_summary
 from flows.commands.run.watching import Watcher, time_left
 from flows.commands.terminal import screen
 from flows.commands.terminal.endings import describe
+from flows.commands.terminal.summary_view import headline, print_summary
 from flows.engine.report.artifacts import summary_markdown
+from flows.engine.report.lacking import Failure
 from flows.engine.report.progress import Progress
-from flows.engine.report.summary import Failure, PaceSummary, StepSummary, Summary
+from flows.engine.report.summary import PaceSummary, StepSummary, Summary
 from flows.errors import StoppingCallError, UntoldCostError
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_list_of_runs_shows_ids_and_statuses_whole_whatever_the_terminal(width: int) -> None:
     started = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    usage = Usage(requests=100_000, cost_usd=Decimal("1234.5678"))
+    usage = TotalUsage(requests=100_000, cost_usd=Decimal("1234.5678"))
     line = RunLine(
         "01a21506-bf87-73b1-beb4-8a50700d2a9e", "a_long_name_of_a_flow", "sandbox", "command", "completed", started,
         started, 100_000, 99_000, 0, usage,

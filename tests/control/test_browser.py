@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 
 from db.words import POOL
 from flows.content import content
-from flows.control.deployments import deploy_all
+from flows.control.deployments import deploy
 from flows.control.forms import form_of_template, polished
 from flows.engine import RunOptions, Selection
 from flows.steps.prompts.front_matter import Param
@@ -45,7 +45,7 @@ async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(
 ) -> None:
     ui = prefect_api.removesuffix("/api")
     async with work_pool(tmp_path, POOL) as pool, open_page(chromium) as page:
-        await deploy_all(work_pool=pool.name, say=lambda _line: None)
+        await deploy(work_pool=pool.name, say=lambda _line: None)
         await pool.worker()
         await eventually(lambda: workers_of(pool.name), bool, within_s=60)
         await page.goto(f"{ui}/deployments")
@@ -147,7 +147,7 @@ async def test_cleared_field_is_null_and_a_nested_date_arrives(prefect_api: str,
     }
     async with open_page(chromium) as page:
         for part, (flow_name, form) in forms.items():
-            url = f"{prefect_api.removesuffix('/api')}/deployments/deployment/{await deploy(flow_name, form)}/run"
+            url = f"{prefect_api.removesuffix('/api')}/deployments/deployment/{await deploy_form(flow_name, form)}/run"
 
             await opened(page, url)
             assert taken(part, await submitted(page, part)) == NOTHING
@@ -165,7 +165,7 @@ async def test_cleared_field_is_null_and_a_nested_date_arrives(prefect_api: str,
             assert taken(part, sent) == NOTHING
 
 
-async def deploy(flow_name: str, form: dict[str, Any]) -> str:
+async def deploy_form(flow_name: str, form: dict[str, Any]) -> str:
     async with get_client() as client:
         made = await client.create_deployment(
             await client.create_flow_from_name(flow_name),

@@ -16,7 +16,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from flows.commands.terminal.endings import FAILED, WRONG
-from flows.control.deployments import Deployed, deploy, deploy_all
+from flows.control.deployments import Deployed, deploy
 from flows.engine.orchestration.worker_check import check_worker, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import Settings
@@ -70,7 +70,7 @@ async def test_flows_and_templates_become_deployments_and_a_second_time_changes_
 ) -> None:
     (workshop.templates / "mine.md.j2").write_text(FRONT, encoding="utf-8")
     said: list[str] = []
-    names = await deploy_all(work_pool=POOL, say=said.append)
+    names = (await deploy(work_pool=POOL, say=said.append)).names
 
     assert set(names) == {*DECLARED, "content/note", "content/mine"}
     assert "Deployment content/mine: created." in said

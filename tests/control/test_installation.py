@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.control.installation import Installation, State, only_call, read_state, write_state
+from flows.control.installation import Installation, State, locked, read_state, write_state
 from flows.control.processes import MARK, Process, born, marked, this_process
 from flows.control.services import start_services
 from flows.control.shutdown import ServiceError, stop_services, watch_services
-from flows.engine.orchestration.server_check import PrefectServerError, require_answer
+from flows.engine.orchestration.prefect_server import PrefectServerError, require_answer
 from flows.errors import ConfigurationError
 from tests.control.machine import answering, free_port
 
@@ -90,9 +90,9 @@ def test_state_survives_being_written_and_a_damaged_one_is_refused(installation:
 
 def test_two_calls_do_not_work_at_once(installation: Installation) -> None:
     with (
-        only_call(installation.home, 0),
+        locked(installation.home, 0),
         pytest.raises(ConfigurationError, match="Another `presswork up`"),
-        only_call(installation.home, 0),
+        locked(installation.home, 0),
     ):
         pass
 

@@ -26,11 +26,10 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
-from flows.control.deployments import deploy_all
+from flows.control.deployments import deploy
 from flows.control.overview import read_overview
 from flows.control.pools import ensure_pool
-from flows.engine.orchestration.prefect_server import ServerStartError, own_server
-from flows.engine.orchestration.server_check import is_healthy
+from flows.engine.orchestration.prefect_server import ServerStartError, is_healthy, own_server
 from flows.settings import ROOT
 from tests.conftest import PREFECT_DATABASE, new_postgres_database
 from tests.control.machine import AUTH, Machine, free_port, wait_for
@@ -352,7 +351,7 @@ async def test_run_goes_through_two_servers(two_servers: list[str], shop: Worksh
     one, other = two_servers
     with temporary_settings({PREFECT_API_URL: one}):
         await ensure_pool("presswork", print)
-        await deploy_all(work_pool="presswork", say=print)
+        await deploy(work_pool="presswork", say=print)
         async with get_client() as client:
             deployment = await client.read_deployment_by_name("product-copy/nightly")
             flow_run = await client.create_flow_run_from_deployment(

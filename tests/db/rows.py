@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id, now
-from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, RunRow, SettledRow, TemplateRow
-from db.ledger.writing import WriteBatch, add_templates, open_run, write
+from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, RunRow, SettledRow, TemplateRow, WriteBatch
+from db.ledger.writing import add_templates, open_run, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import Engine, update
 
 from db.ledger.clock import new_id
+from db.ledger.rows import WriteBatch
 from db.ledger.tables import StoredRun
-from db.ledger.writing import WriteBatch, write
+from db.ledger.writing import write
 from db.readers.chains import (
     Spent,
     last_run_of,
@@ -20,7 +21,8 @@ from db.readers.chains import (
     spent_by_flow_runs,
     spent_by_shards,
 )
-from db.readers.history import bad_outcomes_of, look_up, usage
+from db.readers.figures import usage
+from db.readers.look_up import bad_outcomes_of, look_up
 from tests.db.rows import DAY, Book, settled_row, sha
 
 FLOW_RUN, OTHER_FLOW_RUN, SHARD_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "123")

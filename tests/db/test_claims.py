@@ -8,8 +8,9 @@ from sqlalchemy import Engine, select
 
 from db.ledger import claims, leases
 from db.ledger.clock import now
+from db.ledger.rows import WriteBatch
 from db.ledger.tables import Claim
-from db.ledger.writing import WriteBatch, close_run, write
+from db.ledger.writing import close_run, write
 from tests.db.rows import Book, sha
 from tests.db.test_leases import ELSEWHERE, run_out
 

@@ -15,7 +15,7 @@ from db.ledger.clock import now
 from db.ledger.rows import TemplateRow
 from db.ledger.tables import Base
 from db.ledger.writing import add_templates
-from db.readers.history import usage
+from db.readers.figures import usage
 from db.sources.keys import joined_key
 from db.words import ORIGINS, RUN_STATUSES, STATUSES
 from tests.db.rows import Book, sha

@@ -15,8 +15,9 @@ from db.identity import boot_id, boot_time_s, this_process
 from db.ledger import claims, leases
 from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
+from db.ledger.rows import WriteBatch
 from db.ledger.tables import Attempt, Claim, StoredRun
-from db.ledger.writing import WriteBatch, close_run, write
+from db.ledger.writing import close_run, write
 from tests.db.rows import Book, settled_row, sha
 
 HASHES = {sha(word) for word in ("one", "two", "three")}

@@ -16,10 +16,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.refused_rows import RefusedRow, in_words
-from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, names_of
+from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
 from db.ledger.tables import Attempt, Base, Generation, StoredRun
-from db.ledger.writing import WriteBatch, close_run, open_run, write
-from db.readers.history import read_generation
+from db.ledger.writing import close_run, open_run, write
+from db.readers.stored_generations import read_generation
 from tests.db.rows import Book, run_row, settled_row, sha
 
 

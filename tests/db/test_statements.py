@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine
 
 from db.database_errors import SelectError
 from db.sources.access import open_source
-from db.sources.parameters import parameters_in, tokens_of
+from db.sources.clauses import parameters_in, tokens_of
 from db.sources.statements import Parameter, as_it_stands
 from tests.conftest import SOURCES, new_source
 from tests.db.conftest import dialect_of

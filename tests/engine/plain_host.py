@@ -18,12 +18,12 @@ from db.ledger.clock import new_id
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
-from flows.engine.orchestration.flow_source import read_function
 from flows.engine.orchestration.host import Host, Origin, ShardedRun, hosted_by
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
 from flows.engine.resources.stopping import Stopper
 from flows.settings import Settings
+from flows.steps.prompts.flow_source import read_function
 
 
 class _Lines(logging.Handler):
@@ -90,16 +90,14 @@ class PlainHost:
         yield run
 
     @asynccontextmanager
-    async def shown(self, progress: Progress, *, is_shard: bool) -> AsyncIterator[None]:
+    async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:
+        self.shard = shard
         yield
 
     @asynccontextmanager
     async def watching(self, stopper: Stopper) -> AsyncIterator[None]:
         self.stopper = stopper
         yield
-
-    async def name_shard(self, shard: Shard) -> None:
-        self.shard = shard
 
     async def spread(self, run: ShardedRun) -> None:
         self.spread_runs.append(run)

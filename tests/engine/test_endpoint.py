@@ -1,59 +1,17 @@
-"""The endpoint: away, refusing the key, out of money, or not what it was said to be."""
+"""What a run does where the endpoint is away, refuses the key or runs out of money; test_gate.py needs no run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from flows.errors import EndpointError, MissingKeyError, StoppingCallError
+from flows.errors import StoppingCallError
 from flows.sandbox import SANDBOX_HEADER
+from tests.engine.test_gate import gateway, passing_on
 from tests.engine.workshop import Workshop
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def gateway(answer: Handler, *, models: int = 404) -> AsyncIterator[str]:
-    """A gateway that knows no path but POST /v1/messages; of GET /v1/models it says what it is told to."""
-
-    async def refuse(_request: web.Request) -> web.Response:
-        error = {"type": "permission_error", "message": "not here"}
-        return web.json_response({"type": "error", "error": error}, status=models)
-
-    app = web.Application()
-    app.router.add_get("/v1/models", refuse)
-    app.router.add_post("/v1/messages", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-def passing_on(workshop: Workshop, **usage: Any) -> Handler:
-    """A gateway's way with requests: to the sandbox and back, with other words of the usage."""
-
-    async def answer(request: web.Request) -> web.Response:
-        headers = {"x-api-key": "any", "anthropic-version": request.headers["anthropic-version"]}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{workshop.sandbox.url}/v1/messages", data=await request.read(), headers=headers) as answered,
-        ):
-            message = await answered.json()
-        message["usage"] |= usage
-        return web.json_response(message)
-
-    return answer
-
 
 # Away
 
@@ -112,39 +70,6 @@ async def test_endpoint_that_stays_away_leaves_failed_records_and_no_request(
     assert (await workshop.run()).succeeded == 4
 
 
-async def test_endpoint_that_is_away_from_the_start_stops_the_run_before_it_is_one(workshop: Workshop) -> None:
-    workshop.numbered(1)
-    await workshop.sandbox.stop()
-    with pytest.raises(EndpointError, match="can't be reached"):
-        await workshop.run()
-    assert workshop.rows("SELECT * FROM runs") == []
-
-
-async def test_named_endpoint_that_is_away_is_tried_once_and_stops_the_run(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried = 0
-
-    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal tried
-        tried += 1
-        writer.close()
-
-    workshop.numbered(30)
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
-    monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
-    with pytest.raises(StoppingCallError, match="can't be reached"):
-        await workshop.run()
-    server.close()
-    await server.wait_closed()
-    # aiohttp asks a second time where a connection is closed on it.
-    assert tried <= 2
-    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"failed": 1}
-    assert set(workshop.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")) <= {"not_sent"}
-
-
 # Refusing
 
 
@@ -170,12 +95,8 @@ async def test_refused_key_of_a_named_endpoint_ends_the_run_as_failed(
     assert workshop.rows("SELECT * FROM generations") == []
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(401, "authentication_error"), (402, "billing_error"), (403, "permission_error"), (404, "not_found_error")],
-)
-async def test_gateway_that_refuses_gets_one_request_and_no_more(
-    workshop: Workshop, status: int, kind: str, monkeypatch: pytest.MonkeyPatch
+async def test_gateway_that_refuses_leaves_one_request_in_the_ledger_and_nothing_open(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
 
@@ -183,7 +104,7 @@ async def test_gateway_that_refuses_gets_one_request_and_no_more(
         nonlocal asked
         asked += 1
         await asyncio.sleep(0.05)
-        return web.json_response({"type": "error", "error": {"type": kind, "message": "no"}}, status=status)
+        return web.json_response({"type": "error", "error": {"type": "billing_error", "message": "no"}}, status=402)
 
     workshop.numbered(150)
     async with gateway(refuse) as url:
@@ -197,33 +118,16 @@ async def test_gateway_that_refuses_gets_one_request_and_no_more(
     assert (run["status"], run["endpoint"], run["ended_at"] is not None) == ("failed", "gateway", True)
     assert workshop.rows("SELECT * FROM generations") == []
     sent = workshop.rows("SELECT * FROM attempts WHERE error_type <> 'not_sent' OR error_type IS NULL")
-    assert [(attempt["error_type"], attempt["http_status"]) for attempt in sent] == [(kind, status)]
+    assert [(attempt["error_type"], attempt["http_status"]) for attempt in sent] == [("billing_error", 402)]
     assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert workshop.value("SELECT count(*) FROM claims") == 0
-
-
-@pytest.mark.parametrize("status", [403, 404, 405])
-async def test_gateway_that_keeps_its_models_to_itself_stops_nothing_once_it_is_named(
-    workshop: Workshop, status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workshop.numbered(12)
-    async with gateway(passing_on(workshop), models=status) as url:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
-        if status == 403:
-            with pytest.raises(StoppingCallError, match="set PRESSWORK_ENDPOINT"):
-                await workshop.run()
-            assert workshop.requests == 0
-        monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
-        summary = await workshop.run()
-    assert (summary.succeeded, summary.endpoint, workshop.requests) == (12, "gateway", 12)
 
 
 async def test_answers_of_a_tier_without_a_price_are_unpriced_and_count_for_the_cap_all_the_same(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.numbered(40)
-    async with gateway(passing_on(workshop, service_tier="priority")) as url:
+    async with gateway(passing_on(workshop.sandbox, service_tier="priority")) as url:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
         monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
@@ -296,63 +200,7 @@ async def test_what_was_answered_before_the_spend_limit_is_kept(workshop: Worksh
     assert workshop.sandbox.stats()["repeated_bodies"] == 0
 
 
-# Not what it was said to be
-
-
-@pytest.mark.parametrize("name", ["anthropic", "gateway"])
-async def test_sandbox_under_another_name_stops_the_run_with_nothing_recorded(
-    workshop: Workshop, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-mine")
-    monkeypatch.setenv("PRESSWORK_ENDPOINT", name)
-    workshop.numbered(5)
-    with pytest.raises(StoppingCallError, match="the sandbox answers there"):
-        await workshop.run()
-    assert workshop.requests == 0
-    assert workshop.rows("SELECT * FROM generations") == []
-    assert workshop.rows("SELECT * FROM attempts WHERE error_type <> 'not_sent'") == []
-
-
-async def test_another_endpoint_under_the_sandboxs_name_stops_the_run(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def answer(request: web.Request) -> web.Response:
-        body: Any = await request.json()
-        content: list[dict[str, Any]] = [{"type": "text", "text": "{}"}]
-        usage = {"input_tokens": 9, "output_tokens": 2}
-        return web.json_response(
-            {
-                "id": "msg_1",
-                "type": "message",
-                "role": "assistant",
-                "model": body["model"],
-                "content": content,
-                "stop_reason": "end_turn",
-                "stop_sequence": None,
-                "usage": usage,
-            }
-        )
-
-    workshop.numbered(5)
-    async with gateway(answer) as url:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
-        monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
-        with pytest.raises(StoppingCallError, match="not the sandbox"):
-            await workshop.run()
-    assert workshop.rows("SELECT * FROM generations") == []
-
-
-@pytest.mark.parametrize("endpoint", [None, "anthropic", "gateway"])
-async def test_missing_key_is_said_before_anything_is_sent(
-    workshop: Workshop, endpoint: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if endpoint is None:
-        monkeypatch.delenv("ANTHROPIC_BASE_URL")
-    else:
-        monkeypatch.setenv("PRESSWORK_ENDPOINT", endpoint)
-    with pytest.raises(MissingKeyError, match="ANTHROPIC_API_KEY"):
-        await workshop.run()
-    assert sum(workshop.sandbox.stats()["other_requests"].values()) == 0
+# What a run says of it
 
 
 async def test_limit_that_a_run_sets_ends_with_it(workshop: Workshop) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ def template(workshop: Workshop, select: str, key: str) -> None:
 
 
 @pytest.fixture
-async def on_postgres(
+def on_postgres(
     quick: None,
     sandbox: Sandbox,
     sqlite_ledger_url: str,
@@ -33,7 +33,7 @@ async def on_postgres(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> AsyncIterator[Workshop]:
+) -> Iterator[Workshop]:
     """A workshop whose source, unlike its ledger, is on PostgreSQL."""
     url = new_postgres_database(postgres_server)
     made = open_workshop(sandbox, sqlite_ledger_url, url, tmp_path, monkeypatch, request)

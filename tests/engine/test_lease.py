@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from db.ledger import claims, leases
-from db.ledger.writing import WriteBatch
+from db.ledger.rows import WriteBatch
 from flows.engine.resources.lease import ClaimLostError, HeldLease
 from flows.engine.resources.writer import Writer
 from tests.db.rows import Book, sha

@@ -14,7 +14,7 @@ import pytest
 
 from flows.engine.pacing import limiter as module
 from flows.engine.pacing.buckets import Bucket, HeaderBucket, Need
-from flows.engine.pacing.limiter import Limiter
+from flows.engine.pacing.limiter import Limiter, limiter_for
 from flows.errors import CallError, PassingCallError, StoppingCallError
 from flows.sandbox.error_shapes import Refusal
 from flows.sandbox.limits import Limits
@@ -546,6 +546,17 @@ def test_waiters_are_served_in_their_order(loop: Loop) -> None:
         return order
 
     assert run(loop, work) == list(range(10))
+
+
+def test_runs_of_a_process_share_the_limiter_of_an_endpoint_within_a_loop() -> None:
+    async def limiters() -> tuple[Limiter, Limiter, Limiter]:
+        return limiter_for("sandbox"), limiter_for("sandbox"), limiter_for("gateway")
+
+    first, second, of_another_endpoint = asyncio.run(limiters())
+    assert first is second
+    assert of_another_endpoint is not first
+    # What waits in a loop that has ended would never be let go.
+    assert asyncio.run(limiters())[0] is not first
 
 
 def test_bucket_without_a_limit_never_waits() -> None:

@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 import flows.outputs
 from db.database_errors import KeyValueError, SelectError
-from db.ledger.refused_rows import REFUSED
 from db.ledger.spill import find_spills
-from db.readers.history import read_generation
+from db.readers.stored_generations import read_generation
+from db.words import REFUSED_BY_LEDGER
 from flows.errors import ConfigurationError, TemplateError
 from flows.settings import load_settings
 from flows.steps.claude.answers import Answer
@@ -277,7 +277,7 @@ async def test_content_that_the_ledger_refuses_fails_alone_and_the_run_goes_on(
     assert summary.status == "completed"
     assert summary.succeeded + summary.failed == 40
     assert 0 < summary.failed < 40
-    assert {failure.kind for failure in summary.failures} == {REFUSED}
+    assert {failure.kind for failure in summary.failures} == {REFUSED_BY_LEDGER}
     assert all("'output'" in str(failure.message) for failure in summary.failures)
     assert workshop.value("SELECT count(*) FROM attempts WHERE cost_usd IS NULL OR output_text IS NULL") == 0
     assert find_spills(load_settings().spill_dir) == []

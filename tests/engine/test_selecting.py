@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from flows.support_replies import support_replies
 from tests.engine.workshop import NOTE, USER, Workshop
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000000) SELECT count(*) FROM n"
 
 
 def template(workshop: Workshop, select: str, *, name: str = "note", front: str = "") -> None:
@@ -230,26 +227,6 @@ async def test_no_statement_of_a_shard_is_run_on_the_event_loop(
     summary = await workshop.run(shard=part)
     assert (summary.records, summary.succeeded) == (3, 3)
     assert on_the_loop == []
-
-
-async def test_loop_goes_on_while_a_select_is_read(workshop: Workshop) -> None:
-    workshop.numbered(3)
-    template(workshop, f"SELECT id, name, ({SLOW}) AS slow FROM items WHERE ({SLOW}) > 0")
-    ticks = [time.monotonic()]
-
-    async def tick() -> None:
-        while True:
-            await asyncio.sleep(0.02)
-            ticks.append(time.monotonic())
-
-    beating = asyncio.create_task(tick())
-    began = time.monotonic()
-    await workshop.run()
-    took = time.monotonic() - began
-    beating.cancel()
-    longest = max(after - before for before, after in itertools.pairwise(ticks))
-    # The select takes nearly all of it: on the loop it would be one gap.
-    assert longest < took / 4, (longest, took)
 
 
 # Stopping meanwhile

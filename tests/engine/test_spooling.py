@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import stat
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,11 +12,9 @@ import pytest
 from prefect import flow
 from sqlalchemy import text
 
-from db.database_errors import KeyValueError, SpoolError
 from db.sources import values
 from db.sources.spool import SUFFIX, UNFINISHED
 from flows.engine import RunOptions, Summary, open_run
-from flows.engine.report.progress import Progress, watch
 from flows.errors import StoppingCallError
 from tests.engine.workshop import Workshop
 
@@ -66,32 +62,6 @@ async def test_resumed_run_sees_the_same_sample_and_then_it_is_gone(workshop: Wo
     assert not list((tmp_path / "spools").iterdir())
 
 
-async def test_command_that_is_typed_again_reads_its_source_again(workshop: Workshop, tmp_path: Path) -> None:
-    dead = await killed(workshop, tmp_path)
-    begun = keys(workshop, dead)
-    summary = await workshop.run()
-    assert (summary.records, summary.notes) == (40, [])
-    assert not begun < keys(workshop, summary.run_id)
-    # The killed one may still be resumed.
-    assert [path.parent.name for path in files(tmp_path)] == [dead]
-
-
-@pytest.mark.parametrize("how", ["elsewhere", "another limit"])
-async def test_resumed_run_that_finds_no_sample_selects_again_and_says_so(
-    workshop: Workshop, tmp_path: Path, how: str
-) -> None:
-    dead = await killed(workshop, tmp_path)
-    options: dict[str, Any] = {"limit": 30} if how == "another limit" else {}
-    if how == "elsewhere":
-        shutil.rmtree(tmp_path / "spools")
-    summary = await workshop.run(resumes=dead, **options)
-    (note,) = summary.notes
-    assert "note.md.j2: the select ran again" in note
-    assert dead in note
-    assert summary.records == (30 if options else 40)
-    assert not files(tmp_path)
-
-
 async def test_retry_of_a_flow_run_sees_the_same_sample(workshop: Workshop, tmp_path: Path) -> None:
     workshop.numbered(1000)
     template(workshop, SAMPLE)
@@ -112,48 +82,6 @@ async def test_retry_of_a_flow_run_sees_the_same_sample(workshop: Workshop, tmp_
     assert not files(tmp_path)
 
 
-async def test_second_select_of_the_same_template_has_a_sample_of_its_own(workshop: Workshop, tmp_path: Path) -> None:
-    workshop.numbered(5)
-
-    @flow
-    async def twice() -> list[int]:
-        async with open_run(RunOptions()) as run:
-            first = run.select("note")
-            counts = [await first.count()]
-            workshop.items({"more": "one more"})
-            second = run.select("note")
-            counts += [await second.count(), await first.count()]
-            assert len(files(tmp_path)) == 2
-            return counts
-
-    assert await workshop.call(twice) == [5, 6, 5]
-    assert not files(tmp_path)
-
-
-async def test_two_selects_of_one_template_tell_apart_how_far_they_are(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("db.sources.select.AT_ONCE", 1)
-    workshop.numbered(3)
-    template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
-    said: list[list[str]] = []
-
-    @flow
-    async def twice() -> list[int]:
-        async with open_run(RunOptions()) as run:
-            selects = [run.select("note"), run.select("note")]
-            reading = asyncio.gather(*(select.count() for select in selects))
-            while not reading.done():
-                said.append(run.context.progress.selected())
-                await asyncio.sleep(0.005)
-            assert run.context.progress.selected() == []
-            return await reading
-
-    assert await workshop.call(twice) == [3, 3]
-    assert 2 in map(len, said)
-    assert all(line.endswith(" records read by note.md.j2") for lines in said for line in lines)
-
-
 async def test_kill_while_the_select_runs_leaves_nothing_to_the_next_run(workshop: Workshop, tmp_path: Path) -> None:
     workshop.numbered(1000)
     template(workshop, ENDLESS)
@@ -163,15 +91,6 @@ async def test_kill_while_the_select_runs_leaves_nothing_to_the_next_run(worksho
     workshop.template()
     summary = await workshop.run(limit=3)
     assert (summary.records, summary.exit_status) == (3, 0)
-    assert not list((tmp_path / "spools").iterdir())
-
-
-async def test_run_that_can_not_use_its_keys_keeps_nothing(workshop: Workshop, tmp_path: Path) -> None:
-    workshop.numbered(20)
-    template(workshop, "SELECT 1 AS id, name FROM items")
-    with pytest.raises(KeyValueError, match="19 records repeat one, such as 1"):
-        await workshop.run()
-    assert workshop.requests == 0
     assert not list((tmp_path / "spools").iterdir())
 
 
@@ -185,17 +104,6 @@ async def test_run_that_was_stopped_keeps_its_records_until_it_is_resumed(worksh
     stopped = str(workshop.value("SELECT max(id) FROM runs"))
     assert (await workshop.run(resumes=stopped)).exit_status == 0
     assert not files(tmp_path)
-
-
-async def test_folder_that_takes_nothing_ends_the_run_before_it_asks(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workshop.numbered(3)
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("PRESSWORK_SPOOL_DIR", str(tmp_path / "file"))
-    with pytest.raises(SpoolError, match=r"can't be kept in .*/file: .* PRESSWORK_SPOOL_DIR"):
-        await workshop.run()
-    assert workshop.requests == 0
 
 
 async def test_record_that_can_not_be_read_fails_alone_by_its_key(
@@ -218,37 +126,13 @@ async def test_record_that_can_not_be_read_fails_alone_by_its_key(
     assert workshop.requests == 3
 
 
-async def test_limit_takes_the_first_records_of_the_select_in_its_own_order(workshop: Workshop) -> None:
-    workshop.numbered(10)
-    template(workshop, "SELECT id, name FROM items ORDER BY id DESC")
-    summary = await workshop.run(limit=3)
-    assert keys(workshop, summary.run_id) == {"00007", "00008", "00009"}
-
-
-async def test_select_that_takes_long_tells_how_far_it_is(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.resources.spooling.TELL_AFTER_S", 0.05)
-    monkeypatch.setattr("flows.engine.resources.spooling.TELL_EVERY_S", 0.05)
-    monkeypatch.setattr("db.sources.select.AT_ONCE", 1)
+async def test_what_a_select_tells_stands_in_the_log_of_its_flow_run(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.engine.resources.spooling.TELL_AFTER_S", 0.0)
     workshop.numbered(8)
-    # Two rows take all the time: some of Python's drivers read one ahead, and four records have come in either case.
-    slow = SLOW.replace("300000", "3000000") + " WHERE length(items.id) > 0"
-    template(workshop, f"SELECT id, name, CASE WHEN id IN ('00004', '00005') THEN ({slow}) END AS slow FROM items")
-    seen: list[Progress] = []
-    end = watch(seen.append)
-    said: set[str] = set()
-
-    async def look() -> None:
-        while True:
-            said.update(words for progress in seen for words in progress.words().split("; "))
-            await asyncio.sleep(0.01)
-
-    looking = asyncio.create_task(look())
+    template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
     await workshop.run()
-    looking.cancel()
-    end()
-    assert "4 records read by note.md.j2" in said
-    assert "read by" not in seen[0].words()
-
     (host,) = workshop.hosts
-    assert "note.md.j2: 4 records read so far." in host.logged
+    assert "note.md.j2: 0 records read so far." in host.logged
     assert "note selects 8 records." in host.logged

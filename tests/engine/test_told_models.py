@@ -101,14 +101,14 @@ async def test_a_model_is_asked_about_once() -> None:
     assert gateway.asked == [NAME]
 
 
-@pytest.mark.parametrize("says", [404, 403, 401, 500, None, []])
+@pytest.mark.parametrize("says", [404, 403, 401, 500, None, [], {"data": []}])
 async def test_an_endpoint_that_is_silent_leaves_what_is_known(says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.steps.claude.client.MODEL_TIMEOUT_S", 0.1)
     async with endpoint_at(gateway := Gateway(says)) as endpoint:
         for name in (NAME, "a-gateways-own", NAME):
             await endpoint.ask_about(name)
         assert endpoint.known(NAME) == MODELS[NAME]
-        assert (endpoint.known("a-gateways-own") is None) == (says != [])
+        assert (endpoint.known("a-gateways-own") is None) == (says is None or isinstance(says, int))
     assert gateway.asked == [NAME, "a-gateways-own"]
 
 
@@ -167,13 +167,10 @@ async def test_a_run_says_which_model_retires_and_who_names_it(
     assert (again.cached, again.notes) == (3, [])
 
 
-@pytest.mark.parametrize("says", [404, 500, None, {"data": []}])
-async def test_a_run_does_without_what_is_not_said(
-    workshop: Workshop, says: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_does_without_what_is_not_said(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.steps.claude.client.MODEL_TIMEOUT_S", 0.1)
     workshop.numbered(2)
-    async with behind(workshop, Gateway(says), monkeypatch) as gateway:
+    async with behind(workshop, Gateway(None), monkeypatch) as gateway:
         summary = await workshop.run()
 
     assert (summary.succeeded, summary.notes, summary.exit_status) == (2, [], 0)

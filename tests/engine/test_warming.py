@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from db.readers.history import PromptCacheUse
+from db.readers.figures import PromptCacheUse
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
 from flows.engine.pacing.warming import PATIENCE_S
-from flows.engine.report.summary import PromptCacheSummary, _saved_by_prompt_cache
+from flows.engine.report.summary import PromptCacheSummary
+from flows.engine.report.totals import saved_by_reads
 from flows.errors import CallError, PassingCallError, StoppedError
 from flows.sandbox.known import MODELS
 from flows.sandbox.prompt_cache import Block, PromptCache
@@ -399,6 +400,6 @@ def test_what_caching_saved_is_by_place_speed_and_prompt_length() -> None:
     long = replace(haiku, prompt_tokens=101_000)
     in_us = PromptCacheUse("claude-sonnet-4-6", None, "us", None, day, 6000, 0, 0, 1_000_000, writes=0, reads=200)
 
-    assert _saved_by_prompt_cache([haiku, long, in_us]) == Decimal("0.09") + Decimal("0.45") + Decimal("2.97")
-    assert _saved_by_prompt_cache([haiku, replace(in_us, inference_geo="moon")]) is None
-    assert _saved_by_prompt_cache([]) == 0
+    assert saved_by_reads([haiku, long, in_us]) == Decimal("0.09") + Decimal("0.45") + Decimal("2.97")
+    assert saved_by_reads([haiku, replace(in_us, inference_geo="moon")]) is None
+    assert saved_by_reads([]) == 0

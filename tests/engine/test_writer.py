@@ -21,9 +21,10 @@ from db.database_errors import LedgerError
 from db.ledger import spill
 from db.ledger.clock import new_id
 from db.ledger.refused_rows import RefusedRow
+from db.ledger.rows import WriteBatch
 from db.ledger.tables import Generation
-from db.ledger.writing import WriteBatch, write
-from db.readers.history import read_generations
+from db.ledger.writing import write
+from db.readers.stored_generations import read_generations
 from flows.engine.materials.handles import Generations
 from flows.engine.resources.writer import Writer
 from flows.errors import LedgerAwayError, StoppedError

@@ -11,7 +11,7 @@ from db.sources.statements import as_it_stands
 from flows.outputs import Output
 from flows.settings import ROOT
 from flows.steps.prompts.lint import Finding, errors_that_stop, lint_template
-from flows.steps.prompts.selects import NotASelect, NotRead, Shape, parameters_of, read_select
+from flows.steps.prompts.select_shapes import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.prompts.templates import list_templates
 from tests.db.conftest import dialect_of
 
@@ -107,9 +107,10 @@ def test_what_may_be_missing_and_what_is_made_here_is_no_mistake(tmp_path: Path,
     assert lint(tmp_path) == []
 
 
-def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["'_part.md.j2'", "['_part.md.j2']"])
+def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path, named: str) -> None:
     (tmp_path / "_part.md.j2").write_text("fine\n{{ record.colour }}{{ word }}")
-    write(tmp_path, user("{% for word in ['a'] %}{% include '_part.md.j2' %}{% endfor %}"))
+    write(tmp_path, user("{% for word in ['a'] %}{% include " + named + " %}{% endfor %}"))
 
     (found,) = lint_template(tmp_path, "made")
 
@@ -179,6 +180,24 @@ def test_an_error_in_jinja_has_its_line_and_hides_no_other(tmp_path: Path) -> No
     assert any(code == "template" and line for _level, line, code, _message in found)
 
 
+def test_mistake_has_its_line_whatever_the_file_is_called(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ record.name | nofilter }}"), "two words, and: more")
+
+    (found,) = lint_template(tmp_path, "two words, and: more")
+
+    assert (found.file, found.line) == ("two words, and: more.md.j2", 8)
+    assert not found.message.startswith(("two words", "line"))
+
+
+def test_front_matter_that_is_nested_too_deeply_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, user("{{ record.name }}"), examples="[" * 5000)
+
+    ((level, _line, code, message),) = lint(tmp_path)
+
+    assert (level, code) == ("error", "template")
+    assert message == "the front matter can't be read: it is nested too deeply."
+
+
 def test_an_output_class_that_the_api_cannot_take_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Free(Output):
         counts: dict[str, int]
@@ -224,8 +243,9 @@ def test_a_short_system_block_is_a_note_unless_caching_is_off(tmp_path: Path) ->
     assert lint(tmp_path) == []
 
 
-def test_a_param_may_be_used_by_the_prompt_alone(tmp_path: Path) -> None:
-    write(tmp_path, user("{{ record.name }} {{ params.tone }}"), params="{tone: {type: str, default: dry}}")
+@pytest.mark.parametrize("read", ["{{ params.tone }}", "{{ params.tone | default('dry') }}"])
+def test_a_param_may_be_used_by_the_prompt_alone(tmp_path: Path, read: str) -> None:
+    write(tmp_path, user("{{ record.name }} " + read), params="{tone: {type: str, default: dry}}")
 
     assert lint(tmp_path) == []
 

@@ -56,6 +56,27 @@ def test_message_says_the_mistake_once(write: Write) -> None:
     assert message == "note.md.j2, line 4: unexpected 'end of print statement'."
 
 
+@pytest.mark.parametrize(
+    ("body", "front", "file", "line"),
+    [
+        ("{% block user %}{{ 1 + }}{% endblock %}", "", "note.md.j2", 4),
+        (USER, "key: [\n", "note.md.j2", 4),
+        (USER, "colour: red\n", "note.md.j2", None),
+        ('{% block user %}{% include "_part.md.j2" %}{% endblock %}', "", "_part.md.j2", 2),
+        (USER, "examples: [{record: {}, answer: {}}]\n", "note.md.j2", 5),
+    ],
+)
+def test_mistake_carries_its_file_and_line_apart_from_what_it_says(
+    write: Write, body: str, front: str, file: str, line: int | None
+) -> None:
+    with pytest.raises(TemplateError) as raised:
+        write(body, front, {"_part.md.j2": "Fine.\n{{ record.__class__ }}"})
+
+    error = raised.value
+    assert (error.file, error.line) == (file, line)
+    assert str(error) == (f"{file}, line {line}: {error.what}" if line else f"{file}: {error.what}")
+
+
 # Blocks
 
 
@@ -121,7 +142,9 @@ def test_record_in_the_system_block_is_refused_in_any_branch(write: Write, syste
 def test_record_in_an_include_of_the_system_block_is_refused(write: Write) -> None:
     body = '{% block system %}{% include "_part.md.j2" %}{% endblock %}' + USER
 
-    assert "shared by all records" in mistake(write, body, files={"_part.md.j2": "{{ record.name }}"})
+    message = mistake(write, body, files={"_part.md.j2": "Fine.\n{{ record.name }}"})
+
+    assert message.startswith("_part.md.j2, line 2: the system block is shared by all records")
 
 
 @pytest.mark.parametrize("above", ["{% set name = record.name %}", "{% set name = recrod %}{% set x = name.y %}"])

@@ -16,7 +16,7 @@ import duckdb
 from db.sources.drivers.texts import read_date, read_json, read_moment, read_time
 
 Reader = Callable[[Any], Any]
-"""Makes a value of what stands in a column that was cast; never called with None."""
+"""Makes a value of what stands in a column that was cast."""
 
 _CHANGED = re.compile(r"DATE|TIME|INTERVAL|JSON")
 _INTERVAL = re.compile(r"(?:(?P<days>-?\d+) days?)? ?(?P<sign>-)?(?:(?P<hours>\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
@@ -65,8 +65,7 @@ class _Cursor:
             return row
         values = list(row)
         for place, reader in self._readers.items():
-            if values[place] is not None:
-                values[place] = reader(values[place])
+            values[place] = reader(values[place])
         return tuple(values)
 
     def _as_text(self, statement: str, parameters: Any) -> tuple[str, dict[int, Reader]]:
@@ -76,7 +75,7 @@ class _Cursor:
             cast_to, reader = _reading_of(duckdb.sqltype(kind)) if _CHANGED.search(kind) else (kind, None)
             if reader is not None:
                 casts.append(f"CAST({_quoted(name)} AS {cast_to}) AS {_quoted(name)}")
-                readers[place] = reader
+                readers[place] = _or_null(reader)
         # It ignores case in names, so that two may be one to it.
         if not readers or len({name.lower() for name, _kind in columns}) < len(columns):
             return statement, {}

@@ -1,4 +1,4 @@
-"""Ledgers: which ledger a command reads, where it could be one of several.
+"""Say which ledger a command reads, where it could be one of several.
 
 A run knows its endpoint and so its ledger. A command that looks back reads what PRESSWORK_DATABASE_URL names, else the
 file that is there; where both are, Claude's, unless the sandbox's is asked for.
@@ -6,8 +6,9 @@ file that is there; where both are, Claude's, unless the sandbox's is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from sqlalchemy import Engine
 
@@ -18,6 +19,12 @@ from flows.commands.terminal import screen
 from flows.engine.resources.source_urls import is_missing_file
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings, ledger_url
+
+Found = TypeVar("Found")
+_HAVE_IDS = {
+    "run": "`presswork history` lists them.",
+    "generation": "`presswork history RUN` and the ledger's table generations have the ids.",
+}
 
 
 class NoLedgerError(ConfigurationError):
@@ -31,22 +38,59 @@ def ledger_urls(settings: Settings, *, sandbox: bool = False) -> list[str]:
     return [url for url in urls if not is_missing_file(url)]
 
 
-def chosen_url(settings: Settings, *, sandbox: bool = False) -> str:
-    """Return the ledger to read; NoLedgerError where there is none."""
+def first_url(settings: Settings, *, sandbox: bool = False) -> str:
+    """Return the ledger to read, or where there is none yet the one that would be made."""
     urls = ledger_urls(settings, sandbox=sandbox)
-    if not urls:
-        raise NoLedgerError
-    return urls[0]
+    return urls[0] if urls else ledger_url(settings, SANDBOX if sandbox else ANTHROPIC)
 
 
 @contextmanager
-def ledger_to_read(settings: Settings, *, sandbox: bool = False) -> Iterator[Engine]:
-    """Open the ledger to read; LedgerError says what is wrong with it, NoLedgerError that there is none."""
-    engine = open_ledger(chosen_url(settings, sandbox=sandbox))
+def opened(url: str, connect: Callable[[str], Engine] = open_ledger) -> Iterator[Engine]:
+    """Open a ledger for as long as the block lasts; LedgerError says what is wrong with it."""
+    engine = connect(url)
     try:
         yield engine
     finally:
         engine.dispose()
+
+
+def first_with(
+    urls: Iterable[str],
+    read: Callable[[Engine], Found | None],
+    connect: Callable[[str], Engine] = open_ledger,
+    *,
+    passing: tuple[type[Exception], ...] = (),
+) -> tuple[str, Found] | None:
+    """Read ledgers one by one, and return the first that has something, with what it has.
+
+    A ledger that raises an error of the kinds in `passing` is passed over.
+    """
+    for url in urls:
+        with suppress(*passing), opened(url, connect) as ledger:
+            found = read(ledger)
+            if found:
+                return url, found
+    return None
+
+
+def find_by_id(
+    settings: Settings, read: Callable[[Engine, str], Found | None], noun: str, asked: str, *, sandbox: bool = False
+) -> tuple[str, Found]:
+    """Look for a run or a generation in each ledger that is there: an id names it wherever it is.
+
+    Return the ledger's URL and what `read` has found there. NoLedgerError where there is no ledger, ConfigurationError
+    where none has it.
+    """
+    urls = ledger_urls(settings, sandbox=sandbox)
+    if not urls:
+        raise NoLedgerError
+    found = first_with(urls, lambda ledger: read(ledger, asked))
+    if found is None:
+        raise ConfigurationError(
+            f"There is no {noun} whose id begins or ends with {asked!r} in {' or '.join(map(ledger_name, urls))}, "
+            f"or there are several: give at least 6 characters. {_HAVE_IDS[noun]}"
+        )
+    return found
 
 
 def ledger_name(url: str) -> str:
@@ -58,4 +102,4 @@ def ledger_name(url: str) -> str:
 def say_ledger(url: str, *, others: bool) -> None:
     """Say on standard error which ledger is read, and how to read the other."""
     hint = " (`--sandbox` reads the sandbox's)" if others else ""
-    screen.err().print(screen.data(f"Ledger: {ledger_name(url)}{hint}", "dim"))
+    screen.say(f"Ledger: {ledger_name(url)}{hint}", "dim")

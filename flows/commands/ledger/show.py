@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
 from rich.padding import Padding
-from rich.text import Text
 
 from db.words import PERHAPS_BILLED
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import told
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson, OfSandbox
 from flows.commands.terminal.prompt_view import pretty, print_request, section, turn, value_of
 
 if TYPE_CHECKING:
-    from db.readers.history import Audit
-    from flows.settings import Settings
-
-STYLES = {"succeeded": "green", "skipped": "yellow"}
+    from db.readers.stored_generations import Audit
 
 
 def show(
@@ -36,58 +33,25 @@ def show(
 
     Its record, the prompt as it was sent, the answer, each attempt with its usage and cost, and lineage.
     """
-    with told(as_json=as_json):
-        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+    with command_context(as_json=as_json) as command:
+        from db.readers.stored_generations import read_generation  # noqa: PLC0415 - see commands/__init__.py
+        from flows.commands.ledger.ledgers import find_by_id, ledger_urls, say_ledger  # noqa: PLC0415
 
-        audit = _find(load_settings(), identifier, sandbox=sandbox)
-        if as_json:
-            screen.print_json(audit_json(audit))
-        else:
-            print_audit(screen.out(), audit)
-
-
-def _find(settings: Settings, identifier: str, *, sandbox: bool) -> Audit:
-    """Look in each ledger that is there: an id names a generation wherever it is."""
-    from db.ledger.connecting import open_ledger  # noqa: PLC0415
-    from db.readers.history import read_generation  # noqa: PLC0415 - see commands/__init__.py
-    from flows.commands.ledger.ledgers import NoLedgerError, ledger_name, ledger_urls, say_ledger  # noqa: PLC0415
-    from flows.errors import ConfigurationError  # noqa: PLC0415
-
-    urls = ledger_urls(settings, sandbox=sandbox)
-    if not urls:
-        raise NoLedgerError
-    for url in urls:
-        ledger = open_ledger(url)
-        try:
-            audit = read_generation(ledger, identifier)
-        finally:
-            ledger.dispose()
-        if audit is not None:
-            if len(urls) > 1:
-                say_ledger(url, others=False)
-            return audit
-    raise ConfigurationError(
-        f"There is no generation whose id begins or ends with {identifier!r} in {' or '.join(map(ledger_name, urls))}, "
-        "or there are several: give at least 6 characters. `presswork history RUN` and the ledger's table generations "
-        "have the ids."
-    )
+        settings = command.settings
+        url, audit = find_by_id(settings, read_generation, "generation", identifier, sandbox=sandbox)
+        if len(ledger_urls(settings, sandbox=sandbox)) > 1:
+            say_ledger(url, others=False)
+        command.answer(audit_json(audit), lambda console: print_audit(console, audit))
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:
     """A generation as programs read it."""
+    parents = [(parent.id, parent.step, parent.record_key, parent.output) for parent in audit.parents]
     return {
-        "generation": audit.generation,
-        "source": audit.source,
-        "run": audit.run,
+        **asdict(audit),
         "record": orjson.loads(audit.record) if audit.record else None,
-        "template": audit.template,
-        "request": audit.request,
         "output": _output(audit),
-        "attempts": audit.attempts,
-        "parents": [
-            {"id": parent.id, "step": parent.step, "record_key": parent.record_key, "output": parent.output}
-            for parent in audit.parents
-        ],
+        "parents": [dict(zip(("id", "step", "record_key", "output"), parent, strict=True)) for parent in parents],
         "children": [dict(zip(("id", "step", "record_key", "status"), child, strict=True)) for child in audit.children],
     }
 
@@ -115,7 +79,7 @@ def print_audit(console: Console, audit: Audit) -> None:
 
 def _facts(audit: Audit) -> list[tuple[str, Any]]:
     row, run = audit.generation, audit.run
-    status = Text(row["status"], STYLES.get(row["status"], "red"))
+    status = screen.status(row["status"])
     if row["error_kind"]:
         status.append(f" ({screen.visible(row['error_kind'])})")
     found: list[tuple[str, Any]] = [
@@ -151,23 +115,23 @@ def _print_attempts(console: Console, audit: Audit) -> None:
         screen.print_text(console, "none: no request was made for it", indent=2)
         return
     numbers = ("in", "cache write", "cache read", "out", "cost", "time")
-    made = screen.table("", "kind", "started (UTC)", "ended", *numbers, "request id", right=numbers)
-    for attempt in audit.attempts:
-        written = _sum(attempt["cache_creation_5m_tokens"], attempt["cache_creation_1h_tokens"])
-        made.add_row(
-            str(attempt["ordinal"]),
+    rows = [
+        (
+            attempt["ordinal"],
             attempt["kind"],
             screen.moment(attempt["started_at"]),
-            screen.data(_ended(attempt)),
+            _ended(attempt),
             _tokens(attempt["input_tokens"]),
-            _tokens(written),
+            _tokens(attempt["cache_creation_5m_tokens"], attempt["cache_creation_1h_tokens"]),
             _tokens(attempt["cache_read_tokens"]),
             _tokens(attempt["output_tokens"]),
             _cost(attempt),
             "" if attempt["latency_ms"] is None else f"{attempt['latency_ms']:,} ms",
-            screen.data(attempt["request_id"] or ""),
+            attempt["request_id"] or "",
         )
-    console.print(Padding(made, (0, 0, 0, 2)))
+        for attempt in audit.attempts
+    ]
+    _print_table(console, ["", "kind", "started (UTC)", "ended", *numbers, "request id"], rows, numbers)
     costs = [attempt["cost_usd"] for attempt in audit.attempts if attempt["cost_usd"] is not None]
     if len(costs) > 1:
         console.print(f"  in all ${sum(costs):,.6f}")
@@ -200,20 +164,22 @@ def _print_details(console: Console, attempt: Mapping[str, Any]) -> None:
 def _print_lineage(console: Console, audit: Audit) -> None:
     if audit.parents:
         section(console, "Made from")
-        made = screen.table("step", "record", "generation")
-        for parent in audit.parents:
-            made.add_row(screen.data(parent.step), screen.data(parent.record_key), parent.id)
-        console.print(Padding(made, (0, 0, 0, 2)))
+        parents = [(parent.step, parent.record_key, parent.id) for parent in audit.parents]
+        _print_table(console, ["step", "record", "generation"], parents)
     if audit.children:
         section(console, "Made into")
-        made = screen.table("step", "record", "status", "generation")
-        for identifier, step, key, status in audit.children:
-            made.add_row(screen.data(step), screen.data(key), Text(status, STYLES.get(status, "red")), identifier)
-        console.print(Padding(made, (0, 0, 0, 2)))
+        children = [(step, key, screen.status(status), identifier) for identifier, step, key, status in audit.children]
+        _print_table(console, ["step", "record", "status", "generation"], children)
+
+
+def _print_table(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()
+) -> None:
+    console.print(Padding(screen.table(columns, rows, right), (0, 0, 0, 2)))
 
 
 def _output(audit: Audit) -> Any:
-    return (audit.source or audit.generation)["output"] if audit.source else audit.generation["output"]
+    return (audit.source or audit.generation)["output"]
 
 
 def _ended(attempt: Mapping[str, Any]) -> str:
@@ -223,10 +189,6 @@ def _ended(attempt: Mapping[str, Any]) -> str:
     return f"{status} {attempt['error_type'] or attempt['stop_reason'] or ''}".strip()
 
 
-def _sum(*numbers: int | None) -> int | None:
+def _tokens(*numbers: int | None) -> str:
     known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
-
-
-def _tokens(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
+    return f"{sum(known):,}" if known else ""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, told
+from flows.commands.terminal.endings import FAILED, command_context
 from flows.commands.terminal.flags import AsJson
 
 
@@ -21,9 +21,8 @@ def deploy(
     Deploying again changes only what differs, and leaves each schedule on or paused as it stands. Exit status: 0 all
     is deployed, 1 some could not be and was left out, 2 the call or the configuration is wrong.
     """
-    with told(as_json=as_json):
+    with command_context(as_json=as_json) as command:
         from flows.commands.terminal.quiet_prefect import needed_api  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
         console = screen.out()
 
@@ -31,7 +30,7 @@ def deploy(
             if not as_json:
                 console.print(screen.data(line), soft_wrap=True)
 
-        with needed_api(load_settings(), "deploy to") as server:
+        with needed_api(command.settings, "deploy to") as server:
             from flows.control.deployments import deploy as make  # noqa: PLC0415 - loads Prefect
 
             made = asyncio.run(make(work_pool=pool, say=say))

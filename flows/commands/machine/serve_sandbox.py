@@ -6,10 +6,11 @@ import asyncio
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from flows.commands.terminal import screen
-from flows.commands.terminal.endings import told
+from flows.commands.terminal.endings import command_context
 from flows.commands.terminal.flags import AsJson
+from flows.errors import ConfigurationError
 
 PORT = 8765
 
@@ -30,9 +31,8 @@ def sandbox(
 
     Its answers are made up by the JSON schema of each request; it listens on loopback only.
     """
-    with told(as_json=as_json):
-        from flows.errors import ConfigurationError  # noqa: PLC0415 - see commands/__init__.py
-        from flows.sandbox import Switches, serve  # noqa: PLC0415
+    with command_context(as_json=as_json) as command:
+        from flows.sandbox import Switches, serve  # noqa: PLC0415 - see commands/__init__.py
         from flows.sandbox.__main__ import read_switch  # noqa: PLC0415
 
         try:
@@ -41,10 +41,7 @@ def sandbox(
             raise ConfigurationError(f"{error}. The switches are: {', '.join(Switches.model_fields)}.") from None
 
         def announce(url: str) -> None:
-            if as_json:
-                screen.print_json({"url": url, "switches": chosen.model_dump()})
-            else:
-                _say(url)
+            command.answer({"url": url, "switches": chosen.model_dump()}, lambda console: _print(console, url))
 
         try:
             asyncio.run(serve(port, chosen, announce))
@@ -54,8 +51,7 @@ def sandbox(
             ) from None
 
 
-def _say(url: str) -> None:
-    console = screen.out()
+def _print(console: Console, url: str) -> None:
     console.print(f"The sandbox answers at {url}. Its answers are made up, and nothing is billed. In another shell:\n")
     console.print(f"  export ANTHROPIC_BASE_URL={url}", style="cyan")
     console.print("  presswork run product_copy\n", style="cyan")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Annotated, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from db.words import POOL
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, told
+from flows.commands.terminal.endings import FAILED, CommandContext, command_context
 from flows.commands.terminal.flags import AsJson
+
+if TYPE_CHECKING:
+    from flows.control.installation import Installation, State
 
 
 def up(
@@ -29,11 +33,10 @@ def up(
     What already runs is kept, what has ended is started again. All of it listens on this machine only, unless
     PREFECT_SERVER_API_HOST says otherwise.
     """
-    with told(as_json=as_json):
+    with command_context(as_json=as_json) as command:
         from flows.commands.terminal.quiet_prefect import hush  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         hush()
         from flows.control.installation import read_installation  # noqa: PLC0415 - loads Prefect
         from flows.control.services import start_services  # noqa: PLC0415
@@ -44,19 +47,19 @@ def up(
             watch_services,
         )
 
-        installation = read_installation(settings)
+        here = read_installation(settings)
         began = time.monotonic()
-        if not foreground:
-            state, names = start_services(installation, _say)
-            _announce(installation, state, names, time.monotonic() - began, as_json=as_json)
-            return
-        with ended_by_signals(), watch_over(installation.home, installation.run_stops_within_s, _say):
-            state, names = start_services(installation, _say, watched=True)
-            _announce(installation, state, names, time.monotonic() - began, as_json=as_json)
+        with ExitStack() as watching:
+            if foreground:
+                watching.enter_context(ended_by_signals())
+                watching.enter_context(watch_over(here.home, here.run_stops_within_s, screen.say))
+            state, names = start_services(here, screen.say, watched=foreground)
+            _answer(command, here, state, names, time.monotonic() - began)
             try:
-                watch_services(state)
+                if foreground:
+                    watch_services(state)
             except ServiceError as error:
-                _say(str(error))
+                screen.say(str(error))
                 raise typer.Exit(FAILED) from None
 
 
@@ -65,56 +68,36 @@ def down(as_json: AsJson = False) -> None:
 
     Flow runs that its worker has started are stopped as by Ctrl-C: what is in flight is waited for and recorded.
     """
-    with told(as_json=as_json):
+    with command_context(as_json=as_json) as command:
         from flows.control.shutdown import stop_services  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
 
-        settings = load_settings()
-        stopped = stop_services(settings.state_dir.resolve(), settings.stop_wait_s, _say)
-        if as_json:
-            screen.print_json({"stopped": stopped})
-        else:
-            screen.out().print(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
+        settings = command.settings
+        stopped = stop_services(settings.state_dir.resolve(), settings.stop_wait_s, screen.say)
+        words = f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running."
+        command.answer({"stopped": stopped}, lambda console: console.print(words))
 
 
-def _say(text: str) -> None:
-    screen.err().print(screen.data(text), soft_wrap=True)
-    sys.stderr.flush()
-
-
-def _announce(installation: Any, state: Any, names: list[str], seconds: float, *, as_json: bool) -> None:
-    from flows.commands.run.closing import print_next  # noqa: PLC0415 - see commands/__init__.py
+def _answer(command: CommandContext, here: Installation, state: State, names: list[str], seconds: float) -> None:
     from flows.control.installation import SERVER, WORKER  # noqa: PLC0415 - see commands/__init__.py
 
-    if as_json:
-        pids = {service: getattr(state, service).pid for service in (SERVER, WORKER)}
-        screen.print_json(
-            {
-                "ui": installation.url,
-                "api": installation.api,
-                "pool": POOL,
-                "deployments": names,
-                "pids": pids,
-                "seconds": round(seconds, 1),
-            }
-        )
-        return
-    console = screen.out()
-    console.print(f"It runs, after {seconds:.0f} s.\n")
-    facts = [
-        ("UI", installation.url),
-        ("API", installation.api),
-        ("worker", f"on the work pool {POOL}"),
-        ("deployments", str(len(names))),
-    ]
-    if state.supervisor is None:
-        facts.append(("logs", f"{installation.log(SERVER)}, {installation.log(WORKER)}"))
-    screen.print_facts(console, facts, indent=2)
-    print_next(
-        console,
-        [
+    def show(console: Console) -> None:
+        console.print(f"It runs, after {seconds:.0f} s.\n")
+        logs = [] if state.supervisor else [("logs", f"{here.log(SERVER)}, {here.log(WORKER)}")]
+        worker, deployments = ("worker", f"on the work pool {POOL}"), ("deployments", str(len(names)))
+        screen.print_facts(console, [("UI", here.url), ("API", here.api), worker, deployments, *logs], indent=2)
+        lines = [
             (screen.command("status"), "what runs, what is next, what failed"),
             (screen.command("down"), "ends it"),
-            (f"export PREFECT_API_URL={installation.api}", "lets Prefect's own command use it"),
-        ],
-    )
+            (f"export PREFECT_API_URL={here.api}", "lets Prefect's own command use it"),
+        ]
+        screen.print_next(console, lines)
+
+    answer = {
+        "ui": here.url,
+        "api": here.api,
+        "pool": POOL,
+        "deployments": names,
+        "pids": {service: getattr(state, service).pid for service in (SERVER, WORKER)},
+        "seconds": round(seconds, 1),
+    }
+    command.answer(answer, show)

@@ -1,4 +1,4 @@
-"""Forecast: what a rehearsal tells of the real run, and which of its figures are measured and which are guessed.
+"""Say what a rehearsal tells of the real run, and which of its figures are measured and which are guessed.
 
 Time, requests and what went wrong are measured. Input tokens are the sandbox's count of the very prompts. How long
 answers will be only Claude knows: it is taken from this installation's history, and where there is none, it is said
@@ -8,33 +8,27 @@ that the sandbox made it up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
-from db.readers.measures import Past, Spent, read_past
+from db.readers.past_answers import PastAnswers, StepTokens, read_past
 from db.sources.access import open_source
 from db.words import SANDBOX
+from flows.commands.ledger.ledgers import first_with
 from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.templates import Template
-
-
-@dataclass(frozen=True)
-class History:
-    """What the answers of each template took, by its name, and in which ledger that stands."""
-
-    ledger: str | None = None
-    pasts: Mapping[str, Past] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StepForecast:
     """One step of the real run; a cost is None where the price is unknown.
 
-    `past_answers` are those from whose length `output_tokens` is reckoned; 0: it is the sandbox's guess.
+    `past_answers` are those from whose length `output_tokens` is estimated; 0: it is the sandbox's guess.
     `at_most_usd` is the cost where each answer fills its max_tokens.
     """
 
@@ -48,20 +42,30 @@ class StepForecast:
     at_most_usd: Decimal | None
 
 
-def read_history(ledgers: Iterable[str], flow: str, templates: Sequence[Template], endpoint: str | None) -> History:
-    """Read what the answers of each template took, from the first ledger that has any of this endpoint.
+def read_history(
+    ledgers: Iterable[str], flow: str, templates: Sequence[Template], endpoint: str | None
+) -> tuple[str, Mapping[str, PastAnswers]] | None:
+    """Read what the answers of each template took, by its name, from the first ledger that has any of this endpoint.
 
     Ledgers are only read. One that can't be is no hindrance: then nothing is known.
     """
-    for ledger in ledgers:
-        pasts = _read_pasts(ledger, flow, templates, endpoint if endpoint != SANDBOX else None)
-        if pasts:
-            return History(ledger, pasts)
-    return History()
+    own = endpoint if endpoint != SANDBOX else None
+
+    def read(ledger: Engine) -> dict[str, PastAnswers]:
+        known = {
+            template.name: read_past(
+                ledger, flow, template.name, template.front.model, endpoint=own, made_up_by=SANDBOX
+            )
+            for template in templates
+        }
+        return {name: past for name, past in known.items() if past is not None}
+
+    # A ledger may have no tables yet, or those of another version.
+    return first_with(ledgers, read, open_source, passing=(DatabaseError, SQLAlchemyError))
 
 
 def forecast(
-    spent: Sequence[Spent], pasts: Mapping[str, Past], max_tokens: Callable[[str], int], day: date
+    spent: Sequence[StepTokens], pasts: Mapping[str, PastAnswers], max_tokens: Callable[[str], int], day: date
 ) -> list[StepForecast]:
     """Say what each step will take, at the prices of the day."""
     return [_step(each, pasts.get(each.step), max_tokens(each.step), day) for each in spent]
@@ -69,34 +73,12 @@ def forecast(
 
 def added(costs: Iterable[Decimal | None]) -> Decimal | None:
     """Add costs up; an unknown one makes the sum unknown."""
-    total = Decimal(0)
-    for cost in costs:
-        if cost is None:
-            return None
-        total += cost
-    return total
+    found = list(costs)
+    known = [cost for cost in found if cost is not None]
+    return sum(known, Decimal(0)) if len(known) == len(found) else None
 
 
-def _read_pasts(ledger: str, flow: str, templates: Sequence[Template], endpoint: str | None) -> dict[str, Past]:
-    try:
-        engine = open_source(ledger)
-    except DatabaseError:
-        return {}
-    found: dict[str, Past] = {}
-    try:
-        for template in templates:
-            past = read_past(engine, flow, template.name, template.front.model, endpoint=endpoint, made_up_by=SANDBOX)
-            if past is not None:
-                found[template.name] = past
-    except SQLAlchemyError:
-        # It has no tables yet, or those of another version.
-        return {}
-    finally:
-        engine.dispose()
-    return found
-
-
-def _step(spent: Spent, past: Past | None, max_tokens: int, day: date) -> StepForecast:
+def _step(spent: StepTokens, past: PastAnswers | None, max_tokens: int, day: date) -> StepForecast:
     output = round(spent.answers * past.mean_output_tokens) if past else spent.output_tokens
     written = spent.cache_creation_5m_tokens + spent.cache_creation_1h_tokens
     return StepForecast(
@@ -111,7 +93,7 @@ def _step(spent: Spent, past: Past | None, max_tokens: int, day: date) -> StepFo
     )
 
 
-def _cost(spent: Spent, output_tokens: int, day: date) -> Decimal | None:
+def _cost(spent: StepTokens, output_tokens: int, day: date) -> Decimal | None:
     # A price is a number for each token, so that of a sum is the sum of the prices. Which one it is can depend on the
     # prompt's length: that of the mean prompt is taken.
     used = Usage(

@@ -1,4 +1,4 @@
-"""Rehearsed: a rehearsal when it has ended, for people and for programs. What the real run will take, what broke."""
+"""Show a rehearsal when it has ended, to people and to programs: what the real run will take, and what broke."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from db.readers.measures import Loss, Trouble
+from db.readers.failures import Loss, Trouble
 from flows.commands.ledger.ledgers import ledger_name
 from flows.commands.rehearsal.forecast import StepForecast, added
 from flows.commands.rehearsal.terms import Terms
-from flows.commands.run.closing import LOOKS, steps_table
 from flows.commands.terminal import screen
+from flows.commands.terminal.summary_view import headline, print_steps
+from flows.engine.report.amounts import counted, dollars, duration
 from flows.engine.report.summary import Summary
 
 NOTES = """\
@@ -57,7 +58,7 @@ class Rehearsed:
         return "mixed" if len(known) > 1 else "history" if known == {True} else "sandbox"
 
     def for_programs(self) -> dict[str, Any]:
-        """All of it as plain JSON values: the summary of `run`, and beside it what a rehearsal adds."""
+        """All of it as plain JSON values: the summary of `run`, and what a rehearsal adds."""
         return {
             **self.summary.for_programs(),
             "terms": self.terms.for_programs(),
@@ -79,11 +80,8 @@ class Rehearsed:
 
 def print_rehearsed(console: Console, rehearsed: Rehearsed) -> None:
     """Print what the real run will take, and what broke."""
-    summary = rehearsed.summary
-    console.print(_headline(summary))
-    if summary.steps:
-        console.print()
-        console.print(steps_table(summary.steps))
+    console.print(headline(rehearsed.summary, "rehearsed"))
+    print_steps(console, rehearsed.summary.steps)
     console.print()
     screen.print_facts(console, _figures(rehearsed))
     console.print()
@@ -94,20 +92,10 @@ def print_rehearsed(console: Console, rehearsed: Rehearsed) -> None:
         console.print(screen.data(f"The rehearsal's ledger was kept: {rehearsed.kept}"), soft_wrap=True)
 
 
-def _headline(summary: Summary) -> Text:
-    mark, style = LOOKS.get(summary.status, ("✘", "red")) if summary.exit_status != 1 else ("▲", "yellow")
-    text = Text()
-    text.append(f"{mark} ", style)
-    text.append(screen.visible(summary.flow), "bold")
-    how = "stopped by its cost cap" if summary.status == "capped" else "rehearsed"
-    text.append(f" {how}: {screen.counted(summary.records, 'record')} in {_duration(summary.wall_s)}")
-    return text
-
-
 def _figures(rehearsed: Rehearsed) -> list[tuple[str, str]]:
     summary = rehearsed.summary
     found = [
-        ("will take", f"{_duration(summary.wall_s)}, as measured here"),
+        ("will take", f"{duration(summary.wall_s)}, as measured here"),
         ("requests", f"{summary.requests:,}"),
         ("tokens in", f"{summary.input_tokens:,}, reckoned from the length of the prompts"),
         ("tokens out", f"{rehearsed.output_tokens:,}, {_lengths(rehearsed)}"),
@@ -121,7 +109,7 @@ def _figures(rehearsed: Rehearsed) -> list[tuple[str, str]]:
 
 def _lengths(rehearsed: Rehearsed) -> str:
     answers = sum(step.past_answers for step in rehearsed.steps)
-    known = f"by the length of {screen.counted(answers, 'answer')} in {ledger_name(rehearsed.history or '')}"
+    known = f"by the length of {counted(answers, 'answer')} in {ledger_name(rehearsed.history or '')}"
     guess = "the sandbox's guess: your ledger has no real answers to it yet"
     without = ", ".join(step.step for step in rehearsed.steps if not step.past_answers)
     return {"history": known, "sandbox": guess, "mixed": f"{known}; for {without} the sandbox's guess"}[
@@ -131,17 +119,17 @@ def _lengths(rehearsed: Rehearsed) -> str:
 
 def _cost(rehearsed: Rehearsed) -> str:
     if not rehearsed.steps:
-        return screen.dollars(Decimal(0))
+        return dollars(Decimal(0))
     likely = {
         "history": "likely",
         "sandbox": "if answers are as long as the sandbox's",
         "mixed": "likely, in part a guess",
     }
     if rehearsed.cost_usd is None or rehearsed.at_most_usd is None:
-        return screen.dollars(None)
+        return dollars(None)
     return (
-        f"{screen.dollars(rehearsed.cost_usd)}, {likely[rehearsed.lengths_from]}; "
-        f"{screen.dollars(rehearsed.at_most_usd)} if each filled its max_tokens"
+        f"{dollars(rehearsed.cost_usd)}, {likely[rehearsed.lengths_from]}; "
+        f"{dollars(rehearsed.at_most_usd)} if each filled its max_tokens"
     )
 
 
@@ -156,20 +144,11 @@ def _print_broken(console: Console, rehearsed: Rehearsed) -> None:
     if not rehearsed.losses:
         console.print("  Asking again helped: no record is without content.")
         return
-    made = screen.table("records", "step", "status", "kind", "such as", right=["records"])
+    rows = []
     for loss in rehearsed.losses:
         keys = ", ".join(loss.record_keys) + (", ..." if loss.count > len(loss.record_keys) else "")
-        cells = (screen.data(loss.step), Text(loss.status, "red"), screen.data(loss.kind or ""), screen.data(keys))
-        made.add_row(f"{loss.count:,}", *cells)
-    console.print(made)
+        rows.append((f"{loss.count:,}", loss.step, screen.status(loss.status), loss.kind or "", keys))
+    console.print(screen.table(["records", "step", "status", "kind", "such as"], rows, right=["records"]))
     for loss in rehearsed.losses:
         if loss.message:
             console.print(screen.data(f"  {loss.kind or loss.status}: {screen.one_line(loss.message, 200)}"))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:,.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,14 +1,15 @@
-"""Terms: what a rehearsal is played with. Latency, limits and faults as they are named, or as they are known."""
+"""The latency, limits and faults of a rehearsal: as flags name them, or as they are known."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from db.readers.measures import Past
+from db.readers.past_answers import PastAnswers
+from flows.commands.rehearsal.rehearsal_flags import TermFlags
 from flows.errors import ParameterError
 from flows.sandbox import Switches
 from flows.sandbox.__main__ import read_switch
@@ -17,6 +18,7 @@ LATENCY_MS, SPREAD = 3000.0, 0.3
 """Assumed where nothing is known: an answer of some hundred tokens, and how such answers differ."""
 WIDEST = 3.0
 LIMITS = {"rpm": "requests", "itpm": "input tokens", "otpm": "output tokens"}
+FAULTS = ("rate_limited", "overloaded", "drops", "invalid", "truncated", "refused")
 PERCENT = 100.0
 
 
@@ -52,10 +54,12 @@ class Terms:
             "seed": self.switches.seed,
         }
 
-    def facts(self, ledger: str | None) -> list[tuple[str, str]]:
+    def facts(self, ledger: str) -> list[tuple[str, str]]:
         """Say the terms to a person; `ledger` is where the history stands."""
         limits = [
-            f"{getattr(self.switches, name):,} {what} a minute" for name, what in LIMITS.items() if self._has(name)
+            f"{limit:,} {what} a minute"
+            for name, what in LIMITS.items()
+            if (limit := getattr(self.switches, name)) is not None
         ]
         faults = [f"{rate * PERCENT:g} % {name.replace('_', ' ')}" for name, rate in self.switches.rates]
         return [
@@ -64,10 +68,7 @@ class Terms:
             ("faults", ", ".join(faults) or "none"),
         ]
 
-    def _has(self, name: str) -> bool:
-        return getattr(self.switches, name) is not None
-
-    def _said(self, ledger: str | None) -> str:
+    def _said(self, ledger: str) -> str:
         median = f"{self.latency.median_ms:,.0f} ms"
         match self.latency.known_from:
             case "named":
@@ -80,42 +81,26 @@ class Terms:
                 )
 
 
-def agree(
-    pasts: Mapping[str, Past],
-    *,
-    latency_ms: float | None,
-    latency_spread: float | None,
-    limits: Mapping[str, int | None],
-    percents: Mapping[str, float | None],
-    others: Sequence[str],
-    seed: int,
-) -> Terms:
+def make_terms(pasts: Mapping[str, PastAnswers], flags: TermFlags) -> Terms:
     """Put the terms together; raises ParameterError. `drops` are half before an answer was generated, half after."""
-    latency = choose_latency(pasts, latency_ms, latency_spread)
-    rates = {name: _share(name, percent) for name, percent in percents.items() if percent is not None}
+    latency = choose_latency(pasts, flags.latency_ms, flags.latency_spread)
+    rates = {name: _share(name, percent) for name in FAULTS if (percent := getattr(flags, name)) is not None}
     dropped = rates.pop("drops", None)
     if dropped is not None:
         rates |= {"dropped_before": dropped / 2, "dropped_after": dropped / 2}
+    limits = {name: limit for name in LIMITS if (limit := getattr(flags, f"{name}_limit")) is not None}
     try:
-        told = dict(read_switch(text) for text in others)
-        switches = Switches().changed(
-            {
-                "latency_ms": latency.median_ms,
-                "latency_spread": latency.spread,
-                "seed": seed,
-                **{name: limit for name, limit in limits.items() if limit is not None},
-                **rates,
-                **told,
-            }
-        )
+        switched = dict(read_switch(text) for text in flags.switches or [])
+        known = {"latency_ms": latency.median_ms, "latency_spread": latency.spread, "seed": flags.seed}
+        switches = Switches().changed({**known, **limits, **rates, **switched})
     except ValueError as error:
         raise ParameterError(f"{error}. The switches are: {', '.join(Switches.model_fields)}.") from None
-    if "latency_ms" in told or "latency_spread" in told:
+    if "latency_ms" in switched or "latency_spread" in switched:
         latency = Latency(switches.latency_ms, switches.latency_spread, "named")
     return Terms(latency, switches)
 
 
-def choose_latency(pasts: Mapping[str, Past], median_ms: float | None, spread: float | None) -> Latency:
+def choose_latency(pasts: Mapping[str, PastAnswers], median_ms: float | None, spread: float | None) -> Latency:
     """Take what was named, else what the history says, else what is assumed."""
     past = [math.log(latency) for found in pasts.values() for latency in found.latencies_ms if latency > 0]
     if median_ms is not None:

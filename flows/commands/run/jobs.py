@@ -1,4 +1,4 @@
-"""Jobs: what `presswork run NAME` runs. A flow file flows/NAME.py, or else the template NAME by itself.
+"""Find what `presswork run NAME` runs: a flow file flows/NAME.py, or else the template NAME by itself.
 
 A flow file is recognised, and its templates are found, by reading its source (flow_source.py): loading it loads
 Prefect, and mistakes should be told before that.
@@ -16,10 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from flows.commands.terminal.endings import faults_of
 from flows.engine.options import RunOptions
-from flows.engine.orchestration.flow_source import FLOWS, GENERIC, list_flows, read_flow
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import Settings
+from flows.steps.prompts.flow_source import FLOWS, GENERIC, list_flows, read_flow
 from flows.steps.prompts.templates import list_templates, load_template
 
 
@@ -67,15 +68,8 @@ def find_job(name: str, settings: Settings) -> Job:
 def bind_template(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
     """Give a template its params; `title` stands before the flow run's name. Raises ParameterError."""
     values = load_template(settings.templates_dir, job.name).parse_params(sets)
-
-    def start() -> Awaitable[Any]:
-        from flows.content import content  # noqa: PLC0415 - loads Prefect
-
-        # What was typed, not what it was parsed to: Prefect keeps parameters as JSON.
-        found: Awaitable[Any] = _titled(content, title)(job.name, dict(sets), options)
-        return found
-
-    return Call(job, values, start)
+    # What was typed, not what it was parsed to: Prefect keeps parameters as JSON.
+    return Call(job, values, lambda: _titled(_load_flow(GENERIC), title)(job.name, dict(sets), options))
 
 
 def bind_flow(job: Job, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
@@ -111,35 +105,17 @@ def make_selection(flow: str, model: type[BaseModel], sets: Mapping[str, Any]) -
     try:
         return model.model_validate(dict(sets))
     except ValidationError as error:
-        item = error.errors(include_url=False)[0]
-        name = ".".join(map(str, item["loc"])) or "the selection"
-        reason = item["msg"].removeprefix("Value error, ")
-        raise ParameterError(f"The parameter {name!r} of the flow {flow!r}: {reason}.") from None
+        name, _value, reason = next(faults_of(error))
+        raise ParameterError(f"The parameter {name or 'the selection'!r} of the flow {flow!r}: {reason}.") from None
 
 
-def parse_sets(items: list[str]) -> dict[str, str]:
-    """Read `--set name=value`; ParameterError where there is no `=`, no name, or the name a second time."""
-    found: dict[str, str] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        name = name.strip()
-        if not equals or not name:
-            raise ParameterError(f"--set takes name=value, such as --set category=tea, not {item!r}.")
-        if name in found:
-            raise ParameterError(f"--set gives {name!r} twice; give it once.")
-        found[name] = value
-    return found
-
-
-def make_options(**values: Any) -> RunOptions:
+def make_options(given: Mapping[str, Any]) -> RunOptions:
     """Read the options of a run; one out of its bounds is a ParameterError by its flag's name."""
     try:
-        return RunOptions(**{name: value for name, value in values.items() if value is not None})
+        return RunOptions(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        item = error.errors(include_url=False)[0]
-        flag = "--" + str(item["loc"][0]).replace("_", "-")
-        reason = item["msg"].replace("Input should be", "it must be", 1)
-        raise ParameterError(f"{flag} {item['input']}: {reason}.") from None
+        name, value, reason = next(faults_of(error))
+        raise ParameterError(f"--{name.replace('_', '-')} {value}: {reason}.") from None
 
 
 def _load_flow(name: str) -> Any:

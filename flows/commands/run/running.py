@@ -1,4 +1,4 @@
-"""Running: one job from its values to its summary, with all that is checked before and shown meanwhile."""
+"""Run one job from its values to its summary, with all that is checked before and shown meanwhile."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.commands.run.closing import require_summary
 from flows.commands.run.jobs import Call, Job, bind_flow, bind_template
 from flows.commands.run.watching import Watcher, watching
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import Report
+from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.quiet_prefect import hush
 from flows.engine.options import RunOptions
 from flows.engine.report.summary import Summary
 from flows.engine.resources.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
-from flows.errors import StoppedError, TemplateError
+from flows.errors import ConfigurationError, StoppedError, TemplateError
 from flows.settings import Settings, source_url
 from flows.steps.prompts.lint import Finding, errors_that_stop, lint_template
 from flows.steps.prompts.templates import load_template
@@ -53,20 +52,26 @@ def _raise_first(name: str, errors: Sequence[Finding]) -> None:
         raise TemplateError(f"{errors[0]}{more}")
 
 
-def run_call(call: Call, report: Report, *, show: bool) -> Summary:
-    """Run a job under the Prefect API that is set up; `report` learns the run's id as soon as there is one.
+def run_call(call: Call, command: CommandContext) -> Summary:
+    """Run a job under the Prefect API that is set up; `command` learns the run's id as soon as there is one.
 
     Raises StoppedError where Ctrl-C or another signal ended it, and whatever else stopped the run.
     """
     from prefect.exceptions import Abort  # noqa: PLC0415 - loads Prefect
 
-    with watching(show=show) as watcher:
+    with watching(show=not command.as_json) as watcher:
         try:
-            return require_summary(call.job.name, asyncio.run(_started(call)))
+            result = asyncio.run(_started(call))
         except Abort as stop:
             raise StoppedError(f"{stop}{_so_far(watcher)}") from None
         finally:
-            report.run_id = watcher.run_id
+            command.run_id = watcher.run_id
+    if not isinstance(result, Summary):
+        raise ConfigurationError(
+            f"The flow {call.job.name!r} ran, but returned {type(result).__name__} and no Summary: end it with "
+            "`return run.summary()`."
+        )
+    return result
 
 
 def _so_far(watcher: Watcher) -> str:

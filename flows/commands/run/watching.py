@@ -1,4 +1,4 @@
-"""Watching: a run while it goes on. A bar that moves on a terminal, a plain line now and then elsewhere."""
+"""Show a run while it goes on: a bar that moves on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.commands.terminal import screen
-from flows.engine.report.progress import SHOWN, WORDS, Progress, counted, watch
+from flows.engine.report.amounts import counted, dollars
+from flows.engine.report.progress import Progress, counts_in_words, watch
 
 LINE_EVERY_S = 5.0
 GLANCE_S = 0.2
 WINDOW_S = 10.0
+OPENING = "Opening the run ..."
 STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off; their answers would be lost."
-STYLES = {"cached": "cyan", "succeeded": "green", "skipped": "yellow"}
 
 
 @contextmanager
@@ -51,7 +52,7 @@ class Watcher:
         self.progress: Progress | None = None
         self._seen: deque[tuple[float, int]] = deque()
         self._step = ""
-        self._spinner = Spinner("dots")
+        self._spinner = Spinner("dots", OPENING)
 
     def begin(self, progress: Progress) -> None:
         """Take note of a run that opens."""
@@ -84,32 +85,32 @@ class Watcher:
 
     def counts(self) -> list[str]:
         """Say how many generations ended how; what happened to none is left out."""
-        return counted(self.progress.counts) if self.progress else []
+        return list(counts_in_words(self.progress.counts).values()) if self.progress else []
 
     def line(self) -> str:
         """Say in one line how far the run is."""
         progress = self.progress
         if progress is None:
-            return "Opening the run ..."
+            return OPENING
         if self.is_stopping:
             return STOPPING
         rate = self.rate()
-        parts = [f"{progress.flow}: {progress.step or 'selecting'} {_done(progress)}", *progress.selected()]
-        parts += self.counts()
-        if rate:
-            parts.append(f"{rate:,.1f}/s")
-        parts += progress.pace.parts()
-        parts.append(f"${progress.cost_usd:,.4f}")
         left = time_left(progress, rate)
-        if left:
-            parts.append(f"{left} left")
-        return ", ".join(parts)
+        parts = [
+            f"{progress.flow}: {progress.step or 'selecting'} {_done(progress)}",
+            *progress.selected(),
+            *self.counts(),
+            f"{rate:,.1f}/s" if rate else "",
+            *progress.pace.parts(),
+            dollars(progress.cost_usd),
+            f"{left} left" if left else "",
+        ]
+        return ", ".join(filter(None, parts))
 
     def render(self) -> RenderableType:
         """Draw how far the run is, for a terminal."""
         progress = self.progress
         if progress is None:
-            self._spinner.update(text=Text("Opening the run ..."))
             return self._spinner
         rate = self.rate()
         total = progress.total
@@ -122,10 +123,9 @@ class Watcher:
             Text(time_left(progress, rate), "dim"),
         )
         counts = Text("  ")
-        for status in SHOWN:
-            if progress.counts[status]:
-                counts.append(f"{progress.counts[status]:,} {WORDS.get(status, status)}  ", STYLES.get(status, "red"))
-        counts.append(f"{screen.counted(progress.requests, 'request')}  ${progress.cost_usd:,.4f}", "dim")
+        for status, words in counts_in_words(progress.counts).items():
+            counts.append(f"{words}  ", screen.style_of(status))
+        counts.append(f"{counted(progress.requests, 'request')}  {dollars(progress.cost_usd)}", "dim")
         lines: list[RenderableType] = [bar, *(screen.data(f"  {line}") for line in progress.selected()), counts]
         if pace := progress.pace.words():
             lines.append(Text(f"  {pace}", "dim"))

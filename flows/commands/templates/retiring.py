@@ -39,11 +39,17 @@ def models_of(folder: Path, names: Iterable[str] | None = None) -> dict[str, lis
     return found
 
 
-def ask_endpoint(settings: Settings, names: Iterable[str]) -> dict[str, Model | NotTold]:
-    """Ask the endpoint about models. Raises MissingKeyError, EndpointError or StoppingCallError where that fails."""
+def ask_endpoint(
+    settings: Settings, names: Iterable[str], patience_s: float | None = None
+) -> Mapping[str, Model | NotTold]:
+    """Ask the endpoint about models. Raises MissingKeyError, EndpointError, StoppingCallError or TimeoutError."""
     from flows.engine.resources.endpoint import read_models  # noqa: PLC0415 - loads the SDK, which takes seconds
 
-    return asyncio.run(read_models(settings, names))
+    async def ask() -> Mapping[str, Model | NotTold]:
+        async with asyncio.timeout(patience_s):
+            return await read_models(settings, names)
+
+    return asyncio.run(ask())
 
 
 def retiring(settings: Settings, today: date) -> list[Retiring]:
@@ -64,13 +70,7 @@ def _told_at_once(settings: Settings, names: Iterable[str]) -> Mapping[str, Mode
     # Without a key there is no one to ask, and the SDK takes seconds to load.
     if not any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
         return {}
-    from flows.engine.resources.endpoint import read_models  # noqa: PLC0415 - see above
-
-    async def ask() -> Mapping[str, Model | NotTold]:
-        async with asyncio.timeout(PATIENCE_S):
-            return await read_models(settings, names)
-
     try:
-        return asyncio.run(ask())
+        return ask_endpoint(settings, names, PATIENCE_S)
     except (TimeoutError, CallError, ConfigurationError):
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,13 @@ from rich.text import Text
 
 from db.words import ANTHROPIC
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import WRONG, told
-from flows.commands.terminal.flags import AsJson, OfSandbox, Sets
+from flows.commands.terminal.endings import WRONG, command_context
+from flows.commands.terminal.flags import AsJson, OfSandbox, Sets, parse_sets
+from flows.commands.terminal.prompt_view import print_request
+from flows.engine.report.amounts import counted
+from flows.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from flows.errors import ConfigurationError
     from flows.settings import Settings
     from flows.steps.prompts.front_matter import FrontMatter
     from flows.steps.prompts.lint import Finding
@@ -29,16 +31,12 @@ app = typer.Typer(help="List, check and try the prompt files in templates/.", no
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the templates: what each is for, and which can run by themselves."""
-    with told(as_json=as_json):
-        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+    with command_context(as_json=as_json) as command:
         from flows.steps.prompts.templates import read_heads  # noqa: PLC0415 - as above
 
-        folder = load_settings().templates_dir
+        folder = command.settings.templates_dir
         found = [{"name": name, **_summary(head)} for name, head in read_heads(folder)]
-        if as_json:
-            screen.print_json(found)
-        else:
-            _print_list(screen.out(), found, folder)
+        command.answer(found, lambda console: _print_list(console, found, folder))
 
 
 @app.command()
@@ -50,14 +48,12 @@ def lint(
     as_json: AsJson = False,
 ) -> None:
     """Check templates without a database, a key or a request; exit status 2 where one has an error."""
-    with told(as_json=as_json):
+    with command_context(as_json=as_json) as command:
         from flows.commands.templates.retiring import ask_endpoint, models_of  # noqa: PLC0415 - see commands/__init__.py
-        from flows.errors import ConfigurationError  # noqa: PLC0415 - as above
-        from flows.settings import load_settings  # noqa: PLC0415
         from flows.steps.prompts.lint import lint_template  # noqa: PLC0415
         from flows.steps.prompts.templates import list_templates  # noqa: PLC0415
 
-        settings = load_settings()
+        settings = command.settings
         folder = settings.templates_dir
         known = list_templates(folder)
         unknown = [name for name in names or [] if name not in known]
@@ -70,13 +66,10 @@ def lint(
         findings = [finding for name in chosen for finding in lint_template(folder, name, told=said)]
         findings = list(dict.fromkeys(findings))  # what stands in an include is found with each that includes it
         errors = sum(finding.level == "error" for finding in findings)
-        if as_json:
-            listed = [asdict(finding) for finding in findings]
-            screen.print_json({"templates": chosen, "errors": errors, "findings": listed})
-        else:
-            _print_findings(screen.out(), findings, len(chosen), errors)
-    if errors:
-        raise typer.Exit(WRONG)
+        answer = {"templates": chosen, "errors": errors, "findings": [asdict(finding) for finding in findings]}
+        command.answer(answer, lambda console: _print_findings(console, findings, len(chosen), errors))
+        if errors:
+            raise typer.Exit(WRONG)
 
 
 @app.command()
@@ -88,21 +81,20 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the exact request that one record makes; nothing is sent."""
-    with told(as_json=as_json):
-        from flows.commands.run.jobs import parse_sets  # noqa: PLC0415 - see commands/__init__.py
-        from flows.settings import load_settings  # noqa: PLC0415
+    with command_context(as_json=as_json) as command:
+        from flows.steps.prompts.render import request_body  # noqa: PLC0415
 
-        values = parse_sets(sets or [])
-        settings = load_settings()
+        values = parse_sets(sets)
+        settings = command.settings
         prompt, nulls = _render(settings, name, key, values, sandbox=sandbox)
-        if as_json:
-            from flows.steps.prompts.render import request_body  # noqa: PLC0415
-
-            endpoint = prompt.brief.endpoint
-            request = request_body(prompt)
-            screen.print_json({"endpoint": endpoint, "prompt_hash": prompt.hash, "nulls": nulls, "request": request})
-        else:
-            _print_prompt(screen.out(), prompt, nulls, assumed=settings.endpoint is None)
+        request, endpoint = request_body(prompt), prompt.brief.endpoint
+        answer = {"endpoint": endpoint, "prompt_hash": prompt.hash, "nulls": nulls, "request": request}
+        if settings.endpoint is None:
+            endpoint += " (assumed, as PRESSWORK_ENDPOINT is not set; another endpoint gives another hash)"
+        facts = [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]
+        # Below the request, which stays what Claude would read: there a NULL is nothing.
+        facts = [("NULL", ", ".join(nulls)), *facts] if nulls else facts
+        command.answer(answer, lambda console: _print_request(console, request, facts))
 
 
 def _summary(front: FrontMatter | ConfigurationError) -> dict[str, Any]:
@@ -125,17 +117,17 @@ def _print_list(console: Console, found: Sequence[dict[str, Any]], folder: Path)
     if not found:
         console.print(screen.data(f"There is no template in {folder}: a template is a file NAME.md.j2."))
         return
-    made = screen.table("template", "output", "takes", "what it is for")
+    rows: list[tuple[Any, ...]] = []
     for item in found:
         if "error" in item:
-            made.add_row(screen.data(item["name"]), "", "", screen.data(item["error"], "red"))
+            rows.append((item["name"], "", "", screen.data(item["error"], "red")))
             continue
         takes = " ".join(f"--set {name}=..." for name in item["params"])
         what = screen.data(item["description"] or "")
         if not item["selects"]:
             what.append(" (a step of a flow)", "dim")
-        made.add_row(screen.data(item["name"]), screen.data(item["output"]), screen.data(takes), what)
-    console.print(made)
+        rows.append((item["name"], item["output"], takes, what))
+    console.print(screen.table(["template", "output", "takes", "what it is for"], rows))
 
 
 def _print_findings(console: Console, findings: Sequence[Finding], checked: int, errors: int) -> None:
@@ -145,7 +137,7 @@ def _print_findings(console: Console, findings: Sequence[Finding], checked: int,
         text.append(screen.visible(str(finding)))
         console.print(text)
     notes = len(findings) - errors
-    total = f"{screen.counted(checked, 'template')}: {screen.counted(errors, 'error')}, {screen.counted(notes, 'note')}"
+    total = f"{counted(checked, 'template')}: {counted(errors, 'error')}, {counted(notes, 'note')}"
     console.print(Text(total + ".", "bold red" if errors else "bold green"))
 
 
@@ -154,12 +146,10 @@ def _render(
 ) -> tuple[Prompt, list[str]]:
     """Return the prompt of a record, and which values of the record and the params are NULL."""
     from db.sources.select import read_record  # noqa: PLC0415 - see commands/__init__.py
-    from flows.commands.ledger.ledgers import ledger_urls  # noqa: PLC0415 - see commands/__init__.py
+    from flows.commands.ledger.ledgers import first_url  # noqa: PLC0415 - see commands/__init__.py
     from flows.engine.resources.preflight import opened_source  # noqa: PLC0415
     from flows.engine.resources.source_reads import read_interruptibly  # noqa: PLC0415
     from flows.engine.resources.source_urls import query_of  # noqa: PLC0415
-    from flows.errors import ConfigurationError  # noqa: PLC0415
-    from flows.settings import ledger_url  # noqa: PLC0415
     from flows.steps.prompts.nulls import paths_of_nulls  # noqa: PLC0415 - as above
     from flows.steps.prompts.render import make_brief, render_prompt  # noqa: PLC0415
     from flows.steps.prompts.templates import load_template  # noqa: PLC0415
@@ -168,8 +158,7 @@ def _render(
     params = template.parse_params(values)
     query = query_of(template, params)
     brief = make_brief(template, settings.endpoint or ANTHROPIC, params)
-    ledgers = ledger_urls(settings, sandbox=sandbox) or [ledger_url(settings, ANTHROPIC)]
-    with opened_source(settings, template, ledgers[0]) as source:
+    with opened_source(settings, template, first_url(settings, sandbox=sandbox)) as source:
         record = read_interruptibly(source, lambda engine: read_record(engine, query, key))
     if record is None:
         several = " The key of several columns is their texts with | between them, such as '10248|11'."
@@ -181,15 +170,7 @@ def _render(
     return render_prompt(brief, {"record": record.data}), nulls
 
 
-def _print_prompt(console: Console, prompt: Prompt, nulls: Sequence[str], *, assumed: bool) -> None:
-    from flows.commands.terminal.prompt_view import print_request  # noqa: PLC0415 - see commands/__init__.py
-    from flows.steps.prompts.render import request_body  # noqa: PLC0415
-
-    endpoint = f"{prompt.brief.endpoint}" + (
-        " (assumed, as PRESSWORK_ENDPOINT is not set; another endpoint gives another hash)" if assumed else ""
-    )
-    print_request(console, request_body(prompt))
+def _print_request(console: Console, request: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> None:
+    print_request(console, request)
     console.print()
-    facts = [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]
-    # Below the request, which stays what Claude would read: there a NULL is nothing.
-    screen.print_facts(console, [("NULL", ", ".join(nulls)), *facts] if nulls else facts)
+    screen.print_facts(console, facts)

@@ -1,4 +1,4 @@
-"""Endings: how a command ends. An error becomes one message that says what to do, and an exit status.
+"""End a command: an error becomes one message that says what to do, and an exit status.
 
 0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call, the configuration, the
 key, the account or a gateway's budget is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
@@ -10,15 +10,23 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import typer
 from pydantic import ValidationError
+from rich.console import Console
 from rich.text import Text
 
+from db.database_errors import DatabaseError
 from flows.commands.terminal import screen
+from flows.errors import CallError, PressworkError, StoppedError
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
 
 FAILED, WRONG, STOPPED = 1, 2, 130
 STOPPED_KIND = "stopped"
@@ -28,42 +36,57 @@ _PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@")
 
 
 @dataclass
-class Report:
-    """What is told of a command that fails: `run_id` is set when a run has opened."""
+class CommandContext:
+    """What a command works with, and how it answers; `run_id` is set when a run has opened."""
 
     as_json: bool
     run_id: str | None = None
 
+    @cached_property
+    def settings(self) -> Settings:
+        """The installation's settings, read when they are first asked for."""
+        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
+
+        return load_settings()
+
+    def answer(self, value: Any, show: Callable[[Console], None]) -> None:
+        """Give the answer: `value` as JSON to programs, what `show` prints to people."""
+        if self.as_json:
+            screen.print_json(value)
+        else:
+            show(screen.out())
+
+    def fail(self, message: str, kind: str) -> None:
+        """Say what went wrong, to programs as {"error", "kind", "run_id"} too."""
+        if self.as_json:
+            screen.print_json({"error": message, "kind": kind, "run_id": self.run_id})
+        console = screen.err()
+        text = Text("" if kind == STOPPED_KIND else "Error: ", "bold red")
+        console.print(text.append_text(screen.data(message)), soft_wrap=not console.is_terminal)
+        sys.stderr.flush()
+
 
 @contextmanager
-def told(*, as_json: bool = False) -> Iterator[Report]:
-    """Turn whatever goes wrong inside into a message on standard error and an exit status.
-
-    With `as_json` it is also told on standard output, as {"error", "kind", "run_id"}.
-    """
-    report = Report(as_json)
+def command_context(*, as_json: bool = False) -> Iterator[CommandContext]:
+    """Yield what a command works with; turn whatever goes wrong into a message on standard error and an exit status."""
+    command = CommandContext(as_json)
     try:
-        yield report
-    except typer.Exit:
+        yield command
+    except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        _tell(report, "Stopped by Ctrl-C.", STOPPED_KIND)
+        command.fail("Stopped by Ctrl-C.", STOPPED_KIND)
         raise typer.Exit(STOPPED) from None
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001 - the boundary of one command: no traceback is for a user
         if os.environ.get(DEBUG):
             traceback.print_exc()
         status, kind, message = describe(error)
-        _tell(report, message, kind)
+        command.fail(message, kind)
         raise typer.Exit(status) from None
 
 
 def describe(error: Exception) -> tuple[int, str, str]:
     """Return the exit status, the kind and the message of an error."""
-    from db.database_errors import DatabaseError  # noqa: PLC0415 - see commands/__init__.py
-    from flows.errors import CallError, PressworkError, StoppedError  # noqa: PLC0415
-
     if isinstance(error, StoppedError):
         return STOPPED, STOPPED_KIND, str(error)
     kind = type(error).__name__.removesuffix("Error")
@@ -72,18 +95,16 @@ def describe(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, PressworkError | DatabaseError):
         return WRONG, kind, str(error)
     if isinstance(error, ValidationError):
-        return WRONG, "Parameter", explain(error)
+        faults = (f"{name} {screen.visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
+        return WRONG, "Parameter", "; ".join(faults) + "."
     return FAILED, "Unexpected", _unforeseen(error)
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """Say in one sentence what is wrong with each value; `prefix` stands before each name."""
-    parts = []
+def faults_of(error: ValidationError) -> Iterator[tuple[str, Any, str]]:
+    """Yield each value that is wrong: its name, what was given, and why it is wrong."""
     for item in error.errors(include_url=False):
-        name = prefix + ".".join(str(part) for part in item["loc"])
         reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "it must be", 1)
-        parts.append(f"{name} {screen.visible(repr(item['input']))}: {reason}")
-    return "; ".join(parts) + "."
+        yield ".".join(map(str, item["loc"])), item["input"], reason
 
 
 def _unforeseen(error: Exception) -> str:
@@ -94,12 +115,3 @@ def _unforeseen(error: Exception) -> str:
     what = type(error).__name__ + (f": {reason}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
     return f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}".replace("..", ".")
-
-
-def _tell(report: Report, message: str, kind: str) -> None:
-    if report.as_json:
-        screen.print_json({"error": message, "kind": kind, "run_id": report.run_id})
-    console = screen.err()
-    text = Text("" if kind == STOPPED_KIND else "Error: ", "bold red")
-    console.print(text.append_text(screen.data(message)), soft_wrap=not console.is_terminal)
-    sys.stderr.flush()

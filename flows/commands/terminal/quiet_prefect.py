@@ -1,4 +1,4 @@
-"""Prefect without its noise: a server to run flows against, and none of its lines on a person's screen.
+"""Find or start a Prefect server to run flows against, and keep its lines off a person's screen.
 
 What Prefect logs still goes to its server, where its UI shows it. A server that is configured (PREFECT_API_URL) is
 used, else the one that `presswork up` has started here, else one is started for as long as the command lasts.
@@ -7,16 +7,17 @@ used, else the one that `presswork up` has started here, else one is started for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from flows.commands.terminal import screen
+from flows.commands.terminal.environment import environment
 from flows.control.installation import SERVER, read_state
-from flows.engine.orchestration.server_check import PrefectServerError, require_answer
+from flows.engine.orchestration.prefect_server import PrefectServerError, require_answer
 from flows.settings import Settings
 
 FLUSHED_WITHIN_S = 5.0
+STARTING = "Starting Prefect's server (the first time takes longest) ..."
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_COLORS": "false",
@@ -37,10 +38,10 @@ def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
         if known is not None:
             yield known
             return
-        from prefect.settings import PREFECT_SERVER_API_AUTH_STRING  # noqa: PLC0415 - see commands/__init__.py
+        from prefect import settings as prefect  # noqa: PLC0415 - see commands/__init__.py
 
         # One that is started here asks for what every server here is told to ask for.
-        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
+        auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
         with _own_server(settings, say=say) as url, _set_up(url, auth_string):
             yield url
 
@@ -52,24 +53,20 @@ def known_api(settings: Settings) -> Iterator[str | None]:
     None where there is neither. PrefectServerError where it does not answer, or not to us.
     """
     hush()
-    from prefect.settings import (  # noqa: PLC0415 - see commands/__init__.py
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_KEY,
-        PREFECT_API_URL,
-        PREFECT_SERVER_API_AUTH_STRING,
-    )
+    from prefect import settings as prefect  # noqa: PLC0415 - see commands/__init__.py
 
     state = read_state(settings.state_dir.resolve())
-    configured = PREFECT_API_URL.value()
+    configured = prefect.PREFECT_API_URL.value()
     url = configured or (state.api if state and state.living(SERVER) else None)
     if url is None:
         yield None
         return
-    auth_string = PREFECT_API_AUTH_STRING.value() or None
+    auth_string = prefect.PREFECT_API_AUTH_STRING.value() or None
     if auth_string is None and state is not None and state.api == url.rstrip("/"):
         # On the server's own machine one of the two is enough.
-        auth_string = PREFECT_SERVER_API_AUTH_STRING.value() or None
-    require_answer(url, auth_string, other_credentials=auth_string is None and PREFECT_API_KEY.value() is not None)
+        auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
+    is_cloud = auth_string is None and prefect.PREFECT_API_KEY.value() is not None
+    require_answer(url, auth_string, other_credentials=is_cloud)
     with _set_up(url, auth_string):
         yield url
 
@@ -90,63 +87,39 @@ def _set_up(url: str, auth_string: str | None) -> Iterator[None]:
     """Have Prefect use this API, here and in processes that start here."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
-    told = {"PREFECT_API_URL": url, **({"PREFECT_API_AUTH_STRING": auth_string} if auth_string else {})}
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
-    try:
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth_string}):
-            yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    variables = {"PREFECT_API_URL": url, **({"PREFECT_API_AUTH_STRING": auth_string} if auth_string else {})}
+    with (
+        environment(variables),
+        temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth_string}),
+    ):
+        yield
 
 
 @contextmanager
 def _own_server(settings: Settings, *, say: bool) -> Iterator[str]:
     from flows.engine.orchestration.prefect_server import own_server  # noqa: PLC0415 - see commands/__init__.py
 
-    waiting = _Waiting(say=say)
-    with waiting.shown():
-        server = own_server(
-            timeout_s=settings.prefect_startup_timeout_s, home=settings.state_dir.resolve(), waiting=waiting.tell
-        )
-        url = server.__enter__()
-    try:
+    with ExitStack() as stack:
+        with _waiting(say=say) as tell:
+            server = own_server(
+                timeout_s=settings.prefect_startup_timeout_s, home=settings.state_dir.resolve(), waiting=tell
+            )
+            url = stack.enter_context(server)
+        stack.callback(_flush)
         yield url
-    finally:
-        _flush()
-        server.__exit__(None, None, None)
 
 
-class _Waiting:
-    """Says what is waited for: a line that moves on a terminal, one plain line elsewhere."""
-
-    text = "Starting Prefect's server (the first time takes longest) ..."
-
-    def __init__(self, *, say: bool) -> None:
-        self._console = screen.err()
-        self._say = say
-        self._status: Any = None
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show it as long as the block lasts."""
-        if not self._say:
-            yield
-        elif self._console.is_terminal:
-            with self._console.status(self.text) as self._status:
-                yield
-        else:
-            self._console.print(self.text)
-            yield
-
-    def tell(self, seconds: float) -> None:
-        """Say how long it has taken so far."""
-        if self._status is not None:
-            self._status.update(f"{self.text} {seconds:.0f} s")
+@contextmanager
+def _waiting(*, say: bool) -> Iterator[Callable[[float], None]]:
+    """Say what is waited for: a line that moves on a terminal, one plain line elsewhere; the function says how long."""
+    console = screen.err()
+    if say and console.is_terminal:
+        with console.status(STARTING) as status:
+            yield lambda seconds: status.update(f"{STARTING} {seconds:.0f} s")
+        return
+    if say:
+        console.print(STARTING)
+    yield lambda _seconds: None
 
 
 def _flush() -> None:

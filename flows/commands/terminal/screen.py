@@ -1,4 +1,4 @@
-"""Screen: how anything is printed, for people and for programs.
+"""Print anything, for people and for programs.
 
 Answers go to standard output; what accompanies them (progress, warnings, errors) to standard error, so that a pipe
 carries the answer alone. Data is never markup: whatever comes from records passes through `data()`.
@@ -20,19 +20,35 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, RUNNING, SKIPPED, SUCCEEDED
+
+STYLES = {
+    SUCCEEDED: "green",
+    COMPLETED: "green",
+    CACHED: "cyan",
+    RUNNING: "cyan",
+    SKIPPED: "yellow",
+    CAPPED: "yellow",
+    CANCELLED: "yellow",
+}
 SHORT_ID = 12  # characters of an id's end: random, so that they tell ids of one second apart
 WIDE = 200  # columns of what is no terminal: a log or a pipe has no edge to wrap at
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def out() -> Console:
-    """The console of answers; made anew each time, as tests and pipes change the stream."""
+    """The console of answers; made each time, as tests and pipes change the stream."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def err() -> Console:
     """The console of all that accompanies an answer."""
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
+
+
+def say(text: str, style: str = "") -> None:
+    """Say a line that accompanies an answer."""
+    err().print(data(text, style), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -52,18 +68,24 @@ def data(value: Any, style: str = "") -> Text:
     return Text(visible(str(value)), style=style)
 
 
+def _shown(value: Any) -> Text:
+    return value if isinstance(value, Text) else data(value)
+
+
 def one_line(text: str, longest: int) -> str:
     """Put a text on one line, cut at `longest` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= longest else flat[: longest - 1].rstrip() + "…"
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """Make a plain table; columns named in `right` hold numbers."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> Table:
+    """Make a plain table; cells that are no Text are data, columns named in `right` hold numbers."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     numbers = set(right)
     for column in columns:
         made.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
+    for cells in rows:
+        made.add_row(*map(_shown, cells))
     return made
 
 
@@ -74,14 +96,23 @@ def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int 
         made.add_column(style="dim", no_wrap=True)
         made.add_column(overflow="fold")
         for name, value in pairs:
-            made.add_row(" " * indent + visible(name), value if isinstance(value, Text) else data(value))
+            made.add_row(" " * indent + visible(name), _shown(value))
         console.print(made)
         return
     width = max((len(name) for name, _value in pairs), default=0)
     for name, value in pairs:
         line = data(f"{' ' * indent}{name:<{width}}  ")
-        line.append_text(value if isinstance(value, Text) else data(value))
+        line.append_text(_shown(value))
         console.print(line, soft_wrap=True)
+
+
+def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
+    """Say where to look next: commands, and what they show."""
+    console.print()
+    made = Table.grid(padding=(0, 3, 0, 0))
+    for command, what in lines:
+        made.add_row(Text(f"  {command}", "cyan"), Text(what, "dim"))
+    console.print(made)
 
 
 def print_text(console: Console, text: str, indent: int = 0) -> None:
@@ -102,22 +133,19 @@ def command(arguments: str) -> str:
     return f"{found} {arguments}"
 
 
-def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
-    """Say a cost, and what it lacks."""
-    if cost is None:
-        return "unknown (no price for the model or for how it ran, or the endpoint tells no usage)"
-    lacks = f" and {unpriced:,} requests of unknown price" if unpriced else ""
-    return f"${cost:,.4f}{lacks}"
+def style_of(status: str) -> str:
+    """Return the style in which a status of a run or a generation is shown; what went wrong is red."""
+    return STYLES.get(status, "red")
+
+
+def status(status: str) -> Text:
+    """Show a status in its style."""
+    return Text(status, style_of(status))
 
 
 def moment(when: datetime | None) -> str:
     """Say a moment in UTC, to the second."""
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if when else ""
-
-
-def counted(number: int, noun: str) -> str:
-    """Say a number of things."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _visible(character: str) -> str:

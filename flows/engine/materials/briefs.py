@@ -12,7 +12,7 @@ from db.ledger.rows import TemplateRow
 from flows.engine.materials.step_params import params_of_step
 from flows.engine.resources.run_endpoint import RunEndpoint
 from flows.steps.prompts.render import Brief, make_brief
-from flows.steps.prompts.templates import Template, load_template
+from flows.steps.prompts.templates import Template, list_templates, load_template
 
 
 class Briefs:
@@ -20,7 +20,7 @@ class Briefs:
 
     def __init__(self, folder: Path, endpoint: RunEndpoint, keep: Callable[[TemplateRow], Awaitable[None]]) -> None:
         self._folder = folder
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._keep = keep
         self._templates: dict[str, Template] = {}
         self._briefs: dict[str, Brief] = {}
@@ -38,9 +38,17 @@ class Briefs:
         brief = self._briefs.get(name)
         if brief is None or brief.params != params:
             # In a thread, for the SDK, which takes seconds to load, makes the schema.
-            brief = await asyncio.to_thread(make_brief, template, self._endpoint.name, params)
+            brief = await asyncio.to_thread(make_brief, template, self.endpoint.name, params)
             self._briefs[name] = brief
             sources = dict(template.sources)
             await self._keep(TemplateRow(hash=template.hash, name=name, sources=sources, first_seen_at=now()))
-            self._endpoint.uses(brief)
+            self.endpoint.uses(brief)
         return brief
+
+
+def check_templates(folder: Path, words: frozenset[str]) -> list[Template]:
+    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
+    templates = [load_template(folder, name) for name in sorted(words.intersection(list_templates(folder)))]
+    for template in templates:
+        template.schema  # noqa: B018 - asking for the schema is the check
+    return templates

@@ -13,11 +13,10 @@ from typing import Any
 
 import orjson
 
-from db.readers.history import StepGeneration
+from db.readers.stored_generations import StepGeneration
+from db.words import CONDITION
 from flows.errors import RecordError
 from flows.steps.output_classes.validate import OutputClass
-
-CONDITION = "condition"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
-from db.readers.history import StepGeneration, count_generations, read_generations, read_parents
+from db.readers.figures import count_generations
+from db.readers.stored_generations import StepGeneration, read_generations, read_parents
 from db.sources.spool import Spool, Unreadable
 from db.sources.statements import Query
 from db.sources.values import Record, make_record
+from db.words import SUCCEEDED, UNREADABLE
 from flows.engine.materials.conditions import Condition, Generated, keeps, view
-from flows.engine.resources.source_reads import SourceReader
 from flows.errors import RecordError
 from flows.steps.output_classes.validate import OutputClass
 
@@ -45,7 +47,7 @@ class Material:
 
 
 class Read(Protocol):
-    """Calls what reads the ledger in a thread; Writer.read, which waits for a ledger that is unavailable."""
+    """Calls in a thread what reads a spool (SourceReader.work) or the ledger (Writer.read, which waits for it)."""
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns."""
@@ -72,36 +74,24 @@ class Source(Protocol):
         """How many records are missing because an earlier step brought no content for them."""
 
 
+@dataclass(eq=False, repr=False)
 class Selected:
     """Records of a template's select. The database is asked at the first `await`, in a thread.
 
-    `find` makes the spool of its records, with the right keys; `tell` hears how many there are, once. `params` are
-    the values that the records were selected with. A flow may select by one template several times: `nth` counts.
+    `find` makes the spool of its records, with the right keys, and `read` pages through it; `tell` hears how many
+    there are, once. `params` are the values that the records were selected with. A flow may select by one template
+    several times: `nth` counts.
     """
 
-    def __init__(
-        self,
-        reader: SourceReader,
-        query: Query,
-        find: Callable[[], Awaitable[Spool]],
-        tell: Callable[[int], None],
-        *,
-        params: Mapping[str, Any],
-        nth: int = 1,
-    ) -> None:
-        self.query = query
-        self.params = params
-        self.nth = nth
-        self._reader = reader
-        self._find = find
-        self._tell = tell
-        self._spool: Spool | None = None
-        self._checking = asyncio.Lock()
-
-    @property
-    def step(self) -> None:
-        """None: records come first."""
-        return
+    query: Query
+    find: Callable[[], Awaitable[Spool]]
+    read: Read
+    tell: Callable[[int], None]
+    params: Mapping[str, Any]
+    nth: int = 1
+    step: None = field(default=None, init=False)
+    _spool: Spool | None = field(default=None, init=False)
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def check(self) -> Spool:
         """Read the records and check their keys, unless that is done.
@@ -111,8 +101,8 @@ class Selected:
         """
         async with self._checking:
             if self._spool is None:
-                self._spool = await self._find()
-                self._tell(self._spool.count)
+                self._spool = await self.find()
+                self.tell(self._spool.count)
             return self._spool
 
     async def count(self) -> int:
@@ -126,7 +116,7 @@ class Selected:
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield the records in the select's own order, a page at a time."""
         pages = (await self.check()).pages(PAGE)
-        async for page in _ahead(lambda: self._reader.work(lambda: next(pages, None))):
+        async for page in _ahead(self.read, pages):
             yield [_material(record) for record in page]
 
 
@@ -155,63 +145,53 @@ class Generations:
 
     async def count(self) -> int | None:
         """How many there are; unknown before a condition has seen them."""
-        if self.conditions:
-            return None
-        lines = await self.read(count_generations, self.ledger, self.run_id)
-        return sum(line.count for line in lines if line.step == self.step and line.status == "succeeded")
+        return None if self.conditions else await self._counted(succeeded=True)
 
     async def left_out(self) -> int:
         """How many records this step brought no content for."""
-        lines = await self.read(count_generations, self.ledger, self.run_id)
-        return sum(line.count for line in lines if line.step == self.step and line.status != "succeeded")
+        return await self._counted(succeeded=False)
 
     async def __aiter__(self) -> AsyncIterator[Generated]:
         async for page in self._stored():
             for generation in page:
                 try:
-                    seen = view(generation, self.output_class)
-                    kept = keeps(self.conditions, seen)
+                    seen = self._judged(generation)
                 except RecordError as error:
                     # No step works on them here, in which the record could fail. Prefect hears of ids alone.
                     _log.warning("%s: the generation %s is left out. %s", self.step, generation.id, error)
                     continue
-                if kept:
+                if seen is not None:
                     yield seen
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield each with the outputs that lead to it, as far as the template reads them."""
-        async for kept, failed in self._kept():
+        async for kept, failed in self.judged_pages():
             inputs = await self.read(outputs_leading_to, self.ledger, kept, needs)
-            yield failed + [
-                Material(
-                    generation.record_key,
-                    _record_of(generation),
-                    {"record": generation.record, **inputs[generation.id]}
-                    if generation.record is not None
-                    else inputs[generation.id],
-                    (generation.id,),
-                )
-                for generation in kept
-            ]
+            yield failed + [_material_of(generation, inputs[generation.id]) for generation in kept]
 
-    async def _stored(self) -> AsyncIterator[list[StepGeneration]]:
-        pages = read_generations(self.ledger, self.run_id, self.step, page_size=PAGE)
-        async for page in _ahead(lambda: self.read(next, pages, None)):
-            yield page
-
-    async def _kept(self) -> AsyncIterator[tuple[list[StepGeneration], list[Material]]]:
+    async def judged_pages(self) -> AsyncIterator[tuple[list[StepGeneration], list[Material]]]:
         """Yield pages of what the conditions keep, and of what they fail on."""
         async for page in self._stored():
             kept, failed = [], []
             for generation in page:
                 try:
-                    if not self.conditions or keeps(self.conditions, view(generation, self.output_class)):
+                    if not self.conditions or self._judged(generation) is not None:
                         kept.append(generation)
                 except RecordError as error:
-                    failed.append(
-                        Material(generation.record_key, _record_of(generation), {}, (generation.id,), fault=error)
-                    )
+                    failed.append(_material_of(generation, {}, error))
             yield kept, failed
+
+    def _judged(self, generation: StepGeneration) -> Generated | None:
+        """Return a generation as conditions see it, None where they don't keep it; RecordError where one fails."""
+        seen = view(generation, self.output_class)
+        return seen if keeps(self.conditions, seen) else None
+
+    async def _counted(self, *, succeeded: bool) -> int:
+        lines = await self.read(count_generations, self.ledger, self.run_id)
+        return sum(line.count for line in lines if line.step == self.step and (line.status == SUCCEEDED) == succeeded)
+
+    def _stored(self) -> AsyncIterator[list[StepGeneration]]:
+        return _ahead(self.read, read_generations(self.ledger, self.run_id, self.step, page_size=PAGE))
 
 
 @dataclass(frozen=True)
@@ -241,7 +221,7 @@ class Together:
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield the one material, or none where there is nothing to put together; before it, those that failed."""
         collected: list[StepGeneration] = []
-        async for kept, failed in self.generations._kept():  # noqa: SLF001 - the two classes are one idea
+        async for kept, failed in self.generations.judged_pages():
             collected += kept
             if failed:
                 yield failed
@@ -270,14 +250,13 @@ def outputs_leading_to(
         missing = needs - {"record", "params"} - {name for found in inputs.values() for name in found}
         if not missing or not roots:
             break
-        parents = read_parents(ledger, list(roots))
-        above: dict[str, set[str]] = {}
-        for child, found in parents.items():
+        above = defaultdict[str, set[str]](set)
+        for child, parents in read_parents(ledger, list(roots)).items():
+            by_step = defaultdict[str, list[Any]](list)
+            for parent in parents:
+                by_step[parent.step].append(parent.output)
+                above[parent.id] |= roots[child]
             for root in roots[child]:
-                by_step: dict[str, list[Any]] = {}
-                for parent in found:
-                    by_step.setdefault(parent.step, []).append(parent.output)
-                    above.setdefault(parent.id, set()).add(root)
                 for step, outputs in by_step.items():
                     inputs[root].setdefault(step, outputs[0] if len(outputs) == 1 else outputs)
         roots = above
@@ -286,20 +265,23 @@ def outputs_leading_to(
 
 def _material(record: Record | Unreadable) -> Material:
     if isinstance(record, Unreadable):
-        return Material(record.key, None, {}, fault=RecordError(record.fault, kind="unreadable"))
+        return Material(record.key, None, {}, fault=RecordError(record.fault, kind=UNREADABLE))
     return Material(record.key, record, {"record": record.data})
 
 
-def _record_of(generation: StepGeneration) -> Record | None:
-    return None if generation.record is None else make_record(generation.record_key, generation.record)
+def _material_of(generation: StepGeneration, inputs: Mapping[str, Any], fault: RecordError | None = None) -> Material:
+    key, data, parents = generation.record_key, generation.record, (generation.id,)
+    if data is None:
+        return Material(key, None, inputs, parents, fault)
+    return Material(key, make_record(key, data), {"record": data, **inputs}, parents, fault)
 
 
-async def _ahead(read: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:
-    """Yield pages until there is none (None), and read the next one already while this one is worked on."""
-    ahead = asyncio.ensure_future(read())
+async def _ahead(read: Read, pages: Iterator[T]) -> AsyncIterator[T]:
+    """Yield pages until there is none, and read the next one already while this one is worked on."""
+    ahead = asyncio.ensure_future(read(next, pages, None))
     try:
         while (page := await ahead) is not None:
-            ahead = asyncio.ensure_future(read())
+            ahead = asyncio.ensure_future(read(next, pages, None))
             yield page
     finally:
         ahead.cancel()

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
+from db.words import CALL
 from flows.engine.materials.items import Hit, Item
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import PassingCallError, StoppedError
@@ -110,12 +111,12 @@ class Chunk:
             return
         item.tries += 1
         if outcome.passing and item.tries < self._tries:
-            raise InterruptedChunkError(kind=outcome.error_kind or "call")
+            raise InterruptedChunkError(kind=outcome.error_kind or CALL)
         await self._channel.record(item, outcome)
         self.drop([item])
         if outcome.passing:
             # Recorded as failed, and the task run says so too.
-            raise InterruptedChunkError(kind=outcome.error_kind or "call")
+            raise InterruptedChunkError(kind=outcome.error_kind or CALL)
 
     def drop(self, items: Iterable[Item]) -> None:
         """Take off the chunk what needs no more of it."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy import URL, Engine
 
 from db.readers.chains import last_run_of
-from db.readers.history import read_run
+from db.readers.runs import read_run
 from db.session import readable_url
 from db.sources.statements import Query
 from flows.engine.options import RunOptions, Shard
@@ -73,7 +73,6 @@ class ShardedRun:
     options: RunOptions
     ledger: Engine
     stopper: Stopper
-    max_cost: float | None
     query: Query
     nth: int
     records: int
@@ -92,14 +91,11 @@ class Host(Protocol):
     def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
         """Run chunks while the context is open, with the retries of the settings; a refresh uses no cache."""
 
-    def shown(self, progress: Progress, *, is_shard: bool) -> AbstractAsyncContextManager[None]:
-        """Show how far the run is while the context is open."""
+    def shown(self, progress: Progress, shard: Shard | None) -> AbstractAsyncContextManager[None]:
+        """Show how far the run is while the context is open, and which shard it is."""
 
     def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
         """Stop the run where the host cancels it while the context is open."""
-
-    async def name_shard(self, shard: Shard) -> None:
-        """Say which shard the run is."""
 
     async def spread(self, run: ShardedRun) -> None:
         """Have shards do a run's first step, and return when they have ended."""

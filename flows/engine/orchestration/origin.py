@@ -11,11 +11,12 @@ from typing import Any
 from prefect.context import FlowRunContext
 from pydantic import TypeAdapter
 
-from flows.engine.orchestration.flow_source import read_function
+from db.words import COMMAND, DEPLOYMENT, SCHEDULE
 from flows.engine.orchestration.host import Origin
 from flows.engine.orchestration.worker_check import check_worker, read_deployment
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
+from flows.steps.prompts.flow_source import read_function
 
 
 async def read_origin(flow: str | None, settings: Settings) -> Origin:
@@ -32,12 +33,12 @@ async def read_origin(flow: str | None, settings: Settings) -> Origin:
     code = await asyncio.to_thread(code_version)
     source = await asyncio.to_thread(read_function, context.flow.fn)
     check_worker(deployment, settings, code)
-    started_by_deployment = "schedule" if found.auto_scheduled else "deployment"
+    started_by_deployment = SCHEDULE if found.auto_scheduled else DEPLOYMENT
     return Origin(
         flow=flow or context.flow.fn.__name__,
         deployment=name,
         flow_run_id=str(found.id),
-        trigger=started_by_deployment if found.deployment_id else "command",
+        trigger=started_by_deployment if found.deployment_id else COMMAND,
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
         code_version=code,
         words=source.texts,

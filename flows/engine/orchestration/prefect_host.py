@@ -17,7 +17,6 @@ from db.words import TAG
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import chunk_runner
 from flows.engine.orchestration.chunks import ChunkRunner
-from flows.engine.orchestration.host import Origin, ShardedRun
 from flows.engine.orchestration.origin import read_origin
 from flows.engine.orchestration.results import results_served_by, saved_block
 from flows.engine.orchestration.spread import name_shard, spread
@@ -39,16 +38,15 @@ CANCEL_WAIT_S = 5.0
 class PrefectHost:
     """Implements flows.engine.orchestration.host.Host for the flow run that is in progress."""
 
+    origin = staticmethod(read_origin)
+    spread = staticmethod(spread)
+
     def __init__(self) -> None:
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:
             raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
         self._flow_run_id = context.flow_run.id
         self.log: Log = get_run_logger()
-
-    async def origin(self, flow: str | None, settings: Settings) -> Origin:
-        """Read what has started the run; ConfigurationError where its deployment was made for another ledger."""
-        return await read_origin(flow, settings)
 
     @asynccontextmanager
     async def running_chunks(self, settings: Settings, *, refresh: bool) -> AsyncIterator[ChunkRunner]:
@@ -57,11 +55,13 @@ class PrefectHost:
             yield chunk_runner(retries=settings.chunk_retries, delay_s=settings.chunk_retry_delay_s, refresh=refresh)
 
     @asynccontextmanager
-    async def shown(self, progress: Progress, *, is_shard: bool) -> AsyncIterator[None]:
-        """Tag the flow run, and keep an artifact of it at what the run has come to."""
-        if not is_shard:
+    async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:
+        """Tag or name the flow run, and keep an artifact of it at what the run has come to."""
+        if shard is None:
             # A shard has its own tag alone: what an automation does for runs by their tags is not for shards.
             await add_tags(TAG, progress.flow, progress.endpoint)
+        else:
+            await name_shard(shard)
         async with shown_live(progress):
             yield
 
@@ -84,14 +84,6 @@ class PrefectHost:
                     state = (await client.read_flow_run(self._flow_run_id)).state
                     if state is not None and (state.is_cancelling() or state.is_cancelled()):
                         stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
-
-    async def name_shard(self, shard: Shard) -> None:
-        """Say in the flow run's name which shard it is."""
-        await name_shard(shard)
-
-    async def spread(self, run: ShardedRun) -> None:
-        """Start shards as runs of a deployment, and return when they have ended or stand still."""
-        await spread(run)
 
     async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], *, is_shard: bool) -> None:
         """Send an event and assets, and attach the summary to the flow run."""

@@ -1,28 +1,34 @@
-"""Start a Prefect server for commands that find none running, wait for it, and stop it again.
+"""Check whether a Prefect server answers, or start one for a command that finds none running, and stop it again.
 
-It is Prefect's own server in a process of its own, tuned for many task runs, on loopback, with its database and its log
-in `.presswork/` of the project. It ends when the process that started it does, however that ends. Run as a module, this
-file is that process. The server that `presswork up` starts (flows/control) is the same one, but stays, and has a
-database of its own: two servers never share one.
+One of our own is Prefect's server in a process of its own, tuned for many task runs, on loopback, with its database and
+its log in `.presswork/` of the project. It ends when the process that started it does, however that ends. Run as a
+module, this file is that process. The server that `presswork up` starts (flows/control) is the same one, but stays, and
+has a database of its own: two servers never share one.
 """
 
 from __future__ import annotations
 
+import base64
+import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
+import orjson
 from filelock import FileLock
 
-from flows.engine.orchestration.server_check import is_healthy
-from flows.errors import PressworkError
+from flows.errors import ConfigurationError, PressworkError
 from flows.settings import ROOT
 
 HOME = ROOT / ".presswork"
@@ -34,11 +40,18 @@ TUNING = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
 }
+ANSWERS_WITHIN_S = 10.0
+NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
+"""What asking raises where nothing, or no HTTP, is at the other end."""
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
 class ServerStartError(PressworkError):
     """Prefect's server did not start."""
+
+
+class PrefectServerError(ConfigurationError):
+    """Prefect's server can't be used."""
 
 
 @contextmanager
@@ -82,6 +95,47 @@ def server_environment(given: Mapping[str, str], **settings: str) -> dict[str, s
     return {**rest, **TUNING, **QUIET, "PREFECT__SERVER_FINAL": "1", **settings}
 
 
+def require_answer(api: str, auth_string: str | None = None, *, other_credentials: bool = False) -> None:
+    """Raise PrefectServerError unless a server answers that takes these credentials and is no older than our Prefect.
+
+    A server with `other_credentials` than Prefect's own basic authentication (Prefect Cloud) checks them itself.
+    """
+    try:
+        _read(f"{api.rstrip('/')}/health", None)
+        if not other_credentials:
+            _require_version(api, server_version(api, auth_string))
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise PrefectServerError(
+                f"Prefect's server at {api} {'refuses the' if auth_string else 'asks for a'} user and password: set "
+                "PREFECT_API_AUTH_STRING to what the server has in PREFECT_SERVER_API_AUTH_STRING."
+            ) from None
+        if error.code >= 500:
+            raise _silent(api, f"it answers HTTP {error.code}") from None
+        if not other_credentials:
+            raise _no_prefect(api) from None
+    except NO_ANSWER as error:
+        raise _silent(api, str(getattr(error, "reason", error))) from None
+
+
+def is_healthy(api: str) -> bool:
+    """Whether a Prefect server answers at this API's URL."""
+    try:
+        return _read(f"{api}/health", None, within_s=2).strip() == b"true"
+    except NO_ANSWER:
+        return False
+
+
+def server_version(api: str, auth_string: str | None = None) -> str | None:
+    """Read which version of Prefect serves this API; None where it is no Prefect server. Raises NO_ANSWER."""
+    body = _read(f"{api.rstrip('/')}/admin/version", auth_string)
+    try:
+        found = orjson.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, str) and _parts(found) else None
+
+
 def _start(port: int, home: Path, log: Path, *, with_ui: bool) -> subprocess.Popen[bytes]:
     environment = server_environment(
         os.environ,
@@ -107,11 +161,7 @@ def _start(port: int, home: Path, log: Path, *, with_ui: bool) -> subprocess.Pop
 
 
 def _wait_until_healthy(
-    process: subprocess.Popen[bytes],
-    port: int,
-    timeout_s: float,
-    waiting: Callable[[float], None],
-    log: Path,
+    process: subprocess.Popen[bytes], port: int, timeout_s: float, waiting: Callable[[float], None], log: Path
 ) -> None:
     began = time.monotonic()
     while (passed := time.monotonic() - began) < timeout_s:
@@ -124,6 +174,44 @@ def _wait_until_healthy(
     raise ServerStartError(
         f"Prefect's server has not started within {timeout_s:.0f} s; see {log}. On a slow machine raise "
         "PRESSWORK_PREFECT_STARTUP_TIMEOUT_S, or start one yourself and set PREFECT_API_URL."
+    )
+
+
+def _read(url: str, auth_string: str | None, within_s: float = ANSWERS_WITHIN_S) -> bytes:
+    request = urllib.request.Request(url)  # noqa: S310 - an address that the user gave
+    if auth_string:
+        request.add_header("Authorization", f"Basic {base64.b64encode(auth_string.encode()).decode()}")
+    with urllib.request.urlopen(request, timeout=within_s) as answer:  # noqa: S310 - as above
+        return bytes(answer.read())
+
+
+def _require_version(api: str, served: str | None) -> None:
+    ours = version("prefect")
+    if served is None:
+        raise _no_prefect(api)
+    major, minor = _parts(served)
+    our_major, our_minor = _parts(ours)
+    if major != our_major or minor < our_minor:
+        raise PrefectServerError(
+            f"Prefect's server at {api} is version {served}, and this Presswork works with {our_major}.{our_minor} and "
+            f"later versions of {our_major}: run the server with `prefect=={ours}` or a newer one. (One that "
+            "`presswork up` started: `presswork down`, then `presswork up`.)"
+        )
+
+
+def _parts(number: str) -> tuple[int, ...]:
+    found = re.match(r"(\d+)\.(\d+)", number)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _no_prefect(api: str) -> PrefectServerError:
+    return PrefectServerError(f"What answers at {api} is no Prefect server; correct PREFECT_API_URL (it ends in /api).")
+
+
+def _silent(api: str, reason: str) -> PrefectServerError:
+    return PrefectServerError(
+        f"Prefect's server at {api} does not answer: {reason}. Start it (`presswork up` on this machine), correct "
+        "PREFECT_API_URL, or unset it: then Presswork uses a server of its own."
     )
 
 

@@ -1,7 +1,7 @@
-"""Shard deployment: where the shards of a run are started.
+"""Make the deployment by which the shards of a run are started.
 
-Beside the deployment whose run is spread stands one for its shards: the same code, work pool and job variables, but
-no schedule, and no limit on how many run at once, which would cancel the shards while their run goes on.
+It is that of the run that is spread, with the same code, work pool and job variables, but without a schedule, and
+without a limit on how many run at once, which would cancel the shards while their run goes on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
-from db.words import SHARD_TAG as TAG
-from db.words import SHARDS
+from db.words import SHARD_TAG, SHARDS
 from flows.engine.orchestration.prefect_pages import read_all
 from flows.errors import ConfigurationError
 
@@ -35,7 +34,7 @@ async def deployment_for_shards(client: PrefectClient, flow_run: FlowRun) -> UUI
         name=f"{own.name}{SHARDS}",
         version=own.version,
         description=f"The shards of {own.name!r}. Its runs start these by themselves, when `shards` says so.",
-        tags=[TAG],
+        tags=[SHARD_TAG],
         work_pool_name=own.work_pool_name,
         work_queue_name=own.work_queue_name,
         path=own.path,
@@ -52,7 +51,9 @@ async def _deployment_of(client: PrefectClient, flow_run: FlowRun) -> Deployment
         return await client.read_deployment(flow_run.deployment_id)
     flow = await client.read_flow(flow_run.flow_id)
     found = await read_all(client.read_deployments, flow_filter=FlowFilter(id=FlowFilterId(any_=[flow.id])))
-    usable = sorted((one for one in found if TAG not in one.tags and one.work_pool_name), key=lambda one: one.name)
+    usable = sorted(
+        (one for one in found if SHARD_TAG not in one.tags and one.work_pool_name), key=lambda one: one.name
+    )
     if not usable:
         raise ConfigurationError(
             f"A run with shards needs a deployment of the flow {flow.name!r} on this Prefect server, whose work pool "

@@ -1,8 +1,8 @@
-"""Shards: a run that is spread over workers. Each shard is a run of the same flow on a part of the records' keys.
+"""Spread a run over workers, in shards. Each shard is a run of the same flow on a part of the records' keys.
 
 The run cuts, starts its shards as runs of a deployment, sees that each is brought to its end, and then goes over the
 whole itself: what the shards answered it finds in the ledger, what they left it asks for. So nothing depends on a
-shard: one that crashes is started anew, one that fails or that no worker takes up is left to the run.
+shard: one that crashes is started again, one that fails or that no worker takes up is left to the run.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
-from db.readers.history import statuses_of_flow_runs
-from db.sources.parameters import tokens_of
+from db.readers.runs import statuses_of_flow_runs
+from db.sources.clauses import tokens_of
 from db.sources.statements import Query
+from db.words import CRASHED
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.host import ShardedRun
 from flows.engine.orchestration.shard_deployment import deployment_for_shards
@@ -43,7 +44,7 @@ POLL_S = 2.0
 LOOK_AT_LEASES_S = 10.0
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
 SUBMITTED_WITHIN_S = 120.0
-"""How long a worker may take to hand a shard to its infrastructure: one that died meanwhile leaves it so for ever."""
+"""How long a worker may take to hand a shard to its infrastructure: one that crashes meanwhile leaves it so."""
 
 
 def _require_repeatable(query: Query) -> None:
@@ -91,7 +92,7 @@ async def spread(run: ShardedRun) -> None:
 
 
 @dataclass
-class _Part:
+class _StartedShard:
     """A shard as its run sees it: the flow run that is its attempt now, and those `earlier` that came to nothing."""
 
     number: int
@@ -109,7 +110,7 @@ class _Part:
 
 
 @dataclass
-class _Spreading:
+class _ShardRuns:
     """The shards of one run at work."""
 
     run: ShardedRun
@@ -118,7 +119,7 @@ class _Spreading:
     parameters: dict[str, Any]
     options_name: str
     flow_run: FlowRun
-    parts: list[_Part]
+    parts: list[_StartedShard]
     leases_at: float = 0.0
 
     async def carry_out(self) -> None:
@@ -152,7 +153,7 @@ class _Spreading:
                     get_run_logger().warning("Shard %d could not be cancelled.", part.number)
 
     @property
-    def _open(self) -> list[_Part]:
+    def _open(self) -> list[_StartedShard]:
         return [part for part in self.parts if not part.ended]
 
     async def _look(self) -> bool:
@@ -179,7 +180,7 @@ class _Spreading:
         found = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=200)
         return {str(flow_run.id): flow_run.state for flow_run in found if flow_run.state is not None}
 
-    async def _start(self, part: _Part) -> None:
+    async def _start(self, part: _StartedShard) -> None:
         """Start a shard, or find the attempt at it that an earlier run of the same flow run has started."""
         while part.flow_run is None and not part.ended:
             attempt = len(part.earlier) + 1
@@ -187,12 +188,12 @@ class _Spreading:
             if options is None:
                 part.ended = True
                 return
+            name = f"{self.flow_run.name}, shard {part.number} of {len(self.parts)}"
             flow_run = await arun_deployment(
                 self.deployment,
                 client=self.client,
                 parameters={**self.parameters, self.options_name: options},
-                flow_run_name=f"{self.flow_run.name}, shard {part.number} of {len(self.parts)}"
-                + (f", attempt {attempt}" if attempt > 1 else ""),
+                flow_run_name=f"{name}, attempt {attempt}" if attempt > 1 else name,
                 timeout=0,
                 # By the flow run, not by the run: the one that follows after a crash finds what this one started.
                 idempotency_key=f"{self.flow_run.id}/{len(self.parts)}/{part.number}/{attempt}",
@@ -200,12 +201,12 @@ class _Spreading:
             )
             part.flow_run, state = str(flow_run.id), flow_run.state
             if state is not None and state.is_final() and not state.is_completed():
-                # It ended in an earlier run, and is over and done with: here the shard begins anew.
+                # It ended in an earlier run: here the shard starts again.
                 part.give_up_attempt()
             else:
                 part.started_here += 1
 
-    async def _options(self, part: _Part) -> dict[str, Any] | None:
+    async def _options(self, part: _StartedShard) -> dict[str, Any] | None:
         """A shard's options: those of the run, for its part of the records and of the cap; None: nothing is left."""
         left = await self._share_of_cap(part)
         if left is not None and left <= 0:
@@ -222,12 +223,12 @@ class _Spreading:
         own = {"shards": None, "limit": None, "resumes": None, "max_cost": left, "shard": shard}
         return self.run.options.model_copy(update=own).model_dump(mode="json")
 
-    async def _share_of_cap(self, part: _Part) -> float | None:
-        if self.run.max_cost is None:
+    async def _share_of_cap(self, part: _StartedShard) -> float | None:
+        if self.run.settings.max_cost is None:
             return None
         ledger = self.run.ledger
         return share_of_cap(
-            self.run.max_cost,
+            self.run.settings.max_cost,
             spent=await asyncio.to_thread(spent_by_chain, ledger, self.run.id),
             by_shards=await asyncio.to_thread(spent_by_shards, ledger, str(self.flow_run.id)),
             by_attempts=await asyncio.to_thread(spent_by_flow_runs, ledger, part.earlier),
@@ -235,24 +236,19 @@ class _Spreading:
             waiting=len(self._open),
         )
 
-    async def _end(self, part: _Part, state: State[Any]) -> None:
-        log = get_run_logger()
-        if state.is_completed():
-            part.ended = True
-        elif state.is_crashed() and part.started_here < self.run.settings.shard_attempts:
-            log.warning("Shard %d crashed: it is started anew.", part.number)
+    async def _end(self, part: _StartedShard, state: State[Any]) -> None:
+        if state.is_crashed() and part.started_here < self.run.settings.shard_attempts:
+            get_run_logger().warning("Shard %d crashed: it is started again.", part.number)
             part.give_up_attempt()
             await self._start(part)
-        else:
-            log.warning(
-                "Shard %d ended as %s: this run goes on with its records itself.",
-                part.number,
-                (state.name or "").lower(),
-            )
-            part.ended = True
+            return
+        part.ended = True
+        if not state.is_completed():
+            said = "Shard %d ended as %s: this run goes on with its records itself."
+            get_run_logger().warning(said, part.number, (state.name or "").lower())
 
     async def _end_lost(self, found: dict[str, State[Any]]) -> None:
-        """Tell Prefect of shards that it takes for living and whose process or worker has died."""
+        """Tell Prefect of shards that run by its account, and whose process or worker has crashed."""
         if time.monotonic() - self.leases_at < LOOK_AT_LEASES_S:
             return
         self.leases_at = time.monotonic()
@@ -265,16 +261,16 @@ class _Spreading:
                 found[flow_run] = crashed
 
     def _is_lost(self, state: State[Any], in_ledger: str | None) -> bool:
-        """Whether a shard is dead by the ledger's leases, or by how long it has come no further."""
+        """Whether a shard has crashed by the ledger's leases, or by how long it has come no further."""
         if state.is_running() and in_ledger is not None:
-            return in_ledger == "crashed"
+            return in_ledger == CRASHED
         since = time.time() - state.timestamp.timestamp()
         if state.is_pending() and state.name == "Submitting":
             return since > SUBMITTED_WITHIN_S
         return (state.is_pending() or state.is_running()) and since > self.run.settings.shard_patience_s
 
 
-async def _prepared(run: ShardedRun, client: PrefectClient) -> _Spreading:
+async def _prepared(run: ShardedRun, client: PrefectClient) -> _ShardRuns:
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
@@ -282,12 +278,12 @@ async def _prepared(run: ShardedRun, client: PrefectClient) -> _Spreading:
     named = [name for name, value in parameters.items() if isinstance(value, RunOptions)]
     if not named:
         raise ConfigurationError("A run with shards needs its flow to have a parameter of the type RunOptions.")
-    return _Spreading(
+    return _ShardRuns(
         run=run,
         client=client,
         deployment=await deployment_for_shards(client, context.flow_run),
         parameters=TypeAdapter(dict[str, Any]).dump_python(dict(parameters), mode="json"),
         options_name=named[0],
         flow_run=context.flow_run,
-        parts=[_Part(number) for number in range(1, min(run.options.shards or 1, run.records) + 1)],
+        parts=[_StartedShard(number) for number in range(1, min(run.options.shards or 1, run.records) + 1)],
     )

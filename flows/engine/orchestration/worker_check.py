@@ -1,4 +1,4 @@
-"""Deployed: which deployment started a run, and whether this worker is one that it was made for.
+"""Find the deployment that started a run, and check that it was made for this worker.
 
 A worker with other code may lack what the form offers, which is said in the run's log. One with another ledger would
 pay again for all that the deployment's ledger has, so there the run stops before anything is asked.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from db.ledger.clock import now
+from db.words import CONNECT
 from flows.engine.pacing.breaker import Breaker
 from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Admission, Limiter
@@ -185,7 +186,7 @@ class Pace:
                 self.stop(error)
             except EndpointError as error:
                 # Each of the others would try to reach it in turn, and wait as long.
-                self.stop(StoppingCallError(str(error), kind="connect"))
+                self.stop(StoppingCallError(str(error), kind=CONNECT))
         return self._is_open or self.stopped is not None
 
 

@@ -1,6 +1,6 @@
-"""Live: a run in Prefect's UI while it goes on. Its tags, and an artifact that moves with it.
+"""Show a run in Prefect's UI while it goes on: its tags, and an artifact that moves with it.
 
-Beside the run and never in its way: what Prefect's server does not take, the run does without.
+It is never in the run's way: what Prefect's server does not take, the run does without.
 """
 
 from __future__ import annotations
@@ -39,33 +39,29 @@ async def add_tags(*names: str) -> None:
 @asynccontextmanager
 async def shown_live(progress: Progress) -> AsyncIterator[None]:
     """Keep an artifact of the flow run at what the run has come to, while the context is open."""
-    shown = _Shown(progress)
-    work = asyncio.create_task(shown.go_on(), name="presswork-live")
+    artifact: UUID | None = None
+
+    async def update() -> None:
+        nonlocal artifact
+        percent, words = progress.percent, progress.words()
+        if artifact is None:
+            artifact = await acreate_progress_artifact(percent, key=KEY, description=words)
+        else:
+            await aupdate_progress_artifact(artifact, percent, description=words)
+
+    async def update_again() -> None:
+        while True:
+            with suppress(*AWAY):
+                await update()
+            for _look in range(round(UPDATE_EVERY_S / LOOK_S)):
+                progress.look_at_pace()
+                await asyncio.sleep(LOOK_S)
+
+    work = asyncio.create_task(update_again(), name="presswork-live")
     try:
         yield
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         with suppress(*AWAY, TimeoutError):
-            await asyncio.wait_for(shown.update(), END_WITHIN_S)
-
-
-class _Shown:
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._artifact: UUID | None = None
-
-    async def go_on(self) -> None:
-        while True:
-            with suppress(*AWAY):
-                await self.update()
-            for _look in range(round(UPDATE_EVERY_S / LOOK_S)):
-                self._progress.look_at_pace()
-                await asyncio.sleep(LOOK_S)
-
-    async def update(self) -> None:
-        percent, words = self._progress.percent, self._progress.words()
-        if self._artifact is None:
-            self._artifact = await acreate_progress_artifact(percent, key=KEY, description=words)
-        else:
-            await aupdate_progress_artifact(self._artifact, percent, description=words)
+            await asyncio.wait_for(update(), END_WITHIN_S)

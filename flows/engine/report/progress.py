@@ -1,4 +1,4 @@
-"""Progress: live counts of a run, for whoever watches in this process.
+"""Live counts of a run, for whoever watches in this process.
 
 What is shown while a run goes on; when it has ended, the summary is added up from the ledger.
 """
@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from db.words import CACHED, COMPLETED, COUNTED, SUCCEEDED
+from flows.engine.report.amounts import dollars
 from flows.engine.report.summary import PaceSummary
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 """Where the lines of a run's log go."""
-SHOWN = ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
-WORDS = {"cached": "from the cache", "succeeded": "new"}
+WORDS = {CACHED: "from the cache", SUCCEEDED: "new"}
+"""What people read in place of a status."""
 
 
 @dataclass
@@ -39,7 +41,6 @@ class Progress:
     requests: int = 0
     cost_usd: Decimal = Decimal(0)
     started: float = field(default_factory=time.monotonic)
-    ended: bool = False
     status: str = ""
     step_counts: Counter[str] = field(default_factory=Counter)
     pace: PaceSummary = field(default_factory=PaceSummary)
@@ -76,7 +77,7 @@ class Progress:
     @property
     def percent(self) -> float:
         """How far this step is, of 100; 100 when the run has ended well, 0 where the total is not known."""
-        if self.status == "completed":
+        if self.status == COMPLETED:
             return 100.0
         return round(min(100.0 * self.done_in_step / self.total, 100.0), 1) if self.total else 0.0
 
@@ -86,7 +87,7 @@ class Progress:
         parts = [self.status or (f"{self.step}: {how_far}" if self.step else "selecting")]
         parts += self.selected()
         parts += [*counted(self.counts), *self.pace.parts()]
-        return "; ".join([*parts, f"${self.cost_usd:,.4f}"])
+        return "; ".join([*parts, dollars(self.cost_usd)])
 
     def selected(self) -> list[str]:
         """Say how many records each select that runs just now has given."""
@@ -98,9 +99,14 @@ class Progress:
         return time.monotonic() - self.started
 
 
+def counts_in_words(counts: Mapping[str, int]) -> dict[str, str]:
+    """Say how many generations ended how, by status; what happened to none is left out."""
+    return {status: f"{counts[status]:,} {WORDS.get(status, status)}" for status in COUNTED if counts.get(status)}
+
+
 def counted(counts: Mapping[str, int]) -> list[str]:
-    """Say how many generations ended how; what happened to none is left out."""
-    return [f"{counts[status]:,} {WORDS.get(status, status)}" for status in SHOWN if counts.get(status)]
+    """List how many generations ended how."""
+    return list(counts_in_words(counts).values())
 
 
 _watchers: list[Callable[[Progress], None]] = []

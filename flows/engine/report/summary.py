@@ -1,20 +1,20 @@
-"""Summary: what a run did, added up from the ledger when it ends."""
+"""What a run did, added up from its ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Engine
 
-from db.readers import history
+from db.words import CAPPED, COMPLETED, COUNTED
 from flows.engine.pacing.buckets import a_minute
-from flows.engine.pacing.warming import Warmth
-from flows.steps.prices import Usage, saved_by_prompt_cache
+from flows.engine.report.amounts import counted, percent
+from flows.engine.report.lacking import LACKING, Failure
 
-COMPLETE, INCOMPLETE, CAPPED = 0, 1, 3
+HAS_ALL, LACKS_SOME, MET_CAP = 0, 1, 3
+COUNTS = (*COUNTED, "left_out")
+"""The counts of a run and of each of its steps, in the order in which they are shown."""
 LONG_S = 5.0
 """A wait that is said while it lasts."""
 
@@ -33,17 +33,6 @@ class StepSummary(BaseModel):
     failed: int = 0
     skipped: int = 0
     left_out: int = Field(0, description="Records not taken up, as an earlier step brought no content for them.")
-
-
-class Failure(BaseModel):
-    """A generation that brought no content."""
-
-    generation_id: str
-    step: str
-    record_key: str
-    status: str
-    kind: str | None
-    message: str | None
 
 
 class PaceSummary(BaseModel):
@@ -89,11 +78,6 @@ class PaceSummary(BaseModel):
         return f"{rate}, {percent(self.share_of_limit)} of {whose} limit of {a_minute(self.limit_per_minute)}"
 
 
-def percent(share: float) -> str:
-    """Show a share as a percentage."""
-    return f"{share:.0%}".replace("%", " %")
-
-
 class PromptCacheSummary(BaseModel):
     """How many requests read the endpoint's prompt cache and how many wrote it, and why not more were read.
 
@@ -114,10 +98,11 @@ class PromptCacheSummary(BaseModel):
             parts.append(f"not used for {', '.join(self.too_short)}: too short for the model to cache")
         if self.silent and not self.reads and not self.writes:
             parts.append("no answer tells of it: too short after all, or a gateway does not pass it on")
-        if self.late:
-            parts.append(f"{_requests(self.late)} wrote again what could not be read yet: entries appear late")
-        if self.missed:
-            parts.append(f"{_requests(self.missed)} wrote again what others could read: the provider's cache missed")
+        again = (
+            (self.late, "could not be read yet: entries appear late"),
+            (self.missed, "others could read: the provider's cache missed"),
+        )
+        parts += [f"{counted(count, 'request')} wrote again what {why}" for count, why in again if count]
         return parts
 
 
@@ -163,12 +148,16 @@ class Summary(BaseModel):
     failures: list[Failure]
 
     @property
+    def lacking(self) -> int:
+        """How many generations brought no content."""
+        return sum(getattr(self, status) for status in LACKING)
+
+    @property
     def exit_status(self) -> int:
         """0 all have content, 1 some have not, 3 the cost cap stopped it; what ends with 2 raises an error instead."""
-        if self.status == "capped":
-            return CAPPED
-        lacking = self.invalid + self.truncated + self.refused + self.failed + self.skipped + self.left_out
-        return COMPLETE if self.status == "completed" and not lacking else INCOMPLETE
+        if self.status == CAPPED:
+            return MET_CAP
+        return HAS_ALL if self.status == COMPLETED and not self.lacking + self.left_out else LACKS_SOME
 
     def for_programs(self) -> dict[str, Any]:
         """The summary as plain JSON values; money is a number of dollars."""
@@ -177,130 +166,3 @@ class Summary(BaseModel):
             amount = getattr(self, name)
             data[name] = None if amount is None else float(amount)
         return data
-
-
-def perhaps_billed(requests: int, likely_usd: Decimal | None) -> str:
-    """Say how many requests were perhaps billed, and what they likely cost, where that is known."""
-    lost = f"{requests:,} request{'' if requests == 1 else 's'} whose answer was lost"
-    return lost if likely_usd is None else f"{lost}, likely ${likely_usd:,.4f}"
-
-
-def savings(summary: Summary) -> list[str]:
-    """Say what a run did not have to pay: by answers that the ledger had, and by the prompt cache."""
-    lines = []
-    if summary.cached:
-        answers = f"{summary.cached:,} answer{'' if summary.cached == 1 else 's'} from the ledger"
-        saved = summary.saved_by_ledger_usd
-        lines.append(f"{'an unknown amount' if saved is None else f'${saved:,.4f}'} by {answers}")
-    if summary.cache_read_tokens or summary.cache_creation_tokens:
-        saved, used = summary.saved_by_prompt_cache_usd, summary.prompt_cache
-        counts = f" ({_requests(used.reads)} read it, {used.writes:,} wrote it)"
-        if saved is None:
-            lines.append("an unknown amount by the prompt cache" + counts)
-        elif saved < 0:
-            lost = f"writing it cost ${-saved:,.4f} more than reading it saved"
-            lines.append(f"nothing by the prompt cache: {lost}{counts}")
-        else:
-            lines.append(f"${saved:,.4f} by the prompt cache" + counts)
-    return lines
-
-
-def summarize(
-    ledger: Engine,
-    *,
-    run_id: str,
-    flow: str,
-    endpoint: str,
-    status: str,
-    records: int,
-    left_out: dict[str, int],
-    made_from: Mapping[str, str],
-    wall_s: float,
-    pace: PaceSummary,
-    warmth: Warmth,
-    notes: Sequence[str] = (),
-) -> Summary:
-    """Add a run up from its generations and attempts."""
-    steps: dict[str, StepSummary] = {}
-    for line in history.count_generations(ledger, run_id):
-        step = steps.setdefault(line.step, StepSummary(step=line.step, left_out=left_out.get(line.step, 0)))
-        name = "cached" if line.status == "succeeded" and line.origin == "cache" else line.status
-        setattr(step, name, getattr(step, name) + line.count)
-        step.generations += line.count
-    for name, count in left_out.items():
-        steps.setdefault(name, StepSummary(step=name, left_out=count))
-    for step in steps.values():
-        step.made_from = made_from.get(step.step)
-    used, cached = history.usage(ledger, run_id), history.prompt_cache_use(ledger, run_id)
-    totals = {
-        name: sum(getattr(step, name) for step in steps.values())
-        for name in ("cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped")
-    }
-    failures = [
-        Failure(
-            generation_id=row.id,
-            step=row.step,
-            record_key=row.record_key,
-            status=row.status,
-            kind=row.error_kind,
-            message=row.error_message,
-        )
-        for row in history.worst(ledger, run_id)
-    ]
-    return Summary(
-        run_id=run_id,
-        flow=flow,
-        endpoint=endpoint,
-        status=status,
-        records=records,
-        **totals,
-        left_out=sum(left_out.values()),
-        requests=used.requests,
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-        cache_read_tokens=used.cache_read_tokens,
-        cache_creation_tokens=used.cache_creation_tokens,
-        cost_usd=used.cost_usd,
-        saved_by_ledger_usd=history.cost_reused(ledger, run_id) if totals["cached"] else Decimal(0),
-        saved_by_prompt_cache_usd=_saved_by_prompt_cache(cached),
-        prompt_cache=PromptCacheSummary(
-            reads=sum(use.reads for use in cached),
-            writes=sum(use.writes for use in cached),
-            late=warmth.late,
-            missed=warmth.missed,
-            silent=warmth.silent,
-            too_short=list(warmth.too_short),
-        ),
-        unpriced=used.unpriced,
-        perhaps_billed=used.perhaps_billed,
-        likely_usd=used.likely_usd,
-        rate_limited=used.rate_limited,
-        wall_s=round(wall_s, 3),
-        pace=pace,
-        notes=list(notes),
-        steps=list(steps.values()),
-        failures=failures,
-    )
-
-
-def _saved_by_prompt_cache(uses: Sequence[history.PromptCacheUse]) -> Decimal | None:
-    total = Decimal(0)
-    for use in uses:
-        usage = Usage(
-            input_tokens=0,
-            cache_creation_5m_tokens=use.written_5m,
-            cache_creation_1h_tokens=use.written_1h,
-            cache_read_tokens=use.read,
-            service_tier=use.service_tier,
-            inference_geo=use.inference_geo,
-            speed=use.speed,
-        )
-        saved = saved_by_prompt_cache(use.model, usage, use.day, prompt_tokens=use.prompt_tokens)
-        if saved is None:
-            return None
-        total += saved
-    return total
-
-
-def _requests(count: int) -> str:
-    return f"{count:,} request{'' if count == 1 else 's'}"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from decimal import Decimal
 
 from sqlalchemy import Engine
 
-from db.words import CAPPED, COMPLETED, RunStatus
+from db.readers.figures import PromptCacheUse, cost_reused, count_generations, prompt_cache_use, usage
+from db.words import CACHED, CAPPED, COMPLETED, COUNTED, RunStatus
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
+from flows.engine.report.lacking import list_failures
 from flows.engine.report.progress import Progress
-from flows.engine.report.summary import PaceSummary, Summary, summarize
+from flows.engine.report.summary import PaceSummary, PromptCacheSummary, StepSummary, Summary
 from flows.errors import CostCapError
+from flows.steps.prices import Usage, saved_by_prompt_cache
 
 ReadSummary = Callable[[Callable[[RunStatus], Summary], RunStatus], Awaitable[Summary]]
 
@@ -22,7 +27,7 @@ class Totals:
     """Adds a run up from the ledger, and from what the ledger does not know.
 
     `read` calls what reads the ledger in a thread. `left_out` counts, by step, the records that an earlier step brought
-    no content for; `made_from` names that step.
+    no content for; `made_from` names that step for each that was begun, None where it works on records.
     """
 
     def __init__(self, ledger: Engine, read: ReadSummary, progress: Progress, pace: Pace, limiter: Limiter) -> None:
@@ -36,7 +41,7 @@ class Totals:
         self._steps_open = 0
         self.records = 0
         self.left_out: Counter[str] = Counter()
-        self.made_from: dict[str, str] = {}
+        self.made_from: dict[str, str | None] = {}
 
     def summary(self, status: RunStatus | None = None) -> Summary:
         """Add the run up from the ledger; without a status, it is what the run has come to.
@@ -90,17 +95,58 @@ class Totals:
         )
 
     def _added_up(self, status: RunStatus) -> Summary:
-        return summarize(
-            self._ledger,
-            run_id=self._progress.run_id,
-            flow=self._progress.flow,
-            endpoint=self._progress.endpoint,
+        progress, steps = self._progress, self._steps()
+        counts = {name: sum(getattr(step, name) for step in steps) for name in COUNTED}
+        cached, warmth = prompt_cache_use(self._ledger, progress.run_id), self._pace.warming.report()
+        return Summary(
+            run_id=progress.run_id,
+            flow=progress.flow,
+            endpoint=progress.endpoint,
             status=status,
             records=self.records,
-            left_out=dict(self.left_out),
-            made_from=self.made_from,
-            wall_s=self._progress.wall_s,
+            **counts,
+            left_out=self.left_out.total(),
+            **asdict(usage(self._ledger, progress.run_id)),
+            saved_by_ledger_usd=cost_reused(self._ledger, progress.run_id) if counts[CACHED] else Decimal(0),
+            saved_by_prompt_cache_usd=saved_by_reads(cached),
+            prompt_cache=PromptCacheSummary(
+                reads=sum(use.reads for use in cached), writes=sum(use.writes for use in cached), **asdict(warmth)
+            ),
+            wall_s=round(progress.wall_s, 3),
             pace=self.pace(),
-            warmth=self._pace.warming.report(),
-            notes=list(self._progress.notes.values()),
+            notes=list(progress.notes.values()),
+            steps=steps,
+            failures=list_failures(self._ledger, progress.run_id),
         )
+
+    def _steps(self) -> list[StepSummary]:
+        lines = count_generations(self._ledger, self._progress.run_id)
+        steps = {
+            name: StepSummary(step=name, made_from=self.made_from.get(name), left_out=self.left_out[name])
+            for name in [*(line.step for line in lines), *self.left_out]
+        }
+        for line in lines:
+            step = steps[line.step]
+            setattr(step, line.counted_as, getattr(step, line.counted_as) + line.count)
+            step.generations += line.count
+        return list(steps.values())
+
+
+def saved_by_reads(uses: Sequence[PromptCacheUse]) -> Decimal | None:
+    """Add up what reading the prompt cache saved, less what writing it cost; None where a price is not known."""
+    total = Decimal(0)
+    for use in uses:
+        used = Usage(
+            input_tokens=0,
+            cache_creation_5m_tokens=use.written_5m,
+            cache_creation_1h_tokens=use.written_1h,
+            cache_read_tokens=use.read,
+            service_tier=use.service_tier,
+            inference_geo=use.inference_geo,
+            speed=use.speed,
+        )
+        saved = saved_by_prompt_cache(use.model, used, use.day, prompt_tokens=use.prompt_tokens)
+        if saved is None:
+            return None
+        total += saved
+    return total

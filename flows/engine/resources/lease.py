@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from sqlalchemy import Engine
@@ -18,7 +18,8 @@ from db.identity import boot_time_s
 from db.ledger import claims, leases
 from db.ledger.clock import now
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.writing import WriteBatch, close_run, write
+from db.ledger.rows import WriteBatch
+from db.ledger.writing import close_run, write
 from db.words import NOT_SENT
 from flows.engine.resources.writer import Writer
 from flows.errors import FinalCallError
@@ -146,24 +147,3 @@ class HeldLease:
         owned = claims.take(self._ledger, self._lease.run_id, tuple(self._claimed))
         # What was released meanwhile is not claimed again.
         self._claimed &= owned
-
-
-class RunClaims:
-    """A run's claims of prompts, which its lease holds; implements flows.engine.context.Claims."""
-
-    def __init__(self, lease: HeldLease, writer: Writer) -> None:
-        self._lease = lease
-        self._writer = writer
-
-    async def take(self, hashes: Sequence[str]) -> set[str]:
-        """Claim prompts, and return those that are now this run's."""
-        return await self._writer.call(self._lease.take, hashes)
-
-    async def ready(self, prompt_hash: str) -> None:
-        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
-        await self._lease.ready(prompt_hash)
-
-    def release(self, prompt_hash: str) -> None:
-        """Give a claim back with the writer's next commit."""
-        self._writer.release_claim(prompt_hash)
-        self._lease.released(prompt_hash)

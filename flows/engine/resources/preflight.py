@@ -19,9 +19,9 @@ from db.session import readable_url
 from db.sources.access import open_source
 from db.sources.select import check_columns
 from flows.engine.resources.source_reads import read_interruptibly
-from flows.engine.resources.source_urls import is_missing_file, query_of
+from flows.engine.resources.source_urls import LEDGER_VARIABLE, is_missing_file, query_of, source_of
 from flows.errors import ConfigurationError, MissingKeyError
-from flows.settings import Settings, ledger_url, source_url, source_variable
+from flows.settings import Settings, ledger_url, source_url
 from flows.steps.prompts.templates import Template
 
 
@@ -74,11 +74,9 @@ def check_ledger(settings: Settings, endpoint: str) -> None:
 @contextmanager
 def opened_source(settings: Settings, template: Template, ledger: str) -> Iterator[Engine]:
     """Open the database that a template reads from; without one of its own it is the ledger's."""
-    url, variable = source_url(settings, template.front.source), source_variable(template.front.source)
-    if not url:
-        if is_missing_file(ledger):
-            raise NoRecordsYetError(nothing_to_read(ledger))
-        url, variable = ledger, "PRESSWORK_DATABASE_URL"
+    url, variable = source_of(settings, template.front.source, ledger)
+    if variable == LEDGER_VARIABLE and is_missing_file(ledger):
+        raise NoRecordsYetError(nothing_to_read(ledger))
     engine = open_source(url, variable)
     try:
         yield engine

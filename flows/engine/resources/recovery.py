@@ -14,7 +14,7 @@ from db.ledger import leases, spill
 from db.ledger import writing as record
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow
-from db.readers.history import read_run
+from db.readers.runs import read_run
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
 from flows.engine.options import Shard
 from flows.errors import ConfigurationError

@@ -20,6 +20,7 @@ class RunEndpoint:
 
     def __init__(self, endpoint: Endpoint, reaches: Callable[[], Awaitable[bool]], progress: Progress) -> None:
         self.name = endpoint.name
+        self.verify = endpoint.verify
         self._endpoint = endpoint
         self._reaches = reaches
         self._progress = progress

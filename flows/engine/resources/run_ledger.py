@@ -1,9 +1,9 @@
-"""The ledger as one run reads it; every read waits for a ledger that is unavailable."""
+"""The ledger as one run uses it; every read and claim waits for a ledger that is unavailable."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine
@@ -11,35 +11,31 @@ from sqlalchemy import Engine
 from db.ledger import writing
 from db.ledger.rows import TemplateRow
 from db.readers.chains import Spent, spent_by_chain
-from db.readers.history import (
-    BadOutcome,
-    PromptHistory,
-    Usage,
-    bad_outcomes_of,
-    count_padded_keys,
-    look_up,
-    mean_tokens,
-    shards_of,
-    usage,
-)
+from db.readers.figures import TotalUsage, usage
+from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
+from db.readers.past_answers import mean_tokens
+from db.readers.runs import shards_of
+from db.readers.stored_generations import count_padded_keys
+from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.writer import Writer
 
 
 @dataclass
 class RunLedger:
-    """Implements flows.engine.context.LookUp.
+    """Implements flows.engine.context.LookUp and Claims.
 
     `fresh_since` is when a run began that refreshes: what is older counts as not known. `shards` are the runs that this
-    one was spread over.
+    one was spread over, None before that.
     """
 
     engine: Engine
     writer: Writer
+    lease: HeldLease
     run_id: str
     flow: str
     endpoint: str
     fresh_since: datetime | None = None
-    shards: Sequence[str] = field(default=())
+    shards: Sequence[str] | None = None
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         """What is known of prompts; where the run refreshes, only what is new since it began."""
@@ -51,9 +47,22 @@ class RunLedger:
             return {}
         return await self.writer.read(bad_outcomes_of, self.engine, self.shards, list(set(hashes)))
 
-    async def mean_tokens(self, step: str) -> tuple[float, float] | None:
-        """The mean input and output tokens of earlier requests of a step."""
-        return await self.writer.read(mean_tokens, self.engine, self.flow, step)
+    async def take(self, hashes: Sequence[str]) -> set[str]:
+        """Claim prompts, and return those that are now this run's."""
+        return await self.writer.call(self.lease.take, hashes)
+
+    async def ready(self, prompt_hash: str) -> None:
+        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
+        await self.lease.ready(prompt_hash)
+
+    def release(self, prompt_hash: str) -> None:
+        """Give a claim back with the writer's next commit."""
+        self.writer.release_claim(prompt_hash)
+        self.lease.released(prompt_hash)
+
+    async def mean_tokens(self, step: str, model: str) -> tuple[float, float] | None:
+        """The mean input and output tokens of earlier answers of a step by a model."""
+        return await self.writer.read(mean_tokens, self.engine, self.flow, step, self.endpoint, model)
 
     async def padded_keys(self, step: str) -> int:
         """How many records have content under keys that end in blanks."""
@@ -67,7 +76,7 @@ class RunLedger:
         """What the run, its shards and the runs that it resumes have spent."""
         return await self.writer.read(spent_by_chain, self.engine, self.run_id)
 
-    async def used(self, step: str) -> Usage:
+    async def used(self, step: str) -> TotalUsage:
         """What a step has used so far."""
         return await self.writer.read(usage, self.engine, self.run_id, step=step)
 

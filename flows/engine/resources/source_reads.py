@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Engine
 
@@ -21,6 +22,7 @@ from db.sources.interrupt import Interrupter
 INTERRUPT_AGAIN_S = 0.25
 INTERRUPTED_WITHIN_S = 2.0
 """How long a thread is waited for that was interrupted; one whose driver can't be interrupted is left behind."""
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -45,10 +47,10 @@ class SourceReader:
         """Do work with the engine; raises what it raises, and StoppedError where the run is stopped."""
         return await self.work(lambda: work(self._opened()))
 
-    async def work(self, work: Callable[[], T]) -> T:
-        """Do work that needs no source, such as reading what came from it; raises as `read` does."""
+    async def work(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what needs no source, such as what reads a page that came from it; raises as `read` does."""
         # A task of its own: a stop cancels the read, and not the flow that waits for it.
-        return await asyncio.create_task(self._pursued(work))
+        return await asyncio.create_task(self._pursued(partial(function, *args, **kwargs)))
 
     async def _pursued(self, work: Callable[[], T]) -> T:
         with self._pursuing():

@@ -12,10 +12,13 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from db.session import file_of
 from db.sources.statements import Parameter, Query
 from flows.errors import TemplateError
-from flows.settings import Settings, source_url
+from flows.settings import Settings, source_url, source_variable
 from flows.steps.prompts.templates import SUFFIX, Template
+
+LEDGER_VARIABLE = "PRESSWORK_DATABASE_URL"
 
 
 def query_of(template: Template, params: Mapping[str, Any]) -> Query:
@@ -30,16 +33,18 @@ def query_of(template: Template, params: Mapping[str, Any]) -> Query:
     return Query(f"{template.name}{SUFFIX}", template.select_sql, template.key_columns, typed)
 
 
-def url_of_source(settings: Settings, name: str | None, ledger: URL) -> str:
-    """Return the URL of a named source; without one it is the ledger's own database, opened for reading only."""
-    return source_url(settings, name) or ledger.render_as_string(hide_password=False)
+def source_of(settings: Settings, name: str | None, ledger: URL | str) -> tuple[str, str]:
+    """Return the URL of a named source and the variable that it is set in; without one, those of the ledger itself."""
+    url = source_url(settings, name)
+    if url:
+        return url, source_variable(name)
+    return ledger if isinstance(ledger, str) else ledger.render_as_string(hide_password=False), LEDGER_VARIABLE
 
 
 def is_missing_file(url: str) -> bool:
     """Whether a database is a SQLite file that is not there."""
     try:
-        parsed = make_url(url)
+        file = file_of(make_url(url))
     except ArgumentError:
         return False
-    file = parsed.database if parsed.get_backend_name() == "sqlite" else None
-    return file not in (None, "", ":memory:") and not Path(str(file)).is_file()
+    return file is not None and not Path(file).is_file()

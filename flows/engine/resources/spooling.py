@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -26,15 +26,16 @@ _AGAIN = (
     "{name}: the select ran again: this machine has no records of it as the run {resumed} read them. What is answered "
     "is not asked again, but the records may be others."
 )
+_log = logging.getLogger("prefect.presswork")
 
 
 class Spooling:
-    """Finds or makes the spools of a run's selects. `resumed` are the runs that it resumes, the latest first."""
+    """Finds or makes the spools of a run's selects; `log` is the run's."""
 
-    def __init__(self, spools: RunSpools, progress: Progress, log: Log) -> None:
+    def __init__(self, spools: RunSpools, progress: Progress, log: Log = _log) -> None:
         self._spools = spools
-        self.log = log
         self._progress = progress
+        self.log = log
         self._met: Counter[str] = Counter()
         self.trimmed = False
         """Whether a key column of the records is CHAR(n), whose blanks belong to no key."""
@@ -55,23 +56,19 @@ class Spooling:
 
     async def records(self, name: str, query: Query, reader: SourceReader) -> Spool:
         """Return a select's records, as a run that is resumed read them, else as the source gives them now."""
-        found = await self._found(name, query, reader) or await self._read(name, query, reader)
+        resumed = self._spools.resumed
+        found = await reader.work(self._spools.find, name) if resumed else None
+        if found is not None:
+            read_at = f"{datetime.fromtimestamp(found.read_at, UTC):%Y-%m-%d %H:%M:%S}"
+            self.log.info("%s: these are the records that were read at %s UTC.", query.name, read_at)
+        else:
+            if resumed:
+                again = _AGAIN.format(name=query.name, resumed=resumed[0])
+                self.log.warning(again)
+                self._progress.note(f"selected again: {query.name}", again)
+            found = await self._read(name, query, reader)
         self.trimmed |= found.trimmed
         return found
-
-    async def _found(self, name: str, query: Query, reader: SourceReader) -> Spool | None:
-        log = self.log
-        resumed = self._spools.resumed
-        found = await reader.work(partial(self._spools.find, name)) if resumed else None
-        if found is not None:
-            read_at = datetime.fromtimestamp(found.read_at, UTC)
-            log.info("%s: these are the records that were read at %s UTC.", query.name, f"{read_at:%Y-%m-%d %H:%M:%S}")
-            return found
-        if resumed:
-            again = _AGAIN.format(name=query.name, resumed=resumed[0])
-            log.warning(again)
-            self._progress.note(f"selected again: {query.name}", again)
-        return None
 
     async def _read(self, name: str, query: Query, reader: SourceReader) -> Spool:
         reading = self._progress.selecting
@@ -88,14 +85,24 @@ class Spooling:
             return self._spools.open(name)
 
         reading[name] = query.name, 0
+        telling = asyncio.create_task(self._tell_log(name), name="presswork-spooling")
         try:
-            async with _told(lambda: reading[name][1], query.name, self.log):
-                return await reader.read(read)
+            return await reader.read(read)
         except BaseException:
             given_up = True
             raise
         finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
             del reading[name]
+
+    async def _tell_log(self, name: str) -> None:
+        """Tell the log how many records of a select have come, until that is cancelled."""
+        await asyncio.sleep(TELL_AFTER_S)
+        while True:
+            template, count = self._progress.selecting[name]
+            self.log.info("%s: %s records read so far.", template, f"{count:,}")
+            await asyncio.sleep(TELL_EVERY_S)
 
     def remove(self) -> None:
         """Remove the records of a run that has completed, and of those that it resumed."""
@@ -104,21 +111,3 @@ class Spooling:
     def close(self) -> None:
         """Close the files."""
         self._spools.close()
-
-
-@asynccontextmanager
-async def _told(count: Callable[[], int], name: str, log: Log) -> AsyncIterator[None]:
-    """Tell the log how many records have come, while the context is open."""
-
-    async def tell() -> None:
-        await asyncio.sleep(TELL_AFTER_S)
-        while True:
-            log.info("%s: %s records read so far.", name, f"{count():,}")
-            await asyncio.sleep(TELL_EVERY_S)
-
-    telling = asyncio.create_task(tell(), name="presswork-spooling")
-    try:
-        yield
-    finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)

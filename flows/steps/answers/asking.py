@@ -59,10 +59,8 @@ class Asking:
 
     def next_body(self) -> dict[str, Any]:
         """Build the request as it now is."""
-        body = request_body(self.prompt)
-        body["max_tokens"] = self.max_tokens
-        body["messages"] = [*self.prompt.messages, *self.turns]
-        return body
+        changed = {"max_tokens": self.max_tokens, "messages": [*self.prompt.messages, *self.turns]}
+        return request_body(self.prompt) | changed
 
     def changes(self) -> dict[str, Any] | None:
         """What differs from the prompt as it was rendered."""

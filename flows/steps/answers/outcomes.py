@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from db.words import FAILED, INVALID, REFUSED, SUCCEEDED, TRUNCATED, Status
+from db.words import FAILED, INVALID, REFUSED, SUCCEEDED, TRUNCATED, WRONG_MODEL, Status
 from flows.steps.catalog import is_other_model, plain_model_name
 from flows.steps.claude.answers import Answer
 from flows.steps.output_classes.validate import Content, Fault, validate_answer
@@ -49,7 +49,7 @@ def judge_answer(prompt: Prompt, answer: Answer, max_tokens: int) -> Outcome:
             f"Another model answered than was asked: {answer.model!r}, not {prompt.model!r}. Correct the route in the "
             "gateway, or name the other model in the template's `accept_models`."
         )
-        return Outcome(FAILED, None, "wrong_model", message)
+        return Outcome(FAILED, None, WRONG_MODEL, message)
     meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
     match meant:
         case "max_tokens":

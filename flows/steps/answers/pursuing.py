@@ -202,12 +202,12 @@ async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> t
 
 
 def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
-    ended = _now()
+    ended = datetime.now(UTC)
     if isinstance(error, WrongEndpointError):
         answer = error.answer
     settled = Settled(
         ended,
-        _since(sent),
+        0 if sent is None else round((time.perf_counter() - sent) * 1000),
         answer,
         # What a request that was never sent is told is the answer to another: its status and its id are not this one's.
         error=error if isinstance(error, CallError) and sent is not None else None,
@@ -249,11 +249,3 @@ def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float
 
 def _costs_nothing(error: CallError) -> bool:
     return error.http_status == RATE_LIMITED or error.kind in UNSENT
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _since(sent: float | None) -> int:
-    return 0 if sent is None else round((time.perf_counter() - sent) * 1000)

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from db.words import CONNECTION
 from flows.errors import PassingCallError
 from flows.steps.claude.rate_limits import RateLimits
 from flows.steps.prices import Usage
@@ -113,7 +114,7 @@ def cleaned(text: str) -> str:
 
 
 def _unreadable(why: str) -> PassingCallError:
-    return PassingCallError(f"the answer can't be read: {why}", kind="connection")
+    return PassingCallError(f"the answer can't be read: {why}", kind=CONNECTION)
 
 
 def _what_it_is(content: bytes) -> str:
@@ -136,7 +137,10 @@ def _json(content: bytes) -> Any:
 
 def _read(body: Any) -> Answer | ErrorBody:
     if body.get("type") == "error" or (body.get("error") and "content" not in body and "choices" not in body):
-        return _error_in_a_good_status(body)
+        error = read_error(body)
+        if error.type is None:
+            raise ValueError("an error without a type says nothing")
+        return error
     if "choices" in body and "content" not in body:
         body = _of_choices(body)
     stop_reason = storable(body.get("stop_reason"))
@@ -152,13 +156,6 @@ def _read(body: Any) -> Answer | ErrorBody:
         message_id=storable(body.get("id")),
         refusal=storable(details.get("category")) if isinstance(details, dict) else None,
     )
-
-
-def _error_in_a_good_status(body: Any) -> ErrorBody:
-    error = read_error(body)
-    if error.type is None:
-        raise ValueError("an error without a type says nothing")
-    return error
 
 
 def _of_choices(body: Mapping[str, Any]) -> dict[str, Any]:

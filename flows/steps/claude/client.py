@@ -14,7 +14,7 @@ import anthropic
 import httpx2
 import orjson
 
-from db.words import SANDBOX
+from db.words import CONNECTION, SANDBOX, WRONG_ENDPOINT
 from flows.errors import EndpointError, MissingKeyError, PassingCallError, StoppingCallError
 from flows.steps.catalog import Told, read_told
 from flows.steps.claude.answers import Answer, ErrorBody, Identity, read_body, storable
@@ -38,7 +38,7 @@ class WrongEndpointError(StoppingCallError):
     """Another endpoint answered than the run was told; `answer` is what it said, which may have been paid for."""
 
     def __init__(self, message: str | None = None, answer: Answer | None = None) -> None:
-        super().__init__(message, kind="wrong_endpoint")
+        super().__init__(message, kind=WRONG_ENDPOINT)
         self.answer = answer
 
 
@@ -110,7 +110,7 @@ class Client:
         except anthropic.AnthropicError as error:
             raise translate(error) from None
         except ValueError:
-            raise PassingCallError("there is no answer that can be read", kind="connection") from None
+            raise PassingCallError("there is no answer that can be read", kind=CONNECTION) from None
 
     async def ask(self, body: Mapping[str, Any], endpoint: str) -> Answer:
         """Send one request. Raises CallError: PassingCallError may get better, FinalCallError will not."""
@@ -119,7 +119,7 @@ class Client:
         except anthropic.AnthropicError as error:
             # Not `from error`: a trace would print the SDK's message, which is the endpoint's whole answer.
             raise translate(error) from None
-        # Once for the dozen that are read: the SDK's own mapping decodes and joins anew at every look.
+        # Once for the dozen that are read: the SDK's own mapping decodes and joins them at every look.
         headers = {name.lower(): value for name, value in raw.headers.multi_items()}
         request_id, limits = storable(headers.get("request-id")), read_limits(headers)
         try:

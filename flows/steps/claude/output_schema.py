@@ -6,9 +6,8 @@ from typing import Any
 
 import anthropic
 
-from flows.errors import OutputClassError
-from flows.steps.output_classes.schema_checks import refuse_beyond_limits
-from flows.steps.output_classes.schemas import full_schema
+from flows.steps.output_classes.schema_checks import beyond_limits
+from flows.steps.output_classes.schemas import full_schema, refused_class
 from flows.steps.output_classes.validate import OutputClass
 
 
@@ -21,6 +20,7 @@ def output_schema(output_class: OutputClass) -> dict[str, Any]:
     try:
         sent = anthropic.transform_schema(schema)
     except (ValueError, TypeError, AssertionError) as error:
-        raise OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {error}") from None
-    refuse_beyond_limits(output_class.__name__, sent)
+        raise refused_class(output_class, str(error)) from None
+    if why := beyond_limits(sent):
+        raise refused_class(output_class, why)
     return sent

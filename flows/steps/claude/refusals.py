@@ -15,11 +15,11 @@ import aiohttp
 import anthropic
 import httpx2
 
+from db.words import CONNECT, CONNECTION, PROXY, TIMEOUT
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
 from flows.steps.claude.answers import ErrorBody, read_error, storable
 from flows.steps.claude.rate_limits import read_limits, retry_after
 
-PROXY = "proxy"
 SPEND_LIMIT = "spend_limit_reached"
 LONGEST_MESSAGE = 300
 """Characters of an endpoint's error message that are passed on: see said()."""
@@ -92,7 +92,7 @@ def translate(error: anthropic.AnthropicError) -> CallError:
     if isinstance(error, anthropic.APIConnectionError):
         return _without_answer(error)
     if not isinstance(error, anthropic.APIStatusError):
-        return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind="connection")
+        return PassingCallError(f"the answer can't be read ({type(error).__name__})", kind=CONNECTION)
     return error_of(error.status_code, read_error(error.body), error.response.headers, error.request.headers)
 
 
@@ -125,15 +125,15 @@ def refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
 
 def _without_answer(error: anthropic.APIConnectionError) -> CallError:
     if _is_caused_by(error, _UNCONNECTED):
-        return PassingCallError("no connection could be made", kind="connect")
+        return PassingCallError("no connection could be made", kind=CONNECT)
     if isinstance(error, anthropic.APITimeoutError):
-        return PassingCallError("the request timed out", kind="timeout")
+        return PassingCallError("the request timed out", kind=TIMEOUT)
     if _is_caused_by(error, (httpx2.TooManyRedirects,)):
         message = "the endpoint redirects without end: check ANTHROPIC_BASE_URL"
         return FinalCallError(message, kind="redirect", alike="redirect")
     if _is_caused_by(error, (httpx2.DecodingError,)):
-        return PassingCallError("the answer can't be read: its compression is broken", kind="connection")
-    return PassingCallError("the connection was lost before an answer came", kind="connection")
+        return PassingCallError("the answer can't be read: its compression is broken", kind=CONNECTION)
+    return PassingCallError("the connection was lost before an answer came", kind=CONNECTION)
 
 
 def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Exception], ...]) -> bool:
@@ -163,7 +163,9 @@ def judge(status: int, told: ErrorBody) -> ErrorMeaning:
     meant = status if status >= 400 and kind not in OF_THE_KEY else STATUS_OF.get(kind, status)
     if told.code is not None and told.code.endswith(SPEND_LIMIT):
         return ErrorMeaning(StoppingCallError, told.code, LIMIT_REMEDY)
-    if meant in STOPPING and _is_of_the_whole_run(meant, told):
+    # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
+    is_of_the_api = told.wrapped or told.type in STATUS_OF
+    if meant in STOPPING and (is_of_the_api or meant not in {403, 404}):
         return ErrorMeaning(StoppingCallError, kind, STOPPING[meant])
     if meant < 500 and (remedy := _why_spent(told)):
         return ErrorMeaning(StoppingCallError, kind, remedy)
@@ -172,15 +174,6 @@ def judge(status: int, told: ErrorBody) -> ErrorMeaning:
     if meant in PASSING_STATUSES or meant >= 500:
         return ErrorMeaning(PassingCallError, kind)
     return ErrorMeaning(FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else "")
-
-
-def _is_of_the_whole_run(meant: int, told: ErrorBody) -> bool:
-    # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
-    return meant not in {403, 404} or _is_of_the_api(told)
-
-
-def _is_of_the_api(told: ErrorBody) -> bool:
-    return told.wrapped or told.type in STATUS_OF
 
 
 def _why_spent(told: ErrorBody) -> str | None:

@@ -8,7 +8,7 @@ say so before it is loaded, and the modules that it loaded say so after.
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import re
 import sys
@@ -93,14 +93,14 @@ def _load(module: str, file: str) -> object:
 def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
     """Yield where a module, or another of the user's that it imports, imports what it may not."""
     path = _file_of(module)
-    if path is None or module in seen:
+    if path is None or module in seen | _FOUNDATIONS:
         return
     seen.add(module)
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):
         return  # importing it says what is wrong
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    package = f"{PACKAGE}.{module}" if path.name == "__init__.py" else f"{PACKAGE}.{module}".rpartition(".")[0]
     for line, name in _imports(tree, package):
         parts = name.split(".")
         if parts[0] in _HEAVY or (parts[0] == PACKAGE and len(parts) > 1 and parts[1] in _PRESSWORK):
@@ -129,11 +129,10 @@ def _imports(node: ast.AST, package: str) -> Iterator[tuple[int, str]]:
 
 
 def _absolute(statement: ast.ImportFrom, package: str) -> str:
-    if not statement.level:
-        return statement.module or ""
-    parents = f"{PACKAGE}.{package}".rstrip(".").split(".")
-    above = parents[: len(parents) - statement.level + 1]
-    return ".".join([*above, *([statement.module] if statement.module else [])])
+    try:
+        return importlib.util.resolve_name("." * statement.level + (statement.module or ""), package)
+    except ImportError:
+        return ""  # importing it says what is wrong
 
 
 def _file_of(module: str) -> Path | None:

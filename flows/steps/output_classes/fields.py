@@ -41,8 +41,13 @@ TYPES: Mapping[str, Any] = {
     "datetime": datetime,
 }
 """The types that a front matter may name, for fields and for params."""
-_NUMBERS_AND_DATES = frozenset({"int", "float", "date", "datetime"})
 _ENDS = ("ge", "gt", "le", "lt")
+_BOUNDS: Mapping[str, tuple[str, ...]] = {
+    LIST: ("min_length", "max_length"),
+    "str": ("min_length", "max_length", "pattern"),
+    **dict.fromkeys(("int", "float", "date", "datetime"), _ENDS),
+}
+"""Which bounds a type has; one that is not named has none."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _LIST = re.compile(r"list\[([a-z]+)\]")
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -77,9 +82,10 @@ class Bounds(BaseModel):
     def checks(self, kind: str) -> dict[str, Any]:
         """Return the arguments for pydantic's Field; ValueError names a bound that the type does not have."""
         given = {name: value for name in Bounds.model_fields if (value := getattr(self, name)) is not None}
+        allowed = _BOUNDS.get(kind, ())
         for name in given:
-            if name not in _bounds_of(kind):
-                takes = ", ".join(_bounds_of(kind)) or "no bounds"
+            if name not in allowed:
+                takes = ", ".join(allowed) or "no bounds"
                 more = ", and `items: {...}` for the bounds of its items" if kind == LIST else ""
                 raise ValueError(f"{with_article(kind)} takes no `{name}`. Available: {takes}{more}")
         typed = {name: _end(kind, name, given[name]) if name in _ENDS else given[name] for name in given}
@@ -207,14 +213,6 @@ def _check_name(name: Any) -> None:
         raise ValueError("a field's name has letters, digits and underscores, begins with a letter, 64 at most")
     if hasattr(BaseModel, name) or keyword.iskeyword(name):
         raise ValueError("this name is Python's or pydantic's own. Choose another, such as " + f"{name}_text")
-
-
-def _bounds_of(kind: str) -> tuple[str, ...]:
-    if kind == LIST:
-        return ("min_length", "max_length")
-    if kind == "str":
-        return ("min_length", "max_length", "pattern")
-    return _ENDS if kind in _NUMBERS_AND_DATES else ()
 
 
 def _end(kind: str, name: str, text: str) -> Any:

@@ -13,7 +13,6 @@ from typing import Any
 
 import orjson
 
-from flows.errors import OutputClassError
 from flows.steps.output_classes.references import Schema, name_of, parts_of, walk
 
 MOST_OPTIONAL = 24
@@ -35,22 +34,26 @@ class Weight:
     unions: int = 0
     size: int = 0
 
+    @property
+    def is_too_much(self) -> bool:
+        """Whether the API refuses it."""
+        return self.optional > MOST_OPTIONAL or self.unions > MOST_UNIONS
+
     def __add__(self, other: Weight) -> Weight:
         return Weight(self.optional + other.optional, self.unions + other.unions, self.size + other.size)
 
 
-def refuse_beyond_limits(name: str, sent: Schema) -> None:
-    """Raise OutputClassError where the API is sure to refuse the schema for its optional fields or unions."""
+def beyond_limits(sent: Schema) -> str | None:
+    """Say what of a schema the API is sure to refuse for its optional fields or unions; None where there is nothing."""
     least = _each_once(sent)
-    if least.optional > MOST_OPTIONAL or least.unions > MOST_UNIONS:
-        raise OutputClassError(f"The API can't take the output class {name!r}: it has {_counted(least)}.")
+    return f"it has {_counted(least)}." if least.is_too_much else None
 
 
 def notes_on(written: Schema, sent: Schema) -> list[str]:
     """Say what may go wrong with a schema that passes, and what of the class (`written`) the request lacks."""
     notes = [f"{'.'.join(path) or 'The class'}: {what}." for path, what in _unsent(written, sent, ())]
     most = _each_use(sent, sent.get("$defs", {}), {})
-    if most.optional > MOST_OPTIONAL or most.unions > MOST_UNIONS:
+    if most.is_too_much:
         notes.append(
             f"If the API counts a nested class at each of its uses, it refuses this one: it has {_counted(most)}."
         )

@@ -1,4 +1,4 @@
-"""Validate: what the model answered is content only if pydantic says so, every constraint included.
+"""Validate answers: what the model answered is content only if pydantic says so, every constraint included.
 
 The API enforces a schema's shape, not its bounds: lengths, counts and ranges reach it as words in descriptions
 only. So each answer is judged here, and an answer that fails says what was wrong, for the repair. Where an endpoint
@@ -82,20 +82,15 @@ def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid
 
 def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
     try:
-        return _judge_or_raise(output_class, text)
-    except BaseException as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
-        return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
-
-
-def _judge_or_raise(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
-    try:
         # As it will be read again: by its aliases, and without what the class computes.
         output = output_class.model_validate_json(text).model_dump(mode="json", by_alias=True, round_trip=True)
+        if faults := tuple(_unstorable(output, ()))[:NAMED]:
+            return Invalid(faults)
+        return Content(output, hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest())
     except ValidationError as error:
         return _invalid(error)
-    if faults := tuple(_unstorable(output, ()))[:NAMED]:
-        return Invalid(faults)
-    return Content(output, hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest())
+    except BaseException as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
+        return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
 
 
 def _judge_inside(output_class: OutputClass, text: str) -> Content | Invalid | None:
@@ -109,7 +104,7 @@ def _judge_inside(output_class: OutputClass, text: str) -> Content | Invalid | N
 
 
 def _values_inside(text: str) -> list[str]:
-    """Return the outermost JSON objects and arrays of a text; none where a bracket is left over beside them.
+    """Return the outermost JSON objects and arrays of a text; none where a bracket is left over around them.
 
     A value that is cut off must not pass for content by a whole one that stands in it.
     """

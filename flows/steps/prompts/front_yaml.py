@@ -122,10 +122,14 @@ for _kind in ("timestamp", "binary"):
 
 def as_yaml_1_1(text: str) -> Any:
     """Return what YAML 1.1 reads where a text stands without quotes; raises ValueError for a date that there is not."""
-    tag = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    tag = _tag_in_yaml_1_1(text)
     if tag not in yaml.SafeLoader.yaml_constructors:
         return text  # `=` and `<<`, which mean something only as names
     return yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(tag, text))
+
+
+def _tag_in_yaml_1_1(text: str) -> Any:
+    return _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
 
 
 def load_yaml(text: str) -> Any:
@@ -185,14 +189,10 @@ def _doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.Sc
         case yaml.SequenceNode(value=items):
             for number, item in enumerate(items):
                 yield from _doubtful_scalars(item, f"{path}[{number}]")
-        case yaml.ScalarNode(tag=tag, style=None, value=text) if tag == _TEXT and _has_no_tag(node):
-            read: Any = _YAML_1_1.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-            if read in _DOUBTFUL:
+        case yaml.ScalarNode(tag=tag, style=None, value=text) if tag == _TEXT:
+            # A tag belongs to what the marks enclose.
+            has_tag = node.end_mark.index - node.start_mark.index != len(text)
+            if not has_tag and _tag_in_yaml_1_1(text) in _DOUBTFUL:
                 yield path, node
         case _:
             pass
-
-
-def _has_no_tag(node: yaml.ScalarNode) -> bool:
-    # A tag belongs to what the marks enclose.
-    return bool(node.end_mark.index - node.start_mark.index == len(node.value))

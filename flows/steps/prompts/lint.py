@@ -23,7 +23,7 @@ from flows.steps.prompts.front_matter import SUFFIX, FrontMatter, read_file, rea
 from flows.steps.prompts.front_yaml import FieldPlaces
 from flows.steps.prompts.names import template_name_fault
 from flows.steps.prompts.render import Caching, make_brief
-from flows.steps.prompts.selects import NotASelect, NotRead, Shape, parameters_of, read_select
+from flows.steps.prompts.select_shapes import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.prompts.templates import Template, list_templates, load_template
 from flows.steps.prompts.variables import Variable
 

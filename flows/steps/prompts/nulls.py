@@ -1,4 +1,4 @@
-"""Nulls: a database's NULL renders as nothing, and still tells that it is none.
+"""Let a database's NULL render as nothing, and still tell that it is none.
 
 Python's None renders as the word "None", and Jinja has no single place where this could be changed: `finalize` sees
 what a tag prints, not what `~`, `join` or `format` put together. So data reaches a template with NULL, the one value
@@ -18,7 +18,6 @@ from operator import is_, is_not
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import nodes
 from jinja2.filters import (
     FILTERS,
     do_default,
@@ -31,7 +30,6 @@ from jinja2.filters import (
 )
 from jinja2.nodes import EvalContext
 from jinja2.tests import TESTS
-from jinja2.visitor import NodeTransformer
 
 from flows.steps.prompts.spelling import Number, as_rendered, spelled_json
 
@@ -98,6 +96,8 @@ class Null:
 
 NULL = Null()
 """The one value that is NULL; ask with `is`."""
+NULL_NAME = f"{__name__}.NULL"
+"""How a compiled template imports it."""
 
 
 def with_nulls(value: Any) -> Any:
@@ -133,27 +133,6 @@ def paths_of_nulls(value: Any, path: str) -> Iterator[str]:
                 yield from paths_of_nulls(item, f"{path}[{number}]")
         case _:
             pass
-
-
-class WrittenConstants(NodeTransformer):
-    """Puts NULL where a template itself says `none`, and a Number where it writes one with a fraction."""
-
-    def visit_Const(self, node: nodes.Const) -> nodes.Expr:  # noqa: N802 - Jinja finds it by the name of the node
-        """Return what stands for a constant."""
-        if node.value is None:
-            return nodes.ImportedName(f"{__name__}.NULL", lineno=node.lineno)
-        # Compiled, a constant is a plain float. With a sign before it, it is worked out, and then spelled, as
-        # syntax.py has it.
-        return nodes.Pos(node, lineno=node.lineno) if type(node.value) is float else node
-
-    def visit_Slice(self, node: nodes.Slice) -> nodes.Slice:  # noqa: N802 - as above
-        """Give a slice Python's None where a bound is NULL: it has no bound there."""
-        for part in ("start", "stop", "step"):
-            bound = getattr(node, part)
-            if bound is not None and not isinstance(bound, nodes.Const):
-                is_null = nodes.Test(bound, "none", [], [], None, None)
-                setattr(node, part, nodes.CondExpr(is_null, nodes.Const(None), bound))
-        return node
 
 
 def fill_percent(pattern: str, values: Any) -> str:
@@ -200,7 +179,7 @@ def _takes_nulls(pattern: str, values: Any) -> str:
 # Filters
 
 
-def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:  # noqa: FBT001, FBT002 - as Jinja's
+def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
     return default_value if value is NULL else do_default(value, default_value, boolean)
 
 
@@ -227,7 +206,7 @@ def _as_json(value: Any) -> str | None:
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def _nulls_first(case_sensitive: bool) -> Callable[[Any], tuple[bool, Any]]:  # noqa: FBT001 - as Jinja's filters have it
+def _nulls_first(case_sensitive: bool) -> Callable[[Any], tuple[bool, Any]]:
     def ordered(value: Any) -> tuple[bool, Any]:
         return value is not NULL, value if case_sensitive else ignore_case(value)
 
@@ -238,8 +217,8 @@ def _nulls_first(case_sensitive: bool) -> Callable[[Any], tuple[bool, Any]]:  # 
 def _sort(
     environment: jinja2.Environment,
     value: Any,
-    reverse: bool = False,  # noqa: FBT001, FBT002 - as Jinja's
-    case_sensitive: bool = False,  # noqa: FBT001, FBT002 - as Jinja's
+    reverse: bool = False,
+    case_sensitive: bool = False,
     attribute: str | int | None = None,
 ) -> list[Any]:
     key = make_multi_attrgetter(environment, attribute, postprocess=_nulls_first(case_sensitive))
@@ -247,10 +226,7 @@ def _sort(
 
 
 def _dictsort(
-    value: Mapping[str, Any],
-    case_sensitive: bool = False,  # noqa: FBT001, FBT002 - as Jinja's
-    by: str = "key",
-    reverse: bool = False,  # noqa: FBT001, FBT002 - as Jinja's
+    value: Mapping[str, Any], case_sensitive: bool = False, by: str = "key", reverse: bool = False
 ) -> list[tuple[str, Any]]:
     if by not in {"key", "value"}:
         raise jinja2.TemplateRuntimeError('dictsort takes by="key" or by="value"')
@@ -260,11 +236,7 @@ def _dictsort(
 
 @jinja2.pass_environment
 def _groupby(
-    environment: jinja2.Environment,
-    value: Any,
-    attribute: str | int,
-    default: Any = None,
-    case_sensitive: bool = False,  # noqa: FBT001, FBT002 - as Jinja's
+    environment: jinja2.Environment, value: Any, attribute: str | int, default: Any = None, case_sensitive: bool = False
 ) -> list[Any]:
     items, key = list(value), make_attrgetter(environment, attribute, default=default)
     nulls = [item for item in items if key(item) is NULL]
@@ -305,7 +277,7 @@ def _as_data(result: Any) -> Any:
 
 
 @jinja2.pass_eval_context
-def _xmlattr(eval_ctx: EvalContext, value: Mapping[str, Any], autospace: bool = True) -> str:  # noqa: FBT001, FBT002 - as Jinja's
+def _xmlattr(eval_ctx: EvalContext, value: Mapping[str, Any], autospace: bool = True) -> str:
     return do_xmlattr(eval_ctx, {name: _as_none(item) for name, item in value.items()}, autospace)
 
 
@@ -317,19 +289,10 @@ def _null_test(function: Callable[..., bool]) -> Callable[..., bool]:
     return taking_nulls
 
 
+_WRAPPED: dict[str, Any] = FILTERS | {"sort": _sort, "dictsort": _dictsort, "groupby": _groupby, "xmlattr": _xmlattr}
 # These see to NULL themselves: it is not the same to them as an empty text.
-_APART: dict[str, Callable[..., Any]] = {"default": _default, "d": _default, "format": _format, "tojson": _tojson}
-_WRAPPED: dict[str, Callable[..., Any]] = {
-    **FILTERS,
-    "sort": _sort,
-    "dictsort": _dictsort,
-    "groupby": _groupby,
-    "xmlattr": _xmlattr,
-}
-NULL_FILTERS: dict[str, Callable[..., Any]] = {
-    **{name: _null_filter(name, function) for name, function in _WRAPPED.items()},
-    **_APART,
-}
+_APART: dict[str, Any] = {"default": _default, "d": _default, "format": _format, "tojson": _tojson}
+NULL_FILTERS = {name: _null_filter(name, function) for name, function in _WRAPPED.items()} | _APART
 """Jinja's filters, by name, in versions that take NULL."""
 _TESTS: dict[str, Any] = dict(TESTS)
 NULL_TESTS = {name: _null_test(function) for name, function in _TESTS.items()}

@@ -17,10 +17,11 @@ from jinja2.filters import FILTERS
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
+from jinja2.visitor import NodeTransformer
 
 from flows.errors import TemplateError
 from flows.steps.prompts.front_matter import blank_front_matter
-from flows.steps.prompts.nulls import NULL, NULL_FILTERS, NULL_TESTS, WrittenConstants, call_arguments, fill_percent
+from flows.steps.prompts.nulls import NULL, NULL_FILTERS, NULL_NAME, NULL_TESTS, call_arguments, fill_percent
 from flows.steps.prompts.spelling import as_rendered
 
 BLOCKS = frozenset({"system", "user"})
@@ -100,11 +101,7 @@ class Environment(ImmutableSandboxedEnvironment):
         return self.undefined(hint=f"what it reads {name!r} of is NULL")
 
     def _generate(
-        self,
-        source: nodes.Template,
-        name: str | None,
-        filename: str | None,
-        defer_init: bool = False,  # noqa: FBT001, FBT002 - as Jinja hands it to this hook
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
     ) -> str:
         # When it is rendered, what is read and what is called look the same: a call is marked here.
         for call in source.find_all(nodes.Call):
@@ -112,6 +109,27 @@ class Environment(ImmutableSandboxedEnvironment):
                 call.node.attr += CALLED
         WrittenConstants().visit(source)
         return super()._generate(source, name, filename, defer_init)
+
+
+class WrittenConstants(NodeTransformer):
+    """Puts NULL where a template itself says `none`, and a Number where it writes one with a fraction."""
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Expr:  # noqa: N802 - Jinja finds it by the name of the node
+        """Return what stands for a constant."""
+        if node.value is None:
+            return nodes.ImportedName(NULL_NAME, lineno=node.lineno)
+        # Compiled, a constant is a plain float. With a sign before it, it is worked out, and then spelled, as
+        # Environment has it.
+        return nodes.Pos(node, lineno=node.lineno) if type(node.value) is float else node
+
+    def visit_Slice(self, node: nodes.Slice) -> nodes.Slice:  # noqa: N802 - as above
+        """Give a slice Python's None where a bound is NULL: it has no bound there."""
+        for part in ("start", "stop", "step"):
+            bound = getattr(node, part)
+            if bound is not None and not isinstance(bound, nodes.Const):
+                is_null = nodes.Test(bound, "none", [], [], None, None)
+                setattr(node, part, nodes.CondExpr(is_null, nodes.Const(None), bound))
+        return node
 
 
 def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:

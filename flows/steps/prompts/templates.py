@@ -19,7 +19,6 @@ import jinja2
 import jinja2.meta
 import orjson
 from jinja2 import nodes
-from jinja2.runtime import Context
 
 from flows.errors import ConfigurationError, ParameterError, TemplateError
 from flows.steps.output_classes.classes import load_output_class
@@ -144,7 +143,7 @@ class Template:
         # Blocks are rendered one by one, without what Jinja runs before them: imports of macros, `set`. So it is run
         # here with the blocks left out.
         context = self._jinja.new_context(dict(values))
-        context.blocks = {name: [_nothing] for name in self._jinja.blocks}
+        context.blocks = {name: [lambda _context: iter(())] for name in self._jinja.blocks}
         for _text in self._jinja.root_render_func(context):
             pass
         return context.vars
@@ -278,7 +277,3 @@ def _check_system(template: Template, trees: Trees) -> None:
         )
         raise TemplateError(what, file=first.file, line=first.line)
     template.render_system(template.stand_ins)
-
-
-def _nothing(_context: Context) -> Iterator[str]:
-    return iter(())

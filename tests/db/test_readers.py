@@ -12,29 +12,14 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.ledger.clock import new_id
-from db.ledger.rows import ParentRow, TextRow
-from db.ledger.writing import WriteBatch, write
-from db.readers.history import (
-    BadOutcome,
-    PromptCacheUse,
-    PromptHistory,
-    StepCount,
-    bad_outcomes_of,
-    cost_reused,
-    count_generations,
-    find_run,
-    list_runs,
-    look_up,
-    mean_tokens,
-    prompt_cache_use,
-    read_generation,
-    read_generations,
-    read_parents,
-    read_request,
-    shards_of,
-    usage,
-    worst,
-)
+from db.ledger.rows import ParentRow, TextRow, WriteBatch
+from db.ledger.writing import write
+from db.readers.failures import without_content
+from db.readers.figures import PromptCacheUse, StepCount, cost_reused, count_generations, prompt_cache_use, usage
+from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
+from db.readers.run_lines import find_run, list_runs
+from db.readers.runs import shards_of
+from db.readers.stored_generations import read_generation, read_generations, read_parents, read_request
 from db.words import PERHAPS_BILLED, UNSENT
 from tests.db.rows import DAY, Book, settled_row, sha
 
@@ -236,7 +221,7 @@ def test_generations_are_counted_by_step_status_and_origin(book: Book) -> None:
         StepCount("product_copy", "succeeded", "cache", 1),
         StepCount("later", "succeeded", "live", 1),
     ]
-    assert [tuple(row)[2:] for row in worst(book.ledger, book.run_id)] == [("c", "refused", "refusal", "No.")]
+    assert [tuple(row)[2:] for row in without_content(book.ledger, book.run_id)] == [("c", "refused", "refusal", "No.")]
 
 
 # For people
@@ -470,16 +455,6 @@ def test_bad_outcomes_are_those_of_the_runs_that_are_named(book: Book) -> None:
     other.add("d", status="invalid", output=None)
     found = bad_outcomes_of(book.ledger, [book.run_id], [sha(key) for key in "abcd"])
     assert found == {sha("a"): BadOutcome(bad, "refused", "refusal", "No.")}
-
-
-def test_mean_tokens_are_those_of_the_steps_answers(book: Book) -> None:
-    assert mean_tokens(book.ledger, "product_copy", "product_copy") is None
-    book.add("a", settled={"input_tokens": 100, "cache_read_tokens": 50, "output_tokens": 10})
-    book.add("b", settled={"input_tokens": 200, "cache_creation_5m_tokens": 50, "output_tokens": 30})
-    book.add("c", settled=dict.fromkeys(("input_tokens", "output_tokens")) | {"error_type": "timeout"})
-    book.add("d", step="other", settled={"output_tokens": 9000})
-
-    assert mean_tokens(book.ledger, "product_copy", "product_copy") == (200.0, 20.0)
 
 
 def test_what_was_not_sent_and_what_was_perhaps_billed_is_counted_alike_in_the_view(ledger: Engine) -> None:

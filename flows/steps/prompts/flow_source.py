@@ -14,8 +14,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ GENERIC = "content"
 
 _PRODUCT = [*(FLOWS / name for name in ("commands", "control", "engine", "sandbox", "steps")), ROOT / "db"]
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Import = tuple[int, list[str]]
+"""How many folders up a relative import goes (0: it is absolute), and the parts of the dotted name that it binds."""
 
 
 @dataclass(frozen=True)
@@ -54,130 +55,110 @@ def read_flow(file: Path, name: str) -> FlowSource | None:
     """Read the Prefect flow of this name in a file; None where it has none; raises ConfigurationError for no Python."""
     if not file.is_file():
         return None
-    module = _open(file)
-    for node in module.definitions.get(name, []):
-        if isinstance(node, _Function) and any(map(_is_flow, node.decorator_list)):
-            return _Reading().of(module, node)
+    tree = _parse(file)
+    for node in tree.body:
+        if isinstance(node, _Function) and node.name == name and any(map(_is_flow, node.decorator_list)):
+            return _Reading(file, tree, node).result()
     return None
 
 
 def read_function(function: Callable[..., Any]) -> FlowSource:
     """Read a flow's function that is loaded; where its source is not there, it says nothing."""
     code = inspect.unwrap(function).__code__
+    file = Path(code.co_filename)
     try:
-        module = _open(Path(code.co_filename))
+        tree = _parse(file)
     except (OSError, ConfigurationError):
         return FlowSource()
-    for node in ast.walk(module.scopes[0]):
-        if isinstance(node, _Function) and node.name == code.co_name and _first_line(node) == code.co_firstlineno:
-            return _Reading().of(module, node)
+    for node in ast.walk(tree):
+        if isinstance(node, _Function) and (node.name, _first_line(node)) == (code.co_name, code.co_firstlineno):
+            return _Reading(file, tree, node).result()
     return FlowSource()
 
 
-@dataclass(frozen=True)
-class _Import:
-    """What an import binds: a dotted name, from `level` folders above where it is relative."""
-
-    dotted: str
-    level: int = 0
-
-
-@dataclass(frozen=True)
-class _Module:
-    """A module, with the scopes in which its names are looked up: itself, and the functions around a flow."""
-
-    file: Path
-    scopes: tuple[ast.AST, ...]
-
-    def around(self, function: ast.AST) -> _Module:
-        """Look names up in this function, and in those that hold it, as well."""
-        functions = (node for node in ast.walk(self.scopes[0]) if isinstance(node, _Function))
-        return _Module(self.file, (*self.scopes, *(node for node in functions if function in ast.walk(node))))
-
-    @cached_property
-    def definitions(self) -> dict[str, list[ast.AST | _Import]]:
-        """What each name stands for; several where it is bound more than once."""
-        found: dict[str, list[ast.AST | _Import]] = {}
-        for name, meaning in chain.from_iterable(map(_bound_in, self.scopes)):
-            found.setdefault(name, []).append(meaning)
-        return found
-
-
-@dataclass
 class _Reading:
     """Follows the names of one flow from definition to definition, and collects the texts."""
 
-    texts: set[str] = field(default_factory=set)
-    calls: dict[str, dict[str, None]] = field(default_factory=lambda: {"select": {}, "generate": {}})
-    modules: dict[Path, _Module] = field(default_factory=dict)
-    followed: set[tuple[Path, str]] = field(default_factory=set)
+    def __init__(self, file: Path, tree: ast.Module, flow: _Function) -> None:
+        # A name in a flow that stands in a function may be that function's.
+        around = (node for node in ast.walk(tree) if isinstance(node, _Function) and flow in ast.walk(node))
+        self._meanings = {file: _meanings(tree, *around)}
+        self._followed: set[tuple[Path, str]] = set()
+        self._texts: set[str] = set()
+        self._calls: dict[str, list[str]] = {"select": [], "generate": []}
+        self._read(file, flow)
 
-    def of(self, module: _Module, function: ast.AST) -> FlowSource:
-        self.modules[module.file] = module.around(function)
-        self._read(self.modules[module.file], function)
-        return FlowSource(frozenset(self.texts), tuple(self.calls["select"]), tuple(self.calls["generate"]))
+    def result(self) -> FlowSource:
+        selects, generates = (tuple(dict.fromkeys(names)) for names in self._calls.values())
+        return FlowSource(frozenset(self._texts), selects, generates)
 
-    def _read(self, module: _Module, definition: ast.AST) -> None:
+    def _read(self, file: Path, definition: ast.AST) -> None:
         for node in _inside(definition):
             match node:
                 case ast.Constant(value=str(text)):
-                    self.texts.add(text)
+                    self._texts.add(text)
                 case ast.Call(
                     func=ast.Attribute(attr="select" | "generate" as method), args=[ast.Constant(str(text)), *_]
                 ):
-                    self.calls[method][text] = None
+                    self._calls[method].append(text)
                 case ast.Name() | ast.Attribute():
-                    self._follow(module, ast.unparse(node))
+                    self._follow(file, ast.unparse(node))
 
-    def _follow(self, module: _Module, dotted: str) -> None:
-        if (module.file, dotted) in self.followed:
+    def _follow(self, file: Path, dotted: str) -> None:
+        if (file, dotted) in self._followed:
             return
-        self.followed.add((module.file, dotted))
+        self._followed.add((file, dotted))
         first, *rest = dotted.split(".")
-        for meaning in module.definitions.get(first, []):
+        for meaning in self._meanings[file].get(first, []):
             if isinstance(meaning, ast.AST):
-                self._read(module, meaning)
-            elif found := _locate(module.file, [*meaning.dotted.split("."), *rest], meaning.level):
-                file, name = found
-                if file not in self.modules:
-                    self.modules[file] = _open(file)
-                self._follow(self.modules[file], name)
+                self._read(file, meaning)
+            elif found := _locate(file, meaning[0], [*meaning[1], *rest]):
+                module, name = found
+                if module not in self._meanings:
+                    self._meanings[module] = _meanings(_parse(module))
+                self._follow(module, name)
 
 
-def _open(file: Path) -> _Module:
+def _parse(file: Path) -> ast.Module:
     try:
-        return _Module(file, (ast.parse(file.read_bytes(), file.name),))
+        return ast.parse(file.read_bytes(), file.name)
     except SyntaxError as error:
         named = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
         raise ConfigurationError(f"{named}, line {error.lineno}: {error.msg}.") from None
 
 
-def _locate(file: Path, dotted: list[str], level: int) -> tuple[Path, str] | None:
-    """Find the module of the project that a dotted name leads to, and the name in it."""
+def _locate(file: Path, level: int, parts: list[str]) -> tuple[Path, str] | None:
+    """Find the module of the project that an imported name leads to, and what is named in it."""
     for base in [file.parents[level - 1]] if level else [file.parent, ROOT]:
-        for end in range(len(dotted) - 1, 0, -1):
-            stem = base.joinpath(*dotted[:end])
+        for end in range(len(parts) - 1, 0, -1):
+            stem = base.joinpath(*parts[:end])
             for found in (stem.with_suffix(".py"), stem / "__init__.py"):
                 if found.is_file() and not any(map(found.is_relative_to, _PRODUCT)):
-                    return found, ".".join(dotted[end:])
+                    return found, ".".join(parts[end:])
     return None
 
 
+def _meanings(*scopes: ast.AST) -> dict[str, list[ast.AST | _Import]]:
+    """Say what each name stands for in a module, or in a function; several where it is bound more than once."""
+    found: dict[str, list[ast.AST | _Import]] = {}
+    for name, meaning in chain.from_iterable(map(_bound_in, scopes)):
+        found.setdefault(name, []).append(meaning)
+    return found
+
+
 def _bound_in(scope: ast.AST) -> Iterator[tuple[str, ast.AST | _Import]]:
-    """Say what is bound in a module or function, but not what is within its own functions and classes."""
     for node in ast.iter_child_nodes(scope):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name, node
             case ast.Import(names=names):
-                yield from (
-                    (one.asname, _Import(one.name)) if one.asname else (first, _Import(first))
-                    for one in names
-                    for first in [one.name.partition(".")[0]]
-                )
+                for one in names:
+                    # Without `as`, `import a.b` binds a.
+                    bound = one.name if one.asname else one.name.partition(".")[0]
+                    yield one.asname or bound, (0, bound.split("."))
             case ast.ImportFrom(module=module, names=names, level=level):
-                prefix = f"{module}." if module else ""
-                yield from ((one.asname or one.name, _Import(prefix + one.name, level)) for one in names)
+                for one in names:
+                    yield one.asname or one.name, (level, [*(module.split(".") if module else ()), one.name])
             case ast.Assign() | ast.AnnAssign():
                 targets = (part for part in ast.walk(node) if isinstance(part, ast.Name))
                 yield from ((target.id, node) for target in targets if isinstance(target.ctx, ast.Store))
@@ -200,4 +181,4 @@ def _first_line(function: _Function) -> int:
 
 def _is_flow(decorator: ast.expr) -> bool:
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return getattr(called, "id", None) == "flow" or getattr(called, "attr", None) == "flow"
+    return "flow" in (getattr(called, "id", None), getattr(called, "attr", None))

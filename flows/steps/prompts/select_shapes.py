@@ -1,4 +1,4 @@
-"""Selects: what a template's SQL says of itself, read without a database.
+"""Read what a template's SQL says of itself, without a database: what it yields, and its parameters.
 
 Which dialect it is written in is not known here, so each likely one is tried; what none can read is left to the
 database to judge.
@@ -13,8 +13,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 
-from db.sources.clauses import refusal
-from db.sources.parameters import parameters_in, tokens_of
+from db.sources.clauses import parameters_in, refusal, tokens_of
 
 # The portable ones first: a statement that they read has the same columns in the others.
 DIALECTS = (None, "sqlite", "postgres", "mysql", "tsql", "oracle", "bigquery", "snowflake", "duckdb")

@@ -1,4 +1,4 @@
-"""Staging: where a rehearsal plays. A sandbox and a ledger of its own, and an environment that leads nowhere else.
+"""Give a rehearsal a sandbox and a ledger of its own, and an environment in which nothing else is reached.
 
 Whatever the environment and `.env` say of keys, endpoints and the ledger, what runs inside speaks to the sandbox and
 writes to a SQLite file in a temporary folder. The folder is removed at the end, however that comes; one that a kill
@@ -13,15 +13,15 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock, Timeout
 
 from db.words import SANDBOX
+from flows.commands.terminal.environment import environment
 from flows.errors import StoppedError
 from flows.sandbox import Switches, sandbox_process
 
@@ -31,18 +31,12 @@ NEW_S = 60.0  # a folder younger than this may not have its lock yet
 NO_KEY = "rehearsal"  # the sandbox takes any, and the user's is not for it
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a rehearsal leaves for looking at: its ledger's URL."""
-
-    ledger: str
-
-
 @contextmanager
-def staged(switches: Switches, source: str | None, *, keep: bool) -> Iterator[Stage]:
-    """Set the stage, and strike it at the end; `source` is the database that PRESSWORK_SOURCE_URL is to name.
+def isolated(switches: Switches, source: str | None, *, keep: bool) -> Iterator[str]:
+    """Yield the URL of a ledger of its own, with a sandbox and an environment in which nothing else is reached.
 
-    SIGTERM outside of a run becomes StoppedError, so that it strikes the stage too.
+    `source` is the database that PRESSWORK_SOURCE_URL is to name. SIGTERM outside of a run becomes StoppedError, so
+    that it cleans up too.
     """
     with _terminated_in_order(), _folder(keep=keep) as folder, sandbox_process(switches) as url:
         ledger = f"sqlite:///{folder / 'ledger.sqlite'}"
@@ -55,10 +49,8 @@ def staged(switches: Switches, source: str | None, *, keep: bool) -> Iterator[St
             "PRESSWORK_SPILL_DIR": str(folder / "spill"),
             "PRESSWORK_SPOOL_DIR": str(folder / "spools"),
         }
-        if source is not None:
-            changes["PRESSWORK_SOURCE_URL"] = source
-        with _environment(changes):
-            yield Stage(ledger)
+        with environment(changes if source is None else {**changes, "PRESSWORK_SOURCE_URL": source}):
+            yield ledger
 
 
 @contextmanager
@@ -85,20 +77,6 @@ def sweep(among: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
         except (Timeout, OSError):
             continue
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

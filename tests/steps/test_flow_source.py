@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.orchestration.flow_source import FLOWS, FlowSource, list_flows, read_flow, read_function
 from flows.errors import ConfigurationError
+from flows.steps.prompts.flow_source import FLOWS, FlowSource, list_flows, read_flow, read_function
 
 FLOW = '''
 from prefect import flow
@@ -104,7 +104,7 @@ def test_function_that_is_loaded_is_read_where_it_stands_with_what_stands_around
         return around
 
     def job() -> str:
-        from tests.engine.test_flow_source import NAMED  # noqa: F401, PLC0415 - a name that is found by this import
+        from tests.steps.test_flow_source import NAMED  # noqa: F401, PLC0415 - a name that is found by this import
 
         return helper() + "of_body"
 

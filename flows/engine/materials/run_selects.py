@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,35 +15,26 @@ from flows.engine.materials.handles import Selected, Source, Together
 from flows.engine.options import RunOptions, Shard
 from flows.engine.report.totals import Totals
 from flows.engine.resources.source_reads import SourceReader
-from flows.engine.resources.source_urls import query_of, url_of_source
+from flows.engine.resources.source_urls import query_of, source_of
 from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper
-from flows.settings import Settings, source_variable
+from flows.settings import Settings
 from flows.steps.prompts.templates import Template
 
 
+@dataclass
 class Selects:
     """Makes the handles of a run's records; `read_from` has the source's URL of each template that has selected."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        options: RunOptions,
-        ledger: URL,
-        *,
-        spooling: Spooling,
-        stopper: Stopper,
-        totals: Totals,
-    ) -> None:
-        self._settings = settings
-        self._options = options
-        self._ledger = ledger
-        self._stopper = stopper
-        self._totals = totals
-        self._readers: dict[str, SourceReader] = {}
-        self._selected: list[Selected] = []
-        self.spooling = spooling
-        self.read_from: dict[str, URL] = {}
+    settings: Settings
+    options: RunOptions
+    ledger: URL
+    spooling: Spooling
+    stopper: Stopper
+    totals: Totals
+    read_from: dict[str, URL] = field(default_factory=dict)
+    _readers: dict[str, SourceReader] = field(default_factory=dict)
+    _selected: list[Selected] = field(default_factory=list)
 
     def select(self, template: Template, values: Mapping[str, Any]) -> Selected:
         """Select a template's records; `values` are those of its params."""
@@ -54,10 +45,10 @@ class Selects:
         url, reader = self._reader(template.front.source)
         name = self.spooling.name(query, url)
         selected = Selected(
-            reader,
             query,
-            partial(self.spooling.records, name, query, reader),
-            partial(self._note, template.name, query, url),
+            find=partial(self.spooling.records, name, query, reader),
+            read=reader.work,
+            tell=partial(self._note, template.name, query, url),
             params=params,
             nth=nth,
         )
@@ -72,29 +63,28 @@ class Selects:
 
     def is_left_to_the_whole(self, source: Source) -> bool:
         """Whether a shard leaves a source to the run that is spread: only there is everything that it gathers."""
-        if self._options.shard is None:
+        if self.options.shard is None:
             return False
         if isinstance(source, Selected):
             return source.query.part is None
         return isinstance(source, Together)
 
     def _bounded(self, query: Query, nth: int) -> Query:
-        shard = self._options.shard
+        shard = self.options.shard
         if shard is not None and (shard.select, shard.nth) == (query.name, nth):
             return _part_of(query, shard)
-        return replace(query, limit=self._options.limit)
+        return replace(query, limit=self.options.limit)
 
     def _note(self, name: str, query: Query, url: str, count: int) -> None:
         self.read_from[name] = make_url(url)
-        if self._options.shard is None or query.part is not None:
+        if self.options.shard is None or query.part is not None:
             self.spooling.log.info("%s selects %d records.", name, count)
-            self._totals.records += count
+            self.totals.records += count
 
     def _reader(self, name: str | None) -> tuple[str, SourceReader]:
-        url = url_of_source(self._settings, name, self._ledger)
+        url, variable = source_of(self.settings, name, self.ledger)
         if url not in self._readers:
-            open_engine = partial(open_source, url, source_variable(name))
-            self._readers[url] = SourceReader(open_engine, self._stopper.pursuing)
+            self._readers[url] = SourceReader(partial(open_source, url, variable), self.stopper.pursuing)
         return url, self._readers[url]
 
 

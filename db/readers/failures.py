@@ -1,0 +1,100 @@
+"""Tell what went wrong in a run: its generations without content, and its requests that brought nothing usable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Engine, Row, case, func, select
+
+from db.ledger.tables import Attempt, Generation
+from db.words import INVALID, NOT_SENT, SUCCEEDED
+
+UNUSABLE = ("max_tokens", "model_context_window_exceeded", "refusal", "tool_use", "pause_turn")
+NAMED_KEYS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Requests of a run that brought nothing usable, whether or not asking again helped; `kind` says why."""
+
+    kind: str
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Generations of a run without content that ended alike; `record_keys` names the first few."""
+
+    step: str
+    status: str
+    kind: str | None
+    message: str | None
+    count: int
+    record_keys: tuple[str, ...]
+
+
+def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
+    """List the first generations of a run without content: id, step, record_key, status, error_kind, error_message."""
+    statement = (
+        select(
+            Generation.id,
+            Generation.step,
+            Generation.record_key,
+            Generation.status,
+            Generation.error_kind,
+            Generation.error_message,
+        )
+        .where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
+        .order_by(Generation.id)
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return list(connection.execute(statement))
+
+
+def troubles(engine: Engine, run_id: str) -> list[Trouble]:
+    """Count a run's requests that brought nothing usable, the most frequent first."""
+    kind = case(
+        (Attempt.error_type.is_not(None), Attempt.error_type),
+        (Attempt.stop_reason.in_(UNUSABLE), Attempt.stop_reason),
+        (Attempt.validation_errors.is_not(None), INVALID),
+    )
+    # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
+    kinds = select(kind.label("kind")).where(Attempt.run_id == run_id).subquery()
+    statement = (
+        select(kinds.c.kind, func.count())
+        .where(kinds.c.kind.is_not(None), kinds.c.kind != NOT_SENT)
+        .group_by(kinds.c.kind)
+        .order_by(func.count().desc(), kinds.c.kind)
+    )
+    with engine.connect() as connection:
+        return [Trouble(found, count) for found, count in connection.execute(statement)]
+
+
+def losses(engine: Engine, run_id: str) -> list[Loss]:
+    """Put together a run's generations without content that ended alike, the most frequent first."""
+    alike = (Generation.step, Generation.status, Generation.error_kind)
+    ranked = (
+        select(
+            *alike,
+            Generation.error_message,
+            Generation.record_key,
+            func.count().over(partition_by=alike).label("alike"),
+            func.min(Generation.id).over(partition_by=alike).label("first"),
+            func.row_number().over(partition_by=alike, order_by=Generation.id).label("nth"),
+        )
+        .where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
+        .subquery()
+    )
+    named = select(ranked).where(ranked.c.nth <= NAMED_KEYS)
+    with engine.connect() as connection:
+        rows = list(connection.execute(named.order_by(ranked.c.alike.desc(), ranked.c.first, ranked.c.nth)))
+    found = []
+    for _first, group in groupby(rows, key=lambda row: row.first):
+        each = list(group)
+        keys = tuple(row.record_key for row in each)
+        head = each[0]
+        found.append(Loss(head.step, head.status, head.error_kind, head.error_message, head.alike, keys))
+    return found

@@ -1,0 +1,227 @@
+"""Add up what runs did, used and cost, those of their shards included; nothing is counted anywhere else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Engine, case, func, select
+from sqlalchemy.orm import aliased
+
+from db.ledger.tables import Attempt, Generation, StoredRun
+from db.readers.runs import is_shard_of, shards_in, with_shards
+from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
+
+_COST, _LIKELY = Attempt.__table__.c.cost_usd, Attempt.__table__.c.likely_cost_usd
+
+
+@dataclass(frozen=True, slots=True)
+class TotalUsage:
+    """What requests used and cost; `unpriced` of them had no known price, so cost_usd lacks them.
+
+    `input_tokens` are all that went in, those written to and read from the prompt cache included. `likely_usd` is what
+    those that were perhaps billed were expected to cost; None where that is not known of any.
+    """
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_tokens: int = 0
+    cache_read_tokens: int = 0
+    cost_usd: Decimal | None = None
+    unpriced: int = 0
+    perhaps_billed: int = 0
+    rate_limited: int = 0
+    likely_usd: Decimal | None = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCacheUse:
+    """What requests that are priced alike wrote to the prompt cache and read from it, in tokens.
+
+    They share model, tier, place, speed, day (UTC) and, for prices by prompt length, `prompt_tokens`: all that goes
+    into one request, rounded up to a thousand. `writes` and `reads` count the requests.
+    """
+
+    model: str
+    service_tier: str | None
+    inference_geo: str | None
+    speed: str | None
+    day: date
+    prompt_tokens: int
+    written_5m: int
+    written_1h: int
+    read: int
+    writes: int
+    reads: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepCount:
+    """How many generations of a step ended how."""
+
+    step: str
+    status: str
+    origin: str
+    count: int
+
+    @property
+    def counted_as(self) -> str:
+        """The count of a run in which they stand: their status, or `cached`."""
+        return CACHED if (self.status, self.origin) == (SUCCEEDED, CACHE) else self.status
+
+
+def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage:
+    """Add up what a run's attempts and those of its shards used and cost, for one step or for all."""
+    return usage_of(engine, [run_id], step=step)[run_id]
+
+
+def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None) -> dict[str, TotalUsage]:
+    """Add up for each run what its attempts and those of its shards used and cost, for one step or for all."""
+    members = with_shards(run_ids)
+    written = func.coalesce(Attempt.cache_creation_5m_tokens, 0) + func.coalesce(Attempt.cache_creation_1h_tokens, 0)
+    read = func.coalesce(Attempt.cache_read_tokens, 0)
+    error = func.coalesce(Attempt.error_type, "")
+    # An endpoint need not tell what an answer used.
+    answered = Attempt.input_tokens.is_not(None) | Attempt.output_text.is_not(None)
+    perhaps = error.in_(PERHAPS_BILLED)
+    statement = (
+        select(
+            members.c.whole,
+            _sum(case((error.in_(UNSENT), 0), else_=1)).label("requests"),
+            _sum(func.coalesce(Attempt.input_tokens, 0) + written + read).label("input_tokens"),
+            _sum(func.coalesce(Attempt.output_tokens, 0)).label("output_tokens"),
+            _sum(written).label("cache_creation_tokens"),
+            _sum(read).label("cache_read_tokens"),
+            func.sum(_COST, type_=_COST.type).label("cost_usd"),
+            _sum(case((answered & Attempt.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
+            _sum(case((perhaps, 1), else_=0)).label("perhaps_billed"),
+            _sum(case((Attempt.http_status == 429, 1), else_=0)).label("rate_limited"),
+            func.sum(case((perhaps, _LIKELY)), type_=_LIKELY.type).label("likely_usd"),
+        )
+        .join(Attempt, Attempt.run_id == members.c.member)
+        .group_by(members.c.whole)
+    )
+    if step is not None:
+        of_step = select(Generation.id).where(Generation.run_id.in_(select(members.c.member)), Generation.step == step)
+        statement = statement.where(Attempt.generation_id.in_(of_step))
+    found = dict.fromkeys(run_ids, TotalUsage(cost_usd=Decimal(0)))
+    with engine.connect() as connection:
+        for run_id, *sums in connection.execute(statement):
+            used = TotalUsage(*sums)
+            # Where nothing is without a price, nothing was spent.
+            cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
+            likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
+            found[run_id] = replace(used, cost_usd=cost, likely_usd=likely)
+    return found
+
+
+def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
+    """Say what a run and its shards wrote to the prompt cache and read from it, apart by what sets the price.
+
+    Requests that did neither are left out.
+    """
+    attempt = Attempt
+    utc = func.timezone("UTC", attempt.ended_at) if engine.dialect.name == "postgresql" else attempt.ended_at
+    written_5m, written_1h, read = (
+        func.coalesce(column, 0)
+        for column in (attempt.cache_creation_5m_tokens, attempt.cache_creation_1h_tokens, attempt.cache_read_tokens)
+    )
+    written = written_5m + written_1h
+    # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
+    each = (
+        select(
+            attempt.model,
+            attempt.service_tier,
+            attempt.inference_geo,
+            attempt.speed,
+            func.date(utc).label("day"),
+            # Price lists change at whole thousands, so that none lies within one group.
+            ((func.coalesce(attempt.input_tokens, 0) + written + read + 999) // 1000).label("thousands"),
+            written_5m.label("written_5m"),
+            written_1h.label("written_1h"),
+            read.label("read"),
+            case((written > 0, 1), else_=0).label("writes"),
+            case((read > 0, 1), else_=0).label("reads"),
+        )
+        .where(attempt.run_id.in_(select(with_shards([run_id]).c.member)), attempt.model.is_not(None))
+        .where(written + read > 0)
+        .subquery()
+    )
+    alike, summed = list(each.c)[:6], list(each.c)[6:]
+    statement = select(*alike, *(_sum(column) for column in summed)).group_by(*alike)
+    with engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(statement)]
+    # SQLite has no dates: it says one as text.
+    return [
+        PromptCacheUse(model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts))
+        for model, tier, geo, speed, when, thousands, *counts in rows
+    ]
+
+
+def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
+    """Add up what a run's cached generations cost when they were asked for; None where no price is known of any.
+
+    What its own shards asked for is no saving.
+    """
+    shards = shards_in([run_id]).subquery()
+    statement = (
+        select(func.sum(_COST, type_=_COST.type))
+        .select_from(Generation)
+        .join(Attempt, Attempt.generation_id == Generation.source_generation_id)
+        .where(Generation.run_id == run_id, Generation.origin == CACHE, Generation.status == SUCCEEDED)
+        .where(Attempt.run_id.not_in(select(shards.c.member)))
+    )
+    with engine.connect() as connection:
+        total: Decimal | None = connection.scalar(statement)
+    return total
+
+
+def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
+    """Count a run's generations by step, status and origin, in the order in which the steps began.
+
+    What one of its shards asked for counts as the run's own, live as it was there.
+    """
+    return count_generations_of(engine, [run_id])[run_id]
+
+
+def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, list[StepCount]]:
+    """Count the generations of each run, as `count_generations` does."""
+    alike = (Generation.run_id, Generation.step, Generation.status, Generation.origin)
+    counted = (
+        select(*alike, func.count())
+        .where(Generation.run_id.in_(run_ids))
+        .group_by(*alike)
+        .order_by(func.min(Generation.id))
+    )
+    whole, parent, shard = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
+    source = aliased(Generation)
+    with_any = select(shards_in(run_ids).subquery().c.whole)
+    # A prompt that stands twice was asked once. By the ids of runs that have shards: the others need no join.
+    asked = (
+        select(*alike, func.count(Generation.source_generation_id.distinct()))
+        .join(source, source.id == Generation.source_generation_id)
+        .join(shard, shard.id == source.run_id)
+        .join(whole, whole.id == Generation.run_id)
+        .join(parent, parent.id == shard.parent_run_id)
+        .where(Generation.run_id.in_(with_any), *is_shard_of(whole, parent, shard))
+        .group_by(*alike)
+    )
+    with engine.connect() as connection:
+        lines = [tuple(row) for row in connection.execute(counted)]
+        by_shards = {tuple(line): count for *line, count in connection.execute(asked)}
+    found: dict[str, Counter[tuple[str, str, str]]] = {run_id: Counter() for run_id in run_ids}
+    for run_id, step, status, origin, count in lines:
+        live = by_shards.get((run_id, step, status, origin), 0)
+        for real, number in ((LIVE, live), (origin, count - live)):
+            if number:
+                found[run_id][step, status, real] += number
+    return {run_id: [StepCount(*line, count) for line, count in counts.items()] for run_id, counts in found.items()}
+
+
+def _sum(expression: Any) -> Any:
+    return func.coalesce(func.sum(expression), 0)

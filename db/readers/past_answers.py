@@ -1,0 +1,131 @@
+"""Tell what answers took before, in tokens and in time: for the pace of a run, and for forecasts of rehearsals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Subquery, func, select, union_all
+
+from db.ledger.tables import Attempt, Generation, StoredPrompt, StoredRun
+
+NEWEST_RUNS, NEWEST_ATTEMPTS = 5, 1000
+"""Runs that are looked at, and attempts of each: those of long ago tell of other records and another prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastAnswers:
+    """What a step's newest answers took: tokens out on average, and milliseconds each."""
+
+    mean_output_tokens: float
+    latencies_ms: tuple[int, ...]
+
+    @property
+    def answers(self) -> int:
+        """How many they are."""
+        return len(self.latencies_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTokens:
+    """What the answers of one step of a run used, in tokens; `model` is the one that was asked."""
+
+    step: str
+    model: str
+    answers: int
+    input_tokens: int
+    cache_creation_5m_tokens: int
+    cache_creation_1h_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+
+
+def mean_tokens(engine: Engine, flow: str, step: str, endpoint: str, model: str) -> tuple[float, float] | None:
+    """Return what the newest answers of a step had in tokens on average, in and out; None where there is none."""
+    answers = _newest_answers(engine, flow, step, model, StoredRun.endpoint == endpoint)
+    means = select(func.avg(answers.c.tokens_in), func.avg(answers.c.tokens_out))
+    with engine.connect() as connection:
+        mean_in, mean_out = connection.execute(means).one()
+    return None if mean_out is None else (float(mean_in or 0), float(mean_out))
+
+
+def read_past(
+    engine: Engine, flow: str, step: str, model: str, *, endpoint: str | None, made_up_by: str
+) -> PastAnswers | None:
+    """Return what the newest answers of a step took; None where there is none.
+
+    Those of one endpoint, or of all but the one whose answers are made up.
+    """
+    of_endpoint = StoredRun.endpoint == endpoint if endpoint else StoredRun.endpoint != made_up_by
+    answers = _newest_answers(engine, flow, step, model, of_endpoint)
+    timed = select(answers.c.tokens_out, answers.c.latency_ms).where(answers.c.latency_ms.is_not(None))
+    with engine.connect() as connection:
+        rows = [(int(tokens), int(latency)) for tokens, latency in connection.execute(timed)]
+    if not rows:
+        return None
+    return PastAnswers(sum(tokens for tokens, _ in rows) / len(rows), tuple(latency for _, latency in rows))
+
+
+def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoint: ColumnElement[bool]) -> Subquery:
+    """Select `tokens_in`, `tokens_out` and `latency_ms` of answers of a flow's newest runs that asked for any.
+
+    By the runs and the end of their attempts, which have an index: a ledger may hold millions of answers.
+    """
+    asked = select(Attempt.id).where(Attempt.run_id == StoredRun.id, Attempt.ended_at.is_not(None)).exists()
+    newest = select(StoredRun.id).where(StoredRun.flow == flow, of_endpoint, asked)
+    with engine.connect() as connection:
+        runs = connection.scalars(newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS)).all()
+    attempts = union_all(*(_newest_attempts(run_id) for run_id in runs or [""])).subquery()
+    return (
+        select(attempts.c.tokens_in, attempts.c.tokens_out, attempts.c.latency_ms)
+        .join(Generation, Generation.id == attempts.c.generation_id)
+        .join(StoredPrompt, StoredPrompt.hash == attempts.c.prompt_hash)
+        .where(Generation.step == step, StoredPrompt.model == model, attempts.c.tokens_out.is_not(None))
+        .subquery()
+    )
+
+
+def _newest_attempts(run_id: str) -> Any:
+    cached = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
+    tokens_in = Attempt.input_tokens + sum(func.coalesce(column, 0) for column in cached)
+    newest = (
+        select(
+            Attempt.generation_id,
+            Attempt.prompt_hash,
+            tokens_in.label("tokens_in"),
+            Attempt.output_tokens.label("tokens_out"),
+            Attempt.latency_ms,
+        )
+        .where(Attempt.run_id == run_id, Attempt.ended_at.is_not(None))
+        .order_by(Attempt.ended_at.desc())
+        .limit(NEWEST_ATTEMPTS)
+    )
+    return select(newest.subquery())
+
+
+def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:
+    """Add up what a run's answers used, by step and model, in the order in which the steps began."""
+    attempt = Attempt
+    columns: tuple[Any, ...] = (
+        attempt.input_tokens,
+        attempt.cache_creation_5m_tokens,
+        attempt.cache_creation_1h_tokens,
+        attempt.cache_read_tokens,
+        attempt.output_tokens,
+    )
+    statement = (
+        select(
+            Generation.step,
+            StoredPrompt.model,
+            func.count(),
+            *(func.coalesce(func.sum(column), 0) for column in columns),
+        )
+        .select_from(attempt)
+        .join(Generation, Generation.id == attempt.generation_id)
+        .join(StoredPrompt, StoredPrompt.hash == attempt.prompt_hash)
+        .where(attempt.run_id == run_id, attempt.output_tokens.is_not(None))
+        .group_by(Generation.step, StoredPrompt.model)
+        .order_by(func.min(attempt.id))
+    )
+    with engine.connect() as connection:
+        return [StepTokens(step, model, *map(int, counts)) for step, model, *counts in connection.execute(statement)]

@@ -1,0 +1,190 @@
+"""Read generations that are stored: a step's in pages, those that others were made from, one with all it stands on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Engine, Select, case, func, select
+from sqlalchemy.orm import aliased
+
+from db.ledger.tables import (
+    Attempt,
+    Generation,
+    GenerationParent,
+    SharedText,
+    StoredPrompt,
+    StoredRecord,
+    StoredRun,
+    StoredTemplate,
+)
+from db.readers.runs import matches, row_of
+from db.session import in_parts
+from db.words import SUCCEEDED
+
+_SHARED = re.compile(r'{\s*"\$(?:text|json)"\s*:\s*"([^"]+)"\s*}')
+
+
+@dataclass(frozen=True, slots=True)
+class StepGeneration:
+    """A succeeded generation as a later step sees it."""
+
+    id: str
+    step: str
+    record_key: str
+    record_hash: str | None
+    output: Any
+    record: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A generation as an auditor needs it; rows are mappings of the columns of the tables.
+
+    `generation` is the row asked for, `source` the one that has the text where it came from the cache. `request` is
+    the body as it was sent, shared texts put back; `attempts` are those of the generation that has the text.
+    """
+
+    generation: Mapping[str, Any]
+    source: Mapping[str, Any] | None
+    run: Mapping[str, Any]
+    record: str | None
+    template: Mapping[str, Any] | None
+    request: Any
+    attempts: list[Mapping[str, Any]]
+    parents: list[StepGeneration]
+    children: list[tuple[str, str, str, str]]
+
+
+def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) -> Iterator[list[StepGeneration]]:
+    """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys.
+
+    Each page is a query of its own. Where one fails, as the ledger is unavailable, `next` may be called again: a
+    generator would be at its end by then.
+    """
+    statement = (
+        _with_content()
+        .where(Generation.run_id == run_id, Generation.step == step, Generation.status == SUCCEEDED)
+        .order_by(Generation.record_key)
+        .limit(page_size)
+    )
+    last: list[StepGeneration] | None = None
+
+    def read_page() -> list[StepGeneration]:
+        nonlocal last
+        if last is not None and len(last) < page_size:
+            return []
+        following = statement.where(Generation.record_key > last[-1].record_key) if last else statement
+        with engine.connect() as connection:
+            last = [_step_generation(row) for row in connection.execute(following)]
+        return last
+
+    return iter(read_page, [])
+
+
+def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, list[StepGeneration]]:
+    """Return, for each generation, those it was made from, in the order of their keys."""
+    parents: dict[str, list[StepGeneration]] = {}
+    for part in in_parts(generation_ids):
+        statement = (
+            _with_content()
+            .add_columns(GenerationParent.generation_id)
+            .join(GenerationParent, GenerationParent.parent_id == Generation.id)
+            .where(GenerationParent.generation_id.in_(part))
+            .order_by(Generation.record_key)
+        )
+        with engine.connect() as connection:
+            for row in connection.execute(statement):
+                parents.setdefault(row[-1], []).append(_step_generation(row))
+    return parents
+
+
+def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> int:
+    """Count the record keys with content that end in a blank."""
+    statement = select(func.count(func.distinct(Generation.record_key))).where(
+        Generation.flow == flow,
+        Generation.step == step,
+        Generation.endpoint == endpoint,
+        Generation.status == SUCCEEDED,
+        Generation.record_key.like("% "),
+    )
+    with engine.connect() as connection:
+        return int(connection.execute(statement).scalar_one())
+
+
+def read_generation(engine: Engine, generation_id: str) -> Audit | None:
+    """Return all that is known of one generation, by its id or by a unique beginning or ending of it."""
+    with engine.connect() as connection:
+        found = connection.scalars(select(Generation.id).where(matches(Generation.id, generation_id)).limit(2)).all()
+        row = row_of(connection, Generation, Generation.id == found[0]) if len(found) == 1 else None
+        if row is None:
+            return None
+        source_id = row["source_generation_id"]
+        body = connection.scalar(select(StoredPrompt.request).where(StoredPrompt.hash == row["prompt_hash"]))
+        attempts = (
+            select(Attempt.__table__).where(Attempt.generation_id == (source_id or row["id"])).order_by(Attempt.ordinal)
+        )
+        children = (
+            select(Generation.id, Generation.step, Generation.record_key, Generation.status)
+            .join(GenerationParent, GenerationParent.generation_id == Generation.id)
+            .where(GenerationParent.parent_id == row["id"])
+            .order_by(Generation.id)
+        )
+        of_template = (StoredTemplate.hash == row["template_hash"], StoredTemplate.name == row["step"])
+        return Audit(
+            generation=row,
+            source=row_of(connection, Generation, Generation.id == source_id),
+            run=row_of(connection, StoredRun, StoredRun.id == row["run_id"]) or {},
+            record=connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"])),
+            template=row_of(connection, StoredTemplate, *of_template),
+            request=read_request(engine, body) if body else None,
+            attempts=[dict(attempt) for attempt in connection.execute(attempts).mappings()],
+            parents=read_parents(engine, [row["id"]]).get(row["id"], []),
+            children=[(child[0], child[1], child[2], child[3]) for child in connection.execute(children)],
+        )
+
+
+def read_request(engine: Engine, body: str) -> Any:
+    """Put the shared texts back into a stored request."""
+    request = orjson.loads(body)
+    # In a text of the request itself, the quotes are escaped.
+    hashes = sorted(set(_SHARED.findall(body)))
+    with engine.connect() as connection:
+        found = connection.execute(select(SharedText.hash, SharedText.body).where(SharedText.hash.in_(hashes)))
+        texts = {row.hash: row.body for row in found}
+    return _filled(request, texts)
+
+
+def _filled(node: Any, texts: Mapping[str, str]) -> Any:
+    if isinstance(node, dict):
+        if set(node) == {"$text"}:
+            return texts[node["$text"]]
+        if set(node) == {"$json"}:
+            return orjson.loads(texts[node["$json"]])
+        return {name: _filled(item, texts) for name, item in node.items()}
+    return [_filled(item, texts) for item in node] if isinstance(node, list) else node
+
+
+def _with_content() -> Select[Any]:
+    source = aliased(Generation)
+    return (
+        select(
+            Generation.id,
+            Generation.step,
+            Generation.record_key,
+            Generation.record_hash,
+            # A cached row has no text of its own; the one that it points at has.
+            case((Generation.source_generation_id.is_(None), Generation.output), else_=source.output),
+            StoredRecord.body,
+        )
+        .outerjoin(source, source.id == Generation.source_generation_id)
+        .outerjoin(StoredRecord, StoredRecord.hash == Generation.record_hash)
+    )
+
+
+def _step_generation(row: Sequence[Any]) -> StepGeneration:
+    body = row[5]
+    return StepGeneration(row[0], row[1], row[2], row[3], row[4], orjson.loads(body) if body else None)

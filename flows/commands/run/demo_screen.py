@@ -1,0 +1,99 @@
+"""The demo's last screen: a text of each flow, what the runs cost, and where to look next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine, make_url
+
+from db.readers.stored_generations import read_generations, read_parents
+from db.words import SANDBOX
+from flows.commands.ledger.ledgers import ledger_name, opened
+from flows.commands.terminal import screen
+from flows.engine.report.amounts import dollars, duration
+from flows.engine.report.summary_rows import SANDBOX_SAYS
+from flows.settings import ROOT
+
+if TYPE_CHECKING:
+    from flows.engine.report.summary import Summary
+
+SHOWN = (
+    ("product_copy", "Product copy"),
+    ("support_reply", "Reply to ticket"),
+    ("newsletter_choice", "Newsletter: the subject line that was chosen"),
+)
+KEY = "TEA-001"
+SQL = "SELECT step, record_key, output FROM current_content LIMIT 5"
+
+
+def print_demo(console: Console, ledger: str, summaries: Sequence[Summary]) -> None:
+    """Print what the demo's runs have made."""
+    with opened(ledger) as engine:
+        shown = _print_content(console, engine, summaries)
+    console.print()
+    console.print(_figures(summaries))
+    console.print()
+    if not any(summary.requests for summary in summaries):
+        console.print(Text("All of it came from the cache: 0 requests, and nothing to pay.", "bold green"))
+    if any(summary.endpoint == SANDBOX for summary in summaries):
+        console.print(Text(SANDBOX_SAYS.replace("This ran", "All this ran"), "bold yellow"))
+    lines = [
+        (screen.command(f"show {shown or 'ID'}"), "a text with its record, prompt and cost"),
+        (screen.command("history"), "every run: what came of it and what it cost"),
+        (screen.command(f"templates show product_copy --key {KEY}"), "the request for one product, sending nothing"),
+        ("templates/product_copy.md.j2", "its prompt: change a word, and run the demo again"),
+    ]
+    screen.print_next(console, lines)
+    console.print(Text(f"  {_shell(ledger)}", "cyan"), soft_wrap=True)
+
+
+def _print_content(console: Console, engine: Engine, summaries: Sequence[Summary]) -> str | None:
+    """Print a text of each flow; return the short id of the first."""
+    first: str | None = None
+    for summary, (step, title) in zip(summaries, SHOWN, strict=True):
+        for found in next(read_generations(engine, summary.run_id, step, page_size=1), []):
+            first = first or screen.short(found.id)
+            output = found.output
+            if step == "newsletter_choice":
+                candidates = read_parents(engine, [found.id])[found.id]
+                output = {**candidates[output["chosen"] - 1].output, "why": output["reason"]}
+            key = f"{title} {found.record_key}" if found.record is not None else title
+            console.print(_panel(key, output))
+    return first
+
+
+def _panel(title: str, output: Mapping[str, Any]) -> Panel:
+    text = Text()
+    for name, value in output.items():
+        if text:
+            text.append("\n")
+        text.append(f"{name.replace('_', ' ')}  ", "dim")
+        many = isinstance(value, list)
+        text.append(screen.visible("".join(f"\n  - {item}" for item in value) if many else str(value)))
+    return Panel(text, title=screen.data(title, "bold"), title_align="left", border_style="dim", width=100)
+
+
+def _figures(summaries: Sequence[Summary]) -> Table:
+    numbers = ("records", "new", "cached", "no content", "requests", "tokens in", "tokens out", "cost", "time")
+    rows = []
+    for summary in summaries:
+        counts = (summary.records, summary.succeeded, summary.cached, summary.lacking, summary.requests)
+        figures = (f"{count:,}" for count in (*counts, summary.input_tokens, summary.output_tokens))
+        rows.append((summary.flow, *figures, dollars(summary.cost_usd), duration(summary.wall_s)))
+    return screen.table(["flow", *numbers], rows, right=numbers)
+
+
+def _shell(ledger: str) -> str:
+    url = make_url(ledger)
+    if url.get_backend_name() != "sqlite":
+        return f"{SQL};  -- in {ledger_name(ledger)}"
+    file = Path(str(url.database))
+    shown = file.name if file.parent == Path.cwd() == ROOT else file
+    return f'sqlite3 {shlex.quote(str(shown))} "{SQL}"'

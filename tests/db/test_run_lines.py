@@ -1,0 +1,118 @@
+"""A page of runs costs as many statements as one run, and its figures are those of each run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from db.ledger.clock import new_id
+from db.readers.figures import count_generations, prompt_cache_use, usage
+from db.readers.run_lines import find_run, list_runs
+from db.readers.runs import shards_of
+from tests.db.rows import Book
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@contextmanager
+def counted(ledger: Engine) -> Iterator[list[str]]:
+    """The statements that read, while the context is open."""
+    found: list[str] = []
+
+    def hear(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        found.extend([statement] if statement.startswith(("SELECT", "WITH")) else [])
+
+    event.listen(ledger, "before_cursor_execute", hear)
+    yield found
+    event.remove(ledger, "before_cursor_execute", hear)
+
+
+def add_runs(ledger: Engine, count: int) -> None:
+    """Runs of all sorts: with shards, resumed with a shard that went on, with outcomes of all kinds, empty."""
+    for number in range(count):
+        started = NOON + timedelta(hours=number)
+        run = Book(ledger, started_at=started, prefect_flow_run_id=new_id())
+        match number % 4:
+            case 0:
+                shard = Book(ledger, parent_run_id=run.run_id, started_at=started, trigger="shard")
+                first = shard.add("a", settled={"cost_usd": Decimal("0.02")})
+                refused = shard.add("b", status="refused", output=None)
+                run.reuse("a", first)
+                run.reuse("a again", first)
+                run.reuse("b", refused, status="refused")
+                run.add("c", step="later", prompt="later")
+                again = Book(
+                    ledger,
+                    prefect_flow_run_id=run.run.prefect_flow_run_id,
+                    started_at=started + timedelta(minutes=1),
+                    resumes_run_id=run.run_id,
+                )
+                again.reuse("a", first)
+            case 1:
+                source = run.add("a")
+                Book(ledger, started_at=started).reuse("a", source)
+            case 2:
+                nothing = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
+                lost = nothing | {"error_type": "timeout"}
+                run.add("a", status="failed", output=None, settled=lost)
+                run.add("b", settled={"cost_usd": None})
+
+
+@pytest.mark.parametrize("count", [1, 20, 60])
+def test_page_of_runs_takes_a_constant_number_of_statements(ledger: Engine, count: int) -> None:
+    add_runs(ledger, count)
+    with counted(ledger) as statements:
+        lines = list_runs(ledger, limit=count)
+
+    assert len(lines) == count
+    assert len(statements) == 4
+
+
+def test_list_tells_of_each_run_what_it_tells_alone(ledger: Engine) -> None:
+    add_runs(ledger, 12)
+    lines = list_runs(ledger, limit=100)
+
+    assert len(lines) == 12 + 3 + 3
+    assert lines == [find_run(ledger, line.id) for line in lines]
+    for line in lines:
+        counts = count_generations(ledger, line.id)
+        assert line.usage == usage(ledger, line.id)
+        assert line.generations == sum(each.count for each in counts)
+        assert line.cached == sum(each.count for each in counts if (each.status, each.origin) == ("succeeded", "cache"))
+    # The page holds a run with a shard, and the one that found that shard at work.
+    assert [len(shards_of(ledger, line.id)) for line in lines].count(1) == 6
+    assert {line.usage.requests for line in lines} == {0, 1, 2, 3}
+
+
+def test_no_runs_take_one_statement(ledger: Engine) -> None:
+    with counted(ledger) as statements:
+        assert list_runs(ledger) == []
+    assert len(statements) == 1
+
+
+@pytest.mark.parametrize(
+    ("ended", "day"), [("2026-03-01T23:59:59+00:00", "2026-03-01"), ("2026-03-02T00:00:01+00:00", "2026-03-02")]
+)
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles"])
+def test_day_of_a_price_is_utc_wherever_the_session_is(ledger: Engine, ended: str, day: str, zone: str) -> None:
+    book = Book(ledger)
+    book.add("a", settled={"ended_at": datetime.fromisoformat(ended), "cache_read_tokens": 5000})
+    if ledger.dialect.name == "postgresql":
+
+        @event.listens_for(ledger, "engine_connect")
+        def move(connection: Any) -> None:
+            connection.exec_driver_sql(f"SET TIME ZONE '{zone}'")
+
+    (use,) = prompt_cache_use(ledger, book.run_id)
+    with ledger.connect() as connection:
+        connection.exec_driver_sql("UPDATE attempts SET started_at = ended_at")
+        shown = connection.exec_driver_sql("SELECT day FROM usage_by_day").scalar()
+
+    assert str(use.day) == day
+    assert str(shown) == day

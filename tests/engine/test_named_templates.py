@@ -1,0 +1,35 @@
+"""Every template that a flow names is checked before the first request, wherever in the flow's code its name stands."""
+
+from __future__ import annotations
+
+import pytest
+from prefect import flow
+
+from flows.engine import Generations, Run, Summary, open_run
+from flows.errors import TemplateError
+from tests.engine.workshop import Workshop
+
+LATER = "later"
+
+
+async def second_step(run: Run, first: Generations) -> None:
+    await run.generate(LATER, first)
+
+
+@flow
+async def two_steps() -> Summary:
+    async with open_run() as run:
+        await second_step(run, await run.generate("note", run.select("note")))
+        return run.summary()
+
+
+async def test_mistake_in_the_template_of_a_later_step_stops_the_run_before_the_first_request(
+    workshop: Workshop,
+) -> None:
+    workshop.numbered(2)
+    workshop.template("{{ record.name", name=LATER)
+    with pytest.raises(TemplateError, match=r"later\.md\.j2"):
+        await workshop.call(two_steps)
+    assert workshop.requests == 0
+    workshop.template("Another line about {{ record.name }}.", name=LATER)
+    assert (await workshop.call(two_steps)).requests == 4
