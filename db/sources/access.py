@@ -113,7 +113,7 @@ class Interrupter:
         # With the lock, the connection can't be handed to another thread meanwhile. Whatever a driver raises here, the
         # statement then ends by itself.
         with self._lock, suppress(Exception):
-            connection = self._in_use.get(thread)
+            connection: Any = self._in_use.get(thread)
             if hasattr(connection, "interrupt"):
                 connection.interrupt()
             elif hasattr(connection, "cancel_safe"):

@@ -61,7 +61,10 @@ def key_text(value: Any) -> str:
 
 
 def parse_key(text: str, like: Any) -> Any:
-    """Return the value whose key_text is `text`, of the type that `like` has; ValueError or ArithmeticError where there is none."""
+    """Return the value whose key_text is `text`, of the type that `like` has.
+
+    Raises ValueError or ArithmeticError where there is none.
+    """
     match like:
         case bool():
             return {"True": True, "False": False}.get(text)
