@@ -1,5 +1,6 @@
 """The ledger and the sources: the only code that speaks SQL.
 
-Read models.py (what is kept), then session.py (how it is opened), select.py (records come in), record.py
-(what happened goes out) and history.py (what happened is read back). Knows neither Prefect nor the SDK nor flows.
+Read ledger/tables.py (what is kept), then ledger/writing.py (what happened goes in), readers/ (what is read back, by
+question) and sources/select.py (records come in). session.py makes the engines, words.py holds the words that are
+stored. Knows neither Prefect nor the SDK nor flows.
 """

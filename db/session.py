@@ -15,18 +15,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    InternalError,
-    NoSuchModuleError,
-    OperationalError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 30_000
@@ -70,9 +59,8 @@ _JSON: dict[str, Any] = {
 
 def readable_url(url: URL | str) -> str:
     """Show a URL with its password masked, those in its query too, for messages."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
+    parsed = _parsed(url)
+    if parsed is None:
         return "(not a database URL)"
     secrets = {name: "***" for name in parsed.query if _is_secret(name)}
     if "@" in (parsed.host or ""):
@@ -111,9 +99,9 @@ def is_unavailable(error: BaseException) -> bool:
 
     A statement or a row that the database refuses is refused each time.
     """
-    if isinstance(error, PoolTimeout):
+    if isinstance(error, exc.TimeoutError):
         return True
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, exc.DBAPIError):
         return False
     if error.connection_invalidated:
         return True
@@ -122,7 +110,7 @@ def is_unavailable(error: BaseException) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
         # The server was not reached.
-        return isinstance(error, OperationalError | InterfaceError | InternalError)
+        return isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError)
     return str(state).startswith(_POSTGRES_PASSING)
 
 
@@ -147,7 +135,7 @@ def _may_quote_values(error: BaseException, original: BaseException) -> bool:
     if state and code_of(original) is None:
         # 22: what is wrong with a value. P0: what a trigger of the user's says. Others quote names and the statement.
         return state.startswith(("22", "P0"))
-    return isinstance(error, DataError | IntegrityError)
+    return isinstance(error, exc.DataError | exc.IntegrityError)
 
 
 def begin_write(engine: Engine) -> AbstractContextManager[Connection]:
@@ -157,16 +145,15 @@ def begin_write(engine: Engine) -> AbstractContextManager[Connection]:
 
 def parse_url(url: str) -> URL:
     """Parse a URL, with the driver that is used here; ValueError says what is wrong, without the URL."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise ValueError("it is not a database URL") from None
+    parsed = _parsed(url)
+    if parsed is None:
+        raise ValueError("it is not a database URL")
     if "@" in (parsed.host or ""):
         raise ValueError("an @ in a password is written %40")
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     try:
         parsed.get_dialect()
-    except NoSuchModuleError:
+    except exc.NoSuchModuleError:
         raise ValueError(
             f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
         ) from None
@@ -184,11 +171,11 @@ def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str,
             event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         case "postgresql":
-            given: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-            options = {"postgresql_readonly": True} if read_only else {}
             # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
-            given |= {"client_encoding": "utf8"} if read_only else {}
+            encoding = {"client_encoding": "utf8"} if read_only else {}
+            given = {"connect_timeout": CONNECT_TIMEOUT_S, **encoding}
             given = {name: value for name, value in given.items() if name not in url.query}
+            options = {"postgresql_readonly": True} if read_only else {}
             engine = create_engine(url, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON)
             event.listen(engine, "begin", _begin_postgres)
         case _:
@@ -210,14 +197,20 @@ def file_of(url: URL) -> str | None:
     return str(url.database).removeprefix("file:")
 
 
+def _parsed(url: URL | str) -> URL | None:
+    try:
+        return make_url(url)
+    except (exc.ArgumentError, ValueError):
+        return None
+
+
 def _is_secret(name: str) -> bool:
     return any(word in name.lower() for word in ("pass", "pwd", "secret", "token", "odbc_connect"))
 
 
 def _secrets_of(url: URL | str) -> list[str]:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
+    parsed = _parsed(url)
+    if parsed is None:
         return []
     query = {name: value if isinstance(value, str) else " ".join(value) for name, value in parsed.query.items()}
     values = [parsed.password, *(value for name, value in query.items() if _is_secret(name))]

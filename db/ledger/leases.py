@@ -62,18 +62,15 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
     Raises SupersededError where a newer run of the same Prefect flow run exists: the work is that one's.
     """
     with begin_write(engine) as connection:
-        found = connection.execute(
-            select(StoredRun.epoch, StoredRun.prefect_flow_run_id).where(StoredRun.id == lease.run_id).with_for_update()
-        ).one()
-        same = and_(
-            StoredRun.prefect_flow_run_id.is_not(None), StoredRun.prefect_flow_run_id == found.prefect_flow_run_id
-        )
-        newer = connection.scalar(select(func.max(StoredRun.id)).where(same, StoredRun.id > lease.run_id))
+        own = select(StoredRun.epoch, StoredRun.prefect_flow_run_id).where(StoredRun.id == lease.run_id)
+        epoch, flow_run = connection.execute(own.with_for_update()).one()
+        same = (StoredRun.prefect_flow_run_id == flow_run, StoredRun.id > lease.run_id)
+        newer = connection.scalar(select(func.max(StoredRun.id)).where(*same)) if flow_run is not None else None
         if newer is not None:
             raise SupersededError(f"the newer run {newer} of the same Prefect flow run goes on with its work")
         running = {"status": RUNNING, "ended_at": None}
         connection.execute(update(StoredRun).where(StoredRun.id == lease.run_id).values(running))
-        renewed = Lease(lease.run_id, found.epoch)
+        renewed = Lease(lease.run_id, epoch)
         _renew(connection, renewed)
         return renewed
 
@@ -132,17 +129,15 @@ def _end(connection: Connection, runs: Sequence[Any]) -> list[str]:
             continue
         connection.execute(delete(Claim).where(Claim.owner == run.id))
         if fate != "alive":
-            _settle_as_crashed(connection, run.id)
+            settle_open(connection, run.id, CRASHED)
             crashed.append(str(run.id))
     return crashed
 
 
-def _settle_as_crashed(connection: Connection, run_id: str) -> None:
-    connection.execute(
-        update(Attempt)
-        .where(Attempt.run_id == run_id, Attempt.ended_at.is_(None))
-        .values(ended_at=now(), error_type=CRASHED)
-    )
+def settle_open(connection: Connection, run_id: str, error_type: str) -> None:
+    """Settle the attempts of a run that have no end."""
+    is_open = (Attempt.run_id == run_id, Attempt.ended_at.is_(None))
+    connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type))
 
 
 def _fate(dialect: str, run: Any) -> str:
@@ -162,20 +157,17 @@ def _lapsed(dialect: str) -> ColumnElement[bool]:
 
 
 def _renew(connection: Connection, lease: Lease) -> None:
-    sent = boot_time_s()
-    if connection.dialect.name == "postgresql":
-        until: Mapping[str, Any] = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
-        statement = update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until)
-        renewed = connection.scalar(statement)
-        if renewed is not None:
-            CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
-    else:
-        until = {
-            "alive_until": now() + timedelta(seconds=LEASE_S),
-            "lease_boot": boot_id(),
-            "lease_until_s": sent + LEASE_S,
-        }
-        statement = update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.id)
-        renewed = connection.scalar(statement)
+    sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
+    until: Mapping[str, Any] = {
+        "alive_until": now() + timedelta(seconds=LEASE_S),
+        "lease_boot": boot_id(),
+        "lease_until_s": sent + LEASE_S,
+    }
+    if on_postgres:
+        until = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
+    statement = update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until)
+    renewed = connection.scalar(statement)
     if renewed is None:
         raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
+    if on_postgres:
+        CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)

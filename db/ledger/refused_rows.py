@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Column, Connection, Executable, Float, Integer, String
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 
-from db.ledger.rows import GenerationRow, ParentRow, Row, SettledRow, id_of, names_of, values_of
+from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, Row, SettledRow, id_of, names_of, values_of
 from db.ledger.tables import Base, Money
 from db.session import is_unavailable, reason_of
 from db.sources.values import storable_json, storable_text
@@ -104,9 +104,10 @@ class Sifter:
         self.put(connection, statement, rows[:middle])
         self.put(connection, statement, rows[middle:])
 
-    def count_left_out(self, *kinds: type[Row]) -> int:
-        """How many rows of these kinds are not there at all."""
-        return sum(refused.written is None for refused in self.found if isinstance(refused.row, kinds))
+    def count_missing_history(self) -> int:
+        """How many attempts, ends of attempts and generations are not there at all."""
+        history = (OpenedRow, SettledRow, GenerationRow)
+        return sum(refused.written is None and isinstance(refused.row, history) for refused in self.found)
 
     def _after_its_source(self, row: Row) -> Row:
         # A generation that points at one which has just failed has no content either.
@@ -155,7 +156,8 @@ def _replacements(row: Row, said: str) -> Iterator[Row]:
             clean = storable(row)
             yield clean
             columns = Base.metadata.tables[row.table].c
-            texts = {name for name in names_of(SettledRow) if name in columns and _is_text(columns[name])}
+            texts = {column.name for column in columns if isinstance(column.type, String | JSON)}
+            texts = texts.intersection(names_of(SettledRow))
             without: dict[str, Any] = dict.fromkeys(texts - _OWN_WORDS)
             yield replace(clean, **without)
         case GenerationRow():
@@ -168,10 +170,6 @@ def _replacements(row: Row, said: str) -> Iterator[Row]:
             yield replace(failed, record_hash=None)
         case _:
             yield storable(row)
-
-
-def _is_text(column: Column[Any]) -> bool:
-    return isinstance(column.type, String | JSON)
 
 
 def _failed(row: GenerationRow, said: str) -> GenerationRow:

@@ -38,34 +38,22 @@ class SpillError(DatabaseError):
     """A spill file can't be written in; it is kept."""
 
 
-class SpillFile:
-    """A file that batches of one run are added to; each is on the disk when `add` returns. Raises OSError."""
+def keep_batch(folder: Path, run_id: str, batch: WriteBatch) -> Path:
+    """Add a batch to its run's file, which is returned when it is on the disk; raises OSError.
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        # What waits is customers' text: for this user alone.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path = folder / f"{run_id}{SUFFIX}"
-        self.batches = 0
-        self._run_id = run_id
-
-    def add(self, batch: WriteBatch) -> None:
-        """Add a batch; where that fails, as on a full disk, nothing of it stays."""
-        body = {"presswork_spill": VERSION, "run_id": self._run_id, "batch": _dumped(batch)}
-        line = _json(body)
-        _append(self.path, hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
-        self.batches += 1
+    Where that fails, as on a full disk, nothing of the batch stays.
+    """
+    line = _json({"presswork_spill": VERSION, "run_id": run_id, "batch": _dumped(batch)})
+    return _append(folder / f"{run_id}{SUFFIX}", hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
 
 
 def keep_refused(folder: Path, run_id: str, refused: Iterable[RefusedRow]) -> Path:
     """Keep rows that a ledger refused, as they were, one a line; return the file. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = refused_file(folder / run_id)
     lines = [
         _json({"table": found.row.table, "column": found.column, "reason": found.reason, "row": values_of(found.row)})
         for found in refused
     ]
-    _append(path, b"".join(line + b"\n" for line in lines))
-    return path
+    return _append(refused_file(folder / run_id), b"".join(line + b"\n" for line in lines))
 
 
 def refused_file(path: Path) -> Path:
@@ -173,7 +161,9 @@ def _is_at(file: int, path: Path) -> bool:
         return False
 
 
-def _append(path: Path, lines: bytes) -> None:
+def _append(path: Path, lines: bytes) -> Path:
+    # What waits is customers' text: for this user alone.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
         size = os.fstat(file).st_size
         try:
@@ -183,6 +173,7 @@ def _append(path: Path, lines: bytes) -> None:
             if size == 0:
                 path.unlink(missing_ok=True)
             raise
+    return path
 
 
 def _json(value: Any) -> bytes:

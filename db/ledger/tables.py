@@ -11,23 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    CheckConstraint,
-    DateTime,
-    Dialect,
-    Executable,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    Numeric,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
@@ -35,48 +19,48 @@ from sqlalchemy.types import TypeEngine
 from db.words import KINDS, ORIGINS, RUN_STATUSES, STATUSES
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+class UtcDateTime(sa.TypeDecorator[datetime]):
     """A moment, kept in UTC: SQLite has no time zones, so what it returns is marked as UTC here."""
 
-    impl = DateTime(timezone=True)
+    impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Refuse a naive time rather than guess its zone."""
         if value is not None and value.tzinfo is None:
             raise ValueError("a time without a time zone was about to be written to the ledger")
         return value.astimezone(UTC) if value is not None else None
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Mark what SQLite returns as the UTC that it is."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Money(TypeDecorator[Decimal]):
+class Money(sa.TypeDecorator[Decimal]):
     """US dollars to ten decimals: a single token of the cheapest cached kind costs 0.00000005.
 
     PostgreSQL keeps NUMERIC exactly. SQLite has no decimals: it keeps the nearest double, which is exact to fifteen
     digits, and what it returns (sums too) is rounded back to ten decimals.
     """
 
-    impl = Numeric(20, 10)
+    impl = sa.Numeric(20, 10)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         """Hand SQLite plain floats; its Numeric would warn on each use."""
         if dialect.name == "sqlite":
-            return dialect.type_descriptor(Numeric(20, 10, asdecimal=False))
-        return dialect.type_descriptor(Numeric(20, 10))
+            return dialect.type_descriptor(sa.Numeric(20, 10, asdecimal=False))
+        return dialect.type_descriptor(sa.Numeric(20, 10))
 
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> Any:
         """Bind a Decimal, for SQLite as a float."""
         if value is None:
             return None
         return float(value) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Decimal | None:
         """Return a Decimal, rounded to ten decimals."""
         return None if value is None else Decimal(str(value)).quantize(Decimal("1e-10"))
 
@@ -84,7 +68,7 @@ class Money(TypeDecorator[Decimal]):
 class Base(DeclarativeBase):
     """The ledger's metadata; constraint names are fixed so that migrations can speak of them."""
 
-    metadata = MetaData(
+    metadata = sa.MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -95,16 +79,16 @@ class Base(DeclarativeBase):
     )
 
 
-Id = String(36)
-Hash = String(64)
+Id = sa.String(36)
+Hash = sa.String(64)
 # Keys are in the order of their bytes, as SQLite has them: what a fan-in reads, and so its prompt, must not depend on
 # a database's locale.
-KeyText = Text().with_variant(Text(collation="C"), "postgresql")
+KeyText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=column)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
 class StoredRun(Base):
@@ -117,27 +101,27 @@ class StoredRun(Base):
     """
 
     __tablename__ = "runs"
-    __table_args__ = (_one_of("status", RUN_STATUSES), Index(None, "flow", "started_at"))
+    __table_args__ = (_one_of("status", RUN_STATUSES), sa.Index(None, "flow", "started_at"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    resumes_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
-    parent_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
-    flow: Mapped[str] = mapped_column(String(200))
-    deployment: Mapped[str | None] = mapped_column(String(200))
+    resumes_run_id: Mapped[str | None] = mapped_column(sa.ForeignKey("runs.id"))
+    parent_run_id: Mapped[str | None] = mapped_column(sa.ForeignKey("runs.id"), index=True)
+    flow: Mapped[str] = mapped_column(sa.String(200))
+    deployment: Mapped[str | None] = mapped_column(sa.String(200))
     prefect_flow_run_id: Mapped[str | None] = mapped_column(Id, index=True)
-    trigger: Mapped[str] = mapped_column(String(50))
-    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
-    code_version: Mapped[str] = mapped_column(String(100))
-    endpoint: Mapped[str] = mapped_column(String(100))
-    mode: Mapped[str] = mapped_column(String(20))
+    trigger: Mapped[str] = mapped_column(sa.String(50))
+    parameters: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    code_version: Mapped[str] = mapped_column(sa.String(100))
+    endpoint: Mapped[str] = mapped_column(sa.String(100))
+    mode: Mapped[str] = mapped_column(sa.String(20))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    status: Mapped[str] = mapped_column(String(20))
-    process: Mapped[str] = mapped_column(String(300))
+    status: Mapped[str] = mapped_column(sa.String(20))
+    process: Mapped[str] = mapped_column(sa.String(300))
     alive_until: Mapped[datetime] = mapped_column(UtcDateTime)
-    epoch: Mapped[int] = mapped_column(Integer, server_default="1")
-    lease_boot: Mapped[str | None] = mapped_column(String(100))
-    lease_until_s: Mapped[float | None] = mapped_column(Float)
+    epoch: Mapped[int] = mapped_column(sa.Integer, server_default="1")
+    lease_boot: Mapped[str | None] = mapped_column(sa.String(100))
+    lease_until_s: Mapped[float | None] = mapped_column(sa.Float)
 
 
 class StoredTemplate(Base):
@@ -146,8 +130,8 @@ class StoredTemplate(Base):
     __tablename__ = "templates"
 
     hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    sources: Mapped[dict[str, str]] = mapped_column(JSON)
+    name: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    sources: Mapped[dict[str, str]] = mapped_column(sa.JSON)
     first_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -157,7 +141,7 @@ class SharedText(Base):
     __tablename__ = "texts"
 
     hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    body: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(sa.Text)
 
 
 class StoredRecord(Base):
@@ -166,7 +150,7 @@ class StoredRecord(Base):
     __tablename__ = "records"
 
     hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    body: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(sa.Text)
 
 
 class StoredPrompt(Base):
@@ -175,9 +159,9 @@ class StoredPrompt(Base):
     __tablename__ = "prompts"
 
     hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    model: Mapped[str] = mapped_column(String(100))
-    variant: Mapped[int] = mapped_column(Integer)
-    request: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(sa.String(100))
+    variant: Mapped[int] = mapped_column(sa.Integer)
+    request: Mapped[str] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -189,31 +173,31 @@ class Generation(Base):
 
     __tablename__ = "generations"
     __table_args__ = (
-        UniqueConstraint("run_id", "step", "record_key"),
+        sa.UniqueConstraint("run_id", "step", "record_key"),
         _one_of("status", STATUSES),
         _one_of("origin", ORIGINS),
         # What current_content probes: is there a newer succeeded generation of the same record?
-        Index("ix_generations_current", "flow", "step", "endpoint", "record_key", "status", "id"),
+        sa.Index("ix_generations_current", "flow", "step", "endpoint", "record_key", "status", "id"),
         # What the look-up probes for a whole page of prompts at once.
-        Index("ix_generations_prompt", "prompt_hash", "origin", "status"),
+        sa.Index("ix_generations_prompt", "prompt_hash", "origin", "status"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
-    flow: Mapped[str] = mapped_column(String(200))
-    step: Mapped[str] = mapped_column(String(200))
-    endpoint: Mapped[str] = mapped_column(String(100))
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
+    flow: Mapped[str] = mapped_column(sa.String(200))
+    step: Mapped[str] = mapped_column(sa.String(200))
+    endpoint: Mapped[str] = mapped_column(sa.String(100))
     record_key: Mapped[str] = mapped_column(KeyText)
-    record_hash: Mapped[str | None] = mapped_column(ForeignKey("records.hash"))
+    record_hash: Mapped[str | None] = mapped_column(sa.ForeignKey("records.hash"))
     template_hash: Mapped[str] = mapped_column(Hash)
     prompt_hash: Mapped[str | None] = mapped_column(Hash)
-    status: Mapped[str] = mapped_column(String(20))
-    origin: Mapped[str] = mapped_column(String(20))
-    source_generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id"))
-    output: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    status: Mapped[str] = mapped_column(sa.String(20))
+    origin: Mapped[str] = mapped_column(sa.String(20))
+    source_generation_id: Mapped[str | None] = mapped_column(sa.ForeignKey("generations.id"))
+    output: Mapped[Any | None] = mapped_column(sa.JSON(none_as_null=True))
     output_hash: Mapped[str | None] = mapped_column(Hash)
-    error_kind: Mapped[str | None] = mapped_column(Text)
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_kind: Mapped[str | None] = mapped_column(sa.Text)
+    error_message: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -222,8 +206,8 @@ class GenerationParent(Base):
 
     __tablename__ = "generation_parents"
 
-    generation_id: Mapped[str] = mapped_column(ForeignKey("generations.id"), primary_key=True)
-    parent_id: Mapped[str] = mapped_column(ForeignKey("generations.id"), primary_key=True, index=True)
+    generation_id: Mapped[str] = mapped_column(sa.ForeignKey("generations.id"), primary_key=True)
+    parent_id: Mapped[str] = mapped_column(sa.ForeignKey("generations.id"), primary_key=True, index=True)
 
 
 class Attempt(Base):
@@ -236,38 +220,38 @@ class Attempt(Base):
     """
 
     __tablename__ = "attempts"
-    __table_args__ = (_one_of("kind", KINDS), Index(None, "run_id", "ended_at"))
+    __table_args__ = (_one_of("kind", KINDS), sa.Index(None, "run_id", "ended_at"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
-    prompt_hash: Mapped[str] = mapped_column(ForeignKey("prompts.hash"))
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
+    prompt_hash: Mapped[str] = mapped_column(sa.ForeignKey("prompts.hash"))
     generation_id: Mapped[str] = mapped_column(Id, index=True)
-    ordinal: Mapped[int] = mapped_column(Integer)
-    kind: Mapped[str] = mapped_column(String(20))
-    request_changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    ordinal: Mapped[int] = mapped_column(sa.Integer)
+    kind: Mapped[str] = mapped_column(sa.String(20))
+    request_changes: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    latency_ms: Mapped[int | None] = mapped_column(Integer)
-    http_status: Mapped[int | None] = mapped_column(Integer)
-    error_type: Mapped[str | None] = mapped_column(Text)
-    request_id: Mapped[str | None] = mapped_column(Text)
-    message_id: Mapped[str | None] = mapped_column(Text)
-    model: Mapped[str | None] = mapped_column(Text)
-    stop_reason: Mapped[str | None] = mapped_column(Text)
-    output_text: Mapped[str | None] = mapped_column(Text)
-    validation_errors: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
-    input_tokens: Mapped[int | None] = mapped_column(Integer)
-    output_tokens: Mapped[int | None] = mapped_column(Integer)
-    cache_creation_5m_tokens: Mapped[int | None] = mapped_column(Integer)
-    cache_creation_1h_tokens: Mapped[int | None] = mapped_column(Integer)
-    cache_read_tokens: Mapped[int | None] = mapped_column(Integer)
-    thinking_tokens: Mapped[int | None] = mapped_column(Integer)
-    service_tier: Mapped[str | None] = mapped_column(Text)
+    latency_ms: Mapped[int | None] = mapped_column(sa.Integer)
+    http_status: Mapped[int | None] = mapped_column(sa.Integer)
+    error_type: Mapped[str | None] = mapped_column(sa.Text)
+    request_id: Mapped[str | None] = mapped_column(sa.Text)
+    message_id: Mapped[str | None] = mapped_column(sa.Text)
+    model: Mapped[str | None] = mapped_column(sa.Text)
+    stop_reason: Mapped[str | None] = mapped_column(sa.Text)
+    output_text: Mapped[str | None] = mapped_column(sa.Text)
+    validation_errors: Mapped[Any | None] = mapped_column(sa.JSON(none_as_null=True))
+    input_tokens: Mapped[int | None] = mapped_column(sa.Integer)
+    output_tokens: Mapped[int | None] = mapped_column(sa.Integer)
+    cache_creation_5m_tokens: Mapped[int | None] = mapped_column(sa.Integer)
+    cache_creation_1h_tokens: Mapped[int | None] = mapped_column(sa.Integer)
+    cache_read_tokens: Mapped[int | None] = mapped_column(sa.Integer)
+    thinking_tokens: Mapped[int | None] = mapped_column(sa.Integer)
+    service_tier: Mapped[str | None] = mapped_column(sa.Text)
     cost_usd: Mapped[Decimal | None] = mapped_column(Money)
     likely_cost_usd: Mapped[Decimal | None] = mapped_column(Money)
-    inference_geo: Mapped[str | None] = mapped_column(Text)
-    speed: Mapped[str | None] = mapped_column(Text)
-    price_version: Mapped[str | None] = mapped_column(String(50))
+    inference_geo: Mapped[str | None] = mapped_column(sa.Text)
+    speed: Mapped[str | None] = mapped_column(sa.Text)
+    price_version: Mapped[str | None] = mapped_column(sa.String(50))
 
 
 class Claim(Base):
@@ -280,7 +264,7 @@ class Claim(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-def insert_missing(table: str, dialect: str) -> Executable:
+def insert_missing(table: str, dialect: str) -> sa.Executable:
     """Insert rows of a table where they are missing: a commit whose answer was lost is simply written again."""
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(Base.metadata.tables[table]).on_conflict_do_nothing()

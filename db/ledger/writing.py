@@ -15,17 +15,7 @@ from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
 
 from db.ledger import claims, leases
 from db.ledger.refused_rows import RefusedRow, Sifter, is_refusal, storable
-from db.ledger.rows import (
-    GenerationRow,
-    OpenedRow,
-    Row,
-    RunRow,
-    SettledRow,
-    TemplateRow,
-    WriteBatch,
-    names_of,
-    values_of,
-)
+from db.ledger.rows import Row, RunRow, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.ledger.tables import Attempt, StoredRun, insert_missing
 from db.session import begin_write
 from db.words import CRASHED, NOT_SENT, RUNNING
@@ -68,7 +58,7 @@ def _write_but_refused(
     sifter = Sifter()
 
     def check() -> None:
-        if 0 < len(batch) == sifter.count_left_out(OpenedRow, SettledRow, GenerationRow):
+        if 0 < len(batch) == sifter.count_missing_history():
             raise error
 
     _commit(engine, batch, lease, sifter.put, check)
@@ -117,11 +107,7 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
 def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:
     """Write how and when a run ended, release its claims, and settle what it wrote ahead and never sent."""
     with begin_write(engine) as connection:
-        connection.execute(
-            update(Attempt)
-            .where(Attempt.run_id == run_id, Attempt.ended_at.is_(None))
-            .values(ended_at=ended_at, error_type=NOT_SENT)
-        )
+        leases.settle_open(connection, run_id, NOT_SENT)
         claims.release_all(connection, run_id)
         connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(status=status, ended_at=ended_at))
 

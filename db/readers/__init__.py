@@ -1,1 +1,1 @@
-"""The ledger as it is read, by question; every figure that is shown anywhere comes from here."""
+"""The ledger as it is read, a module for each question; every figure that is shown anywhere comes from here."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, case, or_, select
+from sqlalchemy import ColumnElement, Engine, Row, and_, case, or_, select
 
 from db.ledger.tables import Attempt, Generation
 from db.session import in_parts
@@ -42,66 +42,48 @@ class BadOutcome:
 
 def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = None) -> dict[str, PromptHistory]:
     """Look a page of prompts up in one query; prompts never answered, or not `since` then, are not in the result."""
-    found: dict[str, PromptHistory] = {}
-    generation = Generation
-    by_ordinal = select(Attempt.model).where(Attempt.generation_id == generation.id).order_by(Attempt.ordinal.desc())
+    by_ordinal = select(Attempt.model).where(Attempt.generation_id == Generation.id).order_by(Attempt.ordinal.desc())
     answered_by = by_ordinal.limit(1).scalar_subquery()
-    for part in in_parts(hashes):
-        statement = (
-            select(
-                generation.prompt_hash,
-                generation.id,
-                generation.status,
-                generation.output,
-                generation.output_hash,
-                generation.record_hash,
-                generation.error_kind,
-                case((generation.error_kind == WRONG_MODEL, answered_by)),
-            )
-            .where(
-                generation.prompt_hash.in_(part),
-                generation.origin.in_(ASKED),
-                or_(generation.status == SUCCEEDED, _went_badly()),
-            )
-            .order_by(generation.id)
-        )
-        if since is not None:
-            statement = statement.where(generation.created_at >= since)
-        with engine.connect() as connection:
-            for prompt_hash, generation_id, status, output, *hashes_of, kind, model in connection.execute(statement):
-                before = found.get(prompt_hash, PromptHistory())
-                if status == SUCCEEDED:
-                    found[prompt_hash] = PromptHistory(generation_id, output, *hashes_of)
-                elif before.generation_id is None:
-                    last = f"failed ({kind})" if status == FAILED else status
-                    count = before.bad_outcomes + 1
-                    found[prompt_hash] = PromptHistory(bad_outcomes=count, last_bad=last, wrong_model=model)
+    columns = (
+        Generation.status,
+        Generation.error_kind,
+        case((Generation.error_kind == WRONG_MODEL, answered_by)),
+        Generation.id,
+        Generation.output,
+        Generation.output_hash,
+        Generation.record_hash,
+    )
+    which = [or_(Generation.status == SUCCEEDED, _went_badly())]
+    if since is not None:
+        which.append(Generation.created_at >= since)
+    found: dict[str, PromptHistory] = {}
+    for prompt_hash, status, kind, model, *answer in _asked(engine, hashes, columns, *which):
+        before = found.get(prompt_hash, PromptHistory())
+        if status == SUCCEEDED:
+            found[prompt_hash] = PromptHistory(*answer)
+        elif before.generation_id is None:
+            last = f"failed ({kind})" if status == FAILED else status
+            count = before.bad_outcomes + 1
+            found[prompt_hash] = PromptHistory(bad_outcomes=count, last_bad=last, wrong_model=model)
     return found
 
 
 def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str]) -> dict[str, BadOutcome]:
     """Return the prompts that these runs asked, perhaps paid for and got no content for; the newest of each."""
-    found: dict[str, BadOutcome] = {}
+    columns = (Generation.id, Generation.status, Generation.error_kind, Generation.error_message)
+    rows = _asked(engine, hashes, columns, Generation.run_id.in_(run_ids), _went_badly())
+    return {prompt_hash: BadOutcome(*outcome) for prompt_hash, *outcome in rows}
+
+
+def _asked(
+    engine: Engine, hashes: Sequence[str], columns: Sequence[Any], *which: ColumnElement[bool]
+) -> Iterator[Row[Any]]:
+    """Read generations that were asked for, of these prompts, the oldest first."""
     for part in in_parts(hashes):
-        statement = (
-            select(
-                Generation.prompt_hash,
-                Generation.id,
-                Generation.status,
-                Generation.error_kind,
-                Generation.error_message,
-            )
-            .where(
-                Generation.prompt_hash.in_(part),
-                Generation.run_id.in_(run_ids),
-                Generation.origin.in_(ASKED),
-                _went_badly(),
-            )
-            .order_by(Generation.id)
-        )
+        of_prompts = (Generation.prompt_hash.in_(part), Generation.origin.in_(ASKED))
+        statement = select(Generation.prompt_hash, *columns).where(*of_prompts, *which).order_by(Generation.id)
         with engine.connect() as connection:
-            found |= {str(row[0]): BadOutcome(row[1], row[2], row[3], row[4]) for row in connection.execute(statement)}
-    return found
+            yield from connection.execute(statement)
 
 
 def _went_badly() -> ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from db.ledger.tables import (
 from db.readers.runs import matches, row_of
 from db.session import in_parts
 from db.words import SUCCEEDED
+
+_SHARED = re.compile(r'{\s*"\$(?:text|json)"\s*:\s*"([^"]+)"\s*}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +65,24 @@ def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) 
     Each page is a query of its own. Where one fails, as the ledger is unavailable, `next` may be called again: a
     generator would be at its end by then.
     """
-    return _GenerationPages(engine, run_id, step, page_size)
+    statement = (
+        _with_content()
+        .where(Generation.run_id == run_id, Generation.step == step, Generation.status == SUCCEEDED)
+        .order_by(Generation.record_key)
+        .limit(page_size)
+    )
+    last: list[StepGeneration] | None = None
 
+    def read_page() -> list[StepGeneration]:
+        nonlocal last
+        if last is not None and len(last) < page_size:
+            return []
+        following = statement.where(Generation.record_key > last[-1].record_key) if last else statement
+        with engine.connect() as connection:
+            last = [_step_generation(row) for row in connection.execute(following)]
+        return last
 
-class _GenerationPages(Iterator[list[StepGeneration]]):
-    def __init__(self, engine: Engine, run_id: str, step: str, page_size: int) -> None:
-        self._engine = engine
-        self._page_size = page_size
-        self._statement = (
-            _with_content()
-            .where(Generation.run_id == run_id, Generation.step == step, Generation.status == SUCCEEDED)
-            .order_by(Generation.record_key)
-            .limit(page_size)
-        )
-        self._after: str | None = None
-        self._ended = False
-
-    def __next__(self) -> list[StepGeneration]:
-        if self._ended:
-            raise StopIteration
-        statement = self._statement
-        if self._after is not None:
-            statement = statement.where(Generation.record_key > self._after)
-        with self._engine.connect() as connection:
-            page = [_step_generation(row) for row in connection.execute(statement)]
-        self._ended = len(page) < self._page_size
-        if not page:
-            raise StopIteration
-        self._after = page[-1].record_key
-        return page
+    return iter(read_page, [])
 
 
 def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, list[StepGeneration]]:
@@ -158,21 +150,12 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
 def read_request(engine: Engine, body: str) -> Any:
     """Put the shared texts back into a stored request."""
     request = orjson.loads(body)
-    hashes = sorted(_text_hashes(request))
+    # In a text of the request itself, the quotes are escaped.
+    hashes = sorted(set(_SHARED.findall(body)))
     with engine.connect() as connection:
-        texts: dict[str, str] = {
-            row[0]: row[1]
-            for row in connection.execute(select(SharedText.hash, SharedText.body).where(SharedText.hash.in_(hashes)))
-        }
+        found = connection.execute(select(SharedText.hash, SharedText.body).where(SharedText.hash.in_(hashes)))
+        texts = {row.hash: row.body for row in found}
     return _filled(request, texts)
-
-
-def _text_hashes(node: Any) -> set[str]:
-    if isinstance(node, dict):
-        if set(node) in ({"$text"}, {"$json"}):
-            return set(node.values())
-        return set().union(*(_text_hashes(item) for item in node.values()))
-    return set().union(*(_text_hashes(item) for item in node)) if isinstance(node, list) else set()
 
 
 def _filled(node: Any, texts: Mapping[str, str]) -> Any:

@@ -1,4 +1,4 @@
-"""Refused: why a deployment could not be made, in a sentence that holds no value of its settings.
+"""Say why a deployment could not be made, in a sentence that holds no value of its settings.
 
 Prefect's own error repeats the whole request, and with it the environment that a deployment gives its runs.
 """

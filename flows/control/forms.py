@@ -1,4 +1,4 @@
-"""Forms: what a person fills in to start a run, as the JSON schema of a deployment's parameters.
+"""Make the forms that people fill in to start a run, as the JSON schema of a deployment's parameters.
 
 A flow's form is made by Prefect from its signature. A template's is made here, from the params of its front matter,
 so that a template of one's own has a form with types, defaults and choices, and no Python.

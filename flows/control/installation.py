@@ -22,7 +22,6 @@ from flows.settings import Settings
 
 SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
 CALLED = {SERVER: "Prefect's server", WORKER: "the worker"}
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class BusyError(ConfigurationError):

@@ -12,8 +12,10 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from dotenv import dotenv_values
 
@@ -96,8 +98,14 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
         say("Starting Prefect's server ...")
         state = replace(state, server=_start_server(here, state))
         write_state(here.home, state)
-    assert state.server is not None
-    _wait_for_server(here, state.server)
+    server = state.server
+    assert server is not None
+    silent = (
+        f"Prefect's server (process {server.pid}) does not answer at {here.api}; see {here.log(SERVER)}. On a slow "
+        "machine raise PRESSWORK_PREFECT_STARTUP_TIMEOUT_S; if it hangs, `presswork down` ends it."
+    )
+    is_up = partial(asyncio.to_thread, prefect_server.is_healthy, here.api)
+    asyncio.run(_wait(here, SERVER, server, is_up, silent))
     prefect_server.require_answer(here.api, here.auth_string)
     with temporary_settings({PREFECT_API_URL: here.api, PREFECT_API_AUTH_STRING: here.auth_string}):
         return asyncio.run(_set_up(here, state, say))
@@ -110,14 +118,16 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
 
     await pools.ensure_pool(POOL, say)
     began = datetime.now(UTC)
-    is_new = state.worker is None
-    if is_new:
+    started = None
+    if state.worker is None:
         say("Starting the worker ...")
-        state = replace(state, worker=_start_worker(here, state))
+        started = _start_worker(here, state)
+        state = replace(state, worker=started)
         write_state(here.home, state)
     made = await deploy(work_pool=POOL, say=say)
-    if is_new:
-        await _wait_for_worker(here, state, began)
+    if started is not None:
+        silent = f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}."
+        await _wait(here, WORKER, started, partial(pools.has_heard_of, POOL, worker_name(), began), silent)
     return state, made.names
 
 
@@ -197,28 +207,15 @@ def _taken_by(here: Installation) -> str:
     return f"another Prefect server{named}, which PREFECT_API_URL={here.api} would use"
 
 
-def _wait_for_server(here: Installation, server: Process) -> None:
+async def _wait(
+    here: Installation, service: str, process: Process, is_up: Callable[[], Awaitable[bool]], silent: str
+) -> None:
+    """Wait until a service is up; ServiceError where it ends, and, with what is said then, where it takes too long."""
     deadline = time.monotonic() + here.starts_within_s
     while time.monotonic() < deadline:
-        if not server.is_alive:
-            raise ServiceError(f"Prefect's server ended while it started; see {here.log(SERVER)}.")
-        if prefect_server.is_healthy(here.api):
-            return
-        time.sleep(_LOOK_S)
-    raise ServiceError(
-        f"Prefect's server (process {server.pid}) does not answer at {here.api}; see {here.log(SERVER)}. On a slow "
-        "machine raise PRESSWORK_PREFECT_STARTUP_TIMEOUT_S; if it hangs, `presswork down` ends it."
-    )
-
-
-async def _wait_for_worker(here: Installation, state: State, since: datetime) -> None:
-    from flows.control import pools  # noqa: PLC0415 - loads Prefect
-
-    deadline = time.monotonic() + here.starts_within_s
-    while time.monotonic() < deadline:
-        if state.living(WORKER) is None:
-            raise ServiceError(f"The worker ended while it started; see {here.log(WORKER)}.")
-        if await pools.has_heard_of(POOL, worker_name(), since):
+        if not process.is_alive:
+            raise ServiceError(f"{CALLED[service].capitalize()} ended while it started; see {here.log(service)}.")
+        if await is_up():
             return
         await asyncio.sleep(_LOOK_S)
-    raise ServiceError(f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}.")
+    raise ServiceError(silent)

@@ -30,7 +30,7 @@ from flows.engine.materials.briefs import Briefs, check_templates
 from flows.engine.materials.run_selects import Selects
 from flows.engine.options import RunOptions
 from flows.engine.orchestration.chunks import ChunkRunner
-from flows.engine.orchestration.host import Host, Origin, given_host
+from flows.engine.orchestration.host import HOST, Host, Origin
 from flows.engine.orchestration.prefect_host import PrefectHost
 from flows.engine.pacing.limiter import Limiter, limiter_for
 from flows.engine.pacing.pace import Pace
@@ -75,7 +75,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     db.database_errors.DatabaseError before anything is sent.
     """
     _spare_the_collector()
-    host, options = given_host() or PrefectHost(), options or RunOptions()
+    host, options = HOST.get() or PrefectHost(), options or RunOptions()
     settings = _settings_of(options)
     origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DataError
 
 from db.ledger.connecting import connect_ledger, open_ledger
 from db.ledger.rows import WriteBatch
-from db.ledger.spill import SpillFile
+from db.ledger.spill import keep_batch
 from flows.commands.ledger.ledgers import ledger_urls
 from flows.settings import load_settings
 from tests.commands.conftest import Desk, call
@@ -99,7 +99,7 @@ def test_recover_imports_what_it_can_and_names_the_rows_that_the_ledger_refuses(
     for key in ("a", "b", "c"):
         book.generation(batch, key)
     spoiled = book.generation(batch, "d", output={"t": "PRIVATE \ud800"})
-    SpillFile(desk.folder / "spill", book.run_id).add(batch)
+    keep_batch(desk.folder / "spill", book.run_id, batch)
     ended = call("db", "recover")
     said = "".join(ended.output.split())
 

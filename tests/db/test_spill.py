@@ -71,10 +71,8 @@ def answered(book: Book, *keys: str) -> WriteBatch:
 
 
 def spilled(book: Book, folder: Path, *batches: WriteBatch) -> Path:
-    file = spill.SpillFile(folder, book.run_id)
-    for batch in batches:
-        file.add(batch)
-    return file.path
+    *_others, path = [spill.keep_batch(folder, book.run_id, batch) for batch in batches]
+    return path
 
 
 def test_what_is_written_in_is_what_would_have_been_written(book: Book, folder: Path) -> None:
@@ -121,7 +119,6 @@ def test_two_that_recover_at_once_write_in_once(book: Book, folder: Path) -> Non
 
 
 def test_answer_that_is_added_while_another_recovers_is_not_lost(book: Book, folder: Path) -> None:
-    file = spill.SpillFile(folder, book.run_id)
     keys = [new_id() for _number in range(15)]
 
     def recover_on_and_on() -> None:
@@ -134,7 +131,7 @@ def test_answer_that_is_added_while_another_recovers_is_not_lost(book: Book, fol
         recovering = thread.submit(recover_on_and_on)
         try:
             for key in keys:
-                file.add(answered(book, key))
+                spill.keep_batch(folder, book.run_id, answered(book, key))
         finally:
             done.append(True)
         recovering.result()
@@ -203,9 +200,8 @@ def test_last_line_that_a_crash_cut_off_does_not_hold_up_the_whole_ones(book: Bo
 
 
 def test_disk_that_fills_up_leaves_no_half_line(book: Book, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = spill.SpillFile(folder, book.run_id)
-    file.add(answered(book, "a"))
-    whole = file.path.read_bytes()
+    path = spilled(book, folder, answered(book, "a"))
+    whole = path.read_bytes()
 
     def fill_up(_number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -213,10 +209,10 @@ def test_disk_that_fills_up_leaves_no_half_line(book: Book, folder: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr("db.ledger.spill.os.fsync", fill_up)
         with pytest.raises(OSError, match="No space left"):
-            file.add(answered(book, "b"))
-        assert file.path.read_bytes() == whole
-    file.add(answered(book, "c"))
-    assert spill.recover(book.ledger, file.path) == 2
+            spilled(book, folder, answered(book, "b"))
+        assert path.read_bytes() == whole
+    spilled(book, folder, answered(book, "c"))
+    assert spill.recover(book.ledger, path) == 2
 
 
 ODD: dict[str, Any] = {

@@ -203,3 +203,56 @@ async def test_every_word_of_the_user_block_is_part_of_the_prompt(workshop: Work
     await workshop.run()
     workshop.template(USER.replace("A line", "One line"))
     assert (await workshop.run()).succeeded == 2
+
+
+@pytest.fixture
+def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """A workshop whose endpoint is away, and in which a chunk waits for its next try."""
+    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "2")
+    workshop.sandbox.configure(overloaded=1)
+    return workshop
+
+
+async def when_held(workshop: Workshop) -> None:
+    """Wait until the one chunk waits for its next try; then let the endpoint come back."""
+    await workshop.asked(1)
+    while workshop.value("SELECT count(*) FROM claims"):  # noqa: ASYNC110 - the ledger tells no one
+        await asyncio.sleep(0.01)
+    workshop.sandbox.configure(overloaded=0)
+
+
+@pytest.mark.parametrize("fault", ["invalid", "refused"])
+async def test_bad_outcome_is_no_hit(held: Workshop, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    held.numbered(1)
+    running = asyncio.create_task(held.run(chunk_size=1))
+    await when_held(held)
+    held.sandbox.configure(**{fault: 1})
+    assert getattr(await held.run(), fault) == 1
+    held.sandbox.configure(**{fault: 0})
+    summary = await running
+
+    assert await held.task_states(summary.run_id, 1) == ["Completed"]
+    assert (summary.cached, summary.succeeded) == (0, 1)
+
+
+async def test_content_that_a_stricter_validator_refuses_is_no_hit(
+    held: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stricter(SubjectLine):
+        def model_post_init(self, _context: object) -> None:
+            raise ValueError("nothing is good enough any more")
+
+    Stricter.__name__ = Stricter.__qualname__ = "SubjectLine"
+    Stricter.__doc__ = SubjectLine.__doc__
+    Stricter.model_rebuild(force=True)
+    held.numbered(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "SubjectLine", Stricter)
+        running = asyncio.create_task(held.run(chunk_size=1))
+        await when_held(held)
+    assert (await held.run()).succeeded == 1
+    summary = await running
+
+    assert await held.task_states(summary.run_id, 1) == ["Completed"]
+    assert (summary.cached, summary.invalid) == (0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,6 @@ from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.engine.conftest import open_workshop
 from tests.engine.workshop import NOTE, USER, Workshop
 
-pytestmark = pytest.mark.prefect
-
 
 def template(workshop: Workshop, select: str, key: str) -> None:
     note = NOTE.format(user=USER, max_tokens=256)
@@ -27,7 +25,7 @@ def template(workshop: Workshop, select: str, key: str) -> None:
 
 
 @pytest.fixture
-async def on_postgres(
+def on_postgres(
     quick: None,
     sandbox: Sandbox,
     sqlite_ledger_url: str,
@@ -35,7 +33,7 @@ async def on_postgres(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> AsyncIterator[Workshop]:
+) -> Iterator[Workshop]:
     """A workshop whose source, unlike its ledger, is on PostgreSQL."""
     url = new_postgres_database(postgres_server)
     made = open_workshop(sandbox, sqlite_ledger_url, url, tmp_path, monkeypatch, request)

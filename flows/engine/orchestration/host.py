@@ -1,12 +1,12 @@
 """The host of a run: where it is executed, who runs its chunks, and who hears of it. Prefect, outside of tests.
 
-A run without Prefect and its server is one with another host: `hosted_by`.
+A run without Prefect and its server is one with another `HOST`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -107,19 +107,5 @@ class Host(Protocol):
         """Note that the run was stopped, and return what its flow raises; not `cancelled`: its state is another's."""
 
 
-_given: ContextVar[Host | None] = ContextVar("presswork_host", default=None)
-
-
-@contextmanager
-def hosted_by(host: Host) -> Iterator[None]:
-    """Have runs that open in this context executed by a host of one's own instead of Prefect."""
-    token = _given.set(host)
-    try:
-        yield
-    finally:
-        _given.reset(token)
-
-
-def given_host() -> Host | None:
-    """Return the host of `hosted_by`."""
-    return _given.get()
+HOST: ContextVar[Host | None] = ContextVar("presswork_host", default=None)
+"""The host of the runs that open in this context; None is Prefect."""

@@ -14,29 +14,27 @@ from pydantic import TypeAdapter
 from db.words import COMMAND, DEPLOYMENT, SCHEDULE
 from flows.engine.orchestration.host import Origin
 from flows.engine.orchestration.worker_check import check_worker, read_deployment
-from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
 from flows.steps.prompts.flow_source import read_function
 
 
-async def read_origin(flow: str | None, settings: Settings) -> Origin:
-    """Read it from Prefect's context; `flow` overrides the flow's own name.
+async def read_origin(context: FlowRunContext, name: str | None, settings: Settings) -> Origin:
+    """Read it from the context of a flow run; `name` overrides the flow's own.
 
     ConfigurationError where this worker's ledger is not the one that the deployment was made for.
     """
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None or context.flow is None:
-        raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
-    found = context.flow_run
-    deployment, name = await read_deployment(found.deployment_id)
+    flow, found = context.flow, context.flow_run
+    assert flow is not None
+    assert found is not None
+    deployment, deployed_as = await read_deployment(found.deployment_id)
     # It asks git, which takes its time in a large or remote work tree.
     code = await asyncio.to_thread(code_version)
-    source = await asyncio.to_thread(read_function, context.flow.fn)
+    source = await asyncio.to_thread(read_function, flow.fn)
     check_worker(deployment, settings, code)
     started_by_deployment = SCHEDULE if found.auto_scheduled else DEPLOYMENT
     return Origin(
-        flow=flow or context.flow.fn.__name__,
-        deployment=name,
+        flow=name or flow.fn.__name__,
+        deployment=deployed_as,
         flow_run_id=str(found.id),
         trigger=started_by_deployment if found.deployment_id else COMMAND,
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),

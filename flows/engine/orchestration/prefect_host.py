@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from prefect import get_client, get_run_logger
 from prefect.context import FlowRunContext
@@ -17,13 +17,14 @@ from db.words import TAG
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import chunk_runner
 from flows.engine.orchestration.chunks import ChunkRunner
+from flows.engine.orchestration.host import Origin
 from flows.engine.orchestration.origin import read_origin
 from flows.engine.orchestration.results import results_served_by, saved_block
-from flows.engine.orchestration.spread import name_shard, spread
+from flows.engine.orchestration.spread import spread
 from flows.engine.report.artifacts import publish_summary
 from flows.engine.report.assets import tell_assets
 from flows.engine.report.events import tell_ending
-from flows.engine.report.live_page import add_tags, shown_live
+from flows.engine.report.live_page import AWAY, shown_live
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
 from flows.engine.resources.stopping import Stopper
@@ -38,15 +39,18 @@ CANCEL_WAIT_S = 5.0
 class PrefectHost:
     """Implements flows.engine.orchestration.host.Host for the flow run that is in progress."""
 
-    origin = staticmethod(read_origin)
     spread = staticmethod(spread)
 
     def __init__(self) -> None:
         context = FlowRunContext.get()
-        if context is None or context.flow_run is None:
+        if context is None or context.flow_run is None or context.flow is None:
             raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
-        self._flow_run_id = context.flow_run.id
+        self._context, self._flow_run = context, context.flow_run
         self.log: Log = get_run_logger()
+
+    async def origin(self, flow: str | None, settings: Settings) -> Origin:
+        """Read what has started the run; ConfigurationError where its deployment was made for another ledger."""
+        return await read_origin(self._context, flow, settings)
 
     @asynccontextmanager
     async def running_chunks(self, settings: Settings, *, refresh: bool) -> AsyncIterator[ChunkRunner]:
@@ -57,11 +61,17 @@ class PrefectHost:
     @asynccontextmanager
     async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:
         """Tag or name the flow run, and keep an artifact of it at what the run has come to."""
+        flow_run = self._flow_run
+        change: dict[str, Any] = {}
         if shard is None:
             # A shard has its own tag alone: what an automation does for runs by their tags is not for shards.
-            await add_tags(TAG, progress.flow, progress.endpoint)
+            change["tags"] = sorted({*flow_run.tags, TAG, progress.flow, progress.endpoint})
         else:
-            await name_shard(shard)
+            # Prefect has just given it the name that its flow has for all.
+            change["name"] = f"{flow_run.name.partition(', shard ')[0]}, shard {shard.number} of {shard.of}"
+        with suppress(*AWAY):
+            async with get_client() as client:
+                await client.update_flow_run(flow_run.id, **change)
         async with shown_live(progress):
             yield
 
@@ -80,14 +90,14 @@ class PrefectHost:
             while stopper.reason is None:
                 await asyncio.sleep(WATCH_S)
                 # A server that is away for a while can't have been asked to cancel.
-                with contextlib.suppress(Exception):
-                    state = (await client.read_flow_run(self._flow_run_id)).state
+                with suppress(Exception):
+                    state = (await client.read_flow_run(self._flow_run.id)).state
                     if state is not None and (state.is_cancelling() or state.is_cancelled()):
                         stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
 
     async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], *, is_shard: bool) -> None:
         """Send an event and assets, and attach the summary to the flow run."""
-        tell_ending(summary, str(self._flow_run_id))
+        tell_ending(summary, str(self._flow_run.id))
         if not is_shard:
             tell_assets(summary, ledger, read_from)
         await publish_summary(summary)
@@ -96,7 +106,7 @@ class PrefectHost:
         """Set the flow run to cancelled, and return the error by which Prefect leaves a state as it is."""
         if cancelled:
             # A server that is away is not waited for.
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 async with get_client() as client:
-                    await client.set_flow_run_state(self._flow_run_id, Cancelled(message=why), force=True)
+                    await client.set_flow_run_state(self._flow_run.id, Cancelled(message=why), force=True)
         return Abort(why)

@@ -21,7 +21,6 @@ from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.serializers import JSONSerializer
 
 from flows.engine.orchestration.chunks import Chunk
-from flows.errors import ConfigurationError
 
 BLOCK = "presswork-ledger"
 
@@ -98,8 +97,7 @@ def results_served_by(block: LedgerResults) -> Iterator[None]:
     Named on each task instead, Prefect would open two API clients a task run to look it up: 12 ms of CPU.
     """
     context = FlowRunContext.get()
-    if context is None:
-        raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
+    assert context is not None
     store = context.result_store.model_copy(update={"result_storage": block})
     with context.model_copy(update={"result_store": store}):
         yield

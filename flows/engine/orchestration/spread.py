@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -56,18 +55,6 @@ def _require_repeatable(query: Query) -> None:
                 f"{query.name}: the run can't be spread: each shard executes the select, and {name.text}() gives "
                 "other records each time. Leave `shards` empty, or select by something that stays."
             )
-
-
-async def name_shard(shard: Shard) -> None:
-    """Say in the flow run's name which shard it is: Prefect has just given it the one that its flow has for all."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    with suppress(HTTPError):
-        async with get_client() as client:
-            whole = context.flow_run.name.partition(", shard ")[0]
-            name = f"{whole}, shard {shard.number} of {shard.of}"
-            await client.update_flow_run(context.flow_run.id, name=name)
 
 
 async def spread(run: ShardedRun) -> None:

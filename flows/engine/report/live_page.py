@@ -11,9 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 from httpx import HTTPError
-from prefect import get_client
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
-from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
 from flows.engine.report.progress import Progress
@@ -24,16 +22,6 @@ LOOK_S = 1.0
 UPDATE_EVERY_S = 5.0
 END_WITHIN_S = 5.0
 AWAY = (HTTPError, PrefectException, OSError)
-
-
-async def add_tags(*names: str) -> None:
-    """Add tags to the flow run, for those who look for it in a list of many."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    with suppress(*AWAY):
-        async with get_client() as client:
-            await client.update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, *names}))
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import LedgerError
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, PromptRow, RecordRow, SettledRow, TextRow, WriteBatch
-from db.ledger.spill import SpillFile, keep_refused
+from db.ledger.spill import keep_batch, keep_refused
 from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of
 from flows.errors import LedgerAwayError, StoppedError, copy_of
@@ -51,7 +51,7 @@ class Writer:
         self._interval_s = interval_s
         self._patience_s = patience_s
         self._spill_folders = spill_folders
-        self._spill: SpillFile | None = None
+        self._spill: Path | None = None
         self._thread = ThreadPoolExecutor(1, "presswork-writer")
         self._loop_task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -242,20 +242,14 @@ class Writer:
         self._complaint = complaint
 
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
-        self._spill = await self.call_once(self._spilled, batch)
+        self._spill = await self.call_once(
+            self._in_first_folder, lambda folder: keep_batch(folder, self._run_id, batch)
+        )
         complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(
             f"The ledger {readable_url(self._engine.url)} can't be written ({complaint}). What was answered is kept in "
-            f"{self._spill.path}: when the ledger is back, the next run or `presswork db recover` imports it."
+            f"{self._spill}: when the ledger is back, the next run or `presswork db recover` imports it."
         )
-
-    def _spilled(self, batch: WriteBatch) -> SpillFile:
-        def add(folder: Path) -> SpillFile:
-            spill = SpillFile(folder, self._run_id)
-            spill.add(batch)
-            return spill
-
-        return self._in_first_folder(add)
 
     def _in_first_folder(self, keep: Callable[[Path], T]) -> T:
         for folder in self._spill_folders[:-1]:

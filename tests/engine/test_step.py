@@ -1,0 +1,406 @@
+"""A step on its own: no run, no Prefect, no database, no endpoint; all that it needs is handed to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
+from db.readers.look_up import BadOutcome, PromptHistory
+from db.sources.values import make_record
+from flows.engine.context import StepContext, StepSettings
+from flows.engine.materials.handles import Material
+from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
+from flows.engine.pacing.breaker import Breaker
+from flows.engine.report.progress import Progress
+from flows.engine.resources.stopping import Stopper
+from flows.engine.step import Step
+from flows.errors import CostCapError, PassingCallError, RecordError, StoppingCallError
+from flows.steps.answers.asking import Policy
+from flows.steps.claude.answers import Answer
+from flows.steps.prices import Usage
+from flows.steps.prompts.render import Brief, Prompt, make_brief, render_prompt
+from flows.steps.prompts.templates import load_template
+
+TEMPLATE = """---
+output: SubjectLine
+---
+{% block user %}A line about {{ record.name }}.{% endblock %}
+"""
+LINE = '{"subject": "A line", "preheader": "What stands after the subject line"}'
+ENDED = Answer(LINE, "end_turn", Usage(input_tokens=10, output_tokens=20), None, "msg_1")
+OTHER = "of another run"
+
+
+@dataclass
+class Ledger:
+    """Keeps the rows that a step writes, and knows prompts and claims; stands in for writer, look-up and claims."""
+
+    generations: dict[str, GenerationRow] = field(default_factory=dict)
+    attempts: list[OpenedRow] = field(default_factory=list)
+    settled: list[SettledRow] = field(default_factory=list)
+    prompts: set[str] = field(default_factory=set)
+    answered: dict[str, PromptHistory] = field(default_factory=dict)
+    in_vain: dict[str, BadOutcome] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+
+    async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
+        return {found: self.answered[found] for found in hashes if found in self.answered}
+
+    async def bad_outcomes(self, hashes: Iterable[str]) -> Mapping[str, BadOutcome]:
+        return {found: self.in_vain[found] for found in hashes if found in self.in_vain}
+
+    async def take(self, hashes: Sequence[str]) -> set[str]:
+        for found in hashes:
+            self.held.setdefault(found, "own")
+        return {found for found in hashes if self.held[found] == "own"}
+
+    async def ready(self, prompt_hash: str) -> None:
+        assert self.held[prompt_hash] == "own"
+
+    def release(self, prompt_hash: str) -> None:
+        if self.held.get(prompt_hash) == "own":
+            del self.held[prompt_hash]
+
+    def has_prompt(self, prompt_hash: str) -> bool:
+        return prompt_hash in self.prompts
+
+    def add_prompt(self, row: PromptRow, texts: Iterable[TextRow]) -> None:
+        self.prompts.add(row.hash)
+
+    def add_record(self, row: RecordRow) -> None:
+        pass
+
+    def add_generation(self, row: GenerationRow, parents: Iterable[str]) -> None:
+        assert row.id not in self.generations
+        self.generations[row.id] = row
+        if row.output is not None and row.prompt_hash is not None:
+            self.answer(row.prompt_hash, row.output, row.id)
+
+    def answer(self, prompt_hash: str, output: Any, generation_id: str = OTHER) -> None:
+        """Have an answer for a prompt, as another run would write it."""
+        self.answered[prompt_hash] = PromptHistory(generation_id, output)
+
+    def open_attempt(self, row: OpenedRow) -> None:
+        self.attempts.append(row)
+
+    def settle_attempt(self, row: SettledRow) -> None:
+        self.settled.append(row)
+
+    async def committed(self) -> None:
+        await asyncio.sleep(0)
+
+    def has_attempt(self, attempt_id: str) -> bool:
+        return True
+
+    def failure_of(self, generation_id: str) -> str | None:
+        return None
+
+    @property
+    def outcomes(self) -> dict[str, tuple[str, str]]:
+        """Status and origin of what was written, by the record's key."""
+        return {row.record_key: (row.status, row.origin) for row in self.generations.values()}
+
+
+class OpenGate:
+    """Lets every request go until it is stopped."""
+
+    def __init__(self) -> None:
+        self.stopped: StoppingCallError | None = None
+        self._breaker = Breaker("note")
+
+    @asynccontextmanager
+    async def reserve(self, _prompt: Prompt, _max_tokens: int) -> AsyncIterator[Decimal | None]:
+        if self.stopped is not None:
+            raise self.stopped
+        yield None
+
+    @asynccontextmanager
+    async def enter(self, _prompt: Prompt, _max_tokens: int, _likely: Decimal | None) -> AsyncIterator[OpenGate]:
+        yield self
+
+    def tell(self, *_told: object, **_more: object) -> None:
+        """Hear how a request went."""
+
+    def breaker(self, _step: str) -> Breaker:
+        return self._breaker
+
+    def stop(self, reason: StoppingCallError) -> None:
+        self.stopped = reason
+
+
+@dataclass
+class ScriptedEndpoint:
+    """Answers by a function of the text that it is asked."""
+
+    say: Callable[[str], Answer] = lambda _text: ENDED
+    asked: list[str] = field(default_factory=list)
+
+    async def ask(self, body: Mapping[str, Any]) -> Answer:
+        (message,) = body["messages"]
+        text = message["content"]
+        words = text if isinstance(text, str) else text[0]["text"]
+        name = words.removeprefix("A line about ").removesuffix(".")
+        self.asked.append(name)
+        await asyncio.sleep(0)
+        return self.say(name)
+
+    async def learn_model(self, _brief: Brief) -> int | None:
+        return None
+
+
+@dataclass
+class Materials:
+    """Records in pages, by key and name; a name of None can't be read."""
+
+    pages_of: Sequence[Mapping[str, str | None]]
+    step: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    async def count(self) -> int | None:
+        return sum(map(len, self.pages_of))
+
+    async def left_out(self) -> int:
+        return 0
+
+    async def pages(self, _needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        for page in self.pages_of:
+            yield [self._material(key, name) for key, name in page.items()]
+
+    def _material(self, key: str, name: str | None) -> Material:
+        if name is None:
+            return Material(key, None, {}, fault=RecordError("It can't be read.", kind="unreadable"))
+        record = make_record(key, {"name": name})
+        return Material(key, record, {"record": record.data})
+
+
+@dataclass
+class Bench:
+    """A step with stand-ins for all that it works with; `between` runs before each further try of a chunk."""
+
+    brief: Brief
+    ledger: Ledger = field(default_factory=Ledger)
+    endpoint: ScriptedEndpoint = field(default_factory=ScriptedEndpoint)
+    gate: OpenGate = field(default_factory=OpenGate)
+    progress: Progress = field(default_factory=lambda: Progress("run", "flow", "sandbox"))
+    between: Callable[[int], None] = lambda _number: None
+    tries: int = 3
+    states: list[str] = field(default_factory=list)
+
+    async def run(self, *pages: Mapping[str, str | None], chunk_size: int = 1, variants: int = 1) -> None:
+        settings = StepSettings(
+            run_id="run",
+            flow="flow",
+            endpoint="sandbox",
+            concurrency=2,
+            chunk_size=chunk_size,
+            tries=self.tries,
+            give_up_after=3,
+            policy=Policy(retries=0, wait_max_s=0),
+        )
+        context = StepContext(
+            settings=settings,
+            look_up=self.ledger,
+            writer=self.ledger,
+            claims=self.ledger,
+            pace=self.gate,
+            endpoint=self.endpoint,
+            run_chunk=self._run_chunk,
+            progress=self.progress,
+            stopper=Stopper(wait_s=1, close_gate=self.gate.stop),
+        )
+        async with asyncio.timeout(20):
+            await Step(context, self.brief, variants).run(Materials(pages))
+
+    async def _run_chunk(self, chunk: Chunk) -> bool:
+        for number in range(self.tries):
+            try:
+                if number:
+                    self.between(number)
+                    if await chunk.find_hits():
+                        return True
+                await chunk.run()
+            except InterruptedChunkError as error:
+                self.states.append("goes on" if error.goes_on else "failed")
+                if not error.goes_on:
+                    return False
+            else:
+                return False
+        raise AssertionError("a chunk goes on after its last try")
+
+    def hash_of(self, name: str) -> str:
+        return render_prompt(self.brief, {"record": {"name": name}}).hash
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr("flows.engine.claiming.ASK_AGAIN_S", (0.001, 0.002))
+    (tmp_path / "note.md.j2").write_text(TEMPLATE, encoding="utf-8")
+    return Bench(make_brief(load_template(tmp_path, "note"), "sandbox", {}))
+
+
+def away(_text: str) -> Answer:
+    raise PassingCallError(kind="connect")
+
+
+async def test_misses_are_asked_and_hits_are_not(bench: Bench) -> None:
+    bench.ledger.answer(bench.hash_of("tea"), {"subject": "A line", "preheader": "What stands after the subject line"})
+    await bench.run({"a": "tea", "b": "coffee"}, {"c": "milk"})
+
+    live, cached = ("succeeded", "live"), ("succeeded", "cache")
+    assert bench.ledger.outcomes == {"a": cached, "b": live, "c": live}
+    assert bench.endpoint.asked == ["coffee", "milk"]
+    assert [row.kind for row in bench.ledger.attempts] == ["call", "call"]
+    assert (bench.progress.counts["cached"], bench.progress.counts["succeeded"], bench.ledger.held) == (1, 2, {})
+
+
+async def test_record_that_can_not_be_rendered_fails_alone(bench: Bench) -> None:
+    await bench.run({"a": None, "b": "tea"})
+    assert bench.ledger.outcomes == {"a": ("failed", "live"), "b": ("succeeded", "live")}
+
+
+async def test_variants_are_requests_of_their_own(bench: Bench) -> None:
+    await bench.run({"a": "tea"}, variants=3)
+    assert set(bench.ledger.outcomes) == {"a/0", "a/1", "a/2"}
+    assert bench.endpoint.asked == ["tea"] * 3
+
+
+async def test_same_prompt_twice_is_asked_once(bench: Bench) -> None:
+    await bench.run({"a": "tea", "b": "tea"}, {"c": "tea"})
+    assert bench.endpoint.asked == ["tea"]
+    assert sorted(bench.ledger.outcomes.values()) == [("succeeded", "cache")] * 2 + [("succeeded", "live")]
+
+
+async def test_content_that_is_no_more_is_asked_again(bench: Bench) -> None:
+    bench.ledger.answer(bench.hash_of("tea"), {"subject": "?"})
+    await bench.run({"a": "tea"})
+    assert bench.ledger.outcomes == {"a": ("succeeded", "live")}
+
+
+async def test_prompt_with_too_many_bad_outcomes_is_skipped(bench: Bench) -> None:
+    bench.ledger.answered[bench.hash_of("tea")] = PromptHistory(bad_outcomes=3, last_bad="refused (refusal)")
+    await bench.run({"a": "tea"})
+    assert (bench.ledger.outcomes, bench.endpoint.asked) == ({"a": ("skipped", "live")}, [])
+
+
+async def test_what_a_shard_asked_in_vain_is_not_asked_again(bench: Bench) -> None:
+    bench.ledger.in_vain[bench.hash_of("tea")] = BadOutcome(OTHER, "refused", "refusal", "No.")
+    await bench.run({"a": "tea"})
+    assert (bench.ledger.outcomes, bench.endpoint.asked) == ({"a": ("refused", "cache")}, [])
+
+
+async def test_what_another_run_asks_for_is_waited_for(bench: Bench) -> None:
+    tea = bench.hash_of("tea")
+    bench.ledger.held[tea] = OTHER
+    running = asyncio.create_task(bench.run({"a": "tea", "b": "milk", "c": "tea"}))
+    while len(bench.ledger.outcomes) < 1:  # noqa: ASYNC110 - the stand-in tells no one
+        await asyncio.sleep(0.001)
+    bench.ledger.answer(tea, bench.ledger.answered[bench.hash_of("milk")].output)
+    await running
+    assert bench.endpoint.asked == ["milk"]
+    assert bench.ledger.outcomes["a"] == bench.ledger.outcomes["c"] == ("succeeded", "cache")
+
+
+async def test_what_another_run_gives_up_is_taken_over(bench: Bench) -> None:
+    bench.ledger.held[bench.hash_of("tea")] = OTHER
+    running = asyncio.create_task(bench.run({"a": "tea"}))
+    await asyncio.sleep(0.01)
+    assert bench.endpoint.asked == []
+    bench.ledger.held.clear()
+    await running
+    assert bench.ledger.outcomes == {"a": ("succeeded", "live")}
+
+
+async def test_chunk_that_waits_for_its_next_try_claims_nothing(bench: Bench) -> None:
+    held: list[dict[str, str]] = []
+    bench.endpoint.say = away
+    bench.between = lambda _number: held.append(dict(bench.ledger.held))
+    await bench.run({"a": "tea", "b": "milk"}, chunk_size=2)
+
+    assert held == [{}, {}]
+    assert bench.states == ["goes on", "goes on", "failed"]
+    assert bench.ledger.outcomes == {"a": ("failed", "live"), "b": ("failed", "live")}
+    assert len(bench.endpoint.asked) == 2 * bench.tries
+
+
+async def test_chunk_that_others_answered_meanwhile_asks_nothing(bench: Bench) -> None:
+    def answered(_number: int) -> None:
+        for name in ("tea", "milk"):
+            bench.ledger.answer(bench.hash_of(name), {"subject": "A line", "preheader": "After the subject line"})
+
+    bench.endpoint.say, bench.between = away, answered
+    await bench.run({"a": "tea", "b": "milk", "c": "tea"}, chunk_size=2)
+    assert len(bench.endpoint.asked) == 2
+    assert set(bench.ledger.outcomes.values()) == {("succeeded", "cache")}
+    assert bench.progress.counts["cached"] == 3
+
+
+async def test_next_try_asks_for_what_nobody_else_has_answered_or_asks_for(bench: Bench) -> None:
+    tea, milk = bench.hash_of("tea"), bench.hash_of("milk")
+
+    def others(_number: int) -> None:
+        bench.endpoint.say = lambda _text: ENDED
+        bench.ledger.answer(tea, {"subject": "A line", "preheader": "After the subject line"})
+        bench.ledger.held[milk] = OTHER
+
+    bench.endpoint.say, bench.between = away, others
+    running = asyncio.create_task(bench.run({"a": "tea", "b": "milk", "c": "juice"}, chunk_size=3))
+    while len(bench.ledger.outcomes) < 2:  # noqa: ASYNC110 - the stand-in tells no one
+        await asyncio.sleep(0.001)
+    assert bench.endpoint.asked == ["tea", "milk", "juice", "juice"]
+    del bench.ledger.held[milk]
+    await running
+    assert bench.ledger.outcomes == {
+        "a": ("succeeded", "cache"),
+        "b": ("succeeded", "live"),
+        "c": ("succeeded", "live"),
+    }
+
+
+async def test_prompt_that_goes_from_run_to_run_is_tried_no_more_often_than_one_that_stays(bench: Bench) -> None:
+    # At each next try another run has the prompt, which then gives it up: it comes back in a new chunk.
+    tea = bench.hash_of("tea")
+    loop = asyncio.get_running_loop()
+
+    def handed_on(_number: int) -> None:
+        bench.ledger.held[tea] = OTHER
+        loop.call_later(0.005, bench.ledger.held.pop, tea)
+
+    bench.endpoint.say, bench.between = away, handed_on
+    await bench.run({"a": "tea"})
+    assert len(bench.endpoint.asked) == bench.tries
+    assert bench.ledger.outcomes == {"a": ("failed", "live")}
+    assert bench.states[-1] == "failed"
+
+
+async def test_cost_cap_skips_what_is_not_asked_yet(bench: Bench) -> None:
+    def last(_text: str) -> Answer:
+        bench.gate.stop(CostCapError())
+        return ENDED
+
+    bench.endpoint.say = last
+    await bench.run({str(number): f"tea {number}" for number in range(20)})
+    statuses = [status for status, _origin in bench.ledger.outcomes.values()]
+    assert len(statuses) == 20
+    assert statuses.count("succeeded") == len(bench.endpoint.asked) < 20
+    assert set(statuses) == {"succeeded", "skipped"}
+
+
+async def test_what_stops_the_run_is_raised_when_all_in_flight_is_recorded(bench: Bench) -> None:
+    def refuse(text: str) -> Answer:
+        if text == "tea":
+            raise StoppingCallError("The key is refused.", kind="authentication_error")
+        return ENDED
+
+    bench.endpoint.say = refuse
+    with pytest.raises(StoppingCallError, match="refused"):
+        await bench.run({"a": "milk", "b": "tea", "c": "juice"}, chunk_size=3)
+    assert set(bench.ledger.outcomes) == {"a", "c"}
+    assert len(bench.ledger.settled) == 3
