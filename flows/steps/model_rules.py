@@ -50,13 +50,8 @@ def request_settings(asks: Asks, model: Model | None) -> dict[str, Any]:
     Without `thinking` a model thinks as little as it can: nothing is sent where it does not think by itself, or can't
     be kept from it. Pass what known_models.py has, never what an endpoint says: see catalog.py.
     """
-    settings: dict[str, Any] = {}
-    thinking = _thinking(asks.thinking, model)
-    if thinking is not None:
-        settings["thinking"] = thinking
-    if asks.effort is not None:
-        settings["effort"] = asks.effort
-    return settings
+    settings = {"thinking": _thinking(asks.thinking, model), "effort": asks.effort}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _thinking(written: Thinking | None, model: Model | None) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ def query_of(template: Template, params: Mapping[str, Any]) -> Query:
     typed = {
         name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
     }
-    return Query(f"{template.name}{SUFFIX}", template.select_sql, template.key_columns, typed)
+    return Query(f"{template.name}{SUFFIX}", template.select_sql, template.front.key_columns, typed)
 
 
 def source_of(settings: Settings, name: str | None, ledger: URL | str) -> tuple[str, str]:

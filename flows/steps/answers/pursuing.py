@@ -9,7 +9,7 @@ may send now (the gate) and where attempts are kept (the journal) is handed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,8 +32,6 @@ from flows.steps.prompts.render import Prompt
 
 # Each retry is an attempt in the ledger; a log line for each would repeat it.
 stamina.instrumentation.set_on_retry_hooks(())
-
-RATE_LIMITED = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +93,8 @@ class Gate(Protocol):
         """Wait for a place; leaving the context gives it back."""
 
 
-class Ask(Protocol):
-    """Sends one request; flows.steps.claude.client.Client bound to an endpoint's name."""
-
-    async def __call__(self, body: Mapping[str, Any]) -> Answer:
-        """Return the answer or raise CallError."""
+Ask = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+"""Sends one request and returns its answer, or raises CallError; a Client (flows.steps.claude) and its endpoint."""
 
 
 async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journal, policy: Policy) -> Outcome:
@@ -238,14 +233,13 @@ def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float
         tries += 1
         if not isinstance(error, PassingCallError) or asking.paid >= policy.paid_requests:
             return False
-        if tries > policy.retries and not (_costs_nothing(error) and time.monotonic() - began < policy.unpaid_s):
+        # What costs nothing (429, no connection) is retried for a while, however often that is.
+        costs_nothing = error.http_status == 429 or error.kind in UNSENT
+        is_early = time.monotonic() - began < policy.retries * policy.wait_max_s
+        if tries > policy.retries and not (costs_nothing and is_early):
             return False
         if error.retry_after_s is not None:
             return min(error.retry_after_s, policy.retry_after_cap_s)
         return True
 
     return pause
-
-
-def _costs_nothing(error: CallError) -> bool:
-    return error.http_status == RATE_LIMITED or error.kind in UNSENT

@@ -60,10 +60,7 @@ NOT_ITS_OWN = (
 )
 LIMIT_REMEDY = "Raise the limit in the account's settings, or wait until it starts over, then run again."
 BUDGET_REMEDY = "The gateway's budget for this key is spent: raise it there, or wait until it starts over."
-SPENT = {
-    "budget_exceeded": BUDGET_REMEDY,
-    "insufficient_quota": STOPPING[402],
-}
+SPENT = {"budget_exceeded": BUDGET_REMEDY, "insufficient_quota": STOPPING[402]}
 """Types and codes of a gateway whose budget or credit is spent, and what to do."""
 
 _SPENT_WORDS = (
@@ -177,11 +174,9 @@ def judge(status: int, told: ErrorBody) -> ErrorMeaning:
 
 
 def _why_spent(told: ErrorBody) -> str | None:
-    for word in (told.type, told.code):
-        if word in SPENT:
-            return SPENT[word]
     words = told.message.lower()
-    return next((remedy for pattern, remedy in _SPENT_WORDS if pattern.search(words)), None)
+    by_word = [SPENT[word] for word in (told.type, told.code) if word in SPENT]
+    return next(iter(by_word + [remedy for pattern, remedy in _SPENT_WORDS if pattern.search(words)]), None)
 
 
 def likeness(status: int, told: ErrorBody) -> str | None:

@@ -17,8 +17,7 @@ from flows.errors import ConfigurationError, TemplateError, place_in
 from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
 from flows.steps.model_rules import misfits, request_settings
 from flows.steps.output_classes.classes import load_output_class
-from flows.steps.output_classes.schema_checks import notes_on
-from flows.steps.output_classes.schemas import full_schema
+from flows.steps.output_classes.schemas import full_schema, notes_on
 from flows.steps.prompts.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
 from flows.steps.prompts.front_yaml import FieldPlaces
 from flows.steps.prompts.names import template_name_fault
