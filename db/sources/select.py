@@ -71,9 +71,7 @@ def check_columns(engine: Engine, query: Query) -> None:
         # The whole text: a piece that is taken out of a select to wrap it would go unchecked.
         bound(query, engine.dialect)
         columns = _described(connection, query)
-        if columns is None:
-            columns = _unnumbered(connection, _names(connection.execute(no_rows(query, engine.dialect))))
-        _layout(query, columns)
+        _layout(query, columns or _unnumbered(connection, _names(connection.execute(no_rows(query, engine.dialect)))))
 
 
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:

@@ -15,8 +15,8 @@ from flows.engine.materials.handles import Generations, Selected, Source
 from flows.engine.materials.run_selects import Selects
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.host import Host, ShardedRun
-from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.pace import Pace
+from flows.engine.pacing.spending import Estimate
 from flows.engine.report.progress import counted
 from flows.engine.report.summary import Summary
 from flows.engine.report.totals import Totals

@@ -8,8 +8,8 @@ import pytest
 from prefect import flow
 
 from flows.engine import RunOptions, Summary, open_run
+from flows.engine.materials.briefs import params_of_step
 from flows.engine.materials.handles import Generations
-from flows.engine.materials.step_params import params_of_step
 from flows.errors import ParameterError
 from flows.steps.prompts.front_matter import FrontMatter
 from tests.engine.workshop import Workshop

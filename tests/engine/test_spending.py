@@ -14,10 +14,9 @@ from sqlalchemy import Engine
 from db.ledger.clock import new_id
 from db.readers.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
 from flows.engine.pacing.breaker import AT_START
-from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
-from flows.engine.pacing.spending import Spending, share_of_cap
+from flows.engine.pacing.spending import Estimate, Spending, share_of_cap
 from flows.errors import (
     CallError,
     CostCapError,

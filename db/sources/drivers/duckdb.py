@@ -65,7 +65,12 @@ class _Cursor:
         return tuple(values)
 
     def _as_text(self, statement: str, parameters: Any) -> tuple[str, dict[int, Reader]]:
-        columns = self._described(statement, parameters)
+        try:
+            self._cursor.execute(f"DESCRIBE {statement}", parameters)
+            columns = [(name, kind) for name, kind, *_ in self._cursor.fetchall()]
+        except duckdb.Error:
+            # It is no select, or a wrong one: then its own error says more.
+            return statement, {}
         casts, readers = [], {}
         for place, (name, kind) in enumerate(columns):
             cast_to, reader = _reading_of(duckdb.sqltype(kind)) if _CHANGED.search(kind) else (kind, None)
@@ -76,14 +81,6 @@ class _Cursor:
         if not readers or len({name.lower() for name, _kind in columns}) < len(columns):
             return statement, {}
         return f"SELECT * REPLACE ({', '.join(casts)}) FROM (\n{statement}\n)", readers  # noqa: S608 - the user's own select
-
-    def _described(self, statement: str, parameters: Any) -> list[tuple[str, str]]:
-        try:
-            self._cursor.execute(f"DESCRIBE {statement}", parameters)
-            return [(name, kind) for name, kind, *_ in self._cursor.fetchall()]
-        except duckdb.Error:
-            # It is no select, or a wrong one: then its own error says more.
-            return []
 
 
 def _quoted(name: str) -> str:

@@ -50,14 +50,11 @@ def keeps(conditions: Sequence[Condition], seen: Generated) -> bool:
         try:
             holds = bool(condition(seen))
         except Exception as error:  # noqa: BLE001 - the flow's own code: one generation must not stop the others
+            code = getattr(condition, "__code__", None)
+            place = f" in {Path(code.co_filename).name}, line {code.co_firstlineno}," if code is not None else ""
             raise RecordError(
-                f"The condition of `.where()`{_place(condition)} fails with {type(error).__name__}.", kind=CONDITION
+                f"The condition of `.where()`{place} fails with {type(error).__name__}.", kind=CONDITION
             ) from None
         if not holds:
             return False
     return True
-
-
-def _place(condition: Condition) -> str:
-    code = getattr(condition, "__code__", None)
-    return f" in {Path(code.co_filename).name}, line {code.co_firstlineno}," if code is not None else ""

@@ -1,7 +1,10 @@
 """Handles: what flows pass from step to step. They hold no rows: each pages from a spool or from the ledger.
 
 `run.select()` gives Selected, `run.generate()` gives Generations; `.where()` keeps some, `.together()` makes all of
-them one. A handle yields materials: what one prompt is made from.
+them one. A handle yields materials: what one prompt is made from. All have `step`, whose generations these are (None
+where they are records), and `params`, the values of the select that all of these come from; `count()` tells how many
+materials there will be where that is known without reading them, `pages()` yields them by the names that the template
+reads, and `left_out()` counts the records that are missing because an earlier step brought no content for them.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Engine
 
@@ -51,27 +54,6 @@ class Read(Protocol):
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns."""
-
-
-class Source(Protocol):
-    """Anything that `run.generate()` can work on."""
-
-    @property
-    def step(self) -> str | None:
-        """The step whose generations these are; None where they are records."""
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The values of the select that all of these come from."""
-
-    async def count(self) -> int | None:
-        """How many materials there will be, where that is known without reading them."""
-
-    def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield materials; `needs` are the names that the template reads."""
-
-    async def left_out(self) -> int:
-        """How many records are missing because an earlier step brought no content for them."""
 
 
 @dataclass(eq=False, repr=False)
@@ -235,6 +217,10 @@ class Together:
                 inputs |= found
         inputs[step] = [generation.output for generation in collected]
         yield [Material("", None, inputs, tuple(generation.id for generation in collected))]
+
+
+Source: TypeAlias = Selected | Generations | Together
+"""Anything that `run.generate()` can work on."""
 
 
 def outputs_leading_to(

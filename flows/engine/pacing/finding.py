@@ -88,7 +88,10 @@ class Finder:
 
     def send(self, now: float) -> Sent:
         """Take note of a request that is sent."""
-        self._give_up_if_idle(now)
+        is_working = self._phase != self._watch and self._asked and not self.is_holding(now)
+        # A measurement across a time in which nobody asked would find a limit of next to nothing.
+        if is_working and now - self._sent_at > IDLE_S + self._tally.pause_s:
+            self._release(now)
         sent = Sent(now)
         self._sent.append(sent)
         self._sent_at = now
@@ -142,13 +145,6 @@ class Finder:
     def _rest(self, now: float) -> None:
         """Let the rate not grow for a while."""
         self._grow_from = now + max(REST_S, REST_REQUESTS / self.bucket.rate)
-
-    def _give_up_if_idle(self, now: float) -> None:
-        # A measurement across a time in which nobody asked would find a limit of next to nothing.
-        if self._phase == self._watch or self.is_holding(now) or not self._asked:
-            return
-        if now - self._sent_at > IDLE_S + self._tally.pause_s:
-            self._release(now)
 
     # Watching
 

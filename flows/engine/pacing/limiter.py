@@ -99,7 +99,15 @@ class Limiter:
             finally:
                 self._hold = None
                 self._waited_s += time.monotonic() - began
-            return self._let_go(need, time.monotonic())
+            now = time.monotonic()
+            for bucket, _origin, unit in self._buckets:
+                bucket.take(need[unit])
+            self._in_flight += 1
+            self._output_in_flight += need.output_tokens
+            self._recent.append(now)
+            self._forget(now)
+            found = None if self._headers_tell else (self._finder, self._finder.send(now))
+            return Admission(need, now, tuple(bucket.spent for bucket in self._told), found)
 
     def settle(
         self, admission: Admission, usage: Usage | None, limits: RateLimits | None, error: CallError | None
@@ -111,7 +119,12 @@ class Limiter:
         if usage is not None:
             self._correct(admission.need, usage)
         if error is not None and _is_rate_limited(error):
-            self._give_back(admission.need)
+            self._rate_limited += 1
+            # The endpoint has not counted it.
+            for bucket, _origin, unit in self._buckets:
+                bucket.give_back(admission.need[unit])
+            if self._recent:
+                self._recent.pop()
         if admission.found is not None:
             _tell_finder(*admission.found, usage, limits, error)
         if limits is not None:
@@ -168,16 +181,6 @@ class Limiter:
         if not self._headers_tell and (wait_s := self._finder.wait_s(now)):
             yield Hold(wait_s, "found", UNITS[0], self._finder.bucket.rate * MINUTE)
 
-    def _let_go(self, need: Need, now: float) -> Admission:
-        for bucket, _origin, unit in self._buckets:
-            bucket.take(need[unit])
-        self._in_flight += 1
-        self._output_in_flight += need.output_tokens
-        self._recent.append(now)
-        self._forget(now)
-        found = None if self._headers_tell else (self._finder, self._finder.send(now))
-        return Admission(need, now, tuple(bucket.spent for bucket in self._told), found)
-
     # Settling
 
     def _correct(self, need: Need, usage: Usage) -> None:
@@ -186,14 +189,6 @@ class Limiter:
             # What was read from the prompt cache is not counted.
             tokens_in.level -= usage.prompt_tokens - usage.cache_read_tokens - need.input_tokens
             tokens_out.level -= usage.output_tokens - need.output_tokens
-
-    def _give_back(self, need: Need) -> None:
-        """Give back what a refused request took: the endpoint has not counted it."""
-        self._rate_limited += 1
-        for bucket, _origin, unit in self._buckets:
-            bucket.give_back(need[unit])
-        if self._recent:
-            self._recent.pop()
 
     def _read_headers(self, limits: RateLimits, admission: Admission) -> None:
         now = time.monotonic()
