@@ -1,7 +1,7 @@
 """Say what the deployments should be, by prefect.yaml and the templates, without asking a server.
 
 A deployment is made for a job: for each that prefect.yaml declares, and for each template that selects its own records
-and is no step of a flow.
+and is no step of a flow. What can't be made is said in a sentence that holds no value of its settings.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPStatusError, Response
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.exceptions import PrefectException
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.templating import apply_values
+from pydantic import ValidationError
 
 from db.words import SHARDS, TAG
 from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
-from flows.control.deploy_errors import reason
 from flows.control.forms import Form, form_of_template, polished
 from flows.control.prefect_yaml import FILE, ConcurrencyLimit, Declared, read_declared
-from flows.engine.orchestration.origin import code_version
-from flows.engine.orchestration.worker_check import LEDGER_LABEL, ledger_name
+from flows.engine.orchestration.origin import LEDGER_LABEL, code_version, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
 from flows.steps.prompts.flow_source import FLOWS, GENERIC, read_flow
@@ -198,8 +199,50 @@ def _form(flow: Any) -> Form:
 
 
 def _marked(settings: Settings, job_variables: dict[str, Any]) -> dict[str, Any]:
-    env = job_variables.get("env") or {}
-    return {
-        **job_variables,
-        "env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_S), **env, LEDGER_LABEL: ledger_name(settings)},
-    }
+    own = job_variables.get("env") or {}
+    env = {HEARTBEAT_VARIABLE: str(HEARTBEAT_S), **own, LEDGER_LABEL: ledger_name(settings)}
+    return {**job_variables, "env": env}
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether the server is not there, or refuses the key: no other deployment would fare better."""
+    response = _response(error)
+    if response is None:
+        return not isinstance(error, PrefectException | ValueError | TypeError | ConfigurationError)
+    return response.status_code == 401
+
+
+def reason(error: Exception) -> str:
+    """Say why a deployment could not be made, without the request that Prefect's error repeats: it holds secrets."""
+    if isinstance(error, ConfigurationError):
+        return str(error)
+    response = _response(error)
+    if response is not None:
+        return f"Prefect's server refuses it (HTTP {response.status_code}){_said(response)}."
+    if isinstance(error, ValidationError):
+        return f"Prefect refuses it: {_faults(list(error.errors(include_url=False, include_input=False)))}."
+    return f"{type(error).__name__}: {str(error).rstrip('.')}."
+
+
+def _response(error: Exception) -> Response | None:
+    cause = getattr(error, "http_exc", None) or error
+    return cause.response if isinstance(cause, HTTPStatusError) else None
+
+
+def _said(response: Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    if isinstance(body.get("detail"), str):
+        return f": {body['detail'].rstrip('.')}"
+    faults = body.get("exception_detail")
+    return f": {_faults(faults)}" if isinstance(faults, list) else ""
+
+
+def _faults(faults: list[Any]) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, fault.get('loc', ())))}: {fault.get('msg')}" for fault in faults if isinstance(fault, dict)
+    )

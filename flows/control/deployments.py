@@ -1,34 +1,35 @@
-"""Make the deployments on a Prefect server what prefect.yaml and the templates say, and touch nothing else.
+"""Make the deployments on a Prefect server what prefect.yaml and the templates say, and the work pool they wait in.
 
-Deploying again changes only what differs. A deployment that can't be made is named, and keeps no other from being made.
-A schedule's switch belongs to the operator: it is set when the schedule is made, and then left as it stands.
+Nothing else is touched, and deploying again changes only what differs. A deployment that can't be made is named, and
+keeps no other from being made. A schedule's switch belongs to the operator: it is set when the schedule is made, and
+then left as it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from prefect import get_client
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.process import ProcessWorker
 
 from db.words import POOL, SHARD_TAG, SHARDS
 from flows.control.automations import install_automations, install_notification
-from flows.control.deploy_errors import concerns_all, reason
-from flows.control.deployment_specs import DeploymentPlan, DeploymentSpec, plan_deployments
+from flows.control.deployment_specs import DeploymentPlan, DeploymentSpec, concerns_all, plan_deployments, reason
 from flows.control.prefect_yaml import FILE
+from flows.engine.orchestration.origin import ledger_name, ledger_of
 from flows.engine.orchestration.prefect_pages import read_deployments
-from flows.engine.orchestration.worker_check import ledger_name, ledger_of
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings, load_settings
 from flows.steps.prompts.flow_source import GENERIC
 
+POOL_TYPE = "process"
 NOTIFICATION = "the automation that tells of failed runs"
 
 Say = Callable[[str], None]
@@ -72,28 +73,29 @@ async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -
     async with get_client() as client:
         await _require_pool(client, work_pool)
         known = await read_deployments(client)
-        for spec in made.specs.values():
-            await _make(client, known.get(spec.full_name), spec, work_pool, made)
+        for name, spec in made.specs.items():
+            try:
+                made.changes[name] = await _apply(client, known.get(name), spec, work_pool)
+            except Exception as error:
+                # The boundary of one deployment; what no deployment could be made with goes up.
+                if concerns_all(error):
+                    raise
+                made.refused[name] = reason(error)
+            else:
+                made.paused += _paused(known.get(name, spec).schedules, spec)
         await _remove(client, known, settings, made)
     await _automate(made, say)
     _report(made, say)
     return made
 
 
-async def _make(
-    client: PrefectClient, found: DeploymentResponse | None, spec: DeploymentSpec, pool: str, made: Deployed
-) -> None:
-    try:
-        made.changes[spec.full_name] = await _apply(client, found, spec, pool)
-    except Exception as error:
-        # The boundary of one deployment; what no deployment could be made with goes up.
-        if concerns_all(error):
-            raise
-        made.refused[spec.full_name] = reason(error)
-        return
+def _paused(schedules: Iterable[Schedule], spec: DeploymentSpec) -> Iterator[str]:
+    """Name the schedules that the deployment has of its own and that are off, with their crons."""
     slugs = {schedule.slug for schedule in spec.schedules}
-    schedules: list[Schedule] = [*(found.schedules if found else spec.schedules)]
-    made.paused += [_when(spec, one) for one in schedules if not one.active and one.slug in slugs]
+    for schedule in schedules:
+        if not schedule.active and schedule.slug in slugs:
+            cron = getattr(schedule.schedule, "cron", None)
+            yield f"{spec.full_name} ({cron})" if cron else spec.full_name
 
 
 async def _remove(
@@ -102,7 +104,8 @@ async def _remove(
     """Remove what earlier calls made of templates that get no deployment now, and what their runs made for shards."""
     kept = {*made.changes, *made.refused, *(f"{GENERIC}/{name}" for name in made.left_out)}
     for name, gone in known.items():
-        if name in kept or not _is_of_template(name, gone, settings):
+        is_of_template = name == f"{GENERIC}/{gone.name}" and gone.parameters == {"template": gone.name}
+        if name in kept or not is_of_template or ledger_of(gone) != ledger_name(settings):
             continue
         shards = known.get(f"{name}{SHARDS}")
         for one in (gone, shards) if shards and shards.tags == [SHARD_TAG] else (gone,):
@@ -143,6 +146,27 @@ def _report(made: Deployed, say: Say) -> None:
         say(f"Schedules that are paused, and spend nothing: {', '.join(made.paused)}. Turn one on in the Prefect UI.")
 
 
+async def ensure_pool(name: str, say: Say) -> None:
+    """Make the work pool where there is none; one of another type is a ConfigurationError, a paused one is said."""
+    async with get_client() as client:
+        try:
+            pool = await client.read_work_pool(name)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            wanted = WorkPoolCreate(name=name, type=POOL_TYPE, base_job_template=template)
+            try:
+                pool = await client.create_work_pool(wanted)
+            except ObjectAlreadyExists:
+                pool = await client.read_work_pool(name)
+    if pool.type != POOL_TYPE:
+        raise ConfigurationError(
+            f"The work pool {name!r} is of type {pool.type!r}; a worker here needs one of type {POOL_TYPE!r}. Remove "
+            f"it (`prefect work-pool delete {name}`), then `presswork up` makes a new one."
+        )
+    if pool.is_paused:
+        say(f"The work pool {name!r} is paused: no run starts before `prefect work-pool resume {name}`.")
+
+
 async def _require_pool(client: PrefectClient, name: str) -> None:
     try:
         await client.read_work_pool(name)
@@ -181,7 +205,7 @@ async def _sync_schedules(
         old = known.pop(one.slug or "", None)
         if old is None:
             await client.create_deployment_schedules(found.id, [one])
-        elif _differ(old, one):
+        elif _facts(old) != _facts(one):
             await client.update_deployment_schedule(
                 found.id, old.id, active=old.active, schedule=one.schedule, slug=one.slug
             )
@@ -190,31 +214,15 @@ async def _sync_schedules(
         changed = True
     for gone in known.values():
         await client.delete_deployment_schedule(found.id, gone.id)
-        changed = True
-    return changed
+    return changed or bool(known)
 
 
-def _differ(old: DeploymentSchedule, new: DeploymentScheduleCreate) -> bool:
+def _facts(schedule: Schedule) -> dict[str, Any]:
     # An interval's anchor is the moment of its making where none is given.
-    plain = [one.schedule.model_dump(mode="json", exclude={"anchor_date"}) for one in (old, new)]
-    return plain[0] != plain[1]
-
-
-def _when(spec: DeploymentSpec, schedule: Schedule) -> str:
-    when = getattr(schedule.schedule, "cron", None)
-    return f"{spec.full_name} ({when})" if when else spec.full_name
+    return schedule.schedule.model_dump(mode="json", exclude={"anchor_date"})
 
 
 def _described(schedule: DeploymentSchedule) -> str:
-    facts = schedule.schedule.model_dump(mode="json")
+    facts = _facts(schedule)
     when = next(str(facts[name]) for name in ("cron", "rrule", "interval") if name in facts)
     return f"{when} {facts.get('timezone') or 'UTC'} ({'on' if schedule.active else 'paused'})"
-
-
-def _is_of_template(name: str, found: DeploymentResponse, settings: Settings) -> bool:
-    """Whether an earlier deploy made it, for this ledger, of a template."""
-    return (
-        name == f"{GENERIC}/{found.name}"
-        and found.parameters == {"template": found.name}
-        and ledger_of(found) == ledger_name(settings)
-    )

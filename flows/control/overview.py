@@ -1,4 +1,4 @@
-"""Read what runs on a Prefect server, what is scheduled next, and what failed last."""
+"""Read what runs on a Prefect server, what is scheduled next, what failed last, and which workers it has heard of."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from prefect import get_client
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -79,6 +78,14 @@ async def read_overview(pool: str, now: datetime) -> Overview:
         next=[_show(run, deployments, run.next_scheduled_start_time) for run in first.values()],
         failed=[_show(run, deployments, run.end_time) for run in failed],
     )
+
+
+async def has_heard_of(pool: str, worker: str, since: datetime) -> bool:
+    """Whether the server has heard of a worker of this name since then."""
+    async with get_client() as client:
+        workers = await read_all(client.read_workers_for_work_pool, pool)
+    heard = (found.last_heartbeat_time for found in workers if found.name == worker)
+    return any(when is not None and when >= since for when in heard)
 
 
 async def _read_all(client: PrefectClient, states: list[StateType]) -> list[FlowRun]:

@@ -113,10 +113,10 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
 
 async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
     """Make what a healthy server has to know: the pool, the worker, the deployments."""
-    from flows.control import pools  # noqa: PLC0415 - loads Prefect
-    from flows.control.deployments import deploy  # noqa: PLC0415 - as above
+    from flows.control.deployments import deploy, ensure_pool  # noqa: PLC0415 - loads Prefect
+    from flows.control.overview import has_heard_of  # noqa: PLC0415 - as above
 
-    await pools.ensure_pool(POOL, say)
+    await ensure_pool(POOL, say)
     began = datetime.now(UTC)
     started = None
     if state.worker is None:
@@ -127,7 +127,7 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
     made = await deploy(work_pool=POOL, say=say)
     if started is not None:
         silent = f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}."
-        await _wait(here, WORKER, started, partial(pools.has_heard_of, POOL, worker_name(), began), silent)
+        await _wait(here, WORKER, started, partial(has_heard_of, POOL, worker_name(), began), silent)
     return state, made.names
 
 

@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from flows.commands.terminal.endings import FAILED, WRONG
 from flows.control.deployments import Deployed, deploy
-from flows.engine.orchestration.worker_check import check_worker, ledger_name
+from flows.engine.orchestration.origin import check_worker, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 from tests.commands.conftest import call

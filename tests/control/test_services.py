@@ -26,9 +26,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
-from flows.control.deployments import deploy
+from flows.control.deployments import deploy, ensure_pool
 from flows.control.overview import read_overview
-from flows.control.pools import ensure_pool
 from flows.engine.orchestration.prefect_server import ServerStartError, is_healthy, own_server
 from flows.settings import ROOT
 from tests.conftest import PREFECT_DATABASE, new_postgres_database
