@@ -61,17 +61,15 @@ def key_text(value: Any) -> str:
 
 
 def parse_key(text: str, like: Any) -> Any:
-    """Return the value whose key_text is `text`, of the type that `like` has; ValueError where there is none."""
+    """Return the value whose key_text is `text`, of the type that `like` has.
+
+    Raises ValueError or ArithmeticError where there is none.
+    """
     match like:
         case bool():
             return {"True": True, "False": False}.get(text)
-        case int() | float() | UUID():
+        case int() | float() | Decimal() | UUID():
             return type(like)(text)
-        case Decimal():
-            try:
-                return Decimal(text)
-            except ArithmeticError:
-                raise ValueError(text) from None
         case datetime() | date() | time():
             return text if _NO_CALENDAR.fullmatch(text) else type(like).fromisoformat(text)
         case bytes() | bytearray() | memoryview():

@@ -25,7 +25,7 @@ from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
 from db.sources.keys import NAMED, KeyCheck, key_of, parse_key, split_key
 from db.sources.spool import SpoolFile, Unreadable
-from db.sources.statements import Query, as_it_stands
+from db.sources.statements import Query, bound
 from db.sources.values import Record, make_record
 from db.sources.wrapping import columns_of, no_rows, rows_of_part, rows_where
 
@@ -69,7 +69,7 @@ def check_columns(engine: Engine, query: Query) -> None:
     """Ask for the select's columns, executing nothing of it; SelectError where it fails or lacks its key."""
     with _reading(engine, query) as connection:
         # The whole text: a piece that is taken out of a select to wrap it would go unchecked.
-        as_it_stands(query.sql, query.parameters, engine.dialect)
+        bound(query, engine.dialect)
         columns = _described(connection, query)
         if columns is None:
             columns = _unnumbered(connection, _names(connection.execute(no_rows(query, engine.dialect))))
@@ -80,7 +80,7 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     """Return the record whose key, as text, is `key`, or None."""
     parts = split_key(key, len(query.key))
     with _reading(engine, query) as connection:
-        statement = as_it_stands(query.sql, query.parameters, engine.dialect)
+        statement = bound(query, engine.dialect)
         columns, padded, sample = _first(connection, statement)
         layout = _layout(query, columns, padded)
     if sample is None or parts is None:
@@ -137,7 +137,7 @@ def _fill(engine: Engine, query: Query, keys: KeyCheck, file: SpoolFile, tell: C
     with _reading(engine, query) as connection:
         # As the run has them that is divided: records with other names would have other prompts.
         described = _described(connection, query) if part else None
-        whole = as_it_stands(query.sql, query.parameters, dialect)
+        whole = bound(query, dialect)
         with _streamed(connection, rows_of_part(query, part, dialect) if part else whole) as result:
             columns = _names(result)
             if part:
@@ -250,7 +250,7 @@ def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
     kinds = [like, key, 0, 0.0, b""] if engine.dialect.name == "sqlite" else [like]
     found: list[Any] = []
     for kind in kinds:
-        with suppress(ValueError):
+        with suppress(ValueError, ArithmeticError):
             value = parse_key(key, kind)
             # Each is another execution of the select.
             found += [] if value in found else [value]

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Boolean, Date, DateTime, Dialect, Integer, St
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from db.database_errors import SelectError
-from db.sources.clauses import Statement, read_statement
+from db.sources.clauses import read_statement
 
 
 class _TypedFloat(UserDefinedType[float]):
@@ -66,35 +66,23 @@ class Query:
     part: Part | None = None
 
 
-def as_it_stands(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> TextClause:
-    """Bind a select, without the semicolons and comments that trail it; raises SelectError where it can't be read."""
-    return bound(read_statement(sql, dialect.name), parameters, dialect)
+def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None, *, tail: str = "") -> TextClause:
+    """Bind a select, without the semicolons and comments that trail it, or its piece from `begin` to `end` with a tail.
 
-
-def bound(
-    statement: Statement,
-    parameters: Mapping[str, Parameter],
-    dialect: Dialect,
-    begin: int = 0,
-    end: int | None = None,
-    *,
-    tail: str = "",
-) -> TextClause:
-    """Bind a select, or the piece of it from `begin` to `end`, in one text with a tail.
-
-    Raises SelectError for a parameter without a value.
+    Raises SelectError where it can't be read, and for a parameter without a value.
     """
+    statement = read_statement(query.sql, dialect.name)
     end = len(statement.sql) if end is None else end
     written, binds = "", {}
     for found in statement.parameters:
         if begin <= found.start < end:
-            if found.name not in parameters:
+            if found.name not in query.parameters:
                 raise SelectError(
                     f"the select uses :{found.name}, which `params` does not name. Add it to the front matter."
                 )
             # So that no parameter has a name that SQLAlchemy gives, such as param_1, or that Oracle reserves: date.
             own = f"given_{found.name}"
-            binds[own] = _bound(own, parameters[found.name], dialect.name)
+            binds[own] = _bound(own, query.parameters[found.name], dialect.name)
             written += f"{_escaped(statement.sql[begin : found.start])}:{own}"
             begin = found.end
     return text(written + _escaped(statement.sql[begin:end]) + tail).bindparams(*binds.values())
@@ -107,25 +95,15 @@ def _escaped(piece: str) -> str:
 
 def _bound(name: str, parameter: Parameter, dialect: str) -> Any:
     value = parameter.value
-    if isinstance(value, datetime):
-        value = _moment(value, dialect)
-        if dialect == "sqlite":
-            return bindparam(name, _as_sqlite_writes(value), _TEXT)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        # In UTC, whatever zone it was given in; without the zone where columns have none.
+        moment = value.astimezone(UTC)
+        value = moment.replace(tzinfo=None) if dialect in {"sqlite", "mysql", "mariadb"} else moment
+    if isinstance(value, datetime) and dialect == "sqlite":
+        # As its datetime() and strftime('%Y-%m-%d %H:%M:%f') do; SQLAlchemy always adds six digits and equals neither.
+        fraction = "microseconds" if value.microsecond % 1000 else "milliseconds" if value.microsecond else "seconds"
+        return bindparam(name, value.isoformat(" ", timespec=fraction), _TEXT)
     return bindparam(name, value, _type(parameter.type, value))
-
-
-def _moment(value: datetime, dialect: str) -> datetime:
-    """Return a moment in UTC, whatever zone it was given in; without the zone where columns have none."""
-    if value.tzinfo is None:
-        return value
-    moment = value.astimezone(UTC)
-    return moment.replace(tzinfo=None) if dialect in {"sqlite", "mysql", "mariadb"} else moment
-
-
-def _as_sqlite_writes(value: datetime) -> str:
-    # As its datetime() and strftime('%Y-%m-%d %H:%M:%f') do; SQLAlchemy would always add six digits and equal neither.
-    fraction = "seconds" if not value.microsecond else "microseconds" if value.microsecond % 1000 else "milliseconds"
-    return value.isoformat(" ", timespec=fraction)
 
 
 def _type(kind: str, value: Any) -> TypeEngine[Any]:

@@ -91,9 +91,12 @@ def _plain(value: Any) -> Any:
             return value
         case float():
             return _number(value)
-        case Decimal():
+        case Decimal() if value.is_finite() and Decimal(repr(float(value))) == value:
             # A price is a number, so that templates can format it; digits that a double can't hold stay text.
-            return _number(float(value)) if _fits_double(value) else _digits(value)
+            return _number(float(value))
+        case Decimal():
+            # Without an exponent, unless it is so large that the zeros would be a page of their own.
+            return f"{value:f}" if value.is_finite() and abs(value.adjusted()) < _LONGEST else str(value)
         case datetime():
             return in_utc(value).isoformat()
         case date() | time():
@@ -109,15 +112,6 @@ def _plain(value: Any) -> Any:
             return sorted((_plain(item) for item in value), key=repr)
         case _:
             return str(value)
-
-
-def _fits_double(value: Decimal) -> bool:
-    return value.is_finite() and Decimal(repr(float(value))) == value
-
-
-def _digits(value: Decimal) -> str:
-    # Without an exponent, unless it is so large that the zeros would be a page of their own.
-    return f"{value:f}" if value.is_finite() and abs(value.adjusted()) < _LONGEST else str(value)
 
 
 def _number(value: float) -> int | float | str:

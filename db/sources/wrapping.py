@@ -9,31 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ClauseElement,
-    ColumnElement,
-    Dialect,
-    Executable,
-    FromClause,
-    Select,
-    and_,
-    bindparam,
-    column,
-    literal_column,
-    select,
-    text,
-)
+import sqlalchemy as sa
+from sqlalchemy import Dialect, Executable, FromClause
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import quoted_name
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import NullType
 
 from db.sources.clauses import read_statement
 from db.sources.statements import Part, Query, bound
 
 # It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
 _STRICT = frozenset({"mssql"})
-_ALL: ColumnElement[Any] = literal_column("*")
+_ALL: sa.ColumnElement[Any] = sa.literal_column("*")
 # They may drop an ORDER BY in a derived table that has no limit of its own; it says how they write one.
 _ORDER_NEEDS_LIMIT = {
     "mysql": "\nLIMIT {0}",
@@ -45,12 +32,12 @@ _ORDER_NEEDS_LIMIT = {
 def no_rows(query: Query, dialect: Dialect) -> Executable:
     """Wrap a select so that it yields its columns and reads no row; SelectError where it can't be wrapped."""
     wrapped = _Wrapped(query, dialect)
-    return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(literal_column("1 = 0")))
+    return wrapped.complete(sa.select(_ALL).select_from(wrapped.rows()).where(sa.literal_column("1 = 0")))
 
 
 def columns_of(query: Query, dialect: Dialect) -> Executable:
     """Ask DuckDB for a select's columns, one a row with its name first, and execute nothing of it."""
-    return _Headed(text("DESCRIBE "), bound(read_statement(query.sql, dialect.name), query.parameters, dialect))
+    return _Headed(sa.text("DESCRIBE "), bound(query, dialect))
 
 
 def rows_where(query: Query, dialect: Dialect, values: Sequence[Any]) -> Executable:
@@ -58,10 +45,10 @@ def rows_where(query: Query, dialect: Dialect, values: Sequence[Any]) -> Executa
     wrapped = _Wrapped(query, dialect)
     equal = [
         # Untyped: the driver knows best how a value that it has returned is compared with its column.
-        _column(name, dialect) == bindparam(f"presswork_key_{at}", value, NullType())
+        _column(name, dialect) == sa.bindparam(f"presswork_key_{at}", value, sa.types.NullType())
         for at, (name, value) in enumerate(zip(query.key, values, strict=True))
     ]
-    return wrapped.complete(select(_ALL).select_from(wrapped.rows()).where(and_(*equal)))
+    return wrapped.complete(sa.select(_ALL).select_from(wrapped.rows()).where(sa.and_(*equal)))
 
 
 def rows_of_part(query: Query, part: Part, dialect: Dialect) -> Executable:
@@ -71,16 +58,16 @@ def rows_of_part(query: Query, part: Part, dialect: Dialect) -> Executable:
     """
     wrapped = _Wrapped(query, dialect)
     rows = wrapped.rows() if query.limit is None else wrapped.first_rows(query.limit)
-    ordered = select(_ALL).select_from(rows).order_by(*(_column(name, dialect) for name in query.key))
+    ordered = sa.select(_ALL).select_from(rows).order_by(*(_column(name, dialect) for name in query.key))
     return wrapped.complete(ordered.limit(part.count).offset(part.offset))
 
 
-class _Headed(Executable, ClauseElement):
+class _Headed(Executable, sa.ClauseElement):
     """A statement behind what can't stand inside of its brackets."""
 
     inherit_cache = False
 
-    def __init__(self, head: ClauseElement, body: ClauseElement) -> None:
+    def __init__(self, head: sa.ClauseElement, body: sa.ClauseElement) -> None:
         self.head = head
         self.body = body
 
@@ -95,7 +82,7 @@ class _Wrapped:
 
     def __init__(self, query: Query, dialect: Dialect) -> None:
         self._statement = read_statement(query.sql, dialect.name)
-        self._parameters = query.parameters
+        self._query = query
         self._dialect = dialect
         self._strict = dialect.name in _STRICT
         self._begin = self._statement.main if self._strict else 0
@@ -109,24 +96,24 @@ class _Wrapped:
         """Its first rows, in its own order, as a table."""
         by_order = _ORDER_NEEDS_LIMIT.get(self._dialect.name)
         if by_order is None or self._statement.order_by is None or self._statement.bounded:
-            return select(_ALL).select_from(self.rows()).limit(limit).subquery("first_rows")
+            return sa.select(_ALL).select_from(self.rows()).limit(limit).subquery("first_rows")
         return self._table(tail=by_order.format(int(limit)))
 
-    def complete(self, body: Select[Any]) -> Executable:
+    def complete(self, body: sa.Select[Any]) -> Executable:
         """The whole, with what can't stand inside of brackets."""
         if self._statement.options is not None:
             body = body.with_statement_hint(self._statement.sql[self._statement.options :])
         if not self._begin:
             return body
-        return _Headed(bound(self._statement, self._parameters, self._dialect, 0, self._begin), body)
+        return _Headed(bound(self._query, self._dialect, 0, self._begin), body)
 
     def _table(self, end: int | None = None, *, tail: str = "") -> FromClause:
         end = self._statement.options if end is None else end
         # A comment that ends the user's text is cut off, and can't swallow the bracket.
-        rows = bound(self._statement, self._parameters, self._dialect, self._begin, end, tail=tail)
+        rows = bound(self._query, self._dialect, self._begin, end, tail=tail)
         return rows.columns().subquery("selected")
 
 
-def _column(name: str, dialect: Dialect) -> ColumnElement[Any]:
+def _column(name: str, dialect: Dialect) -> sa.ColumnElement[Any]:
     # Always quoted, but where SQLAlchemy folds case itself (Oracle): there it quotes what needs it.
-    return column(quoted_name(name, None if dialect.requires_name_normalize else True))
+    return sa.column(quoted_name(name, None if dialect.requires_name_normalize else True))

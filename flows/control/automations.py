@@ -7,19 +7,16 @@ it concerns the runs of deployments with the tag `presswork`. An automation that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 
-from prefect import get_client
 from prefect.automations import AutomationCore, CallWebhook, ChangeFlowRunState, EventTrigger, Posture, SendNotification
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 
 from flows.errors import ConfigurationError
-from flows.settings import Settings, load_settings
+from flows.settings import load_settings
 
 HEARTBEAT_S = 30
 """How often a run says that it lives; the shortest that Prefect allows. Deploying sets it for the runs."""
@@ -53,9 +50,27 @@ async def install_notification() -> list[str]:
 
     Raises ConfigurationError where it names no block that is there.
     """
+    block_name = load_settings().notify_block
+    if block_name is None:
+        return []
+    kind, _, name = block_name.partition("/")
     async with get_client() as client:
-        wanted = await _notifying(client, load_settings())
-        return [one.name for one in wanted if await _apply(client, one)]
+        try:
+            block = await client.read_block_document_by_name(name, kind)
+        except ObjectNotFound:
+            raise ConfigurationError(
+                f"PRESSWORK_NOTIFY_BLOCK: Prefect has no block {block_name!r}. Make one in its UI under Blocks, "
+                "and write it as type/name, as in slack-webhook/editors."
+            ) from None
+        action: Any = (
+            CallWebhook(block_document_id=block.id, payload=MESSAGE)
+            if kind == "webhook"
+            else SendNotification(block_document_id=block.id, subject="Presswork: a run failed", body=MESSAGE)
+        )
+        trigger = _trigger({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"})
+        description = "By the block that PRESSWORK_NOTIFY_BLOCK names."
+        wanted = _automation("tell of a run that failed", description, trigger, action)
+        return [wanted.name] if await _apply(client, wanted) else []
 
 
 def _always() -> list[AutomationCore]:
@@ -93,28 +108,6 @@ def _always() -> list[AutomationCore]:
     ]
 
 
-async def _notifying(client: PrefectClient, settings: Settings) -> list[AutomationCore]:
-    if settings.notify_block is None:
-        return []
-    kind, _, name = settings.notify_block.partition("/")
-    try:
-        block = await client.read_block_document_by_name(name, kind)
-    except ObjectNotFound:
-        raise ConfigurationError(
-            f"PRESSWORK_NOTIFY_BLOCK: Prefect has no block {settings.notify_block!r}. Make one in its UI under Blocks, "
-            "and write it as type/name, as in slack-webhook/editors."
-        ) from None
-    action: Any = (
-        CallWebhook(block_document_id=block.id, payload=MESSAGE)
-        if kind == "webhook"
-        else SendNotification(block_document_id=block.id, subject="Presswork: a run failed", body=MESSAGE)
-    )
-    trigger = _trigger({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"})
-    return [
-        _automation("tell of a run that failed", "By the block that PRESSWORK_NOTIFY_BLOCK names.", trigger, action)
-    ]
-
-
 def _automation(name: str, description: str, trigger: EventTrigger, action: Any) -> AutomationCore:
     return AutomationCore(name=f"presswork: {name}", description=description, trigger=trigger, actions=[action])
 
@@ -122,16 +115,16 @@ def _automation(name: str, description: str, trigger: EventTrigger, action: Any)
 def _trigger(
     expect: set[str],
     *,
-    after: Collection[str] = (),
+    after: set[str] | None = None,
     missing_for_s: int = 0,
-    labels: Mapping[str, list[str]] = MappingProxyType({}),
+    labels: dict[str, list[str]] | None = None,
     of: dict[str, str] = OURS,
 ) -> EventTrigger:
     """Fire at one of the events that are expected or, with a time, where none of them came for it `after` another."""
     return EventTrigger(
-        after=set(after),
+        after=after or set(),
         expect=expect,
-        match={"prefect.resource.id": "prefect.flow-run.*", **labels},
+        match={"prefect.resource.id": "prefect.flow-run.*", **(labels or {})},
         match_related=of,
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive if missing_for_s else Posture.Reactive,
@@ -155,8 +148,4 @@ async def _apply(client: PrefectClient, wanted: AutomationCore) -> bool:
 
 
 def _facts(automation: AutomationCore) -> dict[str, Any]:
-    facts = automation.model_dump(mode="json", include={"description", "trigger", "actions"})
-    facts["trigger"].pop("id", None)
-    for name in ("after", "expect", "for_each"):
-        facts["trigger"][name] = sorted(facts["trigger"].get(name, []))
-    return facts
+    return automation.model_dump(include={"description", "trigger", "actions"}, exclude={"trigger": {"id"}})

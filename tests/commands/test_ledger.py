@@ -129,3 +129,21 @@ def test_ledger_that_goes_away_during_a_command_is_told_without_what_its_driver_
     assert ended.exit_code == 1
     assert "invalid input syntax" in ended.output
     assert "PRIVATE" not in ended.output
+
+
+def test_a_run_is_found_in_whichever_ledger_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.settings.ROOT", tmp_path)
+    open_ledger(f"sqlite:///{tmp_path / 'presswork.sqlite'}").dispose()
+    sandbox = open_ledger(f"sqlite:///{tmp_path / 'presswork-sandbox.sqlite'}")
+    book = Book(sandbox)
+    sandbox.dispose()
+
+    found = call("history", book.run_id)
+    missing = call("history", "0123456789")
+
+    assert found.exit_code == 0
+    assert book.run_id in found.stdout
+    assert "presswork-sandbox.sqlite" in found.stderr
+    assert missing.exit_code == 2
+    assert "presswork.sqlite or " in " ".join(missing.stderr.split())
+    assert "presswork-sandbox.sqlite" in "".join(missing.stderr.split())

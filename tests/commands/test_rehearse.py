@@ -96,6 +96,7 @@ def built(
     with closing(sqlite3.connect(desk.ledger)) as ledger:
         # As if Claude had answered: longer, and slower, than the sandbox does.
         ledger.execute("UPDATE generations SET endpoint = 'anthropic'")
+        ledger.execute("UPDATE runs SET endpoint = 'anthropic'")
         ledger.execute("UPDATE attempts SET output_tokens = 100, latency_ms = 250")
         # The records too, for rehearsals that read them from the ledger's database.
         ledger.execute("CREATE TABLE notes (id, text)")

@@ -28,10 +28,10 @@ from sqlglot import exp
 from db.database_errors import SelectError
 from db.sources import wrapping
 from db.sources.access import open_source
-from db.sources.statements import Parameter, Part, Query, as_it_stands
+from db.sources.statements import Parameter, Part, Query
 from db.sources.wrapping import rows_of_part
 from tests.conftest import SOURCES, new_source
-from tests.db.conftest import dialect_of
+from tests.db.conftest import as_it_stands, dialect_of
 
 ODD = ["order", "MiXed", "a blank", 'dou"ble', "o'quote", "back`tick", "co:lon :x", "per%cent %s", "[brackets]", "ünï"]
 ITEMS = Table(

@@ -7,7 +7,6 @@ of JSON, and leaves an array whose type it does not know as one text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -43,21 +42,12 @@ SELECT typarray, base, typdelim FROM based WHERE typtype <> 'd'
 """
 
 
-def preparing() -> Callable[[Any, Any], None]:
-    """Return what prepares a connection of psycopg; the types of arrays are looked up by the first one."""
-    arrays: Arrays = {}
-
-    def prepare(connection: Any, _entry: Any) -> None:
-        # A pooler in transaction mode refuses what is prepared.
-        connection.prepare_threshold = None
-        if not arrays:
-            arrays.update(_read_arrays(connection))
-        _register(connection, arrays)
-
-    return prepare
-
-
-def _register(connection: Connection[Any], arrays: Arrays) -> None:
+def prepare(connection: Connection[Any], arrays: Arrays) -> None:
+    """Prepare a connection of psycopg; the types of arrays are looked up by the first one."""
+    # A pooler in transaction mode refuses what is prepared.
+    connection.prepare_threshold = None
+    if not arrays:
+        arrays.update(_read_arrays(connection))
     adapters = connection.adapters
     for name in _MOMENTS:
         adapters.register_loader(name, _or_text(_known(connection, name)))
@@ -153,15 +143,10 @@ def _spelled(value: Any) -> str:
 def _arrays_or(arrays: Arrays, loader: type[abc.Loader]) -> type[Loader]:
     class ArrayOrText(_ByAnother):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-            self.known = _array_of(*arrays[oid]) if oid in arrays else loader
+            self.known = loader
+            if oid in arrays:
+                element, delimiter = arrays[oid]
+                self.known = type("Array", (ArrayLoader,), {"base_oid": element, "delimiter": delimiter})
             super().__init__(oid, context)
 
     return ArrayOrText
-
-
-def _array_of(element: int, separator: bytes) -> type[Loader]:
-    class Array(ArrayLoader):
-        base_oid = element
-        delimiter = separator
-
-    return Array

@@ -17,7 +17,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Engine
 
-from db.sources.interrupt import Interrupter
+from db.sources.access import Interrupter
 
 INTERRUPT_AGAIN_S = 0.25
 INTERRUPTED_WITHIN_S = 2.0
