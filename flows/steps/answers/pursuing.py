@@ -61,6 +61,10 @@ class Settled:
     error_type: str | None = None
 
 
+_Answered = tuple[Answer, str, Settled]
+"""An answer, the id of its attempt, and how this ended."""
+
+
 class Journal(Protocol):
     """Where attempts are kept."""
 
@@ -109,7 +113,10 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
         except StoppingCallError:
             raise
         except CallError as error:
-            return _failed(asking, error, policy)
+            passing = isinstance(error, PassingCallError)
+            is_spent = passing and asking.paid >= policy.paid_requests
+            told = f"{error}. {_bound(policy)}" if is_spent else str(error)
+            return Outcome(FAILED, None, error.kind, told, passing=passing and not is_spent)
         faults: tuple[Fault, ...] = ()
         try:
             outcome = judge_answer(asking.prompt, answer, asking.max_tokens)
@@ -126,14 +133,6 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
             return replace(outcome, error_message=f"{message}. {_bound(policy)}")
 
 
-def _failed(asking: Asking, error: CallError, policy: Policy) -> Outcome:
-    if not isinstance(error, PassingCallError):
-        return Outcome(FAILED, None, error.kind, str(error))
-    if asking.paid < policy.paid_requests:
-        return Outcome(FAILED, None, error.kind, str(error), passing=True)
-    return Outcome(FAILED, None, error.kind, f"{error}. {_bound(policy)}")
-
-
 def _bound(policy: Policy) -> str:
     return (
         f"It is not asked again: {policy.paid_requests} requests for this prompt were billed or may have been, as many "
@@ -141,21 +140,14 @@ def _bound(policy: Policy) -> str:
     )
 
 
-async def _ask_with_retries(
-    asking: Asking, ask: Ask, gate: Gate, journal: Journal, policy: Policy
-) -> tuple[Answer, str, Settled]:
+async def _ask_with_retries(asking: Asking, ask: Ask, gate: Gate, journal: Journal, policy: Policy) -> _Answered:
     try:
         return await _ask_once(asking, ask, gate, journal)
     except PassingCallError as error:
         first = error
     # The library comes in where there is trouble: nearly all requests have none, and it costs them a tenth of theirs.
     async for attempt in stamina.retry_context(
-        on=_pause(asking, policy),
-        attempts=None,
-        timeout=None,
-        wait_initial=0.5,
-        wait_max=policy.wait_max_s,
-        wait_jitter=1.0,
+        on=_pause(asking, policy), attempts=None, timeout=None, wait_initial=0.5, wait_max=policy.wait_max_s
     ):
         with attempt:
             if attempt.num == 1:
@@ -165,7 +157,7 @@ async def _ask_with_retries(
     raise AssertionError("the retry loop ends by returning or raising")
 
 
-async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> tuple[Answer, str, Settled]:
+async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _Answered:
     # Reserved before it is written ahead: after a crash all that was written counts under the cap, sent or not.
     async with gate.reserve(asking.prompt, asking.max_tokens) as likely:
         asking.ordinal += 1

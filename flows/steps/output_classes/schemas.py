@@ -11,8 +11,8 @@ when each definition is counted once is an error, and what exceeds it only when 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -34,32 +34,6 @@ The smallest schema that users report as refused for its size ("the compiled gra
 _TYPED = frozenset({"type", "anyOf", "oneOf", "allOf", "const", "enum", "$ref"})
 _FREE_KEYS = ("additionalProperties", "patternProperties", "propertyNames")
 _NOT_COUNTED = frozenset({"title", "description", "$defs", "properties", "items", "anyOf", "allOf", "$ref"})
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """What of a schema the API limits."""
-
-    optional: int = 0
-    unions: int = 0
-    size: int = 0
-
-    def __add__(self, other: Weight) -> Weight:
-        return Weight(self.optional + other.optional, self.unions + other.unions, self.size + other.size)
-
-    def excess(self) -> str:
-        """Say what of it the API refuses; empty where that is nothing."""
-        told = []
-        if self.optional > MOST_OPTIONAL:
-            told.append(
-                f"{self.optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more of them required"
-            )
-        if self.unions > MOST_UNIONS:
-            told.append(
-                f"{self.unions} fields of a union type (such as `str | None`), and the limit is {MOST_UNIONS}. "
-                "Use a single type, such as an empty string for no value"
-            )
-        return "; it has ".join(told)
 
 
 def full_schema(output_class: OutputClass) -> Schema:
@@ -84,11 +58,11 @@ def refused_class(output_class: OutputClass, why: str) -> OutputClassError:
 
 def beyond_limits(sent: Schema) -> str | None:
     """Say what of a schema the API is sure to refuse for its optional fields or unions; None where there is nothing."""
-    definitions, least = sent.get("$defs", {}), Weight()
+    definitions, least = sent.get("$defs", {}), Counter[str]()
     for _path, node in walk(sent):
         unions = sum(_is_union(field, definitions) for field in node.get("properties", {}).values())
-        least += Weight(_optional(node), unions)
-    excess = least.excess()
+        least += Counter(optional=_optional(node), unions=unions)
+    excess = _excess(least)
     return f"it has {excess}." if excess else None
 
 
@@ -96,15 +70,28 @@ def notes_on(written: Schema, sent: Schema) -> list[str]:
     """Say what may go wrong with a schema that passes, and what of the class (`written`) the request lacks."""
     notes = [f"{'.'.join(path) or 'The class'}: {what}." for path, what in _unsent(written, sent, ())]
     most = _each_use(sent, sent.get("$defs", {}), {})
-    if excess := most.excess():
+    if excess := _excess(most):
         notes.append(f"If the API counts a nested class at each of its uses, it refuses this one: it has {excess}.")
-    if most.size > UNUSUAL_SIZE:
+    if most["size"] > UNUSUAL_SIZE:
         notes.append(
-            f"The schema is unusually large: about {most.size:,} characters without its descriptions. The API may "
+            f"The schema is unusually large: about {most['size']:,} characters without its descriptions. The API may "
             'refuse it ("the compiled grammar is too large"), and each request pays for it. Split it over two steps, '
             "or use fewer fields and choices."
         )
     return notes
+
+
+def _excess(weight: Counter[str]) -> str:
+    """Say what of a schema's weight the API refuses; empty where that is nothing."""
+    optional, unions, told = weight["optional"], weight["unions"], []
+    if optional > MOST_OPTIONAL:
+        told.append(f"{optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more of them required")
+    if unions > MOST_UNIONS:
+        told.append(
+            f"{unions} fields of a union type (such as `str | None`), and the limit is {MOST_UNIONS}. "
+            "Use a single type, such as an empty string for no value"
+        )
+    return "; it has ".join(told)
 
 
 def _refusals(schema: Schema) -> Iterator[str]:
@@ -134,10 +121,10 @@ def _untyped(node: Schema) -> Iterator[list[str]]:
             yield name
 
 
-def _each_use(node: Schema, definitions: dict[str, Schema], known: dict[str, Weight]) -> Weight:
+def _each_use(node: Schema, definitions: dict[str, Schema], known: dict[str, Counter[str]]) -> Counter[str]:
     own = {key: value for key, value in node.items() if key not in _NOT_COUNTED}
     size = len(orjson.dumps([own, list(node.get("properties", {}))]))
-    weight = Weight(_optional(node), len(node.get("anyOf", ())) > 1, size)
+    weight = Counter(optional=_optional(node), unions=len(node.get("anyOf", ())) > 1, size=size)
     if isinstance(node.get("$ref"), str):
         name = name_of(node["$ref"])
         if name not in known:

@@ -191,9 +191,9 @@ def check_blocks(file: str, tree: nodes.Template) -> None:
     if all(block.name != "user" for block in top):
         raise TemplateError(f"{have}, and this one has no `user` block.", file=file)
     for node in tree.body:
-        if not isinstance(node, (nodes.Block, *NAMING)) and not _is_blank(node):
+        if (line := _line_of_stray(node)) is not None:
             message = "what stands outside the blocks `system` and `user` is not sent; move it into one of them."
-            raise TemplateError(message, file=file, line=_first_line(node))
+            raise TemplateError(message, file=file, line=line)
 
 
 def template_error(file: str, error: Exception, hint: str = "") -> TemplateError:
@@ -233,20 +233,14 @@ def without_values(error: Exception, sources: Iterable[str]) -> str:
     return message
 
 
-def _is_blank(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.Output) and all(
-        isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
-    )
-
-
-def _first_line(node: nodes.Node) -> int:
-    """Find the line of the first text that is not blank, or of the first part that is none."""
+def _line_of_stray(node: nodes.Node) -> int | None:
+    """Find the line of what may not stand outside the blocks: the first text that is not blank, or no text."""
     if not isinstance(node, nodes.Output):
-        return node.lineno
+        return None if isinstance(node, (nodes.Block, *NAMING)) else node.lineno
     for part in node.nodes:
         if not isinstance(part, nodes.TemplateData):
             return part.lineno
         if part.data.strip():
             # Jinja gives text the line on which it begins, blank lines included.
             return part.lineno + part.data[: len(part.data) - len(part.data.lstrip())].count("\n")
-    return node.lineno
+    return None
