@@ -17,7 +17,7 @@ from flows.engine.pacing.breaker import Breaker
 from flows.engine.report.progress import Progress
 from flows.engine.resources.stopping import Stopper
 from flows.errors import LedgerAwayError, StoppedError, StoppingCallError
-from flows.steps.answers.asking import Policy
+from flows.steps.answers.outcomes import Policy
 from flows.steps.answers.pursuing import Gate
 from flows.steps.claude.answers import Answer
 from flows.steps.prompts.render import Brief

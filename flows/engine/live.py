@@ -19,8 +19,7 @@ from flows.engine.materials.items import Hit, Item
 from flows.engine.orchestration.chunks import Chunk
 from flows.engine.twins import Twins
 from flows.errors import CostCapError
-from flows.steps.answers.asking import Asking
-from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.outcomes import Asking, Outcome
 from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.prompts.render import Brief
 

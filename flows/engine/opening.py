@@ -48,7 +48,7 @@ from flows.engine.resources.writer import Writer
 from flows.engine.run import Run
 from flows.errors import LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
-from flows.steps.answers.asking import Policy
+from flows.steps.answers.outcomes import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from flows.engine.resources.endpoint import Endpoint, open_endpoint
 from flows.errors import EndpointError, MissingKeyError, StoppingCallError
 from flows.sandbox import Sandbox
 from flows.settings import load_settings
-from flows.steps.answers.asking import Asking
-from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.outcomes import Asking, Outcome
 from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.prompts.render import make_brief, render_prompt
 from flows.steps.prompts.templates import load_template

@@ -23,7 +23,7 @@ from flows.engine.report.progress import Progress
 from flows.engine.resources.stopping import Stopper
 from flows.engine.step import Step
 from flows.errors import CostCapError, PassingCallError, RecordError, StoppingCallError
-from flows.steps.answers.asking import Policy
+from flows.steps.answers.outcomes import Policy
 from flows.steps.claude.answers import Answer
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import Brief, Prompt, make_brief, render_prompt

@@ -19,8 +19,7 @@ import flows.outputs
 from db.words import SANDBOX
 from flows.errors import CallError
 from flows.sandbox import Sandbox
-from flows.steps.answers.asking import Asking, Policy
-from flows.steps.answers.outcomes import Outcome
+from flows.steps.answers.outcomes import Asking, Outcome, Policy
 from flows.steps.answers.pursuing import Opened, Settled, answer_prompt
 from flows.steps.claude.answers import Answer
 from flows.steps.claude.client import Client

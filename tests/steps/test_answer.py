@@ -15,7 +15,7 @@ import pytest
 from db.words import ANTHROPIC
 from flows.errors import EndpointError, FinalCallError, PassingCallError, StoppingCallError
 from flows.sandbox import Sandbox
-from flows.steps.answers.asking import Asking, Policy
+from flows.steps.answers.outcomes import Asking, Policy
 from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.claude.answers import Answer
 from flows.steps.prices import PRICE_VERSION, cost_of

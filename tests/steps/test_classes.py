@@ -178,7 +178,8 @@ def test_import_that_only_running_shows_is_refused_each_time(
 ) -> None:
     (tmp_path / "heavy_friend.py").write_text("import sys\nsys.modules['prefect'] = sys\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "prefect", raising=False)
+    monkeypatch.setitem(sys.modules, "prefect", sys)  # so that it is taken back, loaded before or not
+    monkeypatch.delitem(sys.modules, "prefect")
     put("shop.py", "import heavy_friend\n" + ENTRY)
 
     for _time in range(2):

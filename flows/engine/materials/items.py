@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.steps.answers.asking import Asking
+from flows.steps.answers.outcomes import Asking
 from flows.steps.prompts.render import Prompt
 
 

@@ -25,7 +25,7 @@ from db.sources.access import Interrupter
 from db.sources.statements import Parameter, Query
 from flows.errors import TemplateError
 from flows.settings import Settings, source_url, source_variable
-from flows.steps.prompts.templates import SUFFIX, Template
+from flows.steps.prompts.templates import Template
 
 LEDGER_VARIABLE = "PRESSWORK_DATABASE_URL"
 INTERRUPT_AGAIN_S = 0.25
@@ -39,12 +39,12 @@ def query_of(template: Template, params: Mapping[str, Any]) -> Query:
     """Make a template's select ready to run; TemplateError where it has none."""
     if template.select_sql is None:
         raise TemplateError(
-            f"{template.name}{SUFFIX}: it has no `select`, so it can't run by itself: it is a step of a flow."
+            f"{template.file}: it has no `select`, so it can't run by itself: it is a step of a flow."
         )
     typed = {
         name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
     }
-    return Query(f"{template.name}{SUFFIX}", template.select_sql, template.front.key_columns, typed)
+    return Query(template.file, template.select_sql, template.front.key_columns, typed)
 
 
 def source_of(settings: Settings, name: str | None, ledger: URL | str) -> tuple[str, str]:

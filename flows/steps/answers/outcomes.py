@@ -1,18 +1,25 @@
-"""Judge what an answer is worth, as if it were the last: the outcome of its prompt where nobody asks again."""
+"""Judge what an answer is worth, and keep how far the asking for one prompt is: what may bring a better answer.
+
+An answer is judged as if it were the last: its outcome is the prompt's where nobody asks again. What the next request
+says, and how often one may be sent, stands in `Asking`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from db.words import FAILED, INVALID, REFUSED, SUCCEEDED, TRUNCATED, WRONG_MODEL, Status
-from flows.steps.catalog import is_other_model, plain_model_name
-from flows.steps.claude.answers import Answer
+from db import words
+from flows.steps.catalog import find_model, is_other_model, plain_model_name
+from flows.steps.claude.answers import Answer, cleaned
 from flows.steps.output_classes.validate import Content, Fault, validate_answer
-from flows.steps.prompts.render import Prompt
+from flows.steps.prompts.render import Prompt, request_body
 
 VALIDATION = "validation"
 MAX_TOKENS = "max_tokens"
 REFUSAL = "refusal"
+MORE_ROOM = 2
+"""How many times the room a truncated answer gets each time it is asked again."""
 WHOLE = frozenset({"end_turn", "stop_sequence"})
 UNFINISHED = frozenset({"tool_use", "pause_turn"})
 MEANT = {
@@ -34,7 +41,7 @@ class Outcome:
     `faults` are what is wrong with an invalid answer.
     """
 
-    status: Status
+    status: words.Status
     content: Content | None = None
     error_kind: str | None = None
     error_message: str | None = None
@@ -49,38 +56,29 @@ def judge_answer(prompt: Prompt, answer: Answer, max_tokens: int) -> Outcome:
             f"Another model answered than was asked: {answer.model!r}, not {prompt.model!r}. Correct the route in the "
             "gateway, or name the other model in the template's `accept_models`."
         )
-        return Outcome(FAILED, None, WRONG_MODEL, message)
+        return Outcome(words.FAILED, None, words.WRONG_MODEL, message)
     meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
     match meant:
         case "max_tokens":
             message = f"The answer was cut off at {max_tokens:,} tokens; raise max_tokens in the template."
-            return Outcome(TRUNCATED, None, meant, message)
+            return Outcome(words.TRUNCATED, None, meant, message)
         case "model_context_window_exceeded":
             message = (
                 "Prompt and answer together are longer than the model's context; shorten the record or the prompt."
             )
-            return Outcome(TRUNCATED, None, meant, message)
+            return Outcome(words.TRUNCATED, None, meant, message)
         case "refusal":
             kind = f"refusal:{answer.refusal}" if answer.refusal else meant
             message = f"The model refused to answer (category: {answer.refusal or 'not given'})."
-            return Outcome(REFUSED, None, kind, message)
+            return Outcome(words.REFUSED, None, kind, message)
     judged = None if meant in UNFINISHED else validate_answer(prompt.output_class, answer.text)
     if isinstance(judged, Content):
         # Whole and valid, also where the stop reason is none that is known here, or none is told.
-        return Outcome(SUCCEEDED, judged)
+        return Outcome(words.SUCCEEDED, judged)
     if judged is None or (meant is not None and meant not in WHOLE):
         message = f"The answer stopped for {answer.stop_reason!r}, which a request without tools should not."
-        return Outcome(FAILED, None, "unexpected_stop_reason", message)
-    return Outcome(INVALID, None, VALIDATION, str(judged), faults=judged.faults)
-
-
-def unjudged(prompt: Prompt, error: Exception) -> Outcome:
-    """Return the outcome where judging an answer failed, as a user's validators may."""
-    message = (
-        f"The answer could not be judged by {prompt.output_class.__name__}: {type(error).__name__}. It is kept in its "
-        "attempt. Correct the output class, then run again."
-    )
-    return Outcome(INVALID, None, "unjudged", message)
+        return Outcome(words.FAILED, None, "unexpected_stop_reason", message)
+    return Outcome(words.INVALID, None, VALIDATION, str(judged), faults=judged.faults)
 
 
 def is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
@@ -89,3 +87,84 @@ def is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
         return False
     accepted = prompt.brief.template.front.accept_models
     return plain_model_name(answered) not in map(plain_model_name, accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often what is asked again; `wait` bounds are seconds.
+
+    `paid_requests` bounds the requests for one prompt in a run that were answered or perhaps billed.
+    """
+
+    retries: int = 4
+    repairs: int = 2
+    escalations: int = 1
+    wait_max_s: float = 20.0
+    retry_after_cap_s: float = 60.0
+    paid_requests: int = 8
+
+
+@dataclass(slots=True)
+class Asking:
+    """How far the asking for one prompt is in this run: what the next request will say, and what was asked so far.
+
+    It outlives a try of the prompt's chunk, so that each bound holds for all tries together. `paid` counts requests
+    that were answered or perhaps billed. `max_output` is the longest answer that the endpoint says its model gives.
+    """
+
+    prompt: Prompt
+    ordinal: int = 0
+    kind: words.Kind = words.CALL
+    max_tokens: int = 0
+    turns: tuple[dict[str, str], ...] = ()
+    repairs: int = 0
+    escalations: int = 0
+    paid: int = 0
+    max_output: int | None = None
+
+    def __post_init__(self) -> None:
+        self.max_tokens = self.max_tokens or self.prompt.max_tokens
+
+    def next_body(self) -> dict[str, Any]:
+        """Build the request as it now is."""
+        changed = {"max_tokens": self.max_tokens, "messages": [*self.prompt.messages, *self.turns]}
+        return request_body(self.prompt) | changed
+
+    def changes(self) -> dict[str, Any] | None:
+        """What differs from the prompt as it was rendered."""
+        changed: dict[str, Any] = {}
+        if self.max_tokens != self.prompt.max_tokens:
+            changed["max_tokens"] = self.max_tokens
+        if self.turns:
+            changed["messages"] = list(self.turns)
+        return changed or None
+
+    def ask_for_better(self, answer: Answer, outcome: Outcome, policy: Policy) -> bool:
+        """Change the next request so that it may bring a better answer; False where no more is to be tried."""
+        if outcome.error_kind == VALIDATION and self.repairs < policy.repairs:
+            self.repairs += 1
+            self.kind = words.REPAIR
+            self.turns = _repair_turns(answer, outcome.faults)
+            return True
+        known = find_model(self.prompt.model)
+        more = self.max_tokens * MORE_ROOM
+        room = min(more, self.max_output or (known.max_output if known else None) or more)
+        if outcome.error_kind == MAX_TOKENS and self.escalations < policy.escalations and room > self.max_tokens:
+            self.escalations += 1
+            self.kind = words.ESCALATION
+            self.max_tokens = room
+            return True
+        return False
+
+
+def _repair_turns(answer: Answer, faults: tuple[Fault, ...]) -> tuple[dict[str, str], ...]:
+    wrong = "\n".join(f"- {fault.where or 'the whole answer'}: {fault.what}" for fault in faults)
+    return (
+        # The API takes no empty turn.
+        {"role": "assistant", "content": cleaned(answer.text).strip() or "(no answer)"},
+        {
+            "role": "user",
+            "content": f"That answer can't be used:\n{wrong}\n\nAnswer again in full, with this put right and the "
+            "rest as it was asked.",
+        },
+    )

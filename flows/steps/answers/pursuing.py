@@ -19,10 +19,9 @@ from typing import Any, Protocol
 import stamina
 import stamina.instrumentation
 
-from db.words import ABANDONED, CALL, FAILED, NOT_SENT, PERHAPS_BILLED, RETRY, TRUNCATED, UNSENT, Kind
+from db.words import ABANDONED, CALL, FAILED, INVALID, NOT_SENT, PERHAPS_BILLED, RETRY, TRUNCATED, UNSENT, Kind
 from flows.errors import CallError, PassingCallError, StoppingCallError
-from flows.steps.answers.asking import Asking, Policy
-from flows.steps.answers.outcomes import Outcome, judge_answer, unjudged
+from flows.steps.answers.outcomes import Asking, Outcome, Policy, judge_answer
 from flows.steps.claude.answers import Answer
 from flows.steps.claude.client import WrongEndpointError
 from flows.steps.claude.rate_limits import RateLimits
@@ -122,15 +121,20 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
             outcome = judge_answer(asking.prompt, answer, asking.max_tokens)
             faults = outcome.faults
         except Exception as error:  # noqa: BLE001 - the boundary of one record: the others go on
-            outcome = unjudged(asking.prompt, error)
+            # A user's validators may fail in any way.
+            message = (
+                f"The answer could not be judged by {asking.prompt.output_class.__name__}: {type(error).__name__}. It "
+                "is kept in its attempt. Correct the output class, then run again."
+            )
+            outcome = Outcome(INVALID, None, "unjudged", message)
         finally:
             # It is paid for, whatever the judgement comes to.
             journal.settle(attempt_id, replace(settled, faults=faults))
         if not asking.ask_for_better(answer, outcome, policy):
             return outcome
         if asking.paid >= policy.paid_requests:
-            message = "The answer was cut off" if outcome.status == TRUNCATED else outcome.error_message
-            return replace(outcome, error_message=f"{message}. {_bound(policy)}")
+            what = "The answer was cut off" if outcome.status == TRUNCATED else outcome.error_message
+            return replace(outcome, error_message=f"{what}. {_bound(policy)}")
 
 
 def _bound(policy: Policy) -> str:

@@ -162,11 +162,8 @@ def _of_choices(body: Mapping[str, Any]) -> dict[str, Any]:
     choice = body["choices"][0]
     message = choice["message"]
     refused = message.get("refusal") and not message.get("content")
-    return {
-        **body,
-        "content": message.get("content"),
-        "stop_reason": "refusal" if refused else choice.get("finish_reason"),
-    }
+    stop_reason = "refusal" if refused else choice.get("finish_reason")
+    return {**body, "content": message.get("content"), "stop_reason": stop_reason}
 
 
 def _text(content: Any, *, may_lack: bool) -> str:

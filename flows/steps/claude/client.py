@@ -57,8 +57,16 @@ class Client:
     """A connection pool to one endpoint. Use it as an async context manager, inside one event loop."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout_s: float, connections: int) -> None:
-        if base_url is not None:
-            _check_url(base_url)
+        try:
+            url = None if base_url is None else httpx2.URL(base_url)
+        except httpx2.InvalidURL:
+            url = httpx2.URL()
+        if url is not None and (url.scheme not in {"http", "https"} or not url.host):
+            raise EndpointError("ANTHROPIC_BASE_URL must be a URL that begins with http:// or https://.")
+        if url is not None and url.userinfo:
+            raise EndpointError(
+                "ANTHROPIC_BASE_URL can't carry a user name or password: set ANTHROPIC_API_KEY instead."
+            )
         # One connection a request in flight; the SDK's default would queue what the limiter has let go.
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = anthropic.AsyncAnthropic(
@@ -131,17 +139,6 @@ class Client:
         answer = replace(answer, request_id=request_id, limits=limits)
         check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in headers, answer=answer)
         return answer
-
-
-def _check_url(url: str) -> None:
-    try:
-        parsed = httpx2.URL(url)
-    except httpx2.InvalidURL:
-        parsed = httpx2.URL()
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise EndpointError("ANTHROPIC_BASE_URL must be a URL that begins with http:// or https://.")
-    if parsed.userinfo:
-        raise EndpointError("ANTHROPIC_BASE_URL can't carry a user name or password: set ANTHROPIC_API_KEY instead.")
 
 
 def require_key(key: str | None) -> str:

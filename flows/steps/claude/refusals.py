@@ -63,13 +63,10 @@ SPENT = {"budget_exceeded": BUDGET_REMEDY, "insufficient_quota": STOPPING[402]}
 """Types and codes of a gateway whose budget or credit is spent, and what to do."""
 
 _SPENT_WORDS = (
-    (re.compile(r"^your credit balance is too low|credit balance is too low to access"), STOPPING[402]),
-    (re.compile(r"reached your specified (\w+ )?api usage limits"), LIMIT_REMEDY),
-    (re.compile(r"^(this|your) organization has been disabled"), "Ask the provider's support why, then run again."),
-    (
-        re.compile(r"^budget has been exceeded|budget has been exceeded! current cost|exceeded(token)?budget: "),
-        BUDGET_REMEDY,
-    ),
+    (r"^your credit balance is too low|credit balance is too low to access", STOPPING[402]),
+    (r"reached your specified (\w+ )?api usage limits", LIMIT_REMEDY),
+    (r"^(this|your) organization has been disabled", "Ask the provider's support why, then run again."),
+    (r"^budget has been exceeded|budget has been exceeded! current cost|exceeded(token)?budget: ", BUDGET_REMEDY),
 )
 """How the same is said with an ordinary 400 or 429. Long phrases: an error may quote a record that speaks of money."""
 
@@ -166,7 +163,7 @@ def judge(status: int, told: ErrorBody) -> tuple[type[CallError], str, str]:
 def _why_spent(told: ErrorBody) -> str | None:
     words = told.message.lower()
     by_word = [SPENT[word] for word in (told.type, told.code) if word in SPENT]
-    return next(iter(by_word + [remedy for pattern, remedy in _SPENT_WORDS if pattern.search(words)]), None)
+    return next(iter(by_word + [remedy for pattern, remedy in _SPENT_WORDS if re.search(pattern, words)]), None)
 
 
 def likeness(status: int, told: ErrorBody) -> str | None:

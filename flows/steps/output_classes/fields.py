@@ -34,7 +34,7 @@ _BOUNDS: Mapping[str, tuple[str, ...]] = {
 }
 """Which bounds a type has; one that is not named has none."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_LIST = re.compile(r"list\[([a-z]+)\]")
+_LIST = re.compile(r"\Alist\[([a-z]+)\]\Z")
 _WHOLE = re.compile(r"[+-]?\d+")
 
 
@@ -102,8 +102,7 @@ class OutputField(Bounds):
     @property
     def kind(self) -> str:
         """The type, or the type of a list's items."""
-        found = _LIST.fullmatch(self._type)
-        return found[1] if found else self._type
+        return _LIST.sub(r"\1", self._type)
 
     @property
     def is_list(self) -> bool:

@@ -88,8 +88,7 @@ def _findings(folder: Path, name: str, told: Told, today: date, *, schema: bool)
         yield from _model(front, places, told, today)
         yield from _scalars(places)
         # One that selects its own records has a deployment; the name of a step is free.
-        fault = template_name_fault(name, list_templates(folder)) if front.select is not None else None
-        if fault is not None:
+        if front.select is not None and (fault := template_name_fault(name, list_templates(folder))):
             yield Finding(name + SUFFIX, None, "error", "name", fault)
     try:
         template = load_template(folder, name)

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from itertools import repeat
 from operator import is_, is_not
@@ -195,11 +195,8 @@ def _as_json(value: Any) -> str | None:
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def _nulls_first(case_sensitive: bool) -> Callable[[Any], tuple[bool, Any]]:
-    def ordered(value: Any) -> tuple[bool, Any]:
-        return value is not NULL, value if case_sensitive else filters.ignore_case(value)
-
-    return ordered
+def _nulls_first(case_sensitive: bool, value: Any) -> tuple[bool, Any]:
+    return value is not NULL, value if case_sensitive else filters.ignore_case(value)
 
 
 @jinja2.pass_environment
@@ -210,7 +207,7 @@ def _sort(
     case_sensitive: bool = False,
     attribute: str | int | None = None,
 ) -> list[Any]:
-    key = filters.make_multi_attrgetter(environment, attribute, postprocess=_nulls_first(case_sensitive))
+    key = filters.make_multi_attrgetter(environment, attribute, postprocess=partial(_nulls_first, case_sensitive))
     return sorted(value, key=key, reverse=reverse)
 
 
@@ -219,8 +216,7 @@ def _dictsort(
 ) -> list[tuple[str, Any]]:
     if by not in {"key", "value"}:
         raise jinja2.TemplateRuntimeError('dictsort takes by="key" or by="value"')
-    ordered = _nulls_first(case_sensitive)
-    return sorted(value.items(), key=lambda item: ordered(item[by == "value"]), reverse=reverse)
+    return sorted(value.items(), key=lambda item: _nulls_first(case_sensitive, item[by == "value"]), reverse=reverse)
 
 
 @jinja2.pass_environment

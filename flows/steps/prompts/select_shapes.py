@@ -73,7 +73,10 @@ def _readings(sql: str, failures: list[NotRead]) -> Iterator[tuple[str | None, l
             # A comment behind the last semicolon is no statement.
             yield dialect, [found for found in parsed if found is not None and not isinstance(found, exp.Semicolon)]
         except SqlglotError as error:
-            failures.append(_not_read(error))
+            first = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+            reason = str(first.get("description") or error).splitlines()[0].split(" but got ")[0].rstrip(".")
+            near = str(first.get("highlight") or "").strip()
+            failures.append(NotRead(int(first.get("line") or 1), f"{reason} near {near!r}" if near else reason))
 
 
 def _parameters(sql: str, dialect: str | None) -> dict[str, int]:
@@ -94,10 +97,3 @@ def _shape(statements: list[exp.Expr]) -> Shape | NotRead:
     names = [(projection.output_name, projection.is_star) for projection in statement.selects]
     named = tuple(name for name, is_star in names if name and not is_star)
     return Shape(named, any(is_star for _name, is_star in names), sum(not name for name, _is_star in names))
-
-
-def _not_read(error: SqlglotError) -> NotRead:
-    first = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
-    reason = str(first.get("description") or error).splitlines()[0].split(" but got ")[0].rstrip(".")
-    near = str(first.get("highlight") or "").strip()
-    return NotRead(int(first.get("line") or 1), f"{reason} near {near!r}" if near else reason)

@@ -28,8 +28,6 @@ from flows.steps.prompts.nulls import with_nulls
 from flows.steps.prompts.syntax import check_blocks, make_environment, parse, template_error
 from flows.steps.prompts.variables import Block, Trees, Variable, above, variables_inside, variables_of
 
-__all__ = ["SUFFIX", "Template", "list_templates", "load_template", "read_heads"]
-
 
 @dataclass(frozen=True)
 class Template:
@@ -93,35 +91,34 @@ class Template:
 
     def render_system(self, params: Mapping[str, Any]) -> str:
         """Fill the system block, which all records share; TemplateError where it can't be."""
-        try:
-            return self.render_block("system", {"params": params})
-        except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-            is_missing = isinstance(error, jinja2.UndefinedError)
-            hint = "The system block, and what stands above it, can read `params` only." if is_missing else ""
-            raise template_error(self.file, error, hint) from None
+        hint = "The system block, and what stands above it, can read `params` only."
+        return self._render_whole("system", {"params": params}, hint, jinja2.UndefinedError)
 
     def render_example(self, number: int, params: Mapping[str, Any]) -> tuple[str, str]:
         """Return what an example, counted from 1, asks and answers; TemplateError where one of the two is wrong."""
         example = self.front.examples[number - 1]
-        try:
-            asked = self.render_block("user", {"record": example.record, "params": params, **example.inputs})
-        except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-            hint = f"It was rendered with the record of example {number}."
-            raise template_error(self.file, error, hint) from None
+        values = {"record": example.record, "params": params, **example.inputs}
+        asked = self._render_whole("user", values, f"It was rendered with the record of example {number}.")
         answer = validate_stored(self.output_class, example.answer)
         if isinstance(answer, Invalid):
             what = f"the answer of example {number} is not a valid {self.output_class.__name__}: {answer}."
             raise TemplateError(what, file=self.file)
         return asked, orjson.dumps(answer.output).decode()
 
+    def _render_whole(
+        self, block: Block, values: Mapping[str, Any], hint: str, hinted: type[Exception] = Exception
+    ) -> str:
+        try:
+            return self.render_block(block, values)
+        except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
+            raise template_error(self.file, error, hint if isinstance(error, hinted) else "") from None
+
     def parse_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in defaults and types; an unknown name or a wrong value raises ParameterError."""
-        unknown = sorted(set(values) - set(self.front.params))
-        if unknown:
+        if unknown := sorted(set(values) - set(self.front.params)):
             takes = ", ".join(sorted(self.front.params)) or "no parameters"
             raise ParameterError(f"The template {self.name!r} has no parameter {unknown[0]!r}; it takes {takes}.")
-        missing = [name for name, param in self.front.params.items() if param.required and name not in values]
-        if missing:
+        if missing := [name for name, param in self.front.params.items() if param.required and name not in values]:
             raise ParameterError(
                 f"The template {self.name!r} needs the parameter {missing[0]!r}: --set {missing[0]}=VALUE."
             )
@@ -171,8 +168,11 @@ def load_template(folder: Path, name: str) -> Template:
     front = read_front_matter(name, sources[file])
     check_blocks(file, trees[file])
     output_class = load_output_class(front.output)
-    # Some mistakes are found only when a file is compiled.
-    compiled = {source: _compile(environment, source) for source in sources}
+    try:
+        # Some mistakes are found only when a file is compiled.
+        compiled = {source: environment.get_template(source) for source in sources}
+    except jinja2.TemplateSyntaxError as error:
+        raise template_error(file, error) from None
     select_sql = _read_select(folder, file, front, sources)
     template = Template(
         name=name,
@@ -229,19 +229,11 @@ def _read(folder: Path, file: str) -> str | None:
         raise TemplateError(f"the file can't be read: {reason}.", file=file) from None
 
 
-def _compile(environment: jinja2.Environment, file: str) -> jinja2.Template:
-    try:
-        return environment.get_template(file)
-    except jinja2.TemplateSyntaxError as error:
-        raise template_error(file, error) from None
-
-
 def _read_select(folder: Path, file: str, front: FrontMatter, sources: dict[str, str]) -> str | None:
     named = (front.select or "").strip()
     if not named.endswith(".sql"):
         return front.select
-    sql = _read(folder, named)
-    if sql is None:
+    if (sql := _read(folder, named)) is None:
         raise TemplateError(f"`select` names {named!r}, which is not in {folder.name}/.", file=file)
     sources[named] = sql
     return sql
@@ -249,8 +241,7 @@ def _read_select(folder: Path, file: str, front: FrontMatter, sources: dict[str,
 
 def _check_system(template: Template, trees: Trees) -> None:
     # By its text first: what is read in a branch that this check does not take is read all the same.
-    outside = [found for found in variables_inside(trees, template.file, "system") if found.name != "params"]
-    if outside:
+    if outside := [found for found in variables_inside(trees, template.file, "system") if found.name != "params"]:
         first = min(outside, key=lambda found: (found.name, found.line))
         what = (
             f"the system block is shared by all records, so it can read `params` only, not {first.name!r}. "
