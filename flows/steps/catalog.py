@@ -152,13 +152,15 @@ def ending(name: str, model: Model | None, today: date) -> str | None:
     if model is None or model.lifecycle is None:
         return None
     on = model.retires_on
+    days = (on - today).days if on else 0
     if model.lifecycle == "retired":
         return f"{name} is retired{f' since {on}' if on else ''}: requests that name it fail"
-    if on is not None and on < today:
+    if on is not None and days < 0:
         return f"{name} was to retire on {on}, and may stop answering any day"
-    if on is not None and (model.lifecycle == "deprecated" or (on - today).days <= SOON_DAYS):
+    if on is not None and (model.lifecycle == "deprecated" or days <= SOON_DAYS):
         deprecated = "is deprecated and " if model.lifecycle == "deprecated" else ""
-        return f"{name} {deprecated}retires on {on}, {_in_days((on - today).days)}"
+        soon = "today" if days == 0 else f"in {days} day{'' if days == 1 else 's'}"
+        return f"{name} {deprecated}retires on {on}, {soon}"
     return f"{name} is deprecated; when it retires is not known" if model.lifecycle == "deprecated" else None
 
 
@@ -185,10 +187,6 @@ def most_tokens(text: str, model: Model | None = None) -> int:
 def _scaled(tokens: int, ratio: float | None) -> int:
     # Rounded first: 1.3 times ten is 13, not 14.
     return tokens if ratio is None else math.ceil(round(tokens * ratio, 6))
-
-
-def _in_days(days: int) -> str:
-    return "today" if days == 0 else f"in {days} day{'' if days == 1 else 's'}"
 
 
 def _corrected(known: frozenset[T] | None, told: Mapping[T, bool], all_there_are: tuple[T, ...]) -> frozenset[T] | None:

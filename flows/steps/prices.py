@@ -27,7 +27,6 @@ GEO_FACTORS = {None: Decimal(1), "global": Decimal(1), "not_available": Decimal(
 """Where inference ran, and what that multiplies all prices by; source: Anthropic's page on data residency."""
 ORDINARY_SPEEDS = frozenset({None, "standard"})
 _BEDROCK = re.compile(r"(?:^|/)((?:[a-z-]+\.)?anthropic\.claude[^/]*)$")
-_MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def cost_of(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = 
         return None
     # A long prompt's rate holds for all tokens of its request, those of the answer too.
     length = usage.prompt_tokens if prompt_tokens is None else prompt_tokens
-    return factor * sum((calc_unit_price(rate, tokens, length, _MILLION) for rate, tokens in billed), Decimal(0))
+    return factor * sum((calc_unit_price(rate, tokens, length, 1_000_000) for rate, tokens in billed), Decimal(0))
 
 
 def saved_by_prompt_cache(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = None) -> Decimal | None:

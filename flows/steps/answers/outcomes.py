@@ -63,10 +63,8 @@ def judge_answer(prompt: Prompt, answer: Answer, max_tokens: int) -> Outcome:
             message = f"The answer was cut off at {max_tokens:,} tokens; raise max_tokens in the template."
             return Outcome(words.TRUNCATED, None, meant, message)
         case "model_context_window_exceeded":
-            message = (
-                "Prompt and answer together are longer than the model's context; shorten the record or the prompt."
-            )
-            return Outcome(words.TRUNCATED, None, meant, message)
+            what = "Prompt and answer together are longer than the model's context"
+            return Outcome(words.TRUNCATED, None, meant, f"{what}; shorten the record or the prompt.")
         case "refusal":
             kind = f"refusal:{answer.refusal}" if answer.refusal else meant
             message = f"The model refused to answer (category: {answer.refusal or 'not given'})."

@@ -196,28 +196,23 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
     ended = datetime.now(UTC)
     if isinstance(error, WrongEndpointError):
         answer = error.answer
+    error_type = error.kind if isinstance(error, CallError) else ABANDONED if answer is None else None
+    if error is not None and sent is None:
+        # The run was stopped, or the prompt became another run's, while this one still waited.
+        error_type = NOT_SENT
     settled = Settled(
         ended,
         0 if sent is None else round((time.perf_counter() - sent) * 1000),
         answer,
         # What a request that was never sent is told is the answer to another: its status and its id are not this one's.
         error=error if isinstance(error, CallError) and sent is not None else None,
-        error_type=_error_type(sent, answer, error),
+        error_type=error_type,
     )
     if answer is None or answer.usage is None:
         return settled
     # An answer that names no model is priced as the one that was asked.
     cost = cost_of(answer.model or prompt.model, answer.usage, ended.date())
     return replace(settled, cost_usd=cost, price_version=PRICE_VERSION)
-
-
-def _error_type(sent: float | None, answer: Answer | None, error: BaseException | None) -> str | None:
-    if error is not None and sent is None:
-        # The run was stopped, or the prompt became another run's, while this one still waited.
-        return NOT_SENT
-    if isinstance(error, CallError):
-        return error.kind
-    return None if answer is not None else ABANDONED
 
 
 def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float]:
@@ -234,8 +229,6 @@ def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float
         is_early = time.monotonic() - began < policy.retries * policy.wait_max_s
         if tries > policy.retries and not (costs_nothing and is_early):
             return False
-        if error.retry_after_s is not None:
-            return min(error.retry_after_s, policy.retry_after_cap_s)
-        return True
+        return True if error.retry_after_s is None else min(error.retry_after_s, policy.retry_after_cap_s)
 
     return pause

@@ -183,9 +183,8 @@ def read_usage(told: Any, text: str = "") -> Usage | None:
         usage = _usage(told)
     except (ValueError, TypeError, AttributeError):
         return None
-    went_in = usage.input_tokens + usage.cache_creation_5m_tokens + usage.cache_creation_1h_tokens
     # Some gateways write 0 where they know nothing; no answer with a text takes none.
-    is_possible = usage.output_tokens and went_in + usage.cache_read_tokens
+    is_possible = usage.output_tokens and usage.prompt_tokens
     return usage if is_possible or not text else None
 
 

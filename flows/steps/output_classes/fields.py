@@ -170,7 +170,9 @@ def read_fields(template: str, written: Mapping[Any, Any]) -> OutputFields:
             _check_name(name)
             fields[name] = OutputField.model_validate(value)
         except ValidationError as error:
-            wrong += [_told(name, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
+            for item in error.errors(include_url=False):
+                where = ".".join(map(str, (name, *item["loc"])))
+                wrong.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
         except ValueError as error:
             wrong.append(f"{name}: {error}")
     if wrong:
@@ -224,8 +226,3 @@ def _refuse_empty_range(bounds: Mapping[str, Any]) -> None:
                 raise ValueError(f"`{low}` and `{high}` must both have a time zone, or none") from None
             if is_empty:
                 raise ValueError(f"no value is between `{low}` and `{high}`")
-
-
-def _told(name: str, location: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, (name, *location)))
-    return f"{where}: {message.removeprefix('Value error, ')}"

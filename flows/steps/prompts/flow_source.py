@@ -70,9 +70,11 @@ def read_function(function: Callable[..., Any]) -> FlowSource:
         tree = _parse(file)
     except (OSError, ConfigurationError):
         return FlowSource()
-    for node in ast.walk(tree):
-        if isinstance(node, _Function) and (node.name, _first_line(node)) == (code.co_name, code.co_firstlineno):
-            return _Reading(file, tree, node).result()
+    functions = (node for node in ast.walk(tree) if isinstance(node, _Function) and node.name == code.co_name)
+    for function_node in functions:
+        # A function's code begins with its first decorator.
+        if code.co_firstlineno == min(part.lineno for part in (function_node, *function_node.decorator_list)):
+            return _Reading(file, tree, function_node).result()
     return FlowSource()
 
 
@@ -173,10 +175,6 @@ def _inside(definition: ast.AST) -> Iterator[ast.AST]:
     defaults = (*definition.args.defaults, *definition.args.kw_defaults)
     plain = (one for one in defaults if isinstance(one, ast.Constant | ast.Name | ast.Attribute))
     return chain.from_iterable(map(ast.walk, (*definition.body, *plain)))
-
-
-def _first_line(function: _Function) -> int:
-    return min(part.lineno for part in (function, *function.decorator_list))
 
 
 def _is_flow(decorator: ast.expr) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -29,16 +29,8 @@ LEAST_THINKING = 1024
 """The smallest thinking budget that the API takes."""
 
 # A value that a check may render with where only a run knows the true one.
-_STAND_INS: dict[ParamType, Any] = {
-    "str": "",
-    "int": 1,
-    "float": 1.0,
-    "bool": True,
-    "date": date(2000, 1, 1),
-    "datetime": datetime(2000, 1, 1, tzinfo=UTC),
-}
-
-
+_DAY = datetime(2000, 1, 1, tzinfo=UTC)
+_STAND_INS = {"str": "", "int": 1, "float": 1.0, "bool": True, "date": _DAY.date(), "datetime": _DAY}
 # Where pydantic's words are meant for programmers.
 _IN_WORDS = {
     "extra_forbidden": "there is no such key; docs/templates.md lists those that there are",
@@ -236,13 +228,11 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
         data = load_yaml(match.group(1))
     except RecursionError:
         raise TemplateError("the front matter can't be read: it is nested too deeply.", file=file) from None
-    except yaml.MarkedYAMLError as error:
-        # Counted from 0, below the line of `---`.
-        line = error.problem_mark.line + 2 if error.problem_mark else None
-        raise TemplateError(f"the front matter is not valid YAML: {error.problem}.", file=file, line=line) from None
     except (yaml.YAMLError, ValueError) as error:
-        # A tag's value that does not fit is a ValueError.
-        raise TemplateError(f"the front matter is not valid YAML: {error}.", file=file) from None
+        # A tag's value that does not fit is a ValueError. A mark is counted from 0, below the line of `---`.
+        problem, mark = getattr(error, "problem", error), getattr(error, "problem_mark", None)
+        line = mark.line + 2 if mark else None
+        raise TemplateError(f"the front matter is not valid YAML: {problem}.", file=file, line=line) from None
     try:
         return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:

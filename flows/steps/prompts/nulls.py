@@ -227,9 +227,8 @@ def _groupby(
     nulls = [item for item in items if key(item) is NULL]
     others = [item for item in items if key(item) is not NULL]
     # One alone is compared with nothing.
-    first = [
-        group._replace(list=nulls) for group in filters.sync_do_groupby(environment, nulls[:1], attribute, default)
-    ]
+    of_one = filters.sync_do_groupby(environment, nulls[:1], attribute, default)
+    first = [group._replace(list=nulls) for group in of_one]
     return [*first, *filters.sync_do_groupby(environment, others, attribute, default, case_sensitive)]
 
 

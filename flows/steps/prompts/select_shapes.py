@@ -49,8 +49,13 @@ def read_select(sql: str) -> Shape | NotRead | NotASelect:
     refused: list[str | None] = []
     for dialect, statements in _readings(sql, failures):
         refused.append(refusal(sql, dialect))
-        if refused[-1] is None:
-            return _shape(statements)
+        if refused[-1] is not None:
+            continue
+        if not isinstance(statements[0], exp.Query):
+            return NotRead(1, f"it is {statements[0].key.upper()} without a SELECT")
+        names = [(projection.output_name, projection.is_star) for projection in statements[0].selects]
+        named = tuple(name for name, is_star in names if name and not is_star)
+        return Shape(named, any(is_star for _name, is_star in names), sum(not name for name, _is_star in names))
     refused = refused or [refusal(sql, dialect) for dialect in DIALECTS]
     return failures[0] if None in refused else NotASelect(str(refused[0]))
 
@@ -88,12 +93,3 @@ def _parameters(sql: str, dialect: str | None) -> dict[str, int]:
     for parameter in parameters_in(sql, tokens):
         found.setdefault(parameter.name, sql.count("\n", 0, parameter.start) + 1)
     return found
-
-
-def _shape(statements: list[exp.Expr]) -> Shape | NotRead:
-    statement = statements[0]
-    if not isinstance(statement, exp.Query):
-        return NotRead(1, f"it is {statement.key.upper()} without a SELECT")
-    names = [(projection.output_name, projection.is_star) for projection in statement.selects]
-    named = tuple(name for name, is_star in names if name and not is_star)
-    return Shape(named, any(is_star for _name, is_star in names), sum(not name for name, _is_star in names))

@@ -156,7 +156,11 @@ def parse(environment: jinja2.Environment, file: str, source: str) -> nodes.Temp
     except jinja2.TemplateSyntaxError as error:
         raise template_error(file, error) from None
     _refuse_unsafe(file, tree)
-    _refuse_unknown(file, tree)
+    # Jinja leaves a filter or a test that there is not, inside an `if`, for the day it is rendered.
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        word, known = ("filter", FILTERS) if isinstance(node, nodes.Filter) else ("test", TESTS)
+        if node.name not in known:
+            raise TemplateError(f"Jinja has no {word} {node.name!r}.", file=file, line=node.lineno)
     return tree
 
 
@@ -170,14 +174,6 @@ def _refuse_unsafe(file: str, tree: nodes.Template) -> None:
         name, inside = (node.attr, _PRIVATE) if isinstance(node, nodes.Getattr) else (node.value, _DUNDER)
         if isinstance(name, str) and inside.search(name):
             raise TemplateError(f"{name!r} reaches into Python; templates read data only.", file=file, line=node.lineno)
-
-
-def _refuse_unknown(file: str, tree: nodes.Template) -> None:
-    """Refuse filters and tests that there are not. Jinja leaves those inside an `if` for the day it is rendered."""
-    for node in tree.find_all((nodes.Filter, nodes.Test)):
-        word, known = ("filter", FILTERS) if isinstance(node, nodes.Filter) else ("test", TESTS)
-        if node.name not in known:
-            raise TemplateError(f"Jinja has no {word} {node.name!r}.", file=file, line=node.lineno)
 
 
 def check_blocks(file: str, tree: nodes.Template) -> None:

@@ -86,7 +86,13 @@ class Template:
             return ""
         values = with_nulls(values)
         if above(self._trees[self.file]):
-            values = {**values, **self._made_before_blocks(values)}
+            # Blocks are rendered one by one, without what Jinja runs before them: imports of macros, `set`. So it is
+            # run here with the blocks left out.
+            context = self._jinja.new_context(dict(values))
+            context.blocks = {name: [lambda _context: iter(())] for name in self._jinja.blocks}
+            for _text in self._jinja.root_render_func(context):
+                pass
+            values = {**values, **context.vars}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
 
     def render_system(self, params: Mapping[str, Any]) -> str:
@@ -105,13 +111,11 @@ class Template:
             raise TemplateError(what, file=self.file)
         return asked, orjson.dumps(answer.output).decode()
 
-    def _render_whole(
-        self, block: Block, values: Mapping[str, Any], hint: str, hinted: type[Exception] = Exception
-    ) -> str:
+    def _render_whole(self, block: Block, values: Mapping[str, Any], hint: str, on: type[Exception] = Exception) -> str:
         try:
             return self.render_block(block, values)
         except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
-            raise template_error(self.file, error, hint if isinstance(error, hinted) else "") from None
+            raise template_error(self.file, error, hint if isinstance(error, on) else "") from None
 
     def parse_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in defaults and types; an unknown name or a wrong value raises ParameterError."""
@@ -126,15 +130,6 @@ class Template:
             name: param.parse(name, values[name]) if name in values else param.default
             for name, param in self.front.params.items()
         }
-
-    def _made_before_blocks(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        # Blocks are rendered one by one, without what Jinja runs before them: imports of macros, `set`. So it is run
-        # here with the blocks left out.
-        context = self._jinja.new_context(dict(values))
-        context.blocks = {name: [lambda _context: iter(())] for name in self._jinja.blocks}
-        for _text in self._jinja.root_render_func(context):
-            pass
-        return context.vars
 
 
 def list_templates(folder: Path) -> list[str]:
