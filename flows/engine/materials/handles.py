@@ -24,7 +24,7 @@ from db.sources.spool import Spool, Unreadable
 from db.sources.statements import Query
 from db.sources.values import Record, make_record
 from db.words import SUCCEEDED, UNREADABLE
-from flows.engine.materials.conditions import Condition, Generated, keeps, view
+from flows.engine.materials.conditions import Condition, Generated, judged
 from flows.errors import RecordError
 from flows.steps.output_classes.validate import OutputClass
 
@@ -137,7 +137,7 @@ class Generations:
         async for page in self._stored():
             for generation in page:
                 try:
-                    seen = self._judged(generation)
+                    seen = judged(generation, self.output_class, self.conditions)
                 except RecordError as error:
                     # No step works on them here, in which the record could fail. Prefect hears of ids alone.
                     _log.warning("%s: the generation %s is left out. %s", self.step, generation.id, error)
@@ -157,16 +157,11 @@ class Generations:
             kept, failed = [], []
             for generation in page:
                 try:
-                    if not self.conditions or self._judged(generation) is not None:
+                    if not self.conditions or judged(generation, self.output_class, self.conditions) is not None:
                         kept.append(generation)
                 except RecordError as error:
                     failed.append(_material_of(generation, {}, error))
             yield kept, failed
-
-    def _judged(self, generation: StepGeneration) -> Generated | None:
-        """Return a generation as conditions see it, None where they don't keep it; RecordError where one fails."""
-        seen = view(generation, self.output_class)
-        return seen if keeps(self.conditions, seen) else None
 
     async def _counted(self, *, succeeded: bool) -> int:
         lines = await self.read(count_generations, self.ledger, self.run_id)
