@@ -23,10 +23,9 @@ from db.database_errors import SelectError, SourceUnreachableError
 from db.session import reason_of
 from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
-from db.sources.keys import NAMED, KeyCheck, key_of, parse_key, split_key
 from db.sources.spool import SpoolFile, Unreadable
 from db.sources.statements import Query, bound, columns_of, no_rows, rows_of_part, rows_where
-from db.sources.values import Record, make_record
+from db.sources.values import NAMED, KeyCheck, Record, key_of, make_record, parse_key, split_key
 
 AT_ONCE = 500  # rows that are fetched and written at a time
 PATIENCE_S = 30.0  # for a source whose connection is lost: a restart takes seconds

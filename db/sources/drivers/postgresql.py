@@ -25,7 +25,7 @@ from db.sources.drivers.texts import read_json
 
 Arrays = dict[int, tuple[int, bytes]]
 """Of each array type its element's type and the delimiter."""
-_Known = Callable[[int, AdaptContext | None], abc.Loader]
+_Makes = Callable[[int, AdaptContext | None], abc.Loader]
 _Load = Callable[[Buffer], Any]
 _MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
 _RANGES = ("int4", "int8", "num", "date", "ts", "tstz")
@@ -85,7 +85,7 @@ def _text(data: Buffer) -> str:
     return bytes(data).decode("utf-8", "surrogateescape")
 
 
-def _reading(known: _Known, read: Callable[[_Load, Buffer], Any]) -> type[Loader]:
+def _reading(known: _Makes, read: Callable[[_Load, Buffer], Any]) -> type[Loader]:
     """Return a loader that reads a value by `read`, which is given how the loader `known` does, and the value."""
 
     class Reading(Loader):
@@ -124,7 +124,7 @@ def _spelled(value: Any) -> str:
             return str(value)
 
 
-def _loader_of_unknown(arrays: Arrays, text: _Known) -> _Known:
+def _loader_of_unknown(arrays: Arrays, text: _Makes) -> _Makes:
     """Return what makes the loader of a type that psycopg does not know: an array's, or else `text`."""
 
     def make(oid: int, context: AdaptContext | None) -> abc.Loader:

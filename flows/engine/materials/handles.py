@@ -123,7 +123,7 @@ class Generations:
 
     def together(self) -> Together:
         """Make all of them one material, for a step that reads them as a list."""
-        return Together(self)
+        return Together(**vars(self))
 
     async def count(self) -> int | None:
         """How many there are; unknown before a condition has seen them."""
@@ -171,50 +171,31 @@ class Generations:
         return _ahead(self.read, read_generations(self.ledger, self.run_id, self.step, page_size=PAGE))
 
 
-@dataclass(frozen=True)
-class Together:
+class Together(Generations):
     """All generations of a step as one material: its template reads them as a list, by the step's name."""
-
-    generations: Generations
-
-    @property
-    def step(self) -> str:
-        """The step whose generations these are."""
-        return self.generations.step
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The values of the select that they come from."""
-        return self.generations.params
 
     async def count(self) -> int | None:
         """One; unknown before a condition has seen them, for each on which it fails is a failed record."""
-        return None if self.generations.conditions else 1
-
-    async def left_out(self) -> int:
-        """How many records the step brought no content for."""
-        return await self.generations.left_out()
+        return None if self.conditions else 1
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield the one material, or none where there is nothing to put together; before it, those that failed."""
         collected: list[StepGeneration] = []
-        async for kept, failed in self.generations.judged_pages():
+        async for kept, failed in self.judged_pages():
             collected += kept
             if failed:
                 yield failed
         if not collected:
             return
-        step = self.generations.step
         inputs: dict[str, Any] = {}
-        if needs - {step}:
-            each = await self.generations.read(outputs_leading_to, self.generations.ledger, collected, needs)
-            for found in each.values():
+        if needs - {self.step}:
+            for found in (await self.read(outputs_leading_to, self.ledger, collected, needs)).values():
                 inputs |= found
-        inputs[step] = [generation.output for generation in collected]
+        inputs[self.step] = [generation.output for generation in collected]
         yield [Material("", None, inputs, tuple(generation.id for generation in collected))]
 
 
-Source: TypeAlias = Selected | Generations | Together
+Source: TypeAlias = Selected | Generations
 """Anything that `run.generate()` can work on."""
 
 

@@ -131,7 +131,12 @@ class Limiter:
         if admission.found is not None:
             _tell_finder(*admission.found, usage, limits, error)
         if limits is not None:
-            self._read_headers(limits, admission)
+            now = time.monotonic()
+            requests, tokens_in, tokens_out = self._told
+            requests.read(limits.requests, admission.sent_at, admission.spent[0], now)
+            tokens_in.read(limits.input_tokens, admission.sent_at, admission.spent[1], now)
+            # Output is counted when it is made: what is in flight still lies ahead.
+            tokens_out.read(limits.output_tokens, now, tokens_out.spent - self._output_in_flight, now)
         self._choose_source(limits, is_answer=usage is not None)
         self._changed.set()
 
@@ -185,14 +190,6 @@ class Limiter:
             yield Hold(wait_s, "found", UNITS[0], self._finder.bucket.rate * MINUTE)
 
     # Settling
-
-    def _read_headers(self, limits: RateLimits, admission: Admission) -> None:
-        now = time.monotonic()
-        requests, tokens_in, tokens_out = self._told
-        requests.read(limits.requests, admission.sent_at, admission.spent[0], now)
-        tokens_in.read(limits.input_tokens, admission.sent_at, admission.spent[1], now)
-        # Output is counted when it is made: what is in flight still lies ahead.
-        tokens_out.read(limits.output_tokens, now, tokens_out.spent - self._output_in_flight, now)
 
     def _choose_source(self, limits: RateLimits | None, *, is_answer: bool) -> None:
         """Go by headers for the rate of requests where they tell it, else by what is found."""
