@@ -69,12 +69,10 @@ def _field(name: str, param: Param, position: int) -> Form:
     made: Form = {"title": param.title or _title(name), "position": position}
     if param.description:
         made["description"] = param.description
-    if param.required:
-        return {**made, **kind}
-    if param.nullable and param.type == "bool":
+    if param.nullable and not param.required and param.type == "bool":
         # As `plainly` has it: Prefect's form sends false for a plain switch that nobody has touched.
         return {**made, "anyOf": [kind, {"type": "null"}], "default": None}
-    if param.nullable:
+    if param.required or param.nullable:
         # A default of null would be refused where the type is no null; without one the server takes null too.
         return {**made, **kind}
     return {**made, **kind, "default": _plain(param.default)}

@@ -50,11 +50,6 @@ class Installation:
         """The address of its API: what PREFECT_API_URL is set to."""
         return f"{self.url}/api"
 
-    @property
-    def database(self) -> Path:
-        """The server's database, where Prefect's settings name no other. No other server ever uses it."""
-        return self.home / "control.db"
-
     def log(self, service: str) -> Path:
         """The file that a service's output goes to."""
         return self.home / f"{service}.log"
@@ -84,25 +79,20 @@ def read_installation(settings: Settings) -> Installation:
 
     ConfigurationError where PREFECT_API_URL says that the server is another one.
     """
-    from prefect.settings import (  # noqa: PLC0415 - loads Prefect, for which not every command need wait
-        PREFECT_API_URL,
-        PREFECT_SERVER_API_AUTH_STRING,
-        PREFECT_SERVER_API_HOST,
-        PREFECT_SERVER_API_PORT,
-    )
+    from prefect import settings as prefect  # noqa: PLC0415 - loads Prefect, for which not every command need wait
 
-    port = PREFECT_SERVER_API_PORT.value()
+    port = prefect.PREFECT_SERVER_API_PORT.value()
     if not 0 < port < 65536:
         raise ConfigurationError(f"PREFECT_SERVER_API_PORT is {port}; a port is a number from 1 to 65535.")
     here = Installation(
         home=settings.state_dir.resolve(),
-        host=PREFECT_SERVER_API_HOST.value(),
+        host=prefect.PREFECT_SERVER_API_HOST.value(),
         port=port,
-        auth_string=PREFECT_SERVER_API_AUTH_STRING.value() or None,
+        auth_string=prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None,
         starts_within_s=settings.prefect_startup_timeout_s,
         run_stops_within_s=settings.stop_wait_s,
     )
-    configured = PREFECT_API_URL.value()
+    configured = prefect.PREFECT_API_URL.value()
     if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != here.api:
         raise ConfigurationError(
             f"PREFECT_API_URL says that the server is {configured}, and `presswork up` would start one at {here.api}. "
@@ -112,11 +102,12 @@ def read_installation(settings: Settings) -> Installation:
 
 
 _STATES = TypeAdapter(State)
+STATE_FILE = "control.json"
 
 
 def read_state(home: Path) -> State | None:
     """Read what has been started here; None where nothing was. A file that is damaged is a ConfigurationError."""
-    file = _state_file(home)
+    file = home / STATE_FILE
     try:
         return _STATES.validate_json(file.read_bytes())
     except FileNotFoundError:
@@ -130,7 +121,7 @@ def read_state(home: Path) -> State | None:
 
 def write_state(home: Path, state: State | None) -> None:
     """Write what has been started, whole or not at all; None: nothing is any more."""
-    file = _state_file(home)
+    file = home / STATE_FILE
     if state is None:
         file.unlink(missing_ok=True)
         return
@@ -144,8 +135,7 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
     """Be the only call that starts or stops services here; BusyError where another does not end in time."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / "control.lock", timeout=patience_s)
-        lock.acquire()
+        lock = FileLock(home / "control.lock", timeout=patience_s).acquire()
     except Timeout:
         raise BusyError from None
     except OSError as error:
@@ -153,11 +143,5 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
             f"{home} can't be written: {os.strerror(error.errno) if error.errno else error}. "
             "Fix that, or set PRESSWORK_STATE_DIR to another folder."
         ) from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
-
-
-def _state_file(home: Path) -> Path:
-    return home / "control.json"

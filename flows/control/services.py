@@ -32,7 +32,6 @@ from flows.control.installation import (
     read_state,
     write_state,
 )
-from flows.control.processes import Process
 from flows.control.shutdown import Say, ServiceError, stop_started
 from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError
@@ -83,7 +82,7 @@ def _still_running(here: Installation, before: State | None, say: Say) -> State:
     if before is None:
         return State(mark=uuid.uuid4().hex, api=here.api)
     for service, called in CALLED.items():
-        process: Process | None = getattr(before, service)
+        process: processes.Process | None = getattr(before, service)
         if process is not None and not process.is_alive:
             say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
     server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
@@ -127,17 +126,12 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
     made = await deploy(work_pool=POOL, say=say)
     if started is not None:
         silent = f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}."
-        await _wait(here, WORKER, started, partial(has_heard_of, POOL, worker_name(), began), silent)
+        await _wait(here, WORKER, started, partial(has_heard_of, POOL, socket.gethostname(), began), silent)
     return state, made.names
 
 
-def worker_name() -> str:
-    """What the worker is called in Prefect."""
-    return socket.gethostname()
-
-
-def _start_server(here: Installation, state: State) -> Process:
-    given = _environment(here, state)
+def _start_server(here: Installation, state: State) -> processes.Process:
+    given = _environment(here, state, PREFECT_SERVER_API_AUTH_STRING=here.auth_string)
     environment = prefect_server.server_environment(
         given,
         PREFECT_SERVER_API_HOST=here.host,
@@ -145,23 +139,22 @@ def _start_server(here: Installation, state: State) -> Process:
         # A place in a concurrency limit is given back in time only by a server that still knows who has it.
         PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=given.get(LEASES) or FILE_LEASES,
         PREFECT_HOME=str(here.home / "prefect-home"),
-        PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.database}",
+        PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.home / 'control.db'}",
     )
-    if here.auth_string:
-        environment["PREFECT_SERVER_API_AUTH_STRING"] = here.auth_string
     return _start(here, state, SERVER, prefect_server.server_command(here.port, here.host), environment)
 
 
-def _start_worker(here: Installation, state: State) -> Process:
-    environment = {**_environment(here, state), "PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
-    if here.auth_string:
-        environment["PREFECT_API_AUTH_STRING"] = here.auth_string
+def _start_worker(here: Installation, state: State) -> processes.Process:
+    environment = _environment(here, state, PREFECT_API_AUTH_STRING=here.auth_string)
+    environment |= {"PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
-    command += ["--pool", POOL, "--type", "process", "--name", worker_name()]
+    command += ["--pool", POOL, "--type", "process", "--name", socket.gethostname()]
     return _start(here, state, WORKER, command, environment)
 
 
-def _start(here: Installation, state: State, service: str, command: list[str], environment: dict[str, str]) -> Process:
+def _start(
+    here: Installation, state: State, service: str, command: list[str], environment: dict[str, str]
+) -> processes.Process:
     if state.supervisor is not None:
         # systemd and containers keep what is printed.
         return processes.start(command, environment, None)
@@ -169,11 +162,13 @@ def _start(here: Installation, state: State, service: str, command: list[str], e
         return processes.start(command, environment, output)
 
 
-def _environment(here: Installation, state: State) -> dict[str, str]:
+def _environment(here: Installation, state: State, **credentials: str | None) -> dict[str, str]:
     """Our environment, but for what `.env` says of runs: each run reads that itself, as it is then."""
+    given = {name: value for name, value in credentials.items() if value}
     said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
     kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
-    return {**kept, **prefect_server.QUIET, "PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
+    own = {"PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
+    return {**kept, **prefect_server.QUIET, **own, **given}
 
 
 def _require_free_port(here: Installation) -> None:
@@ -208,7 +203,7 @@ def _taken_by(here: Installation) -> str:
 
 
 async def _wait(
-    here: Installation, service: str, process: Process, is_up: Callable[[], Awaitable[bool]], silent: str
+    here: Installation, service: str, process: processes.Process, is_up: Callable[[], Awaitable[bool]], silent: str
 ) -> None:
     """Wait until a service is up; ServiceError where it ends, and, with what is said then, where it takes too long."""
     deadline = time.monotonic() + here.starts_within_s

@@ -15,14 +15,12 @@ from types import FrameType
 
 from flows.control import processes
 from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, State, locked, read_state, write_state
-from flows.control.processes import Process
 from flows.errors import PressworkError
 
 SERVER_STOPS_WITHIN_S = 15.0
 WORKER_STOPS_WITHIN_S = 45.0  # it gives a flow run 30 s
 RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in flight
 WATCH_S = 0.5
-FLOW_RUNS = "flow runs"
 
 Say = Callable[[str], None]
 
@@ -60,7 +58,7 @@ def stop_started(
     if not kept and (runs := _flow_runs(state)):
         say(f"Stopping {'a flow run' if len(runs) == 1 else 'flow runs'} ...")
         processes.stop(runs, within_s=run_stops_within_s + RUN_RECORDED_WITHIN_S)
-        named.append(FLOW_RUNS)
+        named.append("flow runs")
     for service, within_s in ((WORKER, WORKER_STOPS_WITHIN_S), (SERVER, SERVER_STOPS_WITHIN_S)):
         process = state.living(service)
         if process and process not in kept:
@@ -110,7 +108,7 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _flow_runs(state: State) -> list[Process]:
+def _flow_runs(state: State) -> list[processes.Process]:
     """What the services have started, now or before one of them crashed: it carries their mark."""
     services = {state.server, state.worker, processes.this_process()}
     return [process for process in processes.marked(state.mark) if process not in services]

@@ -31,8 +31,6 @@ from filelock import FileLock
 from flows.errors import ConfigurationError, PressworkError
 from flows.settings import ROOT
 
-HOME = ROOT / ".presswork"
-
 # Measured in docs/performance.md: at the defaults the recorder costs ten times the CPU and drops task runs.
 TUNING = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
@@ -58,7 +56,7 @@ class PrefectServerError(ConfigurationError):
 def own_server(
     *,
     timeout_s: float,
-    home: Path = HOME,
+    home: Path,
     waiting: Callable[[float], None] = lambda _seconds: None,
     with_ui: bool = False,
 ) -> Iterator[str]:
@@ -69,18 +67,15 @@ def own_server(
     home.mkdir(parents=True, exist_ok=True)
     log = home / "prefect-server.log"
     # Two that start at once must not migrate one database together.
-    with FileLock(home / "prefect-server.lock"):
+    with FileLock(home / "prefect-server.lock") as lock:
         port = _free_port()
         process = _start(port, home, log, with_ui=with_ui)
         try:
             _wait_until_healthy(process, port, timeout_s, waiting, log)
-        except BaseException:
+            lock.release()
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
             _stop(process)
-            raise
-    try:
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        _stop(process)
 
 
 def server_command(port: int, *host: str) -> list[str]:
