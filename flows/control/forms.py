@@ -45,21 +45,16 @@ def form_of_template(params: Mapping[str, Param], content: Form) -> Form:
             "title": "Params",
             "position": given["position"],
         }
-        made.setdefault("definitions", {})[PARAMS] = params_schema(params)
+        made.setdefault("definitions", {})[PARAMS] = {
+            "title": "Params",
+            "type": "object",
+            "description": "What the template's select is given.",
+            "properties": {name: _field(name, param, place) for place, (name, param) in enumerate(params.items())},
+            "required": [name for name, param in params.items() if param.required],
+            "additionalProperties": False,
+        }
     required = [] if all(not param.required for param in params.values()) else ["params"]
     return {**made, "required": required}
-
-
-def params_schema(params: Mapping[str, Param]) -> Form:
-    """Describe a template's params: their types, titles, defaults and choices."""
-    return {
-        "title": "Params",
-        "type": "object",
-        "description": "What the template's select is given.",
-        "properties": {name: _field(name, param, place) for place, (name, param) in enumerate(params.items())},
-        "required": [name for name, param in params.items() if param.required],
-        "additionalProperties": False,
-    }
 
 
 def _field(name: str, param: Param, position: int) -> Form:

@@ -11,10 +11,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from db.identity import UNKNOWN, boot_id, started
 from flows.settings import ROOT
@@ -37,18 +36,19 @@ class Process:
         return born(self.pid) == self.born
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> Process:
-    """Start a service in the project's root, out of reach of this terminal's Ctrl-C. Without `output`, it has ours."""
-    child = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        # Standard output is for this command's answer.
-        stdout=output or 2,
-        stderr=output,
-        start_new_session=True,
-    )
+def start(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> Process:
+    """Start a service in the project's root, out of reach of this terminal's Ctrl-C. Without `log`, it prints to ours."""
+    with log.open("ab") if log else nullcontext() as output:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            # Standard output is for this command's answer.
+            stdout=output or 2,
+            stderr=output,
+            start_new_session=True,
+        )
     # It is known by its pid from now on; whoever started it need not wait for it.
     child.returncode = 0
     return Process(child.pid, born(child.pid) or "")

@@ -16,22 +16,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from dotenv import dotenv_values
 
 from db.words import POOL
-from flows.control import processes
-from flows.control.installation import (
-    CALLED,
-    SERVER,
-    SUPERVISOR,
-    WORKER,
-    Installation,
-    State,
-    locked,
-    read_state,
-    write_state,
-)
+from flows.control import installation, processes
+from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, Installation, State
 from flows.control.shutdown import Say, ServiceError, stop_started
 from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError
@@ -49,17 +40,17 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     Returns what runs, and the deployments' names. What this call has started is stopped again where it fails.
     `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
     """
-    with locked(here.home, here.starts_within_s):
-        before = read_state(here.home)
+    with installation.locked(here.home, here.starts_within_s):
+        before = installation.read_state(here.home)
         _require_no_other(here, before, watched=watched)
         state = _still_running(here, before, say)
         if watched:
             state = replace(state, supervisor=processes.this_process())
-        write_state(here.home, state)
+        installation.write_state(here.home, state)
         try:
             return _started(here, state, say)
         except BaseException:
-            stop_started(here.home, here.run_stops_within_s, keep=state)
+            stop_started(here.home, here.run_stops_within_s, lambda _text: None, keep=state)
             raise
 
 
@@ -96,7 +87,7 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
         _require_free_port(here)
         say("Starting Prefect's server ...")
         state = replace(state, server=_start_server(here, state))
-        write_state(here.home, state)
+        installation.write_state(here.home, state)
     server = state.server
     assert server is not None
     silent = (
@@ -122,7 +113,7 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
         say("Starting the worker ...")
         started = _start_worker(here, state)
         state = replace(state, worker=started)
-        write_state(here.home, state)
+        installation.write_state(here.home, state)
     made = await deploy(work_pool=POOL, say=say)
     if started is not None:
         silent = f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}."
@@ -141,7 +132,7 @@ def _start_server(here: Installation, state: State) -> processes.Process:
         PREFECT_HOME=str(here.home / "prefect-home"),
         PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.home / 'control.db'}",
     )
-    return _start(here, state, SERVER, prefect_server.server_command(here.port, here.host), environment)
+    return processes.start(prefect_server.server_command(here.port, here.host), environment, _log(here, state, SERVER))
 
 
 def _start_worker(here: Installation, state: State) -> processes.Process:
@@ -149,17 +140,12 @@ def _start_worker(here: Installation, state: State) -> processes.Process:
     environment |= {"PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
     command += ["--pool", POOL, "--type", "process", "--name", socket.gethostname()]
-    return _start(here, state, WORKER, command, environment)
+    return processes.start(command, environment, _log(here, state, WORKER))
 
 
-def _start(
-    here: Installation, state: State, service: str, command: list[str], environment: dict[str, str]
-) -> processes.Process:
-    if state.supervisor is not None:
-        # systemd and containers keep what is printed.
-        return processes.start(command, environment, None)
-    with here.log(service).open("ab") as output:
-        return processes.start(command, environment, output)
+def _log(here: Installation, state: State, service: str) -> Path | None:
+    # systemd and containers keep what is printed.
+    return here.log(service) if state.supervisor is None else None
 
 
 def _environment(here: Installation, state: State, **credentials: str | None) -> dict[str, str]:

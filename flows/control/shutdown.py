@@ -46,9 +46,7 @@ def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
         return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
 
 
-def stop_started(
-    home: Path, run_stops_within_s: float, say: Say = lambda _text: None, *, keep: State | None = None
-) -> list[str]:
+def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
     """Stop what is remembered as started, but for what `keep` has of it; call it where the home is `locked`."""
     state = read_state(home)
     if state is None:

@@ -68,7 +68,9 @@ def own_server(
     log = home / "prefect-server.log"
     # Two that start at once must not migrate one database together.
     with FileLock(home / "prefect-server.lock") as lock:
-        port = _free_port()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
         process = _start(port, home, log, with_ui=with_ui)
         try:
             _wait_until_healthy(process, port, timeout_s, waiting, log)
@@ -219,12 +221,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _serve(port: int, host: str | None = None) -> None:
