@@ -1,6 +1,6 @@
 """Start the Prefect server and the worker that one machine needs, or what is missing of them.
 
-Nothing is taken for ours that is not: installation.py says what is remembered, processes.py how.
+Nothing is taken for ours that is not: installation.py says what is remembered, and how.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from db.words import POOL
-from flows.control import installation, processes
-from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, Installation, State
+from flows.control import installation
+from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, Installation, Process, State
 from flows.control.shutdown import Say, ServiceError, stop_started
 from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError
@@ -41,11 +41,11 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
     """
     with installation.locked(here.home, here.starts_within_s):
-        before = installation.read_state(here.home)
+        before = installation.read_state(here.home) or State(mark=uuid.uuid4().hex, api=here.api)
         _require_no_other(here, before, watched=watched)
         state = _still_running(here, before, say)
         if watched:
-            state = replace(state, supervisor=processes.this_process())
+            state = replace(state, supervisor=installation.this_process())
         installation.write_state(here.home, state)
         try:
             return _started(here, state, say)
@@ -54,9 +54,9 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
             raise
 
 
-def _require_no_other(here: Installation, before: State | None, *, watched: bool) -> None:
+def _require_no_other(here: Installation, before: State, *, watched: bool) -> None:
     """Raise ConfigurationError where something runs, and this call could only start a second one."""
-    if before is None or not any(map(before.living, (SERVER, WORKER, SUPERVISOR))):
+    if not any(map(before.living, (SERVER, WORKER, SUPERVISOR))):
         return
     if watched:
         where = f"watched by process {before.supervisor.pid}" if before.supervisor else "in the background"
@@ -68,12 +68,10 @@ def _require_no_other(here: Installation, before: State | None, *, watched: bool
         )
 
 
-def _still_running(here: Installation, before: State | None, say: Say) -> State:
+def _still_running(here: Installation, before: State, say: Say) -> State:
     """Keep what still runs of what was started; say what has ended."""
-    if before is None:
-        return State(mark=uuid.uuid4().hex, api=here.api)
     for service, called in CALLED.items():
-        process: processes.Process | None = getattr(before, service)
+        process: Process | None = getattr(before, service)
         if process is not None and not process.is_alive:
             say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
     server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
@@ -121,7 +119,7 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
     return state, made.names
 
 
-def _start_server(here: Installation, state: State) -> processes.Process:
+def _start_server(here: Installation, state: State) -> Process:
     given = _environment(here, state, PREFECT_SERVER_API_AUTH_STRING=here.auth_string)
     environment = prefect_server.server_environment(
         given,
@@ -132,15 +130,17 @@ def _start_server(here: Installation, state: State) -> processes.Process:
         PREFECT_HOME=str(here.home / "prefect-home"),
         PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.home / 'control.db'}",
     )
-    return processes.start(prefect_server.server_command(here.port, here.host), environment, _log(here, state, SERVER))
+    return installation.start_process(
+        prefect_server.server_command(here.port, here.host), environment, _log(here, state, SERVER)
+    )
 
 
-def _start_worker(here: Installation, state: State) -> processes.Process:
+def _start_worker(here: Installation, state: State) -> Process:
     environment = _environment(here, state, PREFECT_API_AUTH_STRING=here.auth_string)
     environment |= {"PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
     command += ["--pool", POOL, "--type", "process", "--name", socket.gethostname()]
-    return processes.start(command, environment, _log(here, state, WORKER))
+    return installation.start_process(command, environment, _log(here, state, WORKER))
 
 
 def _log(here: Installation, state: State, service: str) -> Path | None:
@@ -153,7 +153,7 @@ def _environment(here: Installation, state: State, **credentials: str | None) ->
     given = {name: value for name, value in credentials.items() if value}
     said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
     kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
-    own = {"PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
+    own = {"PRESSWORK_STATE_DIR": str(here.home), installation.MARK: state.mark}
     return {**kept, **prefect_server.QUIET, **own, **given}
 
 
@@ -189,7 +189,7 @@ def _taken_by(here: Installation) -> str:
 
 
 async def _wait(
-    here: Installation, service: str, process: processes.Process, is_up: Callable[[], Awaitable[bool]], silent: str
+    here: Installation, service: str, process: Process, is_up: Callable[[], Awaitable[bool]], silent: str
 ) -> None:
     """Wait until a service is up; ServiceError where it ends, and, with what is said then, where it takes too long."""
     deadline = time.monotonic() + here.starts_within_s

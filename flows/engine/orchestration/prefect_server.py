@@ -20,10 +20,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import orjson
 from filelock import FileLock
@@ -92,6 +93,25 @@ def server_environment(given: Mapping[str, str], **settings: str) -> dict[str, s
     return {**rest, **TUNING, **QUIET, "PREFECT__SERVER_FINAL": "1", **settings}
 
 
+def start_in_own_session(
+    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None, stdin: int
+) -> subprocess.Popen[bytes]:
+    """Start a process in the project's root. Without `output`, it has ours.
+
+    This terminal's Ctrl-C does not reach it: it is for the command, which stops the process once runs are recorded.
+    """
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=stdin,
+        # Standard output is for this command's answer.
+        stdout=output or 2,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
 def require_answer(api: str, auth_string: str | None = None, *, other_credentials: bool = False) -> None:
     """Raise PrefectServerError unless a server answers that takes these credentials and is no older than our Prefect.
 
@@ -145,16 +165,7 @@ def _start(port: int, home: Path, log: Path, *, with_ui: bool) -> subprocess.Pop
         # It leaves out what only people and schedules need.
         environment["PREFECT__SERVER_EPHEMERAL"] = "1"
     with log.open("ab") as output:
-        return subprocess.Popen(
-            server_command(port),
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            # Ctrl-C is for the command: the server is stopped by it, after the run has been recorded.
-            start_new_session=True,
-        )
+        return start_in_own_session(server_command(port), environment, output, subprocess.PIPE)
 
 
 def _wait_until_healthy(
