@@ -106,15 +106,9 @@ def read_statement(sql: str, dialect: str | None) -> Statement:
     _refuse_what_does_more(outer[main:], is_whole=True)
     for group in inner:
         _refuse_what_does_more(group)
-    order_by, bounded, options = _clauses(outer[main:])
-    return Statement(
-        sql=sql[: tokens[-1].end + 1],
-        parameters=tuple(parameters_in(sql, tokens)),
-        main=outer[main].start if main else 0,
-        order_by=order_by,
-        bounded=bounded,
-        options=options,
-    )
+    begin = outer[main].start if main else 0
+    parameters = tuple(parameters_in(sql, tokens))
+    return Statement(sql[: tokens[-1].end + 1], parameters, begin, *_clauses(outer[main:]))
 
 
 def _by_brackets(tokens: Sequence[Token]) -> tuple[list[Token], list[list[Token]]]:

@@ -2,7 +2,7 @@
 
 Parameters are bound with their types, the source is only read, and its connection is given back when the last row has
 come. Null, duplicate and unusable keys are found before any record is used. One record, or a shard's part, is asked
-for by wrapping the select (wrapping.py).
+for by wrapping the select (statements.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from db.database_errors import SelectError, SourceUnreachableError
 from db.session import reason_of
 from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
-from db.sources.keys import NAMED, KeyCheck, key_of, parse_key, split_key
 from db.sources.spool import SpoolFile, Unreadable
-from db.sources.statements import Query, bound
-from db.sources.values import Record, make_record
-from db.sources.wrapping import columns_of, no_rows, rows_of_part, rows_where
+from db.sources.statements import Query, bound, columns_of, no_rows, rows_of_part, rows_where
+from db.sources.values import NAMED, KeyCheck, Record, key_of, make_record, parse_key, split_key
 
 AT_ONCE = 500  # rows that are fetched and written at a time
 PATIENCE_S = 30.0  # for a source whose connection is lost: a restart takes seconds

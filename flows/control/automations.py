@@ -32,6 +32,7 @@ KILLED = "*exited with non-zero status code -9*"
 """How Prefect says that a run's process was killed, as by the kernel that is out of memory, while its worker lives."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
+CANCELLING = "prefect.flow-run.Cancelling"
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 OURS = {"prefect.resource.id": "prefect.tag.presswork", "prefect.resource.role": "tag"}
 OURS_AND_SHARDS = {**OURS, "prefect.resource.id": "prefect.tag.presswork*"}
@@ -78,10 +79,8 @@ def _always() -> list[AutomationCore]:
         _automation(
             "a run whose worker is gone has crashed",
             "No heartbeat of a run came for 90 seconds, and it has not ended.",
-            _trigger(
-                {HEARTBEAT, "prefect.flow-run.Cancelling", *ENDS}, after={HEARTBEAT}, missing_for_s=CRASHED_AFTER_S
-            ),
-            ChangeFlowRunState(state=StateType.CRASHED, name=None, message=NO_HEARTBEAT, force=False),
+            _trigger({HEARTBEAT, CANCELLING, *ENDS}, after={HEARTBEAT}, missing_for_s=CRASHED_AFTER_S),
+            ChangeFlowRunState(state=StateType.CRASHED, message=NO_HEARTBEAT),
         ),
         _automation(
             "a run that crashed goes on",
@@ -93,17 +92,13 @@ def _always() -> list[AutomationCore]:
                     "prefect.run-count": [str(number) for number in range(1, MOST_ATTEMPTS)],
                 },
             ),
-            ChangeFlowRunState(
-                state=StateType.SCHEDULED, name="AwaitingRetry", message="It goes on after a crash.", force=False
-            ),
+            ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="It goes on after a crash."),
         ),
         _automation(
             "a cancelled run whose worker is gone is cancelled",
             "A run that was told to cancel has not ended within 10 seconds.",
-            _trigger(ENDS, after={"prefect.flow-run.Cancelling"}, missing_for_s=CANCEL_S, of=OURS_AND_SHARDS),
-            ChangeFlowRunState(
-                state=StateType.CANCELLED, name=None, message="Cancelled; nobody was there to say so.", force=False
-            ),
+            _trigger(ENDS, after={CANCELLING}, missing_for_s=CANCEL_S, of=OURS_AND_SHARDS),
+            ChangeFlowRunState(state=StateType.CANCELLED, message="Cancelled; nobody was there to say so."),
         ),
     ]
 
@@ -128,7 +123,6 @@ def _trigger(
         match_related=of,
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive if missing_for_s else Posture.Reactive,
-        threshold=1,
         within=timedelta(seconds=missing_for_s),
     )
 

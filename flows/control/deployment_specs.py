@@ -233,13 +233,13 @@ def _said(response: Response) -> str:
     try:
         body = response.json()
     except ValueError:
-        return ""
-    if not isinstance(body, dict):
-        return ""
-    if isinstance(body.get("detail"), str):
-        return f": {body['detail'].rstrip('.')}"
-    faults = body.get("exception_detail")
-    return f": {_faults(faults)}" if isinstance(faults, list) else ""
+        body = None
+    match body:
+        case {"detail": str(detail)}:
+            return f": {detail.rstrip('.')}"
+        case {"exception_detail": list(faults)}:
+            return f": {_faults(faults)}"
+    return ""
 
 
 def _faults(faults: list[Any]) -> str:

@@ -183,7 +183,7 @@ async def _apply(client: PrefectClient, found: DeploymentResponse | None, spec: 
         flow_id = await client.create_flow_from_name(spec.flow)
         await client.create_deployment(flow_id, spec.name, schedules=spec.schedules, **facts)
         return "created"
-    changed = await _sync_schedules(client, found, spec.schedules)
+    changed = await _sync_schedules(client, found, spec)
     limit, options = found.global_concurrency_limit, found.concurrency_options
     limits = {
         "concurrency_limit": limit.limit if limit else None,
@@ -195,13 +195,11 @@ async def _apply(client: PrefectClient, found: DeploymentResponse | None, spec: 
     return "updated" if changed else "unchanged"
 
 
-async def _sync_schedules(
-    client: PrefectClient, found: DeploymentResponse, wanted: list[DeploymentScheduleCreate]
-) -> bool:
-    """Bring the schedules that have a slug to what is wanted; those that people made in the UI have none, and stay."""
+async def _sync_schedules(client: PrefectClient, found: DeploymentResponse, spec: DeploymentSpec) -> bool:
+    """Bring the schedules that have a slug to those declared; what people made in the UI has none, and stays."""
     known = {schedule.slug: schedule for schedule in found.schedules if schedule.slug}
     changed = False
-    for one in wanted:
+    for one in spec.schedules:
         old = known.pop(one.slug or "", None)
         if old is None:
             await client.create_deployment_schedules(found.id, [one])

@@ -45,21 +45,16 @@ def form_of_template(params: Mapping[str, Param], content: Form) -> Form:
             "title": "Params",
             "position": given["position"],
         }
-        made.setdefault("definitions", {})[PARAMS] = params_schema(params)
+        made.setdefault("definitions", {})[PARAMS] = {
+            "title": "Params",
+            "type": "object",
+            "description": "What the template's select is given.",
+            "properties": {name: _field(name, param, place) for place, (name, param) in enumerate(params.items())},
+            "required": [name for name, param in params.items() if param.required],
+            "additionalProperties": False,
+        }
     required = [] if all(not param.required for param in params.values()) else ["params"]
     return {**made, "required": required}
-
-
-def params_schema(params: Mapping[str, Param]) -> Form:
-    """Describe a template's params: their types, titles, defaults and choices."""
-    return {
-        "title": "Params",
-        "type": "object",
-        "description": "What the template's select is given.",
-        "properties": {name: _field(name, param, place) for place, (name, param) in enumerate(params.items())},
-        "required": [name for name, param in params.items() if param.required],
-        "additionalProperties": False,
-    }
 
 
 def _field(name: str, param: Param, position: int) -> Form:
@@ -69,12 +64,10 @@ def _field(name: str, param: Param, position: int) -> Form:
     made: Form = {"title": param.title or _title(name), "position": position}
     if param.description:
         made["description"] = param.description
-    if param.required:
-        return {**made, **kind}
-    if param.nullable and param.type == "bool":
+    if param.nullable and not param.required and param.type == "bool":
         # As `plainly` has it: Prefect's form sends false for a plain switch that nobody has touched.
         return {**made, "anyOf": [kind, {"type": "null"}], "default": None}
-    if param.nullable:
+    if param.required or param.nullable:
         # A default of null would be refused where the type is no null; without one the server takes null too.
         return {**made, **kind}
     return {**made, **kind, "default": _plain(param.default)}

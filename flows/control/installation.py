@@ -1,27 +1,36 @@
-"""Say where the services of an installation are, and keep in a file what has been started there.
+"""Say where the services of an installation are, start and stop their processes, and keep in a file which those are.
 
 Each process stands in it by its pid and by when it began, so that another call (or the same after a crash or a
-reboot) knows what is its own. One call that starts or stops services is at work at a time.
+reboot) knows what is its own. What a service has started in turn (flow runs, each in a session of its own) is found by
+a mark in its environment, where the system shows that (Linux). One call that starts or stops services is at work at a
+time.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from db.identity import UNKNOWN, boot_id, started
 from db.words import POOL
-from flows.control.processes import Process
+from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 
 SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
 CALLED = {SERVER: "Prefect's server", WORKER: "the worker"}
+MARK = "PRESSWORK_STARTED_BY"
+_LOOK_S = 0.1
+_KILLED_WITHIN_S = 10.0
 
 
 class BusyError(ConfigurationError):
@@ -50,14 +59,22 @@ class Installation:
         """The address of its API: what PREFECT_API_URL is set to."""
         return f"{self.url}/api"
 
-    @property
-    def database(self) -> Path:
-        """The server's database, where Prefect's settings name no other. No other server ever uses it."""
-        return self.home / "control.db"
-
     def log(self, service: str) -> Path:
         """The file that a service's output goes to."""
         return self.home / f"{service}.log"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process: `born` is when it began, as the system tells it."""
+
+    pid: int
+    born: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs: this one, not another to whom its pid was given."""
+        return born(self.pid) == self.born
 
 
 @dataclass(frozen=True)
@@ -84,25 +101,20 @@ def read_installation(settings: Settings) -> Installation:
 
     ConfigurationError where PREFECT_API_URL says that the server is another one.
     """
-    from prefect.settings import (  # noqa: PLC0415 - loads Prefect, for which not every command need wait
-        PREFECT_API_URL,
-        PREFECT_SERVER_API_AUTH_STRING,
-        PREFECT_SERVER_API_HOST,
-        PREFECT_SERVER_API_PORT,
-    )
+    from prefect import settings as prefect  # noqa: PLC0415 - loads Prefect, for which not every command need wait
 
-    port = PREFECT_SERVER_API_PORT.value()
+    port = prefect.PREFECT_SERVER_API_PORT.value()
     if not 0 < port < 65536:
         raise ConfigurationError(f"PREFECT_SERVER_API_PORT is {port}; a port is a number from 1 to 65535.")
     here = Installation(
         home=settings.state_dir.resolve(),
-        host=PREFECT_SERVER_API_HOST.value(),
+        host=prefect.PREFECT_SERVER_API_HOST.value(),
         port=port,
-        auth_string=PREFECT_SERVER_API_AUTH_STRING.value() or None,
+        auth_string=prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None,
         starts_within_s=settings.prefect_startup_timeout_s,
         run_stops_within_s=settings.stop_wait_s,
     )
-    configured = PREFECT_API_URL.value()
+    configured = prefect.PREFECT_API_URL.value()
     if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != here.api:
         raise ConfigurationError(
             f"PREFECT_API_URL says that the server is {configured}, and `presswork up` would start one at {here.api}. "
@@ -112,11 +124,12 @@ def read_installation(settings: Settings) -> Installation:
 
 
 _STATES = TypeAdapter(State)
+STATE_FILE = "control.json"
 
 
 def read_state(home: Path) -> State | None:
     """Read what has been started here; None where nothing was. A file that is damaged is a ConfigurationError."""
-    file = _state_file(home)
+    file = home / STATE_FILE
     try:
         return _STATES.validate_json(file.read_bytes())
     except FileNotFoundError:
@@ -130,7 +143,7 @@ def read_state(home: Path) -> State | None:
 
 def write_state(home: Path, state: State | None) -> None:
     """Write what has been started, whole or not at all; None: nothing is any more."""
-    file = _state_file(home)
+    file = home / STATE_FILE
     if state is None:
         file.unlink(missing_ok=True)
         return
@@ -144,8 +157,7 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
     """Be the only call that starts or stops services here; BusyError where another does not end in time."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / "control.lock", timeout=patience_s)
-        lock.acquire()
+        lock = FileLock(home / "control.lock", timeout=patience_s).acquire()
     except Timeout:
         raise BusyError from None
     except OSError as error:
@@ -153,11 +165,67 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
             f"{home} can't be written: {os.strerror(error.errno) if error.errno else error}. "
             "Fix that, or set PRESSWORK_STATE_DIR to another folder."
         ) from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
-def _state_file(home: Path) -> Path:
-    return home / "control.json"
+def start_process(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> Process:
+    """Start a service, out of reach of this terminal's Ctrl-C. Without a log, it prints where we do."""
+    with log.open("ab") if log else nullcontext() as output:
+        child = prefect_server.start_in_own_session(command, environment, output, subprocess.DEVNULL)
+    # It is known by its pid from now on; whoever started it need not wait for it.
+    child.returncode = 0
+    return Process(child.pid, born(child.pid) or "")
+
+
+def this_process() -> Process:
+    """The process that asks."""
+    return Process(os.getpid(), born(os.getpid()) or "")
+
+
+def stop_processes(processes: Sequence[Process], *, within_s: float) -> None:
+    """End processes: SIGTERM, and SIGKILL for those that have not ended within some seconds."""
+    for number, patience_s in ((signal.SIGTERM, within_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
+        for process in processes:
+            if process.is_alive:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+        deadline = time.monotonic() + patience_s
+        while any(process.is_alive for process in processes) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+
+
+def reap_children() -> None:
+    """Let children of this process that have ended be forgotten by the system."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def marked_processes(mark: str) -> list[Process]:
+    """Find the processes that carry a mark in their environment."""
+    entry = f"{MARK}={mark}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            carries = entry in (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or is not ours to look at
+            continue
+        if carries and (when := born(int(folder.name))):
+            found.append(Process(int(folder.name), when))
+    return found
+
+
+def born(pid: int) -> str | None:
+    """When a process began, as db.identity knows it; None where none of this pid runs."""
+    if boot_id() != UNKNOWN:
+        start = started(pid)
+        return None if start == UNKNOWN else f"{boot_id()} {start}"
+    told = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)],  # noqa: S607 - the system's own, wherever that is
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split(maxsplit=1)
+    # One that has ended, and is only not forgotten yet, is listed as Z or X.
+    return None if not told or told[0].startswith(("Z", "X")) else told[-1].strip()

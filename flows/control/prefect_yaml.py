@@ -20,8 +20,6 @@ from flows.errors import ConfigurationError
 from flows.steps.prompts.names import name_fault
 
 FILE = "prefect.yaml"
-DAY = timedelta(days=1)
-UTC_ZONE = "UTC"
 EVERY_HOUR = re.compile(r"\s*(\S+(\s+\*){4}|@hourly)\s*")
 """Crons of minutes alone."""
 REPEATS = re.compile(r"(RRULE:)?FREQ=(HOURLY(;INTERVAL=1)?|(MINUTELY|SECONDLY)(;INTERVAL=\d+)?)")
@@ -48,13 +46,12 @@ class Schedule(_Strict):
 
     def built(self) -> DeploymentScheduleCreate:
         """Make Prefect's schedule of it; ValueError where it can never fire."""
-        when: dict[str, Any] = {"cron": self.cron, "interval": self.interval, "rrule": self.rrule}
-        given = {name: value for name, value in when.items() if value is not None}
+        given = self.model_dump(include={"cron", "interval", "rrule"}, exclude_none=True)
         if len(given) != 1:
             raise ValueError("give one of cron, interval and rrule")
         schedule = construct_schedule(**given, timezone=self.timezone)
         return DeploymentScheduleCreate(
-            schedule=construct_schedule(**given, timezone=UTC_ZONE) if self._repeats_all_day() else schedule,
+            schedule=construct_schedule(**given, timezone="UTC") if self._repeats_all_day() else schedule,
             active=self.active,
             slug=self.slug,
         )
@@ -62,7 +59,7 @@ class Schedule(_Strict):
     def _repeats_all_day(self) -> bool:
         """Whether no hour or day is named, so that UTC changes nothing but what happens when clocks change."""
         if self.interval is not None:
-            return self.interval < DAY
+            return self.interval < timedelta(days=1)
         repeats = EVERY_HOUR.fullmatch(self.cron or "") or REPEATS.fullmatch(self.rrule or "")
         return bool(repeats) and self.timezone is not None and _whole_hours_from_utc(self.timezone)
 

@@ -1,6 +1,6 @@
 """Start the Prefect server and the worker that one machine needs, or what is missing of them.
 
-Nothing is taken for ours that is not: installation.py says what is remembered, processes.py how.
+Nothing is taken for ours that is not: installation.py says what is remembered, and how.
 """
 
 from __future__ import annotations
@@ -16,23 +16,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from dotenv import dotenv_values
 
 from db.words import POOL
-from flows.control import processes
-from flows.control.installation import (
-    CALLED,
-    SERVER,
-    SUPERVISOR,
-    WORKER,
-    Installation,
-    State,
-    locked,
-    read_state,
-    write_state,
-)
-from flows.control.processes import Process
+from flows.control import installation
+from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, Installation, Process, State
 from flows.control.shutdown import Say, ServiceError, stop_started
 from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError
@@ -50,23 +40,23 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     Returns what runs, and the deployments' names. What this call has started is stopped again where it fails.
     `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
     """
-    with locked(here.home, here.starts_within_s):
-        before = read_state(here.home)
+    with installation.locked(here.home, here.starts_within_s):
+        before = installation.read_state(here.home) or State(mark=uuid.uuid4().hex, api=here.api)
         _require_no_other(here, before, watched=watched)
         state = _still_running(here, before, say)
         if watched:
-            state = replace(state, supervisor=processes.this_process())
-        write_state(here.home, state)
+            state = replace(state, supervisor=installation.this_process())
+        installation.write_state(here.home, state)
         try:
             return _started(here, state, say)
         except BaseException:
-            stop_started(here.home, here.run_stops_within_s, keep=state)
+            stop_started(here.home, here.run_stops_within_s, lambda _text: None, keep=state)
             raise
 
 
-def _require_no_other(here: Installation, before: State | None, *, watched: bool) -> None:
+def _require_no_other(here: Installation, before: State, *, watched: bool) -> None:
     """Raise ConfigurationError where something runs, and this call could only start a second one."""
-    if before is None or not any(map(before.living, (SERVER, WORKER, SUPERVISOR))):
+    if not any(map(before.living, (SERVER, WORKER, SUPERVISOR))):
         return
     if watched:
         where = f"watched by process {before.supervisor.pid}" if before.supervisor else "in the background"
@@ -78,10 +68,8 @@ def _require_no_other(here: Installation, before: State | None, *, watched: bool
         )
 
 
-def _still_running(here: Installation, before: State | None, say: Say) -> State:
+def _still_running(here: Installation, before: State, say: Say) -> State:
     """Keep what still runs of what was started; say what has ended."""
-    if before is None:
-        return State(mark=uuid.uuid4().hex, api=here.api)
     for service, called in CALLED.items():
         process: Process | None = getattr(before, service)
         if process is not None and not process.is_alive:
@@ -97,7 +85,7 @@ def _started(here: Installation, state: State, say: Say) -> tuple[State, list[st
         _require_free_port(here)
         say("Starting Prefect's server ...")
         state = replace(state, server=_start_server(here, state))
-        write_state(here.home, state)
+        installation.write_state(here.home, state)
     server = state.server
     assert server is not None
     silent = (
@@ -123,21 +111,16 @@ async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, li
         say("Starting the worker ...")
         started = _start_worker(here, state)
         state = replace(state, worker=started)
-        write_state(here.home, state)
+        installation.write_state(here.home, state)
     made = await deploy(work_pool=POOL, say=say)
     if started is not None:
         silent = f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}."
-        await _wait(here, WORKER, started, partial(has_heard_of, POOL, worker_name(), began), silent)
+        await _wait(here, WORKER, started, partial(has_heard_of, POOL, socket.gethostname(), began), silent)
     return state, made.names
 
 
-def worker_name() -> str:
-    """What the worker is called in Prefect."""
-    return socket.gethostname()
-
-
 def _start_server(here: Installation, state: State) -> Process:
-    given = _environment(here, state)
+    given = _environment(here, state, PREFECT_SERVER_API_AUTH_STRING=here.auth_string)
     environment = prefect_server.server_environment(
         given,
         PREFECT_SERVER_API_HOST=here.host,
@@ -145,35 +128,33 @@ def _start_server(here: Installation, state: State) -> Process:
         # A place in a concurrency limit is given back in time only by a server that still knows who has it.
         PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=given.get(LEASES) or FILE_LEASES,
         PREFECT_HOME=str(here.home / "prefect-home"),
-        PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.database}",
+        PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.home / 'control.db'}",
     )
-    if here.auth_string:
-        environment["PREFECT_SERVER_API_AUTH_STRING"] = here.auth_string
-    return _start(here, state, SERVER, prefect_server.server_command(here.port, here.host), environment)
+    return installation.start_process(
+        prefect_server.server_command(here.port, here.host), environment, _log(here, state, SERVER)
+    )
 
 
 def _start_worker(here: Installation, state: State) -> Process:
-    environment = {**_environment(here, state), "PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
-    if here.auth_string:
-        environment["PREFECT_API_AUTH_STRING"] = here.auth_string
+    environment = _environment(here, state, PREFECT_API_AUTH_STRING=here.auth_string)
+    environment |= {"PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
-    command += ["--pool", POOL, "--type", "process", "--name", worker_name()]
-    return _start(here, state, WORKER, command, environment)
+    command += ["--pool", POOL, "--type", "process", "--name", socket.gethostname()]
+    return installation.start_process(command, environment, _log(here, state, WORKER))
 
 
-def _start(here: Installation, state: State, service: str, command: list[str], environment: dict[str, str]) -> Process:
-    if state.supervisor is not None:
-        # systemd and containers keep what is printed.
-        return processes.start(command, environment, None)
-    with here.log(service).open("ab") as output:
-        return processes.start(command, environment, output)
+def _log(here: Installation, state: State, service: str) -> Path | None:
+    # systemd and containers keep what is printed.
+    return here.log(service) if state.supervisor is None else None
 
 
-def _environment(here: Installation, state: State) -> dict[str, str]:
+def _environment(here: Installation, state: State, **credentials: str | None) -> dict[str, str]:
     """Our environment, but for what `.env` says of runs: each run reads that itself, as it is then."""
+    given = {name: value for name, value in credentials.items() if value}
     said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
     kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
-    return {**kept, **prefect_server.QUIET, "PRESSWORK_STATE_DIR": str(here.home), processes.MARK: state.mark}
+    own = {"PRESSWORK_STATE_DIR": str(here.home), installation.MARK: state.mark}
+    return {**kept, **prefect_server.QUIET, **own, **given}
 
 
 def _require_free_port(here: Installation) -> None:

@@ -13,16 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from flows.control import processes
+from flows.control import installation
 from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, State, locked, read_state, write_state
-from flows.control.processes import Process
 from flows.errors import PressworkError
 
 SERVER_STOPS_WITHIN_S = 15.0
 WORKER_STOPS_WITHIN_S = 45.0  # it gives a flow run 30 s
 RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in flight
 WATCH_S = 0.5
-FLOW_RUNS = "flow runs"
 
 Say = Callable[[str], None]
 
@@ -39,18 +37,16 @@ def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
     longest_s = run_stops_within_s + RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
     named: list[str] = []
     supervisor = state.living(SUPERVISOR)
-    if supervisor and supervisor != processes.this_process():
+    if supervisor and supervisor != installation.this_process():
         # It ends what it watches, in the same order.
         named = [called for service, called in CALLED.items() if state.living(service)]
         say(f"Stopping process {supervisor.pid}, which watches over the services ...")
-        processes.stop([supervisor], within_s=longest_s)
+        installation.stop_processes([supervisor], within_s=longest_s)
     with locked(home, longest_s):
         return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
 
 
-def stop_started(
-    home: Path, run_stops_within_s: float, say: Say = lambda _text: None, *, keep: State | None = None
-) -> list[str]:
+def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
     """Stop what is remembered as started, but for what `keep` has of it; call it where the home is `locked`."""
     state = read_state(home)
     if state is None:
@@ -59,13 +55,13 @@ def stop_started(
     named = []
     if not kept and (runs := _flow_runs(state)):
         say(f"Stopping {'a flow run' if len(runs) == 1 else 'flow runs'} ...")
-        processes.stop(runs, within_s=run_stops_within_s + RUN_RECORDED_WITHIN_S)
-        named.append(FLOW_RUNS)
+        installation.stop_processes(runs, within_s=run_stops_within_s + RUN_RECORDED_WITHIN_S)
+        named.append("flow runs")
     for service, within_s in ((WORKER, WORKER_STOPS_WITHIN_S), (SERVER, SERVER_STOPS_WITHIN_S)):
         process = state.living(service)
         if process and process not in kept:
             say(f"Stopping {CALLED[service]} ...")
-            processes.stop([process], within_s=within_s)
+            installation.stop_processes([process], within_s=within_s)
             named.append(CALLED[service])
     write_state(home, keep if kept else None)
     return named
@@ -78,7 +74,7 @@ def watch_over(home: Path, run_stops_within_s: float, say: Say) -> Iterator[None
         yield
     finally:
         state = read_state(home)
-        if state is not None and state.supervisor == processes.this_process():
+        if state is not None and state.supervisor == installation.this_process():
             stop_services(home, run_stops_within_s, say)
 
 
@@ -88,7 +84,7 @@ def watch_services(state: State) -> None:
         for service, called in CALLED.items():
             if state.living(service) is None:
                 raise ServiceError(f"{called.capitalize()} has ended by itself; its last lines above say why.")
-        processes.reap()
+        installation.reap_children()
         time.sleep(WATCH_S)
 
 
@@ -110,7 +106,7 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _flow_runs(state: State) -> list[Process]:
+def _flow_runs(state: State) -> list[installation.Process]:
     """What the services have started, now or before one of them crashed: it carries their mark."""
-    services = {state.server, state.worker, processes.this_process()}
-    return [process for process in processes.marked(state.mark) if process not in services]
+    services = {state.server, state.worker, installation.this_process()}
+    return [process for process in installation.marked_processes(state.mark) if process not in services]

@@ -23,7 +23,7 @@ import pytest
 from prefect.settings import temporary_settings
 from typer.testing import Result
 
-from flows.control.processes import MARK
+from flows.control.installation import MARK
 from tests.commands.conftest import call, set_all
 
 PRESSWORK = Path(sys.executable).with_name("presswork")

@@ -12,8 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from flows.control.installation import Installation, State, locked, read_state, write_state
-from flows.control.processes import MARK, Process, born, marked, this_process
+from flows.control.installation import (
+    MARK,
+    Installation,
+    Process,
+    State,
+    born,
+    locked,
+    marked_processes,
+    read_state,
+    this_process,
+    write_state,
+)
 from flows.control.services import start_services
 from flows.control.shutdown import ServiceError, stop_services, watch_services
 from flows.engine.orchestration.prefect_server import PrefectServerError, require_answer
@@ -61,7 +71,7 @@ def test_what_was_started_is_ended_with_what_it_has_left_behind(installation: In
         subprocess.Popen(SLEEP) as worker,
         subprocess.Popen(SLEEP, env={MARK: "a-mark"}, start_new_session=True) as orphan,
     ):
-        assert [process.pid for process in marked("a-mark")] == [orphan.pid]
+        assert [process.pid for process in marked_processes("a-mark")] == [orphan.pid]
         write_state(installation.home, State("a-mark", installation.api, worker=known(worker)))
         assert stop_services(installation.home, 5, say) == ["flow runs", "the worker"]
         assert (worker.wait(), orphan.wait()) == (-15, -15)

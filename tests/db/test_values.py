@@ -9,8 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from db.sources.keys import key_text, parse_key
-from db.sources.values import make_record
+from db.sources.values import key_text, make_record, parse_key
 
 TOKYO = timezone(timedelta(hours=9))
 

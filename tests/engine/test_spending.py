@@ -279,7 +279,7 @@ async def test_row_of_refusals_holds_no_other_template_back(prompt: Prompt, tmp_
 @pytest.mark.parametrize("error", [None, PassingCallError(kind="timeout")], ids=["cut off", "timed out"])
 async def test_lost_answer_counts_at_its_likely_price(prompt: Prompt, error: CallError | None) -> None:
     pace = gate("1")
-    pace.know("note", Estimate(cost_usd=usd("0.02")))
+    pace.estimates.setdefault("note", Estimate(cost_usd=usd("0.02")))
     await one(pace, prompt, None, error)
     assert pace.spending.spent == Spent(likely_usd=usd("0.025"))
     assert pace.spending.reserved_usd == 0
@@ -298,7 +298,7 @@ async def test_answer_counts_at_the_price_of_the_model_that_gave_it(
     prompt: Prompt, model: str | None, spent: Spent
 ) -> None:
     pace = gate("1")
-    pace.know("note", Estimate(cost_usd=usd("0.02")))
+    pace.estimates.setdefault("note", Estimate(cost_usd=usd("0.02")))
     async with pace.reserve(prompt, 1000) as likely, pace.enter(prompt, 1000, likely) as place:
         place.tell(Usage(input_tokens=1000, output_tokens=1000), None, None, model=model)
     assert pace.spending.spent == spent

@@ -41,7 +41,10 @@ class Selects:
         query = query_of(template, params)
         nth = 1 + sum(selected.query.name == query.name for selected in self._selected)
         query = self._bounded(query, nth)
-        url, reader = self._reader(template.front.source)
+        url, variable = source_of(self.settings, template.front.source, self.ledger)
+        if url not in self._readers:
+            self._readers[url] = SourceReader(partial(open_source, url, variable), self.stopper.pursuing)
+        reader = self._readers[url]
         name = self.spooling.name(query, url)
         selected = Selected(
             query,
@@ -81,9 +84,3 @@ class Selects:
         if self.options.shard is None or query.part is not None:
             self.spooling.log.info("%s selects %d records.", name, count)
             self.totals.records += count
-
-    def _reader(self, name: str | None) -> tuple[str, SourceReader]:
-        url, variable = source_of(self.settings, name, self.ledger)
-        if url not in self._readers:
-            self._readers[url] = SourceReader(partial(open_source, url, variable), self.stopper.pursuing)
-        return url, self._readers[url]

@@ -30,8 +30,6 @@ from flows.steps.prompts.flow_source import read_function
 LEDGER_LABEL = "PRESSWORK_DEPLOYED_LEDGER"
 """The job variable in which a deployment keeps its ledger's name; it is also how `presswork deploy` knows its own."""
 
-POSTGRES_PORT = 5432
-
 
 async def read_origin(context: FlowRunContext, name: str | None, settings: Settings) -> Origin:
     """Read it from the context of a flow run; `name` overrides the flow's own.
@@ -135,4 +133,4 @@ def ledger_name(settings: Settings) -> str:
         return f"sqlite {Path((url.database or '').removeprefix('file:')).resolve()}"
     # A password with a bare @ in it: what stands before the last one may be its end.
     host = str(url.host or url.query.get("host") or "localhost").rpartition("@")[2].lower()
-    return f"postgresql {host}:{url.port or POSTGRES_PORT}/{url.database}"
+    return f"postgresql {host}:{url.port or 5432}/{url.database}"

@@ -20,18 +20,17 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import orjson
 from filelock import FileLock
 
 from flows.errors import ConfigurationError, PressworkError
 from flows.settings import ROOT
-
-HOME = ROOT / ".presswork"
 
 # Measured in docs/performance.md: at the defaults the recorder costs ten times the CPU and drops task runs.
 TUNING = {
@@ -58,7 +57,7 @@ class PrefectServerError(ConfigurationError):
 def own_server(
     *,
     timeout_s: float,
-    home: Path = HOME,
+    home: Path,
     waiting: Callable[[float], None] = lambda _seconds: None,
     with_ui: bool = False,
 ) -> Iterator[str]:
@@ -69,18 +68,17 @@ def own_server(
     home.mkdir(parents=True, exist_ok=True)
     log = home / "prefect-server.log"
     # Two that start at once must not migrate one database together.
-    with FileLock(home / "prefect-server.lock"):
-        port = _free_port()
+    with FileLock(home / "prefect-server.lock") as lock:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
         process = _start(port, home, log, with_ui=with_ui)
         try:
             _wait_until_healthy(process, port, timeout_s, waiting, log)
-        except BaseException:
+            lock.release()
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
             _stop(process)
-            raise
-    try:
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        _stop(process)
 
 
 def server_command(port: int, *host: str) -> list[str]:
@@ -93,6 +91,25 @@ def server_environment(given: Mapping[str, str], **settings: str) -> dict[str, s
     # The UI is told where the API is by this, or else by host and port.
     rest = {name: value for name, value in given.items() if name != "PREFECT_API_URL"}
     return {**rest, **TUNING, **QUIET, "PREFECT__SERVER_FINAL": "1", **settings}
+
+
+def start_in_own_session(
+    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None, stdin: int
+) -> subprocess.Popen[bytes]:
+    """Start a process in the project's root. Without `output`, it has ours.
+
+    This terminal's Ctrl-C does not reach it: it is for the command, which stops the process once runs are recorded.
+    """
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=stdin,
+        # Standard output is for this command's answer.
+        stdout=output or 2,
+        stderr=output,
+        start_new_session=True,
+    )
 
 
 def require_answer(api: str, auth_string: str | None = None, *, other_credentials: bool = False) -> None:
@@ -148,16 +165,7 @@ def _start(port: int, home: Path, log: Path, *, with_ui: bool) -> subprocess.Pop
         # It leaves out what only people and schedules need.
         environment["PREFECT__SERVER_EPHEMERAL"] = "1"
     with log.open("ab") as output:
-        return subprocess.Popen(
-            server_command(port),
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            # Ctrl-C is for the command: the server is stopped by it, after the run has been recorded.
-            start_new_session=True,
-        )
+        return start_in_own_session(server_command(port), environment, output, subprocess.PIPE)
 
 
 def _wait_until_healthy(
@@ -224,12 +232,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _serve(port: int, host: str | None = None) -> None:

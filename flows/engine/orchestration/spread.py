@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from httpx import HTTPError
-from prefect import get_client, get_run_logger
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect import get_run_logger
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterId, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
@@ -32,10 +33,10 @@ from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shard
 from db.readers.runs import statuses_of_flow_runs
 from db.sources.clauses import tokens_of
 from db.sources.statements import Query
-from db.words import CRASHED
+from db.words import CRASHED, SHARD_TAG, SHARDS
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.host import ShardedRun
-from flows.engine.orchestration.shard_deployment import deployment_for_shards
+from flows.engine.orchestration.prefect_pages import read_all
 from flows.engine.pacing.spending import share_of_cap
 from flows.errors import ConfigurationError
 
@@ -65,11 +66,25 @@ async def spread(run: ShardedRun) -> None:
     if run.records < 2:
         return
     _require_repeatable(run.query)
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    parameters = context.parameters or {}
+    named = [name for name, value in parameters.items() if isinstance(value, RunOptions)]
+    if not named:
+        raise ConfigurationError("A run with shards needs its flow to have a parameter of the type RunOptions.")
+    count = min(run.options.shards or 1, run.records)
     async with get_client() as client:
-        spreading = await _prepared(run, client)
-        get_run_logger().info(
-            "Spread over %d shards of about %d records.", len(spreading.parts), run.records // len(spreading.parts)
+        spreading = _ShardRuns(
+            run=run,
+            client=client,
+            deployment=await _deployment_for_shards(client, context.flow_run),
+            parameters=TypeAdapter(dict[str, Any]).dump_python(dict(parameters), mode="json"),
+            options_name=named[0],
+            flow_run=context.flow_run,
+            parts=[_StartedShard(number) for number in range(1, count + 1)],
         )
+        get_run_logger().info("Spread over %d shards of about %d records.", count, run.records // count)
         try:
             with run.stopper.pursuing():
                 await spreading.carry_out()
@@ -80,20 +95,14 @@ async def spread(run: ShardedRun) -> None:
 
 @dataclass
 class _StartedShard:
-    """A shard as its run sees it: the flow run that is its attempt now, and those `earlier` that came to nothing."""
+    """A shard as its run sees it: all `attempts` at it, as flow runs, and that which is at work, if any."""
 
     number: int
     flow_run: str | None = None
-    earlier: list[str] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
     started_here: int = 0
     state: State[Any] | None = None
     ended: bool = False
-
-    def give_up_attempt(self) -> None:
-        """Make room for another attempt."""
-        if self.flow_run is not None:
-            self.earlier.append(self.flow_run)
-        self.flow_run = self.state = None
 
 
 @dataclass
@@ -113,17 +122,13 @@ class _ShardRuns:
         """Bring each shard to its end; what stands still for too long is given up."""
         moved_at = time.monotonic()
         while self._open:
-            try:
+            # Prefect's server or the ledger may be away for a while: the shards wait for them as this run does.
+            with suppress(HTTPError, SQLAlchemyError, DatabaseError):
                 if await self._look():
                     moved_at = time.monotonic()
-            except (HTTPError, SQLAlchemyError, DatabaseError):
-                # Prefect's server or the ledger is away for a while: the shards wait for them as this run does.
-                pass
             if time.monotonic() - moved_at > self.run.settings.shard_patience_s:
-                get_run_logger().warning(
-                    "%d shards stand still: no worker takes them up. This run goes on with their records itself.",
-                    len(self._open),
-                )
+                said = "%d shards stand still: no worker takes them up. This run goes on with their records itself."
+                get_run_logger().warning(said, len(self._open))
                 await self.cancel("No worker took this shard up: the run that was spread does its part itself.")
                 return
             if self._open:
@@ -150,7 +155,9 @@ class _ShardRuns:
             if part.flow_run is None:
                 await self._start(part)
                 moved = True
-        found = await self._states()
+        ids = [UUID(part.flow_run) for part in self._open if part.flow_run is not None]
+        runs = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=200)
+        found = {str(flow_run.id): flow_run.state for flow_run in runs if flow_run.state is not None}
         await self._end_lost(found)
         for part in self._open:
             state = found.get(str(part.flow_run))
@@ -162,15 +169,10 @@ class _ShardRuns:
                 await self._end(part, state)
         return moved
 
-    async def _states(self) -> dict[str, State[Any]]:
-        ids = [UUID(part.flow_run) for part in self._open if part.flow_run is not None]
-        found = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=200)
-        return {str(flow_run.id): flow_run.state for flow_run in found if flow_run.state is not None}
-
     async def _start(self, part: _StartedShard) -> None:
         """Start a shard, or find the attempt at it that an earlier run of the same flow run has started."""
         while part.flow_run is None and not part.ended:
-            attempt = len(part.earlier) + 1
+            attempt = len(part.attempts) + 1
             options = await self._options(part)
             if options is None:
                 part.ended = True
@@ -186,18 +188,27 @@ class _ShardRuns:
                 idempotency_key=f"{self.flow_run.id}/{len(self.parts)}/{part.number}/{attempt}",
                 job_variables=self.flow_run.job_variables or None,
             )
-            part.flow_run, state = str(flow_run.id), flow_run.state
-            if state is not None and state.is_final() and not state.is_completed():
-                # It ended in an earlier run: here the shard starts again.
-                part.give_up_attempt()
-            else:
+            part.attempts.append(str(flow_run.id))
+            state = flow_run.state
+            # One that ended in an earlier run starts again here.
+            if state is None or not state.is_final() or state.is_completed():
+                part.flow_run = str(flow_run.id)
                 part.started_here += 1
 
     async def _options(self, part: _StartedShard) -> dict[str, Any] | None:
         """A shard's options: those of the run, for its part of the records and of the cap; None: nothing is left."""
-        left = await self._share_of_cap(part)
-        if left is not None and left <= 0:
-            return None
+        left = None
+        if self.run.settings.max_cost is not None:
+            left = share_of_cap(
+                self.run.settings.max_cost,
+                spent=await asyncio.to_thread(spent_by_chain, self.run.ledger, self.run.id),
+                by_shards=await asyncio.to_thread(spent_by_shards, self.run.ledger, str(self.flow_run.id)),
+                by_attempts=await asyncio.to_thread(spent_by_flow_runs, self.run.ledger, part.attempts),
+                parts=len(self.parts),
+                waiting=len(self._open),
+            )
+            if left <= 0:
+                return None
         shard = Shard(
             parent=self.run.id,
             select=self.run.query.name,
@@ -210,23 +221,10 @@ class _ShardRuns:
         own = {"shards": None, "limit": None, "resumes": None, "max_cost": left, "shard": shard}
         return self.run.options.model_copy(update=own).model_dump(mode="json")
 
-    async def _share_of_cap(self, part: _StartedShard) -> float | None:
-        if self.run.settings.max_cost is None:
-            return None
-        ledger = self.run.ledger
-        return share_of_cap(
-            self.run.settings.max_cost,
-            spent=await asyncio.to_thread(spent_by_chain, ledger, self.run.id),
-            by_shards=await asyncio.to_thread(spent_by_shards, ledger, str(self.flow_run.id)),
-            by_attempts=await asyncio.to_thread(spent_by_flow_runs, ledger, part.earlier),
-            parts=len(self.parts),
-            waiting=len(self._open),
-        )
-
     async def _end(self, part: _StartedShard, state: State[Any]) -> None:
         if state.is_crashed() and part.started_here < self.run.settings.shard_attempts:
             get_run_logger().warning("Shard %d crashed: it is started again.", part.number)
-            part.give_up_attempt()
+            part.flow_run = part.state = None
             await self._start(part)
             return
         part.ended = True
@@ -239,7 +237,7 @@ class _ShardRuns:
         if time.monotonic() - self.leases_at < LOOK_AT_LEASES_S:
             return
         self.leases_at = time.monotonic()
-        await asyncio.to_thread(partial(end_lapsed, self.run.ledger, but=self.run.id))
+        await asyncio.to_thread(end_lapsed, self.run.ledger, but=self.run.id)
         known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger, list(found))
         for flow_run, state in found.items():
             if self._is_lost(state, known.get(flow_run)):
@@ -257,20 +255,44 @@ class _ShardRuns:
         return (state.is_pending() or state.is_running()) and since > self.run.settings.shard_patience_s
 
 
-async def _prepared(run: ShardedRun, client: PrefectClient) -> _ShardRuns:
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    parameters = context.parameters or {}
-    named = [name for name, value in parameters.items() if isinstance(value, RunOptions)]
-    if not named:
-        raise ConfigurationError("A run with shards needs its flow to have a parameter of the type RunOptions.")
-    return _ShardRuns(
-        run=run,
-        client=client,
-        deployment=await deployment_for_shards(client, context.flow_run),
-        parameters=TypeAdapter(dict[str, Any]).dump_python(dict(parameters), mode="json"),
-        options_name=named[0],
-        flow_run=context.flow_run,
-        parts=[_StartedShard(number) for number in range(1, min(run.options.shards or 1, run.records) + 1)],
+async def _deployment_for_shards(client: PrefectClient, flow_run: FlowRun) -> UUID:
+    """Make the deployment for a run's shards, or bring it up to date, and return its id.
+
+    It is like the run's own, but without a schedule, and without a limit on how many run at once, which would cancel
+    the shards while their run goes on. ConfigurationError where the flow has none, or one that no work pool serves.
+    """
+    own = await _deployment_of(client, flow_run)
+    if own.work_pool_name is None:
+        raise ConfigurationError(
+            f"The deployment {own.name!r} has no work pool to spread a run over: it is served by one process. "
+            "Deploy it to a work pool, or leave `shards` empty."
+        )
+    return await client.create_deployment(
+        flow_id=own.flow_id,
+        name=f"{own.name}{SHARDS}",
+        version=own.version,
+        description=f"The shards of {own.name!r}. Its runs start these by themselves, when `shards` says so.",
+        tags=[SHARD_TAG],
+        work_pool_name=own.work_pool_name,
+        work_queue_name=own.work_queue_name,
+        path=own.path,
+        entrypoint=own.entrypoint,
+        pull_steps=own.pull_steps,
+        job_variables=own.job_variables,
+        storage_document_id=own.storage_document_id,
+        enforce_parameter_schema=False,
     )
+
+
+async def _deployment_of(client: PrefectClient, flow_run: FlowRun) -> DeploymentResponse:
+    if flow_run.deployment_id is not None:
+        return await client.read_deployment(flow_run.deployment_id)
+    flow = await client.read_flow(flow_run.flow_id)
+    found = await read_all(client.read_deployments, flow_filter=FlowFilter(id=FlowFilterId(any_=[flow.id])))
+    usable = [one for one in found if SHARD_TAG not in one.tags and one.work_pool_name]
+    if not usable:
+        raise ConfigurationError(
+            f"A run with shards needs a deployment of the flow {flow.name!r} on this Prefect server, whose work pool "
+            "its workers serve: make it with `presswork deploy`, or leave --shards out."
+        )
+    return min(usable, key=lambda one: one.name)

@@ -207,7 +207,11 @@ class Finder:
         if lasted >= least and self._is_measured(lasted, now):
             self._conclude(lasted, now)
         elif lasted >= least / 2 and self.bucket.rate == self._rate_before and tally.asked >= 2 * ENOUGH:
-            self._brake(lasted, now)
+            # Far beyond a limit, ask for three times of what is accepted: it shows as much, and is refused less.
+            rate = 3 * tally.accepted / lasted + 2 * STORM
+            if tally.share > 0.5 and rate < self.bucket.rate:
+                self.bucket.hold(rate, now)
+                self.bucket.level = 1.0
 
     def _is_measured(self, lasted: float, now: float) -> bool:
         tally = self._tally
@@ -216,13 +220,6 @@ class Finder:
         is_false_alarm = tally.refused - tally.asked * self.usual.share(now) <= 1
         is_plain = is_false_alarm or tally.refused >= REFUSALS or tally.asked >= REQUESTS
         return is_plain and tally.accepted >= ENOUGH
-
-    def _brake(self, lasted: float, now: float) -> None:
-        """Far beyond a limit, ask for three times of what is accepted: it shows as much, and is refused less."""
-        rate = 3 * self._tally.accepted / lasted + 2 * STORM
-        if self._tally.share > 0.5 and rate < self.bucket.rate:
-            self.bucket.hold(rate, now)
-            self.bucket.level = 1.0
 
     def _conclude(self, lasted: float, now: float) -> None:
         tally, usual = self._tally, self.usual.share(now)

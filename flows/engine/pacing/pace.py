@@ -92,6 +92,7 @@ class Pace:
         self.limiter = limiter
         self._verify = verify
         self.spending = Spending(max_cost)
+        # By template: what the ledger knows of its answers, and what these answers told.
         self.estimates: defaultdict[str, Estimate] = defaultdict(Estimate)
         self._breakers: dict[str, Breaker] = {}
         self._opening = asyncio.Lock()
@@ -105,10 +106,6 @@ class Pace:
         self.warming.release()
         for breaker in self._breakers.values():
             breaker.release()
-
-    def know(self, step: str, estimate: Estimate) -> None:
-        """Take over what the ledger knows of a template's answers."""
-        self.estimates.setdefault(step, estimate)
 
     def breaker(self, step: str) -> Breaker:
         """Return what stops the run where the endpoint refuses a template's requests all alike."""
