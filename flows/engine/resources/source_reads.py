@@ -38,9 +38,7 @@ T = TypeVar("T")
 def query_of(template: Template, params: Mapping[str, Any]) -> Query:
     """Make a template's select ready to run; TemplateError where it has none."""
     if template.select_sql is None:
-        raise TemplateError(
-            f"{template.file}: it has no `select`, so it can't run by itself: it is a step of a flow."
-        )
+        raise TemplateError(f"{template.file}: it has no `select`, so it can't run by itself: it is a step of a flow.")
     typed = {
         name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
     }
