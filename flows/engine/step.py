@@ -12,8 +12,7 @@ from db.ledger.clock import new_id
 from flows.engine.context import StepContext, StepTasks
 from flows.engine.generations import Recording
 from flows.engine.live import LiveChannel
-from flows.engine.materials.handles import Material, Source
-from flows.engine.materials.items import Item
+from flows.engine.materials.handles import Item, Material, Source
 from flows.engine.plan import Plan, plan_page
 from flows.errors import CostCapError, RecordError, StoppedError, StoppingCallError, copy_of
 from flows.steps.prompts.render import Brief, Prompt, render_prompt

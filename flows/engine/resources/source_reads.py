@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -150,10 +150,4 @@ class Reading(Generic[T]):
 
 def read_interruptibly(engine: Engine, work: Callable[[Engine], T]) -> T:
     """Read a source where there is no event loop, so that Ctrl-C ends a long statement of SQLite too."""
-    interrupter = Interrupter(engine)
-    reading = Reading(lambda: work(engine))
-    try:
-        return reading.result.result()
-    except KeyboardInterrupt:
-        reading.interrupt(interrupter)
-        raise
+    return asyncio.run(SourceReader(lambda: engine, nullcontext).read(work))
