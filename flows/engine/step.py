@@ -35,7 +35,7 @@ class Step:
 
     async def run(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
-        self._context.pace.breaker(self._brief.template.name).watch(self._live.send_last)
+        self._context.pace.breaker(self._brief.template.name).send_probe = self._live.send_last
         try:
             async for page in source.pages(self._brief.template.reads):
                 plan = await self._planned(await self._rendered(page))
