@@ -13,8 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import URL, Engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from db.database_errors import SourceUnreachableError
 from db.session import CONNECT_TIMEOUT_S, code_of, file_of, make_engine, parse_url, readable_url, reason_of
@@ -37,8 +37,7 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
     try:
         parsed = parse_url(url)
         engine = make_engine(parsed, read_only=True, connect_args=_reading_options(parsed))
-        file = file_of(parsed)
-        if file is not None and not Path(file).is_file():
+        if is_missing_file(url):
             raise FileNotFoundError("there is no such file")
         prepare_source(engine)
         with engine.connect() as connection:
@@ -51,6 +50,15 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
             f"Check {variable} and that the database is up."
         ) from None
     return engine
+
+
+def is_missing_file(url: str) -> bool:
+    """Whether a database is a SQLite file that is not there."""
+    try:
+        file = file_of(make_url(url))
+    except ArgumentError:
+        return False
+    return file is not None and not Path(file).is_file()
 
 
 def is_lost(engine: Engine, error: BaseException) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Dialect, Executable, FromClause, TextClause
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import quoted_name
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
@@ -217,4 +216,4 @@ class _Wrapped:
 
 def _column(name: str, dialect: Dialect) -> sa.ColumnElement[Any]:
     # Always quoted, but where SQLAlchemy folds case itself (Oracle): there it quotes what needs it.
-    return sa.column(quoted_name(name, None if dialect.requires_name_normalize else True))
+    return sa.column(sa.sql.quoted_name(name, None if dialect.requires_name_normalize else True))

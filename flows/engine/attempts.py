@@ -12,7 +12,7 @@ from db.ledger.rows import OpenedRow, SettledRow, names_of
 from db.words import NOT_SENT, REFUSED_BY_LEDGER, UNSENT
 from flows.engine.context import StepContext
 from flows.engine.generations import add_prompt
-from flows.engine.materials.items import Item
+from flows.engine.materials.handles import Item
 from flows.engine.resources.lease import ClaimLostError
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import FinalCallError, LedgerAwayError, StoppedError

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows.engine.context import StepContext, StepTasks
-from flows.engine.materials.items import Hit, Item
+from flows.engine.materials.handles import Hit, Item
 from flows.engine.plan import find_hits
 
 MOST_WAITING = 2000

@@ -16,8 +16,7 @@ from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import storable_text
 from db.words import CACHE, CACHED, FAILED, GIVEN_UP, LIVE, REFUSED_BY_LEDGER, SKIPPED, SUCCEEDED, Origin, Status
 from flows.engine.context import RowWriter, StepContext
-from flows.engine.materials.handles import Material
-from flows.engine.materials.items import Hit, Item
+from flows.engine.materials.handles import Hit, Item, Material
 from flows.errors import RecordError
 from flows.steps.answers.outcomes import Outcome
 from flows.steps.prompts.render import Prompt, request_body

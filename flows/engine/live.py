@@ -15,7 +15,7 @@ from flows.engine.attempts import ItemJournal
 from flows.engine.claiming import Claiming
 from flows.engine.context import StepContext, StepTasks
 from flows.engine.generations import Recording
-from flows.engine.materials.items import Hit, Item
+from flows.engine.materials.handles import Hit, Item
 from flows.engine.orchestration.chunks import Chunk
 from flows.engine.twins import Twins
 from flows.errors import CostCapError

@@ -27,7 +27,7 @@ from db.sources.spool import RunSpools, sweep
 from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, SHARD, RunStatus
 from flows.engine.context import StepContext, StepSettings
 from flows.engine.materials.briefs import Briefs, check_templates
-from flows.engine.materials.run_selects import Selects
+from flows.engine.materials.run_selects import Selects, Spooling
 from flows.engine.options import RunOptions
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.orchestration.host import HOST, Host, Origin
@@ -42,7 +42,6 @@ from flows.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.recovery import begin, require_parent
 from flows.engine.resources.run_ledger import RunLedger
-from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper, stopped_by_signals
 from flows.engine.resources.writer import Writer
 from flows.engine.run import Run

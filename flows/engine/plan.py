@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.readers.look_up import BadOutcome, PromptHistory
-from flows.engine.materials.items import Hit, Item
+from flows.engine.materials.handles import Hit, Item
 from flows.steps.answers.outcomes import is_wrong_model
 from flows.steps.output_classes.validate import Content, validate_stored
 

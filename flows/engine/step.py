@@ -12,8 +12,7 @@ from db.ledger.clock import new_id
 from flows.engine.context import StepContext, StepTasks
 from flows.engine.generations import Recording
 from flows.engine.live import LiveChannel
-from flows.engine.materials.handles import Material, Source
-from flows.engine.materials.items import Item
+from flows.engine.materials.handles import Item, Material, Source
 from flows.engine.plan import Plan, plan_page
 from flows.errors import CostCapError, RecordError, StoppedError, StoppingCallError, copy_of
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
@@ -36,7 +35,7 @@ class Step:
 
     async def run(self, source: Source) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
-        self._context.pace.breaker(self._brief.template.name).watch(self._live.send_last)
+        self._context.pace.breaker(self._brief.template.name).send_probe = self._live.send_last
         try:
             async for page in source.pages(self._brief.template.reads):
                 plan = await self._planned(await self._rendered(page))

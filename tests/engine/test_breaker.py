@@ -22,7 +22,7 @@ class Crowd:
         self.breaker = Breaker("note")
         self.places = asyncio.Semaphore(10)
         self.unsent = list(far)
-        self.breaker.watch(lambda: self.unsent.pop() if self.unsent else None)
+        self.breaker.send_probe = lambda: self.unsent.pop() if self.unsent else None
         self.tasks: dict[str, asyncio.Task[StoppingCallError | None]] = {}
         self.sent: list[str] = []
 

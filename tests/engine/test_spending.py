@@ -250,7 +250,7 @@ async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_ho
     monkeypatch.setattr("flows.engine.pacing.breaker.PATIENCE_S", 60)
     refused = FinalCallError("HTTP 403", kind="proxy", alike="a firewall")
     pace = gate(None, concurrency=1)
-    pace.breaker("note").watch(lambda: "far")
+    pace.breaker("note").send_probe = lambda: "far"
     for number in range(AT_START):
         await one(pace, replace(prompt, hash=str(number)), None, refused)
     held = [asyncio.create_task(one(pace, replace(prompt, hash=f"near {number}"), None)) for number in range(10)]

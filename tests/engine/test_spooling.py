@@ -129,7 +129,7 @@ async def test_record_that_can_not_be_read_fails_alone_by_its_key(
 async def test_what_a_select_tells_stands_in_the_log_of_its_flow_run(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.resources.spooling.TELL_AFTER_S", 0.0)
+    monkeypatch.setattr("flows.engine.materials.run_selects.TELL_AFTER_S", 0.0)
     workshop.numbered(8)
     template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
     await workshop.run()

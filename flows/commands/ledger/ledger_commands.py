@@ -41,8 +41,8 @@ def _require_current(command: CommandContext, migrate: Callable[[Engine], None] 
     from db.ledger.connecting import connect_ledger  # noqa: PLC0415 - see commands/__init__.py
     from db.ledger.migrating import check  # noqa: PLC0415
     from db.session import readable_url  # noqa: PLC0415
+    from db.sources.access import is_missing_file  # noqa: PLC0415
     from flows.commands.ledger.ledgers import first_url, ledger_name, opened  # noqa: PLC0415
-    from flows.engine.resources.source_reads import is_missing_file  # noqa: PLC0415
 
     url = first_url(command.settings, sandbox=sandbox)
     if migrate is None and is_missing_file(url):

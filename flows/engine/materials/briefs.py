@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,13 @@ from flows.steps.prompts.templates import Template, list_templates, load_templat
 
 
 class Briefs:
-    """Reads each template once. `keep` writes a template into the ledger."""
+    """Reads each template once: `template` returns one, or raises TemplateError. `keep` writes one into the ledger."""
 
     def __init__(self, folder: Path, endpoint: RunEndpoint, keep: Callable[[TemplateRow], Awaitable[None]]) -> None:
-        self._folder = folder
+        self.template: Callable[[str], Template] = cache(partial(load_template, folder))
         self.endpoint = endpoint
         self._keep = keep
-        self._templates: dict[str, Template] = {}
         self._briefs: dict[str, Brief] = {}
-
-    def template(self, name: str) -> Template:
-        """Return a template; raises TemplateError."""
-        if name not in self._templates:
-            self._templates[name] = load_template(self._folder, name)
-        return self._templates[name]
 
     async def brief(self, name: str, selected: Mapping[str, Any]) -> Brief:
         """Return the brief of a step whose materials were `selected` with these values."""

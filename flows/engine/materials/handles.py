@@ -26,7 +26,9 @@ from db.sources.values import Record, make_record
 from db.words import SUCCEEDED, UNREADABLE
 from flows.engine.materials.conditions import Condition, Generated, judged
 from flows.errors import RecordError
+from flows.steps.answers.outcomes import Asking
 from flows.steps.output_classes.validate import OutputClass
+from flows.steps.prompts.render import Prompt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +49,39 @@ class Material:
     inputs: Mapping[str, Any]
     parents: tuple[str, ...] = ()
     fault: RecordError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A material once its prompt is rendered, one generation to be: for which record, by which prompt, made from what.
+
+    `asking` is how far it has come, once it is asked for, and `tries` counts the tries of a chunk that asked for it:
+    each goes on where the one before ended.
+    """
+
+    generation_id: str
+    record_key: str
+    record_hash: str | None
+    record_body: str | None
+    prompt: Prompt
+    parents: tuple[str, ...] = ()
+    asking: Asking | None = None
+    tries: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were made for it in this run."""
+        return self.asking.ordinal if self.asking else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An item that the ledger answers, and the generation that has the text; was it made from the same record?"""
+
+    item: Item
+    source_id: str
+    output_hash: str
+    same_record: bool = False
 
 
 class Read(Protocol):

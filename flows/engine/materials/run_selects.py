@@ -1,24 +1,116 @@
-"""The selects of a run: which records its steps work on, and which part of them is a shard's."""
+"""The selects of a run: which records its steps work on, and which part of them is a shard's.
+
+Each is run once and spooled; a run that resumes takes what is there.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Engine, make_url
 
+from db.session import readable_url
+from db.sources import select
 from db.sources.access import open_source
+from db.sources.spool import RunSpools, Spool, spool_name
 from db.sources.statements import Part, Query
 from flows.engine.materials.handles import Selected, Source, Together
 from flows.engine.options import RunOptions
+from flows.engine.report.progress import Log, Progress
 from flows.engine.report.totals import Totals
 from flows.engine.resources.source_reads import SourceReader, query_of, source_of
-from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper
 from flows.settings import Settings
 from flows.steps.prompts.templates import Template
+
+VERSION = 2
+"""What a spool holds; a file of another version is not taken."""
+TELL_AFTER_S, TELL_EVERY_S = 5.0, 15.0
+"""When a select that takes long is first told of in the log, and how often then."""
+_AGAIN = (
+    "{name}: the select ran again: this machine has no records of it as the run {resumed} read them. What is answered "
+    "is not asked again, but the records may be others."
+)
+_log = logging.getLogger("prefect.presswork")
+
+
+class Spooling:
+    """Finds or makes the spools of a run's selects; `log` is the run's."""
+
+    def __init__(self, spools: RunSpools, progress: Progress, log: Log = _log) -> None:
+        self.spools = spools
+        self._progress = progress
+        self.log = log
+        self._met: Counter[str] = Counter()
+        self.trimmed = False
+        """Whether a key column of the records is CHAR(n), whose blanks belong to no key."""
+
+    def name(self, query: Query, source: URL | str) -> str:
+        """Name the spool of a select; the second of two that are alike in one run has another name."""
+        parameters = [(name, value.type, value.value) for name, value in sorted(query.parameters.items())]
+        part = (query.part.offset, query.part.count) if query.part else None
+        name = spool_name(
+            VERSION, query.name, readable_url(source), query.sql, query.key, parameters, query.limit, part
+        )
+        self._met[name] += 1
+        return f"{name}-{self._met[name]}"
+
+    async def records(self, name: str, query: Query, reader: SourceReader) -> Spool:
+        """Return a select's records, as a run that is resumed read them, else as the source gives them now."""
+        resumed = self.spools.resumed
+        found = await reader.work(self.spools.find, name) if resumed else None
+        if found is not None:
+            read_at = f"{datetime.fromtimestamp(found.read_at, UTC):%Y-%m-%d %H:%M:%S}"
+            self.log.info("%s: these are the records that were read at %s UTC.", query.name, read_at)
+        else:
+            if resumed:
+                again = _AGAIN.format(name=query.name, resumed=resumed[0])
+                self.log.warning(again)
+                self._progress.note(f"selected again: {query.name}", again)
+            found = await self._read(name, query, reader)
+        self.trimmed |= found.trimmed
+        return found
+
+    async def _read(self, name: str, query: Query, reader: SourceReader) -> Spool:
+        reading = self._progress.selecting
+        given_up = False
+
+        def tell(count: int) -> None:
+            # A driver that can't be interrupted goes on until here.
+            if given_up or self._progress.is_stopping():
+                raise InterruptedError
+            reading[name] = query.name, count
+
+        def read(engine: Engine) -> Spool:
+            select.spool(engine, query, partial(self.spools.writing, name), tell=tell)
+            return self.spools.open(name)
+
+        reading[name] = query.name, 0
+        telling = asyncio.create_task(self._tell_log(name), name="presswork-spooling")
+        try:
+            return await reader.read(read)
+        except BaseException:
+            given_up = True
+            raise
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            del reading[name]
+
+    async def _tell_log(self, name: str) -> None:
+        """Tell the log how many records of a select have come, until that is cancelled."""
+        await asyncio.sleep(TELL_AFTER_S)
+        while True:
+            template, count = self._progress.selecting[name]
+            self.log.info("%s: %s records read so far.", template, f"{count:,}")
+            await asyncio.sleep(TELL_EVERY_S)
 
 
 @dataclass

@@ -22,11 +22,14 @@ PATIENCE_S = 5.0
 
 
 class Breaker:
-    """Watches how one template's requests are refused; prompts are known by their hashes."""
+    """Watches how one template's requests are refused; prompts are known by their hashes.
+
+    `send_probe` sends one and returns the hash of its prompt, None where there is none to send.
+    """
 
     def __init__(self, step: str) -> None:
         self._step = step
-        self._send_probe: Callable[[], str | None] = lambda: None
+        self.send_probe: Callable[[], str | None] = lambda: None
         self._has_answered = False
         # The newest refusals that are alike.
         self._likeness: str | None = None
@@ -39,10 +42,6 @@ class Breaker:
         self._is_released = False
         self._waiting: dict[str, None] = {}
         self._changed = asyncio.Event()
-
-    def watch(self, send_probe: Callable[[], str | None]) -> None:
-        """Send probes by `send_probe`, which returns the hash of the prompt that it has sent, None without one."""
-        self._send_probe = send_probe
 
     def release(self) -> None:
         """Let all go who wait: the run has stopped, and each finds out by itself."""
@@ -91,7 +90,7 @@ class Breaker:
             return self._reason()
         if not self._is_holding and self._length >= self._enough:
             self._is_holding = True
-            self._choose_probe(self._send_probe() or self._last_waiting)
+            self._choose_probe(self.send_probe() or self._last_waiting)
         return None
 
     def reason_at_end(self) -> StoppingCallError | None:

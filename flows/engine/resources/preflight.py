@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from db.database_errors import SelectError
 from db.ledger.connecting import open_ledger
 from db.session import readable_url
-from db.sources.access import open_source
+from db.sources.access import is_missing_file, open_source
 from db.sources.select import check_columns
 from flows.engine.resources import source_reads
 from flows.errors import ConfigurationError, MissingKeyError
@@ -81,7 +81,7 @@ def check_ledger(settings: Settings, endpoint: str) -> None:
 def opened_source(settings: Settings, template: Template, ledger: str) -> Iterator[Engine]:
     """Open the database that a template reads from; without one of its own it is the ledger's."""
     url, variable = source_reads.source_of(settings, template.front.source, ledger)
-    if variable == source_reads.LEDGER_VARIABLE and source_reads.is_missing_file(ledger):
+    if variable == source_reads.LEDGER_VARIABLE and is_missing_file(ledger):
         raise NoRecordsYetError(ledger)
     engine = open_source(url, variable)
     try:

@@ -12,15 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Engine
 
-from db.session import file_of
 from db.sources.access import Interrupter
 from db.sources.statements import Parameter, Query
 from flows.errors import TemplateError
@@ -51,15 +48,6 @@ def source_of(settings: Settings, name: str | None, ledger: URL | str) -> tuple[
     if url:
         return url, source_variable(name)
     return ledger if isinstance(ledger, str) else ledger.render_as_string(hide_password=False), LEDGER_VARIABLE
-
-
-def is_missing_file(url: str) -> bool:
-    """Whether a database is a SQLite file that is not there."""
-    try:
-        file = file_of(make_url(url))
-    except ArgumentError:
-        return False
-    return file is not None and not Path(file).is_file()
 
 
 class SourceReader:
@@ -148,10 +136,4 @@ class Reading(Generic[T]):
 
 def read_interruptibly(engine: Engine, work: Callable[[Engine], T]) -> T:
     """Read a source where there is no event loop, so that Ctrl-C ends a long statement of SQLite too."""
-    interrupter = Interrupter(engine)
-    reading = Reading(lambda: work(engine))
-    try:
-        return reading.result.result()
-    except KeyboardInterrupt:
-        reading.interrupt(interrupter)
-        raise
+    return asyncio.run(SourceReader(lambda: engine, nullcontext).read(work))

@@ -194,7 +194,7 @@ async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _
 
 def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
     ended = datetime.now(UTC)
-    if isinstance(error, WrongEndpointError):
+    if isinstance(error, WrongEndpointError) and sent is not None:
         answer = error.answer
     error_type = error.kind if isinstance(error, CallError) else ABANDONED if answer is None else None
     if error is not None and sent is None:
