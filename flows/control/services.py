@@ -43,9 +43,14 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     with installation.locked(here.home, here.starts_within_s):
         before = installation.read_state(here.home) or State(mark=uuid.uuid4().hex, api=here.api)
         _require_no_other(here, before, watched=watched)
-        state = _still_running(here, before, say)
+        for service, called in CALLED.items():
+            process: Process | None = getattr(before, service)
+            if process is not None and not process.is_alive:
+                say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
+        server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
         if watched:
-            state = replace(state, supervisor=installation.this_process())
+            supervisor = installation.this_process()
+        state = replace(before, api=here.api, server=server, worker=worker, supervisor=supervisor)
         installation.write_state(here.home, state)
         try:
             return _started(here, state, say)
@@ -66,16 +71,6 @@ def _require_no_other(here: Installation, before: State, *, watched: bool) -> No
             f"Prefect's server already runs here, at {before.api}, and the settings now say {here.api}: "
             "`presswork down` first."
         )
-
-
-def _still_running(here: Installation, before: State, say: Say) -> State:
-    """Keep what still runs of what was started; say what has ended."""
-    for service, called in CALLED.items():
-        process: Process | None = getattr(before, service)
-        if process is not None and not process.is_alive:
-            say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
-    server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
-    return replace(before, api=here.api, server=server, worker=worker, supervisor=supervisor)
 
 
 def _started(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
