@@ -64,7 +64,7 @@ def rows(engine: Engine, sql: str) -> list[dict[str, Any]]:
 def read(engine: Engine, template: Template) -> list[Record]:
     assert template.select_sql is not None
     parameters = {name: Parameter(param.type, None) for name, param in template.front.params.items()}
-    return selected(engine, Query(template.name, template.select_sql, template.key_columns, parameters))
+    return selected(engine, Query(template.name, template.select_sql, template.front.key_columns, parameters))
 
 
 def selected(engine: Engine, query: Query) -> list[Record]:

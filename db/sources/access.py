@@ -1,18 +1,27 @@
-"""Open a source, any database that SQLAlchemy has a driver for, for reading only, and tell when it is lost."""
+"""Open a source, any database that SQLAlchemy has a driver for, for reading only; tell when it is lost; interrupt it.
+
+A long select ends with what it was for: drivers know how to end a statement that another thread runs. `interrupt` of
+SQLite and DuckDB does, and `cancel` of PostgreSQL and Oracle. MySQL's statements are killed over another connection.
+Where a driver has none of these, the statement goes on until it ends by itself.
+"""
 
 from __future__ import annotations
 
 import re
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from db.database_errors import SourceUnreachableError
 from db.session import CONNECT_TIMEOUT_S, code_of, file_of, make_engine, parse_url, readable_url, reason_of
 from db.sources.drivers import prepare_source
 
+CANCEL_WITHIN_S = 2
+"""PostgreSQL and MySQL are asked to end a statement over another connection, which must not take long either."""
 _MYSQL = frozenset({"mysql", "mariadb"})
 _MYSQL_DRIVERS = frozenset({"pymysql", "mysqldb"})  # what the others call a time-out differs
 # Too many connections, the server stops, the net, a connection that was killed, nobody answers, gone, lost, idle.
@@ -86,3 +95,47 @@ def _explained(reason: str) -> str:
     if reason.startswith("No module named "):
         return f"its driver is not installed ({reason}); docs/templates.md says how to install one"
     return reason
+
+
+class Interrupter:
+    """Know which thread uses which connection of an engine, and interrupt what runs on it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._in_use: dict[int, Any] = {}
+        event.listen(engine, "checkout", self._checked_out)
+        event.listen(engine, "checkin", self._checked_in)
+        event.listen(engine, "invalidate", lambda connection, entry, _error: self._checked_in(connection, entry))
+
+    def interrupt(self, thread: int) -> None:
+        """End the statement that a thread, named by its ident, runs now; without one, do nothing."""
+        # With the lock, the connection can't be handed to another thread meanwhile. Whatever a driver raises here, the
+        # statement then ends by itself.
+        with self._lock, suppress(Exception):
+            connection: Any = self._in_use.get(thread)
+            if hasattr(connection, "interrupt"):
+                connection.interrupt()
+            elif hasattr(connection, "cancel_safe"):
+                connection.cancel_safe(timeout=CANCEL_WITHIN_S)
+            elif hasattr(connection, "cancel"):
+                connection.cancel()
+            elif self._engine.dialect.name in _MYSQL and hasattr(connection, "thread_id"):
+                self._kill(int(connection.thread_id()))
+
+    def _kill(self, thread: int) -> None:
+        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
+        # Not one of the pool's: whoever waits for it would be waited for.
+        other = self._engine.dialect.connect(*arguments, **{**options, "connect_timeout": CANCEL_WITHIN_S})
+        with closing(other), closing(other.cursor()) as cursor:
+            cursor.execute(f"KILL QUERY {thread}")
+
+    def _checked_out(self, connection: Any, _entry: Any, _proxy: Any) -> None:
+        with self._lock:
+            self._in_use[threading.get_ident()] = connection
+
+    def _checked_in(self, connection: Any, _entry: Any) -> None:
+        with self._lock:
+            # By what is returned: the garbage collector returns a connection from any thread.
+            for thread in [thread for thread, used in self._in_use.items() if used is connection]:
+                del self._in_use[thread]

@@ -95,19 +95,20 @@ def read_statement(sql: str, dialect: str | None) -> Statement:
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
         tokens.pop()
     outer, inner = _by_brackets(tokens)
+    if not outer:
+        raise SelectError("the select is empty. Write one SELECT.")
+    if any(token.token_type is TokenType.SEMICOLON for token in outer):
+        raise SelectError("the select has several statements. Leave one, which reads.")
     main = _main(outer)
-    _refuse_what_does_not_read(outer, main)
+    first = outer[main]
+    if first.token_type not in _BEGINS:
+        raise SelectError(f"the select begins with {first.text.upper()}: it may only read. Write a SELECT.")
+    _refuse_what_does_more(outer[main:], is_whole=True)
     for group in inner:
         _refuse_what_does_more(group)
-    order_by, bounded, options = _clauses(outer[main:])
-    return Statement(
-        sql=sql[: tokens[-1].end + 1],
-        parameters=tuple(parameters_in(sql, tokens)),
-        main=outer[main].start if main else 0,
-        order_by=order_by,
-        bounded=bounded,
-        options=options,
-    )
+    begin = outer[main].start if main else 0
+    parameters = tuple(parameters_in(sql, tokens))
+    return Statement(sql[: tokens[-1].end + 1], parameters, begin, *_clauses(outer[main:]))
 
 
 def _by_brackets(tokens: Sequence[Token]) -> tuple[list[Token], list[list[Token]]]:
@@ -131,7 +132,7 @@ def _by_brackets(tokens: Sequence[Token]) -> tuple[list[Token], list[list[Token]
 
 def _main(outer: Sequence[Token]) -> int:
     """Return where the select proper begins, behind the members of a WITH."""
-    if not outer or outer[0].token_type is not TokenType.WITH:
+    if outer[0].token_type is not TokenType.WITH:
         return 0
     for at, (before, token) in enumerate(pairwise(outer), start=1):
         # WITH a AS (...) (SELECT ...) UNION ...
@@ -139,17 +140,6 @@ def _main(outer: Sequence[Token]) -> int:
         if follows_members or token.token_type in _WRITES or token.token_type in _READS:
             return at
     return 0
-
-
-def _refuse_what_does_not_read(outer: Sequence[Token], main: int) -> None:
-    if not outer:
-        raise SelectError("the select is empty. Write one SELECT.")
-    if any(token.token_type is TokenType.SEMICOLON for token in outer):
-        raise SelectError("the select has several statements. Leave one, which reads.")
-    first = outer[main]
-    if first.token_type not in _BEGINS:
-        raise SelectError(f"the select begins with {first.text.upper()}: it may only read. Write a SELECT.")
-    _refuse_what_does_more(outer[main:], is_whole=True)
 
 
 def _refuse_what_does_more(part: Sequence[Token], *, is_whole: bool = False) -> None:

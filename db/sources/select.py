@@ -2,7 +2,7 @@
 
 Parameters are bound with their types, the source is only read, and its connection is given back when the last row has
 come. Null, duplicate and unusable keys are found before any record is used. One record, or a shard's part, is asked
-for by wrapping the select (wrapping.py).
+for by wrapping the select (statements.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from db.database_errors import SelectError, SourceUnreachableError
 from db.session import reason_of
 from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
-from db.sources.keys import NAMED, KeyCheck, key_of, parse_key, split_key
 from db.sources.spool import SpoolFile, Unreadable
-from db.sources.statements import Query, as_it_stands
-from db.sources.values import Record, make_record
-from db.sources.wrapping import columns_of, no_rows, rows_of_part, rows_where
+from db.sources.statements import Query, bound, columns_of, no_rows, rows_of_part, rows_where
+from db.sources.values import NAMED, KeyCheck, Record, key_of, make_record, parse_key, split_key
 
 AT_ONCE = 500  # rows that are fetched and written at a time
 PATIENCE_S = 30.0  # for a source whose connection is lost: a restart takes seconds
@@ -69,18 +67,16 @@ def check_columns(engine: Engine, query: Query) -> None:
     """Ask for the select's columns, executing nothing of it; SelectError where it fails or lacks its key."""
     with _reading(engine, query) as connection:
         # The whole text: a piece that is taken out of a select to wrap it would go unchecked.
-        as_it_stands(query.sql, query.parameters, engine.dialect)
+        bound(query, engine.dialect)
         columns = _described(connection, query)
-        if columns is None:
-            columns = _unnumbered(connection, _names(connection.execute(no_rows(query, engine.dialect))))
-        _layout(query, columns)
+        _layout(query, columns or _unnumbered(connection, _names(connection.execute(no_rows(query, engine.dialect)))))
 
 
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     """Return the record whose key, as text, is `key`, or None."""
     parts = split_key(key, len(query.key))
     with _reading(engine, query) as connection:
-        statement = as_it_stands(query.sql, query.parameters, engine.dialect)
+        statement = bound(query, engine.dialect)
         columns, padded, sample = _first(connection, statement)
         layout = _layout(query, columns, padded)
     if sample is None or parts is None:
@@ -137,7 +133,7 @@ def _fill(engine: Engine, query: Query, keys: KeyCheck, file: SpoolFile, tell: C
     with _reading(engine, query) as connection:
         # As the run has them that is divided: records with other names would have other prompts.
         described = _described(connection, query) if part else None
-        whole = as_it_stands(query.sql, query.parameters, dialect)
+        whole = bound(query, dialect)
         with _streamed(connection, rows_of_part(query, part, dialect) if part else whole) as result:
             columns = _names(result)
             if part:
@@ -250,7 +246,7 @@ def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
     kinds = [like, key, 0, 0.0, b""] if engine.dialect.name == "sqlite" else [like]
     found: list[Any] = []
     for kind in kinds:
-        with suppress(ValueError):
+        with suppress(ValueError, ArithmeticError):
             value = parse_key(key, kind)
             # Each is another execution of the select.
             found += [] if value in found else [value]

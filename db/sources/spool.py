@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 
 from db.database_errors import SpoolError
-from db.identity import Fate, fate_of, this_process
+from db.identity import fate_of, this_process
 from db.sources.values import Record, sorted_json
 
 SUFFIX, UNFINISHED = ".spool", ".part"
@@ -58,7 +58,10 @@ class SpoolFile:
         self.trimmed = False
         self._path = path
         with _keeping(path.parent.parent):
-            _make_folder(path.parent)
+            if not path.parent.is_dir():
+                path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                (path.parent / _OWNER).write_text(this_process(), encoding="utf-8")
             # Made with its mode: a file that is changed afterwards could be opened in between.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -115,7 +118,7 @@ class Spool:
         after = 0
         while rows := self._read(after, size):
             after = rows[-1][0]
-            yield [_record(key, hash_, data, fault) for _position, key, hash_, data, fault in rows]
+            yield [_record(*row) for row in rows]
 
     def close(self) -> None:
         """Close the file."""
@@ -205,7 +208,9 @@ def sweep(folder: Path) -> int:
 
 
 def _swept(own: Path) -> bool:
-    fate = _fate(own)
+    owner = (own / _OWNER).read_text(encoding="utf-8")
+    # A folder may be shared by machines; a host that has started again since has the same name.
+    fate = fate_of(owner, one_machine=owner.partition("/")[0] == this_process().partition("/")[0])
     if fate == "alive":
         return False
     ours = _ours(own)
@@ -232,20 +237,6 @@ def _remove(own: Path) -> None:
         own.rmdir()
 
 
-def _fate(own: Path) -> Fate:
-    owner = (own / _OWNER).read_text(encoding="utf-8")
-    # A folder may be shared by machines; a host that has started again since has the same name.
-    return fate_of(owner, one_machine=owner.partition("/")[0] == this_process().partition("/")[0])
-
-
-def _make_folder(own: Path) -> None:
-    if own.is_dir():
-        return
-    own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    own.mkdir(mode=0o700, exist_ok=True)
-    (own / _OWNER).write_text(this_process(), encoding="utf-8")
-
-
 @contextmanager
 def _keeping(folder: Path) -> Iterator[None]:
     try:
@@ -265,7 +256,7 @@ def _row(position: int, record: Record | Unreadable) -> tuple[int, str, str | No
     return position, record.key, record.hash, orjson.dumps(record.data), None
 
 
-def _record(key: str, hash_: str, data: bytes, fault: str | None) -> Record | Unreadable:
+def _record(_position: int, key: str, hash_: str, data: bytes, fault: str | None) -> Record | Unreadable:
     if fault is not None:
         return Unreadable(key, fault)
     found = orjson.loads(data)

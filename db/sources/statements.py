@@ -1,21 +1,26 @@
-"""A user's select, and its text with the parameters bound by their types.
+"""A user's select as statements: as it stands with its parameters bound by their types, and wrapped.
 
-The text itself is never rewritten. It stands alone because wrapping needs pieces of it, and running it as it stands
-needs all of it, bound in the same way.
+The text itself is never rewritten. Wrapped, it yields its columns without a row, the rows of one key, or a part in the
+order of the key: it stands inside as it was written. SQLAlchemy's dialects write the limits and quote the names; what
+SQL Server refuses inside brackets (WITH, a bare ORDER BY, OPTION) is taken out of them by its place in the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Date, DateTime, Dialect, Integer, String, TextClause, bindparam, text
+import sqlalchemy as sa
+from sqlalchemy import Dialect, Executable, FromClause, TextClause
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import quoted_name
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from db.database_errors import SelectError
-from db.sources.clauses import Statement, read_statement
+from db.sources.clauses import read_statement
 
 
 class _TypedFloat(UserDefinedType[float]):
@@ -27,12 +32,22 @@ class _TypedFloat(UserDefinedType[float]):
         return "DOUBLE PRECISION"
 
 
-class _TypedBoolean(Boolean):
+class _TypedBoolean(sa.Boolean):
     render_bind_cast = True
 
 
-_TEXT = String()
-_TYPES: dict[str, TypeEngine[Any]] = {"float": _TypedFloat(), "bool": _TypedBoolean(), "date": Date()}
+_TEXT = sa.String()
+_TYPES: dict[str, TypeEngine[Any]] = {"float": _TypedFloat(), "bool": _TypedBoolean(), "date": sa.Date()}
+
+# It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
+_STRICT = frozenset({"mssql"})
+_ALL: sa.ColumnElement[Any] = sa.literal_column("*")
+# They may drop an ORDER BY in a derived table that has no limit of its own; it says how they write one.
+_ORDER_NEEDS_LIMIT = {
+    "mysql": "\nLIMIT {0}",
+    "mariadb": "\nLIMIT {0}",
+    "mssql": "\nOFFSET 0 ROWS FETCH NEXT {0} ROWS ONLY",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,38 +81,26 @@ class Query:
     part: Part | None = None
 
 
-def as_it_stands(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> TextClause:
-    """Bind a select, without the semicolons and comments that trail it; raises SelectError where it can't be read."""
-    return bound(read_statement(sql, dialect.name), parameters, dialect)
+def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None, *, tail: str = "") -> TextClause:
+    """Bind a select, without the semicolons and comments that trail it, or its piece from `begin` to `end` with a tail.
 
-
-def bound(
-    statement: Statement,
-    parameters: Mapping[str, Parameter],
-    dialect: Dialect,
-    begin: int = 0,
-    end: int | None = None,
-    *,
-    tail: str = "",
-) -> TextClause:
-    """Bind a select, or the piece of it from `begin` to `end`, in one text with a tail.
-
-    Raises SelectError for a parameter without a value.
+    Raises SelectError where it can't be read, and for a parameter without a value.
     """
+    statement = read_statement(query.sql, dialect.name)
     end = len(statement.sql) if end is None else end
     written, binds = "", {}
     for found in statement.parameters:
         if begin <= found.start < end:
-            if found.name not in parameters:
+            if found.name not in query.parameters:
                 raise SelectError(
                     f"the select uses :{found.name}, which `params` does not name. Add it to the front matter."
                 )
             # So that no parameter has a name that SQLAlchemy gives, such as param_1, or that Oracle reserves: date.
             own = f"given_{found.name}"
-            binds[own] = _bound(own, parameters[found.name], dialect.name)
+            binds[own] = _bound(own, query.parameters[found.name], dialect.name)
             written += f"{_escaped(statement.sql[begin : found.start])}:{own}"
             begin = found.end
-    return text(written + _escaped(statement.sql[begin:end]) + tail).bindparams(*binds.values())
+    return sa.text(written + _escaped(statement.sql[begin:end]) + tail).bindparams(*binds.values())
 
 
 def _escaped(piece: str) -> str:
@@ -107,31 +110,111 @@ def _escaped(piece: str) -> str:
 
 def _bound(name: str, parameter: Parameter, dialect: str) -> Any:
     value = parameter.value
-    if isinstance(value, datetime):
-        value = _moment(value, dialect)
-        if dialect == "sqlite":
-            return bindparam(name, _as_sqlite_writes(value), _TEXT)
-    return bindparam(name, value, _type(parameter.type, value))
-
-
-def _moment(value: datetime, dialect: str) -> datetime:
-    """Return a moment in UTC, whatever zone it was given in; without the zone where columns have none."""
-    if value.tzinfo is None:
-        return value
-    moment = value.astimezone(UTC)
-    return moment.replace(tzinfo=None) if dialect in {"sqlite", "mysql", "mariadb"} else moment
-
-
-def _as_sqlite_writes(value: datetime) -> str:
-    # As its datetime() and strftime('%Y-%m-%d %H:%M:%f') do; SQLAlchemy would always add six digits and equal neither.
-    fraction = "seconds" if not value.microsecond else "microseconds" if value.microsecond % 1000 else "milliseconds"
-    return value.isoformat(" ", timespec=fraction)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        # In UTC, whatever zone it was given in; without the zone where columns have none.
+        moment = value.astimezone(UTC)
+        value = moment.replace(tzinfo=None) if dialect in {"sqlite", "mysql", "mariadb"} else moment
+    if isinstance(value, datetime) and dialect == "sqlite":
+        # As its datetime() and strftime('%Y-%m-%d %H:%M:%f') do; SQLAlchemy always adds six digits and equals neither.
+        fraction = "microseconds" if value.microsecond % 1000 else "milliseconds" if value.microsecond else "seconds"
+        return sa.bindparam(name, value.isoformat(" ", timespec=fraction), _TEXT)
+    return sa.bindparam(name, value, _type(parameter.type, value))
 
 
 def _type(kind: str, value: Any) -> TypeEngine[Any]:
     if kind == "int":
         # Not always the wider: PostgreSQL's substr() and its like take no BIGINT.
-        return BigInteger() if isinstance(value, int) and not -(2**31) <= value < 2**31 else Integer()
+        return sa.BigInteger() if isinstance(value, int) and not -(2**31) <= value < 2**31 else sa.Integer()
     if kind == "datetime":
-        return DateTime(timezone=isinstance(value, datetime) and value.tzinfo is not None)
+        return sa.DateTime(timezone=isinstance(value, datetime) and value.tzinfo is not None)
     return _TYPES.get(kind, _TEXT)
+
+
+def no_rows(query: Query, dialect: Dialect) -> Executable:
+    """Wrap a select so that it yields its columns and reads no row; SelectError where it can't be wrapped."""
+    wrapped = _Wrapped(query, dialect)
+    return wrapped.complete(sa.select(_ALL).select_from(wrapped.rows()).where(sa.literal_column("1 = 0")))
+
+
+def columns_of(query: Query, dialect: Dialect) -> Executable:
+    """Ask DuckDB for a select's columns, one a row with its name first, and execute nothing of it."""
+    return _Headed(sa.text("DESCRIBE "), bound(query, dialect))
+
+
+def rows_where(query: Query, dialect: Dialect, values: Sequence[Any]) -> Executable:
+    """Wrap a select so that it yields the rows whose key columns equal the values; SelectError as no_rows."""
+    wrapped = _Wrapped(query, dialect)
+    equal = [
+        # Untyped: the driver knows best how a value that it has returned is compared with its column.
+        _column(name, dialect) == sa.bindparam(f"presswork_key_{at}", value, sa.types.NullType())
+        for at, (name, value) in enumerate(zip(query.key, values, strict=True))
+    ]
+    return wrapped.complete(sa.select(_ALL).select_from(wrapped.rows()).where(sa.and_(*equal)))
+
+
+def rows_of_part(query: Query, part: Part, dialect: Dialect) -> Executable:
+    """Wrap a select so that it yields a part of its rows in the order of its key; SelectError as no_rows.
+
+    With the query's limit, only the first rows in the select's own order are looked at.
+    """
+    wrapped = _Wrapped(query, dialect)
+    rows = wrapped.rows() if query.limit is None else wrapped.first_rows(query.limit)
+    ordered = sa.select(_ALL).select_from(rows).order_by(*(_column(name, dialect) for name in query.key))
+    return wrapped.complete(ordered.limit(part.count).offset(part.offset))
+
+
+class _Headed(Executable, sa.ClauseElement):
+    """A statement behind what can't stand inside of its brackets."""
+
+    inherit_cache = False
+
+    def __init__(self, head: sa.ClauseElement, body: sa.ClauseElement) -> None:
+        self.head = head
+        self.body = body
+
+
+@compiles(_Headed)
+def _compile_headed(element: _Headed, compiler: SQLCompiler, **keywords: Any) -> str:
+    return f"{compiler.process(element.head, **keywords)}{compiler.process(element.body, **keywords)}"
+
+
+class _Wrapped:
+    """A select inside of another one."""
+
+    def __init__(self, query: Query, dialect: Dialect) -> None:
+        self._statement = read_statement(query.sql, dialect.name)
+        self._query = query
+        self._dialect = dialect
+        self._strict = dialect.name in _STRICT
+        self._begin = self._statement.main if self._strict else 0
+
+    def rows(self) -> FromClause:
+        """The select as a table."""
+        takes_order = not self._strict or self._statement.bounded
+        return self._table(None if takes_order else self._statement.order_by)
+
+    def first_rows(self, limit: int) -> FromClause:
+        """Its first rows, in its own order, as a table."""
+        by_order = _ORDER_NEEDS_LIMIT.get(self._dialect.name)
+        if by_order is None or self._statement.order_by is None or self._statement.bounded:
+            return sa.select(_ALL).select_from(self.rows()).limit(limit).subquery("first_rows")
+        return self._table(tail=by_order.format(int(limit)))
+
+    def complete(self, body: sa.Select[Any]) -> Executable:
+        """The whole, with what can't stand inside of brackets."""
+        if self._statement.options is not None:
+            body = body.with_statement_hint(self._statement.sql[self._statement.options :])
+        if not self._begin:
+            return body
+        return _Headed(bound(self._query, self._dialect, 0, self._begin), body)
+
+    def _table(self, end: int | None = None, *, tail: str = "") -> FromClause:
+        end = self._statement.options if end is None else end
+        # A comment that ends the user's text is cut off, and can't swallow the bracket.
+        rows = bound(self._query, self._dialect, self._begin, end, tail=tail)
+        return rows.columns().subquery("selected")
+
+
+def _column(name: str, dialect: Dialect) -> sa.ColumnElement[Any]:
+    # Always quoted, but where SQLAlchemy folds case itself (Oracle): there it quotes what needs it.
+    return sa.column(quoted_name(name, None if dialect.requires_name_normalize else True))

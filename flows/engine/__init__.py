@@ -1,8 +1,9 @@
 """The engine: turns templates and records into generations under Prefect.
 
-Read run.py (a run from opening to closing), generate.py (one step: render, look up, send, record), plan.py (what the
-ledger already answers), chunks.py (the Prefect task), results.py (Prefect's cache, served by the ledger), pace.py (when
-a request may go), journal.py and writer.py (how what happened reaches the ledger).
+The root is the way of a record, top to bottom: opening.py (a run from opening to closing), run.py (what flows use),
+step.py (render, look up, record), live.py (ask, in chunks), claiming.py and twins.py (ask for no prompt twice), plan.py
+(what the ledger already answers), attempts.py and generations.py (how what happened reaches the ledger), context.py
+(what a run hands to its steps). What these stand on is in the folders.
 """
 
 from __future__ import annotations

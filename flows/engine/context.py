@@ -110,7 +110,7 @@ class RequestGate(Gate, Protocol):
 
 
 class AskedEndpoint(Protocol):
-    """The run's endpoint; flows.engine.resources.run_endpoint.RunEndpoint."""
+    """The run's endpoint; flows.engine.resources.endpoint.RunEndpoint."""
 
     async def ask(self, body: Mapping[str, Any]) -> Answer:
         """Send a request."""

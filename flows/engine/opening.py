@@ -38,10 +38,9 @@ from flows.engine.report.amounts import dollars
 from flows.engine.report.artifacts import SUMMARY_KEY
 from flows.engine.report.progress import Progress, announce
 from flows.engine.report.totals import Totals
-from flows.engine.resources.endpoint import Endpoint, open_endpoint, require_files
+from flows.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint, require_files
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.recovery import begin, require_parent
-from flows.engine.resources.run_endpoint import RunEndpoint
 from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper, stopped_by_signals
@@ -81,7 +80,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     async with AsyncExitStack() as stack:
         run = _put_together(await _open(stack, host, settings, options, origin))
         progress, stopper, ledger = run.context.progress, run.context.stopper, run.ledger
-        stack.callback(run.selects.spooling.close)
+        stack.callback(run.selects.spooling.spools.close)
         await _begin(run, origin)
         ledger.writer.commit = ledger.lease.write
         await asyncio.to_thread(sweep, settings.spool_folder)
@@ -199,7 +198,7 @@ async def _begin(run: Run, origin: Origin) -> None:
         ledger.fresh_since = await read(refreshing_since, ledger.engine, row.parent_run_id or row.id)
     if row.resumes_run_id is not None:
         run.pace.spending.earlier = await ledger.spent()
-        run.selects.spooling.resume(await read(resumed_by, ledger.engine, row.id))
+        run.selects.spooling.spools.resumed = await read(resumed_by, ledger.engine, row.id)
 
 
 def _run_row(run: Run, origin: Origin) -> RunRow:
@@ -252,7 +251,7 @@ async def _close(run: Run, status: RunStatus) -> None:
             await writer.committed()
         await writer.call(lease.close, status)
         if status == COMPLETED:
-            await asyncio.to_thread(run.selects.spooling.remove)
+            await asyncio.to_thread(run.selects.spooling.spools.remove)
         summary = await writer.read(run.totals.summary, status)
         log.info(
             "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",

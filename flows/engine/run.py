@@ -15,8 +15,8 @@ from flows.engine.materials.handles import Generations, Selected, Source
 from flows.engine.materials.run_selects import Selects
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.host import Host, ShardedRun
-from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.pace import Pace
+from flows.engine.pacing.spending import Estimate
 from flows.engine.report.progress import counted
 from flows.engine.report.summary import Summary
 from flows.engine.report.totals import Totals
@@ -104,7 +104,7 @@ class Run:
             await self._note_padded_keys(name)
         mean = await self.ledger.mean_tokens(name, brief.template.front.model)
         if mean is not None:
-            self.pace.know(name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
+            self.pace.estimates.setdefault(name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
         await step.run(source)
         ended = ", ".join(counted(progress.step_counts)) or "nothing to do"
         self.host.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
@@ -135,7 +135,7 @@ class Run:
             each = Estimate(
                 output_tokens=known.output_tokens / known.requests, cost_usd=known.cost_usd / known.requests
             )
-            self.pace.know(step, each)
+            self.pace.estimates.setdefault(step, each)
 
     async def _note_padded_keys(self, step: str) -> None:
         orphaned = await self.ledger.padded_keys(step)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from flows.steps.known_models import EFFORTS, LIFECYCLES, MODELS, THINKING_TYPES, Effort, Lifecycle, Model, ThinkingType
 
-T = TypeVar("T")
+T = TypeVar("T", bound=str)
 
 __all__ = ["DEFAULT_MODEL", "MODELS", "Model", "NotTold", "Told"]
 
@@ -88,22 +88,16 @@ class NotTold:
 
 def read_told(info: Any) -> Told:
     """Read the body of GET /v1/models/{id}; whatever is missing or of another shape is not told."""
-    takes_effort = _value(info, "capabilities", "effort", "supported") is not False
     lifecycle = _value(info, "lifecycle")
+    efforts = _each(info, EFFORTS, "effort")
+    if _supported(info, "effort") is False:
+        efforts = dict.fromkeys(efforts, False)
     return Told(
         context=_count(info, "max_input_tokens"),
         max_output=_count(info, "max_tokens"),
-        thinking={
-            kind: told
-            for kind in THINKING_TYPES
-            if (told := _supported(info, "capabilities", "thinking", "types", kind)) is not None
-        },
-        efforts={
-            level: told and takes_effort
-            for level in EFFORTS
-            if (told := _supported(info, "capabilities", "effort", level)) is not None
-        },
-        structured_outputs=_supported(info, "capabilities", "structured_outputs"),
+        thinking=_each(info, THINKING_TYPES, "thinking", "types"),
+        efforts=efforts,
+        structured_outputs=_supported(info, "structured_outputs"),
         lifecycle=next((known for known in LIFECYCLES if known == lifecycle), None),
         retires_on=_day(info, "retires_at"),
     )
@@ -117,8 +111,12 @@ def _value(info: Any, *path: str) -> Any:
 
 
 def _supported(info: Any, *path: str) -> bool | None:
-    said = _value(info, *path, "supported")
+    said = _value(info, "capabilities", *path, "supported")
     return said if isinstance(said, bool) else None
+
+
+def _each(info: Any, names: tuple[T, ...], *path: str) -> dict[T, bool]:
+    return {name: told for name in names if (told := _supported(info, *path, name)) is not None}
 
 
 def _count(info: Any, name: str) -> int | None:

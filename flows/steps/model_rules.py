@@ -50,13 +50,8 @@ def request_settings(asks: Asks, model: Model | None) -> dict[str, Any]:
     Without `thinking` a model thinks as little as it can: nothing is sent where it does not think by itself, or can't
     be kept from it. Pass what known_models.py has, never what an endpoint says: see catalog.py.
     """
-    settings: dict[str, Any] = {}
-    thinking = _thinking(asks.thinking, model)
-    if thinking is not None:
-        settings["thinking"] = thinking
-    if asks.effort is not None:
-        settings["effort"] = asks.effort
-    return settings
+    settings = {"thinking": _thinking(asks.thinking, model), "effort": asks.effort}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _thinking(written: Thinking | None, model: Model | None) -> dict[str, Any] | None:
@@ -79,34 +74,24 @@ def misfits(asks: Asks, sent: dict[str, Any], model: Model | None, name: str | N
     """
     if model is None:
         return []
-    name = name or asks.model
-    found = [*_thinking_misfits(asks, sent, model, name), *_effort_misfits(asks, sent, model, name)]
-    if model.max_output is not None and asks.max_tokens > model.max_output:
-        found.append(Misfit("max_tokens", f"{name} answers with {model.max_output:,} tokens at most"))
-    if model.structured_outputs is False:
-        found.append(Misfit("model", f"{name} takes no output schema"))
-    return found
+    return list(_misfits(asks, sent.get("thinking", {}).get("type"), model, name or asks.model))
 
 
-def _thinking_misfits(asks: Asks, sent: dict[str, Any], model: Model, name: str) -> Iterator[Misfit]:
-    kind = sent.get("thinking", {}).get("type")
-    if model.thinking is None:
-        return
-    if asks.thinking == "off" and kind is None and model.thinks:
+def _misfits(asks: Asks, kind: ThinkingType | None, model: Model, name: str) -> Iterator[Misfit]:
+    if model.thinking is not None and asks.thinking == "off" and kind is None and model.thinks:
         yield Misfit("thinking", f"{name} always thinks; leave the field out, and lower `effort` to have it think less")
-    elif kind is not None and kind not in model.thinking:
+    elif model.thinking is not None and kind is not None and kind not in model.thinking:
         yield Misfit("thinking", f"{name} {_NOT_TAKEN[kind]}")
-
-
-def _effort_misfits(asks: Asks, sent: dict[str, Any], model: Model, name: str) -> Iterator[Misfit]:
-    if asks.effort is None:
-        return
-    if model.efforts is not None and asks.effort not in model.efforts:
+    if asks.effort is not None and model.efforts is not None and asks.effort not in model.efforts:
         levels = ", ".join(level for level in EFFORTS if level in model.efforts)
         takes = f"takes {levels}, not {asks.effort}" if levels else "takes no effort; leave the field out"
         yield Misfit("effort", f"{name} {takes}")
-    elif model.capped and asks.effort in CAPPED and sent.get("thinking", {}).get("type") in TURNED_OFF:
+    elif asks.effort in CAPPED and model.capped and kind in TURNED_OFF:
         yield Misfit("effort", f"{name} takes {asks.effort} only while it thinks; write `thinking: adaptive`")
+    if model.max_output is not None and asks.max_tokens > model.max_output:
+        yield Misfit("max_tokens", f"{name} answers with {model.max_output:,} tokens at most")
+    if model.structured_outputs is False:
+        yield Misfit("model", f"{name} takes no output schema")
 
 
 def require_fit(file: str, found: list[Misfit]) -> None:

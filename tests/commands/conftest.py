@@ -170,10 +170,13 @@ def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.S
 
     def send() -> None:
         deadline = time.monotonic() + 60
-        while not at_work() and time.monotonic() < deadline:
+        while not at_work() and time.monotonic() < deadline and not ended.is_set():
             time.sleep(0.05)
-        os.kill(os.getpid(), number)
+        # Sent after the block it would end the tests, and not what they call.
+        if not ended.is_set():
+            os.kill(os.getpid(), number)
 
+    ended = threading.Event()
     threads = set(threading.enumerate())
     before = signal.signal(number, signal.default_int_handler)
     sending = threading.Thread(target=send)
@@ -181,6 +184,7 @@ def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.S
     try:
         yield
     finally:
+        ended.set()
         sending.join()
         signal.signal(number, before)
     assert not [thread for thread in set(threading.enumerate()) - threads if not thread.daemon]

@@ -49,9 +49,13 @@ def test_environment_is_as_it_was_after_a_block_that_fails(monkeypatch: pytest.M
     monkeypatch.setenv("PRESSWORK_TEST_GONE", "before")
     changes = {"PRESSWORK_TEST_SET": "inside", "PRESSWORK_TEST_UNSET": "inside", "PRESSWORK_TEST_GONE": None}
 
-    with pytest.raises(ZeroDivisionError), environment(changes):
-        assert {name: os.environ.get(name) for name in changes} == changes
-        raise ZeroDivisionError
+    def fail_inside() -> None:
+        with environment(changes):
+            assert {name: os.environ.get(name) for name in changes} == changes
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
 
     assert (os.environ["PRESSWORK_TEST_SET"], os.environ["PRESSWORK_TEST_GONE"]) == ("before", "before")
     assert "PRESSWORK_TEST_UNSET" not in os.environ

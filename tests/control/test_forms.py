@@ -110,7 +110,7 @@ class Picked(Selection):
 
 
 def test_truth_value_that_may_be_null_is_left_null_by_a_form_that_nobody_touches() -> None:
-    # Prefect's form sends false for a plain switch; tests/control/test_form_sends.py looks at a real one.
+    # Prefect's form sends false for a plain switch; tests/control/test_browser.py looks at a real one.
     made = form({"urgent": Param(type="bool", default=None)})
     field = made["definitions"]["Params"]["properties"]["urgent"]
     assert (field["anyOf"], field["default"]) == ([{"type": "boolean"}, {"type": "null"}], None)
@@ -145,7 +145,6 @@ def test_selection_hands_on_what_it_has_as_a_template_takes_it() -> None:
     assert Param(type="date").parse("since", values["since"]) == date(2026, 11, 15)
 
 
-@pytest.mark.prefect
 @pytest.mark.parametrize(
     ("params", "keys"),
     [
@@ -160,7 +159,7 @@ async def test_date_of_a_form_reaches_the_select_and_an_empty_one_is_null(
 ) -> None:
     workshop.items({"old": "2026-01-01", "new": "2026-12-01"})
     (workshop.templates / "dated.md.j2").write_text(DATED, encoding="utf-8")
-    await content("dated", params)
+    await workshop.call(content, "dated", params)
     assert set(workshop.outputs("dated")) == keys
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import Dialect, Engine, create_engine, make_url, text
+from sqlalchemy import Dialect, Engine, TextClause, create_engine, make_url, text
 
 from db.sources.access import open_source
+from db.sources.statements import Parameter, Query, bound
 from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.db.rows import Book
 
@@ -62,3 +63,8 @@ def dialect_of(driver: str) -> Dialect:
     make: Any = make_url(f"{driver}://").get_dialect()
     dialect: Dialect = make(paramstyle="pyformat" if driver.startswith("mysql") else "named")
     return dialect
+
+
+def as_it_stands(sql: str, parameters: Mapping[str, Parameter], dialect: Dialect) -> TextClause:
+    """Bind a whole select."""
+    return bound(Query("made.md.j2", sql, (), parameters), dialect)

@@ -16,7 +16,7 @@ from db.ledger.rows import TemplateRow
 from db.ledger.tables import Base
 from db.ledger.writing import add_templates
 from db.readers.figures import usage
-from db.sources.keys import joined_key
+from db.sources.values import joined_key
 from db.words import ORIGINS, RUN_STATUSES, STATUSES
 from tests.db.rows import Book, sha
 

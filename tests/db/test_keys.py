@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from db.sources.access import open_source
-from db.sources.keys import joined_key, key_of, split_key
 from db.sources.select import read_record
 from db.sources.statements import Query
+from db.sources.values import joined_key, key_of, split_key
 
 ODD = ["", "a", "|", "\\", "\\|", "|\\", "a|b", "a\\", "\\\\", "☕", "\n"]
 

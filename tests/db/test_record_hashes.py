@@ -9,8 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from db.sources.keys import key_text
-from db.sources.values import make_record
+from db.sources.values import key_text, make_record
 
 TOKYO = timezone(timedelta(hours=9))
 NOON = datetime(2026, 3, 1, 12, 30)  # noqa: DTZ001 - a column without a zone

@@ -14,8 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from db.database_errors import SourceUnreachableError
 from db.session import reason_of
-from db.sources.access import is_lost, open_source
-from db.sources.interrupt import Interrupter
+from db.sources.access import Interrupter, is_lost, open_source
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from sqlalchemy import Engine, create_engine
 from db.database_errors import SelectError
 from db.sources.access import open_source
 from db.sources.clauses import parameters_in, tokens_of
-from db.sources.statements import Parameter, as_it_stands
+from db.sources.statements import Parameter
 from tests.conftest import SOURCES, new_source
-from tests.db.conftest import dialect_of
+from tests.db.conftest import as_it_stands, dialect_of
 
 DRIVERS = ["sqlite", "postgresql+psycopg", "mysql+pymysql", "duckdb", "mssql+pyodbc", "oracle+oracledb"]
 DIALECTS = {driver.partition("+")[0]: dialect_of(driver) for driver in DRIVERS}

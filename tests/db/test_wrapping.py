@@ -26,12 +26,11 @@ from sqlalchemy import (
 from sqlglot import exp
 
 from db.database_errors import SelectError
-from db.sources import wrapping
+from db.sources import statements
 from db.sources.access import open_source
-from db.sources.statements import Parameter, Part, Query, as_it_stands
-from db.sources.wrapping import rows_of_part
+from db.sources.statements import Parameter, Part, Query, rows_of_part
 from tests.conftest import SOURCES, new_source
-from tests.db.conftest import dialect_of
+from tests.db.conftest import as_it_stands, dialect_of
 
 ODD = ["order", "MiXed", "a blank", 'dou"ble', "o'quote", "back`tick", "co:lon :x", "per%cent %s", "[brackets]", "ünï"]
 ITEMS = Table(
@@ -67,11 +66,11 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def no_rows(sql: str, parameters: Given, dialect: Dialect) -> Executable:
-    return wrapping.no_rows(Query("items.md.j2", sql, (), parameters), dialect)
+    return statements.no_rows(Query("items.md.j2", sql, (), parameters), dialect)
 
 
 def rows_where(sql: str, parameters: Given, dialect: Dialect, key: Sequence[str], values: Sequence[Any]) -> Executable:
-    return wrapping.rows_where(Query("items.md.j2", sql, tuple(key), parameters), dialect, values)
+    return statements.rows_where(Query("items.md.j2", sql, tuple(key), parameters), dialect, values)
 
 
 def rows_between(
@@ -364,7 +363,7 @@ def test_what_sql_server_takes_out_of_brackets_reads_the_same_rows(
 ) -> None:
     # No SQL Server is here: what is done for one is run on the others.
     usual = numbers(shop, rows_between(sql, MAX, shop.dialect, ["n"], 0, 9))
-    monkeypatch.setattr(wrapping, "_STRICT", frozenset({shop.dialect.name}))
+    monkeypatch.setattr(statements, "_STRICT", frozenset({shop.dialect.name}))
 
     assert numbers(shop, rows_between(sql, MAX, shop.dialect, ["n"], 0, 9)) == usual
     assert numbers(shop, rows_where(sql, MAX, shop.dialect, ["n"], usual[:1])) == usual[:1]

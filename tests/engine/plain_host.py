@@ -26,11 +26,27 @@ from flows.settings import Settings
 from flows.steps.prompts.flow_source import read_function
 
 
+class _Lines(logging.Handler):
+    """Keeps the lines of a log."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+
 class PlainHost:
-    """Runs one run of a flow. `states` are those that Prefect would give the task runs of its chunks."""
+    """Runs one run of a flow.
+
+    `states` are those that Prefect would give the task runs of its chunks, `logged` the lines of the run's log.
+    """
 
     def __init__(self, flow: Flow[Any, Any], parameters: Mapping[str, Any], flow_run_id: str) -> None:
-        self.log: Log = logging.getLogger("prefect.presswork")
+        self.logged: list[str] = []
+        self.log: Log = logging.Logger("run")  # noqa: LOG001 - it ends with its host
+        self.log.addHandler(_Lines(self.logged))
         self.states: list[str] = []
         self.spread_runs: list[ShardedRun] = []
         self.shard: Shard | None = None
@@ -97,13 +113,14 @@ async def run_plainly(flow: Flow[Any, Any], hosts: list[PlainHost], *args: Any, 
     """Call a flow as Prefect would, its retries included, and add the host of each of its runs to `hosts`."""
     bound = inspect.signature(flow.fn).bind(*args, **kwargs)
     bound.apply_defaults()
+    parameters = flow.validate_parameters(dict(bound.arguments))
     flow_run_id = new_id()
     for tries_left in range(flow.retries or 0, -1, -1):
-        host = PlainHost(flow, bound.arguments, flow_run_id)
+        host = PlainHost(flow, parameters, flow_run_id)
         hosts.append(host)
         token = HOST.set(cast("Host", host))
         try:
-            return await cast("Any", flow.fn)(*bound.args, **bound.kwargs)
+            return await cast("Any", flow.fn)(**parameters)
         except Exception:
             if not tries_left:
                 raise

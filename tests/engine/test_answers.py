@@ -18,8 +18,6 @@ from aiohttp import web
 from flows.errors import StoppingCallError, UntoldCostError
 from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
 MOST_ASKED = 8
 """Requests for one prompt in one run, whatever comes."""
 CONCURRENCY = 10

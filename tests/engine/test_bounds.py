@@ -8,8 +8,6 @@ import pytest
 
 from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
 PER_PROMPT = "SELECT prompt_hash, count(*) FROM attempts GROUP BY 1"
 
 

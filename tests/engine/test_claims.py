@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 
 import pytest
 
-from flows.settings import ROOT
-from tests.engine.workshop import Workshop
-
-pytestmark = pytest.mark.prefect
+from tests.engine.workshop import Workshop, ended
 
 LEASE_S = 3
-RUN = f"""
-import asyncio
+SHORT_LEASES = f"""
 from db.ledger import leases
 # Before the engine reads it: a dead owner's lease must run out while the test looks.
 leases.LEASE_S, leases.HEARTBEAT_S = {LEASE_S}, 0.5
-from flows.content import content
-from flows.engine import RunOptions
-asyncio.run(content("note", options=RunOptions(concurrency=5, chunk_size=10)))
 """
 
 
@@ -32,21 +23,17 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.engine.claiming.ASK_AGAIN_S", (0.05, 0.3))
 
 
-async def start() -> asyncio.subprocess.Process:
+async def start(workshop: Workshop) -> asyncio.subprocess.Process:
     """The same job in a process of its own."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUN, cwd=ROOT, env=os.environ, stderr=asyncio.subprocess.PIPE
-    )
+    return await workshop.process(first=SHORT_LEASES, concurrency=5, chunk_size=10)
 
 
 async def test_two_processes_with_the_same_job_buy_each_prompt_once(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     workshop.numbered(60)
     workshop.sandbox.configure(latency_ms=300)
-    processes = [await start(), await start()]
-    for process in processes:
-        _stdout, said = await process.communicate()
-        assert process.returncode == 0, said.decode()[-3000:]
+    for process in [await start(workshop), await start(workshop)]:
+        await ended(process)
 
     assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (60, 0)
     runs = workshop.rows("SELECT id, status FROM runs")
@@ -73,13 +60,13 @@ async def test_runs_that_share_a_process_buy_each_prompt_once(workshop_on_each: 
 async def test_run_takes_over_from_one_that_was_killed_while_it_waited(workshop: Workshop, short_leases: None) -> None:
     workshop.numbered(30)
     workshop.sandbox.configure(latency_ms=600)
-    process = await start()
+    process = await start(workshop)
     await asyncio.wait_for(workshop.answered(10), 60)
     waiting = asyncio.create_task(workshop.run(concurrency=5, chunk_size=10))
     # It has begun when the owner dies, so that no burial at a beginning helps it: only the lease's end does.
     await workshop.begun(2)
     process.kill()
-    await process.wait()
+    await process.communicate()
     asked = workshop.requests
     workshop.sandbox.configure(latency_ms=0)
     summary = await waiting

@@ -15,8 +15,6 @@ from flows.engine.options import Shard
 from flows.errors import ConfigurationError, UntoldCostError
 from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
 CAP = 0.02
 
 
@@ -124,7 +122,7 @@ async def test_retries_of_a_flow_run_share_its_cap(workshop: Workshop) -> None:
             raise RuntimeError("the flow's own")
 
     with pytest.raises(RuntimeError):
-        await nightly()
+        await workshop.call(nightly)
 
     assert workshop.value("SELECT count(*) FROM runs") == 3
     assert 0.8 * CAP < float(workshop.billed_usd) <= CAP

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
-
-import pytest
+from functools import partial
 
 from flows.engine.live import WINDOW
-from flows.settings import ROOT
 from tests.engine.workshop import Workshop
-
-pytestmark = pytest.mark.prefect
 
 RECORDS, CONCURRENCY, CHUNK = 300, 20, 25
 MOST_OPEN = WINDOW * CONCURRENCY + CHUNK
 """Prompts that are open at a time: in flight, or in the commit window before or after."""
-RUN = f"""
-import asyncio
-from flows.content import content
-from flows.engine import RunOptions
-asyncio.run(content("note", options=RunOptions(concurrency={CONCURRENCY}, chunk_size={CHUNK})))
-"""
 
 
 async def test_killed_run_is_gone_on_with_and_repeats_only_what_was_in_flight(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     workshop.numbered(RECORDS)
     workshop.sandbox.configure(latency_ms=20)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUN, cwd=ROOT, env=os.environ, stderr=asyncio.subprocess.DEVNULL
-    )
-    await asyncio.wait_for(workshop.answered(RECORDS // 2), 60)
-    process.kill()
-    await process.wait()
+    half_answered = partial(workshop.has_answered, RECORDS // 2)
+    await workshop.killed(half_answered, concurrency=CONCURRENCY, chunk_size=CHUNK)
 
     (dead,) = workshop.rows("SELECT * FROM runs")
     assert (dead["status"], dead["ended_at"]) == ("running", None)

@@ -29,8 +29,6 @@ from flows.support_replies import support_replies
 from tests.db.rows import error_of_sqlite
 from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
 RECORDS = 60
 Way = Callable[[Workshop], AbstractContextManager[None]]
 
@@ -257,7 +255,7 @@ async def test_every_read_and_every_write_of_a_run_waits_for_the_ledger(
     monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "120")
     unwatch = watch(lambda _progress: setattr(flaky, "fails", "first"))
     try:
-        summary = await support_replies()
+        summary = await shop.call(support_replies)
     finally:
         unwatch()
         flaky.fails = "none"

@@ -7,16 +7,11 @@ import asyncio
 import aiohttp
 import pytest
 from aiohttp import web
-from prefect import get_client
 
-from flows.content import content
 from flows.errors import StoppingCallError
 from flows.sandbox import SANDBOX_HEADER
 from tests.engine.test_gate import gateway, passing_on
-from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
-
-pytestmark = pytest.mark.prefect
-
+from tests.engine.workshop import Workshop
 
 # Away
 
@@ -42,13 +37,7 @@ async def test_chunks_outlive_an_endpoint_that_is_away(workshop: Workshop, monke
     assert workshop.sandbox.stats()["repeated_bodies"] == 0
     assert workshop.value("SELECT count(*) FROM generations") == 60
     assert workshop.value("SELECT count(*) FROM attempts WHERE error_type IN ('connect', 'connection')") > 0
-    found = await task_runs(workshop.flow_run_of(summary.run_id), count=6)
-    assert {run.state_name for run in found} == {"Completed"}
-    carried_over = [run for run in found if run.run_count > 1]
-    assert carried_over
-    async with get_client() as client:
-        states = await client.read_task_run_states(carried_over[0].id)
-    assert "AwaitingRetry" in {state.name for state in states}
+    assert await workshop.task_states(summary.run_id, 6) == ["Completed"] * 6
 
 
 async def test_endpoint_that_stays_away_leaves_failed_records_and_no_request(
@@ -212,20 +201,6 @@ async def test_what_was_answered_before_the_spend_limit_is_kept(workshop: Worksh
 
 
 # What a run says of it
-
-
-async def test_flow_run_that_was_stopped_says_why_in_prefect(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workshop.numbered(1)
-    workshop.sandbox.configure(spend_limit=1)
-    state = await content("note", return_state=True)
-    assert state.is_failed()
-    flow_run_id = workshop.value("SELECT prefect_flow_run_id FROM runs")
-    lines = await eventually(
-        lambda: log_lines(flow_run_id), lambda found: any("usage limits" in line for line in found)
-    )
-    assert any("usage limits" in line for line in lines)
 
 
 async def test_limit_that_a_run_sets_ends_with_it(workshop: Workshop) -> None:

@@ -15,8 +15,6 @@ from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.engine.conftest import open_workshop
 from tests.engine.workshop import NOTE, USER, Workshop
 
-pytestmark = pytest.mark.prefect
-
 
 def template(workshop: Workshop, select: str, key: str) -> None:
     note = NOTE.format(user=USER, max_tokens=256)

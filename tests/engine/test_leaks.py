@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,10 @@ async def test_database_error_quotes_no_row(
 ) -> None:
     workshop.items({"1": "Name: Numbatology"})
 
-    def spoilt(row: Any) -> Any:
-        return {**row, "status": "nonsense"}
-
     write = db.ledger.writing.write
 
     def write_spoilt(engine: Any, batch: Any, *lease: Any, **refused: Any) -> None:
-        batch.generations = [spoilt(row) for row in batch.generations]
+        batch.generations = [replace(row, status="nonsense") for row in batch.generations]
         write(engine, batch, *lease, **refused)
 
     monkeypatch.setattr("flows.engine.resources.lease.write", write_spoilt)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from flows.engine.pacing import limiter as module
-from flows.engine.pacing.buckets import Bucket, HeaderBucket, Need
+from flows.engine.pacing.buckets import Bucket, Need
 from flows.engine.pacing.limiter import Limiter, limiter_for
 from flows.errors import CallError, PassingCallError, StoppingCallError
 from flows.sandbox.error_shapes import Refusal
@@ -564,6 +564,6 @@ def test_bucket_without_a_limit_never_waits() -> None:
 
 
 def test_account_in_debt_waits_for_a_minute_at_most(loop: Loop) -> None:
-    bucket = HeaderBucket()
+    bucket = Bucket()
     bucket.read(Limit(600, -(10**9)), sent_at=1.0, spent_then=0.0, now=1000.0)
     assert 0 < bucket.wait_s(1, 1000.0) < 61

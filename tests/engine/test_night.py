@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
-import sys
 
 import pytest
 
 from flows.engine.live import WINDOW
-from flows.settings import ROOT
 from tests.engine.workshop import Workshop
 
 pytestmark = [pytest.mark.prefect, pytest.mark.soak]
@@ -20,12 +17,6 @@ KILLS = 20
 RECORDS, CONCURRENCY, CHUNK = 4000, 50, 50
 MOST_OPEN = WINDOW * CONCURRENCY + CHUNK
 """Prompts that are open at a time: in flight, or in the commit window before or after."""
-RUN = f"""
-import asyncio
-from flows.content import content
-from flows.engine import RunOptions
-asyncio.run(content("note", options=RunOptions(concurrency={CONCURRENCY}, chunk_size={CHUNK})))
-"""
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,13 +53,11 @@ async def test_twenty_kills_repeat_only_what_was_open_each_time(workshop_on_each
     repeated = [0]
     for _kill in range(KILLS):
         before = workshop.requests
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", RUN, cwd=ROOT, env=os.environ, stderr=asyncio.subprocess.DEVNULL
-        )
+        process = await workshop.process(concurrency=CONCURRENCY, chunk_size=CHUNK)
         await asyncio.wait_for(workshop.asked(before + 1), 120)
         await asyncio.sleep(chance.uniform(0, 0.8))
         process.kill()
-        await process.wait()
+        await process.communicate()
         repeated.append(workshop.sandbox.stats()["repeated_bodies"])
     killed_at = workshop.value("SELECT count(*) FROM generations WHERE origin = 'live'")
     summary = await workshop.run(concurrency=CONCURRENCY, chunk_size=CHUNK)

@@ -10,8 +10,6 @@ import pytest
 from flows.settings import ROOT
 from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
 BILLED = ("input_tokens", "output_tokens", "cache_creation_5m_tokens", "cache_creation_1h_tokens", "cache_read_tokens")
 
 

@@ -8,8 +8,8 @@ import pytest
 from prefect import flow
 
 from flows.engine import RunOptions, Summary, open_run
+from flows.engine.materials.briefs import params_of_step
 from flows.engine.materials.handles import Generations
-from flows.engine.materials.step_params import params_of_step
 from flows.errors import ParameterError
 from flows.steps.prompts.front_matter import FrontMatter
 from tests.engine.workshop import Workshop
@@ -95,9 +95,8 @@ def kinds(workshop: Workshop) -> Workshop:
     return workshop
 
 
-@pytest.mark.prefect
 async def test_records_of_two_selects_are_rendered_with_their_own_params(kinds: Workshop) -> None:
-    summary = await two_kinds()
+    summary = await kinds.call(two_kinds)
 
     assert summary.exit_status == 0
     sent = {(body["system"][0]["text"], body["messages"][-1]["content"]) for body in kinds.sandbox.bodies()}
@@ -110,9 +109,8 @@ async def test_records_of_two_selects_are_rendered_with_their_own_params(kinds: 
     }
 
 
-@pytest.mark.prefect
 async def test_condition_that_fails_on_one_record_is_a_failed_row_of_the_next_step(kinds: Workshop) -> None:
-    summary = await two_kinds(fails=True)
+    summary = await kinds.call(two_kinds, fails=True)
 
     steps = {step.step: (step.succeeded, step.failed) for step in summary.steps}
     assert steps["reply"] == (1, 1)

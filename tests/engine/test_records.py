@@ -24,8 +24,6 @@ from flows.steps.claude.client import Client
 from flows.steps.output_classes.validate import Content, validate_answer
 from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
 ODD = {
     "accents": "Crème brûlée, naïve façade",
     "braces": "{{ 7*7 }} {% for x in y %} {# not a comment #}",

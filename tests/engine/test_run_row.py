@@ -1,73 +1,31 @@
-"""What a run leaves for people: its row, its summary, its artifact, and figures that the attempts bear out."""
+"""What a run leaves for people: its summary, its page, and figures that the attempts bear out."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
-from prefect import flow, get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
+from prefect import flow
 
 from flows.content import content
 from flows.engine import RunOptions, Summary, open_run
-from flows.engine.orchestration.origin import code_version
+from flows.engine.report.artifacts import summary_markdown
 from flows.errors import ConfigurationError
-from flows.product_copy import Products, product_copy
-from tests.engine.workshop import Workshop, eventually, log_lines
+from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
-
-async def artifact_of(workshop: Workshop, run_id: str) -> str:
-    async with get_client() as client:
-        found = await client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["presswork-summary"])),
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(workshop.flow_run_of(run_id))])),
-        )
-    (artifact,) = found
-    assert artifact.type == "markdown"
-    return str(artifact.data)
+COUNTED = ("generations", "cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped", "left_out")
 
 
-async def test_row_says_what_ran_and_how_it_ended(shop: Workshop) -> None:
-    before = datetime.now(UTC)
-    summary = await product_copy(Products(category="tea"), RunOptions(limit=3, chunk_size=2))
-
-    (row,) = shop.rows("SELECT * FROM runs")
-    assert (row["id"], row["flow"], row["status"]) == (summary.run_id, "product_copy", "completed")
-    assert (row["endpoint"], row["mode"], row["trigger"]) == ("sandbox", "live", "command")
-    assert (row["deployment"], row["resumes_run_id"]) == (None, None)
-    assert '"category":"tea"' in row["parameters"]
-    assert '"limit":3' in row["parameters"]
-    assert row["code_version"] == code_version()
-    started, ended = (datetime.fromisoformat(row[name]).replace(tzinfo=UTC) for name in ("started_at", "ended_at"))
-    assert before <= started <= ended <= datetime.now(UTC)
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(UUID(row["prefect_flow_run_id"]))
-    assert flow_run.name == "product-copy category=tea"
-    assert summary.wall_s == pytest.approx((ended - started).total_seconds(), abs=1)
+def page_of(workshop: Workshop) -> str:
+    """The last run's page, as its host was told to publish it."""
+    found = workshop.hosts[-1].summary
+    assert found is not None
+    return summary_markdown(found)
 
 
-async def test_templates_job_has_the_templates_name(workshop: Workshop) -> None:
-    workshop.numbered(1)
-    summary = await workshop.run()
-    assert (summary.flow, workshop.value("SELECT flow FROM runs")) == ("note", "note")
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(UUID(workshop.flow_run_of(summary.run_id)))
-    assert flow_run.name == "note"
-
-
-async def test_summary_and_artifact_say_what_the_ledger_says(workshop_on_each: Workshop) -> None:
+async def test_summary_and_page_say_what_the_ledger_says(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     # First, as records come in the select's own order: of the failures, only the first are listed.
     workshop.items({"!|bad": None})
@@ -93,7 +51,7 @@ async def test_summary_and_artifact_say_what_the_ledger_says(workshop_on_each: W
     assert summary.cost_usd == Decimal(str(sums["cost"])).quantize(Decimal("1e-10"))
     assert summary.records == 41
 
-    page = await artifact_of(workshop, summary.run_id)
+    page = page_of(workshop)
     table = dict(re.findall(r"^\| ([a-z][^|]*?) \| ([^|]+?) \|$", page, re.MULTILINE))
     assert table["requests"] == f"{summary.requests:,}"
     assert table["tokens"].startswith(f"{summary.input_tokens:,} in, {summary.output_tokens:,} out")
@@ -109,9 +67,6 @@ async def test_summary_and_artifact_say_what_the_ledger_says(workshop_on_each: W
     assert page.count("presswork show") == len(summary.failures) == min(41 - summary.succeeded, 10)
 
 
-COUNTED = ("generations", "cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped", "left_out")
-
-
 @flow(retries=1)
 async def stumbling() -> Summary:
     async with open_run(RunOptions()) as run:
@@ -124,7 +79,7 @@ async def stumbling() -> Summary:
 async def test_retry_of_a_flow_run_is_a_new_run_that_resumes_the_last(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     workshop.numbered(3)
-    summary = await stumbling()
+    summary = await workshop.call(stumbling)
 
     first, second = workshop.rows("SELECT * FROM runs ORDER BY id")
     assert (first["status"], first["resumes_run_id"]) == ("failed", None)
@@ -133,9 +88,7 @@ async def test_retry_of_a_flow_run_is_a_new_run_that_resumes_the_last(workshop_o
     assert (summary.run_id, summary.cached, summary.requests) == (second["id"], 3, 0)
 
 
-async def test_run_that_breaks_is_closed_as_failed_with_its_summary(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_run_that_breaks_is_closed_as_failed_with_its_summary(workshop: Workshop) -> None:
     workshop.numbered(1)
 
     @flow
@@ -145,10 +98,10 @@ async def test_run_that_breaks_is_closed_as_failed_with_its_summary(
             raise RuntimeError("after the fact")
 
     with pytest.raises(RuntimeError, match="after the fact"):
-        await broken()
+        await workshop.call(broken)
     (row,) = workshop.rows("SELECT * FROM runs")
     assert (row["status"], row["flow"], row["ended_at"] is not None) == ("failed", "broken", True)
-    assert "# broken: failed" in await artifact_of(workshop, row["id"])
+    assert "# broken: failed" in page_of(workshop)
     # What was answered before is kept.
     assert (await workshop.run()).cached == 1
 
@@ -163,37 +116,5 @@ async def test_run_outside_a_flow_says_where_it_belongs() -> None:
 async def test_options_out_of_bounds_are_refused(workshop: Workshop, options: dict[str, Any]) -> None:
     wrong: Any = options
     with pytest.raises(Exception, match=next(iter(options))):
-        await content("note", options=wrong)
+        await workshop.call(content, "note", options=wrong)
     assert workshop.requests == 0
-
-
-async def test_run_is_told_by_tags_progress_and_log_lines_in_prefect(workshop: Workshop) -> None:
-    workshop.numbered(3)
-    summary = await workshop.run()
-    flow_run_id = UUID(workshop.flow_run_of(summary.run_id))
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(flow_run_id)
-        of_run = ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]), key=ArtifactFilterKey(any_=["presswork-progress"])
-        )
-        (progress,) = await client.read_artifacts(artifact_filter=of_run)
-    assert {"presswork", "note", "sandbox"} <= set(flow_run.tags)
-    assert progress.data == 100
-    assert "completed; 3 new" in str(progress.description)
-
-    def told(lines: list[str]) -> list[str]:
-        return [line for line in lines if line.startswith(("Run ", "note"))]
-
-    lines = await eventually(lambda: log_lines(str(flow_run_id)), lambda found: len(told(found)) >= 4)
-    opened, selected, ended, closed = _in_order(told(lines))
-    assert "endpoint sandbox, ledger sqlite" in opened
-    assert selected == "note selects 3 records."
-    assert ended == "note: 3 generations: 3 new."
-    assert "completed" in closed
-    assert "3 requests, cost $" in closed
-
-
-def _in_order(lines: list[str]) -> list[str]:
-    marks = ("opened", "selects", "generations:", "completed")
-    assert len(lines) == len(marks), lines
-    return [next(line for line in lines if mark in line) for mark in marks]

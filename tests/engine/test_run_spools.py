@@ -39,7 +39,7 @@ class Selecting:
         self.progress = Progress(run_id, "note", "sandbox")
         self.spools = RunSpools(folder, run_id)
         self.spooling = Spooling(self.spools, self.progress)
-        self.spooling.resume(resumed)
+        self.spooling.spools.resumed = resumed
         self.url = str(source.url)
         self.reader = SourceReader(partial(open_source, self.url), contextlib.nullcontext)
         self.records = 0
@@ -89,7 +89,7 @@ def runs(tmp_path: Path, source: Engine) -> Iterator[Callable[..., Selecting]]:
 
     yield open_one
     for run in opened:
-        run.spooling.close()
+        run.spooling.spools.close()
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ async def test_run_that_resumes_another_works_on_its_sample_until_it_has_complet
 ) -> None:
     first = runs("first")
     sample = await keys(first.select(SAMPLE))
-    first.spooling.close()
+    first.spooling.spools.close()
     with source.begin() as connection:
         # What comes and goes in the source meanwhile is not this run's.
         connection.execute(text("DELETE FROM items"))
@@ -155,7 +155,7 @@ async def test_run_that_resumes_another_works_on_its_sample_until_it_has_complet
     assert await keys(second.select(SAMPLE)) == sample
     assert (len(sample), second.records, second.progress.notes) == (40, 40, {})
     assert "note.md.j2: these are the records that were read at " in log.text
-    second.spooling.remove()
+    second.spooling.spools.remove()
     assert not list(second.folder.iterdir())
 
 
@@ -164,7 +164,7 @@ async def test_run_that_resumes_none_reads_its_source_again_and_leaves_the_other
     sample = await keys(first.select(SAMPLE))
 
     assert await keys(second.select(SAMPLE)) != sample
-    second.spooling.remove()
+    second.spooling.spools.remove()
     assert [path.parent.name for path in first.files()] == ["first"]
 
 
@@ -174,7 +174,7 @@ async def test_run_that_finds_no_sample_selects_again_and_says_so(
 ) -> None:
     first = runs("first")
     await keys(first.select(SAMPLE))
-    first.spooling.close()
+    first.spooling.spools.close()
     if how == "elsewhere":
         shutil.rmtree(first.folder)
     second = runs("second", ["first"])
@@ -248,7 +248,7 @@ async def test_select_whose_keys_can_not_be_used_keeps_nothing(runs: Runs) -> No
     run = runs("run")
     with pytest.raises(KeyValueError, match="999 records repeat one, such as 1"):
         await run.select("SELECT 1 AS id, name FROM items").count()
-    run.spooling.close()
+    run.spooling.spools.close()
     assert not list(run.folder.iterdir())
     assert run.records == 0
 

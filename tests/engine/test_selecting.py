@@ -10,12 +10,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
-from prefect import flow, get_client
+from prefect import flow
 from prefect.exceptions import Abort
-from prefect.states import Cancelling
 from sqlalchemy import Engine, event
 
 from db.database_errors import KeyValueError, SelectError, SourceUnreachableError
@@ -25,8 +23,6 @@ from flows.errors import ParameterError, StoppingCallError, TemplateError
 from flows.newsletter import newsletter
 from flows.support_replies import support_replies
 from tests.engine.workshop import NOTE, USER, Workshop
-
-pytestmark = pytest.mark.prefect
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
@@ -53,7 +49,7 @@ async def test_wrong_second_select_stops_the_run_before_its_first_request(worksh
     workshop.numbered(3)
     template(workshop, "SELECT 1 AS id, 'one' AS name UNION ALL SELECT 1, 'two'", name="second")
     with pytest.raises(KeyValueError, match=r"second\.md\.j2.*not unique"):
-        await note_then("second")
+        await workshop.call(note_then, "second")
     assert workshop.requests == 0
     assert workshop.rows("SELECT * FROM generations") == []
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"failed": 1}
@@ -78,7 +74,7 @@ async def test_select_asks_no_database_and_says_at_once_what_the_template_tells(
             with pytest.raises(SourceUnreachableError, match="PRESSWORK_SOURCE_URL"):
                 await run.generate("note", found)
 
-    await selecting()
+    await workshop.call(selecting)
     assert workshop.requests == 0
 
 
@@ -98,7 +94,7 @@ async def test_step_whose_source_was_away_can_be_tried_again(workshop: Workshop,
             await run.generate("note", notes)
             return run.summary()
 
-    summary = await patient()
+    summary = await workshop.call(patient)
     assert (summary.records, summary.succeeded) == (3, 3)
 
 
@@ -124,7 +120,7 @@ async def test_each_select_is_read_once_and_one_that_nobody_awaits_not_at_all(wo
             seen.append(run.summary().records)
             return seen
 
-    assert await several() == [0, 4, 4, 4, 6]
+    assert await workshop.call(several) == [0, 4, 4, 4, 6]
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"completed": 1}
 
 
@@ -141,7 +137,7 @@ async def test_select_made_after_a_step_is_checked_before_the_next(workshop: Wor
             await run.generate("second", notes)
 
     with pytest.raises(SelectError, match=r"late\.md\.j2.*key column"):
-        await late()
+        await workshop.call(late)
     assert workshop.requests == 2
 
 
@@ -156,7 +152,7 @@ async def test_steps_at_the_same_time_check_a_select_once(workshop: Workshop) ->
             await asyncio.gather(run.generate("note", notes), run.generate("second", seconds))
             return run.summary()
 
-    summary = await at_once()
+    summary = await workshop.call(at_once)
     assert (summary.records, summary.succeeded, summary.exit_status) == (6, 6, 0)
     assert workshop.rows("SELECT DISTINCT status FROM generations") == [{"status": "succeeded"}]
 
@@ -175,7 +171,7 @@ async def test_summary_says_what_the_ledger_says_also_after_a_step_that_broke_of
                 await run.generate("second", notes)
             return before, run.summary()
 
-    before, after = await broken_off()
+    before, after = await workshop.call(broken_off)
     assert (before.succeeded, before.requests) == (3, 3)
     assert after.requests == workshop.value("SELECT count(*) FROM attempts")
 
@@ -214,8 +210,8 @@ def on_the_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 async def test_no_statement_is_run_on_the_event_loop(shop: Workshop, on_the_loop: list[str]) -> None:
     on_the_loop.clear()
-    newsletters, replies = await newsletter(), await support_replies()
-    again = await newsletter()
+    newsletters, replies = await shop.call(newsletter), await shop.call(support_replies)
+    again = await shop.call(newsletter)
     assert (newsletters.records, replies.records, again.cached) == (24, 30, 31)
     assert on_the_loop == []
 
@@ -269,12 +265,12 @@ async def test_signal_ends_a_run_that_selects(workshop_on_each: Workshop, number
     assert workshop.requests == 0
 
 
-async def test_cancel_in_prefect_ends_a_run_that_selects(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.orchestration.prefect_host.WATCH_S", 0.2)
+async def test_cancel_ends_a_run_that_selects(workshop: Workshop) -> None:
     workshop.numbered(3)
     template(workshop, SLOW_SELECTS["sqlite"])
     run = asyncio.create_task(workshop.run())
     await selecting(workshop)
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(str(workshop.value("SELECT prefect_flow_run_id FROM runs"))), Cancelling())
+    (host,) = workshop.hosts
+    assert host.stopper is not None
+    host.stopper.stop("Cancel in Prefect")
     assert "Cancel in Prefect" in await stopped(run)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from uuid import UUID
 
 import pytest
-from prefect import flow, get_client
+from prefect import flow
 from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
@@ -14,13 +13,9 @@ from db.readers.run_lines import list_runs
 from db.readers.runs import shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
-from flows.engine.orchestration.host import ShardedRun
-from flows.engine.orchestration.prefect_host import PrefectHost
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
 from tests.engine.workshop import Workshop
-
-pytestmark = pytest.mark.prefect
 
 
 def shard(
@@ -61,8 +56,7 @@ async def test_shard_asks_for_its_part_alone(workshop: Workshop) -> None:
     assert [row["record_key"] for row in made] == ["00003", "00004", "00005"]
     (row,) = workshop.rows("SELECT * FROM runs WHERE id = :id", id=summary.run_id)
     assert (row["parent_run_id"], row["trigger"]) == (parent, "shard")
-    async with get_client() as client:
-        assert (await client.read_flow_run(UUID(row["prefect_flow_run_id"]))).name == "note, shard 2 of 3"
+    assert workshop.hosts[-1].shard == shard(parent, 2, records=10)
     # The run had ended when this one worked: it is none of its figures, and no line in the list either.
     assert shards_of(workshop.ledger, parent) == []
     assert [line.id for line in list_runs(workshop.ledger)] == [parent]
@@ -81,7 +75,7 @@ async def test_shards_share_the_first_records_of_a_select_with_a_limit(workshop_
     assert made == [["00006", "00007"], ["00008", "00009"]]
 
 
-async def test_shard_executes_its_select_once_and_no_other(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shard_executes_its_select_once_and_no_other(workshop: Workshop) -> None:
     workshop.numbered(10)
     parent = (await workshop.run(limit=1)).run_id
     executed: list[str] = []
@@ -108,36 +102,20 @@ def drinks(workshop: Workshop) -> Workshop:
     return workshop
 
 
-async def test_shard_divides_the_one_select_of_a_template_that_its_run_divides(
-    drinks: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[ShardedRun] = []
-
-    async def note(run: ShardedRun) -> None:
-        asked.append(run)
-
-    monkeypatch.setattr(PrefectHost, "spread", staticmethod(note))
-    await tea_and_coffee(RunOptions(shards=2))
-    (spread,) = asked
+async def test_shard_divides_the_one_select_of_a_template_that_its_run_divides(drinks: Workshop) -> None:
+    await drinks.call(tea_and_coffee, RunOptions(shards=2))
+    (spread,) = drinks.hosts[0].spread_runs
     assert (spread.query.name, spread.nth, spread.records) == ("note.md.j2", 2, 4)
-    await tea_and_coffee(RunOptions(shard=shard(spread.id, 2, of=2, records=4, nth=spread.nth)))
+    await drinks.call(tea_and_coffee, RunOptions(shard=shard(spread.id, 2, of=2, records=4, nth=spread.nth)))
     made = drinks.rows("SELECT step, record_key FROM generations WHERE run_id <> :id ORDER BY 2", id=spread.id)
     assert [(row["step"], row["record_key"]) for row in made] == [("other", "c3"), ("other", "c4")]
 
 
-async def test_select_that_gives_other_records_each_time_is_not_spread(workshop: Workshop) -> None:
-    workshop.numbered(10)
-    order(workshop, "random()")
-    with pytest.raises(ConfigurationError, match=r"note\.md\.j2: the run can't be spread: .* random\(\) gives other"):
-        await workshop.run(shards=3)
-    assert workshop.requests == 0
-
-
 async def test_shard_leaves_to_its_run_what_gathers(shop: Workshop) -> None:
-    await newsletter(options=RunOptions(limit=1))
+    await shop.call(newsletter, options=RunOptions(limit=1))
     parent = shop.value("SELECT id FROM runs")
     own = shard(parent, 1, of=2, records=6, select="newsletter_summary.md.j2")
-    await newsletter(options=RunOptions(shard=own))
+    await shop.call(newsletter, options=RunOptions(shard=own))
     made = "SELECT step, count(*) FROM generations WHERE run_id <> '{}' GROUP BY 1"
     assert shop.counts(made.format(parent)) == {"newsletter_summary": 3}
 
@@ -146,17 +124,6 @@ async def test_shard_whose_run_is_in_another_ledger_asks_for_nothing(workshop: W
     workshop.numbered(3)
     with pytest.raises(ConfigurationError, match="is not in this worker's ledger"):
         await workshop.run(shard=shard(new_id(), 1, records=3))
-    assert workshop.requests == 0
-
-
-async def test_run_with_shards_says_what_it_needs_where_nothing_is_deployed(workshop: Workshop) -> None:
-    workshop.numbered(3)
-    async with get_client() as client:
-        # Other tests deploy on the same server, and a run takes what it finds.
-        for deployment in await client.read_deployments():
-            await client.delete_deployment(deployment.id)
-    with pytest.raises(ConfigurationError, match="presswork deploy"):
-        await workshop.run(shards=3)
     assert workshop.requests == 0
 
 

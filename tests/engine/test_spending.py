@@ -14,10 +14,9 @@ from sqlalchemy import Engine
 from db.ledger.clock import new_id
 from db.readers.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
 from flows.engine.pacing.breaker import AT_START
-from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
-from flows.engine.pacing.spending import Spending, share_of_cap
+from flows.engine.pacing.spending import Estimate, Spending, share_of_cap
 from flows.errors import (
     CallError,
     CostCapError,
@@ -280,7 +279,7 @@ async def test_row_of_refusals_holds_no_other_template_back(prompt: Prompt, tmp_
 @pytest.mark.parametrize("error", [None, PassingCallError(kind="timeout")], ids=["cut off", "timed out"])
 async def test_lost_answer_counts_at_its_likely_price(prompt: Prompt, error: CallError | None) -> None:
     pace = gate("1")
-    pace.know("note", Estimate(cost_usd=usd("0.02")))
+    pace.estimates.setdefault("note", Estimate(cost_usd=usd("0.02")))
     await one(pace, prompt, None, error)
     assert pace.spending.spent == Spent(likely_usd=usd("0.025"))
     assert pace.spending.reserved_usd == 0
@@ -299,7 +298,7 @@ async def test_answer_counts_at_the_price_of_the_model_that_gave_it(
     prompt: Prompt, model: str | None, spent: Spent
 ) -> None:
     pace = gate("1")
-    pace.know("note", Estimate(cost_usd=usd("0.02")))
+    pace.estimates.setdefault("note", Estimate(cost_usd=usd("0.02")))
     async with pace.reserve(prompt, 1000) as likely, pace.enter(prompt, 1000, likely) as place:
         place.tell(Usage(input_tokens=1000, output_tokens=1000), None, None, model=model)
     assert pace.spending.spent == spent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,7 @@ from db.sources import values
 from db.sources.spool import SUFFIX, UNFINISHED
 from flows.engine import RunOptions, Summary, open_run
 from flows.errors import StoppingCallError
-from tests.engine.workshop import Workshop, eventually, log_lines
-
-pytestmark = pytest.mark.prefect
+from tests.engine.workshop import Workshop
 
 SAMPLE = "SELECT id, name FROM items ORDER BY random() LIMIT 40"
 SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT count(*) FROM n"
@@ -44,8 +43,7 @@ async def killed(workshop: Workshop, tmp_path: Path) -> str:
     workshop.numbered(1000)
     template(workshop, SAMPLE)
     workshop.sandbox.configure(latency_ms=300)
-    at = lambda: workshop.sandbox.stats()["served"]["answers"] >= 10  # noqa: E731 - read at its place
-    run_id = await workshop.killed(at, concurrency=5)
+    run_id = await workshop.killed(partial(workshop.has_answered, 10), concurrency=5)
     assert [path.suffix for path in files(tmp_path)] == [SUFFIX]
     workshop.sandbox.configure(latency_ms=0)
     return run_id
@@ -78,7 +76,7 @@ async def test_retry_of_a_flow_run_sees_the_same_sample(workshop: Workshop, tmp_
                 raise ZeroDivisionError
             return run.summary()
 
-    summary = await stumbling()
+    summary = await workshop.call(stumbling)
     assert samples[0] == samples[1]
     assert (summary.records, summary.cached, workshop.requests) == (40, 40, 40)
     assert not files(tmp_path)
@@ -134,11 +132,7 @@ async def test_what_a_select_tells_stands_in_the_log_of_its_flow_run(
     monkeypatch.setattr("flows.engine.resources.spooling.TELL_AFTER_S", 0.0)
     workshop.numbered(8)
     template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
-    summary = await workshop.run()
-
-    async def lines() -> str:
-        return "\n".join(await log_lines(workshop.flow_run_of(summary.run_id)))
-
-    logged = await eventually(lines, lambda found: "records read so far" in found and "selects 8" in found)
-    assert "note.md.j2: 0 records read so far." in logged
-    assert "note selects 8 records." in logged
+    await workshop.run()
+    (host,) = workshop.hosts
+    assert "note.md.j2: 0 records read so far." in host.logged
+    assert "note selects 8 records." in host.logged

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, Settl
 from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import make_record
 from flows.engine.context import StepContext, StepSettings
-from flows.engine.materials.handles import Material
+from flows.engine.materials.handles import Material, Selected
 from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.breaker import Breaker
 from flows.engine.report.progress import Progress
@@ -217,7 +217,7 @@ class Bench:
             stopper=Stopper(wait_s=1, close_gate=self.gate.stop),
         )
         async with asyncio.timeout(20):
-            await Step(context, self.brief, variants).run(Materials(pages))
+            await Step(context, self.brief, variants).run(cast("Selected", Materials(pages)))
 
     async def _run_chunk(self, chunk: Chunk) -> bool:
         for number in range(self.tries):

@@ -17,28 +17,26 @@ from flows.sandbox.service import Service
 from flows.support_replies import support_replies
 from tests.engine.workshop import Workshop
 
-pytestmark = pytest.mark.prefect
-
 
 def by_step(summary: Summary) -> dict[str, Any]:
     return {step.step: step for step in summary.steps}
 
 
 async def test_product_copy_takes_a_category(shop: Workshop) -> None:
-    summary = await product_copy(Products(category="tea"))
+    summary = await shop.call(product_copy, Products(category="tea"))
     tea = shop.source.connect()
     with tea as connection:
         count = connection.exec_driver_sql("SELECT count(*) FROM products WHERE category = 'tea'").scalar_one()
     assert (summary.records, summary.succeeded, summary.flow) == (count, count, "product_copy")
-    everything = await product_copy()
+    everything = await shop.call(product_copy)
     assert (everything.records, everything.cached) == (40, count)
     unknown: Any = {"colour": "red"}
     with pytest.raises(ParameterTypeError, match="colour"):
-        await product_copy(unknown)
+        await shop.call(product_copy, unknown)
 
 
 async def test_support_replies_answer_only_where_triage_says_so(shop: Workshop) -> None:
-    summary = await support_replies()
+    summary = await shop.call(support_replies)
     steps = by_step(summary)
     assert (summary.records, steps["support_triage"].succeeded) == (30, 30)
 
@@ -57,7 +55,7 @@ async def test_support_replies_answer_only_where_triage_says_so(shop: Workshop) 
         (key, key, "support_triage") for key in replied
     }
 
-    again = await support_replies()
+    again = await shop.call(support_replies)
     assert (again.cached, again.requests) == (30 + len(replied), 0)
 
 
@@ -70,7 +68,7 @@ async def test_record_whose_first_step_failed_is_left_out_of_the_second(
     spoilt = ids[:4]
     spoil(monkeypatch, lambda body: any(f"Ticket: {key}\n".encode() in body.replace(b"\\n", b"\n") for key in spoilt))
 
-    summary = await support_replies()
+    summary = await shop.call(support_replies)
     steps = by_step(summary)
     assert (steps["support_triage"].refused, steps["support_triage"].succeeded) == (4, 26)
     assert steps["support_reply"].left_out == 4
@@ -80,7 +78,7 @@ async def test_record_whose_first_step_failed_is_left_out_of_the_second(
 
 
 async def test_newsletter_fans_out_and_in_twice(shop: Workshop) -> None:
-    summary = await newsletter()
+    summary = await shop.call(newsletter)
     assert {step.step: step.succeeded for step in summary.steps} == {
         "newsletter_summary": 24,
         "newsletter_digest": 1,
@@ -117,19 +115,19 @@ async def test_newsletter_fans_out_and_in_twice(shop: Workshop) -> None:
         ("newsletter_choice", "newsletter_subject"): 5,
     }
 
-    again = await newsletter()
+    again = await shop.call(newsletter)
     assert (again.cached, again.requests) == (31, 0)
 
 
 async def test_newsletter_of_nothing_is_an_empty_run(shop: Workshop) -> None:
-    summary = await newsletter(Articles(section="nothing of this name"))
+    summary = await shop.call(newsletter, Articles(section="nothing of this name"))
     assert (summary.records, summary.requests, summary.exit_status) == (0, 0, 0)
     assert shop.rows("SELECT * FROM generations") == []
 
 
 async def test_fan_in_of_none_that_succeeded_gives_nothing_and_says_so(shop: Workshop) -> None:
     shop.sandbox.configure(refused=1)
-    summary = await newsletter()
+    summary = await shop.call(newsletter)
     steps = by_step(summary)
     assert steps["newsletter_summary"].refused == 24
     assert steps["newsletter_digest"].left_out == 24
@@ -159,7 +157,7 @@ async def test_step_reads_record_and_outputs_of_any_earlier_step_by_name(worksho
     workshop.template("{{ record.name }} | {{ note.subject }} | {{ second.subject }}", name="third")
     workshop.numbered(3)
     workshop.sandbox.configure(keep_bodies=20)
-    summary = await chain("third")
+    summary = await workshop.call(chain, "third")
     assert {step.step: step.succeeded for step in summary.steps} == {"note": 3, "second": 3, "third": 3}
 
     notes, seconds = workshop.outputs("note"), workshop.outputs("second")
@@ -168,7 +166,7 @@ async def test_step_reads_record_and_outputs_of_any_earlier_step_by_name(worksho
         key = f"{number:05}"
         assert f"item {number} | {notes[key]['subject']} | {seconds[key]['subject']}" in sent
     # Out of the cache, outputs reach the next step all the same.
-    again = await chain("third")
+    again = await workshop.call(chain, "third")
     assert (again.cached, again.requests) == (9, 0)
 
 
@@ -176,7 +174,7 @@ async def test_condition_that_holds_for_none_leaves_nothing_to_ask(workshop: Wor
     workshop.template("Second: {{ note.subject }}", name="second")
     workshop.template("Third: {{ second.subject }}", name="third")
     workshop.numbered(2)
-    summary = await chain("third", condition=False)
+    summary = await workshop.call(chain, "third", condition=False)
     assert (summary.requests, summary.exit_status) == (4, 0)
     # It was not asked for by the condition's will, so that no record is missing from it.
     assert summary.left_out == 0
@@ -208,13 +206,13 @@ async def test_fields_of_a_front_matter_work_as_a_class_in_conditions_and_as_cac
     (workshop.templates / "sorted.md.j2").write_text(SORTED, encoding="utf-8")
     workshop.template("{{ record.name }}: {{ sorted.mood }}, {{ sorted.day }}", name="second")
     workshop.numbered(12)
-    summary = await sort()
+    summary = await workshop.call(sort)
     outputs = workshop.outputs("sorted")
     chosen = {key for key, output in outputs.items() if output["mood"] == "NO"}
     assert {output["mood"] for output in outputs.values()} <= {"yes", "NO"}
     assert set(workshop.outputs("second")) == chosen
     assert (by_step(summary)["sorted"].succeeded, by_step(summary)["second"].succeeded) == (12, len(chosen))
-    again = await sort()
+    again = await workshop.call(sort)
     assert (again.cached, again.requests) == (12 + len(chosen), 0)
 
 
@@ -231,7 +229,7 @@ async def fan(variants: int) -> Summary:
 async def test_variants_are_children_and_a_condition_chooses_what_comes_together(workshop: Workshop) -> None:
     workshop.template("{% for line in note %}{{ line.subject }}\n{% endfor %}", name="best")
     workshop.numbered(2)
-    summary = await fan(3)
+    summary = await workshop.call(fan, 3)
     assert {step.step: step.succeeded for step in summary.steps} == {"note": 6, "best": 1}
     keys = [
         row["record_key"] for row in workshop.rows("SELECT record_key FROM generations WHERE step = 'note' ORDER BY 1")
@@ -245,7 +243,7 @@ async def test_variants_are_children_and_a_condition_chooses_what_comes_together
 async def test_variants_are_one_or_more(workshop: Workshop) -> None:
     workshop.numbered(1)
     with pytest.raises(ValueError, match="1 or more"):
-        await fan(0)
+        await workshop.call(fan, 0)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, wanted: Callable[[bytes], bool]) -> None:

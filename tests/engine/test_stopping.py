@@ -7,12 +7,9 @@ import os
 import signal
 import time
 from typing import Any
-from uuid import UUID
 
 import pytest
-from prefect import get_client
 from prefect.exceptions import Abort
-from prefect.states import Cancelling
 from sqlalchemy import text
 
 from db.identity import this_process
@@ -20,9 +17,7 @@ from db.ledger import claims
 from db.ledger.writing import open_run
 from flows.engine.report.summary import Summary
 from tests.db.rows import run_row
-from tests.engine.workshop import Workshop, eventually
-
-pytestmark = pytest.mark.prefect
+from tests.engine.workshop import Workshop
 
 RECORDS, AT_ONCE = 40, 4
 
@@ -47,16 +42,6 @@ async def ended(run: asyncio.Task[Summary]) -> str:
 
 def interrupt(number: signal.Signals = signal.SIGINT) -> None:
     os.kill(os.getpid(), number)
-
-
-async def flow_state(work: Workshop) -> str:
-    flow_run = UUID(str(work.value("SELECT prefect_flow_run_id FROM runs ORDER BY id DESC LIMIT 1")))
-
-    async def look() -> str:
-        async with get_client() as client:
-            return str((await client.read_flow_run(flow_run)).state_name)
-
-    return str(await eventually(look, lambda name: name == "Cancelled"))
 
 
 def assert_in_order(work: Workshop) -> None:
@@ -97,7 +82,6 @@ async def test_first_signal_lets_what_is_in_flight_end_and_sends_no_more(
     assert work.sandbox.stats()["served"]["answers"] == asked
     assert work.counts("SELECT coalesce(error_type, '-'), count(*) FROM attempts GROUP BY 1")["-"] == asked
     assert_in_order(work)
-    assert await flow_state(work) == "Cancelled"
     await assert_goes_on(work)
 
 
@@ -133,21 +117,6 @@ async def test_what_is_in_flight_longer_than_the_setting_is_abandoned(
     assert 0.2 < time.monotonic() - began < 8
     assert work.value("SELECT count(*) FROM attempts WHERE error_type = 'abandoned'") == AT_ONCE
     assert_in_order(work)
-
-
-async def test_cancel_in_prefect_stops_the_run(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.orchestration.prefect_host.WATCH_S", 0.2)
-    run = begin(work)
-    await work.asked(AT_ONCE + 2)
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(str(work.value("SELECT prefect_flow_run_id FROM runs"))), Cancelling())
-    assert "Cancel in Prefect" in await ended(run)
-    asked = work.requests
-    assert asked < RECORDS
-    assert work.value("SELECT count(*) FROM current_content") == asked
-    assert_in_order(work)
-    assert await flow_state(work) == "Cancelled"
-    await assert_goes_on(work)
 
 
 async def test_stop_ends_waits_between_retries_and_for_limits(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

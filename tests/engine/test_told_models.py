@@ -150,7 +150,6 @@ async def test_a_template_is_refused_only_where_the_endpoint_does_not_know_bette
 # A run
 
 
-@pytest.mark.prefect
 async def test_a_run_says_which_model_retires_and_who_names_it(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +167,6 @@ async def test_a_run_says_which_model_retires_and_who_names_it(
     assert (again.cached, again.notes) == (3, [])
 
 
-@pytest.mark.prefect
 async def test_a_run_does_without_what_is_not_said(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.steps.claude.client.MODEL_TIMEOUT_S", 0.1)
     workshop.numbered(2)
@@ -179,7 +177,6 @@ async def test_a_run_does_without_what_is_not_said(workshop: Workshop, monkeypat
     assert gateway.asked == [NAME]
 
 
-@pytest.mark.prefect
 async def test_a_run_stops_before_its_first_request_where_the_model_does_not_take_it(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +189,6 @@ async def test_a_run_stops_before_its_first_request_where_the_model_does_not_tak
     assert workshop.value("SELECT status FROM runs") == "failed"
 
 
-@pytest.mark.prefect
 async def test_a_run_goes_by_the_endpoint_where_that_knows_better(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +202,6 @@ async def test_a_run_goes_by_the_endpoint_where_that_knows_better(
             await workshop.run(refresh=True)
 
 
-@pytest.mark.prefect
 async def test_a_run_of_a_model_that_is_known_to_end_says_so(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

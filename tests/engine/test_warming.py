@@ -360,7 +360,6 @@ def test_the_summary_says_why_the_cache_was_not_read() -> None:
     assert "missed" in missed
 
 
-@pytest.mark.prefect
 async def test_a_run_writes_its_system_block_once_and_says_what_that_saved(workshop: Workshop) -> None:
     workshop.numbered(40)
     note = workshop.templates / "note.md.j2"
@@ -382,7 +381,6 @@ async def test_a_run_writes_its_system_block_once_and_says_what_that_saved(works
     assert without.cost_usd - summary.cost_usd == pytest.approx(summary.saved_by_prompt_cache_usd, rel=Decimal("0.01"))
 
 
-@pytest.mark.prefect
 async def test_a_run_says_that_a_block_is_too_short_and_that_entries_came_late(workshop: Workshop) -> None:
     workshop.numbered(5)
     assert (await workshop.run(refresh=True)).prompt_cache.too_short == ["note"]

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -42,6 +42,7 @@ max_tokens: {max_tokens}
 """
 RUN = """
 import asyncio
+{first}
 from flows.content import content
 from flows.engine import RunOptions
 from tests.engine.plain_host import run_plainly
@@ -112,21 +113,28 @@ class Workshop:
     async def killed(self, at: Callable[[], bool], template: str = "note", **options: Any) -> str:
         """Run a template in a process of its own, kill that as soon as `at` says so, and return the run's id."""
         before = self.value("SELECT count(*) FROM runs")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            RUN.format(template=template, options=options, under_prefect=self.under_prefect),
-            cwd=ROOT,
-            env=os.environ,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        process = await self.process(template, **options)
         async with asyncio.timeout(120):
             await self.begun(before + 1)
             while not at():  # noqa: ASYNC110 - neither the sandbox nor the ledger tells
                 await asyncio.sleep(0.002)
         process.kill()
-        await process.wait()
+        await process.communicate()
         return str(self.value("SELECT max(id) FROM runs"))
+
+    async def process(
+        self, template: str = "note", *, first: str = "", environment: Mapping[str, str] | None = None, **options: Any
+    ) -> asyncio.subprocess.Process:
+        """Run a template in a process of its own, which runs `first` before it loads the engine."""
+        code = RUN.format(first=first, template=template, options=options, under_prefect=self.under_prefect)
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            code,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stderr=asyncio.subprocess.PIPE,
+        )
 
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
         with self.ledger.connect() as connection:
@@ -175,6 +183,10 @@ class Workshop:
         """Whether the endpoint would bill that much by now."""
         return self.billed_usd >= dollars
 
+    def has_answered(self, count: int) -> bool:
+        """Whether the sandbox has served that many answers by now."""
+        return bool(self.sandbox.stats()["served"]["answers"] >= count)
+
     @property
     def requests(self) -> int:
         """Requests for a message that have reached the sandbox."""
@@ -192,8 +204,14 @@ class Workshop:
 
     async def answered(self, count: int) -> None:
         """Wait until the sandbox has served that many answers."""
-        while self.sandbox.stats()["served"]["answers"] < count:  # noqa: ASYNC110 - as above
+        while not self.has_answered(count):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.002)
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of a process that must end well."""
+    _printed, said = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, said.decode()[-3000:]
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, within_s: float = 20) -> Any:

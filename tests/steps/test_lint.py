@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from db.database_errors import SelectError
-from db.sources.statements import as_it_stands
 from flows.outputs import Output
 from flows.settings import ROOT
 from flows.steps.prompts.lint import Finding, errors_that_stop, lint_template
 from flows.steps.prompts.select_shapes import NotASelect, NotRead, Shape, parameters_of, read_select
 from flows.steps.prompts.templates import list_templates
-from tests.db.conftest import dialect_of
+from tests.db.conftest import as_it_stands, dialect_of
 
 SHIPPED = ROOT / "templates"
 LONG = "{% block system %}" + "You write copy. " * 300 + "{% endblock %}\n"

@@ -196,9 +196,9 @@ async def failure(connect: Connect, prompt: Say, scripted: Scripted, reply: Repl
 )
 @pytest.mark.parametrize("status", [400, 429])
 def test_words_of_a_record_do_not_stop_the_run(status: int, said: str) -> None:
-    meaning = judge(status, read_error(error_body("invalid_request_error", said)))
+    error, _kind, _remedy = judge(status, read_error(error_body("invalid_request_error", said)))
 
-    assert meaning.error is (PassingCallError if status == 429 else FinalCallError)
+    assert error is (PassingCallError if status == 429 else FinalCallError)
 
 
 # Alike

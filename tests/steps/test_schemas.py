@@ -34,8 +34,7 @@ from flows.errors import OutputClassError
 from flows.sandbox import Sandbox
 from flows.steps.claude.output_schema import output_schema
 from flows.steps.output_classes.references import write_out
-from flows.steps.output_classes.schema_checks import notes_on
-from flows.steps.output_classes.schemas import full_schema
+from flows.steps.output_classes.schemas import full_schema, notes_on
 from flows.steps.output_classes.validate import Content, validate_answer
 from tests.steps.conftest import KEY
 

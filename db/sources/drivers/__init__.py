@@ -13,7 +13,8 @@ from sqlalchemy import CursorResult, Engine, event
 
 # The types of CHAR(n): PostgreSQL's oid, Oracle's names. MariaDB trims its own; SQL Server's driver does not tell them.
 _PADDED = frozenset({"1042", "DB_TYPE_CHAR", "DB_TYPE_NCHAR"})
-# By dialect or by driver; each module is loaded only where there is a source of its kind.
+# By dialect or by driver; `prepare` of each is called with a connection, and with what it has found out by the source's
+# earlier ones. Each module is loaded only where there is a source of its kind.
 _MODULES = {"psycopg": "postgresql", "mysql": "mariadb", "mariadb": "mariadb", "duckdb_engine": "duckdb"}
 
 
@@ -21,7 +22,8 @@ def prepare_source(engine: Engine) -> None:
     """Prepare each connection that a source's engine makes from now on; drivers not known here are left as they are."""
     module = _MODULES.get(engine.dialect.name) or _MODULES.get(engine.dialect.driver)
     if module is not None:
-        event.listen(engine, "connect", import_module(f"{__name__}.{module}").preparing())
+        prepare, known = import_module(f"{__name__}.{module}").prepare, dict[int, Any]()
+        event.listen(engine, "connect", lambda connection, _entry: prepare(connection, known))
 
 
 def padded_columns(result: CursorResult[Any]) -> frozenset[str]:

@@ -22,12 +22,8 @@ _CHANGED = re.compile(r"DATE|TIME|INTERVAL|JSON")
 _INTERVAL = re.compile(r"(?:(?P<days>-?\d+) days?)? ?(?P<sign>-)?(?:(?P<hours>\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
 
 
-def preparing() -> Callable[[Any, Any], None]:
-    """Return what prepares a connection of duckdb_engine."""
-    return _prepare
-
-
-def _prepare(connection: Any, _entry: Any) -> None:
+def prepare(connection: Any, _known: object) -> None:
+    """Prepare a connection of duckdb_engine."""
     make = connection.cursor
     connection.cursor = lambda: _Cursor(make())
 
@@ -69,7 +65,12 @@ class _Cursor:
         return tuple(values)
 
     def _as_text(self, statement: str, parameters: Any) -> tuple[str, dict[int, Reader]]:
-        columns = self._described(statement, parameters)
+        try:
+            self._cursor.execute(f"DESCRIBE {statement}", parameters)
+            columns = [(name, kind) for name, kind, *_ in self._cursor.fetchall()]
+        except duckdb.Error:
+            # It is no select, or a wrong one: then its own error says more.
+            return statement, {}
         casts, readers = [], {}
         for place, (name, kind) in enumerate(columns):
             cast_to, reader = _reading_of(duckdb.sqltype(kind)) if _CHANGED.search(kind) else (kind, None)
@@ -81,14 +82,6 @@ class _Cursor:
             return statement, {}
         return f"SELECT * REPLACE ({', '.join(casts)}) FROM (\n{statement}\n)", readers  # noqa: S608 - the user's own select
 
-    def _described(self, statement: str, parameters: Any) -> list[tuple[str, str]]:
-        try:
-            self._cursor.execute(f"DESCRIBE {statement}", parameters)
-            return [(name, kind) for name, kind, *_ in self._cursor.fetchall()]
-        except duckdb.Error:
-            # It is no select, or a wrong one: then its own error says more.
-            return []
-
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
@@ -96,21 +89,13 @@ def _quoted(name: str) -> str:
 
 def _reading_of(kind: Any) -> tuple[str, Reader | None]:
     """Return the type to cast a column to, and the reader of that; None where the driver reads it as it is."""
-    match str(kind.id), str(kind):
-        case "date", _:
-            return "VARCHAR", read_date
-        case name, _ if name.startswith("timestamp"):
-            return "VARCHAR", read_moment
-        case "time_ns", _:
-            return "VARCHAR", read_time
-        case "interval", _:
-            return "VARCHAR", _read_interval
-        case _, "JSON":
-            return "VARCHAR", read_json
-        case "list" | "array" | "struct" | "map", _:
-            return _reading_of_parts(kind)
-        case _, name:
-            return name, None
+    id_, name = str(kind.id), str(kind)
+    if id_.startswith("timestamp"):
+        return "VARCHAR", read_moment
+    reader = _TEXTS.get(id_) or _TEXTS.get(name)
+    if reader is not None:
+        return "VARCHAR", reader
+    return _reading_of_parts(kind) if id_ in {"list", "array", "struct", "map"} else (name, None)
 
 
 def _reading_of_parts(kind: Any) -> tuple[str, Reader | None]:
@@ -152,3 +137,7 @@ def _read_interval(text: str) -> timedelta | str:
         return timedelta(days=int(days or 0)) + (-length if sign else length)
     except OverflowError:
         return text
+
+
+# By the id or the name of a type that is cast to text, what reads the text; of moments there are several types.
+_TEXTS: dict[str, Reader] = {"date": read_date, "time_ns": read_time, "interval": _read_interval, "JSON": read_json}

@@ -6,7 +6,6 @@ reads or leaves as text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -17,12 +16,8 @@ WRITE_TIMEOUT_S = 600
 _TIME = 11  # in the protocol
 
 
-def preparing() -> Callable[[Any, Any], None]:
-    """Return what prepares a connection of any of its drivers."""
-    return _prepare
-
-
-def _prepare(connection: Any, _entry: Any) -> None:
+def prepare(connection: Any, _known: object) -> None:
+    """Prepare a connection of any of its drivers."""
     with closing(connection.cursor()) as cursor:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
         cursor.execute(f"SET SESSION net_write_timeout = {WRITE_TIMEOUT_S}")

@@ -25,7 +25,8 @@ from db.sources.drivers.texts import read_json
 
 Arrays = dict[int, tuple[int, bytes]]
 """Of each array type its element's type and the delimiter."""
-
+_Makes = Callable[[int, AdaptContext | None], abc.Loader]
+_Load = Callable[[Buffer], Any]
 _MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
 _RANGES = ("int4", "int8", "num", "date", "ts", "tstz")
 _UNKNOWN = 0
@@ -43,30 +44,22 @@ SELECT typarray, base, typdelim FROM based WHERE typtype <> 'd'
 """
 
 
-def preparing() -> Callable[[Any, Any], None]:
-    """Return what prepares a connection of psycopg; the types of arrays are looked up by the first one."""
-    arrays: Arrays = {}
-
-    def prepare(connection: Any, _entry: Any) -> None:
-        # A pooler in transaction mode refuses what is prepared.
-        connection.prepare_threshold = None
-        if not arrays:
-            arrays.update(_read_arrays(connection))
-        _register(connection, arrays)
-
-    return prepare
-
-
-def _register(connection: Connection[Any], arrays: Arrays) -> None:
+def prepare(connection: Connection[Any], arrays: Arrays) -> None:
+    """Prepare a connection of psycopg; the types of arrays are looked up by the first one."""
+    # A pooler in transaction mode refuses what is prepared.
+    connection.prepare_threshold = None
+    if not arrays:
+        arrays.update(_read_arrays(connection))
     adapters = connection.adapters
     for name in _MOMENTS:
-        adapters.register_loader(name, _or_text(_known(connection, name)))
-    adapters.register_loader("interval", _or_text(_known(connection, "interval"), unless=_NO_LENGTH))
+        adapters.register_loader(name, _reading(_known(connection, name), _value_or_text))
+    adapters.register_loader("interval", _reading(_known(connection, "interval"), _length_or_text))
     for name in (f"{of}{kind}" for of in _RANGES for kind in ("range", "multirange")):
-        adapters.register_loader(name, _spelled_range(_known(connection, name)))
+        adapters.register_loader(name, _reading(_known(connection, name), lambda load, data: _spelled(load(data))))
     for name in ("json", "jsonb"):
-        adapters.register_loader(name, _Json)
-    adapters.register_loader(_UNKNOWN, _arrays_or(arrays, _known(connection, "text")))
+        adapters.register_loader(name, _reading(_known(connection, name), lambda _load, data: read_json(_text(data))))
+    unknown = _loader_of_unknown(arrays, _known(connection, "text"))
+    adapters.register_loader(_UNKNOWN, _reading(unknown, lambda load, data: load(data)))
 
 
 def _known(connection: Connection[Any], name: str) -> type[abc.Loader]:
@@ -92,47 +85,28 @@ def _text(data: Buffer) -> str:
     return bytes(data).decode("utf-8", "surrogateescape")
 
 
-class _Json(Loader):
-    def load(self, data: Buffer) -> Any:
-        return read_json(_text(data))
+def _reading(known: _Makes, read: Callable[[_Load, Buffer], Any]) -> type[Loader]:
+    """Return a loader that reads a value by `read`, which is given how the loader `known` does, and the value."""
 
-
-class _ByAnother(Loader):
-    """Reads a value by another loader, `known`."""
-
-    known: type[abc.Loader]
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
-        self._load = self.known(oid, context).load
-
-    def load(self, data: Buffer) -> Any:
-        return self._load(data)
-
-
-def _or_text(loader: type[abc.Loader], *, unless: re.Pattern[bytes] | None = None) -> type[Loader]:
-    """Return a loader that falls back to the text where `loader` raises, and does not ask it if `unless` is found."""
-
-    class OrText(_ByAnother):
-        known = loader
+    class Reading(Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._known = known(oid, context).load
 
         def load(self, data: Buffer) -> Any:
-            if unless is None or not unless.search(data):
-                with suppress(Error, ValueError, OverflowError):
-                    return self._load(data)
-            return _text(data)
+            return read(self._known, data)
 
-    return OrText
+    return Reading
 
 
-def _spelled_range(loader: type[abc.Loader]) -> type[Loader]:
-    class SpelledRange(_ByAnother):
-        known = loader
+def _value_or_text(load: _Load, data: Buffer) -> Any:
+    with suppress(Error, ValueError, OverflowError):
+        return load(data)
+    return _text(data)
 
-        def load(self, data: Buffer) -> str:
-            return _spelled(self._load(data))
 
-    return SpelledRange
+def _length_or_text(load: _Load, data: Buffer) -> Any:
+    return _text(data) if _NO_LENGTH.search(data) else _value_or_text(load, data)
 
 
 def _spelled(value: Any) -> str:
@@ -150,18 +124,14 @@ def _spelled(value: Any) -> str:
             return str(value)
 
 
-def _arrays_or(arrays: Arrays, loader: type[abc.Loader]) -> type[Loader]:
-    class ArrayOrText(_ByAnother):
-        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-            self.known = _array_of(*arrays[oid]) if oid in arrays else loader
-            super().__init__(oid, context)
+def _loader_of_unknown(arrays: Arrays, text: _Makes) -> _Makes:
+    """Return what makes the loader of a type that psycopg does not know: an array's, or else `text`."""
 
-    return ArrayOrText
+    def make(oid: int, context: AdaptContext | None) -> abc.Loader:
+        if oid not in arrays:
+            return text(oid, context)
+        element, delimiter = arrays[oid]
+        array: type[Loader] = type("Array", (ArrayLoader,), {"base_oid": element, "delimiter": delimiter})
+        return array(oid, context)
 
-
-def _array_of(element: int, separator: bytes) -> type[Loader]:
-    class Array(ArrayLoader):
-        base_oid = element
-        delimiter = separator
-
-    return Array
+    return make

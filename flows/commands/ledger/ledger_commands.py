@@ -42,7 +42,7 @@ def _require_current(command: CommandContext, migrate: Callable[[Engine], None] 
     from db.ledger.migrating import check  # noqa: PLC0415
     from db.session import readable_url  # noqa: PLC0415
     from flows.commands.ledger.ledgers import first_url, ledger_name, opened  # noqa: PLC0415
-    from flows.engine.resources.source_urls import is_missing_file  # noqa: PLC0415
+    from flows.engine.resources.source_reads import is_missing_file  # noqa: PLC0415
 
     url = first_url(command.settings, sandbox=sandbox)
     if migrate is None and is_missing_file(url):

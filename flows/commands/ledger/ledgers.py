@@ -16,7 +16,7 @@ from db.ledger.connecting import open_ledger
 from db.session import readable_url
 from db.words import ANTHROPIC, SANDBOX
 from flows.commands.terminal import screen
-from flows.engine.resources.source_urls import is_missing_file
+from flows.engine.resources.source_reads import is_missing_file
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings, ledger_url
 

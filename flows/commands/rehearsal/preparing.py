@@ -14,7 +14,7 @@ from flows.commands.rehearsal.forecast import read_history
 from flows.commands.run.jobs import Job
 from flows.commands.terminal import screen
 from flows.engine.options import RunOptions
-from flows.engine.resources.preflight import NoRecordsYetError, nothing_to_read
+from flows.engine.resources.preflight import NoRecordsYetError
 from flows.settings import Settings
 from flows.steps.prompts.templates import Template, load_template
 
@@ -48,7 +48,7 @@ def read_rehearsal(
     if not settings.source_url and any(templates[name].front.source is None for name in job.selected):
         source = first_url(settings, sandbox=sandbox)
         if not ledgers:
-            raise NoRecordsYetError(nothing_to_read(source))
+            raise NoRecordsYetError(source)
     history, pasts = read_history(ledgers, job.name, list(templates.values()), settings.endpoint) or (None, {})
     return Rehearsal(job, values, options, templates, history, pasts, source)
 

@@ -148,8 +148,7 @@ def _render(
     from db.sources.select import read_record  # noqa: PLC0415 - see commands/__init__.py
     from flows.commands.ledger.ledgers import first_url  # noqa: PLC0415 - see commands/__init__.py
     from flows.engine.resources.preflight import opened_source  # noqa: PLC0415
-    from flows.engine.resources.source_reads import read_interruptibly  # noqa: PLC0415
-    from flows.engine.resources.source_urls import query_of  # noqa: PLC0415
+    from flows.engine.resources.source_reads import query_of, read_interruptibly  # noqa: PLC0415
     from flows.steps.prompts.nulls import paths_of_nulls  # noqa: PLC0415 - as above
     from flows.steps.prompts.render import make_brief, render_prompt  # noqa: PLC0415
     from flows.steps.prompts.templates import load_template  # noqa: PLC0415

@@ -1,1 +1,1 @@
-"""What prompts are made from: handles of records and generations, conditions, parameters."""
+"""What prompts are made from: selects, handles of records and generations, conditions, parameters, briefs, items."""

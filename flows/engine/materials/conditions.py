@@ -31,8 +31,11 @@ class Generated:
 Condition = Callable[[Generated], object]
 
 
-def view(generation: StepGeneration, output_class: OutputClass) -> Generated:
-    """Return a stored generation as a condition sees it; RecordError where it no longer fits its class."""
+def judged(generation: StepGeneration, output_class: OutputClass, conditions: Sequence[Condition]) -> Generated | None:
+    """Return a stored generation as conditions see it, None where one does not keep it.
+
+    RecordError where it no longer fits its class, or where a condition fails on it; it quotes nothing of the record.
+    """
     try:
         # As it was judged, from JSON: a class may take a date as text there, and nowhere else.
         output = output_class.model_validate_json(orjson.dumps(generation.output))
@@ -41,23 +44,16 @@ def view(generation: StepGeneration, output_class: OutputClass) -> Generated:
             f"The output of {generation.step} can't be read as {output_class.__name__}: {type(error).__name__}.",
             kind=CONDITION,
         ) from None
-    return Generated(generation.record_key, generation.record or {}, output)
-
-
-def keeps(conditions: Sequence[Condition], seen: Generated) -> bool:
-    """Whether all conditions hold; RecordError names the one that fails, and quotes nothing of the record."""
+    seen = Generated(generation.record_key, generation.record or {}, output)
     for condition in conditions:
         try:
             holds = bool(condition(seen))
         except Exception as error:  # noqa: BLE001 - the flow's own code: one generation must not stop the others
+            code = getattr(condition, "__code__", None)
+            place = f" in {Path(code.co_filename).name}, line {code.co_firstlineno}," if code is not None else ""
             raise RecordError(
-                f"The condition of `.where()`{_place(condition)} fails with {type(error).__name__}.", kind=CONDITION
+                f"The condition of `.where()`{place} fails with {type(error).__name__}.", kind=CONDITION
             ) from None
         if not holds:
-            return False
-    return True
-
-
-def _place(condition: Condition) -> str:
-    code = getattr(condition, "__code__", None)
-    return f" in {Path(code.co_filename).name}, line {code.co_firstlineno}," if code is not None else ""
+            return None
+    return seen

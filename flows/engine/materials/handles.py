@@ -1,7 +1,10 @@
 """Handles: what flows pass from step to step. They hold no rows: each pages from a spool or from the ledger.
 
 `run.select()` gives Selected, `run.generate()` gives Generations; `.where()` keeps some, `.together()` makes all of
-them one. A handle yields materials: what one prompt is made from.
+them one. A handle yields materials: what one prompt is made from. All have `step`, whose generations these are (None
+where they are records), and `params`, the values of the select that all of these come from; `count()` tells how many
+materials there will be where that is known without reading them, `pages()` yields them by the names that the template
+reads, and `left_out()` counts the records that are missing because an earlier step brought no content for them.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Engine
 
@@ -21,7 +24,7 @@ from db.sources.spool import Spool, Unreadable
 from db.sources.statements import Query
 from db.sources.values import Record, make_record
 from db.words import SUCCEEDED, UNREADABLE
-from flows.engine.materials.conditions import Condition, Generated, keeps, view
+from flows.engine.materials.conditions import Condition, Generated, judged
 from flows.errors import RecordError
 from flows.steps.output_classes.validate import OutputClass
 
@@ -51,27 +54,6 @@ class Read(Protocol):
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns."""
-
-
-class Source(Protocol):
-    """Anything that `run.generate()` can work on."""
-
-    @property
-    def step(self) -> str | None:
-        """The step whose generations these are; None where they are records."""
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The values of the select that all of these come from."""
-
-    async def count(self) -> int | None:
-        """How many materials there will be, where that is known without reading them."""
-
-    def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield materials; `needs` are the names that the template reads."""
-
-    async def left_out(self) -> int:
-        """How many records are missing because an earlier step brought no content for them."""
 
 
 @dataclass(eq=False, repr=False)
@@ -141,7 +123,7 @@ class Generations:
 
     def together(self) -> Together:
         """Make all of them one material, for a step that reads them as a list."""
-        return Together(self)
+        return Together(**vars(self))
 
     async def count(self) -> int | None:
         """How many there are; unknown before a condition has seen them."""
@@ -155,7 +137,7 @@ class Generations:
         async for page in self._stored():
             for generation in page:
                 try:
-                    seen = self._judged(generation)
+                    seen = judged(generation, self.output_class, self.conditions)
                 except RecordError as error:
                     # No step works on them here, in which the record could fail. Prefect hears of ids alone.
                     _log.warning("%s: the generation %s is left out. %s", self.step, generation.id, error)
@@ -175,16 +157,11 @@ class Generations:
             kept, failed = [], []
             for generation in page:
                 try:
-                    if not self.conditions or self._judged(generation) is not None:
+                    if not self.conditions or judged(generation, self.output_class, self.conditions) is not None:
                         kept.append(generation)
                 except RecordError as error:
                     failed.append(_material_of(generation, {}, error))
             yield kept, failed
-
-    def _judged(self, generation: StepGeneration) -> Generated | None:
-        """Return a generation as conditions see it, None where they don't keep it; RecordError where one fails."""
-        seen = view(generation, self.output_class)
-        return seen if keeps(self.conditions, seen) else None
 
     async def _counted(self, *, succeeded: bool) -> int:
         lines = await self.read(count_generations, self.ledger, self.run_id)
@@ -194,47 +171,32 @@ class Generations:
         return _ahead(self.read, read_generations(self.ledger, self.run_id, self.step, page_size=PAGE))
 
 
-@dataclass(frozen=True)
-class Together:
+class Together(Generations):
     """All generations of a step as one material: its template reads them as a list, by the step's name."""
-
-    generations: Generations
-
-    @property
-    def step(self) -> str:
-        """The step whose generations these are."""
-        return self.generations.step
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The values of the select that they come from."""
-        return self.generations.params
 
     async def count(self) -> int | None:
         """One; unknown before a condition has seen them, for each on which it fails is a failed record."""
-        return None if self.generations.conditions else 1
-
-    async def left_out(self) -> int:
-        """How many records the step brought no content for."""
-        return await self.generations.left_out()
+        return None if self.conditions else 1
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield the one material, or none where there is nothing to put together; before it, those that failed."""
         collected: list[StepGeneration] = []
-        async for kept, failed in self.generations.judged_pages():
+        async for kept, failed in self.judged_pages():
             collected += kept
             if failed:
                 yield failed
         if not collected:
             return
-        step = self.generations.step
         inputs: dict[str, Any] = {}
-        if needs - {step}:
-            each = await self.generations.read(outputs_leading_to, self.generations.ledger, collected, needs)
-            for found in each.values():
+        if needs - {self.step}:
+            for found in (await self.read(outputs_leading_to, self.ledger, collected, needs)).values():
                 inputs |= found
-        inputs[step] = [generation.output for generation in collected]
+        inputs[self.step] = [generation.output for generation in collected]
         yield [Material("", None, inputs, tuple(generation.id for generation in collected))]
+
+
+Source: TypeAlias = Selected | Generations
+"""Anything that `run.generate()` can work on."""
 
 
 def outputs_leading_to(

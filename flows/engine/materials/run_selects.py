@@ -12,10 +12,9 @@ from sqlalchemy import URL, make_url
 from db.sources.access import open_source
 from db.sources.statements import Part, Query
 from flows.engine.materials.handles import Selected, Source, Together
-from flows.engine.options import RunOptions, Shard
+from flows.engine.options import RunOptions
 from flows.engine.report.totals import Totals
-from flows.engine.resources.source_reads import SourceReader
-from flows.engine.resources.source_urls import query_of, source_of
+from flows.engine.resources.source_reads import SourceReader, query_of, source_of
 from flows.engine.resources.spooling import Spooling
 from flows.engine.resources.stopping import Stopper
 from flows.settings import Settings
@@ -42,7 +41,10 @@ class Selects:
         query = query_of(template, params)
         nth = 1 + sum(selected.query.name == query.name for selected in self._selected)
         query = self._bounded(query, nth)
-        url, reader = self._reader(template.front.source)
+        url, variable = source_of(self.settings, template.front.source, self.ledger)
+        if url not in self._readers:
+            self._readers[url] = SourceReader(partial(open_source, url, variable), self.stopper.pursuing)
+        reader = self._readers[url]
         name = self.spooling.name(query, url)
         selected = Selected(
             query,
@@ -71,24 +73,14 @@ class Selects:
 
     def _bounded(self, query: Query, nth: int) -> Query:
         shard = self.options.shard
-        if shard is not None and (shard.select, shard.nth) == (query.name, nth):
-            return _part_of(query, shard)
-        return replace(query, limit=self.options.limit)
+        if shard is None or (shard.select, shard.nth) != (query.name, nth):
+            return replace(query, limit=self.options.limit)
+        # A shard's part is about as many records as each other, in the order of their keys.
+        first, end = (shard.records * number // shard.of for number in (shard.number - 1, shard.number))
+        return replace(query, limit=shard.limit, part=Part(first, end - first))
 
     def _note(self, name: str, query: Query, url: str, count: int) -> None:
         self.read_from[name] = make_url(url)
         if self.options.shard is None or query.part is not None:
             self.spooling.log.info("%s selects %d records.", name, count)
             self.totals.records += count
-
-    def _reader(self, name: str | None) -> tuple[str, SourceReader]:
-        url, variable = source_of(self.settings, name, self.ledger)
-        if url not in self._readers:
-            self._readers[url] = SourceReader(partial(open_source, url, variable), self.stopper.pursuing)
-        return url, self._readers[url]
-
-
-def _part_of(query: Query, shard: Shard) -> Query:
-    """Bound a select to a shard's part: about as many records as each other, in the order of their keys."""
-    first, end = (shard.records * number // shard.of for number in (shard.number - 1, shard.number))
-    return replace(query, limit=shard.limit, part=Part(first, end - first))

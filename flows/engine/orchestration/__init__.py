@@ -1,1 +1,1 @@
-"""What the engine does with Prefect: its tasks, its cache, its server, and what started a run."""
+"""What the engine does with Prefect: its host, its tasks, its cache, its server, shards, and what started a run."""

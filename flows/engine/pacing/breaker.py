@@ -79,18 +79,10 @@ class Breaker:
         if error is None:
             self._has_answered = True
             self._start_row(None)
+            return None
         # What was not sent has met nothing.
-        elif (
-            isinstance(error, FinalCallError) and not isinstance(error, StoppingCallError) and error.kind not in UNSENT
-        ):
-            return self._record_refusal(prompt, error)
-        return None
-
-    def reason_at_end(self) -> StoppingCallError | None:
-        """Return what should have stopped the run when its step has ended: all that came after a row met the same."""
-        return self._reason() if self._is_holding and self._length > self._enough else None
-
-    def _record_refusal(self, prompt: str, error: FinalCallError) -> StoppingCallError | None:
+        if not isinstance(error, FinalCallError) or isinstance(error, StoppingCallError) or error.kind in UNSENT:
+            return None
         if error.alike is None or error.alike != self._likeness:
             self._start_row(error.alike)
         self._length += self._likeness is not None
@@ -101,6 +93,10 @@ class Breaker:
             self._is_holding = True
             self._choose_probe(self._send_probe() or self._last_waiting)
         return None
+
+    def reason_at_end(self) -> StoppingCallError | None:
+        """Return what should have stopped the run when its step has ended: all that came after a row met the same."""
+        return self._reason() if self._is_holding and self._length > self._enough else None
 
     @property
     def _enough(self) -> int:

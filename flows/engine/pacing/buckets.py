@@ -1,6 +1,6 @@
 """Keep one limit a minute in a bucket that refills continuously, as the endpoint's own does.
 
-A plain bucket holds to a rate that this installation has set, or that was found. Rate headers set a HeaderBucket.
+A bucket holds to a rate that this installation has set, that was found, or that rate headers tell.
 """
 
 from __future__ import annotations
@@ -55,24 +55,35 @@ class Hold:
 
 @dataclass
 class Bucket:
-    """One limit: `level` may be used now, `rate` flows in each second up to `capacity`; `reserve` is left unused."""
+    """One limit: `level` may be used now, `rate` flows in each second up to `capacity`; `reserve` is left unused.
+
+    Where rate headers tell it, `margin` is its reserve if the limit is large enough for one, and `spent` counts all
+    that was ever taken, so that an answer's header can be told from what was sent after it. What others of the same
+    account take is seen by what is missing.
+    """
 
     rate: float = math.inf
     capacity: float = math.inf
     level: float = math.inf
     reserve: float = 0.0
+    margin: float = 0.0
+    spent: float = 0.0
+    others: float = 0.0
+    _seen: tuple[float, float, float, float] | None = None
+    _fullest: float = 0.0
     _at: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - looked up each time: tests bring a clock
 
     @property
     def inflow(self) -> float:
-        """What flows in for us each second."""
-        return self.rate
+        """What flows in for us each second: less what others take."""
+        return max(self.rate - self.others, self.rate * LEAST)
 
     def refill(self, now: float) -> None:
         """Let flow in what has come since."""
+        passed, self._at = now - self._at, now
         if self.rate != math.inf:
-            self.level = min(self.capacity, self.level + (now - self._at) * self.inflow)
-        self._at = now
+            self.level = min(self.capacity, self.level + passed * self.inflow)
+        self.others *= math.exp(-passed / OTHERS_LAST_S)
 
     def wait_s(self, amount: float, now: float) -> float:
         """How long until the amount may be taken, 0 for now."""
@@ -86,6 +97,7 @@ class Bucket:
     def take(self, amount: float) -> None:
         """Take the amount."""
         self.level -= amount
+        self.spent += amount
 
     def give_back(self, amount: float) -> None:
         """Give back what was taken and not used."""
@@ -96,37 +108,6 @@ class Bucket:
         self.refill(now)
         self.rate, self.capacity = rate, max(1.0, rate)
         self.level = math.inf if rate == math.inf else min(self.level, self.capacity)
-
-
-@dataclass
-class HeaderBucket(Bucket):
-    """A limit as rate headers tell it; `margin` is its reserve where the limit is large enough for one.
-
-    `spent` counts all that was ever taken, so that an answer's header can be told from what was sent after it. What
-    others of the same account take is seen by what is missing.
-    """
-
-    margin: float = 0.0
-    spent: float = 0.0
-    others: float = 0.0
-    _seen: tuple[float, float, float, float] | None = None
-    _fullest: float = 0.0
-
-    @property
-    def inflow(self) -> float:
-        """What flows in each second, less what others take."""
-        return max(self.rate - self.others, self.rate * LEAST)
-
-    def refill(self, now: float) -> None:
-        """Let flow in what has come since."""
-        passed = now - self._at
-        super().refill(now)
-        self.others *= math.exp(-passed / OTHERS_LAST_S)
-
-    def take(self, amount: float) -> None:
-        """Take the amount."""
-        super().take(amount)
-        self.spent += amount
 
     def read(self, header: Limit | None, sent_at: float, spent_then: float, now: float) -> None:
         """Set the bucket by what an answer's header says was left when its request had been counted."""

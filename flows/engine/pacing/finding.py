@@ -88,7 +88,10 @@ class Finder:
 
     def send(self, now: float) -> Sent:
         """Take note of a request that is sent."""
-        self._give_up_if_idle(now)
+        is_working = self._phase != self._watch and self._asked and not self.is_holding(now)
+        # A measurement across a time in which nobody asked would find a limit of next to nothing.
+        if is_working and now - self._sent_at > IDLE_S + self._tally.pause_s:
+            self._release(now)
         sent = Sent(now)
         self._sent.append(sent)
         self._sent_at = now
@@ -142,13 +145,6 @@ class Finder:
     def _rest(self, now: float) -> None:
         """Let the rate not grow for a while."""
         self._grow_from = now + max(REST_S, REST_REQUESTS / self.bucket.rate)
-
-    def _give_up_if_idle(self, now: float) -> None:
-        # A measurement across a time in which nobody asked would find a limit of next to nothing.
-        if self._phase == self._watch or self.is_holding(now) or not self._asked:
-            return
-        if now - self._sent_at > IDLE_S + self._tally.pause_s:
-            self._release(now)
 
     # Watching
 
@@ -211,7 +207,11 @@ class Finder:
         if lasted >= least and self._is_measured(lasted, now):
             self._conclude(lasted, now)
         elif lasted >= least / 2 and self.bucket.rate == self._rate_before and tally.asked >= 2 * ENOUGH:
-            self._brake(lasted, now)
+            # Far beyond a limit, ask for three times of what is accepted: it shows as much, and is refused less.
+            rate = 3 * tally.accepted / lasted + 2 * STORM
+            if tally.share > 0.5 and rate < self.bucket.rate:
+                self.bucket.hold(rate, now)
+                self.bucket.level = 1.0
 
     def _is_measured(self, lasted: float, now: float) -> bool:
         tally = self._tally
@@ -220,13 +220,6 @@ class Finder:
         is_false_alarm = tally.refused - tally.asked * self.usual.share(now) <= 1
         is_plain = is_false_alarm or tally.refused >= REFUSALS or tally.asked >= REQUESTS
         return is_plain and tally.accepted >= ENOUGH
-
-    def _brake(self, lasted: float, now: float) -> None:
-        """Far beyond a limit, ask for three times of what is accepted: it shows as much, and is refused less."""
-        rate = 3 * self._tally.accepted / lasted + 2 * STORM
-        if self._tally.share > 0.5 and rate < self.bucket.rate:
-            self.bucket.hold(rate, now)
-            self.bucket.level = 1.0
 
     def _conclude(self, lasted: float, now: float) -> None:
         tally, usual = self._tally, self.usual.share(now)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from weakref import WeakKeyDictionary
 
-from flows.engine.pacing.buckets import MINUTE, UNITS, Bucket, HeaderBucket, Hold, Need, Origin, is_limit
+from flows.engine.pacing.buckets import MINUTE, UNITS, Bucket, Hold, Need, Origin, is_limit
 from flows.engine.pacing.evidence import Sent
 from flows.engine.pacing.finding import Finder
 from flows.errors import CallError, FinalCallError
@@ -33,7 +33,7 @@ START_IN_FLIGHT = 40
 class Admission:
     """A request that was let go: what it took, and when.
 
-    `spent` is what each header bucket had spent by then; `found` is set where no header tells of requests.
+    `spent` is what each bucket that headers set had spent by then; `found` is set where no header tells of requests.
     """
 
     need: Need
@@ -64,7 +64,7 @@ class Limiter:
 
     def __init__(self) -> None:
         self._own = [Bucket() for _unit in UNITS]
-        self._told = [HeaderBucket(margin=RESERVE), HeaderBucket(), HeaderBucket()]
+        self._told = [Bucket(margin=RESERVE), Bucket(), Bucket()]
         # Each with the place of its unit in a Need.
         self._buckets: list[tuple[Bucket, Origin, int]] = [
             *((bucket, "own", unit) for unit, bucket in enumerate(self._own)),
@@ -99,7 +99,15 @@ class Limiter:
             finally:
                 self._hold = None
                 self._waited_s += time.monotonic() - began
-            return self._let_go(need, time.monotonic())
+            now = time.monotonic()
+            for bucket, _origin, unit in self._buckets:
+                bucket.take(need[unit])
+            self._in_flight += 1
+            self._output_in_flight += need.output_tokens
+            self._recent.append(now)
+            self._forget(now)
+            found = None if self._headers_tell else (self._finder, self._finder.send(now))
+            return Admission(need, now, tuple(bucket.spent for bucket in self._told), found)
 
     def settle(
         self, admission: Admission, usage: Usage | None, limits: RateLimits | None, error: CallError | None
@@ -109,13 +117,26 @@ class Limiter:
         self._output_in_flight -= admission.need.output_tokens
         self._answered = True
         if usage is not None:
-            self._correct(admission.need, usage)
+            # The true usage in the place of what was expected. What was read from the prompt cache is not counted.
+            for _requests, tokens_in, tokens_out in (self._own, self._told):
+                tokens_in.level -= usage.prompt_tokens - usage.cache_read_tokens - admission.need.input_tokens
+                tokens_out.level -= usage.output_tokens - admission.need.output_tokens
         if error is not None and _is_rate_limited(error):
-            self._give_back(admission.need)
+            self._rate_limited += 1
+            # The endpoint has not counted it.
+            for bucket, _origin, unit in self._buckets:
+                bucket.give_back(admission.need[unit])
+            if self._recent:
+                self._recent.pop()
         if admission.found is not None:
             _tell_finder(*admission.found, usage, limits, error)
         if limits is not None:
-            self._read_headers(limits, admission)
+            now = time.monotonic()
+            requests, tokens_in, tokens_out = self._told
+            requests.read(limits.requests, admission.sent_at, admission.spent[0], now)
+            tokens_in.read(limits.input_tokens, admission.sent_at, admission.spent[1], now)
+            # Output is counted when it is made: what is in flight still lies ahead.
+            tokens_out.read(limits.output_tokens, now, tokens_out.spent - self._output_in_flight, now)
         self._choose_source(limits, is_answer=usage is not None)
         self._changed.set()
 
@@ -168,40 +189,7 @@ class Limiter:
         if not self._headers_tell and (wait_s := self._finder.wait_s(now)):
             yield Hold(wait_s, "found", UNITS[0], self._finder.bucket.rate * MINUTE)
 
-    def _let_go(self, need: Need, now: float) -> Admission:
-        for bucket, _origin, unit in self._buckets:
-            bucket.take(need[unit])
-        self._in_flight += 1
-        self._output_in_flight += need.output_tokens
-        self._recent.append(now)
-        self._forget(now)
-        found = None if self._headers_tell else (self._finder, self._finder.send(now))
-        return Admission(need, now, tuple(bucket.spent for bucket in self._told), found)
-
     # Settling
-
-    def _correct(self, need: Need, usage: Usage) -> None:
-        """Put the true usage in the place of what was expected."""
-        for _requests, tokens_in, tokens_out in (self._own, self._told):
-            # What was read from the prompt cache is not counted.
-            tokens_in.level -= usage.prompt_tokens - usage.cache_read_tokens - need.input_tokens
-            tokens_out.level -= usage.output_tokens - need.output_tokens
-
-    def _give_back(self, need: Need) -> None:
-        """Give back what a refused request took: the endpoint has not counted it."""
-        self._rate_limited += 1
-        for bucket, _origin, unit in self._buckets:
-            bucket.give_back(need[unit])
-        if self._recent:
-            self._recent.pop()
-
-    def _read_headers(self, limits: RateLimits, admission: Admission) -> None:
-        now = time.monotonic()
-        requests, tokens_in, tokens_out = self._told
-        requests.read(limits.requests, admission.sent_at, admission.spent[0], now)
-        tokens_in.read(limits.input_tokens, admission.sent_at, admission.spent[1], now)
-        # Output is counted when it is made: what is in flight still lies ahead.
-        tokens_out.read(limits.output_tokens, now, tokens_out.spent - self._output_in_flight, now)
 
     def _choose_source(self, limits: RateLimits | None, *, is_answer: bool) -> None:
         """Go by headers for the rate of requests where they tell it, else by what is found."""

@@ -17,9 +17,8 @@ from decimal import Decimal
 from db.ledger.clock import now
 from db.words import CONNECT
 from flows.engine.pacing.breaker import Breaker
-from flows.engine.pacing.estimates import Estimate
 from flows.engine.pacing.limiter import Admission, Limiter
-from flows.engine.pacing.spending import Spending
+from flows.engine.pacing.spending import Estimate, Spending
 from flows.engine.pacing.warming import Warming
 from flows.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, copy_of
 from flows.steps.claude.rate_limits import RateLimits
@@ -40,13 +39,34 @@ class Place:
     def tell(
         self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
     ) -> None:
-        """Take note of how the request went: an answer, which may tell no usage, or an error.
+        """Take note of how the request went, and of what it says of all the others.
 
-        `model` is the one that answered, where it is told: its price is what counts under the cap.
+        It brought an answer, which may tell no usage, or an error. `model` is the one that answered, where it is told:
+        its price is what counts under the cap.
         """
-        if not self.is_settled:
-            self.is_settled = True
-            self.pace.settle(self, usage, limits, error, model)
+        if self.is_settled:
+            return
+        self.is_settled = True
+        pace, prompt, admission = self.pace, self.prompt, self.admission
+        reason = pace.breaker(_step_of(prompt)).record(prompt.hash, error)
+        if isinstance(error, StoppingCallError):
+            reason = error
+        elif error is None and usage is None and pace.spending.max_usd is not None:
+            reason = UntoldCostError()
+        else:
+            pace.is_open = True
+        if reason is not None:
+            pace.stop(reason)
+        used = usage
+        if usage is None and error is None:
+            # As far as the limits go, an answer that does not tell what it used has used what was expected.
+            used = Usage(round(admission.need.input_tokens), output_tokens=round(admission.need.output_tokens))
+        pace.limiter.settle(admission, used, limits, error)
+        pace.warming.record(prompt.brief, usage, error, admission.sent_at)
+        cost = cost_of(model or prompt.model, usage, now().date()) if usage is not None else None
+        pace.spending.count(cost, self.likely, error)
+        if usage is not None:
+            pace.estimates[_step_of(prompt)].learn(prompt, usage, cost)
 
 
 class Pace:
@@ -69,13 +89,14 @@ class Pace:
         # written ahead counts as perhaps billed.
         self._ahead = asyncio.Semaphore(concurrency + max(2, concurrency // 4))
         self.warming = Warming(concurrency)
-        self._limiter = limiter
+        self.limiter = limiter
         self._verify = verify
         self.spending = Spending(max_cost)
-        self._estimates: defaultdict[str, Estimate] = defaultdict(Estimate)
+        # By template: what the ledger knows of its answers, and what these answers told.
+        self.estimates: defaultdict[str, Estimate] = defaultdict(Estimate)
         self._breakers: dict[str, Breaker] = {}
         self._opening = asyncio.Lock()
-        self._is_open = False
+        self.is_open = False
         self.stopped: StoppingCallError | None = None
 
     def stop(self, reason: StoppingCallError) -> None:
@@ -85,10 +106,6 @@ class Pace:
         self.warming.release()
         for breaker in self._breakers.values():
             breaker.release()
-
-    def know(self, step: str, estimate: Estimate) -> None:
-        """Take over what the ledger knows of a template's answers."""
-        self._estimates.setdefault(step, estimate)
 
     def breaker(self, step: str) -> Breaker:
         """Return what stops the run where the endpoint refuses a template's requests all alike."""
@@ -112,7 +129,7 @@ class Pace:
             try:
                 likely = await self.spending.reserve(
                     prompt.model,
-                    lambda: self._estimates[_step_of(prompt)].likely_cost(prompt, max_tokens),
+                    lambda: self.estimates[_step_of(prompt)].likely_cost(prompt, max_tokens),
                     lambda: self.stopped is not None,
                 )
             except (CostCapError, UntoldCostError) as reached:
@@ -129,10 +146,10 @@ class Pace:
         """Wait for a place; raise what stopped the run if it was stopped."""
         step = _step_of(prompt)
         async with self.breaker(step).place(prompt.hash, lambda: self._places), self._confirmed():
-            need = self._estimates[step].need(prompt, max_tokens)
-            admission = await self._limiter.admit(need, lambda: self.stopped is not None)
+            need = self.estimates[step].need(prompt, max_tokens)
+            admission = await self.limiter.admit(need, lambda: self.stopped is not None)
             if self.stopped is not None:
-                self._limiter.settle(admission, None, None, None)
+                self.limiter.settle(admission, None, None, None)
                 raise copy_of(self.stopped)
             place = Place(self, prompt, admission, likely)
             try:
@@ -140,40 +157,15 @@ class Pace:
             finally:
                 if not place.is_settled:
                     # It was cut off, and nobody knows what became of it.
-                    self._limiter.settle(admission, None, None, None)
+                    self.limiter.settle(admission, None, None, None)
                     self.spending.count(None, likely, None)
-
-    def settle(
-        self, place: Place, usage: Usage | None, limits: RateLimits | None, error: CallError | None, model: str | None
-    ) -> None:
-        """Take note of how a request went, and of what it says of all the others."""
-        prompt, admission = place.prompt, place.admission
-        reason = self.breaker(_step_of(prompt)).record(prompt.hash, error)
-        if isinstance(error, StoppingCallError):
-            reason = error
-        elif error is None and usage is None and self.spending.max_usd is not None:
-            reason = UntoldCostError()
-        else:
-            self._is_open = True
-        if reason is not None:
-            self.stop(reason)
-        used = usage
-        if usage is None and error is None:
-            # As far as the limits go, an answer that does not tell what it used has used what was expected.
-            used = Usage(round(admission.need.input_tokens), output_tokens=round(admission.need.output_tokens))
-        self._limiter.settle(admission, used, limits, error)
-        self.warming.record(prompt.brief, usage, error, admission.sent_at)
-        cost = cost_of(model or prompt.model, usage, now().date()) if usage is not None else None
-        self.spending.count(cost, place.likely, error)
-        if usage is not None:
-            self._estimates[_step_of(prompt)].learn(prompt, usage, cost)
 
     @asynccontextmanager
     async def _confirmed(self) -> AsyncIterator[None]:
         """Have the endpoint confirm the key; where it can't say, hold the others back while one request is made."""
-        if not self._is_open:
+        if not self.is_open:
             async with self._opening:
-                if not self._is_open and not await self._verified():
+                if not self.is_open and not await self._verified():
                     yield
                     return
         yield
@@ -181,13 +173,13 @@ class Pace:
     async def _verified(self) -> bool:
         if self.stopped is None:
             try:
-                self._is_open = await self._verify()
+                self.is_open = await self._verify()
             except StoppingCallError as error:
                 self.stop(error)
             except EndpointError as error:
                 # Each of the others would try to reach it in turn, and wait as long.
                 self.stop(StoppingCallError(str(error), kind=CONNECT))
-        return self._is_open or self.stopped is not None
+        return self.is_open or self.stopped is not None
 
 
 def _step_of(prompt: Prompt) -> str:

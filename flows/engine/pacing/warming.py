@@ -106,7 +106,11 @@ class _Prefix:
     async def turn(self) -> AsyncIterator[None]:
         """Hold a place in flight, given first come first served."""
         if self._limit == math.inf and time.monotonic() - self._alive_at > self._ttl_s:
-            self._start_over()
+            # The entry has expired: begin with one request again, so that the next one writes it.
+            self._judge()
+            self._written = 0
+            self._alive_at = self._told_at = self._read_from = math.inf
+            self.set_limit(1)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._let_go()
@@ -135,7 +139,13 @@ class _Prefix:
             self._read_from = min(self._read_from, sent_at)
             self.set_limit(math.inf)
         else:
-            self._count_write(sent_at)
+            if sent_at >= self._told_at:
+                self._rewritten_at.append(sent_at)
+                if self._read_from < math.inf:
+                    self._judge()
+            self._written += 1
+            if self._written >= self._limit:
+                self._double()
         self._alive_at = time.monotonic()
         self._told_at = min(self._told_at, self._alive_at)
 
@@ -143,15 +153,6 @@ class _Prefix:
         """How many wrote again before any could read, and how many although others could."""
         late = sum(at < self._read_from for at in self._rewritten_at)
         return self._late + late, self._missed + len(self._rewritten_at) - late
-
-    def _count_write(self, sent_at: float) -> None:
-        if sent_at >= self._told_at:
-            self._rewritten_at.append(sent_at)
-            if self._read_from < math.inf:
-                self._judge()
-        self._written += 1
-        if self._written >= self._limit:
-            self._double()
 
     def _double(self) -> None:
         self._written = 0
@@ -177,10 +178,3 @@ class _Prefix:
     def _judge(self) -> None:
         self._late, self._missed = self.judged()
         self._rewritten_at.clear()
-
-    def _start_over(self) -> None:
-        """Begin with one request again: the entry has expired, so that the next one writes it."""
-        self._judge()
-        self._written = 0
-        self._alive_at = self._told_at = self._read_from = math.inf
-        self.set_limit(1)

@@ -1,1 +1,1 @@
-"""What a run opens and closes: writer, lease, endpoint, sources, spools, and how it is stopped."""
+"""What a run opens and closes: ledger, writer, lease, endpoint, sources, spools; its preflight, and how it stops."""

@@ -18,15 +18,21 @@ from db.ledger.connecting import open_ledger
 from db.session import readable_url
 from db.sources.access import open_source
 from db.sources.select import check_columns
-from flows.engine.resources.source_reads import read_interruptibly
-from flows.engine.resources.source_urls import LEDGER_VARIABLE, is_missing_file, query_of, source_of
+from flows.engine.resources import source_reads
 from flows.errors import ConfigurationError, MissingKeyError
 from flows.settings import Settings, ledger_url, source_url
 from flows.steps.prompts.templates import Template
 
 
 class NoRecordsYetError(ConfigurationError):
-    """There are no records to read."""
+    """There are no records to read: neither a source is set nor has the ledger been made."""
+
+    def __init__(self, ledger: str) -> None:
+        super().__init__(
+            f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)}, which would be "
+            "read instead, has not been made yet. Set PRESSWORK_SOURCE_URL to your database; `presswork demo` loads "
+            "sample records."
+        )
 
 
 def require_credential() -> None:
@@ -56,10 +62,10 @@ def check_select(settings: Settings, template: Template, params: Mapping[str, An
     What only its rows tell, the run finds out. Raises ConfigurationError, and the errors of a source that can't be
     reached or a select that fails.
     """
-    query = query_of(template, params)
+    query = source_reads.query_of(template, params)
     with opened_source(settings, template, ledger_url(settings, endpoint)) as engine:
         try:
-            read_interruptibly(engine, lambda source: check_columns(source, query))
+            source_reads.read_interruptibly(engine, lambda source: check_columns(source, query))
         except SelectError as error:
             if source_url(settings, template.front.source):
                 raise
@@ -74,9 +80,9 @@ def check_ledger(settings: Settings, endpoint: str) -> None:
 @contextmanager
 def opened_source(settings: Settings, template: Template, ledger: str) -> Iterator[Engine]:
     """Open the database that a template reads from; without one of its own it is the ledger's."""
-    url, variable = source_of(settings, template.front.source, ledger)
-    if variable == LEDGER_VARIABLE and is_missing_file(ledger):
-        raise NoRecordsYetError(nothing_to_read(ledger))
+    url, variable = source_reads.source_of(settings, template.front.source, ledger)
+    if variable == source_reads.LEDGER_VARIABLE and source_reads.is_missing_file(ledger):
+        raise NoRecordsYetError(ledger)
     engine = open_source(url, variable)
     try:
         yield engine
@@ -88,15 +94,6 @@ def given_params(template: Template, values: Mapping[str, Any]) -> dict[str, Any
     """Bring the values of a run to a template's params; those that it does not have are another template's."""
     own = {name: value for name, value in values.items() if name in template.front.params}
     return template.parse_params(own)
-
-
-def nothing_to_read(ledger: str) -> str:
-    """Say that there is neither a source nor a ledger."""
-    return (
-        f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)}, which would be "
-        "read instead, has not been made yet. Set PRESSWORK_SOURCE_URL to your database; `presswork demo` loads "
-        "sample records."
-    )
 
 
 def where_it_read(ledger: str) -> str:

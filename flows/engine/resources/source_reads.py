@@ -1,7 +1,8 @@
-"""Read sources in threads that a stop interrupts and that the end of the process does not wait for.
+"""Sources: which database a template's records come from, and its reading in threads that a stop interrupts.
 
 A select can take minutes. On the event loop it would hold up the heartbeat, Ctrl-C and Cancel; in a thread of
-asyncio's pool it would hold up the end of the process. Loads neither Prefect nor the SDK, for the preflight reads too.
+asyncio's pool it would hold up the end of the process, which does not wait for these. Loads neither Prefect nor the
+SDK, for the preflight reads too.
 """
 
 from __future__ import annotations
@@ -9,21 +10,58 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError
 
-from db.sources.interrupt import Interrupter
+from db.session import file_of
+from db.sources.access import Interrupter
+from db.sources.statements import Parameter, Query
+from flows.errors import TemplateError
+from flows.settings import Settings, source_url, source_variable
+from flows.steps.prompts.templates import SUFFIX, Template
 
+LEDGER_VARIABLE = "PRESSWORK_DATABASE_URL"
 INTERRUPT_AGAIN_S = 0.25
 INTERRUPTED_WITHIN_S = 2.0
 """How long a thread is waited for that was interrupted; one whose driver can't be interrupted is left behind."""
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def query_of(template: Template, params: Mapping[str, Any]) -> Query:
+    """Make a template's select ready to run; TemplateError where it has none."""
+    if template.select_sql is None:
+        raise TemplateError(
+            f"{template.name}{SUFFIX}: it has no `select`, so it can't run by itself: it is a step of a flow."
+        )
+    typed = {
+        name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
+    }
+    return Query(f"{template.name}{SUFFIX}", template.select_sql, template.front.key_columns, typed)
+
+
+def source_of(settings: Settings, name: str | None, ledger: URL | str) -> tuple[str, str]:
+    """Return the URL of a named source and the variable that it is set in; without one, those of the ledger itself."""
+    url = source_url(settings, name)
+    if url:
+        return url, source_variable(name)
+    return ledger if isinstance(ledger, str) else ledger.render_as_string(hide_password=False), LEDGER_VARIABLE
+
+
+def is_missing_file(url: str) -> bool:
+    """Whether a database is a SQLite file that is not there."""
+    try:
+        file = file_of(make_url(url))
+    except ArgumentError:
+        return False
+    return file is not None and not Path(file).is_file()
 
 
 class SourceReader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -33,16 +32,12 @@ class Spooling:
     """Finds or makes the spools of a run's selects; `log` is the run's."""
 
     def __init__(self, spools: RunSpools, progress: Progress, log: Log = _log) -> None:
-        self._spools = spools
+        self.spools = spools
         self._progress = progress
         self.log = log
         self._met: Counter[str] = Counter()
         self.trimmed = False
         """Whether a key column of the records is CHAR(n), whose blanks belong to no key."""
-
-    def resume(self, runs: Sequence[str]) -> None:
-        """Take what these runs have read, the latest first."""
-        self._spools.resumed = runs
 
     def name(self, query: Query, source: URL | str) -> str:
         """Name the spool of a select; the second of two that are alike in one run has another name."""
@@ -56,8 +51,8 @@ class Spooling:
 
     async def records(self, name: str, query: Query, reader: SourceReader) -> Spool:
         """Return a select's records, as a run that is resumed read them, else as the source gives them now."""
-        resumed = self._spools.resumed
-        found = await reader.work(self._spools.find, name) if resumed else None
+        resumed = self.spools.resumed
+        found = await reader.work(self.spools.find, name) if resumed else None
         if found is not None:
             read_at = f"{datetime.fromtimestamp(found.read_at, UTC):%Y-%m-%d %H:%M:%S}"
             self.log.info("%s: these are the records that were read at %s UTC.", query.name, read_at)
@@ -81,8 +76,8 @@ class Spooling:
             reading[name] = query.name, count
 
         def read(engine: Engine) -> Spool:
-            select.spool(engine, query, partial(self._spools.writing, name), tell=tell)
-            return self._spools.open(name)
+            select.spool(engine, query, partial(self.spools.writing, name), tell=tell)
+            return self.spools.open(name)
 
         reading[name] = query.name, 0
         telling = asyncio.create_task(self._tell_log(name), name="presswork-spooling")
@@ -103,11 +98,3 @@ class Spooling:
             template, count = self._progress.selecting[name]
             self.log.info("%s: %s records read so far.", template, f"{count:,}")
             await asyncio.sleep(TELL_EVERY_S)
-
-    def remove(self) -> None:
-        """Remove the records of a run that has completed, and of those that it resumed."""
-        self._spools.remove()
-
-    def close(self) -> None:
-        """Close the files."""
-        self._spools.close()

@@ -30,11 +30,6 @@ class Policy:
     retry_after_cap_s: float = 60.0
     paid_requests: int = 8
 
-    @property
-    def unpaid_s(self) -> float:
-        """How long what costs nothing (429, no connection) is retried within a request, however often that is."""
-        return self.retries * self.wait_max_s
-
 
 @dataclass(slots=True)
 class Asking:

@@ -9,7 +9,7 @@ may send now (the gate) and where attempts are kept (the journal) is handed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,8 +32,6 @@ from flows.steps.prompts.render import Prompt
 
 # Each retry is an attempt in the ledger; a log line for each would repeat it.
 stamina.instrumentation.set_on_retry_hooks(())
-
-RATE_LIMITED = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,10 @@ class Settled:
     cost_usd: Decimal | None = None
     price_version: str | None = None
     error_type: str | None = None
+
+
+_Answered = tuple[Answer, str, Settled]
+"""An answer, the id of its attempt, and how this ended."""
 
 
 class Journal(Protocol):
@@ -95,11 +97,8 @@ class Gate(Protocol):
         """Wait for a place; leaving the context gives it back."""
 
 
-class Ask(Protocol):
-    """Sends one request; flows.steps.claude.client.Client bound to an endpoint's name."""
-
-    async def __call__(self, body: Mapping[str, Any]) -> Answer:
-        """Return the answer or raise CallError."""
+Ask = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+"""Sends one request and returns its answer, or raises CallError; a Client (flows.steps.claude) and its endpoint."""
 
 
 async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journal, policy: Policy) -> Outcome:
@@ -114,7 +113,10 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
         except StoppingCallError:
             raise
         except CallError as error:
-            return _failed(asking, error, policy)
+            passing = isinstance(error, PassingCallError)
+            is_spent = passing and asking.paid >= policy.paid_requests
+            told = f"{error}. {_bound(policy)}" if is_spent else str(error)
+            return Outcome(FAILED, None, error.kind, told, passing=passing and not is_spent)
         faults: tuple[Fault, ...] = ()
         try:
             outcome = judge_answer(asking.prompt, answer, asking.max_tokens)
@@ -131,14 +133,6 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
             return replace(outcome, error_message=f"{message}. {_bound(policy)}")
 
 
-def _failed(asking: Asking, error: CallError, policy: Policy) -> Outcome:
-    if not isinstance(error, PassingCallError):
-        return Outcome(FAILED, None, error.kind, str(error))
-    if asking.paid < policy.paid_requests:
-        return Outcome(FAILED, None, error.kind, str(error), passing=True)
-    return Outcome(FAILED, None, error.kind, f"{error}. {_bound(policy)}")
-
-
 def _bound(policy: Policy) -> str:
     return (
         f"It is not asked again: {policy.paid_requests} requests for this prompt were billed or may have been, as many "
@@ -146,21 +140,14 @@ def _bound(policy: Policy) -> str:
     )
 
 
-async def _ask_with_retries(
-    asking: Asking, ask: Ask, gate: Gate, journal: Journal, policy: Policy
-) -> tuple[Answer, str, Settled]:
+async def _ask_with_retries(asking: Asking, ask: Ask, gate: Gate, journal: Journal, policy: Policy) -> _Answered:
     try:
         return await _ask_once(asking, ask, gate, journal)
     except PassingCallError as error:
         first = error
     # The library comes in where there is trouble: nearly all requests have none, and it costs them a tenth of theirs.
     async for attempt in stamina.retry_context(
-        on=_pause(asking, policy),
-        attempts=None,
-        timeout=None,
-        wait_initial=0.5,
-        wait_max=policy.wait_max_s,
-        wait_jitter=1.0,
+        on=_pause(asking, policy), attempts=None, timeout=None, wait_initial=0.5, wait_max=policy.wait_max_s
     ):
         with attempt:
             if attempt.num == 1:
@@ -170,7 +157,7 @@ async def _ask_with_retries(
     raise AssertionError("the retry loop ends by returning or raising")
 
 
-async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> tuple[Answer, str, Settled]:
+async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _Answered:
     # Reserved before it is written ahead: after a crash all that was written counts under the cap, sent or not.
     async with gate.reserve(asking.prompt, asking.max_tokens) as likely:
         asking.ordinal += 1
@@ -238,14 +225,13 @@ def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float
         tries += 1
         if not isinstance(error, PassingCallError) or asking.paid >= policy.paid_requests:
             return False
-        if tries > policy.retries and not (_costs_nothing(error) and time.monotonic() - began < policy.unpaid_s):
+        # What costs nothing (429, no connection) is retried for a while, however often that is.
+        costs_nothing = error.http_status == 429 or error.kind in UNSENT
+        is_early = time.monotonic() - began < policy.retries * policy.wait_max_s
+        if tries > policy.retries and not (costs_nothing and is_early):
             return False
         if error.retry_after_s is not None:
             return min(error.retry_after_s, policy.retry_after_cap_s)
         return True
 
     return pause
-
-
-def _costs_nothing(error: CallError) -> bool:
-    return error.http_status == RATE_LIMITED or error.kind in UNSENT

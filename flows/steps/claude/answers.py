@@ -147,14 +147,13 @@ def _read(body: Any) -> Answer | ErrorBody:
     # One that says why it stopped is whole, also where its bound left room for thinking alone.
     may_lack = stop_reason in REFUSED or (stop_reason is not None and "content" in body)
     text = _text(body.get("content"), may_lack=may_lack)
-    details = body.get("stop_details")
     return Answer(
         text=text,
         stop_reason=stop_reason,
         usage=read_usage(body.get("usage"), text),
         model=storable(body.get("model")),
         message_id=storable(body.get("id")),
-        refusal=storable(details.get("category")) if isinstance(details, dict) else None,
+        refusal=storable(_part(body, "stop_details").get("category")),
     )
 
 
@@ -276,6 +275,4 @@ def _assembled(events: Iterator[Any]) -> dict[str, Any]:
                 message |= event["delta"]
             case "message_stop" if message is not None:
                 return {**message, "content": [{"type": "text", "text": text} for text in texts.values()]}
-            case _:
-                pass
     raise ValueError("the stream breaks off")

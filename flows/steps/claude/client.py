@@ -45,11 +45,10 @@ class WrongEndpointError(StoppingCallError):
 def check_endpoint(endpoint: str, *, is_sandbox: bool, answer: Answer | None = None) -> None:
     """Stop where the sandbox answers under another name, or another under the sandbox's."""
     if is_sandbox != (endpoint == SANDBOX):
+        found = "the sandbox answers" if is_sandbox else "it is not the sandbox that answers"
         raise WrongEndpointError(
-            f"The endpoint was to be {endpoint!r}, but "
-            + ("the sandbox answers there. " if is_sandbox else "it is not the sandbox that answers there. ")
-            + "Its answers would stand in the ledger under a wrong name: check PRESSWORK_ENDPOINT and "
-            "ANTHROPIC_BASE_URL.",
+            f"The endpoint was to be {endpoint!r}, but {found} there. Its answers would stand in the ledger under a "
+            "wrong name: check PRESSWORK_ENDPOINT and ANTHROPIC_BASE_URL.",
             answer,
         )
 

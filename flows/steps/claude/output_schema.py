@@ -6,8 +6,7 @@ from typing import Any
 
 import anthropic
 
-from flows.steps.output_classes.schema_checks import beyond_limits
-from flows.steps.output_classes.schemas import full_schema, refused_class
+from flows.steps.output_classes.schemas import beyond_limits, full_schema, refused_class
 from flows.steps.output_classes.validate import OutputClass
 
 

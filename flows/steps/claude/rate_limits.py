@@ -27,11 +27,8 @@ class RateLimits:
 
 def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """Read the anthropic-ratelimit-* headers; None where the endpoint sends none."""
-    requests = _limit(headers, "requests")
-    tokens_in, tokens_out = _limit(headers, "input-tokens"), _limit(headers, "output-tokens")
-    if requests is None and tokens_in is None and tokens_out is None:
-        return None
-    return RateLimits(requests, tokens_in, tokens_out)
+    told = RateLimits(*(_limit(headers, name) for name in ("requests", "input-tokens", "output-tokens")))
+    return None if told == RateLimits(None, None, None) else told
 
 
 def _limit(headers: Mapping[str, str], name: str) -> Limit | None:

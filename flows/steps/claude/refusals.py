@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import aiohttp
 import anthropic
@@ -60,10 +59,7 @@ NOT_ITS_OWN = (
 )
 LIMIT_REMEDY = "Raise the limit in the account's settings, or wait until it starts over, then run again."
 BUDGET_REMEDY = "The gateway's budget for this key is spent: raise it there, or wait until it starts over."
-SPENT = {
-    "budget_exceeded": BUDGET_REMEDY,
-    "insufficient_quota": STOPPING[402],
-}
+SPENT = {"budget_exceeded": BUDGET_REMEDY, "insufficient_quota": STOPPING[402]}
 """Types and codes of a gateway whose budget or credit is spent, and what to do."""
 
 _SPENT_WORDS = (
@@ -98,14 +94,14 @@ def translate(error: anthropic.AnthropicError) -> CallError:
 
 def error_of(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Mapping[str, str]) -> CallError:
     """Make the error of an error answer, for the status and headers of the response and the headers of its request."""
-    meaning = judge(status, told)
-    name = "of a proxy" if meaning.kind == PROXY else told.type or ""
+    error, kind, remedy = judge(status, told)
+    name = "of a proxy" if kind == PROXY else told.type or ""
     message = f"HTTP {status} {name}".strip()
-    if meaning.error is not PassingCallError:
+    if error is not PassingCallError:
         message += said(told.message, sent)
-    return meaning.error(
-        f"{message}. {meaning.remedy}" if meaning.remedy else message,
-        kind=meaning.kind,
+    return error(
+        f"{message}. {remedy}" if remedy else message,
+        kind=kind,
         http_status=status,
         request_id=storable(headers.get("request-id")),
         retry_after_s=retry_after(headers),
@@ -147,41 +143,30 @@ def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Excepti
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorMeaning:
-    """What an error answer means: the class of error that it is, its kind, and what to do where there is a remedy."""
-
-    error: type[CallError]
-    kind: str
-    remedy: str = ""
-
-
-def judge(status: int, told: ErrorBody) -> ErrorMeaning:
-    """Decide what an error answer means."""
+def judge(status: int, told: ErrorBody) -> tuple[type[CallError], str, str]:
+    """Decide what an error answer means: the class of error, its kind, and what to do, empty without a remedy."""
     kind = told.type or f"http_{status}"
     # An error inside a stream, or a gateway's, comes with status 200 and tells itself by its type alone.
     meant = status if status >= 400 and kind not in OF_THE_KEY else STATUS_OF.get(kind, status)
     if told.code is not None and told.code.endswith(SPEND_LIMIT):
-        return ErrorMeaning(StoppingCallError, told.code, LIMIT_REMEDY)
+        return StoppingCallError, told.code, LIMIT_REMEDY
     # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
     is_of_the_api = told.wrapped or told.type in STATUS_OF
     if meant in STOPPING and (is_of_the_api or meant not in {403, 404}):
-        return ErrorMeaning(StoppingCallError, kind, STOPPING[meant])
+        return StoppingCallError, kind, STOPPING[meant]
     if meant < 500 and (remedy := _why_spent(told)):
-        return ErrorMeaning(StoppingCallError, kind, remedy)
+        return StoppingCallError, kind, remedy
     if meant in PROXY_STATUSES and told.type != TIMED_OUT:
-        return ErrorMeaning(PassingCallError, PROXY)
+        return PassingCallError, PROXY, ""
     if meant in PASSING_STATUSES or meant >= 500:
-        return ErrorMeaning(PassingCallError, kind)
-    return ErrorMeaning(FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else "")
+        return PassingCallError, kind, ""
+    return FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else ""
 
 
 def _why_spent(told: ErrorBody) -> str | None:
-    for word in (told.type, told.code):
-        if word in SPENT:
-            return SPENT[word]
     words = told.message.lower()
-    return next((remedy for pattern, remedy in _SPENT_WORDS if pattern.search(words)), None)
+    by_word = [SPENT[word] for word in (told.type, told.code) if word in SPENT]
+    return next(iter(by_word + [remedy for pattern, remedy in _SPENT_WORDS if pattern.search(words)]), None)
 
 
 def likeness(status: int, told: ErrorBody) -> str | None:

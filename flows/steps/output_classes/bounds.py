@@ -53,13 +53,15 @@ class SchemaWithBounds(GenerateJsonSchema):
 
     def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
         """Add that only ASCII is taken."""
-        return super().str_schema(schema) | _characters(schema)
+        return super().str_schema(schema) | ({"characters": "ASCII only"} if schema.get("ascii_only") else {})
 
     def chain_schema(self, schema: core_schema.ChainSchema) -> JsonSchemaValue:
         """Add the patterns that pydantic checks in later steps: it looks at the first step only."""
         found = super().chain_schema(schema)
         for number, step in enumerate(schema["steps"][1:], 2):
-            inner = _innermost(step)
+            inner: Any = step
+            while inner["type"] in {"function-before", "function-wrap", "function-after"}:
+                inner = inner["schema"]
             later = self.str_schema(inner) if inner["type"] == "str" else {}
             if "pattern" in later:
                 found[f"pattern {number}" if "pattern" in found else "pattern"] = later["pattern"]
@@ -82,13 +84,3 @@ def _moment(schema: Any) -> dict[str, Any]:
 def _schemes(schema: Any) -> dict[str, Any]:
     schemes = schema.get("allowed_schemes")
     return {"schemes": " or ".join(schemes)} if schemes else {}
-
-
-def _characters(schema: Any) -> dict[str, Any]:
-    return {"characters": "ASCII only"} if schema.get("ascii_only") else {}
-
-
-def _innermost(schema: Any) -> Any:
-    while schema["type"] in {"function-before", "function-wrap", "function-after"}:
-        schema = schema["schema"]
-    return schema

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard
 
 from pydantic import BaseModel
 
@@ -42,7 +41,8 @@ def load_output_class(output: str | OutputFields) -> OutputClass:
     module = module or OUTPUTS
     _check_module(output, module)
     file = f"{PACKAGE}/{module.replace('.', '/')}.py"
-    known = {label: value for label, value in vars(_load(module, file)).items() if _has_fields(value)}
+    classes = {label: value for label, value in vars(_load(module, file)).items() if inspect.isclass(value)}
+    known = {label: value for label, value in classes.items() if issubclass(value, BaseModel) and value.model_fields}
     if name not in known:
         there = ", ".join(sorted(known)) or "none"
         raise OutputClassError(f"There is no output class {name!r} in {file}; there are: {there}.")
@@ -139,7 +139,3 @@ def _file_of(module: str) -> Path | None:
     paths = [Path(folder, *module.split(".")) for folder in flows.__path__]
     files = [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")]
     return next((file for file in files if file.is_file()), None)
-
-
-def _has_fields(value: object) -> TypeGuard[OutputClass]:
-    return inspect.isclass(value) and issubclass(value, BaseModel) and bool(value.model_fields)

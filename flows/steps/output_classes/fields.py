@@ -18,28 +18,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, create_model
 from pydantic_core import SchemaError
 
 CHOICES = "choices"
 LIST = "list"
-TYPES: Mapping[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "date": date,
-    "datetime": datetime,
-}
+TYPES: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "date": date, "datetime": datetime}
 """The types that a front matter may name, for fields and for params."""
 _ENDS = ("ge", "gt", "le", "lt")
 _BOUNDS: Mapping[str, tuple[str, ...]] = {
@@ -67,13 +52,12 @@ class Bounds(BaseModel):
     le: str | None = None
     lt: str | None = None
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _keys_are_known(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"must be keys and values, such as {{{cls.such_as}}}, not {value!r}")  # noqa: TRY004 - pydantic tells a ValueError by field
-        own = [name for name in cls.model_fields if name not in Bounds.model_fields]
-        known = [*own, *Bounds.model_fields]
+        known = sorted(cls.model_fields, key=lambda name: name in Bounds.model_fields)  # its own first
         if unknown := [key for key in value if key not in known]:
             quotes = " Put a text with a comma into quotes" if not value[unknown[0]] else ""
             raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(known)}.{quotes}".rstrip("."))
@@ -104,7 +88,7 @@ class OutputField(Bounds):
     items: Bounds | None = None
     optional: bool = False
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _can_be_made(self) -> Self:
         definition: Any = self.definition()
         try:
@@ -198,8 +182,7 @@ def read_fields(template: str, written: Mapping[Any, Any]) -> OutputFields:
 def make_output_class(output: OutputFields) -> type[BaseModel]:
     """Make the pydantic class of some fields."""
     definitions: dict[str, Any] = {name: field.definition() for name, field in output.fields.items()}
-    made: type[BaseModel] = create_model(output.name, __base__=_Answer, **definitions)
-    return made
+    return create_model(output.name, __base__=_Answer, **definitions)
 
 
 def class_name(template: str) -> str:

@@ -87,17 +87,13 @@ def name_of(reference: str) -> str:
 
 def _followed(node: Schema, definitions: dict[str, Schema]) -> Schema:
     if node.get("allOf") and any("$ref" in part for part in node["allOf"]):
-        node = _without_references(node, definitions)
+        parts = [_joined({}, definitions[name_of(part["$ref"])]) if "$ref" in part else part for part in node["allOf"]]
+        own = {key: value for key, value in node.items() if key != "allOf"}
+        node = _joined(own, parts[0]) if len(parts) == 1 else {**own, "allOf": parts}
     while "$ref" in node and node.keys() - {"$ref", "$defs"}:
         own = {key: value for key, value in node.items() if key != "$ref"}
         node = _joined(own, definitions[name_of(node["$ref"])])
     return node
-
-
-def _without_references(node: Schema, definitions: dict[str, Schema]) -> Schema:
-    parts = [_joined({}, definitions[name_of(part["$ref"])]) if "$ref" in part else part for part in node["allOf"]]
-    own = {key: value for key, value in node.items() if key != "allOf"}
-    return _joined(own, parts[0]) if len(parts) == 1 else {**own, "allOf": parts}
 
 
 def _joined(own: Schema, target: Schema) -> Schema:

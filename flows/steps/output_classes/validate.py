@@ -88,7 +88,9 @@ def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
             return Invalid(faults)
         return Content(output, hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest())
     except ValidationError as error:
-        return _invalid(error)
+        # Without the input: a fault goes to messages and logs, the answer itself stays in the attempt.
+        told = error.errors(include_input=False, include_context=False, include_url=False)[:NAMED]
+        return Invalid(tuple(_fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"])) for item in told))
     except BaseException as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
         return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
 
@@ -146,18 +148,6 @@ def _unstorable(value: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
             yield _fault(path, "is not a finite number")
         case int() if value.bit_length() > 63:
             yield _fault(path, "is a number of more than 64 bits")
-        case _:
-            pass
-
-
-def _invalid(error: ValidationError) -> Invalid:
-    # Without the input: a fault goes to messages and logs, the answer itself stays in the attempt.
-    return Invalid(
-        tuple(
-            _fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"]))
-            for item in error.errors(include_input=False, include_context=False, include_url=False)[:NAMED]
-        )
-    )
 
 
 def _fault(path: tuple[str | int, ...], what: str) -> Fault:

@@ -12,18 +12,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import pydantic
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from flows.errors import ParameterError, TemplateError
@@ -70,7 +61,7 @@ class Param(BaseModel):
     description: str | None = None
     choices: list[Any] | None = Field(default=None, min_length=1)
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _default_and_choices_have_the_type(self) -> Self:
         choices, self.choices = self.choices, None
         if choices is not None:
@@ -178,7 +169,7 @@ class FrontMatter(BaseModel):
         """The key's columns, one or several; empty where there is no key."""
         return (self.key,) if isinstance(self.key, str) else tuple(self.key or ())
 
-    @field_validator("key", mode="before")
+    @pydantic.field_validator("key", mode="before")
     @classmethod
     def _names_columns(cls, value: Any) -> Any:
         if isinstance(value, list) and value and all(isinstance(column, str) and column for column in value):
@@ -188,7 +179,7 @@ class FrontMatter(BaseModel):
             raise ValueError("it must name a column, or list columns: [order_id, line]")
         return value
 
-    @field_validator("output", mode="before")
+    @pydantic.field_validator("output", mode="before")
     @classmethod
     def _fields_are_a_class(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, dict):
@@ -197,13 +188,13 @@ class FrontMatter(BaseModel):
             return value
         raise ValueError("names a class, such as ProductCopy or shop.Entry, or lists the fields of one")
 
-    @field_validator("cache", "thinking", mode="before")
+    @pydantic.field_validator("cache", "thinking", mode="before")
     @classmethod
     def _off_has_many_words(cls, value: Any) -> Any:
         # All that YAML 1.1 reads as false.
         return "off" if str(value).lower() in {"off", "no", "n", "false"} else value
 
-    @field_validator("max_tokens", "thinking", mode="before")
+    @pydantic.field_validator("max_tokens", "thinking", mode="before")
     @classmethod
     def _number_may_be_any_of_yaml_1_1(cls, value: Any) -> Any:
         # 1_500, 0x400: as templates of earlier releases may have it.
@@ -215,7 +206,7 @@ class FrontMatter(BaseModel):
         """The name of the output class, as the template has it."""
         return self.output if isinstance(self.output, str) else self.output.name
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
         # What one model takes and another does not is in model_rules.py.
         if isinstance(self.thinking, int) and self.thinking >= self.max_tokens:
@@ -262,10 +253,7 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
 
 def blank_front_matter(source: str) -> str:
     """Put a comment of as many lines in its place: it renders to nothing, and Jinja's line numbers are the file's."""
-    match = _FRONT_MATTER.match(source)
-    if match is None:
-        return source
-    return "{#" + "\n" * match.group(0).count("\n") + "-#}" + source[match.end() :]
+    return _FRONT_MATTER.sub(lambda found: "{#" + "\n" * found[0].count("\n") + "-#}", source)
 
 
 def _fault(error: ErrorDetails) -> str:

@@ -194,5 +194,3 @@ def _doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.Sc
             has_tag = node.end_mark.index - node.start_mark.index != len(text)
             if not has_tag and _tag_in_yaml_1_1(text) in _DOUBTFUL:
                 yield path, node
-        case _:
-            pass

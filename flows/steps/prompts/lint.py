@@ -17,8 +17,7 @@ from flows.errors import ConfigurationError, TemplateError, place_in
 from flows.steps.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
 from flows.steps.model_rules import misfits, request_settings
 from flows.steps.output_classes.classes import load_output_class
-from flows.steps.output_classes.schema_checks import notes_on
-from flows.steps.output_classes.schemas import full_schema
+from flows.steps.output_classes.schemas import full_schema, notes_on
 from flows.steps.prompts.front_matter import SUFFIX, FrontMatter, read_file, read_front_matter
 from flows.steps.prompts.front_yaml import FieldPlaces
 from flows.steps.prompts.names import template_name_fault
@@ -28,6 +27,7 @@ from flows.steps.prompts.templates import Template, list_templates, load_templat
 from flows.steps.prompts.variables import Variable
 
 Level = Literal["error", "note"]
+Told = Mapping[str, Model | NotTold]
 _STOP_NO_RUN = frozenset({"model", "limits", "name"})
 
 
@@ -59,7 +59,7 @@ def lint_template(
     name: str,
     *,
     schema: bool = True,
-    told: Mapping[str, Model | NotTold] | None = None,
+    told: Told | None = None,
     today: date | None = None,
 ) -> list[Finding]:
     """Return what there is to know about a template, errors first and then by line; none is raised.
@@ -68,37 +68,37 @@ def lint_template(
     is what an endpoint said of models, by the names that templates have for them; it wins over what is known here.
     Models that end soon are told as of `today`.
     """
-    about = _About(told or {}, today or date.today())  # noqa: DTZ011 - a notice of 60 days; the hour is of no matter
-    found = _findings(folder, name, about, schema=schema)
+    today = today or date.today()  # noqa: DTZ011 - a notice of 60 days; the hour is of no matter
+    found = _findings(folder, name, told or {}, today, schema=schema)
     unique = {(finding.file, finding.code, finding.message): finding for finding in found}
     return sorted(unique.values(), key=lambda finding: (finding.level, finding.file, finding.line or 0))
 
 
-@dataclass(frozen=True, slots=True)
-class _About:
-    """What models are judged by: what an endpoint said of them, and the day."""
-
-    told: Mapping[str, Model | NotTold]
-    today: date
-
-    def model(self, name: str) -> Model | None:
-        """What is known of a model: told, else known here."""
-        told = self.told.get(name)
-        return told if isinstance(told, Model) else find_model(name)
+def _known(told: Told, name: str) -> Model | None:
+    """Find what is known of a model: told by an endpoint, else known here."""
+    said = told.get(name)
+    return said if isinstance(said, Model) else find_model(name)
 
 
-def _findings(folder: Path, name: str, about: _About, *, schema: bool) -> Iterator[Finding]:
+def _findings(folder: Path, name: str, told: Told, today: date, *, schema: bool) -> Iterator[Finding]:
     # The front matter comes first, also where the template does not load: not every mistake needs a run of the lint.
     head = _read_head(folder, name)
     if head is not None:
         front, places = head
-        yield from _model(front, places, about)
+        yield from _model(front, places, told, today)
         yield from _scalars(places)
-        yield from _name(front, folder, name)
+        # One that selects its own records has a deployment; the name of a step is free.
+        fault = template_name_fault(name, list_templates(folder)) if front.select is not None else None
+        if fault is not None:
+            yield Finding(name + SUFFIX, None, "error", "name", fault)
     try:
         template = load_template(folder, name)
     except ConfigurationError as error:
-        yield _loading(name, error)
+        code = type(error).__name__.removesuffix("Error").lower()
+        if isinstance(error, TemplateError) and error.file is not None:
+            yield Finding(error.file, error.line, "error", code, str(error.what))
+        else:
+            yield Finding(name + SUFFIX, None, "error", code, str(error))
         if head is not None:
             yield from _output_class(*head)
     else:
@@ -118,13 +118,6 @@ def _read_head(folder: Path, name: str) -> tuple[FrontMatter, FieldPlaces] | Non
         return None
 
 
-def _loading(name: str, error: ConfigurationError) -> Finding:
-    code = type(error).__name__.removesuffix("Error").lower()
-    if isinstance(error, TemplateError) and error.file is not None:
-        return Finding(error.file, error.line, "error", code, str(error.what))
-    return Finding(name + SUFFIX, None, "error", code, str(error))
-
-
 def _output_class(front: FrontMatter, places: FieldPlaces) -> Iterator[Finding]:
     try:
         load_output_class(front.output)
@@ -132,35 +125,32 @@ def _output_class(front: FrontMatter, places: FieldPlaces) -> Iterator[Finding]:
         yield Finding(places.file, places.line_of("output"), "error", "outputclass", str(error))
 
 
-def _model(front: FrontMatter, places: FieldPlaces, about: _About) -> Iterator[Finding]:
-    said, model = about.told.get(front.model), about.model(front.model)
+def _model(front: FrontMatter, places: FieldPlaces, told: Told, today: date) -> Iterator[Finding]:
+    level: Level
+    said, model = told.get(front.model), _known(told, front.model)
     if isinstance(said, NotTold):
-        level: Level = "error" if said.is_unknown else "note"
+        level = "error" if said.is_unknown else "note"
         yield Finding(places.file, places.line_of("model"), level, "model", said.message)
     elif model is None:
         known = ", ".join(name for name, model in MODELS.items() if model.lifecycle != "retired")
         message = f"The model {front.model!r} is not known; known are {known}."
         yield Finding(places.file, places.line_of("model"), "error", "model", message)
-    yield from _ending(front, places, model, about.today)
+    if (end := ending(front.model, model, today)) is not None:
+        is_over = model is not None and model.lifecycle == "retired"
+        message = f"{end}. {'Name another model' if is_over else 'Move to another model'}."
+        level, code = ("error", "model") if is_over else ("note", "lifecycle")
+        yield Finding(places.file, places.line_of("model"), level, code, message)
     sent = request_settings(front, find_model(front.model))
     for misfit in misfits(front, sent, model):
         message = f"{misfit}."
         yield Finding(places.file, places.line_of(misfit.field) or places.line_of("model"), "error", "limits", message)
     for name in front.accept_models:
-        for misfit in misfits(front, sent, about.model(name), name):
+        for misfit in misfits(front, sent, _known(told, name), name):
             message = f"Where the gateway routes to {name}, it refuses the request: {misfit}."
             yield Finding(places.file, places.line_of("accept_models"), "note", "limits", message)
     if model is not None and model.thinks and not sent.get("thinking"):
         message = f"{front.model} always thinks: max_tokens ({front.max_tokens:,}) is for thinking and answer together."
         yield Finding(places.file, places.line_of("model"), "note", "thinking", message)
-
-
-def _ending(front: FrontMatter, places: FieldPlaces, model: Model | None, today: date) -> Iterator[Finding]:
-    told = ending(front.model, model, today)
-    if told is not None and model is not None and model.lifecycle == "retired":
-        yield Finding(places.file, places.line_of("model"), "error", "model", f"{told}. Name another model.")
-    elif told is not None:
-        yield Finding(places.file, places.line_of("model"), "note", "lifecycle", f"{told}. Move to another model.")
 
 
 def _scalars(places: FieldPlaces) -> Iterator[Finding]:
@@ -170,13 +160,6 @@ def _scalars(places: FieldPlaces) -> Iterator[Finding]:
             "`false` or the number as records have it (1.1, not 1.10)."
         )
         yield Finding(places.file, line, "note", "scalar", message)
-
-
-def _name(front: FrontMatter, folder: Path, name: str) -> Iterator[Finding]:
-    """Tell a template that selects its own records, and so has a deployment, from a step, whose name is free."""
-    fault = template_name_fault(name, list_templates(folder)) if front.select is not None else None
-    if fault is not None:
-        yield Finding(name + SUFFIX, None, "error", "name", fault)
 
 
 def _schema(template: Template, places: FieldPlaces) -> Iterator[Finding]:
@@ -250,12 +233,11 @@ def _select(front: FrontMatter, shape: Shape | NotRead | NotASelect, file: str, 
             yield Finding(file, first + line - 1, "note", "sql", message)
         case NotASelect(reason):
             yield Finding(file, first, "error", "sql", reason[0].upper() + reason[1:])
-        case Shape(columns, star, unnamed):
-            if star:
-                message = "With SELECT * the columns are not known here, so the variables are not checked; name them."
-                yield Finding(file, first, "note", "star", message)
-            else:
-                yield from _key(front, columns, unnamed, file, first)
+        case Shape(star=True):
+            message = "With SELECT * the columns are not known here, so the variables are not checked; name them."
+            yield Finding(file, first, "note", "star", message)
+        case Shape(columns, unnamed=unnamed):
+            yield from _key(front, columns, unnamed, file, first)
 
 
 def _key(front: FrontMatter, columns: tuple[str, ...], unnamed: int, file: str, first: int) -> Iterator[Finding]:

@@ -18,16 +18,7 @@ from operator import is_, is_not
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2.filters import (
-    FILTERS,
-    do_default,
-    do_format,
-    do_xmlattr,
-    ignore_case,
-    make_attrgetter,
-    make_multi_attrgetter,
-    sync_do_groupby,
-)
+from jinja2 import filters
 from jinja2.nodes import EvalContext
 from jinja2.tests import TESTS
 
@@ -131,8 +122,6 @@ def paths_of_nulls(value: Any, path: str) -> Iterator[str]:
         case list() | tuple():
             for number, item in enumerate(value):
                 yield from paths_of_nulls(item, f"{path}[{number}]")
-        case _:
-            pass
 
 
 def fill_percent(pattern: str, values: Any) -> str:
@@ -180,13 +169,13 @@ def _takes_nulls(pattern: str, values: Any) -> str:
 
 
 def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
-    return default_value if value is NULL else do_default(value, default_value, boolean)
+    return default_value if value is NULL else filters.do_default(value, default_value, boolean)
 
 
 def _format(value: Any, *args: Any, **kwargs: Any) -> str:
     if value is NULL:
         return ""
-    return do_format(_takes_nulls(str(value), kwargs or args), *args, **kwargs)
+    return filters.do_format(_takes_nulls(str(value), kwargs or args), *args, **kwargs)
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:
@@ -208,7 +197,7 @@ def _as_json(value: Any) -> str | None:
 
 def _nulls_first(case_sensitive: bool) -> Callable[[Any], tuple[bool, Any]]:
     def ordered(value: Any) -> tuple[bool, Any]:
-        return value is not NULL, value if case_sensitive else ignore_case(value)
+        return value is not NULL, value if case_sensitive else filters.ignore_case(value)
 
     return ordered
 
@@ -221,7 +210,7 @@ def _sort(
     case_sensitive: bool = False,
     attribute: str | int | None = None,
 ) -> list[Any]:
-    key = make_multi_attrgetter(environment, attribute, postprocess=_nulls_first(case_sensitive))
+    key = filters.make_multi_attrgetter(environment, attribute, postprocess=_nulls_first(case_sensitive))
     return sorted(value, key=key, reverse=reverse)
 
 
@@ -238,12 +227,14 @@ def _dictsort(
 def _groupby(
     environment: jinja2.Environment, value: Any, attribute: str | int, default: Any = None, case_sensitive: bool = False
 ) -> list[Any]:
-    items, key = list(value), make_attrgetter(environment, attribute, default=default)
+    items, key = list(value), filters.make_attrgetter(environment, attribute, default=default)
     nulls = [item for item in items if key(item) is NULL]
     others = [item for item in items if key(item) is not NULL]
     # One alone is compared with nothing.
-    first = [group._replace(list=nulls) for group in sync_do_groupby(environment, nulls[:1], attribute, default)]
-    return [*first, *sync_do_groupby(environment, others, attribute, default, case_sensitive)]
+    first = [
+        group._replace(list=nulls) for group in filters.sync_do_groupby(environment, nulls[:1], attribute, default)
+    ]
+    return [*first, *filters.sync_do_groupby(environment, others, attribute, default, case_sensitive)]
 
 
 def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -278,7 +269,7 @@ def _as_data(result: Any) -> Any:
 
 @jinja2.pass_eval_context
 def _xmlattr(eval_ctx: EvalContext, value: Mapping[str, Any], autospace: bool = True) -> str:
-    return do_xmlattr(eval_ctx, {name: _as_none(item) for name, item in value.items()}, autospace)
+    return filters.do_xmlattr(eval_ctx, {name: _as_none(item) for name, item in value.items()}, autospace)
 
 
 def _null_test(function: Callable[..., bool]) -> Callable[..., bool]:
@@ -289,7 +280,12 @@ def _null_test(function: Callable[..., bool]) -> Callable[..., bool]:
     return taking_nulls
 
 
-_WRAPPED: dict[str, Any] = FILTERS | {"sort": _sort, "dictsort": _dictsort, "groupby": _groupby, "xmlattr": _xmlattr}
+_WRAPPED: dict[str, Any] = filters.FILTERS | {
+    "sort": _sort,
+    "dictsort": _dictsort,
+    "groupby": _groupby,
+    "xmlattr": _xmlattr,
+}
 # These see to NULL themselves: it is not the same to them as an empty text.
 _APART: dict[str, Any] = {"default": _default, "d": _default, "format": _format, "tojson": _tojson}
 NULL_FILTERS = {name: _null_filter(name, function) for name, function in _WRAPPED.items()} | _APART

@@ -100,26 +100,21 @@ def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> 
         asked, answer = template.render_example(number, params)
         examples += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     settings = request_settings(front, find_model(front.model))
-    caching, prefix = _prefix_of(template, system, settings)
+    told = orjson.dumps([front.model, front.cache, settings], option=orjson.OPT_SORT_KEYS)
+    shared = (template.schema_json + system).encode("utf-8", "surrogatepass")
+    caching, prefix = _caching(template, system), hashlib.sha256(told + shared).hexdigest()
     return Brief(template, endpoint, params, system, tuple(examples), template.schema, settings, caching, prefix)
 
 
-def _prefix_of(template: Template, system: str, settings: Mapping[str, Any]) -> tuple[Caching, str]:
-    front, schema = template.front, orjson.dumps(template.schema, option=orjson.OPT_SORT_KEYS)
-    shared = schema + system.encode("utf-8", "surrogatepass")
-    told = orjson.dumps([front.model, front.cache, settings], option=orjson.OPT_SORT_KEYS)
-    return _caching(template, system, schema.decode()), hashlib.sha256(told + shared).hexdigest()
-
-
-def _caching(template: Template, system: str, schema: str) -> Caching:
-    model = find_model(template.front.model)
+def _caching(template: Template, system: str) -> Caching:
+    model, whole = find_model(template.front.model), template.schema_json + system
     if not system or template.front.cache == "off":
         return Caching.OFF
     if model is None or model.cacheable is None:
         return Caching.ON
-    if most_tokens(schema + system, model) < model.cacheable:
+    if most_tokens(whole, model) < model.cacheable:
         return Caching.TOO_SHORT
-    return Caching.ON if likely_tokens(schema + system, model) >= model.cacheable else Caching.UNSURE
+    return Caching.ON if likely_tokens(whole, model) >= model.cacheable else Caching.UNSURE
 
 
 def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) -> Prompt:

@@ -91,10 +91,9 @@ def _shape(statements: list[exp.Expr]) -> Shape | NotRead:
     statement = statements[0]
     if not isinstance(statement, exp.Query):
         return NotRead(1, f"it is {statement.key.upper()} without a SELECT")
-    names = [projection.output_name for projection in statement.selects]
-    stars = [projection.is_star for projection in statement.selects]
-    named = [name for name, star in zip(names, stars, strict=True) if name and not star]
-    return Shape(tuple(named), any(stars), sum(1 for name in names if not name))
+    names = [(projection.output_name, projection.is_star) for projection in statement.selects]
+    named = tuple(name for name, is_star in names if name and not is_star)
+    return Shape(named, any(is_star for _name, is_star in names), sum(not name for name, _is_star in names))
 
 
 def _not_read(error: SqlglotError) -> NotRead:

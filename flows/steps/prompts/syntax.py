@@ -25,6 +25,7 @@ from flows.steps.prompts.nulls import NULL, NULL_FILTERS, NULL_NAME, NULL_TESTS,
 from flows.steps.prompts.spelling import as_rendered
 
 BLOCKS = frozenset({"system", "user"})
+_PRIVATE = re.compile(r"^_")
 _DUNDER = re.compile(r"__\w+__")
 _IN_WORDS: Mapping[type[Exception], str] = {
     TypeError: "a value is of a type that this line can't work with",
@@ -163,16 +164,12 @@ def _refuse_unsafe(file: str, tree: nodes.Template) -> None:
     """Refuse a reach for Python's insides. What is put together while rendering, the sandbox refuses then."""
     if next(tree.find_all(nodes.Extends), None) is not None:
         raise TemplateError("`extends` is not supported; use `include` or a macro.", file=file)
-    for node in tree.find_all((nodes.Getattr, nodes.Const)):
-        match node:
-            # In a constant too: as a subscript, or as an argument of `attr`, `map` and a dozen more filters.
-            case nodes.Getattr(attr=str(name)) if name.startswith("_"):
-                pass
-            case nodes.Const(value=str(name)) if _DUNDER.search(name):
-                pass
-            case _:
-                continue
-        raise TemplateError(f"{name!r} reaches into Python; templates read data only.", file=file, line=node.lineno)
+    found: Iterable[Any] = tree.find_all((nodes.Getattr, nodes.Const))
+    for node in found:
+        # In a constant too: as a subscript, or as an argument of `attr`, `map` and a dozen more filters.
+        name, inside = (node.attr, _PRIVATE) if isinstance(node, nodes.Getattr) else (node.value, _DUNDER)
+        if isinstance(name, str) and inside.search(name):
+            raise TemplateError(f"{name!r} reaches into Python; templates read data only.", file=file, line=node.lineno)
 
 
 def _refuse_unknown(file: str, tree: nodes.Template) -> None:
@@ -194,14 +191,9 @@ def check_blocks(file: str, tree: nodes.Template) -> None:
     if all(block.name != "user" for block in top):
         raise TemplateError(f"{have}, and this one has no `user` block.", file=file)
     for node in tree.body:
-        if not isinstance(node, (nodes.Block, *NAMING)) and not _is_blank(node):
+        if (line := _line_of_stray(node)) is not None:
             message = "what stands outside the blocks `system` and `user` is not sent; move it into one of them."
-            raise TemplateError(message, file=file, line=_first_line(node))
-
-
-def names_before_blocks(tree: nodes.Template) -> bool:
-    """Whether something stands above the blocks that makes names: imports of macros, `set`."""
-    return any(isinstance(node, NAMING) for node in tree.body)
+            raise TemplateError(message, file=file, line=line)
 
 
 def template_error(file: str, error: Exception, hint: str = "") -> TemplateError:
@@ -241,20 +233,14 @@ def without_values(error: Exception, sources: Iterable[str]) -> str:
     return message
 
 
-def _is_blank(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.Output) and all(
-        isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
-    )
-
-
-def _first_line(node: nodes.Node) -> int:
-    """Find the line of the first text that is not blank, or of the first part that is none."""
+def _line_of_stray(node: nodes.Node) -> int | None:
+    """Find the line of what may not stand outside the blocks: the first text that is not blank, or no text."""
     if not isinstance(node, nodes.Output):
-        return node.lineno
+        return None if isinstance(node, (nodes.Block, *NAMING)) else node.lineno
     for part in node.nodes:
         if not isinstance(part, nodes.TemplateData):
             return part.lineno
         if part.data.strip():
             # Jinja gives text the line on which it begins, blank lines included.
             return part.lineno + part.data[: len(part.data) - len(part.data.lstrip())].count("\n")
-    return node.lineno
+    return None

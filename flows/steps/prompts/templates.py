@@ -25,8 +25,8 @@ from flows.steps.output_classes.classes import load_output_class
 from flows.steps.output_classes.validate import Invalid, OutputClass, validate_stored
 from flows.steps.prompts.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
 from flows.steps.prompts.nulls import with_nulls
-from flows.steps.prompts.syntax import check_blocks, make_environment, names_before_blocks, parse, template_error
-from flows.steps.prompts.variables import Block, Trees, Variable, variables_inside, variables_of
+from flows.steps.prompts.syntax import check_blocks, make_environment, parse, template_error
+from flows.steps.prompts.variables import Block, Trees, Variable, above, variables_inside, variables_of
 
 __all__ = ["SUFFIX", "Template", "list_templates", "load_template", "read_heads"]
 
@@ -52,12 +52,7 @@ class Template:
     @property
     def key(self) -> str:
         """The record key of a fan-in; for a select its key columns, as messages have them."""
-        return ", ".join(self.key_columns) or "all"
-
-    @property
-    def key_columns(self) -> tuple[str, ...]:
-        """The columns of a select that make up a record's key; empty where nothing is said."""
-        return self.front.key_columns
+        return ", ".join(self.front.key_columns) or "all"
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -77,10 +72,6 @@ class Template:
         """The names that the user block takes from outside: `record`, `params`, and the steps it needs."""
         return frozenset(variable.name for variable in self.variables("user"))
 
-    @cached_property
-    def _names_before_blocks(self) -> bool:
-        return names_before_blocks(self._trees[self.file])
-
     def variables(self, block: Block) -> list[Variable]:
         """List what a block, and what stands above the blocks, reads from outside."""
         return variables_of(self._trees, self.file, block)
@@ -96,7 +87,7 @@ class Template:
         if found is None:
             return ""
         values = with_nulls(values)
-        if self._names_before_blocks:
+        if above(self._trees[self.file]):
             values = {**values, **self._made_before_blocks(values)}
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
 
@@ -161,7 +152,14 @@ def read_heads(
 ) -> Iterator[tuple[str, FrontMatter | ConfigurationError]]:
     """Yield the front matters of templates, by default of all in a folder; for one that can't be read, the error."""
     for name in list_templates(folder) if names is None else names:
-        yield name, _read_head(folder, name)
+        file = name + SUFFIX
+        try:
+            source = _read(folder, file)
+            head = None if source is None else read_front_matter(name, source)
+        except ConfigurationError as error:
+            yield name, error
+        else:
+            yield name, head or TemplateError(f"it is no file in {folder.name}/.", file=file)
 
 
 def load_template(folder: Path, name: str) -> Template:
@@ -173,9 +171,8 @@ def load_template(folder: Path, name: str) -> Template:
     front = read_front_matter(name, sources[file])
     check_blocks(file, trees[file])
     output_class = load_output_class(front.output)
-    for source in tuple(sources):
-        # Some mistakes are found only when a file is compiled.
-        _compile(environment, source)
+    # Some mistakes are found only when a file is compiled.
+    compiled = {source: _compile(environment, source) for source in sources}
     select_sql = _read_select(folder, file, front, sources)
     template = Template(
         name=name,
@@ -185,23 +182,12 @@ def load_template(folder: Path, name: str) -> Template:
         select_sql=select_sql,
         output_class=output_class,
         _trees=trees,
-        _jinja=_compile(environment, file),
+        _jinja=compiled[file],
     )
     _check_system(template, trees)
     for number in range(1, len(front.examples) + 1):
         template.render_example(number, template.stand_ins)
     return template
-
-
-def _read_head(folder: Path, name: str) -> FrontMatter | ConfigurationError:
-    file = name + SUFFIX
-    try:
-        source = _read(folder, file)
-        if source is None:
-            return TemplateError(f"it is no file in {folder.name}/.", file=file)
-        return read_front_matter(name, source)
-    except ConfigurationError as error:
-        return error
 
 
 def _read_all(
@@ -213,8 +199,11 @@ def _read_all(
     if file in sources:
         return
     source = _read(folder, file)
+    if source is None and wanted_by:
+        raise TemplateError(f"it includes {file!r}, which is not in {folder.name}/.", file=wanted_by[-1])
     if source is None:
-        raise _missing(folder, file, wanted_by)
+        name, known = file.removesuffix(SUFFIX), ", ".join(list_templates(folder)) or "none"
+        raise TemplateError(f"There is no template {name!r} in {folder.name}/; there are: {known}.")
     sources[file] = source
     tree = parse(environment, file, source)
     yield file, tree
@@ -238,14 +227,6 @@ def _read(folder: Path, file: str) -> str | None:
         # Symbolic links that go round in a circle are a RuntimeError before Python 3.13.
         reason = getattr(error, "strerror", None) or error
         raise TemplateError(f"the file can't be read: {reason}.", file=file) from None
-
-
-def _missing(folder: Path, file: str, wanted_by: tuple[str, ...]) -> TemplateError:
-    if not wanted_by:
-        known = ", ".join(list_templates(folder)) or "none"
-        name = file.removesuffix(SUFFIX)
-        return TemplateError(f"There is no template {name!r} in {folder.name}/; there are: {known}.")
-    return TemplateError(f"it includes {file!r}, which is not in {folder.name}/.", file=wanted_by[-1])
 
 
 def _compile(environment: jinja2.Environment, file: str) -> jinja2.Template:

@@ -19,6 +19,8 @@ Block = Literal["system", "user"]
 Trees = Mapping[str, nodes.Template]
 """The parse of each file of a template."""
 DICT_METHODS = frozenset(dir(dict))
+ASKING = frozenset({"defined", "undefined", "default", "d"})
+"""The tests and filters by which a template asks whether there is a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,12 @@ class Variable:
 
 def variables_of(trees: Trees, file: str, block: Block) -> list[Variable]:
     """List what a block, and what stands above the blocks, reads from outside."""
-    return list(_variables(trees, file, [*_above(trees[file]), *_inside(trees[file], block)]))
+    return list(_variables(trees, file, [*above(trees[file]), *_inside(trees[file], block)]))
 
 
 def variables_inside(trees: Trees, file: str, block: Block) -> list[Variable]:
     """List what a block alone reads: what stands above it may be there for the other one."""
-    made_above = set(_made_by(nodes.Template(_above(trees[file]), lineno=1)))
+    made_above = set(_made_by(nodes.Template(above(trees[file]), lineno=1)))
     found = _variables(trees, file, _inside(trees[file], block))
     return [variable for variable in found if variable.name not in made_above]
 
@@ -51,7 +53,8 @@ def _variables(trees: Trees, file: str, body: list[nodes.Node]) -> Iterator[Vari
     part = nodes.Template(body, lineno=1)
     part.environment = trees[file].environment
     outside = jinja2.meta.find_undeclared_variables(part).difference(GLOBALS)
-    optional = set(_optional(part))
+    asking = [node.node for node in part.find_all((nodes.Test, nodes.Filter)) if node.name in ASKING]
+    optional = set(map(_named, asking))
     called = {id(call.node) for call in part.find_all(nodes.Call)}
     for node in part.find_all((nodes.Name, nodes.Getattr, nodes.Getitem)):
         named = _named(node)
@@ -77,13 +80,6 @@ def _named(node: nodes.Node | None) -> tuple[str, str | None] | None:
             return None
 
 
-def _optional(part: nodes.Template) -> Iterator[tuple[str, str | None]]:
-    asking = {"defined", "undefined", "default", "d"}
-    for node in part.find_all((nodes.Test, nodes.Filter)):
-        if node.name in asking and (named := _named(node.node)) is not None:
-            yield named
-
-
 def _made_by(part: nodes.Template) -> Iterator[str]:
     """Yield the names that a part makes itself."""
     for node in part.find_all((nodes.Name, nodes.Macro, nodes.Import, nodes.FromImport)):
@@ -94,11 +90,10 @@ def _made_by(part: nodes.Template) -> Iterator[str]:
                 yield name
             case nodes.FromImport(names=names):
                 yield from (name if isinstance(name, str) else name[1] for name in names)
-            case _:
-                pass
 
 
-def _above(tree: nodes.Template) -> list[nodes.Node]:
+def above(tree: nodes.Template) -> list[nodes.Node]:
+    """List what stands above the blocks and makes names: imports of macros, `set`."""
     return [node for node in tree.body if isinstance(node, NAMING)]
 
 

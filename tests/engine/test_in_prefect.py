@@ -1,0 +1,353 @@
+"""What Prefect shows of a run, is told of it and does with it: names, tags, states, pages, events, assets, Cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from prefect import flow, get_client
+from prefect.blocks.system import Secret
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Abort
+from prefect.states import Cancelling
+from sqlalchemy import make_url
+
+from flows.content import content
+from flows.engine import RunOptions, Summary, open_run
+from flows.engine.options import Shard
+from flows.engine.orchestration.origin import code_version
+from flows.engine.orchestration.prefect_host import PrefectHost
+from flows.engine.report.assets import asset_key
+from flows.errors import ConfigurationError, MissingKeyError
+from flows.product_copy import Products, product_copy
+from flows.support_replies import support_replies
+from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
+
+pytestmark = pytest.mark.prefect
+
+
+async def flow_run_of(workshop: Workshop) -> FlowRun:
+    """The flow run of the last run."""
+    found = workshop.value("SELECT prefect_flow_run_id FROM runs ORDER BY id DESC LIMIT 1")
+    async with get_client() as client:
+        return await client.read_flow_run(UUID(str(found)))
+
+
+async def artifacts_of(workshop: Workshop, run_id: str) -> str:
+    """The pages of a run's flow run, one after another."""
+    async with get_client() as client:
+        found = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["presswork-summary"])),
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(workshop.flow_run_of(run_id))])),
+        )
+    assert {artifact.type for artifact in found} == {"markdown"}
+    return "\n".join(str(artifact.data) for artifact in found)
+
+
+# A run and its page
+
+
+async def test_row_says_what_ran_and_how_it_ended(shop: Workshop) -> None:
+    before = datetime.now(UTC)
+    summary = await product_copy(Products(category="tea"), RunOptions(limit=3, chunk_size=2))
+
+    (row,) = shop.rows("SELECT * FROM runs")
+    assert (row["id"], row["flow"], row["status"]) == (summary.run_id, "product_copy", "completed")
+    assert (row["endpoint"], row["mode"], row["trigger"]) == ("sandbox", "live", "command")
+    assert (row["deployment"], row["resumes_run_id"]) == (None, None)
+    assert '"category":"tea"' in row["parameters"]
+    assert '"limit":3' in row["parameters"]
+    assert row["code_version"] == code_version()
+    started, ended = (datetime.fromisoformat(row[name]).replace(tzinfo=UTC) for name in ("started_at", "ended_at"))
+    assert before <= started <= ended <= datetime.now(UTC)
+    assert (await flow_run_of(shop)).name == "product-copy category=tea"
+    assert summary.wall_s == pytest.approx((ended - started).total_seconds(), abs=1)
+
+
+async def test_run_is_told_by_its_name_tags_progress_page_and_log_lines(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    summary = await workshop.run()
+    # A template's job has the template's name.
+    assert (summary.flow, workshop.value("SELECT flow FROM runs")) == ("note", "note")
+    flow_run = await flow_run_of(workshop)
+    flow_run_id = flow_run.id
+    assert flow_run.name == "note"
+    async with get_client() as client:
+        of_run = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]), key=ArtifactFilterKey(any_=["presswork-progress"])
+        )
+        (progress,) = await client.read_artifacts(artifact_filter=of_run)
+    assert {"presswork", "note", "sandbox"} <= set(flow_run.tags)
+    assert progress.data == 100
+    assert "completed; 3 new" in str(progress.description)
+    page = await artifacts_of(workshop, summary.run_id)
+    assert "# note: completed" in page
+    assert "| requests | 3 |" in page
+
+    def told(lines: list[str]) -> list[str]:
+        return [line for line in lines if line.startswith(("Run ", "note"))]
+
+    lines = await eventually(lambda: log_lines(str(flow_run_id)), lambda found: len(told(found)) >= 4)
+    opened, selected, ended, closed = _in_order(told(lines))
+    assert "endpoint sandbox, ledger sqlite" in opened
+    assert selected == "note selects 3 records."
+    assert ended == "note: 3 generations: 3 new."
+    assert "completed" in closed
+    assert "3 requests, cost $" in closed
+
+
+def _in_order(lines: list[str]) -> list[str]:
+    marks = ("opened", "selects", "generations:", "completed")
+    assert len(lines) == len(marks), lines
+    return [next(line for line in lines if mark in line) for mark in marks]
+
+
+@flow(retries=1, retry_delay_seconds=0)
+async def stumbling() -> Summary:
+    async with open_run(RunOptions()) as run:
+        await run.generate("note", run.select("note"))
+        if not run.summary().cached:
+            raise RuntimeError("stumbled")
+        return run.summary()
+
+
+async def test_retry_of_a_flow_run_resumes_the_run_that_failed_and_has_a_page_of_it(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    summary = await stumbling()
+
+    first, second = workshop.rows("SELECT * FROM runs ORDER BY id")
+    assert (first["flow"], first["status"], first["resumes_run_id"]) == ("stumbling", "failed", None)
+    assert (second["status"], second["resumes_run_id"]) == ("completed", first["id"])
+    assert first["prefect_flow_run_id"] == second["prefect_flow_run_id"]
+    assert (summary.run_id, summary.cached, summary.requests) == (second["id"], 3, 0)
+    titles = re.findall(r"# stumbling: (\w+)", await artifacts_of(workshop, first["id"]))
+    assert sorted(titles) == ["completed", "failed"]
+
+
+async def test_chunks_that_wait_for_an_endpoint_show_as_awaiting_retry(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "0.3")
+    workshop.numbered(2)
+    workshop.sandbox.configure(overloaded=1)
+    running = asyncio.create_task(workshop.run(chunk_size=1))
+    await workshop.asked(2)
+    workshop.sandbox.configure(overloaded=0)
+    summary = await running
+
+    assert (summary.succeeded, summary.exit_status) == (2, 0)
+    found = await task_runs(workshop.flow_run_of(summary.run_id), count=2)
+    assert {run.state_name for run in found} == {"Completed"}
+    (carried_over, *_rest) = [run for run in found if run.run_count > 1]
+    async with get_client() as client:
+        states = await client.read_task_run_states(carried_over.id)
+    assert "AwaitingRetry" in {state.name for state in states}
+
+
+async def test_chunks_that_no_retry_helps_show_as_failed(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUEST_RETRIES", "CHUNK_RETRIES"):
+        monkeypatch.setenv(f"PRESSWORK_{name}", "0")
+    workshop.numbered(2)
+    workshop.sandbox.configure(overloaded=1)
+    summary = await workshop.run(chunk_size=1)
+    assert (summary.failed, summary.status) == (2, "completed")
+    assert await workshop.task_states(summary.run_id, 2) == ["Failed"] * 2
+
+
+async def test_flow_run_that_was_stopped_says_why_in_prefect(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(1)
+    workshop.sandbox.configure(spend_limit=1)
+    state = await content("note", return_state=True)
+    assert state.is_failed()
+    flow_run_id = workshop.value("SELECT prefect_flow_run_id FROM runs")
+    lines = await eventually(
+        lambda: log_lines(flow_run_id), lambda found: any("usage limits" in line for line in found)
+    )
+    assert any("usage limits" in line for line in lines)
+
+
+# Cancel, signals, and a newer run
+
+
+@pytest.fixture
+def at_work(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    monkeypatch.setattr("flows.engine.orchestration.prefect_host.WATCH_S", 0.2)
+    workshop.numbered(40)
+    workshop.sandbox.configure(latency_ms=400)
+    return workshop
+
+
+async def stopped(workshop: Workshop, run: asyncio.Task[Summary]) -> str:
+    """Wait for the end of a stopped run, whose flow run is cancelled; return what it says."""
+    with pytest.raises(Abort) as stop:
+        await run
+    found: FlowRun = await eventually(
+        lambda: flow_run_of(workshop), lambda flow_run: flow_run.state_name == "Cancelled"
+    )
+    assert found.state_name == "Cancelled"
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert workshop.value("SELECT count(*) FROM claims") == 0
+    assert workshop.value("SELECT status FROM runs") == "cancelled"
+    return str(stop.value)
+
+
+async def test_cancel_stops_the_run_and_running_again_goes_on(at_work: Workshop) -> None:
+    run = asyncio.create_task(at_work.run(concurrency=4, chunk_size=5))
+    await at_work.asked(6)
+    async with get_client() as client:
+        await client.set_flow_run_state((await flow_run_of(at_work)).id, Cancelling())
+    assert "Cancel in Prefect" in await stopped(at_work, run)
+    asked = at_work.requests
+    assert asked < 40
+    assert at_work.value("SELECT count(*) FROM current_content") == asked
+    at_work.sandbox.configure(latency_ms=0)
+    again = await at_work.run()
+    assert (again.cached, again.succeeded, again.exit_status) == (asked, 40 - asked, 0)
+
+
+async def test_signal_leaves_the_flow_run_cancelled(at_work: Workshop) -> None:
+    run = asyncio.create_task(at_work.run(concurrency=4, chunk_size=5))
+    await at_work.asked(4)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert "SIGTERM" in await stopped(at_work, run)
+
+
+async def test_run_that_has_a_newer_one_in_its_flow_run_leaves_the_state_to_that(workshop: Workshop) -> None:
+    @flow
+    async def superseded() -> None:
+        raise await PrefectHost().stopped("The run was stopped (a newer one goes on).", cancelled=False)
+
+    flow_run_ids: list[UUID] = []
+    async with get_client() as client:
+        with pytest.raises(Abort):
+            await superseded.with_options(on_running=[lambda _flow, run, _state: flow_run_ids.append(run.id)])()
+        state = (await client.read_flow_run(flow_run_ids[0])).state
+    assert state is not None
+    assert not state.is_final()
+
+
+# Shards
+
+
+def tell_shard(parent: str, number: int, *, records: int) -> Shard:
+    return Shard(parent=parent, select="note.md.j2", nth=1, number=number, of=3, records=records)
+
+
+async def test_shard_has_its_number_in_its_name(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    parent = (await workshop.run(limit=1)).run_id
+    await workshop.run(shard=tell_shard(parent, 2, records=3))
+    flow_run = await flow_run_of(workshop)
+    assert flow_run.name == "note, shard 2 of 3"
+    assert "presswork" not in flow_run.tags
+
+
+async def test_select_that_gives_other_records_each_time_is_not_spread(workshop: Workshop) -> None:
+    workshop.numbered(10)
+    file = workshop.templates / "note.md.j2"
+    file.write_text(file.read_text(encoding="utf-8").replace("FROM items", "FROM items ORDER BY random()"))
+    with pytest.raises(ConfigurationError, match=r"note\.md\.j2: the run can't be spread: .* random\(\) gives other"):
+        await workshop.run(shards=3)
+    assert workshop.requests == 0
+
+
+async def test_run_with_shards_says_what_it_needs_where_nothing_is_deployed(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    async with get_client() as client:
+        # Other tests deploy on the same server, and a run takes what it finds.
+        for deployment in await client.read_deployments():
+            await client.delete_deployment(deployment.id)
+    with pytest.raises(ConfigurationError, match="presswork deploy"):
+        await workshop.run(shards=3)
+    assert workshop.requests == 0
+
+
+# Events, assets, and a key out of a block
+
+
+async def events(api: str, name: str, resource: str) -> list[dict[str, Any]]:
+    """The events of a name about a resource, when the server has written one."""
+
+    async def look() -> list[dict[str, Any]]:
+        wanted = {"filter": {"event": {"prefix": [name]}, "resource": {"id": [resource]}}, "limit": 50}
+        async with httpx.AsyncClient() as client:
+            found: list[dict[str, Any]] = (await client.post(f"{api}/events/filter", json=wanted)).json()["events"]
+            return found
+
+    found: list[dict[str, Any]] = await eventually(look, bool)
+    return found
+
+
+async def asset_of(api: str, key: str, run_id: str) -> dict[str, Any]:
+    """The event by which a run told of an asset: ledgers of other tests have the same name, and so the same keys."""
+
+    async def look() -> list[dict[str, Any]]:
+        found = await events(api, "prefect.asset.materialization.succeeded", key)
+        return [one for one in found if one["payload"]["run_id"] == run_id]
+
+    (asset,) = await eventually(look, bool)
+    return dict(asset)
+
+
+async def test_run_that_ends_is_an_event(workshop: Workshop, prefect_api: str) -> None:
+    workshop.items({"1": "Name: Teapot", "2": None})
+    workshop.template("{{ (record.name * 1) | length }}")
+    summary = await workshop.run()
+    (event,) = await events(prefect_api, "presswork.run.completed", f"presswork.run.{summary.run_id}")
+    assert (event["payload"]["succeeded"], event["payload"]["failed"]) == (1, 1)
+    flow_run_id = workshop.flow_run_of(summary.run_id)
+    assert f"prefect.flow-run.{flow_run_id}" in {one["prefect.resource.id"] for one in event["related"]}
+
+    made = asset_key(make_url(workshop.ledger_url), "current_content", "note", "note")
+    asset = await asset_of(prefect_api, made, summary.run_id)
+    made_from = {one["prefect.resource.id"] for one in asset["related"] if one["prefect.resource.role"] == "asset"}
+    ledger, source = make_url(workshop.ledger_url), make_url(workshop.source_url)
+    assert made_from == {asset_key(source), asset_key(ledger, "templates", "note")}
+
+
+async def test_assets_of_a_later_step_are_made_from_the_one_before(shop: Workshop, prefect_api: str) -> None:
+    summary = await support_replies()
+    ledger = make_url(shop.ledger_url)
+    triage = asset_key(ledger, "current_content", "support_replies", "support_triage")
+    reply = asset_key(ledger, "current_content", "support_replies", "support_reply")
+    asset = await asset_of(prefect_api, reply, summary.run_id)
+    assert triage in {one["prefect.resource.id"] for one in asset["related"]}
+
+
+async def test_run_that_fails_is_an_event(
+    workshop: Workshop, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(1)
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-invalid")
+    with pytest.raises(Exception, match="ANTHROPIC_API_KEY"):
+        await workshop.run()
+    run_id = workshop.value("SELECT id FROM runs")
+    assert await events(prefect_api, "presswork.run.failed", f"presswork.run.{run_id}")
+
+
+async def test_key_comes_from_a_secret_block(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.numbered(1)
+    monkeypatch.setenv("PRESSWORK_API_KEY_BLOCK", "presswork-key")
+    with pytest.raises(MissingKeyError, match="presswork-key"):
+        await workshop.run()
+    await Secret(value="sk-ant-api03-inablock").asave("presswork-key", overwrite=True)
+    assert (await workshop.run()).succeeded == 1
+    assert "sk-ant-api03-inablock" not in str(workshop.rows("SELECT * FROM runs"))

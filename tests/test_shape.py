@@ -1,0 +1,74 @@
+"""The shape of the product, and of its tests: small files in small folders, no name twice, few tests with a server."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from bench.shape import (
+    SourceFile,
+    classes_twice,
+    modules_by_folder,
+    modules_twice,
+    parameters,
+    product_files,
+    sandbox_files,
+)
+
+TESTS = Path(__file__).resolve().parent
+MODULES, LINES, PARAMETERS, WITH_A_SERVER = 12, 300, 9, 12
+NEED_PREFECT = frozenset({"prefect_server", "prefect_api", "prefect_home", "prefect_folder"})
+"""The fixtures that start a Prefect server, or get ready for one."""
+
+
+@lru_cache(maxsize=1)
+def product() -> list[SourceFile]:
+    return product_files()
+
+
+def test_no_folder_has_more_modules_than_one_can_know() -> None:
+    assert {folder: count for folder, count in modules_by_folder(product()).items() if count > MODULES} == {}
+
+
+def test_no_file_is_long() -> None:
+    assert {str(file.path): file.lines for file in product() if file.lines > LINES} == {}
+
+
+def test_no_function_takes_many_parameters() -> None:
+    assert [(count, where) for count, where in parameters(product()) if count > PARAMETERS] == []
+
+
+def test_no_class_and_no_module_has_the_name_of_another() -> None:
+    everything = product() + sandbox_files()
+    assert classes_twice(everything) == {}
+    assert modules_twice(everything) == {}
+
+
+def test_few_test_files_need_a_prefect_server() -> None:
+    found = {str(file.relative_to(TESTS)) for file in TESTS.rglob("test_*.py") if "prefect" in set(marks(file))}
+    assert len(found) <= WITH_A_SERVER, sorted(found)
+
+
+def test_whoever_uses_the_prefect_server_is_marked() -> None:
+    unmarked = {
+        str(file.relative_to(TESTS))
+        for file in TESTS.rglob("test_*.py")
+        if NEED_PREFECT & set(arguments(file)) and "prefect" not in set(marks(file))
+    }
+    assert unmarked == set()
+
+
+def marks(file: Path) -> Iterator[str]:
+    """Yield the names after `pytest.mark.` in a test file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "mark":
+            yield node.attr
+
+
+def arguments(file: Path) -> Iterator[str]:
+    """Yield the names of all parameters in a test file: fixtures, most of them."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.arg):
+            yield node.arg
