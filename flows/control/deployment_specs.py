@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from db.words import SHARDS, TAG
 from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
 from flows.control.forms import Form, form_of_template, polished
-from flows.control.prefect_yaml import FILE, ConcurrencyLimit, Declared, read_declared
+from flows.control.prefect_yaml import FILE, Declared, read_declared
 from flows.engine.orchestration.origin import LEDGER_LABEL, code_version, ledger_name
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
@@ -51,7 +51,10 @@ class DeploymentSpec:
     job_variables: dict[str, Any]
     enforce_parameter_schema: bool = True
     schedules: list[DeploymentScheduleCreate] = field(default_factory=list)
-    limit: ConcurrencyLimit | None = None
+    concurrency_limit: int | None = None
+    concurrency_options: dict[str, Any] | None = None
+    version: str = field(default_factory=code_version)
+    pull_steps: list[dict[str, Any]] = field(default_factory=lambda: PULL_STEPS)
 
     @property
     def full_name(self) -> str:
@@ -60,18 +63,8 @@ class DeploymentSpec:
 
     def facts(self, pool: str) -> dict[str, Any]:
         """Say all that Prefect keeps of it, but for its name and its schedules."""
-        own = {name: value for name, value in vars(self).items() if name not in _NO_FACTS}
-        return {
-            **own,
-            "version": code_version(),
-            "work_pool_name": pool,
-            "pull_steps": PULL_STEPS,
-            "concurrency_limit": self.limit.limit if self.limit else None,
-            "concurrency_options": self.limit.model_dump(exclude={"limit"}) if self.limit else None,
-        }
-
-
-_NO_FACTS = frozenset({"flow", "name", "schedules", "limit"})
+        own = {name: value for name, value in vars(self).items() if name not in {"flow", "name", "schedules"}}
+        return {**own, "work_pool_name": pool}
 
 
 @dataclass
@@ -170,7 +163,7 @@ def _of_declared(declared: Declared, settings: Settings) -> DeploymentSpec:
     """Raise ConfigurationError where its flow can't be loaded."""
     # `{{ $NAME }}` is an environment variable here as it is for `prefect deploy`.
     declared = Declared.model_validate(apply_values(declared.model_dump(), dict(os.environ), remove_notset=False))
-    flow = _load(declared.entrypoint)
+    flow, limit = _load(declared.entrypoint), declared.concurrency_limit
     return DeploymentSpec(
         flow=flow.name,
         name=declared.name,
@@ -181,7 +174,8 @@ def _of_declared(declared: Declared, settings: Settings) -> DeploymentSpec:
         parameter_openapi_schema=polished(_form(flow)),
         enforce_parameter_schema=declared.enforce_parameter_schema,
         schedules=[schedule.built() for schedule in declared.schedules],
-        limit=declared.concurrency_limit,
+        concurrency_limit=limit.limit if limit else None,
+        concurrency_options=limit.model_dump(exclude={"limit"}) if limit else None,
         job_variables=_marked(settings, declared.work_pool.job_variables if declared.work_pool else {}),
     )
 

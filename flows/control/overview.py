@@ -103,9 +103,7 @@ async def _workers(client: PrefectClient, pool: str) -> tuple[bool, list[ShownWo
     except ObjectNotFound:
         return False, []
     workers = await read_all(client.read_workers_for_work_pool, pool)
-    seen = [
-        ShownWorker(worker.name, worker.status == "ONLINE", _plain(worker.last_heartbeat_time)) for worker in workers
-    ]
+    seen = [ShownWorker(one.name, one.status == "ONLINE", _plain(one.last_heartbeat_time)) for one in workers]
     return found.is_paused, seen
 
 

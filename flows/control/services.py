@@ -1,6 +1,8 @@
-"""Start the Prefect server and the worker that one machine needs, or what is missing of them.
+"""Start the Prefect server and the worker that one machine needs, or what is missing of them, watch them and stop them.
 
-Nothing is taken for ours that is not: installation.py says what is remembered, and how.
+Nothing is taken for ours that is not: installation.py says what is remembered, and how. All is stopped in order: first
+the flow runs, which are given the time that a stopped run takes to record what is in flight, for Prefect's worker, told
+to stop, would kill them at once; then the worker, then the server, to which they report.
 """
 
 from __future__ import annotations
@@ -8,30 +10,42 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from dotenv import dotenv_values
 
 from db.words import POOL
 from flows.control import installation
 from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, Installation, Process, State
-from flows.control.shutdown import Say, ServiceError, stop_started
 from flows.engine.orchestration import prefect_server
-from flows.errors import ConfigurationError
+from flows.errors import ConfigurationError, PressworkError
 from flows.settings import ROOT
 
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
 FILE_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _LOOK_S = 0.2
+SERVER_STOPS_WITHIN_S = 15.0
+WORKER_STOPS_WITHIN_S = 45.0  # it gives a flow run 30 s
+RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in flight
+WATCH_S = 0.5
+
+Say = Callable[[str], None]
+
+
+class ServiceError(PressworkError):
+    """A service did not start, or did not stay; its log says why."""
 
 
 def start_services(here: Installation, say: Say, *, watched: bool = False) -> tuple[State, list[str]]:
@@ -43,9 +57,14 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     with installation.locked(here.home, here.starts_within_s):
         before = installation.read_state(here.home) or State(mark=uuid.uuid4().hex, api=here.api)
         _require_no_other(here, before, watched=watched)
-        state = _still_running(here, before, say)
+        for service, called in CALLED.items():
+            process: Process | None = getattr(before, service)
+            if process is not None and not process.is_alive:
+                say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
+        server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
         if watched:
-            state = replace(state, supervisor=installation.this_process())
+            supervisor = installation.this_process()
+        state = replace(before, api=here.api, server=server, worker=worker, supervisor=supervisor)
         installation.write_state(here.home, state)
         try:
             return _started(here, state, say)
@@ -66,16 +85,6 @@ def _require_no_other(here: Installation, before: State, *, watched: bool) -> No
             f"Prefect's server already runs here, at {before.api}, and the settings now say {here.api}: "
             "`presswork down` first."
         )
-
-
-def _still_running(here: Installation, before: State, say: Say) -> State:
-    """Keep what still runs of what was started; say what has ended."""
-    for service, called in CALLED.items():
-        process: Process | None = getattr(before, service)
-        if process is not None and not process.is_alive:
-            say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
-    server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
-    return replace(before, api=here.api, server=server, worker=worker, supervisor=supervisor)
 
 
 def _started(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
@@ -200,3 +209,86 @@ async def _wait(
             return
         await asyncio.sleep(_LOOK_S)
     raise ServiceError(silent)
+
+
+def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
+    """Stop all that was started here, and name what was stopped; nothing where nothing runs."""
+    state = installation.read_state(home)
+    if state is None:
+        return []
+    longest_s = run_stops_within_s + RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
+    named: list[str] = []
+    supervisor = state.living(SUPERVISOR)
+    if supervisor and supervisor != installation.this_process():
+        # It ends what it watches, in the same order.
+        named = [called for service, called in CALLED.items() if state.living(service)]
+        say(f"Stopping process {supervisor.pid}, which watches over the services ...")
+        installation.stop_processes([supervisor], within_s=longest_s)
+    with installation.locked(home, longest_s):
+        return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
+
+
+def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
+    """Stop what is remembered as started, but for what `keep` has of it; call it where the home is `locked`."""
+    state = installation.read_state(home)
+    if state is None:
+        return []
+    kept = [process for process in (keep.worker, keep.server) if process] if keep else []
+    named = []
+    if not kept and (runs := _flow_runs(state)):
+        say(f"Stopping {'a flow run' if len(runs) == 1 else 'flow runs'} ...")
+        installation.stop_processes(runs, within_s=run_stops_within_s + RUN_RECORDED_WITHIN_S)
+        named.append("flow runs")
+    for service, within_s in ((WORKER, WORKER_STOPS_WITHIN_S), (SERVER, SERVER_STOPS_WITHIN_S)):
+        process = state.living(service)
+        if process and process not in kept:
+            say(f"Stopping {CALLED[service]} ...")
+            installation.stop_processes([process], within_s=within_s)
+            named.append(CALLED[service])
+    installation.write_state(home, keep if kept else None)
+    return named
+
+
+@contextmanager
+def watch_over(home: Path, run_stops_within_s: float, say: Say) -> Iterator[None]:
+    """However the block ends, at whatever moment: stop what was started for this process to watch, and no other's."""
+    try:
+        yield
+    finally:
+        state = installation.read_state(home)
+        if state is not None and state.supervisor == installation.this_process():
+            stop_services(home, run_stops_within_s, say)
+
+
+def watch_services(state: State) -> None:
+    """Watch until a service ends by itself: ServiceError says which."""
+    while True:
+        for service, called in CALLED.items():
+            if state.living(service) is None:
+                raise ServiceError(f"{called.capitalize()} has ended by itself; its last lines above say why.")
+        installation.reap_children()
+        time.sleep(WATCH_S)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM, SIGINT or SIGHUP end the block, once, and with it this process, in order and with status 0."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(0)
+
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _flow_runs(state: State) -> list[Process]:
+    """What the services have started, now or before one of them crashed: it carries their mark."""
+    services = {state.server, state.worker, installation.this_process()}
+    return [process for process in installation.marked_processes(state.mark) if process not in services]

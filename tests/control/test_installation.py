@@ -24,8 +24,7 @@ from flows.control.installation import (
     this_process,
     write_state,
 )
-from flows.control.services import start_services
-from flows.control.shutdown import ServiceError, stop_services, watch_services
+from flows.control.services import ServiceError, start_services, stop_services, watch_services
 from flows.engine.orchestration.prefect_server import PrefectServerError, require_answer
 from flows.errors import ConfigurationError
 from tests.control.machine import answering, free_port

@@ -39,10 +39,10 @@ def up(
         settings = command.settings
         hush()
         from flows.control.installation import read_installation  # noqa: PLC0415 - loads Prefect
-        from flows.control.services import start_services  # noqa: PLC0415
-        from flows.control.shutdown import (  # noqa: PLC0415
+        from flows.control.services import (  # noqa: PLC0415
             ServiceError,
             ended_by_signals,
+            start_services,
             watch_over,
             watch_services,
         )
@@ -69,7 +69,7 @@ def down(as_json: AsJson = False) -> None:
     Flow runs that its worker has started are stopped as by Ctrl-C: what is in flight is waited for and recorded.
     """
     with command_context(as_json=as_json) as command:
-        from flows.control.shutdown import stop_services  # noqa: PLC0415 - see commands/__init__.py
+        from flows.control.services import stop_services  # noqa: PLC0415 - see commands/__init__.py
 
         settings = command.settings
         stopped = stop_services(settings.state_dir.resolve(), settings.stop_wait_s, screen.say)

@@ -43,6 +43,8 @@ from flows.errors import ConfigurationError
 POLL_S = 2.0
 LOOK_AT_LEASES_S = 10.0
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
+_KEPT = "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"
+"""What the deployment for shards has of the run's own."""
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that crashes meanwhile leaves it so."""
 
@@ -268,19 +270,11 @@ async def _deployment_for_shards(client: PrefectClient, flow_run: FlowRun) -> UU
             "Deploy it to a work pool, or leave `shards` empty."
         )
     return await client.create_deployment(
-        flow_id=own.flow_id,
         name=f"{own.name}{SHARDS}",
-        version=own.version,
         description=f"The shards of {own.name!r}. Its runs start these by themselves, when `shards` says so.",
         tags=[SHARD_TAG],
-        work_pool_name=own.work_pool_name,
-        work_queue_name=own.work_queue_name,
-        path=own.path,
-        entrypoint=own.entrypoint,
-        pull_steps=own.pull_steps,
-        job_variables=own.job_variables,
-        storage_document_id=own.storage_document_id,
         enforce_parameter_schema=False,
+        **{name: getattr(own, name) for name in _KEPT.split()},
     )
 
 
