@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -167,16 +166,14 @@ def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
 @contextmanager
 def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.SIGINT) -> Iterator[None]:
     """Send this process a signal as soon as what the block calls is at work; none of its threads may stay."""
+    over = threading.Event()
 
     def send() -> None:
-        deadline = time.monotonic() + 60
-        while not at_work() and time.monotonic() < deadline and not is_over.is_set():
-            time.sleep(0.05)
-        # Sent after the block it would end the tests, and not what they call.
-        if not is_over.is_set():
-            os.kill(os.getpid(), number)
+        while not over.wait(0.05):
+            if at_work():
+                os.kill(os.getpid(), number)
+                return
 
-    is_over = threading.Event()
     threads = set(threading.enumerate())
     before = signal.signal(number, signal.default_int_handler)
     sending = threading.Thread(target=send)
@@ -184,7 +181,9 @@ def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.S
     try:
         yield
     finally:
-        is_over.set()
+        # What ended before it was at work is not interrupted afterwards.
+        signal.signal(number, signal.SIG_IGN)
+        over.set()
         sending.join()
         signal.signal(number, before)
     assert not [thread for thread in set(threading.enumerate()) - threads if not thread.daemon]
