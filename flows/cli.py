@@ -1,24 +1,17 @@
-"""The command `presswork`: what people type, put together from flows/commands/, one file a command."""
+"""The command `presswork`: which commands there are, and where each does its work; the work is in flows/commands/."""
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows.commands.ledger import ledger_commands as ledger
-from flows.commands.ledger.history import history
-from flows.commands.ledger.show import show
-from flows.commands.machine.deploy import deploy
-from flows.commands.machine.serve_sandbox import sandbox
-from flows.commands.machine.status import status
-from flows.commands.machine.up import down, up
-from flows.commands.rehearsal.rehearse import rehearse
-from flows.commands.run.demo import demo
-from flows.commands.run.run_command import run
-from flows.commands.templates import template_commands as templates
+from flows.commands.terminal import flags
 
 app = typer.Typer(
     name="presswork",
@@ -29,10 +22,54 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, rehearse, deploy, history, show, up, status, down, sandbox):
-    app.command()(command)
-app.add_typer(templates.app, name="templates")
-app.add_typer(ledger.app, name="db")
+templates = typer.Typer(help="List, check and try the prompt files in templates/.", no_args_is_help=True)
+ledger = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
+COMMANDS: tuple[tuple[typer.Typer, str, type, str], ...] = (
+    (app, "demo", flags.DemoFlags, "run.demo:demo"),
+    (app, "run", flags.RunFlags, "run.run_command:run"),
+    (app, "rehearse", flags.RehearseFlags, "rehearsal.rehearse:rehearse"),
+    (app, "deploy", flags.DeployFlags, "machine.deploy:deploy"),
+    (app, "history", flags.HistoryFlags, "ledger.history:history"),
+    (app, "show", flags.ShowFlags, "ledger.show:show"),
+    (app, "up", flags.UpFlags, "machine.up:up"),
+    (app, "status", flags.StatusFlags, "machine.status:status"),
+    (app, "down", flags.DownFlags, "machine.up:down"),
+    (app, "sandbox", flags.SandboxFlags, "machine.serve_sandbox:sandbox"),
+    (templates, "list", flags.TemplatesFlags, "templates.template_commands:list_"),
+    (templates, "lint", flags.LintFlags, "templates.template_commands:lint"),
+    (templates, "show", flags.RequestFlags, "templates.trying:show"),
+    (ledger, "upgrade", flags.UpgradeFlags, "ledger.ledger_commands:upgrade"),
+    (ledger, "check", flags.CheckFlags, "ledger.ledger_commands:check"),
+    (ledger, "recover", flags.RecoverFlags, "ledger.ledger_commands:recover"),
+)
+"""Each command: its group, its name, what it takes, and the function of flows/commands/ that does its work."""
+
+
+def _command(taken: type, work: str) -> Callable[..., None]:
+    """Make the command that takes the fields of a class as its flags, and loads the module of its work when called."""
+
+    def call(*, as_json: bool, **given: Any) -> None:
+        from flows.commands.terminal.endings import command_context  # noqa: PLC0415 - no help need wait for pydantic
+
+        with command_context(as_json=as_json) as command:
+            module, _, function = work.partition(":")
+            status = getattr(import_module(f"flows.commands.{module}"), function)(command, taken(**given))
+        raise typer.Exit(status or 0)
+
+    # Typer finds a command's flags and its help by these.
+    as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=flags.AsJson)
+    found = [*inspect.signature(taken, eval_str=True).parameters.values(), as_json]
+    by_name = [flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in found]
+    call.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
+    call.__annotations__ = {flag.name: flag.annotation for flag in by_name}
+    call.__doc__ = taken.__doc__
+    return call
+
+
+for group, name, taken, work in COMMANDS:
+    group.command(name)(_command(taken, work))
+app.add_typer(templates, name="templates")
+app.add_typer(ledger, name="db")
 
 
 def _say_version(asked: bool) -> None:

@@ -81,12 +81,17 @@ class Settings(BaseSettings):
         return self.spill_dir, Path(tempfile.gettempdir()) / "presswork-spill"
 
 
-def load_settings() -> Settings:
-    """Read `.env` (without overriding the environment) and the environment; ConfigurationError names what is wrong."""
+def load_environment() -> None:
+    """Read `.env`, without overriding the environment; to be called before Prefect is loaded."""
     load_dotenv(ROOT / ".env", override=False)
     # Presswork lets nothing phone home.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def load_settings() -> Settings:
+    """Read `.env` and the environment; ConfigurationError names what is wrong."""
+    load_environment()
     try:
         return Settings()
     except ValidationError as error:

@@ -1,46 +1,48 @@
-"""Flags in groups, and the environment as it was."""
+"""Flags and the work that takes them, what is loaded for help, and the environment as it was."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Annotated
+import subprocess
+import sys
+from importlib import import_module
+from typing import get_type_hints
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
+from flows.cli import COMMANDS
+from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.environment import environment
-from flows.commands.terminal.flags import takes_groups
+
+HEAVY = {"prefect", "anthropic", "sqlalchemy", "alembic", "sqlglot", "jinja2", "rich"}
 
 
-@dataclass(frozen=True)
-class Limits:
-    most: Annotated[int | None, typer.Option(help="At most.")] = None
-    names: Annotated[list[str] | None, typer.Option("--name")] = None
+@pytest.mark.parametrize(("_group", "_name", "taken", "work"), COMMANDS)
+def test_the_work_of_a_command_takes_its_flags(_group: object, _name: str, taken: type, work: str) -> None:
+    module, _, function = work.partition(":")
+
+    found = get_type_hints(getattr(import_module(f"flows.commands.{module}"), function))
+
+    found.pop("return")
+    assert list(found.values()) == [CommandContext, taken]
 
 
-def test_a_group_of_flags_is_taken_flag_by_flag_in_its_place() -> None:
-    seen: list[tuple[str, Limits, bool]] = []
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["history", "--help"], ["show"], ["run", "--nonsense"]]
+)
+def test_help_and_mistakes_of_typing_load_nothing_that_takes_time(arguments: list[str]) -> None:
+    # What the interpreter has loaded at its end is said last.
+    program = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('loaded', sorted({HEAVY!r} & set(sys.modules))))\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "from flows.cli import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
-    @takes_groups
-    def count(
-        what: Annotated[str, typer.Argument()],
-        *,
-        limits: Limits,
-        loud: Annotated[bool, typer.Option("--loud")] = False,
-    ) -> None:
-        seen.append((what, limits, loud))
-
-    app = typer.Typer()
-    app.command()(count)
-
-    assert CliRunner().invoke(app, ["a"]).exit_code == 0
-    assert CliRunner().invoke(app, ["b", "--most", "3", "--name", "x", "--name", "y", "--loud"]).exit_code == 0
-    assert seen == [("a", Limits(), False), ("b", Limits(3, ["x", "y"]), True)]
-    said = CliRunner().invoke(app, ["--help"]).stdout
-    assert said.index("--most") < said.index("--name") < said.index("--loud")
-    assert "--limits" not in said
+    assert ended.returncode == (0 if ended.stderr == "" else 2)
+    assert ended.stdout.splitlines()[-1] == "loaded []"
 
 
 def test_environment_is_as_it_was_after_a_block_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

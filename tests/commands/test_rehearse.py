@@ -27,8 +27,8 @@ from db.ledger.connecting import open_ledger
 from db.readers.past_answers import PastAnswers, StepTokens
 from flows.commands.rehearsal.forecast import forecast
 from flows.commands.rehearsal.isolation import LOCK, NEW_S, PREFIX, sweep
-from flows.commands.rehearsal.rehearsal_flags import TermFlags
 from flows.commands.rehearsal.terms import choose_latency, make_terms
+from flows.commands.terminal.flags import RehearseFlags
 from flows.errors import ParameterError
 from flows.steps.prices import Usage, cost_of
 from tests.commands.conftest import Desk, call, interrupted, make_desk, set_all
@@ -296,12 +296,12 @@ def test_latency_is_the_one_named_else_the_historys_else_an_assumed_one() -> Non
 
 
 def test_drops_are_half_before_and_half_after_the_answer() -> None:
-    terms = make_terms({}, TermFlags(drops=2.0, truncated=1.0, seed=3))
+    terms = make_terms({}, RehearseFlags("notes", drops=2.0, truncated=1.0, seed=3))
 
     assert terms.for_programs()["faults"] == {"dropped_before": 0.01, "dropped_after": 0.01, "truncated": 0.01}
     assert terms.switches.seed == 3
     with pytest.raises(ParameterError, match="--rate-limited 101"):
-        make_terms({}, TermFlags(rate_limited=101.0))
+        make_terms({}, RehearseFlags("notes", rate_limited=101.0))
 
 
 def test_cost_is_reckoned_with_lengths_that_are_known() -> None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy import Engine
 
+from db.readers.figures import StepCount, count_generations
+from db.readers.run_lines import RunLine, find_run, list_runs
+from db.readers.runs import read_run, shards_of
+from flows.commands.ledger.ledgers import find_by_id, ledger_urls, opened, say_ledger
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import command_context
-from flows.commands.terminal.flags import AsJson, OfSandbox
+from flows.commands.terminal.endings import CommandContext
+from flows.commands.terminal.flags import HistoryFlags
+from flows.commands.terminal.summary_view import print_failures
 from flows.engine.report.amounts import dollars, duration
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from db.readers.figures import StepCount
-    from db.readers.run_lines import RunLine
-    from flows.engine.report.lacking import Failure
+from flows.engine.report.lacking import Failure, list_failures
+from flows.engine.report.summary_rows import usage_rows
 
 FAILURES = 50
 NARROW = 110
@@ -29,40 +29,24 @@ NARROW = 110
 NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 
 
-def history(
-    run: Annotated[
-        str | None, typer.Argument(help="A run's id, or at least 6 characters of its beginning or end.")
-    ] = None,
-    flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Runs at most, the newest first.")] = 20,
-    sandbox: OfSandbox = False,
-    as_json: AsJson = False,
-) -> None:
-    """List the runs, or show one of them.
-
-    The newest first; one run with its steps and failures.
-    """
-    with command_context(as_json=as_json) as command:
-        from flows.commands.ledger.ledgers import find_by_id, ledger_urls, opened, say_ledger  # noqa: PLC0415 - see commands/__init__.py
-
-        settings = command.settings
-        if run is not None:
-            url, found = find_by_id(settings, _read_run, "run", run, sandbox=sandbox)
-            if not as_json:
-                say_ledger(url, others=False)
-            command.answer(found.for_programs(), lambda console: _print_run(console, found))
-            return
-        urls = ledger_urls(settings, sandbox=sandbox)
-        runs: list[RunLine] = []
-        if urls:
-            from db.readers.run_lines import list_runs  # noqa: PLC0415 - see commands/__init__.py
-
-            with opened(urls[0]) as ledger:
-                runs = list_runs(ledger, flow=flow, limit=limit)
-        if urls and not as_json:
+def history(command: CommandContext, flags: HistoryFlags) -> None:
+    """Print the runs, or the one that is named."""
+    settings = command.settings
+    if flags.run is not None:
+        url, found = find_by_id(settings, _read_run, "run", flags.run, sandbox=flags.sandbox)
+        if not command.as_json:
+            say_ledger(url, others=False)
+        command.answer(found.for_programs(), lambda console: _print_run(console, found))
+        return
+    urls = ledger_urls(settings, sandbox=flags.sandbox)
+    runs: list[RunLine] = []
+    if urls:
+        with opened(urls[0]) as ledger:
+            runs = list_runs(ledger, flow=flags.flow, limit=flags.limit)
+        if not command.as_json:
             say_ledger(urls[0], others=len(urls) > 1)
-        listed = [asdict(line) for line in runs]
-        command.answer(listed, lambda console: _print_list(console, runs, flow, has_ledger=bool(urls)))
+    listed = [asdict(line) for line in runs]
+    command.answer(listed, lambda console: _print_list(console, runs, flags.flow, has_ledger=bool(urls)))
 
 
 def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, has_ledger: bool) -> None:
@@ -127,11 +111,6 @@ class _RunHistory:
 
 
 def _read_run(ledger: Engine, asked: str) -> _RunHistory | None:
-    from db.readers.figures import count_generations  # noqa: PLC0415 - see commands/__init__.py
-    from db.readers.run_lines import find_run  # noqa: PLC0415
-    from db.readers.runs import read_run, shards_of  # noqa: PLC0415
-    from flows.engine.report.lacking import list_failures  # noqa: PLC0415
-
     line = find_run(ledger, asked)
     if line is None:
         return None
@@ -151,14 +130,10 @@ def _print_run(console: Console, found: _RunHistory) -> None:
         console.print()
         console.print(screen.table(["step", "status", "origin", "generations"], rows, right=["generations"]))
     if found.failures:
-        from flows.commands.terminal.summary_view import print_failures  # noqa: PLC0415 - see commands/__init__.py
-
         print_failures(console, found.failures, _lacking(found.line))
 
 
 def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
-    from flows.engine.report.summary_rows import usage_rows  # noqa: PLC0415 - see commands/__init__.py
-
     line, row = found.line, found.row
     parameters = ", ".join(f"{name}={value}" for name, value in _given(row.get("parameters") or {}).items())
     related = (("shard of", row.get("parent_run_id")), ("goes on from", row.get("resumes_run_id")))

@@ -4,44 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import orjson
-import typer
 from rich.console import Console
 from rich.padding import Padding
 
+from db.readers.stored_generations import Audit, read_generation
 from db.words import PERHAPS_BILLED
+from flows.commands.ledger.ledgers import find_by_id, ledger_urls, say_ledger
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import command_context
-from flows.commands.terminal.flags import AsJson, OfSandbox
+from flows.commands.terminal.endings import CommandContext
+from flows.commands.terminal.flags import ShowFlags
 from flows.commands.terminal.prompt_view import pretty, print_request, section, turn, value_of
 
-if TYPE_CHECKING:
-    from db.readers.stored_generations import Audit
 
-
-def show(
-    identifier: Annotated[
-        str,
-        typer.Argument(metavar="ID", help="A generation's id, or at least 6 characters of its beginning or end."),
-    ],
-    sandbox: OfSandbox = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show one generation, from record to cost.
-
-    Its record, the prompt as it was sent, the answer, each attempt with its usage and cost, and lineage.
-    """
-    with command_context(as_json=as_json) as command:
-        from db.readers.stored_generations import read_generation  # noqa: PLC0415 - see commands/__init__.py
-        from flows.commands.ledger.ledgers import find_by_id, ledger_urls, say_ledger  # noqa: PLC0415
-
-        settings = command.settings
-        url, audit = find_by_id(settings, read_generation, "generation", identifier, sandbox=sandbox)
-        if len(ledger_urls(settings, sandbox=sandbox)) > 1:
-            say_ledger(url, others=False)
-        command.answer(audit_json(audit), lambda console: print_audit(console, audit))
+def show(command: CommandContext, flags: ShowFlags) -> None:
+    """Print the generation that is named."""
+    settings, sandbox = command.settings, flags.sandbox
+    url, audit = find_by_id(settings, read_generation, "generation", flags.identifier, sandbox=sandbox)
+    if len(ledger_urls(settings, sandbox=sandbox)) > 1:
+        say_ledger(url, others=False)
+    command.answer(audit_json(audit), lambda console: print_audit(console, audit))
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:

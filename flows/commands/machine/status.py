@@ -6,22 +6,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
 from db.words import POOL
+from flows.commands.templates.retiring import Retiring, retiring
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, command_context
-from flows.commands.terminal.flags import AsJson
+from flows.commands.terminal.endings import FAILED, CommandContext
+from flows.commands.terminal.flags import StatusFlags
+from flows.commands.terminal.quiet_prefect import known_api
+from flows.control.installation import SERVER, SUPERVISOR, WORKER, read_state
+from flows.control.overview import Overview, ShownRun, read_overview
 from flows.engine.report.amounts import counted
-
-if TYPE_CHECKING:
-    from flows.commands.templates.retiring import Retiring
-    from flows.control.overview import Overview, ShownRun
-    from flows.settings import Settings
+from flows.settings import Settings
 
 LONGEST = 80  # characters of a message
 SHOWN = 10
@@ -44,23 +42,14 @@ class _Status:
     models: Sequence[Retiring]
 
 
-def status(as_json: AsJson = False) -> None:
-    """Say what is running, what is scheduled next, what failed last, and which models retire soon.
-
-    Exit status: 0 server and worker are well, 1 one of them is not, or neither was started.
-    """
-    with command_context(as_json=as_json) as command:
-        found = _read(command.settings)
-        command.answer(asdict(found), lambda console: _print(console, found))
-        raise typer.Exit(0 if found.well else FAILED)
+def status(command: CommandContext, _flags: StatusFlags) -> int:
+    """Read and print it all; return FAILED where server or worker are not well."""
+    found = _read(command.settings)
+    command.answer(asdict(found), lambda console: _print(console, found))
+    return 0 if found.well else FAILED
 
 
 def _read(settings: Settings) -> _Status:
-    from flows.commands.templates.retiring import retiring  # noqa: PLC0415 - see commands/__init__.py
-    from flows.commands.terminal.quiet_prefect import hush, known_api  # noqa: PLC0415
-    from flows.control.installation import SERVER, SUPERVISOR, WORKER, read_state  # noqa: PLC0415
-
-    hush()
     state = read_state(settings.state_dir.resolve())
     services = {
         name: _Service(process.pid, process.is_alive) if process else None
@@ -71,8 +60,6 @@ def _read(settings: Settings) -> _Status:
     with known_api(settings) as api:
         if api is None:
             return _Status(well=False, api=None, services=services, outlook=None, models=models)
-        from flows.control.overview import read_overview  # noqa: PLC0415 - loads Prefect
-
         overview = asyncio.run(read_overview(POOL, datetime.now(UTC)))
     if state is not None and state.api == api:
         well = all(service and service.running for service in (services[SERVER], services[WORKER]))

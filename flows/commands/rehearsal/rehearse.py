@@ -2,49 +2,115 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import typer
+from rich.console import Console
 
-from flows.commands.rehearsal.rehearsal_flags import RehearsedRunFlags, TermFlags
+from db.database_errors import SelectError
+from db.ledger.clock import now
+from db.readers.failures import losses, troubles
+from db.readers.past_answers import PastAnswers, spent_by_step
+from flows.commands.ledger.ledgers import first_url, ledger_name, ledger_urls, opened
+from flows.commands.rehearsal.forecast import forecast, read_history
+from flows.commands.rehearsal.isolation import isolated
+from flows.commands.rehearsal.rehearsed import Rehearsed, print_rehearsed
+from flows.commands.rehearsal.terms import Terms, make_terms
+from flows.commands.run.checking import prepare
+from flows.commands.run.jobs import Job, find_job, given_options, make_options
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import command_context
-from flows.commands.terminal.flags import AsJson, OfSandbox, Sets, parse_sets, takes_groups
+from flows.commands.terminal.endings import CommandContext
+from flows.commands.terminal.flags import RehearseFlags, parse_sets
+from flows.engine.options import RunOptions
+from flows.engine.resources.preflight import NoRecordsYetError, where_it_read
+from flows.errors import StoppedError
+from flows.settings import Settings, load_settings
+from flows.steps.prompts.templates import Template, load_template
+
+TITLE = "rehearsal of "
 
 
-@takes_groups
-def rehearse(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A flow in flows/, or a template in templates/.")],
-    sets: Sets = None,
-    *,
-    run_flags: RehearsedRunFlags,
-    term_flags: TermFlags,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the rehearsal's ledger, and say where it is.")] = False,
-    sandbox: OfSandbox = False,
-    as_json: AsJson = False,
-) -> None:
-    """Rehearse a run on its own records, for no money: how long it takes, what it costs, what breaks.
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is rehearsed; `source` is the user's ledger, where records come from it.
 
-    The sandbox answers, with the latency, limits and faults that you name, into a ledger that is thrown away. Nothing
-    is sent to the API, and your own ledger is not written. Exit status as that of `presswork run`.
+    `pasts` is what the answers of each template took, by its name, and `history` the ledger in which that stands.
     """
-    with command_context(as_json=as_json) as command:
-        from flows.commands.rehearsal.preparing import print_terms, read_rehearsal  # noqa: PLC0415 - see commands/__init__.py
-        from flows.commands.run.jobs import find_job, make_options  # noqa: PLC0415
 
-        values, options, settings = parse_sets(sets), make_options(asdict(run_flags)), command.settings
-        rehearsal = read_rehearsal(settings, find_job(name, settings), values, options, sandbox=sandbox)
+    job: Job
+    values: Mapping[str, str]
+    options: RunOptions
+    templates: Mapping[str, Template]
+    history: str | None
+    pasts: Mapping[str, PastAnswers]
+    source: str | None
 
-        from flows.commands.rehearsal.terms import make_terms  # noqa: PLC0415
 
-        terms = make_terms(rehearsal.pasts, term_flags)
-        if not as_json:
-            print_terms(screen.err(), rehearsal, terms)
+def rehearse(command: CommandContext, flags: RehearseFlags) -> int:
+    """Rehearse what is named; return the exit status of its summary."""
+    values, options, settings = parse_sets(flags.sets), make_options(given_options(flags)), command.settings
+    rehearsal = _read(settings, find_job(flags.name, settings), values, options, sandbox=flags.sandbox)
+    terms = make_terms(rehearsal.pasts, flags)
+    if not command.as_json:
+        _print_terms(screen.err(), rehearsal, terms)
+    rehearsed = _run(rehearsal, terms, command, keep=flags.keep)
+    command.answer(rehearsed.for_programs(), lambda console: print_rehearsed(console, rehearsed))
+    return rehearsed.summary.exit_status
 
-        from flows.commands.rehearsal.rehearsed import print_rehearsed  # noqa: PLC0415
-        from flows.commands.rehearsal.rehearsing import run_rehearsal  # noqa: PLC0415
 
-        rehearsed = run_rehearsal(rehearsal, terms, command, keep=keep)
-        command.answer(rehearsed.for_programs(), lambda console: print_rehearsed(console, rehearsed))
-        raise typer.Exit(rehearsed.summary.exit_status)
+def _read(settings: Settings, job: Job, values: Mapping[str, str], options: RunOptions, *, sandbox: bool) -> Rehearsal:
+    """Read what is rehearsed before anything starts; NoRecordsYetError where there is nothing to select from."""
+    templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
+    ledgers = ledger_urls(settings, sandbox=sandbox)
+    source = None
+    if not settings.source_url and any(templates[name].front.source is None for name in job.selected):
+        source = first_url(settings, sandbox=sandbox)
+        if not ledgers:
+            raise NoRecordsYetError(source)
+    history, pasts = read_history(ledgers, job.name, list(templates.values()), settings.endpoint) or (None, {})
+    return Rehearsal(job, values, options, templates, history, pasts, source)
+
+
+def _print_terms(console: Console, rehearsal: Rehearsal, terms: Terms) -> None:
+    """Say what is rehearsed, and on which terms."""
+    title = f"Rehearsal of {rehearsal.job.name}: the sandbox answers, into a ledger that is thrown away."
+    console.print(screen.data(title, "bold"))
+    facts = terms.facts(ledger_name(rehearsal.history or ""))
+    if rehearsal.source:
+        facts.append(("records", f"from {ledger_name(rehearsal.source)}, which is only read"))
+    screen.print_facts(console, facts, indent=2)
+
+
+def _run(rehearsal: Rehearsal, terms: Terms, command: CommandContext, *, keep: bool) -> Rehearsed:
+    """Run it against a sandbox and into a ledger of its own, and read from that what it tells of the real run."""
+    with isolated(terms.switches, rehearsal.source, keep=keep) as ledger:
+        settings = load_settings()
+        try:
+            call = prepare(rehearsal.job, settings, rehearsal.values, rehearsal.options, TITLE)
+        except SelectError as error:
+            where = f" {where_it_read(rehearsal.source)}" if rehearsal.source else ""
+            raise SelectError(f"{error}{where}") from None
+
+        from flows.commands.run.running import run_call  # noqa: PLC0415 - loads Prefect
+        from flows.commands.terminal.quiet_prefect import prefect_api  # noqa: PLC0415 - as above
+
+        try:
+            with prefect_api(settings, say=not command.as_json):
+                summary = run_call(call, command)
+        except StoppedError:
+            raise StoppedError("The rehearsal was stopped. Nothing was billed.") from None
+
+        def max_tokens(step: str) -> int:
+            # A flow may name a template in ways that its source does not show.
+            return (rehearsal.templates.get(step) or load_template(settings.templates_dir, step)).front.max_tokens
+
+        with opened(ledger) as engine:
+            return Rehearsed(
+                summary=summary,
+                terms=terms,
+                steps=forecast(spent_by_step(engine, summary.run_id), rehearsal.pasts, max_tokens, now().date()),
+                troubles=troubles(engine, summary.run_id),
+                losses=losses(engine, summary.run_id),
+                history=rehearsal.history,
+                kept=ledger if keep else None,
+            )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.readers.past_answers import PastAnswers
-from flows.commands.rehearsal.rehearsal_flags import TermFlags
+from flows.commands.terminal.flags import RehearseFlags
 from flows.errors import ParameterError
 from flows.sandbox import Switches
 from flows.sandbox.__main__ import read_switch
@@ -81,7 +81,7 @@ class Terms:
                 )
 
 
-def make_terms(pasts: Mapping[str, PastAnswers], flags: TermFlags) -> Terms:
+def make_terms(pasts: Mapping[str, PastAnswers], flags: RehearseFlags) -> Terms:
     """Put the terms together; raises ParameterError. `drops` are half before an answer was generated, half after."""
     latency = choose_latency(pasts, flags.latency_ms, flags.latency_spread)
     rates = {name: _share(name, percent) for name in FAULTS if (percent := getattr(flags, name)) is not None}

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from flows.commands.terminal.endings import faults_of
+from flows.commands.terminal.flags import RehearseFlags, RunFlags
 from flows.engine.options import RunOptions
 from flows.errors import ConfigurationError, ParameterError
 from flows.settings import Settings
@@ -107,6 +108,11 @@ def make_selection(flow: str, model: type[BaseModel], sets: Mapping[str, Any]) -
     except ValidationError as error:
         name, _value, reason = next(faults_of(error))
         raise ParameterError(f"The parameter {name or 'the selection'!r} of the flow {flow!r}: {reason}.") from None
+
+
+def given_options(flags: RunFlags | RehearseFlags) -> dict[str, Any]:
+    """Return the flags that are options of a run."""
+    return {name: value for name, value in vars(flags).items() if name in RunOptions.model_fields}
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:

@@ -10,6 +10,8 @@ from sqlalchemy import Engine
 
 from db.readers.run_lines import find_run
 from db.readers.runs import read_run
+from flows.commands.ledger.ledgers import find_by_id
+from flows.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,12 @@ class ResumedRun:
     flow: str
     sets: Mapping[str, Any]
     options: Mapping[str, Any]
+
+
+def find_resumed(settings: Settings, run_id: str) -> ResumedRun:
+    """Find a run in whichever ledger has it; ConfigurationError where none has."""
+    _url, found = find_by_id(settings, read_resumed, "run", run_id)
+    return found
 
 
 def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:

@@ -1,55 +1,42 @@
-"""Run one job from its values to its summary, with all that is checked before and shown meanwhile."""
+"""Run one job under Prefect, with what is shown meanwhile and at the end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-from flows.commands.run.jobs import Call, Job, bind_flow, bind_template
-from flows.commands.run.watching import Watcher, watching
+from prefect.exceptions import Abort
+from rich.console import Console
+
+from flows.commands.ledger.ledgers import ledger_name
+from flows.commands.run.jobs import Call
+from flows.commands.run.watching import watching
 from flows.commands.terminal import screen
 from flows.commands.terminal.endings import CommandContext
-from flows.commands.terminal.quiet_prefect import hush
-from flows.engine.options import RunOptions
+from flows.commands.terminal.quiet_prefect import needed_api, prefect_api
+from flows.commands.terminal.summary_view import print_summary
 from flows.engine.report.summary import Summary
-from flows.engine.resources.preflight import check_ledger, check_select, given_params, name_endpoint, require_credential
-from flows.errors import ConfigurationError, StoppedError, TemplateError
-from flows.settings import Settings, source_url
-from flows.steps.prompts.lint import Finding, errors_that_stop, lint_template
-from flows.steps.prompts.templates import load_template
+from flows.errors import ConfigurationError, StoppedError
+from flows.settings import ledger_url
 
 
-def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
-    """Check all that can be checked before Prefect starts, and return the call that is ready to run.
+def run_to_end(call: Call, command: CommandContext, *, is_spread: bool) -> int:
+    """Find or start Prefect's server, run a job and print its summary; return the exit status."""
+    settings = command.settings
+    server = needed_api(settings, "start shards by") if is_spread else prefect_api(settings, say=not command.as_json)
+    with server:
+        summary = run_call(call, command)
 
-    `title` stands before the flow run's name in Prefect.
+    def show(console: Console) -> None:
+        print_summary(console, summary)
+        lines = [
+            (screen.command(f"history {screen.short(summary.run_id)}"), "this run again"),
+            (screen.command("show ID"), "a generation with its record, prompt and cost"),
+            (ledger_name(ledger_url(settings, summary.endpoint)), "the ledger, for SQL: the view current_content"),
+        ]
+        screen.print_next(console, lines)
 
-    Raises ConfigurationError, StoppingCallError or db.database_errors.DatabaseError; nothing has been sent then.
-    """
-    # What is found quickest comes first: the SDK and Prefect take seconds to load.
-    require_credential()
-    templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
-    for name, template in templates.items():
-        _raise_first(name, errors_that_stop(lint_template(settings.templates_dir, name, schema=False)))
-        source_url(settings, template.front.source)
-    call = bind_template(job, settings, sets, options, title) if job.kind == "template" else None
-    for template in templates.values():
-        _ = template.schema
-    endpoint = asyncio.run(name_endpoint(settings, templates.values()))
-    if call is None:
-        hush()
-        call = bind_flow(job, sets, options, title)
-    for name in job.selected:
-        check_select(settings, templates[name], given_params(templates[name], call.values), endpoint)
-    check_ledger(settings, endpoint)
-    return call
-
-
-def _raise_first(name: str, errors: Sequence[Finding]) -> None:
-    if errors:
-        more = f" (and {len(errors) - 1} more: `presswork templates lint {name}`)" if len(errors) > 1 else ""
-        raise TemplateError(f"{errors[0]}{more}")
+    command.answer(summary.for_programs(), show)
+    return summary.exit_status
 
 
 def run_call(call: Call, command: CommandContext) -> Summary:
@@ -57,13 +44,20 @@ def run_call(call: Call, command: CommandContext) -> Summary:
 
     Raises StoppedError where Ctrl-C or another signal ended it, and whatever else stopped the run.
     """
-    from prefect.exceptions import Abort  # noqa: PLC0415 - loads Prefect
+
+    async def start() -> object:
+        result = call.start()
+        return await result if asyncio.iscoroutine(result) else result
 
     with watching(show=not command.as_json) as watcher:
         try:
-            result = asyncio.run(_started(call))
+            result = asyncio.run(start())
         except Abort as stop:
-            raise StoppedError(f"{stop}{_so_far(watcher)}") from None
+            so_far = ""
+            if watcher.run_id is not None:
+                counts = ", ".join(watcher.counts()) or "nothing"
+                so_far = f" So far: {counts}; `presswork history {screen.short(watcher.run_id)}` shows it."
+            raise StoppedError(f"{stop}{so_far}") from None
         finally:
             command.run_id = watcher.run_id
     if not isinstance(result, Summary):
@@ -72,15 +66,3 @@ def run_call(call: Call, command: CommandContext) -> Summary:
             "`return run.summary()`."
         )
     return result
-
-
-def _so_far(watcher: Watcher) -> str:
-    if watcher.progress is None or watcher.run_id is None:
-        return ""
-    counts = ", ".join(watcher.counts()) or "nothing"
-    return f" So far: {counts}; `presswork history {screen.short(watcher.run_id)}` shows it."
-
-
-async def _started(call: Call) -> object:
-    result = call.start()
-    return await result if asyncio.iscoroutine(result) else result

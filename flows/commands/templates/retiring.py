@@ -43,7 +43,7 @@ def ask_endpoint(
     settings: Settings, names: Iterable[str], patience_s: float | None = None
 ) -> Mapping[str, Model | NotTold]:
     """Ask the endpoint about models. Raises MissingKeyError, EndpointError, StoppingCallError or TimeoutError."""
-    from flows.engine.resources.endpoint import read_models  # noqa: PLC0415 - loads the SDK, which takes seconds
+    from flows.engine.resources.endpoint import read_models  # noqa: PLC0415 - loads the SDK
 
     async def ask() -> Mapping[str, Model | NotTold]:
         async with asyncio.timeout(patience_s):

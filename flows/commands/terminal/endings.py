@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -23,10 +23,9 @@ from rich.text import Text
 
 from db.database_errors import DatabaseError
 from flows.commands.terminal import screen
+from flows.commands.terminal.environment import prepare_environment
 from flows.errors import CallError, PressworkError, StoppedError
-
-if TYPE_CHECKING:
-    from flows.settings import Settings
+from flows.settings import Settings, load_settings
 
 FAILED, WRONG, STOPPED = 1, 2, 130
 STOPPED_KIND = "stopped"
@@ -45,8 +44,6 @@ class CommandContext:
     @cached_property
     def settings(self) -> Settings:
         """The installation's settings, read when they are first asked for."""
-        from flows.settings import load_settings  # noqa: PLC0415 - see commands/__init__.py
-
         return load_settings()
 
     def answer(self, value: Any, show: Callable[[Console], None]) -> None:
@@ -71,6 +68,7 @@ def command_context(*, as_json: bool = False) -> Iterator[CommandContext]:
     """Yield what a command works with; turn whatever goes wrong into a message on standard error and an exit status."""
     command = CommandContext(as_json)
     try:
+        prepare_environment()
         yield command
     except (typer.Exit, BrokenPipeError):
         raise
@@ -108,7 +106,7 @@ def faults_of(error: ValidationError) -> Iterator[tuple[str, Any, str]]:
 
 
 def _unforeseen(error: Exception) -> str:
-    from db.session import reason_of  # noqa: PLC0415 - see commands/__init__.py
+    from db.session import reason_of  # noqa: PLC0415 - loads SQLAlchemy, for a last word
 
     # Not a driver's own words: they quote rows.
     reason = reason_of(error, "")

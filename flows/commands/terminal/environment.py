@@ -6,6 +6,21 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from flows.settings import load_environment
+
+QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_COLORS": "false",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def prepare_environment() -> None:
+    """Read `.env`, and keep Prefect's lines off the screen; to be called before Prefect is loaded."""
+    load_environment()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
 
 @contextmanager
 def environment(changes: Mapping[str, str | None]) -> Iterator[None]:

@@ -1,12 +1,13 @@
-"""Flags that several commands share, so that each means the same everywhere; and flags that belong together."""
+"""What people type: each command's arguments and flags, and as its docstring its help; flows/cli.py has the list.
+
+They stand apart from the work, so that help and mistakes of typing appear before anything is loaded that takes time.
+Flags that several commands share mean the same everywhere.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
@@ -22,28 +23,216 @@ Sets = Annotated[
 ]
 
 
-def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take flags in groups: a parameter that is a dataclass stands for a flag for each of its fields."""
-    hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
-    flags: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if parameter.name in groups:
-            flags += inspect.signature(groups[parameter.name], eval_str=True).parameters.values()
-        else:
-            flags.append(parameter)
+class DemoFlags:
+    """Try Presswork on sample records; nothing to set up.
 
-    @wraps(command)
-    def called(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given)
+    They become product copy, support replies and a newsletter. Without an API key the sandbox answers: then nothing
+    is sent anywhere and nothing is billed.
+    """
 
-    # Typer reads these two to find a command's flags.
-    by_name = [flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in flags]
-    called.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
-    called.__annotations__ = {flag.name: flag.annotation for flag in flags}
-    return called
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Run a flow or a template on the records it selects.
+
+    What the ledger already has is not asked for again. Exit status: 0 all records have content, 1 some have
+    not, 2 the call, the configuration, the key or the account is wrong, 3 the cost cap stopped the run.
+    """
+
+    name: Annotated[str | None, typer.Argument(help="A flow in flows/, or a template in templates/.")] = None
+    sets: Sets = None
+    limit: Annotated[int | None, typer.Option(help="The first records of the select, in its own order.")] = None
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask again for what the ledger already has. It costs money.")
+    ] = False
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None
+    chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None
+    rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Stop before more than this is spent, by earlier runs that it resumes too."),
+    ] = None
+    shards: Annotated[
+        int | None, typer.Option(metavar="N", help="Spread the run over the workers of its deployment, in N parts.")
+    ] = None
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Go on from a run, with what it was started with.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class RehearseFlags:
+    """Rehearse a run on its own records, for no money: how long it takes, what it costs, what breaks.
+
+    The sandbox answers, with the latency, limits and faults that you name, into a ledger that is thrown away. Nothing
+    is sent to the API, and your own ledger is not written. Exit status as that of `presswork run`.
+    """
+
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A flow in flows/, or a template in templates/.")]
+    sets: Sets = None
+    limit: Annotated[
+        int | None, typer.Option(help="The first records of the select; default: all, as in the real run.")
+    ] = None
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at most.")] = None
+    chunk_size: Annotated[int | None, typer.Option(help="Prompts that one Prefect task run carries.")] = None
+    rpm: Annotated[int | None, typer.Option(help="Requests a minute that the run holds to by itself.")] = None
+    max_cost: Annotated[float | None, typer.Option(metavar="USD", help="Stop before more than this is spent.")] = None
+    latency_ms: Annotated[
+        float | None, typer.Option(help="Median latency; default: that of your ledger's answers, else 3,000.")
+    ] = None
+    latency_spread: Annotated[
+        float | None, typer.Option(help="Sigma of the lognormal; default: as your ledger has it, else 0.3.")
+    ] = None
+    rpm_limit: Annotated[int | None, typer.Option(help="Your account's limit: requests a minute.")] = None
+    itpm_limit: Annotated[int | None, typer.Option(help="Your account's limit: input tokens a minute.")] = None
+    otpm_limit: Annotated[int | None, typer.Option(help="Your account's limit: output tokens a minute.")] = None
+    rate_limited: Annotated[float | None, typer.Option(metavar="PERCENT", help="Answers that are 429.")] = None
+    overloaded: Annotated[float | None, typer.Option(metavar="PERCENT", help="Answers that are 529.")] = None
+    drops: Annotated[float | None, typer.Option(metavar="PERCENT", help="Connections that are lost.")] = None
+    invalid: Annotated[float | None, typer.Option(metavar="PERCENT", help="Answers that break a constraint.")] = None
+    truncated: Annotated[float | None, typer.Option(metavar="PERCENT", help="Answers that are cut off.")] = None
+    refused: Annotated[float | None, typer.Option(metavar="PERCENT", help="Prompts that are refused.")] = None
+    switches: Annotated[
+        list[str] | None,
+        typer.Option("--switch", metavar="NAME=VALUE", help="Any switch of `presswork sandbox`; may be repeated."),
+    ] = None
+    seed: Annotated[int, typer.Option(help="With another seed other requests meet the faults.")] = 0
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the rehearsal's ledger, and say where it is.")] = False
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class DeployFlags:
+    """Deploy the flows of prefect.yaml, and each template that selects its own records and is no step of a flow.
+
+    Deploying again changes only what differs, and leaves each schedule on or paused as it stands. Exit status: 0 all
+    is deployed, 1 some could not be and was left out, 2 the call or the configuration is wrong.
+    """
+
+    pool: Annotated[str, typer.Option(help="The work pool whose workers make the runs.")] = "presswork"
+
+
+@dataclass(frozen=True)
+class HistoryFlags:
+    """List the runs, or show one of them.
+
+    The newest first; one run with its steps and failures.
+    """
+
+    run: Annotated[str | None, typer.Argument(help="A run's id, or at least 6 characters of its beginning or end.")] = (
+        None
+    )
+    flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None
+    limit: Annotated[int, typer.Option(min=1, help="Runs at most, the newest first.")] = 20
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class ShowFlags:
+    """Show one generation, from record to cost.
+
+    Its record, the prompt as it was sent, the answer, each attempt with its usage and cost, and lineage.
+    """
+
+    identifier: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="A generation's id, or at least 6 characters of its beginning or end."),
+    ]
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class UpFlags:
+    """Start what one machine needs: Prefect's server with its UI, the deployments, a worker.
+
+    What already runs is kept, what has ended is started again. All of it listens on this machine only, unless
+    PREFECT_SERVER_API_HOST says otherwise.
+    """
+
+    foreground: Annotated[
+        bool,
+        typer.Option(
+            "--foreground",
+            help="Stay, and end all when told to or when one of them ends: for systemd and containers.",
+        ),
+    ] = False
+
+
+class StatusFlags:
+    """Say what is running, what is scheduled next, what failed last, and which models retire soon.
+
+    Exit status: 0 server and worker are well, 1 one of them is not, or neither was started.
+    """
+
+
+class DownFlags:
+    """Stop what `presswork up` has started, and nothing else.
+
+    Flow runs that its worker has started are stopped as by Ctrl-C: what is in flight is waited for and recorded.
+    """
+
+
+@dataclass(frozen=True)
+class SandboxFlags:
+    """Run the sandbox: a local Messages API that costs nothing.
+
+    Its answers are made up by the JSON schema of each request; it listens on loopback only.
+    """
+
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes any free one.")] = 8765
+    switches: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--switch",
+            metavar="NAME=VALUE",
+            help="What it simulates, such as latency_ms=350, rpm=1000, overloaded=0.02; may be repeated.",
+        ),
+    ] = None
+
+
+class TemplatesFlags:
+    """List the templates: what each is for, and which can run by themselves."""
+
+
+@dataclass(frozen=True)
+class LintFlags:
+    """Check templates without a database, a key or a request; exit status 2 where one has an error."""
+
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Templates; default: all.")] = None
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the endpoint what the models take, and when they retire; needs a key.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class RequestFlags:
+    """Print the exact request that one record makes; nothing is sent."""
+
+    name: Annotated[str, typer.Argument(help="A template that selects its own records.")]
+    key: Annotated[str, typer.Option(help="The key of the record to fill it with.")]
+    sets: Sets = None
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class UpgradeFlags:
+    """Bring the ledger's tables up to what this code needs; a ledger that is not there yet is made."""
+
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class CheckFlags:
+    """Say which ledger is used and whether its tables are current; exit status 2 where they are not."""
+
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class RecoverFlags:
+    """Write in what waits in spill files since the ledger was away; exit status 2 where one is refused."""
+
+    sandbox: OfSandbox = False
 
 
 def parse_sets(items: list[str] | None) -> dict[str, str]:

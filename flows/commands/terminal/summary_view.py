@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -12,10 +11,8 @@ from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, SANDBOX, SUCCEEDED
 from flows.commands.terminal import screen
 from flows.engine.report.amounts import counted, duration
 from flows.engine.report.lacking import LACKING, Failure
+from flows.engine.report.summary import StepSummary, Summary
 from flows.engine.report.summary_rows import SANDBOX_SAYS, summary_rows
-
-if TYPE_CHECKING:
-    from flows.engine.report.summary import StepSummary, Summary
 
 GOOD = {SUCCEEDED: "new", CACHED: "cached"}
 COLUMNS = {**GOOD, **{status: status.replace("_", " ") for status in (*LACKING, "left_out")}}

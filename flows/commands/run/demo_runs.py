@@ -1,11 +1,12 @@
-"""The demo's last screen: a text of each flow, what the runs cost, and where to look next."""
+"""The demo's runs, and its last screen: a text of each flow, what the runs cost, and where to look next."""
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
@@ -14,16 +15,25 @@ from rich.text import Text
 from sqlalchemy import Engine, make_url
 
 from db.readers.stored_generations import read_generations, read_parents
+from db.samples import load_samples
 from db.words import SANDBOX
 from flows.commands.ledger.ledgers import ledger_name, opened
+from flows.commands.run.checking import prepare
+from flows.commands.run.jobs import find_job
+from flows.commands.run.running import run_call
 from flows.commands.terminal import screen
+from flows.commands.terminal.endings import CommandContext
+from flows.commands.terminal.environment import environment
+from flows.commands.terminal.quiet_prefect import prefect_api
+from flows.commands.terminal.summary_view import headline
+from flows.engine.options import RunOptions
 from flows.engine.report.amounts import dollars, duration
+from flows.engine.report.summary import Summary
 from flows.engine.report.summary_rows import SANDBOX_SAYS
-from flows.settings import ROOT
+from flows.engine.resources.preflight import name_endpoint
+from flows.settings import ROOT, ledger_url, load_settings
 
-if TYPE_CHECKING:
-    from flows.engine.report.summary import Summary
-
+FLOWS = ("product_copy", "support_replies", "newsletter")
 SHOWN = (
     ("product_copy", "Product copy"),
     ("support_reply", "Reply to ticket"),
@@ -31,6 +41,30 @@ SHOWN = (
 )
 KEY = "TEA-001"
 SQL = "SELECT step, record_key, output FROM current_content LIMIT 5"
+
+
+def run_all(command: CommandContext) -> int:
+    """Load the sample records, run each flow on them and show what came of it; return the worst exit status."""
+    settings = load_settings()
+    ledger = ledger_url(settings, asyncio.run(name_endpoint(settings)))
+    with opened(ledger) as engine:
+        loaded = load_samples(engine)
+    if not command.as_json:
+        tables = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in loaded.items())
+        screen.say(f"Sample records in {ledger_name(ledger)}: {tables}.")
+    # The samples lie in the ledger's database, whatever source is set for other runs.
+    with environment({"PRESSWORK_SOURCE_URL": ledger}):
+        settings = load_settings()
+        calls = [prepare(find_job(name, settings), settings, {}, RunOptions()) for name in FLOWS]
+        summaries: list[Summary] = []
+        with prefect_api(settings, say=not command.as_json):
+            for call in calls:
+                summaries.append(run_call(call, command))
+                if not command.as_json:
+                    screen.err().print(headline(summaries[-1]))
+    made = {"ledger": ledger_name(ledger), "runs": [summary.for_programs() for summary in summaries]}
+    command.answer(made, lambda console: print_demo(console, ledger, summaries))
+    return max(summary.exit_status for summary in summaries)
 
 
 def print_demo(console: Console, ledger: str, summaries: Sequence[Summary]) -> None:
