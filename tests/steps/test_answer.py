@@ -18,7 +18,8 @@ from flows.sandbox import Sandbox
 from flows.steps.answers.outcomes import Asking, Policy
 from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.claude.answers import Answer
-from flows.steps.prices import PRICE_VERSION, cost_of
+from flows.steps.claude.client import WrongEndpointError
+from flows.steps.prices import PRICE_VERSION, Usage, cost_of
 from tests.steps.conftest import (
     GOOD,
     PATIENT,
@@ -674,12 +675,16 @@ async def test_attempt_is_opened_before_its_request_is_sent(
     assert journal.error_types == ["some_error"]
 
 
+OF_ANOTHER = Answer("{}", "end_turn", Usage(10, output_tokens=5), "claude-sonnet-4-6", "msg", "req", None, None)
+
+
 @pytest.mark.parametrize(
     "reason",
     [
         StoppingCallError("stopped", kind="stopped"),
         StoppingCallError("HTTP 400", kind="some_error", http_status=400, request_id="of another"),
         EndpointError("away"),
+        WrongEndpointError("another endpoint answered", OF_ANOTHER),
     ],
 )
 async def test_request_that_the_gate_held_back_was_not_sent(
@@ -693,8 +698,9 @@ async def test_request_that_the_gate_held_back_was_not_sent(
     assert scripted.bodies == []
     assert journal.error_types == ["not_sent"]
     assert journal.settled[0].latency_ms == 0
-    # What was refused is another request: neither its status nor its id is this one's.
+    # What was refused is another request: neither its status nor its id is this one's, and no answer and its cost.
     assert journal.settled[0].error is None
+    assert (journal.settled[0].answer, journal.settled[0].cost_usd) == (None, None)
 
 
 async def test_cancelled_while_it_waits_was_not_sent(
