@@ -88,7 +88,7 @@ def _text(data: Buffer) -> str:
 def _reading(known: _Makes, read: Callable[[_Load, Buffer], Any]) -> type[Loader]:
     """Return a loader that reads a value by `read`, which is given how the loader `known` does, and the value."""
 
-    class Reading(Loader):
+    class LoaderByFunction(Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
             super().__init__(oid, context)
             self._known = known(oid, context).load
@@ -96,7 +96,7 @@ def _reading(known: _Makes, read: Callable[[_Load, Buffer], Any]) -> type[Loader
         def load(self, data: Buffer) -> Any:
             return read(self._known, data)
 
-    return Reading
+    return LoaderByFunction
 
 
 def _value_or_text(load: _Load, data: Buffer) -> Any:
