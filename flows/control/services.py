@@ -137,6 +137,7 @@ def _start_server(here: Installation, state: State) -> Process:
         # A place in a concurrency limit is given back in time only by a server that still knows who has it.
         PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=given.get(LEASES) or FILE_LEASES,
         PREFECT_HOME=str(here.home / "prefect-home"),
+        # Where Prefect's settings name no other database. No other server ever uses this one.
         PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.home / 'control.db'}",
     )
     return installation.start_process(
