@@ -139,8 +139,7 @@ class ShowFlags(Flags):
     """
 
     identifier: Annotated[
-        str,
-        Argument(metavar="ID", help="A generation's id, or at least 6 characters of its beginning or end."),
+        str, Argument(metavar="ID", help="A generation's id, or at least 6 characters of its beginning or end.")
     ]
     sandbox: OfSandbox = False
 
@@ -156,8 +155,7 @@ class UpFlags(Flags):
     foreground: Annotated[
         bool,
         Option(
-            "--foreground",
-            help="Stay, and end all when told to or when one of them ends: for systemd and containers.",
+            "--foreground", help="Stay, and end all when told to or when one of them ends: for systemd and containers."
         ),
     ] = False
 

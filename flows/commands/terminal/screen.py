@@ -96,9 +96,7 @@ def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int 
         return
     width = max((len(name) for name, _value in pairs), default=0)
     for name, value in pairs:
-        line = data(f"{' ' * indent}{name:<{width}}  ")
-        line.append_text(_shown(value))
-        console.print(line, soft_wrap=True)
+        console.print(Text.assemble(data(f"{' ' * indent}{name:<{width}}  "), _shown(value)), soft_wrap=True)
 
 
 def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
