@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 templates = typer.Typer(help="List, check and try the prompt files in templates/.", no_args_is_help=True)
 ledger = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
-COMMANDS: tuple[tuple[typer.Typer, str, type, str], ...] = (
+COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "demo", flags.DemoFlags, "run.demo:demo"),
     (app, "run", flags.RunFlags, "run.run_command:run"),
     (app, "rehearse", flags.RehearseFlags, "rehearsal.rehearse:rehearse"),
@@ -45,23 +45,20 @@ COMMANDS: tuple[tuple[typer.Typer, str, type, str], ...] = (
 """Each command: its group, its name, what it takes, and the function of flows/commands/ that does its work."""
 
 
-def _command(taken: type, work: str) -> Callable[..., None]:
+def _command(taken: type[flags.Flags], work: str) -> Callable[..., None]:
     """Make the command that takes the fields of a class as its flags, and loads the module of its work when called."""
 
-    def call(*, as_json: bool, **given: Any) -> None:
+    def call(**given: Any) -> None:
         from flows.commands.terminal.endings import command_context  # noqa: PLC0415 - no help need wait for pydantic
 
-        with command_context(as_json=as_json) as command:
+        asked = taken(**given)
+        with command_context(as_json=asked.as_json) as command:
             module, _, function = work.partition(":")
-            status = getattr(import_module(f"flows.commands.{module}"), function)(command, taken(**given))
+            status = getattr(import_module(f"flows.commands.{module}"), function)(command, asked)
         raise typer.Exit(status or 0)
 
     # Typer finds a command's flags and its help by these.
-    as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=flags.AsJson)
-    found = [*inspect.signature(taken, eval_str=True).parameters.values(), as_json]
-    by_name = [flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in found]
-    call.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
-    call.__annotations__ = {flag.name: flag.annotation for flag in by_name}
+    call.__signature__ = inspect.signature(taken, eval_str=True)  # type: ignore[attr-defined]
     call.__doc__ = taken.__doc__
     return call
 

@@ -20,9 +20,6 @@ from flows.errors import ConfigurationError
 ROOT = Path(__file__).resolve().parent.parent
 """The project's root, wherever the command was started from."""
 
-LEDGER_FILE = "presswork.sqlite"
-SANDBOX_LEDGER_FILE = "presswork-sandbox.sqlite"
-
 
 class Settings(BaseSettings):
     """What an installation decides; each field is read from PRESSWORK_<NAME>. Durations are seconds."""
@@ -125,4 +122,4 @@ def ledger_url(settings: Settings, endpoint: str) -> str:
     """Return the ledger's URL; what the sandbox answers goes to a file of its own unless a ledger is named."""
     if settings.database_url:
         return settings.database_url
-    return f"sqlite:///{ROOT / (SANDBOX_LEDGER_FILE if endpoint == 'sandbox' else LEDGER_FILE)}"
+    return f"sqlite:///{ROOT / ('presswork-sandbox.sqlite' if endpoint == 'sandbox' else 'presswork.sqlite')}"

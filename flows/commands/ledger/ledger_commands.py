@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,27 +18,27 @@ from flows.commands.terminal.flags import CheckFlags, RecoverFlags, UpgradeFlags
 
 
 def upgrade(command: CommandContext, flags: UpgradeFlags) -> None:
-    """Migrate the ledger."""
-    _require_current(command, migrating.upgrade, sandbox=flags.sandbox)
+    """Migrate the ledger, and say that it is current."""
+    url = first_url(command.settings, sandbox=flags.sandbox)
+    with opened(url, connect_ledger) as ledger:
+        migrating.upgrade(ledger)
+        _say_current(command, url, ledger)
 
 
 def check(command: CommandContext, flags: CheckFlags) -> None:
-    """Check the ledger; LedgerNotMigratedError where it is not current."""
-    _require_current(command, None, sandbox=flags.sandbox)
-
-
-def _require_current(command: CommandContext, migrate: Callable[[Engine], None] | None, *, sandbox: bool) -> None:
-    """Say that the ledger is current, after it was migrated where that is asked for."""
-    url = first_url(command.settings, sandbox=sandbox)
-    if migrate is None and is_missing_file(url):
+    """Say that the ledger is current; LedgerNotMigratedError where it is not."""
+    url = first_url(command.settings, sandbox=flags.sandbox)
+    if is_missing_file(url):
         raise LedgerNotMigratedError(
             f"The ledger {ledger_name(url)} has not been made yet: the first run makes it, and so does "
             "`presswork db upgrade`."
         )
     with opened(url, connect_ledger) as ledger:
-        if migrate is not None:
-            migrate(ledger)
-        revision = migrating.check(ledger)
+        _say_current(command, url, ledger)
+
+
+def _say_current(command: CommandContext, url: str, ledger: Engine) -> None:
+    revision = migrating.check(ledger)
     words = screen.data(f"The ledger {ledger_name(url)} is current (revision {revision}).")
     current = {"ledger": readable_url(url), "revision": revision, "current": True}
     command.answer(current, lambda console: console.print(words))

@@ -30,12 +30,12 @@ def show(command: CommandContext, flags: ShowFlags) -> None:
 
 def audit_json(audit: Audit) -> dict[str, Any]:
     """A generation as programs read it."""
-    parents = [(parent.id, parent.step, parent.record_key, parent.output) for parent in audit.parents]
+    told = ("id", "step", "record_key", "output")
     return {
         **asdict(audit),
         "record": orjson.loads(audit.record) if audit.record else None,
         "output": _output(audit),
-        "parents": [dict(zip(("id", "step", "record_key", "output"), parent, strict=True)) for parent in parents],
+        "parents": [{name: getattr(parent, name) for name in told} for parent in audit.parents],
         "children": [dict(zip(("id", "step", "record_key", "status"), child, strict=True)) for child in audit.children],
     }
 
@@ -66,30 +66,26 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
     status = screen.status(row["status"])
     if row["error_kind"]:
         status.append(f" ({screen.visible(row['error_kind'])})")
-    found: list[tuple[str, Any]] = [
+    template = row["template_hash"]
+    if audit.template is not None:
+        template += f" ({', '.join(audit.template['sources'])})"
+    source = audit.source
+    return [
         ("generation", row["id"]),
         ("status", status),
         ("record key", row["record_key"]),
         ("flow, step", f"{row['flow']}, {row['step']}"),
         ("endpoint", row["endpoint"]),
         ("made", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
-    ]
-    if audit.source is not None:
-        found.append(("reuses", f"{audit.source['id']}, made {screen.moment(audit.source['created_at'])} UTC"))
-    template = row["template_hash"]
-    if audit.template is not None:
-        template += f" ({', '.join(audit.template['sources'])})"
-    found += [
+        *([("reuses", f"{source['id']}, made {screen.moment(source['created_at'])} UTC")] if source else []),
         ("run", f"{row['run_id']} ({run.get('status', '')})"),
         ("Prefect flow run", run.get("prefect_flow_run_id") or "none"),
         ("code", run.get("code_version", "")),
         ("template hash", template),
         ("record hash", row["record_hash"] or "none"),
         ("prompt hash", row["prompt_hash"] or "none: it was not rendered"),
+        *([("output hash", row["output_hash"])] if row["output_hash"] else []),
     ]
-    if row["output_hash"]:
-        found.append(("output hash", row["output_hash"]))
-    return found
 
 
 def _print_attempts(console: Console, audit: Audit) -> None:

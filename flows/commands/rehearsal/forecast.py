@@ -68,7 +68,24 @@ def forecast(
     spent: Sequence[StepTokens], pasts: Mapping[str, PastAnswers], max_tokens: Callable[[str], int], day: date
 ) -> list[StepForecast]:
     """Say what each step will take, at the prices of the day."""
-    return [_step(each, pasts.get(each.step), max_tokens(each.step), day) for each in spent]
+    steps: list[StepForecast] = []
+    for each in spent:
+        past = pasts.get(each.step)
+        output = round(each.answers * past.mean_output_tokens) if past else each.output_tokens
+        written = each.cache_creation_5m_tokens + each.cache_creation_1h_tokens
+        steps.append(
+            StepForecast(
+                step=each.step,
+                model=each.model,
+                answers=each.answers,
+                input_tokens=each.input_tokens + written + each.cache_read_tokens,
+                output_tokens=output,
+                past_answers=past.answers if past else 0,
+                cost_usd=_cost(each, output, day),
+                at_most_usd=_cost(each, each.answers * max_tokens(each.step), day),
+            )
+        )
+    return steps
 
 
 def added(costs: Iterable[Decimal | None]) -> Decimal | None:
@@ -76,21 +93,6 @@ def added(costs: Iterable[Decimal | None]) -> Decimal | None:
     found = list(costs)
     known = [cost for cost in found if cost is not None]
     return sum(known, Decimal(0)) if len(known) == len(found) else None
-
-
-def _step(spent: StepTokens, past: PastAnswers | None, max_tokens: int, day: date) -> StepForecast:
-    output = round(spent.answers * past.mean_output_tokens) if past else spent.output_tokens
-    written = spent.cache_creation_5m_tokens + spent.cache_creation_1h_tokens
-    return StepForecast(
-        step=spent.step,
-        model=spent.model,
-        answers=spent.answers,
-        input_tokens=spent.input_tokens + written + spent.cache_read_tokens,
-        output_tokens=output,
-        past_answers=past.answers if past else 0,
-        cost_usd=_cost(spent, output, day),
-        at_most_usd=_cost(spent, spent.answers * max_tokens, day),
-    )
 
 
 def _cost(spent: StepTokens, output_tokens: int, day: date) -> Decimal | None:

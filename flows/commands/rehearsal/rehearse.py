@@ -27,8 +27,6 @@ from flows.errors import StoppedError
 from flows.settings import Settings, load_settings
 from flows.steps.prompts.templates import Template, load_template
 
-TITLE = "rehearsal of "
-
 
 @dataclass(frozen=True)
 class Rehearsal:
@@ -86,7 +84,7 @@ def _run(rehearsal: Rehearsal, terms: Terms, command: CommandContext, *, keep: b
     with isolated(terms.switches, rehearsal.source, keep=keep) as ledger:
         settings = load_settings()
         try:
-            call = prepare(rehearsal.job, settings, rehearsal.values, rehearsal.options, TITLE)
+            call = prepare(rehearsal.job, settings, rehearsal.values, rehearsal.options, "rehearsal of ")
         except SelectError as error:
             where = f" {where_it_read(rehearsal.source)}" if rehearsal.source else ""
             raise SelectError(f"{error}{where}") from None

@@ -94,17 +94,15 @@ def print_rehearsed(console: Console, rehearsed: Rehearsed) -> None:
 
 def _figures(rehearsed: Rehearsed) -> list[tuple[str, str]]:
     summary = rehearsed.summary
-    found = [
+    pace = summary.pace.words()
+    return [
         ("will take", f"{duration(summary.wall_s)}, as measured here"),
         ("requests", f"{summary.requests:,}"),
         ("tokens in", f"{summary.input_tokens:,}, reckoned from the length of the prompts"),
         ("tokens out", f"{rehearsed.output_tokens:,}, {_lengths(rehearsed)}"),
         ("cost", _cost(rehearsed)),
+        *([("pace", pace)] if pace else []),
     ]
-    pace = summary.pace.words()
-    if pace:
-        found.append(("pace", pace))
-    return found
 
 
 def _lengths(rehearsed: Rehearsed) -> str:

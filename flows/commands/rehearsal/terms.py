@@ -62,23 +62,16 @@ class Terms:
             if (limit := getattr(self.switches, name)) is not None
         ]
         faults = [f"{rate * PERCENT:g} % {name.replace('_', ' ')}" for name, rate in self.switches.rates]
+        known = {
+            "named": "",
+            "history": f", the median of the last {self.latency.answers:,} such answers in {ledger}",
+            "assumed": ", assumed, as your ledger has no real answers to it yet; name another with --latency-ms",
+        }
         return [
-            ("latency", self._said(ledger)),
+            ("latency", f"{self.latency.median_ms:,.0f} ms{known[self.latency.known_from]}"),
             ("limits", ", ".join(limits) or "none; name your account's with --rpm-limit, --itpm-limit, --otpm-limit"),
             ("faults", ", ".join(faults) or "none"),
         ]
-
-    def _said(self, ledger: str) -> str:
-        median = f"{self.latency.median_ms:,.0f} ms"
-        match self.latency.known_from:
-            case "named":
-                return median
-            case "history":
-                return f"{median}, the median of the last {self.latency.answers:,} such answers in {ledger}"
-            case _:
-                return (
-                    f"{median}, assumed, as your ledger has no real answers to it yet; name another with --latency-ms"
-                )
 
 
 def make_terms(pasts: Mapping[str, PastAnswers], flags: RehearseFlags) -> Terms:

@@ -14,8 +14,6 @@ from flows.commands.terminal.environment import environment
 from flows.commands.terminal.flags import DemoFlags
 from flows.sandbox import Switches, sandbox_process
 
-LATENCY = {"latency_ms": 120, "latency_spread": 0.4}
-
 
 def demo(command: CommandContext, _flags: DemoFlags) -> int:
     """Run the flows of the samples, against a sandbox of the demo's own where no endpoint is configured."""
@@ -41,5 +39,5 @@ def _endpoint(*, say: bool) -> Iterator[None]:
                 "a local Messages API whose texts are made up. Nothing is sent anywhere, nothing is billed.", "yellow"
             )
         )
-    with sandbox_process(Switches().changed(dict(LATENCY))) as url, environment({"ANTHROPIC_BASE_URL": url}):
+    with sandbox_process(Switches(latency_ms=120, latency_spread=0.4)) as url, environment({"ANTHROPIC_BASE_URL": url}):
         yield

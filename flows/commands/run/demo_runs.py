@@ -104,14 +104,13 @@ def _print_content(console: Console, engine: Engine, summaries: Sequence[Summary
 
 
 def _panel(title: str, output: Mapping[str, Any]) -> Panel:
-    text = Text()
+    lines: list[Text] = []
     for name, value in output.items():
-        if text:
-            text.append("\n")
-        text.append(f"{name.replace('_', ' ')}  ", "dim")
-        many = isinstance(value, list)
-        text.append(screen.visible("".join(f"\n  - {item}" for item in value) if many else str(value)))
-    return Panel(text, title=screen.data(title, "bold"), title_align="left", border_style="dim", width=100)
+        shown = "".join(f"\n  - {item}" for item in value) if isinstance(value, list) else str(value)
+        lines.append(Text.assemble((f"{name.replace('_', ' ')}  ", "dim"), screen.visible(shown)))
+    return Panel(
+        Text("\n").join(lines), title=screen.data(title, "bold"), title_align="left", border_style="dim", width=100
+    )
 
 
 def _figures(summaries: Sequence[Summary]) -> Table:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -30,19 +30,15 @@ STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them
 def watching(*, show: bool) -> Iterator[Watcher]:
     """Watch the run that opens inside the block; with `show` tell of it on standard error."""
     watcher = Watcher()
-    end = watch(watcher.begin)
     console = screen.err()
-    try:
-        if not show:
-            yield watcher
-        elif console.is_terminal:
-            with Live(get_renderable=watcher.render, console=console, refresh_per_second=8, transient=True):
-                yield watcher
-        else:
-            with _lines(watcher, console):
-                yield watcher
-    finally:
-        end()
+    with ExitStack() as stack:
+        stack.callback(watch(watcher.begin))
+        if show and console.is_terminal:
+            live = Live(get_renderable=watcher.render, console=console, refresh_per_second=8, transient=True)
+            stack.enter_context(live)
+        elif show:
+            stack.enter_context(_lines(watcher, console))
+        yield watcher
 
 
 class Watcher:

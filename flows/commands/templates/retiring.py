@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -55,7 +56,11 @@ def ask_endpoint(
 def retiring(settings: Settings, today: date) -> list[Retiring]:
     """Find the models that end soon: as the endpoint says, where it does so at once, else as is known here."""
     named = models_of(settings.templates_dir)
-    told = _told_at_once(settings, named)
+    told: Mapping[str, Model | NotTold] = {}
+    # Without a key there is no one to ask, and the SDK takes seconds to load.
+    if any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
+        with suppress(TimeoutError, CallError, ConfigurationError):
+            told = ask_endpoint(settings, named, PATIENCE_S)
     found: list[Retiring] = []
     for name, templates in sorted(named.items()):
         said = told.get(name)
@@ -64,13 +69,3 @@ def retiring(settings: Settings, today: date) -> list[Retiring]:
         if words is not None and model is not None:
             found.append(Retiring(name, words, model.lifecycle, model.retires_on, templates))
     return found
-
-
-def _told_at_once(settings: Settings, names: Iterable[str]) -> Mapping[str, Model | NotTold]:
-    # Without a key there is no one to ask, and the SDK takes seconds to load.
-    if not any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
-        return {}
-    try:
-        return ask_endpoint(settings, names, PATIENCE_S)
-    except (TimeoutError, CallError, ConfigurationError):
-        return {}

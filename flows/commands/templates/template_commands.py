@@ -83,10 +83,8 @@ def _print_list(console: Console, found: Sequence[dict[str, Any]], folder: Path)
 
 def _print_findings(console: Console, findings: Sequence[Finding], checked: int, errors: int) -> None:
     for finding in findings:
-        text = Text()
-        text.append(f"{finding.level}: ", "bold red" if finding.level == "error" else "yellow")
-        text.append(screen.visible(str(finding)))
-        console.print(text)
+        level = Text(f"{finding.level}: ", "bold red" if finding.level == "error" else "yellow")
+        console.print(Text.assemble(level, screen.visible(str(finding))))
     notes = len(findings) - errors
     total = f"{counted(checked, 'template')}: {counted(errors, 'error')}, {counted(notes, 'note')}"
     console.print(Text(total + ".", "bold red" if errors else "bold green"))

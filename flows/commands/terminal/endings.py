@@ -95,7 +95,13 @@ def describe(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, ValidationError):
         faults = (f"{name} {screen.visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
         return WRONG, "Parameter", "; ".join(faults) + "."
-    return FAILED, "Unexpected", _unforeseen(error)
+    from db.session import reason_of  # noqa: PLC0415 - loads SQLAlchemy, for a last word
+
+    # Not a driver's own words: they quote rows.
+    what = type(error).__name__ + (f": {reason_of(error, '')}" if str(error).strip() else "")
+    remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
+    told = f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}"
+    return FAILED, "Unexpected", told.replace("..", ".")
 
 
 def faults_of(error: ValidationError) -> Iterator[tuple[str, Any, str]]:
@@ -103,13 +109,3 @@ def faults_of(error: ValidationError) -> Iterator[tuple[str, Any, str]]:
     for item in error.errors(include_url=False):
         reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "it must be", 1)
         yield ".".join(map(str, item["loc"])), item["input"], reason
-
-
-def _unforeseen(error: Exception) -> str:
-    from db.session import reason_of  # noqa: PLC0415 - loads SQLAlchemy, for a last word
-
-    # Not a driver's own words: they quote rows.
-    reason = reason_of(error, "")
-    what = type(error).__name__ + (f": {reason}" if str(error).strip() else "")
-    remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
-    return f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}".replace("..", ".")

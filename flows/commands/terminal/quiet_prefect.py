@@ -27,14 +27,20 @@ STARTING = "Starting Prefect's server (the first time takes longest) ..."
 @contextmanager
 def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers, set up for this process; with `say`, tell what is waited for."""
-    with known_api(settings) as known:
+    with known_api(settings) as known, ExitStack() as stack:
         if known is not None:
             yield known
             return
+        home = settings.state_dir.resolve()
+        with _waiting(say=say) as tell:
+            server = own_server(timeout_s=settings.prefect_startup_timeout_s, home=home, waiting=tell)
+            url = stack.enter_context(server)
+        # What Prefect still holds is sent while its server is there: later it would complain on the screen.
+        stack.callback(EventsWorker.drain_all, timeout=FLUSHED_WITHIN_S)
+        stack.callback(APILogWorker.drain_all, timeout=FLUSHED_WITHIN_S)
         # One that is started here asks for what every server here is told to ask for.
-        auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
-        with _own_server(settings, say=say) as url, _set_up(url, auth_string):
-            yield url
+        stack.enter_context(_set_up(url, prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None))
+        yield url
 
 
 @contextmanager
@@ -77,19 +83,6 @@ def _set_up(url: str, auth_string: str | None) -> Iterator[None]:
     changes = {prefect.PREFECT_API_URL: url, prefect.PREFECT_API_AUTH_STRING: auth_string}
     with environment(variables), prefect.temporary_settings(changes):
         yield
-
-
-@contextmanager
-def _own_server(settings: Settings, *, say: bool) -> Iterator[str]:
-    home = settings.state_dir.resolve()
-    with ExitStack() as stack:
-        with _waiting(say=say) as tell:
-            server = own_server(timeout_s=settings.prefect_startup_timeout_s, home=home, waiting=tell)
-            url = stack.enter_context(server)
-        # What Prefect still holds is sent while its server is there: later it would complain on the screen.
-        stack.callback(EventsWorker.drain_all, timeout=FLUSHED_WITHIN_S)
-        stack.callback(APILogWorker.drain_all, timeout=FLUSHED_WITHIN_S)
-        yield url
 
 
 @contextmanager

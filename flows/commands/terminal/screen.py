@@ -11,7 +11,6 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,9 @@ from rich.text import Text
 from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, RUNNING, SKIPPED, SUCCEEDED
 
 STYLES = {
-    SUCCEEDED: "green",
-    COMPLETED: "green",
-    CACHED: "cyan",
-    RUNNING: "cyan",
-    SKIPPED: "yellow",
-    CAPPED: "yellow",
-    CANCELLED: "yellow",
+    **dict.fromkeys((SUCCEEDED, COMPLETED), "green"),
+    **dict.fromkeys((CACHED, RUNNING), "cyan"),
+    **dict.fromkeys((SKIPPED, CAPPED, CANCELLED), "yellow"),
 }
 SHORT_ID = 12  # characters of an id's end: random, so that they tell ids of one second apart
 WIDE = 200  # columns of what is no terminal: a log or a pipe has no edge to wrap at
@@ -53,7 +48,7 @@ def say(text: str, style: str = "") -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; times are ISO 8601, money is a number of dollars."""
-    text = orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    text = orjson.dumps(value, default=float, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
     sys.stdout.write(text.decode() + "\n")
     sys.stdout.flush()
 
@@ -101,9 +96,7 @@ def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int 
         return
     width = max((len(name) for name, _value in pairs), default=0)
     for name, value in pairs:
-        line = data(f"{' ' * indent}{name:<{width}}  ")
-        line.append_text(_shown(value))
-        console.print(line, soft_wrap=True)
+        console.print(Text.assemble(data(f"{' ' * indent}{name:<{width}}  "), _shown(value)), soft_wrap=True)
 
 
 def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
@@ -157,9 +150,3 @@ def _visible(character: str) -> str:
     if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs"):
         return f"⟨U+{code:04X}⟩"
     return character
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")

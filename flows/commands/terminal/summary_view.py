@@ -39,13 +39,10 @@ def headline(summary: Summary, completed: str = COMPLETED) -> Text:
         mark, style = "▲", "yellow"
     hows = {COMPLETED: completed, CAPPED: "stopped by its cost cap", CANCELLED: "stopped"}
     how = hows.get(summary.status, summary.status)
-    text = Text()
-    text.append(f"{mark} ", style)
-    text.append(screen.visible(summary.flow), "bold")
-    text.append(f" {how}: {counted(summary.records, 'record')} in {duration(summary.wall_s)}")
+    told = f" {how}: {counted(summary.records, 'record')} in {duration(summary.wall_s)}"
     if complete and summary.cached and not summary.requests:
-        text.append(", all from the cache, no request was sent")
-    return text
+        told += ", all from the cache, no request was sent"
+    return Text.assemble((f"{mark} ", style), (screen.visible(summary.flow), "bold"), told)
 
 
 def print_steps(console: Console, steps: Sequence[StepSummary]) -> None:
