@@ -14,9 +14,15 @@ from sqlalchemy.orm import aliased
 
 from db.ledger.tables import Attempt, Generation, StoredRun
 from db.readers.runs import is_shard_of, shards_in, with_shards
+from db.session import rows_of
 from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
 
-_COST, _LIKELY = Attempt.__table__.c.cost_usd, Attempt.__table__.c.likely_cost_usd
+_WRITTEN_5M, _WRITTEN_1H, _READ = (
+    func.coalesce(column, 0)
+    for column in (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
+)
+_WRITTEN = _WRITTEN_5M + _WRITTEN_1H
+_ALL_IN = func.coalesce(Attempt.input_tokens, 0) + _WRITTEN + _READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +89,6 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage
 def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None) -> dict[str, TotalUsage]:
     """Add up for each run what its attempts and those of its shards used and cost, for one step or for all."""
     members = with_shards(run_ids)
-    written = func.coalesce(Attempt.cache_creation_5m_tokens, 0) + func.coalesce(Attempt.cache_creation_1h_tokens, 0)
-    read = func.coalesce(Attempt.cache_read_tokens, 0)
     error = func.coalesce(Attempt.error_type, "")
     # An endpoint need not tell what an answer used.
     answered = Attempt.input_tokens.is_not(None) | Attempt.output_text.is_not(None)
@@ -93,15 +97,15 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         select(
             members.c.whole,
             _sum(case((error.in_(UNSENT), 0), else_=1)).label("requests"),
-            _sum(func.coalesce(Attempt.input_tokens, 0) + written + read).label("input_tokens"),
+            _sum(_ALL_IN).label("input_tokens"),
             _sum(func.coalesce(Attempt.output_tokens, 0)).label("output_tokens"),
-            _sum(written).label("cache_creation_tokens"),
-            _sum(read).label("cache_read_tokens"),
-            func.sum(_COST, type_=_COST.type).label("cost_usd"),
+            _sum(_WRITTEN).label("cache_creation_tokens"),
+            _sum(_READ).label("cache_read_tokens"),
+            func.sum(Attempt.cost_usd).label("cost_usd"),
             _sum(case((answered & Attempt.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
             _sum(case((perhaps, 1), else_=0)).label("perhaps_billed"),
             _sum(case((Attempt.http_status == 429, 1), else_=0)).label("rate_limited"),
-            func.sum(case((perhaps, _LIKELY)), type_=_LIKELY.type).label("likely_usd"),
+            func.sum(case((perhaps, Attempt.likely_cost_usd))).label("likely_usd"),
         )
         .join(Attempt, Attempt.run_id == members.c.member)
         .group_by(members.c.whole)
@@ -110,13 +114,12 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         of_step = select(Generation.id).where(Generation.run_id.in_(select(members.c.member)), Generation.step == step)
         statement = statement.where(Attempt.generation_id.in_(of_step))
     found = dict.fromkeys(run_ids, TotalUsage(cost_usd=Decimal(0)))
-    with engine.connect() as connection:
-        for run_id, *sums in connection.execute(statement):
-            used = TotalUsage(*sums)
-            # Where nothing is without a price, nothing was spent.
-            cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
-            likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
-            found[run_id] = replace(used, cost_usd=cost, likely_usd=likely)
+    for run_id, *sums in rows_of(engine, statement):
+        used = TotalUsage(*sums)
+        # Where nothing is without a price, nothing was spent.
+        cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
+        likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
+        found[run_id] = replace(used, cost_usd=cost, likely_usd=likely)
     return found
 
 
@@ -125,41 +128,31 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
 
     Requests that did neither are left out.
     """
-    attempt = Attempt
-    utc = func.timezone("UTC", attempt.ended_at) if engine.dialect.name == "postgresql" else attempt.ended_at
-    written_5m, written_1h, read = (
-        func.coalesce(column, 0)
-        for column in (attempt.cache_creation_5m_tokens, attempt.cache_creation_1h_tokens, attempt.cache_read_tokens)
-    )
-    written = written_5m + written_1h
+    utc = func.timezone("UTC", Attempt.ended_at) if engine.dialect.name == "postgresql" else Attempt.ended_at
+    priced_by = (Attempt.model, Attempt.service_tier, Attempt.inference_geo, Attempt.speed)
     # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
     each = (
         select(
-            attempt.model,
-            attempt.service_tier,
-            attempt.inference_geo,
-            attempt.speed,
+            *priced_by,
             func.date(utc).label("day"),
             # Price lists change at whole thousands, so that none lies within one group.
-            ((func.coalesce(attempt.input_tokens, 0) + written + read + 999) // 1000).label("thousands"),
-            written_5m.label("written_5m"),
-            written_1h.label("written_1h"),
-            read.label("read"),
-            case((written > 0, 1), else_=0).label("writes"),
-            case((read > 0, 1), else_=0).label("reads"),
+            ((_ALL_IN + 999) // 1000).label("thousands"),
+            _WRITTEN_5M.label("written_5m"),
+            _WRITTEN_1H.label("written_1h"),
+            _READ.label("read"),
+            case((_WRITTEN > 0, 1), else_=0).label("writes"),
+            case((_READ > 0, 1), else_=0).label("reads"),
         )
-        .where(attempt.run_id.in_(select(with_shards([run_id]).c.member)), attempt.model.is_not(None))
-        .where(written + read > 0)
+        .where(Attempt.run_id.in_(select(with_shards([run_id]).c.member)), Attempt.model.is_not(None))
+        .where(_WRITTEN + _READ > 0)
         .subquery()
     )
     alike, summed = list(each.c)[:6], list(each.c)[6:]
     statement = select(*alike, *(_sum(column) for column in summed)).group_by(*alike)
-    with engine.connect() as connection:
-        rows = [tuple(row) for row in connection.execute(statement)]
     # SQLite has no dates: it says one as text.
     return [
         PromptCacheUse(model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts))
-        for model, tier, geo, speed, when, thousands, *counts in rows
+        for model, tier, geo, speed, when, thousands, *counts in rows_of(engine, statement)
     ]
 
 
@@ -170,15 +163,14 @@ def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
     """
     shards = shards_in([run_id]).subquery()
     statement = (
-        select(func.sum(_COST, type_=_COST.type))
+        select(func.sum(Attempt.cost_usd))
         .select_from(Generation)
         .join(Attempt, Attempt.generation_id == Generation.source_generation_id)
         .where(Generation.run_id == run_id, Generation.origin == CACHE, Generation.status == SUCCEEDED)
         .where(Attempt.run_id.not_in(select(shards.c.member)))
     )
     with engine.connect() as connection:
-        total: Decimal | None = connection.scalar(statement)
-    return total
+        return connection.scalar(statement)
 
 
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
