@@ -16,7 +16,6 @@ from urllib.parse import quote, quote_plus
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, Executable, Row, create_engine, event, exc, make_url
-from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # a host that does not answer at all is otherwise waited for by the minute
@@ -229,9 +228,7 @@ def _spellings(secret: str) -> set[str]:
     return {secret, *encoded, *(_ESCAPE.sub(lambda escape: escape[0].lower(), text) for text in encoded)}
 
 
-def _prepare_sqlite(
-    connection: sqlite3.Connection, _entry: ConnectionPoolEntry, pragmas: Sequence[str] = _WRITING
-) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: object, pragmas: Sequence[str] = _WRITING) -> None:
     # The driver's own transaction handling begins too late to protect a read before a write: BEGIN is ours.
     connection.isolation_level = None
     with closing(connection.cursor()) as cursor:
@@ -239,7 +236,7 @@ def _prepare_sqlite(
             cursor.execute(f"PRAGMA {pragma}")
 
 
-def _prepare_sqlite_reader(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+def _prepare_sqlite_reader(connection: sqlite3.Connection, entry: object) -> None:
     _prepare_sqlite(connection, entry, ("query_only = ON",))
     # A text that is not UTF-8 fails no other record: what can't be read is marked, see values.py.
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")

@@ -154,8 +154,7 @@ def renew_in(connection: Connection, lease: Lease) -> None:
     }
     if on_postgres:
         until = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
-    statement = update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until)
-    renewed = connection.scalar(statement)
+    renewed = connection.scalar(update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until))
     if renewed is None:
         raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
     if on_postgres:

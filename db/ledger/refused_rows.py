@@ -103,14 +103,12 @@ class Sifter:
             for row in rows
         ]
         error = _try(connection, statement, rows)
-        if error is None:
-            return
-        if len(rows) == 1:
+        if error is not None and len(rows) == 1:
             self._replace(connection, statement, rows[0], error)
-            return
-        middle = len(rows) // 2
-        self.put(connection, statement, rows[:middle])
-        self.put(connection, statement, rows[middle:])
+        elif error is not None:
+            middle = len(rows) // 2
+            self.put(connection, statement, rows[:middle])
+            self.put(connection, statement, rows[middle:])
 
     def count_missing_history(self) -> int:
         """How many attempts, ends of attempts and generations are not there at all."""

@@ -82,8 +82,7 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
     if not templates:
         return
     with begin_write(engine) as connection:
-        statement = _statement(TemplateRow, connection.dialect.name)
-        _put(connection, statement, [storable(template) for template in templates])
+        _put(connection, _statement(TemplateRow, connection.dialect.name), [storable(each) for each in templates])
 
 
 def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:

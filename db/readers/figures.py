@@ -1,20 +1,23 @@
-"""Add up what runs did, used and cost, those of their shards included; nothing is counted anywhere else."""
+"""Add up what runs did, used and cost, those of their shards included; nothing is counted anywhere else.
+
+A page of a list of runs takes as many statements as one run.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import date
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, case, func, select
+from sqlalchemy import Engine, Row, case, func, select
 from sqlalchemy.orm import aliased
 
 from db.ledger.tables import Attempt, Generation, StoredRun
-from db.readers.runs import is_shard_of, shards_in, with_shards
-from db.session import rows_of
+from db.readers.runs import is_shard_of, matches, shards_in, with_shards
+from db.session import in_parts, rows_of
 from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
 
 _WRITTEN_5M, _WRITTEN_1H, _READ = (
@@ -79,6 +82,27 @@ class StepCount:
     def counted_as(self) -> str:
         """The count of a run in which they stand: their status, or `cached`."""
         return CACHED if (self.status, self.origin) == (SUCCEEDED, CACHE) else self.status
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run as a list of runs shows it."""
+
+    id: str
+    flow: str
+    endpoint: str
+    trigger: str
+    status: str
+    started_at: datetime
+    ended_at: datetime | None
+    generations: int
+    succeeded: int
+    cached: int
+    usage: TotalUsage
+
+
+_RUNS = select(*(StoredRun.__table__.c[each.name] for each in fields(RunLine) if each.name in StoredRun.__table__.c))
+"""What a line takes over from its run: the columns that its fields are named for."""
 
 
 def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage:
@@ -161,13 +185,12 @@ def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
 
     What its own shards asked for is no saving.
     """
-    shards = shards_in([run_id]).subquery()
     statement = (
         select(func.sum(Attempt.cost_usd))
         .select_from(Generation)
         .join(Attempt, Attempt.generation_id == Generation.source_generation_id)
         .where(Generation.run_id == run_id, Generation.origin == CACHE, Generation.status == SUCCEEDED)
-        .where(Attempt.run_id.not_in(select(shards.c.member)))
+        .where(Attempt.run_id.not_in(select(shards_in([run_id]).subquery().c.member)))
     )
     with engine.connect() as connection:
         return connection.scalar(statement)
@@ -213,6 +236,38 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
             if number:
                 found[run_id][step, status, real] += number
     return {run_id: [StepCount(*line, count) for line, count in counts.items()] for run_id, counts in found.items()}
+
+
+def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
+    """List runs, the newest first; a shard stands in the figures of its run, not in a line of its own."""
+    statement = _RUNS.where(StoredRun.parent_run_id.is_(None)).order_by(StoredRun.id.desc()).limit(limit)
+    if flow is not None:
+        statement = statement.where(StoredRun.flow == flow)
+    return _lines(engine, rows_of(engine, statement))
+
+
+def find_run(engine: Engine, run_id: str) -> RunLine | None:
+    """Return the run with this id, or with the only id that ends or begins so; None where there is none or several."""
+    runs = rows_of(engine, _RUNS.where(matches(StoredRun.id, run_id)).limit(2))
+    return _lines(engine, runs)[0] if len(runs) == 1 else None
+
+
+def _lines(engine: Engine, runs: Sequence[Row[Any]]) -> list[RunLine]:
+    counts: dict[str, list[StepCount]] = {}
+    used: dict[str, TotalUsage] = {}
+    for part in in_parts([run.id for run in runs]):
+        counts |= count_generations_of(engine, part)
+        used |= usage_of(engine, part)
+    return [
+        RunLine(
+            **run._asdict(),
+            generations=sum(line.count for line in counts[run.id]),
+            succeeded=sum(line.count for line in counts[run.id] if line.counted_as == SUCCEEDED),
+            cached=sum(line.count for line in counts[run.id] if line.counted_as == CACHED),
+            usage=used[run.id],
+        )
+        for run in runs
+    ]
 
 
 def _sum(expression: Any) -> Any:

@@ -66,9 +66,8 @@ def matches(column: Any, text: str) -> ColumnElement[bool]:
     """Select ids by a whole one, its beginning or its end."""
     # An id's end tells runs of one day apart, its beginning is the time: people copy either.
     plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
-    if len(plain) < SHORTEST_ID:
-        return or_(column == text)
-    return or_(column == text, column.like(f"%{plain}"), column.like(f"{plain}%"))
+    parts = (column.like(f"%{plain}"), column.like(f"{plain}%")) if len(plain) >= SHORTEST_ID else ()
+    return or_(column == text, *parts)
 
 
 def row_of(connection: Connection, table: type[Base], *which: ColumnElement[bool]) -> dict[str, Any] | None:

@@ -19,8 +19,7 @@ from flows.engine.report.amounts import dollars, duration
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from db.readers.figures import StepCount
-    from db.readers.run_lines import RunLine
+    from db.readers.figures import RunLine, StepCount
     from flows.engine.report.lacking import Failure
 
 FAILURES = 50
@@ -55,7 +54,7 @@ def history(
         urls = ledger_urls(settings, sandbox=sandbox)
         runs: list[RunLine] = []
         if urls:
-            from db.readers.run_lines import list_runs  # noqa: PLC0415 - see commands/__init__.py
+            from db.readers.figures import list_runs  # noqa: PLC0415 - see commands/__init__.py
 
             with opened(urls[0]) as ledger:
                 runs = list_runs(ledger, flow=flow, limit=limit)
@@ -127,8 +126,7 @@ class _RunHistory:
 
 
 def _read_run(ledger: Engine, asked: str) -> _RunHistory | None:
-    from db.readers.figures import count_generations  # noqa: PLC0415 - see commands/__init__.py
-    from db.readers.run_lines import find_run  # noqa: PLC0415
+    from db.readers.figures import count_generations, find_run  # noqa: PLC0415 - see commands/__init__.py
     from db.readers.runs import read_run, shards_of  # noqa: PLC0415
     from flows.engine.report.lacking import list_failures  # noqa: PLC0415
 

@@ -24,7 +24,7 @@ app = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=Tr
 def upgrade(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Bring the ledger's tables up to what this code needs; a ledger that is not there yet is made."""
     with command_context(as_json=as_json) as command:
-        from db.ledger.migrating import upgrade  # noqa: PLC0415 - see commands/__init__.py
+        from db.ledger.connecting import upgrade  # noqa: PLC0415 - see commands/__init__.py
 
         _require_current(command, upgrade, sandbox=sandbox)
 
@@ -38,8 +38,7 @@ def check(sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
 
 def _require_current(command: CommandContext, migrate: Callable[[Engine], None] | None, *, sandbox: bool) -> None:
     """Say that the ledger is current, after it was migrated where that is asked for."""
-    from db.ledger.connecting import connect_ledger  # noqa: PLC0415 - see commands/__init__.py
-    from db.ledger.migrating import check  # noqa: PLC0415
+    from db.ledger.connecting import check, connect_ledger  # noqa: PLC0415 - see commands/__init__.py
     from db.session import readable_url  # noqa: PLC0415
     from flows.commands.ledger.ledgers import first_url, ledger_name, opened  # noqa: PLC0415
     from flows.engine.resources.source_reads import is_missing_file  # noqa: PLC0415
