@@ -19,8 +19,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from bench.material import TEMPLATE, write_source, write_templates
 from bench.meter import Sample, child_running
-from db.ledger.connecting import connect_ledger
-from db.ledger.migrating import upgrade
+from db.ledger.connecting import connect_ledger, upgrade
 from flows.engine.orchestration.prefect_server import QUIET, own_server
 from flows.sandbox import Switches, sandbox_process
 from flows.settings import ROOT

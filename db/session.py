@@ -10,13 +10,12 @@ import logging
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import URL, Connection, Engine, Executable, Row, create_engine, event, exc, make_url
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # a host that does not answer at all is otherwise waited for by the minute
@@ -29,6 +28,9 @@ _DRIVERS = {
     "postgresql+asyncpg": "postgresql+psycopg",
     "sqlite+aiosqlite": "sqlite",
 }
+# Pragmas of SQLite files that are written. FULL: a commit has reached the disk, so that an answer that counts as
+# recorded survives a power cut.
+_WRITING = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 # SQLite's result codes that may pass: busy, locked, out of memory, read-only, interrupted, an error of the disk, full,
 # can't open, the locking protocol, a schema that has just changed.
 _SQLITE_PASSING = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15, 17})
@@ -72,8 +74,10 @@ def readable_url(url: URL | str) -> str:
 def reason_of(error: BaseException, url: URL | str) -> str:
     """Say in one line what a database complained of, without the password of its URL and without a row's values."""
     original = getattr(error, "orig", None) or error
+    code = code_of(original)
+    whole = str(original) if code is None else f"{original.args[1]} (error {code})"
     # PostgreSQL's detail, below its first line, quotes whole rows.
-    said = getattr(getattr(original, "diag", None), "message_primary", None) or _words_of(original)
+    said = getattr(getattr(original, "diag", None), "message_primary", None) or whole
     if _may_quote_values(error, original):
         said = _CALCULATED.sub("(...)", _QUOTED.sub("'...'", said))
     lines = _UNDECODED.sub("", said).partition("(Background on this error at")[0].strip().splitlines()
@@ -89,22 +93,15 @@ def code_of(original: BaseException | None) -> int | None:
     return arguments[0] if len(arguments) == 2 and isinstance(arguments[0], int) else None
 
 
-def _words_of(original: BaseException) -> str:
-    code = code_of(original)
-    return str(original) if code is None else f"{original.args[1]} (error {code})"
-
-
 def is_unavailable(error: BaseException) -> bool:
     """Whether a database can't be used just now, so that waiting may help: away, starting, locked, full, read-only.
 
     A statement or a row that the database refuses is refused each time.
     """
-    if isinstance(error, exc.TimeoutError):
+    if isinstance(error, exc.TimeoutError) or getattr(error, "connection_invalidated", False):
         return True
     if not isinstance(error, exc.DBAPIError):
         return False
-    if error.connection_invalidated:
-        return True
     if isinstance(error.orig, sqlite3.Error):
         return _sqlite_code(error.orig) in _SQLITE_PASSING
     state = getattr(error.orig, "sqlstate", None)
@@ -172,8 +169,7 @@ def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str,
             event.listen(engine, "begin", _begin_sqlite)
         case "postgresql":
             # Whatever a source keeps its texts in: psycopg does not know each encoding, and returns bytes of some.
-            encoding = {"client_encoding": "utf8"} if read_only else {}
-            given = {"connect_timeout": CONNECT_TIMEOUT_S, **encoding}
+            given = {"connect_timeout": CONNECT_TIMEOUT_S} | ({"client_encoding": "utf8"} if read_only else {})
             given = {name: value for name, value in given.items() if name not in url.query}
             options = {"postgresql_readonly": True} if read_only else {}
             engine = create_engine(url, pool_pre_ping=True, connect_args=given, execution_options=options, **_JSON)
@@ -181,6 +177,12 @@ def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str,
         case _:
             engine = create_engine(url, pool_pre_ping=True, connect_args=dict(connect_args or {}), **_DISCREET)
     return engine
+
+
+def rows_of(engine: Engine, statement: Executable) -> list[Row[Any]]:
+    """Read all that a statement finds, in a transaction of its own."""
+    with engine.connect() as connection:
+        return list(connection.execute(statement))
 
 
 def in_parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -198,10 +200,9 @@ def file_of(url: URL) -> str | None:
 
 
 def _parsed(url: URL | str) -> URL | None:
-    try:
+    with suppress(exc.ArgumentError, ValueError):
         return make_url(url)
-    except (exc.ArgumentError, ValueError):
-        return None
+    return None
 
 
 def _is_secret(name: str) -> bool:
@@ -227,24 +228,18 @@ def _spellings(secret: str) -> set[str]:
     return {secret, *encoded, *(_ESCAPE.sub(lambda escape: escape[0].lower(), text) for text in encoded)}
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: object, pragmas: Sequence[str] = _WRITING) -> None:
     # The driver's own transaction handling begins too late to protect a read before a write: BEGIN is ours.
     connection.isolation_level = None
     with closing(connection.cursor()) as cursor:
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        # FULL: a commit has reached the disk, so that an answer that counts as recorded survives a power cut.
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
+        for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", *pragmas):
+            cursor.execute(f"PRAGMA {pragma}")
 
 
-def _prepare_sqlite_reader(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None
-    with closing(connection.cursor()) as cursor:
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA query_only = ON")
+def _prepare_sqlite_reader(connection: sqlite3.Connection, entry: object) -> None:
+    _prepare_sqlite(connection, entry, ("query_only = ON",))
     # A text that is not UTF-8 fails no other record: what can't be read is marked, see values.py.
-    connection.text_factory = _read_text
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
 
 
 def _begin_sqlite(connection: Any) -> None:
@@ -257,7 +252,3 @@ def _begin_postgres(connection: Any) -> None:
     # One whose process sleeps, or is cut off, in the midst of writing must not keep others waiting for its locks.
     if connection.get_execution_options().get("presswork_write", False):
         connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
-
-
-def _read_text(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")

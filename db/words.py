@@ -43,7 +43,6 @@ CALL: Final = "call"
 RETRY: Final = "retry"
 REPAIR: Final = "repair"
 ESCALATION: Final = "escalation"
-WARM_UP: Final = "warm_up"
 
 # How a run ended, and what started it
 

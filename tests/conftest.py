@@ -24,8 +24,7 @@ from filelock import FileLock
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from db.ledger.connecting import connect_ledger, open_ledger
-from db.ledger.migrating import upgrade
+from db.ledger.connecting import connect_ledger, open_ledger, upgrade
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))

@@ -1,14 +1,26 @@
-"""Connect to the ledger, a SQLite file or a PostgreSQL database; a new file gets its tables at once."""
+"""Connect to the ledger, a SQLite file or a PostgreSQL database, and migrate it to the tables of this code.
+
+A new SQLite file gets its tables at once.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import URL, Engine
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.database_errors import LedgerUnreachableError
+from db.database_errors import LedgerInUseError, LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError
 from db.ledger.clock import agree
-from db.ledger.migrating import check, upgrade
-from db.session import file_of, make_engine, parse_url, readable_url, reason_of
+from db.session import begin_write, file_of, make_engine, parse_url, readable_url, reason_of, rows_of
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+_LOCK = 0x70726573  # "pres": any number that all who migrate agree on
 
 
 def open_ledger(url: str) -> Engine:
@@ -18,7 +30,7 @@ def open_ledger(url: str) -> Engine:
     """
     engine = connect_ledger(url)
     try:
-        if _is_new_sqlite(engine):
+        if engine.dialect.name == "sqlite" and not rows_of(engine, text("SELECT 1 FROM sqlite_master LIMIT 1")):
             upgrade(engine)
         check(engine)
         agree(engine)
@@ -44,15 +56,80 @@ def connect_ledger(url: str) -> Engine:
     return engine
 
 
-def _is_new_sqlite(engine: Engine) -> bool:
-    if engine.dialect.name != "sqlite":
-        return False
-    with engine.connect() as connection:
-        return bool(connection.exec_driver_sql("SELECT COUNT(*) = 0 FROM sqlite_master").scalar_one())
-
-
 def _refuse_unfit(url: URL) -> None:
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
         raise ValueError("a ledger is SQLite or PostgreSQL (a source can be any)")
     if url.get_backend_name() == "sqlite" and file_of(url) is None:
         raise ValueError("a ledger in memory would be lost: name a file")
+
+
+def upgrade(engine: Engine) -> None:
+    """Migrate the ledger to today's tables, in one transaction that others who migrate wait for.
+
+    A newer ledger raises LedgerTooNewError, one on which a run is at work LedgerInUseError, one that can't be written
+    LedgerUnreachableError.
+    """
+    found = _known_revision(engine)
+    try:
+        with begin_write(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:presswork)"), {"presswork": _LOCK})
+            config = alembic_config()
+            config.attributes["connection"] = connection
+            if found not in {None, ScriptDirectory.from_config(config).get_current_head()}:
+                _refuse_while_in_use(connection)
+            command.upgrade(config, "head")
+    except SQLAlchemyError as error:
+        raise LedgerUnreachableError(
+            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
+        ) from None
+
+
+def _refuse_while_in_use(connection: Connection) -> None:
+    # By the one column that every release has: code of before goes on to write as it did, whatever the tables are now.
+    moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    at_work = connection.execute(
+        text(f"SELECT id, flow FROM runs WHERE status = 'running' AND alive_until > {moment} ORDER BY id")  # noqa: S608 - no value in it
+    ).first()
+    if at_work is not None:
+        raise LedgerInUseError(
+            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {at_work.id} of "
+            f"{at_work.flow} is at work on it. Stop it, or wait until it has ended (one that crashed counts as at work "
+            "for two minutes), then run `presswork db upgrade` again."
+        )
+
+
+def check(engine: Engine) -> str:
+    """Return the ledger's revision if it is today's; raise LedgerNotMigratedError or LedgerTooNewError."""
+    found = _known_revision(engine)
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    if found != head:
+        state = "has no tables yet" if found is None else f"is at revision {found}, this code needs {head}"
+        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`.")
+    return found or ""
+
+
+def _known_revision(engine: Engine) -> str | None:
+    try:
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise LedgerUnreachableError(
+            f"The ledger {readable_url(engine.url)} can't be read: {reason_of(error, engine.url)}."
+        ) from None
+    if found is not None:
+        try:
+            ScriptDirectory.from_config(alembic_config()).get_revision(found)
+        except CommandError:
+            raise LedgerTooNewError(
+                f"The ledger {readable_url(engine.url)} is at revision {found}, which this code does not know: "
+                "it was migrated by a newer Presswork. Update the code, or name another ledger."
+            ) from None
+    return found
+
+
+def alembic_config() -> Config:
+    """Return what Alembic needs to find the migrations; it reads no file of settings."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config

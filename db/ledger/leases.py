@@ -9,7 +9,7 @@ is the clock that counts since the machine's start, which no one sets and which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -53,7 +53,7 @@ def check(connection: Connection, lease: Lease) -> None:
 def renew(engine: Engine, lease: Lease) -> None:
     """Renew the lease for LEASE_S, and measure the ledger's clock by the way; LeaseLostError where it is lost."""
     with begin_write(engine) as connection:
-        _renew(connection, lease)
+        renew_in(connection, lease)
 
 
 def take_back(engine: Engine, lease: Lease) -> Lease:
@@ -68,37 +68,31 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
         newer = connection.scalar(select(func.max(StoredRun.id)).where(*same)) if flow_run is not None else None
         if newer is not None:
             raise SupersededError(f"the newer run {newer} of the same Prefect flow run goes on with its work")
-        running = {"status": RUNNING, "ended_at": None}
-        connection.execute(update(StoredRun).where(StoredRun.id == lease.run_id).values(running))
+        own_row = update(StoredRun).where(StoredRun.id == lease.run_id)
+        connection.execute(own_row.values(status=RUNNING, ended_at=None))
         renewed = Lease(lease.run_id, epoch)
-        _renew(connection, renewed)
+        renew_in(connection, renewed)
         return renewed
-
-
-def begin(connection: Connection, run_id: str) -> None:
-    """Give a run that has just been written its first lease."""
-    _renew(connection, Lease(run_id, 1))
 
 
 def end_lapsed(engine: Engine, *, but: str) -> list[str]:
     """End the leases of other runs that have run out or whose process has ended; return the runs that crashed by it."""
     with engine.connect() as connection:
         runs = _running(connection, StoredRun.id != but)
-    if not any(_has_lapsed(engine, run) for run in runs):
+    if not any(run.lapsed or _fate(engine.dialect.name, run) == "gone" for run in runs):
         return []
     with begin_write(engine) as connection:
         return _end(connection, runs)
 
 
-def end_lapsed_of(connection: Connection, owners: Iterable[str]) -> None:
+def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
     """End the leases of these owners of claims where they have run out, in the transaction that wants the claims.
 
     An owner that is no run, or has ended, holds nothing.
     """
-    wanted = set(owners)
-    runs = _running(connection, StoredRun.id.in_(wanted))
+    runs = _running(connection, StoredRun.id.in_(owners))
     _end(connection, runs)
-    over = wanted - {run.id for run in runs}
+    over = owners - {run.id for run in runs}
     if over:
         connection.execute(delete(Claim).where(Claim.owner.in_(sorted(over))))
 
@@ -106,10 +100,6 @@ def end_lapsed_of(connection: Connection, owners: Iterable[str]) -> None:
 def _running(connection: Connection, which: ColumnElement[bool]) -> Sequence[Any]:
     columns = (StoredRun.id, StoredRun.process, StoredRun.epoch, _lapsed(connection.dialect.name).label("lapsed"))
     return list(connection.execute(select(*columns).where(StoredRun.status == RUNNING, which).order_by(StoredRun.id)))
-
-
-def _has_lapsed(engine: Engine, run: Any) -> bool:
-    return bool(run.lapsed) or _fate(engine.dialect.name, run) == "gone"
 
 
 def _end(connection: Connection, runs: Sequence[Any]) -> list[str]:
@@ -122,10 +112,8 @@ def _end(connection: Connection, runs: Sequence[Any]) -> list[str]:
             # Not crashed: it only sleeps. What it claims is free, once for each time that it sleeps.
             lapsed.append(select(Claim.owner).where(Claim.owner == run.id).exists())
         end = {} if fate == "alive" else {"status": CRASHED, "ended_at": now()}
-        ended = connection.execute(
-            update(StoredRun).where(*_held(Lease(run.id, run.epoch)), *lapsed).values(epoch=run.epoch + 1, **end)
-        )
-        if not ended.rowcount:
+        its_row = update(StoredRun).where(*_held(Lease(run.id, run.epoch)), *lapsed)
+        if not connection.execute(its_row.values(epoch=run.epoch + 1, **end)).rowcount:
             continue
         connection.execute(delete(Claim).where(Claim.owner == run.id))
         if fate != "alive":
@@ -156,7 +144,8 @@ def _lapsed(dialect: str) -> ColumnElement[bool]:
     return or_(of_before, StoredRun.lease_boot != boot_id(), StoredRun.lease_until_s < boot_time_s())
 
 
-def _renew(connection: Connection, lease: Lease) -> None:
+def renew_in(connection: Connection, lease: Lease) -> None:
+    """Give a run LEASE_S from now, in a transaction that has begun; LeaseLostError where its lease is lost."""
     sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
     until: Mapping[str, Any] = {
         "alive_until": now() + timedelta(seconds=LEASE_S),
@@ -165,8 +154,7 @@ def _renew(connection: Connection, lease: Lease) -> None:
     }
     if on_postgres:
         until = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
-    statement = update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until)
-    renewed = connection.scalar(statement)
+    renewed = connection.scalar(update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until))
     if renewed is None:
         raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
     if on_postgres:

@@ -88,42 +88,39 @@ def in_words(refusals: Sequence[RefusedRow]) -> str:
 class Sifter:
     """Writes the rows of one batch but for those that are refused, which it finds by halving and keeps."""
 
+    error: Exception
+    """What the ledger said of the batch as a whole."""
     found: list[RefusedRow] = field(default_factory=list)
-    _failed: set[str] = field(default_factory=set)
 
     def put(self, connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
         """Write rows of one kind, each as far as it can be."""
-        rows = [self._after_its_source(row) for row in rows]
+        failed = {refused.id for refused in self.found if refused.failure is not None}
+        # A generation that points at one which has just failed has no content either.
+        rows = [
+            _failed(row, f"The generation {row.source_generation_id}, which it repeats, failed")
+            if isinstance(row, GenerationRow) and row.source_generation_id in failed
+            else row
+            for row in rows
+        ]
         error = _try(connection, statement, rows)
-        if error is None:
-            return
-        if len(rows) == 1:
+        if error is not None and len(rows) == 1:
             self._replace(connection, statement, rows[0], error)
-            return
-        middle = len(rows) // 2
-        self.put(connection, statement, rows[:middle])
-        self.put(connection, statement, rows[middle:])
+        elif error is not None:
+            middle = len(rows) // 2
+            self.put(connection, statement, rows[:middle])
+            self.put(connection, statement, rows[middle:])
 
     def count_missing_history(self) -> int:
         """How many attempts, ends of attempts and generations are not there at all."""
         history = (OpenedRow, SettledRow, GenerationRow)
         return sum(refused.written is None and isinstance(refused.row, history) for refused in self.found)
 
-    def _after_its_source(self, row: Row) -> Row:
-        # A generation that points at one which has just failed has no content either.
-        if isinstance(row, GenerationRow) and row.source_generation_id in self._failed:
-            return _failed(row, f"The generation {row.source_generation_id}, which it repeats, failed")
-        return row
-
     def _replace(self, connection: Connection, statement: Executable, row: Row, error: Exception) -> None:
         column, reason = _column_of(row, error), reason_of(error, connection.engine.url)
         said = f"The ledger refused {f'the column {column!r} of ' if column else ''}this generation: {reason}"
         for instead in _replacements(row, said):
             if _try(connection, statement, [instead]) is None:
-                refused = RefusedRow(row, column, reason, instead)
-                if refused.failure is not None:
-                    self._failed.add(refused.id)
-                self.found.append(refused)
+                self.found.append(RefusedRow(row, column, reason, instead))
                 return
         self.found.append(RefusedRow(row, column, reason, None))
 
@@ -132,8 +129,7 @@ def storable(row: RowT) -> RowT:
     """Return a row that has no value which its table can't take: texts cleaned, numbers out of range unknown."""
     columns = Base.metadata.tables[row.table].c
     clean = {name: _storable(columns[name], value) for name, value in values_of(row).items() if name in columns}
-    changed = {name: value for name, value in clean.items() if value != getattr(row, name)}
-    return replace(row, **changed) if changed else row
+    return replace(row, **clean)
 
 
 def _try(connection: Connection, statement: Executable, rows: Sequence[Row]) -> Exception | None:
@@ -156,18 +152,15 @@ def _replacements(row: Row, said: str) -> Iterator[Row]:
             clean = storable(row)
             yield clean
             columns = Base.metadata.tables[row.table].c
-            texts = {column.name for column in columns if isinstance(column.type, String | JSON)}
-            texts = texts.intersection(names_of(SettledRow))
-            without: dict[str, Any] = dict.fromkeys(texts - _OWN_WORDS)
+            texts = {column.name for column in columns if isinstance(column.type, String | JSON)} - _OWN_WORDS
+            without: dict[str, Any] = dict.fromkeys(texts.intersection(names_of(SettledRow)))
             yield replace(clean, **without)
         case GenerationRow():
             # Content that was changed would not be what the model answered: an output stays as it is, or there is none.
             clean_generation = replace(storable(replace(row, output=None)), output=row.output)
-            yield clean_generation
-            yield replace(clean_generation, record_hash=None)
-            failed = _failed(clean_generation, said)
-            yield failed
-            yield replace(failed, record_hash=None)
+            for generation in (clean_generation, _failed(clean_generation, said)):
+                yield generation
+                yield replace(generation, record_hash=None)
         case _:
             yield storable(row)
 

@@ -223,13 +223,5 @@ def names_of(kind: type[Row]) -> tuple[str, ...]:
 
 
 def id_of(row: Row) -> str:
-    """Return the id of an attempt, a run or a generation, or the hash of what is known by its content."""
-    match row:
-        case SettledRow():
-            return row.attempt_id
-        case ParentRow():
-            return row.generation_id
-        case RunRow() | OpenedRow() | GenerationRow():
-            return row.id
-        case _:
-            return row.hash
+    """Return the first column: the id of an attempt, a run or a generation, or the hash of what is known by it."""
+    return str(getattr(row, _NAMES[type(row)][0]))

@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -20,18 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Column, Engine, select
+from sqlalchemy import Engine, select
 
 from db.database_errors import DatabaseError
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import PARTS, Row, WriteBatch, id_of, values_of
 from db.ledger.tables import Base, Money, StoredRun, UtcDateTime
 from db.ledger.writing import write
-from db.session import is_unavailable, readable_url, reason_of
+from db.session import is_unavailable, readable_url, reason_of, rows_of
 
 VERSION = 1
 SUFFIX = ".spill"
 REFUSED_SUFFIX = ".refused"
+# What JSON has as text, by the type of its column.
+_PARSERS: Mapping[type, Callable[[str], Any]] = {UtcDateTime: datetime.fromisoformat, Money: Decimal}
 
 
 class SpillError(DatabaseError):
@@ -69,8 +71,7 @@ def find_spills(folder: Path) -> list[Path]:
 def belongs_to(engine: Engine, path: Path) -> bool:
     """Whether a spill file's run is in this ledger."""
     run_id = path.name.removesuffix(SUFFIX)
-    with engine.connect() as connection:
-        return connection.scalar(select(StoredRun.id).where(StoredRun.id == run_id)) is not None
+    return bool(rows_of(engine, select(StoredRun.id).where(StoredRun.id == run_id)))
 
 
 def recover(engine: Engine, path: Path, refused: list[RefusedRow] | None = None) -> int:
@@ -166,8 +167,11 @@ def _append(path: Path, lines: bytes) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
         size = os.fstat(file).st_size
+        rest = memoryview(lines)
         try:
-            _write(file, lines)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
         except OSError:
             os.ftruncate(file, size)
             if size == 0:
@@ -182,13 +186,6 @@ def _json(value: Any) -> bytes:
     except TypeError:
         # It can't hold half a surrogate pair, nor a number of more than 64 bits.
         return json.dumps(value, default=str, skipkeys=True).encode()
-
-
-def _write(file: int, line: bytes) -> None:
-    rest = memoryview(line)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-    os.fsync(file)
 
 
 def _dumped(batch: WriteBatch) -> dict[str, Any]:
@@ -211,15 +208,9 @@ def _loaded(data: Mapping[str, Any]) -> WriteBatch:
 def _typed(kind: type[Row], row: Mapping[str, Any]) -> Row:
     """Read a row; a file that an earlier Presswork wrote lacks the columns that came since."""
     columns = Base.metadata.tables[kind.table].c
-    return kind(**{name: _parsed(columns.get(name), value) for name, value in row.items()})
-
-
-def _parsed(column: Column[Any] | None, value: Any) -> Any:
-    kind = column.type if column is not None and value is not None else None
-    match kind:
-        case UtcDateTime():
-            return datetime.fromisoformat(value)
-        case Money():
-            return Decimal(value)
-        case _:
-            return value
+    values = dict(row)
+    for name, value in row.items():
+        parse = _PARSERS.get(type(columns[name].type)) if name in columns else None
+        if parse is not None and value is not None:
+            values[name] = parse(value)
+    return kind(**values)

@@ -14,7 +14,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeEngine
 
 from db.words import KINDS, ORIGINS, RUN_STATUSES, STATUSES
 
@@ -45,20 +44,13 @@ class Money(sa.TypeDecorator[Decimal]):
     digits, and what it returns (sums too) is rounded back to ten decimals.
     """
 
-    impl = sa.Numeric(20, 10)
+    # SQLite gets plain floats: its Numeric would warn on each use.
+    impl = sa.Numeric(20, 10).with_variant(sa.Numeric(20, 10, asdecimal=False), "sqlite")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
-        """Hand SQLite plain floats; its Numeric would warn on each use."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(sa.Numeric(20, 10, asdecimal=False))
-        return dialect.type_descriptor(sa.Numeric(20, 10))
 
     def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> Any:
         """Bind a Decimal, for SQLite as a float."""
-        if value is None:
-            return None
-        return float(value) if dialect.name == "sqlite" else value
+        return float(value) if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Decimal | None:
         """Return a Decimal, rounded to ten decimals."""

@@ -8,7 +8,7 @@ it closes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
@@ -19,9 +19,6 @@ from db.ledger.rows import Row, RunRow, SettledRow, TemplateRow, WriteBatch, nam
 from db.ledger.tables import Attempt, StoredRun, insert_missing
 from db.session import begin_write
 from db.words import CRASHED, NOT_SENT, RUNNING
-
-Put = Callable[[Connection, Executable, Sequence[Row]], None]
-"""Writes rows of one kind."""
 
 _settle = (
     update(Attempt)
@@ -45,40 +42,25 @@ def write(
     takes no row of history at all, it is no row's fault, and the error goes up.
     """
     try:
-        _commit(engine, batch, lease, _put)
+        _commit(engine, batch, lease)
     except Exception as error:
         if refused is None or not is_refusal(error):
             raise
-        refused += _write_but_refused(engine, batch, lease, error)
+        sifter = Sifter(error)
+        _commit(engine, batch, lease, sifter)
+        refused += sifter.found
 
 
-def _write_but_refused(
-    engine: Engine, batch: WriteBatch, lease: leases.Lease | None, error: Exception
-) -> list[RefusedRow]:
-    sifter = Sifter()
-
-    def check() -> None:
-        if 0 < len(batch) == sifter.count_missing_history():
-            raise error
-
-    _commit(engine, batch, lease, sifter.put, check)
-    return sifter.found
-
-
-def _commit(
-    engine: Engine,
-    batch: WriteBatch,
-    lease: leases.Lease | None,
-    put: Put,
-    check: Callable[[], None] = lambda: None,
-) -> None:
+def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifter: Sifter | None = None) -> None:
+    put = sifter.put if sifter else _put
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
         for _part, rows in batch.parts():
             if rows:
                 put(connection, _statement(type(rows[0]), connection.dialect.name), rows)
-        check()
+        if sifter and 0 < len(batch) == sifter.count_missing_history():
+            raise sifter.error
         claims.release(connection, batch.released)
 
 
@@ -92,7 +74,7 @@ def open_run(engine: Engine, run: RunRow) -> None:
         # A parameter may hold what JSON can't, and a name be longer than its column.
         _put(connection, _statement(RunRow, connection.dialect.name), [storable(run)])
         if run.status == RUNNING:
-            leases.begin(connection, run.id)
+            leases.renew_in(connection, leases.Lease(run.id, 1))
 
 
 def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
@@ -100,8 +82,7 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
     if not templates:
         return
     with begin_write(engine) as connection:
-        statement = _statement(TemplateRow, connection.dialect.name)
-        _put(connection, statement, [storable(template) for template in templates])
+        _put(connection, _statement(TemplateRow, connection.dialect.name), [storable(each) for each in templates])
 
 
 def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:

@@ -1,1 +1,1 @@
-"""The ledger's migrations, run by db.ledger.migrating.upgrade; a released one is never edited."""
+"""The ledger's migrations, run by db.ledger.connecting.upgrade; a released one is never edited."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs migrations on the connection that db.ledger.migrating hands over, in one transaction."""
+"""Alembic's entry: runs migrations on the connection that db.ledger.connecting hands over, in one transaction."""
 
 from alembic import context
 

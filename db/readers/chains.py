@@ -16,6 +16,7 @@ from sqlalchemy import CTE, ColumnElement, Engine, Row, and_, case, func, or_, s
 from sqlalchemy.orm import aliased
 
 from db.ledger.tables import Attempt, StoredRun
+from db.session import rows_of
 from db.words import PERHAPS_BILLED
 
 
@@ -103,9 +104,8 @@ def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:
 
 def spent_by_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Spent:
     """Add up what the runs of Prefect flow runs have spent."""
-    return _spent(
-        engine, Attempt.run_id.in_(select(StoredRun.id).where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids)))
-    )
+    runs = select(StoredRun.id).where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids))
+    return _spent(engine, Attempt.run_id.in_(runs))
 
 
 def _linked(run_id: str) -> CTE:
@@ -119,15 +119,10 @@ def _linked(run_id: str) -> CTE:
 
 
 def _spent(engine: Engine, which: ColumnElement[bool]) -> Spent:
-    table = Attempt.__table__.c
     # An answer without a price, a request whose answer was lost, and one that is in flight or was in a crash.
     counts = or_(
         Attempt.error_type.is_(None), Attempt.error_type.in_(PERHAPS_BILLED), Attempt.input_tokens.is_not(None)
     )
     likely = case((and_(Attempt.cost_usd.is_(None), counts), Attempt.likely_cost_usd))
-    statement = select(
-        func.sum(Attempt.cost_usd, type_=table.cost_usd.type), func.sum(likely, type_=table.likely_cost_usd.type)
-    ).where(which)
-    with engine.connect() as connection:
-        known, expected = connection.execute(statement).one()
+    ((known, expected),) = rows_of(engine, select(func.sum(Attempt.cost_usd), func.sum(likely)).where(which))
     return Spent(known or Decimal(0), expected or Decimal(0))

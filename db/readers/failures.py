@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, case, func, select
 
 from db.ledger.tables import Attempt, Generation
+from db.session import rows_of
 from db.words import INVALID, NOT_SENT, SUCCEEDED
 
 UNUSABLE = ("max_tokens", "model_context_window_exceeded", "refusal", "tool_use", "pause_turn")
@@ -37,21 +38,14 @@ class Loss:
 
 def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
     """List the first generations of a run without content: id, step, record_key, status, error_kind, error_message."""
+    ending = (Generation.status, Generation.error_kind, Generation.error_message)
     statement = (
-        select(
-            Generation.id,
-            Generation.step,
-            Generation.record_key,
-            Generation.status,
-            Generation.error_kind,
-            Generation.error_message,
-        )
+        select(Generation.id, Generation.step, Generation.record_key, *ending)
         .where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
         .order_by(Generation.id)
         .limit(limit)
     )
-    with engine.connect() as connection:
-        return list(connection.execute(statement))
+    return rows_of(engine, statement)
 
 
 def troubles(engine: Engine, run_id: str) -> list[Trouble]:
@@ -69,8 +63,7 @@ def troubles(engine: Engine, run_id: str) -> list[Trouble]:
         .group_by(kinds.c.kind)
         .order_by(func.count().desc(), kinds.c.kind)
     )
-    with engine.connect() as connection:
-        return [Trouble(found, count) for found, count in connection.execute(statement)]
+    return [Trouble(*row) for row in rows_of(engine, statement)]
 
 
 def losses(engine: Engine, run_id: str) -> list[Loss]:
@@ -89,12 +82,10 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
         .subquery()
     )
     named = select(ranked).where(ranked.c.nth <= NAMED_KEYS)
-    with engine.connect() as connection:
-        rows = list(connection.execute(named.order_by(ranked.c.alike.desc(), ranked.c.first, ranked.c.nth)))
+    rows = rows_of(engine, named.order_by(ranked.c.alike.desc(), ranked.c.first, ranked.c.nth))
     found = []
     for _first, group in groupby(rows, key=lambda row: row.first):
-        each = list(group)
-        keys = tuple(row.record_key for row in each)
-        head = each[0]
+        head, *others = group
+        keys = tuple(row.record_key for row in (head, *others))
         found.append(Loss(head.step, head.status, head.error_kind, head.error_message, head.alike, keys))
     return found

@@ -1,22 +1,31 @@
-"""Add up what runs did, used and cost, those of their shards included; nothing is counted anywhere else."""
+"""Add up what runs did, used and cost, those of their shards included; nothing is counted anywhere else.
+
+A page of a list of runs takes as many statements as one run.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import date
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, case, func, select
+from sqlalchemy import Engine, Row, case, func, select
 from sqlalchemy.orm import aliased
 
 from db.ledger.tables import Attempt, Generation, StoredRun
-from db.readers.runs import is_shard_of, shards_in, with_shards
+from db.readers.runs import is_shard_of, matches, shards_in, with_shards
+from db.session import in_parts, rows_of
 from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
 
-_COST, _LIKELY = Attempt.__table__.c.cost_usd, Attempt.__table__.c.likely_cost_usd
+_WRITTEN_5M, _WRITTEN_1H, _READ = (
+    func.coalesce(column, 0)
+    for column in (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
+)
+_WRITTEN = _WRITTEN_5M + _WRITTEN_1H
+_ALL_IN = func.coalesce(Attempt.input_tokens, 0) + _WRITTEN + _READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,27 @@ class StepCount:
         return CACHED if (self.status, self.origin) == (SUCCEEDED, CACHE) else self.status
 
 
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run as a list of runs shows it."""
+
+    id: str
+    flow: str
+    endpoint: str
+    trigger: str
+    status: str
+    started_at: datetime
+    ended_at: datetime | None
+    generations: int
+    succeeded: int
+    cached: int
+    usage: TotalUsage
+
+
+_RUNS = select(*(StoredRun.__table__.c[each.name] for each in fields(RunLine) if each.name in StoredRun.__table__.c))
+"""What a line takes over from its run: the columns that its fields are named for."""
+
+
 def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage:
     """Add up what a run's attempts and those of its shards used and cost, for one step or for all."""
     return usage_of(engine, [run_id], step=step)[run_id]
@@ -83,8 +113,6 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage
 def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None) -> dict[str, TotalUsage]:
     """Add up for each run what its attempts and those of its shards used and cost, for one step or for all."""
     members = with_shards(run_ids)
-    written = func.coalesce(Attempt.cache_creation_5m_tokens, 0) + func.coalesce(Attempt.cache_creation_1h_tokens, 0)
-    read = func.coalesce(Attempt.cache_read_tokens, 0)
     error = func.coalesce(Attempt.error_type, "")
     # An endpoint need not tell what an answer used.
     answered = Attempt.input_tokens.is_not(None) | Attempt.output_text.is_not(None)
@@ -93,15 +121,15 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         select(
             members.c.whole,
             _sum(case((error.in_(UNSENT), 0), else_=1)).label("requests"),
-            _sum(func.coalesce(Attempt.input_tokens, 0) + written + read).label("input_tokens"),
+            _sum(_ALL_IN).label("input_tokens"),
             _sum(func.coalesce(Attempt.output_tokens, 0)).label("output_tokens"),
-            _sum(written).label("cache_creation_tokens"),
-            _sum(read).label("cache_read_tokens"),
-            func.sum(_COST, type_=_COST.type).label("cost_usd"),
+            _sum(_WRITTEN).label("cache_creation_tokens"),
+            _sum(_READ).label("cache_read_tokens"),
+            func.sum(Attempt.cost_usd).label("cost_usd"),
             _sum(case((answered & Attempt.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
             _sum(case((perhaps, 1), else_=0)).label("perhaps_billed"),
             _sum(case((Attempt.http_status == 429, 1), else_=0)).label("rate_limited"),
-            func.sum(case((perhaps, _LIKELY)), type_=_LIKELY.type).label("likely_usd"),
+            func.sum(case((perhaps, Attempt.likely_cost_usd))).label("likely_usd"),
         )
         .join(Attempt, Attempt.run_id == members.c.member)
         .group_by(members.c.whole)
@@ -110,13 +138,12 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         of_step = select(Generation.id).where(Generation.run_id.in_(select(members.c.member)), Generation.step == step)
         statement = statement.where(Attempt.generation_id.in_(of_step))
     found = dict.fromkeys(run_ids, TotalUsage(cost_usd=Decimal(0)))
-    with engine.connect() as connection:
-        for run_id, *sums in connection.execute(statement):
-            used = TotalUsage(*sums)
-            # Where nothing is without a price, nothing was spent.
-            cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
-            likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
-            found[run_id] = replace(used, cost_usd=cost, likely_usd=likely)
+    for run_id, *sums in rows_of(engine, statement):
+        used = TotalUsage(*sums)
+        # Where nothing is without a price, nothing was spent.
+        cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
+        likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
+        found[run_id] = replace(used, cost_usd=cost, likely_usd=likely)
     return found
 
 
@@ -125,41 +152,31 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
 
     Requests that did neither are left out.
     """
-    attempt = Attempt
-    utc = func.timezone("UTC", attempt.ended_at) if engine.dialect.name == "postgresql" else attempt.ended_at
-    written_5m, written_1h, read = (
-        func.coalesce(column, 0)
-        for column in (attempt.cache_creation_5m_tokens, attempt.cache_creation_1h_tokens, attempt.cache_read_tokens)
-    )
-    written = written_5m + written_1h
+    utc = func.timezone("UTC", Attempt.ended_at) if engine.dialect.name == "postgresql" else Attempt.ended_at
+    priced_by = (Attempt.model, Attempt.service_tier, Attempt.inference_geo, Attempt.speed)
     # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
     each = (
         select(
-            attempt.model,
-            attempt.service_tier,
-            attempt.inference_geo,
-            attempt.speed,
+            *priced_by,
             func.date(utc).label("day"),
             # Price lists change at whole thousands, so that none lies within one group.
-            ((func.coalesce(attempt.input_tokens, 0) + written + read + 999) // 1000).label("thousands"),
-            written_5m.label("written_5m"),
-            written_1h.label("written_1h"),
-            read.label("read"),
-            case((written > 0, 1), else_=0).label("writes"),
-            case((read > 0, 1), else_=0).label("reads"),
+            ((_ALL_IN + 999) // 1000).label("thousands"),
+            _WRITTEN_5M.label("written_5m"),
+            _WRITTEN_1H.label("written_1h"),
+            _READ.label("read"),
+            case((_WRITTEN > 0, 1), else_=0).label("writes"),
+            case((_READ > 0, 1), else_=0).label("reads"),
         )
-        .where(attempt.run_id.in_(select(with_shards([run_id]).c.member)), attempt.model.is_not(None))
-        .where(written + read > 0)
+        .where(Attempt.run_id.in_(select(with_shards([run_id]).c.member)), Attempt.model.is_not(None))
+        .where(_WRITTEN + _READ > 0)
         .subquery()
     )
     alike, summed = list(each.c)[:6], list(each.c)[6:]
     statement = select(*alike, *(_sum(column) for column in summed)).group_by(*alike)
-    with engine.connect() as connection:
-        rows = [tuple(row) for row in connection.execute(statement)]
     # SQLite has no dates: it says one as text.
     return [
         PromptCacheUse(model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts))
-        for model, tier, geo, speed, when, thousands, *counts in rows
+        for model, tier, geo, speed, when, thousands, *counts in rows_of(engine, statement)
     ]
 
 
@@ -168,17 +185,15 @@ def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
 
     What its own shards asked for is no saving.
     """
-    shards = shards_in([run_id]).subquery()
     statement = (
-        select(func.sum(_COST, type_=_COST.type))
+        select(func.sum(Attempt.cost_usd))
         .select_from(Generation)
         .join(Attempt, Attempt.generation_id == Generation.source_generation_id)
         .where(Generation.run_id == run_id, Generation.origin == CACHE, Generation.status == SUCCEEDED)
-        .where(Attempt.run_id.not_in(select(shards.c.member)))
+        .where(Attempt.run_id.not_in(select(shards_in([run_id]).subquery().c.member)))
     )
     with engine.connect() as connection:
-        total: Decimal | None = connection.scalar(statement)
-    return total
+        return connection.scalar(statement)
 
 
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
@@ -221,6 +236,38 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
             if number:
                 found[run_id][step, status, real] += number
     return {run_id: [StepCount(*line, count) for line, count in counts.items()] for run_id, counts in found.items()}
+
+
+def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
+    """List runs, the newest first; a shard stands in the figures of its run, not in a line of its own."""
+    statement = _RUNS.where(StoredRun.parent_run_id.is_(None)).order_by(StoredRun.id.desc()).limit(limit)
+    if flow is not None:
+        statement = statement.where(StoredRun.flow == flow)
+    return _lines(engine, rows_of(engine, statement))
+
+
+def find_run(engine: Engine, run_id: str) -> RunLine | None:
+    """Return the run with this id, or with the only id that ends or begins so; None where there is none or several."""
+    runs = rows_of(engine, _RUNS.where(matches(StoredRun.id, run_id)).limit(2))
+    return _lines(engine, runs)[0] if len(runs) == 1 else None
+
+
+def _lines(engine: Engine, runs: Sequence[Row[Any]]) -> list[RunLine]:
+    counts: dict[str, list[StepCount]] = {}
+    used: dict[str, TotalUsage] = {}
+    for part in in_parts([run.id for run in runs]):
+        counts |= count_generations_of(engine, part)
+        used |= usage_of(engine, part)
+    return [
+        RunLine(
+            **run._asdict(),
+            generations=sum(line.count for line in counts[run.id]),
+            succeeded=sum(line.count for line in counts[run.id] if line.counted_as == SUCCEEDED),
+            cached=sum(line.count for line in counts[run.id] if line.counted_as == CACHED),
+            usage=used[run.id],
+        )
+        for run in runs
+    ]
 
 
 def _sum(expression: Any) -> Any:

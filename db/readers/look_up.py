@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, and_, case, or_, select
 
 from db.ledger.tables import Attempt, Generation
-from db.session import in_parts
+from db.session import in_parts, rows_of
 from db.words import ASKED, BAD_OUTCOMES, FAILED, PERHAPS_BILLED, SUCCEEDED, WRONG_MODEL, Status
 
 
@@ -44,20 +44,13 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
     """Look a page of prompts up in one query; prompts never answered, or not `since` then, are not in the result."""
     by_ordinal = select(Attempt.model).where(Attempt.generation_id == Generation.id).order_by(Attempt.ordinal.desc())
     answered_by = by_ordinal.limit(1).scalar_subquery()
-    columns = (
-        Generation.status,
-        Generation.error_kind,
-        case((Generation.error_kind == WRONG_MODEL, answered_by)),
-        Generation.id,
-        Generation.output,
-        Generation.output_hash,
-        Generation.record_hash,
-    )
+    ending = (Generation.status, Generation.error_kind, case((Generation.error_kind == WRONG_MODEL, answered_by)))
+    content = (Generation.id, Generation.output, Generation.output_hash, Generation.record_hash)
     which = [or_(Generation.status == SUCCEEDED, _went_badly())]
     if since is not None:
         which.append(Generation.created_at >= since)
     found: dict[str, PromptHistory] = {}
-    for prompt_hash, status, kind, model, *answer in _asked(engine, hashes, columns, *which):
+    for prompt_hash, status, kind, model, *answer in _asked(engine, hashes, (*ending, *content), *which):
         before = found.get(prompt_hash, PromptHistory())
         if status == SUCCEEDED:
             found[prompt_hash] = PromptHistory(*answer)
@@ -82,8 +75,7 @@ def _asked(
     for part in in_parts(hashes):
         of_prompts = (Generation.prompt_hash.in_(part), Generation.origin.in_(ASKED))
         statement = select(Generation.prompt_hash, *columns).where(*of_prompts, *which).order_by(Generation.id)
-        with engine.connect() as connection:
-            yield from connection.execute(statement)
+        yield from rows_of(engine, statement)
 
 
 def _went_badly() -> ColumnElement[bool]:

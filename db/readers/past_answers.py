@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Subquery, func, select, union_all
 
 from db.ledger.tables import Attempt, Generation, StoredPrompt, StoredRun
+from db.session import rows_of
 
 NEWEST_RUNS, NEWEST_ATTEMPTS = 5, 1000
 """Runs that are looked at, and attempts of each: those of long ago tell of other records and another prompt."""
@@ -44,8 +45,7 @@ def mean_tokens(engine: Engine, flow: str, step: str, endpoint: str, model: str)
     """Return what the newest answers of a step had in tokens on average, in and out; None where there is none."""
     answers = _newest_answers(engine, flow, step, model, StoredRun.endpoint == endpoint)
     means = select(func.avg(answers.c.tokens_in), func.avg(answers.c.tokens_out))
-    with engine.connect() as connection:
-        mean_in, mean_out = connection.execute(means).one()
+    ((mean_in, mean_out),) = rows_of(engine, means)
     return None if mean_out is None else (float(mean_in or 0), float(mean_out))
 
 
@@ -59,8 +59,7 @@ def read_past(
     of_endpoint = StoredRun.endpoint == endpoint if endpoint else StoredRun.endpoint != made_up_by
     answers = _newest_answers(engine, flow, step, model, of_endpoint)
     timed = select(answers.c.tokens_out, answers.c.latency_ms).where(answers.c.latency_ms.is_not(None))
-    with engine.connect() as connection:
-        rows = [(int(tokens), int(latency)) for tokens, latency in connection.execute(timed)]
+    rows = [(int(tokens), int(latency)) for tokens, latency in rows_of(engine, timed)]
     if not rows:
         return None
     return PastAnswers(sum(tokens for tokens, _ in rows) / len(rows), tuple(latency for _, latency in rows))
@@ -73,8 +72,7 @@ def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoin
     """
     asked = select(Attempt.id).where(Attempt.run_id == StoredRun.id, Attempt.ended_at.is_not(None)).exists()
     newest = select(StoredRun.id).where(StoredRun.flow == flow, of_endpoint, asked)
-    with engine.connect() as connection:
-        runs = connection.scalars(newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS)).all()
+    runs = [run.id for run in rows_of(engine, newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS))]
     attempts = union_all(*(_newest_attempts(run_id) for run_id in runs or [""])).subquery()
     return (
         select(attempts.c.tokens_in, attempts.c.tokens_out, attempts.c.latency_ms)
@@ -88,14 +86,9 @@ def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoin
 def _newest_attempts(run_id: str) -> Any:
     cached = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
     tokens_in = Attempt.input_tokens + sum(func.coalesce(column, 0) for column in cached)
+    took = (tokens_in.label("tokens_in"), Attempt.output_tokens.label("tokens_out"), Attempt.latency_ms)
     newest = (
-        select(
-            Attempt.generation_id,
-            Attempt.prompt_hash,
-            tokens_in.label("tokens_in"),
-            Attempt.output_tokens.label("tokens_out"),
-            Attempt.latency_ms,
-        )
+        select(Attempt.generation_id, Attempt.prompt_hash, *took)
         .where(Attempt.run_id == run_id, Attempt.ended_at.is_not(None))
         .order_by(Attempt.ended_at.desc())
         .limit(NEWEST_ATTEMPTS)
@@ -105,27 +98,16 @@ def _newest_attempts(run_id: str) -> Any:
 
 def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:
     """Add up what a run's answers used, by step and model, in the order in which the steps began."""
-    attempt = Attempt
-    columns: tuple[Any, ...] = (
-        attempt.input_tokens,
-        attempt.cache_creation_5m_tokens,
-        attempt.cache_creation_1h_tokens,
-        attempt.cache_read_tokens,
-        attempt.output_tokens,
-    )
+    tokens = [Attempt.__table__.c[each.name] for each in fields(StepTokens) if each.name.endswith("_tokens")]
     statement = (
         select(
-            Generation.step,
-            StoredPrompt.model,
-            func.count(),
-            *(func.coalesce(func.sum(column), 0) for column in columns),
+            Generation.step, StoredPrompt.model, func.count(), *(func.coalesce(func.sum(each), 0) for each in tokens)
         )
-        .select_from(attempt)
-        .join(Generation, Generation.id == attempt.generation_id)
-        .join(StoredPrompt, StoredPrompt.hash == attempt.prompt_hash)
-        .where(attempt.run_id == run_id, attempt.output_tokens.is_not(None))
+        .select_from(Attempt)
+        .join(Generation, Generation.id == Attempt.generation_id)
+        .join(StoredPrompt, StoredPrompt.hash == Attempt.prompt_hash)
+        .where(Attempt.run_id == run_id, Attempt.output_tokens.is_not(None))
         .group_by(Generation.step, StoredPrompt.model)
-        .order_by(func.min(attempt.id))
+        .order_by(func.min(Attempt.id))
     )
-    with engine.connect() as connection:
-        return [StepTokens(step, model, *map(int, counts)) for step, model, *counts in connection.execute(statement)]
+    return [StepTokens(step, model, *map(int, counts)) for step, model, *counts in rows_of(engine, statement)]

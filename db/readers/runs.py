@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, Subquery, or_,
 from sqlalchemy.orm import aliased
 
 from db.ledger.tables import Base, StoredRun
+from db.session import rows_of
 
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
 
@@ -26,8 +27,7 @@ def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -
         .where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids))
         .order_by(StoredRun.id)
     )
-    with engine.connect() as connection:
-        return {str(flow_run): status for flow_run, status in connection.execute(statement)}
+    return {str(flow_run): status for flow_run, status in rows_of(engine, statement)}
 
 
 def shards_of(engine: Engine, run_id: str) -> list[str]:
@@ -36,8 +36,7 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
     Also those that an earlier run of the same Prefect flow run started, and that this one found at work.
     """
     pairs = shards_in([run_id]).subquery()
-    with engine.connect() as connection:
-        return list(connection.scalars(select(pairs.c.member).order_by(pairs.c.member)))
+    return [run.member for run in rows_of(engine, select(pairs.c.member).order_by(pairs.c.member))]
 
 
 def shards_in(run_ids: Sequence[str]) -> Select[tuple[str, str]]:
@@ -67,9 +66,8 @@ def matches(column: Any, text: str) -> ColumnElement[bool]:
     """Select ids by a whole one, its beginning or its end."""
     # An id's end tells runs of one day apart, its beginning is the time: people copy either.
     plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
-    if len(plain) < SHORTEST_ID:
-        return or_(column == text)
-    return or_(column == text, column.like(f"%{plain}"), column.like(f"{plain}%"))
+    parts = (column.like(f"%{plain}"), column.like(f"{plain}%")) if len(plain) >= SHORTEST_ID else ()
+    return or_(column == text, *parts)
 
 
 def row_of(connection: Connection, table: type[Base], *which: ColumnElement[bool]) -> dict[str, Any] | None:

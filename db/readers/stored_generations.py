@@ -11,18 +11,10 @@ import orjson
 from sqlalchemy import Engine, Select, case, func, select
 from sqlalchemy.orm import aliased
 
-from db.ledger.tables import (
-    Attempt,
-    Generation,
-    GenerationParent,
-    SharedText,
-    StoredPrompt,
-    StoredRecord,
-    StoredRun,
-    StoredTemplate,
-)
+from db.ledger import tables
+from db.ledger.tables import Attempt, Generation, GenerationParent, StoredPrompt, StoredRecord
 from db.readers.runs import matches, row_of
-from db.session import in_parts
+from db.session import in_parts, rows_of
 from db.words import SUCCEEDED
 
 _SHARED = re.compile(r'{\s*"\$(?:text|json)"\s*:\s*"([^"]+)"\s*}')
@@ -78,8 +70,7 @@ def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) 
         if last is not None and len(last) < page_size:
             return []
         following = statement.where(Generation.record_key > last[-1].record_key) if last else statement
-        with engine.connect() as connection:
-            last = [_step_generation(row) for row in connection.execute(following)]
+        last = [_step_generation(row) for row in rows_of(engine, following)]
         return last
 
     return iter(read_page, [])
@@ -96,9 +87,8 @@ def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, lis
             .where(GenerationParent.generation_id.in_(part))
             .order_by(Generation.record_key)
         )
-        with engine.connect() as connection:
-            for row in connection.execute(statement):
-                parents.setdefault(row[-1], []).append(_step_generation(row))
+        for row in rows_of(engine, statement):
+            parents.setdefault(row[-1], []).append(_step_generation(row))
     return parents
 
 
@@ -111,8 +101,7 @@ def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> in
         Generation.status == SUCCEEDED,
         Generation.record_key.like("% "),
     )
-    with engine.connect() as connection:
-        return int(connection.execute(statement).scalar_one())
+    return int(rows_of(engine, statement)[0][0])
 
 
 def read_generation(engine: Engine, generation_id: str) -> Audit | None:
@@ -124,24 +113,22 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
             return None
         source_id = row["source_generation_id"]
         body = connection.scalar(select(StoredPrompt.request).where(StoredPrompt.hash == row["prompt_hash"]))
-        attempts = (
-            select(Attempt.__table__).where(Attempt.generation_id == (source_id or row["id"])).order_by(Attempt.ordinal)
-        )
+        attempts = select(Attempt.__table__).where(Attempt.generation_id == (source_id or row["id"]))
         children = (
             select(Generation.id, Generation.step, Generation.record_key, Generation.status)
             .join(GenerationParent, GenerationParent.generation_id == Generation.id)
             .where(GenerationParent.parent_id == row["id"])
             .order_by(Generation.id)
         )
-        of_template = (StoredTemplate.hash == row["template_hash"], StoredTemplate.name == row["step"])
+        template = tables.StoredTemplate
         return Audit(
             generation=row,
             source=row_of(connection, Generation, Generation.id == source_id),
-            run=row_of(connection, StoredRun, StoredRun.id == row["run_id"]) or {},
+            run=row_of(connection, tables.StoredRun, tables.StoredRun.id == row["run_id"]) or {},
             record=connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"])),
-            template=row_of(connection, StoredTemplate, *of_template),
+            template=row_of(connection, template, template.hash == row["template_hash"], template.name == row["step"]),
             request=read_request(engine, body) if body else None,
-            attempts=[dict(attempt) for attempt in connection.execute(attempts).mappings()],
+            attempts=[dict(attempt) for attempt in connection.execute(attempts.order_by(Attempt.ordinal)).mappings()],
             parents=read_parents(engine, [row["id"]]).get(row["id"], []),
             children=[(child[0], child[1], child[2], child[3]) for child in connection.execute(children)],
         )
@@ -152,10 +139,8 @@ def read_request(engine: Engine, body: str) -> Any:
     request = orjson.loads(body)
     # In a text of the request itself, the quotes are escaped.
     hashes = sorted(set(_SHARED.findall(body)))
-    with engine.connect() as connection:
-        found = connection.execute(select(SharedText.hash, SharedText.body).where(SharedText.hash.in_(hashes)))
-        texts = {row.hash: row.body for row in found}
-    return _filled(request, texts)
+    found = rows_of(engine, select(tables.SharedText).where(tables.SharedText.hash.in_(hashes)))
+    return _filled(request, {text.hash: text.body for text in found})
 
 
 def _filled(node: Any, texts: Mapping[str, str]) -> Any:
@@ -170,16 +155,10 @@ def _filled(node: Any, texts: Mapping[str, str]) -> Any:
 
 def _with_content() -> Select[Any]:
     source = aliased(Generation)
+    # A cached row has no text of its own; the one that it points at has.
+    output = case((Generation.source_generation_id.is_(None), Generation.output), else_=source.output)
     return (
-        select(
-            Generation.id,
-            Generation.step,
-            Generation.record_key,
-            Generation.record_hash,
-            # A cached row has no text of its own; the one that it points at has.
-            case((Generation.source_generation_id.is_(None), Generation.output), else_=source.output),
-            StoredRecord.body,
-        )
+        select(Generation.id, Generation.step, Generation.record_key, Generation.record_hash, output, StoredRecord.body)
         .outerjoin(source, source.id == Generation.source_generation_id)
         .outerjoin(StoredRecord, StoredRecord.hash == Generation.record_hash)
     )

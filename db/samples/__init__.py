@@ -47,8 +47,7 @@ def _fill(connection: Connection, table: Table) -> int:
     (key,) = table.primary_key.columns
     rows = _read(table)
     present = set(connection.scalars(select(key).where(key.in_([row[key.name] for row in rows]))))
-    missing = [row for row in rows if row[key.name] not in present]
-    if missing:
+    if missing := [row for row in rows if row[key.name] not in present]:
         connection.execute(insert(table), missing)
     return connection.scalars(select(func.count()).select_from(table)).one()
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from db.readers.run_lines import list_runs
+from db.readers.figures import list_runs
 from db.readers.runs import read_run
 from tests.commands.conftest import FRONT, Desk, begin, call, ended, interrupted, make_desk, presswork, set_all
 

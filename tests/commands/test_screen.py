@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from db.readers.figures import TotalUsage
-from db.readers.run_lines import RunLine
+from db.readers.figures import RunLine, TotalUsage
 from flows.commands.ledger.history import runs_table
 from flows.commands.run.watching import Watcher, time_left
 from flows.commands.terminal import screen

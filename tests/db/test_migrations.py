@@ -11,8 +11,7 @@ from alembic import command
 from sqlalchemy import Connection, Engine, text
 
 from db.database_errors import LedgerInUseError
-from db.ledger.connecting import connect_ledger
-from db.ledger.migrating import alembic_config, check, upgrade
+from db.ledger.connecting import alembic_config, check, connect_ledger, upgrade
 from db.readers.figures import usage
 from db.session import begin_write
 from tests.db.rows import sha

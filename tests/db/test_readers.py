@@ -15,9 +15,17 @@ from db.ledger.clock import new_id
 from db.ledger.rows import ParentRow, TextRow, WriteBatch
 from db.ledger.writing import write
 from db.readers.failures import without_content
-from db.readers.figures import PromptCacheUse, StepCount, cost_reused, count_generations, prompt_cache_use, usage
+from db.readers.figures import (
+    PromptCacheUse,
+    StepCount,
+    cost_reused,
+    count_generations,
+    find_run,
+    list_runs,
+    prompt_cache_use,
+    usage,
+)
 from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
-from db.readers.run_lines import find_run, list_runs
 from db.readers.runs import shards_of
 from db.readers.stored_generations import read_generation, read_generations, read_parents, read_request
 from db.words import PERHAPS_BILLED, UNSENT

@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
-from db.readers.figures import count_generations, prompt_cache_use, usage
-from db.readers.run_lines import find_run, list_runs
+from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage
 from db.readers.runs import shards_of
 from tests.db.rows import Book
 

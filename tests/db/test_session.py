@@ -29,8 +29,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
-from db.ledger.connecting import connect_ledger, open_ledger
-from db.ledger.migrating import alembic_config, check, upgrade
+from db.ledger.connecting import alembic_config, check, connect_ledger, open_ledger, upgrade
 from db.ledger.rows import values_of
 from db.ledger.tables import Attempt, Base, GenerationParent, StoredRun
 from db.session import begin_write, is_unavailable, is_unwritable, readable_url, reason_of
@@ -71,7 +70,7 @@ def test_processes_that_make_one_ledger_at_once_all_get_it(sqlite_ledger_url: st
 @pytest.mark.postgres
 def test_processes_that_migrate_one_ledger_at_once_wait_for_each_other(new_postgres: str) -> None:
     program = (
-        "from db.ledger.connecting import connect_ledger; from db.ledger.migrating import upgrade; "
+        "from db.ledger.connecting import connect_ledger; from db.ledger.connecting import upgrade; "
         f"upgrade(connect_ledger({new_postgres!r}))"
     )
     started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]

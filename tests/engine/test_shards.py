@@ -9,7 +9,7 @@ from prefect import flow
 from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
-from db.readers.run_lines import list_runs
+from db.readers.figures import list_runs
 from db.readers.runs import shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
-from db.readers.figures import StepCount, count_generations
-from db.readers.run_lines import RunLine, find_run, list_runs
+from db.readers.figures import RunLine, StepCount, count_generations, find_run, list_runs
 from db.readers.runs import read_run, shards_of
 from flows.commands.ledger.ledgers import find_by_id, ledger_urls, opened, say_ledger
 from flows.commands.terminal import screen

@@ -6,8 +6,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerNotMigratedError
-from db.ledger import migrating, spill
-from db.ledger.connecting import connect_ledger
+from db.ledger import connecting, spill
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.session import readable_url, reason_of
 from db.sources.access import is_missing_file
@@ -20,8 +19,8 @@ from flows.commands.terminal.flags import CheckFlags, RecoverFlags, UpgradeFlags
 def upgrade(command: CommandContext, flags: UpgradeFlags) -> None:
     """Migrate the ledger, and say that it is current."""
     url = first_url(command.settings, sandbox=flags.sandbox)
-    with opened(url, connect_ledger) as ledger:
-        migrating.upgrade(ledger)
+    with opened(url, connecting.connect_ledger) as ledger:
+        connecting.upgrade(ledger)
         _say_current(command, url, ledger)
 
 
@@ -33,12 +32,12 @@ def check(command: CommandContext, flags: CheckFlags) -> None:
             f"The ledger {ledger_name(url)} has not been made yet: the first run makes it, and so does "
             "`presswork db upgrade`."
         )
-    with opened(url, connect_ledger) as ledger:
+    with opened(url, connecting.connect_ledger) as ledger:
         _say_current(command, url, ledger)
 
 
 def _say_current(command: CommandContext, url: str, ledger: Engine) -> None:
-    revision = migrating.check(ledger)
+    revision = connecting.check(ledger)
     words = screen.data(f"The ledger {ledger_name(url)} is current (revision {revision}).")
     current = {"ledger": readable_url(url), "revision": revision, "current": True}
     command.answer(current, lambda console: console.print(words))

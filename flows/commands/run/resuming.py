@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from db.readers.run_lines import find_run
+from db.readers.figures import find_run
 from db.readers.runs import read_run
 from flows.commands.ledger.ledgers import find_by_id
 from flows.settings import Settings
