@@ -1,4 +1,7 @@
-"""Claiming: no two runs ask for the same prompt. What another run asks for is waited for, and taken over if it fails.
+"""Claiming: no two runs ask for the same prompt, and no run asks twice.
+
+What another run asks for is waited for, and taken over if it fails; of twins, the items of one step with the same
+prompt, the first is asked for, and the others share what comes of it.
 
 Claims are for those who ask: a prompt whose chunk waits for the endpoint to be back is given back until the next try.
 """
@@ -10,8 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows.engine.context import StepContext, StepTasks
+from flows.engine.generations import Recording
 from flows.engine.materials.items import Hit, Item
 from flows.engine.plan import find_hits
+from flows.steps.answers.outcomes import Outcome
 
 MOST_WAITING = 2000
 """Prompts that another run is asking for, at most, before this one stops reading ahead."""
@@ -43,7 +48,7 @@ class Claiming:
     async def _claim(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
         if not items:
             return [], []
-        owned = await self.context.claims.take([item.prompt.hash for item in items])
+        owned = await self.context.ledger.take([item.prompt.hash for item in items])
         mine = [item for item in items if item.prompt.hash in owned]
         others = [item for item in items if item.prompt.hash not in owned]
         # Looked up once more now that no one else can be asking: the answer may have come in between.
@@ -53,7 +58,7 @@ class Claiming:
         """Return what the ledger answers by now."""
         if not items:
             return []
-        return find_hits(items, await self.context.look_up.known([item.prompt.hash for item in items]))
+        return find_hits(items, await self.context.ledger.known([item.prompt.hash for item in items]))
 
     async def not_too_many(self) -> None:
         """Wait while too many items wait for what other runs ask for."""
@@ -63,8 +68,8 @@ class Claiming:
     async def give_back(self, items: Sequence[Item]) -> None:
         """Let other runs ask for items that this one can't ask for just now."""
         for item in items:
-            self.context.claims.release(item.prompt.hash)
-        await self.context.writer.committed()
+            self.context.ledger.release(item.prompt.hash)
+        await self.context.ledger.writer.committed()
 
     def lost(self, item: Item) -> None:
         """Look an item up and claim it again, with all others whose claims were lost, or wait for who has it now."""
@@ -99,3 +104,38 @@ class Claiming:
         self.found(hits)
         answered = {hit.item.generation_id for hit in hits}
         return [item for item in items if item.generation_id not in answered]
+
+
+class Twins:
+    """The prompts that are being asked for just now, each with the items that wait for the same answer."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._waiting: dict[str, list[Item]] = {}
+
+    def joins(self, item: Item) -> bool:
+        """Let an item wait if its prompt is being asked for already; if not, the item is the one that others join."""
+        waiting = self._waiting.get(item.prompt.hash)
+        if waiting is None:
+            self._waiting[item.prompt.hash] = []
+            return False
+        waiting.append(item)
+        return True
+
+    def share(self, leader: Item, outcome: Outcome) -> bool:
+        """Write an outcome for those that wait for it; whether there were any. Others may still join."""
+        waiting = self._waiting.get(leader.prompt.hash, [])
+        for item in waiting:
+            self._recording.twin(item, leader, outcome)
+        found = bool(waiting)
+        waiting.clear()
+        return found
+
+    def end(self, prompt_hash: str) -> None:
+        """Let nobody join any more."""
+        self._waiting.pop(prompt_hash, None)
+
+    def found(self, hit: Hit) -> None:
+        """Write a hit for the item that was to be asked for, and for those that wait for it."""
+        waiting = self._waiting.pop(hit.item.prompt.hash, [])
+        self._recording.hits([hit, *(Hit(item, hit.source_id, hit.output_hash) for item in waiting)])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from db.readers.figures import StepCount
     from db.readers.run_lines import RunLine
-    from flows.engine.report.lacking import Failure
+    from flows.engine.report.summary import Failure
 
 FAILURES = 50
 NARROW = 110
@@ -130,7 +130,7 @@ def _read_run(ledger: Engine, asked: str) -> _RunHistory | None:
     from db.readers.figures import count_generations  # noqa: PLC0415 - see commands/__init__.py
     from db.readers.run_lines import find_run  # noqa: PLC0415
     from db.readers.runs import read_run, shards_of  # noqa: PLC0415
-    from flows.engine.report.lacking import list_failures  # noqa: PLC0415
+    from flows.engine.report.summary import list_failures  # noqa: PLC0415
 
     line = find_run(ledger, asked)
     if line is None:
@@ -157,7 +157,7 @@ def _print_run(console: Console, found: _RunHistory) -> None:
 
 
 def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
-    from flows.engine.report.summary_rows import usage_rows  # noqa: PLC0415 - see commands/__init__.py
+    from flows.engine.report.summary import usage_rows  # noqa: PLC0415 - see commands/__init__.py
 
     line, row = found.line, found.row
     parameters = ", ".join(f"{name}={value}" for name, value in _given(row.get("parameters") or {}).items())

@@ -18,7 +18,7 @@ from db.words import SANDBOX
 from flows.commands.ledger.ledgers import ledger_name, opened
 from flows.commands.terminal import screen
 from flows.engine.report.amounts import dollars, duration
-from flows.engine.report.summary_rows import SANDBOX_SAYS
+from flows.engine.report.summary import SANDBOX_SAYS
 from flows.settings import ROOT
 
 if TYPE_CHECKING:
