@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from db.ledger.clock import new_id, now
@@ -18,7 +18,6 @@ from flows.engine.resources.stopping import Pursuit
 from flows.errors import FinalCallError, LedgerAwayError, StoppedError
 from flows.steps.answers.pursuing import Opened, Settled
 from flows.steps.claude.answers import Answer
-from flows.steps.prices import Usage
 
 
 class ItemJournal:
@@ -36,7 +35,7 @@ class ItemJournal:
     async def ready(self) -> None:
         """Wait for the run's lease; ClaimLostError where the prompt is no longer this run's to ask."""
         try:
-            await self._context.claims.ready(self._item.prompt.hash)
+            await self._context.ledger.lease.ready(self._item.prompt.hash)
         except ClaimLostError:
             self.claim_lost = True
             raise
@@ -51,7 +50,20 @@ class ItemJournal:
 
     async def open(self, opened: Opened) -> str:
         """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
-        row, writer = _opened_row(self._context.settings.run_id, self._item, opened), self._context.writer
+        writer = self._context.ledger.writer
+        row = storable(
+            OpenedRow(
+                id=new_id(),
+                run_id=self._context.ledger.run_id,
+                prompt_hash=self._item.prompt.hash,
+                generation_id=self._item.generation_id,
+                ordinal=opened.ordinal,
+                kind=opened.kind,
+                request_changes=opened.changes,
+                started_at=now(),
+                likely_cost_usd=opened.likely_cost_usd,
+            )
+        )
         add_prompt(writer, self._item.prompt)
         writer.open_attempt(row)
         try:
@@ -70,27 +82,10 @@ class ItemJournal:
     def settle(self, attempt_id: str, settled: Settled) -> None:
         """Write how it ended; committed with what comes next."""
         row, progress = _settled_row(attempt_id, settled), self._context.progress
-        self._context.writer.settle_attempt(row)
+        self._context.ledger.writer.settle_attempt(row)
         progress.requests += settled.error_type not in UNSENT
         if row.cost_usd is not None:
             progress.cost_usd += row.cost_usd
-
-
-def _opened_row(run_id: str, item: Item, opened: Opened) -> OpenedRow:
-    """An attempt that is about to be sent."""
-    return storable(
-        OpenedRow(
-            id=new_id(),
-            run_id=run_id,
-            prompt_hash=item.prompt.hash,
-            generation_id=item.generation_id,
-            ordinal=opened.ordinal,
-            kind=opened.kind,
-            request_changes=opened.changes,
-            started_at=now(),
-            likely_cost_usd=opened.likely_cost_usd,
-        )
-    )
 
 
 def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
@@ -114,7 +109,7 @@ def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
             stop_reason=settled.answer.stop_reason,
             output_text=settled.answer.text,
             # What an endpoint says of its use has the names of the columns.
-            **_values_in(settled.answer.usage),
+            **({} if settled.answer.usage is None else asdict(settled.answer.usage)),
         )
     elif settled.error is not None:
         row = replace(row, http_status=settled.error.http_status, request_id=settled.error.request_id)
@@ -123,10 +118,6 @@ def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
         # A price of a count that nobody can have used would be no price.
         return replace(kept, cost_usd=None, price_version=None)
     return kept
-
-
-def _values_in(usage: Usage | None) -> dict[str, Any]:
-    return {} if usage is None else {part.name: getattr(usage, part.name) for part in fields(usage)}
 
 
 def _tokens(row: SettledRow) -> list[int | None]:

@@ -43,7 +43,7 @@ class Claiming:
     async def _claim(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
         if not items:
             return [], []
-        owned = await self.context.claims.take([item.prompt.hash for item in items])
+        owned = await self.context.ledger.take([item.prompt.hash for item in items])
         mine = [item for item in items if item.prompt.hash in owned]
         others = [item for item in items if item.prompt.hash not in owned]
         # Looked up once more now that no one else can be asking: the answer may have come in between.
@@ -53,7 +53,7 @@ class Claiming:
         """Return what the ledger answers by now."""
         if not items:
             return []
-        return find_hits(items, await self.context.look_up.known([item.prompt.hash for item in items]))
+        return find_hits(items, await self.context.ledger.known([item.prompt.hash for item in items]))
 
     async def not_too_many(self) -> None:
         """Wait while too many items wait for what other runs ask for."""
@@ -63,8 +63,8 @@ class Claiming:
     async def give_back(self, items: Sequence[Item]) -> None:
         """Let other runs ask for items that this one can't ask for just now."""
         for item in items:
-            self.context.claims.release(item.prompt.hash)
-        await self.context.writer.committed()
+            self.context.ledger.release(item.prompt.hash)
+        await self.context.ledger.writer.committed()
 
     def lost(self, item: Item) -> None:
         """Look an item up and claim it again, with all others whose claims were lost, or wait for who has it now."""

@@ -1,4 +1,4 @@
-"""Context: what a step works with, handed down by its run as plain values and small protocols.
+"""Context: what a step works with, handed down by its run.
 
 Nothing below run.py knows the run: a step runs in a test with stand-ins for these, without Prefect and a database.
 """
@@ -6,129 +6,30 @@ Nothing below run.py knows the run: a step runs in a test with stand-ins for the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
-from db.readers.look_up import BadOutcome, PromptHistory
 from flows.engine.orchestration.chunks import ChunkRunner
-from flows.engine.pacing.breaker import Breaker
+from flows.engine.pacing.pace import Pace
 from flows.engine.report.progress import Progress
+from flows.engine.resources.endpoint import RunEndpoint
+from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.resources.stopping import Stopper
 from flows.errors import LedgerAwayError, StoppedError, StoppingCallError
+from flows.settings import Settings
 from flows.steps.answers.outcomes import Policy
-from flows.steps.answers.pursuing import Gate
-from flows.steps.claude.answers import Answer
-from flows.steps.prompts.render import Brief
-
-
-@dataclass(frozen=True, slots=True)
-class StepSettings:
-    """The plain values of a run: its names, and the bounds of its settings.
-
-    `chunk_size` is None where the first page decides it. `tries` is how often a chunk is tried while the endpoint is
-    away, `give_up_after` how many bad outcomes a prompt may have before it is not asked again.
-    """
-
-    run_id: str
-    flow: str
-    endpoint: str
-    concurrency: int
-    chunk_size: int | None
-    tries: int
-    give_up_after: int
-    policy: Policy
-
-
-class LookUp(Protocol):
-    """What the ledger knows of prompts, by their hashes."""
-
-    async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
-        """Return what is known; where the run refreshes, only what is new since it began."""
-
-    async def bad_outcomes(self, hashes: Iterable[str]) -> Mapping[str, BadOutcome]:
-        """Return which prompts the run's own shards asked in vain: the run does not ask for these again."""
-
-
-class RowWriter(Protocol):
-    """Commits rows together; flows.engine.resources.writer.Writer."""
-
-    def has_prompt(self, prompt_hash: str) -> bool:
-        """Whether a prompt is waiting for the next commit already."""
-
-    def add_prompt(self, row: PromptRow, texts: Iterable[TextRow]) -> None:
-        """Add a prompt with the texts that it shares with others."""
-
-    def add_record(self, row: RecordRow) -> None:
-        """Add a record."""
-
-    def add_generation(self, row: GenerationRow, parents: Iterable[str]) -> None:
-        """Add a generation, with the ids of those that it was made from."""
-
-    def open_attempt(self, row: OpenedRow) -> None:
-        """Add an attempt that is about to be sent."""
-
-    def settle_attempt(self, row: SettledRow) -> None:
-        """Add how an attempt ended."""
-
-    async def committed(self) -> None:
-        """Wait until all that was added is in the ledger."""
-
-    def has_attempt(self, attempt_id: str) -> bool:
-        """Whether the ledger has taken an attempt that was committed."""
-
-    def failure_of(self, generation_id: str) -> str | None:
-        """Say why a committed generation stands as failed, where the ledger refused its content."""
-
-
-class Claims(Protocol):
-    """A run's claims of prompts, by their hashes; flows.engine.resources.run_ledger.RunLedger."""
-
-    async def take(self, hashes: Sequence[str]) -> set[str]:
-        """Claim prompts, and return those that are now this run's to ask for."""
-
-    async def ready(self, prompt_hash: str) -> None:
-        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
-
-    def release(self, prompt_hash: str) -> None:
-        """Give a claim back with the next commit."""
-
-
-class RequestGate(Gate, Protocol):
-    """The gate for the requests of one run; flows.engine.pacing.pace.Pace."""
-
-    @property
-    def stopped(self) -> StoppingCallError | None:
-        """What has stopped the run, if anything has."""
-
-    def breaker(self, step: str) -> Breaker:
-        """Return what stops the run where the endpoint refuses a step's requests all alike."""
-
-    def stop(self, reason: StoppingCallError) -> None:
-        """Let no further request go."""
-
-
-class AskedEndpoint(Protocol):
-    """The run's endpoint; flows.engine.resources.endpoint.RunEndpoint."""
-
-    async def ask(self, body: Mapping[str, Any]) -> Answer:
-        """Send a request."""
-
-    async def learn_model(self, brief: Brief) -> int | None:
-        """Find out about a step's model before its first request, and return its longest answer in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """All that the steps of one run share."""
+    """All that the steps of one run share; `ledger` looks up, claims and writes."""
 
-    settings: StepSettings
-    look_up: LookUp
-    writer: RowWriter
-    claims: Claims
-    pace: RequestGate
-    endpoint: AskedEndpoint
+    settings: Settings
+    policy: Policy
+    ledger: RunLedger
+    pace: Pace
+    endpoint: RunEndpoint
     run_chunk: ChunkRunner
     progress: Progress
     stopper: Stopper

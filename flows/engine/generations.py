@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import orjson
@@ -15,8 +15,9 @@ from db.ledger.rows import GenerationRow, PromptRow, RecordRow, TextRow
 from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import storable_text
 from db.words import CACHE, CACHED, FAILED, GIVEN_UP, LIVE, REFUSED_BY_LEDGER, SKIPPED, SUCCEEDED, Origin, Status
-from flows.engine.context import RowWriter, StepContext
+from flows.engine.context import StepContext
 from flows.engine.materials.handles import Hit, Item, Material
+from flows.engine.resources.writer import Writer
 from flows.errors import RecordError
 from flows.steps.answers.outcomes import Outcome
 from flows.steps.prompts.render import Prompt, request_body
@@ -32,25 +33,23 @@ class Recording:
     """Writes the generations of one step of a run; they are in the ledger with the writer's next commit."""
 
     def __init__(self, context: StepContext, template: Template) -> None:
-        self._writer = context.writer
+        self._writer = context.ledger.writer
         self._progress = context.progress
-        self._endpoint = context.settings.endpoint
         self._row = partial(
             GenerationRow,
-            run_id=context.settings.run_id,
-            flow=context.settings.flow,
+            run_id=context.ledger.run_id,
+            flow=context.ledger.flow,
             step=template.name,
-            endpoint=context.settings.endpoint,
+            endpoint=context.ledger.endpoint,
             template_hash=template.hash,
         )
 
     def outcome(self, item: Item, outcome: Outcome) -> None:
         """Write what came of an item that was asked for."""
-        content = outcome.content
         self._add(item, self._answered(item, outcome))
         self._progress.add(outcome.status)
-        if content is not None and content.unwrapped:
-            self._progress.note("unwrapped", _IGNORES_SCHEMA.format(endpoint=self._endpoint))
+        if outcome.content is not None and outcome.content.unwrapped:
+            self._progress.notes["unwrapped"] = _IGNORES_SCHEMA.format(endpoint=self._progress.endpoint)
 
     def twin(self, item: Item, leader: Item, outcome: Outcome) -> None:
         """Write the second generation of a prompt that stands twice in a run: it shares the first one's outcome."""
@@ -141,7 +140,7 @@ class Recording:
         self._writer.add_generation(row, item.parents)
 
 
-def add_prompt(writer: RowWriter, prompt: Prompt) -> None:
+def add_prompt(writer: Writer, prompt: Prompt) -> None:
     """Add a prompt's request; the system text and the schema, which many share, stand in it by hash."""
     if writer.has_prompt(prompt.hash):
         return
@@ -170,18 +169,7 @@ def _text(said: str | None) -> str | None:
     return None if said is None else storable_text(said)
 
 
+@lru_cache(maxsize=256)
 def _text_row(body: str) -> TextRow:
-    return TextRow(_text_hash(body), body)
-
-
-_known_texts: dict[str, str] = {}
-
-
-def _text_hash(body: str) -> str:
     # A run hashes its few shared texts once, not once a prompt.
-    found = _known_texts.get(body)
-    if found is None:
-        if len(_known_texts) > 256:
-            _known_texts.clear()
-        found = _known_texts[body] = hashlib.sha256(body.encode()).hexdigest()
-    return found
+    return TextRow(hashlib.sha256(body.encode()).hexdigest(), body)

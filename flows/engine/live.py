@@ -41,6 +41,9 @@ class LiveChannel:
         self._twins = Twins(recording)
         self._claiming = Claiming(context, tasks, self._found, self._send_chunks)
         self._window = Window(WINDOW * context.settings.concurrency)
+        # What a chunk asks of its channel, and these do.
+        self.hits_of, self.give_back = self._claiming.hits_of, self._claiming.give_back
+        self.claim_again, self.free = self._claiming.claim, self._window.give
         self._chunk_size = context.settings.chunk_size
         self._chunks = 0
         self._knows_model = False
@@ -81,7 +84,7 @@ class LiveChannel:
             part = [unsent.popleft() for _ in range(min(size, len(unsent)))]
             if isinstance(self._context.pace.stopped, CostCapError):
                 for item in part:
-                    await self._record(item, _skipped(self._context.pace.stopped), wait=False)
+                    await self.record(item, _skipped(self._context.pace.stopped), wait=False)
                 continue
             await self._window.take(len(part))
             if self._tasks.failure is not None:
@@ -91,7 +94,7 @@ class LiveChannel:
 
     def _start_chunk(self, part: Sequence[Item]) -> None:
         self._chunks += 1
-        chunk = Chunk(self, part, number=self._chunks, tries=self._context.settings.tries)
+        chunk = Chunk(self, part, number=self._chunks, tries=self._context.settings.chunk_retries + 1)
         self._tasks.start(self._carry(chunk))
 
     async def _carry(self, chunk: Chunk) -> None:
@@ -101,22 +104,19 @@ class LiveChannel:
                 was_cached = await self._context.run_chunk(chunk)
             if was_cached:
                 self._found(chunk.hits)
-                await self._context.writer.committed()
+                await self._context.ledger.writer.committed()
         finally:
             chunk.drop(tuple(chunk.pending))
 
     async def pursue(self, item: Item) -> Outcome | None:
         """Ask until there is an outcome (for the chunk); None where its claim was lost."""
+        context = self._context
         item.asking = item.asking or Asking(item.prompt, max_output=self._max_output)
         try:
-            with self._context.stopper.pursuing() as pursuit:
-                journal = ItemJournal(self._context, item, pursuit)
+            with context.stopper.pursuing() as pursuit:
+                journal = ItemJournal(context, item, pursuit)
                 outcome = await answer_prompt(
-                    item.asking,
-                    ask=journal.ask,
-                    gate=self._context.pace,
-                    journal=journal,
-                    policy=self._context.settings.policy,
+                    item.asking, ask=journal.ask, gate=context.pace, journal=journal, policy=context.policy
                 )
         except CostCapError as error:
             return _skipped(error)
@@ -125,43 +125,24 @@ class LiveChannel:
             return None
         return outcome
 
-    async def record(self, item: Item, outcome: Outcome) -> None:
+    async def record(self, item: Item, outcome: Outcome, *, wait: bool = True) -> None:
         """Write an outcome, and those of the items that waited for it; returns when they are committed."""
-        await self._record(item, outcome, wait=True)
-
-    async def _record(self, item: Item, outcome: Outcome, *, wait: bool) -> None:
         self._recording.outcome(item, outcome)
-        self._context.claims.release(item.prompt.hash)
+        self._context.ledger.release(item.prompt.hash)
         self._twins.share(item, outcome)
         if wait:
-            await self._context.writer.committed()
+            await self._context.ledger.writer.committed()
             outcome = self._recording.as_written(item, outcome)
             # Who met the prompt during the commit could not find its answer yet, and has joined.
             while self._twins.share(item, outcome):
-                await self._context.writer.committed()
+                await self._context.ledger.writer.committed()
         self._twins.end(item.prompt.hash)
 
     def _found(self, hits: Sequence[Hit]) -> None:
         """Record what the ledger turned out to answer, for the items that wait for the same prompt too."""
         for hit in hits:
-            self._context.claims.release(hit.item.prompt.hash)
+            self._context.ledger.release(hit.item.prompt.hash)
             self._twins.found(hit)
-
-    async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
-        """Look items up (for Prefect's cache)."""
-        return await self._claiming.hits_of(items)
-
-    async def give_back(self, items: Sequence[Item]) -> None:
-        """Let other runs ask for items until their chunk's next try."""
-        await self._claiming.give_back(items)
-
-    async def claim_again(self, items: Sequence[Item]) -> list[Item]:
-        """Return which of the items given back are still this run's to ask for."""
-        return await self._claiming.claim(items)
-
-    def free(self, count: int) -> None:
-        """Make room for other prompts."""
-        self._window.give(count)
 
 
 class Window:

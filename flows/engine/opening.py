@@ -10,7 +10,6 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 
@@ -25,14 +24,13 @@ from db.readers.chains import refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
 from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, SHARD, RunStatus
-from flows.engine.context import StepContext, StepSettings
+from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs, check_templates
 from flows.engine.materials.run_selects import Selects, Spooling
 from flows.engine.options import RunOptions
-from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.orchestration.host import HOST, Host, Origin
 from flows.engine.orchestration.prefect_host import PrefectHost
-from flows.engine.pacing.limiter import Limiter, limiter_for
+from flows.engine.pacing.limiter import limiter_for
 from flows.engine.pacing.pace import Pace
 from flows.engine.report.amounts import dollars
 from flows.engine.report.artifacts import SUMMARY_KEY
@@ -40,29 +38,13 @@ from flows.engine.report.progress import Progress, announce
 from flows.engine.report.totals import Totals
 from flows.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint, require_files
 from flows.engine.resources.lease import HeldLease
-from flows.engine.resources.recovery import begin, require_parent
-from flows.engine.resources.run_ledger import RunLedger
+from flows.engine.resources.run_ledger import RunLedger, begin, require_parent
 from flows.engine.resources.stopping import Stopper, stopped_by_signals
 from flows.engine.resources.writer import Writer
 from flows.engine.run import Run
 from flows.errors import LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
 from flows.steps.answers.outcomes import Policy
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What was opened for a run, and is put together to it."""
-
-    host: Host
-    settings: Settings
-    options: RunOptions
-    endpoint: Endpoint
-    ledger: RunLedger
-    pace: Pace
-    limiter: Limiter
-    stopper: Stopper
-    run_chunk: ChunkRunner
 
 
 @asynccontextmanager
@@ -77,8 +59,8 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     settings = _settings_of(options)
     origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:
-        run = _put_together(await _open(stack, host, settings, options, origin))
-        progress, stopper, ledger = run.context.progress, run.context.stopper, run.ledger
+        run = await _put_together(stack, host, settings, options, origin)
+        progress, stopper, ledger = run.context.progress, run.context.stopper, run.context.ledger
         stack.callback(run.selects.spooling.spools.close)
         await _begin(run, origin)
         ledger.writer.commit = ledger.lease.write
@@ -100,19 +82,40 @@ def _settings_of(options: RunOptions) -> Settings:
     return load_settings().model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
-async def _open(stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: Origin) -> _Opened:
-    """Check what can be checked before anything is asked, and open endpoint, ledger and gate."""
+async def _put_together(
+    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: Origin
+) -> Run:
+    """Check what can be checked before anything is asked, open endpoint, gate and ledger, and make the run of them."""
+    opened = await _open_endpoint(stack, settings, origin)
+    pace = _open_gate(stack, settings, options, opened)
+    ledger, stopper = await _open_ledger(stack, settings, origin.flow, opened.name, pace)
+    progress = Progress(ledger.run_id, ledger.flow, ledger.endpoint)
+    totals = Totals(ledger.engine, ledger.writer.read, progress, pace)
+    progress.is_stopping = lambda: stopper.reason is not None
+    progress.ask_pace = totals.pace
+    spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id), progress, host.log)
+    endpoint = RunEndpoint(opened, pace.reaches_endpoint, progress)
+    run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
+    return Run(
+        host=host,
+        options=options,
+        context=StepContext(settings, _policy(settings), ledger, pace, endpoint, run_chunk, progress, stopper),
+        selects=Selects(settings, options, ledger.engine.url, spooling, stopper, totals),
+        briefs=Briefs(settings.templates_dir, endpoint, ledger.add_template),
+        totals=totals,
+    )
+
+
+async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: Origin) -> Endpoint:
     require_files(settings.concurrency)
     templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.words)
     endpoint = await open_endpoint(settings, settings.concurrency)
     await stack.enter_async_context(endpoint.client)
     await endpoint.require_fit(templates)
-    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
-    stack.callback(engine.dispose)
-    run_id, interval_s, patience_s = new_id(), settings.commit_interval_s, settings.database_patience_s
-    folders = settings.spill_folders
-    writer = Writer(engine, run_id=run_id, interval_s=interval_s, patience_s=patience_s, spill_folders=folders)
-    await stack.enter_async_context(writer)
+    return endpoint
+
+
+def _open_gate(stack: AsyncExitStack, settings: Settings, options: RunOptions, endpoint: Endpoint) -> Pace:
     limiter = limiter_for(endpoint.name)
     # The limits that are set are a run's, so each of its shards keeps to a part of them.
     parts = options.shard.of if options.shard else 1
@@ -120,7 +123,19 @@ async def _open(stack: AsyncExitStack, host: Host, settings: Settings, options: 
     own = {name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()}
     stack.callback(limiter.hold(**own))
     max_cost = None if settings.max_cost is None else Decimal(str(settings.max_cost))
-    pace = Pace(concurrency=settings.concurrency, limiter=limiter, verify=endpoint.verify, max_cost=max_cost)
+    return Pace(concurrency=settings.concurrency, limiter=limiter, verify=endpoint.verify, max_cost=max_cost)
+
+
+async def _open_ledger(
+    stack: AsyncExitStack, settings: Settings, flow: str, endpoint: str, pace: Pace
+) -> tuple[RunLedger, Stopper]:
+    """Open the ledger for a new run, and what stops the run where its lease is lost."""
+    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
+    stack.callback(engine.dispose)
+    run_id, interval_s, patience_s = new_id(), settings.commit_interval_s, settings.database_patience_s
+    folders = settings.spill_folders
+    writer = Writer(engine, run_id=run_id, interval_s=interval_s, patience_s=patience_s, spill_folders=folders)
+    await stack.enter_async_context(writer)
 
     def close_gate(reason: StoppedError) -> None:
         pace.stop(reason)
@@ -128,80 +143,38 @@ async def _open(stack: AsyncExitStack, host: Host, settings: Settings, options: 
 
     stopper = Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
     lease = HeldLease(engine, run_id, stop=stopper.stop)
-    ledger = RunLedger(engine, writer, lease, run_id, origin.flow, endpoint.name)
-    run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
-    return _Opened(host, settings, options, endpoint, ledger, pace, limiter, stopper, run_chunk)
+    return RunLedger(engine, writer, lease, run_id, flow, endpoint), stopper
 
 
-def _put_together(opened: _Opened) -> Run:
-    settings, ledger, pace, stopper = opened.settings, opened.ledger, opened.pace, opened.stopper
-    progress = Progress(ledger.run_id, ledger.flow, ledger.endpoint)
-    totals = Totals(ledger.engine, ledger.writer.read, progress, pace, opened.limiter)
-    progress.is_stopping = lambda: stopper.reason is not None
-    progress.ask_pace = totals.pace
-    spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id), progress, opened.host.log)
-    endpoint = RunEndpoint(opened.endpoint, pace.reaches_endpoint, progress)
-    return Run(
-        host=opened.host,
-        settings=settings,
-        options=opened.options,
-        context=StepContext(
-            settings=_step_settings(settings, ledger),
-            look_up=ledger,
-            writer=ledger.writer,
-            claims=ledger,
-            pace=pace,
-            endpoint=endpoint,
-            run_chunk=opened.run_chunk,
-            progress=progress,
-            stopper=stopper,
-        ),
-        ledger=ledger,
-        pace=pace,
-        selects=Selects(settings, opened.options, ledger.engine.url, spooling, stopper, totals),
-        briefs=Briefs(settings.templates_dir, endpoint, ledger.add_template),
-        totals=totals,
-    )
-
-
-def _step_settings(settings: Settings, ledger: RunLedger) -> StepSettings:
-    return StepSettings(
-        run_id=ledger.run_id,
-        flow=ledger.flow,
-        endpoint=ledger.endpoint,
-        concurrency=settings.concurrency,
-        chunk_size=settings.chunk_size,
-        tries=settings.chunk_retries + 1,
-        give_up_after=settings.give_up_after,
-        policy=Policy(
-            retries=settings.request_retries,
-            repairs=settings.repairs,
-            escalations=settings.escalations,
-            wait_max_s=settings.retry_wait_max_s,
-            retry_after_cap_s=settings.retry_after_cap_s,
-            paid_requests=settings.max_paid_requests,
-        ),
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        retries=settings.request_retries,
+        repairs=settings.repairs,
+        escalations=settings.escalations,
+        wait_max_s=settings.retry_wait_max_s,
+        retry_after_cap_s=settings.retry_after_cap_s,
+        paid_requests=settings.max_paid_requests,
     )
 
 
 async def _begin(run: Run, origin: Origin) -> None:
     """Write the run's row, and go on where the runs were that it resumes."""
-    ledger, shard = run.ledger, run.options.shard
+    ledger, shard = run.context.ledger, run.options.shard
     read = ledger.writer.read
     row = await read(_run_row, run, origin)
     if shard is not None:
         await read(require_parent, ledger.engine, shard)
-    await ledger.writer.call(begin, ledger.engine, row, run.settings.spill_folders)
+    await ledger.writer.call(begin, ledger.engine, row, run.context.settings.spill_folders)
     if run.options.refresh:
         # A refresh that was interrupted goes on where it was: what it bought is not bought again.
         ledger.fresh_since = await read(refreshing_since, ledger.engine, row.parent_run_id or row.id)
     if row.resumes_run_id is not None:
-        run.pace.spending.earlier = await ledger.spent()
+        run.context.pace.spending.earlier = await ledger.spent()
         run.selects.spooling.spools.resumed = await read(resumed_by, ledger.engine, row.id)
 
 
 def _run_row(run: Run, origin: Origin) -> RunRow:
-    ledger, shard = run.ledger, run.options.shard
+    ledger, shard = run.context.ledger, run.options.shard
     return RunRow(
         id=ledger.run_id,
         resumes_run_id=origin.resumes(ledger.engine, run.options.resumes),
@@ -224,7 +197,7 @@ def _run_row(run: Run, origin: Origin) -> RunRow:
 @asynccontextmanager
 async def _closing(run: Run) -> AsyncIterator[None]:
     status: RunStatus = FAILED
-    lease, stopper, progress = run.ledger.lease, run.context.stopper, run.context.progress
+    lease, stopper, progress = run.context.ledger.lease, run.context.stopper, run.context.progress
     try:
         yield
         status = run.totals.status()
@@ -243,7 +216,7 @@ async def _closing(run: Run) -> AsyncIterator[None]:
 
 async def _close(run: Run, status: RunStatus) -> None:
     """Write how a run ended, and have its summary shown; what fails here must not hide why the run ended."""
-    writer, lease, log = run.ledger.writer, run.ledger.lease, run.host.log
+    writer, lease, log = run.context.ledger.writer, run.context.ledger.lease, run.host.log
     try:
         # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
         with suppress(LedgerAwayError):
@@ -264,28 +237,24 @@ async def _close(run: Run, status: RunStatus) -> None:
         )
         if lease.superseded_by is None:
             is_shard = run.options.shard is not None
-            await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from, is_shard=is_shard)
+            await run.host.publish(summary, run.context.ledger.engine.url, run.selects.read_from, is_shard=is_shard)
     except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         log.warning("The run's end could not be written: %s.", type(error).__name__)
 
 
 def _log_opening(run: Run) -> None:
-    set_limits = {
-        "limit": run.options.limit,
-        "requests a minute": run.settings.rpm,
-        "cost cap $": run.settings.max_cost,
-    }
+    settings, ledger, spending = run.context.settings, run.context.ledger, run.context.pace.spending
+    set_limits = {"limit": run.options.limit, "requests a minute": settings.rpm, "cost cap $": settings.max_cost}
     limits = [f"{name} {value}" for name, value in set_limits.items() if value is not None]
-    spending = run.pace.spending
     if spending.max_usd is not None and spending.earlier.total_usd > 0:
         limits.append(f"of which earlier runs have spent ${spending.earlier.total_usd:,.4f}")
     run.host.log.info(
         "Run %s of %s opened: endpoint %s, ledger %s, %s.",
-        run.ledger.run_id,
-        run.ledger.flow,
-        run.ledger.endpoint,
-        readable_url(run.ledger.engine.url),
-        ", ".join([f"{run.settings.concurrency} requests in flight at most", *limits]),
+        ledger.run_id,
+        ledger.flow,
+        ledger.endpoint,
+        readable_url(ledger.engine.url),
+        ", ".join([f"{settings.concurrency} requests in flight at most", *limits]),
     )
 
 

@@ -23,16 +23,11 @@ class Plan:
     given_up: list[tuple[Item, PromptHistory]] = field(default_factory=list)
     ended_badly: list[tuple[Item, BadOutcome]] = field(default_factory=list)
 
-    @property
-    def writes(self) -> bool:
-        """Whether any generation can be written without a request."""
-        return bool(self.hits or self.given_up or self.ended_badly)
-
 
 def plan_page(
     items: Sequence[Item],
     known: Mapping[str, PromptHistory],
-    bad: Mapping[str, BadOutcome] | None = None,
+    bad: Mapping[str, BadOutcome],
     *,
     give_up_after: int,
 ) -> Plan:
@@ -43,7 +38,7 @@ def plan_page(
     plan = Plan()
     for item in items:
         history = known.get(item.prompt.hash)
-        in_vain = bad.get(item.prompt.hash) if bad else None
+        in_vain = bad.get(item.prompt.hash)
         hit = find_hit(item, history)
         if hit is not None:
             plan.hits.append(hit)

@@ -13,7 +13,7 @@ from flows.engine.context import StepContext, StepTasks
 from flows.engine.generations import Recording
 from flows.engine.live import LiveChannel
 from flows.engine.materials.handles import Item, Material, Source
-from flows.engine.plan import Plan, plan_page
+from flows.engine.plan import plan_page
 from flows.errors import CostCapError, RecordError, StoppedError, StoppingCallError, copy_of
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
 
@@ -38,15 +38,13 @@ class Step:
         self._context.pace.breaker(self._brief.template.name).send_probe = self._live.send_last
         try:
             async for page in source.pages(self._brief.template.reads):
-                plan = await self._planned(await self._rendered(page))
-                await self._record_planned(plan)
-                await self._live.send(plan.misses)
+                await self._live.send(await self._misses(await self._rendered(page)))
                 if self._tasks.failure is not None:
                     break
         finally:
             await self._tasks.join()
             if self._tasks.failure is None:
-                await self._context.writer.committed()
+                await self._context.ledger.writer.committed()
         failure = self._tasks.failure or self._stopped_by()
         if failure is not None:
             raise failure
@@ -95,21 +93,19 @@ class Step:
             raise material.fault
         return render_prompt(self._brief, material.inputs, variant=variant)
 
-    async def _planned(self, items: Sequence[Item]) -> Plan:
-        hashes = [item.prompt.hash for item in items]
-        known = await self._context.look_up.known(hashes)
-        bad = await self._context.look_up.bad_outcomes(hashes)
-        return plan_page(items, known, bad, give_up_after=self._context.settings.give_up_after)
-
-    async def _record_planned(self, plan: Plan) -> None:
-        """Write what needs no request."""
+    async def _misses(self, items: Sequence[Item]) -> list[Item]:
+        """Look items up, write what needs no request, and return what is to be asked for."""
+        ledger, hashes = self._context.ledger, [item.prompt.hash for item in items]
+        known, bad = await ledger.known(hashes), await ledger.bad_outcomes(hashes)
+        plan = plan_page(items, known, bad, give_up_after=self._context.settings.give_up_after)
         self._recording.hits(plan.hits)
-        for item, bad in plan.ended_badly:
-            self._recording.bad_outcome(item, bad)
+        for item, outcome in plan.ended_badly:
+            self._recording.bad_outcome(item, outcome)
         for item, history in plan.given_up:
             self._recording.given_up(item, history)
-        if plan.writes:
+        if plan.hits or plan.ended_badly or plan.given_up:
             # The next page is read meanwhile, so that no more than two pages of rows wait in memory.
-            before, self._page_written = self._page_written, self._tasks.start(self._context.writer.committed())
+            before, self._page_written = self._page_written, self._tasks.start(ledger.writer.committed())
             if before is not None:
                 await before
+        return plan.misses

@@ -19,9 +19,8 @@ from flows.commands.terminal import screen
 from flows.commands.terminal.endings import describe
 from flows.commands.terminal.summary_view import headline, print_summary
 from flows.engine.report.artifacts import summary_markdown
-from flows.engine.report.lacking import Failure
 from flows.engine.report.progress import Progress
-from flows.engine.report.summary import PaceSummary, StepSummary, Summary
+from flows.engine.report.summary import Failure, PaceSummary, StepSummary, Summary
 from flows.errors import StoppingCallError, UntoldCostError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.assets import Asset
 from sqlalchemy import make_url
 
-from flows.engine.report.assets import asset_key
+from flows.engine.report.events import asset_key
 
 
 def test_asset_key_holds_no_user_password_or_query() -> None:

@@ -22,7 +22,7 @@ from db.database_errors import LedgerUnreachableError
 from db.ledger.connecting import open_ledger
 from db.ledger.spill import find_spills
 from flows.engine.report.progress import watch
-from flows.engine.resources.recovery import settle_the_past
+from flows.engine.resources.run_ledger import settle_the_past
 from flows.errors import LedgerAwayError
 from flows.settings import load_settings
 from flows.support_replies import support_replies

@@ -31,7 +31,7 @@ from flows.engine import RunOptions, Summary, open_run
 from flows.engine.options import Shard
 from flows.engine.orchestration.origin import code_version
 from flows.engine.orchestration.prefect_host import PrefectHost
-from flows.engine.report.assets import asset_key
+from flows.engine.report.events import asset_key
 from flows.errors import ConfigurationError, MissingKeyError
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies

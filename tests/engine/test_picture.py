@@ -6,7 +6,7 @@ import base64
 import re
 from xml.etree import ElementTree as ET
 
-from flows.engine.report.picture import draw_steps
+from flows.engine.report.artifacts import draw_steps
 from flows.engine.report.summary import StepSummary
 
 

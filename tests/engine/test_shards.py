@@ -105,9 +105,13 @@ def drinks(workshop: Workshop) -> Workshop:
 async def test_shard_divides_the_one_select_of_a_template_that_its_run_divides(drinks: Workshop) -> None:
     await drinks.call(tea_and_coffee, RunOptions(shards=2))
     (spread,) = drinks.hosts[0].spread_runs
-    assert (spread.query.name, spread.nth, spread.records) == ("note.md.j2", 2, 4)
-    await drinks.call(tea_and_coffee, RunOptions(shard=shard(spread.id, 2, of=2, records=4, nth=spread.nth)))
-    made = drinks.rows("SELECT step, record_key FROM generations WHERE run_id <> :id ORDER BY 2", id=spread.id)
+    assert (spread.selected.query.name, spread.selected.nth, spread.records) == ("note.md.j2", 2, 4)
+    await drinks.call(
+        tea_and_coffee, RunOptions(shard=shard(spread.ledger.run_id, 2, of=2, records=4, nth=spread.selected.nth))
+    )
+    made = drinks.rows(
+        "SELECT step, record_key FROM generations WHERE run_id <> :id ORDER BY 2", id=spread.ledger.run_id
+    )
     assert [(row["step"], row["record_key"]) for row in made] == [("other", "c3"), ("other", "c4")]
 
 

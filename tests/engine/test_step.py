@@ -15,14 +15,18 @@ import pytest
 from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
 from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import make_record
-from flows.engine.context import StepContext, StepSettings
+from flows.engine.context import StepContext
 from flows.engine.materials.handles import Material, Selected
 from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.breaker import Breaker
+from flows.engine.pacing.pace import Pace
 from flows.engine.report.progress import Progress
+from flows.engine.resources.endpoint import RunEndpoint
+from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.resources.stopping import Stopper
 from flows.engine.step import Step
 from flows.errors import CostCapError, PassingCallError, RecordError, StoppingCallError
+from flows.settings import Settings
 from flows.steps.answers.outcomes import Policy
 from flows.steps.claude.answers import Answer
 from flows.steps.prices import Usage
@@ -41,7 +45,11 @@ OTHER = "of another run"
 
 @dataclass
 class Ledger:
-    """Keeps the rows that a step writes, and knows prompts and claims; stands in for writer, look-up and claims."""
+    """Keeps the rows that a step writes, knows prompts and claims; stands in for the run's ledger, writer and lease."""
+
+    run_id = "run"
+    flow = "flow"
+    endpoint = "sandbox"
 
     generations: dict[str, GenerationRow] = field(default_factory=dict)
     attempts: list[OpenedRow] = field(default_factory=list)
@@ -50,6 +58,12 @@ class Ledger:
     answered: dict[str, PromptHistory] = field(default_factory=dict)
     in_vain: dict[str, BadOutcome] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def writer(self) -> Ledger:
+        return self
+
+    lease = writer
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         return {found: self.answered[found] for found in hashes if found in self.answered}
@@ -195,23 +209,13 @@ class Bench:
     states: list[str] = field(default_factory=list)
 
     async def run(self, *pages: Mapping[str, str | None], chunk_size: int = 1, variants: int = 1) -> None:
-        settings = StepSettings(
-            run_id="run",
-            flow="flow",
-            endpoint="sandbox",
-            concurrency=2,
-            chunk_size=chunk_size,
-            tries=self.tries,
-            give_up_after=3,
-            policy=Policy(retries=0, wait_max_s=0),
-        )
+        settings = Settings(concurrency=2, chunk_size=chunk_size, chunk_retries=self.tries - 1, give_up_after=3)
         context = StepContext(
             settings=settings,
-            look_up=self.ledger,
-            writer=self.ledger,
-            claims=self.ledger,
-            pace=self.gate,
-            endpoint=self.endpoint,
+            policy=Policy(retries=0, wait_max_s=0),
+            ledger=cast("RunLedger", self.ledger),
+            pace=cast("Pace", self.gate),
+            endpoint=cast("RunEndpoint", self.endpoint),
             run_chunk=self._run_chunk,
             progress=self.progress,
             stopper=Stopper(wait_s=1, close_gate=self.gate.stop),

@@ -19,8 +19,7 @@ from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.flags import HistoryFlags
 from flows.commands.terminal.summary_view import print_failures
 from flows.engine.report.amounts import dollars, duration
-from flows.engine.report.lacking import Failure, list_failures
-from flows.engine.report.summary_rows import usage_rows
+from flows.engine.report.summary import Failure, list_failures, usage_rows
 
 FAILURES = 50
 NARROW = 110

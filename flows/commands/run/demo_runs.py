@@ -28,8 +28,7 @@ from flows.commands.terminal.quiet_prefect import prefect_api
 from flows.commands.terminal.summary_view import headline
 from flows.engine.options import RunOptions
 from flows.engine.report.amounts import dollars, duration
-from flows.engine.report.summary import Summary
-from flows.engine.report.summary_rows import SANDBOX_SAYS
+from flows.engine.report.summary import SANDBOX_SAYS, Summary
 from flows.engine.resources.preflight import name_endpoint
 from flows.settings import ROOT, ledger_url, load_settings
 

@@ -10,9 +10,7 @@ from rich.text import Text
 from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, SANDBOX, SUCCEEDED
 from flows.commands.terminal import screen
 from flows.engine.report.amounts import counted, duration
-from flows.engine.report.lacking import LACKING, Failure
-from flows.engine.report.summary import StepSummary, Summary
-from flows.engine.report.summary_rows import SANDBOX_SAYS, summary_rows
+from flows.engine.report.summary import LACKING, SANDBOX_SAYS, Failure, StepSummary, Summary, summary_rows
 
 GOOD = {SUCCEEDED: "new", CACHED: "cached"}
 COLUMNS = {**GOOD, **{status: status.replace("_", " ") for status in (*LACKING, "left_out")}}

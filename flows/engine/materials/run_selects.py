@@ -73,7 +73,7 @@ class Spooling:
             if resumed:
                 again = _AGAIN.format(name=query.name, resumed=resumed[0])
                 self.log.warning(again)
-                self._progress.note(f"selected again: {query.name}", again)
+                self._progress.notes[f"selected again: {query.name}"] = again
             found = await self._read(name, query, reader)
         self.trimmed |= found.trimmed
         return found

@@ -88,21 +88,21 @@ class Chunk:
             self.drop([item for item in self.pending if item not in mine])
         results = await asyncio.gather(*(self._one(item) for item in self.pending), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
-        broken = [error for error in errors if not isinstance(error, InterruptedChunkError)]
-        if broken:
+        interrupted = [error for error in errors if isinstance(error, InterruptedChunkError)]
+        if len(interrupted) < len(errors):
             # The cause rather than what it brought about: those who were stopped say only that.
-            raise min(broken, key=lambda error: isinstance(error, StoppedError))
-        if errors:
-            await self._break_off([error for error in errors if isinstance(error, InterruptedChunkError)])
-
-    async def _break_off(self, errors: Sequence[InterruptedChunkError]) -> None:
-        kinds = ", ".join(sorted({error.kind for error in errors}))
-        error = InterruptedChunkError(f"{len(errors)} of {len(self.items)} prompts: {kinds}", kind=kinds)
-        self._interrupted = error.goes_on = bool(self.pending)
-        if self.pending:
-            await self._channel.give_back(self.pending)
-            self.pursuit.busy = False
-        raise error
+            raise min(
+                errors, key=lambda error: (isinstance(error, InterruptedChunkError), isinstance(error, StoppedError))
+            )
+        if interrupted:
+            kinds = ", ".join(sorted({error.kind for error in interrupted}))
+            told = f"{len(interrupted)} of {len(self.items)} prompts: {kinds}"
+            interruption = InterruptedChunkError(told, kind=kinds)
+            self._interrupted = interruption.goes_on = bool(self.pending)
+            if self.pending:
+                await self._channel.give_back(self.pending)
+                self.pursuit.busy = False
+            raise interruption
 
     async def _one(self, item: Item) -> None:
         outcome = await self._channel.pursue(item)
@@ -110,12 +110,11 @@ class Chunk:
             self.drop([item])
             return
         item.tries += 1
-        if outcome.passing and item.tries < self._tries:
-            raise InterruptedChunkError(kind=outcome.error_kind or CALL)
-        await self._channel.record(item, outcome)
-        self.drop([item])
+        if not outcome.passing or item.tries >= self._tries:
+            await self._channel.record(item, outcome)
+            self.drop([item])
         if outcome.passing:
-            # Recorded as failed, and the task run says so too.
+            # Where it is recorded as failed, the task run says so too.
             raise InterruptedChunkError(kind=outcome.error_kind or CALL)
 
     def drop(self, items: Iterable[Item]) -> None:

@@ -16,11 +16,12 @@ from sqlalchemy import URL, Engine
 from db.readers.chains import last_run_of
 from db.readers.runs import read_run
 from db.session import readable_url
-from db.sources.statements import Query
+from flows.engine.materials.handles import Selected
 from flows.engine.options import RunOptions, Shard
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
+from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.resources.stopping import Stopper
 from flows.errors import ConfigurationError
 from flows.settings import Settings
@@ -68,22 +69,19 @@ class Origin:
 class ShardedRun:
     """What there is to know of a run that is to be spread over shards."""
 
-    id: str
     settings: Settings
     options: RunOptions
-    ledger: Engine
+    ledger: RunLedger
     stopper: Stopper
-    query: Query
-    nth: int
+    selected: Selected
     records: int
 
 
 class Host(Protocol):
     """Executes one run."""
 
-    @property
-    def log(self) -> Log:
-        """The run's log."""
+    log: Log
+    """The run's log."""
 
     async def origin(self, flow: str | None, settings: Settings) -> Origin:
         """Say what has started the run; `flow` overrides the name of the flow."""

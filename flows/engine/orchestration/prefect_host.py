@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
+from uuid import UUID
 
+from httpx import HTTPError
 from prefect import get_client, get_run_logger
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, PrefectException
 from prefect.states import Cancelled
 from sqlalchemy import URL
 
 from db.words import TAG
 from flows.engine.options import Shard
-from flows.engine.orchestration.chunk_task import chunk_runner
-from flows.engine.orchestration.chunks import ChunkRunner
+from flows.engine.orchestration.chunk_task import running_chunks
 from flows.engine.orchestration.host import Origin
 from flows.engine.orchestration.origin import read_origin
-from flows.engine.orchestration.results import results_served_by, saved_block
 from flows.engine.orchestration.spread import spread
 from flows.engine.report.artifacts import publish_summary
-from flows.engine.report.assets import tell_assets
-from flows.engine.report.events import tell_ending
-from flows.engine.report.live_page import AWAY, shown_live
+from flows.engine.report.events import tell_assets, tell_ending
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
-from flows.engine.resources.stopping import Stopper
+from flows.engine.resources.stopping import Stopper, in_background
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 
 WATCH_S = 2.0
 CANCEL_WAIT_S = 5.0
 """Cancel in the UI ends a run within ten seconds; a worker, too, would cut it off not much later."""
+PROGRESS_KEY = "presswork-progress"
+LOOK_S = 1.0
+"""How often the pace is looked at."""
+UPDATE_EVERY_S = 5.0
+END_WITHIN_S = 5.0
+AWAY = (HTTPError, PrefectException, OSError)
+"""What Prefect's server does not take, a run does without: what is shown of it is never in its way."""
 
 
 class PrefectHost:
     """Implements flows.engine.orchestration.host.Host for the flow run that is in progress."""
 
-    spread = staticmethod(spread)
+    spread, running_chunks = staticmethod(spread), staticmethod(running_chunks)
 
     def __init__(self) -> None:
         context = FlowRunContext.get()
@@ -51,12 +57,6 @@ class PrefectHost:
     async def origin(self, flow: str | None, settings: Settings) -> Origin:
         """Read what has started the run; ConfigurationError where its deployment was made for another ledger."""
         return await read_origin(self._context, flow, settings)
-
-    @asynccontextmanager
-    async def running_chunks(self, settings: Settings, *, refresh: bool) -> AsyncIterator[ChunkRunner]:
-        """Run chunks as tasks, whose results are served by the ledger."""
-        with results_served_by(await saved_block()):
-            yield chunk_runner(retries=settings.chunk_retries, delay_s=settings.chunk_retry_delay_s, refresh=refresh)
 
     @asynccontextmanager
     async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:
@@ -72,18 +72,12 @@ class PrefectHost:
         with suppress(*AWAY):
             async with get_client() as client:
                 await client.update_flow_run(flow_run.id, **change)
-        async with shown_live(progress):
+        async with _shown_live(progress):
             yield
 
-    @asynccontextmanager
-    async def watching(self, stopper: Stopper) -> AsyncIterator[None]:
+    def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
         """Stop the run on Cancel: Prefect alone would let the tasks of a cancelled flow run finish."""
-        watcher = asyncio.create_task(self._watch(stopper), name="presswork-watch")
-        try:
-            yield
-        finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+        return in_background(self._watch(stopper), "presswork-watch")
 
     async def _watch(self, stopper: Stopper) -> None:
         async with get_client() as client:
@@ -110,3 +104,32 @@ class PrefectHost:
                 async with get_client() as client:
                     await client.set_flow_run_state(self._flow_run.id, Cancelled(message=why), force=True)
         return Abort(why)
+
+
+@asynccontextmanager
+async def _shown_live(progress: Progress) -> AsyncIterator[None]:
+    """Keep an artifact of the flow run at what the run has come to, while the context is open."""
+    artifact: UUID | None = None
+
+    async def update() -> None:
+        nonlocal artifact
+        percent, words = progress.percent, progress.words()
+        if artifact is None:
+            artifact = await acreate_progress_artifact(percent, key=PROGRESS_KEY, description=words)
+        else:
+            await aupdate_progress_artifact(artifact, percent, description=words)
+
+    async def update_again() -> None:
+        while True:
+            with suppress(*AWAY):
+                await update()
+            for _look in range(round(UPDATE_EVERY_S / LOOK_S)):
+                progress.pace = progress.ask_pace()
+                await asyncio.sleep(LOOK_S)
+
+    try:
+        async with in_background(update_again(), "presswork-live"):
+            yield
+    finally:
+        with suppress(*AWAY, TimeoutError):
+            await asyncio.wait_for(update(), END_WITHIN_S)

@@ -43,8 +43,10 @@ from flows.errors import ConfigurationError
 POLL_S = 2.0
 LOOK_AT_LEASES_S = 10.0
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
-_KEPT = "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"
-"""What the deployment for shards has of the run's own."""
+_OF_DEPLOYMENT = (
+    "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"
+).split()
+"""What the deployment of a run's shards has from the run's own."""
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to hand a shard to its infrastructure: one that crashes meanwhile leaves it so."""
 
@@ -67,7 +69,7 @@ async def spread(run: ShardedRun) -> None:
     """
     if run.records < 2:
         return
-    _require_repeatable(run.query)
+    _require_repeatable(run.selected.query)
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
@@ -152,11 +154,10 @@ class _ShardRuns:
 
     async def _look(self) -> bool:
         """Take note of what has become of the shards, and start what is to be started; whether anything moves."""
-        moved = False
-        for part in self._open:
-            if part.flow_run is None:
-                await self._start(part)
-                moved = True
+        waiting = [part for part in self._open if part.flow_run is None]
+        for part in waiting:
+            await self._start(part)
+        moved = bool(waiting)
         ids = [UUID(part.flow_run) for part in self._open if part.flow_run is not None]
         runs = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=200)
         found = {str(flow_run.id): flow_run.state for flow_run in runs if flow_run.state is not None}
@@ -203,22 +204,22 @@ class _ShardRuns:
         if self.run.settings.max_cost is not None:
             left = share_of_cap(
                 self.run.settings.max_cost,
-                spent=await asyncio.to_thread(spent_by_chain, self.run.ledger, self.run.id),
-                by_shards=await asyncio.to_thread(spent_by_shards, self.run.ledger, str(self.flow_run.id)),
-                by_attempts=await asyncio.to_thread(spent_by_flow_runs, self.run.ledger, part.attempts),
+                spent=await asyncio.to_thread(spent_by_chain, self.run.ledger.engine, self.run.ledger.run_id),
+                by_shards=await asyncio.to_thread(spent_by_shards, self.run.ledger.engine, str(self.flow_run.id)),
+                by_attempts=await asyncio.to_thread(spent_by_flow_runs, self.run.ledger.engine, part.attempts),
                 parts=len(self.parts),
                 waiting=len(self._open),
             )
             if left <= 0:
                 return None
         shard = Shard(
-            parent=self.run.id,
-            select=self.run.query.name,
-            nth=self.run.nth,
+            parent=self.run.ledger.run_id,
+            select=self.run.selected.query.name,
+            nth=self.run.selected.nth,
             number=part.number,
             of=len(self.parts),
             records=self.run.records,
-            limit=self.run.query.limit,
+            limit=self.run.selected.query.limit,
         )
         own = {"shards": None, "limit": None, "resumes": None, "max_cost": left, "shard": shard}
         return self.run.options.model_copy(update=own).model_dump(mode="json")
@@ -239,8 +240,8 @@ class _ShardRuns:
         if time.monotonic() - self.leases_at < LOOK_AT_LEASES_S:
             return
         self.leases_at = time.monotonic()
-        await asyncio.to_thread(end_lapsed, self.run.ledger, but=self.run.id)
-        known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger, list(found))
+        await asyncio.to_thread(end_lapsed, self.run.ledger.engine, but=self.run.ledger.run_id)
+        known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger.engine, list(found))
         for flow_run, state in found.items():
             if self._is_lost(state, known.get(flow_run)):
                 crashed: State[Any] = Crashed(message="The shard's process or worker has died.")
@@ -274,7 +275,7 @@ async def _deployment_for_shards(client: PrefectClient, flow_run: FlowRun) -> UU
         description=f"The shards of {own.name!r}. Its runs start these by themselves, when `shards` says so.",
         tags=[SHARD_TAG],
         enforce_parameter_schema=False,
-        **{name: getattr(own, name) for name in _KEPT.split()},
+        **{name: getattr(own, name) for name in _OF_DEPLOYMENT},
     )
 
 

@@ -27,6 +27,9 @@ WORDS = {CACHED: "from the cache", SUCCEEDED: "new"}
 class Progress:
     """Counts of one run so far; `total` is None where it is not known beforehand.
 
+    `notes` has, by kind, what whoever reads the summary should know. `ask_pace` is for the engine's own thread, which
+    notes the answer as `pace` for the threads of watchers.
+
     `selecting` has, for each select that runs just now, its template's file and how many records have come, by the
     name of its spool: two selects of one template may run at the same time.
     """
@@ -66,14 +69,6 @@ class Progress:
             counts[counted] -= 1
             counts[status] += 1
 
-    def note(self, kind: str, text: str) -> None:
-        """Keep what whoever reads the summary should know; a second note of one kind takes the first one's place."""
-        self.notes[kind] = text
-
-    def look_at_pace(self) -> None:
-        """Take note of the pace; for the engine's own thread, while those of watchers read what was noted."""
-        self.pace = self.ask_pace()
-
     @property
     def percent(self) -> float:
         """How far this step is, of 100; 100 when the run has ended well, 0 where the total is not known."""
@@ -86,7 +81,7 @@ class Progress:
         how_far = f"{self.done_in_step:,} of {'a number not known yet' if self.total is None else f'{self.total:,}'}"
         parts = [self.status or (f"{self.step}: {how_far}" if self.step else "selecting")]
         parts += self.selected()
-        parts += [*counted(self.counts), *self.pace.parts()]
+        parts += [*counts_in_words(self.counts).values(), *self.pace.parts()]
         return "; ".join([*parts, dollars(self.cost_usd)])
 
     def selected(self) -> list[str]:
@@ -102,11 +97,6 @@ class Progress:
 def counts_in_words(counts: Mapping[str, int]) -> dict[str, str]:
     """Say how many generations ended how, by status; what happened to none is left out."""
     return {status: f"{counts[status]:,} {WORDS.get(status, status)}" for status in COUNTED if counts.get(status)}
-
-
-def counted(counts: Mapping[str, int]) -> list[str]:
-    """List how many generations ended how."""
-    return list(counts_in_words(counts).values())
 
 
 _watchers: list[Callable[[Progress], None]] = []

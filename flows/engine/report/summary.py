@@ -1,4 +1,4 @@
-"""What a run did, added up from its ledger."""
+"""What a run did, added up from its ledger, and said as rows: Markdown, terminal and history lay out the same ones."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, Field
+from sqlalchemy import Engine
 
-from db.words import CAPPED, COMPLETED, COUNTED
+from db.readers.failures import without_content
+from db.readers.figures import TotalUsage
+from db.words import CAPPED, COMPLETED, COUNTED, SANDBOX, STATUSES, SUCCEEDED
 from flows.engine.pacing.buckets import a_minute
-from flows.engine.report.amounts import counted, percent
-from flows.engine.report.lacking import LACKING, Failure
+from flows.engine.report.amounts import counted, dollars, percent
 
 HAS_ALL, LACKS_SOME, MET_CAP = 0, 1, 3
 COUNTS = (*COUNTED, "left_out")
 """The counts of a run and of each of its steps, in the order in which they are shown."""
+SANDBOX_SAYS = "This ran on the sandbox: its answers are made up, and nothing was billed."
 LONG_S = 5.0
 """A wait that is said while it lasts."""
+LACKING = tuple(status for status in STATUSES if status != SUCCEEDED)
+"""How a generation ends that brought no content."""
 
 
 class StepSummary(BaseModel):
@@ -106,6 +111,24 @@ class PromptCacheSummary(BaseModel):
         return parts
 
 
+class Failure(BaseModel):
+    """A generation that brought no content."""
+
+    generation_id: str
+    step: str
+    record_key: str
+    status: str
+    kind: str | None
+    message: str | None
+
+
+def list_failures(ledger: Engine, run_id: str, limit: int = 10) -> list[Failure]:
+    """List a run's first generations without content."""
+    return [
+        Failure(**dict(zip(Failure.model_fields, row, strict=True))) for row in without_content(ledger, run_id, limit)
+    ]
+
+
 class Summary(BaseModel):
     """A run in figures. Counts other than `records` are of generations; `succeeded` are new ones, `cached` reused."""
 
@@ -166,3 +189,45 @@ class Summary(BaseModel):
             amount = getattr(self, name)
             data[name] = None if amount is None else float(amount)
         return data
+
+
+def usage_rows(used: Summary | TotalUsage, endpoint: str) -> list[tuple[str, str]]:
+    """Say what requests used and cost."""
+    tokens = f"{used.input_tokens:,} in, {used.output_tokens:,} out"
+    if used.cache_read_tokens:
+        tokens += f" ({used.cache_read_tokens:,} of those in were read from the prompt cache)"
+    cost = dollars(used.cost_usd, used.unpriced) + (" (as Claude would bill it)" if endpoint == SANDBOX else "")
+    rows = [("requests", f"{used.requests:,}"), ("tokens", tokens), ("cost", cost)]
+    if used.perhaps_billed:
+        lost = f"{counted(used.perhaps_billed, 'request')} whose answer was lost"
+        likely = "" if used.likely_usd is None else f", likely {dollars(used.likely_usd)}"
+        rows.append(("perhaps billed", lost + likely))
+    return rows
+
+
+def summary_rows(summary: Summary) -> list[tuple[str, str]]:
+    """Say what a run used and cost, what it did not have to pay, how it was paced, and what to know of it."""
+    rows = [("endpoint", summary.endpoint), *usage_rows(summary, summary.endpoint)]
+    rows += [("saved", line) for line in _savings(summary)]
+    rows += [("prompt cache", line) for line in summary.prompt_cache.why_not()]
+    if pace := summary.pace.words():
+        rows.append(("pace", pace))
+    return rows + [("note", note) for note in summary.notes]
+
+
+def _savings(summary: Summary) -> list[str]:
+    """Say what a run did not have to pay: by answers that the ledger had, and by the prompt cache."""
+    unknown, lines = "an unknown amount", []
+    if summary.cached:
+        saved = summary.saved_by_ledger_usd
+        answers = counted(summary.cached, "answer")
+        lines.append(f"{unknown if saved is None else dollars(saved)} by {answers} from the ledger")
+    if summary.cache_read_tokens or summary.cache_creation_tokens:
+        saved, used = summary.saved_by_prompt_cache_usd, summary.prompt_cache
+        counts = f"({counted(used.reads, 'request')} read it, {used.writes:,} wrote it)"
+        if saved is not None and saved < 0:
+            lost = f"writing it cost {dollars(-saved)} more than reading it saved"
+            lines.append(f"nothing by the prompt cache: {lost} {counts}")
+        else:
+            lines.append(f"{unknown if saved is None else dollars(saved)} by the prompt cache {counts}")
+    return lines

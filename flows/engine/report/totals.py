@@ -12,11 +12,9 @@ from sqlalchemy import Engine
 
 from db.readers.figures import PromptCacheUse, cost_reused, count_generations, prompt_cache_use, usage
 from db.words import CACHED, CAPPED, COMPLETED, COUNTED, RunStatus
-from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
-from flows.engine.report.lacking import list_failures
 from flows.engine.report.progress import Progress
-from flows.engine.report.summary import PaceSummary, PromptCacheSummary, StepSummary, Summary
+from flows.engine.report.summary import PaceSummary, PromptCacheSummary, StepSummary, Summary, list_failures
 from flows.errors import CostCapError
 from flows.steps.prices import Usage, saved_by_prompt_cache
 
@@ -30,13 +28,12 @@ class Totals:
     no content for; `made_from` names that step for each that was begun, None where it works on records.
     """
 
-    def __init__(self, ledger: Engine, read: ReadSummary, progress: Progress, pace: Pace, limiter: Limiter) -> None:
+    def __init__(self, ledger: Engine, read: ReadSummary, progress: Progress, pace: Pace) -> None:
         self._ledger = ledger
         self._read = read
         self._progress = progress
         self._pace = pace
-        self._limiter = limiter
-        self._paced_before = limiter.report()
+        self._paced_before = pace.limiter.report()
         self._figures: Summary | None = None
         self._steps_open = 0
         self.records = 0
@@ -79,7 +76,7 @@ class Totals:
 
     def pace(self) -> PaceSummary:
         """How requests have been paced so far."""
-        report = self._limiter.report()
+        report = self._pace.limiter.report()
         limit = report.limit_per_minute
         return PaceSummary(
             requests_per_minute=report.requests_per_minute,

@@ -96,7 +96,7 @@ class Endpoint:
 class RunEndpoint:
     """The endpoint as the steps of one run use it: it is asked, and asked about each model before the first request.
 
-    Implements flows.engine.context.AskedEndpoint; `reaches` has the endpoint confirm the key, unless it has.
+    `reaches` has the endpoint confirm the key, unless it has.
     """
 
     def __init__(self, endpoint: Endpoint, reaches: Callable[[], Awaitable[bool]], progress: Progress) -> None:
@@ -136,7 +136,7 @@ class RunEndpoint:
             self._progress.notes.pop(f"model {model}", None)
         else:
             named = ", ".join(sorted(self._templates[model]))
-            self._progress.note(f"model {model}", f"{told}. Move to another model: it is named by {named}.")
+            self._progress.notes[f"model {model}"] = f"{told}. Move to another model: it is named by {named}."
 
 
 async def read_models(settings: Settings, names: Iterable[str]) -> dict[str, Model | NotTold]:

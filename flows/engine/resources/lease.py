@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 
 from sqlalchemy import Engine
 
@@ -21,6 +21,7 @@ from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import close_run, write
 from db.words import NOT_SENT
+from flows.engine.resources.stopping import in_background
 from flows.engine.resources.writer import Writer
 from flows.errors import FinalCallError
 
@@ -30,9 +31,6 @@ RETRY_S = 2.0
 
 class ClaimLostError(FinalCallError):
     """The claim of this prompt was lost: another run may be asking for it, or have answered it."""
-
-    def __init__(self) -> None:
-        super().__init__(kind=NOT_SENT)
 
 
 class HeldLease:
@@ -58,7 +56,7 @@ class HeldLease:
 
         Raises ClaimLostError where the prompt must be looked up and claimed again first.
         """
-        while self._is_silent():
+        while boot_time_s() - self._confirmed_at > leases.LEASE_S / 2:
             self._confirmed.clear()
             self._wanted.set()
             await self._confirmed.wait()
@@ -66,22 +64,16 @@ class HeldLease:
             # The heartbeat, which stops the run, need not wait for its next turn.
             self._wanted.set()
         if self.superseded_by is not None or prompt_hash in self._lost:
-            raise ClaimLostError
+            raise ClaimLostError(kind=NOT_SENT)
 
     def released(self, prompt_hash: str) -> None:
         """Forget a claim that ends with its prompt's outcome."""
         self._claimed.discard(prompt_hash)
         self._lost.discard(prompt_hash)
 
-    @asynccontextmanager
-    async def kept(self, writer: Writer) -> AsyncIterator[None]:
+    def kept(self, writer: Writer) -> AbstractAsyncContextManager[None]:
         """Renew the lease while the context is open."""
-        heart = asyncio.create_task(self._beat(writer), name="presswork-heartbeat")
-        try:
-            yield
-        finally:
-            heart.cancel()
-            await asyncio.gather(heart, return_exceptions=True)
+        return in_background(self._beat(writer), "presswork-heartbeat")
 
     async def _beat(self, writer: Writer) -> None:
         pause = leases.HEARTBEAT_S
@@ -98,9 +90,6 @@ class HeldLease:
             if self.superseded_by is not None:
                 self._stop(self.superseded_by)
                 return
-
-    def _is_silent(self) -> bool:
-        return boot_time_s() - self._confirmed_at > leases.LEASE_S / 2
 
     # In the writer's thread
 

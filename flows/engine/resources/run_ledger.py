@@ -1,28 +1,41 @@
-"""The ledger as one run uses it; every read and claim waits for a ledger that is unavailable."""
+"""The ledger as one run uses it: what earlier runs left behind is settled when it opens, and then it reads and claims.
+
+Every read and claim of an open run waits for a ledger that is unavailable.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from db.ledger import writing
-from db.ledger.rows import TemplateRow
+from db.database_errors import LedgerUnreachableError
+from db.ledger import leases, spill, writing
+from db.ledger.refused_rows import RefusedRow, in_words
+from db.ledger.rows import RunRow, TemplateRow
 from db.readers.chains import Spent, spent_by_chain
 from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
 from db.readers.past_answers import mean_tokens
-from db.readers.runs import shards_of
+from db.readers.runs import read_run, shards_of
 from db.readers.stored_generations import count_padded_keys
+from db.session import is_unavailable, is_unwritable, readable_url, reason_of
+from flows.engine.options import Shard
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.writer import Writer
+from flows.errors import ConfigurationError
+
+_log = logging.getLogger("prefect.presswork")
 
 
 @dataclass
 class RunLedger:
-    """Implements flows.engine.context.LookUp and Claims.
+    """Looks prompts up, claims them, and says what the run has used.
 
     `fresh_since` is when a run began that refreshes: what is older counts as not known. `shards` are the runs that this
     one was spread over, None before that.
@@ -50,10 +63,6 @@ class RunLedger:
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that are now this run's."""
         return await self.writer.call(self.lease.take, hashes)
-
-    async def ready(self, prompt_hash: str) -> None:
-        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
-        await self.lease.ready(prompt_hash)
 
     def release(self, prompt_hash: str) -> None:
         """Give a claim back with the writer's next commit."""
@@ -83,3 +92,45 @@ class RunLedger:
     async def add_template(self, row: TemplateRow) -> None:
         """Write a template that the run uses, where it is missing."""
         await self.writer.call(writing.add_templates, self.engine, [row])
+
+
+def begin(ledger: Engine, run: RunRow, spill_folders: Sequence[Path]) -> None:
+    """Settle the past and write the row of a run that begins; LedgerUnreachableError where it can't be written.
+
+    The error of a ledger that may be back soon goes up as it is.
+    """
+    try:
+        settle_the_past(ledger, spill_folders, but=run.id)
+        writing.open_run(ledger, run)
+    except SQLAlchemyError as error:
+        if is_unavailable(error) and not is_unwritable(error):
+            raise
+        raise LedgerUnreachableError(
+            f"The ledger {readable_url(ledger.url)} can't be written: {reason_of(error, ledger.url)}. "
+            "Check its permissions and the space on its disk."
+        ) from None
+
+
+def settle_the_past(ledger: Engine, spill_folders: Sequence[Path], *, but: str) -> None:
+    """End leases of other runs that ran out, and import spill files of this ledger; a damaged one is named and kept."""
+    leases.end_lapsed(ledger, but=but)
+    for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:
+        if not spill.belongs_to(ledger, path):
+            continue
+        refused: list[RefusedRow] = []
+        try:
+            count = spill.recover(ledger, path, refused)
+            _log.info("Imported %s generations that waited in %s.", count, path.name)
+            if refused:
+                _log.warning("%s As they were, they are kept in %s.", in_words(refused), spill.refused_file(path))
+        except spill.SpillError as error:
+            _log.warning("%s", error)
+
+
+def require_parent(ledger: Engine, shard: Shard) -> None:
+    """Raise ConfigurationError where a shard's worker has another ledger than the run that is spread."""
+    if read_run(ledger, shard.parent) is None:
+        raise ConfigurationError(
+            f"The run {shard.parent}, of which this is a shard, is not in this worker's ledger "
+            f"({readable_url(ledger.url)}). Give all workers of a work pool the same PRESSWORK_DATABASE_URL."
+        )

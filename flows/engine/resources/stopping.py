@@ -11,14 +11,11 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from flows.errors import StoppedError, copy_of
-
-_Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 @dataclass
@@ -92,18 +89,17 @@ def stopped_by_signals(stopper: Stopper) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    before: dict[int, _Handler] = {}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     met = 0
 
-    def received(number: int) -> None:
+    def received(number: signal.Signals) -> None:
         nonlocal met
         met += 1
         if met > 2:
             os._exit(128 + number)
-        stopper.stop(signal.Signals(number).name)
+        stopper.stop(number.name)
 
-    for number in map(int, (signal.SIGINT, signal.SIGTERM)):
-        before[number] = signal.getsignal(number)
+    for number in before:
         loop.add_signal_handler(number, received, number)
     try:
         yield
@@ -111,3 +107,14 @@ def stopped_by_signals(stopper: Stopper) -> Iterator[None]:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+@contextlib.asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Work in a task of this name while the context is open, and end it then."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -217,7 +217,11 @@ class Writer:
                 began = began or time.monotonic()
                 self._hear(reason_of(error, self._engine.url))
                 if self._spill is not None or time.monotonic() - began + pause > self._patience_s:
-                    raise LedgerAwayError(self._unavailable()) from None
+                    raise LedgerAwayError(
+                        f"The ledger {readable_url(self._engine.url)} is unavailable ({self._complaint}), also after "
+                        f"{self._patience_s:,.0f} s. What was answered is in it or in a spill file. When it is back, "
+                        "run again."
+                    ) from None
                 await self._pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
             else:
@@ -225,9 +229,8 @@ class Writer:
                 return done
 
     async def _pause(self, seconds: float) -> None:
-        if self._reason is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
         if self._reason is not None:
             raise copy_of(self._reason)
 
@@ -242,36 +245,26 @@ class Writer:
         self._complaint = complaint
 
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
-        self._spill = await self.call_once(
-            self._in_first_folder, lambda folder: keep_batch(folder, self._run_id, batch)
-        )
+        self._spill = await self._keep(keep_batch, batch)
         complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(
             f"The ledger {readable_url(self._engine.url)} can't be written ({complaint}). What was answered is kept in "
             f"{self._spill}: when the ledger is back, the next run or `presswork db recover` imports it."
         )
 
-    def _in_first_folder(self, keep: Callable[[Path], T]) -> T:
+    async def _keep(self, keep: Callable[[Path, str, T], Path], what: T) -> Path:
         for folder in self._spill_folders[:-1]:
             # A full or read-only disk, most likely the ledger's own: the next folder may be on another.
             with contextlib.suppress(OSError):
-                return keep(folder)
-        return keep(self._spill_folders[-1])
-
-    def _unavailable(self) -> str:
-        return (
-            f"The ledger {readable_url(self._engine.url)} is unavailable ({self._complaint}), also after "
-            f"{self._patience_s:,.0f} s. What was answered is in it or in a spill file. When it is back, run again."
-        )
+                return await self.call_once(keep, folder, self._run_id, what)
+        return await self.call_once(keep, self._spill_folders[-1], self._run_id, what)
 
     async def _tell_refused(self, refused: Sequence[RefusedRow]) -> None:
         if not refused:
             return
         self._refused += refused
         try:
-            kept = await self.call_once(
-                self._in_first_folder, lambda folder: keep_refused(folder, self._run_id, refused)
-            )
+            kept = await self._keep(keep_refused, refused)
         except OSError as error:
             where = f"could not be kept in a file ({error.strerror})"
         else:
