@@ -11,8 +11,8 @@ import pytest
 from pydantic import Field, TypeAdapter
 
 from db.ledger.connecting import open_ledger
+from flows.commands.run.checking import read_resumed
 from flows.commands.run.jobs import make_selection
-from flows.commands.run.resuming import read_resumed
 from flows.engine import Selection
 from flows.steps.prompts.front_matter import Param
 from tests.db.rows import Book

@@ -16,7 +16,6 @@ from flows.commands.ledger.ledgers import find_by_id, ledger_urls, say_ledger
 from flows.commands.terminal import screen
 from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.flags import ShowFlags
-from flows.commands.terminal.prompt_view import pretty, print_request, section, turn, value_of
 
 
 def show(command: CommandContext, flags: ShowFlags) -> None:
@@ -44,16 +43,16 @@ def print_audit(console: Console, audit: Audit) -> None:
     """Print a generation, section by section."""
     screen.print_facts(console, _facts(audit))
     if audit.record is not None:
-        section(console, "Record, as it was read")
+        screen.section(console, "Record, as it was read")
         record = orjson.loads(audit.record)
-        screen.print_facts(console, [(name, value_of(value)) for name, value in record.items()], indent=2)
+        screen.print_facts(console, [(name, screen.value_of(value)) for name, value in record.items()], indent=2)
     if audit.request is not None:
-        section(console, "Prompt, as it was sent")
-        print_request(console, audit.request)
-    section(console, "Answer")
+        screen.section(console, "Prompt, as it was sent")
+        screen.print_request(console, audit.request)
+    screen.section(console, "Answer")
     output = _output(audit)
     if output is not None:
-        screen.print_text(console, pretty(output), indent=2)
+        screen.print_text(console, screen.pretty(output), indent=2)
     else:
         status, message = audit.generation["status"], audit.generation["error_message"]
         screen.print_text(console, f"none: {status}. {message or ''}", indent=2)
@@ -90,7 +89,7 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
 
 def _print_attempts(console: Console, audit: Audit) -> None:
     asked_by = " of the generation that it reuses" if audit.source is not None else ""
-    section(console, f"Attempts{asked_by}")
+    screen.section(console, f"Attempts{asked_by}")
     if not audit.attempts:
         screen.print_text(console, "none: no request was made for it", indent=2)
         return
@@ -130,24 +129,24 @@ def _cost(attempt: Mapping[str, Any]) -> str:
 def _print_details(console: Console, attempt: Mapping[str, Any]) -> None:
     number = attempt["ordinal"]
     if attempt["request_changes"]:
-        turn(console, f"attempt {number} changed in the prompt", pretty(attempt["request_changes"]))
+        screen.turn(console, f"attempt {number} changed in the prompt", screen.pretty(attempt["request_changes"]))
     if attempt["validation_errors"]:
-        turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
+        screen.turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
         faults = "\n".join(
             f"{fault['where'] or 'all of it'}: {fault['what']}" for fault in attempt["validation_errors"]
         )
-        turn(console, f"attempt {number} was invalid", faults)
+        screen.turn(console, f"attempt {number} was invalid", faults)
     elif attempt["stop_reason"] not in (None, "end_turn", "stop_sequence"):
-        turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
+        screen.turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
 
 
 def _print_lineage(console: Console, audit: Audit) -> None:
     if audit.parents:
-        section(console, "Made from")
+        screen.section(console, "Made from")
         parents = [(parent.step, parent.record_key, parent.id) for parent in audit.parents]
         _print_table(console, ["step", "record", "generation"], parents)
     if audit.children:
-        section(console, "Made into")
+        screen.section(console, "Made into")
         children = [(step, key, screen.status(status), identifier) for identifier, step, key, status in audit.children]
         _print_table(console, ["step", "record", "status", "generation"], children)
 

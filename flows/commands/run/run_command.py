@@ -16,7 +16,7 @@ def run(command: CommandContext, flags: RunFlags) -> int:
     name, values, given = flags.name, parse_sets(flags.sets), given_options(flags)
     settings = command.settings
     if flags.resume is not None:
-        from flows.commands.run.resuming import find_resumed  # noqa: PLC0415 - loads SQLAlchemy
+        from flows.commands.run.checking import find_resumed  # noqa: PLC0415 - loads SQLAlchemy
 
         past = find_resumed(settings, flags.resume)
         if name not in {None, past.flow}:

@@ -10,7 +10,6 @@ from flows.commands.ledger.ledgers import first_url
 from flows.commands.terminal import screen
 from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.flags import RequestFlags, parse_sets
-from flows.commands.terminal.prompt_view import print_request
 from flows.engine.resources.preflight import opened_source
 from flows.engine.resources.source_reads import query_of, read_interruptibly
 from flows.errors import ConfigurationError
@@ -44,7 +43,7 @@ def show(command: CommandContext, flags: RequestFlags) -> None:
     facts = [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]
 
     def show_request(console: Console) -> None:
-        print_request(console, request)
+        screen.print_request(console, request)
         console.print()
         # Below the request, which stays what Claude would read: there a NULL is nothing.
         screen.print_facts(console, [("NULL", ", ".join(nulls)), *facts] if nulls else facts)

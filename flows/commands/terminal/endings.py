@@ -64,7 +64,7 @@ class CommandContext:
 
 
 @contextmanager
-def command_context(*, as_json: bool = False) -> Iterator[CommandContext]:
+def command_context(*, as_json: bool) -> Iterator[CommandContext]:
     """Yield what a command works with; turn whatever goes wrong into a message on standard error and an exit status."""
     command = CommandContext(as_json)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,41 @@ def print_text(console: Console, text: str, indent: int = 0) -> None:
     """Print a text as it is, indented and never broken by us: what is copied from a screen or a pipe is the text."""
     for line in text.split("\n"):
         console.print(data(" " * indent + line if line else ""), soft_wrap=True)
+
+
+def print_request(console: Console, request: Mapping[str, Any]) -> None:
+    """Print the body of a request: model and limits, then each text under its role, then the output schema."""
+    shown = {name: value for name, value in request.items() if name not in ("system", "messages", "output_config")}
+    print_facts(console, [(name, value_of(value)) for name, value in shown.items()], indent=2)
+    for part in request.get("system", []):
+        note = f" (cached for {part['cache_control'].get('ttl', '5m')})" if "cache_control" in part else ""
+        turn(console, f"system{note}", part["text"])
+    for message in request["messages"]:
+        content = message["content"]
+        turn(console, message["role"], content if isinstance(content, str) else pretty(content))
+    turn(console, "output schema and settings", pretty(request.get("output_config", {})))
+
+
+def section(console: Console, title: str) -> None:
+    """Begin a part of the screen."""
+    console.print()
+    console.print(Text(title, "bold"))
+
+
+def turn(console: Console, title: str, text: str) -> None:
+    """Print a text under its title."""
+    console.print(Text(f"  {title}", "cyan"))
+    print_text(console, text, indent=4)
+
+
+def pretty(value: Any) -> str:
+    """Write a value as JSON for people."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
+def value_of(value: Any) -> str:
+    """Write a value on one line."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def short(identifier: str) -> str:
