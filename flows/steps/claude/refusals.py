@@ -1,7 +1,7 @@
 """Say in our own errors what the SDK raises and what an error answer means: it may pass, is the record's, or stops all.
 
 By status, type and code first; the endpoint's words are a hint only, for an empty account comes as an ordinary 400.
-What no rule here knows and meets record after record, flows/engine/pacing/alike.py stops.
+What no rule here knows and meets record after record, flows/engine/pacing/breaker.py stops.
 """
 
 from __future__ import annotations
