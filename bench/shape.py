@@ -100,13 +100,48 @@ def _parameter_count(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def classes_twice(files: list[SourceFile]) -> dict[str, list[str]]:
-    """Find the class names that stand in more than one place."""
+    """Find the names of classes and of public type aliases that stand in more than one place."""
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
         for node in ast.walk(file.tree):
             if isinstance(node, ast.ClassDef):
                 found[node.name].append(file.path.as_posix())
+        for name, _value in _assigned(file):
+            # A single letter is a type variable, which stands for nothing outside its module.
+            if len(name) > 1 and name[0].isupper() and not name.isupper():
+                found[name].append(file.path.as_posix())
     return {name: places for name, places in sorted(found.items()) if len(places) > 1}
+
+
+def constants_twice(files: list[SourceFile]) -> dict[str, list[str]]:
+    """Find the public constants that have the name of another and a different value; those of migrations are apart."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for file in files:
+        if file.path.parent.name != "versions":
+            found_here = {name: ast.unparse(value) for name, value in _assigned(file) if name.isupper()}
+            for name, value in found_here.items():
+                found[name][file.path.as_posix()] = value
+    return {
+        name: list(values) for name, values in sorted(found.items()) if len(name) > 1 and len(set(values.values())) > 1
+    }
+
+
+def _assigned(file: SourceFile) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the public names that a module gives values, each with its value."""
+    for node in file.tree.body:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets, value = [node.target], node.value
+        else:
+            continue
+        for target in targets:
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts, strict=True))
+            for name, each in pairs:
+                if isinstance(name, ast.Name) and not name.id.startswith("_"):
+                    yield name.id, each
 
 
 def modules_twice(files: list[SourceFile]) -> dict[str, list[str]]:
@@ -131,7 +166,8 @@ def main() -> None:
     print("modules in the largest folders:", modules_by_folder(files).most_common(3))
     print("longest files:", sorted(((file.lines, str(file.path)) for file in files), reverse=True)[:3])
     print("longest lists of parameters:", parameters(files)[:3])
-    print("class names that stand twice:", sorted(classes_twice(everything)))
+    print("names of types that stand twice:", sorted(classes_twice(everything)))
+    print("names of constants that stand twice:", sorted(constants_twice(everything)))
     print("module names that stand twice:", sorted(modules_twice(everything)))
 
 

@@ -44,7 +44,10 @@ RETRY: Final = "retry"
 REPAIR: Final = "repair"
 ESCALATION: Final = "escalation"
 
-# How a run ended, and what started it
+# How a run asks, how it ended, and what started it
+
+MODE_LIVE: Final = "live"
+"""The mode of a run whose requests are answered while it waits."""
 
 RunStatus = Literal["running", "completed", "failed", "cancelled", "crashed", "capped"]
 RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
@@ -79,6 +82,8 @@ PERHAPS_BILLED: Final = (CONNECTION, TIMEOUT, ABANDONED, CRASHED, PROXY)
 
 # Why a generation has no content, where that is not the endpoint's own word
 
+CALL_ERROR: Final = "call"
+"""An error of a call that nothing tells more of."""
 RENDER: Final = "render"
 UNREADABLE: Final = "unreadable"
 CONDITION: Final = "condition"
@@ -92,6 +97,11 @@ REFUSED_BY_LEDGER: Final = "refused_by_ledger"
 
 ANTHROPIC: Final = "anthropic"
 SANDBOX: Final = "sandbox"
+
+# The program
+
+PROGRAM: Final = "presswork"
+"""What the Python package and the command are called, and Prefect's resource of all content."""
 
 # Prefect
 

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from db.words import PROGRAM
 from flows.commands.terminal import flags
 
 app = typer.Typer(
-    name="presswork",
+    name=PROGRAM,
     help="Turns database records into validated content: select, render, complete, validate, record.",
     no_args_is_help=True,
     add_completion=False,
@@ -71,7 +72,7 @@ app.add_typer(ledger, name="db")
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"presswork {version('presswork')}")
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
         raise typer.Exit
 
 

@@ -27,7 +27,7 @@ import copy
 import inspect
 from typing import Any
 
-from db.words import CALL, COST_CAP, RENDER
+from db.words import CALL_ERROR, COST_CAP, RENDER
 
 
 class PressworkError(Exception):
@@ -94,7 +94,7 @@ class CallError(PressworkError):
         self,
         message: str | None = None,
         *,
-        kind: str = CALL,
+        kind: str = CALL_ERROR,
         http_status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
@@ -123,7 +123,7 @@ class FinalCallError(CallError):
 
 
 class StoppingCallError(FinalCallError):
-    """The endpoint refuses every request of this run; mend the cause and run again."""
+    """The endpoint rejects every request of this run. Fix the cause, then run again."""
 
 
 def copy_of(error: StoppingCallError) -> StoppingCallError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.shape import (
     SourceFile,
     classes_twice,
+    constants_twice,
     modules_by_folder,
     modules_twice,
     parameters,
@@ -40,10 +41,14 @@ def test_no_function_takes_many_parameters() -> None:
     assert [(count, where) for count, where in parameters(product()) if count > PARAMETERS] == []
 
 
-def test_no_class_and_no_module_has_the_name_of_another() -> None:
+def test_no_type_and_no_module_has_the_name_of_another() -> None:
     everything = product() + sandbox_files()
     assert classes_twice(everything) == {}
     assert modules_twice(everything) == {}
+
+
+def test_no_constant_has_the_name_of_another() -> None:
+    assert constants_twice(product() + sandbox_files()) == {}
 
 
 def test_few_test_files_need_a_prefect_server() -> None:

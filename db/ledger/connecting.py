@@ -73,7 +73,7 @@ def upgrade(engine: Engine) -> None:
     try:
         with begin_write(engine) as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:presswork)"), {"presswork": _LOCK})
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             config = alembic_config()
             config.attributes["connection"] = connection
             if found not in {None, ScriptDirectory.from_config(config).get_current_head()}:

@@ -29,8 +29,8 @@ from db.ledger.tables import Base, Money, StoredRun, UtcDateTime
 from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of, rows_of
 
-VERSION = 1
-SUFFIX = ".spill"
+FORMAT_VERSION = 1
+SPILL_SUFFIX = ".spill"
 REFUSED_SUFFIX = ".refused"
 # What JSON has as text, by the type of its column.
 _PARSERS: Mapping[type, Callable[[str], Any]] = {UtcDateTime: datetime.fromisoformat, Money: Decimal}
@@ -45,8 +45,8 @@ def keep_batch(folder: Path, run_id: str, batch: WriteBatch) -> Path:
 
     Where that fails, as on a full disk, nothing of the batch stays.
     """
-    line = _json({"presswork_spill": VERSION, "run_id": run_id, "batch": _dumped(batch)})
-    return _append(folder / f"{run_id}{SUFFIX}", hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
+    line = _json({"presswork_spill": FORMAT_VERSION, "run_id": run_id, "batch": _dumped(batch)})
+    return _append(folder / f"{run_id}{SPILL_SUFFIX}", hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
 
 
 def keep_refused(folder: Path, run_id: str, refused: Iterable[RefusedRow]) -> Path:
@@ -65,12 +65,12 @@ def refused_file(path: Path) -> Path:
 
 def find_spills(folder: Path) -> list[Path]:
     """List the spill files that wait."""
-    return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    return sorted(folder.glob(f"*{SPILL_SUFFIX}")) if folder.is_dir() else []
 
 
 def belongs_to(engine: Engine, path: Path) -> bool:
     """Whether a spill file's run is in this ledger."""
-    run_id = path.name.removesuffix(SUFFIX)
+    run_id = path.name.removesuffix(SPILL_SUFFIX)
     return bool(rows_of(engine, select(StoredRun.id).where(StoredRun.id == run_id)))
 
 
@@ -100,7 +100,7 @@ def _recover(engine: Engine, path: Path, refused: list[RefusedRow]) -> int:
         for batch in batches:
             write(engine, batch, refused=found)
         if found:
-            keep_refused(path.parent, path.name.removesuffix(SUFFIX), found)
+            keep_refused(path.parent, path.name.removesuffix(SPILL_SUFFIX), found)
     except Exception as error:
         if is_unavailable(error):
             raise
@@ -130,7 +130,7 @@ def _read_line(path: Path, number: int, line: bytes) -> WriteBatch:
         )
     # Not orjson's: what an endpoint said may hold half a surrogate pair, or a number of any length.
     found = json.loads(body)
-    if found.get("presswork_spill") != VERSION or f"{found.get('run_id')}{SUFFIX}" != path.name:
+    if found.get("presswork_spill") != FORMAT_VERSION or f"{found.get('run_id')}{SPILL_SUFFIX}" != path.name:
         raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
     try:
         return _loaded(found["batch"])

@@ -68,7 +68,7 @@ def _put(connection: Connection, statement: Executable, rows: Sequence[Row]) -> 
     connection.execute(statement, [values_of(row) for row in rows])
 
 
-def open_run(engine: Engine, run: RunRow) -> None:
+def start_run(engine: Engine, run: RunRow) -> None:
     """Write the row of a run that begins, with its first lease."""
     with begin_write(engine) as connection:
         # A parameter may hold what JSON can't, and a name be longer than its column.

@@ -100,6 +100,11 @@ class RunLine:
     cached: int
     usage: TotalUsage
 
+    @property
+    def without_content(self) -> int:
+        """How many generations brought no content."""
+        return self.generations - self.succeeded - self.cached
+
 
 _RUNS = select(*(StoredRun.__table__.c[each.name] for each in fields(RunLine) if each.name in StoredRun.__table__.c))
 """What a line takes over from its run: the columns that its fields are named for."""
@@ -138,8 +143,10 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         of_step = select(Generation.id).where(Generation.run_id.in_(select(members.c.member)), Generation.step == step)
         statement = statement.where(Attempt.generation_id.in_(of_step))
     found = dict.fromkeys(run_ids, TotalUsage(cost_usd=Decimal(0)))
-    for run_id, *sums in rows_of(engine, statement):
-        used = TotalUsage(*sums)
+    for row in rows_of(engine, statement):
+        sums = row._asdict()
+        run_id = sums.pop("whole")
+        used = TotalUsage(**sums)
         # Where nothing is without a price, nothing was spent.
         cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
         likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
@@ -172,11 +179,22 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
         .subquery()
     )
     alike, summed = list(each.c)[:6], list(each.c)[6:]
-    statement = select(*alike, *(_sum(column) for column in summed)).group_by(*alike)
-    # SQLite has no dates: it says one as text.
+    statement = select(*alike, *(_sum(column).label(column.name) for column in summed)).group_by(*alike)
     return [
-        PromptCacheUse(model, tier, geo, speed, date.fromisoformat(str(when)), int(thousands) * 1000, *map(int, counts))
-        for model, tier, geo, speed, when, thousands, *counts in rows_of(engine, statement)
+        PromptCacheUse(
+            model=row.model,
+            service_tier=row.service_tier,
+            inference_geo=row.inference_geo,
+            speed=row.speed,
+            day=date.fromisoformat(str(row.day)),  # SQLite has no dates: it says one as text
+            prompt_tokens=int(row.thousands) * 1000,
+            written_5m=int(row.written_5m),
+            written_1h=int(row.written_1h),
+            read=int(row.read),
+            writes=int(row.writes),
+            reads=int(row.reads),
+        )
+        for row in rows_of(engine, statement)
     ]
 
 

@@ -50,10 +50,12 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
     if since is not None:
         which.append(Generation.created_at >= since)
     found: dict[str, PromptHistory] = {}
-    for prompt_hash, status, kind, model, *answer in _asked(engine, hashes, (*ending, *content), *which):
+    for prompt_hash, status, kind, model, generation_id, output, output_hash, record_hash in _asked(
+        engine, hashes, (*ending, *content), *which
+    ):
         before = found.get(prompt_hash, PromptHistory())
         if status == SUCCEEDED:
-            found[prompt_hash] = PromptHistory(*answer)
+            found[prompt_hash] = PromptHistory(generation_id, output, output_hash, record_hash)
         elif before.generation_id is None:
             last = f"failed ({kind})" if status == FAILED else status
             count = before.bad_outcomes + 1
@@ -65,7 +67,10 @@ def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str
     """Return the prompts that these runs asked, perhaps paid for and got no content for; the newest of each."""
     columns = (Generation.id, Generation.status, Generation.error_kind, Generation.error_message)
     rows = _asked(engine, hashes, columns, Generation.run_id.in_(run_ids), _went_badly())
-    return {prompt_hash: BadOutcome(*outcome) for prompt_hash, *outcome in rows}
+    return {
+        prompt_hash: BadOutcome(generation_id, status, kind, message)
+        for prompt_hash, generation_id, status, kind, message in rows
+    }
 
 
 def _asked(

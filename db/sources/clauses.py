@@ -51,7 +51,7 @@ logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ParameterPlace:
     """A parameter in a text: its name, where its colon stands and where the text goes on."""
 
     name: str
@@ -68,7 +68,7 @@ class Statement:
     """
 
     sql: str
-    parameters: tuple[Found, ...]
+    parameters: tuple[ParameterPlace, ...]
     main: int
     order_by: int | None
     bounded: bool
@@ -194,7 +194,7 @@ def tokens_of(sql: str, dialect: str | None = None) -> list[Token]:
     raise ValueError("a quote or a comment in it is not closed")
 
 
-def parameters_in(sql: str, tokens: Sequence[Token]) -> Iterator[Found]:
+def parameters_in(sql: str, tokens: Sequence[Token]) -> Iterator[ParameterPlace]:
     """Yield the parameters of a text that tokens_of has split, in their order."""
     brackets: list[TokenType] = []
     for at, token in enumerate(tokens):
@@ -205,7 +205,7 @@ def parameters_in(sql: str, tokens: Sequence[Token]) -> Iterator[Found]:
         elif token.token_type is TokenType.COLON:
             name = _NAME.match(sql, token.end + 1)
             if name is not None and not _separates(tokens, at, brackets):
-                yield Found(name[0], token.start, name.end())
+                yield ParameterPlace(name[0], token.start, name.end())
 
 
 def _separates(tokens: Sequence[Token], at: int, brackets: Sequence[TokenType]) -> bool:

@@ -25,10 +25,10 @@ from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
 from db.sources.spool import SpoolFile, Unreadable
 from db.sources.statements import Query, bound, columns_of, no_rows, rows_of_part, rows_where
-from db.sources.values import NAMED, KeyCheck, Record, key_of, make_record, parse_key, split_key
+from db.sources.values import KEYS_NAMED, KeyCheck, Record, key_of, make_record, parse_key, split_key
 
 AT_ONCE = 500  # rows that are fetched and written at a time
-PATIENCE_S = 30.0  # for a source whose connection is lost: a restart takes seconds
+RECONNECT_WITHIN_S = 30.0  # for a source whose connection is lost: a restart takes seconds
 MOST_TRIES = 5  # executions of a select whose connection is lost each time in the middle
 _NUMBERED = re.compile(r":\d+$")
 
@@ -43,9 +43,9 @@ def spool(
     """Run the select and write its records into a spool that `writing` opens.
 
     `tell` hears how many records have come; what it raises ends the reading. A connection that is lost has the spool
-    begun again from scratch, for PATIENCE_S. Raises SelectError where the SQL fails, lacks its key or yields a column
-    twice, KeyValueError where keys are null, not unique or can't be kept, SpoolError, SourceUnreachableError where
-    the source has gone.
+    begun again from scratch, for RECONNECT_WITHIN_S. Raises SelectError where the SQL fails, lacks its key or yields a
+    column twice, KeyValueError where keys are null, not unique or can't be kept, SpoolError, SourceUnreachableError
+    where the source has gone.
     """
     waited, pause, tries = 0.0, 0.25, 0
     while True:
@@ -56,7 +56,7 @@ def spool(
                 return
         except SourceUnreachableError:
             tries += keys.total > 0
-            if waited >= PATIENCE_S or tries >= MOST_TRIES:
+            if waited >= RECONNECT_WITHIN_S or tries >= MOST_TRIES:
                 raise
         tell(0)
         time.sleep(pause)
@@ -143,7 +143,7 @@ def _fill(engine: Engine, query: Query, keys: KeyCheck, file: SpoolFile, tell: C
                 keyed = ((keys.usable(layout.key_of(row)), row) for row in rows)
                 file.add([layout.record_of(key, row) for key, row in keyed if key is not None])
                 tell(keys.total)
-    keys.require_good(*file.repeated(NAMED))
+    keys.require_good(*file.repeated(KEYS_NAMED))
     file.trimmed = any(layout.key.values())
 
 

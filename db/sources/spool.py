@@ -22,7 +22,7 @@ from db.database_errors import SpoolError
 from db.identity import fate_of, this_process
 from db.sources.values import Record, sorted_json
 
-SUFFIX, UNFINISHED = ".spool", ".part"
+SPOOL_SUFFIX, UNFINISHED = ".spool", ".part"
 KEPT_S = 7 * 24 * 3600.0
 """How long the records of a run that did not complete wait for one that resumes it: over a weekend and a holiday."""
 _OWNER = "presswork-process"
@@ -147,7 +147,7 @@ class RunSpools:
     def find(self, name: str) -> Spool | None:
         """Return the spool of this name that a run that is resumed has finished here; None where there is none."""
         for run_id in self.resumed:
-            path = self._folder / run_id / f"{name}{SUFFIX}"
+            path = self._folder / run_id / f"{name}{SPOOL_SUFFIX}"
             with suppress(OSError, sqlite3.Error):
                 spool = self._opened(path)
                 # Read now, it is kept for as long from now.
@@ -158,7 +158,7 @@ class RunSpools:
     @contextmanager
     def writing(self, name: str) -> Iterator[SpoolFile]:
         """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
-        path = self._own / f"{name}{SUFFIX}"
+        path = self._own / f"{name}{SPOOL_SUFFIX}"
         unfinished = path.with_suffix(UNFINISHED)
         try:
             with closing(SpoolFile(unfinished)) as written:
@@ -170,13 +170,13 @@ class RunSpools:
 
     def open(self, name: str) -> Spool:
         """Open a spool that this run has written."""
-        return self._opened(self._own / f"{name}{SUFFIX}")
+        return self._opened(self._own / f"{name}{SPOOL_SUFFIX}")
 
     def close(self) -> None:
         """Close the files; a folder without any finished one is removed."""
         for spool in self._open:
             spool.close()
-        if not any(self._own.glob(f"*{SUFFIX}")):
+        if not any(self._own.glob(f"*{SPOOL_SUFFIX}")):
             _remove(self._own)
 
     def remove(self) -> None:
@@ -220,13 +220,13 @@ def _swept(own: Path) -> bool:
     unfinished = [path for path in ours if fate == "gone" and path.suffix == UNFINISHED]
     for path in unfinished:
         path.unlink(missing_ok=True)
-    if unfinished and not any(path.suffix == SUFFIX for path in ours):
+    if unfinished and not any(path.suffix == SPOOL_SUFFIX for path in ours):
         _remove(own)
     return bool(unfinished)
 
 
 def _ours(own: Path) -> list[Path]:
-    return [path for path in own.iterdir() if path.suffix in {SUFFIX, UNFINISHED} or path.name == _OWNER]
+    return [path for path in own.iterdir() if path.suffix in {SPOOL_SUFFIX, UNFINISHED} or path.name == _OWNER]
 
 
 def _remove(own: Path) -> None:

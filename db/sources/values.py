@@ -31,7 +31,7 @@ UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """What no database keeps in a text."""
 _EXACT = 2**53  # a double holds every whole number below
 LONGEST_KEY = 500
-NAMED = 5  # keys that an error message names at most
+KEYS_NAMED = 5  # keys that an error message names at most
 _PART = re.compile(r"(?:^|\|)((?:[^|\\]|\\.)*)", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 # Dates and times that Python has not, as databases write them.
@@ -213,7 +213,7 @@ class KeyCheck:
             self.null += 1
         elif len(key) > LONGEST_KEY or UNSTORABLE.search(key):
             self.unfit += 1
-            self.named += [_short(key)] if len(self.named) < NAMED else []
+            self.named += [_short(key)] if len(self.named) < KEYS_NAMED else []
         else:
             return key
         return None

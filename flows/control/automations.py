@@ -18,10 +18,10 @@ from prefect.exceptions import ObjectNotFound
 from flows.errors import ConfigurationError
 from flows.settings import load_settings
 
-HEARTBEAT_S = 30
+PREFECT_HEARTBEAT_S = 30
 """How often a run says that it lives; the shortest that Prefect allows. Deploying sets it for the runs."""
 HEARTBEAT_VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
-CRASHED_AFTER_S = 3 * HEARTBEAT_S
+CRASHED_AFTER_S = 3 * PREFECT_HEARTBEAT_S
 CANCEL_S = 10
 """How long a cancelled run may take to end by itself; the shortest that Prefect allows."""
 MOST_ATTEMPTS = 4

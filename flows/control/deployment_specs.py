@@ -21,10 +21,10 @@ from prefect.utilities.templating import apply_values
 from pydantic import ValidationError
 
 from db.words import SHARDS, TAG
-from flows.control.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE
+from flows.control.automations import HEARTBEAT_VARIABLE, PREFECT_HEARTBEAT_S
 from flows.control.forms import Form, form_of_template, polished
 from flows.control.prefect_yaml import FILE, Declared, read_declared
-from flows.engine.orchestration.origin import LEDGER_LABEL, code_version, ledger_name
+from flows.engine.orchestration.origin import LEDGER_LABEL, code_version, ledger_label
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
 from flows.steps.prompts.flow_source import FLOWS, GENERIC, read_flow
@@ -194,7 +194,7 @@ def _form(flow: Any) -> Form:
 
 def _marked(settings: Settings, job_variables: dict[str, Any]) -> dict[str, Any]:
     own = job_variables.get("env") or {}
-    env = {HEARTBEAT_VARIABLE: str(HEARTBEAT_S), **own, LEDGER_LABEL: ledger_name(settings)}
+    env = {HEARTBEAT_VARIABLE: str(PREFECT_HEARTBEAT_S), **own, LEDGER_LABEL: ledger_label(settings)}
     return {**job_variables, "env": env}
 
 

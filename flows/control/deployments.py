@@ -7,7 +7,7 @@ then left as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +22,9 @@ from prefect.workers.process import ProcessWorker
 from db.words import POOL, SHARD_TAG, SHARDS
 from flows.control.automations import install_automations, install_notification
 from flows.control.deployment_specs import DeploymentPlan, DeploymentSpec, concerns_all, plan_deployments, reason
+from flows.control.installation import Say
 from flows.control.prefect_yaml import FILE
-from flows.engine.orchestration.origin import ledger_name, ledger_of
+from flows.engine.orchestration.origin import ledger_label, ledger_of
 from flows.engine.orchestration.prefect_pages import read_deployments
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings, load_settings
@@ -32,9 +33,8 @@ from flows.steps.prompts.flow_source import GENERIC
 POOL_TYPE = "process"
 NOTIFICATION = "the automation that tells of failed runs"
 
-Say = Callable[[str], None]
 Change = Literal["created", "updated", "unchanged", "removed"]
-Schedule = DeploymentSchedule | DeploymentScheduleCreate
+PrefectSchedule = DeploymentSchedule | DeploymentScheduleCreate
 
 
 @dataclass
@@ -89,7 +89,7 @@ async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -
     return made
 
 
-def _paused(schedules: Iterable[Schedule], spec: DeploymentSpec) -> Iterator[str]:
+def _paused(schedules: Iterable[PrefectSchedule], spec: DeploymentSpec) -> Iterator[str]:
     """Name the schedules that the deployment has of its own and that are off, with their crons."""
     slugs = {schedule.slug for schedule in spec.schedules}
     for schedule in schedules:
@@ -105,7 +105,7 @@ async def _remove(
     kept = {*made.changes, *made.refused, *(f"{GENERIC}/{name}" for name in made.left_out)}
     for name, gone in known.items():
         is_of_template = name == f"{GENERIC}/{gone.name}" and gone.parameters == {"template": gone.name}
-        if name in kept or not is_of_template or ledger_of(gone) != ledger_name(settings):
+        if name in kept or not is_of_template or ledger_of(gone) != ledger_label(settings):
             continue
         shards = known.get(f"{name}{SHARDS}")
         for one in (gone, shards) if shards and shards.tags == [SHARD_TAG] else (gone,):
@@ -215,7 +215,7 @@ async def _sync_schedules(client: PrefectClient, found: DeploymentResponse, spec
     return changed or bool(known)
 
 
-def _facts(schedule: Schedule) -> dict[str, Any]:
+def _facts(schedule: PrefectSchedule) -> dict[str, Any]:
     # An interval's anchor is the moment of its making where none is given.
     return schedule.schedule.model_dump(mode="json", exclude={"anchor_date"})
 

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ from flows.errors import ConfigurationError
 from flows.settings import Settings
 
 SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
-CALLED = {SERVER: "Prefect's server", WORKER: "the worker"}
+Say = Callable[[str], None]
+"""How a command tells a person what it does, line by line."""
+SERVICE_NAMES = {SERVER: "Prefect's server", WORKER: "the worker"}
 MARK = "PRESSWORK_STARTED_BY"
 _LOOK_S = 0.1
 _KILLED_WITHIN_S = 10.0
@@ -178,7 +180,7 @@ def start_process(command: Sequence[str], environment: Mapping[str, str], log: P
     return Process(child.pid, born(child.pid) or "")
 
 
-def this_process() -> Process:
+def current_process() -> Process:
     """The process that asks."""
     return Process(os.getpid(), born(os.getpid()) or "")
 

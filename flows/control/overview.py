@@ -15,9 +15,9 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.engine.orchestration.prefect_pages import read_all, read_deployments
 
-RUNNING = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
-FAILED = [StateType.FAILED, StateType.CRASHED]
-SHOWN = 5  # runs that failed
+RUNNING_STATES = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
+FAILED_STATES = [StateType.FAILED, StateType.CRASHED]
+FAILED_SHOWN = 5  # runs that failed
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ async def read_overview(pool: str, now: datetime) -> Overview:
     """Look at the server that Prefect is set up for."""
     async with get_client() as client:
         deployments = {one.id: name for name, one in (await read_deployments(client)).items()}
-        running = await _read_all(client, RUNNING)
+        running = await _read_all(client, RUNNING_STATES)
         scheduled = await _read_all(client, [StateType.SCHEDULED])
         failed = await client.read_flow_runs(
-            flow_run_filter=_of_states(FAILED), sort=FlowRunSort.END_TIME_DESC, limit=SHOWN
+            flow_run_filter=_of_states(FAILED_STATES), sort=FlowRunSort.END_TIME_DESC, limit=FAILED_SHOWN
         )
         paused, workers = await _workers(client, pool)
     waiting = [run for run in scheduled if (run.expected_start_time or now) <= now]

@@ -27,7 +27,7 @@ from dotenv import dotenv_values
 
 from db.words import POOL
 from flows.control import installation
-from flows.control.installation import CALLED, SERVER, SUPERVISOR, WORKER, Installation, Process, State
+from flows.control.installation import SERVER, SERVICE_NAMES, SUPERVISOR, WORKER, Installation, Process, Say, State
 from flows.engine.orchestration import prefect_server
 from flows.errors import ConfigurationError, PressworkError
 from flows.settings import ROOT
@@ -39,9 +39,7 @@ _LOOK_S = 0.2
 SERVER_STOPS_WITHIN_S = 15.0
 WORKER_STOPS_WITHIN_S = 45.0  # it gives a flow run 30 s
 RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in flight
-WATCH_S = 0.5
-
-Say = Callable[[str], None]
+CHECK_SERVICES_S = 0.5
 
 
 class ServiceError(PressworkError):
@@ -57,13 +55,13 @@ def start_services(here: Installation, say: Say, *, watched: bool = False) -> tu
     with installation.locked(here.home, here.starts_within_s):
         before = installation.read_state(here.home) or State(mark=uuid.uuid4().hex, api=here.api)
         _require_no_other(here, before, watched=watched)
-        for service, called in CALLED.items():
+        for service, called in SERVICE_NAMES.items():
             process: Process | None = getattr(before, service)
             if process is not None and not process.is_alive:
                 say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
         server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
         if watched:
-            supervisor = installation.this_process()
+            supervisor = installation.current_process()
         state = replace(before, api=here.api, server=server, worker=worker, supervisor=supervisor)
         installation.write_state(here.home, state)
         try:
@@ -205,7 +203,9 @@ async def _wait(
     deadline = time.monotonic() + here.starts_within_s
     while time.monotonic() < deadline:
         if not process.is_alive:
-            raise ServiceError(f"{CALLED[service].capitalize()} ended while it started; see {here.log(service)}.")
+            raise ServiceError(
+                f"{SERVICE_NAMES[service].capitalize()} ended while it started; see {here.log(service)}."
+            )
         if await is_up():
             return
         await asyncio.sleep(_LOOK_S)
@@ -220,9 +220,9 @@ def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
     longest_s = run_stops_within_s + RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
     named: list[str] = []
     supervisor = state.living(SUPERVISOR)
-    if supervisor and supervisor != installation.this_process():
+    if supervisor and supervisor != installation.current_process():
         # It ends what it watches, in the same order.
-        named = [called for service, called in CALLED.items() if state.living(service)]
+        named = [called for service, called in SERVICE_NAMES.items() if state.living(service)]
         say(f"Stopping process {supervisor.pid}, which watches over the services ...")
         installation.stop_processes([supervisor], within_s=longest_s)
     with installation.locked(home, longest_s):
@@ -243,9 +243,9 @@ def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State
     for service, within_s in ((WORKER, WORKER_STOPS_WITHIN_S), (SERVER, SERVER_STOPS_WITHIN_S)):
         process = state.living(service)
         if process and process not in kept:
-            say(f"Stopping {CALLED[service]} ...")
+            say(f"Stopping {SERVICE_NAMES[service]} ...")
             installation.stop_processes([process], within_s=within_s)
-            named.append(CALLED[service])
+            named.append(SERVICE_NAMES[service])
     installation.write_state(home, keep if kept else None)
     return named
 
@@ -257,18 +257,18 @@ def watch_over(home: Path, run_stops_within_s: float, say: Say) -> Iterator[None
         yield
     finally:
         state = installation.read_state(home)
-        if state is not None and state.supervisor == installation.this_process():
+        if state is not None and state.supervisor == installation.current_process():
             stop_services(home, run_stops_within_s, say)
 
 
 def watch_services(state: State) -> None:
     """Watch until a service ends by itself: ServiceError says which."""
     while True:
-        for service, called in CALLED.items():
+        for service, called in SERVICE_NAMES.items():
             if state.living(service) is None:
                 raise ServiceError(f"{called.capitalize()} has ended by itself; its last lines above say why.")
         installation.reap_children()
-        time.sleep(WATCH_S)
+        time.sleep(CHECK_SERVICES_S)
 
 
 @contextmanager
@@ -291,5 +291,5 @@ def ended_by_signals() -> Iterator[None]:
 
 def _flow_runs(state: State) -> list[Process]:
     """What the services have started, now or before one of them crashed: it carries their mark."""
-    services = {state.server, state.worker, installation.this_process()}
+    services = {state.server, state.worker, installation.current_process()}
     return [process for process in installation.marked_processes(state.mark) if process not in services]

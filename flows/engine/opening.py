@@ -23,12 +23,12 @@ from db.ledger.rows import RunRow
 from db.readers.chains import refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
-from db.words import CANCELLED, COMPLETED, FAILED, LIVE, RUNNING, SHARD, RunStatus
+from db.words import CANCELLED, COMPLETED, FAILED, MODE_LIVE, RUNNING, SHARD, RunStatus
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs, check_templates
 from flows.engine.materials.run_selects import Selects, Spooling
 from flows.engine.options import RunOptions
-from flows.engine.orchestration.host import HOST, Host, Origin
+from flows.engine.orchestration.host import HOST, Host, RunOrigin
 from flows.engine.orchestration.prefect_host import PrefectHost
 from flows.engine.pacing.limiter import limiter_for
 from flows.engine.pacing.pace import Pace
@@ -54,7 +54,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     `flow` is the run's name in the ledger, by default that of the flow's function. Raises ConfigurationError or
     db.database_errors.DatabaseError before anything is sent.
     """
-    _spare_the_collector()
+    _freeze_loaded_objects()
     host, options = HOST.get() or PrefectHost(), options or RunOptions()
     settings = _settings_of(options)
     origin = await host.origin(flow, settings)
@@ -83,7 +83,7 @@ def _settings_of(options: RunOptions) -> Settings:
 
 
 async def _put_together(
-    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: Origin
+    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin
 ) -> Run:
     """Check what can be checked before anything is asked, open endpoint, gate and ledger, and make the run of them."""
     opened = await _open_endpoint(stack, settings, origin)
@@ -106,7 +106,7 @@ async def _put_together(
     )
 
 
-async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: Origin) -> Endpoint:
+async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: RunOrigin) -> Endpoint:
     require_files(settings.concurrency)
     templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.words)
     endpoint = await open_endpoint(settings, settings.concurrency)
@@ -157,7 +157,7 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-async def _begin(run: Run, origin: Origin) -> None:
+async def _begin(run: Run, origin: RunOrigin) -> None:
     """Write the run's row, and go on where the runs were that it resumes."""
     ledger, shard = run.context.ledger, run.options.shard
     read = ledger.writer.read
@@ -173,7 +173,7 @@ async def _begin(run: Run, origin: Origin) -> None:
         run.selects.spooling.spools.resumed = await read(resumed_by, ledger.engine, row.id)
 
 
-def _run_row(run: Run, origin: Origin) -> RunRow:
+def _run_row(run: Run, origin: RunOrigin) -> RunRow:
     ledger, shard = run.context.ledger, run.options.shard
     return RunRow(
         id=ledger.run_id,
@@ -186,7 +186,7 @@ def _run_row(run: Run, origin: Origin) -> RunRow:
         parameters=origin.parameters,
         code_version=origin.code_version,
         endpoint=ledger.endpoint,
-        mode=LIVE,
+        mode=MODE_LIVE,
         started_at=now(),
         status=RUNNING,
         process=this_process(),
@@ -259,7 +259,7 @@ def _log_opening(run: Run) -> None:
 
 
 @lru_cache(maxsize=1)
-def _spare_the_collector() -> None:
+def _freeze_loaded_objects() -> None:
     # Prefect and its libraries leave half a million objects that live as long as the process. Each full collection
     # would walk through them, for a tenth of a run's CPU; so would one more before they are set aside.
     gc.freeze()

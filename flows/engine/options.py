@@ -90,7 +90,7 @@ class RunOptions(FormPart):
         None,
         ge=1,
         le=100,
-        description="Spread the run over the workers of its work pool, in 2 to 100 parts; empty: it is made in one.",
+        description="Split the run into 2 to 100 shards across the pool's workers. Leave empty to run in one process.",
         examples=[4],
     )
     resumes: str | None = Field(None, description="The id of a run that this one completes; they share the cost cap.")

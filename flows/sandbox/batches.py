@@ -19,7 +19,7 @@ from pydantic_core import to_json
 
 from flows.sandbox.draws import digest
 from flows.sandbox.error_shapes import Refusal, bad_request, failure
-from flows.sandbox.listing import Query, page
+from flows.sandbox.listing import QueryParameters, page
 from flows.sandbox.request_options import said
 from flows.sandbox.service import Service
 
@@ -121,7 +121,7 @@ class Batches:
             raise Refusal(404, "not_found_error", f"message_batch_id: {batch_id}")
         return self._batches[batch_id]
 
-    def page(self, query: Query, origin: str) -> dict[str, object]:
+    def page(self, query: QueryParameters, origin: str) -> dict[str, object]:
         """A page of MessageBatch, the newest first."""
         newest = reversed(self._batches.values())
         return page([(batch.id, batch.info(origin)) for batch in newest], query)

@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.sandbox.error_shapes import bad_request
 from flows.sandbox.known import ServedModel
-from flows.sandbox.prompt_cache import TTL_SECONDS, Block
+from flows.sandbox.prompt_cache import TTL_SECONDS, CacheBlock
 from flows.sandbox.request_schemas import Schema
 
 _PER_MESSAGE = 4
@@ -35,20 +35,20 @@ def text_tokens(text: str) -> int:
     return (size + 3) // 4
 
 
-def prompt_blocks(body: Mapping[str, Any], schema: Schema | None, model: ServedModel) -> tuple[Block, ...]:
+def prompt_blocks(body: Mapping[str, Any], schema: Schema | None, model: ServedModel) -> tuple[CacheBlock, ...]:
     """Check system and messages, and make blocks of them, the tools and the schema; raises Refusal."""
     tools = body.get("tools")
     blocks = [_opaque(tool, f"tools.{i}.") for i, tool in enumerate(tools)] if tools else []
     if schema is not None:
-        blocks.append(Block(schema.key, schema.tokens))
+        blocks.append(CacheBlock(schema.key, schema.tokens))
     blocks += _system(body.get("system"))
     blocks += _messages(body["messages"])
     top = _ttl(body, "")
     if top and not blocks[-1].ttl:  # top-level: the API sets a breakpoint on the last block
-        blocks[-1] = Block(blocks[-1].content, blocks[-1].tokens, top)
+        blocks[-1] = CacheBlock(blocks[-1].content, blocks[-1].tokens, top)
     _check_breakpoints([block.ttl for block in blocks if block.ttl])
     if model.rules.token_percent != 100:
-        return tuple(Block(block.content, model.tokens(block.tokens), block.ttl) for block in blocks)
+        return tuple(CacheBlock(block.content, model.tokens(block.tokens), block.ttl) for block in blocks)
     return tuple(blocks)
 
 
@@ -69,23 +69,23 @@ def _words(message: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else "\n".join(str(block.get("text", "")) for block in content)
 
 
-def _system(system: object) -> list[Block]:
+def _system(system: object) -> list[CacheBlock]:
     if system is None or system == "":
         return []
     if isinstance(system, str):
-        return [Block(system.encode("utf-8", "surrogatepass"), text_tokens(system) + _PER_MESSAGE)]
+        return [CacheBlock(system.encode("utf-8", "surrogatepass"), text_tokens(system) + _PER_MESSAGE)]
     if not isinstance(system, list):
         raise bad_request("system: Input should be a valid string or list of text blocks")
     blocks = [_block(block, f"system.{i}.", "text") for i, block in enumerate(system)]
     return _with_overhead(blocks, b"system") if blocks else []
 
 
-def _messages(messages: object) -> list[Block]:
+def _messages(messages: object) -> list[CacheBlock]:
     if not isinstance(messages, list):
         raise bad_request("messages: Input should be a valid list")
     if not messages:
         raise bad_request("messages: at least one message is required")
-    blocks: list[Block] = []
+    blocks: list[CacheBlock] = []
     for i, message in enumerate(messages):
         blocks += _message(message, i)
     if messages[0]["role"] != "user":
@@ -93,7 +93,7 @@ def _messages(messages: object) -> list[Block]:
     return blocks
 
 
-def _message(message: object, i: int) -> list[Block]:
+def _message(message: object, i: int) -> list[CacheBlock]:
     if not isinstance(message, dict):
         raise bad_request(f"messages.{i}: Input should be a valid dictionary")
     for name in ("role", "content"):
@@ -114,7 +114,7 @@ def _message(message: object, i: int) -> list[Block]:
     return _with_overhead(blocks, role.encode())
 
 
-def _block(block: object, where: str, only: str | None) -> Block:
+def _block(block: object, where: str, only: str | None) -> CacheBlock:
     kind = block.get("type") if isinstance(block, dict) else None
     if not isinstance(block, dict) or not isinstance(kind, str) or (only and kind != only):
         raise bad_request(f"{where}type: Input should be {only!r}" if only else f"{where}type: Field required")
@@ -130,18 +130,18 @@ def _block(block: object, where: str, only: str | None) -> Block:
         raise bad_request(f"{where}text: Field required" if text is None else f"{where}text: Input should be a string")
     if not text.strip():
         raise bad_request(f"{where.split('.', maxsplit=1)[0]}: text content blocks must be non-empty")
-    return Block(text.encode("utf-8", "surrogatepass"), text_tokens(text), _ttl(block, where))
+    return CacheBlock(text.encode("utf-8", "surrogatepass"), text_tokens(text), _ttl(block, where))
 
 
-def _opaque(block: Mapping[str, Any], where: str) -> Block:
+def _opaque(block: Mapping[str, Any], where: str) -> CacheBlock:
     """A tool, an image, a tool's result: counted by its JSON, looked at no further."""
     text = json.dumps({key: value for key, value in block.items() if key != "cache_control"}, sort_keys=True)
-    return Block(text.encode(), text_tokens(text), _ttl(block, where))
+    return CacheBlock(text.encode(), text_tokens(text), _ttl(block, where))
 
 
-def _with_overhead(blocks: list[Block], role: bytes) -> list[Block]:
+def _with_overhead(blocks: list[CacheBlock], role: bytes) -> list[CacheBlock]:
     first = blocks[0]
-    return [Block(role + b"\0" + first.content, first.tokens + _PER_MESSAGE, first.ttl), *blocks[1:]]
+    return [CacheBlock(role + b"\0" + first.content, first.tokens + _PER_MESSAGE, first.ttl), *blocks[1:]]
 
 
 def _ttl(holder: Mapping[str, Any], where: str) -> str | None:

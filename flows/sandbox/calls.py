@@ -7,10 +7,10 @@ from typing import Any
 from flows.sandbox.blocks import prompt_blocks, prompt_text
 from flows.sandbox.error_shapes import bad_request
 from flows.sandbox.known import ServedModel, served_model
-from flows.sandbox.prompt_cache import Block
+from flows.sandbox.prompt_cache import CacheBlock
 from flows.sandbox.request_options import read_options
 from flows.sandbox.request_schemas import Schema, read_schema
-from flows.sandbox.thinking import Thinking, read_thinking
+from flows.sandbox.thinking import ThinkingPlan, read_thinking
 
 _COUNTED = frozenset(
     "messages model cache_control output_config speed system thinking tool_choice tools user_profile_id"
@@ -30,8 +30,8 @@ class MessageCall:
     stream: bool
     schema: Schema | None
     stops: tuple[str, ...]
-    thinking: Thinking
-    blocks: tuple[Block, ...]
+    thinking: ThinkingPlan
+    blocks: tuple[CacheBlock, ...]
     prompt: str
     inference_geo: str
     speed: str
@@ -87,7 +87,7 @@ def _max_tokens(body: Mapping[str, Any], model: ServedModel) -> int:
     return value
 
 
-def _output(body: Mapping[str, Any], model: ServedModel, max_tokens: int | None) -> tuple[Schema | None, Thinking]:
+def _output(body: Mapping[str, Any], model: ServedModel, max_tokens: int | None) -> tuple[Schema | None, ThinkingPlan]:
     config = body.get("output_config", {})
     if not isinstance(config, dict):
         raise bad_request("output_config: Input should be a valid dictionary")
@@ -118,7 +118,7 @@ def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _fitting(body: Mapping[str, Any], model: ServedModel, schema: Schema | None) -> tuple[Block, ...]:
+def _fitting(body: Mapping[str, Any], model: ServedModel, schema: Schema | None) -> tuple[CacheBlock, ...]:
     blocks = prompt_blocks(body, schema, model)
     total = sum(block.tokens for block in blocks)
     if total > model.context:

@@ -12,7 +12,7 @@ from flows.sandbox.service import Service
 from flows.sandbox.wire import read_body
 
 _PREFIX = "/v1/"
-Answer = Mapping[str, object] | bytes
+Payload = Mapping[str, object] | bytes
 
 
 class Endpoints:
@@ -23,7 +23,7 @@ class Endpoints:
         self._service = service
         self.batches = Batches(service)
 
-    async def answer(self, request: web.BaseRequest) -> Answer:
+    async def answer(self, request: web.BaseRequest) -> Payload:
         """JSON, or the lines of a batch's results; raises Refusal."""
         parts = request.path.removeprefix(_PREFIX).split("/")
         match [request.method, *parts]:
@@ -37,7 +37,7 @@ class Endpoints:
                 return await self._batch(request, rest)
         raise _not_found(request)
 
-    async def _batch(self, request: web.BaseRequest, rest: list[str]) -> Answer:
+    async def _batch(self, request: web.BaseRequest, rest: list[str]) -> Payload:
         batches, origin = self.batches, f"{request.scheme}://{request.host}"
         match [request.method, *rest]:
             case ["POST"]:

@@ -15,7 +15,7 @@ _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class DrawnFault:
     """What was drawn for a request: its fault ("" for none), its latency in seconds, and a key for further draws."""
 
     fault: str
@@ -23,14 +23,14 @@ class Fate:
     key: bytes
 
 
-def draw_fate(switches: Switches, body: bytes, seen: int) -> Fate:
+def draw_fate(switches: Switches, body: bytes, seen: int) -> DrawnFault:
     """Draw for a body (its digest) that was seen before that many times."""
     key = digest(b"%d" % switches.seed, body, b"%d" % seen)
     fault = _fault(switches, int.from_bytes(key[:6], "little") / (1 << 48))
     latency = _latency(switches, int.from_bytes(key[6:12], "little") / (1 << 48))
     if fault == "stall":
         latency += switches.stall_seconds
-    return Fate(fault, latency, key)
+    return DrawnFault(fault, latency, key)
 
 
 def misses_cache(switches: Switches, body: bytes, seen: int) -> bool:

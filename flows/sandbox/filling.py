@@ -13,7 +13,7 @@ from flows.sandbox.hints import Span
 from flows.sandbox.lengths import fit_chars, sized_text
 from flows.sandbox.patterns import matching
 from flows.sandbox.prose import ProseWriter, capital, headline
-from flows.sandbox.shapes import Choice, Flag, List, Numeric, Object, OneOf, Shape, Text
+from flows.sandbox.shapes import AnyShape, Choice, Flag, List, Numeric, Object, OneOf, Text
 from flows.sandbox.topics import Topic
 
 _ALARMS = frozenset("negative angry urgent high critical complaint upset furious escalate refund frustrated".split())
@@ -35,7 +35,7 @@ class Filling:
         self._draw = draw
         self._writer = ProseWriter(topic, draw)
 
-    def fill(self, shape: Shape) -> Any:
+    def fill(self, shape: AnyShape) -> Any:
         """A value of the shape, as JSON has it."""
         match shape:
             case Object():
@@ -113,7 +113,7 @@ class Filling:
             items.append(self._one_more(shape.item, items))
         return items
 
-    def _one_more(self, shape: Shape, items: list[Any]) -> Any:
+    def _one_more(self, shape: AnyShape, items: list[Any]) -> Any:
         """An item for a list that has run out of distinct ones: a text gets a number, an enum repeats itself."""
         item = self.fill(shape)
         if isinstance(item, str) and isinstance(shape, Text) and shape.pattern is None and not shape.format:

@@ -126,10 +126,13 @@ def _retired(model_id: str, name: str, day: str) -> ServedModel:
     return ServedModel(model_id, name, line, _UNKNOWN_DAY, _4_5, lifecycle="retired", retires=day)
 
 
-MODELS: Mapping[str, ServedModel] = {model.id: model for model in _SERVED} | {
+SERVED_MODELS: Mapping[str, ServedModel] = {model.id: model for model in _SERVED} | {
     model_id: _retired(model_id, name, day) for model_id, (name, day) in _RETIRED.items()
 }
-_NAMED: Mapping[str, ServedModel] = {**MODELS, **{alias: MODELS[model_id] for alias, model_id in _ALIASES.items()}}
+_NAMED: Mapping[str, ServedModel] = {
+    **SERVED_MODELS,
+    **{alias: SERVED_MODELS[model_id] for alias, model_id in _ALIASES.items()},
+}
 
 
 def find_model(name: object, field: str = "model: ") -> ServedModel:

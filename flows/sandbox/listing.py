@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from flows.sandbox.error_shapes import Refusal, bad_request
-from flows.sandbox.known import MODELS, ServedModel, find_model
+from flows.sandbox.known import SERVED_MODELS, ServedModel, find_model
 
 # A query as urllib.parse.parse_qs reads it: each name may stand there more than once.
-Query = Mapping[str, list[str]]
+QueryParameters = Mapping[str, list[str]]
 
 _LIFECYCLES = ("active", "deprecated", "retired")
 # The ids that the SDK's own tests ask GET /v1/models for. The API has no such model; here each stands for one, so
@@ -19,17 +19,19 @@ def model_info(name: str) -> dict[str, object]:
     return _info(_listed(name, "model: "))
 
 
-def model_page(query: Query) -> dict[str, object]:
+def model_page(query: QueryParameters) -> dict[str, object]:
     """A page of ModelInfo; retired models are listed where `lifecycle` asks for them."""
     asked = [*query.get("lifecycle[]", []), *query.get("lifecycle", [])] or list(_LIFECYCLES[:2])
     for value in asked:
         if value not in _LIFECYCLES:
             raise bad_request(f"lifecycle: Input should be {', '.join(map(repr, _LIFECYCLES))}")
-    infos = {model.id: _info(model) for model in MODELS.values() if model.lifecycle in asked}
+    infos = {model.id: _info(model) for model in SERVED_MODELS.values() if model.lifecycle in asked}
     return page(list(infos.items()), query, lambda cursor: _listed(cursor, "").id)
 
 
-def page(items: Sequence[tuple[str, object]], query: Query, resolve: Callable[[str], str] = str) -> dict[str, object]:
+def page(
+    items: Sequence[tuple[str, object]], query: QueryParameters, resolve: Callable[[str], str] = str
+) -> dict[str, object]:
     """A page of items, each with its id; raises Refusal for a wrong limit, or a cursor that is no item's id."""
     text = query.get("limit", ["20"])[-1]
     if not text.isdecimal() or not 1 <= int(text) <= 1000:

@@ -18,7 +18,7 @@ _SWEEP_AT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CacheBlock:
     """A part of a prompt: its canonical content, its tokens, and the ttl if a breakpoint stands on it."""
 
     content: bytes
@@ -59,7 +59,7 @@ class PromptCache:
         self._clock = clock
         self._entries: dict[bytes, Entry] = {}
 
-    def account(self, model: ServedModel, blocks: Sequence[Block], *, misses: bool = False) -> Account:
+    def account(self, model: ServedModel, blocks: Sequence[CacheBlock], *, misses: bool = False) -> Account:
         """Count a request against what can be read now (nothing if it misses); it writes nothing until `begin`."""
         marks = [i for i, block in enumerate(blocks) if block.ttl]
         total = sum(block.tokens for block in blocks)
@@ -105,7 +105,7 @@ class PromptCache:
         return -1
 
 
-def _prefixes(model: ServedModel, blocks: Sequence[Block]) -> tuple[list[bytes], list[int]]:
+def _prefixes(model: ServedModel, blocks: Sequence[CacheBlock]) -> tuple[list[bytes], list[int]]:
     keys, sums = [], []
     key, tokens = model.id.encode(), 0
     for block in blocks:

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from flows.sandbox.blocks import text_tokens
 from flows.sandbox.calls import MessageCall
 from flows.sandbox.draws import Draw, digest
-from flows.sandbox.faults import Fate
+from flows.sandbox.faults import DrawnFault
 from flows.sandbox.filling import Filling
 from flows.sandbox.spoiling import broken, cut, not_json
 from flows.sandbox.topics import Topic, topic_of
@@ -34,7 +34,7 @@ class Reply:
     stop_details: dict[str, Any] | None = None
 
 
-def make_reply(call: MessageCall, fate: Fate) -> Reply:
+def make_reply(call: MessageCall, fate: DrawnFault) -> Reply:
     """Answer a call, spoilt where its fate says so; the same call is answered in the same words each time."""
     if call.max_tokens == 0:  # warms the cache
         return Reply([], "max_tokens", 0)
@@ -49,7 +49,7 @@ def make_reply(call: MessageCall, fate: Fate) -> Reply:
     return _ended(call, fate, _thinking_block(call, topic, key), text)
 
 
-def _text(call: MessageCall, fate: Fate, topic: Topic, draw: Draw) -> str:
+def _text(call: MessageCall, fate: DrawnFault, topic: Topic, draw: Draw) -> str:
     answer = Filling(topic, draw)
     if call.schema is None:
         return "" if fate.fault in ("invalid", "malformed") else answer.paragraph()
@@ -60,7 +60,7 @@ def _text(call: MessageCall, fate: Fate, topic: Topic, draw: Draw) -> str:
     return not_json(text) if fate.fault == "malformed" else text
 
 
-def _ended(call: MessageCall, fate: Fate, thinking: list[dict[str, Any]], text: str) -> Reply:
+def _ended(call: MessageCall, fate: DrawnFault, thinking: list[dict[str, Any]], text: str) -> Reply:
     """Find where the text ends: by itself, at a stop sequence, at max_tokens or where its fate cuts it."""
     thought = min(call.thinking.tokens, call.max_tokens) if thinking else 0
     room = call.max_tokens - thought
@@ -87,14 +87,14 @@ def _thinking_block(call: MessageCall, topic: Topic, key: bytes) -> list[dict[st
     return [{"type": "thinking", "thinking": thought, "signature": digest(key, b"signature").hex()}]
 
 
-def _refusal(fate: Fate) -> Reply:
+def _refusal(fate: DrawnFault) -> Reply:
     category = Draw(fate.key).choice(_CATEGORIES)
     explanation = "The sandbox was switched to refuse this request."
     details = {"type": "refusal", "category": category, "explanation": explanation}
     return Reply([], "refusal", _REFUSAL_TOKENS, stop_details=details)
 
 
-def _tool_use(call: MessageCall, text: str, fate: Fate) -> Reply:
+def _tool_use(call: MessageCall, text: str, fate: DrawnFault) -> Reply:
     block = {
         "type": "tool_use",
         "id": f"toolu_{fate.key.hex()[:24]}",

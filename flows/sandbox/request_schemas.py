@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.sandbox.draws import digest
 from flows.sandbox.error_shapes import Refusal, bad_request
-from flows.sandbox.shapes import Shape
+from flows.sandbox.shapes import AnyShape
 from flows.sandbox.shaping import shape_of
 
 WHERE = "output_config.format.schema"
@@ -41,7 +41,7 @@ _WORDS = _ANYWHERE.union(_COMBINED, _REFUSED, *_FOR_TYPE.values())
 class Schema:
     """A schema that was found good, with its key and the tokens it adds to the input."""
 
-    shape: Shape
+    shape: AnyShape
     key: bytes
     tokens: int
 

@@ -20,7 +20,7 @@ from flows.sandbox.service import Service, check_headers
 from flows.sandbox.switches import Switches
 from flows.sandbox.wire import json_response, lines_response, parsed_or_none, read_body, send_answer
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 SANDBOX_HEADER = "x-presswork-sandbox"
 _COMMON = {SANDBOX_HEADER: "1", "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
 
@@ -54,7 +54,7 @@ class Sandbox:
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, HOST, self._port, backlog=4096).start()
+            await web.TCPSite(self._runner, LOOPBACK, self._port, backlog=4096).start()
         except OSError:
             await self.stop()
             raise
@@ -81,7 +81,7 @@ class Sandbox:
     @property
     def url(self) -> str:
         """The base URL, to be given to the SDK."""
-        return f"http://{HOST}:{self._port}"
+        return f"http://{LOOPBACK}:{self._port}"
 
     @property
     def switches(self) -> Switches:

@@ -11,7 +11,7 @@ from flows.sandbox.calls import MessageCall, count_tokens, read_call
 from flows.sandbox.counts import Counts, Tokens
 from flows.sandbox.draws import digest
 from flows.sandbox.error_shapes import Refusal, bad_request, drawn_refusal
-from flows.sandbox.faults import Fate, draw_fate, misses_cache
+from flows.sandbox.faults import DrawnFault, draw_fate, misses_cache
 from flows.sandbox.limits import Limits
 from flows.sandbox.messages import message
 from flows.sandbox.prompt_cache import Account, PromptCache
@@ -26,7 +26,7 @@ class Exchange:
     """A request that was admitted, and its answer; no reply where the connection is dropped before there is one."""
 
     call: MessageCall
-    fate: Fate
+    fate: DrawnFault
     body: bytes
     account: Account
     reply: Reply | None
@@ -113,7 +113,7 @@ class Service:
         fate = self._draw(body, seen)
         return Exchange(call, fate, body, account, make_reply(call, fate), "batch")
 
-    def _draw(self, body: bytes, seen: int) -> Fate:
+    def _draw(self, body: bytes, seen: int) -> DrawnFault:
         fate = draw_fate(self.switches, body, seen)
         self.counts.repeated_bodies += self.counts.bodies.see(body)
         if fate.fault:

@@ -59,10 +59,10 @@ class List:
     """An array of distinct items."""
 
     name: str
-    item: "Shape"
+    item: "AnyShape"
     count: Span
     firm: bool = False
-    positions: tuple["Shape", ...] = ()  # of a tuple: one shape for each item
+    positions: tuple["AnyShape", ...] = ()  # of a tuple: one shape for each item
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Object:
     """An object; all its properties are answered, those not required too."""
 
     name: str
-    fields: tuple[tuple[str, "Shape"], ...]
+    fields: tuple[tuple[str, "AnyShape"], ...]
     required: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -78,7 +78,7 @@ class Object:
 class OneOf:
     """Any of some shapes; null is left out where there is another."""
 
-    options: tuple["Shape", ...]
+    options: tuple["AnyShape", ...]
 
 
-Shape = Text | Numeric | Flag | Choice | List | Object | OneOf
+AnyShape = Text | Numeric | Flag | Choice | List | Object | OneOf

@@ -14,7 +14,7 @@ from flows.sandbox.hints import (
     spoken_counts,
     spoken_range,
 )
-from flows.sandbox.shapes import Choice, Flag, List, Numeric, Object, OneOf, Shape, Text
+from flows.sandbox.shapes import AnyShape, Choice, Flag, List, Numeric, Object, OneOf, Text
 
 # The first form with a word of the field's name in it wins; then the description is asked for letters.
 _FORMS = (
@@ -41,7 +41,7 @@ _POSITION = re.compile(r"Position \d+\b")
 _LETTER = re.compile(r"\b(reply|e-?mail|letter|answer) (to|that|body|for)\b|\bbody of the (e-?mail|reply|letter)\b")
 
 
-def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str = "", about: str = "") -> Shape:
+def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str = "", about: str = "") -> AnyShape:
     """The shape of a checked schema; name and about (a description) come from where it stands."""
     about = schema.get("description") or about
     if "$ref" in schema:
@@ -58,7 +58,7 @@ def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: st
     return _plain(schema, definitions, name, about)
 
 
-def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, about: str) -> Shape:
+def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, about: str) -> AnyShape:
     match schema.get("type", "string"):
         case "object":
             fields = tuple((key, shape_of(it, definitions, key)) for key, it in schema.get("properties", {}).items())
@@ -75,7 +75,7 @@ def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str,
             return Choice(name, (None,))
 
 
-def _one_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, about: str) -> Shape:
+def _one_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, about: str) -> AnyShape:
     options = tuple(shape_of(option, definitions, name, about) for option in schema["anyOf"])
     real = tuple(option for option in options if option != Choice(name, (None,)))
     if not real:
@@ -112,7 +112,7 @@ def _list(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, 
     return List(name, item, Span(low, count.high), firm, _positions(schema.get("items", {}), definitions, name))
 
 
-def _positions(items: Mapping[str, Any], definitions: Mapping[str, Any], name: str) -> tuple[Shape, ...]:
+def _positions(items: Mapping[str, Any], definitions: Mapping[str, Any], name: str) -> tuple[AnyShape, ...]:
     """The shapes of a tuple's items, where each says which it is; a list that goes on after them ends there."""
     options = items.get("anyOf", ())
     if not options or not all(_POSITION.match(option.get("description", "")) for option in options):

@@ -5,14 +5,14 @@ from itertools import repeat
 from typing import Any
 
 from flows.sandbox.draws import Draw
-from flows.sandbox.shapes import List, Numeric, Object, OneOf, Shape, Text
+from flows.sandbox.shapes import AnyShape, List, Numeric, Object, OneOf, Text
 
 # A length over which nobody wants to see a string grow for the sake of being too long.
 _LONGEST = 20_000
 Break = Callable[[], Any]
 
 
-def broken(shape: Shape, value: Any, draw: Draw) -> Any:
+def broken(shape: AnyShape, value: Any, draw: Draw) -> Any:
     """The answer with one constraint of its hints broken; without any, a field is missing or the type wrong."""
     breaks = list(_breaks(shape, value))
     if breaks:
@@ -37,7 +37,7 @@ def not_json(text: str) -> str:
     return f"Here is the answer you asked for:\n\n{text[: max(1, len(text) - 2 - len(text) // 8)]}"
 
 
-def _breaks(shape: Shape, value: Any, holder: Any = None, key: Any = None) -> Iterator[tuple[Any, Any, Break]]:
+def _breaks(shape: AnyShape, value: Any, holder: Any = None, key: Any = None) -> Iterator[tuple[Any, Any, Break]]:
     """All ways to break a constraint in the value: where to put what."""
     match shape:
         case Object():

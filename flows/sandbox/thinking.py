@@ -20,17 +20,17 @@ _LEAST_BUDGET = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Thinking:
+class ThinkingPlan:
     """How many tokens to think, and whether the thinking is shown."""
 
     tokens: int = 0
     shown: bool = False
 
 
-_NONE = Thinking()
+_NONE = ThinkingPlan()
 
 
-def read_thinking(config: Any, effort: str | None, model: ServedModel, max_tokens: int | None) -> Thinking:
+def read_thinking(config: Any, effort: str | None, model: ServedModel, max_tokens: int | None) -> ThinkingPlan:
     """Check the field `thinking` of a request (None where it is absent); raises Refusal.
 
     Where there is no max_tokens, as for count_tokens, any budget will do.
@@ -51,12 +51,12 @@ def read_thinking(config: Any, effort: str | None, model: ServedModel, max_token
     thought = _thought(model, effort, config.get("display"))
     if kind == "adaptive":
         return thought
-    return Thinking(min(thought.tokens, _budget(config, max_tokens)), thought.shown)
+    return ThinkingPlan(min(thought.tokens, _budget(config, max_tokens)), thought.shown)
 
 
-def _thought(model: ServedModel, effort: str | None, display: str | None) -> Thinking:
+def _thought(model: ServedModel, effort: str | None, display: str | None) -> ThinkingPlan:
     shown = model.rules.shows_thinking if display is None else display == "summarized"
-    return Thinking(_TOKENS[effort or model.rules.effort], shown)
+    return ThinkingPlan(_TOKENS[effort or model.rules.effort], shown)
 
 
 def _kind(config: Any) -> str:

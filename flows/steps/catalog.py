@@ -19,7 +19,7 @@ from flows.steps.known_models import EFFORTS, LIFECYCLES, MODELS, THINKING_TYPES
 
 T = TypeVar("T", bound=str)
 
-__all__ = ["DEFAULT_MODEL", "MODELS", "Model", "NotTold", "Told"]
+__all__ = ["DEFAULT_MODEL", "MODELS", "Model", "ModelFacts", "NotTold"]
 
 DEFAULT_MODEL = "claude-sonnet-4-6"
 SOON_DAYS = 60
@@ -66,7 +66,7 @@ def is_other_model(asked: str, answered: str | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ModelFacts:
     """What an endpoint says of a model (GET /v1/models/{id}); None, or a name left out, where it says nothing."""
 
     context: int | None = None
@@ -86,13 +86,13 @@ class NotTold:
     is_unknown: bool = False
 
 
-def read_told(info: Any) -> Told:
+def read_model_facts(info: Any) -> ModelFacts:
     """Read the body of GET /v1/models/{id}; whatever is missing or of another shape is not told."""
     lifecycle = _value(info, "lifecycle")
     efforts = _each(info, EFFORTS, "effort")
     if _supported(info, "effort") is False:
         efforts = dict.fromkeys(efforts, False)
-    return Told(
+    return ModelFacts(
         context=_count(info, "max_input_tokens"),
         max_output=_count(info, "max_tokens"),
         thinking=_each(info, THINKING_TYPES, "thinking", "types"),
@@ -131,7 +131,7 @@ def _day(info: Any, name: str) -> date | None:
         return None
 
 
-def corrected(known: Model | None, told: Told) -> Model:
+def corrected(known: Model | None, told: ModelFacts) -> Model:
     """Put what an endpoint says of a model in the place of what is known of it here."""
     model = known or Model()
     return replace(

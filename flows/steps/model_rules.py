@@ -16,7 +16,7 @@ from flows.steps.known_models import EFFORTS, Effort, Model, ThinkingType
 Thinking = Literal["adaptive", "off"] | int
 TURNED_OFF: tuple[ThinkingType, ...] = ("disabled", "between_tools")
 """The types that turn thinking off, in the order in which they are tried; a model takes one of them, or none."""
-CAPPED: frozenset[Effort] = frozenset({"xhigh", "max"})
+CAPPED_EFFORTS: frozenset[Effort] = frozenset({"xhigh", "max"})
 _NOT_TAKEN: dict[ThinkingType, str] = {
     "enabled": "takes no budget; write `adaptive`, and say how much with `effort`",
     "adaptive": "does not take `adaptive`; write a budget in tokens",
@@ -86,7 +86,7 @@ def _misfits(asks: Asks, kind: ThinkingType | None, model: Model, name: str) -> 
         levels = ", ".join(level for level in EFFORTS if level in model.efforts)
         takes = f"takes {levels}, not {asks.effort}" if levels else "takes no effort; leave the field out"
         yield Misfit("effort", f"{name} {takes}")
-    elif asks.effort in CAPPED and model.capped and kind in TURNED_OFF:
+    elif asks.effort in CAPPED_EFFORTS and model.capped and kind in TURNED_OFF:
         yield Misfit("effort", f"{name} takes {asks.effort} only while it thinks; write `thinking: adaptive`")
     if model.max_output is not None and asks.max_tokens > model.max_output:
         yield Misfit("max_tokens", f"{name} answers with {model.max_output:,} tokens at most")

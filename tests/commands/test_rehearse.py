@@ -26,7 +26,7 @@ from db.ledger.clock import now
 from db.ledger.connecting import open_ledger
 from db.readers.past_answers import PastAnswers, StepTokens
 from flows.commands.rehearsal.forecast import forecast
-from flows.commands.rehearsal.isolation import LOCK, NEW_S, PREFIX, sweep
+from flows.commands.rehearsal.isolation import LOCK, NEW_S, PREFIX, remove_leftovers
 from flows.commands.rehearsal.terms import choose_latency, make_terms
 from flows.commands.terminal.flags import RehearseFlags
 from flows.errors import ParameterError
@@ -41,7 +41,7 @@ NOTES: dict[Any, str | None] = {number: f"a note about kettle {number}" for numb
 class Trap(BaseHTTPRequestHandler):
     """An endpoint that is not to be reached."""
 
-    reached: list[str] = []  # noqa: RUF012 - a handler is made anew for each request
+    reached: list[str] = []  # noqa: RUF012 - a handler is made for each request
 
     def _note(self) -> None:
         self.reached.append(self.path)
@@ -137,7 +137,7 @@ def nothing_of_theirs_is_touched(request: pytest.FixtureRequest) -> Iterator[Non
 
 
 @pytest.mark.prefect
-def test_rehearsal_reckons_with_the_history_and_touches_nothing(house: House) -> None:
+def test_rehearsal_estimates_from_the_history_and_touches_nothing(house: House) -> None:
     ended = call("rehearse", "notes", "--json", "--overloaded", "10", "--rpm-limit", "600", "--seed", "1")
 
     assert ended.exit_code == 0, ended.stderr
@@ -274,12 +274,12 @@ def test_folder_of_a_killed_rehearsal_is_removed_by_the_next(tmp_path: Path) -> 
     with FileLock(tmp_path / f"{PREFIX}alive" / LOCK):
         for name in ("dead", "alive"):
             os.utime(tmp_path / f"{PREFIX}{name}", (long_ago, long_ago))
-        sweep(tmp_path)
+        remove_leftovers(tmp_path)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{PREFIX}alive", f"{PREFIX}new"]
 
 
-# What is reckoned
+# What is estimated
 
 
 def test_latency_is_the_one_named_else_the_historys_else_an_assumed_one() -> None:
@@ -304,7 +304,7 @@ def test_drops_are_half_before_and_half_after_the_answer() -> None:
         make_terms({}, RehearseFlags("notes", rate_limited=101.0))
 
 
-def test_cost_is_reckoned_with_lengths_that_are_known() -> None:
+def test_cost_is_estimated_with_lengths_that_are_known() -> None:
     spent = [StepTokens("known", SONNET, 10, 1000, 0, 0, 0, 77), StepTokens("new", "a-model", 10, 1000, 0, 0, 0, 77)]
     day = now().date()
 

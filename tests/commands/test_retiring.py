@@ -171,7 +171,7 @@ def test_status_goes_by_what_the_endpoint_says(desk: Desk, models: Models) -> No
 def test_status_waits_for_no_endpoint(
     desk: Desk, models: Models, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retiring, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(retiring, "ENDPOINT_TIMEOUT_S", 0.5)
     desk.template("old", on("claude-sonnet-4-5"))
     if trouble == "hangs":
         models.hangs.clear()

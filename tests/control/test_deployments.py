@@ -15,9 +15,9 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-from flows.commands.terminal.endings import FAILED, WRONG
+from flows.commands.terminal.endings import EXIT_FAILED, EXIT_WRONG
 from flows.control.deployments import Deployed, deploy
-from flows.engine.orchestration.origin import check_worker, ledger_name
+from flows.engine.orchestration.origin import check_worker, ledger_label
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 from tests.commands.conftest import call
@@ -220,7 +220,7 @@ async def test_template_whose_name_prefect_refuses_is_left_out_and_all_others_ar
 def test_command_names_what_was_left_out_for_its_name(workshop: Workshop, pool: str) -> None:
     (workshop.templates / "q&a.md.j2").write_text(FRONT, encoding="utf-8")
     result = call("deploy", "--pool", POOL)
-    assert result.exit_code == FAILED, result.output
+    assert result.exit_code == EXIT_FAILED, result.output
     assert "Template q&a: not deployed." in result.stdout
 
 
@@ -298,10 +298,10 @@ async def test_server_that_is_not_there_is_no_refusal(
 def test_command_says_what_it_did_and_what_it_left_out(workshop: Workshop, pool: str) -> None:
     workshop.template("{{ broken", name="broken")
     result = call("deploy", "--pool", POOL, "--json")
-    assert result.exit_code == FAILED, result.output
+    assert result.exit_code == EXIT_FAILED, result.output
     assert '"content/note"' in result.stdout
     assert "broken.md.j2" in result.stdout
-    assert call("deploy", "--pool", "nowhere").exit_code == WRONG
+    assert call("deploy", "--pool", "nowhere").exit_code == EXIT_WRONG
 
 
 async def test_worker_with_another_ledger_stops_and_one_with_other_code_warns(
@@ -332,4 +332,4 @@ async def test_worker_with_another_ledger_stops_and_one_with_other_code_warns(
     ],
 )
 def test_ledgers_name_is_the_same_however_its_url_is_written_and_holds_no_password(url: str, name: str) -> None:
-    assert ledger_name(Settings(database_url=url)) == name
+    assert ledger_label(Settings(database_url=url)) == name

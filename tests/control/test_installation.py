@@ -18,10 +18,10 @@ from flows.control.installation import (
     Process,
     State,
     born,
+    current_process,
     locked,
     marked_processes,
     read_state,
-    this_process,
     write_state,
 )
 from flows.control.services import ServiceError, start_services, stop_services, watch_services
@@ -85,11 +85,11 @@ def test_process_that_has_ended_and_is_not_reaped_counts_as_ended() -> None:
 
 def test_watching_ends_when_a_service_has(installation: Installation) -> None:
     with pytest.raises(ServiceError, match="worker has ended"):
-        watch_services(State("a-mark", installation.api, server=this_process()))
+        watch_services(State("a-mark", installation.api, server=current_process()))
 
 
 def test_state_survives_being_written_and_a_damaged_one_is_refused(installation: Installation) -> None:
-    state = State("a-mark", installation.api, server=this_process())
+    state = State("a-mark", installation.api, server=current_process())
     write_state(installation.home, state)
     assert read_state(installation.home) == state
     (installation.home / "control.json").write_text("{")

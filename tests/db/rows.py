@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from db.ledger.clock import new_id, now
 from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, RunRow, SettledRow, TemplateRow, WriteBatch
-from db.ledger.writing import add_templates, open_run, write
+from db.ledger.writing import add_templates, start_run, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -67,7 +67,7 @@ class Book:
     def __init__(self, ledger: Engine, **run: Any) -> None:
         self.ledger = ledger
         self.run = run_row(**run)
-        open_run(ledger, self.run)
+        start_run(ledger, self.run)
         template = TemplateRow(
             hash=sha("template"),
             name="product_copy",

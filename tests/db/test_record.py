@@ -18,7 +18,7 @@ from db.ledger.connecting import open_ledger
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
 from db.ledger.tables import Attempt, Base, Generation, StoredRun
-from db.ledger.writing import close_run, open_run, write
+from db.ledger.writing import close_run, start_run, write
 from db.readers.stored_generations import read_generation
 from tests.db.rows import Book, run_row, settled_row, sha
 
@@ -364,7 +364,7 @@ def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: En
 
 def test_run_whose_commit_was_answered_too_late_is_there_once(ledger: Engine) -> None:
     row = run_row()
-    open_run(ledger, row)
-    open_run(ledger, row)
+    start_run(ledger, row)
+    start_run(ledger, row)
 
     assert counts(ledger)["runs"] == 1

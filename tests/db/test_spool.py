@@ -81,7 +81,7 @@ def connections(engine: Engine) -> int:
 
 
 def files(mine: RunSpools) -> list[Path]:
-    return sorted(path for path in mine._folder.rglob("*") if path.suffix in {spools.SUFFIX, spools.UNFINISHED})
+    return sorted(path for path in mine._folder.rglob("*") if path.suffix in {spools.SPOOL_SUFFIX, spools.UNFINISHED})
 
 
 # Once, as it stands
@@ -208,7 +208,7 @@ def test_source_that_stays_away_is_waited_for_and_then_named(
     monkeypatch.setattr(select, "is_lost", lambda *_: True)
     with pytest.raises(SourceUnreachableError, match=r"items\.md\.j2: the source can't be reached"):
         spooled(items, mine, query("SELECT * FROM gone"))
-    assert sum(slept) >= select.PATIENCE_S
+    assert sum(slept) >= select.RECONNECT_WITHIN_S
     assert files(mine) == []
 
 

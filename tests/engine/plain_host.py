@@ -18,7 +18,7 @@ from db.ledger.clock import new_id
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
-from flows.engine.orchestration.host import HOST, Host, Origin, ShardedRun
+from flows.engine.orchestration.host import HOST, Host, RunOrigin, ShardedRun
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
 from flows.engine.resources.stopping import Stopper
@@ -56,8 +56,8 @@ class PlainHost:
         self._parameters = dict(parameters)
         self._flow_run_id = flow_run_id
 
-    async def origin(self, flow: str | None, _settings: Settings) -> Origin:
-        return Origin(
+    async def origin(self, flow: str | None, _settings: Settings) -> RunOrigin:
+        return RunOrigin(
             flow=flow or self._flow.fn.__name__,
             deployment=None,
             flow_run_id=self._flow_run_id,

@@ -378,7 +378,7 @@ async def test_final_errors_alike_stop_the_run_after_one_from_further_on(
 ) -> None:
     workshop.numbered(count)
     # So long that a machine which is busy has none tried in the chosen one's place.
-    monkeypatch.setattr("flows.engine.pacing.breaker.PATIENCE_S", 60)
+    monkeypatch.setattr("flows.engine.pacing.breaker.PROBE_TIMEOUT_S", 60)
     async with behind(workshop, refused, monkeypatch) as gateway:
         with pytest.raises(StoppingCallError, match="in the same way"):
             await workshop.run(chunk_size=chunk_size, concurrency=3)

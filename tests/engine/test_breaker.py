@@ -182,7 +182,7 @@ async def test_trial_that_is_cut_off_leaves_it_to_another() -> None:
 
 
 async def test_trial_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(module, "PROBE_TIMEOUT_S", 0.01)
     crowd = Crowd("held by those who wait for it")
     await crowd.refused(AT_START)
 

@@ -22,7 +22,7 @@ from db.database_errors import LedgerUnreachableError
 from db.ledger.connecting import open_ledger
 from db.ledger.spill import find_spills
 from flows.engine.report.progress import watch
-from flows.engine.resources.run_ledger import settle_the_past
+from flows.engine.resources.run_ledger import recover_crashed_runs
 from flows.errors import LedgerAwayError
 from flows.settings import load_settings
 from flows.support_replies import support_replies
@@ -96,7 +96,7 @@ def assert_all_once(workshop: Workshop) -> None:
 
 async def assert_goes_on(workshop: Workshop, answered: int) -> None:
     """What waits is written in, once; a next run asks for the rest alone."""
-    settle_the_past(workshop.ledger, load_settings().spill_folders, but="")
+    recover_crashed_runs(workshop.ledger, load_settings().spill_folders, but="")
     assert find_spills(load_settings().spill_dir) == []
     assert workshop.value("SELECT count(*) FROM current_content") == answered
     workshop.sandbox.configure(latency_ms=0)

@@ -14,7 +14,7 @@ import pytest
 
 from db.identity import this_process
 from db.ledger import leases
-from db.ledger.writing import open_run
+from db.ledger.writing import start_run
 from tests.db.rows import run_row
 from tests.engine.workshop import Workshop, ended
 
@@ -156,7 +156,7 @@ async def test_run_that_slept_ends_where_a_newer_one_has_its_flow_run(
         leases.end_lapsed(workshop.ledger, but="")
         (slept,) = workshop.rows("SELECT * FROM runs")
         newer = run_row(prefect_flow_run_id=slept["prefect_flow_run_id"], process=this_process())
-        open_run(workshop.ledger, newer)
+        start_run(workshop.ledger, newer)
     _printed, said = await asyncio.wait_for(process.communicate(), 60)
     assert "Abort: The run was stopped" in said.decode()
     asked = workshop.requests

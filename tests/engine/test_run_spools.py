@@ -18,7 +18,7 @@ from sqlalchemy import Engine, create_engine, text
 from db.database_errors import KeyValueError, SpoolError
 from db.sources import values
 from db.sources.access import open_source
-from db.sources.spool import SUFFIX, UNFINISHED, RunSpools
+from db.sources.spool import SPOOL_SUFFIX, UNFINISHED, RunSpools
 from db.sources.statements import Query
 from flows.engine.materials.handles import Material, Selected
 from flows.engine.materials.run_selects import Spooling
@@ -52,7 +52,7 @@ class Selecting:
 
     def files(self) -> list[Path]:
         found = self.folder.rglob("*") if self.folder.is_dir() else ()
-        return sorted(path for path in found if path.suffix in {SUFFIX, UNFINISHED})
+        return sorted(path for path in found if path.suffix in {SPOOL_SUFFIX, UNFINISHED})
 
     def _count(self, count: int) -> None:
         self.records += count

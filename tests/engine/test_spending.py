@@ -247,7 +247,7 @@ async def one(pace: Pace, prompt: Prompt, usage: Usage | None, error: CallError 
 async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_hold_it_all(
     prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.pacing.breaker.PATIENCE_S", 60)
+    monkeypatch.setattr("flows.engine.pacing.breaker.PROBE_TIMEOUT_S", 60)
     refused = FinalCallError("HTTP 403", kind="proxy", alike="a firewall")
     pace = gate(None, concurrency=1)
     pace.breaker("note").send_probe = lambda: "far"

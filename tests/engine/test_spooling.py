@@ -13,7 +13,7 @@ from prefect import flow
 from sqlalchemy import text
 
 from db.sources import values
-from db.sources.spool import SUFFIX, UNFINISHED
+from db.sources.spool import SPOOL_SUFFIX, UNFINISHED
 from flows.engine import RunOptions, Summary, open_run
 from flows.errors import StoppingCallError
 from tests.engine.workshop import Workshop
@@ -30,7 +30,7 @@ def template(workshop: Workshop, select: str) -> None:
 
 def files(tmp_path: Path) -> list[Path]:
     found = (tmp_path / "spools").rglob("*") if (tmp_path / "spools").is_dir() else ()
-    return sorted(path for path in found if path.suffix in {SUFFIX, UNFINISHED})
+    return sorted(path for path in found if path.suffix in {SPOOL_SUFFIX, UNFINISHED})
 
 
 def keys(workshop: Workshop, run_id: str) -> set[str]:
@@ -44,7 +44,7 @@ async def killed(workshop: Workshop, tmp_path: Path) -> str:
     template(workshop, SAMPLE)
     workshop.sandbox.configure(latency_ms=300)
     run_id = await workshop.killed(partial(workshop.has_answered, 10), concurrency=5)
-    assert [path.suffix for path in files(tmp_path)] == [SUFFIX]
+    assert [path.suffix for path in files(tmp_path)] == [SPOOL_SUFFIX]
     workshop.sandbox.configure(latency_ms=0)
     return run_id
 
@@ -99,7 +99,7 @@ async def test_run_that_was_stopped_keeps_its_records_until_it_is_resumed(worksh
     workshop.sandbox.configure(spend_limit=1)
     with pytest.raises(StoppingCallError):
         await workshop.run(concurrency=1)
-    assert [path.suffix for path in files(tmp_path)] == [SUFFIX]
+    assert [path.suffix for path in files(tmp_path)] == [SPOOL_SUFFIX]
     workshop.sandbox.configure(spend_limit=0)
     stopped = str(workshop.value("SELECT max(id) FROM runs"))
     assert (await workshop.run(resumes=stopped)).exit_status == 0

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from db.identity import this_process
 from db.ledger import claims
-from db.ledger.writing import open_run
+from db.ledger.writing import start_run
 from flows.engine.report.summary import Summary
 from tests.db.rows import run_row
 from tests.engine.workshop import Workshop
@@ -156,7 +156,7 @@ async def test_run_that_waits_for_another_ends_when_it_is_stopped(work: Workshop
     with work.ledger.begin() as connection:
         hashes = list(connection.scalars(text("SELECT DISTINCT prompt_hash FROM generations")))
     another = run_row(process=this_process())
-    open_run(work.ledger, another)
+    start_run(work.ledger, another)
     claims.take(work.ledger, another.id, hashes)
     run = begin(work, refresh=True)
     await work.begun(3)  # the first, the other, and this one

@@ -16,12 +16,12 @@ import pytest
 from db.readers.figures import PromptCacheUse
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
-from flows.engine.pacing.warming import PATIENCE_S
+from flows.engine.pacing.warming import DOUBLE_AFTER_S
 from flows.engine.report.summary import PromptCacheSummary
 from flows.engine.report.totals import saved_by_reads
 from flows.errors import CallError, PassingCallError, StoppedError
-from flows.sandbox.known import MODELS
-from flows.sandbox.prompt_cache import Block, PromptCache
+from flows.sandbox.known import SERVED_MODELS
+from flows.sandbox.prompt_cache import CacheBlock, PromptCache
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import Prompt, make_brief, render_prompt
 from flows.steps.prompts.templates import load_template
@@ -101,8 +101,11 @@ class Endpoint:
 
     async def _answer(self, prompt: Prompt, number: int) -> tuple[Usage | None, None, CallError | None]:
         ttl = prompt.brief.template.front.cache
-        blocks = [Block(prompt.brief.prefix.encode(), 5000, None if ttl == "off" else ttl), Block(b"user", 20)]
-        account = self.cache.account(MODELS["claude-sonnet-4-6"], blocks, misses=self.misses(number))
+        blocks = [
+            CacheBlock(prompt.brief.prefix.encode(), 5000, None if ttl == "off" else ttl),
+            CacheBlock(b"user", 20),
+        ]
+        account = self.cache.account(SERVED_MODELS["claude-sonnet-4-6"], blocks, misses=self.misses(number))
         try:
             await self.trouble.get(number, self._latency)()
         except PassingCallError as error:
@@ -269,14 +272,14 @@ def test_when_the_first_hangs_the_others_go_after_a_while(loop: Loop, prompts: M
     run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
     assert endpoint.writes == 1
-    assert max(endpoint.sent) == pytest.approx(PATIENCE_S + 1 + 1)
+    assert max(endpoint.sent) == pytest.approx(DOUBLE_AFTER_S + 1 + 1)
 
 
 def test_when_all_hang_more_and_more_go(loop: Loop, prompts: Make) -> None:
     endpoint = Endpoint(loop, trouble=dict.fromkeys(range(40), hangs))
     run(loop, lambda: endpoint.ask_all(pace_of(), prompts()))
 
-    assert [endpoint.sent.count(number * PATIENCE_S) for number in range(6)] == [1, 1, 2, 4, 8, 16]
+    assert [endpoint.sent.count(number * DOUBLE_AFTER_S) for number in range(6)] == [1, 1, 2, 4, 8, 16]
     assert len(endpoint.sent) == 40
 
 

@@ -13,7 +13,7 @@ from anthropic import transform_schema
 from pydantic import AfterValidator, AnyUrl, BaseModel, ConfigDict, Field
 
 from flows.sandbox.calls import read_call
-from flows.sandbox.faults import Fate
+from flows.sandbox.faults import DrawnFault
 from flows.sandbox.replies import make_reply
 from flows.sandbox.spoiling import not_json
 
@@ -36,7 +36,7 @@ def answered(model: type[BaseModel], prompt: str, fault: str = "") -> str:
             "output_config": {"format": {"type": "json_schema", "schema": transform_schema(model)}},
         }
     )
-    return str(make_reply(call, Fate(fault, 0, b"0123456789abcdef")).content[0]["text"])
+    return str(make_reply(call, DrawnFault(fault, 0, b"0123456789abcdef")).content[0]["text"])
 
 
 def words(low: int, high: int) -> AfterValidator:

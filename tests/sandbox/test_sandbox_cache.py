@@ -8,7 +8,7 @@ from anthropic import AsyncAnthropic
 
 from flows.sandbox import Sandbox
 from flows.sandbox.known import find_model
-from flows.sandbox.prompt_cache import Account, Block, PromptCache
+from flows.sandbox.prompt_cache import Account, CacheBlock, PromptCache
 
 SONNET, HAIKU = find_model("claude-sonnet-4-6"), find_model("claude-haiku-4-5")
 LONG = "Our shop sells tea from small gardens. " * 120  # 1,170 tokens
@@ -69,24 +69,24 @@ async def test_concurrent_first_requests_all_write(sandbox: Sandbox, client: Asy
 
 @pytest.mark.parametrize(("model", "tokens", "cached"), [(SONNET, 1023, 0), (SONNET, 1024, 1024), (HAIKU, 4095, 0)])
 def test_prefix_below_the_minimum_is_silently_not_cached(model: Any, tokens: int, cached: int) -> None:
-    account = PromptCache().account(model, [Block(b"a", tokens, "5m"), Block(b"b", 10)])
+    account = PromptCache().account(model, [CacheBlock(b"a", tokens, "5m"), CacheBlock(b"b", 10)])
     assert (account.written, account.input_tokens) == (cached, tokens + 10 - cached)
 
 
 def test_another_model_or_prefix_reads_nothing() -> None:
     cache = PromptCache(lambda: 0.0)
-    blocks = [Block(b"a", 5000, "5m")]
+    blocks = [CacheBlock(b"a", 5000, "5m")]
     cache.begin(cache.account(SONNET, blocks))
     assert cache.account(SONNET, blocks).read == 5000
     assert cache.account(HAIKU, blocks).read == 0
-    assert cache.account(SONNET, [Block(b"x", 1), *blocks]).read == 0
+    assert cache.account(SONNET, [CacheBlock(b"x", 1), *blocks]).read == 0
 
 
 @pytest.mark.parametrize(("ttl", "seconds"), [("5m", 300), ("1h", 3600)])
 def test_entry_expires_by_its_ttl_and_a_read_renews_it(ttl: str, seconds: int) -> None:
     now = 0.0
     cache = PromptCache(lambda: now)
-    blocks = [Block(b"a", 2000, ttl)]
+    blocks = [CacheBlock(b"a", 2000, ttl)]
     cache.begin(cache.account(SONNET, blocks))
     now = seconds - 1
     read = cache.account(SONNET, blocks)
@@ -109,7 +109,7 @@ async def test_entries_appear_late_where_that_is_switched_on(sandbox: Sandbox, c
 def test_a_late_entry_is_not_put_off_by_those_who_write_it_too() -> None:
     now = 0.0
     cache = PromptCache(lambda: now)
-    blocks = [Block(b"a", 2000, "5m")]
+    blocks = [CacheBlock(b"a", 2000, "5m")]
     cache.begin(cache.account(SONNET, blocks), 2.0)
     now = 1.9
     again = cache.account(SONNET, blocks)
@@ -140,9 +140,9 @@ async def test_reads_miss_at_their_rate_and_the_same_ones_each_time(sandbox: San
 
 def test_longest_prefix_is_read_and_only_the_rest_is_written() -> None:
     cache = PromptCache(lambda: 0.0)
-    system, turn, answer = Block(b"s", 2000, "1h"), Block(b"t", 100, "5m"), Block(b"u", 50)
+    system, turn, answer = CacheBlock(b"s", 2000, "1h"), CacheBlock(b"t", 100, "5m"), CacheBlock(b"u", 50)
     first = cache.account(SONNET, [system, turn, answer])
     assert took(first) == (50, 100, 2000, 0)
     cache.begin(first)
-    longer = [Block(b"s", 2000), Block(b"t", 100), answer, Block(b"v", 30, "5m"), Block(b"w", 7)]
+    longer = [CacheBlock(b"s", 2000), CacheBlock(b"t", 100), answer, CacheBlock(b"v", 30, "5m"), CacheBlock(b"w", 7)]
     assert took(cache.account(SONNET, longer)) == (7, 80, 0, 2100)

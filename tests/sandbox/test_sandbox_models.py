@@ -7,7 +7,7 @@ from anthropic import AsyncAnthropic, BadRequestError, NotFoundError
 from anthropic.resources.messages import DEPRECATED_MODELS
 from anthropic.types import ModelParam
 
-from flows.sandbox.known import MODELS, find_model
+from flows.sandbox.known import SERVED_MODELS, find_model
 from flows.steps import known_models
 from flows.steps.catalog import plain_model_name
 
@@ -226,7 +226,7 @@ async def test_prefix_is_cached_from_the_models_minimum_on(client: AsyncAnthropi
 async def test_limits_are_told_and_kept(client: AsyncAnthropic) -> None:
     info = await client.models.retrieve("claude-haiku-4-5")
     assert (info.max_tokens, info.max_input_tokens, info.line) == (64_000, 200_000, "haiku")
-    for model in MODELS.values():
+    for model in SERVED_MODELS.values():
         if model.lifecycle != "retired":
             with pytest.raises(BadRequestError, match=f"> {model.max_output}"):
                 await client.messages.create(**asked(model.id, max_tokens=model.max_output + 1, timeout=60))
@@ -251,7 +251,7 @@ async def test_models_are_listed_in_pages_newest_first(client: AsyncAnthropic) -
 
 
 def test_the_sandbox_and_the_catalogue_know_the_same_lives() -> None:
-    lives = {plain_model_name(name): (model.lifecycle, model.retires) for name, model in MODELS.items()}
+    lives = {plain_model_name(name): (model.lifecycle, model.retires) for name, model in SERVED_MODELS.items()}
     assert lives == {
         name: (model.lifecycle, model.retires_on and f"{model.retires_on}")
         for name, model in known_models.MODELS.items()

@@ -20,8 +20,8 @@ from flows.steps.catalog import (
     DEFAULT_MODEL,
     MODELS,
     Model,
+    ModelFacts,
     NotTold,
-    Told,
     corrected,
     ending,
     estimate_tokens,
@@ -30,7 +30,7 @@ from flows.steps.catalog import (
     likely_tokens,
     most_tokens,
     plain_model_name,
-    read_told,
+    read_model_facts,
 )
 from flows.steps.model_rules import misfits, request_settings, require_fit
 from flows.steps.prompts.front_matter import FrontMatter, read_front_matter
@@ -273,7 +273,7 @@ def said(**changes: Any) -> dict[str, Any]:
 
 
 def test_what_an_endpoint_says_is_read_as_the_sdk_reads_it() -> None:
-    told = read_told(said(lifecycle="deprecated", retires_at="2027-01-31T08:00:00Z"))
+    told = read_model_facts(said(lifecycle="deprecated", retires_at="2027-01-31T08:00:00Z"))
     info = ModelInfo.model_construct(**said())
 
     assert (told.context, told.max_output) == (info.max_input_tokens, info.max_tokens)
@@ -295,9 +295,9 @@ def test_what_an_endpoint_says_is_read_as_the_sdk_reads_it() -> None:
     ],
 )
 def test_what_is_of_another_shape_is_not_told(info: Any) -> None:
-    told = read_told(info)
+    told = read_model_facts(info)
 
-    assert told == Told()
+    assert told == ModelFacts()
     assert corrected(MODELS["claude-sonnet-4-6"], told) == MODELS["claude-sonnet-4-6"]
     assert corrected(None, told) == Model()
 
@@ -305,7 +305,9 @@ def test_what_is_of_another_shape_is_not_told(info: Any) -> None:
 def test_what_an_endpoint_says_wins_over_what_is_known() -> None:
     known = MODELS["claude-sonnet-4-6"]
 
-    model = corrected(known, read_told(said(max_tokens=300_000, lifecycle="deprecated", retires_at="2027-01-31")))
+    model = corrected(
+        known, read_model_facts(said(max_tokens=300_000, lifecycle="deprecated", retires_at="2027-01-31"))
+    )
 
     assert (model.max_output, model.lifecycle, model.retires_on) == (300_000, "deprecated", date(2027, 1, 31))
     assert model.efforts == frozenset(known_models.EFFORTS)
@@ -315,12 +317,12 @@ def test_what_an_endpoint_says_wins_over_what_is_known() -> None:
 
 
 def test_a_retirement_that_is_called_off_is_forgotten() -> None:
-    assert corrected(MODELS["claude-sonnet-4-5"], read_told(said())).retires_on is None
-    assert corrected(MODELS["claude-sonnet-4-5"], Told()).retires_on == date(2026, 11, 30)
+    assert corrected(MODELS["claude-sonnet-4-5"], read_model_facts(said())).retires_on is None
+    assert corrected(MODELS["claude-sonnet-4-5"], ModelFacts()).retires_on == date(2026, 11, 30)
 
 
 def test_a_model_that_is_known_to_the_endpoint_alone_is_checked_by_what_it_says() -> None:
-    model = corrected(None, read_told(said(max_tokens=4096)))
+    model = corrected(None, read_model_facts(said(max_tokens=4096)))
 
     assert faults("a-gateways-own", model, thinking=2048) == [
         "thinking: a-gateways-own takes no budget; write `adaptive`, and say how much with `effort`",
@@ -330,7 +332,7 @@ def test_a_model_that_is_known_to_the_endpoint_alone_is_checked_by_what_it_says(
 
 def test_levels_of_an_effort_that_is_not_supported_count_for_nothing() -> None:
     effort = {"supported": False, "low": {"supported": True}, "high": {"supported": False}}
-    told = read_told(said(capabilities={"effort": effort, "structured_outputs": {"supported": False}}))
+    told = read_model_facts(said(capabilities={"effort": effort, "structured_outputs": {"supported": False}}))
 
     assert told.efforts == {"low": False, "high": False}
     assert faults("claude-opus-4-5", corrected(MODELS["claude-opus-4-5"], told), effort="low") == [
@@ -457,12 +459,12 @@ def test_an_accepted_model_that_refuses_the_request_is_a_note(tmp_path: Path) ->
 
 
 def test_what_the_endpoint_says_wins_in_the_lint(tmp_path: Path) -> None:
-    wide = {"claude-sonnet-4-6": corrected(None, read_told(said(max_tokens=300_000)))}
+    wide = {"claude-sonnet-4-6": corrected(None, read_model_facts(said(max_tokens=300_000)))}
     fields: dict[str, Any] = {"max_tokens": 200_000, "effort": "xhigh"}
 
     assert {code for _level, _line, code, _message in lint(tmp_path, **fields)} == {"limits"}
     assert lint(tmp_path, wide, **fields) == []
-    told = {"claude-9": corrected(None, read_told(said(lifecycle="deprecated")))}
+    told = {"claude-9": corrected(None, read_model_facts(said(lifecycle="deprecated")))}
     ((level, _line, code, _message),) = lint(tmp_path, told, model="claude-9")
     assert (level, code) == ("note", "lifecycle")
 

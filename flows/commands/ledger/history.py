@@ -72,7 +72,7 @@ def runs_table(runs: Sequence[RunLine], width: int) -> Table:
 
 
 def _cells(line: RunLine) -> dict[str, str | Text]:
-    without = _lacking(line)
+    without = line.without_content
     return {
         "run": screen.short(line.id),
         "started (UTC)": screen.moment(line.started_at),
@@ -128,7 +128,7 @@ def _print_run(console: Console, found: _RunHistory) -> None:
         console.print()
         console.print(screen.table(["step", "status", "origin", "generations"], rows, right=["generations"]))
     if found.failures:
-        print_failures(console, found.failures, _lacking(found.line))
+        print_failures(console, found.failures, found.line.without_content)
 
 
 def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
@@ -155,10 +155,6 @@ def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
 
 def _time(line: RunLine) -> str:
     return "" if line.ended_at is None else duration((line.ended_at - line.started_at).total_seconds())
-
-
-def _lacking(line: RunLine) -> int:
-    return line.generations - line.succeeded - line.cached
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, CommandContext
+from flows.commands.terminal.endings import EXIT_FAILED, CommandContext
 from flows.commands.terminal.flags import DeployFlags
 from flows.commands.terminal.quiet_prefect import needed_api
 
 
 def deploy(command: CommandContext, flags: DeployFlags) -> int:
-    """Deploy all; return FAILED where some was left out."""
+    """Deploy all; return EXIT_FAILED where some was left out."""
     console = screen.out()
 
     def say(line: str) -> None:
@@ -34,4 +34,4 @@ def deploy(command: CommandContext, flags: DeployFlags) -> int:
                 "unscheduled": made.unscheduled,
             }
         )
-    return 0 if made.is_whole else FAILED
+    return 0 if made.is_whole else EXIT_FAILED

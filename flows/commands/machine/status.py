@@ -13,7 +13,7 @@ from rich.text import Text
 from db.words import POOL
 from flows.commands.templates.retiring import Retiring, retiring
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, CommandContext
+from flows.commands.terminal.endings import EXIT_FAILED, CommandContext
 from flows.commands.terminal.flags import StatusFlags
 from flows.commands.terminal.quiet_prefect import known_api
 from flows.control.installation import SERVER, SUPERVISOR, WORKER, read_state
@@ -43,10 +43,10 @@ class _Status:
 
 
 def status(command: CommandContext, _flags: StatusFlags) -> int:
-    """Read and print it all; return FAILED where server or worker are not well."""
+    """Read and print it all; return EXIT_FAILED where server or worker are not well."""
     found = _read(command.settings)
     command.answer(asdict(found), lambda console: _print(console, found))
-    return 0 if found.well else FAILED
+    return 0 if found.well else EXIT_FAILED
 
 
 def _read(settings: Settings) -> _Status:

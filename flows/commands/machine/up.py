@@ -9,7 +9,7 @@ from rich.console import Console
 
 from db.words import POOL
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import FAILED, CommandContext
+from flows.commands.terminal.endings import EXIT_FAILED, CommandContext
 from flows.commands.terminal.flags import DownFlags, UpFlags
 from flows.control.installation import SERVER, WORKER, Installation, State, read_installation
 from flows.control.services import (
@@ -23,7 +23,7 @@ from flows.control.services import (
 
 
 def up(command: CommandContext, flags: UpFlags) -> int:
-    """Start the services; with `--foreground` watch over them, and return FAILED when one of them has ended."""
+    """Start the services; with `--foreground` watch over them, and return EXIT_FAILED when one of them has ended."""
     here = read_installation(command.settings)
     began = time.monotonic()
     with ExitStack() as watching:
@@ -37,7 +37,7 @@ def up(command: CommandContext, flags: UpFlags) -> int:
                 watch_services(state)
         except ServiceError as error:
             screen.say(str(error))
-            return FAILED
+            return EXIT_FAILED
     return 0
 
 

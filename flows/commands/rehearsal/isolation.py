@@ -28,7 +28,7 @@ from flows.sandbox import Switches, sandbox_process
 PREFIX, KEPT = "presswork-rehearsal-", "presswork-kept-rehearsal-"
 LOCK = "alive.lock"
 NEW_S = 60.0  # a folder younger than this may not have its lock yet
-NO_KEY = "rehearsal"  # the sandbox takes any, and the user's is not for it
+REHEARSAL_KEY = "rehearsal"  # the sandbox takes any, and the user's is not for it
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def isolated(switches: Switches, source: str | None, *, keep: bool) -> Iterator[
         ledger = f"sqlite:///{folder / 'ledger.sqlite'}"
         changes = {
             "ANTHROPIC_BASE_URL": url,
-            "ANTHROPIC_API_KEY": NO_KEY,
+            "ANTHROPIC_API_KEY": REHEARSAL_KEY,
             # Under this name a run stops where anything but the sandbox answers.
             "PRESSWORK_ENDPOINT": SANDBOX,
             "PRESSWORK_DATABASE_URL": ledger,
@@ -55,7 +55,7 @@ def isolated(switches: Switches, source: str | None, *, keep: bool) -> Iterator[
 
 @contextmanager
 def _folder(*, keep: bool) -> Iterator[Path]:
-    sweep(Path(tempfile.gettempdir()))
+    remove_leftovers(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=KEPT if keep else PREFIX))
     if keep:
         yield folder
@@ -67,7 +67,7 @@ def _folder(*, keep: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(among: Path) -> None:
+def remove_leftovers(among: Path) -> None:
     """Remove the folders of rehearsals that were killed; their lock went with their process."""
     for folder in among.glob(f"{PREFIX}*"):
         try:

@@ -98,7 +98,7 @@ def _figures(rehearsed: Rehearsed) -> list[tuple[str, str]]:
     return [
         ("will take", f"{duration(summary.wall_s)}, as measured here"),
         ("requests", f"{summary.requests:,}"),
-        ("tokens in", f"{summary.input_tokens:,}, reckoned from the length of the prompts"),
+        ("tokens in", f"{summary.input_tokens:,}, estimated from the length of the prompts"),
         ("tokens out", f"{rehearsed.output_tokens:,}, {_lengths(rehearsed)}"),
         ("cost", _cost(rehearsed)),
         *([("pace", pace)] if pace else []),

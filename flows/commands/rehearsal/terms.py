@@ -18,7 +18,7 @@ LATENCY_MS, SPREAD = 3000.0, 0.3
 """Assumed where nothing is known: an answer of some hundred tokens, and how such answers differ."""
 WIDEST = 3.0
 LIMITS = {"rpm": "requests", "itpm": "input tokens", "otpm": "output tokens"}
-FAULTS = ("rate_limited", "overloaded", "drops", "invalid", "truncated", "refused")
+FAULT_FLAGS = ("rate_limited", "overloaded", "drops", "invalid", "truncated", "refused")
 PERCENT = 100.0
 
 
@@ -77,7 +77,7 @@ class Terms:
 def make_terms(pasts: Mapping[str, PastAnswers], flags: RehearseFlags) -> Terms:
     """Put the terms together; raises ParameterError. `drops` are half before an answer was generated, half after."""
     latency = choose_latency(pasts, flags.latency_ms, flags.latency_spread)
-    rates = {name: _share(name, percent) for name in FAULTS if (percent := getattr(flags, name)) is not None}
+    rates = {name: _share(name, percent) for name in FAULT_FLAGS if (percent := getattr(flags, name)) is not None}
     dropped = rates.pop("drops", None)
     if dropped is not None:
         rates |= {"dropped_before": dropped / 2, "dropped_after": dropped / 2}

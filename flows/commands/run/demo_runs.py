@@ -32,8 +32,8 @@ from flows.engine.report.summary import SANDBOX_SAYS, Summary
 from flows.engine.resources.preflight import name_endpoint
 from flows.settings import ROOT, ledger_url, load_settings
 
-FLOWS = ("product_copy", "support_replies", "newsletter")
-SHOWN = (
+DEMO_FLOWS = ("product_copy", "support_replies", "newsletter")
+DEMO_STEPS = (
     ("product_copy", "Product copy"),
     ("support_reply", "Reply to ticket"),
     ("newsletter_choice", "Newsletter: the subject line that was chosen"),
@@ -54,7 +54,7 @@ def run_all(command: CommandContext) -> int:
     # The samples lie in the ledger's database, whatever source is set for other runs.
     with environment({"PRESSWORK_SOURCE_URL": ledger}):
         settings = load_settings()
-        calls = [prepare(find_job(name, settings), settings, {}, RunOptions()) for name in FLOWS]
+        calls = [prepare(find_job(name, settings), settings, {}, RunOptions()) for name in DEMO_FLOWS]
         summaries: list[Summary] = []
         with prefect_api(settings, say=not command.as_json):
             for call in calls:
@@ -90,7 +90,7 @@ def print_demo(console: Console, ledger: str, summaries: Sequence[Summary]) -> N
 def _print_content(console: Console, engine: Engine, summaries: Sequence[Summary]) -> str | None:
     """Print a text of each flow; return the short id of the first."""
     first: str | None = None
-    for summary, (step, title) in zip(summaries, SHOWN, strict=True):
+    for summary, (step, title) in zip(summaries, DEMO_STEPS, strict=True):
         for found in next(read_generations(engine, summary.run_id, step, page_size=1), []):
             first = first or screen.short(found.id)
             output = found.output
@@ -116,7 +116,7 @@ def _figures(summaries: Sequence[Summary]) -> Table:
     numbers = ("records", "new", "cached", "no content", "requests", "tokens in", "tokens out", "cost", "time")
     rows = []
     for summary in summaries:
-        counts = (summary.records, summary.succeeded, summary.cached, summary.lacking, summary.requests)
+        counts = (summary.records, summary.succeeded, summary.cached, summary.without_content, summary.requests)
         figures = (f"{count:,}" for count in (*counts, summary.input_tokens, summary.output_tokens))
         rows.append((summary.flow, *figures, dollars(summary.cost_usd), duration(summary.wall_s)))
     return screen.table(["flow", *numbers], rows, right=numbers)

@@ -16,7 +16,7 @@ from flows.steps.catalog import Model, NotTold, ending, find_model
 from flows.steps.prompts.front_matter import FrontMatter
 from flows.steps.prompts.templates import read_heads
 
-PATIENCE_S = 3.0
+ENDPOINT_TIMEOUT_S = 3.0
 """How long `status` waits for what the endpoint says: it answers at once, or does without."""
 
 
@@ -60,7 +60,7 @@ def retiring(settings: Settings, today: date) -> list[Retiring]:
     # Without a key there is no one to ask, and the SDK takes seconds to load.
     if any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
         with suppress(TimeoutError, CallError, ConfigurationError):
-            told = ask_endpoint(settings, named, PATIENCE_S)
+            told = ask_endpoint(settings, named, ENDPOINT_TIMEOUT_S)
     found: list[Retiring] = []
     for name, templates in sorted(named.items()):
         said = told.get(name)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from flows.commands.templates.retiring import ask_endpoint, models_of
 from flows.commands.terminal import screen
-from flows.commands.terminal.endings import WRONG, CommandContext
+from flows.commands.terminal.endings import EXIT_WRONG, CommandContext
 from flows.commands.terminal.flags import LintFlags, TemplatesFlags
 from flows.engine.report.amounts import counted
 from flows.errors import ConfigurationError
@@ -29,7 +29,7 @@ def list_(command: CommandContext, _flags: TemplatesFlags) -> None:
 
 
 def lint(command: CommandContext, flags: LintFlags) -> int:
-    """Print what is found in the templates that are named, or in all; return WRONG where one has an error."""
+    """Print what is found in the templates that are named, or in all; return EXIT_WRONG where one has an error."""
     settings = command.settings
     folder = settings.templates_dir
     known = list_templates(folder)
@@ -45,7 +45,7 @@ def lint(command: CommandContext, flags: LintFlags) -> int:
     errors = sum(finding.level == "error" for finding in findings)
     answer = {"templates": chosen, "errors": errors, "findings": [asdict(finding) for finding in findings]}
     command.answer(answer, lambda console: _print_findings(console, findings, len(chosen), errors))
-    return WRONG if errors else 0
+    return EXIT_WRONG if errors else 0
 
 
 def _summary(front: FrontMatter | ConfigurationError) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from flows.commands.terminal.environment import prepare_environment
 from flows.errors import CallError, PressworkError, StoppedError
 from flows.settings import Settings, load_settings
 
-FAILED, WRONG, STOPPED = 1, 2, 130
+EXIT_FAILED, EXIT_WRONG, EXIT_STOPPED = 1, 2, 130
 STOPPED_KIND = "stopped"
 DEBUG = "PRESSWORK_DEBUG"
 MASKED = r"\1:***@"
@@ -74,7 +74,7 @@ def command_context(*, as_json: bool) -> Iterator[CommandContext]:
         raise
     except KeyboardInterrupt:
         command.fail("Stopped by Ctrl-C.", STOPPED_KIND)
-        raise typer.Exit(STOPPED) from None
+        raise typer.Exit(EXIT_STOPPED) from None
     except Exception as error:  # noqa: BLE001 - the boundary of one command: no traceback is for a user
         if os.environ.get(DEBUG):
             traceback.print_exc()
@@ -86,22 +86,22 @@ def command_context(*, as_json: bool) -> Iterator[CommandContext]:
 def describe(error: Exception) -> tuple[int, str, str]:
     """Return the exit status, the kind and the message of an error."""
     if isinstance(error, StoppedError):
-        return STOPPED, STOPPED_KIND, str(error)
+        return EXIT_STOPPED, STOPPED_KIND, str(error)
     kind = type(error).__name__.removesuffix("Error")
     if isinstance(error, CallError):
-        return WRONG, error.kind, str(error)
+        return EXIT_WRONG, error.kind, str(error)
     if isinstance(error, PressworkError | DatabaseError):
-        return WRONG, kind, str(error)
+        return EXIT_WRONG, kind, str(error)
     if isinstance(error, ValidationError):
         faults = (f"{name} {screen.visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
-        return WRONG, "Parameter", "; ".join(faults) + "."
+        return EXIT_WRONG, "Parameter", "; ".join(faults) + "."
     from db.session import reason_of  # noqa: PLC0415 - loads SQLAlchemy, for a last word
 
     # Not a driver's own words: they quote rows.
     what = type(error).__name__ + (f": {reason_of(error, '')}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
     told = f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}"
-    return FAILED, "Unexpected", told.replace("..", ".")
+    return EXIT_FAILED, "Unexpected", told.replace("..", ".")
 
 
 def faults_of(error: ValidationError) -> Iterator[tuple[str, Any, str]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from flows.settings import load_environment
 
-QUIET = {
+QUIET_PREFECT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_COLORS": "false",
     "PREFECT_CLI_PROMPT": "false",
@@ -18,7 +18,7 @@ QUIET = {
 def prepare_environment() -> None:
     """Read `.env`, and keep Prefect's lines off the screen; to be called before Prefect is loaded."""
     load_environment()
-    for name, value in QUIET.items():
+    for name, value in QUIET_PREFECT.items():
         os.environ.setdefault(name, value)
 
 

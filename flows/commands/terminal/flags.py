@@ -11,6 +11,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from db.words import POOL
 from flows.errors import ParameterError
 
 OfSandbox = Annotated[
@@ -115,7 +116,7 @@ class DeployFlags(Flags):
     is deployed, 1 some could not be and was left out, 2 the call or the configuration is wrong.
     """
 
-    pool: Annotated[str, Option(help="The work pool whose workers make the runs.")] = "presswork"
+    pool: Annotated[str, Option(help="The work pool whose workers make the runs.")] = POOL
 
 
 @dataclass(frozen=True)

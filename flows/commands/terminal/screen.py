@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, RUNNING, SKIPPED, SUCCEEDED
+from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, PROGRAM, RUNNING, SKIPPED, SUCCEEDED
 
 STYLES = {
     **dict.fromkeys((SUCCEEDED, COMPLETED), "green"),
@@ -157,7 +157,7 @@ def short(identifier: str) -> str:
 def command(arguments: str) -> str:
     """Say a command as it can be typed here: by its path, where `presswork` is not on the search path."""
     typed = sys.argv[0]
-    found = "presswork" if shutil.which("presswork") or Path(typed).name != "presswork" else typed
+    found = PROGRAM if shutil.which(PROGRAM) or Path(typed).name != PROGRAM else typed
     return f"{found} {arguments}"
 
 

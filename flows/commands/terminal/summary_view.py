@@ -12,8 +12,8 @@ from flows.commands.terminal import screen
 from flows.engine.report.amounts import counted, duration
 from flows.engine.report.summary import LACKING, SANDBOX_SAYS, Failure, StepSummary, Summary, summary_rows
 
-GOOD = {SUCCEEDED: "new", CACHED: "cached"}
-COLUMNS = {**GOOD, **{status: status.replace("_", " ") for status in (*LACKING, "left_out")}}
+WITH_CONTENT = {SUCCEEDED: "new", CACHED: "cached"}
+COLUMNS = {**WITH_CONTENT, **{status: status.replace("_", " ") for status in (*LACKING, "left_out")}}
 MARKS = {COMPLETED: "✔", CAPPED: "■", CANCELLED: "■"}
 
 
@@ -26,7 +26,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print()
     screen.print_facts(console, summary_rows(summary))
     if summary.failures:
-        print_failures(console, summary.failures, summary.lacking)
+        print_failures(console, summary.failures, summary.without_content)
 
 
 def headline(summary: Summary, completed: str = COMPLETED) -> Text:
@@ -47,18 +47,18 @@ def print_steps(console: Console, steps: Sequence[StepSummary]) -> None:
     """Lay out how many generations of each step ended how; what happened to none is left out."""
     if not steps:
         return
-    shown = [name for name in COLUMNS if name in GOOD or any(getattr(step, name) for step in steps)]
+    shown = [name for name in COLUMNS if name in WITH_CONTENT or any(getattr(step, name) for step in steps)]
     titles = [COLUMNS[name] for name in shown]
     rows = [(step.step, *(_number(getattr(step, name), name) for name in shown)) for step in steps]
     console.print()
     console.print(screen.table(["step", *titles], rows, right=titles))
 
 
-def print_failures(console: Console, failures: Sequence[Failure], lacking: int) -> None:
-    """Name the first of the `lacking` generations that have no content; a reason that all share is said once."""
+def print_failures(console: Console, failures: Sequence[Failure], without: int) -> None:
+    """Name the first of the `without` generations that have no content; a reason that all share is said once."""
     console.print()
-    console.print(Text(f"{counted(lacking, 'generation')} without content", "bold"), end="")
-    first = f", the first {len(failures)}" if lacking > len(failures) else ""
+    console.print(Text(f"{counted(without, 'generation')} without content", "bold"), end="")
+    first = f", the first {len(failures)}" if without > len(failures) else ""
     console.print(f"{first} (`{screen.command('show ID')}` tells all of one):")
     reasons = [failure.message or failure.kind or "" for failure in failures]
     alike = len(set(reasons)) == 1
@@ -79,5 +79,5 @@ def print_failures(console: Console, failures: Sequence[Failure], lacking: int) 
 
 
 def _number(number: int, name: str) -> Text:
-    style = "dim" if not number else "" if name in GOOD else "red"
+    style = "dim" if not number else "" if name in WITH_CONTENT else "red"
     return Text(f"{number:,}", style)

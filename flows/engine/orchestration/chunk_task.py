@@ -26,7 +26,7 @@ from prefect.serializers import JSONSerializer
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
 from flows.settings import Settings
 
-BLOCK = "presswork-ledger"
+LEDGER_BLOCK = "presswork-ledger"
 LONGEST_DELAY_S = 300.0
 
 
@@ -43,7 +43,7 @@ class LedgerResults(WritableFileSystem):
     """Reads of task results, served from the ledger."""
 
     _block_type_name: ClassVar[str] = "Presswork ledger"
-    _block_type_slug: ClassVar[str] = BLOCK
+    _block_type_slug: ClassVar[str] = LEDGER_BLOCK
     _description: ClassVar[str] = "Lets Prefect's cache read the ledger of the process that runs the flow."
 
     async def read_path(self, path: str) -> bytes:
@@ -69,7 +69,7 @@ class LedgerResults(WritableFileSystem):
 async def saved_block() -> LedgerResults:
     """Return the block as Prefect's server knows it, saving it where it is missing."""
     block = LedgerResults()
-    await block.save(BLOCK, overwrite=True)
+    await block.save(LEDGER_BLOCK, overwrite=True)
     return block
 
 

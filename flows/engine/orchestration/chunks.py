@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
-from db.words import CALL
+from db.words import CALL_ERROR
 from flows.engine.materials.handles import Hit, Item
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import PassingCallError, StoppedError
@@ -115,7 +115,7 @@ class Chunk:
             self.drop([item])
         if outcome.passing:
             # Where it is recorded as failed, the task run says so too.
-            raise InterruptedChunkError(kind=outcome.error_kind or CALL)
+            raise InterruptedChunkError(kind=outcome.error_kind or CALL_ERROR)
 
     def drop(self, items: Iterable[Item]) -> None:
         """Take off the chunk what needs no more of it."""

@@ -28,7 +28,7 @@ from flows.settings import Settings
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunOrigin:
     """What started a run: the flow, the deployment by its name, the Prefect flow run, and the code.
 
     `words` are the texts of the flow's source, among which are the names of its templates.
@@ -83,7 +83,7 @@ class Host(Protocol):
     log: Log
     """The run's log."""
 
-    async def origin(self, flow: str | None, settings: Settings) -> Origin:
+    async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
         """Say what has started the run; `flow` overrides the name of the flow."""
 
     def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:

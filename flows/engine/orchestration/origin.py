@@ -21,8 +21,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from pydantic import TypeAdapter
 
-from db.words import COMMAND, DEPLOYMENT, SCHEDULE
-from flows.engine.orchestration.host import Origin
+from db.words import COMMAND, DEPLOYMENT, PROGRAM, SCHEDULE
+from flows.engine.orchestration.host import RunOrigin
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
 from flows.steps.prompts.flow_source import read_function
@@ -31,7 +31,7 @@ LEDGER_LABEL = "PRESSWORK_DEPLOYED_LEDGER"
 """The job variable in which a deployment keeps its ledger's name; it is also how `presswork deploy` knows its own."""
 
 
-async def read_origin(context: FlowRunContext, name: str | None, settings: Settings) -> Origin:
+async def read_origin(context: FlowRunContext, name: str | None, settings: Settings) -> RunOrigin:
     """Read it from the context of a flow run; `name` overrides the flow's own.
 
     ConfigurationError where this worker's ledger is not the one that the deployment was made for.
@@ -45,7 +45,7 @@ async def read_origin(context: FlowRunContext, name: str | None, settings: Setti
     source = await asyncio.to_thread(read_function, flow.fn)
     check_worker(deployment, settings, code)
     started_by_deployment = SCHEDULE if found.auto_scheduled else DEPLOYMENT
-    return Origin(
+    return RunOrigin(
         flow=name or flow.fn.__name__,
         deployment=deployed_as,
         flow_run_id=str(found.id),
@@ -60,7 +60,7 @@ async def read_origin(context: FlowRunContext, name: str | None, settings: Setti
 def code_version() -> str:
     """The git commit where there is one, marked `+` where files differ from it; else the package's version."""
     try:
-        number = version("presswork")
+        number = version(PROGRAM)
     except PackageNotFoundError:
         number = "0"
     try:
@@ -98,7 +98,7 @@ def check_worker(deployment: DeploymentResponse | None, settings: Settings, code
     made_for = ledger_of(deployment) if deployment is not None else None
     if deployment is None or made_for is None:
         return
-    here = ledger_name(settings)
+    here = ledger_label(settings)
     if made_for != here:
         raise ConfigurationError(
             f"The deployment was made for the ledger {made_for}, and this worker's is {here}, which does not know what "
@@ -121,7 +121,7 @@ def ledger_of(deployment: DeploymentResponse) -> str | None:
     return str(found) if found else None
 
 
-def ledger_name(settings: Settings) -> str:
+def ledger_label(settings: Settings) -> str:
     """Name the ledger that is set, without user or password: the same database has the same name everywhere."""
     if settings.database_url is None:
         return f"sqlite {ROOT}"

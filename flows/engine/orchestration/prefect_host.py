@@ -19,7 +19,7 @@ from sqlalchemy import URL
 from db.words import TAG
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import running_chunks
-from flows.engine.orchestration.host import Origin
+from flows.engine.orchestration.host import RunOrigin
 from flows.engine.orchestration.origin import read_origin
 from flows.engine.orchestration.spread import spread
 from flows.engine.report.artifacts import publish_summary
@@ -54,7 +54,7 @@ class PrefectHost:
         self._context, self._flow_run = context, context.flow_run
         self.log: Log = get_run_logger()
 
-    async def origin(self, flow: str | None, settings: Settings) -> Origin:
+    async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
         """Read what has started the run; ConfigurationError where its deployment was made for another ledger."""
         return await read_origin(self._context, flow, settings)
 

@@ -17,7 +17,7 @@ from flows.errors import CallError, FinalCallError, StoppingCallError
 
 AT_START, IN_A_ROW = 5, 20
 """Refusals alike after which a probe is sent: before the first answer of a template, and after it."""
-PATIENCE_S = 5.0
+PROBE_TIMEOUT_S = 5.0
 """How long the probe may wait for its turn before one that has a place among those waiting takes its part."""
 
 
@@ -125,7 +125,7 @@ class Breaker:
     async def _turn(self, prompt: str) -> None:
         while self._holds_back(prompt):
             try:
-                await asyncio.wait_for(self._changed.wait(), PATIENCE_S)
+                await asyncio.wait_for(self._changed.wait(), PROBE_TIMEOUT_S)
             except TimeoutError:
                 if self._is_holding and not self._is_probe_sent:
                     # What holds the probe back may be held by those who wait for it.

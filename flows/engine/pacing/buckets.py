@@ -21,7 +21,7 @@ OTHERS_LAST_S = 5.0
 LEAST = 0.1
 """The share of a limit that is always counted on, whatever others seem to take."""
 
-Origin = Literal["own", "told", "found"]
+LimitSource = Literal["own", "told", "found"]
 """Where a limit comes from: a setting, rate headers, or what the endpoint accepts."""
 
 
@@ -38,7 +38,7 @@ class Hold:
     """What a request has to wait for: how long, and for which limit."""
 
     wait_s: float
-    origin: Origin
+    origin: LimitSource
     unit: str
     per_minute: float
 

@@ -22,7 +22,7 @@ TRY_AGAIN_S, TRY_AGAIN_AT_MOST_S = 60.0, 600.0
 """When a share that no cut has lowered is tried again; doubled each time."""
 FOLLOWED_OVER = 200
 """Requests over which such a share is followed down."""
-BLOCK, BLOCKS = 20, 10
+BATCH_SIZE, BATCHES = 20, 10
 """Below a limit, refusals are counted by this many requests, for this many times."""
 AT_REST_AT_MOST = 0.025
 """The share that passes for usual below a limit without any trial. More, and processes that share a limit would take
@@ -113,7 +113,7 @@ class Usual:
     _doubted_at: float = math.inf
     _doubted_in_s: float = TRY_AGAIN_S
     _block: Tally = field(default_factory=lambda: Tally(-math.inf))
-    _blocks: deque[float] = field(default_factory=lambda: deque(maxlen=BLOCKS))
+    _blocks: deque[float] = field(default_factory=lambda: deque(maxlen=BATCHES))
 
     def share(self, now: float) -> float:
         """The share, 0 where it is time to try a cut again."""
@@ -137,7 +137,7 @@ class Usual:
             self._share = min(self._judged, self._share + (sent.refused - self._share) / FOLLOWED_OVER)
         if at_rest:
             self._block.count(sent)
-            if self._block.asked == BLOCK:
+            if self._block.asked == BATCH_SIZE:
                 self._blocks.append(self._block.share)
                 self._block = Tally(-math.inf)
 

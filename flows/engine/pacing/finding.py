@@ -22,13 +22,13 @@ ROOM = 2.0
 ALARM, ALARM_AT_USUAL = 3.0, 5.0
 """Evidence of unusual refusals that starts a measurement: two close together, or more where some are usual."""
 MEASURE_S, MEASURE_AT_MOST_S = 2.0, 30.0
-ENOUGH, FEW = 10, 3
+ENOUGH, FEW_ACCEPTED = 10, 3
 """Accepted requests that tell a rate well, and the fewest that tell one at all."""
-REFUSALS, REQUESTS, PATIENCE_S = 12, 300, 10.0
+REFUSALS, REQUESTS, TRIAL_S = 12, 300, 10.0
 """A measurement is long enough with this many refusals or requests, or after this many seconds."""
 TRIAL_REQUESTS = 500
-"""A trial holds growth back for this many requests at most, or for PATIENCE_S."""
-LIKELY, LIKELY_AT_LIMIT = 0.6, 0.3
+"""A trial holds growth back for this many requests at most, or for TRIAL_S."""
+LIKELY_AT_FIRST, LIKELY_AT_LIMIT = 0.6, 0.3
 """Shares of refusals up to which a cut that was no remedy is taken back: before any limit was found, and after. A
 larger one is more likely other processes that use up the same limit."""
 REST_S, REST_REQUESTS = 10.0, 40
@@ -183,7 +183,7 @@ class Finder:
         limit = self._base / BELOW
         since, asked = self._empty
         lasted = self._horizon - since
-        if lasted >= PATIENCE_S and not self._is_fresh:
+        if lasted >= TRIAL_S and not self._is_fresh:
             # The endpoint's bucket was empty then and is empty now: what it let in is what has flowed in.
             let_in = self._asked - self._tally.suspicious - asked
             limit = min(max(let_in / lasted, BELOW * limit), self.bucket.rate)
@@ -215,8 +215,8 @@ class Finder:
 
     def _is_measured(self, lasted: float, now: float) -> bool:
         tally = self._tally
-        if lasted >= PATIENCE_S:
-            return tally.accepted >= FEW or lasted >= MEASURE_AT_MOST_S
+        if lasted >= TRIAL_S:
+            return tally.accepted >= FEW_ACCEPTED or lasted >= MEASURE_AT_MOST_S
         is_false_alarm = tally.refused - tally.asked * self.usual.share(now) <= 1
         is_plain = is_false_alarm or tally.refused >= REFUSALS or tally.asked >= REQUESTS
         return is_plain and tally.accepted >= ENOUGH
@@ -228,7 +228,7 @@ class Finder:
         has_passed = self._base < math.inf and tally.late_share - usual < over / 2
         if has_passed or not tally.is_unusual(usual):
             self._dismiss(now)
-        elif tally.accepted < FEW:
+        elif tally.accepted < FEW_ACCEPTED:
             self._cut(STORM if self.bucket.rate > STORM else max(self.bucket.rate / 2, STORM / 30), now)
             self._turn(self._watch, now)
         else:
@@ -268,7 +268,7 @@ class Finder:
         if trial is None or self._horizon < trial.settled_at:
             return
         asked = self._tally.asked
-        is_long_enough = (lasted >= PATIENCE_S and asked >= ENOUGH / 2) or asked >= TRIAL_REQUESTS
+        is_long_enough = (lasted >= TRIAL_S and asked >= ENOUGH / 2) or asked >= TRIAL_REQUESTS
         if trial.has_helped is not None or is_long_enough:
             # What is not decided yet goes on while the finder watches.
             self._settle(now)
@@ -282,7 +282,7 @@ class Finder:
         self._trial = None
         if trial.has_helped is not False or trial.is_void:
             return
-        likely = LIKELY if trial.base == math.inf else LIKELY_AT_LIMIT
+        likely = LIKELY_AT_FIRST if trial.base == math.inf else LIKELY_AT_LIMIT
         self.usual.learn(min(trial.share, likely), now)
         self._tally.suspicion, self._tally.suspicious = 0.0, 0
         if trial.share <= likely:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from weakref import WeakKeyDictionary
 
-from flows.engine.pacing.buckets import MINUTE, UNITS, Bucket, Hold, Need, Origin, is_limit
+from flows.engine.pacing.buckets import MINUTE, UNITS, Bucket, Hold, LimitSource, Need, is_limit
 from flows.engine.pacing.evidence import Sent
 from flows.engine.pacing.finding import Finder
 from flows.errors import CallError, FinalCallError
@@ -52,7 +52,7 @@ class LimiterReport:
 
     requests_per_minute: float
     limit_per_minute: float | None
-    limit_from: Origin | None
+    limit_from: LimitSource | None
     rate_limited: int
     waited_s: float
     refused_anyway: float
@@ -66,7 +66,7 @@ class Limiter:
         self._own = [Bucket() for _unit in UNITS]
         self._told = [Bucket(margin=RESERVE), Bucket(), Bucket()]
         # Each with the place of its unit in a Need.
-        self._buckets: list[tuple[Bucket, Origin, int]] = [
+        self._buckets: list[tuple[Bucket, LimitSource, int]] = [
             *((bucket, "own", unit) for unit, bucket in enumerate(self._own)),
             *((bucket, "told", unit) for unit, bucket in enumerate(self._told)),
         ]
@@ -210,7 +210,7 @@ class Limiter:
             bucket.hold(min((limit for limit in limits if limit is not None), default=math.inf) / MINUTE, now)
         self._changed.set()
 
-    def _rates(self, now: float) -> Iterator[tuple[float, Origin]]:
+    def _rates(self, now: float) -> Iterator[tuple[float, LimitSource]]:
         yield self._own[0].rate, "own"
         yield self._told[0].rate, "told"
         if not self._headers_tell and self._finder.is_holding(now, within_s=MINUTE):

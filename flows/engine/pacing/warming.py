@@ -19,7 +19,7 @@ from flows.errors import CallError
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import Brief, Caching
 
-PATIENCE_S = 20.0
+DOUBLE_AFTER_S = 20.0
 """Where no answer comes for this long, twice as many may be in flight: the first one's has surely begun, or it hangs.
 
 A request may take ten minutes until it times out, and must not hold up a run for as long."""
@@ -168,7 +168,7 @@ class _Prefix:
         if not self._waiting:
             self._stop_timer()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._double)
+            self._timer = asyncio.get_running_loop().call_later(DOUBLE_AFTER_S, self._double)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

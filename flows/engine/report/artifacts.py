@@ -24,7 +24,7 @@ _MARKUP = frozenset(punctuation) - {"-"}
 _FREE = ("endpoint", "note")
 """Rows whose values are not all words of ours."""
 BOX, HEIGHT, GAP, MARGIN = 260, 50, 26, 8
-GOOD, LACKING, RECORDS = "#1b7f4b", "#b45309", "#475569"
+GOOD_COLOR, LACKING_COLOR, RECORDS_COLOR = "#1b7f4b", "#b45309", "#475569"
 
 
 async def publish_summary(summary: Summary) -> None:
@@ -76,13 +76,13 @@ def _cell(text: str) -> str:
 def draw_steps(records: int, steps: Sequence[StepSummary]) -> str:
     """Return the steps as a Markdown image: each below what it was made from, with its counts."""
     places = _places(steps)
-    parts = [_box((0, 0), "records", f"{records:,}", RECORDS)]
+    parts = [_box((0, 0), "records", f"{records:,}", RECORDS_COLOR)]
     for step in steps:
         place = places[step.step]
         parts.append(_line(places.get(step.made_from or "", (0, 0)), place))
-        lacking = _lacking(step)
-        counts = f"{_with_content(step):,} with content" + (f", {lacking:,} without" if lacking else "")
-        parts.append(_box(place, step.step, counts, LACKING if lacking else GOOD))
+        without = step.without_content + step.left_out
+        counts = f"{step.with_content:,} with content" + (f", {without:,} without" if without else "")
+        parts.append(_box(place, step.step, counts, LACKING_COLOR if without else GOOD_COLOR))
     deep = max(row for row, _column in places.values()) + 1
     wide = max(column for _row, column in places.values()) + 1
     width, height = wide * (BOX + GAP) - GAP + 2 * MARGIN, deep * (HEIGHT + GAP) - GAP + 2 * MARGIN
@@ -91,7 +91,7 @@ def draw_steps(records: int, steps: Sequence[StepSummary]) -> str:
         f'font-family="system-ui, sans-serif">'
         f'<rect width="{width}" height="{height}" rx="8" fill="#f8fafc"/>{"".join(parts)}</svg>'
     )
-    said = ", ".join(f"{step.step} {_with_content(step):,}" for step in steps)
+    said = ", ".join(f"{step.step} {step.with_content:,}" for step in steps)
     return f"![records {records:,}, {said}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
@@ -124,14 +124,7 @@ def _line(above: tuple[int, int], below: tuple[int, int]) -> str:
     (x1, y1), (x2, y2) = _corner(above), _corner(below)
     x1, y1, x2 = x1 + BOX // 2, y1 + HEIGHT, x2 + BOX // 2
     return (
-        f'<path d="M{x1} {y1} V{y1 + GAP // 2} H{x2} V{y2 - 5}" fill="none" stroke="{RECORDS}" stroke-width="1.5"/>'
-        f'<path d="M{x2 - 4} {y2 - 7} h8 l-4 7 z" fill="{RECORDS}"/>'
+        f'<path d="M{x1} {y1} V{y1 + GAP // 2} H{x2} V{y2 - 5}" '
+        f'fill="none" stroke="{RECORDS_COLOR}" stroke-width="1.5"/>'
+        f'<path d="M{x2 - 4} {y2 - 7} h8 l-4 7 z" fill="{RECORDS_COLOR}"/>'
     )
-
-
-def _with_content(step: StepSummary) -> int:
-    return step.succeeded + step.cached
-
-
-def _lacking(step: StepSummary) -> int:
-    return step.generations - _with_content(step) + step.left_out

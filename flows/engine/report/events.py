@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from prefect.events import emit_event
 from sqlalchemy import URL
 
-from db.words import CANCELLED, CAPPED, COMPLETED, FAILED
+from db.words import CANCELLED, CAPPED, COMPLETED, FAILED, PROGRAM
 from flows.engine.report.summary import COUNTS, Summary
 
 ENDINGS = {COMPLETED: COMPLETED, CAPPED: COMPLETED, CANCELLED: CANCELLED}
@@ -63,7 +63,7 @@ def tell_assets(summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> 
             },
             related=[
                 *({"prefect.resource.id": key, "prefect.resource.role": "asset"} for key in made_from),
-                {"prefect.resource.id": "presswork", "prefect.resource.role": "asset-materialized-by"},
+                {"prefect.resource.id": PROGRAM, "prefect.resource.role": "asset-materialized-by"},
             ],
             payload={"run_id": summary.run_id, "new": step.succeeded, "cached": step.cached},
         )

@@ -39,6 +39,16 @@ class StepSummary(BaseModel):
     skipped: int = 0
     left_out: int = Field(0, description="Records not taken up, as an earlier step brought no content for them.")
 
+    @property
+    def with_content(self) -> int:
+        """How many generations have content, new or reused."""
+        return self.succeeded + self.cached
+
+    @property
+    def without_content(self) -> int:
+        """How many generations brought no content."""
+        return self.generations - self.with_content
+
 
 class PaceSummary(BaseModel):
     """How requests were paced: the lowest limit a minute that was known, where from, and what was waited for it."""
@@ -171,16 +181,16 @@ class Summary(BaseModel):
     failures: list[Failure]
 
     @property
-    def lacking(self) -> int:
+    def without_content(self) -> int:
         """How many generations brought no content."""
-        return sum(getattr(self, status) for status in LACKING)
+        return sum(step.without_content for step in self.steps)
 
     @property
     def exit_status(self) -> int:
         """0 all have content, 1 some have not, 3 the cost cap stopped it; what ends with 2 raises an error instead."""
         if self.status == CAPPED:
             return MET_CAP
-        return HAS_ALL if self.status == COMPLETED and not self.lacking + self.left_out else LACKS_SOME
+        return HAS_ALL if self.status == COMPLETED and not self.without_content + self.left_out else LACKS_SOME
 
     def for_programs(self) -> dict[str, Any]:
         """The summary as plain JSON values; money is a number of dollars."""

@@ -100,8 +100,8 @@ def begin(ledger: Engine, run: RunRow, spill_folders: Sequence[Path]) -> None:
     The error of a ledger that may be back soon goes up as it is.
     """
     try:
-        settle_the_past(ledger, spill_folders, but=run.id)
-        writing.open_run(ledger, run)
+        recover_crashed_runs(ledger, spill_folders, but=run.id)
+        writing.start_run(ledger, run)
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
             raise
@@ -111,7 +111,7 @@ def begin(ledger: Engine, run: RunRow, spill_folders: Sequence[Path]) -> None:
         ) from None
 
 
-def settle_the_past(ledger: Engine, spill_folders: Sequence[Path], *, but: str) -> None:
+def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: str) -> None:
     """End leases of other runs that ran out, and import spill files of this ledger; a damaged one is named and kept."""
     leases.end_lapsed(ledger, but=but)
     for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:

@@ -21,7 +21,7 @@ REFUSAL = "refusal"
 MORE_ROOM = 2
 """How many times the room a truncated answer gets each time it is asked again."""
 WHOLE = frozenset({"end_turn", "stop_sequence"})
-UNFINISHED = frozenset({"tool_use", "pause_turn"})
+UNFINISHED_REASONS = frozenset({"tool_use", "pause_turn"})
 MEANT = {
     "stop": "end_turn",
     "eos": "end_turn",
@@ -69,7 +69,7 @@ def judge_answer(prompt: Prompt, answer: Answer, max_tokens: int) -> Outcome:
             kind = f"refusal:{answer.refusal}" if answer.refusal else meant
             message = f"The model refused to answer (category: {answer.refusal or 'not given'})."
             return Outcome(words.REFUSED, None, kind, message)
-    judged = None if meant in UNFINISHED else validate_answer(prompt.output_class, answer.text)
+    judged = None if meant in UNFINISHED_REASONS else validate_answer(prompt.output_class, answer.text)
     if isinstance(judged, Content):
         # Whole and valid, also where the stop reason is none that is known here, or none is told.
         return Outcome(words.SUCCEEDED, judged)

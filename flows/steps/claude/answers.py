@@ -23,7 +23,7 @@ MOST_TOKENS = 2**31 - 1
 """The largest count that the ledger's columns hold; no answer has as many tokens."""
 LONGEST_WORD = 200
 """Characters of an id, a model or a reason that are kept."""
-REFUSED = frozenset({"refusal", "content_filter", "safety"})
+REFUSAL_REASONS = frozenset({"refusal", "content_filter", "safety"})
 """Stop reasons of a refusal, which may come without any content."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -90,19 +90,19 @@ def read_error(body: object) -> ErrorBody:
         # Gateways and servers of models say it in plain words too, each under a name of its own.
         words = (value for value in (error, body.get("message"), body.get("detail")) if isinstance(value, str))
         return ErrorBody(message=cleaned(next(words, "")))
-    kind = storable(error.get("type"))
+    kind = cleaned_word(error.get("type"))
     details = error.get("details")
     code = details.get("error_code") if isinstance(details, dict) else error.get("code")
     message = error.get("message")
     return ErrorBody(
         type=kind,
-        code=storable(code),
+        code=cleaned_word(code),
         message=cleaned(message) if isinstance(message, str) else "",
         wrapped=kind is not None and body.get("type") == "error",
     )
 
 
-def storable(value: object, longest: int = LONGEST_WORD) -> str | None:
+def cleaned_word(value: object, longest: int = LONGEST_WORD) -> str | None:
     """Return a word of the endpoint's as every database keeps it, or None where it is no word."""
     return cleaned(value)[:longest] if isinstance(value, str) and value.strip() else None
 
@@ -143,17 +143,17 @@ def _read(body: Any) -> Answer | ErrorBody:
         return error
     if "choices" in body and "content" not in body:
         body = _of_choices(body)
-    stop_reason = storable(body.get("stop_reason"))
+    stop_reason = cleaned_word(body.get("stop_reason"))
     # One that says why it stopped is whole, also where its bound left room for thinking alone.
-    may_lack = stop_reason in REFUSED or (stop_reason is not None and "content" in body)
+    may_lack = stop_reason in REFUSAL_REASONS or (stop_reason is not None and "content" in body)
     text = _text(body.get("content"), may_lack=may_lack)
     return Answer(
         text=text,
         stop_reason=stop_reason,
         usage=read_usage(body.get("usage"), text),
-        model=storable(body.get("model")),
-        message_id=storable(body.get("id")),
-        refusal=storable(_part(body, "stop_details").get("category")),
+        model=cleaned_word(body.get("model")),
+        message_id=cleaned_word(body.get("id")),
+        refusal=cleaned_word(_part(body, "stop_details").get("category")),
     )
 
 
@@ -240,7 +240,7 @@ def _count(value: Any) -> int:
 
 def _modifier(value: Any) -> str | None:
     # Something that is no word may still change the price: it is kept, so that the cost is unknown and not wrong.
-    return None if value is None else storable(value if isinstance(value, str) else str(value))
+    return None if value is None else cleaned_word(value if isinstance(value, str) else str(value))
 
 
 def _events(content: bytes) -> Iterator[Any]:

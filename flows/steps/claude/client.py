@@ -16,8 +16,8 @@ import orjson
 
 from db.words import CONNECTION, SANDBOX, WRONG_ENDPOINT
 from flows.errors import EndpointError, MissingKeyError, PassingCallError, StoppingCallError
-from flows.steps.catalog import Told, read_told
-from flows.steps.claude.answers import Answer, ErrorBody, Identity, read_body, storable
+from flows.steps.catalog import ModelFacts, read_model_facts
+from flows.steps.claude.answers import Answer, ErrorBody, Identity, cleaned_word, read_body
 from flows.steps.claude.rate_limits import read_limits
 from flows.steps.claude.refusals import error_of, refused_key, translate
 
@@ -106,14 +106,14 @@ class Client:
             ) from None
         return Identity(SANDBOX_HEADER in raw.headers, answered=True)
 
-    async def read_model(self, name: str) -> Told:
+    async def read_model(self, name: str) -> ModelFacts:
         """Ask what the endpoint says of a model (GET /v1/models/{id}: free). Raises CallError where it says nothing.
 
         A 404 is the answer of an endpoint that does not know the model, or, of a gateway, the path.
         """
         try:
             raw = await self._client.models.with_raw_response.retrieve(name, timeout=MODEL_TIMEOUT_S)
-            return read_told(orjson.loads(raw.http_response.content))
+            return read_model_facts(orjson.loads(raw.http_response.content))
         except anthropic.AnthropicError as error:
             raise translate(error) from None
         except ValueError:
@@ -128,7 +128,7 @@ class Client:
             raise translate(error) from None
         # Once for the dozen that are read: the SDK's own mapping decodes and joins them at every look.
         headers = {name.lower(): value for name, value in raw.headers.multi_items()}
-        request_id, limits = storable(headers.get("request-id")), read_limits(headers)
+        request_id, limits = cleaned_word(headers.get("request-id")), read_limits(headers)
         try:
             answer = read_body(raw.http_response.content)
         except PassingCallError as error:

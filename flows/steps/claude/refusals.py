@@ -16,14 +16,14 @@ import httpx2
 
 from db.words import CONNECT, CONNECTION, PROXY, TIMEOUT
 from flows.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
-from flows.steps.claude.answers import ErrorBody, read_error, storable
+from flows.steps.claude.answers import ErrorBody, cleaned_word, read_error
 from flows.steps.claude.rate_limits import read_limits, retry_after
 
 SPEND_LIMIT = "spend_limit_reached"
 LONGEST_MESSAGE = 300
 """Characters of an endpoint's error message that are passed on: see said()."""
 
-STOPPING = {
+STOPPING_STATUSES = {
     401: "The endpoint refuses the key: check ANTHROPIC_API_KEY.",
     402: "The account lacks credit: see its billing page.",
     403: "The key may not do this: check its workspace and permissions.",
@@ -59,11 +59,11 @@ NOT_ITS_OWN = (
 )
 LIMIT_REMEDY = "Raise the limit in the account's settings, or wait until it starts over, then run again."
 BUDGET_REMEDY = "The gateway's budget for this key is spent: raise it there, or wait until it starts over."
-SPENT = {"budget_exceeded": BUDGET_REMEDY, "insufficient_quota": STOPPING[402]}
+SPENT = {"budget_exceeded": BUDGET_REMEDY, "insufficient_quota": STOPPING_STATUSES[402]}
 """Types and codes of a gateway whose budget or credit is spent, and what to do."""
 
 _SPENT_WORDS = (
-    (r"^your credit balance is too low|credit balance is too low to access", STOPPING[402]),
+    (r"^your credit balance is too low|credit balance is too low to access", STOPPING_STATUSES[402]),
     (r"reached your specified (\w+ )?api usage limits", LIMIT_REMEDY),
     (r"^(this|your) organization has been disabled", "Ask the provider's support why, then run again."),
     (r"^budget has been exceeded|budget has been exceeded! current cost|exceeded(token)?budget: ", BUDGET_REMEDY),
@@ -100,7 +100,7 @@ def error_of(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Map
         f"{message}. {remedy}" if remedy else message,
         kind=kind,
         http_status=status,
-        request_id=storable(headers.get("request-id")),
+        request_id=cleaned_word(headers.get("request-id")),
         retry_after_s=retry_after(headers),
         limits=read_limits(headers),
         alike=likeness(status, told),
@@ -112,7 +112,7 @@ def refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
     refused = translate(error)
     if isinstance(refused, StoppingCallError):
         return refused
-    remedy = STOPPING[error.status_code]
+    remedy = STOPPING_STATUSES[error.status_code]
     return StoppingCallError(f"{refused}. {remedy}", kind=refused.kind, http_status=error.status_code)
 
 
@@ -149,15 +149,15 @@ def judge(status: int, told: ErrorBody) -> tuple[type[CallError], str, str]:
         return StoppingCallError, told.code, LIMIT_REMEDY
     # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
     is_of_the_api = told.wrapped or told.type in STATUS_OF
-    if meant in STOPPING and (is_of_the_api or meant not in {403, 404}):
-        return StoppingCallError, kind, STOPPING[meant]
+    if meant in STOPPING_STATUSES and (is_of_the_api or meant not in {403, 404}):
+        return StoppingCallError, kind, STOPPING_STATUSES[meant]
     if meant < 500 and (remedy := _why_spent(told)):
         return StoppingCallError, kind, remedy
     if meant in PROXY_STATUSES and told.type != TIMED_OUT:
         return PassingCallError, PROXY, ""
     if meant in PASSING_STATUSES or meant >= 500:
         return PassingCallError, kind, ""
-    return FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING else ""
+    return FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING_STATUSES else ""
 
 
 def _why_spent(told: ErrorBody) -> str | None:

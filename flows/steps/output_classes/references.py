@@ -14,21 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-Schema = dict[str, Any]
+JsonSchema = dict[str, Any]
 
 _NAMED_PARTS = ("properties", "$defs")
 _LISTED_PARTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _MAY_DIFFER = frozenset({"description", "title", "default", "examples", "deprecated"})
 
 
-def write_out(schema: Schema) -> Schema:
+def write_out(schema: JsonSchema) -> JsonSchema:
     """Return the schema with nothing next to a `$ref`, without `prefixItems`, and with the definitions still in use.
 
     No definition may contain itself.
     """
-    definitions: dict[str, Schema] = schema.get("$defs", {})
+    definitions: dict[str, JsonSchema] = schema.get("$defs", {})
 
-    def settle(node: Schema) -> Schema:
+    def settle(node: JsonSchema) -> JsonSchema:
         return change_parts(_with_positions(_followed(node, definitions)), settle)
 
     settled = settle(schema)
@@ -38,7 +38,7 @@ def write_out(schema: Schema) -> Schema:
     return {"$defs": kept, **settled} if kept else settled
 
 
-def change_parts(node: Schema, change: Callable[[Schema], Schema]) -> Schema:
+def change_parts(node: JsonSchema, change: Callable[[JsonSchema], JsonSchema]) -> JsonSchema:
     """Return a copy of one node with each schema directly inside it changed."""
     changed = dict(node)
     for key, value in node.items():
@@ -51,14 +51,14 @@ def change_parts(node: Schema, change: Callable[[Schema], Schema]) -> Schema:
     return changed
 
 
-def walk(node: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+def walk(node: JsonSchema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], JsonSchema]]:
     """Yield a schema and each one inside it, definitions included, with the names of the fields that lead to it."""
     yield path, node
     for names, part in parts_of(node):
         yield from walk(part, (*path, *names))
 
 
-def parts_of(node: Schema) -> Iterator[tuple[tuple[str, ...], Schema]]:
+def parts_of(node: JsonSchema) -> Iterator[tuple[tuple[str, ...], JsonSchema]]:
     """Yield the schemas directly inside one node, definitions included, with the name of the field where it has one."""
     for key, value in node.items():
         if key in _NAMED_PARTS and isinstance(value, dict):
@@ -69,7 +69,7 @@ def parts_of(node: Schema) -> Iterator[tuple[tuple[str, ...], Schema]]:
             yield (), value
 
 
-def reached(node: Schema, definitions: dict[str, Schema]) -> set[str]:
+def reached(node: JsonSchema, definitions: dict[str, JsonSchema]) -> set[str]:
     """Name the definitions that a node refers to, and those that these refer to."""
     names: set[str] = set()
     waiting = [node]
@@ -85,7 +85,7 @@ def name_of(reference: str) -> str:
     return reference.rpartition("/")[2]
 
 
-def _followed(node: Schema, definitions: dict[str, Schema]) -> Schema:
+def _followed(node: JsonSchema, definitions: dict[str, JsonSchema]) -> JsonSchema:
     if node.get("allOf") and any("$ref" in part for part in node["allOf"]):
         parts = [_joined({}, definitions[name_of(part["$ref"])]) if "$ref" in part else part for part in node["allOf"]]
         own = {key: value for key, value in node.items() if key != "allOf"}
@@ -96,7 +96,7 @@ def _followed(node: Schema, definitions: dict[str, Schema]) -> Schema:
     return node
 
 
-def _joined(own: Schema, target: Schema) -> Schema:
+def _joined(own: JsonSchema, target: JsonSchema) -> JsonSchema:
     """What a field says of its type, and what the type says of itself, which the field's word does not take back."""
     hidden = {key: value for key, value in target.items() if key in own and own[key] != value}
     bounds = ", ".join(f"{key}: {value}" for key, value in hidden.items() if key not in _MAY_DIFFER)
@@ -107,8 +107,8 @@ def _joined(own: Schema, target: Schema) -> Schema:
     return joined
 
 
-def _with_positions(node: Schema) -> Schema:
-    places: list[Schema] = node.get("prefixItems") or []
+def _with_positions(node: JsonSchema) -> JsonSchema:
+    places: list[JsonSchema] = node.get("prefixItems") or []
     if not places:
         return node
     rest = [node["items"]] if isinstance(node.get("items"), dict) else []
@@ -120,7 +120,7 @@ def _with_positions(node: Schema) -> Schema:
     return {**kept, "items": {"anyOf": numbered} if len(numbered) > 1 else numbered[0]}
 
 
-def _numbered(place: Schema, position: str) -> Schema:
+def _numbered(place: JsonSchema, position: str) -> JsonSchema:
     told = place.get("description")
     return {**place, "description": f"{position}: {told}" if told else position}
 

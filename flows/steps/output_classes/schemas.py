@@ -20,7 +20,7 @@ from pydantic.errors import PydanticUserError
 
 from flows.errors import OutputClassError
 from flows.steps.output_classes.bounds import SchemaWithBounds
-from flows.steps.output_classes.references import Schema, name_of, parts_of, reached, walk, write_out
+from flows.steps.output_classes.references import JsonSchema, name_of, parts_of, reached, walk, write_out
 from flows.steps.output_classes.validate import OutputClass
 
 MOST_OPTIONAL = 24
@@ -36,7 +36,7 @@ _FREE_KEYS = ("additionalProperties", "patternProperties", "propertyNames")
 _NOT_COUNTED = frozenset({"title", "description", "$defs", "properties", "items", "anyOf", "allOf", "$ref"})
 
 
-def full_schema(output_class: OutputClass) -> Schema:
+def full_schema(output_class: OutputClass) -> JsonSchema:
     """Return the schema of all that pydantic checks; OutputClassError where the API can't take it, or there is none.
 
     It is made to go through the SDK's transformation, which drops what stands next to a reference.
@@ -56,7 +56,7 @@ def refused_class(output_class: OutputClass, why: str) -> OutputClassError:
     return OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {why}")
 
 
-def beyond_limits(sent: Schema) -> str | None:
+def beyond_limits(sent: JsonSchema) -> str | None:
     """Say what of a schema the API is sure to refuse for its optional fields or unions; None where there is nothing."""
     definitions, least = sent.get("$defs", {}), Counter[str]()
     for _path, node in walk(sent):
@@ -66,7 +66,7 @@ def beyond_limits(sent: Schema) -> str | None:
     return f"it has {excess}." if excess else None
 
 
-def notes_on(written: Schema, sent: Schema) -> list[str]:
+def notes_on(written: JsonSchema, sent: JsonSchema) -> list[str]:
     """Say what may go wrong with a schema that passes, and what of the class (`written`) the request lacks."""
     notes = [f"{'.'.join(path) or 'The class'}: {what}." for path, what in _unsent(written, sent, ())]
     most = _each_use(sent, sent.get("$defs", {}), {})
@@ -94,7 +94,7 @@ def _excess(weight: Counter[str]) -> str:
     return "; it has ".join(told)
 
 
-def _refusals(schema: Schema) -> Iterator[str]:
+def _refusals(schema: JsonSchema) -> Iterator[str]:
     definitions = schema.get("$defs", {})
     for definition in definitions:
         if definition in reached(definitions[definition], definitions):
@@ -112,7 +112,7 @@ def _refusals(schema: Schema) -> Iterator[str]:
             )
 
 
-def _untyped(node: Schema) -> Iterator[list[str]]:
+def _untyped(node: JsonSchema) -> Iterator[list[str]]:
     """Yield the fields of a node, and an empty name for a list's items, that pydantic says no type of."""
     properties = node.get("properties", {})
     inner = [([name], field) for name, field in properties.items()] if isinstance(properties, dict) else []
@@ -121,7 +121,7 @@ def _untyped(node: Schema) -> Iterator[list[str]]:
             yield name
 
 
-def _each_use(node: Schema, definitions: dict[str, Schema], known: dict[str, Counter[str]]) -> Counter[str]:
+def _each_use(node: JsonSchema, definitions: dict[str, JsonSchema], known: dict[str, Counter[str]]) -> Counter[str]:
     own = {key: value for key, value in node.items() if key not in _NOT_COUNTED}
     size = len(orjson.dumps([own, list(node.get("properties", {}))]))
     weight = Counter(optional=_optional(node), unions=len(node.get("anyOf", ())) > 1, size=size)
@@ -135,17 +135,17 @@ def _each_use(node: Schema, definitions: dict[str, Schema], known: dict[str, Cou
     return weight
 
 
-def _optional(node: Schema) -> int:
+def _optional(node: JsonSchema) -> int:
     return len(node.get("properties", {}).keys() - set(node.get("required", ())))
 
 
-def _is_union(field: Schema, definitions: dict[str, Schema]) -> bool:
+def _is_union(field: JsonSchema, definitions: dict[str, JsonSchema]) -> bool:
     while "$ref" in field:
         field = definitions[name_of(field["$ref"])]
     return len(field.get("anyOf", ())) > 1
 
 
-def _unsent(written: Schema, sent: Schema, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _unsent(written: JsonSchema, sent: JsonSchema, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Find each keyword of a class's schema that is neither in what is sent nor in its description."""
     for key, value in written.items():
         meant = "anyOf" if key == "oneOf" and "anyOf" not in written else key
@@ -164,7 +164,7 @@ def _unsent(written: Schema, sent: Schema, path: tuple[str, ...]) -> Iterator[tu
             yield path, f"`{key}` does not reach Claude. Say it in the description"
 
 
-def _reaches(key: str, value: Any, sent: Schema) -> bool:
+def _reaches(key: str, value: Any, sent: JsonSchema) -> bool:
     said = str(sent.get("description", ""))
     if key == "description":
         return said.startswith(str(value))

@@ -19,7 +19,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 OutputClass = type[BaseModel]
-NAMED = 10  # faults that a repair is told of at most
+FAULTS_NAMED = 10  # faults that a repair is told of at most
 STARTS = 100  # places of a text at most where a JSON value is looked for
 LONGEST_NAME = 60
 
@@ -84,12 +84,12 @@ def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
     try:
         # As it will be read again: by its aliases, and without what the class computes.
         output = output_class.model_validate_json(text).model_dump(mode="json", by_alias=True, round_trip=True)
-        if faults := tuple(_unstorable(output, ()))[:NAMED]:
+        if faults := tuple(_unstorable(output, ()))[:FAULTS_NAMED]:
             return Invalid(faults)
         return Content(output, hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest())
     except ValidationError as error:
         # Without the input: a fault goes to messages and logs, the answer itself stays in the attempt.
-        told = error.errors(include_input=False, include_context=False, include_url=False)[:NAMED]
+        told = error.errors(include_input=False, include_context=False, include_url=False)[:FAULTS_NAMED]
         return Invalid(tuple(_fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"])) for item in told))
     except BaseException as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
         return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))

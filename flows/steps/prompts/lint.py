@@ -27,7 +27,7 @@ from flows.steps.prompts.templates import Template, list_templates, load_templat
 from flows.steps.prompts.variables import Variable
 
 Level = Literal["error", "note"]
-Told = Mapping[str, Model | NotTold]
+ModelsByName = Mapping[str, Model | NotTold]
 _STOP_NO_RUN = frozenset({"model", "limits", "name"})
 
 
@@ -59,7 +59,7 @@ def lint_template(
     name: str,
     *,
     schema: bool = True,
-    told: Told | None = None,
+    told: ModelsByName | None = None,
     today: date | None = None,
 ) -> list[Finding]:
     """Return what there is to know about a template, errors first and then by line; none is raised.
@@ -74,13 +74,13 @@ def lint_template(
     return sorted(unique.values(), key=lambda finding: (finding.level, finding.file, finding.line or 0))
 
 
-def _known(told: Told, name: str) -> Model | None:
+def _known(told: ModelsByName, name: str) -> Model | None:
     """Find what is known of a model: told by an endpoint, else known here."""
     said = told.get(name)
     return said if isinstance(said, Model) else find_model(name)
 
 
-def _findings(folder: Path, name: str, told: Told, today: date, *, schema: bool) -> Iterator[Finding]:
+def _findings(folder: Path, name: str, told: ModelsByName, today: date, *, schema: bool) -> Iterator[Finding]:
     # The front matter comes first, also where the template does not load: not every mistake needs a run of the lint.
     head = _read_head(folder, name)
     if head is not None:
@@ -124,7 +124,7 @@ def _output_class(front: FrontMatter, places: FieldPlaces) -> Iterator[Finding]:
         yield Finding(places.file, places.line_of("output"), "error", "outputclass", str(error))
 
 
-def _model(front: FrontMatter, places: FieldPlaces, told: Told, today: date) -> Iterator[Finding]:
+def _model(front: FrontMatter, places: FieldPlaces, told: ModelsByName, today: date) -> Iterator[Finding]:
     level: Level
     said, model = told.get(front.model), _known(told, front.model)
     if isinstance(said, NotTold):

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from db.words import SHARDS
 
-REFUSED = "/ % & < >"
+FORBIDDEN = "/ % & < >"
 """What Prefect refuses in the name of a flow or a deployment."""
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Control characters, bytes that are no UTF-8, and line ends that are no \\n."""
@@ -21,10 +21,10 @@ def name_fault(name: str) -> str | None:
     """Say why no deployment can have this name; None where one can."""
     if not name:
         return "A deployment needs a name."
-    if refused := sorted(set(name) & set(REFUSED.split())):
+    if refused := sorted(set(name) & set(FORBIDDEN.split())):
         return (
             f"A deployment's name can't have {' and '.join(refused)} in it "
-            f"(not allowed: {REFUSED} and control characters)."
+            f"(not allowed: {FORBIDDEN} and control characters)."
         )
     if any(unicodedata.category(character) in _UNSEEN for character in name):
         return "A deployment's name can't have control characters, or bytes that are not UTF-8."

@@ -55,8 +55,8 @@ class Template:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON schema that the request carries."""
-        # The SDK takes seconds to load; a list of templates, or a mistake in one, does without it.
-        from flows.steps.claude.output_schema import output_schema  # noqa: PLC0415
+        # A list of templates, or a mistake in one, does without it.
+        from flows.steps.claude.output_schema import output_schema  # noqa: PLC0415 - loads the SDK, for seconds
 
         return output_schema(self.output_class)
 
