@@ -40,7 +40,7 @@ def resumed(folder: Path, **parameters: Any) -> Mapping[str, Any]:
     """What a run resumes with that was started with these parameters."""
     url = f"sqlite:///{folder / 'ledger.sqlite'}"
     ledger = open_ledger(url)
-    # As a run writes them: engine/origin.py.
+    # As a run writes them: engine/orchestration/origin.py.
     book = Book(ledger, parameters=TypeAdapter(dict[str, Any]).dump_python(parameters, mode="json"))
     found = read_resumed(ledger, book.run_id)
     ledger.dispose()
