@@ -23,6 +23,13 @@ async def two_steps() -> Summary:
         return run.summary()
 
 
+@flow
+async def misspelt() -> None:
+    async with open_run() as run:
+        notes = await run.generate("note", run.select("note"))
+        await run.generate("latre", notes)
+
+
 async def test_mistake_in_the_template_of_a_later_step_stops_the_run_before_the_first_request(
     workshop: Workshop,
 ) -> None:
@@ -33,3 +40,11 @@ async def test_mistake_in_the_template_of_a_later_step_stops_the_run_before_the_
     assert workshop.requests == 0
     workshop.template("Another line about {{ record.name }}.", name=LATER)
     assert (await workshop.call(two_steps)).requests == 4
+
+
+async def test_misspelt_template_of_a_later_step_stops_the_run_before_the_first_request(workshop: Workshop) -> None:
+    workshop.numbered(2)
+    workshop.template("Another line about {{ record.name }}.", name=LATER)
+    with pytest.raises(TemplateError, match="latre"):
+        await workshop.call(misspelt)
+    assert workshop.requests == 0
