@@ -48,3 +48,23 @@ async def test_misspelt_template_of_a_later_step_stops_the_run_before_the_first_
     with pytest.raises(TemplateError, match="latre"):
         await workshop.call(misspelt)
     assert workshop.requests == 0
+
+
+class Frame:
+    """Like a data frame: it has a `select` that takes names of columns."""
+
+    def select(self, column: str) -> str:
+        return column
+
+
+@flow
+async def selects_a_column() -> Summary:
+    async with open_run() as run:
+        assert Frame().select("colour") == "colour"
+        await run.generate("note", run.select("note"))
+        return run.summary()
+
+
+async def test_select_of_something_else_names_no_template(workshop: Workshop) -> None:
+    workshop.numbered(1)
+    assert (await workshop.call(selects_a_column)).succeeded == 1

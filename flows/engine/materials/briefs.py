@@ -49,9 +49,12 @@ class Briefs:
 def check_templates(folder: Path, source: FlowSource) -> list[Template]:
     """Read every template that the flow's code names: a later step's mistake must not show when the first is paid.
 
-    TemplateError where a step names, in plain text, a template that there is not.
+    TemplateError where a step generates, by plain text, with a template that there is not.
     """
-    templates = [load_template(folder, name) for name in source.templates(list_templates(folder))]
+    known = list_templates(folder)
+    # A data frame has a `select` too: what is no template may be its column.
+    named = [name for name in source.templates(known) if name in known or name in source.generates]
+    templates = [load_template(folder, name) for name in named]
     for template in templates:
         template.schema  # noqa: B018 - asking for the schema is the check
     return templates
