@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from bench.shape import (
 
 TESTS = Path(__file__).resolve().parent
 MODULES, LINES, PARAMETERS, WITH_A_SERVER = 12, 300, 9, 12
-NEED_PREFECT = frozenset({"prefect_server", "prefect_api", "prefect_home", "prefect_folder"})
-"""The fixtures that start a Prefect server, or get ready for one."""
+MARK = re.compile(r"\bpytest\.mark\.prefect\b")
+SERVER = re.compile(r"\b(prefect_server|prefect_api|prefect_home|prefect_folder): ")
+"""A parameter that asks for a fixture that starts a Prefect server, or gets ready for one."""
 
 
 @lru_cache(maxsize=1)
@@ -52,28 +52,15 @@ def test_no_constant_has_the_name_of_another() -> None:
 
 
 def test_few_test_files_need_a_prefect_server() -> None:
-    found = {str(file.relative_to(TESTS)) for file in TESTS.rglob("test_*.py") if "prefect" in set(marks(file))}
-    assert len(found) <= WITH_A_SERVER, sorted(found)
+    found = [name for name, text in all_tests().items() if MARK.search(text)]
+    assert len(found) <= WITH_A_SERVER, found
 
 
 def test_whoever_uses_the_prefect_server_is_marked() -> None:
-    unmarked = {
-        str(file.relative_to(TESTS))
-        for file in TESTS.rglob("test_*.py")
-        if NEED_PREFECT & set(arguments(file)) and "prefect" not in set(marks(file))
-    }
-    assert unmarked == set()
+    assert [name for name, text in all_tests().items() if SERVER.search(text) and not MARK.search(text)] == []
 
 
-def marks(file: Path) -> Iterator[str]:
-    """Yield the names after `pytest.mark.` in a test file."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "mark":
-            yield node.attr
-
-
-def arguments(file: Path) -> Iterator[str]:
-    """Yield the names of all parameters in a test file: fixtures, most of them."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.arg):
-            yield node.arg
+@lru_cache(maxsize=1)
+def all_tests() -> dict[str, str]:
+    """Read all test files, by their paths in this folder."""
+    return {str(file.relative_to(TESTS)): file.read_text(encoding="utf-8") for file in sorted(TESTS.rglob("test_*.py"))}

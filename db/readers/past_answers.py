@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Subquery, func, select, union_all
 
@@ -66,34 +65,27 @@ def read_past(
 
 
 def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoint: ColumnElement[bool]) -> Subquery:
-    """Select `tokens_in`, `tokens_out` and `latency_ms` of answers of a flow's newest runs that asked for any.
+    """Select `tokens_in`, `tokens_out` and `latency_ms` of a step's answers in a flow's newest runs that have any.
 
     By the runs and the end of their attempts, which have an index: a ledger may hold millions of answers.
     """
-    asked = select(Attempt.id).where(Attempt.run_id == StoredRun.id, Attempt.ended_at.is_not(None)).exists()
-    newest = select(StoredRun.id).where(StoredRun.flow == flow, of_endpoint, asked)
-    runs = [run.id for run in rows_of(engine, newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS))]
-    attempts = union_all(*(_newest_attempts(run_id) for run_id in runs or [""])).subquery()
-    return (
-        select(attempts.c.tokens_in, attempts.c.tokens_out, attempts.c.latency_ms)
-        .join(Generation, Generation.id == attempts.c.generation_id)
-        .join(StoredPrompt, StoredPrompt.hash == attempts.c.prompt_hash)
-        .where(Generation.step == step, StoredPrompt.model == model, attempts.c.tokens_out.is_not(None))
-        .subquery()
-    )
-
-
-def _newest_attempts(run_id: str) -> Any:
     cached = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
     tokens_in = Attempt.input_tokens + sum(func.coalesce(column, 0) for column in cached)
     took = (tokens_in.label("tokens_in"), Attempt.output_tokens.label("tokens_out"), Attempt.latency_ms)
-    newest = (
-        select(Attempt.generation_id, Attempt.prompt_hash, *took)
-        .where(Attempt.run_id == run_id, Attempt.ended_at.is_not(None))
-        .order_by(Attempt.ended_at.desc())
-        .limit(NEWEST_ATTEMPTS)
+    # Runs that were refused, or asked for other steps alone, say nothing of this one and hide nothing.
+    answers = (
+        select(*took)
+        .join(Generation, Generation.id == Attempt.generation_id)
+        .join(StoredPrompt, StoredPrompt.hash == Attempt.prompt_hash)
+        .where(Attempt.ended_at.is_not(None), Attempt.output_tokens.is_not(None))
+        .where(Generation.step == step, StoredPrompt.model == model)
     )
-    return select(newest.subquery())
+    having_some = answers.where(Attempt.run_id == StoredRun.id).exists()
+    newest = select(StoredRun.id).where(StoredRun.flow == flow, of_endpoint, having_some)
+    runs = [run.id for run in rows_of(engine, newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS))]
+    of_runs = (answers.where(Attempt.run_id == run_id) for run_id in runs or [""])
+    newest_of_each = (each.order_by(Attempt.ended_at.desc()).limit(NEWEST_ATTEMPTS).subquery() for each in of_runs)
+    return union_all(*(select(each) for each in newest_of_each)).subquery()
 
 
 def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:

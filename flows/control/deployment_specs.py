@@ -1,13 +1,14 @@
 """Say what the deployments should be, by prefect.yaml and the templates, without asking a server.
 
 A deployment is made for a job: for each that prefect.yaml declares, and for each template that selects its own records
-and is no step of a flow. What can't be made is said in a sentence that holds no value of its settings.
+and is no step of a declared flow. What can't be made is said in a sentence that holds no value of its settings.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from flows.control.prefect_yaml import FILE, Declared, read_declared
 from flows.engine.orchestration.origin import LEDGER_LABEL, code_version, ledger_label
 from flows.errors import ConfigurationError
 from flows.settings import ROOT, Settings
-from flows.steps.prompts.flow_source import FLOWS, GENERIC, read_flow
+from flows.steps.prompts.flow_source import FLOWS, GENERIC, read_flow, short_path
 from flows.steps.prompts.front_matter import FrontMatter
 from flows.steps.prompts.names import template_name_fault
 from flows.steps.prompts.templates import list_templates, load_template
@@ -71,15 +72,18 @@ class DeploymentSpec:
 class DeploymentPlan:
     """What is to be made, by full name, and what is not.
 
-    `left_out` has templates with a mistake, `refused` declared deployments whose flow can't be loaded, each with the
-    reason. `covered` has the flows of which a template is a step, `undeclared` those that prefect.yaml does not name.
+    `left_out` has templates with a mistake, or that may be a step of a flow that can't be loaded; `refused` declared
+    deployments whose flow can't be loaded; `unreadable` files of flows: each with the reason. `covered` has the
+    declared flows of which a template is a step. `undeclared` has the flows that prefect.yaml does not declare, with
+    the templates that they name and that keep a deployment of their own.
     """
 
     specs: dict[str, DeploymentSpec] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     covered: dict[str, list[str]] = field(default_factory=dict)
-    undeclared: list[str] = field(default_factory=list)
+    undeclared: dict[str, list[str]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def plan_deployments(settings: Settings, file: Path) -> DeploymentPlan:
@@ -100,7 +104,14 @@ def plan_deployments(settings: Settings, file: Path) -> DeploymentPlan:
 def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[str]) -> None:
     form = _form(_load(CONTENT_ENTRYPOINT))
     names = list_templates(settings.templates_dir)
-    flows = _flows_by_template(names, entrypoints)
+    declared = dict.fromkeys(map(_located, entrypoints))
+    made = dict.fromkeys(_located(spec.entrypoint) for spec in plan.specs.values())
+    covering = _flows_by_template(plan, made, names)
+    refused = _flows_by_template(plan, [flow for flow in declared if flow not in made], names)
+    # A draft covers nothing, so only a declared flow can hide that a template is its step.
+    hidden = list(plan.unreadable)
+    drafts = [(file, file.stem) for file in sorted(FLOWS.glob("*.py"))]
+    drafted = _flows_by_template(plan, [flow for flow in drafts if flow not in declared], names)
     taken = {*plan.specs, *(f"{name}{SHARDS}" for name in plan.specs)}
     for name in names:
         try:
@@ -111,28 +122,34 @@ def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[
         full_name = f"{GENERIC}/{name}"
         if front.select is None:
             continue
-        if name in flows:
-            if full_name not in plan.specs:
-                plan.covered[name] = flows[name]
+        unsure = " or ".join(refused.get(name, hidden))
+        if full_name in plan.specs and (name in covering or unsure):
+            continue
+        if name in covering:
+            plan.covered[name] = covering[name]
+        elif unsure:
+            said = f"It may be a step of {unsure}, which can't be loaded: what the server has of it stays."
+            plan.left_out[name] = said
         elif fault := template_name_fault(name, names):
             plan.left_out[name] = fault
         elif full_name in taken:
             plan.left_out[name] = f"{FILE} already has a deployment {full_name!r}. Rename the template's file."
         else:
             plan.specs[full_name] = _of_template(name, front, form, settings)
-    declared = {entrypoint.rpartition(".")[2] for entrypoint in entrypoints}
-    plan.undeclared = sorted({flow for flows in plan.covered.values() for flow in flows} - declared)
+            for flow in drafted.get(name, []):
+                plan.undeclared.setdefault(flow, []).append(name)
 
 
-def _flows_by_template(names: list[str], entrypoints: list[str]) -> dict[str, list[str]]:
-    """Say which flows name each template: those of flows/, and those that prefect.yaml declares."""
+def _flows_by_template(
+    plan: DeploymentPlan, flows: Iterable[tuple[Path, str]], names: list[str]
+) -> dict[str, list[str]]:
+    """Say which of these flows name each template, and in the plan which of their files can't be read."""
     found: dict[str, list[str]] = {}
-    files = {(file, file.stem): None for file in sorted(FLOWS.glob("*.py"))}
-    for file, flow in files | {_located(entrypoint): None for entrypoint in entrypoints}:
+    for file, flow in flows:
         try:
             source = read_flow(file, flow)
-        except (ConfigurationError, OSError, ValueError):
-            # What is wrong with a flow is said where it is made, and in `presswork run`.
+        except (ConfigurationError, OSError, ValueError) as error:
+            plan.unreadable[short_path(file)] = reason(error)
             continue
         for name in source.templates(names) if source else ():
             found.setdefault(name, []).append(flow)

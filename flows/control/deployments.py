@@ -1,8 +1,9 @@
 """Make the deployments on a Prefect server what prefect.yaml and the templates say, and the work pool they wait in.
 
 Nothing else is touched, and deploying again changes only what differs. A deployment that can't be made is named, and
-keeps no other from being made. A schedule's switch belongs to the operator: it is set when the schedule is made, and
-then left as it stands.
+keeps no other from being made; but while a declared flow can't be loaded, templates that may be its steps stay as they
+are on the server. A schedule's switch belongs to the operator: it is set when the schedule is made, and then left as it
+stands.
 """
 
 from __future__ import annotations
@@ -56,17 +57,18 @@ class Deployed(DeploymentPlan):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all could be made."""
-        return not (self.left_out or self.refused)
+        """Whether all could be made, and all flows read."""
+        return not (self.left_out or self.refused or self.unreadable)
 
 
 async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -> Deployed:
-    """Make the deployments of prefect.yaml, and one for each template that selects its own records and is no step.
+    """Make the deployments of prefect.yaml, and of each template that selects its own records and is no step of theirs.
 
     What can't be made is left out and said, and its old deployment stays: a template with a mistake, or with a name
-    that Prefect refuses; a flow that can't be loaded; whatever else Prefect's server refuses. Deployments that an
-    earlier call made of templates that are gone, or are steps of a flow, are removed. Raises ConfigurationError for a
-    mistake in prefect.yaml or a pool that is not there, before anything is changed.
+    that Prefect refuses; one that may be a step of a declared flow that can't be loaded; such a flow itself;
+    whatever else Prefect's server refuses. Deployments that an earlier call made of templates that are gone, or are
+    steps of a declared flow, are removed. Raises ConfigurationError for a mistake in prefect.yaml or a pool that is not
+    there, before anything is changed.
     """
     settings = load_settings()
     made = Deployed(**vars(plan_deployments(settings, file)))
@@ -136,8 +138,11 @@ def _report(made: Deployed, say: Say) -> None:
         say(f"{same} of {len(made.names)} deployments are as they were.")
     for name, flows in made.covered.items():
         say(f"{name} is a step of {' and '.join(flows)}: no deployment of its own.")
-    if made.undeclared:
-        say(f"Flows without a deployment: {', '.join(made.undeclared)}. Declare them in {FILE}.")
+    for flow, names in made.undeclared.items():
+        named, kept = ", ".join(names), "keeps its own" if len(names) == 1 else "keep their own"
+        say(f"flows/{flow}.py names {named}, but has no deployment: {named} {kept} until {FILE} declares the flow.")
+    for name, error in made.unreadable.items():
+        say(f"Flow file {name}: not read. {error}")
     for name, error in made.left_out.items():
         say(f"Template {name}: not deployed. {error}")
     for name, error in made.refused.items():

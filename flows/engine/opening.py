@@ -108,7 +108,7 @@ async def _put_together(
 
 async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: RunOrigin) -> Endpoint:
     require_files(settings.concurrency)
-    templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.words)
+    templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.source)
     endpoint = await open_endpoint(settings, settings.concurrency)
     await stack.enter_async_context(endpoint.client)
     await endpoint.require_fit(templates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with templates, without a flow."""
     monkeypatch.setattr(deployment_specs, "FLOWS", tmp_path / "flows")
     monkeypatch.syspath_prepend(tmp_path / "flows")
+    for module in ("mine", "other", "helper"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     for folder in ("flows", "templates"):
         (tmp_path / folder).mkdir()
     for name in ("first", "second", "alone"):
@@ -60,20 +63,75 @@ def test_shipped_templates_that_are_steps_get_no_deployment() -> None:
         "product_copy": ["product_copy"],
         "support_triage": ["support_replies"],
     }
-    assert (made.left_out, made.refused, made.undeclared) == ({}, {}, [])
+    assert (made.left_out, made.refused, made.undeclared, made.unreadable) == ({}, {}, {}, {})
 
 
 def test_template_without_a_flow_keeps_its_deployment(project: Path) -> None:
     assert set(plan(project).specs) == {"content/alone", "content/first", "content/second"}
 
 
-def test_flow_that_is_not_declared_covers_its_steps_and_is_named(project: Path) -> None:
+def declare(project: Path, *entrypoints: str) -> None:
+    lines = [f"  - {{name: weekly, entrypoint: {entrypoint}}}\n" for entrypoint in entrypoints]
+    (project / "prefect.yaml").write_text("deployments:\n" + "".join(lines))
+
+
+def test_flow_that_is_not_declared_takes_no_deployment_away_and_is_named(project: Path) -> None:
     (project / "flows" / "mine.py").write_text(FLOW)
-    (project / "flows" / "broken.py").write_text("def (:")
+    made = plan(project)
+    assert set(made.specs) == {"content/alone", "content/first", "content/second"}
+    assert made.covered == {}
+    assert made.undeclared == {"mine": ["first", "second"]}
+    declare(project, "mine.mine")
+    made = plan(project)
+    assert set(made.specs) == {"mine/weekly", "content/alone"}
+    assert (made.covered, made.undeclared) == ({"first": ["mine"], "second": ["mine"]}, {})
+
+
+def test_flow_file_that_is_no_python_is_named_and_one_that_is_not_declared_hides_no_step(project: Path) -> None:
+    broken = project / "flows" / "broken.py"
+    broken.write_text("x = 1\ndef (:")
+    made = plan(project)
+    assert set(made.specs) == {"content/alone", "content/first", "content/second"}
+    assert list(made.unreadable) == [str(broken)]
+    assert "line 2" in made.unreadable[str(broken)]
+    assert made.left_out == {}
+
+
+@pytest.mark.parametrize("broken", ["mine.py", "helper.py"])
+def test_while_a_declared_flow_can_not_be_read_templates_that_no_other_covers_are_left_as_they_are(
+    project: Path, broken: str
+) -> None:
+    (project / "flows" / "mine.py").write_text(f"from helper import step\n{FLOW}    step(run)\n")
+    (project / "flows" / "other.py").write_text(FLOW.replace("mine", "other").replace('"first", ', ""))
+    (project / "flows" / broken).write_text("def (:")
+    declare(project, "mine.mine", "other.other")
+    made = plan(project)
+    assert set(made.specs) == {"other/weekly"}
+    assert made.covered == {"second": ["other"]}
+    assert set(made.left_out) == {"alone", "first"}
+    assert "mine.py" in made.left_out["first"]
+    assert broken in made.unreadable[str(project / "flows" / "mine.py")]
+
+
+def test_declared_flow_that_can_not_be_loaded_leaves_its_steps_as_they_are(project: Path) -> None:
+    (project / "flows" / "mine.py").write_text(f"import nothing_of_this_name\n{FLOW}")
+    declare(project, "mine.mine")
     made = plan(project)
     assert set(made.specs) == {"content/alone"}
-    assert made.covered == {"first": ["mine"], "second": ["mine"]}
-    assert made.undeclared == ["mine"]
+    assert set(made.left_out) == {"first", "second"}
+    assert (made.covered, made.unreadable) == ({}, {})
+    assert set(made.refused) == {"mine.mine/weekly"}
+
+
+def test_deployment_that_prefect_yaml_declares_is_made_although_another_flow_can_not_be_read(project: Path) -> None:
+    (project / "flows" / "mine.py").write_text("def (:")
+    (project / "prefect.yaml").write_text(
+        "deployments: [{name: first, entrypoint: flows.content.content, parameters: {template: first}},"
+        "{name: weekly, entrypoint: mine.mine}]"
+    )
+    made = plan(project)
+    assert set(made.specs) == {"content/first"}
+    assert set(made.left_out) == {"alone", "second"}
 
 
 def test_flow_that_is_declared_covers_its_steps_wherever_it_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,16 +142,17 @@ def test_flow_that_is_declared_covers_its_steps_wherever_it_is(project: Path, mo
     made = plan(project)
     assert set(made.specs) == {"chain/weekly", "content/alone"}
     assert made.covered == {"first": ["chain"], "second": ["chain"]}
-    assert made.undeclared == []
+    assert made.undeclared == {}
 
 
 def test_step_that_prefect_yaml_declares_is_deployed(project: Path) -> None:
     (project / "flows" / "mine.py").write_text(FLOW)
     (project / "prefect.yaml").write_text(
-        "deployments: [{name: first, entrypoint: flows.content.content, parameters: {template: first}}]"
+        "deployments: [{name: first, entrypoint: flows.content.content, parameters: {template: first}},"
+        "{name: weekly, entrypoint: mine.mine}]"
     )
     made = plan(project)
-    assert set(made.specs) == {"content/alone", "content/first"}
+    assert set(made.specs) == {"content/alone", "content/first", "mine/weekly"}
     assert set(made.covered) == {"second"}
     assert made.left_out == {}
 

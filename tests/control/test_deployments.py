@@ -148,6 +148,30 @@ async def test_template_that_is_a_step_loses_the_deployment_that_was_made_of_it_
     assert (later.covered, later.unscheduled) == (made.covered, {})
 
 
+async def test_deployment_of_a_template_stays_for_a_draft_and_for_a_flow_that_can_not_be_read(
+    deployed: Deployed, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await read("content/note")
+    monkeypatch.setattr("flows.control.deployment_specs.FLOWS", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    draft, file = tmp_path / "night_notes.py", tmp_path / "prefect.yaml"
+    draft.write_text("from prefect import flow\n@flow\ndef night_notes(run): run.generate('note')\n", encoding="utf-8")
+    file.write_text("deployments: []", encoding="utf-8")
+    said: list[str] = []
+    made = await deploy(work_pool=POOL, say=said.append, file=file)
+    assert made.is_whole
+    assert made.changes["content/note"] == "unchanged"
+    assert any("flows/night_notes.py names note, but has no deployment" in line for line in said)
+
+    draft.write_text("def (:\n", encoding="utf-8")
+    file.write_text("deployments: [{name: nightly, entrypoint: night_notes.night_notes}]", encoding="utf-8")
+    made = await deploy(work_pool=POOL, say=said.append, file=file)
+    assert not made.is_whole
+    assert "content/note" not in made.changes
+    assert any("night_notes.py: not read." in line for line in said)
+    assert await read("content/note") == before
+
+
 async def test_schedule_is_left_on_or_paused_as_it_stands_and_one_made_by_hand_stays(deployed: Deployed) -> None:
     found = await read("product-copy/nightly")
     (nightly,) = found.schedules
@@ -227,7 +251,7 @@ def test_command_names_what_was_left_out_for_its_name(workshop: Workshop, pool: 
 async def test_deployment_that_is_refused_is_named_and_keeps_no_other_from_being_made(
     workshop: Workshop, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "broken_flow.py").write_text("def run(:\n", encoding="utf-8")
+    (tmp_path / "broken_flow.py").write_text("raise LookupError\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SECRET", "kraken")
     file = tmp_path / "prefect.yaml"
@@ -251,7 +275,7 @@ deployments:
         "flows.product_copy.nothing/nothing",
     }
     assert "max_cost" in made.refused["product-copy/wrong"]
-    assert "SyntaxError" in made.refused["broken_flow.run/broken"]
+    assert "LookupError" in made.refused["broken_flow.run/broken"]
     assert not made.is_whole
     assert all(any(name in line for line in said) for name in made.refused)
     assert not any("kraken" in line for line in said)

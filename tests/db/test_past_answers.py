@@ -86,6 +86,27 @@ def test_runs_of_other_flows_and_those_that_asked_nothing_hide_no_answer(book: B
     assert mean_tokens(book.ledger, *MEAN) == (100.0, 10.0)
 
 
+def test_runs_that_were_refused_or_asked_for_another_step_hide_no_answer(book: Book) -> None:
+    book.add("a", settled={"input_tokens": 100, "output_tokens": 10})
+    refused = {**dict.fromkeys(("input_tokens", "output_tokens")), "http_status": 401, "error_type": "auth"}
+    for day in range(NEWEST_RUNS):
+        later = now() + timedelta(days=day + 1)
+        Book(book.ledger, started_at=later).add("a", settled=refused)
+        Book(book.ledger, started_at=later).add("a", step="other", settled={"output_tokens": 9000})
+
+    assert mean_tokens(book.ledger, *MEAN) == (100.0, 10.0)
+    assert past_of(book.ledger) is None  # the sandbox's are made up
+
+
+def test_answers_of_a_later_step_push_out_none_of_an_earlier_one(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.readers.past_answers.NEWEST_ATTEMPTS", 2)
+    book.add("a", settled={"input_tokens": 100, "output_tokens": 10})
+    for key in "bcd":
+        book.add(key, step="other", settled={"output_tokens": 9000})
+
+    assert mean_tokens(book.ledger, *MEAN) == (100.0, 10.0)
+
+
 def test_newest_answers_count(book: Book) -> None:
     book.add("a", settled={"output_tokens": 9000})
     for day in range(NEWEST_RUNS):

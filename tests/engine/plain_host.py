@@ -64,7 +64,7 @@ class PlainHost:
             trigger="command",
             parameters=TypeAdapter(dict[str, Any]).dump_python(self._parameters, mode="json"),
             code_version="0",
-            words=read_function(self._flow.fn).texts,
+            source=read_function(self._flow.fn),
         )
 
     @asynccontextmanager

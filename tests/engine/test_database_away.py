@@ -30,6 +30,8 @@ from tests.db.rows import error_of_sqlite
 from tests.engine.workshop import Workshop
 
 RECORDS = 60
+ALL_OPEN: dict[str, Any] = {"concurrency": 20, "chunk_size": 5}
+"""With these the records are all claimed at the beginning, so that what fails later is a write of answers."""
 Way = Callable[[Workshop], AbstractContextManager[None]]
 
 
@@ -85,7 +87,8 @@ def database_shut(workshop: Workshop) -> Iterator[None]:
             yield
         finally:
             connection.execute(text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"))
-    maintenance.dispose()
+            connection.close()
+            maintenance.dispose()
 
 
 def assert_all_once(workshop: Workshop) -> None:
@@ -138,8 +141,8 @@ async def test_answers_spill_when_patience_ends_and_the_next_run_writes_them_in_
     workshop = workshop_on_each
     monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "1")
     workshop.numbered(RECORDS)
-    workshop.sandbox.configure(latency_ms=200)
-    running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
+    workshop.sandbox.configure(latency_ms=400)
+    running = asyncio.create_task(workshop.run(**ALL_OPEN))
     await workshop.answered(12)
     with database_shut(workshop), pytest.raises(LedgerAwayError, match="presswork db recover") as away:
         await running
@@ -207,8 +210,8 @@ async def test_disk_that_fills_up_loses_nothing(
     # The spill folder stands on the same disk, as it does by default.
     monkeypatch.setenv("PRESSWORK_SPILL_DIR", str(small_disk / "spill"))
     workshop.numbered(RECORDS)
-    workshop.sandbox.configure(latency_ms=200)
-    running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
+    workshop.sandbox.configure(latency_ms=400)
+    running = asyncio.create_task(workshop.run(**ALL_OPEN))
     await workshop.answered(12)
     fill_up(small_disk / "filler")
     with pytest.raises(LedgerAwayError, match="full") as away:

@@ -23,6 +23,13 @@ async def two_steps() -> Summary:
         return run.summary()
 
 
+@flow
+async def misspelt() -> None:
+    async with open_run() as run:
+        notes = await run.generate("note", run.select("note"))
+        await run.generate("latre", notes)
+
+
 async def test_mistake_in_the_template_of_a_later_step_stops_the_run_before_the_first_request(
     workshop: Workshop,
 ) -> None:
@@ -33,3 +40,31 @@ async def test_mistake_in_the_template_of_a_later_step_stops_the_run_before_the_
     assert workshop.requests == 0
     workshop.template("Another line about {{ record.name }}.", name=LATER)
     assert (await workshop.call(two_steps)).requests == 4
+
+
+async def test_misspelt_template_of_a_later_step_stops_the_run_before_the_first_request(workshop: Workshop) -> None:
+    workshop.numbered(2)
+    workshop.template("Another line about {{ record.name }}.", name=LATER)
+    with pytest.raises(TemplateError, match="latre"):
+        await workshop.call(misspelt)
+    assert workshop.requests == 0
+
+
+class Frame:
+    """Like a data frame: it has a `select` that takes names of columns."""
+
+    def select(self, column: str) -> str:
+        return column
+
+
+@flow
+async def selects_a_column() -> Summary:
+    async with open_run() as run:
+        assert Frame().select("colour") == "colour"
+        await run.generate("note", run.select("note"))
+        return run.summary()
+
+
+async def test_select_of_something_else_names_no_template(workshop: Workshop) -> None:
+    workshop.numbered(1)
+    assert (await workshop.call(selects_a_column)).succeeded == 1

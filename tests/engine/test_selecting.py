@@ -62,10 +62,10 @@ async def test_select_asks_no_database_and_says_at_once_what_the_template_tells(
     template(workshop, "SELECT id FROM items WHERE id = :wanted", front="params: {wanted: {type: int}}\n")
 
     @flow
-    async def selecting() -> None:
+    async def selecting(nonsense: str) -> None:
         async with open_run(RunOptions()) as run:
             with pytest.raises(TemplateError, match="nonsense"):
-                run.select("nonsense")
+                run.select(nonsense)
             with pytest.raises(ParameterError, match="wanted"):
                 run.select("note", {})
             found = run.select("note", {"wanted": 1})
@@ -74,7 +74,8 @@ async def test_select_asks_no_database_and_says_at_once_what_the_template_tells(
             with pytest.raises(SourceUnreachableError, match="PRESSWORK_SOURCE_URL"):
                 await run.generate("note", found)
 
-    await workshop.call(selecting)
+    # A name that stands in the flow's code would stop the run when it opens.
+    await workshop.call(selecting, "nonsense")
     assert workshop.requests == 0
 
 

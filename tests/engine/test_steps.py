@@ -242,6 +242,7 @@ async def test_variants_are_children_and_a_condition_chooses_what_comes_together
 
 async def test_variants_are_one_or_more(workshop: Workshop) -> None:
     workshop.numbered(1)
+    workshop.template(name="best")
     with pytest.raises(ValueError, match="1 or more"):
         await workshop.call(fan, 0)
 

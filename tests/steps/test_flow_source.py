@@ -111,10 +111,35 @@ def test_function_that_is_loaded_is_read_where_it_stands_with_what_stands_around
     assert of_names(read_function(job)) == {"of_around", "of_body"}
 
 
-def test_function_without_a_source_says_nothing() -> None:
+def test_function_without_a_source_says_the_texts_in_its_code() -> None:
     names: dict[str, object] = {}
-    exec("def job(): return 'of_text'", names)  # noqa: S102 - a function that no file has
-    assert read_function(names["job"]) == FlowSource()  # type: ignore[arg-type]
+    source = """
+def job(run, name):
+    def inner():
+        return run.generate('of_inner')
+    return 'of_text', [each for each in ('of_tuple', 1) if name in {'of_set', 'of_sets'}], lambda: 'of_lambda'
+"""
+    exec(source, names)  # noqa: S102 - a function that no file has
+    found = read_function(names["job"])  # type: ignore[arg-type]
+    assert of_names(found) == {"of_inner", "of_text", "of_tuple", "of_set", "of_sets", "of_lambda"}
+    assert found.templates(["of_inner", "other"]) == ("of_inner",)
+
+
+def test_function_whose_file_has_changed_says_the_texts_in_its_code(folder: Path) -> None:
+    names: dict[str, object] = {}
+    exec(compile("def job(): return 'of_text'", folder / "job.py", "exec"), names)  # noqa: S102 - as above
+    assert of_names(read_function(names["job"])) == {"of_text"}  # type: ignore[arg-type]
+    (folder / "job.py").write_text("def (:\n")
+    assert of_names(read_function(names["job"])) == {"of_text"}  # type: ignore[arg-type]
+
+
+def test_template_that_is_given_by_name_is_one_of_the_calls(folder: Path) -> None:
+    (folder / "job.py").write_text(
+        "@flow\ndef job(run):\n    run.generate(variants=2, template_name='of_given', source=run.select('of_first'))\n"
+    )
+    source = read_flow(folder / "job.py", "job")
+    assert source is not None
+    assert (source.selects, source.generates) == (("of_first",), ("of_given",))
 
 
 def test_shipped_flows_say_the_same_loaded_and_unloaded() -> None:

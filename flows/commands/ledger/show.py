@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -31,9 +30,14 @@ def audit_json(audit: Audit) -> dict[str, Any]:
     """A generation as programs read it."""
     told = ("id", "step", "record_key", "output")
     return {
-        **asdict(audit),
+        "generation": audit.generation,
+        "source": audit.source,
+        "run": audit.run,
         "record": orjson.loads(audit.record) if audit.record else None,
+        "template": audit.template,
+        "request": audit.request,
         "output": _output(audit),
+        "attempts": audit.attempts,
         "parents": [{name: getattr(parent, name) for name in told} for parent in audit.parents],
         "children": [dict(zip(("id", "step", "record_key", "status"), child, strict=True)) for child in audit.children],
     }

@@ -31,6 +31,8 @@ def deploy(command: CommandContext, flags: DeployFlags) -> int:
                 "refused": made.refused,
                 "paused": made.paused,
                 "covered": made.covered,
+                "undeclared": made.undeclared,
+                "unreadable": made.unreadable,
                 "unscheduled": made.unscheduled,
             }
         )

@@ -17,6 +17,7 @@ from db.ledger.clock import now
 from db.ledger.rows import TemplateRow
 from flows.engine.resources.endpoint import RunEndpoint
 from flows.errors import ParameterError
+from flows.steps.prompts.flow_source import FlowSource
 from flows.steps.prompts.render import Brief, make_brief
 from flows.steps.prompts.templates import Template, list_templates, load_template
 
@@ -45,9 +46,15 @@ class Briefs:
         return brief
 
 
-def check_templates(folder: Path, words: frozenset[str]) -> list[Template]:
-    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid."""
-    templates = [load_template(folder, name) for name in sorted(words.intersection(list_templates(folder)))]
+def check_templates(folder: Path, source: FlowSource) -> list[Template]:
+    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid.
+
+    TemplateError where a step generates, by plain text, with a template that there is not.
+    """
+    known = list_templates(folder)
+    # A data frame has a `select` too: what is no template may be its column.
+    named = [name for name in source.templates(known) if name in known or name in source.generates]
+    templates = [load_template(folder, name) for name in named]
     for template in templates:
         template.schema  # noqa: B018 - asking for the schema is the check
     return templates

@@ -25,13 +25,14 @@ from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.resources.stopping import Stopper
 from flows.errors import ConfigurationError
 from flows.settings import Settings
+from flows.steps.prompts.flow_source import FlowSource
 
 
 @dataclass(frozen=True)
 class RunOrigin:
     """What started a run: the flow, the deployment by its name, the Prefect flow run, and the code.
 
-    `words` are the texts of the flow's source, among which are the names of its templates.
+    `source` says which templates the flow's code names.
     """
 
     flow: str
@@ -40,7 +41,7 @@ class RunOrigin:
     trigger: str
     parameters: dict[str, Any]
     code_version: str
-    words: frozenset[str]
+    source: FlowSource
 
     def resumes(self, ledger: Engine, given: str | None) -> str | None:
         """Return the run that this one resumes: the last one of the same Prefect flow run, else the `given` one.

@@ -52,7 +52,7 @@ async def read_origin(context: FlowRunContext, name: str | None, settings: Setti
         trigger=started_by_deployment if found.deployment_id else COMMAND,
         parameters=TypeAdapter(dict[str, Any]).dump_python(context.parameters or {}, mode="json"),
         code_version=code,
-        words=source.texts,
+        source=source,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from flows.errors import ConfigurationError
@@ -34,7 +35,7 @@ _Import = tuple[int, list[str]]
 
 @dataclass(frozen=True)
 class FlowSource:
-    """What a flow's source says: all its whole texts, and those that stand first in a call of `select`, `generate`."""
+    """What a flow's source says: all its whole texts, and those given as the template of `select`, `generate`."""
 
     texts: frozenset[str] = frozenset()
     selects: tuple[str, ...] = ()
@@ -63,19 +64,28 @@ def read_flow(file: Path, name: str) -> FlowSource | None:
 
 
 def read_function(function: Callable[..., Any]) -> FlowSource:
-    """Read a flow's function that is loaded; where its source is not there, it says nothing."""
+    """Read a flow's function that is loaded; where its source is not there, only the texts in its code are known."""
     code = inspect.unwrap(function).__code__
     file = Path(code.co_filename)
     try:
         tree = _parse(file)
     except (OSError, ConfigurationError):
-        return FlowSource()
+        return FlowSource(frozenset(_texts_of(code)))
     functions = (node for node in ast.walk(tree) if isinstance(node, _Function) and node.name == code.co_name)
     for function_node in functions:
         # A function's code begins with its first decorator.
         if code.co_firstlineno == min(part.lineno for part in (function_node, *function_node.decorator_list)):
             return _Reading(file, tree, function_node).result()
-    return FlowSource()
+    return FlowSource(frozenset(_texts_of(code)))
+
+
+def _texts_of(constant: object) -> Iterator[str]:
+    """Find the texts in a compiled function, those of the functions and of the tuples in it included."""
+    match constant:
+        case str():
+            yield constant
+        case CodeType(co_consts=parts) | (tuple() | frozenset() as parts):
+            yield from chain.from_iterable(map(_texts_of, parts))
 
 
 class _Reading:
@@ -99,10 +109,10 @@ class _Reading:
             match node:
                 case ast.Constant(value=str(text)):
                     self._texts.add(text)
-                case ast.Call(
-                    func=ast.Attribute(attr="select" | "generate" as method), args=[ast.Constant(str(text)), *_]
-                ):
-                    self._calls[method].append(text)
+                case ast.Call(func=ast.Attribute(attr="select" | "generate" as method), args=args, keywords=keywords):
+                    given = [*args[:1], *(word.value for word in keywords if word.arg == "template_name")]
+                    texts = (one.value for one in given if isinstance(one, ast.Constant))
+                    self._calls[method] += [text for text in texts if isinstance(text, str)]
                 case ast.Name() | ast.Attribute():
                     self._follow(file, ast.unparse(node))
 
@@ -125,8 +135,12 @@ def _parse(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_bytes(), file.name)
     except SyntaxError as error:
-        named = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
-        raise ConfigurationError(f"{named}, line {error.lineno}: {error.msg}.") from None
+        raise ConfigurationError(f"{short_path(file)}, line {error.lineno}: {error.msg}.") from None
+
+
+def short_path(file: Path) -> str:
+    """Name a file as people know it: from the project's root where it is in the project."""
+    return str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file)
 
 
 def _locate(file: Path, level: int, parts: list[str]) -> tuple[Path, str] | None:
