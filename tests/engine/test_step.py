@@ -302,7 +302,7 @@ async def test_full_wait_for_others_holds_up_no_page_that_has_none_of_theirs(
     monkeypatch.setattr("flows.engine.claiming.MOST_WAITING", 1)
     bench.ledger.held[bench.hash_of("tea")] = OTHER
     running = asyncio.create_task(bench.run({"a": "tea"}, {"b": "milk"}))
-    while not bench.endpoint.asked:  # noqa: ASYNC110 - the stand-in tells no one
+    while not bench.endpoint.asked:
         assert not running.done()
         await asyncio.sleep(0.001)
     assert bench.endpoint.asked == ["milk"]
