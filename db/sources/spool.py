@@ -136,10 +136,10 @@ class Spool:
 
 
 class RunSpools:
-    """The spools of one run, and of those that it resumes; nothing is made before the first is written."""
+    """The spools of one run, and of those that it resumes, the latest first; nothing is made before one is written."""
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        self.resumed: Sequence[str] = ()
+    def __init__(self, folder: Path, run_id: str, resumed: Sequence[str] = ()) -> None:
+        self.resumed = resumed
         self._folder = folder
         self._own = folder / run_id
         self._open: list[Spool] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows.engine.generations import Recording
-from flows.engine.materials.handles import Hit, Item
+from flows.engine.materials.items import Hit, Item
 from flows.steps.answers.outcomes import Outcome
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from db.words import CALL_ERROR
-from flows.engine.materials.handles import Hit, Item
+from flows.engine.materials.items import Hit, Item
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import PassingCallError, StoppedError
 from flows.steps.answers.outcomes import Outcome

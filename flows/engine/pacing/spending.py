@@ -78,9 +78,9 @@ class Spending:
     `earlier` is what linked runs had spent when this one opened, `shards` what its own shards have spent since.
     """
 
-    def __init__(self, max_usd: Decimal | None) -> None:
+    def __init__(self, max_usd: Decimal | None, earlier: Spent | None = None) -> None:
         self.max_usd = max_usd
-        self.earlier = Spent()
+        self.earlier = earlier or Spent()
         self.shards = Spent()
         self.own = Spent()
         self.reserved_usd = Decimal(0)

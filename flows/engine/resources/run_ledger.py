@@ -64,6 +64,10 @@ class RunLedger:
         """Claim prompts, and return those that are now this run's."""
         return await self.writer.call(self.lease.take, hashes)
 
+    async def ready(self, prompt_hash: str) -> None:
+        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
+        await self.lease.ready(prompt_hash)
+
     def release(self, prompt_hash: str) -> None:
         """Give a claim back with the writer's next commit."""
         self.writer.release_claim(prompt_hash)

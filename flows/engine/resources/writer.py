@@ -39,8 +39,8 @@ T = TypeVar("T")
 class Writer:
     """Use as an async context manager; leaving it commits what is left. Times are seconds.
 
-    `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; a run's lease takes
-    its place once there is one.
+    `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; that of a run is its
+    lease's, set before the writer is entered.
     """
 
     def __init__(
