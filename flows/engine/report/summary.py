@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from db.readers.failures import without_content
 from db.readers.figures import TotalUsage
-from db.words import CAPPED, COMPLETED, COUNTED, SANDBOX, STATUSES, SUCCEEDED
+from db.words import CACHED, CAPPED, COMPLETED, COUNTED, SANDBOX, STATUSES, SUCCEEDED
 from flows.engine.pacing.buckets import a_minute
 from flows.engine.report.amounts import counted, dollars, percent
 
@@ -24,7 +24,21 @@ LACKING = tuple(status for status in STATUSES if status != SUCCEEDED)
 """How a generation ends that brought no content."""
 
 
-class StepSummary(BaseModel):
+class GenerationCounts:
+    """What the counts of a run and of each of its steps come to."""
+
+    @property
+    def with_content(self) -> int:
+        """How many generations have content, new or reused."""
+        return sum(getattr(self, status) for status in (SUCCEEDED, CACHED))
+
+    @property
+    def without_content(self) -> int:
+        """How many generations brought no content."""
+        return sum(getattr(self, status) for status in LACKING)
+
+
+class StepSummary(GenerationCounts, BaseModel):
     """One step of a run: how many generations ended how."""
 
     step: str
@@ -38,16 +52,6 @@ class StepSummary(BaseModel):
     failed: int = 0
     skipped: int = 0
     left_out: int = Field(0, description="Records not taken up, as an earlier step brought no content for them.")
-
-    @property
-    def with_content(self) -> int:
-        """How many generations have content, new or reused."""
-        return self.succeeded + self.cached
-
-    @property
-    def without_content(self) -> int:
-        """How many generations brought no content."""
-        return self.generations - self.with_content
 
 
 class PaceSummary(BaseModel):
@@ -139,7 +143,7 @@ def list_failures(ledger: Engine, run_id: str, limit: int = 10) -> list[Failure]
     return [Failure.model_validate(row) for row in without_content(ledger, run_id, limit)]
 
 
-class Summary(BaseModel):
+class Summary(GenerationCounts, BaseModel):
     """A run in figures. Counts other than `records` are of generations; `succeeded` are new ones, `cached` reused."""
 
     run_id: str
@@ -179,11 +183,6 @@ class Summary(BaseModel):
     notes: list[str] = Field(default_factory=list, description="What to know of the endpoint and of how the run went.")
     steps: list[StepSummary]
     failures: list[Failure]
-
-    @property
-    def without_content(self) -> int:
-        """How many generations brought no content."""
-        return sum(step.without_content for step in self.steps)
 
     @property
     def exit_status(self) -> int:
