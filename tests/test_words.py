@@ -46,6 +46,7 @@ ANOTHER_MEANING = {
     "shard": "an option of a run",
     "timeout": "an argument of sqlite3",
     "truncated": "a switch of the sandbox",
+    "unreadable": "a key of what `deploy` prints",
 }
 """Words that product modules spell for something that the ledger does not store."""
 

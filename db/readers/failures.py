@@ -1,7 +1,5 @@
 """Tell what went wrong in a run: its generations without content, and its requests that brought nothing usable."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any

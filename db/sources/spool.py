@@ -5,8 +5,6 @@ run lie in a folder that has its id, with the identity of the process that write
 this user alone, removed when the run completes, and after KEPT_S where it does not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sqlite3

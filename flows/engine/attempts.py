@@ -1,7 +1,5 @@
 """The journal: one item's attempts, written ahead of each request and settled after it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any

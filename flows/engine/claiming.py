@@ -3,8 +3,6 @@
 Claims are for those who ask: a prompt whose chunk waits for the endpoint to be back is given back until the next try.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Nothing below run.py knows the run: a step runs in a test with stand-ins for these, without Prefect and a database.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass

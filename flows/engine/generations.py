@@ -1,7 +1,5 @@
 """Generations: write what came of each item, put into the words of the ledger's tables, and count it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace

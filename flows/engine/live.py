@@ -4,8 +4,6 @@ A bounded window of prompts is open at a time, so that memory does not grow with
 that one slow answer never leaves the endpoint idle.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ What must be right before anything is asked (settings, templates, endpoint, ledg
 the run are put together, and its row is written.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Sequence

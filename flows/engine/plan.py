@@ -1,7 +1,5 @@
 """Plan: split a page of rendered prompts by what the ledger knows of them. Pure: it neither reads nor writes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 opening.py puts it together and closes it. Between, records go through the five verbs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

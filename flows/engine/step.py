@@ -3,8 +3,6 @@
 Pages are read, rendered and looked up while requests are in flight.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 An answer is judged by the output class of today: what a stricter validator refuses is none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ request's own retries last, it breaks off as interrupted and its host (Prefect) 
 may ask for what is left of it; the next try asks for what still has no outcome.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence

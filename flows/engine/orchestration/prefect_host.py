@@ -1,7 +1,5 @@
 """Prefect as the host of a run: its tasks carry the chunks, its UI shows the run, its Cancel stops it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress

@@ -7,8 +7,6 @@ known for answers, and likely for what was perhaps billed. What is in flight is 
 of it together stays under the cap.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass

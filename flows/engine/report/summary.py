@@ -1,7 +1,5 @@
 """What a run did, added up from its ledger, and said as rows: Markdown, terminal and history lay out the same ones."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The totals of an open run: its summary at any time, and how its requests have been paced."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager

@@ -5,8 +5,6 @@ take what this run claims by the time that an answer comes. Where the lease was 
 unavailable), the run takes it back, and looks up and claims again all that it has not sent.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 Every read and claim of an open run waits for a ledger that is unavailable.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

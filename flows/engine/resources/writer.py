@@ -6,8 +6,6 @@ patience ends, for writes and reads alike; the rows wait in memory meanwhile, an
 new. After that they go to a spill file, and the run stops. A row that the ledger refuses is left out, and named.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
