@@ -6,8 +6,6 @@ pid namespace, where the system tells them. What `presswork up` keeps of its ser
 made of the same facts.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import time

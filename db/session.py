@@ -4,8 +4,6 @@ Engines are synchronous: the writer and the readers run in threads, and any SQLA
 ledger is opened stands in ledger/connecting.py, how a source is in sources/access.py.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import sqlite3

@@ -4,8 +4,6 @@ What stands here is a contract: rows of every earlier release hold these words. 
 the views, docs/ledger.md and the screens against them.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal, get_args
 
 # How a generation ended

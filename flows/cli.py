@@ -1,7 +1,5 @@
 """The command `presswork`: which commands there are, and where each does its work; the work is in flows/commands/."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Callable

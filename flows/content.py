@@ -1,7 +1,5 @@
 """Content: any template that selects its own records, as a job of one step and without a line of Python."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from prefect import flow

@@ -21,8 +21,6 @@ The ledger's and the sources' errors have a root of their own in db/database_err
 A class's docstring is its default message and names the remedy.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from typing import Any

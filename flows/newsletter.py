@@ -1,7 +1,5 @@
 """Newsletter: fan-out and fan-in, twice. Summaries of articles, one digest of them, five subject lines, one choice."""
 
-from __future__ import annotations
-
 from prefect import flow
 from pydantic import Field
 

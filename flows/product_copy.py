@@ -1,7 +1,5 @@
 """Product copy: one step. For each product of a category, the words of its page in the shop."""
 
-from __future__ import annotations
-
 from prefect import flow
 from pydantic import Field
 

@@ -5,8 +5,6 @@ itself. Variables that belong to others keep their own names: ANTHROPIC_API_KEY 
 SDK's, PREFECT_API_URL is Prefect's.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Support replies: two steps and a condition. Triage each ticket, then answer those that can be answered at once."""
 
-from __future__ import annotations
-
 from prefect import flow
 from pydantic import Field
 

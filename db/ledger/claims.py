@@ -4,8 +4,6 @@ A claim is taken before a prompt is asked and released with its outcome. It is h
 where that has run out, or the owner has ended, whoever wants the prompt next takes it over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 

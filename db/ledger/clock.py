@@ -4,8 +4,6 @@ Ids and times of rows are made in the processes that write them. On PostgreSQL t
 clocks differ, so each measures how far its own is from the database's. A SQLite ledger is on the machine itself.
 """
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime, timedelta
 

@@ -3,8 +3,6 @@
 A new SQLite file gets its tables at once.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from alembic import command

@@ -7,8 +7,6 @@ run that returns takes its lease back. PostgreSQL's clock judges leases there. S
 is the clock that counts since the machine's start, which no one sets and which goes on while it sleeps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta

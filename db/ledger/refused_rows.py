@@ -4,8 +4,6 @@ A refused row is written as far as it can be: with its texts cleaned, then witho
 money stays. Only what can't be written at all is left out.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Frozen dataclasses, because a row is read by name in five modules between its ma
 driver takes is a mapping: `values_of` makes it, for 2 microseconds a row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime

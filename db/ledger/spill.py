@@ -6,8 +6,6 @@ done again. Who adds and who writes in hold the file's lock, so that no line is 
 refuses are kept in a file next to it, for a person to look at: nothing of ours reads it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -5,8 +5,6 @@ Content-addressed where text repeats (templates, texts, records, prompts), appen
 Text bodies are TEXT, not JSONB: what was read and sent is kept to the byte, a NUL written as its JSON escape included.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any

@@ -6,8 +6,6 @@ none. Content-addressed rows (templates, texts, records, prompts) are inserted w
 it closes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 

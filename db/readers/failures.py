@@ -1,7 +1,5 @@
 """Tell what went wrong in a run: its generations without content, and its requests that brought nothing usable."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -37,10 +35,10 @@ class Loss:
 
 
 def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
-    """List the first generations of a run without content: id, step, record_key, status, error_kind, error_message."""
-    ending = (Generation.status, Generation.error_kind, Generation.error_message)
+    """List the first generations of a run without content: generation_id, step, record_key, status, kind, message."""
+    ending = (Generation.status, Generation.error_kind.label("kind"), Generation.error_message.label("message"))
     statement = (
-        select(Generation.id, Generation.step, Generation.record_key, *ending)
+        select(Generation.id.label("generation_id"), Generation.step, Generation.record_key, *ending)
         .where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
         .order_by(Generation.id)
         .limit(limit)

@@ -3,8 +3,6 @@
 A page of a list of runs takes as many statements as one run.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace

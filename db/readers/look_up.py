@@ -1,7 +1,5 @@
 """Look prompts up: which of them have an answer, and which brought none although they were paid for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime

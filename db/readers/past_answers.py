@@ -1,7 +1,5 @@
 """Tell what answers took before, in tokens and in time: for the pace of a run, and for forecasts of rehearsals."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 from sqlalchemy import ColumnElement, Engine, Subquery, func, select, union_all

@@ -1,7 +1,5 @@
 """Read runs, and tell which shards worked for which of them: a run's figures count what its shards did."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Read generations that are stored: a step's in pages, those that others were made from, one with all it stands on."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

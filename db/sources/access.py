@@ -5,8 +5,6 @@ SQLite and DuckDB does, and `cancel` of PostgreSQL and Oracle. MySQL's statement
 Where a driver has none of these, the statement goes on until it ends by itself.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from contextlib import closing, suppress

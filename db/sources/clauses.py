@@ -6,8 +6,6 @@ comments; a colon inside of them, in a cast, in a slice or in a struct is no par
 steps may import it.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ come. Null, duplicate and unusable keys are found before any record is used. One
 for by wrapping the select (statements.py).
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import sys

@@ -5,8 +5,6 @@ run lie in a folder that has its id, with the identity of the process that write
 this user alone, removed when the run completes, and after KEPT_S where it does not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sqlite3
@@ -136,10 +134,10 @@ class Spool:
 
 
 class RunSpools:
-    """The spools of one run, and of those that it resumes; nothing is made before the first is written."""
+    """The spools of one run, and of those that it resumes, the latest first; nothing is made before one is written."""
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        self.resumed: Sequence[str] = ()
+    def __init__(self, folder: Path, run_id: str, resumed: Sequence[str] = ()) -> None:
+        self.resumed = resumed
         self._folder = folder
         self._own = folder / run_id
         self._open: list[Spool] = []

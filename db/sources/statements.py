@@ -5,8 +5,6 @@ order of the key: it stands inside as it was written. SQLAlchemy's dialects writ
 SQL Server refuses inside brackets (WITH, a bare ORDER BY, OPTION) is taken out of them by its place in the text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -7,8 +7,6 @@ back: the same rule is needed where rows are read, where one record is looked up
 content back to its records (docs/templates.md).
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

@@ -5,8 +5,6 @@ is gone, and, where PRESSWORK_NOTIFY_BLOCK names a block, tells someone of a run
 it concerns the runs of deployments with the tag `presswork`. An automation that is turned off in the UI stays off.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

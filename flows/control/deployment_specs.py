@@ -4,8 +4,6 @@ A deployment is made for a job: for each that prefect.yaml declares, and for eac
 and is no step of a declared flow. What can't be made is said in a sentence that holds no value of its settings.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable

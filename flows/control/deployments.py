@@ -6,8 +6,6 @@ are on the server. A schedule's switch belongs to the operator: it is set when t
 stands.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

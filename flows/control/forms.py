@@ -4,8 +4,6 @@ A flow's form is made by Prefect from its signature. A template's is made here, 
 so that a template of one's own has a form with types, defaults and choices, and no Python.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import Any

@@ -6,8 +6,6 @@ a mark in its environment, where the system shows that (Linux). One call that st
 time.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Read what runs on a Prefect server, what is scheduled next, what failed last, and which workers it has heard of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -3,8 +3,6 @@
 Prefect ignores a key that it does not know; here a slip of the pen is an error, before anything is deployed.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import datetime, timedelta
 from pathlib import Path

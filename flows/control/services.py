@@ -5,8 +5,6 @@ the flow runs, which are given the time that a stopped run takes to record what 
 to stop, would kill them at once; then the worker, then the server, to which they report.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

@@ -6,8 +6,6 @@ step.py (render, look up, record), live.py (ask, in chunks), claiming.py (ask fo
 (what a run hands to its steps). What these stand on is in the folders.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

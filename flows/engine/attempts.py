@@ -1,7 +1,5 @@
 """The journal: one item's attempts, written ahead of each request and settled after it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,7 +10,7 @@ from db.ledger.rows import OpenedRow, SettledRow, names_of
 from db.words import NOT_SENT, REFUSED_BY_LEDGER, UNSENT
 from flows.engine.context import StepContext
 from flows.engine.generations import add_prompt
-from flows.engine.materials.handles import Item
+from flows.engine.materials.items import Item
 from flows.engine.resources.lease import ClaimLostError
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import FinalCallError, LedgerAwayError, StoppedError
@@ -35,7 +33,7 @@ class ItemJournal:
     async def ready(self) -> None:
         """Wait for the run's lease; ClaimLostError where the prompt is no longer this run's to ask."""
         try:
-            await self._context.ledger.lease.ready(self._item.prompt.hash)
+            await self._context.ledger.ready(self._item.prompt.hash)
         except ClaimLostError:
             self.claim_lost = True
             raise
@@ -50,7 +48,7 @@ class ItemJournal:
 
     async def open(self, opened: Opened) -> str:
         """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
-        writer = self._context.ledger.writer
+        writer = self._context.writer
         row = storable(
             OpenedRow(
                 id=new_id(),
@@ -81,8 +79,9 @@ class ItemJournal:
 
     def settle(self, attempt_id: str, settled: Settled) -> None:
         """Write how it ended; committed with what comes next."""
-        row, progress = _settled_row(attempt_id, settled), self._context.progress
-        self._context.ledger.writer.settle_attempt(row)
+        row = _settled_row(attempt_id, settled)
+        progress = self._context.progress
+        self._context.writer.settle_attempt(row)
         progress.requests += settled.error_type not in UNSENT
         if row.cost_usd is not None:
             progress.cost_usd += row.cost_usd

@@ -4,8 +4,6 @@ Apart from options.py, because these look into the templates' folder: a deployme
 was deployed, and a run checks again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any

@@ -3,15 +3,12 @@
 Claims are for those who ask: a prompt whose chunk waits for the endpoint to be back is given back until the next try.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows.engine.context import StepContext, StepTasks
-from flows.engine.materials.handles import Hit, Item
-from flows.engine.plan import find_hits
+from flows.engine.materials.items import Hit, Item, find_hits
 
 MOST_WAITING = 2000
 """Prompts that another run is asking for, at most, before this one stops reading ahead."""
@@ -30,17 +27,11 @@ class Claiming:
     _waiting: int = 0
     _lost: list[Item] = field(default_factory=list)
 
-    async def claim(self, items: Sequence[Item]) -> list[Item]:
-        """Claim prompts and return the items to ask for; those that another run is asking for are waited for.
+    async def claim(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+        """Claim prompts and return the items to ask for, and those that another run is asking for.
 
         What was answered since the look-up is recorded.
         """
-        mine, others = await self._claim(items)
-        if others:
-            self.tasks.start(self._await_others(others))
-        return mine
-
-    async def _claim(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
         if not items:
             return [], []
         owned = await self.context.ledger.take([item.prompt.hash for item in items])
@@ -55,16 +46,24 @@ class Claiming:
             return []
         return find_hits(items, await self.context.ledger.known([item.prompt.hash for item in items]))
 
-    async def not_too_many(self) -> None:
-        """Wait while too many items wait for what other runs ask for."""
+    async def wait_for(self, items: Sequence[Item]) -> None:
+        """Wait for what other runs ask for, in a task; returns at once unless too many wait already."""
         while self._waiting >= MOST_WAITING and self.tasks.failure is None:
             await asyncio.wait(self.tasks.running, timeout=ASK_AGAIN_S[1], return_when=asyncio.FIRST_COMPLETED)
+        self.tasks.start(self._await_others(items))
 
     async def give_back(self, items: Sequence[Item]) -> None:
         """Let other runs ask for items that this one can't ask for just now."""
         for item in items:
             self.context.ledger.release(item.prompt.hash)
-        await self.context.ledger.writer.committed()
+        await self.context.writer.committed()
+
+    async def claim_again(self, items: Sequence[Item]) -> list[Item]:
+        """Return which of the items given back are still to be asked for; other runs' are waited for."""
+        mine, others = await self.claim(items)
+        if others:
+            self.tasks.start(self._await_others(others))
+        return mine
 
     def lost(self, item: Item) -> None:
         """Look an item up and claim it again, with all others whose claims were lost, or wait for who has it now."""
@@ -86,7 +85,7 @@ class Claiming:
                 while waiting and self.tasks.failure is None:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, ASK_AGAIN_S[1])
-                    mine, left = await self._claim(await self._unanswered(waiting))
+                    mine, left = await self.claim(await self._unanswered(waiting))
                     self._waiting += len(left) - len(waiting)
                     waiting = left
                     await self.send(mine)

@@ -1,35 +1,122 @@
-"""Context: what a step works with, handed down by its run.
+"""Context: what a step works with, handed down by its run as plain values and small protocols.
 
 Nothing below run.py knows the run: a step runs in a test with stand-ins for these, without Prefect and a database.
 """
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
+from db.readers.look_up import BadOutcome, PromptHistory
+from flows.engine.materials.handles import Material
 from flows.engine.orchestration.chunks import ChunkRunner
-from flows.engine.pacing.pace import Pace
+from flows.engine.pacing.breaker import Breaker
 from flows.engine.report.progress import Progress
-from flows.engine.resources.endpoint import RunEndpoint
-from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.resources.stopping import Stopper
 from flows.errors import LedgerAwayError, StoppedError, StoppingCallError
 from flows.settings import Settings
 from flows.steps.answers.outcomes import Policy
+from flows.steps.answers.pursuing import Gate
+from flows.steps.claude.answers import Answer
+from flows.steps.prompts.render import Brief
+
+
+class StepLedger(Protocol):
+    """Which run it is, what the ledger knows of prompts by their hashes, and the run's claims of them."""
+
+    run_id: str
+    flow: str
+    endpoint: str
+
+    async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
+        """Return what is known; where the run refreshes, only what is new since it began."""
+
+    async def bad_outcomes(self, hashes: Iterable[str]) -> Mapping[str, BadOutcome]:
+        """Return which prompts the run's own shards asked in vain: the run does not ask for these again."""
+
+    async def take(self, hashes: Sequence[str]) -> set[str]:
+        """Claim prompts, and return those that are now this run's to ask for."""
+
+    async def ready(self, prompt_hash: str) -> None:
+        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
+
+    def release(self, prompt_hash: str) -> None:
+        """Give a claim back with the next commit."""
+
+
+class RowWriter(Protocol):
+    """Commits rows together; flows.engine.resources.writer.Writer."""
+
+    def has_prompt(self, prompt_hash: str) -> bool:
+        """Whether a prompt is waiting for the next commit already."""
+
+    def add_prompt(self, row: PromptRow, texts: Iterable[TextRow]) -> None:
+        """Add a prompt with the texts that it shares with others."""
+
+    def add_record(self, row: RecordRow) -> None:
+        """Add a record."""
+
+    def add_generation(self, row: GenerationRow, parents: Iterable[str]) -> None:
+        """Add a generation, with the ids of those that it was made from."""
+
+    def open_attempt(self, row: OpenedRow) -> None:
+        """Add an attempt that is about to be sent."""
+
+    def settle_attempt(self, row: SettledRow) -> None:
+        """Add how an attempt ended."""
+
+    async def committed(self) -> None:
+        """Wait until all that was added is in the ledger."""
+
+    def has_attempt(self, attempt_id: str) -> bool:
+        """Whether the ledger has taken an attempt that was committed."""
+
+    def failure_of(self, generation_id: str) -> str | None:
+        """Say why a committed generation stands as failed, where the ledger refused its content."""
+
+
+class RequestGate(Gate, Protocol):
+    """The gate for the requests of one run; flows.engine.pacing.pace.Pace."""
+
+    stopped: StoppingCallError | None
+    """What has stopped the run, if anything has."""
+
+    def breaker(self, step: str) -> Breaker:
+        """Return what stops the run where the endpoint refuses a step's requests all alike."""
+
+    def stop(self, reason: StoppingCallError) -> None:
+        """Let no further request go."""
+
+
+class AskedEndpoint(Protocol):
+    """The run's endpoint; flows.engine.resources.endpoint.RunEndpoint."""
+
+    async def ask(self, body: Mapping[str, Any]) -> Answer:
+        """Send a request."""
+
+    async def learn_model(self, brief: Brief) -> int | None:
+        """Find out about a step's model before its first request, and return its longest answer in tokens."""
+
+
+class Paged(Protocol):
+    """What a step works on; each handle of flows.engine.materials.handles."""
+
+    def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield materials, a page at a time, with what the template reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """All that the steps of one run share; `ledger` looks up, claims and writes."""
+    """All that the steps of one run share."""
 
     settings: Settings
     policy: Policy
-    ledger: RunLedger
-    pace: Pace
-    endpoint: RunEndpoint
+    ledger: StepLedger
+    writer: RowWriter
+    pace: RequestGate
+    endpoint: AskedEndpoint
     run_chunk: ChunkRunner
     progress: Progress
     stopper: Stopper

@@ -1,7 +1,5 @@
 """Generations: write what came of each item, put into the words of the ledger's tables, and count it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +13,9 @@ from db.ledger.rows import GenerationRow, PromptRow, RecordRow, TextRow
 from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import storable_text
 from db.words import CACHE, CACHED, FAILED, GIVEN_UP, LIVE, REFUSED_BY_LEDGER, SKIPPED, SUCCEEDED, Origin, Status
-from flows.engine.context import StepContext
-from flows.engine.materials.handles import Hit, Item, Material
-from flows.engine.resources.writer import Writer
+from flows.engine.context import RowWriter, StepContext
+from flows.engine.materials.handles import Material
+from flows.engine.materials.items import Hit, Item
 from flows.errors import RecordError
 from flows.steps.answers.outcomes import Outcome
 from flows.steps.prompts.render import Prompt, request_body
@@ -33,7 +31,7 @@ class Recording:
     """Writes the generations of one step of a run; they are in the ledger with the writer's next commit."""
 
     def __init__(self, context: StepContext, template: Template) -> None:
-        self._writer = context.ledger.writer
+        self._writer = context.writer
         self._progress = context.progress
         self._row = partial(
             GenerationRow,
@@ -140,7 +138,7 @@ class Recording:
         self._writer.add_generation(row, item.parents)
 
 
-def add_prompt(writer: Writer, prompt: Prompt) -> None:
+def add_prompt(writer: RowWriter, prompt: Prompt) -> None:
     """Add a prompt's request; the system text and the schema, which many share, stand in it by hash."""
     if writer.has_prompt(prompt.hash):
         return

@@ -4,8 +4,6 @@ A bounded window of prompts is open at a time, so that memory does not grow with
 that one slow answer never leaves the endpoint idle.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from flows.engine.attempts import ItemJournal
 from flows.engine.claiming import Claiming
 from flows.engine.context import StepContext, StepTasks
 from flows.engine.generations import Recording
-from flows.engine.materials.handles import Hit, Item
+from flows.engine.materials.items import Hit, Item
 from flows.engine.orchestration.chunks import Chunk
 from flows.engine.twins import Twins
 from flows.errors import CostCapError
@@ -41,9 +39,6 @@ class LiveChannel:
         self._twins = Twins(recording)
         self._claiming = Claiming(context, tasks, self._found, self._send_chunks)
         self._window = Window(WINDOW * context.settings.concurrency)
-        # What a chunk asks of its channel, and these do.
-        self.hits_of, self.give_back = self._claiming.hits_of, self._claiming.give_back
-        self.claim_again, self.free = self._claiming.claim, self._window.give
         self._chunk_size = context.settings.chunk_size
         self._chunks = 0
         self._knows_model = False
@@ -60,8 +55,10 @@ class LiveChannel:
             self._knows_model = True
         if self._chunk_size is None:
             self._chunk_size = 1 if len(misses) <= FEW else MANY_SIZE
-        await self._send_chunks(await self._claiming.claim([item for item in misses if not self._twins.joins(item)]))
-        await self._claiming.not_too_many()
+        mine, others = await self._claiming.claim([item for item in misses if not self._twins.joins(item)])
+        await self._send_chunks(mine)
+        if others:
+            await self._claiming.wait_for(others)
 
     def send_last(self) -> str | None:
         """Send the last of what was read and is not being asked yet, even if there is no room: the others wait for it.
@@ -104,7 +101,7 @@ class LiveChannel:
                 was_cached = await self._context.run_chunk(chunk)
             if was_cached:
                 self._found(chunk.hits)
-                await self._context.ledger.writer.committed()
+                await self._context.writer.committed()
         finally:
             chunk.drop(tuple(chunk.pending))
 
@@ -131,11 +128,11 @@ class LiveChannel:
         self._context.ledger.release(item.prompt.hash)
         self._twins.share(item, outcome)
         if wait:
-            await self._context.ledger.writer.committed()
+            await self._context.writer.committed()
             outcome = self._recording.as_written(item, outcome)
             # Who met the prompt during the commit could not find its answer yet, and has joined.
             while self._twins.share(item, outcome):
-                await self._context.ledger.writer.committed()
+                await self._context.writer.committed()
         self._twins.end(item.prompt.hash)
 
     def _found(self, hits: Sequence[Hit]) -> None:
@@ -143,6 +140,22 @@ class LiveChannel:
         for hit in hits:
             self._context.ledger.release(hit.item.prompt.hash)
             self._twins.found(hit)
+
+    async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
+        """Look items up in the ledger."""
+        return await self._claiming.hits_of(items)
+
+    async def give_back(self, items: Sequence[Item]) -> None:
+        """Let other runs ask for items until their chunk's next try."""
+        await self._claiming.give_back(items)
+
+    async def claim_again(self, items: Sequence[Item]) -> list[Item]:
+        """Return which of the items given back are still this run's to ask for."""
+        return await self._claiming.claim_again(items)
+
+    def free(self, count: int) -> None:
+        """Make room for other prompts."""
+        self._window.give(count)
 
 
 class Window:

@@ -4,23 +4,22 @@ What must be right before anything is asked (settings, templates, endpoint, ledg
 the run are put together, and its row is written.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from httpx import HTTPError
+from sqlalchemy import Engine
 
 from db.database_errors import DatabaseError
 from db.identity import this_process
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.rows import RunRow
-from db.readers.chains import refreshing_since, resumed_by
+from db.readers.chains import Spent, refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
 from db.words import CANCELLED, COMPLETED, FAILED, MODE_LIVE, RUNNING, SHARD, RunStatus
@@ -35,7 +34,7 @@ from flows.engine.pacing.pace import Pace
 from flows.engine.report.amounts import dollars
 from flows.engine.report.artifacts import SUMMARY_KEY
 from flows.engine.report.progress import Progress, announce
-from flows.engine.report.totals import Totals
+from flows.engine.report.totals import Totals, paced_since
 from flows.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint, require_files
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.run_ledger import RunLedger, begin, require_parent
@@ -55,23 +54,22 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     db.database_errors.DatabaseError before anything is sent.
     """
     _freeze_loaded_objects()
-    host, options = HOST.get() or PrefectHost(), options or RunOptions()
+    host = HOST.get() or PrefectHost()
+    options = options or RunOptions()
     settings = _settings_of(options)
     origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:
         run = await _put_together(stack, host, settings, options, origin)
-        progress, stopper, ledger = run.context.progress, run.context.stopper, run.context.ledger
+        stopper = run.context.stopper
         stack.callback(run.selects.spooling.spools.close)
-        await _begin(run, origin)
-        ledger.writer.commit = ledger.lease.write
         await asyncio.to_thread(sweep, settings.spool_folder)
-        announce(progress)
+        announce(run.context.progress)
         _log_opening(run)
-        await stack.enter_async_context(host.shown(progress, options.shard))
+        await stack.enter_async_context(host.shown(run.context.progress, options.shard))
         stack.callback(stopper.close)
         await stack.enter_async_context(host.watching(stopper))
         stack.enter_context(stopped_by_signals(stopper))
-        await stack.enter_async_context(ledger.lease.kept(ledger.writer))
+        await stack.enter_async_context(run.ledger.lease.kept(run.ledger.writer, stopper.stop))
         async with _closing(run):
             yield run
 
@@ -85,21 +83,30 @@ def _settings_of(options: RunOptions) -> Settings:
 async def _put_together(
     stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin
 ) -> Run:
-    """Check what can be checked before anything is asked, open endpoint, gate and ledger, and make the run of them."""
+    """Check what can be checked before anything is asked, open endpoint and ledger, and make the run of them."""
     opened = await _open_endpoint(stack, settings, origin)
-    pace = _open_gate(stack, settings, options, opened)
-    ledger, stopper = await _open_ledger(stack, settings, origin.flow, opened.name, pace)
-    progress = Progress(ledger.run_id, ledger.flow, ledger.endpoint)
-    totals = Totals(ledger.engine, ledger.writer.read, progress, pace)
-    progress.is_stopping = lambda: stopper.reason is not None
-    progress.ask_pace = totals.pace
-    spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id), progress, host.log)
-    endpoint = RunEndpoint(opened, pace.reaches_endpoint, progress)
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
+    ledger, resumed = await _open_ledger(stack, settings, options, origin, opened.name)
+    pace = _open_gate(stack, settings, options, opened, await ledger.spent() if resumed else Spent())
+    stopper = _stopper(settings, pace, ledger.writer)
+    progress = Progress(
+        ledger.run_id,
+        ledger.flow,
+        ledger.endpoint,
+        ask_pace=partial(paced_since, pace.limiter, pace.limiter.report()),
+        is_stopping=lambda: stopper.reason is not None,
+    )
+    totals = Totals(ledger.engine, ledger.writer.read, progress, pace)
+    spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id, resumed), progress, host.log)
+    endpoint = RunEndpoint(opened, pace.reaches_endpoint, progress)
     return Run(
         host=host,
         options=options,
-        context=StepContext(settings, _policy(settings), ledger, pace, endpoint, run_chunk, progress, stopper),
+        context=StepContext(
+            settings, _policy(settings), ledger, ledger.writer, pace, endpoint, run_chunk, progress, stopper
+        ),
+        ledger=ledger,
+        pace=pace,
         selects=Selects(settings, options, ledger.engine.url, spooling, stopper, totals),
         briefs=Briefs(settings.templates_dir, endpoint, ledger.add_template),
         totals=totals,
@@ -115,35 +122,80 @@ async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: RunO
     return endpoint
 
 
-def _open_gate(stack: AsyncExitStack, settings: Settings, options: RunOptions, endpoint: Endpoint) -> Pace:
+async def _open_ledger(
+    stack: AsyncExitStack, settings: Settings, options: RunOptions, origin: RunOrigin, endpoint: str
+) -> tuple[RunLedger, Sequence[str]]:
+    """Open the ledger and write the run's row; returns the ledger and the runs that this one resumes."""
+    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
+    stack.callback(engine.dispose)
+    run_id = new_id()
+    lease = HeldLease(engine, run_id)
+    writer = Writer(
+        engine,
+        run_id=run_id,
+        interval_s=settings.commit_interval_s,
+        patience_s=settings.database_patience_s,
+        spill_folders=settings.spill_folders,
+    )
+    writer.commit = lease.write
+    await stack.enter_async_context(writer)
+    row = await writer.read(_run_row, engine, run_id, endpoint, options, origin)
+    if options.shard is not None:
+        await writer.read(require_parent, engine, options.shard)
+    await writer.call(begin, engine, row, settings.spill_folders)
+    fresh_since = None
+    if options.refresh:
+        # A refresh that was interrupted goes on where it was: what it bought is not bought again.
+        fresh_since = await writer.read(refreshing_since, engine, row.parent_run_id or run_id)
+    resumed = await writer.read(resumed_by, engine, run_id) if row.resumes_run_id is not None else []
+    return RunLedger(engine, writer, lease, run_id, origin.flow, endpoint, fresh_since), resumed
+
+
+def _run_row(engine: Engine, run_id: str, endpoint: str, options: RunOptions, origin: RunOrigin) -> RunRow:
+    shard = options.shard
+    return RunRow(
+        id=run_id,
+        resumes_run_id=origin.resumes(engine, options.resumes),
+        parent_run_id=shard.parent if shard else None,
+        flow=origin.flow,
+        deployment=origin.deployment,
+        prefect_flow_run_id=origin.flow_run_id,
+        trigger=SHARD if shard else origin.trigger,
+        parameters=origin.parameters,
+        code_version=origin.code_version,
+        endpoint=endpoint,
+        mode=MODE_LIVE,
+        started_at=now(),
+        status=RUNNING,
+        process=this_process(),
+        alive_until=now(),
+    )
+
+
+def _open_gate(
+    stack: AsyncExitStack, settings: Settings, options: RunOptions, endpoint: Endpoint, earlier: Spent
+) -> Pace:
     limiter = limiter_for(endpoint.name)
     # The limits that are set are a run's, so each of its shards keeps to a part of them.
     parts = options.shard.of if options.shard else 1
     limits = {name: getattr(settings, name) for name in ("rpm", "itpm", "otpm")}
     own = {name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()}
     stack.callback(limiter.hold(**own))
-    max_cost = None if settings.max_cost is None else Decimal(str(settings.max_cost))
-    return Pace(concurrency=settings.concurrency, limiter=limiter, verify=endpoint.verify, max_cost=max_cost)
+    return Pace(
+        concurrency=settings.concurrency,
+        limiter=limiter,
+        verify=endpoint.verify,
+        max_cost=None if settings.max_cost is None else Decimal(str(settings.max_cost)),
+        earlier=earlier,
+    )
 
 
-async def _open_ledger(
-    stack: AsyncExitStack, settings: Settings, flow: str, endpoint: str, pace: Pace
-) -> tuple[RunLedger, Stopper]:
-    """Open the ledger for a new run, and what stops the run where its lease is lost."""
-    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
-    stack.callback(engine.dispose)
-    run_id, interval_s, patience_s = new_id(), settings.commit_interval_s, settings.database_patience_s
-    folders = settings.spill_folders
-    writer = Writer(engine, run_id=run_id, interval_s=interval_s, patience_s=patience_s, spill_folders=folders)
-    await stack.enter_async_context(writer)
-
+def _stopper(settings: Settings, pace: Pace, writer: Writer) -> Stopper:
     def close_gate(reason: StoppedError) -> None:
         pace.stop(reason)
         writer.stop(reason)
 
-    stopper = Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
-    lease = HeldLease(engine, run_id, stop=stopper.stop)
-    return RunLedger(engine, writer, lease, run_id, flow, endpoint), stopper
+    return Stopper(wait_s=settings.stop_wait_s, close_gate=close_gate)
 
 
 def _policy(settings: Settings) -> Policy:
@@ -157,47 +209,11 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-async def _begin(run: Run, origin: RunOrigin) -> None:
-    """Write the run's row, and go on where the runs were that it resumes."""
-    ledger, shard = run.context.ledger, run.options.shard
-    read = ledger.writer.read
-    row = await read(_run_row, run, origin)
-    if shard is not None:
-        await read(require_parent, ledger.engine, shard)
-    await ledger.writer.call(begin, ledger.engine, row, run.context.settings.spill_folders)
-    if run.options.refresh:
-        # A refresh that was interrupted goes on where it was: what it bought is not bought again.
-        ledger.fresh_since = await read(refreshing_since, ledger.engine, row.parent_run_id or row.id)
-    if row.resumes_run_id is not None:
-        run.context.pace.spending.earlier = await ledger.spent()
-        run.selects.spooling.spools.resumed = await read(resumed_by, ledger.engine, row.id)
-
-
-def _run_row(run: Run, origin: RunOrigin) -> RunRow:
-    ledger, shard = run.context.ledger, run.options.shard
-    return RunRow(
-        id=ledger.run_id,
-        resumes_run_id=origin.resumes(ledger.engine, run.options.resumes),
-        parent_run_id=shard.parent if shard else None,
-        flow=origin.flow,
-        deployment=origin.deployment,
-        prefect_flow_run_id=origin.flow_run_id,
-        trigger=SHARD if shard else origin.trigger,
-        parameters=origin.parameters,
-        code_version=origin.code_version,
-        endpoint=ledger.endpoint,
-        mode=MODE_LIVE,
-        started_at=now(),
-        status=RUNNING,
-        process=this_process(),
-        alive_until=now(),
-    )
-
-
 @asynccontextmanager
 async def _closing(run: Run) -> AsyncIterator[None]:
     status: RunStatus = FAILED
-    lease, stopper, progress = run.context.ledger.lease, run.context.stopper, run.context.progress
+    lease = run.ledger.lease
+    stopper = run.context.stopper
     try:
         yield
         status = run.totals.status()
@@ -205,7 +221,7 @@ async def _closing(run: Run) -> AsyncIterator[None]:
         status = CANCELLED
         raise
     finally:
-        progress.status = status
+        run.context.progress.status = status
         await _close(run, status)
         if lease.superseded_by is not None:
             # The newer run decides what becomes of the flow run.
@@ -216,7 +232,9 @@ async def _closing(run: Run) -> AsyncIterator[None]:
 
 async def _close(run: Run, status: RunStatus) -> None:
     """Write how a run ended, and have its summary shown; what fails here must not hide why the run ended."""
-    writer, lease, log = run.context.ledger.writer, run.context.ledger.lease, run.host.log
+    writer = run.ledger.writer
+    lease = run.ledger.lease
+    log = run.host.log
     try:
         # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
         with suppress(LedgerAwayError):
@@ -237,13 +255,15 @@ async def _close(run: Run, status: RunStatus) -> None:
         )
         if lease.superseded_by is None:
             is_shard = run.options.shard is not None
-            await run.host.publish(summary, run.context.ledger.engine.url, run.selects.read_from, is_shard=is_shard)
+            await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from, is_shard=is_shard)
     except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         log.warning("The run's end could not be written: %s.", type(error).__name__)
 
 
 def _log_opening(run: Run) -> None:
-    settings, ledger, spending = run.context.settings, run.context.ledger, run.context.pace.spending
+    settings = run.context.settings
+    ledger = run.ledger
+    spending = run.pace.spending
     set_limits = {"limit": run.options.limit, "requests a minute": settings.rpm, "cost cap $": settings.max_cost}
     limits = [f"{name} {value}" for name, value in set_limits.items() if value is not None]
     if spending.max_usd is not None and spending.earlier.total_usd > 0:

@@ -1,7 +1,5 @@
 """Options: what a person may ask of any run, as a form in the Prefect UI and as flags of the command."""
 
-from __future__ import annotations
-
 from types import NoneType
 from typing import Any, get_args
 

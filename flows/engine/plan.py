@@ -1,17 +1,11 @@
-"""Plan: split a page of rendered prompts by what the ledger knows of them. Pure: it reads nothing and writes nothing.
-
-A hit is judged by the output class of today: what a stricter validator refuses is a miss.
-"""
-
-from __future__ import annotations
+"""Plan: split a page of rendered prompts by what the ledger knows of them. Pure: it neither reads nor writes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.readers.look_up import BadOutcome, PromptHistory
-from flows.engine.materials.handles import Hit, Item
+from flows.engine.materials.items import Hit, Item, find_hit
 from flows.steps.answers.outcomes import is_wrong_model
-from flows.steps.output_classes.validate import Content, validate_stored
 
 
 @dataclass
@@ -54,20 +48,3 @@ def plan_page(
 def _is_worth_another(item: Item, history: PromptHistory) -> bool:
     # The template may name by now the model that answered instead.
     return history.wrong_model is not None and not is_wrong_model(item.prompt, history.wrong_model)
-
-
-def find_hits(items: Sequence[Item], known: Mapping[str, PromptHistory]) -> list[Hit]:
-    """Return what of the items the ledger answers."""
-    found = (find_hit(item, known.get(item.prompt.hash)) for item in items)
-    return [hit for hit in found if hit is not None]
-
-
-def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:
-    """Return what answers an item, if it is content by today's output class."""
-    if history is None or history.generation_id is None:
-        return None
-    judged = validate_stored(item.prompt.output_class, history.output)
-    if not isinstance(judged, Content):
-        return None
-    same_record = history.record_hash == item.record_hash
-    return Hit(item, history.generation_id, history.output_hash or judged.hash, same_record)

@@ -3,8 +3,6 @@
 opening.py puts it together and closes it. Between, records go through the five verbs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +13,12 @@ from flows.engine.materials.handles import Generations, Selected, Source
 from flows.engine.materials.run_selects import Selects
 from flows.engine.options import RunOptions, Selection
 from flows.engine.orchestration.host import Host, ShardedRun
+from flows.engine.pacing.pace import Pace
 from flows.engine.pacing.spending import Estimate
 from flows.engine.report.progress import counts_in_words
 from flows.engine.report.summary import Summary
 from flows.engine.report.totals import Totals
+from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.step import Step
 from flows.errors import ConfigurationError
 from flows.steps.prompts.render import Brief
@@ -37,6 +37,8 @@ class Run:
     host: Host
     options: RunOptions
     context: StepContext
+    ledger: RunLedger
+    pace: Pace
     selects: Selects
     briefs: Briefs
     totals: Totals
@@ -62,7 +64,7 @@ class Run:
         """
         if variants < 1:
             raise ValueError(f"variants is {variants}; it must be 1 or more")
-        ledger = self.context.ledger
+        ledger = self.ledger
         brief = await self.briefs.brief(template_name, source.params)
         await self.selects.check()
         if template_name in self.totals.made_from:
@@ -75,13 +77,16 @@ class Run:
         async with self.totals.step_open():
             if not self.selects.is_left_to_the_whole(source):
                 await self._generate(brief, source, variants)
-        output_class, read = brief.template.output_class, ledger.writer.read
-        return Generations(ledger.engine, ledger.run_id, template_name, output_class, read=read, params=source.params)
+        output_class = brief.template.output_class
+        return Generations(
+            ledger.engine, ledger.run_id, template_name, output_class, read=ledger.writer.read, params=source.params
+        )
 
     async def _generate(self, brief: Brief, source: Source, variants: int) -> None:
-        name, progress, ledger = brief.template.name, self.context.progress, self.context.ledger
+        name = brief.template.name
+        progress = self.context.progress
         step = Step(self.context, brief, variants)
-        if isinstance(source, Selected) and (self.options.shards or 1) > 1 and ledger.shards is None:
+        if isinstance(source, Selected) and (self.options.shards or 1) > 1 and self.ledger.shards is None:
             await self._spread(name, source)
         total = await source.count()
         missing = await source.left_out()
@@ -90,33 +95,35 @@ class Run:
         progress.begin_step(name, total * variants if total is not None else None)
         if self.selects.spooling.trimmed and self.options.shard is None:
             # A shard has the same keys as the run that is spread, which tells of them once.
-            orphaned = await ledger.padded_keys(name)
+            orphaned = await self.ledger.padded_keys(name)
             if orphaned:
                 progress.notes[f"padded keys: {name}"] = _PADDED.format(step=name, orphaned=orphaned)
-        mean = await ledger.mean_tokens(name, brief.template.front.model)
+        mean = await self.ledger.mean_tokens(name, brief.template.front.model)
         if mean is not None:
-            self.context.pace.estimates.setdefault(name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
+            self.pace.estimates.setdefault(name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
         await step.run(source)
         ended = ", ".join(counts_in_words(progress.step_counts).values()) or "nothing to do"
         self.host.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
 
     async def _spread(self, step: str, source: Selected) -> None:
         """Have shards do a step first, and take over what they have spent and found out."""
-        context, ledger, pace = self.context, self.context.ledger, self.context.pace
+        ledger = self.ledger
         ledger.shards = []
         await self.briefs.endpoint.verify()
         records = await source.count()
-        await self.host.spread(ShardedRun(context.settings, self.options, ledger, context.stopper, source, records))
+        await self.host.spread(
+            ShardedRun(self.context.settings, self.options, ledger, self.context.stopper, source, records)
+        )
         await ledger.find_shards()
         # The cap is the job's: what the shards spent is no longer there to be spent here.
-        pace.spending.shards = await ledger.spent() - pace.spending.earlier
+        self.pace.spending.shards = await ledger.spent() - self.pace.spending.earlier
         known = await ledger.used(step)
         if known.requests and known.cost_usd:
             # Of what is left of a cap, a guess from one answer could spend too much.
             each = Estimate(
                 output_tokens=known.output_tokens / known.requests, cost_usd=known.cost_usd / known.requests
             )
-            pace.estimates.setdefault(step, each)
+            self.pace.estimates.setdefault(step, each)
 
     def summary(self) -> Summary:
         """Return what the run has come to."""

@@ -3,16 +3,15 @@
 Pages are read, rendered and looked up while requests are in flight.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 
 from db.ledger.clock import new_id
-from flows.engine.context import StepContext, StepTasks
+from flows.engine.context import Paged, StepContext, StepTasks
 from flows.engine.generations import Recording
 from flows.engine.live import LiveChannel
-from flows.engine.materials.handles import Item, Material, Source
+from flows.engine.materials.handles import Material
+from flows.engine.materials.items import Item
 from flows.engine.plan import plan_page
 from flows.errors import CostCapError, RecordError, StoppedError, StoppingCallError, copy_of
 from flows.steps.prompts.render import Brief, Prompt, render_prompt
@@ -33,7 +32,7 @@ class Step:
         self._live = LiveChannel(context, brief, self._recording, self._tasks)
         self._page_written: asyncio.Task[None] | None = None
 
-    async def run(self, source: Source) -> None:
+    async def run(self, source: Paged) -> None:
         """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
         self._context.pace.breaker(self._brief.template.name).send_probe = self._live.send_last
         try:
@@ -44,7 +43,7 @@ class Step:
         finally:
             await self._tasks.join()
             if self._tasks.failure is None:
-                await self._context.ledger.writer.committed()
+                await self._context.writer.committed()
         failure = self._tasks.failure or self._stopped_by()
         if failure is not None:
             raise failure
@@ -95,8 +94,9 @@ class Step:
 
     async def _misses(self, items: Sequence[Item]) -> list[Item]:
         """Look items up, write what needs no request, and return what is to be asked for."""
-        ledger, hashes = self._context.ledger, [item.prompt.hash for item in items]
-        known, bad = await ledger.known(hashes), await ledger.bad_outcomes(hashes)
+        hashes = [item.prompt.hash for item in items]
+        known = await self._context.ledger.known(hashes)
+        bad = await self._context.ledger.bad_outcomes(hashes)
         plan = plan_page(items, known, bad, give_up_after=self._context.settings.give_up_after)
         self._recording.hits(plan.hits)
         for item, outcome in plan.ended_badly:
@@ -105,7 +105,7 @@ class Step:
             self._recording.given_up(item, history)
         if plan.hits or plan.ended_badly or plan.given_up:
             # The next page is read meanwhile, so that no more than two pages of rows wait in memory.
-            before, self._page_written = self._page_written, self._tasks.start(ledger.writer.committed())
+            before, self._page_written = self._page_written, self._tasks.start(self._context.writer.committed())
             if before is not None:
                 await before
         return plan.misses

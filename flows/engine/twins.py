@@ -1,9 +1,7 @@
 """Twins: items of one step with the same prompt. The first is asked for, the others share what comes of it."""
 
-from __future__ import annotations
-
 from flows.engine.generations import Recording
-from flows.engine.materials.handles import Hit, Item
+from flows.engine.materials.items import Hit, Item
 from flows.steps.answers.outcomes import Outcome
 
 

@@ -5,8 +5,6 @@ goes into a request, and so into the prompt's hash, is decided by known_models.p
 that does not answer must not move a hash.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

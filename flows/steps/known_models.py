@@ -6,8 +6,6 @@ over these tables (catalog.py). Prices are not here: they are genai-prices'.
 Figures and dates are as of 2026-11-25.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date

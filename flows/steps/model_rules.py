@@ -4,8 +4,6 @@ Models differ: some think unless they are told not to, some always do, some take
 A request that its model refuses would be refused for each record; here it is one error, before any.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol

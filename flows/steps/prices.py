@@ -3,8 +3,6 @@
 A rate is looked up once for each model, day and speed and then kept. A price that is unknown is None, never 0.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time

@@ -343,8 +343,7 @@ def test_run_that_resumes_finds_what_was_read_and_another_does_not(
         ("run-3", ["run-2", "run-1"], True),
         ("run-4", [], False),
     ):
-        spool = RunSpools(tmp_path / "spools", later)
-        spool.resumed = resumed
+        spool = RunSpools(tmp_path / "spools", later, resumed)
         again = spool.find(name)
         assert (again is not None) == found
         assert again is None or again.count == 2000
@@ -361,8 +360,7 @@ def test_spool_tells_whether_its_keys_were_trimmed(
     engine = open_source(postgres_server)
     select.spool(engine, query(f"SELECT CAST('a' AS {kind}) AS id"), lambda: mine.writing("a"))
     engine.dispose()
-    later = RunSpools(tmp_path / "spools", "run-2")
-    later.resumed = ["run-1"]
+    later = RunSpools(tmp_path / "spools", "run-2", ["run-1"])
     again = later.find("a")
     assert (mine.open("a").trimmed, again and again.trimmed) == (trimmed, trimmed)
     later.close()
@@ -372,8 +370,7 @@ def test_completed_run_removes_its_own_and_those_that_it_resumed(shop: Engine, t
     other = RunSpools(tmp_path / "spools", "run-2")
     for each in (mine, other):
         select.spool(shop, ALL, partial(each.writing, "a"))
-    last = RunSpools(tmp_path / "spools", "run-3")
-    last.resumed = ["run-1"]
+    last = RunSpools(tmp_path / "spools", "run-3", ["run-1"])
     assert last.find("a") is not None
     last.remove()
     assert [path.parent.name for path in files(mine)] == ["run-2"]
@@ -383,8 +380,7 @@ def test_damaged_spool_is_not_found(shop: Engine, tmp_path: Path, mine: RunSpool
     spooled(shop, mine, ALL)
     (file,) = files(mine)
     file.write_bytes(b"not a database" * 1000)
-    later = RunSpools(tmp_path / "spools", "run-2")
-    later.resumed = ["run-1"]
+    later = RunSpools(tmp_path / "spools", "run-2", ["run-1"])
     assert later.find(file.stem) is None
 
 
@@ -455,8 +451,7 @@ def test_kill_leaves_a_whole_spool_or_one_that_is_swept(shop: Engine, tmp_path: 
         # While it lives, nobody takes it away.
         assert sweep(folder) == 0
         process.send_signal(signal.SIGKILL)
-    later = RunSpools(folder, "later")
-    later.resumed = ["crashed"]
+    later = RunSpools(folder, "later", ["crashed"])
     swept = sweep(folder)
     found = later.find("a")
     if when == "half":

@@ -46,8 +46,8 @@ def stopped() -> list[str]:
 
 
 @pytest.fixture
-def held(book: Book, time: Time, stopped: list[str]) -> HeldLease:
-    return HeldLease(book.ledger, book.run_id, stop=stopped.append)
+def held(book: Book, time: Time) -> HeldLease:
+    return HeldLease(book.ledger, book.run_id)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def test_request_is_let_go_while_heartbeats_are_confirmed(held: HeldLease,
 
 
 async def test_silence_sends_nothing_until_a_heartbeat_is_confirmed(
-    held: HeldLease, time: Time, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    held: HeldLease, time: Time, writer: Writer, stopped: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.engine.resources.lease.RETRY_S", 0.01)
     is_away = True
@@ -75,7 +75,7 @@ async def test_silence_sends_nothing_until_a_heartbeat_is_confirmed(
         renew(ledger, lease)
 
     monkeypatch.setattr("db.ledger.leases.renew", sometimes)
-    async with held.kept(writer):
+    async with held.kept(writer, stopped.append):
         time.now += leases.LEASE_S / 2 + 1
         waiting = asyncio.create_task(held.ready(ONE))
         await asyncio.sleep(0.1)
@@ -118,7 +118,7 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     with ledger.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM generations").scalar() == 1
     assert newer in str(held.superseded_by)
-    async with held.kept(writer):
+    async with held.kept(writer, stopped.append):
         while not stopped:  # noqa: ASYNC110 - the heartbeat tells no one else
             await asyncio.sleep(0.01)
     assert newer in stopped[0]
@@ -135,7 +135,7 @@ async def test_run_that_is_superseded_stops_at_its_next_request(
     leases.end_lapsed(ledger, but="")
     Book(ledger, prefect_flow_run_id="flow run")
     held.write(WriteBatch(), [])
-    async with held.kept(writer), asyncio.timeout(leases.HEARTBEAT_S / 3):
+    async with held.kept(writer, stopped.append), asyncio.timeout(leases.HEARTBEAT_S / 3):
         await asyncio.sleep(0)
         with pytest.raises(ClaimLostError):
             await held.ready(ONE)

@@ -37,9 +37,8 @@ class Selecting:
     def __init__(self, folder: Path, source: Engine, run_id: str, resumed: Sequence[str] = ()) -> None:
         self.folder = folder
         self.progress = Progress(run_id, "note", "sandbox")
-        self.spools = RunSpools(folder, run_id)
+        self.spools = RunSpools(folder, run_id, resumed)
         self.spooling = Spooling(self.spools, self.progress)
-        self.spooling.spools.resumed = resumed
         self.url = str(source.url)
         self.reader = SourceReader(partial(open_source, self.url), contextlib.nullcontext)
         self.records = 0

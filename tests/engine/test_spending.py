@@ -76,8 +76,8 @@ async def test_request_without_a_known_price_counts_nothing_where_it_was_lost() 
 
 
 async def test_all_that_is_spent_or_under_way_stays_under_the_cap() -> None:
-    spending = Spending(usd("0.10"))
-    spending.earlier, spending.shards = Spent(usd("0.05"), usd("0.01")), Spent(usd("0.02"))
+    spending = Spending(usd("0.10"), Spent(usd("0.05"), usd("0.01")))
+    spending.shards = Spent(usd("0.02"))
     assert [await reserve(spending), await reserve(spending)] == [CENT, CENT]
 
     third = asyncio.ensure_future(reserve(spending))
@@ -140,8 +140,8 @@ async def test_unknown_price_keeps_no_cap() -> None:
     ],
 )
 async def test_message_says_who_has_spent_it(earlier: Spent, shards: Spent, own: Spent, said: str, remedy: str) -> None:
-    spending = Spending(usd("5.0"))
-    spending.earlier, spending.shards, spending.own = earlier, shards, own
+    spending = Spending(usd("5.0"), earlier)
+    spending.shards, spending.own = shards, own
     with pytest.raises(CostCapError) as reached:
         await reserve(spending, usd("0.03"))
     assert f"The cost cap of $5 is reached: $4.98 is spent{said}. The next request may cost" in str(reached.value)

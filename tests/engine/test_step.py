@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -16,13 +16,10 @@ from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, Settl
 from db.readers.look_up import BadOutcome, PromptHistory
 from db.sources.values import make_record
 from flows.engine.context import StepContext
-from flows.engine.materials.handles import Material, Selected
+from flows.engine.materials.handles import Material
 from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
 from flows.engine.pacing.breaker import Breaker
-from flows.engine.pacing.pace import Pace
 from flows.engine.report.progress import Progress
-from flows.engine.resources.endpoint import RunEndpoint
-from flows.engine.resources.run_ledger import RunLedger
 from flows.engine.resources.stopping import Stopper
 from flows.engine.step import Step
 from flows.errors import CostCapError, PassingCallError, RecordError, StoppingCallError
@@ -45,7 +42,7 @@ OTHER = "of another run"
 
 @dataclass
 class Ledger:
-    """Keeps the rows that a step writes, knows prompts and claims; stands in for the run's ledger, writer and lease."""
+    """Keeps the rows that a step writes, knows prompts and claims; stands in for the run's ledger and its writer."""
 
     run_id = "run"
     flow = "flow"
@@ -58,12 +55,6 @@ class Ledger:
     answered: dict[str, PromptHistory] = field(default_factory=dict)
     in_vain: dict[str, BadOutcome] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def writer(self) -> Ledger:
-        return self
-
-    lease = writer
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         return {found: self.answered[found] for found in hashes if found in self.answered}
@@ -175,14 +166,6 @@ class Materials:
     """Records in pages, by key and name; a name of None can't be read."""
 
     pages_of: Sequence[Mapping[str, str | None]]
-    step: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-    async def count(self) -> int | None:
-        return sum(map(len, self.pages_of))
-
-    async def left_out(self) -> int:
-        return 0
 
     async def pages(self, _needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         for page in self.pages_of:
@@ -213,15 +196,16 @@ class Bench:
         context = StepContext(
             settings=settings,
             policy=Policy(retries=0, wait_max_s=0),
-            ledger=cast("RunLedger", self.ledger),
-            pace=cast("Pace", self.gate),
-            endpoint=cast("RunEndpoint", self.endpoint),
+            ledger=self.ledger,
+            writer=self.ledger,
+            pace=self.gate,
+            endpoint=self.endpoint,
             run_chunk=self._run_chunk,
             progress=self.progress,
             stopper=Stopper(wait_s=1, close_gate=self.gate.stop),
         )
         async with asyncio.timeout(20):
-            await Step(context, self.brief, variants).run(cast("Selected", Materials(pages)))
+            await Step(context, self.brief, variants).run(Materials(pages))
 
     async def _run_chunk(self, chunk: Chunk) -> bool:
         for number in range(self.tries):
@@ -310,6 +294,21 @@ async def test_what_another_run_asks_for_is_waited_for(bench: Bench) -> None:
     await running
     assert bench.endpoint.asked == ["milk"]
     assert bench.ledger.outcomes["a"] == bench.ledger.outcomes["c"] == ("succeeded", "cache")
+
+
+async def test_full_wait_for_others_holds_up_no_page_that_has_none_of_theirs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.engine.claiming.MOST_WAITING", 1)
+    bench.ledger.held[bench.hash_of("tea")] = OTHER
+    running = asyncio.create_task(bench.run({"a": "tea"}, {"b": "milk"}))
+    while not bench.endpoint.asked:
+        assert not running.done()
+        await asyncio.sleep(0.001)
+    assert bench.endpoint.asked == ["milk"]
+    bench.ledger.held.clear()
+    await running
+    assert bench.endpoint.asked == ["milk", "tea"]
 
 
 async def test_what_another_run_gives_up_is_taken_over(bench: Bench) -> None:

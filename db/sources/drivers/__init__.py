@@ -4,8 +4,6 @@ A driver that raises at one value ends a run at that row, and one that rounds it
 driver can't turn into a Python value arrives as the database's text. The ledger's connections are not prepared here.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -4,8 +4,6 @@ The driver reads `infinity` as the year 9999 and a month as 30 days, and drops n
 hook for a type, so its cursor is wrapped: it asks what columns a select has, and casts those of such types.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta

@@ -4,8 +4,6 @@ PyMySQL takes each TIME for a length of time: a longer or a negative one is its 
 reads or leaves as text.
 """
 
-from __future__ import annotations
-
 from contextlib import closing
 from typing import Any
 

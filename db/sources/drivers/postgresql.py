@@ -4,8 +4,6 @@ psycopg raises at `infinity`, at years before 1 and after 9999 and at 24:00, tak
 of JSON, and leaves an array whose type it does not know as one text.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Read the texts that databases write of a value, losing nothing: what has no Python value stays the text."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`presswork history`: the runs that the ledger knows, or one of them with its steps and what went wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """`presswork db`: make or migrate the ledger, say whether it is current, and write in what waits for it."""
 
-from __future__ import annotations
-
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 

@@ -4,8 +4,6 @@ A run knows its endpoint and so its ledger. A command that looks back reads what
 file that is there; where both are, Claude's, unless the sandbox's is asked for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """`presswork show ID`: one generation as an auditor needs it, from the record to what it cost."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`presswork deploy`: the flows and templates become deployments on a Prefect server, each with its form."""
 
-from __future__ import annotations
-
 import asyncio
 
 from flows.commands.terminal import screen

@@ -1,7 +1,5 @@
 """`presswork sandbox`: the local Messages API, on loopback, until Ctrl-C."""
 
-from __future__ import annotations
-
 import asyncio
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """`presswork status`: what is running, what is scheduled next, what failed last, and which models retire soon."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

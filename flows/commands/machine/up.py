@@ -1,7 +1,5 @@
 """`presswork up` and `presswork down`: the services of one machine, in the background or watched over."""
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 

@@ -5,8 +5,6 @@ answers will be only Claude knows: it is taken from this installation's history,
 that the sandbox made it up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date

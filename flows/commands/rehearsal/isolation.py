@@ -5,8 +5,6 @@ writes to a SQLite file in a temporary folder. The folder is removed at the end,
 left behind is removed by the next rehearsal.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

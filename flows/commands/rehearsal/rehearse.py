@@ -1,7 +1,5 @@
 """`presswork rehearse`: a run at full size against the sandbox, into a ledger that is thrown away."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Show a rehearsal when it has ended, to people and to programs: what the real run will take, and what broke."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The latency, limits and faults of a rehearsal: as flags name them, or as they are known."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Read what a run goes on from, and check a job: all that needs the ledger or the source, but not Prefect."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass

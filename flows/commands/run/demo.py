@@ -1,7 +1,5 @@
 """`presswork demo`: the whole way on sample records, with nothing configured and nothing asked."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

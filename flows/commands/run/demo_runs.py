@@ -1,7 +1,5 @@
 """The demo's runs, and its last screen: a text of each flow, what the runs cost, and where to look next."""
 
-from __future__ import annotations
-
 import asyncio
 import shlex
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A flow file is recognised, and its templates are found, by reading its source (f
 Prefect, and mistakes should be told before that.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import inspect

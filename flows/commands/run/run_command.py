@@ -3,8 +3,6 @@
 What is found quickest comes first: SQLAlchemy, the SDK and Prefect take seconds to load.
 """
 
-from __future__ import annotations
-
 from flows.commands.run.jobs import find_job, given_options, make_options
 from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.flags import RunFlags, parse_sets

@@ -1,7 +1,5 @@
 """Run one job under Prefect, with what is shown meanwhile and at the end."""
 
-from __future__ import annotations
-
 import asyncio
 
 from prefect.exceptions import Abort

@@ -1,7 +1,5 @@
 """Retiring: the models that templates name, and which of them are deprecated or retire soon."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Iterable, Mapping

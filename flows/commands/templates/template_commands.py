@@ -1,7 +1,5 @@
 """`presswork templates list` and `lint`: which there are, and what is wrong with them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path

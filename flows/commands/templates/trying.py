@@ -1,7 +1,5 @@
 """`presswork templates show`: the exact request that one record makes."""
 
-from __future__ import annotations
-
 from rich.console import Console
 
 from db.sources.select import read_record

@@ -4,8 +4,6 @@
 key, the account or a gateway's budget is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

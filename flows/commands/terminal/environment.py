@@ -1,7 +1,5 @@
 """Change the environment of this process, and of those that start here, for as long as a block lasts."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

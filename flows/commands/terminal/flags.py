@@ -4,8 +4,6 @@ They stand apart from the work, so that help and mistakes of typing appear befor
 Flags that several commands share mean the same everywhere.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated
 

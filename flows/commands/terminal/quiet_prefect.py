@@ -5,8 +5,6 @@ used, else the one that `presswork up` has started here, else one is started for
 module loads Prefect, which takes seconds: a command that may be wrong imports it when it is known to be right.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 

@@ -4,8 +4,6 @@ Answers go to standard output; what accompanies them (progress, warnings, errors
 carries the answer alone. Data is never markup: whatever comes from records passes through `data()`.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import unicodedata

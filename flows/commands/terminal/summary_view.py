@@ -1,7 +1,5 @@
 """A run's summary on the screen: what came of it, what it cost, and which records lack content."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Console

@@ -5,8 +5,6 @@ select with `kind=tea` and with `kind=coffee`, and what comes from the one must 
 handle has one select behind it, however many steps lie between, so there is never a choice to make.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial

@@ -4,8 +4,6 @@ A condition is the flow's own code and may fail on one generation, as a template
 step that the condition stands before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

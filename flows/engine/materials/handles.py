@@ -26,9 +26,7 @@ from db.sources.values import Record, make_record
 from db.words import SUCCEEDED, UNREADABLE
 from flows.engine.materials.conditions import Condition, Generated, judged
 from flows.errors import RecordError
-from flows.steps.answers.outcomes import Asking
 from flows.steps.output_classes.validate import OutputClass
-from flows.steps.prompts.render import Prompt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,39 +47,6 @@ class Material:
     inputs: Mapping[str, Any]
     parents: tuple[str, ...] = ()
     fault: RecordError | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """A material once its prompt is rendered, one generation to be: for which record, by which prompt, made from what.
-
-    `asking` is how far it has come, once it is asked for, and `tries` counts the tries of a chunk that asked for it:
-    each goes on where the one before ended.
-    """
-
-    generation_id: str
-    record_key: str
-    record_hash: str | None
-    record_body: str | None
-    prompt: Prompt
-    parents: tuple[str, ...] = ()
-    asking: Asking | None = None
-    tries: int = 0
-
-    @property
-    def attempts(self) -> int:
-        """How many requests were made for it in this run."""
-        return self.asking.ordinal if self.asking else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An item that the ledger answers, and the generation that has the text; was it made from the same record?"""
-
-    item: Item
-    source_id: str
-    output_hash: str
-    same_record: bool = False
 
 
 class Read(Protocol):
@@ -158,7 +123,7 @@ class Generations:
 
     def together(self) -> Together:
         """Make all of them one material, for a step that reads them as a list."""
-        return Together(**vars(self))
+        return Together(self)
 
     async def count(self) -> int | None:
         """How many there are; unknown before a condition has seen them."""
@@ -206,17 +171,34 @@ class Generations:
         return _ahead(self.read, read_generations(self.ledger, self.run_id, self.step, page_size=PAGE))
 
 
-class Together(Generations):
+@dataclass(frozen=True)
+class Together:
     """All generations of a step as one material: its template reads them as a list, by the step's name."""
+
+    generations: Generations
+
+    @property
+    def step(self) -> str:
+        """The step whose generations these are."""
+        return self.generations.step
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The values of the select that they come from."""
+        return self.generations.params
 
     async def count(self) -> int | None:
         """One; unknown before a condition has seen them, for each on which it fails is a failed record."""
-        return None if self.conditions else 1
+        return None if self.generations.conditions else 1
+
+    async def left_out(self) -> int:
+        """How many records the step brought no content for."""
+        return await self.generations.left_out()
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield the one material, or none where there is nothing to put together; before it, those that failed."""
         collected: list[StepGeneration] = []
-        async for kept, failed in self.judged_pages():
+        async for kept, failed in self.generations.judged_pages():
             collected += kept
             if failed:
                 yield failed
@@ -224,13 +206,14 @@ class Together(Generations):
             return
         inputs: dict[str, Any] = {}
         if needs - {self.step}:
-            for found in (await self.read(outputs_leading_to, self.ledger, collected, needs)).values():
+            each = await self.generations.read(outputs_leading_to, self.generations.ledger, collected, needs)
+            for found in each.values():
                 inputs |= found
         inputs[self.step] = [generation.output for generation in collected]
         yield [Material("", None, inputs, tuple(generation.id for generation in collected))]
 
 
-Source: TypeAlias = Selected | Generations
+Source: TypeAlias = Selected | Generations | Together
 """Anything that `run.generate()` can work on."""
 
 

@@ -3,8 +3,6 @@
 Each is run once and spooled; a run that resumes takes what is there.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import Counter

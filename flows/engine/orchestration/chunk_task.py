@@ -7,8 +7,6 @@ is one cache, and no file decides what is paid for again. The block holds no dat
 with its password.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, cast

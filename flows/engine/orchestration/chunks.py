@@ -5,15 +5,13 @@ request's own retries last, it breaks off as interrupted and its host (Prefect) 
 may ask for what is left of it; the next try asks for what still has no outcome.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from db.words import CALL_ERROR
-from flows.engine.materials.handles import Hit, Item
+from flows.engine.materials.items import Hit, Item
 from flows.engine.resources.stopping import Pursuit
 from flows.errors import PassingCallError, StoppedError
 from flows.steps.answers.outcomes import Outcome

@@ -3,8 +3,6 @@
 A run without Prefect and its server is one with another `HOST`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar

@@ -4,8 +4,6 @@ A worker with other code may lack what the form offers, which is said in the run
 pay again for all that the deployment's ledger has, so there the run stops before anything is asked.
 """
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Prefect as the host of a run: its tasks carry the chunks, its UI shows the run, its Cancel stops it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -19,7 +17,8 @@ from sqlalchemy import URL
 from db.words import TAG
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import running_chunks
-from flows.engine.orchestration.host import RunOrigin
+from flows.engine.orchestration.chunks import ChunkRunner
+from flows.engine.orchestration.host import RunOrigin, ShardedRun
 from flows.engine.orchestration.origin import read_origin
 from flows.engine.orchestration.spread import spread
 from flows.engine.report.artifacts import publish_summary
@@ -45,18 +44,25 @@ AWAY = (HTTPError, PrefectException, OSError)
 class PrefectHost:
     """Implements flows.engine.orchestration.host.Host for the flow run that is in progress."""
 
-    spread, running_chunks = staticmethod(spread), staticmethod(running_chunks)
-
     def __init__(self) -> None:
         context = FlowRunContext.get()
         if context is None or context.flow_run is None or context.flow is None:
             raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
-        self._context, self._flow_run = context, context.flow_run
+        self._context = context
+        self._flow_run = context.flow_run
         self.log: Log = get_run_logger()
 
     async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
         """Read what has started the run; ConfigurationError where its deployment was made for another ledger."""
         return await read_origin(self._context, flow, settings)
+
+    def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
+        """Run chunks as tasks of the flow run while the context is open."""
+        return running_chunks(settings, refresh=refresh)
+
+    async def spread(self, run: ShardedRun) -> None:
+        """Have shards do a run's first step: runs of its own deployment."""
+        await spread(run)
 
     @asynccontextmanager
     async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:

@@ -1,7 +1,5 @@
 """Read whatever Prefect's API lists, all of it. By itself the API gives the first 200."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 from uuid import UUID

@@ -6,8 +6,6 @@ module, this file is that process. The server that `presswork up` starts (flows/
 has a database of its own: two servers never share one.
 """
 
-from __future__ import annotations
-
 import base64
 import http.client
 import os

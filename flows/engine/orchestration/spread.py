@@ -5,8 +5,6 @@ whole itself: what the shards answered it finds in the ledger, what they left it
 shard: one that crashes is started again, one that fails or that no worker takes up is left to the run.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from contextlib import suppress

@@ -6,8 +6,6 @@ of refusals that are alike, nothing more is sent for the template until one reco
 The first ones may have something in common.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

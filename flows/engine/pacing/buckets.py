@@ -3,8 +3,6 @@
 A bucket holds to a rate that this installation has set, that was found, or that rate headers tell.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from dataclasses import dataclass, field

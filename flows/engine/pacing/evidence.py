@@ -4,8 +4,6 @@ Arithmetic for finding.py, which decides. Evidence is the logarithm of odds, add
 sequential test), so that a large difference is seen after few requests and a small one after many.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from dataclasses import dataclass, field

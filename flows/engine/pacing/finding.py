@@ -6,8 +6,6 @@ requests were refused. If the share of refusals does not fall, the cut is taken 
 docs/decisions/0007 says why, and what was measured.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable

@@ -5,8 +5,6 @@ waits for the longest: the lowest that an open run has set, what rate headers te
 requests, what was found by what the endpoint accepts (finding.py).
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from db.ledger.clock import now
+from db.readers.chains import Spent
 from db.words import CONNECT
 from flows.engine.pacing.breaker import Breaker
 from flows.engine.pacing.limiter import Admission, Limiter
@@ -83,6 +84,7 @@ class Pace:
         limiter: Limiter,
         verify: Callable[[], Awaitable[bool]],
         max_cost: Decimal | None = None,
+        earlier: Spent | None = None,
     ) -> None:
         self._places = asyncio.Semaphore(concurrency)
         # Those in flight, and a few that are being committed. Any more would only wait, and after a crash all that was
@@ -91,7 +93,7 @@ class Pace:
         self.warming = Warming(concurrency)
         self.limiter = limiter
         self._verify = verify
-        self.spending = Spending(max_cost)
+        self.spending = Spending(max_cost, earlier)
         # By template: what the ledger knows of its answers, and what these answers told.
         self.estimates: defaultdict[str, Estimate] = defaultdict(Estimate)
         self._breakers: dict[str, Breaker] = {}

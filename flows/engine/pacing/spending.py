@@ -7,8 +7,6 @@ known for answers, and likely for what was perhaps billed. What is in flight is 
 of it together stays under the cap.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,9 +76,9 @@ class Spending:
     `earlier` is what linked runs had spent when this one opened, `shards` what its own shards have spent since.
     """
 
-    def __init__(self, max_usd: Decimal | None) -> None:
+    def __init__(self, max_usd: Decimal | None, earlier: Spent | None = None) -> None:
         self.max_usd = max_usd
-        self.earlier = Spent()
+        self.earlier = earlier or Spent()
         self.shards = Spent()
         self.own = Spent()
         self.reserved_usd = Decimal(0)

@@ -5,8 +5,6 @@ writing it. Here one request of a prefix goes first, then 2, 4, ... are in fligh
 then all go. Who waits holds no place in flight, no part of the cost cap and none of the endpoint's limits.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

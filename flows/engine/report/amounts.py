@@ -1,7 +1,5 @@
 """Write counts, money, shares and durations for people: alike in Prefect's UI, on a terminal and in a log."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 

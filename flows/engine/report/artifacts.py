@@ -4,8 +4,6 @@ The steps, and what came of each, are drawn as an SVG: an image with its data in
 UIs render in an artifact, both show that (Mermaid is drawn by one of them alone). It holds names of steps and counts.
 """
 
-from __future__ import annotations
-
 import base64
 from collections import Counter
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ They are sent here and not by the chunks' tasks: an asset is a step's content, n
 kind, host and name; no user, no password, no query.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 What is shown while a run goes on; when it has ended, the summary is added up from the ledger.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter

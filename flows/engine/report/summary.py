@@ -1,11 +1,9 @@
 """What a run did, added up from its ledger, and said as rows: Markdown, terminal and history lay out the same ones."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
 
 from db.readers.failures import without_content
@@ -128,6 +126,8 @@ class PromptCacheSummary(BaseModel):
 class Failure(BaseModel):
     """A generation that brought no content."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     generation_id: str
     step: str
     record_key: str
@@ -138,9 +138,7 @@ class Failure(BaseModel):
 
 def list_failures(ledger: Engine, run_id: str, limit: int = 10) -> list[Failure]:
     """List a run's first generations without content."""
-    return [
-        Failure(**dict(zip(Failure.model_fields, row, strict=True))) for row in without_content(ledger, run_id, limit)
-    ]
+    return [Failure.model_validate(row) for row in without_content(ledger, run_id, limit)]
 
 
 class Summary(GenerationCounts, BaseModel):

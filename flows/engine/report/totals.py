@@ -1,7 +1,5 @@
 """The totals of an open run: its summary at any time, and how its requests have been paced."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +10,7 @@ from sqlalchemy import Engine
 
 from db.readers.figures import PromptCacheUse, cost_reused, count_generations, prompt_cache_use, usage
 from db.words import CACHED, CAPPED, COMPLETED, COUNTED, RunStatus
+from flows.engine.pacing.limiter import Limiter, LimiterReport
 from flows.engine.pacing.pace import Pace
 from flows.engine.report.progress import Progress
 from flows.engine.report.summary import PaceSummary, PromptCacheSummary, StepSummary, Summary, list_failures
@@ -33,7 +32,6 @@ class Totals:
         self._read = read
         self._progress = progress
         self._pace = pace
-        self._paced_before = pace.limiter.report()
         self._figures: Summary | None = None
         self._steps_open = 0
         self.records = 0
@@ -53,7 +51,7 @@ class Totals:
                 "status": status or self.status(),
                 "records": self.records,
                 "wall_s": round(self._progress.wall_s, 3),
-                "pace": self.pace(),
+                "pace": self._progress.ask_pace(),
             }
         )
 
@@ -74,23 +72,6 @@ class Totals:
         """How the run would end now."""
         return CAPPED if isinstance(self._pace.stopped, CostCapError) else COMPLETED
 
-    def pace(self) -> PaceSummary:
-        """How requests have been paced so far."""
-        report = self._pace.limiter.report()
-        limit = report.limit_per_minute
-        return PaceSummary(
-            requests_per_minute=report.requests_per_minute,
-            limit_per_minute=limit,
-            share_of_limit=round(report.requests_per_minute / limit, 3) if limit else None,
-            limit_from=report.limit_from,
-            # The limiter outlives the run: what it counted before belongs to another.
-            rate_limited=report.rate_limited - self._paced_before.rate_limited,
-            refused_anyway=report.refused_anyway,
-            waited_s=round(report.waited_s - self._paced_before.waited_s, 1),
-            waiting_s=round(report.hold.wait_s, 1) if report.hold else 0.0,
-            waiting_for=report.hold.words() if report.hold else None,
-        )
-
     def _added_up(self, status: RunStatus) -> Summary:
         progress, steps = self._progress, self._steps()
         counts = {name: sum(getattr(step, name) for step in steps) for name in COUNTED}
@@ -110,7 +91,7 @@ class Totals:
                 reads=sum(use.reads for use in cached), writes=sum(use.writes for use in cached), **asdict(warmth)
             ),
             wall_s=round(progress.wall_s, 3),
-            pace=self.pace(),
+            pace=self._progress.ask_pace(),
             notes=list(progress.notes.values()),
             steps=steps,
             failures=list_failures(self._ledger, progress.run_id),
@@ -127,6 +108,23 @@ class Totals:
             setattr(step, line.counted_as, getattr(step, line.counted_as) + line.count)
             step.generations += line.count
         return list(steps.values())
+
+
+def paced_since(limiter: Limiter, before: LimiterReport) -> PaceSummary:
+    """Say how requests have been paced since a report: the limiter outlives the run, and counts for others too."""
+    report = limiter.report()
+    limit = report.limit_per_minute
+    return PaceSummary(
+        requests_per_minute=report.requests_per_minute,
+        limit_per_minute=limit,
+        share_of_limit=round(report.requests_per_minute / limit, 3) if limit else None,
+        limit_from=report.limit_from,
+        rate_limited=report.rate_limited - before.rate_limited,
+        refused_anyway=report.refused_anyway,
+        waited_s=round(report.waited_s - before.waited_s, 1),
+        waiting_s=round(report.hold.wait_s, 1) if report.hold else 0.0,
+        waiting_for=report.hold.words() if report.hold else None,
+    )
 
 
 def saved_by_reads(uses: Sequence[PromptCacheUse]) -> Decimal | None:

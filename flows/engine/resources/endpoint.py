@@ -4,8 +4,6 @@ The name, not the URL, is part of every prompt's hash: a gateway that moves must
 the sandbox answered must never pass for Claude's.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import resource

@@ -5,8 +5,6 @@ take what this run claims by the time that an answer comes. Where the lease was 
 unavailable), the run takes it back, and looks up and claims again all that it has not sent.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
@@ -39,9 +37,8 @@ class HeldLease:
     `superseded_by` says which newer run of the same Prefect flow run goes on with this run's work, if one does.
     """
 
-    def __init__(self, ledger: Engine, run_id: str, *, stop: Callable[[str], None]) -> None:
+    def __init__(self, ledger: Engine, run_id: str) -> None:
         self._ledger = ledger
-        self._stop = stop
         self._lease = leases.Lease(run_id, 1)
         self._confirmed_at = boot_time_s()
         self._confirmed = asyncio.Event()
@@ -71,11 +68,11 @@ class HeldLease:
         self._claimed.discard(prompt_hash)
         self._lost.discard(prompt_hash)
 
-    def kept(self, writer: Writer) -> AbstractAsyncContextManager[None]:
-        """Renew the lease while the context is open."""
-        return in_background(self._beat(writer), "presswork-heartbeat")
+    def kept(self, writer: Writer, stop: Callable[[str], None]) -> AbstractAsyncContextManager[None]:
+        """Renew the lease while the context is open; `stop` hears of a newer run that goes on with this one's work."""
+        return in_background(self._beat(writer, stop), "presswork-heartbeat")
 
-    async def _beat(self, writer: Writer) -> None:
+    async def _beat(self, writer: Writer, stop: Callable[[str], None]) -> None:
         pause = leases.HEARTBEAT_S
         while True:
             self._wanted.clear()
@@ -88,7 +85,7 @@ class HeldLease:
                 await asyncio.sleep(min(RETRY_S, leases.HEARTBEAT_S))
             self._confirmed.set()
             if self.superseded_by is not None:
-                self._stop(self.superseded_by)
+                stop(self.superseded_by)
                 return
 
     # In the writer's thread

@@ -4,8 +4,6 @@ A run checks the same things again when it opens, for it may have been started b
 so that a person at a terminal is told within a second or two, and nothing has been written.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Every read and claim of an open run waits for a ledger that is unavailable.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +61,10 @@ class RunLedger:
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that are now this run's."""
         return await self.writer.call(self.lease.take, hashes)
+
+    async def ready(self, prompt_hash: str) -> None:
+        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
+        await self.lease.ready(prompt_hash)
 
     def release(self, prompt_hash: str) -> None:
         """Give a claim back with the writer's next commit."""

@@ -5,8 +5,6 @@ asyncio's pool it would hold up the end of the process, which does not wait for 
 SDK, for the preflight reads too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -4,8 +4,6 @@ First no new request is sent, and what is in flight is waited for, up to a setti
 abandoned. A second Ctrl-C cuts off at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -6,8 +6,6 @@ patience ends, for writes and reads alike; the rows wait in memory meanwhile, an
 new. After that they go to a spill file, and the run stops. A row that the ledger refuses is left out, and named.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -39,8 +37,8 @@ T = TypeVar("T")
 class Writer:
     """Use as an async context manager; leaving it commits what is left. Times are seconds.
 
-    `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; a run's lease takes
-    its place once there is one.
+    `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; that of a run is its
+    lease's, set before the writer is entered.
     """
 
     def __init__(

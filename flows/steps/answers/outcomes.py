@@ -4,8 +4,6 @@ An answer is judged as if it were the last: its outcome is the prompt's where no
 says, and how often one may be sent, stands in `Asking`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -6,8 +6,6 @@ truncated one with more room. One bound holds for all requests for a prompt that
 may send now (the gate) and where attempts are kept (the journal) is handed in.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager

@@ -4,8 +4,6 @@ It stands alone so that what is read, and what can't be, is seen in one place. W
 half a surrogate pair, a number beyond its column) is cleaned or left out here. It knows neither HTTP nor the SDK.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 The SDK's own retries are off (it obeys any `retry-after` and tells no one): flows/steps/answers/pursuing.py owns them.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace

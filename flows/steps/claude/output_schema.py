@@ -1,7 +1,5 @@
 """Turn an output class into the schema that the API takes, by the SDK's own transformation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import anthropic

@@ -1,7 +1,5 @@
 """Read what an endpoint's headers say of its limits: what is left of them a minute, and how long to wait."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime

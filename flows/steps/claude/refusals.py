@@ -4,8 +4,6 @@ By status, type and code first; the endpoint's words are a hint only, for an emp
 What no rule here knows and meets record after record, flows/engine/pacing/breaker.py stops.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ so each gets a keyword here. The SDK puts keywords that the API does not know in
 reads them. What pydantic writes itself stays as it is, and so do the prompt hashes of classes without such limits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

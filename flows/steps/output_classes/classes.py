@@ -5,8 +5,6 @@ and stays quick to load: it imports neither Prefect, SQL nor the SDK, nor what s
 say so before it is loaded, and the modules that it loaded say so after.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import inspect

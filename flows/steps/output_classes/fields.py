@@ -9,8 +9,6 @@ on `Output`, so its schema, and with it the prompt's hash, is the same. It stand
 field before anything of the prompt is looked at.
 """
 
-from __future__ import annotations
-
 import keyword
 import re
 from collections.abc import Mapping

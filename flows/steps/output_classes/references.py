@@ -9,8 +9,6 @@ The API knows no positions of an array. A tuple becomes a list whose items are a
 its number in its description.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

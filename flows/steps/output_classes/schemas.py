@@ -9,8 +9,6 @@ and its users say. Whether it counts a nested class once or at each use is not d
 when each definition is counted once is an error, and what exceeds it only when each use is counted is a note.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any

@@ -5,8 +5,6 @@ only. So each answer is judged here, and an answer that fails says what was wron
 ignores the schema, the JSON may stand in a fence or in a sentence: it is looked for there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -9,8 +9,6 @@ modules of the project that it imports. The product's own packages are left out.
 (`f"{kind}_reply"`), and one that comes from outside (a parameter, a setting, a star import), can't be seen.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 from collections.abc import Callable, Iterable, Iterator

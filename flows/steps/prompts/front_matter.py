@@ -3,8 +3,6 @@
 It stands alone so that a mistake in it is told by field, or by line, before anything of the prompt is looked at.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from contextlib import suppress

@@ -6,8 +6,6 @@ numbers in the one spelling that records have are more than text; names in a map
 `{type: list[str]}`, which YAML takes for a mistake, is read.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from decimal import Decimal

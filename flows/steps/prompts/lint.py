@@ -5,8 +5,6 @@ knowing. What loading a template finds is told here too, with what only a compar
 columns of the select, of the params with the SQL, of the limits with the model's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date

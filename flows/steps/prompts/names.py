@@ -4,8 +4,6 @@ A file can have names that Prefect refuses. The rule stands here for the lint an
 such a template out. `presswork run NAME` needs no deployment, and runs it all the same.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Collection
 

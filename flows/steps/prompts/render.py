@@ -5,8 +5,6 @@ nothing else: raising max_tokens, moving a cache breakpoint, another run or a re
 tests/steps/test_hash.py pins hashes, so that no upgrade does either.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

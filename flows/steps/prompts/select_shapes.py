@@ -4,8 +4,6 @@ Which dialect it is written in is not known here, so each likely one is tried; w
 database to judge.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 

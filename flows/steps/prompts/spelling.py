@@ -5,8 +5,6 @@ It stands alone because both records and what templates compute from them are sp
 the database holds.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from decimal import Decimal

@@ -4,8 +4,6 @@ It stands apart from templates.py because nothing here renders: the text alone t
 request, and is found in a branch that no check would have rendered.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from types import BuiltinMethodType

@@ -6,8 +6,6 @@ class that is missing or that the API can't take. A template's version is the sh
 that it includes or imports.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

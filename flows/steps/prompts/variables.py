@@ -4,8 +4,6 @@ It reads Jinja's own parse. Who renders asks for the names, the check of the sys
 columns and their lines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
