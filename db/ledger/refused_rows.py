@@ -6,9 +6,10 @@ money stays. Only what can't be written at all is left out.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import JSON, Column, Connection, Executable, Float, Integer, String
@@ -125,9 +126,19 @@ class Sifter:
 
 def storable(row: RowT) -> RowT:
     """Return a row that has no value which its table can't take: texts cleaned, numbers out of range unknown."""
-    columns = Base.metadata.tables[row.table].c
-    clean = {name: _storable(columns[name], value) for name, value in values_of(row).items() if name in columns}
-    return replace(row, **clean)
+    changed: dict[str, Any] = {}
+    for name, clean in _cleaners(row.table, names_of(type(row))):
+        value = getattr(row, name)
+        if value is not None and (cleaned := clean(value)) is not value:
+            changed[name] = cleaned
+    return replace(row, **changed) if changed else row
+
+
+@cache
+def _cleaners(table: str, names: tuple[str, ...]) -> list[tuple[str, Callable[[Any], Any]]]:
+    # Once for each kind of row: every attempt's row goes through here.
+    cleaners = {column.name: _cleaner(column) for column in Base.metadata.tables[table].c}
+    return [(name, clean) for name in names if (clean := cleaners.get(name)) is not None]
 
 
 def _try(connection: Connection, statement: Executable, rows: Sequence[Row]) -> Exception | None:
@@ -176,22 +187,20 @@ def _failed(row: GenerationRow, said: str) -> GenerationRow:
     )
 
 
-def _storable(column: Column[Any], value: Any) -> Any:
+def _cleaner(column: Column[Any]) -> Callable[[Any], Any] | None:
     match column.type:
-        case _ if value is None:
-            return None
         case JSON():
-            return storable_json(value)
+            return storable_json
         case String(length=length):
-            return storable_text(str(value))[:length]
+            return lambda value: storable_text(str(value))[:length]
         case Integer():
-            return value if isinstance(value, int) and 0 <= value <= LARGEST_INTEGER else None
+            return lambda value: value if isinstance(value, int) and 0 <= value <= LARGEST_INTEGER else None
         case Float():
-            return value if math.isfinite(value) else None
+            return lambda value: value if math.isfinite(value) else None
         case Money():
-            return value if value.is_finite() and abs(value) < _LARGEST_MONEY else None
+            return lambda value: value if value.is_finite() and abs(value) < _LARGEST_MONEY else None
         case _:
-            return value
+            return None
 
 
 def _column_of(row: Row, error: Exception) -> str | None:

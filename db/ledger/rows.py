@@ -215,7 +215,7 @@ def values_of(row: Row) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _NAMES[type(row)]}
 
 
-def names_of(kind: type[Row]) -> tuple[str, ...]:
+def names_of(kind: type[Any]) -> tuple[str, ...]:
     """Return the names of a kind's columns, in their order."""
     return _NAMES[kind]
 

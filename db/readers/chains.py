@@ -4,8 +4,6 @@ All runs that `resumes_run_id` links share one cost cap, and so do the shards of
 at its likely cost: what an attempt was expected to cost when it was opened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,10 +30,10 @@ class Spent:
         """Both together: what counts under a cap."""
         return self.known_usd + self.likely_usd
 
-    def __add__(self, other: Spent) -> Spent:
+    def __add__(self, other: "Spent") -> "Spent":
         return Spent(self.known_usd + other.known_usd, self.likely_usd + other.likely_usd)
 
-    def __sub__(self, other: Spent) -> Spent:
+    def __sub__(self, other: "Spent") -> "Spent":
         return Spent(self.known_usd - other.known_usd, self.likely_usd - other.likely_usd)
 
 

@@ -1,12 +1,12 @@
 """The journal: one item's attempts, written ahead of each request and settled after it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from db.ledger.clock import new_id, now
 from db.ledger.refused_rows import storable
-from db.ledger.rows import OpenedRow, SettledRow, names_of
+from db.ledger.rows import OpenedRow, SettledRow
 from db.words import NOT_SENT, REFUSED_BY_LEDGER, UNSENT
 from flows.engine.context import StepContext
 from flows.engine.generations import add_prompt
@@ -16,6 +16,10 @@ from flows.engine.resources.stopping import Pursuit
 from flows.errors import FinalCallError, LedgerAwayError, StoppedError
 from flows.steps.answers.pursuing import Opened, Settled
 from flows.steps.claude.answers import Answer
+from flows.steps.prices import Usage
+
+_USED = tuple(field.name for field in fields(Usage))
+_TOKENS = tuple(name for name in _USED if name.endswith("_tokens"))
 
 
 class ItemJournal:
@@ -89,6 +93,20 @@ class ItemJournal:
 
 def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
     """The one update of an attempt, with what every ledger keeps: an endpoint's words may hold anything."""
+    answer, error = settled.answer, settled.error
+    told: dict[str, Any] = {} if error is None else {"http_status": error.http_status, "request_id": error.request_id}
+    if answer is not None:
+        told = {
+            "http_status": 200,
+            "request_id": answer.request_id,
+            "message_id": answer.message_id,
+            "model": answer.model,
+            "stop_reason": answer.stop_reason,
+            "output_text": answer.text,
+        }
+        if answer.usage is not None:
+            # What an endpoint says of its use has the names of the columns.
+            told |= {name: getattr(answer.usage, name) for name in _USED}
     row = SettledRow(
         attempt_id=attempt_id,
         ended_at=now(),  # by the ledger's clock, as the time when it began
@@ -97,27 +115,9 @@ def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
         validation_errors=[{"where": fault.where, "what": fault.what} for fault in settled.faults] or None,
         cost_usd=settled.cost_usd,
         price_version=settled.price_version,
+        **told,
     )
-    if settled.answer is not None:
-        row = replace(
-            row,
-            http_status=200,
-            request_id=settled.answer.request_id,
-            message_id=settled.answer.message_id,
-            model=settled.answer.model,
-            stop_reason=settled.answer.stop_reason,
-            output_text=settled.answer.text,
-            # What an endpoint says of its use has the names of the columns.
-            **({} if settled.answer.usage is None else asdict(settled.answer.usage)),
-        )
-    elif settled.error is not None:
-        row = replace(row, http_status=settled.error.http_status, request_id=settled.error.request_id)
     kept = storable(row)
-    if _tokens(kept) != _tokens(row):
-        # A price of a count that nobody can have used would be no price.
-        return replace(kept, cost_usd=None, price_version=None)
-    return kept
-
-
-def _tokens(row: SettledRow) -> list[int | None]:
-    return [getattr(row, name) for name in names_of(SettledRow) if name.endswith("_tokens")]
+    unknown = kept is not row and any(getattr(kept, name) != getattr(row, name) for name in _TOKENS)
+    # A price of a count that nobody can have used would be no price.
+    return replace(kept, cost_usd=None, price_version=None) if unknown else kept

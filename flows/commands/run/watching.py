@@ -1,7 +1,5 @@
 """Show a run while it goes on: a bar that moves on a terminal, a plain line now and then elsewhere."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque
@@ -27,7 +25,7 @@ STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them
 
 
 @contextmanager
-def watching(*, show: bool) -> Iterator[Watcher]:
+def watching(*, show: bool) -> Iterator["Watcher"]:
     """Watch the run that opens inside the block; with `show` tell of it on standard error."""
     watcher = Watcher()
     console = screen.err()

@@ -7,8 +7,6 @@ materials there will be where that is known without reading them, `pages()` yiel
 reads, and `left_out()` counts the records that are missing because an earlier step brought no content for them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import defaultdict
@@ -114,14 +112,14 @@ class Generations:
     read: Read = asyncio.to_thread
     params: Mapping[str, Any] = field(default_factory=dict)
 
-    def where(self, condition: Condition) -> Generations:
+    def where(self, condition: Condition) -> "Generations":
         """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`.
 
         One on which it fails is a failed record of the step that works on what is kept.
         """
         return replace(self, conditions=(*self.conditions, condition))
 
-    def together(self) -> Together:
+    def together(self) -> "Together":
         """Make all of them one material, for a step that reads them as a list."""
         return Together(self)
 

@@ -5,8 +5,6 @@ the first request whether it takes the key, passes each request through the proc
 stops.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,7 +29,7 @@ from flows.steps.prompts.render import Prompt
 class Place:
     """A place among the requests in flight; `likely` is what the request will probably cost."""
 
-    pace: Pace
+    pace: "Pace"
     prompt: Prompt
     admission: Admission
     likely: Decimal | None

@@ -5,8 +5,6 @@ what a tag prints, not what `~`, `join` or `format` put together. So data reache
 of its kind, for each None.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,7 +60,7 @@ class Null:
     def __iter__(self) -> Iterator[Any]:
         return iter(())
 
-    def __getitem__(self, part: object) -> Null:
+    def __getitem__(self, part: object) -> "Null":
         if isinstance(part, slice):
             return self
         raise LookupError(part)
