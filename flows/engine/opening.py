@@ -137,12 +137,13 @@ async def _open_ledger(
         patience_s=settings.database_patience_s,
         spill_folders=settings.spill_folders,
     )
-    writer.commit = lease.write
     await stack.enter_async_context(writer)
     row = await writer.read(_run_row, engine, run_id, endpoint, options, origin)
     if options.shard is not None:
         await writer.read(require_parent, engine, options.shard)
     await writer.call(begin, engine, row, settings.spill_folders)
+    # Not before there is a lease: a run that can't begin has nothing to write, and nothing to spill.
+    writer.commit = lease.write
     fresh_since = None
     if options.refresh:
         # A refresh that was interrupted goes on where it was: what it bought is not bought again.

@@ -38,7 +38,7 @@ class Writer:
     """Use as an async context manager; leaving it commits what is left. Times are seconds.
 
     `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; that of a run is its
-    lease's, set before the writer is entered.
+    lease's, set when its row is written.
     """
 
     def __init__(
