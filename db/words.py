@@ -47,9 +47,11 @@ ESCALATION: Final = "escalation"
 MODE_LIVE: Final = "live"
 """The mode of a run whose requests are answered while it waits."""
 
-RunStatus = Literal["running", "completed", "failed", "cancelled", "crashed", "capped"]
+RunStatus = Literal["running", "suspended", "completed", "failed", "cancelled", "crashed", "capped"]
 RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 RUNNING: Final = "running"
+SUSPENDED: Final = "suspended"
+"""The status of a run that was left until its due time, or until somebody takes it up."""
 COMPLETED: Final = "completed"
 CANCELLED: Final = "cancelled"
 CRASHED: Final = "crashed"
@@ -61,6 +63,17 @@ COMMAND: Final = "command"
 SCHEDULE: Final = "schedule"
 DEPLOYMENT: Final = "deployment"
 SHARD: Final = "shard"
+
+# Who works on a run, and how far its steps are
+
+MAIN: Final = "main"
+"""The worker of the lease that leads its run; the others are helpers."""
+HELPER: Final = "helper"
+"""What the worker of a helper's lease begins with: `helper 3`."""
+StepState = Literal["open", "done"]
+STEP_STATES: Final[tuple[StepState, ...]] = get_args(StepState)
+OPEN: Final = "open"
+DONE: Final = "done"
 
 # Errors of attempts that decide what is counted
 

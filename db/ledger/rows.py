@@ -97,6 +97,7 @@ class OpenedRow:
     request_changes: Mapping[str, Any] | None = None
     started_at: datetime
     likely_cost_usd: Decimal | None = None
+    lease_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,7 @@ class GenerationRow:
     error_kind: str | None = None
     error_message: str | None = None
     created_at: datetime
+    lease_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,22 @@ class ParentRow:
     parent_id: str
 
 
-Row = RunRow | TemplateRow | TextRow | RecordRow | PromptRow | OpenedRow | SettledRow | GenerationRow | ParentRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmedRow:
+    """A record for which nothing has changed: what stood for it before, content or a failure, still does."""
+
+    table: ClassVar[str] = "working_rows"
+
+    run_id: str
+    step: str
+    record_key: str
+    status: Status
+    generation_id: str
+    confirmed_at: datetime
+    lease_id: str | None = None
+
+
+Row = RunRow | TemplateRow | TextRow | RecordRow | PromptRow | OpenedRow | SettledRow | GenerationRow | ParentRow | ConfirmedRow
 
 
 PARTS: Mapping[str, type[Row]] = {
@@ -175,6 +192,7 @@ PARTS: Mapping[str, type[Row]] = {
     "settled": SettledRow,
     "generations": GenerationRow,
     "parents": ParentRow,
+    "confirmed": ConfirmedRow,
 }
 """The parts of a WriteBatch, by the name under which a spill file has them."""
 _NAMES: Mapping[type, tuple[str, ...]] = {kind: tuple(column.name for column in fields(kind)) for kind in get_args(Row)}
@@ -194,11 +212,12 @@ class WriteBatch:
     settled: list[SettledRow] = field(default_factory=list)
     generations: list[GenerationRow] = field(default_factory=list)
     parents: list[ParentRow] = field(default_factory=list)
+    confirmed: list[ConfirmedRow] = field(default_factory=list)
     released: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """Count the rows of history, which is what a commit is sized by."""
-        return len(self.opened) + len(self.settled) + len(self.generations)
+        """Count the rows of history and what is confirmed, which is what a commit is sized by."""
+        return len(self.opened) + len(self.settled) + len(self.generations) + len(self.confirmed)
 
     def parts(self) -> Iterator[tuple[str, Sequence[Row]]]:
         """Yield its rows in the order in which they are written; each part stands on those before it.

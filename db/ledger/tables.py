@@ -1,7 +1,8 @@
 """The ledger's tables: what was generated, from what, by which prompt, at what price.
 
 Content-addressed where text repeats (templates, texts, records, prompts), append-only where history is made
-(runs, generations, generation_parents, attempts). Ids are UUIDv7 and sort by time, times are UTC, money is Decimal.
+(runs, generations, generation_parents, attempts), updated in place where it says what is the case now (content, which
+can be rebuilt from history, run_steps, leases, claims, working_rows). Ids are UUIDv7 and sort by time, times are UTC, money is Decimal.
 Text bodies are TEXT, not JSONB: what was read and sent is kept to the byte, a NUL written as its JSON escape included.
 """
 
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.words import KINDS, ORIGINS, RUN_STATUSES, STATUSES
+from db.words import KINDS, ORIGINS, RUN_STATUSES, STATUSES, STEP_STATES
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -82,12 +83,12 @@ def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
 
 
 class StoredRun(Base):
-    """One execution of a content flow. A retry or a resume is a new row that points at the one it goes on from.
+    """One execution of a content flow, tied to its Prefect flow run: a retry goes on with the same row.
 
-    A shard's `parent_run_id` is the run that was spread over it: its figures count what its shards did.
-    `process` (identity.py) and the lease, which a heartbeat renews, tell a run that goes on from one that died: on
-    PostgreSQL `alive_until` by the database's clock, on SQLite `lease_until_s` on the clock of the boot `lease_boot`.
-    `epoch` counts how often the lease was lost; every commit of the run checks it.
+    A run that is typed again or resumed by a person is a new row, which `resumes_run_id` points from. `status` is how
+    it ended; what a run is doing now, its leases say. One that is suspended says why and when it is due.
+    `parent_run_id`, `epoch`, `lease_boot` and `lease_until_s` are of releases in which a shard was a run of its own and
+    a run had one lease, in its row; `process` and `alive_until` say who began it, and are never renewed.
     """
 
     __tablename__ = "runs"
@@ -112,6 +113,108 @@ class StoredRun(Base):
     epoch: Mapped[int] = mapped_column(sa.Integer, server_default="1")
     lease_boot: Mapped[str | None] = mapped_column(sa.String(100))
     lease_until_s: Mapped[float | None] = mapped_column(sa.Float)
+    suspended_for: Mapped[str | None] = mapped_column(sa.Text)
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class StoredLease(Base):
+    """Who works on a run now, and until when; gone when that ends. A run has one `main` lease, and one for each helper.
+
+    A heartbeat renews it: on PostgreSQL `alive_until` by the database's clock, on SQLite `until_s` on the clock of the
+    boot `boot`. `epoch` counts how often it ran out; every commit of its holder checks it. Claims and attempts name
+    their lease.
+    """
+
+    __tablename__ = "leases"
+    __table_args__ = (sa.UniqueConstraint("run_id", "worker"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
+    worker: Mapped[str] = mapped_column(sa.String(50))
+    process: Mapped[str] = mapped_column(sa.String(300))
+    epoch: Mapped[int] = mapped_column(sa.Integer)
+    taken_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    alive_until: Mapped[datetime] = mapped_column(UtcDateTime)
+    boot: Mapped[str | None] = mapped_column(sa.String(100))
+    until_s: Mapped[float | None] = mapped_column(sa.Float)
+
+
+class StoredStep(Base):
+    """How far a step of a run is. Its counts are of records that wrote no row of history, as nothing had changed.
+
+    `unchanged` have the content that stood before, `failed_again` and `skipped_again` brought none, in the same way as
+    before. With the run's generations they add up to all that the step has worked on.
+    """
+
+    __tablename__ = "run_steps"
+    __table_args__ = (_one_of("state", STEP_STATES),)
+
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"), primary_key=True)
+    step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    position: Mapped[int] = mapped_column(sa.Integer)
+    state: Mapped[str] = mapped_column(sa.String(20))
+    made_from: Mapped[str | None] = mapped_column(sa.String(200))
+    total: Mapped[int | None] = mapped_column(sa.Integer)
+    left_out: Mapped[int] = mapped_column(sa.Integer, server_default="0")
+    unchanged: Mapped[int] = mapped_column(sa.Integer, server_default="0")
+    failed_again: Mapped[int] = mapped_column(sa.Integer, server_default="0")
+    skipped_again: Mapped[int] = mapped_column(sa.Integer, server_default="0")
+
+
+class WorkingRow(Base):
+    """A record in a step of a run that is open: which helper is to do it, or what stands for it unchanged.
+
+    Without `status` it is to be done, by whoever has its `lease_id`; with one it is confirmed: `generation_id` is what
+    stood before and still does, `lease_id` who found that. The transaction that closes the run deletes them.
+    """
+
+    __tablename__ = "working_rows"
+    __table_args__ = (
+        # What a helper takes next.
+        sa.Index(
+            "ix_working_rows_free",
+            "run_id",
+            "step",
+            "record_key",
+            sqlite_where=sa.text("status IS NULL AND lease_id IS NULL"),
+            postgresql_where=sa.text("status IS NULL AND lease_id IS NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    run_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    record_key: Mapped[str] = mapped_column(KeyText, primary_key=True)
+    lease_id: Mapped[str | None] = mapped_column(Id)
+    status: Mapped[str | None] = mapped_column(sa.String(20))
+    generation_id: Mapped[str | None] = mapped_column(Id)
+    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class StandingContent(Base):
+    """What stands for a record in a step: its newest succeeded generation, and the failure that came after it, if any.
+
+    Updated in place, and made again from history by db/upkeep. `generation_id` has stood `since` then and was confirmed
+    so many times, last by `confirmed_run_id`. The newest outcome is a failure where `failing_id` is set, which was met
+    again `failing` times. No foreign keys: it is a projection, and each would cost an index.
+    """
+
+    __tablename__ = "content"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    flow: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
+    record_key: Mapped[str] = mapped_column(KeyText, primary_key=True)
+    generation_id: Mapped[str | None] = mapped_column(Id)
+    since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    confirmed_run_id: Mapped[str | None] = mapped_column(Id)
+    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    confirmed: Mapped[int] = mapped_column(sa.Integer, server_default="0")
+    failing_id: Mapped[str | None] = mapped_column(Id)
+    failing_run_id: Mapped[str | None] = mapped_column(Id)
+    failing_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failing: Mapped[int] = mapped_column(sa.Integer, server_default="0")
 
 
 class StoredTemplate(Base):
@@ -156,9 +259,12 @@ class StoredPrompt(Base):
 
 
 class Generation(Base):
-    """What one prompt brought for one record and step in one run.
+    """What one prompt brought for one record and step in one run, where something changed: see WorkingRow.
 
-    A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it.
+    A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it. A run has one
+    row for a record and step: where it failed and is asked for again by the same run, the row takes the new outcome.
+    `confirmed` and `confirmed_at` are written when something else takes its place: how often, and when last, later
+    runs found that it stands; until then `content` has them. `lease_id` is the helper that wrote it.
     """
 
     __tablename__ = "generations"
@@ -189,6 +295,9 @@ class Generation(Base):
     error_kind: Mapped[str | None] = mapped_column(sa.Text)
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    lease_id: Mapped[str | None] = mapped_column(Id)
+    confirmed: Mapped[int | None] = mapped_column(sa.Integer)
+    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class GenerationParent(Base):
@@ -242,10 +351,11 @@ class Attempt(Base):
     inference_geo: Mapped[str | None] = mapped_column(sa.Text)
     speed: Mapped[str | None] = mapped_column(sa.Text)
     price_version: Mapped[str | None] = mapped_column(sa.String(50))
+    lease_id: Mapped[str | None] = mapped_column(Id)
 
 
 class Claim(Base):
-    """Who is asking for what just now, so that two runs do not buy the same answer; a crash lets it expire."""
+    """Who is asking for what just now, so that no two buy the same answer; its `owner`, a lease, holds it."""
 
     __tablename__ = "claims"
 

@@ -128,7 +128,7 @@ def figures(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
 def test_ledger_of_the_first_release_keeps_its_figures(old: Engine) -> None:
     before = figures(old)
     upgrade(old)
-    assert check(old) == "0002"
+    assert check(old) == "0003"
     assert figures(old) == before
     found = usage(old, "run 1")
     assert (found.requests, found.perhaps_billed, found.unpriced) == (8, 4, 1)
@@ -158,4 +158,4 @@ def test_upgrade_waits_for_a_run_that_is_at_work(old: Engine, status: str) -> No
         past = datetime.now(UTC) - timedelta(seconds=1)
         connection.execute(text("UPDATE runs SET alive_until = :past WHERE id = 'run 2'"), {"past": past})
     upgrade(old)
-    assert check(old) == "0002"
+    assert check(old) == "0003"

@@ -1,0 +1,178 @@
+"""Runs that outlive their processes, and a history that grows only by what happened.
+
+Nothing is taken away and no row of history changes: leases and claims of runs that are at work stay theirs, and what
+stands for each record is added up from the generations.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+STATUSES = ("running", "completed", "failed", "cancelled", "crashed", "capped")
+AGE = {
+    "sqlite": "julianday('now') - julianday({moment})",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM now() - {moment}) / 86400.0 AS double precision)",
+}
+WRITTEN = """CASE WHEN g.source_generation_id IS NULL THEN g.{column} ELSE
+       (SELECT s.{column} FROM generations s WHERE s.id = g.source_generation_id) END"""
+# One table and no join, as before: SQLite works a view of several tables out as a whole wherever it stands on the right
+# of a LEFT JOIN.
+STANDING = """(SELECT c.{column} FROM content c WHERE c.flow = g.flow AND c.step = g.step
+       AND c.endpoint = g.endpoint AND c.record_key = g.record_key)"""
+CURRENT_CONTENT = """
+{create} VIEW current_content AS
+SELECT g.flow, g.step, g.endpoint, g.record_key, g.id AS generation_id, {run_id} AS run_id, g.origin,
+       {output} AS output, g.output_hash, g.record_hash, g.template_hash, g.prompt_hash,
+       COALESCE(g.source_generation_id, g.id) AS written_by_generation_id,
+       {moment} AS written_at, {confirmed_at} AS confirmed_at, {age} AS age_days, {confirmed} AS confirmed
+FROM generations g
+WHERE g.status = 'succeeded' AND g.id = {generation_id}
+"""
+LEASES = """
+INSERT INTO leases (id, run_id, worker, process, epoch, taken_at, alive_until, boot, until_s)
+SELECT id, id, 'main', process, epoch, started_at, alive_until, lease_boot, lease_until_s
+FROM runs WHERE status = 'running'
+"""
+# Ids are UUIDv7: the greatest of a record is its newest.
+CONTENT = """
+INSERT INTO content (flow, step, endpoint, record_key, generation_id, since, confirmed_run_id, confirmed_at,
+                     failing_id, failing_run_id, failing_at)
+SELECT n.flow, n.step, n.endpoint, n.record_key, g.id, g.created_at, g.run_id, g.created_at,
+       f.id, f.run_id, f.created_at
+FROM (SELECT flow, step, endpoint, record_key, MAX(CASE WHEN status = 'succeeded' THEN id END) AS standing, MAX(id) AS newest
+      FROM generations GROUP BY flow, step, endpoint, record_key) n
+LEFT JOIN generations g ON g.id = n.standing
+LEFT JOIN generations f ON f.id = n.newest AND f.status <> 'succeeded'
+"""
+
+
+def upgrade() -> None:
+    dialect = op.get_bind().dialect.name
+    moment = sa.DateTime(timezone=True)
+    key = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    op.add_column("runs", sa.Column("suspended_for", sa.Text(), nullable=True))
+    op.add_column("runs", sa.Column("due_at", moment, nullable=True))
+    op.add_column("generations", sa.Column("lease_id", sa.String(length=36), nullable=True))
+    op.add_column("generations", sa.Column("confirmed", sa.Integer(), nullable=True))
+    op.add_column("generations", sa.Column("confirmed_at", moment, nullable=True))
+    op.add_column("attempts", sa.Column("lease_id", sa.String(length=36), nullable=True))
+    _allow_statuses(dialect, STATUSES, ("running", "suspended", *STATUSES[1:]))
+    op.create_table(
+        "leases",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("run_id", sa.String(length=36), nullable=False),
+        sa.Column("worker", sa.String(length=50), nullable=False),
+        sa.Column("process", sa.String(length=300), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("taken_at", moment, nullable=False),
+        sa.Column("alive_until", moment, nullable=False),
+        sa.Column("boot", sa.String(length=100), nullable=True),
+        sa.Column("until_s", sa.Float(), nullable=True),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_leases_run_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
+        sa.UniqueConstraint("run_id", "worker", name=op.f("uq_leases_run_id_worker")),
+    )
+    op.create_table(
+        "run_steps",
+        sa.Column("run_id", sa.String(length=36), nullable=False),
+        sa.Column("step", sa.String(length=200), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("made_from", sa.String(length=200), nullable=True),
+        sa.Column("total", sa.Integer(), nullable=True),
+        *(
+            sa.Column(name, sa.Integer(), nullable=False, server_default="0")
+            for name in ("left_out", "unchanged", "failed_again", "skipped_again")
+        ),
+        sa.CheckConstraint("state IN ('open', 'done')", name=op.f("ck_run_steps_state")),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_run_steps_run_id")),
+        sa.PrimaryKeyConstraint("run_id", "step", name=op.f("pk_run_steps")),
+    )
+    op.create_table(
+        "working_rows",
+        sa.Column("run_id", sa.String(length=36), nullable=False),
+        sa.Column("step", sa.String(length=200), nullable=False),
+        sa.Column("record_key", key, nullable=False),
+        sa.Column("lease_id", sa.String(length=36), nullable=True),
+        sa.Column("status", sa.String(length=20), nullable=True),
+        sa.Column("generation_id", sa.String(length=36), nullable=True),
+        sa.Column("confirmed_at", moment, nullable=True),
+        sa.PrimaryKeyConstraint("run_id", "step", "record_key", name=op.f("pk_working_rows")),
+        sqlite_with_rowid=False,
+    )
+    free = sa.text("status IS NULL AND lease_id IS NULL")
+    op.create_index(
+        "ix_working_rows_free",
+        "working_rows",
+        ["run_id", "step", "record_key"],
+        sqlite_where=free,
+        postgresql_where=free,
+    )
+    op.create_table(
+        "content",
+        sa.Column("flow", sa.String(length=200), nullable=False),
+        sa.Column("step", sa.String(length=200), nullable=False),
+        sa.Column("endpoint", sa.String(length=100), nullable=False),
+        sa.Column("record_key", key, nullable=False),
+        sa.Column("generation_id", sa.String(length=36), nullable=True),
+        sa.Column("since", moment, nullable=True),
+        sa.Column("confirmed_run_id", sa.String(length=36), nullable=True),
+        sa.Column("confirmed_at", moment, nullable=True),
+        sa.Column("confirmed", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("failing_id", sa.String(length=36), nullable=True),
+        sa.Column("failing_run_id", sa.String(length=36), nullable=True),
+        sa.Column("failing_at", moment, nullable=True),
+        sa.Column("failing", sa.Integer(), nullable=False, server_default="0"),
+        sa.PrimaryKeyConstraint("flow", "step", "endpoint", "record_key", name=op.f("pk_content")),
+        sqlite_with_rowid=False,
+    )
+    if dialect == "postgresql":
+        # Room on each page for the new version of its rows, so that a confirmation moves none and touches no index.
+        op.execute("ALTER TABLE content SET (fillfactor = 50)")
+    op.execute(LEASES)
+    # A claim and an attempt in flight name their lease; until now that was the run.
+    op.execute("UPDATE attempts SET lease_id = run_id WHERE ended_at IS NULL")
+    op.execute(CONTENT)
+    written, age = WRITTEN.format(column="created_at"), AGE[dialect]
+    columns = {name: STANDING.format(column=name) for name in ("generation_id", "confirmed_at", "confirmed")}
+    if dialect == "sqlite":
+        op.execute("DROP VIEW current_content")
+    op.execute(
+        CURRENT_CONTENT.format(
+            create="CREATE" if dialect == "sqlite" else "CREATE OR REPLACE",
+            output=WRITTEN.format(column="output"),
+            run_id=STANDING.format(column="confirmed_run_id"),
+            moment=written,
+            age=age.format(moment=written),
+            **columns,
+        )
+    )
+
+
+def _allow_statuses(dialect: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+    """Change what a run's status may be."""
+    was, will = (f"status IN ({', '.join(repr(word) for word in words)})" for words in (before, after))
+    if dialect == "postgresql":
+        op.drop_constraint(op.f("ck_runs_status"), "runs", type_="check")
+        op.create_check_constraint(op.f("ck_runs_status"), "runs", will)
+        return
+    # SQLite has no statement for it. Its manual's way where no row changes (lang_altertable, section 7): all else would
+    # copy the table, and everything that refers to it.
+    connection = op.get_bind()
+    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+    connection.exec_driver_sql("PRAGMA writable_schema = ON")
+    changed = connection.exec_driver_sql(
+        "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'runs'", (was, will)
+    )
+    connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
+    connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+    if changed.rowcount != 1 or will not in connection.exec_driver_sql(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'runs'"
+    ).scalar_one():
+        raise RuntimeError("the check of a run's status was not found in the ledger's schema")
