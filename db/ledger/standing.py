@@ -26,8 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
-from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
-from db.session import in_parts
+from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, UtcDateTime, WorkingRow
+from db.session import IN_AT_ONCE, in_parts
 from db.words import FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent
@@ -38,6 +38,7 @@ UNFINISHED = (FAILED, SKIPPED)
 """How a generation ends that its own run may ask for again."""
 COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_again"}
 """The column of run_steps that counts what is confirmed, by its status."""
+_WORKING = tuple(column.name for column in WorkingRow.__table__.c)
 _OWN = ("id", "run_id", "step", "record_key")
 
 
@@ -67,19 +68,15 @@ def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:
 def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
     """Book records for which nothing has changed, each once in its run, however often this is written."""
     for run_id, step, of_step in _by_step(rows):
-        flow, endpoint = connection.execute(
-            select(StoredRun.flow, StoredRun.endpoint).where(StoredRun.id == run_id)
-        ).one()
+        its_run = select(StoredRun.flow, StoredRun.endpoint).where(StoredRun.id == run_id)
+        flow, endpoint = connection.execute(its_run).one()
         place = (C.flow == flow, C.step == step, C.endpoint == endpoint)
-        for status, alike in groupby(sorted(of_step, key=lambda row: row.status), lambda row: row.status):
-            booked = list(alike)
-            keys = _newly_booked(connection, booked)
-            if not keys:
-                continue
-            _count(connection, run_id, step, {COUNTED_IN[status]: len(keys)})
-            new = [row for row in booked if row.record_key in keys]
-            for start in range(0, len(new), 500):
-                _confirm_part(connection, place, new[start : start + 500], succeeded=status == SUCCEEDED)
+        for status, column in COUNTED_IN.items():
+            alike = [row for row in of_step if row.status == status]
+            for start in range(0, len(alike), IN_AT_ONCE):
+                count = _confirm_part(connection, place, alike[start : start + IN_AT_ONCE], status)
+                if count:
+                    _count(connection, run_id, step, {column: count})
 
 
 def _by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
@@ -161,35 +158,57 @@ def _take_off_confirmed(connection: Connection, run_id: str, step: str, keys: Se
         _count(connection, run_id, step, {COUNTED_IN[status]: -statuses.count(status) for status in set(statuses)})
 
 
-def _newly_booked(connection: Connection, rows: Sequence[ConfirmedRow]) -> set[str]:
-    made = _dialect(connection).insert(WorkingRow)
-    names = ("status", "generation_id", "confirmed_at", "lease_id")
-    booked = made.on_conflict_do_update(
-        index_elements=["run_id", "step", "record_key"],
-        set_={name: made.excluded[name] for name in names},
-        # It was to be done, and is not any more.
-        where=WorkingRow.status.is_(None),
-    )
-    return set(connection.scalars(booked.returning(WorkingRow.record_key), [values_of(row) for row in rows]))
-
-
 def _confirm_part(
-    connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], *, succeeded: bool
-) -> None:
+    connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], status: str
+) -> int:
+    """Book records that were confirmed alike, and note that on what stands for them; how many were not booked yet."""
     stands, run, moment, times = (
         (C.generation_id, C.confirmed_run_id, C.confirmed_at, C.confirmed)
-        if succeeded
+        if status == SUCCEEDED
         else (C.failing_id, C.failing_run_id, C.failing_at, C.failing)
     )
-    at = max(row.confirmed_at for row in rows)
-    still = (C.record_key.in_([row.record_key for row in rows]), stands.in_([row.generation_id for row in rows]))
+    first, at = rows[0], max(row.confirmed_at for row in rows)
+    still = (
+        *place,
+        C.record_key.in_([row.record_key for row in rows]),
+        stands.in_([row.generation_id for row in rows]),
+    )
+    own = (
+        literal(first.run_id),
+        C.step,
+        C.record_key,
+        literal(first.lease_id),
+        literal(status),
+        stands,
+        literal(at, UtcDateTime()),
+    )
+    # What is to be written is in the ledger already: handing it over row by row takes twice the time.
+    standing = _dialect(connection).insert(WorkingRow).from_select(_WORKING, select(*own).where(*still))
+    booked = set(connection.scalars(_booked(standing)))
     later = or_(moment.is_(None), moment <= at)
     values: dict[Any, Any] = {
-        run: case((later, rows[0].run_id), else_=run),
+        run: case((later, first.run_id), else_=run),
         moment: case((later, at), else_=moment),
         times: times + 1,
     }
-    connection.execute(update(C).where(*place, *still).values(values))
+    if booked:
+        mine = still if len(booked) == len(rows) else (*still, C.record_key.in_(booked))
+        connection.execute(update(C).where(*mine).values(values))
+    # Something else stands for these by now: they are counted all the same.
+    rest = [values_of(row) for row in rows if row.record_key not in booked]
+    if rest:
+        booked |= set(connection.scalars(_booked(_dialect(connection).insert(WorkingRow)), rest))
+    return len(booked)
+
+
+def _booked(made: Any) -> Any:
+    """Insert confirmed records, or confirm those that were to be done; return the keys of what is new."""
+    names = ("status", "generation_id", "confirmed_at", "lease_id")
+    new = {name: made.excluded[name] for name in names}
+    place = ["run_id", "step", "record_key"]
+    return made.on_conflict_do_update(index_elements=place, set_=new, where=WorkingRow.status.is_(None)).returning(
+        WorkingRow.record_key
+    )
 
 
 def _count(connection: Connection, run_id: str, step: str, more: dict[str, int]) -> None:
