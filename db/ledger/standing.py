@@ -27,7 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, UtcDateTime, WorkingRow
-from db.session import IN_AT_ONCE, in_parts
+from db.session import IN_AT_ONCE, among
 from db.words import FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent
@@ -46,23 +46,21 @@ def replace_unfinished(connection: Connection, generations: Sequence[GenerationR
     """Bring the rows of records up to date that the same run has asked for before, in vain."""
     for run_id, step, rows in _by_step(generations):
         by_key = {row.record_key: row for row in rows}
-        for keys in in_parts(list(by_key)):
-            of_run = (Generation.run_id == run_id, Generation.step == step, Generation.record_key.in_(keys))
-            found = select(Generation.id, Generation.record_key).where(*of_run, Generation.status.in_(UNFINISHED))
-            for kept, key in connection.execute(found).all():
-                new = {name: value for name, value in values_of(by_key[key]).items() if name not in _OWN}
-                connection.execute(update(Generation).where(Generation.id == kept).values(new))
+        unfinished = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.status.in_(UNFINISHED))
+        for kept, key in connection.execute(select(Generation.id, Generation.record_key).where(*unfinished)).all():
+            new = {name: value for name, value in values_of(by_key[key]).items() if name not in _OWN}
+            connection.execute(update(Generation).where(Generation.id == kept).values(new))
 
 
 def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:
     """Let generations that were written stand for their records, where nothing newer does."""
     for run_id, step, rows in _by_step(generations):
-        for keys in in_parts([row.record_key for row in rows]):
-            written = (Generation.run_id == run_id, Generation.step == step, Generation.record_key.in_(keys))
-            _stamp_replaced(connection, written)
-            connection.execute(_content(connection, written))
-            connection.execute(_failing(connection, written))
-            _take_off_confirmed(connection, run_id, step, keys)
+        keys = [row.record_key for row in rows]
+        written = _of_step(connection, Generation, run_id, step, keys)
+        _stamp_replaced(connection, written)
+        connection.execute(_content(connection, written))
+        connection.execute(_failing(connection, written))
+        _take_off_confirmed(connection, run_id, step, keys)
 
 
 def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
@@ -151,7 +149,7 @@ def _failing(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
 
 def _take_off_confirmed(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> None:
     """Count a record no longer as confirmed for which the same run has written a row by now."""
-    confirmed = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.record_key.in_(keys))
+    confirmed = _of_step(connection, WorkingRow, run_id, step, keys)
     gone = delete(WorkingRow).where(*confirmed, WorkingRow.status.is_not(None)).returning(WorkingRow.status)
     statuses = [str(status) for status in connection.scalars(gone)]
     if statuses:
@@ -167,11 +165,11 @@ def _confirm_part(
         if status == SUCCEEDED
         else (C.failing_id, C.failing_run_id, C.failing_at, C.failing)
     )
-    first, at = rows[0], max(row.confirmed_at for row in rows)
+    first, at, dialect = rows[0], max(row.confirmed_at for row in rows), connection.dialect.name
     still = (
         *place,
-        C.record_key.in_([row.record_key for row in rows]),
-        stands.in_([row.generation_id for row in rows]),
+        among(C.record_key, [row.record_key for row in rows], dialect),
+        among(stands, [row.generation_id for row in rows], dialect),
     )
     own = (
         literal(first.run_id),
@@ -192,7 +190,7 @@ def _confirm_part(
         times: times + 1,
     }
     if booked:
-        mine = still if len(booked) == len(rows) else (*still, C.record_key.in_(booked))
+        mine = still if len(booked) == len(rows) else (*still, among(C.record_key, list(booked), dialect))
         connection.execute(update(C).where(*mine).values(values))
     # Something else stands for these by now: they are counted all the same.
     rest = [values_of(row) for row in rows if row.record_key not in booked]
@@ -217,6 +215,12 @@ def _count(connection: Connection, run_id: str, step: str, more: dict[str, int])
     row = made.values(run_id=run_id, step=step, position=place.scalar_subquery(), state=OPEN, **more)
     added = {name: StoredStep.__table__.c[name] + count for name, count in more.items()}
     connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
+
+
+def _of_step(
+    connection: Connection, table: type[Generation] | type[WorkingRow], run_id: str, step: str, keys: Sequence[str]
+) -> tuple[ColumnElement[bool], ...]:
+    return table.run_id == run_id, table.step == step, among(table.record_key, keys, connection.dialect.name)
 
 
 def _key_of() -> list[Any]:
