@@ -25,8 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from db.columns import UtcDateTime
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
-from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, UtcDateTime, WorkingRow
+from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import IN_AT_ONCE, among
 from db.words import FAILED, OPEN, SKIPPED, SUCCEEDED
 

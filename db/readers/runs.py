@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Subquery, or_, select, union_all
 from sqlalchemy.orm import aliased
 
-from db.ledger.tables import Base, StoredRun
+from db.columns import Base
+from db.ledger.tables import StoredRun
 from db.session import rows_of
 
 SHORTEST_ID = 6  # characters of an id that are taken for a part of one
