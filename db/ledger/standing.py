@@ -32,10 +32,10 @@ from db.session import IN_AT_ONCE, among
 from db.words import FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent
-KEY = (C.flow, C.step, C.endpoint, C.record_key)
+CONTENT_KEY = (C.flow, C.step, C.endpoint, C.record_key)
 CONTENT = (C.generation_id, C.since, C.confirmed_run_id, C.confirmed_at, C.confirmed)
 FAILURE = (C.failing_id, C.failing_run_id, C.failing_at)
-UNFINISHED = (FAILED, SKIPPED)
+RETRIABLE = (FAILED, SKIPPED)
 """How a generation ends that its own run may ask for again."""
 COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_again"}
 """The column of run_steps that counts what is confirmed, by its status."""
@@ -47,7 +47,7 @@ def replace_unfinished(connection: Connection, generations: Sequence[GenerationR
     """Bring the rows of records up to date that the same run has asked for before, in vain."""
     for run_id, step, rows in _by_step(generations):
         by_key = {row.record_key: row for row in rows}
-        unfinished = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.status.in_(UNFINISHED))
+        unfinished = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.status.in_(RETRIABLE))
         for kept, key in connection.execute(select(Generation.id, Generation.record_key).where(*unfinished)).all():
             new = {name: value for name, value in values_of(by_key[key]).items() if name not in _OWN}
             connection.execute(update(Generation).where(Generation.id == kept).values(new))
@@ -87,7 +87,7 @@ def _by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
 
 def _stamp_replaced(connection: Connection, written: Sequence[ColumnElement[bool]]) -> None:
     """Write on the generations that are about to be replaced how often they were confirmed."""
-    same = and_(*(column == Generation.__table__.c[column.name] for column in KEY))
+    same = and_(*(column == Generation.__table__.c[column.name] for column in CONTENT_KEY))
     newer = select(C.generation_id, C.confirmed, C.confirmed_at).join(Generation, same).where(*written)
     failed = select(C.failing_id, C.failing, C.failing_at).join(Generation, same).where(*written)
     replaced = [
@@ -106,7 +106,7 @@ def _stamp_replaced(connection: Connection, written: Sequence[ColumnElement[bool
 
 def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> Executable:
     g = Generation
-    columns = [*KEY, *CONTENT, C.failing]
+    columns = [*CONTENT_KEY, *CONTENT, C.failing]
     found = select(*_key_of(), g.id, g.created_at, g.run_id, g.created_at, literal(0), literal(0))
     made = (
         _dialect(connection)
@@ -120,7 +120,7 @@ def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
     }
     content = {name: new[name] for name in ("generation_id", "since", "confirmed_run_id", "confirmed_at", "confirmed")}
     newest: Executable = made.on_conflict_do_update(
-        index_elements=[column.name for column in KEY],
+        index_elements=[column.name for column in CONTENT_KEY],
         set_={**content, **failure, "failing": case((still, C.failing), else_=0)},
         where=or_(C.generation_id.is_(None), new.generation_id > C.generation_id),
     )
@@ -129,7 +129,7 @@ def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
 
 def _failing(connection: Connection, written: Sequence[ColumnElement[bool]]) -> Executable:
     g = Generation
-    columns = [*KEY, *FAILURE, C.failing, C.confirmed]
+    columns = [*CONTENT_KEY, *FAILURE, C.failing, C.confirmed]
     found = select(*_key_of(), g.id, g.run_id, g.created_at, literal(0), literal(0))
     made = (
         _dialect(connection)
@@ -138,7 +138,7 @@ def _failing(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
     )
     new = made.excluded
     newest: Executable = made.on_conflict_do_update(
-        index_elements=[column.name for column in KEY],
+        index_elements=[column.name for column in CONTENT_KEY],
         set_={column.name: new[column.name] for column in (*FAILURE, C.failing)},
         where=and_(
             or_(C.generation_id.is_(None), new.failing_id > C.generation_id),
@@ -225,7 +225,7 @@ def _of_step(
 
 
 def _key_of() -> list[Any]:
-    return [Generation.__table__.c[column.name] for column in KEY]
+    return [Generation.__table__.c[column.name] for column in CONTENT_KEY]
 
 
 def _dialect(connection: Connection) -> Any:
