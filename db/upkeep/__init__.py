@@ -1,1 +1,1 @@
-"""The ledger kept small and in order, while nobody works on it: what takes the room, and what can go or be made again."""
+"""The ledger kept small and right, while nobody works on it: what takes its room, what can go, what is made again."""

@@ -12,7 +12,7 @@ from db.session import begin_write, readable_url
 
 @contextmanager
 def begin_alone(engine: Engine) -> Iterator[Connection]:
-    """Begin a transaction that writes, in which nobody takes or renews a lease; LedgerInUseError where one is alive."""
+    """Begin a transaction that writes, while nobody takes or renews a lease; LedgerInUseError where one lives."""
     with begin_write(engine) as connection:
         if connection.dialect.name == "postgresql":
             # Also against another who does the same. SQLite has one writer anyway.
@@ -25,10 +25,11 @@ def refuse_while_at_work(connection: Connection) -> None:
     """Raise LedgerInUseError where a run is at work on the ledger."""
     at_work = leases.living(connection)
     if at_work:
+        run = at_work[0]
         raise LedgerInUseError(
-            f"The ledger {readable_url(connection.engine.url)} is in use: the run {at_work[0].run_id} of "
-            f"{at_work[0].flow} is at work on it. Stop it, or wait until it has ended (one that crashed may count as at "
-            "work for two minutes), then run the same command again: it goes on where it was."
+            f"The ledger {readable_url(connection.engine.url)} is in use: the run {run.run_id} of {run.flow} is at "
+            "work on it. Stop it, or wait until it has ended (one that crashed may count as at work for two "
+            "minutes), then run the same command again: it goes on where it was."
         )
 
 

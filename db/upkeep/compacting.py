@@ -7,13 +7,13 @@ it can be stopped at any moment and goes on when it is called again.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, text, true, update
 from sqlalchemy.orm import aliased
 
 from db.ledger.standing import COUNTED_IN
@@ -84,7 +84,8 @@ def _go_through(connection: Connection, engine: Engine, told: Told, *, really: b
     places = _places(connection)
     if really:
         connection.rollback()
-    whole, found = sum(place.rows for place in places), []
+    whole = sum(place.rows for place in places)
+    found: list[StepRepeats] = []
     for place in places:
         done, count, size = sum(each.rows for each in found), 0, 0
         after: str | None = None
@@ -132,7 +133,7 @@ def _read(
     connection: Connection, place: _Place, after: str | None, until: str | None, *, indexed: bool
 ) -> Iterator[PastRow]:
     """Read the rows of a part, in the order of keys and ids."""
-    named = [column for column in PastRow.__dataclass_fields__ if column not in {"is_kept", "stands"}]
+    named = [column for column in PastRow.__dataclass_fields__ if column != "is_kept"]
     content, reused = StandingContent, aliased(Generation)
     columns = [
         *(Generation.__table__.c[name] for name in named),
@@ -154,15 +155,13 @@ def _read(
     )
     needed = _spread(connection) | _worked_on(connection, place, after, until)
     for row in connection.execute(statement):
-        stands = row.id in {row.generation_id, row.failing_id}
-        is_kept = bool(stands or row.goes_on or row.asked or (indexed and row.reused))
-        is_kept = is_kept or row.run_id in needed or row.id in needed
-        yield PastRow(*row[: len(named)], is_kept=is_kept, stands=stands)
+        named_by = row.goes_on or row.asked or (indexed and row.reused) or row.id in {row.generation_id, row.failing_id}
+        yield PastRow(*[*row[: len(named)], bool(named_by or row.run_id in needed or row.id in needed)])
 
 
 def _between(column: Any, after: str | None, until: str | None) -> Any:
-    bounds = [column > after] if after is not None else []
-    return and_(True, *bounds, *([column <= until] if until is not None else []))
+    above = [column > after] if after is not None else []
+    return and_(true(), *above, *([column <= until] if until is not None else []))
 
 
 def _spread(connection: Connection) -> set[str]:
@@ -244,8 +243,10 @@ def _remove(connection: Connection, repeats: Sequence[Repeat]) -> None:
         its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
         connection.execute(its_row.values({column: StoredStep.__table__.c[column] + count}))
     insert_children(connection)
-    for column in (GenerationParent.parent_id, GenerationParent.generation_id, Generation.id):
-        connection.execute(delete(column.class_).where(column.in_(select(STAND_INS.c.id))))
+    gone = select(STAND_INS.c.id)
+    for refers in (GenerationParent.parent_id, GenerationParent.generation_id):
+        connection.execute(delete(GenerationParent).where(refers.in_(gone)))
+    connection.execute(delete(Generation).where(Generation.id.in_(gone)))
 
 
 def _bytes(row: PastRow, place: _Place) -> int:
@@ -254,3 +255,13 @@ def _bytes(row: PastRow, place: _Place) -> int:
     hashes = [row.record_hash, row.template_hash, row.prompt_hash, row.output_hash]
     own = 36 * 3 + where + key + 64 * sum(each is not None for each in hashes) + len(row.error_message or "") + 90
     return own + (36 + 12) + (36 + len(place.step) + key + 12) + (where + key + 36 + 24) + (64 + 24)
+
+
+def vacuum(engine: Engine) -> None:
+    """Give the free room of a SQLite file back to the disk; PostgreSQL has its own ways."""
+    if engine.dialect.name == "sqlite":
+        with begin_alone(engine):
+            pass
+        with closing(engine.raw_connection()) as connection:
+            connection.cursor().execute("VACUUM")
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -13,7 +13,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, or_, select
 
 from db.ledger.clock import now
-from db.ledger.tables import Attempt, Generation, SharedText, StoredLease, StoredPrompt, StoredRecord, StoredRun, WorkingRow
+from db.ledger.tables import (
+    Attempt,
+    Generation,
+    SharedText,
+    StoredLease,
+    StoredPrompt,
+    StoredRecord,
+    StoredRun,
+    WorkingRow,
+)
 from db.session import in_parts
 from db.upkeep.alone import begin_alone, indexed
 from db.words import CANCELLED, CAPPED, COMPLETED, CRASHED, FAILED, SUSPENDED

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from db.words import CACHE, COST_CAP, FAILED, LIVE, SKIPPED, SUCCEEDED
 
@@ -13,7 +13,7 @@ class PastRow:
     """A row of history, as far as it takes to compare it.
 
     `is_kept` are those that something refers to: content, a working row, an attempt, a cached row, a run that is not
-    over. `stands` are those that content names.
+    over.
     """
 
     id: str
@@ -33,7 +33,6 @@ class PastRow:
     confirmed: int | None
     confirmed_at: datetime | None
     is_kept: bool
-    stands: bool
 
     @property
     def says(self) -> tuple[str | None, ...]:
@@ -72,22 +71,16 @@ class Repeat:
 def find_repeats(rows: Iterable[PastRow], parents: Mapping[str, bytes]) -> Iterator[Repeat]:
     """Yield the rows that say nothing new, of rows in the order of their keys and ids.
 
+    The newest of a record, and its newest with content, are no repeats: they are what stands, whatever content says.
     `parents` says for each generation what it was made from, in any form that can be compared.
     """
-    for _key, of_record in groupby(rows, key=lambda row: row.record_key):
-        before: PastRow | None = None
-        kept: PastRow | None = None
-        for row in of_record:
-            if (
-                before is not None
-                and kept is not None
-                # What content names is the newest there is. Where it is not, content has to be made again first.
-                and not kept.stands
-                and row.may_go
-                and row.says == before.says
-                and parents.get(row.id) == parents.get(before.id)
-            ):
+    for _key, group in groupby(rows, key=lambda row: row.record_key):
+        of_record = list(group)
+        newest = {of_record[-1].id, next((row.id for row in reversed(of_record) if row.status == SUCCEEDED), None)}
+        kept = of_record[0]
+        for before, row in pairwise(of_record):
+            alike = row.says == before.says and parents.get(row.id) == parents.get(before.id)
+            if alike and row.may_go and row.id not in newest:
                 yield Repeat(row, before, kept)
             else:
                 kept = row
-            before = row

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, and_, func, inspect, select, text
 from sqlalchemy.exc import DatabaseError as DriverError
 
-from db.ledger.tables import Base, Generation, StandingContent, StoredRun, WorkingRow
+from db.ledger.tables import Generation, StandingContent, StoredRun, WorkingRow
 from db.words import CACHE, CRASHED, RUNNING, SUCCEEDED, SUSPENDED
 
 HOLDS: Mapping[str, str] = {
@@ -56,7 +56,7 @@ class LedgerSize:
 def measure(engine: Engine) -> LedgerSize:
     """Measure the ledger; it reads all of a SQLite file."""
     with engine.connect() as connection:
-        rows = {table: _count(connection, table) for table in Base.metadata.tables}
+        rows = {table: _count(connection, table) for table in Generation.metadata.tables}
         free: int | None = None
         estimated = False
         if connection.dialect.name == "postgresql":
@@ -121,7 +121,7 @@ def _count_leftovers(connection: Connection) -> int:
 
 
 def _count(connection: Connection, table: str) -> int:
-    return connection.scalar(select(func.count()).select_from(Base.metadata.tables[table])) or 0
+    return connection.scalar(select(func.count()).select_from(Generation.metadata.tables[table])) or 0
 
 
 def _scalar(connection: Connection, statement: str) -> int:

@@ -1,5 +1,7 @@
 """The rows that go, each with the one that stands for it: a table that a connection has for itself."""
 
+from typing import Any
+
 from sqlalchemy import Column, Connection, MetaData, String, Table, delete, select, text
 
 from db.ledger.tables import GenerationParent, insert_missing
@@ -22,5 +24,5 @@ def insert_children(connection: Connection) -> None:
     )
     # What goes itself needs no parents. DISTINCT: two of its parents may have had the same row stand for them.
     stays = GenerationParent.generation_id.not_in(select(STAND_INS.c.id))
-    insert = insert_missing(GenerationParent.__tablename__, connection.dialect.name)
+    insert: Any = insert_missing(GenerationParent.__tablename__, connection.dialect.name)
     connection.execute(insert.from_select(["generation_id", "parent_id"], pairs.where(stays).distinct()))
