@@ -181,10 +181,10 @@ def failing_at(ledger: Engine, commit: int) -> Iterator[None]:
         event.remove(ledger, "commit", die)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_nobody_who_looks_back_sees_a_difference(ledger: Engine, seed: int) -> None:
     past = Past(ledger, seed)
-    for number in range(12):
+    for number in range(9):
         past.run("crashed" if number == 5 and seed % 2 else "completed")
     before, made_from, rows = seen(ledger), lineage(ledger), count(ledger)
     would_go = find_removable(ledger)
@@ -206,11 +206,11 @@ def test_stopped_at_any_commit_it_goes_on_and_comes_to_the_same(
 ) -> None:
     monkeypatch.setattr(compacting, "ROWS_AT_ONCE", 5)
     past = Past(ledger, 7)
-    for _run in range(8):
+    for _run in range(6):
         past.run()
     before, made_from, would_go = seen(ledger), lineage(ledger), find_removable(ledger)
     rows, stops = count(ledger), 0
-    for commit in (1, 2, 3, 4, 6, 9, 13):
+    for commit in (1, 2, 3, 5, 9):
         with failing_at(ledger, commit), pytest.raises(KeyboardInterrupt):
             compact(ledger)
         stops += count(ledger) < rows
