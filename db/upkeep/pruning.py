@@ -42,11 +42,11 @@ class Unused:
     bytes: int
 
 
-Step = Callable[[str, int], None]
+Counting = Callable[[str, int], None]
 """Is told of which table how many rows have been found so far."""
 
 
-def find_unused(engine: Engine, told: Step = lambda _table, _rows: None) -> list[Unused]:
+def find_unused(engine: Engine, told: Counting = lambda _table, _rows: None) -> list[Unused]:
     """Say what `prune` would remove; nothing is changed."""
     with engine.connect() as connection:
         leftovers = sum(rows for _run, rows in _leftovers(connection))
@@ -62,7 +62,7 @@ def find_unused(engine: Engine, told: Step = lambda _table, _rows: None) -> list
         return found
 
 
-def prune(engine: Engine, told: Step = lambda _table, _rows: None) -> list[Unused]:
+def prune(engine: Engine, told: Counting = lambda _table, _rows: None) -> list[Unused]:
     """Remove what nothing needs, and say what that was; LedgerInUseError where a run is at work, or begins to be."""
     with ExitStack() as stack:
         for table, column in (("generations", "record_hash"), ("attempts", "prompt_hash")):
@@ -90,7 +90,7 @@ def _leftovers(connection: Connection) -> list[tuple[str, int]]:
     return [(run_id, rows) for run_id, rows in connection.execute(statement)]
 
 
-def _prune_working_rows(engine: Engine, told: Step) -> Unused:
+def _prune_working_rows(engine: Engine, told: Counting) -> Unused:
     with engine.connect() as connection:
         runs = [run_id for run_id, _rows in _leftovers(connection)]
     removed = 0
@@ -129,7 +129,7 @@ def _without(column: Any, named: Any) -> Any:
     return select(column).except_(select(named))
 
 
-def _prune_by_hash(engine: Engine, table: Any, body: Any, unnamed: ColumnElement[bool], told: Step) -> Unused:
+def _prune_by_hash(engine: Engine, table: Any, body: Any, unnamed: ColumnElement[bool], told: Counting) -> Unused:
     removed = size = 0
     after = ""
     while True:
@@ -146,7 +146,7 @@ def _prune_by_hash(engine: Engine, table: Any, body: Any, unnamed: ColumnElement
         after = until
 
 
-def _prune_texts(engine: Engine, told: Step) -> Unused:
+def _prune_texts(engine: Engine, told: Counting) -> Unused:
     with begin_alone(engine) as connection:
         texts = _unnamed_texts(connection)
         _delete(connection, SharedText, sorted(texts))

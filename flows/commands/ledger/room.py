@@ -71,7 +71,7 @@ def compact(command: CommandContext, flags: CompactFlags) -> None:
             compacting.vacuum(ledger)
         is_file = ledger.dialect.name == "sqlite"
     gone = {"rows": sum(each.repeats for each in found), "bytes": sum(each.bytes for each in found)}
-    answer |= {"done": flags.yes, **gone, "steps": [asdict(each) for each in found]}
+    answer |= {"applied": flags.yes, **gone, "steps": [asdict(each) for each in found]}
     told = _room_freed(is_file=is_file, vacuumed=flags.vacuum) if flags.vacuum or (flags.yes and gone["rows"]) else ""
     command.answer(answer, lambda console: _print_compacted(console, found, told, done=flags.yes))
 
@@ -84,7 +84,7 @@ def prune(command: CommandContext, flags: PruneFlags) -> None:
     ):
         work = pruning.prune if flags.yes else pruning.find_unused
         found = work(ledger, lambda table, rows: say(f"{table}, {rows:,} rows so far"))
-    answer |= {"done": flags.yes, "tables": [asdict(each) for each in found]}
+    answer |= {"applied": flags.yes, "tables": [asdict(each) for each in found]}
     command.answer(answer, lambda console: _print_pruned(console, found, done=flags.yes))
 
 
@@ -93,7 +93,7 @@ def rebuild(command: CommandContext, flags: RebuildFlags) -> int:
     with _ledger(command, flags) as (ledger, answer), _progress(command, "Comparing content with history") as say:
         work = rebuilding.rebuild if flags.yes else rebuilding.compare
         found = work(ledger, lambda records: say(f"{records:,} records"))
-    answer |= {"done": flags.yes, "wrong": found.wrong, **asdict(found)}
+    answer |= {"applied": flags.yes, "wrong": found.wrong, **asdict(found)}
     command.answer(answer, lambda console: _print_rebuilt(console, found, done=flags.yes))
     return EXIT_FAILED if found.wrong and not flags.yes else 0
 

@@ -127,14 +127,9 @@ class HistoryFlags(Flags):
 
     run: Annotated[
         str | None,
-        Argument(
-            metavar="[RUN|NAME]",
-            help="A run's id, or at least 6 characters of its beginning or end; with --key a flow or a step.",
-        ),
+        Argument(metavar="[RUN|NAME]", help="A run's id, or 6 characters of it or more; with --key a flow or a step."),
     ] = None
-    key: Annotated[str | None, Option(help="Show the life of the record with this key, in the flow or step NAME.")] = (
-        None
-    )
+    key: Annotated[str | None, Option(help="Show the life of the record with this key.")] = None
     flow: Annotated[str | None, Option(help="Only runs of this flow.")] = None
     limit: Annotated[int, Option(min=1, help="Runs at most, the newest first.")] = 20
     sandbox: OfSandbox = False
@@ -261,11 +256,7 @@ class CompactFlags(LedgerFlags):
 
     yes: Yes = False
     vacuum: Annotated[
-        bool,
-        Option(
-            "--vacuum",
-            help="With --yes on SQLite: give the free room back to the disk, which needs as much again meanwhile.",
-        ),
+        bool, Option("--vacuum", help="Give the room of a SQLite file back to the disk; that needs as much meanwhile.")
     ] = False
 
 
