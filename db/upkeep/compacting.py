@@ -30,8 +30,10 @@ NOT_OVER = (RUNNING, SUSPENDED, CRASHED)
 """The stored statuses of runs that may be taken up, and then look for the rows that they have written."""
 _PREPARE_STEPS = """
 INSERT INTO run_steps (run_id, step, position, state, left_out, unchanged, failed_again, skipped_again)
-SELECT g.run_id, g.step, ROW_NUMBER() OVER (PARTITION BY g.run_id ORDER BY MIN(g.id)), 'done', 0, 0, 0, 0
-FROM generations g GROUP BY g.run_id, g.step
+SELECT g.run_id, g.step, ROW_NUMBER() OVER (PARTITION BY g.run_id ORDER BY MIN(g.id)),
+       CASE WHEN r.status = 'completed' THEN 'done' ELSE 'open' END, 0, 0, 0, 0
+FROM generations g JOIN runs r ON r.id = g.run_id
+WHERE TRUE GROUP BY g.run_id, g.step, r.status
 ON CONFLICT DO NOTHING
 """
 

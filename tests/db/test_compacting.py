@@ -276,6 +276,8 @@ def test_rows_of_a_run_that_may_go_on_stay(ledger: Engine) -> None:
 
     # Removed are those of the fourth run alone.
     assert count(ledger) == 12
+    states = [row.state for row in rows_of(ledger, select(StoredStep.state).order_by(StoredStep.run_id))]
+    assert states == ["done", "open", "open", "done", "done"]
 
 
 def test_what_a_run_that_is_left_for_a_while_works_with_stays(ledger: Engine) -> None:
