@@ -19,8 +19,9 @@ from db.ledger.rows import RunRow, TemplateRow
 from db.readers.chains import Spent, last_run_of, spent_by_chain
 from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import PromptHistory, look_up
+from db.readers.old_shards import shards_of
 from db.readers.past_answers import mean_tokens
-from db.readers.runs import read_run, shards_of
+from db.readers.runs import read_run
 from db.readers.stored_generations import count_padded_keys
 from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read_standing
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
