@@ -32,7 +32,8 @@ def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -
 
 def running(engine: Engine) -> frozenset[str]:
     """Return the runs that somebody works on just now, a helper too."""
-    return frozenset(lease.run_id for lease in living(engine))
+    with engine.connect() as connection:
+        return frozenset(lease.run_id for lease in living(connection))
 
 
 def state_of(run_id: str, status: str, at_work: frozenset[str]) -> str:

@@ -16,7 +16,7 @@ from db.database_errors import LedgerUnreachableError
 from db.ledger import leases, lifecycle, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
-from db.readers.chains import Spent, last_run_of, spent_by_chain
+from db.readers.chains import Spent, last_run_of, spent_by_chain, spent_by_run
 from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import PromptHistory, look_up
 from db.readers.old_shards import shards_of
@@ -115,7 +115,8 @@ class RunLedger:
 
     async def spent(self) -> Spent:
         """What others have spent on this run, and what the runs that it resumes have."""
-        return await self.writer.read(spent_by_chain, self.engine, self.run_id, but_lease=self.lease_id)
+        linked = await self.writer.read(spent_by_chain, self.engine, self.run_id)
+        return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, but_lease=self.lease_id)
 
     async def used(self, step: str) -> TotalUsage:
         """What a step has used so far."""
