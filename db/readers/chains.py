@@ -43,7 +43,11 @@ def last_run_of(engine: Engine, prefect_flow_run_id: str, flow: str, endpoint: s
 
     A flow run that asks another endpoint than before, or opens runs under several names, has one of each.
     """
-    same = (StoredRun.prefect_flow_run_id == prefect_flow_run_id, StoredRun.flow == flow, StoredRun.endpoint == endpoint)
+    same = (
+        StoredRun.prefect_flow_run_id == prefect_flow_run_id,
+        StoredRun.flow == flow,
+        StoredRun.endpoint == endpoint,
+    )
     statement = select(func.max(StoredRun.id)).where(*same)
     with engine.connect() as connection:
         return connection.scalar(statement)

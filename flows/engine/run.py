@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from db.ledger.clock import now
-
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source

@@ -78,7 +78,7 @@ async def test_retry_of_a_flow_run_sees_the_same_sample(workshop: Workshop, tmp_
 
     summary = await workshop.call(stumbling)
     assert samples[0] == samples[1]
-    assert (summary.records, summary.cached, workshop.requests) == (40, 40, 40)
+    assert (summary.records, summary.succeeded, workshop.requests) == (40, 40, 40)
     assert not files(tmp_path)
 
 
