@@ -97,7 +97,8 @@ async def test_retry_of_a_flow_run_goes_on_with_the_same_run(workshop_on_each: W
     # What stood before is confirmed in each pass, and counted once.
     assert (first.succeeded, summary.cached, summary.succeeded, summary.failed) == (3, 3, 2, 1)
     assert (summary.run_id, summary.records, summary.requests) == (run["id"], 6, 2)
-    assert workshop.statuses(run["id"]) == {"succeeded": 2, "failed": 1}
+    assert workshop.statuses(run["id"]) == {"succeeded": 5, "failed": 1}
+    assert workshop.written(run["id"]) == {"succeeded": 2, "failed": 1}
     assert [host.summary and host.summary.status for host in workshop.hosts] == ["completed", "failed", "completed"]
 
 

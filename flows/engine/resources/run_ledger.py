@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -38,9 +39,9 @@ _log = logging.getLogger("prefect.presswork")
 class RunLedger:
     """Looks prompts and records up, claims prompts, and says what the run has used.
 
-    `has_past` says whether others have worked on the run, or do just now: it may have outcomes already. `fresh_since` is
-    when a run began that refreshes: what is older counts as not known. `shards` are the runs that this
-    one was spread over, None before that.
+    `has_past` says whether others have worked on the run, or do just now: it may have outcomes already. `fresh_since`
+    is when a run began that refreshes: what is older counts as not known. `shards` are the runs that this one was
+    spread over, None before that.
     """
 
     engine: Engine
@@ -80,8 +81,8 @@ class RunLedger:
     async def begin_step(self, step: str, *, made_from: str | None, total: int | None, left_out: int) -> None:
         """Write that a step begins; of a helper's steps the run that is helped tells."""
         if self.helper_id is None:
-            counts = {"made_from": made_from, "total": total, "left_out": left_out}
-            await self.writer.call(lifecycle.begin_step, self.engine, self.run_id, step, **counts)
+            begin = partial(lifecycle.begin_step, made_from=made_from, total=total, left_out=left_out)
+            await self.writer.call(begin, self.engine, self.run_id, step)
 
     async def end_step(self, step: str) -> None:
         """Write that a step has been gone through."""
