@@ -4,11 +4,13 @@ Whoever closes or leaves a run after another process has taken it over changes n
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy import Connection, Engine, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.ledger import leases
 from db.ledger.leases import Lease
@@ -18,6 +20,8 @@ from db.ledger.tables import StoredLease, StoredRun, StoredStep, WorkingRow, ins
 from db.session import begin_write
 from db.words import CRASHED, DONE, MAIN, OPEN, RUNNING, SUSPENDED
 
+MANY = 1000
+"""Working rows that are worth a vacuum of their own."""
 _COUNTS = (StoredStep.unchanged, StoredStep.failed_again, StoredStep.skipped_again)
 
 
@@ -71,10 +75,16 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
 
     What was written ahead and never sent is settled as that. Helpers that are still at work end by themselves.
     """
+    deleted = 0
     with begin_write(engine) as connection:
         if _gives_main_back(connection, lease):
-            connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id))
+            deleted = connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id)).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
+    if deleted > MANY and engine.dialect.name == "postgresql":
+        # Its own autovacuum looks once a minute: a flow that runs more often would let the table grow meanwhile. One
+        # who may not is only told so.
+        with suppress(SQLAlchemyError), engine.connect() as idle:
+            idle.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM (SKIP_LOCKED) working_rows"))
 
 
 def begin_step(
