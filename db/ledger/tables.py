@@ -201,7 +201,7 @@ class Generation(Base):
         sa.UniqueConstraint("run_id", "step", "record_key"),
         one_of("status", STATUSES),
         one_of("origin", ORIGINS),
-        # What current_content probes: is there a newer succeeded generation of the same record?
+        # What a record's life is read by.
         sa.Index("ix_generations_current", "flow", "step", "endpoint", "record_key", "status", "id"),
         # What the look-up probes for a whole page of prompts at once.
         sa.Index("ix_generations_prompt", "prompt_hash", "origin", "status"),

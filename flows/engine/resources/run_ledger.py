@@ -17,7 +17,7 @@ from db.database_errors import LedgerUnreachableError
 from db.ledger import leases, lifecycle, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
-from db.readers.chains import Spent, last_run_of, spent_by_chain, spent_by_run
+from db.readers.chains import Spent, spent_by_chain, spent_by_run
 from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import PromptHistory, look_up
 from db.readers.old_shards import shards_of
@@ -140,11 +140,7 @@ def begin(
         recover_crashed_runs(ledger, spill_folders, but=lease_id)
         if shard is not None:
             return lifecycle.join_run(ledger, shard.parent, lease_id, f"{HELPER} {shard.number}")
-        if run.prefect_flow_run_id is not None:
-            last = last_run_of(ledger, run.prefect_flow_run_id, run.flow, run.endpoint)
-            if last is not None:
-                return lifecycle.take_up(ledger, last, lease_id)
-        return lifecycle.start_run(ledger, run, lease_id)
+        return lifecycle.begin_or_take_up(ledger, run, lease_id)
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
             raise
