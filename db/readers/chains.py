@@ -38,13 +38,6 @@ class Spent:
         return Spent(self.known_usd - other.known_usd, self.likely_usd - other.likely_usd)
 
 
-def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
-    """Return the newest run of a Prefect flow run: the one that its Retry resumes."""
-    statement = select(func.max(StoredRun.id)).where(StoredRun.prefect_flow_run_id == prefect_flow_run_id)
-    with engine.connect() as connection:
-        return connection.scalar(statement)
-
-
 def resumed_by(engine: Engine, run_id: str) -> list[str]:
     """Return the runs that a run resumes, directly or not, the latest first."""
     return [row.id for row in _and_resumed(engine, run_id)[1:]]

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Engine, case, func, or_, select
+from sqlalchemy import Engine, case, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
 from db.session import in_parts, rows_of
-from db.words import FAILED, PERHAPS_BILLED, SKIPPED, Status
+from db.words import CACHE, FAILED, PERHAPS_BILLED, SKIPPED, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,16 @@ class Standing:
 class OwnOutcome:
     """What a run has of a record already.
 
-    Where it is `confirmed`, the generation is one of an earlier run. `ordinal` is the last of the run's own attempts
-    for it, and `paid` how many of these were answered or perhaps billed; they are counted where the record may be asked
-    for again, as it failed or was skipped.
+    Where it is `confirmed`, the generation is one of an earlier run; `cached` content was not asked for. `ordinal` is
+    the last of the run's own attempts for it, and `paid` how many of these were answered or perhaps billed; they are
+    counted where the record may be asked for again, as it failed or was skipped.
     """
 
     generation_id: str
     status: Status
     error_kind: str | None
     confirmed: bool
+    cached: bool = False
     ordinal: int = 0
     paid: int = 0
 
@@ -99,11 +100,12 @@ def read_own_outcomes(engine: Engine, run_id: str, step: str, keys: Sequence[str
 
     Where there are both, the generation came later, and counts.
     """
-    own = select(Generation.record_key, Generation.id, Generation.status, Generation.error_kind).where(
-        Generation.run_id == run_id, Generation.step == step
-    )
+    own = select(
+        Generation.record_key, Generation.id, Generation.status, Generation.error_kind, Generation.origin
+    ).where(Generation.run_id == run_id, Generation.step == step)
+    unchanged = literal(CACHE).label("origin")
     confirmed = (
-        select(WorkingRow.record_key, WorkingRow.generation_id, WorkingRow.status, Generation.error_kind)
+        select(WorkingRow.record_key, WorkingRow.generation_id, WorkingRow.status, Generation.error_kind, unchanged)
         .outerjoin(Generation, Generation.id == WorkingRow.generation_id)
         .where(WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
     )
@@ -111,8 +113,8 @@ def read_own_outcomes(engine: Engine, run_id: str, step: str, keys: Sequence[str
     for part in in_parts(keys):
         rows = [(row, True) for row in rows_of(engine, confirmed.where(WorkingRow.record_key.in_(part)))]
         rows += [(row, False) for row in rows_of(engine, own.where(Generation.record_key.in_(part)))]
-        for (key, generation_id, status, kind), was_confirmed in rows:
-            found[key] = OwnOutcome(generation_id, status, kind, was_confirmed)
+        for (key, generation_id, status, kind, origin), was_confirmed in rows:
+            found[key] = OwnOutcome(generation_id, status, kind, was_confirmed, origin == CACHE)
     again = [each.generation_id for each in found.values() if not each.confirmed and each.status in {FAILED, SKIPPED}]
     asked = _asked(engine, run_id, again)
     for key, each in found.items():

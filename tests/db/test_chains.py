@@ -16,7 +16,6 @@ from db.ledger.tables import StoredRun
 from db.ledger.writing import write
 from db.readers.chains import (
     Spent,
-    last_run_of,
     refreshing_since,
     spent_by_chain,
     spent_by_flow_runs,
@@ -168,13 +167,6 @@ def test_what_a_run_has_spent_is_told_but_for_one_of_its_leases(book: Book) -> N
     assert spent(None) == Decimal("1.012")
     assert spent(book.lease.id) == Decimal("0.012")
     assert spent(helper.id) == Decimal("1.002")
-
-
-def test_last_run_of_a_flow_run_is_the_newest(book: Book) -> None:
-    Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
-    newest = Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
-    assert last_run_of(book.ledger, FLOW_RUN) == newest.run_id
-    assert last_run_of(book.ledger, OTHER_FLOW_RUN) is None
 
 
 # Refreshes
