@@ -127,7 +127,7 @@ class HistoryFlags(Flags):
 
     run: Annotated[
         str | None,
-        Argument(metavar="[RUN|NAME]", help="A run's id, or 6 characters of it or more; with --key a flow or a step."),
+        Argument(metavar="RUN|NAME", help="A run's id, or 6 characters of it or more; with --key a flow or a step."),
     ] = None
     key: Annotated[str | None, Option(help="Show the life of the record with this key.")] = None
     flow: Annotated[str | None, Option(help="Only runs of this flow.")] = None
