@@ -25,7 +25,7 @@ from db.ledger.tables import (
     WorkingRow,
 )
 from db.ledger.writing import write
-from db.readers.figures import count_generations, list_runs
+from db.readers.figures import count_generations_of, list_runs
 from db.readers.lives import read_life
 from db.session import begin_write, rows_of
 from db.upkeep import compacting
@@ -125,6 +125,7 @@ class Past:
 def seen(ledger: Engine) -> dict[str, Any]:
     """All that anyone sees who looks back: views, figures, lives, and what each kept row was made from."""
     runs = list_runs(ledger, limit=1000)
+    counted = count_generations_of(ledger, [line.id for line in runs])
     with ledger.connect() as connection:
         views = {
             view: sorted(
@@ -136,7 +137,7 @@ def seen(ledger: Engine) -> dict[str, Any]:
     return {
         **views,
         "runs": [asdict(line) for line in runs],
-        "counts": {line.id: sorted(map(repr, count_generations(ledger, line.id))) for line in runs},
+        "counts": {run: sorted(map(repr, counts)) for run, counts in counted.items()},
         "lives": {key: read_life(ledger, "product_copy", key) for key in (*KEYS, "all", "twin of a")},
         "content": rows_of(
             ledger, select(StandingContent.__table__).order_by(StandingContent.step, StandingContent.record_key)
