@@ -52,7 +52,8 @@ def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
 def take_up(engine: Engine, run_id: str, lease_id: str) -> Lease:
     """Go on with a run under a new main lease; a process that still works on it as main is superseded.
 
-    A run that was closed goes over all of its records again, so what it has confirmed is counted from nothing.
+    Where it was closed, or its working rows were pruned, nobody knows any more which records it has confirmed: it goes
+    over all of them again, and counts from nothing.
     """
     with begin_write(engine) as connection:
         return _take_up(connection, run_id, lease_id)
@@ -124,8 +125,8 @@ def _start(connection: Connection, run: RunRow, lease_id: str) -> Lease:
 
 def _take_up(connection: Connection, run_id: str, lease_id: str) -> Lease:
     lease = leases.take(connection, run_id, MAIN, lease_id)
-    row = connection.execute(select(StoredRun.status, StoredRun.ended_at).where(StoredRun.id == run_id)).one()
-    if row.ended_at is not None and row.status != CRASHED:
+    confirmed = select(WorkingRow.step).where(WorkingRow.run_id == run_id, WorkingRow.status.is_not(None)).limit(1)
+    if connection.scalar(confirmed) is None:
         again: Mapping[Any, int] = dict.fromkeys(_COUNTS, 0)
         connection.execute(update(StoredStep).where(StoredStep.run_id == run_id).values(again))
     _set(connection, run_id, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
