@@ -118,6 +118,8 @@ async def test_run_whose_process_is_killed_as_it_takes_it_up_goes_on(work: Works
 async def test_process_that_wakes_at_an_edge_changes_nothing_of_what_another_has_done_meanwhile(
     work: Workshop, name: str, before: bool
 ) -> None:
+    if before and name != BEGINS and work.ledger.dialect.name == "sqlite":
+        pytest.skip("the frozen process was seen to hold SQLite's lock here, which nobody can take from it")
     if name == CLOSES:
         approve()
     process = await stopped_at(work, name, before=before, how="SIGSTOP")
