@@ -99,8 +99,8 @@ def test_outcomes_of_a_run_are_its_generations_and_what_it_confirmed(book: Book)
     later.add("elsewhere", step="other")
 
     assert own(later, "stands", "fails", "written", "elsewhere", "none") == {
-        "stands": OwnOutcome(stands, "succeeded", None, confirmed=True),
-        "fails": OwnOutcome(fails, "failed", "timeout", confirmed=True),
+        "stands": OwnOutcome(stands, "succeeded", None, confirmed=True, cached=True),
+        "fails": OwnOutcome(fails, "failed", "timeout", confirmed=True, cached=True),
         "written": OwnOutcome(written, "succeeded", None, confirmed=False),
     }
     later.close()
