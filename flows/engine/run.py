@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from db.ledger.clock import now
+from db.words import SUSPENDED
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source
@@ -166,7 +167,7 @@ class Run:
             leaving = await self.host.suspend(suspension.due)
             if leaving is not None:
                 self.suspended = suspension
-                self.context.progress.notes["suspended"] = f"The run is suspended until {suspension}"
+                self.context.progress.notes[SUSPENDED] = f"The run is suspended until {suspension}"
                 raise leaving
             self.host.log.info("The run waits until %s", suspension)
             await asyncio.sleep(max((suspension.due - now()).total_seconds(), 0))
