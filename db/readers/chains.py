@@ -37,9 +37,13 @@ class Spent:
         return Spent(self.known_usd - other.known_usd, self.likely_usd - other.likely_usd)
 
 
-def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
-    """Return the newest run of a Prefect flow run: the one that its Retry resumes."""
-    statement = select(func.max(StoredRun.id)).where(StoredRun.prefect_flow_run_id == prefect_flow_run_id)
+def last_run_of(engine: Engine, prefect_flow_run_id: str, flow: str, endpoint: str) -> str | None:
+    """Return the run of a Prefect flow run, which its Retry goes on with; one of before may have several.
+
+    A flow run that asks another endpoint than before, or opens runs under several names, has one of each.
+    """
+    same = (StoredRun.prefect_flow_run_id == prefect_flow_run_id, StoredRun.flow == flow, StoredRun.endpoint == endpoint)
+    statement = select(func.max(StoredRun.id)).where(*same)
     with engine.connect() as connection:
         return connection.scalar(statement)
 
@@ -78,15 +82,19 @@ def _refreshes(parameters: Mapping[str, Any]) -> bool:
     return not any(isinstance(value, dict) and value.get("refresh") is False for value in parameters.values())
 
 
-def spent_by_chain(engine: Engine, run_id: str) -> Spent:
+def spent_by_chain(engine: Engine, run_id: str, *, but_lease: str | None = None) -> Spent:
     """Add up what all runs have spent that are linked with this one, and the shards of all; its own requests left out.
 
-    Linked are the runs that it resumes, directly or not, and all that resume any of these.
+    With `but_lease` only those are left out that were made under that lease: whoever had the run before, or helps with
+    it, spends of the same cap. Linked are the runs that it resumes, directly or not, and all that resume any of these.
     """
     linked = _linked(run_id)
     shard = aliased(StoredRun)
     whole = select(linked.c.id).union(select(shard.id).join(linked, shard.parent_run_id == linked.c.id))
-    return _spent(engine, and_(Attempt.run_id.in_(whole), Attempt.run_id != run_id))
+    others = Attempt.run_id != run_id
+    if but_lease is not None:
+        others = or_(others, Attempt.lease_id.is_distinct_from(but_lease))
+    return _spent(engine, and_(Attempt.run_id.in_(whole), others))
 
 
 def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:

@@ -65,7 +65,7 @@ class SpoolFile:
             if not path.parent.is_dir():
                 path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-            # Also where there is one: a run that is taken up goes on in the folder of the process that has crashed.
+            # Whoever takes a run up writes where the process before it did, and lives on.
             (path.parent / _OWNER).write_text(this_process(), encoding="utf-8")
             # Made with its mode: a file that is changed afterwards could be opened in between.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -160,7 +160,7 @@ class Spool:
 
 
 class RunSpools:
-    """The spools of one run or helper, and of the runs that it resumes or helps, the latest first.
+    """The spools of one run or helper, and of the runs that it goes on with, the latest first: itself if it has a past.
 
     Nothing is made before one is written.
     """
@@ -172,8 +172,8 @@ class RunSpools:
         self._open: list[Spool] = []
 
     def find(self, name: str) -> Spool | None:
-        """Return the spool of this name that this run, or one of the others, has finished here; None: there is none."""
-        for run_id in (self._own.name, *self.resumed):
+        """Return the spool of this name that a run that is resumed has finished here; None where there is none."""
+        for run_id in self.resumed:
             path = self._folder / run_id / f"{name}{SPOOL_SUFFIX}"
             with suppress(OSError, sqlite3.Error):
                 spool = self._opened(path)
@@ -186,7 +186,7 @@ class RunSpools:
     def writing(self, name: str) -> Iterator[SpoolFile]:
         """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
         path = self._own / f"{name}{SPOOL_SUFFIX}"
-        # A run that is taken up may find what a process left that was killed, or that only sleeps.
+        # A process that the run was taken from may not be at its end yet, on another machine that shares the folder too.
         unfinished = path.with_name(f"{name}-{uuid.uuid4().hex}{UNFINISHED}")
         try:
             with closing(SpoolFile(unfinished)) as written:
@@ -201,21 +201,18 @@ class RunSpools:
         return self._opened(self._own / f"{name}{SPOOL_SUFFIX}")
 
     def close(self) -> None:
-        """Close the files; a folder without any finished one is removed."""
+        """Close the files; a folder without any finished one is removed, unless another process has taken the run up."""
         for spool in self._open:
             spool.close()
-        if not any(self._own.glob(f"*{SPOOL_SUFFIX}")):
-            _remove(self._own)
+        with suppress(OSError):
+            is_own = (self._own / _OWNER).read_text(encoding="utf-8") == this_process()
+            if is_own and not any(self._own.glob(f"*{SPOOL_SUFFIX}")):
+                _remove(self._own)
 
-    def remove(self) -> None:
-        """Remove the spools of this run and of those that it resumes: it has completed."""
-        for run_id in self.resumed:
+    def remove(self, *, own_only: bool = False) -> None:
+        """Remove the spools of this run and of those that it resumes: it has completed; or the own alone."""
+        for run_id in (self._own.name, *(() if own_only else self.resumed)):
             _remove(self._folder / run_id)
-        self.remove_own()
-
-    def remove_own(self) -> None:
-        """Remove what this run or helper has written itself."""
-        _remove(self._own)
 
     def _opened(self, path: Path) -> Spool:
         self._open.append(Spool(path))

@@ -402,7 +402,7 @@ def test_records_by_key_need_no_look_at_the_others(shop: Engine, mine: RunSpools
 
 def test_two_processes_of_one_run_write_the_same_spool_without_meeting(shop: Engine, tmp_path: Path) -> None:
     # One has only slept, or was killed and left an unfinished file; the run was taken up by the other.
-    slept, other = (RunSpools(tmp_path / "spools", "run-1") for _ in range(2))
+    slept, other = (RunSpools(tmp_path / "spools", "run-1", ["run-1"]) for _ in range(2))
     with slept.writing("a") as unfinished:
         select.spool(shop, ALL, partial(other.writing, "a"))
         assert other.open("a").count == 2000
