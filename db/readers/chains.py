@@ -1,6 +1,7 @@
-"""Chains: runs that resume one another, and what they have spent together.
+"""Tell which runs resume one another, and what they have spent together, or one run's leases.
 
-All runs that `resumes_run_id` links share one cost cap, and so do the shards of each. What was perhaps billed counts
+All runs that `resumes_run_id` links share one cost cap, and so do all who work on one of them: its helpers, and in runs
+of earlier releases its shards. What was perhaps billed counts
 at its likely cost: what an attempt was expected to cost when it was opened.
 """
 
@@ -97,21 +98,20 @@ def spent_by_chain(engine: Engine, run_id: str, *, but_lease: str | None = None)
     return _spent(engine, and_(Attempt.run_id.in_(whole), others))
 
 
-def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:
-    """Add up what the shards have spent that runs of a Prefect flow run have started."""
-    whole, shard = aliased(StoredRun), aliased(StoredRun)
-    shards = (
-        select(shard.id)
-        .join(whole, whole.id == shard.parent_run_id)
-        .where(whole.prefect_flow_run_id == prefect_flow_run_id)
-    )
-    return _spent(engine, Attempt.run_id.in_(shards))
+def spent_by_run(engine: Engine, run_id: str, *, but_lease: str | None = None) -> Spent:
+    """Add up what a run has spent, all who have worked on it together; but for one of them, by its lease.
+
+    A process knows what it has spent itself: without that, it is what its run's other leases have, earlier ones too.
+    """
+    which = [Attempt.run_id == run_id]
+    if but_lease is not None:
+        which.append(Attempt.lease_id.is_distinct_from(but_lease))
+    return _spent(engine, and_(*which))
 
 
-def spent_by_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Spent:
-    """Add up what the runs of Prefect flow runs have spent."""
-    runs = select(StoredRun.id).where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids))
-    return _spent(engine, Attempt.run_id.in_(runs))
+def spent_by_leases(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> Spent:
+    """Add up what some of those have spent who have worked on a run, by their leases."""
+    return _spent(engine, and_(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)))
 
 
 def _linked(run_id: str) -> CTE:

@@ -186,7 +186,7 @@ class RunSpools:
     def writing(self, name: str) -> Iterator[SpoolFile]:
         """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
         path = self._own / f"{name}{SPOOL_SUFFIX}"
-        # A process that the run was taken from may not be at its end yet, on another machine that shares the folder too.
+        # A process that the run was taken from may not be at its end yet, also on a machine that shares the folder.
         unfinished = path.with_name(f"{name}-{uuid.uuid4().hex}{UNFINISHED}")
         try:
             with closing(SpoolFile(unfinished)) as written:

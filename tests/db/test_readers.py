@@ -26,7 +26,7 @@ from db.readers.figures import (
     usage,
 )
 from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
-from db.readers.runs import shards_of
+from db.readers.old_shards import shards_of
 from db.readers.stored_generations import read_generation, read_generations, read_parents, read_request
 from db.words import PERHAPS_BILLED, UNSENT
 from tests.db.rows import DAY, Book, settled_row, sha

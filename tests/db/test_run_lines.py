@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
 from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage
-from db.readers.runs import shards_of
+from db.readers.old_shards import shards_of
 from tests.db.rows import Book
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
