@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, cast
 
@@ -30,6 +31,10 @@ from flows.steps.prompts.flow_source import read_function
 
 FLOW_RUN = "TEST_FLOW_RUN"
 """The variable that names the flow run of what is called: as a worker, which gives a flow run to a new process."""
+
+
+HELPING: ContextVar[Callable[[SpreadRun], Awaitable[None]] | None] = ContextVar("helping", default=None)
+"""What helps with the runs of this context that are spread; None: nobody does."""
 
 
 class _Lines(logging.Handler):
@@ -108,6 +113,9 @@ class PlainHost:
 
     async def spread(self, run: SpreadRun) -> None:
         self.spread_runs.append(run)
+        helping = HELPING.get()
+        if helping is not None:
+            await helping(run)
 
     async def publish(self, summary: Summary, _ledger: URL, _read_from: Mapping[str, URL]) -> None:
         self.summary = summary
