@@ -83,19 +83,15 @@ def _refreshes(parameters: Mapping[str, Any]) -> bool:
     return not any(isinstance(value, dict) and value.get("refresh") is False for value in parameters.values())
 
 
-def spent_by_chain(engine: Engine, run_id: str, *, but_lease: str | None = None) -> Spent:
+def spent_by_chain(engine: Engine, run_id: str) -> Spent:
     """Add up what all runs have spent that are linked with this one, and the shards of all; its own requests left out.
 
-    With `but_lease` only those are left out that were made under that lease: whoever had the run before, or helps with
-    it, spends of the same cap. Linked are the runs that it resumes, directly or not, and all that resume any of these.
+    Linked are the runs that it resumes, directly or not, and all that resume any of these.
     """
     linked = _linked(run_id)
     shard = aliased(StoredRun)
     whole = select(linked.c.id).union(select(shard.id).join(linked, shard.parent_run_id == linked.c.id))
-    others = Attempt.run_id != run_id
-    if but_lease is not None:
-        others = or_(others, Attempt.lease_id.is_distinct_from(but_lease))
-    return _spent(engine, and_(Attempt.run_id.in_(whole), others))
+    return _spent(engine, and_(Attempt.run_id.in_(whole), Attempt.run_id != run_id))
 
 
 def spent_by_run(engine: Engine, run_id: str, *, but_lease: str | None = None) -> Spent:

@@ -153,8 +153,11 @@ def test_shards_of_a_flow_run_and_flow_runs_are_added_up(book: Book) -> None:
 def test_last_run_of_a_flow_run_is_the_newest(book: Book) -> None:
     Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
     newest = Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
-    assert last_run_of(book.ledger, FLOW_RUN) == newest.run_id
-    assert last_run_of(book.ledger, OTHER_FLOW_RUN) is None
+    flow, endpoint = newest.run.flow, newest.run.endpoint
+    assert last_run_of(book.ledger, FLOW_RUN, flow, endpoint) == newest.run_id
+    assert last_run_of(book.ledger, OTHER_FLOW_RUN, flow, endpoint) is None
+    assert last_run_of(book.ledger, FLOW_RUN, "another", endpoint) is None
+    assert last_run_of(book.ledger, FLOW_RUN, flow, "anthropic") is None
 
 
 # Refreshes

@@ -317,7 +317,7 @@ async def test_content_that_stands_is_confirmed_and_writes_no_row(bench: Bench) 
     assert bench.ledger.outcomes == {"b": ("succeeded", "live")}
     (row,) = bench.ledger.confirmed.values()
     assert (row.record_key, row.status, row.generation_id, row.lease_id) == ("a", "succeeded", "standing", None)
-    assert bench.progress.counts == {"cached": 1, "succeeded": 1}
+    assert +bench.progress.counts == {"cached": 1, "succeeded": 1}
 
 
 FAILED_SINCE = Failing("failing", "refused", "refusal", "No.", None, "")
@@ -350,7 +350,7 @@ async def test_failure_without_a_request_is_confirmed_where_it_is_the_same_as_be
     await bench.run(page)
     assert bench.ledger.generations == {}
     assert {key: row.status for key, row in bench.ledger.confirmed.items()} == {"a": "skipped", "b": "failed"}
-    assert bench.progress.counts == {"skipped": 1, "failed": 1}
+    assert +bench.progress.counts == {"skipped": 1, "failed": 1}
 
     bench.forget()
     bench.fails("a", "tea", rows["a"], error_message="It is another.")
@@ -402,7 +402,7 @@ async def test_what_a_run_is_done_with_is_counted_as_it_was_and_not_even_rendere
     bench.ledger.own["a"] = OWN[name]
     await bench.run({"a": None})
     assert (bench.ledger.generations, bench.ledger.confirmed, bench.endpoint.asked) == ({}, {}, [])
-    assert bench.progress.counts == {"cached" if name == "confirmed" else name: 1}
+    assert +bench.progress.counts == {"cached" if name == "confirmed" else name: 1}
 
 
 @pytest.mark.parametrize("own", [("failed", "overloaded_error"), ("skipped", "cost_cap")])
@@ -440,7 +440,7 @@ async def test_own_failure_stays_where_its_prompt_is_given_up_by_now(bench: Benc
     bench.ledger.answered[bench.hash_of("tea")] = PromptHistory(bad_outcomes=3, last_bad="failed (timeout)")
     bench.ledger.own["a"] = OwnOutcome("own", "failed", "timeout", confirmed=False, ordinal=1, paid=1)
     await bench.run({"a": "tea"})
-    assert (bench.ledger.generations, bench.endpoint.asked, bench.progress.counts) == ({}, [], {"failed": 1})
+    assert (bench.ledger.generations, bench.endpoint.asked, +bench.progress.counts) == ({}, [], {"failed": 1})
 
 
 async def test_failure_that_was_confirmed_in_a_run_gives_its_place_to_nobody(bench: Bench) -> None:

@@ -109,15 +109,12 @@ class HeldLease:
         self._end(lambda lease: lifecycle.suspend_run(self._ledger, lease, reason, due))
 
     def _end(self, end: Callable[[leases.Lease], None]) -> None:
-        while self.superseded_by is None and not self._ended:
-            try:
-                end(self._lease)
-            except leases.LeaseLostError:
-                self._return()
-            else:
-                self._ended = True
-        # The run is another's now, and ends with that one.
+        # Whether the run is still its own to end is found out once: where the answer of a commit was lost, ending it
+        # again finds no lease.
+        self.confirm()
         self._ended = True
+        if self.superseded_by is None:
+            end(self._lease)
 
     def take(self, hashes: Iterable[str]) -> set[str]:
         """Claim prompts; return those that are now this run's (in the writer's thread)."""
@@ -145,7 +142,9 @@ class HeldLease:
             write(self._ledger, batch, None if self._ended else self._lease, refused=refused)
         except leases.LeaseLostError:
             self._return()
-            # What it holds is paid for, and kept even where a newer process goes on.
+            # What it holds is paid for, and kept even where a newer process goes on. What stands that one looks up itself.
+            if self.superseded_by is not None:
+                batch.confirmed.clear()
             write(self._ledger, batch, refused=refused)
 
     def confirm(self) -> None:

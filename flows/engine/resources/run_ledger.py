@@ -16,7 +16,7 @@ from db.database_errors import LedgerUnreachableError
 from db.ledger import leases, lifecycle, ranges, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
-from db.readers.chains import Spent, last_run_of, spent_by_chain, spent_by_leases
+from db.readers.chains import Spent, last_run_of, spent_by_chain, spent_by_leases, spent_by_run
 from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import PromptHistory, look_up
 from db.readers.past_answers import mean_tokens
@@ -130,7 +130,8 @@ class RunLedger:
         """What others have spent on this run and on those that it resumes; of a helper, what it has spent before."""
         if self.helper_id is not None:
             return await self.writer.read(spent_by_leases, self.engine, self.run_id, [self.helper_id])
-        return await self.writer.read(spent_by_chain, self.engine, self.run_id, but_lease=self.lease_id)
+        linked = await self.writer.read(spent_by_chain, self.engine, self.run_id)
+        return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, but_lease=self.lease_id)
 
     async def used(self, step: str) -> TotalUsage:
         """What a step has used so far."""
