@@ -12,7 +12,6 @@ from decimal import Decimal
 from functools import lru_cache, partial
 
 from httpx import HTTPError
-from sqlalchemy import Engine
 
 from db.database_errors import DatabaseError
 from db.ledger.clock import new_id

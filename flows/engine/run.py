@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from db.ledger.clock import now
-from flows.engine.context import Paged, StepContext
+from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source
 from flows.engine.materials.run_selects import Selects

@@ -28,7 +28,6 @@ from flows.engine.resources.stopping import Stopper
 from flows.settings import Settings
 from flows.steps.prompts.flow_source import read_function
 
-
 FLOW_RUN = "TEST_FLOW_RUN"
 """The variable that names the flow run of what is called: as a worker, which gives a flow run to a new process."""
 

@@ -41,7 +41,7 @@ from flows.errors import ConfigurationError
 
 POLL_S = 2.0
 GONE_FOR_S = 10.0
-"""How long a helper's lease is gone before it counts as crashed: of one that ends in order, Prefect hears a bit later."""
+"""How long a helper's lease is gone before it counts as crashed: Prefect hears of an end in order a moment later."""
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
 _OF_DEPLOYMENT = (
     "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"
