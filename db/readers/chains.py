@@ -38,17 +38,6 @@ class Spent:
         return Spent(self.known_usd - other.known_usd, self.likely_usd - other.likely_usd)
 
 
-def last_run_of(engine: Engine, prefect_flow_run_id: str, flow: str, endpoint: str) -> str | None:
-    """Return the run of a Prefect flow run, which its Retry goes on with; one of before may have several.
-
-    A flow run that asks another endpoint than before, or opens runs under several names, has one of each.
-    """
-    same = (StoredRun.prefect_flow_run_id == prefect_flow_run_id, StoredRun.flow == flow, StoredRun.endpoint == endpoint)
-    statement = select(func.max(StoredRun.id)).where(*same)
-    with engine.connect() as connection:
-        return connection.scalar(statement)
-
-
 def resumed_by(engine: Engine, run_id: str) -> list[str]:
     """Return the runs that a run resumes, directly or not, the latest first."""
     return [row.id for row in _and_resumed(engine, run_id)[1:]]

@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, or_, select
 
+from db.columns import Base
 from db.ledger.leases import LivingLease, living
-from db.ledger.tables import Attempt, Base, StoredLease, StoredRun
+from db.ledger.tables import Attempt, StoredLease, StoredRun
 from db.session import rows_of
 from db.words import CRASHED, RUNNING
 

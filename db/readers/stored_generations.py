@@ -10,7 +10,7 @@ from sqlalchemy import Engine, Select, Subquery, case, func, select, union_all
 from sqlalchemy.orm import aliased
 
 from db.ledger import tables
-from db.ledger.tables import Attempt, Generation, GenerationParent, StoredPrompt, StoredRecord
+from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
 from db.readers.confirmations import confirmed_contents
 from db.readers.runs import matches, row_of
 from db.session import in_parts, rows_of
@@ -107,12 +107,12 @@ def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, lis
 
 def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> int:
     """Count the record keys with content that end in a blank."""
-    statement = select(func.count(func.distinct(Generation.record_key))).where(
-        Generation.flow == flow,
-        Generation.step == step,
-        Generation.endpoint == endpoint,
-        Generation.status == SUCCEEDED,
-        Generation.record_key.like("% "),
+    statement = select(func.count()).where(
+        StandingContent.flow == flow,
+        StandingContent.step == step,
+        StandingContent.endpoint == endpoint,
+        StandingContent.generation_id.is_not(None),
+        StandingContent.record_key.like("% "),
     )
     return int(rows_of(engine, statement)[0][0])
 

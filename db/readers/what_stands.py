@@ -46,9 +46,9 @@ class Standing:
 class OwnOutcome:
     """What a run has of a record already.
 
-    Where it is `confirmed`, the generation is one of an earlier run; `cached` content was not asked for. `ordinal` is the last of the run's own attempts
-    for it, and `paid` how many of these were answered or perhaps billed; they are counted where the record may be asked
-    for again, as it failed or was skipped.
+    Where it is `confirmed`, the generation is one of an earlier run; `cached` content was not asked for. `ordinal` is
+    the last of the run's own attempts for it, and `paid` how many of these were answered or perhaps billed; they are
+    counted where the record may be asked for again, as it failed or was skipped.
     """
 
     generation_id: str

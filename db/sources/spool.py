@@ -201,7 +201,7 @@ class RunSpools:
         return self._opened(self._own / f"{name}{SPOOL_SUFFIX}")
 
     def close(self) -> None:
-        """Close the files; a folder without any finished one is removed, unless another process has taken the run up."""
+        """Close the files; a folder without a finished one is removed, unless another process goes on with the run."""
         for spool in self._open:
             spool.close()
         with suppress(OSError):

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from db.ledger.clock import new_id, now
+from db.ledger.clock import now
 from db.ledger.rows import ConfirmedRow, GenerationRow, PromptRow, RecordRow, TextRow
 from db.readers.look_up import PromptHistory
 from db.readers.what_stands import OwnOutcome, Standing
@@ -36,6 +36,7 @@ _IGNORES_SCHEMA = (
 class Unrendered:
     """A material that no prompt can be made from; `own` is as in Item."""
 
+    generation_id: str
     key: str
     material: Material
     error: RecordError
@@ -121,7 +122,7 @@ class Recording:
         material, error = failed.material, failed.error
         record = material.record
         row = self._row(
-            id=failed.own.generation_id if failed.own else new_id(),
+            id=failed.generation_id,
             record_key=failed.key,
             record_hash=record.hash if record else None,
             prompt_hash=None,

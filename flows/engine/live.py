@@ -112,7 +112,11 @@ class LiveChannel:
             with context.stopper.pursuing() as pursuit:
                 journal = ItemJournal(context, item, pursuit)
                 outcome = await answer_prompt(
-                    item.ask(self._max_output), ask=journal.ask, gate=context.pace, journal=journal, policy=context.policy
+                    item.ask(self._max_output),
+                    ask=journal.ask,
+                    gate=context.pace,
+                    journal=journal,
+                    policy=context.policy,
                 )
         except CostCapError as error:
             return _skipped(error)

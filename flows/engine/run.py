@@ -175,9 +175,9 @@ class Run:
     async def suspend(self, reason: str, due: datetime) -> None:
         """Leave the run until `due`, or until somebody takes it up: `while not is_approved(): await run.suspend(...)`.
 
-        All that was generated stays. Where the flow run has a deployment, the process ends here, and whichever takes the
-        run up begins the flow again, which is done at once with what the run has. Elsewhere the run waits in place, and
-        this returns when it is due. `reason` is shown to people; a `due` without a time zone is a ValueError.
+        All that was generated stays. Where the flow run has a deployment, the process ends here, and the one that takes
+        the run up begins the flow again, which is done at once with what the run has. Elsewhere the run waits in place,
+        and this returns when it is due. `reason` is shown to people; a `due` without a time zone is a ValueError.
         """
         if due.tzinfo is None:
             raise ValueError("the time at which a suspended run is due needs a time zone")

@@ -16,7 +16,7 @@ from flows.engine.materials.handles import Material
 from flows.engine.materials.items import Item
 from flows.engine.plan import is_done, plan_page
 from flows.errors import CostCapError, RecordError, StoppedError, StoppingCallError, copy_of
-from flows.steps.prompts.render import Brief, Prompt, render_prompt
+from flows.steps.prompts.render import Brief, render_prompt
 
 YIELD_EVERY = 50
 """Materials rendered before the event loop gets its turn."""
@@ -90,27 +90,29 @@ class Step:
         items: list[Item] = []
         failed: list[Unrendered] = []
         for number, draft in enumerate(drafts, start=1):
+            # Ids are in the order of the records, as they are listed.
+            generation_id = draft.own.generation_id if draft.own else new_id()
             try:
-                items.append(self._item_of(draft))
+                items.append(self._item_of(draft, generation_id))
             except RecordError as error:
-                failed.append(Unrendered(draft.key, draft.material, error, draft.own))
+                failed.append(Unrendered(generation_id, draft.key, draft.material, error, draft.own))
             if number % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
         return items, failed
 
-    def _item_of(self, draft: Draft) -> Item:
-        material, own = draft.material, draft.own
+    def _item_of(self, draft: Draft, generation_id: str) -> Item:
+        material = draft.material
         if material.fault is not None:
             raise material.fault
         record = material.record
         return Item(
-            generation_id=own.generation_id if own else new_id(),
+            generation_id=generation_id,
             record_key=draft.key,
             record_hash=record.hash if record else None,
             record_body=record.body if record else None,
             prompt=render_prompt(self._brief, material.inputs, variant=draft.variant),
             parents=material.parents,
-            own=own,
+            own=draft.own,
         )
 
     async def _misses(self, items: Sequence[Item], failed: Sequence[Unrendered]) -> list[Item]:

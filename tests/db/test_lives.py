@@ -10,8 +10,6 @@ import pytest
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id
-from db.ledger.rows import ConfirmedRow, WriteBatch
-from db.ledger.writing import write
 from db.readers.lives import LifePeriod, read_life
 from tests.db.rows import Book, sha
 
@@ -34,30 +32,16 @@ def told(periods: list[LifePeriod]) -> list[tuple[str, int, int | None, int, int
     ]
 
 
-def confirm(ledger: Engine, generation_id: str, day: int, status: str = "succeeded") -> None:
-    """Have a run find that what stands for `a` still does."""
-    run = Book(ledger)
-    row = ConfirmedRow(
-        run_id=run.run_id,
-        step="product_copy",
-        record_key="a",
-        status=status,  # type: ignore[arg-type]  # one of the words
-        generation_id=generation_id,
-        confirmed_at=at(day),
-    )
-    write(ledger, WriteBatch(confirmed=[row]))
-
-
 def fail(ledger: Engine, day: int, **own: Any) -> str:
     return Book(ledger).add("a", status="failed", output=None, error_kind="render", created_at=at(day), **own)
 
 
 def test_life_is_the_contents_that_stood_one_after_another(ledger: Engine) -> None:
     first = Book(ledger).add("a", created_at=at(0))
-    confirm(ledger, first, 1)
-    confirm(ledger, first, 2)
+    Book(ledger).confirm("a", first, confirmed_at=at(1))
+    Book(ledger).confirm("a", first, confirmed_at=at(2))
     second = Book(ledger).add("a", record='{"n":2}', created_at=at(3))
-    confirm(ledger, second, 4)
+    Book(ledger).confirm("a", second, confirmed_at=at(4))
     Book(ledger).add("b", created_at=at(0))
 
     found = read_life(ledger, "product_copy", "a")
@@ -84,7 +68,7 @@ def test_rows_of_earlier_releases_that_say_the_same_are_one_period(ledger: Engin
 def test_failure_ends_no_content_and_is_ended_by_what_succeeds(ledger: Engine) -> None:
     source = Book(ledger).add("a", created_at=at(0))
     failed = fail(ledger, 1, error_message="line 3")
-    confirm(ledger, failed, 2, "failed")
+    Book(ledger).confirm("a", failed, confirmed_at=at(2), status="failed")
     fail(ledger, 3, error_message="line 4")
     Book(ledger).reuse("a", source, created_at=at(4))
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from db.columns import Base
 from db.ledger.clock import now
 from db.ledger.rows import WriteBatch
-from db.ledger.tables import Base
 from db.ledger.writing import write
 from db.readers.failures import NAMED_KEYS, Loss, Trouble, losses, troubles
 from db.readers.past_answers import NEWEST_RUNS, StepTokens, mean_tokens, read_past, spent_by_step

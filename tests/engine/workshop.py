@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -49,6 +50,13 @@ from tests.engine.plain_host import run_plainly
 options = RunOptions(**{options!r})
 run = content({template!r}, options=options) if {under_prefect} else None
 asyncio.run(run or run_plainly(content, [], {template!r}, options=options))
+"""
+CALL = """
+import asyncio
+{first}
+from {module} import {flow}
+from tests.engine.plain_host import run_plainly
+asyncio.run(run_plainly({flow}, []))
 """
 BILLED = ("served", "dropped")
 USER = "A line about {{ record.name }}."
@@ -127,14 +135,14 @@ class Workshop:
     ) -> asyncio.subprocess.Process:
         """Run a template in a process of its own, which runs `first` before it loads the engine."""
         code = RUN.format(first=first, template=template, options=options, under_prefect=self.under_prefect)
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            code,
-            cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            stderr=asyncio.subprocess.PIPE,
-        )
+        return await _python(code, environment or {})
+
+    async def process_of(
+        self, flow: Flow[Any, Any], *, first: str = "", environment: Mapping[str, str] | None = None
+    ) -> asyncio.subprocess.Process:
+        """Run a flow of a test's module in a process of its own, without Prefect; `first` as above."""
+        code = CALL.format(first=first, module=flow.fn.__module__, flow=flow.fn.__name__)
+        return await _python(code, environment or {})
 
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
         with self.ledger.connect() as connection:
@@ -151,6 +159,18 @@ class Workshop:
         return {row[0]: row[1] for row in found}
 
     def statuses(self, run_id: str) -> dict[str, int]:
+        """How many of a run's records ended how: those of its history, and those for which nothing had changed."""
+        found = Counter(self.written(run_id))
+        (again,) = self.rows(
+            "SELECT sum(unchanged) AS succeeded, sum(failed_again) AS failed, sum(skipped_again) AS skipped "
+            "FROM run_steps WHERE run_id = :id",
+            id=run_id,
+        )
+        found.update({status: count for status, count in again.items() if count})
+        return dict(found)
+
+    def written(self, run_id: str) -> dict[str, int]:
+        """How many rows of history a run wrote, by status."""
         found = self.rows("SELECT status, count(*) AS n FROM generations WHERE run_id = :id GROUP BY 1", id=run_id)
         return {row["status"]: row["n"] for row in found}
 
@@ -206,6 +226,12 @@ class Workshop:
         """Wait until the sandbox has served that many answers."""
         while not self.has_answered(count):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.002)
+
+
+async def _python(code: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=ROOT, env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE
+    )
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:

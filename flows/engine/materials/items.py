@@ -24,8 +24,8 @@ class Item:
     """One generation to be: for which record, by which prompt, made from what.
 
     `own` is the outcome that the run has of it from before, which this one takes the place of, with its id; `standing`
-    is what stands for its record. `asking` is how far it has come, once it is asked for, and `tries` counts the tries of
-    a chunk that asked for it: each goes on where the one before ended.
+    is what stands for its record. `asking` is how far it has come, once it is asked for, and `tries` counts the tries
+    of a chunk that asked for it: each goes on where the one before ended.
     """
 
     generation_id: str

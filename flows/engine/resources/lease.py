@@ -142,7 +142,7 @@ class HeldLease:
             write(self._ledger, batch, None if self._ended else self._lease, refused=refused)
         except leases.LeaseLostError:
             self._return()
-            # What it holds is paid for, and kept even where a newer process goes on. What stands that one looks up itself.
+            # What it holds is paid for, and kept even where a newer process goes on, which confirms what stands itself.
             if self.superseded_by is not None:
                 batch.confirmed.clear()
             write(self._ledger, batch, refused=refused)

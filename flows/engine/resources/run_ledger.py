@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -16,7 +17,7 @@ from db.database_errors import LedgerUnreachableError
 from db.ledger import leases, lifecycle, ranges, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
-from db.readers.chains import Spent, last_run_of, spent_by_chain, spent_by_leases, spent_by_run
+from db.readers.chains import Spent, spent_by_chain, spent_by_leases, spent_by_run
 from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import PromptHistory, look_up
 from db.readers.past_answers import mean_tokens
@@ -37,8 +38,8 @@ _log = logging.getLogger("prefect.presswork")
 class RunLedger:
     """Looks prompts and records up, claims prompts, and says what the run has used.
 
-    `has_past` says whether others have worked on the run, or do just now: it may have outcomes already. `fresh_since` is
-    when a run began that refreshes: what is older counts as not known.
+    `has_past` says whether others have worked on the run, or do just now: it may have outcomes already. `fresh_since`
+    is when a run began that refreshes: what is older counts as not known.
     """
 
     engine: Engine
@@ -77,8 +78,8 @@ class RunLedger:
     async def begin_step(self, step: str, *, made_from: str | None, total: int | None, left_out: int) -> None:
         """Write that a step begins; of a helper's steps the run that is helped tells."""
         if self.helper_id is None:
-            counts = {"made_from": made_from, "total": total, "left_out": left_out}
-            await self.writer.call(lifecycle.begin_step, self.engine, self.run_id, step, **counts)
+            begin = partial(lifecycle.begin_step, made_from=made_from, total=total, left_out=left_out)
+            await self.writer.call(begin, self.engine, self.run_id, step)
 
     async def end_step(self, step: str) -> None:
         """Write that a step has been gone through."""
@@ -154,11 +155,7 @@ def begin(
         recover_crashed_runs(ledger, spill_folders, but=lease_id)
         if helper is not None:
             return lifecycle.join_run(ledger, helper.run, lease_id, f"{HELPER} {helper.number}")
-        if run.prefect_flow_run_id is not None:
-            last = last_run_of(ledger, run.prefect_flow_run_id, run.flow, run.endpoint)
-            if last is not None:
-                return lifecycle.take_up(ledger, last, lease_id)
-        return lifecycle.start_run(ledger, run, lease_id)
+        return lifecycle.begin_or_take_up(ledger, run, lease_id)
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
             raise
