@@ -101,8 +101,9 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
     """
     with begin_write(engine) as connection:
         status = _lock_run(connection, lease.run_id)
-        own = (StoredLease.id == lease.id, StoredLease.process == this_process())
-        kept = connection.scalar(select(StoredLease.epoch).where(*own))
+        # A helper's has the id of its flow run, which another process may have begun again.
+        ours = () if lease.worker == MAIN else (StoredLease.process == this_process(),)
+        kept = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id, *ours))
         if kept is not None:
             renewed = Lease(lease.id, lease.run_id, lease.worker, kept)
             renew_in(connection, renewed)

@@ -20,12 +20,6 @@ def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
         return row_of(connection, StoredRun, StoredRun.id == run_id)
 
 
-def who_works_on(engine: Engine, run_id: str) -> list[LivingLease]:
-    """Return the leases by which a run is worked on just now."""
-    with engine.connect() as connection:
-        return living(connection, StoredLease.run_id == run_id)
-
-
 def who_has_asked(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> set[str]:
     """Return those of the leases that have asked for anything in a run, however long ago."""
     asked = select(Attempt.lease_id).where(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)).distinct()
@@ -36,6 +30,12 @@ def running(engine: Engine) -> frozenset[str]:
     """Return the runs that somebody works on just now, a helper too."""
     with engine.connect() as connection:
         return frozenset(lease.run_id for lease in living(connection))
+
+
+def workers_of(engine: Engine, run_id: str) -> list[LivingLease]:
+    """Return who works on a run just now."""
+    with engine.connect() as connection:
+        return living(connection, StoredLease.run_id == run_id)
 
 
 def state_of(run_id: str, status: str, at_work: frozenset[str]) -> str:

@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_leases
-from db.readers.runs import who_has_asked, who_works_on
+from db.readers.runs import who_has_asked, workers_of
 from db.sources.clauses import tokens_of
 from db.sources.statements import Query
 from db.words import SHARD_TAG, SHARDS
@@ -242,18 +242,15 @@ class _HelperRuns:
         ledger = self.run.ledger
         # What they had taken is free then, for the others to take.
         await asyncio.to_thread(end_lapsed, ledger.engine, but=ledger.lease_id)
-        at_work = await asyncio.to_thread(who_works_on, ledger.engine, ledger.run_id)
+        at_work = {lease.id for lease in await asyncio.to_thread(workers_of, ledger.engine, ledger.run_id)}
         running = [helper for helper in self._open if (state := found.get(str(helper.flow_run))) and state.is_running()]
         unseen = [str(helper.flow_run) for helper in running if not helper.begun]
         begun = await asyncio.to_thread(who_has_asked, ledger.engine, ledger.run_id, unseen) if unseen else set()
-        begun |= {lease.id for lease in at_work}
         for helper in running:
-            helper.begun |= helper.flow_run in begun
-            is_at_work = any(lease.id == helper.flow_run for lease in at_work)
-            helper.gone_at = None if is_at_work else helper.gone_at or time.monotonic()
+            helper.begun |= helper.flow_run in begun | at_work
+            helper.gone_at = None if helper.flow_run in at_work else helper.gone_at or time.monotonic()
         for helper in self._open:
-            state = found.get(str(helper.flow_run))
-            if state is not None and self._is_lost(helper, state):
+            if (state := found.get(str(helper.flow_run))) and self._is_lost(helper, state):
                 crashed: State[Any] = Crashed(message="The helper's process or worker has died.")
                 await self.client.set_flow_run_state(UUID(helper.flow_run), crashed, force=True)
                 found[str(helper.flow_run)] = crashed
