@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 templates = typer.Typer(help="List, check and try the prompt files in templates/.", no_args_is_help=True)
-ledger = typer.Typer(help="Make, migrate and check the ledger.", no_args_is_help=True)
+ledger = typer.Typer(help="Make, migrate, check and shrink the ledger.", no_args_is_help=True)
 COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "demo", flags.DemoFlags, "run.demo:demo"),
     (app, "run", flags.RunFlags, "run.run_command:run"),
@@ -40,6 +40,10 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (ledger, "upgrade", flags.UpgradeFlags, "ledger.ledger_commands:upgrade"),
     (ledger, "check", flags.CheckFlags, "ledger.ledger_commands:check"),
     (ledger, "recover", flags.RecoverFlags, "ledger.ledger_commands:recover"),
+    (ledger, "size", flags.SizeFlags, "ledger.room:size"),
+    (ledger, "compact", flags.CompactFlags, "ledger.room:compact"),
+    (ledger, "prune", flags.PruneFlags, "ledger.room:prune"),
+    (ledger, "rebuild", flags.RebuildFlags, "ledger.room:rebuild"),
 )
 """Each command: its group, its name, what it takes, and the function of flows/commands/ that does its work."""
 

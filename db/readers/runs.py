@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, or_, select
 
 from db.columns import Base
 from db.ledger.leases import LivingLease, living
-from db.ledger.tables import Attempt, StoredLease, StoredRun
+from db.ledger.tables import Attempt, StoredLease, StoredRun, StoredStep
 from db.session import rows_of
 from db.words import CRASHED, RUNNING
 
@@ -36,6 +36,14 @@ def workers_of(engine: Engine, run_id: str) -> list[LivingLease]:
     """Return who works on a run just now."""
     with engine.connect() as connection:
         return living(connection, StoredLease.run_id == run_id)
+
+
+def steps_of(engine: Engine, run_id: str) -> list[dict[str, Any]]:
+    """Return how far the steps of a run are, in the order in which they began: the columns of run_steps."""
+    steps = StoredStep.__table__
+    with engine.connect() as connection:
+        found = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.position)
+        return [dict(row) for row in connection.execute(found).mappings()]
 
 
 def state_of(run_id: str, status: str, at_work: frozenset[str]) -> str:

@@ -23,7 +23,13 @@ USAGE = (
 )
 ROW_OF_RUN = (
     "id flow deployment trigger status mode endpoint parameters code_version prefect_flow_run_id parent_run_id "
-    "resumes_run_id started_at ended_at process epoch alive_until lease_boot lease_until_s"
+    "resumes_run_id started_at ended_at process epoch alive_until lease_boot lease_until_s suspended_for due_at"
+)
+
+IN_A_RUN = "steps failures shards progress workers"
+PERIOD = (
+    "flow step endpoint status since until record_hash template_hash generation_id run_id written_by error_kind "
+    "error_message confirmed confirmed_at"
 )
 
 
@@ -77,7 +83,7 @@ def test_history_prints_a_line_for_each_run(stored: Stored) -> None:
 def test_history_of_a_run_prints_its_row_steps_and_failures(stored: Stored) -> None:
     found = printed("history", stored.run)
 
-    assert keys(found) == keys({*LINE.split(), *ROW_OF_RUN.split(), "steps", "failures", "shards"})
+    assert keys(found) == keys({*LINE.split(), *ROW_OF_RUN.split(), *IN_A_RUN.split()})
     assert keys(found["usage"]) == words(USAGE)
     assert [keys(step) for step in found["steps"]] == [words("step status origin count")] * 2
     assert [keys(each) for each in found["failures"]] == [words("generation_id step record_key status kind message")]
@@ -89,7 +95,7 @@ def test_show_prints_all_that_a_generation_stands_on(stored: Stored) -> None:
     assert keys(found) == words("generation run template record request source attempts parents children output")
     assert keys(found["generation"]) == words(
         "id run_id flow step endpoint record_key record_hash template_hash prompt_hash status origin output "
-        "output_hash source_generation_id error_kind error_message created_at"
+        "output_hash source_generation_id error_kind error_message created_at lease_id confirmed confirmed_at"
     )
     assert keys(found["run"]) == words(ROW_OF_RUN)
     assert keys(found["template"]) == words("hash name sources first_seen_at")
@@ -98,7 +104,7 @@ def test_show_prints_all_that_a_generation_stands_on(stored: Stored) -> None:
             "id run_id generation_id prompt_hash ordinal kind started_at ended_at http_status error_type model "
             "message_id request_id request_changes stop_reason input_tokens output_tokens thinking_tokens "
             "cache_creation_5m_tokens cache_creation_1h_tokens cache_read_tokens cost_usd likely_cost_usd "
-            "price_version service_tier inference_geo speed latency_ms output_text validation_errors"
+            "price_version service_tier inference_geo speed latency_ms output_text validation_errors lease_id"
         )
     ]
 
@@ -154,3 +160,23 @@ def test_check_and_upgrade_print_where_the_ledger_stands(tmp_path: Path, monkeyp
 @pytest.mark.usefixtures("stored")
 def test_recover_prints_what_it_imported() -> None:
     assert keys(printed("db", "recover")) == words("recovered refused refused_rows")
+
+
+@pytest.mark.usefixtures("stored")
+def test_upkeep_prints_what_it_found_and_whether_it_was_done() -> None:
+    size, compact, prune, rebuild = (printed("db", name) for name in ("size", "compact", "prune", "rebuild"))
+
+    assert keys(size) == words("ledger tables bytes free_bytes estimated compactable compactable_bytes leftovers")
+    assert {keys(table) for table in size["tables"]} == {words("table holds rows bytes")}
+    assert keys(compact) == words("ledger applied rows bytes steps")
+    assert [keys(step) for step in compact["steps"]] == [words("flow step endpoint rows repeats bytes")]
+    assert keys(prune) == words("ledger applied tables")
+    assert {keys(table) for table in prune["tables"]} == {words("table rows bytes")}
+    assert keys(rebuild) == words("ledger applied wrong records missing unknown standing failing")
+
+
+def test_history_of_a_record_prints_its_periods(stored: Stored) -> None:
+    (period,) = printed("history", "product_copy", "--key", "good")
+
+    assert keys(period) == words(PERIOD)
+    assert period["generation_id"] == stored.generation

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
+from db.identity import this_process
 from db.ledger.connecting import connect_ledger, open_ledger
+from db.ledger.lifecycle import begin_step, suspend_run
 from db.ledger.rows import WriteBatch
 from db.ledger.spill import keep_batch
+from db.ledger.writing import write
+from db.session import begin_write
 from flows.commands.ledger.ledgers import ledger_urls
 from flows.settings import load_settings
 from tests.commands.conftest import Desk, call
-from tests.db.rows import Book
+from tests.db.rows import DAY, Book
 
 
 def test_check_says_that_a_ledger_is_not_there_and_makes_none(desk: Desk) -> None:
@@ -147,3 +154,144 @@ def test_a_run_is_found_in_whichever_ledger_has_it(tmp_path: Path, monkeypatch: 
     assert missing.exit_code == 2
     assert "presswork.sqlite or " in " ".join(missing.stderr.split())
     assert "presswork-sandbox.sqlite" in "".join(missing.stderr.split())
+
+
+def old_ledger(desk: Desk, runs: int = 4) -> tuple[str, str]:
+    """Write runs of an earlier release that found a record unchanged and failed with another; the last, its row."""
+    with desk.opened() as ledger:
+        book, batch = Book(ledger), WriteBatch()
+        source = book.add("b\u001b[2J", created_at=DAY)
+        for number in range(1, runs):
+            book, batch = Book(ledger), WriteBatch()
+            made = book.generation(batch, "b\u001b[2J", **REUSED, source_generation_id=source, created_at=day(number))
+            failure: dict[str, Any] = {"status": "failed", "error_kind": "render", "error_message": "no \u001b[2Jname"}
+            book.generation(batch, "bad", **failure, output=None, output_hash=None, created_at=day(number))
+            write(ledger, batch)
+        with begin_write(ledger) as connection:
+            connection.execute(text("DELETE FROM leases"))
+            connection.execute(text("UPDATE runs SET status = 'completed'"))
+    return book.run_id, made
+
+
+REUSED: dict[str, Any] = {"origin": "cache", "output": None}
+
+
+def day(number: int) -> datetime:
+    return DAY + timedelta(days=number)
+
+
+def test_compact_says_first_what_it_would_remove_and_does_it_when_told(desk: Desk) -> None:
+    run, _made = old_ledger(desk, 6)
+    shown = json.loads(call("history", run, "--json").stdout)
+    dry, told = call("db", "compact"), json.loads(call("db", "compact", "--json").stdout)
+    done = call("db", "compact", "--yes")
+    again = call("db", "compact", "--yes", "--vacuum")
+
+    assert [each.exit_code for each in (dry, done, again)] == [0, 0, 0]
+    assert (told["applied"], told["rows"]) == (False, 7)
+    assert "To be removed: 7 of 11 rows" in dry.stdout
+    assert "Nothing was changed" in dry.stdout
+    assert "Removed 7 of 11 rows" in done.stdout
+    assert "db compact --yes --vacuum" in " ".join(done.stdout.split())
+    assert "there is nothing to compact. The room was given back to the disk." in " ".join(again.stdout.split())
+    after = json.loads(call("history", run, "--json").stdout)
+    assert {**after, "progress": None} == {**shown, "progress": None}
+
+
+def test_upkeep_is_refused_while_a_run_is_at_work_and_says_what_to_do(desk: Desk) -> None:
+    old_ledger(desk)
+    with desk.opened() as ledger:
+        book = Book(ledger)
+
+    for command in ("compact", "prune", "rebuild"):
+        refused = call("db", command, "--yes")
+        assert refused.exit_code == 2
+        assert f"the run {book.run_id} of product_copy is at work on it. Stop it" in " ".join(refused.stderr.split())
+        assert call("db", command).exit_code == 0
+
+
+def test_upkeep_makes_no_ledger_and_vacuum_alone_is_a_mistake(desk: Desk) -> None:
+    for command in ("size", "compact", "prune", "rebuild"):
+        result = call("db", command)
+        assert result.exit_code == 2
+        assert "the first run makes it" in " ".join(result.stderr.split())
+    assert not desk.ledger.exists()
+    assert "--vacuum goes with --yes" in call("db", "compact", "--vacuum").stderr
+
+
+def test_size_names_the_largest_table_first_and_the_command_that_frees_room(desk: Desk) -> None:
+    old_ledger(desk, 9)
+    shown = call("db", "size").stdout
+
+    assert shown.splitlines()[1].startswith("generations ")
+    assert "In all " in shown
+    assert "At most 7 rows of history say nothing new" in shown
+    assert "db compact` says how many" in " ".join(shown.split())
+
+
+def test_prune_and_rebuild_say_first_what_they_would_do(desk: Desk) -> None:
+    old_ledger(desk)
+    assert "there is nothing to prune" in call("db", "prune").stdout
+    assert "for all 2 records" in call("db", "rebuild").stdout
+    with desk.opened() as ledger, begin_write(ledger) as connection:
+        connection.execute(text("INSERT INTO records VALUES ('unnamed', '{}')"))
+        connection.execute(text("DELETE FROM content WHERE record_key = 'bad'"))
+
+    dry, wrong = call("db", "prune"), call("db", "rebuild")
+    assert (dry.exit_code, wrong.exit_code) == (0, 1)
+    assert "Nothing was changed: this is what" in dry.stdout
+    assert "Wrong for 1 of 2 records" in wrong.stdout
+    assert "content lacks them" in wrong.stdout
+    assert "removed" in call("db", "prune", "--yes").stdout
+    assert "Put right for 1 of 2 records" in call("db", "rebuild", "--yes").stdout
+    assert (call("db", "rebuild").exit_code, "nothing to prune" in call("db", "prune").stdout) == (0, True)
+
+
+def test_life_of_a_record_is_shown_without_what_its_data_would_do_to_a_screen(desk: Desk) -> None:
+    _run, made = old_ledger(desk)
+    shown = call("history", "product_copy", "--key", "b\u001b[2J")
+    failed = call("history", "product_copy", "--key", "bad").stdout
+
+    assert shown.exit_code == 0
+    assert "\u001b" not in shown.stdout + failed
+    assert "b␛[2J: flow product_copy, step product_copy, endpoint sandbox" in shown.stdout
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("2026-")]
+    assert line.split()[:6] == ["2026-03-01", "12:00:00", "now", "succeeded", "3", "2026-03-04"]
+    assert call("show", line.split()[-1], "--json").exit_code == 0
+    assert made[-12:] not in line
+    assert "no ␛[2Jname" in failed
+    (period,) = json.loads(call("history", "product_copy", "--key", "bad", "--json").stdout)
+    assert (period["status"], period["confirmed"], period["until"]) == ("failed", 2, None)
+
+
+def test_life_of_an_unknown_record_and_a_key_without_a_name_are_mistakes(desk: Desk) -> None:
+    assert call("history", "product_copy", "--key", "a").exit_code == 2
+    old_ledger(desk)
+    unknown, nameless = call("history", "product_copy", "--key", "SECRET"), call("history", "--key", "a")
+
+    assert (unknown.exit_code, nameless.exit_code) == (2, 2)
+    assert "Nothing is known of a record with this key in 'product_copy'" in " ".join(unknown.stderr.split())
+    assert "SECRET" not in unknown.stderr
+    assert "--key needs a flow or a step" in nameless.stderr
+
+
+def test_run_says_who_works_on_it_what_it_waits_for_and_what_was_unchanged(desk: Desk) -> None:
+    with desk.opened() as ledger:
+        book = Book(ledger, process=this_process())
+        begin_step(ledger, book.run_id, "product_copy", made_from=None, total=12, left_out=0)
+        running = call("history", book.run_id).stdout
+        listed = call("history").stdout
+        suspend_run(ledger, book.lease, "approval by \u001b[2Jeditors", DAY)
+        with begin_write(ledger) as connection:
+            connection.execute(text("UPDATE run_steps SET unchanged = 7"))
+    suspended = call("history", book.run_id)
+    told = json.loads(call("history", book.run_id, "--json").stdout)
+
+    assert f"running, by main (process {os.getpid()} on " in running
+    assert "running" in listed
+    assert "suspended until 2026-03-01 12:00:00 UTC: approval by ␛[2Jeditors" in suspended.stdout
+    assert [line.split() for line in suspended.stdout.splitlines() if line.startswith("product_copy")][-1] == [
+        *("product_copy", "open", "12", "7")
+    ]
+    assert (told["status"], told["workers"], told["progress"][0]["unchanged"]) == ("suspended", [], 7)
+    assert "suspended" in call("history").stdout

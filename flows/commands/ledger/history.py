@@ -1,4 +1,7 @@
-"""`presswork history`: the runs that the ledger knows, or one of them with its steps and what went wrong."""
+"""`presswork history`: the runs that the ledger knows, or one of them with its steps and what went wrong.
+
+The life of one record stands in life.py.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,10 +12,13 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
+from db.ledger.leases import LivingLease
 from db.readers.figures import RunLine, StepCount, count_generations, find_run, list_runs
 from db.readers.old_shards import shards_of
-from db.readers.runs import read_run
+from db.readers.runs import read_run, steps_of, workers_of
+from db.words import RUNNING, SUSPENDED
 from flows.commands.ledger.ledgers import find_by_id, ledger_urls, opened, say_ledger
+from flows.commands.ledger.life import show_life
 from flows.commands.terminal import screen
 from flows.commands.terminal.endings import CommandContext
 from flows.commands.terminal.flags import HistoryFlags
@@ -27,8 +33,11 @@ NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 
 
 def history(command: CommandContext, flags: HistoryFlags) -> None:
-    """Print the runs, or the one that is named."""
+    """Print the runs, or the one that is named, or the life of a record."""
     settings = command.settings
+    if flags.key is not None:
+        show_life(command, flags, flags.key)
+        return
     if flags.run is not None:
         url, found = find_by_id(settings, _read_run, "run", flags.run, sandbox=flags.sandbox)
         if not command.as_json:
@@ -89,10 +98,15 @@ def _cells(line: RunLine) -> dict[str, str | Text]:
 
 @dataclass(frozen=True)
 class _RunHistory:
-    """A run as `history RUN` shows it: its row, how its generations ended, and the first that brought no content."""
+    """A run as `history RUN` shows it: its row, how its generations ended, and the first that brought no content.
+
+    `steps` say how far each is, `workers` who works on it just now.
+    """
 
     line: RunLine
     row: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]]
+    workers: Sequence[LivingLease]
     shards: Sequence[str]
     counts: Sequence[StepCount]
     failures: Sequence[Failure]
@@ -104,6 +118,8 @@ class _RunHistory:
             "steps": [asdict(count) for count in self.counts],
             "failures": [failure.model_dump() for failure in self.failures],
             "shards": self.shards,
+            "progress": self.steps,
+            "workers": [{"worker": lease.worker, "process": lease.process} for lease in self.workers],
         }
 
 
@@ -114,6 +130,8 @@ def _read_run(ledger: Engine, asked: str) -> _RunHistory | None:
     return _RunHistory(
         line=line,
         row=read_run(ledger, line.id) or {},
+        steps=steps_of(ledger, line.id),
+        workers=workers_of(ledger, line.id),
         shards=shards_of(ledger, line.id),
         counts=count_generations(ledger, line.id),
         failures=list_failures(ledger, line.id, FAILURES),
@@ -126,8 +144,29 @@ def _print_run(console: Console, found: _RunHistory) -> None:
         rows = [(count.step, count.status, count.origin, f"{count.count:,}") for count in found.counts]
         console.print()
         console.print(screen.table(["step", "status", "origin", "generations"], rows, right=["generations"]))
+    _print_progress(console, found.steps)
     if found.failures:
         print_failures(console, found.failures, found.line.without_content)
+
+
+def _print_progress(console: Console, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Lay out how far each step is, and for how many records nothing had changed, so that they wrote no row."""
+    if not steps:
+        return
+    counts = {
+        "total": "records",
+        "unchanged": "unchanged",
+        "failed_again": "failed again",
+        "skipped_again": "skipped again",
+    }
+    shown = [name for name in counts if any(step[name] for step in steps)]
+    titles = [counts[name] for name in shown]
+    rows = [
+        (step["step"], step["state"], *("" if step[name] is None else f"{step[name]:,}" for name in shown))
+        for step in steps
+    ]
+    console.print()
+    console.print(screen.table(["step", "state", *titles], rows, right=titles))
 
 
 def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
@@ -139,7 +178,7 @@ def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
         ("run", line.id),
         ("flow", line.flow),
         *(fact for fact in related if fact[1]),
-        ("status", screen.status(line.status)),
+        ("status", _state(found)),
         ("started", f"{screen.moment(line.started_at)} UTC, by {line.trigger}"),
         ("time", _time(line) or "(it has not ended)"),
         ("endpoint", line.endpoint),
@@ -150,6 +189,25 @@ def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
         *usage_rows(line.usage, line.endpoint),
         *([("shards", shards)] if shards else []),
     ]
+
+
+def _state(found: _RunHistory) -> Text:
+    """Say what a run is doing: by whom it is worked on, or until when it waits and for what."""
+    said = screen.status(found.line.status)
+    if found.line.status == RUNNING and found.workers:
+        by = ", ".join(f"{lease.worker} ({_place(lease.process)})" for lease in found.workers)
+        said.append(f", by {screen.visible(by)}")
+    elif found.line.status == SUSPENDED:
+        due, reason = found.row.get("due_at"), found.row.get("suspended_for")
+        said.append(f" until {screen.moment(due)} UTC" if due else "")
+        said.append(f": {screen.visible(reason)}" if reason else "")
+    return said
+
+
+def _place(process: str) -> str:
+    """Say which process an identity names: what follows host and number tells it from later ones."""
+    host, _, rest = process.partition("/")
+    return f"process {rest.partition('/')[0]} on {host}"
 
 
 def _time(line: RunLine) -> str:

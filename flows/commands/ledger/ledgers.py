@@ -20,7 +20,7 @@ from flows.settings import ROOT, Settings, ledger_url
 
 Found = TypeVar("Found")
 _HAVE_IDS = {
-    "run": "`presswork history` lists them.",
+    "run": "`presswork history` lists them; a record's life is shown by `presswork history NAME --key KEY`.",
     "generation": "`presswork history RUN` and the ledger's table generations have the ids.",
 }
 

@@ -119,12 +119,17 @@ class DeployFlags(Flags):
 
 @dataclass(frozen=True)
 class HistoryFlags(Flags):
-    """List the runs, or show one of them.
+    """List the runs, or show one of them, or the life of one record.
 
-    The newest first; one run with its steps and failures.
+    The newest run first; one run with its steps and failures. With --key a record's life in a flow or a step: which
+    content stood from when to when, and how often runs found that it still did.
     """
 
-    run: Annotated[str | None, Argument(help="A run's id, or at least 6 characters of its beginning or end.")] = None
+    run: Annotated[
+        str | None,
+        Argument(metavar="RUN|NAME", help="A run's id, or 6 characters of it or more; with --key a flow or a step."),
+    ] = None
+    key: Annotated[str | None, Option(help="Show the life of the record with this key.")] = None
     flow: Annotated[str | None, Option(help="Only runs of this flow.")] = None
     limit: Annotated[int, Option(min=1, help="Runs at most, the newest first.")] = 20
     sandbox: OfSandbox = False
@@ -232,6 +237,47 @@ class CheckFlags(LedgerFlags):
 
 class RecoverFlags(LedgerFlags):
     """Write in what waits in spill files since the ledger was away; exit status 2 where one is refused."""
+
+
+class SizeFlags(LedgerFlags):
+    """Say what takes the room of the ledger: by table, and about how much of it can be freed."""
+
+
+Yes = Annotated[bool, Option("--yes", help="Do it. Without this flag nothing is changed.")]
+
+
+@dataclass(frozen=True)
+class CompactFlags(LedgerFlags):
+    """Remove the rows by which runs of earlier releases said that nothing had changed.
+
+    Says how many they are, and removes them with --yes. Content, figures, costs and lives of records stay as they are.
+    Stop it at any moment and go on by running it again. Refused while a run is at work on the ledger.
+    """
+
+    yes: Yes = False
+    vacuum: Annotated[
+        bool, Option("--vacuum", help="Give the room of a SQLite file back to the disk; that needs as much meanwhile.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class PruneFlags(LedgerFlags):
+    """Remove what nothing needs: working rows of runs that are over; records, prompts and texts that no history names.
+
+    Says how many they are, and removes them with --yes. Refused while a run is at work on the ledger.
+    """
+
+    yes: Yes = False
+
+
+@dataclass(frozen=True)
+class RebuildFlags(LedgerFlags):
+    """Compare the table `content` with the history that it is made from.
+
+    Says for how many records it is wrong, and makes it right with --yes. Exit status: 0 it is right, 1 it is not.
+    """
+
+    yes: Yes = False
 
 
 def parse_sets(items: list[str] | None) -> dict[str, str]:

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, PROGRAM, RUNNING, SKIPPED, SUCCEEDED
+from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, PROGRAM, RUNNING, SKIPPED, SUCCEEDED, SUSPENDED
 
 STYLES = {
     **dict.fromkeys((SUCCEEDED, COMPLETED), "green"),
     **dict.fromkeys((CACHED, RUNNING), "cyan"),
-    **dict.fromkeys((SKIPPED, CAPPED, CANCELLED), "yellow"),
+    **dict.fromkeys((SKIPPED, CAPPED, CANCELLED, SUSPENDED), "yellow"),
 }
 SHORT_ID = 12  # characters of an id's end: random, so that they tell ids of one second apart
 WIDE = 200  # columns of what is no terminal: a log or a pipe has no edge to wrap at

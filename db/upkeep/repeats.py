@@ -1,0 +1,86 @@
+"""Tell which rows of a record's history say nothing new: they repeat the row before them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby, pairwise
+
+from db.words import CACHE, COST_CAP, FAILED, LIVE, SKIPPED, SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class PastRow:
+    """A row of history, as far as it takes to compare it.
+
+    `is_kept` are those that something refers to: content, a working row, an attempt, a cached row, a run that is not
+    over.
+    """
+
+    id: str
+    run_id: str
+    step: str
+    record_key: str
+    record_hash: str | None
+    template_hash: str
+    prompt_hash: str | None
+    output_hash: str | None
+    status: str
+    origin: str
+    source_generation_id: str | None
+    error_kind: str | None
+    error_message: str | None
+    created_at: datetime
+    confirmed: int | None
+    confirmed_at: datetime | None
+    is_kept: bool
+
+    @property
+    def says(self) -> tuple[str | None, ...]:
+        """What it says of its record, but for what it was made from."""
+        if self.status == SUCCEEDED:
+            written_by = self.source_generation_id or self.id
+            return (SUCCEEDED, written_by, self.record_hash, self.template_hash, self.prompt_hash, self.output_hash)
+        # How much was spent stands in the message of a cap, and is another each time.
+        message = None if self.error_kind == COST_CAP else self.error_message
+        return (self.status, self.error_kind, message, self.record_hash, self.template_hash)
+
+    @property
+    def may_go(self) -> bool:
+        """Whether it may be removed if it repeats another: nothing was asked for it, and nothing refers to it."""
+        if self.is_kept:
+            return False
+        if self.status == SUCCEEDED:
+            return self.origin == CACHE and self.source_generation_id is not None
+        return self.status in {FAILED, SKIPPED} and self.origin == LIVE
+
+    @property
+    def last_seen(self) -> datetime:
+        """When it was found last."""
+        return self.confirmed_at or self.created_at
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A row that says nothing new: the row `before` it says the same, and `kept`, which stays, stands for it."""
+
+    row: PastRow
+    before: PastRow
+    kept: PastRow
+
+
+def find_repeats(rows: Iterable[PastRow], parents: Mapping[str, bytes]) -> Iterator[Repeat]:
+    """Yield the rows that say nothing new, of rows in the order of their keys and ids.
+
+    The newest of a record, and its newest with content, are no repeats: they are what stands, whatever content says.
+    `parents` says for each generation what it was made from, in any form that can be compared.
+    """
+    for _key, group in groupby(rows, key=lambda row: row.record_key):
+        of_record = list(group)
+        newest = {of_record[-1].id, next((row.id for row in reversed(of_record) if row.status == SUCCEEDED), None)}
+        kept = of_record[0]
+        for before, row in pairwise(of_record):
+            alike = row.says == before.says and parents.get(row.id) == parents.get(before.id)
+            if alike and row.may_go and row.id not in newest:
+                yield Repeat(row, before, kept)
+            else:
+                kept = row
