@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from db.ledger.clock import now
+from db.words import SUSPENDED
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source
@@ -189,7 +190,7 @@ class Run:
             leaving = await self.host.suspend(suspension.due)
             if leaving is not None:
                 self.suspended = suspension
-                self.context.progress.notes["suspended"] = f"The run is suspended until {suspension}"
+                self.context.progress.notes[SUSPENDED] = f"The run is suspended until {suspension}"
                 raise leaving
             self.host.log.info("The run waits until %s", suspension)
             await asyncio.sleep(max((suspension.due - now()).total_seconds(), 0))
