@@ -1,7 +1,7 @@
 """Claims: who is asking for what just now, so that two runs at once do not buy the same answer.
 
-A claim is taken before a prompt is asked and released with its outcome. It is held by its owner's lease (leases.py):
-where that has run out, or the owner has ended, whoever wants the prompt next takes it over.
+A claim is taken before a prompt is asked and released with its outcome. Its owner is a lease (leases.py), which holds
+it: where that has run out or has ended, whoever wants the prompt next takes it over.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.
 
 
 def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
-    """Claim prompts for a run and return those that are now its own; an owner's whose lease is over are taken over."""
+    """Claim prompts for a lease, by its id, and return those that are its own now; one that is over loses its own."""
     # In one order everywhere, so that two that claim at once wait for each other and never in a circle.
     wanted = sorted(set(hashes))
     if not wanted:
@@ -36,11 +36,6 @@ def release(connection: Connection, claimed: Sequence[tuple[str, str]]) -> None:
     """Release claims, as (owner, prompt hash), in the transaction that records their outcomes."""
     if claimed:
         connection.execute(_release, [{"claimed": done, "by": owner} for owner, done in sorted(claimed)])
-
-
-def release_all(connection: Connection, owner: str) -> None:
-    """Release all that a run still claims, in the transaction that ends it."""
-    connection.execute(delete(Claim).where(Claim.owner == owner))
 
 
 def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, text
+from sqlalchemy import URL, Connection, Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerInUseError, LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError
@@ -85,9 +85,12 @@ def upgrade(engine: Engine) -> None:
 
 def _refuse_while_in_use(connection: Connection) -> None:
     # By the one column that every release has: code of before goes on to write as it did, whatever the tables are now.
+    has_leases = inspect(connection).has_table("leases")
+    leased = "leases l JOIN runs r ON r.id = l.run_id" if has_leases else "runs r"
     moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    alive = f"{'l' if has_leases else 'r'}.alive_until > {moment}"
     at_work = connection.execute(
-        text(f"SELECT id, flow FROM runs WHERE status = 'running' AND alive_until > {moment} ORDER BY id")  # noqa: S608 - no value in it
+        text(f"SELECT r.id, r.flow FROM {leased} WHERE r.status = 'running' AND {alive} ORDER BY r.id")  # noqa: S608 - no value in it
     ).first()
     if at_work is not None:
         raise LedgerInUseError(

@@ -1,10 +1,10 @@
-"""Leases: who is working on a run just now, and until when.
+"""Leases: who works on a run now, and until when. A run has one `main` lease, and one for each helper.
 
-A run's heartbeat renews its lease. One that has run out lets others take what the run claims, and counts the epoch
-up, which every commit of the run checks: a run that was away finds out before it writes or sends anything. It is
-called crashed only where its process is seen to be gone or can't be seen at all, and even that is provisional: a
-run that returns takes its lease back. PostgreSQL's clock judges leases there. SQLite is on one machine, so there it
-is the clock that counts since the machine's start, which no one sets and which goes on while it sleeps.
+A heartbeat renews a lease. One that has run out lets others take what it claims, and counts the epoch up, which every
+commit of its holder checks: who was away finds out before it writes or sends anything. A run is called crashed only
+where the process of its main lease is seen to be gone or can't be seen at all, and even that is provisional: a process
+that returns takes its lease back. PostgreSQL's clock judges leases there. SQLite is on one machine, so there it is the
+clock that counts since the machine's start, which no one sets and which goes on while it sleeps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, insert, or_, select, text, update
 
 from db.database_errors import DatabaseError
-from db.identity import boot_id, boot_time_s, fate_of
+from db.identity import boot_id, boot_time_s, fate_of, this_process
 from db.ledger.clock import CLOCK, now
-from db.ledger.tables import Attempt, Claim, StoredRun
+from db.ledger.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
 from db.session import begin_write
-from db.words import CRASHED, RUNNING
+from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
@@ -27,25 +27,62 @@ HEARTBEAT_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A run's hold on its work; `epoch` is how often others have found it run out, counted from 1."""
+    """A process's hold on its part of a run; `epoch` is how often others have found it run out, counted from 1."""
 
+    id: str
     run_id: str
-    epoch: int
+    worker: str
+    epoch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LivingLease:
+    """A lease that has not run out, of a process that is not seen to be gone."""
+
+    id: str
+    run_id: str
+    flow: str
+    worker: str
+    process: str
 
 
 class LeaseLostError(DatabaseError):
-    """The run's lease ran out and others may have taken what it claimed; it must be taken back first."""
+    """The lease ran out and others may have taken what it claimed; it must be taken back first."""
 
 
 class SupersededError(DatabaseError):
-    """A newer run of the same Prefect flow run goes on with this run's work."""
+    """Another process goes on with this one's work, or the run has ended."""
+
+
+def take(
+    connection: Connection, run_id: str, worker: str, lease_id: str, process: str | None = None, epoch: int = 1
+) -> Lease:
+    """Give a worker of a run its lease, in a transaction that has begun; whoever held it before is superseded."""
+    _lock_run(connection, run_id)
+    older = select(StoredLease.id).where(StoredLease.run_id == run_id, StoredLease.worker == worker)
+    for superseded in connection.scalars(older).all():
+        give_back(connection, Lease(superseded, run_id, worker), CRASHED)
+    connection.execute(
+        insert(StoredLease).values(
+            id=lease_id,
+            run_id=run_id,
+            worker=worker,
+            process=process or this_process(),
+            epoch=epoch,
+            taken_at=now(),
+            alive_until=now(),
+        )
+    )
+    lease = Lease(lease_id, run_id, worker, epoch)
+    renew_in(connection, lease)
+    return lease
 
 
 def check(connection: Connection, lease: Lease) -> None:
-    """Raise LeaseLostError unless the run still has this lease, and keep it until the transaction ends."""
-    statement = select(StoredRun.id).where(*_held(lease)).with_for_update(read=True)
+    """Raise LeaseLostError unless its holder still has this lease, and keep it until the transaction ends."""
+    statement = select(StoredLease.id).where(*_held(lease)).with_for_update(read=True)
     if connection.execute(statement).first() is None:
-        raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
+        raise _lost(lease)
 
 
 def renew(engine: Engine, lease: Lease) -> None:
@@ -55,105 +92,162 @@ def renew(engine: Engine, lease: Lease) -> None:
 
 
 def take_back(engine: Engine, lease: Lease) -> Lease:
-    """Return the lease of a run that has lost it, which is running again now.
+    """Return the lease of a process that has lost it, and works on its run again now.
 
-    Raises SupersededError where a newer run of the same Prefect flow run exists: the work is that one's.
+    Raises SupersededError where another process has taken this worker's place, or the run has ended meanwhile.
     """
     with begin_write(engine) as connection:
-        own = select(StoredRun.epoch, StoredRun.prefect_flow_run_id).where(StoredRun.id == lease.run_id)
-        epoch, flow_run = connection.execute(own.with_for_update()).one()
-        same = (StoredRun.prefect_flow_run_id == flow_run, StoredRun.id > lease.run_id)
-        newer = connection.scalar(select(func.max(StoredRun.id)).where(*same)) if flow_run is not None else None
-        if newer is not None:
-            raise SupersededError(f"the newer run {newer} of the same Prefect flow run goes on with its work")
-        own_row = update(StoredRun).where(StoredRun.id == lease.run_id)
-        connection.execute(own_row.values(status=RUNNING, ended_at=None))
-        renewed = Lease(lease.run_id, epoch)
-        renew_in(connection, renewed)
-        return renewed
+        status = _lock_run(connection, lease.run_id)
+        kept = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id))
+        if kept is not None:
+            renewed = Lease(lease.id, lease.run_id, lease.worker, kept)
+            renew_in(connection, renewed)
+            return renewed
+        place = (StoredLease.run_id == lease.run_id, StoredLease.worker == lease.worker)
+        if connection.scalar(select(StoredLease.id).where(*place)) is not None:
+            raise SupersededError("another process of the same run goes on with its work")
+        if status not in {RUNNING, CRASHED}:
+            raise SupersededError(f"the run was taken up by another process, and is {status} now")
+        if lease.worker == MAIN:
+            its_row = update(StoredRun).where(StoredRun.id == lease.run_id)
+            connection.execute(its_row.values(status=RUNNING, ended_at=None))
+        return take(connection, lease.run_id, lease.worker, lease.id, epoch=lease.epoch + 1)
+
+
+def give_back(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> bool:
+    """End a lease in a transaction that has begun, and all that it holds; whether it was still there.
+
+    Its open attempts are settled as `error_type`.
+    """
+    settle_open(connection, lease, error_type)
+    release_holdings(connection, lease)
+    return bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
 
 
 def end_lapsed(engine: Engine, *, but: str) -> list[str]:
-    """End the leases of other runs that have run out or whose process has ended; return the runs that crashed by it."""
+    """End other leases that have run out or whose process has ended; return the runs that crashed by it."""
     with engine.connect() as connection:
-        runs = _running(connection, StoredRun.id != but)
-    if not any(run.lapsed or _fate(engine.dialect.name, run) == "gone" for run in runs):
+        found = _leases(connection, StoredLease.id != but)
+    if not any(lease.lapsed or _fate(engine.dialect.name, lease) == "gone" for lease in found):
         return []
     with begin_write(engine) as connection:
-        return _end(connection, runs)
+        return _end(connection, found)
 
 
 def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
     """End the leases of these owners of claims where they have run out, in the transaction that wants the claims.
 
-    An owner that is no run, or has ended, holds nothing.
+    An owner that has no lease holds nothing.
     """
-    runs = _running(connection, StoredRun.id.in_(owners))
-    _end(connection, runs)
-    over = owners - {run.id for run in runs}
+    found = _leases(connection, StoredLease.id.in_(owners))
+    _end(connection, found)
+    over = owners - {lease.id for lease in found}
     if over:
         connection.execute(delete(Claim).where(Claim.owner.in_(sorted(over))))
 
 
-def _running(connection: Connection, which: ColumnElement[bool]) -> Sequence[Any]:
-    columns = (StoredRun.id, StoredRun.process, StoredRun.epoch, _lapsed(connection.dialect.name).label("lapsed"))
-    return list(connection.execute(select(*columns).where(StoredRun.status == RUNNING, which).order_by(StoredRun.id)))
+def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLease]:
+    """List the leases by which runs are at work now; `which` are conditions on leases."""
+    return [
+        LivingLease(lease.id, lease.run_id, lease.flow, lease.worker, lease.process)
+        for lease in _leases(connection, *which)
+        if not lease.lapsed and _fate(connection.dialect.name, lease) != "gone"
+    ]
 
 
-def _end(connection: Connection, runs: Sequence[Any]) -> list[str]:
-    """End the leases of those that have lapsed; each is looked at again as it is locked, for it may just be renewed."""
-    crashed = []
-    for run in runs:
-        fate = _fate(connection.dialect.name, run)
-        lapsed = [] if fate == "gone" else [_lapsed(connection.dialect.name)]
-        if fate == "alive":
-            # Not crashed: it only sleeps. What it claims is free, once for each time that it sleeps.
-            lapsed.append(select(Claim.owner).where(Claim.owner == run.id).exists())
-        end = {} if fate == "alive" else {"status": CRASHED, "ended_at": now()}
-        its_row = update(StoredRun).where(*_held(Lease(run.id, run.epoch)), *lapsed)
-        if not connection.execute(its_row.values(epoch=run.epoch + 1, **end)).rowcount:
-            continue
-        connection.execute(delete(Claim).where(Claim.owner == run.id))
-        if fate != "alive":
-            settle_open(connection, run.id, CRASHED)
-            crashed.append(str(run.id))
-    return crashed
-
-
-def settle_open(connection: Connection, run_id: str, error_type: str) -> None:
-    """Settle the attempts of a run that have no end."""
-    is_open = (Attempt.run_id == run_id, Attempt.ended_at.is_(None))
+def settle_open(connection: Connection, lease: Lease, error_type: str) -> None:
+    """Settle the attempts of a lease that have no end."""
+    is_open = (Attempt.run_id == lease.run_id, Attempt.ended_at.is_(None), Attempt.lease_id == lease.id)
     connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type))
 
 
-def _fate(dialect: str, run: Any) -> str:
-    return fate_of(run.process, one_machine=dialect == "sqlite")
+def release_holdings(connection: Connection, lease: Lease) -> None:
+    """Free what a lease claims, and the records that it has taken and not finished."""
+    connection.execute(delete(Claim).where(Claim.owner == lease.id))
+    free_records(connection, lease)
+
+
+def free_records(connection: Connection, lease: Lease) -> None:
+    """Free the records that a lease has taken and not finished."""
+    connection.execute(update(WorkingRow).where(*_taken(lease)).values(lease_id=None))
+
+
+def renew_in(connection: Connection, lease: Lease) -> None:
+    """Give a lease LEASE_S from now, in a transaction that has begun; LeaseLostError where it is lost."""
+    sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
+    until: Mapping[str, Any] = {
+        "alive_until": now() + timedelta(seconds=LEASE_S),
+        "boot": boot_id(),
+        "until_s": sent + LEASE_S,
+    }
+    if on_postgres:
+        until = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
+    renewed = connection.scalar(
+        update(StoredLease).where(*_held(lease)).values(until).returning(StoredLease.alive_until)
+    )
+    if renewed is None:
+        raise _lost(lease)
+    if on_postgres:
+        CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+
+
+def _lock_run(connection: Connection, run_id: str) -> str:
+    """Have who changes a run's leases do so one by one, and return its status; SQLite has one writer anyway."""
+    its_row = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update()
+    return str(connection.execute(its_row).scalar_one())
+
+
+def _leases(connection: Connection, *which: ColumnElement[bool]) -> Sequence[Any]:
+    columns = (*StoredLease.__table__.c, StoredRun.flow, _lapsed(connection.dialect.name).label("lapsed"))
+    found = select(*columns).join(StoredRun, StoredRun.id == StoredLease.run_id).where(*which)
+    return list(connection.execute(found.order_by(StoredLease.id)))
+
+
+def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
+    """End those leases that have lapsed; each is looked at again as it is locked, for it may just be renewed."""
+    crashed = []
+    for each in found:
+        lease = Lease(each.id, each.run_id, each.worker, each.epoch)
+        fate = _fate(connection.dialect.name, each)
+        lapsed = () if fate == "gone" else (_lapsed(connection.dialect.name),)
+        if fate == "alive":
+            # Not crashed: it only sleeps. What it holds is free, once for each time that it sleeps.
+            sleeps = update(StoredLease).where(*_held(lease), *lapsed, _holds_any(lease))
+            if connection.execute(sleeps.values(epoch=lease.epoch + 1)).rowcount:
+                release_holdings(connection, lease)
+        elif connection.execute(delete(StoredLease).where(*_held(lease), *lapsed)).rowcount:
+            give_back(connection, lease, CRASHED)
+            running = (StoredRun.id == lease.run_id, StoredRun.status == RUNNING)
+            if lease.worker == MAIN:
+                connection.execute(update(StoredRun).where(*running).values(status=CRASHED, ended_at=now()))
+                crashed.append(lease.run_id)
+    return crashed
+
+
+def _fate(dialect: str, lease: Any) -> str:
+    return fate_of(lease.process, one_machine=dialect == "sqlite")
 
 
 def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (StoredRun.id == lease.run_id, StoredRun.epoch == lease.epoch, StoredRun.status == RUNNING)
+    return (StoredLease.id == lease.id, StoredLease.epoch == lease.epoch)
+
+
+def _holds_any(lease: Lease) -> ColumnElement[bool]:
+    claims = select(Claim.owner).where(Claim.owner == lease.id)
+    return or_(claims.exists(), select(WorkingRow.step).where(*_taken(lease)).exists())
+
+
+def _taken(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return (WorkingRow.run_id == lease.run_id, WorkingRow.lease_id == lease.id, WorkingRow.status.is_(None))
 
 
 def _lapsed(dialect: str) -> ColumnElement[bool]:
     if dialect == "postgresql":
-        return StoredRun.alive_until < func.clock_timestamp()
+        return StoredLease.alive_until < func.clock_timestamp()
     # A lease that an earlier Presswork wrote has no clock but the time of day; one of another boot is over.
-    of_before = and_(StoredRun.lease_boot.is_(None), StoredRun.alive_until < now())
-    return or_(of_before, StoredRun.lease_boot != boot_id(), StoredRun.lease_until_s < boot_time_s())
+    of_before = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
+    return or_(of_before, StoredLease.boot != boot_id(), StoredLease.until_s < boot_time_s())
 
 
-def renew_in(connection: Connection, lease: Lease) -> None:
-    """Give a run LEASE_S from now, in a transaction that has begun; LeaseLostError where its lease is lost."""
-    sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
-    until: Mapping[str, Any] = {
-        "alive_until": now() + timedelta(seconds=LEASE_S),
-        "lease_boot": boot_id(),
-        "lease_until_s": sent + LEASE_S,
-    }
-    if on_postgres:
-        until = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
-    renewed = connection.scalar(update(StoredRun).where(*_held(lease)).values(until).returning(StoredRun.alive_until))
-    if renewed is None:
-        raise LeaseLostError(f"The lease of run {lease.run_id} has run out.")
-    if on_postgres:
-        CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+def _lost(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(f"The lease of run {lease.run_id} has run out.")

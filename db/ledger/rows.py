@@ -181,7 +181,18 @@ class ConfirmedRow:
     lease_id: str | None = None
 
 
-Row = RunRow | TemplateRow | TextRow | RecordRow | PromptRow | OpenedRow | SettledRow | GenerationRow | ParentRow | ConfirmedRow
+Row = (
+    RunRow
+    | TemplateRow
+    | TextRow
+    | RecordRow
+    | PromptRow
+    | OpenedRow
+    | SettledRow
+    | GenerationRow
+    | ParentRow
+    | ConfirmedRow
+)
 
 
 PARTS: Mapping[str, type[Row]] = {

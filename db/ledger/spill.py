@@ -194,7 +194,7 @@ def _dumped(batch: WriteBatch) -> dict[str, Any]:
 def _loaded(data: Mapping[str, Any]) -> WriteBatch:
     batch = WriteBatch(released=[(owner, claimed) for owner, claimed in data["released"]])
     for name, kind in PARTS.items():
-        rows = [_typed(kind, row) for row in data[name]]
+        rows = [_typed(kind, row) for row in data.get(name, ())]
         part = getattr(batch, name)
         if isinstance(part, dict):
             part.update((id_of(row), row) for row in rows)

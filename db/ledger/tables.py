@@ -2,8 +2,9 @@
 
 Content-addressed where text repeats (templates, texts, records, prompts), append-only where history is made
 (runs, generations, generation_parents, attempts), updated in place where it says what is the case now (content, which
-can be rebuilt from history, run_steps, leases, claims, working_rows). Ids are UUIDv7 and sort by time, times are UTC, money is Decimal.
-Text bodies are TEXT, not JSONB: what was read and sent is kept to the byte, a NUL written as its JSON escape included.
+can be rebuilt from history, run_steps, leases, claims, working_rows). Ids are UUIDv7 and sort by time, times are UTC,
+money is Decimal. Text bodies are TEXT, not JSONB: what was read and sent is kept to the byte, a NUL written as its
+JSON escape included.
 """
 
 from datetime import UTC, datetime

@@ -1,22 +1,22 @@
 """Record: the one place that writes to the ledger.
 
 What has arrived is handed over as one WriteBatch and committed in one transaction: either all of its rows are there or
-none. Content-addressed rows (templates, texts, records, prompts) are inserted where they are missing; history
-(runs, generations, attempts) is only ever added to, but for an attempt's one update when it ends and a run's when
-it closes.
+none, and `content` and the run's steps say so too. Content-addressed rows (templates, texts, records, prompts) are
+inserted where they are missing; history (generations, attempts) is only ever added to, but for an attempt's one update
+when it ends, and a generation without content that the same run asks for again. How a run begins and ends stands in
+lifecycle.py.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
 
-from db.ledger import claims, leases
+from db.ledger import claims, leases, standing
 from db.ledger.refused_rows import RefusedRow, Sifter, is_refusal, storable
-from db.ledger.rows import Row, RunRow, SettledRow, TemplateRow, WriteBatch, names_of, values_of
-from db.ledger.tables import Attempt, StoredRun, insert_missing
+from db.ledger.rows import Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
+from db.ledger.tables import Attempt, insert_missing
 from db.session import begin_write
-from db.words import CRASHED, NOT_SENT, RUNNING
+from db.words import CRASHED, NOT_SENT
 
 _settle = (
     update(Attempt)
@@ -54,25 +54,20 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifte
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
-        for _part, rows in batch.parts():
-            if rows:
+        for part, rows in batch.parts():
+            if part == "generations":
+                standing.replace_unfinished(connection, batch.generations)
+            if rows and part != "confirmed":
                 put(connection, _statement(type(rows[0]), connection.dialect.name), rows)
         if sifter and 0 < len(batch) == sifter.count_missing_history():
             raise sifter.error
+        standing.stand(connection, batch.generations)
+        standing.confirm(connection, batch.confirmed)
         claims.release(connection, batch.released)
 
 
 def _put(connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
     connection.execute(statement, [values_of(row) for row in rows])
-
-
-def start_run(engine: Engine, run: RunRow) -> None:
-    """Write the row of a run that begins, with its first lease."""
-    with begin_write(engine) as connection:
-        # A parameter may hold what JSON can't, and a name be longer than its column.
-        _put(connection, _statement(RunRow, connection.dialect.name), [storable(run)])
-        if run.status == RUNNING:
-            leases.renew_in(connection, leases.Lease(run.id, 1))
 
 
 def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
@@ -81,14 +76,6 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
         return
     with begin_write(engine) as connection:
         _put(connection, _statement(TemplateRow, connection.dialect.name), [storable(each) for each in templates])
-
-
-def close_run(engine: Engine, run_id: str, status: str, ended_at: datetime) -> None:
-    """Write how and when a run ended, release its claims, and settle what it wrote ahead and never sent."""
-    with begin_write(engine) as connection:
-        leases.settle_open(connection, run_id, NOT_SENT)
-        claims.release_all(connection, run_id)
-        connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(status=status, ended_at=ended_at))
 
 
 def _statement(kind: type[Row], dialect: str) -> Executable:

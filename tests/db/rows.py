@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id, now
+from db.ledger.lifecycle import start_run
 from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, RunRow, SettledRow, TemplateRow, WriteBatch
-from db.ledger.writing import add_templates, start_run, write
+from db.ledger.writing import add_templates, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -67,7 +68,7 @@ class Book:
     def __init__(self, ledger: Engine, **run: Any) -> None:
         self.ledger = ledger
         self.run = run_row(**run)
-        start_run(ledger, self.run)
+        self.lease = start_run(ledger, self.run, new_id())
         template = TemplateRow(
             hash=sha("template"),
             name="product_copy",
@@ -97,6 +98,7 @@ class Book:
             ordinal=1,
             kind="call",
             started_at=DAY,
+            lease_id=self.lease.id,
         )
         row = replace(row, **own)
         batch.opened.append(row)

@@ -8,9 +8,10 @@ from sqlalchemy import Engine, select
 
 from db.ledger import claims, leases
 from db.ledger.clock import now
+from db.ledger.lifecycle import close_run
 from db.ledger.rows import WriteBatch
 from db.ledger.tables import Claim
-from db.ledger.writing import close_run, write
+from db.ledger.writing import write
 from tests.db.rows import Book, sha
 from tests.db.test_leases import ELSEWHERE, run_out
 
@@ -23,7 +24,7 @@ def owners(ledger: Engine) -> dict[str, str]:
 
 
 def test_a_prompt_has_one_owner_who_may_ask_again(ledger: Engine) -> None:
-    first, second = (Book(ledger).run_id for _number in range(2))
+    first, second = (Book(ledger).lease.id for _number in range(2))
     assert claims.take(ledger, first, HASHES) == HASHES
     assert claims.take(ledger, first, HASHES) == HASHES
     assert claims.take(ledger, second, HASHES | {sha("four")}) == {sha("four")}
@@ -32,45 +33,45 @@ def test_a_prompt_has_one_owner_who_may_ask_again(ledger: Engine) -> None:
 
 
 def test_claims_of_a_lease_that_has_run_out_are_taken_over(ledger: Engine) -> None:
-    first, second = Book(ledger, process=ELSEWHERE).run_id, Book(ledger).run_id
+    first, second = Book(ledger, process=ELSEWHERE).lease.id, Book(ledger).lease.id
     claims.take(ledger, first, HASHES)
     run_out(ledger, first)
     assert claims.take(ledger, second, HASHES) == HASHES
     assert claims.take(ledger, first, HASHES) == set()
 
 
-def test_claims_of_a_run_that_has_ended_or_never_was_are_taken_over(ledger: Engine) -> None:
-    ended, mine = Book(ledger).run_id, Book(ledger).run_id
-    claims.take(ledger, "no run", {sha("one")})
-    claims.take(ledger, ended, {sha("two")})
+def test_claims_of_a_lease_that_has_ended_or_never_was_are_taken_over(ledger: Engine) -> None:
+    ended, mine = Book(ledger).lease, Book(ledger).lease
+    claims.take(ledger, "no lease", {sha("one")})
+    claims.take(ledger, ended.id, {sha("two")})
     close_run(ledger, ended, "completed", now())
-    claims.take(ledger, ended, {sha("two")})
-    assert claims.take(ledger, mine, HASHES) == HASHES
+    claims.take(ledger, ended.id, {sha("two")})
+    assert claims.take(ledger, mine.id, HASHES) == HASHES
 
 
-def test_heartbeat_keeps_a_runs_claims_and_no_others(ledger: Engine) -> None:
-    mine, other, third = (Book(ledger, process=ELSEWHERE).run_id for _number in range(3))
-    claims.take(ledger, mine, HASHES)
-    claims.take(ledger, other, {sha("four")})
+def test_heartbeat_keeps_a_leases_claims_and_no_others(ledger: Engine) -> None:
+    mine, other, third = (Book(ledger, process=ELSEWHERE).lease for _number in range(3))
+    claims.take(ledger, mine.id, HASHES)
+    claims.take(ledger, other.id, {sha("four")})
     for owner in (mine, other):
-        run_out(ledger, owner)
-    leases.renew(ledger, leases.Lease(mine, 1))
-    assert claims.take(ledger, third, HASHES | {sha("four")}) == {sha("four")}
+        run_out(ledger, owner.id)
+    leases.renew(ledger, mine)
+    assert claims.take(ledger, third.id, HASHES | {sha("four")}) == {sha("four")}
 
 
 def test_claim_goes_with_its_outcome_and_only_its_owner_can_release_it(book: Book) -> None:
-    claims.take(book.ledger, book.run_id, HASHES)
+    claims.take(book.ledger, book.lease.id, HASHES)
     write(book.ledger, WriteBatch(released=[("other", wish) for wish in HASHES]))
     assert set(owners(book.ledger)) == HASHES
-    write(book.ledger, WriteBatch(released=[(book.run_id, sha("one"))]))
+    write(book.ledger, WriteBatch(released=[(book.lease.id, sha("one"))]))
     assert set(owners(book.ledger)) == HASHES - {sha("one")}
-    close_run(book.ledger, book.run_id, "completed", now())
+    close_run(book.ledger, book.lease, "completed", now())
     assert owners(book.ledger) == {}
 
 
 def test_many_that_claim_at_once_share_without_overlap(ledger: Engine) -> None:
     wanted = [sha(str(number)) for number in range(1200)]
-    claimants = [Book(ledger).run_id for _number in range(4)]
+    claimants = [Book(ledger).lease.id for _number in range(4)]
     # Each wants the same prompts in another order, in several claims: a lock taken in a circle would show.
     parts = {name: wanted[::-1] if number % 2 else wanted for number, name in enumerate(claimants)}
 
@@ -87,11 +88,11 @@ def test_many_that_claim_at_once_share_without_overlap(ledger: Engine) -> None:
 
 
 def test_several_that_take_over_at_once_share_without_overlap(ledger: Engine) -> None:
-    asleep = Book(ledger, process=ELSEWHERE).run_id
+    asleep = Book(ledger, process=ELSEWHERE).lease.id
     wanted = [sha(str(number)) for number in range(600)]
     claims.take(ledger, asleep, wanted)
     run_out(ledger, asleep)
-    claimants = [Book(ledger).run_id for _number in range(4)]
+    claimants = [Book(ledger).lease.id for _number in range(4)]
     with ThreadPoolExecutor(len(claimants)) as threads:
         owned = list(threads.map(lambda name: claims.take(ledger, name, wanted), claimants))
     assert sum(map(len, owned)) == len(wanted)

@@ -82,18 +82,18 @@ def test_heartbeat_that_waited_for_a_lock_does_not_move_the_ledgers_time(ledger:
     if ledger.dialect.name != "postgresql":
         pytest.skip("SQLite has one machine, and so one clock")
     agree(ledger)
-    run_id, locked = Book(ledger).run_id, Event()
+    lease, locked = Book(ledger).lease, Event()
 
     def hold() -> None:
         with ledger.begin() as connection:
-            connection.execute(text("SELECT id FROM runs FOR UPDATE"))
+            connection.execute(text("SELECT id FROM leases FOR UPDATE"))
             locked.set()
             connection.execute(text("SELECT pg_sleep(2.5)"))
 
     holder = Thread(target=hold)
     holder.start()
     locked.wait()
-    leases.renew(ledger, leases.Lease(run_id, 1))
+    leases.renew(ledger, lease)
     holder.join()
 
     assert abs(CLOCK.shift_ms()) < 500

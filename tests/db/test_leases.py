@@ -15,9 +15,10 @@ from db.identity import boot_id, boot_time_s, this_process
 from db.ledger import claims, leases
 from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
+from db.ledger.lifecycle import close_run, join_run, leave_run, suspend_run, take_up
 from db.ledger.rows import WriteBatch
-from db.ledger.tables import Attempt, Claim, StoredRun
-from db.ledger.writing import close_run, write
+from db.ledger.tables import Attempt, Claim, StoredLease, StoredRun
+from db.ledger.writing import write
 from tests.db.rows import Book, settled_row, sha
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
@@ -26,14 +27,14 @@ ELSEWHERE = f"another-host/1/1/{BOOT}/1"
 """A process in another container of this machine, which can't be seen from here."""
 
 
-def run_out(ledger: Engine, run_id: str) -> None:
-    """Let a run's lease have ended a second ago."""
+def run_out(ledger: Engine, lease_id: str) -> None:
+    """Let a lease have ended a second ago."""
     lapsed = {
         "alive_until": now() - timedelta(seconds=1),
-        "lease_until_s": boot_time_s() - 1,
+        "until_s": boot_time_s() - 1,
     }
     with ledger.begin() as connection:
-        connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(lapsed))
+        connection.execute(update(StoredLease).where(StoredLease.id == lease_id).values(lapsed))
 
 
 def open_attempts(ledger: Engine, run_id: str) -> int:
@@ -42,12 +43,12 @@ def open_attempts(ledger: Engine, run_id: str) -> int:
         return connection.scalar(statement) or 0
 
 
-def status_of(ledger: Engine, run_id: str) -> tuple[str, bool, int]:
+def status_of(ledger: Engine, lease: Lease) -> tuple[str, bool, int | None]:
+    """Its run's status, whether that has ended, and the lease's epoch if it is there."""
     with ledger.connect() as connection:
-        row = connection.execute(
-            select(StoredRun.status, StoredRun.ended_at, StoredRun.epoch).where(StoredRun.id == run_id)
-        ).one()
-    return row.status, row.ended_at is not None, row.epoch
+        row = connection.execute(select(StoredRun.status, StoredRun.ended_at).where(StoredRun.id == lease.run_id)).one()
+        epoch = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id))
+    return row.status, row.ended_at is not None, epoch
 
 
 def claimed(ledger: Engine) -> set[str]:
@@ -62,21 +63,21 @@ def dead_process() -> str:
     return f"{HOST}/{ended.pid}/1/{BOOT}/{NAMESPACE}"
 
 
-def at_work(ledger: Engine, process: str, **run: object) -> str:
-    """Write a run that has claims and a request in flight; its id."""
+def at_work(ledger: Engine, process: str, **run: object) -> Lease:
+    """Write a run that has claims and a request in flight; its lease."""
     book = Book(ledger, process=process, **run)
     batch = WriteBatch()
     book.attempt(batch, "one", new_id())
     write(ledger, batch)
-    claims.take(ledger, book.run_id, HASHES)
-    return book.run_id
+    claims.take(ledger, book.lease.id, HASHES)
+    return book.lease
 
 
 def test_run_whose_process_is_gone_is_crashed_at_once(ledger: Engine) -> None:
     dead = at_work(ledger, dead_process())
-    assert leases.end_lapsed(ledger, but="") == [dead]
-    assert status_of(ledger, dead) == ("crashed", True, 2)
-    assert (open_attempts(ledger, dead), claimed(ledger)) == (0, set())
+    assert leases.end_lapsed(ledger, but="") == [dead.run_id]
+    assert status_of(ledger, dead) == ("crashed", True, None)
+    assert (open_attempts(ledger, dead.run_id), claimed(ledger)) == (0, set())
     with ledger.connect() as connection:
         assert connection.scalars(select(Attempt.error_type)).all() == ["crashed"]
     assert leases.end_lapsed(ledger, but="") == []
@@ -84,7 +85,7 @@ def test_run_whose_process_is_gone_is_crashed_at_once(ledger: Engine) -> None:
 
 def test_run_whose_number_another_process_got_is_crashed_too(ledger: Engine) -> None:
     dead = at_work(ledger, f"{HOST}/{PID}/1/{BOOT}/{NAMESPACE}")
-    assert leases.end_lapsed(ledger, but="") == [dead]
+    assert leases.end_lapsed(ledger, but="") == [dead.run_id]
 
 
 @pytest.mark.parametrize(
@@ -94,23 +95,23 @@ def test_run_with_a_lease_is_left_alone(ledger: Engine, process: str) -> None:
     alive = at_work(ledger, process)
     assert leases.end_lapsed(ledger, but="") == []
     assert status_of(ledger, alive) == ("running", False, 1)
-    assert (open_attempts(ledger, alive), claimed(ledger)) == (1, HASHES)
+    assert (open_attempts(ledger, alive.run_id), claimed(ledger)) == (1, HASHES)
 
 
 def test_run_that_can_not_be_seen_is_crashed_when_its_lease_runs_out(ledger: Engine) -> None:
     unseen = at_work(ledger, ELSEWHERE)
-    run_out(ledger, unseen)
-    assert leases.end_lapsed(ledger, but="") == [unseen]
-    assert status_of(ledger, unseen) == ("crashed", True, 2)
+    run_out(ledger, unseen.id)
+    assert leases.end_lapsed(ledger, but="") == [unseen.run_id]
+    assert status_of(ledger, unseen) == ("crashed", True, None)
     assert claimed(ledger) == set()
 
 
 def test_run_that_is_seen_to_live_loses_its_claims_with_its_lease_and_nothing_else(ledger: Engine) -> None:
     asleep = at_work(ledger, this_process())
-    run_out(ledger, asleep)
+    run_out(ledger, asleep.id)
     assert leases.end_lapsed(ledger, but="") == []
     assert status_of(ledger, asleep) == ("running", False, 2)
-    assert (open_attempts(ledger, asleep), claimed(ledger)) == (1, set())
+    assert (open_attempts(ledger, asleep.run_id), claimed(ledger)) == (1, set())
     # Once for each time that it sleeps, however many look.
     assert leases.end_lapsed(ledger, but="") == []
     assert status_of(ledger, asleep) == ("running", False, 2)
@@ -118,26 +119,25 @@ def test_run_that_is_seen_to_live_loses_its_claims_with_its_lease_and_nothing_el
 
 def test_run_is_never_ended_by_itself(ledger: Engine) -> None:
     mine = at_work(ledger, ELSEWHERE)
-    run_out(ledger, mine)
-    assert leases.end_lapsed(ledger, but=mine) == []
-    assert claims.take(ledger, mine, HASHES) == HASHES
+    run_out(ledger, mine.id)
+    assert leases.end_lapsed(ledger, but=mine.id) == []
+    assert claims.take(ledger, mine.id, HASHES) == HASHES
     assert status_of(ledger, mine) == ("running", False, 1)
 
 
 @pytest.mark.parametrize("process", [ELSEWHERE, this_process()], ids=["unseen", "seen"])
 def test_run_that_returns_can_not_commit_before_it_has_its_lease_back(ledger: Engine, process: str) -> None:
-    away = at_work(ledger, process)
-    run_out(ledger, away)
+    lost = at_work(ledger, process)
+    run_out(ledger, lost.id)
     leases.end_lapsed(ledger, but="")
-    lost = Lease(away, 1)
     with pytest.raises(LeaseLostError):
         write(ledger, WriteBatch(), lost)
     with pytest.raises(LeaseLostError):
         leases.renew(ledger, lost)
 
     back = leases.take_back(ledger, lost)
-    assert back == Lease(away, 2)
-    assert status_of(ledger, away) == ("running", False, 2)
+    assert back == Lease(lost.id, lost.run_id, "main", 2)
+    assert status_of(ledger, lost) == ("running", False, 2)
     write(ledger, WriteBatch(), back)
     leases.renew(ledger, back)
     assert leases.end_lapsed(ledger, but="") == []
@@ -149,38 +149,86 @@ def test_attempt_that_was_called_crashed_ends_by_what_the_run_says_when_it_retur
     book = Book(ledger, process=ELSEWHERE)
     batch = WriteBatch()
     attempt = book.attempt(batch, "one", new_id())
-    write(ledger, batch, Lease(book.run_id, 1))
-    run_out(ledger, book.run_id)
+    write(ledger, batch, book.lease)
+    run_out(ledger, book.lease.id)
     leases.end_lapsed(ledger, but="")
-    back = leases.take_back(ledger, Lease(book.run_id, 1))
+    back = leases.take_back(ledger, book.lease)
     write(ledger, WriteBatch(settled=[settled_row(attempt)]), back)
     with ledger.connect() as connection:
         row = connection.execute(select(Attempt.error_type, Attempt.output_tokens)).one()
     assert tuple(row) == (None, 100)
 
 
-def test_run_that_returns_ends_where_a_newer_one_has_its_flow_run(ledger: Engine) -> None:
-    away = at_work(ledger, ELSEWHERE, prefect_flow_run_id="flow run")
-    run_out(ledger, away)
-    leases.end_lapsed(ledger, but="")
-    newer = Book(ledger, prefect_flow_run_id="flow run").run_id
-    Book(ledger, prefect_flow_run_id="another flow run")
-    with pytest.raises(SupersededError, match=newer):
-        leases.take_back(ledger, Lease(away, 1))
-    close_run(ledger, away, "cancelled", now())
-    assert status_of(ledger, away) == ("cancelled", True, 2)
-
-
-def test_runs_of_no_flow_run_do_not_end_each_other(ledger: Engine) -> None:
+@pytest.mark.parametrize("lapsed", [True, False])
+def test_process_whose_run_another_has_taken_up_ends_and_changes_nothing_of_it(ledger: Engine, lapsed: bool) -> None:
     away = at_work(ledger, ELSEWHERE)
-    run_out(ledger, away)
+    if lapsed:
+        run_out(ledger, away.id)
+        leases.end_lapsed(ledger, but="")
+    newer = take_up(ledger, away.run_id, new_id())
+    assert (newer.run_id, newer.worker, newer.epoch) == (away.run_id, "main", 1)
+    assert (open_attempts(ledger, away.run_id), claimed(ledger)) == (0, set())
+    with pytest.raises(LeaseLostError):
+        write(ledger, WriteBatch(), away)
+    with pytest.raises(SupersededError, match="another process"):
+        leases.take_back(ledger, away)
+    close_run(ledger, away, "cancelled", now())
+    assert status_of(ledger, newer) == ("running", False, 1)
+    suspend_run(ledger, away, "a reason", now())
+    assert status_of(ledger, newer) == ("running", False, 1)
+    close_run(ledger, newer, "completed", now())
+    assert status_of(ledger, newer) == ("completed", True, None)
+    with pytest.raises(SupersededError, match="completed"):
+        leases.take_back(ledger, away)
+    close_run(ledger, away, "cancelled", now())
+    assert status_of(ledger, newer) == ("completed", True, None)
+
+
+def test_run_that_was_left_holds_nothing_and_is_taken_up_by_anyone(ledger: Engine) -> None:
+    left = at_work(ledger, this_process())
+    suspend_run(ledger, left, "waits for spring", now())
+    assert status_of(ledger, left) == ("suspended", False, None)
+    assert (open_attempts(ledger, left.run_id), claimed(ledger)) == (0, set())
+    assert leases.end_lapsed(ledger, but="") == []
+    with pytest.raises(SupersededError, match="suspended"):
+        leases.take_back(ledger, left)
+    newer = take_up(ledger, left.run_id, new_id())
+    assert status_of(ledger, newer) == ("running", False, 1)
+    with ledger.connect() as connection:
+        assert connection.execute(select(StoredRun.suspended_for, StoredRun.due_at)).one() == (None, None)
+
+
+def test_helpers_lease_is_its_own(ledger: Engine) -> None:
+    main = at_work(ledger, this_process())
+    first, second = (join_run(ledger, main.run_id, new_id(), f"helper {number}") for number in (1, 2))
+    claims.take(ledger, first.id, {sha("first")})
+    claims.take(ledger, second.id, {sha("second")})
+    leave_run(ledger, first)
+    assert claimed(ledger) == HASHES | {sha("second")}
+    assert open_attempts(ledger, main.run_id) == 1
+    with ledger.begin() as connection:
+        connection.execute(update(StoredLease).where(StoredLease.id == second.id).values(process=dead_process()))
+    assert leases.end_lapsed(ledger, but="") == []
+    assert (claimed(ledger), status_of(ledger, main)) == (HASHES, ("running", False, 1))
+    # One that is started again takes the place of the one before.
+    again = join_run(ledger, main.run_id, new_id(), "helper 1")
+    newest = join_run(ledger, main.run_id, new_id(), "helper 1")
+    with pytest.raises(SupersededError):
+        leases.take_back(ledger, again)
+    with ledger.connect() as connection:
+        assert [lease.id for lease in leases.living(connection)] == [main.id, newest.id]
+
+
+def test_runs_do_not_end_each_other(ledger: Engine) -> None:
+    away = at_work(ledger, ELSEWHERE)
+    run_out(ledger, away.id)
     Book(ledger)
-    assert leases.take_back(ledger, Lease(away, 1)) == Lease(away, 1)
+    assert leases.take_back(ledger, away) == away
 
 
 def test_lease_that_was_never_lost_is_taken_back_as_it_is(book: Book) -> None:
-    run_out(book.ledger, book.run_id)
-    assert leases.take_back(book.ledger, Lease(book.run_id, 1)) == Lease(book.run_id, 1)
+    run_out(book.ledger, book.lease.id)
+    assert leases.take_back(book.ledger, book.lease) == book.lease
     assert leases.end_lapsed(book.ledger, but="") == []
 
 
@@ -194,7 +242,7 @@ def test_writers_clock_that_is_ahead_or_behind_ends_no_lease_on_postgres(
     for minutes in (-5, 5):
         monkeypatch.setattr("db.ledger.leases.now", lambda minutes=minutes: now() + timedelta(minutes=minutes))
         assert leases.end_lapsed(ledger, but="") == []
-        leases.renew(ledger, Lease(alive, 1))
+        leases.renew(ledger, alive)
 
 
 def test_time_of_day_that_jumps_ends_no_lease_on_sqlite(
@@ -213,31 +261,39 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
     other_boot = this_process().replace(BOOT, "11111111-0000-0000-0000-000000000000")
     before = at_work(ledger, other_boot)
     with ledger.begin() as connection:
-        connection.execute(update(StoredRun).where(StoredRun.lease_boot == boot_id()).values(lease_boot="another"))
+        connection.execute(update(StoredLease).where(StoredLease.boot == boot_id()).values(boot="another"))
     ended = leases.end_lapsed(ledger, but="")
     # Another machine may still be at work on a PostgreSQL ledger.
-    assert ended == ([before] if ledger.dialect.name == "sqlite" else [])
+    assert ended == ([before.run_id] if ledger.dialect.name == "sqlite" else [])
 
 
 def test_lease_of_an_earlier_presswork_ends_by_its_time(ledger: Engine) -> None:
     old = at_work(ledger, f"{HOST}/{PID}/{STARTED}")
     with ledger.begin() as connection:
-        connection.execute(update(StoredRun).where(StoredRun.id == old).values(lease_boot=None, lease_until_s=None))
+        connection.execute(update(StoredLease).where(StoredLease.id == old.id).values(boot=None, until_s=None))
     assert leases.end_lapsed(ledger, but="") == []
-    run_out(ledger, old)
-    assert leases.end_lapsed(ledger, but="") == [old]
+    run_out(ledger, old.id)
+    assert leases.end_lapsed(ledger, but="") == [old.run_id]
 
 
 def test_several_that_end_a_lease_at_once_do_it_once(ledger: Engine) -> None:
     dead = at_work(ledger, dead_process())
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _number: leases.end_lapsed(ledger, but=""), range(4)))
-    assert [run_id for ended in found for run_id in ended] == [dead]
-    assert status_of(ledger, dead) == ("crashed", True, 2)
+    assert [run_id for ended in found for run_id in ended] == [dead.run_id]
+    assert status_of(ledger, dead) == ("crashed", True, None)
 
 
 def test_run_that_ended_while_it_was_taken_for_crashed_stays_as_it_ended(book: Book) -> None:
-    run_out(book.ledger, book.run_id)
-    close_run(book.ledger, book.run_id, "completed", now())
+    run_out(book.ledger, book.lease.id)
+    close_run(book.ledger, book.lease, "completed", now())
     assert leases.end_lapsed(book.ledger, but="") == []
-    assert status_of(book.ledger, book.run_id) == ("completed", True, 1)
+    assert status_of(book.ledger, book.lease) == ("completed", True, None)
+
+
+def test_run_that_was_called_crashed_ends_as_it_says(ledger: Engine) -> None:
+    away = at_work(ledger, ELSEWHERE)
+    run_out(ledger, away.id)
+    leases.end_lapsed(ledger, but="")
+    close_run(ledger, away, "completed", now())
+    assert status_of(ledger, away) == ("completed", True, None)

@@ -15,10 +15,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
+from db.ledger.lifecycle import close_run, start_run
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
 from db.ledger.tables import Attempt, Base, Generation, StoredRun
-from db.ledger.writing import close_run, start_run, write
+from db.ledger.writing import write
 from db.readers.stored_generations import read_generation
 from tests.db.rows import Book, run_row, settled_row, sha
 
@@ -65,6 +66,10 @@ def test_batch_is_written_whole(book: Book) -> None:
         "generation_parents": 2,
         "attempts": 3,
         "claims": 0,
+        "leases": 1,
+        "run_steps": 0,
+        "working_rows": 0,
+        "content": 3,
     }
 
 
@@ -133,7 +138,7 @@ def test_settling_sets_all_that_was_not_known_before() -> None:
     columns = set(Base.metadata.tables["attempts"].columns.keys())
 
     assert columns - set(names_of(SettledRow)) == {
-        *"id run_id prompt_hash generation_id ordinal kind request_changes started_at likely_cost_usd".split(),
+        *"id run_id prompt_hash generation_id ordinal kind request_changes started_at likely_cost_usd lease_id".split(),
     }
 
 
@@ -175,7 +180,7 @@ def test_run_that_closes_settles_what_it_never_sent(book: Book) -> None:
     write(book.ledger, batch)
     book.add("b")
 
-    close_run(book.ledger, book.run_id, "completed", now())
+    close_run(book.ledger, book.lease, "completed", now())
 
     assert rows(book.ledger, "SELECT error_type FROM attempts ORDER BY id") == [("not_sent",), (None,)]
     with book.ledger.connect() as connection:
@@ -218,6 +223,11 @@ def test_writers_at_the_same_time_lose_nothing(ledger: Engine) -> None:
         "generation_parents": 0,
         "attempts": 400,
         "claims": 0,
+        "leases": 4,
+        "run_steps": 0,
+        "working_rows": 0,
+        # Four runs of one flow write the same hundred records.
+        "content": 100,
     }
 
 
@@ -364,7 +374,7 @@ def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: En
 
 def test_run_whose_commit_was_answered_too_late_is_there_once(ledger: Engine) -> None:
     row = run_row()
-    start_run(ledger, row)
-    start_run(ledger, row)
+    start_run(ledger, row, "lease")
+    start_run(ledger, row, "lease")
 
     assert counts(ledger)["runs"] == 1

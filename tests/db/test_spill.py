@@ -20,10 +20,11 @@ from sqlalchemy.exc import OperationalError
 from db.ledger import claims, spill
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
+from db.ledger.lifecycle import close_run
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import ParentRow, TextRow, WriteBatch
 from db.ledger.tables import Base
-from db.ledger.writing import close_run, write
+from db.ledger.writing import write
 from tests.db.rows import Book, error_of_sqlite, settled_row, sha
 
 
@@ -65,7 +66,7 @@ def answered(book: Book, *keys: str) -> WriteBatch:
             )
         )
         book.generation(batch, key, id=generation_id, record=f'{{"name":"{key}"}}')
-        batch.released.append((book.run_id, sha(key)))
+        batch.released.append((book.lease.id, sha(key)))
     batch.parents += [ParentRow(row.id, batch.generations[0].id) for row in batch.generations[1:]]
     return batch
 
@@ -79,11 +80,11 @@ def test_what_is_written_in_is_what_would_have_been_written(book: Book, folder: 
     before = contents(book.ledger)
     batch = answered(book, "a", "b")
     path = spilled(book, folder, batch)
-    claims.take(book.ledger, book.run_id, [sha("a"), sha("c")])
+    claims.take(book.ledger, book.lease.id, [sha("a"), sha("c")])
     assert spill.recover(book.ledger, path) == 2
     found = contents(book.ledger)
     assert [row["prompt_hash"] for row in found["claims"]] == [sha("c")]
-    claims.take(book.ledger, book.run_id, [sha("c")])
+    claims.take(book.ledger, book.lease.id, [sha("c")])
     assert len(found["attempts"]) == len(found["generations"]) == 2
     assert len(before["generations"]) == 0
     # Written once more, as it was before it went through a file: not a value differs, not a row is added.
@@ -144,7 +145,7 @@ def test_attempt_that_others_settled_meanwhile_ends_by_what_the_file_says(book: 
     batch = answered(book, "a")
     write(book.ledger, WriteBatch(prompts=batch.prompts, opened=batch.opened))
     path = spilled(book, folder, batch)
-    close_run(book.ledger, book.run_id, "failed", now())
+    close_run(book.ledger, book.lease, "failed", now())
     spill.recover(book.ledger, path)
     (attempt,) = contents(book.ledger)["attempts"]
     assert (attempt["error_type"], attempt["stop_reason"]) == (None, "end_turn")

@@ -45,7 +45,8 @@ INSERT INTO content (flow, step, endpoint, record_key, generation_id, since, con
                      failing_id, failing_run_id, failing_at)
 SELECT n.flow, n.step, n.endpoint, n.record_key, g.id, g.created_at, g.run_id, g.created_at,
        f.id, f.run_id, f.created_at
-FROM (SELECT flow, step, endpoint, record_key, MAX(CASE WHEN status = 'succeeded' THEN id END) AS standing, MAX(id) AS newest
+FROM (SELECT flow, step, endpoint, record_key,
+             MAX(CASE WHEN status = 'succeeded' THEN id END) AS standing, MAX(id) AS newest
       FROM generations GROUP BY flow, step, endpoint, record_key) n
 LEFT JOIN generations g ON g.id = n.standing
 LEFT JOIN generations f ON f.id = n.newest AND f.status <> 'succeeded'
@@ -172,7 +173,11 @@ def _allow_statuses(dialect: str, before: tuple[str, ...], after: tuple[str, ...
     )
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
     connection.exec_driver_sql("PRAGMA writable_schema = OFF")
-    if changed.rowcount != 1 or will not in connection.exec_driver_sql(
-        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'runs'"
-    ).scalar_one():
+    if (
+        changed.rowcount != 1
+        or will
+        not in connection.exec_driver_sql(
+            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'runs'"
+        ).scalar_one()
+    ):
         raise RuntimeError("the check of a run's status was not found in the ledger's schema")

@@ -1,0 +1,69 @@
+"""Divide a step of a run among helpers: its keys are working rows, which each helper takes a range of at a time.
+
+Nothing depends on a range: what nobody has finished the run does itself, and a key whose record has its outcome already
+costs whoever meets it a look.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Engine, delete, func, select, update
+
+from db.ledger import leases
+from db.ledger.leases import Lease
+from db.ledger.tables import WorkingRow, insert_missing
+from db.session import begin_write, in_parts
+
+
+def divide(engine: Engine, run_id: str, step: str, pages: Iterable[Sequence[str]]) -> None:
+    """Write the keys of a step's records, page by page, for helpers to take; those that are there stay as they are."""
+    for keys in pages:
+        if keys:
+            rows = [{"run_id": run_id, "step": step, "record_key": key} for key in keys]
+            with begin_write(engine) as connection:
+                connection.execute(insert_missing(WorkingRow.__tablename__, connection.dialect.name), rows)
+
+
+def take_range(engine: Engine, lease: Lease, step: str, size: int, *, after: str | None = None) -> list[str]:
+    """Take the next free keys, `after` this one if it is given, in their order; none: no key is free.
+
+    Raises LeaseLostError where the lease is lost.
+    """
+    free = (
+        WorkingRow.run_id == lease.run_id,
+        WorkingRow.step == step,
+        WorkingRow.status.is_(None),
+        WorkingRow.lease_id.is_(None),
+    )
+    beyond = () if after is None else (WorkingRow.record_key > after,)
+    following = select(WorkingRow.record_key).where(*free, *beyond).order_by(WorkingRow.record_key).limit(size)
+    with begin_write(engine) as connection:
+        leases.check(connection, lease)
+        keys = list(connection.scalars(following.with_for_update(skip_locked=True)))
+        for part in in_parts(keys):
+            mine = update(WorkingRow).where(*free, WorkingRow.record_key.in_(part))
+            connection.execute(mine.values(lease_id=lease.id))
+        return keys
+
+
+def finish_range(engine: Engine, lease: Lease, step: str, keys: Sequence[str]) -> None:
+    """Take keys off the step whose records all have their outcome in the ledger; those that another has by now stay."""
+    of_step = (WorkingRow.run_id == lease.run_id, WorkingRow.step == step)
+    unfinished = (WorkingRow.lease_id == lease.id, WorkingRow.status.is_(None))
+    with begin_write(engine) as connection:
+        for part in in_parts(keys):
+            connection.execute(delete(WorkingRow).where(*of_step, *unfinished, WorkingRow.record_key.in_(part)))
+
+
+def free_range(engine: Engine, lease: Lease) -> None:
+    """Give back what a lease has taken and not finished."""
+    with begin_write(engine) as connection:
+        leases.free_records(connection, lease)
+
+
+def count_open(engine: Engine, run_id: str, step: str) -> tuple[int, int]:
+    """Count the keys of a step that are free, and those that helpers have taken."""
+    is_open = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_(None))
+    counts = select(func.count(), func.count(WorkingRow.lease_id)).where(*is_open)
+    with engine.connect() as connection:
+        whole, taken = connection.execute(counts).one()
+    return whole - taken, taken

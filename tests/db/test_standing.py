@@ -1,0 +1,223 @@
+"""What stands for a record follows what is written and confirmed, in whatever order it arrives, and each once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine, select, update
+
+from db.ledger.clock import new_id, now
+from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run, take_up
+from db.ledger.rows import ConfirmedRow, WriteBatch
+from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
+from db.ledger.writing import write
+from tests.db.rows import Book
+
+STEP = "product_copy"
+
+
+def content_of(ledger: Engine, key: str) -> Any:
+    with ledger.connect() as connection:
+        return connection.execute(select(StandingContent.__table__).where(StandingContent.record_key == key)).one()
+
+
+def stands(ledger: Engine, key: str) -> tuple[Any, ...]:
+    row = content_of(ledger, key)
+    return row.generation_id, row.confirmed_run_id, row.confirmed, row.failing_id, row.failing
+
+
+def steps(ledger: Engine) -> dict[str, tuple[int, int, int]]:
+    with ledger.connect() as connection:
+        rows = connection.execute(select(StoredStep.__table__).order_by(StoredStep.position)).all()
+    return {row.step: (row.unchanged, row.failed_again, row.skipped_again) for row in rows}
+
+
+def count_working(ledger: Engine) -> int:
+    with ledger.connect() as connection:
+        return len(connection.execute(select(WorkingRow.record_key)).all())
+
+
+def confirmed(book: Book, key: str, generation_id: str, status: Any = "succeeded") -> ConfirmedRow:
+    return ConfirmedRow(
+        run_id=book.run_id,
+        step=STEP,
+        record_key=key,
+        status=status,
+        generation_id=generation_id,
+        confirmed_at=now(),
+        lease_id=book.lease.id,
+    )
+
+
+def confirm(book: Book, key: str, generation_id: str, status: Any = "succeeded") -> None:
+    write(book.ledger, WriteBatch(confirmed=[confirmed(book, key, generation_id, status)]), book.lease)
+
+
+def test_newest_content_stands_whatever_arrives_last(ledger: Engine) -> None:
+    book = Book(ledger)
+    older, newer = new_id(), new_id()
+    Book(ledger).add("tea", id=newer)
+    book.add("tea", id=older)
+    assert stands(ledger, "tea")[0] == newer
+    assert content_of(ledger, "tea").since is not None
+
+
+def test_failure_leaves_the_content_that_stands_and_content_ends_the_failure(ledger: Engine) -> None:
+    first = Book(ledger)
+    written = first.add("tea")
+    failed = Book(ledger).add("tea", status="refused", output=None, output_hash=None, error_kind="refusal")
+    assert stands(ledger, "tea") == (written, first.run_id, 0, failed, 0)
+    last = Book(ledger)
+    again = last.reuse("tea", written)
+    assert stands(ledger, "tea") == (again, last.run_id, 0, None, 0)
+
+
+def test_older_failure_does_not_come_after_newer_content(ledger: Engine) -> None:
+    failed, written = new_id(), new_id()
+    book = Book(ledger)
+    book.add("tea", id=written)
+    Book(ledger).add("tea", id=failed, status="failed", output=None, output_hash=None)
+    assert stands(ledger, "tea") == (written, book.run_id, 0, None, 0)
+
+
+def test_confirmation_writes_no_history_and_is_counted_once(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    before = content_of(ledger, "tea")
+    book = Book(ledger)
+    batch = WriteBatch(confirmed=[confirmed(book, "tea", written)])
+    write(ledger, batch, book.lease)
+    # A commit whose answer was lost on the way is simply written again.
+    write(ledger, batch, book.lease)
+    assert stands(ledger, "tea") == (written, book.run_id, 1, None, 0)
+    assert content_of(ledger, "tea").confirmed_at > before.confirmed_at
+    assert content_of(ledger, "tea").since == before.since
+    assert steps(ledger) == {STEP: (1, 0, 0)}
+    with ledger.connect() as connection:
+        assert len(connection.execute(select(Generation.id)).all()) == 1
+
+
+def test_failures_and_skips_that_are_met_again_are_counted_apart(ledger: Engine) -> None:
+    book = Book(ledger)
+    failed = book.add("tea", status="failed", output=None, output_hash=None)
+    skipped = book.add("mint", status="skipped", output=None, output_hash=None)
+    later = Book(ledger)
+    confirm(later, "tea", failed, "failed")
+    confirm(later, "mint", skipped, "skipped")
+    assert steps(ledger) == {STEP: (0, 1, 1)}
+    assert stands(ledger, "tea") == (None, None, 0, failed, 1)
+    assert content_of(ledger, "mint").failing_run_id == later.run_id
+
+
+def test_what_was_confirmed_is_stamped_on_what_is_replaced(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    for _run in range(3):
+        confirm(Book(ledger), "tea", written)
+    last = content_of(ledger, "tea").confirmed_at
+    Book(ledger).add("tea")
+    with ledger.connect() as connection:
+        row = connection.execute(select(Generation.__table__).where(Generation.id == written)).one()
+    assert (row.confirmed, row.confirmed_at) == (3, last)
+    assert content_of(ledger, "tea").confirmed == 0
+
+
+def test_confirmation_of_what_no_longer_stands_changes_only_the_counts_of_its_run(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    slow, quick = Book(ledger), Book(ledger)
+    newer = quick.add("tea")
+    confirm(slow, "tea", written)
+    assert stands(ledger, "tea") == (newer, quick.run_id, 0, None, 0)
+    assert steps(ledger) == {STEP: (1, 0, 0)}
+
+
+def test_late_confirmation_does_not_hide_a_later_one(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    spilled, prompt = Book(ledger), Book(ledger)
+    late = WriteBatch(confirmed=[confirmed(spilled, "tea", written)])
+    confirm(prompt, "tea", written)
+    at = content_of(ledger, "tea").confirmed_at
+    write(ledger, late)
+    row = content_of(ledger, "tea")
+    assert (row.confirmed_run_id, row.confirmed_at, row.confirmed) == (prompt.run_id, at, 2)
+
+
+def test_run_that_asks_again_for_what_it_failed_at_has_one_row_for_it(ledger: Engine) -> None:
+    book = Book(ledger)
+    failed = book.add("tea", status="failed", output=None, output_hash=None, error_kind="timeout")
+    book.add("tea", id=failed)
+    with ledger.connect() as connection:
+        row = connection.execute(select(Generation.__table__)).one()
+    assert (row.id, row.status, row.error_kind, row.output) == (failed, "succeeded", None, {"title": "About tea"})
+    assert stands(ledger, "tea") == (failed, book.run_id, 0, None, 0)
+    # A late failure takes no content back.
+    book.add("tea", id=failed, status="failed", output=None, output_hash=None)
+    assert stands(ledger, "tea")[0] == failed
+    with ledger.connect() as connection:
+        assert connection.scalar(select(Generation.status)) == "succeeded"
+
+
+def test_record_that_a_run_has_confirmed_and_then_writes_is_counted_once(ledger: Engine) -> None:
+    skipped = Book(ledger).add("tea", status="skipped", output=None, output_hash=None)
+    book = Book(ledger)
+    confirm(book, "tea", skipped, "skipped")
+    assert steps(ledger) == {STEP: (0, 0, 1)}
+    book.add("tea")
+    assert steps(ledger) == {STEP: (0, 0, 0)}
+    assert count_working(ledger) == 0
+
+
+def test_closing_deletes_working_rows_and_keeps_the_counts(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    book = Book(ledger)
+    begin_step(ledger, book.run_id, STEP, made_from=None, total=1, left_out=0)
+    confirm(book, "tea", written)
+    end_step(ledger, book.run_id, STEP)
+    assert count_working(ledger) == 1
+    close_run(ledger, book.lease, "completed", now())
+    assert count_working(ledger) == 0
+    with ledger.connect() as connection:
+        row = connection.execute(select(StoredStep.__table__)).one()
+    assert (row.state, row.position, row.total, row.unchanged) == ("done", 1, 1, 1)
+
+
+def test_run_that_is_taken_up_counts_each_record_once(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    book = Book(ledger)
+    confirm(book, "tea", written)
+    # Left and taken up, it still knows what it has confirmed.
+    suspend_run(ledger, book.lease, "a reason", now() + timedelta(days=1))
+    book.lease = take_up(ledger, book.run_id, new_id())
+    confirm(book, "tea", written)
+    assert steps(ledger) == {STEP: (1, 0, 0)}
+    # Closed, it goes over all of them again.
+    close_run(ledger, book.lease, "cancelled", now())
+    book.lease = take_up(ledger, book.run_id, new_id())
+    assert steps(ledger) == {STEP: (0, 0, 0)}
+    confirm(book, "tea", written)
+    assert steps(ledger) == {STEP: (1, 0, 0)}
+
+
+def test_crashed_run_that_is_taken_up_keeps_its_counts(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    book = Book(ledger)
+    confirm(book, "tea", written)
+    with ledger.begin() as connection:
+        connection.execute(
+            update(StoredRun).where(StoredRun.id == book.run_id).values(status="crashed", ended_at=now())
+        )
+    book.lease = take_up(ledger, book.run_id, new_id())
+    confirm(book, "tea", written)
+    assert steps(ledger) == {STEP: (1, 0, 0)}
+
+
+def test_a_thousand_records_are_confirmed_in_one_batch(ledger: Engine) -> None:
+    book = Book(ledger)
+    batch = WriteBatch()
+    ids = {key: book.generation(batch, key) for key in (f"{number:04}" for number in range(1200))}
+    write(ledger, batch, book.lease)
+    later = Book(ledger)
+    write(ledger, WriteBatch(confirmed=[confirmed(later, key, found) for key, found in ids.items()]), later.lease)
+    assert steps(ledger) == {STEP: (1200, 0, 0)}
+    with ledger.connect() as connection:
+        rows = connection.execute(select(StandingContent.confirmed, StandingContent.confirmed_run_id)).all()
+    assert {tuple(row) for row in rows} == {(1, later.run_id)}
