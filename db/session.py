@@ -13,7 +13,24 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, Executable, Row, create_engine, event, exc, make_url
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Executable,
+    Row,
+    Text,
+    any_,
+    bindparam,
+    create_engine,
+    event,
+    exc,
+    func,
+    make_url,
+    select,
+)
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # a host that does not answer at all is otherwise waited for by the minute
@@ -187,6 +204,16 @@ def in_parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
     """Split ids for statements with IN (...), each below every database's limit."""
     for start in range(0, len(items), IN_AT_ONCE):
         yield items[start : start + IN_AT_ONCE]
+
+
+def among(column: Any, values: Sequence[str], dialect: str) -> ColumnElement[bool]:
+    """Select rows by any number of texts, which go as one value: IN (...) would be compiled again for each number."""
+    if dialect == "postgresql":
+        matching: ColumnElement[bool] = column == any_(bindparam(None, list(values), type_=ARRAY(Text())))
+        return matching
+    listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
+    found: ColumnElement[bool] = column.in_(select(listed.c.value))
+    return found
 
 
 def file_of(url: URL) -> str | None:

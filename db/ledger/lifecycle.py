@@ -28,12 +28,25 @@ _COUNTS = (StoredStep.unchanged, StoredStep.failed_again, StoredStep.skipped_aga
 def start_run(engine: Engine, run: RunRow, lease_id: str) -> Lease:
     """Write the row of a run that begins, with its main lease where it is running."""
     with begin_write(engine) as connection:
-        # A parameter may hold what JSON can't, and a name be longer than its column.
-        row = values_of(storable(run))
-        connection.execute(insert_missing(RunRow.table, connection.dialect.name), row)
-        if run.status == RUNNING:
-            return leases.take(connection, run.id, MAIN, lease_id, run.process)
-    return Lease(lease_id, run.id, MAIN)
+        return _start(connection, run, lease_id)
+
+
+def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
+    """Go on with the run of a Prefect flow run, or begin it: also where two open it at once it is one.
+
+    A flow run that asks another endpoint than before, or opens runs under several names, has one of each.
+    """
+    with begin_write(engine) as connection:
+        if run.prefect_flow_run_id is not None:
+            if connection.dialect.name == "postgresql":
+                # There is no row to lock yet; SQLite has one writer anyway.
+                connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(run.prefect_flow_run_id))))
+            of_flow_run = select(func.max(StoredRun.id)).where(StoredRun.prefect_flow_run_id == run.prefect_flow_run_id)
+            same = (StoredRun.flow == run.flow, StoredRun.endpoint == run.endpoint)
+            known = connection.scalar(of_flow_run.where(*same))
+            if known is not None:
+                return _take_up(connection, known, lease_id)
+        return _start(connection, run, lease_id)
 
 
 def take_up(engine: Engine, run_id: str, lease_id: str) -> Lease:
@@ -42,13 +55,7 @@ def take_up(engine: Engine, run_id: str, lease_id: str) -> Lease:
     A run that was closed goes over all of its records again, so what it has confirmed is counted from nothing.
     """
     with begin_write(engine) as connection:
-        lease = leases.take(connection, run_id, MAIN, lease_id)
-        row = connection.execute(select(StoredRun.status, StoredRun.ended_at).where(StoredRun.id == run_id)).one()
-        if row.ended_at is not None and row.status != CRASHED:
-            again: Mapping[Any, int] = dict.fromkeys(_COUNTS, 0)
-            connection.execute(update(StoredStep).where(StoredStep.run_id == run_id).values(again))
-        _set(connection, run_id, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
-        return lease
+        return _take_up(connection, run_id, lease_id)
 
 
 def join_run(engine: Engine, run_id: str, lease_id: str, worker: str) -> Lease:
@@ -104,6 +111,25 @@ def end_step(engine: Engine, run_id: str, step: str) -> None:
     with begin_write(engine) as connection:
         its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
         connection.execute(its_row.values(state=DONE))
+
+
+def _start(connection: Connection, run: RunRow, lease_id: str) -> Lease:
+    # A parameter may hold what JSON can't, and a name be longer than its column.
+    row = values_of(storable(run))
+    connection.execute(insert_missing(RunRow.table, connection.dialect.name), row)
+    if run.status == RUNNING:
+        return leases.take(connection, run.id, MAIN, lease_id, run.process)
+    return Lease(lease_id, run.id, MAIN)
+
+
+def _take_up(connection: Connection, run_id: str, lease_id: str) -> Lease:
+    lease = leases.take(connection, run_id, MAIN, lease_id)
+    row = connection.execute(select(StoredRun.status, StoredRun.ended_at).where(StoredRun.id == run_id)).one()
+    if row.ended_at is not None and row.status != CRASHED:
+        again: Mapping[Any, int] = dict.fromkeys(_COUNTS, 0)
+        connection.execute(update(StoredStep).where(StoredStep.run_id == run_id).values(again))
+    _set(connection, run_id, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
+    return lease
 
 
 def _gives_main_back(connection: Connection, lease: Lease) -> bool:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Column, Connection, Executable, Float, Integer, String
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 
+from db.columns import Base, Money
 from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, Row, SettledRow, id_of, names_of, values_of
-from db.ledger.tables import Base, Money
 from db.session import is_unavailable, reason_of
 from db.sources.values import storable_json, storable_text
 from db.words import FAILED, LIVE, REFUSED_BY_LEDGER

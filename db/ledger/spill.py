@@ -20,10 +20,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine, select
 
+from db.columns import Base, Money, UtcDateTime
 from db.database_errors import DatabaseError
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import PARTS, Row, WriteBatch, id_of, values_of
-from db.ledger.tables import Base, Money, StoredRun, UtcDateTime
+from db.ledger.tables import StoredRun
 from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of, rows_of
 

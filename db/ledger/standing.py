@@ -25,16 +25,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from db.columns import UtcDateTime
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
-from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, UtcDateTime, WorkingRow
-from db.session import IN_AT_ONCE, in_parts
+from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
+from db.session import IN_AT_ONCE, among
 from db.words import FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent
-KEY = (C.flow, C.step, C.endpoint, C.record_key)
+CONTENT_KEY = (C.flow, C.step, C.endpoint, C.record_key)
 CONTENT = (C.generation_id, C.since, C.confirmed_run_id, C.confirmed_at, C.confirmed)
 FAILURE = (C.failing_id, C.failing_run_id, C.failing_at)
-UNFINISHED = (FAILED, SKIPPED)
+RETRIABLE = (FAILED, SKIPPED)
 """How a generation ends that its own run may ask for again."""
 COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_again"}
 """The column of run_steps that counts what is confirmed, by its status."""
@@ -46,23 +47,21 @@ def replace_unfinished(connection: Connection, generations: Sequence[GenerationR
     """Bring the rows of records up to date that the same run has asked for before, in vain."""
     for run_id, step, rows in _by_step(generations):
         by_key = {row.record_key: row for row in rows}
-        for keys in in_parts(list(by_key)):
-            of_run = (Generation.run_id == run_id, Generation.step == step, Generation.record_key.in_(keys))
-            found = select(Generation.id, Generation.record_key).where(*of_run, Generation.status.in_(UNFINISHED))
-            for kept, key in connection.execute(found).all():
-                new = {name: value for name, value in values_of(by_key[key]).items() if name not in _OWN}
-                connection.execute(update(Generation).where(Generation.id == kept).values(new))
+        unfinished = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.status.in_(RETRIABLE))
+        for kept, key in connection.execute(select(Generation.id, Generation.record_key).where(*unfinished)).all():
+            new = {name: value for name, value in values_of(by_key[key]).items() if name not in _OWN}
+            connection.execute(update(Generation).where(Generation.id == kept).values(new))
 
 
 def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:
     """Let generations that were written stand for their records, where nothing newer does."""
     for run_id, step, rows in _by_step(generations):
-        for keys in in_parts([row.record_key for row in rows]):
-            written = (Generation.run_id == run_id, Generation.step == step, Generation.record_key.in_(keys))
-            _stamp_replaced(connection, written)
-            connection.execute(_content(connection, written))
-            connection.execute(_failing(connection, written))
-            _take_off_confirmed(connection, run_id, step, keys)
+        keys = [row.record_key for row in rows]
+        written = _of_step(connection, Generation, run_id, step, keys)
+        _stamp_replaced(connection, written)
+        connection.execute(_content(connection, written))
+        connection.execute(_failing(connection, written))
+        _take_off_confirmed(connection, run_id, step, keys)
 
 
 def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
@@ -88,7 +87,7 @@ def _by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
 
 def _stamp_replaced(connection: Connection, written: Sequence[ColumnElement[bool]]) -> None:
     """Write on the generations that are about to be replaced how often they were confirmed."""
-    same = and_(*(column == Generation.__table__.c[column.name] for column in KEY))
+    same = and_(*(column == Generation.__table__.c[column.name] for column in CONTENT_KEY))
     newer = select(C.generation_id, C.confirmed, C.confirmed_at).join(Generation, same).where(*written)
     failed = select(C.failing_id, C.failing, C.failing_at).join(Generation, same).where(*written)
     replaced = [
@@ -107,7 +106,7 @@ def _stamp_replaced(connection: Connection, written: Sequence[ColumnElement[bool
 
 def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> Executable:
     g = Generation
-    columns = [*KEY, *CONTENT, C.failing]
+    columns = [*CONTENT_KEY, *CONTENT, C.failing]
     found = select(*_key_of(), g.id, g.created_at, g.run_id, g.created_at, literal(0), literal(0))
     made = (
         _dialect(connection)
@@ -121,7 +120,7 @@ def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
     }
     content = {name: new[name] for name in ("generation_id", "since", "confirmed_run_id", "confirmed_at", "confirmed")}
     newest: Executable = made.on_conflict_do_update(
-        index_elements=[column.name for column in KEY],
+        index_elements=[column.name for column in CONTENT_KEY],
         set_={**content, **failure, "failing": case((still, C.failing), else_=0)},
         where=or_(C.generation_id.is_(None), new.generation_id > C.generation_id),
     )
@@ -130,7 +129,7 @@ def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
 
 def _failing(connection: Connection, written: Sequence[ColumnElement[bool]]) -> Executable:
     g = Generation
-    columns = [*KEY, *FAILURE, C.failing, C.confirmed]
+    columns = [*CONTENT_KEY, *FAILURE, C.failing, C.confirmed]
     found = select(*_key_of(), g.id, g.run_id, g.created_at, literal(0), literal(0))
     made = (
         _dialect(connection)
@@ -139,7 +138,7 @@ def _failing(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
     )
     new = made.excluded
     newest: Executable = made.on_conflict_do_update(
-        index_elements=[column.name for column in KEY],
+        index_elements=[column.name for column in CONTENT_KEY],
         set_={column.name: new[column.name] for column in (*FAILURE, C.failing)},
         where=and_(
             or_(C.generation_id.is_(None), new.failing_id > C.generation_id),
@@ -151,7 +150,7 @@ def _failing(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
 
 def _take_off_confirmed(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> None:
     """Count a record no longer as confirmed for which the same run has written a row by now."""
-    confirmed = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.record_key.in_(keys))
+    confirmed = _of_step(connection, WorkingRow, run_id, step, keys)
     gone = delete(WorkingRow).where(*confirmed, WorkingRow.status.is_not(None)).returning(WorkingRow.status)
     statuses = [str(status) for status in connection.scalars(gone)]
     if statuses:
@@ -167,11 +166,11 @@ def _confirm_part(
         if status == SUCCEEDED
         else (C.failing_id, C.failing_run_id, C.failing_at, C.failing)
     )
-    first, at = rows[0], max(row.confirmed_at for row in rows)
+    first, at, dialect = rows[0], max(row.confirmed_at for row in rows), connection.dialect.name
     still = (
         *place,
-        C.record_key.in_([row.record_key for row in rows]),
-        stands.in_([row.generation_id for row in rows]),
+        among(C.record_key, [row.record_key for row in rows], dialect),
+        among(stands, [row.generation_id for row in rows], dialect),
     )
     own = (
         literal(first.run_id),
@@ -192,7 +191,7 @@ def _confirm_part(
         times: times + 1,
     }
     if booked:
-        mine = still if len(booked) == len(rows) else (*still, C.record_key.in_(booked))
+        mine = still if len(booked) == len(rows) else (*still, among(C.record_key, list(booked), dialect))
         connection.execute(update(C).where(*mine).values(values))
     # Something else stands for these by now: they are counted all the same.
     rest = [values_of(row) for row in rows if row.record_key not in booked]
@@ -219,8 +218,14 @@ def _count(connection: Connection, run_id: str, step: str, more: dict[str, int])
     connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
 
 
+def _of_step(
+    connection: Connection, table: type[Generation] | type[WorkingRow], run_id: str, step: str, keys: Sequence[str]
+) -> tuple[ColumnElement[bool], ...]:
+    return table.run_id == run_id, table.step == step, among(table.record_key, keys, connection.dialect.name)
+
+
 def _key_of() -> list[Any]:
-    return [Generation.__table__.c[column.name] for column in KEY]
+    return [Generation.__table__.c[column.name] for column in CONTENT_KEY]
 
 
 def _dialect(connection: Connection) -> Any:

@@ -7,93 +7,30 @@ money is Decimal. Text bodies are TEXT, not JSONB: what was read and sent is kep
 JSON escape included.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
+from db.columns import Base, Hash, Id, KeyText, Money, UtcDateTime, one_of
 from db.words import KINDS, ORIGINS, RUN_STATUSES, STATUSES, STEP_STATES
 
-
-class UtcDateTime(sa.TypeDecorator[datetime]):
-    """A moment, kept in UTC: SQLite has no time zones, so what it returns is marked as UTC here."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Refuse a naive time rather than guess its zone."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a time without a time zone was about to be written to the ledger")
-        return value.astimezone(UTC) if value is not None else None
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Mark what SQLite returns as the UTC that it is."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Money(sa.TypeDecorator[Decimal]):
-    """US dollars to ten decimals: a single token of the cheapest cached kind costs 0.00000005.
-
-    PostgreSQL keeps NUMERIC exactly. SQLite has no decimals: it keeps the nearest double, which is exact to fifteen
-    digits, and what it returns (sums too) is rounded back to ten decimals.
-    """
-
-    # SQLite gets plain floats: its Numeric would warn on each use.
-    impl = sa.Numeric(20, 10).with_variant(sa.Numeric(20, 10, asdecimal=False), "sqlite")
-    cache_ok = True
-
-    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> Any:
-        """Bind a Decimal, for SQLite as a float."""
-        return float(value) if value is not None and dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Decimal | None:
-        """Return a Decimal, rounded to ten decimals."""
-        return None if value is None else Decimal(str(value)).quantize(Decimal("1e-10"))
-
-
-class Base(DeclarativeBase):
-    """The ledger's metadata; constraint names are fixed so that migrations can speak of them."""
-
-    metadata = sa.MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
-Id = sa.String(36)
-Hash = sa.String(64)
-# Keys are in the order of their bytes, as SQLite has them: what a fan-in reads, and so its prompt, must not depend on
-# a database's locale.
-KeyText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
+_FREE = sa.text("status IS NULL AND lease_id IS NULL")
 
 
 class StoredRun(Base):
     """One execution of a content flow, tied to its Prefect flow run: a retry goes on with the same row.
 
-    A run that is typed again or resumed by a person is a new row, which `resumes_run_id` points from. `status` is how
-    it ended; what a run is doing now, its leases say. One that is suspended says why and when it is due.
-    `parent_run_id`, `epoch`, `lease_boot` and `lease_until_s` are of releases in which a shard was a run of its own and
-    a run had one lease, in its row; `process` and `alive_until` say who began it, and are never renewed.
+    A run that is typed again or resumed by a person is a new row. `status` is how it ended; what a run is doing now,
+    its leases say. `parent_run_id`, `epoch`, `lease_boot` and `lease_until_s` are of releases in which a shard was a
+    run of its own and a run had one lease; `process` and `alive_until` say who began it, and are never renewed.
     """
 
     __tablename__ = "runs"
-    __table_args__ = (_one_of("status", RUN_STATUSES), sa.Index(None, "flow", "started_at"))
+    __table_args__ = (one_of("status", RUN_STATUSES), sa.Index(None, "flow", "started_at"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     resumes_run_id: Mapped[str | None] = mapped_column(sa.ForeignKey("runs.id"))
@@ -122,8 +59,7 @@ class StoredLease(Base):
     """Who works on a run now, and until when; gone when that ends. A run has one `main` lease, and one for each helper.
 
     A heartbeat renews it: on PostgreSQL `alive_until` by the database's clock, on SQLite `until_s` on the clock of the
-    boot `boot`. `epoch` counts how often it ran out; every commit of its holder checks it. Claims and attempts name
-    their lease.
+    boot `boot`. `epoch` counts how often it ran out. Claims and attempts name their lease.
     """
 
     __tablename__ = "leases"
@@ -143,12 +79,12 @@ class StoredLease(Base):
 class StoredStep(Base):
     """How far a step of a run is. Its counts are of records that wrote no row of history, as nothing had changed.
 
-    `unchanged` have the content that stood before, `failed_again` and `skipped_again` brought none, in the same way as
-    before. With the run's generations they add up to all that the step has worked on.
+    `unchanged` have the content that stood before, the others brought none as before. With the run's generations they
+    add up to all that the step has worked on.
     """
 
     __tablename__ = "run_steps"
-    __table_args__ = (_one_of("state", STEP_STATES),)
+    __table_args__ = (one_of("state", STEP_STATES),)
 
     run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"), primary_key=True)
     step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
@@ -165,21 +101,14 @@ class StoredStep(Base):
 class WorkingRow(Base):
     """A record in a step of a run that is open: which helper is to do it, or what stands for it unchanged.
 
-    Without `status` it is to be done, by whoever has its `lease_id`; with one it is confirmed: `generation_id` is what
-    stood before and still does, `lease_id` who found that. The transaction that closes the run deletes them.
+    Without `status` it is to be done, by whoever has its `lease_id`; with one it is confirmed: `generation_id` stood
+    before and still does. The transaction that closes the run deletes them.
     """
 
     __tablename__ = "working_rows"
     __table_args__ = (
         # What a helper takes next.
-        sa.Index(
-            "ix_working_rows_free",
-            "run_id",
-            "step",
-            "record_key",
-            sqlite_where=sa.text("status IS NULL AND lease_id IS NULL"),
-            postgresql_where=sa.text("status IS NULL AND lease_id IS NULL"),
-        ),
+        sa.Index("ix_working_rows_free", "run_id", "step", "record_key", sqlite_where=_FREE, postgresql_where=_FREE),
         {"sqlite_with_rowid": False},
     )
 
@@ -195,9 +124,8 @@ class WorkingRow(Base):
 class StandingContent(Base):
     """What stands for a record in a step: its newest succeeded generation, and the failure that came after it, if any.
 
-    Updated in place, and made again from history by db/upkeep. `generation_id` has stood `since` then and was confirmed
-    so many times, last by `confirmed_run_id`. The newest outcome is a failure where `failing_id` is set, which was met
-    again `failing` times. No foreign keys: it is a projection, and each would cost an index.
+    `confirmed` and `failing` count how often each was met again, last by the run that is named. It can be made again
+    from history. No foreign keys: each would cost an index.
     """
 
     __tablename__ = "content"
@@ -264,16 +192,16 @@ class Generation(Base):
 
     A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it. A run has one
     row for a record and step: where it failed and is asked for again by the same run, the row takes the new outcome.
-    `confirmed` and `confirmed_at` are written when something else takes its place: how often, and when last, later
-    runs found that it stands; until then `content` has them. `lease_id` is the helper that wrote it.
+    How often it was `confirmed` is written when something else takes its place; until then `content` has that.
+    `lease_id` is the helper that wrote it.
     """
 
     __tablename__ = "generations"
     __table_args__ = (
         sa.UniqueConstraint("run_id", "step", "record_key"),
-        _one_of("status", STATUSES),
-        _one_of("origin", ORIGINS),
-        # What current_content probes: is there a newer succeeded generation of the same record?
+        one_of("status", STATUSES),
+        one_of("origin", ORIGINS),
+        # What a record's life is read by.
         sa.Index("ix_generations_current", "flow", "step", "endpoint", "record_key", "status", "id"),
         # What the look-up probes for a whole page of prompts at once.
         sa.Index("ix_generations_prompt", "prompt_hash", "origin", "status"),
@@ -320,7 +248,7 @@ class Attempt(Base):
     """
 
     __tablename__ = "attempts"
-    __table_args__ = (_one_of("kind", KINDS), sa.Index(None, "run_id", "ended_at"))
+    __table_args__ = (one_of("kind", KINDS), sa.Index(None, "run_id", "ended_at"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))

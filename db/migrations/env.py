@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from db.ledger.tables import Base
+from db.ledger.tables import StoredRun
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=StoredRun.metadata,
     render_as_batch=True,
     transaction_per_migration=False,
 )

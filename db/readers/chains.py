@@ -1,6 +1,7 @@
-"""Chains: runs that resume one another, and what they have spent together.
+"""Tell which runs resume one another, and what they have spent together, or one run's leases.
 
-All runs that `resumes_run_id` links share one cost cap, and so do the shards of each. What was perhaps billed counts
+All runs that `resumes_run_id` links share one cost cap, and so do all who work on one of them: its helpers, and in runs
+of earlier releases its shards. What was perhaps billed counts
 at its likely cost: what an attempt was expected to cost when it was opened.
 """
 
@@ -35,13 +36,6 @@ class Spent:
 
     def __sub__(self, other: "Spent") -> "Spent":
         return Spent(self.known_usd - other.known_usd, self.likely_usd - other.likely_usd)
-
-
-def last_run_of(engine: Engine, prefect_flow_run_id: str) -> str | None:
-    """Return the newest run of a Prefect flow run: the one that its Retry resumes."""
-    statement = select(func.max(StoredRun.id)).where(StoredRun.prefect_flow_run_id == prefect_flow_run_id)
-    with engine.connect() as connection:
-        return connection.scalar(statement)
 
 
 def resumed_by(engine: Engine, run_id: str) -> list[str]:
@@ -87,6 +81,17 @@ def spent_by_chain(engine: Engine, run_id: str) -> Spent:
     shard = aliased(StoredRun)
     whole = select(linked.c.id).union(select(shard.id).join(linked, shard.parent_run_id == linked.c.id))
     return _spent(engine, and_(Attempt.run_id.in_(whole), Attempt.run_id != run_id))
+
+
+def spent_by_run(engine: Engine, run_id: str, *, but_lease: str | None = None) -> Spent:
+    """Add up what a run has spent, all who have worked on it together; but for one of them, by its lease.
+
+    A process knows what it has spent itself: without that, it is what its run's other leases have, earlier ones too.
+    """
+    which = [Attempt.run_id == run_id]
+    if but_lease is not None:
+        which.append(Attempt.lease_id.is_distinct_from(but_lease))
+    return _spent(engine, and_(*which))
 
 
 def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:

@@ -1,12 +1,16 @@
-"""Tell what went wrong in a run: its generations without content, and its requests that brought nothing usable."""
+"""Tell what went wrong in a run: its generations without content, and its requests that brought nothing usable.
+
+Failures of earlier runs that it met again in the same way are among the former, see confirmations.py.
+"""
 
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Engine, Row, case, func, select
+from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
 
 from db.ledger.tables import Attempt, Generation
+from db.readers.confirmations import confirmed_failures
 from db.session import rows_of
 from db.words import INVALID, NOT_SENT, SUCCEEDED
 
@@ -36,10 +40,11 @@ class Loss:
 
 def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
     """List the first generations of a run without content: generation_id, step, record_key, status, kind, message."""
+    in_vain = _in_vain(engine, run_id)
     ending = (Generation.status, Generation.error_kind.label("kind"), Generation.error_message.label("message"))
     statement = (
         select(Generation.id.label("generation_id"), Generation.step, Generation.record_key, *ending)
-        .where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
+        .join(in_vain, in_vain.c.id == Generation.id)
         .order_by(Generation.id)
         .limit(limit)
     )
@@ -66,6 +71,7 @@ def troubles(engine: Engine, run_id: str) -> list[Trouble]:
 
 def losses(engine: Engine, run_id: str) -> list[Loss]:
     """Put together a run's generations without content that ended alike, the most frequent first."""
+    in_vain = _in_vain(engine, run_id)
     alike = (Generation.step, Generation.status, Generation.error_kind)
     ranked = (
         select(
@@ -76,7 +82,7 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
             func.min(Generation.id).over(partition_by=alike).label("first"),
             func.row_number().over(partition_by=alike, order_by=Generation.id).label("nth"),
         )
-        .where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
+        .join(in_vain, in_vain.c.id == Generation.id)
         .subquery()
     )
     named = select(ranked).where(ranked.c.nth <= NAMED_KEYS)
@@ -87,3 +93,10 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
         keys = tuple(row.record_key for row in (head, *others))
         found.append(Loss(head.step, head.status, head.error_kind, head.error_message, head.alike, keys))
     return found
+
+
+def _in_vain(engine: Engine, run_id: str) -> Subquery:
+    """Select the `id` of each generation without content: the run's own, and those that it met again."""
+    own = select(Generation.id).where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
+    again = confirmed_failures(engine, run_id).subquery()
+    return union_all(own, select(again.c.generation_id)).subquery()

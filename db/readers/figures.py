@@ -1,6 +1,8 @@
-"""Add up what runs did, used and cost, those of their shards included; nothing is counted anywhere else.
+"""Add up what runs did, used and cost; nothing is counted anywhere else.
 
-A page of a list of runs takes as many statements as one run.
+Tokens and cost are added up from attempts; records are counted by generations and, where nothing had changed and none
+was written, by the counts of their steps. Figures of runs of earlier releases have in them what their shards did. A
+page of a list of runs takes as many statements as one run.
 """
 
 from collections import Counter
@@ -10,11 +12,12 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, Row, case, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import Engine, Row, case, func, select, union_all
 
 from db.ledger.tables import Attempt, Generation, StoredRun
-from db.readers.runs import is_shard_of, matches, shards_in, with_shards
+from db.readers.confirmations import confirmed_contents, count_again
+from db.readers.old_shards import asked_by_shards, shards_in, with_shards
+from db.readers.runs import matches, running, state_of
 from db.session import in_parts, rows_of
 from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
 
@@ -84,7 +87,7 @@ class StepCount:
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """A run as a list of runs shows it."""
+    """A run as a list of runs shows it; `status` is its state, which its leases decide where it is at work."""
 
     id: str
     flow: str
@@ -197,25 +200,34 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
 
 
 def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
-    """Add up what a run's cached generations cost when they were asked for; None where no price is known of any.
+    """Add up what a run's cached generations and unchanged records cost when they were asked for; None: no price known.
 
-    What its own shards asked for is no saving.
+    What its own shards asked for is no saving. While a run is open, and right after it closed, all of it is known.
+    Later, records that were unchanged in it count no more once another run has confirmed them too.
     """
+    confirmed = confirmed_contents(engine, run_id).subquery()
+    cached = select(Generation.source_generation_id.label("written_by")).where(
+        Generation.run_id == run_id, Generation.origin == CACHE, Generation.status == SUCCEEDED
+    )
+    unchanged = select(func.coalesce(Generation.source_generation_id, Generation.id)).join(
+        confirmed, confirmed.c.generation_id == Generation.id
+    )
+    reused = union_all(cached, unchanged).subquery()
     statement = (
         select(func.sum(Attempt.cost_usd))
-        .select_from(Generation)
-        .join(Attempt, Attempt.generation_id == Generation.source_generation_id)
-        .where(Generation.run_id == run_id, Generation.origin == CACHE, Generation.status == SUCCEEDED)
+        .select_from(reused)
+        .join(Attempt, Attempt.generation_id == reused.c.written_by)
         .where(Attempt.run_id.not_in(select(shards_in([run_id]).subquery().c.member)))
     )
-    with engine.connect() as connection:
-        return connection.scalar(statement)
+    cost: Decimal | None = rows_of(engine, statement)[0][0]
+    return cost
 
 
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
     """Count a run's generations by step, status and origin, in the order in which the steps began.
 
-    What one of its shards asked for counts as the run's own, live as it was there.
+    Records for which nothing changed count as if they had one: cached where content stands, else failed or skipped.
+    What a shard of an earlier release asked for counts as the run's own, live as it was there.
     """
     return count_generations_of(engine, [run_id])[run_id]
 
@@ -229,29 +241,24 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
         .group_by(*alike)
         .order_by(func.min(Generation.id))
     )
-    whole, parent, shard = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
-    source = aliased(Generation)
-    with_any = select(shards_in(run_ids).subquery().c.whole)
-    # A prompt that stands twice was asked once. By the ids of runs that have shards: the others need no join.
-    asked = (
-        select(*alike, func.count(Generation.source_generation_id.distinct()))
-        .join(source, source.id == Generation.source_generation_id)
-        .join(shard, shard.id == source.run_id)
-        .join(whole, whole.id == Generation.run_id)
-        .join(parent, parent.id == shard.parent_run_id)
-        .where(Generation.run_id.in_(with_any), *is_shard_of(whole, parent, shard))
-        .group_by(*alike)
-    )
     with engine.connect() as connection:
         lines = [tuple(row) for row in connection.execute(counted)]
-        by_shards = {tuple(line): count for *line, count in connection.execute(asked)}
-    found: dict[str, Counter[tuple[str, str, str]]] = {run_id: Counter() for run_id in run_ids}
+        by_shards = {tuple(line): count for *line, count in connection.execute(asked_by_shards(run_ids))}
+        again = count_again(connection, run_ids)
+    # Steps of earlier releases, which counted nothing themselves, stay in the order of their first generations.
+    found = {run_id: {step: Counter[tuple[str, str]]() for step in again[run_id]} for run_id in run_ids}
     for run_id, step, status, origin, count in lines:
         live = by_shards.get((run_id, step, status, origin), 0)
-        for real, number in ((LIVE, live), (origin, count - live)):
-            if number:
-                found[run_id][step, status, real] += number
-    return {run_id: [StepCount(*line, count) for line, count in counts.items()] for run_id, counts in found.items()}
+        ended = found[run_id].setdefault(step, Counter())
+        ended += Counter({(status, LIVE): live}) + Counter({(status, origin): count - live})
+    return {
+        run_id: [
+            StepCount(step, status, origin, count)
+            for step, ended in steps.items()
+            for (status, origin), count in (ended + again[run_id].get(step, Counter())).items()
+        ]
+        for run_id, steps in found.items()
+    }
 
 
 def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
@@ -269,14 +276,17 @@ def find_run(engine: Engine, run_id: str) -> RunLine | None:
 
 
 def _lines(engine: Engine, runs: Sequence[Row[Any]]) -> list[RunLine]:
+    if not runs:
+        return []
     counts: dict[str, list[StepCount]] = {}
     used: dict[str, TotalUsage] = {}
+    at_work = running(engine)
     for part in in_parts([run.id for run in runs]):
         counts |= count_generations_of(engine, part)
         used |= usage_of(engine, part)
     return [
         RunLine(
-            **run._asdict(),
+            **run._asdict() | {"status": state_of(run.id, run.status, at_work)},
             generations=sum(line.count for line in counts[run.id]),
             succeeded=sum(line.count for line in counts[run.id] if line.counted_as == SUCCEEDED),
             cached=sum(line.count for line in counts[run.id] if line.counted_as == CACHED),

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, Select, case, func, select
+from sqlalchemy import Engine, Select, Subquery, case, func, select, union_all
 from sqlalchemy.orm import aliased
 
 from db.ledger import tables
-from db.ledger.tables import Attempt, Generation, GenerationParent, StoredPrompt, StoredRecord
+from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
+from db.readers.confirmations import confirmed_contents
 from db.readers.runs import matches, row_of
 from db.session import in_parts, rows_of
 from db.words import SUCCEEDED
@@ -49,26 +50,40 @@ class Audit:
     children: list[tuple[str, str, str, str]]
 
 
-def read_generations(engine: Engine, run_id: str, step: str, *, page_size: int) -> Iterator[list[StepGeneration]]:
-    """Yield a step's succeeded generations of a run, with outputs and records, in the order of their keys.
+def read_generations(
+    engine: Engine, run_id: str, step: str, *, page_size: int, lease_id: str | None = None
+) -> Iterator[list[StepGeneration]]:
+    """Yield a step's contents in a run, with outputs and records, in the order of their keys.
 
-    Each page is a query of its own. Where one fails, as the ledger is unavailable, `next` may be called again: a
-    generator would be at its end by then.
+    These are its succeeded generations, and those of earlier runs that it found to stand unchanged; with a `lease_id`
+    only what that helper wrote and found. Each page is a query of its own. Where one fails, as the ledger is
+    unavailable, `next` may be called again: a generator would be at its end by then.
     """
-    statement = (
-        _with_content()
-        .where(Generation.run_id == run_id, Generation.step == step, Generation.status == SUCCEEDED)
-        .order_by(Generation.record_key)
-        .limit(page_size)
-    )
+    confirmed: Subquery | None = None
     last: list[StepGeneration] | None = None
 
     def read_page() -> list[StepGeneration]:
-        nonlocal last
+        nonlocal confirmed, last
+        if confirmed is None:
+            confirmed = confirmed_contents(engine, run_id).subquery()
         if last is not None and len(last) < page_size:
             return []
-        following = statement.where(Generation.record_key > last[-1].record_key) if last else statement
-        last = [_step_generation(row) for row in rows_of(engine, following)]
+        of_run = (Generation.run_id == run_id, Generation.step == step, Generation.status == SUCCEEDED)
+        written = select(Generation.record_key, Generation.id, Generation.lease_id).where(*of_run)
+        unchanged = select(confirmed.c.record_key, confirmed.c.generation_id, confirmed.c.lease_id)
+        both = []
+        for key, lease, each in (
+            (Generation.record_key, Generation.lease_id, written),
+            (confirmed.c.record_key, confirmed.c.lease_id, unchanged.where(confirmed.c.step == step)),
+        ):
+            following = each.where(key > last[-1].record_key) if last else each
+            one_helper = following if lease_id is None else following.where(lease == lease_id)
+            both.append(select(one_helper.order_by(key).limit(page_size).subquery()))
+        page = union_all(*both).subquery()
+        statement = _with_content().join(page, page.c.id == Generation.id)
+        last = [
+            _step_generation(row) for row in rows_of(engine, statement.order_by(Generation.record_key).limit(page_size))
+        ]
         return last
 
     return iter(read_page, [])
@@ -92,12 +107,12 @@ def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, lis
 
 def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> int:
     """Count the record keys with content that end in a blank."""
-    statement = select(func.count(func.distinct(Generation.record_key))).where(
-        Generation.flow == flow,
-        Generation.step == step,
-        Generation.endpoint == endpoint,
-        Generation.status == SUCCEEDED,
-        Generation.record_key.like("% "),
+    statement = select(func.count()).where(
+        StandingContent.flow == flow,
+        StandingContent.step == step,
+        StandingContent.endpoint == endpoint,
+        StandingContent.generation_id.is_not(None),
+        StandingContent.record_key.like("% "),
     )
     return int(rows_of(engine, statement)[0][0])
 

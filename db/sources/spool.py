@@ -59,7 +59,8 @@ class SpoolFile:
             if not path.parent.is_dir():
                 path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                (path.parent / _OWNER).write_text(this_process(), encoding="utf-8")
+            # Whoever takes a run up writes where the process before it did, and lives on.
+            (path.parent / _OWNER).write_text(this_process(), encoding="utf-8")
             # Made with its mode: a file that is changed afterwards could be opened in between.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -157,7 +158,8 @@ class RunSpools:
     def writing(self, name: str) -> Iterator[SpoolFile]:
         """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
         path = self._own / f"{name}{SPOOL_SUFFIX}"
-        unfinished = path.with_suffix(UNFINISHED)
+        # A process that the run was taken from may not be at its end yet.
+        unfinished = path.with_name(f"{name}-{os.getpid()}{UNFINISHED}")
         try:
             with closing(SpoolFile(unfinished)) as written:
                 yield written
@@ -171,15 +173,17 @@ class RunSpools:
         return self._opened(self._own / f"{name}{SPOOL_SUFFIX}")
 
     def close(self) -> None:
-        """Close the files; a folder without any finished one is removed."""
+        """Close the files; a folder without a finished one is removed, unless another process goes on with the run."""
         for spool in self._open:
             spool.close()
-        if not any(self._own.glob(f"*{SPOOL_SUFFIX}")):
-            _remove(self._own)
+        with suppress(OSError):
+            is_own = (self._own / _OWNER).read_text(encoding="utf-8") == this_process()
+            if is_own and not any(self._own.glob(f"*{SPOOL_SUFFIX}")):
+                _remove(self._own)
 
-    def remove(self) -> None:
-        """Remove the spools of this run and of those that it resumes: it has completed."""
-        for run_id in (self._own.name, *self.resumed):
+    def remove(self, *, own_only: bool = False) -> None:
+        """Remove the spools of this run and of those that it resumes: it has completed; or the own alone."""
+        for run_id in (self._own.name, *(() if own_only else self.resumed)):
             _remove(self._folder / run_id)
 
     def _opened(self, path: Path) -> Spool:

@@ -64,6 +64,7 @@ class ItemJournal:
                 request_changes=opened.changes,
                 started_at=now(),
                 likely_cost_usd=opened.likely_cost_usd,
+                lease_id=self._context.ledger.lease_id,
             )
         )
         add_prompt(writer, self._item.prompt)

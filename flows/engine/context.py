@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
-from db.readers.look_up import BadOutcome, PromptHistory
+from db.ledger.rows import ConfirmedRow, GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
+from db.readers.look_up import PromptHistory
+from db.readers.what_stands import OwnOutcome, Standing
 from flows.engine.materials.handles import Material
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.pacing.breaker import Breaker
@@ -24,17 +25,28 @@ from flows.steps.prompts.render import Brief
 
 
 class StepLedger(Protocol):
-    """Which run it is, what the ledger knows of prompts by their hashes, and the run's claims of them."""
+    """Which run it is, what the ledger knows of its prompts and records, and the run's claims."""
 
     run_id: str
     flow: str
     endpoint: str
 
+    @property
+    def lease_id(self) -> str:
+        """Who works on the run here."""
+
+    @property
+    def helper_id(self) -> str | None:
+        """The same where that is a helper, else None."""
+
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         """Return what is known; where the run refreshes, only what is new since it began."""
 
-    async def bad_outcomes(self, hashes: Iterable[str]) -> Mapping[str, BadOutcome]:
-        """Return which prompts the run's own shards asked in vain: the run does not ask for these again."""
+    async def standing(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
+        """Return what stands for records; `with_parents`, what it was made from too."""
+
+    async def own_outcomes(self, step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
+        """Return what the run has of records already, where it has been at them before."""
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that are now this run's to ask for."""
@@ -60,6 +72,9 @@ class RowWriter(Protocol):
 
     def add_generation(self, row: GenerationRow, parents: Iterable[str]) -> None:
         """Add a generation, with the ids of those that it was made from."""
+
+    def confirm(self, row: ConfirmedRow) -> None:
+        """Add that what stands for a record still does."""
 
     def open_attempt(self, row: OpenedRow) -> None:
         """Add an attempt that is about to be sent."""

@@ -17,7 +17,7 @@ from flows.engine.materials.items import Hit, Item
 from flows.engine.orchestration.chunks import Chunk
 from flows.engine.twins import Twins
 from flows.errors import CostCapError
-from flows.steps.answers.outcomes import Asking, Outcome
+from flows.steps.answers.outcomes import Outcome
 from flows.steps.answers.pursuing import answer_prompt
 from flows.steps.prompts.render import Brief
 
@@ -108,12 +108,15 @@ class LiveChannel:
     async def pursue(self, item: Item) -> Outcome | None:
         """Ask until there is an outcome (for the chunk); None where its claim was lost."""
         context = self._context
-        item.asking = item.asking or Asking(item.prompt, max_output=self._max_output)
         try:
             with context.stopper.pursuing() as pursuit:
                 journal = ItemJournal(context, item, pursuit)
                 outcome = await answer_prompt(
-                    item.asking, ask=journal.ask, gate=context.pace, journal=journal, policy=context.policy
+                    item.ask(self._max_output),
+                    ask=journal.ask,
+                    gate=context.pace,
+                    journal=journal,
+                    policy=context.policy,
                 )
         except CostCapError as error:
             return _skipped(error)

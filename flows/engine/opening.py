@@ -22,7 +22,7 @@ from db.ledger.rows import RunRow
 from db.readers.chains import Spent, refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
-from db.words import CANCELLED, COMPLETED, FAILED, MODE_LIVE, RUNNING, SHARD, RunStatus
+from db.words import CANCELLED, COMPLETED, FAILED, MODE_LIVE, RUNNING, SUSPENDED, RunStatus
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs, check_templates
 from flows.engine.materials.run_selects import Selects, Spooling
@@ -87,7 +87,9 @@ async def _put_together(
     opened = await _open_endpoint(stack, settings, origin)
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
     ledger, resumed = await _open_ledger(stack, settings, options, origin, opened.name)
-    pace = _open_gate(stack, settings, options, opened, await ledger.spent() if resumed else Spent())
+    # A helper has a part of the cap to itself.
+    earlier = await ledger.spent() if resumed and options.shard is None else Spent()
+    pace = _open_gate(stack, settings, options, opened, earlier)
     stopper = _stopper(settings, pace, ledger.writer)
     progress = Progress(
         ledger.run_id,
@@ -97,7 +99,8 @@ async def _put_together(
         is_stopping=lambda: stopper.reason is not None,
     )
     totals = Totals(ledger.engine, ledger.writer.read, progress, pace)
-    spooling = Spooling(RunSpools(settings.spool_folder, ledger.run_id, resumed), progress, host.log)
+    spools = RunSpools(settings.spool_folder, ledger.helper_id or ledger.run_id, resumed)
+    spooling = Spooling(spools, progress, host.log)
     endpoint = RunEndpoint(opened, pace.reaches_endpoint, progress)
     return Run(
         host=host,
@@ -125,43 +128,46 @@ async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: RunO
 async def _open_ledger(
     stack: AsyncExitStack, settings: Settings, options: RunOptions, origin: RunOrigin, endpoint: str
 ) -> tuple[RunLedger, Sequence[str]]:
-    """Open the ledger and write the run's row; returns the ledger and the runs that this one resumes."""
+    """Open the ledger and take a lease on a run; returns the ledger, and the runs whose spools this one goes on with.
+
+    These are itself where others have worked on it, and the runs that it resumes.
+    """
     engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
     stack.callback(engine.dispose)
-    run_id = new_id()
-    lease = HeldLease(engine, run_id)
+    lease_id = new_id()
     writer = Writer(
         engine,
-        run_id=run_id,
+        lease_id=lease_id,
         interval_s=settings.commit_interval_s,
         patience_s=settings.database_patience_s,
         spill_folders=settings.spill_folders,
     )
     await stack.enter_async_context(writer)
-    row = await writer.read(_run_row, engine, run_id, endpoint, options, origin)
+    row = await writer.read(_run_row, engine, endpoint, options, origin)
     if options.shard is not None:
         await writer.read(require_parent, engine, options.shard)
-    await writer.call(begin, engine, row, settings.spill_folders)
-    # Not before there is a lease: a run that can't begin has nothing to write, and nothing to spill.
-    writer.commit = lease.write
+    taken = await writer.call(begin, engine, row, lease_id, options.shard, settings.spill_folders)
+    run_id, has_past = taken.run_id, taken.run_id != row.id
+    lease = HeldLease(engine, taken)
+    writer.run_id, writer.commit = run_id, lease.write
     fresh_since = None
     if options.refresh:
         # A refresh that was interrupted goes on where it was: what it bought is not bought again.
-        fresh_since = await writer.read(refreshing_since, engine, row.parent_run_id or run_id)
-    resumed = await writer.read(resumed_by, engine, run_id) if row.resumes_run_id is not None else []
-    return RunLedger(engine, writer, lease, run_id, origin.flow, endpoint, fresh_since), resumed
+        fresh_since = await writer.read(refreshing_since, engine, run_id)
+    resumed = [run_id] if has_past else []
+    if has_past or row.resumes_run_id is not None:
+        resumed += await writer.read(resumed_by, engine, run_id)
+    return RunLedger(engine, writer, lease, run_id, origin.flow, endpoint, has_past, fresh_since), resumed
 
 
-def _run_row(engine: Engine, run_id: str, endpoint: str, options: RunOptions, origin: RunOrigin) -> RunRow:
-    shard = options.shard
+def _run_row(engine: Engine, endpoint: str, options: RunOptions, origin: RunOrigin) -> RunRow:
     return RunRow(
-        id=run_id,
+        id=new_id(),
         resumes_run_id=origin.resumes(engine, options.resumes),
-        parent_run_id=shard.parent if shard else None,
         flow=origin.flow,
         deployment=origin.deployment,
         prefect_flow_run_id=origin.flow_run_id,
-        trigger=SHARD if shard else origin.trigger,
+        trigger=origin.trigger,
         parameters=origin.parameters,
         code_version=origin.code_version,
         endpoint=endpoint,
@@ -222,10 +228,12 @@ async def _closing(run: Run) -> AsyncIterator[None]:
         status = CANCELLED
         raise
     finally:
+        if run.suspended is not None:
+            status = SUSPENDED
         run.context.progress.status = status
         await _close(run, status)
         if lease.superseded_by is not None:
-            # The newer run decides what becomes of the flow run.
+            # Who goes on with it decides what becomes of the flow run.
             raise await run.host.stopped(f"The run was stopped ({lease.superseded_by}).", cancelled=False)
         if status == CANCELLED and stopper.reason is not None:
             raise await run.host.stopped(str(stopper.reason), cancelled=True)
@@ -240,9 +248,13 @@ async def _close(run: Run, status: RunStatus) -> None:
         # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
         with suppress(LedgerAwayError):
             await writer.committed()
-        await writer.call(lease.close, status)
-        if status == COMPLETED:
-            await asyncio.to_thread(run.selects.spooling.spools.remove)
+        if run.suspended is not None:
+            await writer.call(lease.suspend, run.suspended.reason, run.suspended.due)
+        else:
+            await writer.call(lease.close, status)
+        if status == COMPLETED and lease.superseded_by is None:
+            # A helper leaves what it has read for the run that it helps.
+            await asyncio.to_thread(run.selects.spooling.spools.remove, own_only=lease.is_helper)
         summary = await writer.read(run.totals.summary, status)
         log.info(
             "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",

@@ -3,45 +3,48 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from db.readers.look_up import BadOutcome, PromptHistory
+from db.readers.look_up import PromptHistory
+from db.readers.what_stands import OwnOutcome
+from db.words import BAD_OUTCOMES, GIVEN_UP, SUCCEEDED
 from flows.engine.materials.items import Hit, Item, find_hit
 from flows.steps.answers.outcomes import is_wrong_model
 
 
 @dataclass
 class Plan:
-    """What is to be done with a page of items."""
+    """What is to be done with a page of items; `left` are those whose outcome in this run stays as it is."""
 
     hits: list[Hit] = field(default_factory=list)
     misses: list[Item] = field(default_factory=list)
     given_up: list[tuple[Item, PromptHistory]] = field(default_factory=list)
-    ended_badly: list[tuple[Item, BadOutcome]] = field(default_factory=list)
+    left: list[OwnOutcome] = field(default_factory=list)
 
 
-def plan_page(
-    items: Sequence[Item],
-    known: Mapping[str, PromptHistory],
-    bad: Mapping[str, BadOutcome],
-    *,
-    give_up_after: int,
-) -> Plan:
-    """Split a page by what is known of its prompts; `known` is empty where the run refreshes.
+def is_done(own: OwnOutcome, *, most_paid: int) -> bool:
+    """Whether a run is done with a record: it has content, or is not asked for again in this run.
 
-    `bad` says of which prompts a shard of the run has asked in vain, and how that ended.
+    `most_paid` is how many requests for one prompt a run pays for.
     """
+    if own.status == SUCCEEDED or own.status in BAD_OUTCOMES:
+        return True
+    return own.error_kind == GIVEN_UP or own.paid >= most_paid
+
+
+def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give_up_after: int) -> Plan:
+    """Split a page by what is known of its prompts; `known` is empty where the run refreshes."""
     plan = Plan()
     for item in items:
         history = known.get(item.prompt.hash)
-        in_vain = bad.get(item.prompt.hash)
         hit = find_hit(item, history)
         if hit is not None:
             plan.hits.append(hit)
-        elif in_vain is not None:
-            plan.ended_badly.append((item, in_vain))
-        elif history is not None and history.bad_outcomes >= give_up_after and not _is_worth_another(item, history):
-            plan.given_up.append((item, history))
-        else:
+        elif history is None or history.bad_outcomes < give_up_after or _is_worth_another(item, history):
             plan.misses.append(item)
+        elif item.own is not None:
+            # It is one of the bad outcomes that are too many, and says more than that.
+            plan.left.append(item.own)
+        else:
+            plan.given_up.append((item, history))
     return plan
 
 

@@ -3,10 +3,13 @@
 opening.py puts it together and closes it. Between, records go through the five verbs.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from db.ledger.clock import now
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source
@@ -30,9 +33,23 @@ _PADDED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """Why a run is left, and when it is due."""
+
+    reason: str
+    due: datetime
+
+    def __str__(self) -> str:
+        return f"{self.due:%Y-%m-%d %H:%M} UTC: {self.reason}"
+
+
 @dataclass
 class Run:
-    """An open run. Flows use `select`, `generate` and `summary`; the rest is the engine's own."""
+    """An open run. Flows use `select`, `generate`, `suspend` and `summary`; the rest is the engine's own.
+
+    `suspended` says why and until when it is left, once it is.
+    """
 
     host: Host
     options: RunOptions
@@ -42,6 +59,7 @@ class Run:
     selects: Selects
     briefs: Briefs
     totals: Totals
+    suspended: Suspension | None = None
 
     def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
         """Select a template's records. The database is asked at the first `await` that needs it, in a thread.
@@ -77,9 +95,14 @@ class Run:
         async with self.totals.step_open():
             if not self.selects.is_left_to_the_whole(source):
                 await self._generate(brief, source, variants)
-        output_class = brief.template.output_class
         return Generations(
-            ledger.engine, ledger.run_id, template_name, output_class, read=ledger.writer.read, params=source.params
+            ledger.engine,
+            ledger.run_id,
+            template_name,
+            brief.template.output_class,
+            read=ledger.writer.read,
+            params=source.params,
+            helper_id=ledger.helper_id,
         )
 
     async def _generate(self, brief: Brief, source: Source, variants: int) -> None:
@@ -92,7 +115,9 @@ class Run:
         missing = await source.left_out()
         if missing:
             self.totals.left_out[name] += missing
-        progress.begin_step(name, total * variants if total is not None else None)
+        total = total * variants if total is not None else None
+        progress.begin_step(name, total)
+        await self.ledger.begin_step(name, made_from=source.step, total=total, left_out=missing)
         if self.selects.spooling.trimmed and self.options.shard is None:
             # A shard has the same keys as the run that is spread, which tells of them once.
             orphaned = await self.ledger.padded_keys(name)
@@ -102,6 +127,7 @@ class Run:
         if mean is not None:
             self.pace.estimates.setdefault(name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
         await step.run(source)
+        await self.ledger.end_step(name)
         ended = ", ".join(counts_in_words(progress.step_counts).values()) or "nothing to do"
         self.host.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
 
@@ -124,6 +150,26 @@ class Run:
                 output_tokens=known.output_tokens / known.requests, cost_usd=known.cost_usd / known.requests
             )
             self.pace.estimates.setdefault(step, each)
+
+    async def suspend(self, reason: str, due: datetime) -> None:
+        """Leave the run until `due`, or until somebody takes it up: `while not is_approved(): await run.suspend(...)`.
+
+        All that was generated stays. Where the flow run has a deployment, the process ends here, and the one that takes
+        the run up begins the flow again, which is done at once with what the run has. Elsewhere the run waits in place,
+        and this returns when it is due. `reason` is shown to people; a `due` without a time zone is a ValueError.
+        """
+        if due.tzinfo is None:
+            raise ValueError("the time at which a suspended run is due needs a time zone")
+        suspension = Suspension(reason, due.astimezone(UTC))
+        with self.context.stopper.pursuing():
+            await self.context.writer.committed()
+            leaving = await self.host.suspend(suspension.due)
+            if leaving is not None:
+                self.suspended = suspension
+                self.context.progress.notes["suspended"] = f"The run is suspended until {suspension}"
+                raise leaving
+            self.host.log.info("The run waits until %s", suspension)
+            await asyncio.sleep(max((suspension.due - now()).total_seconds(), 0))
 
     def summary(self) -> Summary:
         """Return what the run has come to."""

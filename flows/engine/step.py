@@ -5,19 +5,30 @@ Pages are read, rendered and looked up while requests are in flight.
 
 import asyncio
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from db.ledger.clock import new_id
+from db.readers.what_stands import OwnOutcome
 from flows.engine.context import Paged, StepContext, StepTasks
-from flows.engine.generations import Recording
+from flows.engine.generations import Recording, Unrendered
 from flows.engine.live import LiveChannel
 from flows.engine.materials.handles import Material
 from flows.engine.materials.items import Item
-from flows.engine.plan import plan_page
+from flows.engine.plan import is_done, plan_page
 from flows.errors import CostCapError, RecordError, StoppedError, StoppingCallError, copy_of
-from flows.steps.prompts.render import Brief, Prompt, render_prompt
+from flows.steps.prompts.render import Brief, render_prompt
 
 YIELD_EVERY = 50
 """Materials rendered before the event loop gets its turn."""
+
+
+class Draft(NamedTuple):
+    """A material before it is rendered, once for each variant; `own` is as in Item."""
+
+    key: str
+    material: Material
+    variant: int
+    own: OwnOutcome | None
 
 
 class Step:
@@ -37,7 +48,7 @@ class Step:
         self._context.pace.breaker(self._brief.template.name).send_probe = self._live.send_last
         try:
             async for page in source.pages(self._brief.template.reads):
-                await self._live.send(await self._misses(await self._rendered(page)))
+                await self._live.send(await self._misses(*await self._rendered(await self._open(page))))
                 if self._tasks.failure is not None:
                     break
         finally:
@@ -54,56 +65,73 @@ class Step:
         stopped = pace.stopped or pace.breaker(self._brief.template.name).reason_at_end()
         return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
-    async def _rendered(self, page: Sequence[Material]) -> list[Item]:
-        items: list[Item] = []
-        for number, material in enumerate(page, start=1):
-            items += self._items_of(material)
-            if number % YIELD_EVERY == 0:
-                await asyncio.sleep(0)
-        return items
+    async def _open(self, page: Sequence[Material]) -> list[Draft]:
+        """Return what of a page the run is not done with: nothing of it is left to do where it has been here before."""
+        wanted = [(key, material, variant) for material in page for variant, key in enumerate(self._keys_of(material))]
+        own = await self._context.ledger.own_outcomes(self._brief.template.name, [key for key, *_ in wanted])
+        most_paid = self._context.policy.paid_requests
+        drafts = []
+        for key, material, variant in wanted:
+            outcome = own.get(key)
+            if outcome is not None and is_done(outcome, most_paid=most_paid):
+                self._recording.done(outcome)
+            else:
+                # What was only confirmed is no row of this run, whose place another could take.
+                drafts.append(Draft(key, material, variant, None if outcome and outcome.confirmed else outcome))
+        return drafts
 
-    def _items_of(self, material: Material) -> list[Item]:
+    def _keys_of(self, material: Material) -> list[str]:
         # Only a fan-in has no key of its own: a record may have the empty text for one.
         of_record = material.record is not None or material.fault is not None
         key = material.key if of_record else material.key or self._brief.template.key
-        record = material.record
-        items = []
-        for variant in range(self._variants):
-            own_key = f"{key}/{variant}" if self._variants > 1 else key
-            try:
-                prompt = self._prompt_of(material, variant)
-            except RecordError as error:
-                self._recording.unrendered(own_key, material, error)
-                continue
-            items.append(
-                Item(
-                    generation_id=new_id(),
-                    record_key=own_key,
-                    record_hash=record.hash if record else None,
-                    record_body=record.body if record else None,
-                    prompt=prompt,
-                    parents=material.parents,
-                )
-            )
-        return items
+        return [f"{key}/{variant}" for variant in range(self._variants)] if self._variants > 1 else [key]
 
-    def _prompt_of(self, material: Material, variant: int) -> Prompt:
+    async def _rendered(self, drafts: Sequence[Draft]) -> tuple[list[Item], list[Unrendered]]:
+        items: list[Item] = []
+        failed: list[Unrendered] = []
+        for number, draft in enumerate(drafts, start=1):
+            # Ids are in the order of the records, as they are listed.
+            generation_id = draft.own.generation_id if draft.own else new_id()
+            try:
+                items.append(self._item_of(draft, generation_id))
+            except RecordError as error:
+                failed.append(Unrendered(generation_id, draft.key, draft.material, error, draft.own))
+            if number % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        return items, failed
+
+    def _item_of(self, draft: Draft, generation_id: str) -> Item:
+        material = draft.material
         if material.fault is not None:
             raise material.fault
-        return render_prompt(self._brief, material.inputs, variant=variant)
+        record = material.record
+        return Item(
+            generation_id=generation_id,
+            record_key=draft.key,
+            record_hash=record.hash if record else None,
+            record_body=record.body if record else None,
+            prompt=render_prompt(self._brief, material.inputs, variant=draft.variant),
+            parents=material.parents,
+            own=draft.own,
+        )
 
-    async def _misses(self, items: Sequence[Item]) -> list[Item]:
+    async def _misses(self, items: Sequence[Item], failed: Sequence[Unrendered]) -> list[Item]:
         """Look items up, write what needs no request, and return what is to be asked for."""
-        hashes = [item.prompt.hash for item in items]
-        known = await self._context.ledger.known(hashes)
-        bad = await self._context.ledger.bad_outcomes(hashes)
-        plan = plan_page(items, known, bad, give_up_after=self._context.settings.give_up_after)
+        ledger, name = self._context.ledger, self._brief.template.name
+        keys = [item.record_key for item in items] + [each.key for each in failed]
+        standing = await ledger.standing(name, keys, with_parents=any(item.parents for item in items))
+        for item in items:
+            item.standing = standing.get(item.record_key)
+        known = await ledger.known([item.prompt.hash for item in items])
+        plan = plan_page(items, known, give_up_after=self._context.settings.give_up_after)
         self._recording.hits(plan.hits)
-        for item, outcome in plan.ended_badly:
-            self._recording.bad_outcome(item, outcome)
+        for each in failed:
+            self._recording.unrendered(each, standing.get(each.key))
         for item, history in plan.given_up:
             self._recording.given_up(item, history)
-        if plan.hits or plan.ended_badly or plan.given_up:
+        for own in plan.left:
+            self._recording.done(own)
+        if plan.hits or plan.given_up or failed:
             # The next page is read meanwhile, so that no more than two pages of rows wait in memory.
             before, self._page_written = self._page_written, self._tasks.start(self._context.writer.committed())
             if before is not None:

@@ -12,8 +12,18 @@ from typing import Any
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id, now
-from db.ledger.lifecycle import start_run
-from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, RunRow, SettledRow, TemplateRow, WriteBatch
+from db.ledger.lifecycle import close_run, start_run
+from db.ledger.rows import (
+    ConfirmedRow,
+    GenerationRow,
+    OpenedRow,
+    PromptRow,
+    RecordRow,
+    RunRow,
+    SettledRow,
+    TemplateRow,
+    WriteBatch,
+)
 from db.ledger.writing import add_templates, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -144,3 +154,19 @@ class Book:
         generation_id = self.generation(batch, key, **(cached | own))
         write(self.ledger, batch)
         return generation_id
+
+    def confirm(self, key: str, generation_id: str, **own: Any) -> None:
+        """Write that nothing has changed for a record: what stands for it still does."""
+        row = ConfirmedRow(
+            run_id=self.run_id,
+            step="product_copy",
+            record_key=key,
+            status="succeeded",
+            generation_id=generation_id,
+            confirmed_at=DAY,
+        )
+        write(self.ledger, WriteBatch(confirmed=[replace(row, **own)]))
+
+    def close(self) -> None:
+        """End the run in order."""
+        close_run(self.ledger, self.lease, "completed", now())

@@ -10,15 +10,16 @@ import pytest
 from sqlalchemy import Engine, update
 
 from db.ledger.clock import new_id
+from db.ledger.lifecycle import join_run
 from db.ledger.rows import WriteBatch
 from db.ledger.tables import StoredRun
 from db.ledger.writing import write
 from db.readers.chains import (
     Spent,
-    last_run_of,
     refreshing_since,
     spent_by_chain,
     spent_by_flow_runs,
+    spent_by_run,
     spent_by_shards,
 )
 from db.readers.figures import usage
@@ -26,6 +27,7 @@ from db.readers.look_up import bad_outcomes_of, look_up
 from tests.db.rows import DAY, Book, settled_row, sha
 
 FLOW_RUN, OTHER_FLOW_RUN, SHARD_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "123")
+OWN = "the run's own lease"
 NO_ANSWER = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
 
 
@@ -33,11 +35,12 @@ def spend(book: Book, dollars: str, **own: Any) -> None:
     book.add(new_id(), settled={"cost_usd": Decimal(dollars)} | own)
 
 
-def open_attempt(book: Book, likely: str | None, **settled: Any) -> None:
+def open_attempt(book: Book, likely: str | None, lease_id: str | None = OWN, **settled: Any) -> None:
     """Write an attempt that may have ended, without a generation."""
     batch = WriteBatch()
     cost = None if likely is None else Decimal(likely)
-    attempt_id = book.attempt(batch, "p", new_id(), likely_cost_usd=cost)
+    by = book.lease.id if lease_id == OWN else lease_id
+    attempt_id = book.attempt(batch, "p", new_id(), likely_cost_usd=cost, lease_id=by)
     if settled:
         batch.settled.append(settled_row(attempt_id, **(NO_ANSWER | settled)))
     write(book.ledger, batch)
@@ -150,11 +153,20 @@ def test_shards_of_a_flow_run_and_flow_runs_are_added_up(book: Book) -> None:
     assert spent_by_flow_runs(book.ledger, []) == Spent()
 
 
-def test_last_run_of_a_flow_run_is_the_newest(book: Book) -> None:
-    Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
-    newest = Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
-    assert last_run_of(book.ledger, FLOW_RUN) == newest.run_id
-    assert last_run_of(book.ledger, OTHER_FLOW_RUN) is None
+def test_what_a_run_has_spent_is_told_but_for_one_of_its_leases(book: Book) -> None:
+    spend(book, "1")
+    helper = join_run(book.ledger, book.run_id, new_id(), "helper 1")
+    open_attempt(book, "0.01", lease_id=helper.id, error_type="crashed")
+    # An earlier release wrote no lease.
+    open_attempt(book, "0.002", lease_id=None, error_type="crashed")
+    spend(Book(book.ledger), "5")
+
+    def spent(but_lease: str | None) -> Decimal:
+        return spent_by_run(book.ledger, book.run_id, but_lease=but_lease).total_usd
+
+    assert spent(None) == Decimal("1.012")
+    assert spent(book.lease.id) == Decimal("0.012")
+    assert spent(helper.id) == Decimal("1.002")
 
 
 # Refreshes

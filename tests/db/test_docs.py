@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from db.columns import Base
 from db.ledger.clock import now
 from db.ledger.rows import TemplateRow
-from db.ledger.tables import Base
 from db.ledger.writing import add_templates
 from db.readers.figures import usage
 from db.sources.values import joined_key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.ledger.clock import new_id
+from db.ledger.lifecycle import begin_step
 from db.ledger.rows import ParentRow, TextRow, WriteBatch
 from db.ledger.writing import write
-from db.readers.failures import without_content
+from db.readers.failures import Loss, losses, without_content
 from db.readers.figures import (
     PromptCacheUse,
     StepCount,
@@ -26,7 +28,7 @@ from db.readers.figures import (
     usage,
 )
 from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
-from db.readers.runs import shards_of
+from db.readers.old_shards import shards_of
 from db.readers.stored_generations import read_generation, read_generations, read_parents, read_request
 from db.words import PERHAPS_BILLED, UNSENT
 from tests.db.rows import DAY, Book, settled_row, sha
@@ -232,6 +234,114 @@ def test_generations_are_counted_by_step_status_and_origin(book: Book) -> None:
     assert [tuple(row)[2:] for row in without_content(book.ledger, book.run_id)] == [("c", "refused", "refusal", "No.")]
 
 
+# What a run found unchanged, and wrote no row for
+
+
+@pytest.fixture
+def confirming(book: Book) -> Book:
+    """A run that found `a` and `c` unchanged, `bad` to fail again and `dear` to be skipped again, and wrote `b`."""
+    source = book.add("a", output={"n": 1}, record='{"id":"a"}', settled={"cost_usd": Decimal("0.1")})
+    reused = book.reuse("c", source, record='{"id":"c"}')
+    failed = book.add("bad", status="failed", output=None, error_kind="render", error_message="line 3")
+    skipped = book.add("dear", status="skipped", output=None, error_kind="cost_cap", error_message="$1")
+    book.close()
+    run = Book(book.ledger)
+    begin_step(book.ledger, run.run_id, "product_copy", made_from=None, total=5, left_out=0)
+    run.confirm("a", source)
+    run.confirm("c", reused, lease_id="helper")
+    run.confirm("bad", failed, status="failed")
+    run.confirm("dear", skipped, status="skipped")
+    run.add("b", output={"n": 2}, lease_id="helper")
+    return run
+
+
+def outputs(run: Book, **own: Any) -> dict[str, Any]:
+    pages = read_generations(run.ledger, run.run_id, "product_copy", **({"page_size": 2} | own))
+    return {found.record_key: found.output for page in pages for found in page}
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 100])
+def test_contents_of_a_run_are_those_that_it_wrote_and_that_it_confirmed(confirming: Book, page_size: int) -> None:
+    expected = {"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 1}}
+    assert list(outputs(confirming, page_size=page_size).items()) == list(expected.items())
+    assert outputs(confirming, lease_id="helper") == {"b": {"n": 2}, "c": {"n": 1}}
+    assert outputs(confirming, lease_id="another") == {}
+
+    confirming.close()
+    assert outputs(confirming, page_size=page_size) == expected
+    # What another run has found since is that one's.
+    Book(confirming.ledger).confirm("a", next(_ids(confirming, "a")))
+    assert set(outputs(confirming)) == {"b", "c"}
+
+
+def _ids(run: Book, key: str) -> Iterator[str]:
+    for found in query(run.ledger, f"SELECT id FROM generations WHERE record_key = '{key}' ORDER BY id"):
+        yield found["id"]
+
+
+def test_contents_of_two_runs_at_once_are_all_that_each_confirmed(confirming: Book) -> None:
+    other = Book(confirming.ledger)
+    other.confirm("a", next(_ids(confirming, "a")))
+
+    assert set(outputs(confirming)) == {"a", "b", "c"}
+    assert set(outputs(other)) == {"a"}
+
+
+def test_unchanged_records_count_as_cached_and_failures_as_before(confirming: Book) -> None:
+    expected = [
+        StepCount("product_copy", "succeeded", "live", 1),
+        StepCount("product_copy", "succeeded", "cache", 2),
+        StepCount("product_copy", "failed", "live", 1),
+        StepCount("product_copy", "skipped", "live", 1),
+    ]
+    for _time in ("open", "closed"):
+        assert count_generations(confirming.ledger, confirming.run_id) == expected
+        line = find_run(confirming.ledger, confirming.run_id)
+        assert line is not None
+        assert (line.generations, line.succeeded, line.cached, line.without_content) == (5, 1, 2, 2)
+        confirming.close()
+
+
+def test_steps_are_counted_in_the_order_in_which_they_began(book: Book) -> None:
+    source = book.add("a")
+    run = Book(book.ledger)
+    for step in ("product_copy", "later"):
+        begin_step(book.ledger, run.run_id, step, made_from=None, total=1, left_out=0)
+    run.add("a", step="later", prompt="later")
+    run.confirm("a", source)
+
+    assert [line.step for line in count_generations(book.ledger, run.run_id)] == ["product_copy", "later"]
+
+
+def test_what_unchanged_records_had_cost_is_saved(confirming: Book) -> None:
+    # The text of `a` stands for `c` too: both would have been asked for.
+    assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.2")
+    confirming.close()
+    assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.2")
+
+
+def test_failures_that_were_met_again_are_told(confirming: Book) -> None:
+    confirming.add("new", status="failed", output=None, error_kind="render", error_message="line 3")
+    for _time in ("open", "closed"):
+        told = [tuple(row)[2:] for row in without_content(confirming.ledger, confirming.run_id)]
+        again = [("bad", "failed", "render", "line 3"), ("dear", "skipped", "cost_cap", "$1")]
+        assert told == [*again, ("new", "failed", "render", "line 3")]
+        assert losses(confirming.ledger, confirming.run_id) == [
+            Loss("product_copy", "failed", "render", "line 3", 2, ("bad", "new")),
+            Loss("product_copy", "skipped", "cost_cap", "$1", 1, ("dear",)),
+        ]
+        confirming.close()
+
+
+def test_failure_of_an_earlier_run_that_was_not_met_again_is_none_of_a_later_one(confirming: Book) -> None:
+    confirming.close()
+    later = Book(confirming.ledger)
+    later.confirm("a", next(_ids(confirming, "a")))
+    for _time in ("open", "closed"):
+        assert without_content(later.ledger, later.run_id) == []
+        later.close()
+
+
 # For people
 
 
@@ -419,8 +529,9 @@ def test_join_with_a_table_of_ones_own_reads_by_index(book: Book, join: str) -> 
         connection.execute(text("ANALYZE"))
     plan = "EXPLAIN QUERY PLAN" if book.ledger.dialect.name == "sqlite" else "EXPLAIN"
     steps = [str(list(row.values())[-1]) for row in query(book.ledger, f"{plan} {asked} WHERE p.sku = 'SKU-7'")]
-    assert any("ix_generations_current" in step for step in steps)
-    assert not any("MATERIALIZE" in step or "Seq Scan on generations" in step for step in steps)
+    by_key = "SEARCH c USING PRIMARY KEY" if book.ledger.dialect.name == "sqlite" else "pk_content"
+    assert any(by_key in step for step in steps)
+    assert not any("MATERIALIZE" in step or "Seq Scan on content" in step for step in steps)
 
 
 # Shards

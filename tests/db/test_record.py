@@ -13,12 +13,13 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from db.columns import Base
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.lifecycle import close_run, start_run
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
-from db.ledger.tables import Attempt, Base, Generation, StoredRun
+from db.ledger.tables import Attempt, Generation, StoredRun
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generation
 from tests.db.rows import Book, run_row, settled_row, sha

@@ -9,11 +9,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 
 from db.ledger.clock import new_id
+from db.ledger.leases import give_back, take
+from db.ledger.tables import StoredLease, StoredRun
 from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage
-from db.readers.runs import shards_of
+from db.readers.old_shards import shards_of
+from db.readers.runs import statuses_of_flow_runs
+from db.session import begin_write
 from tests.db.rows import Book
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -70,7 +74,7 @@ def test_page_of_runs_takes_a_constant_number_of_statements(ledger: Engine, coun
         lines = list_runs(ledger, limit=count)
 
     assert len(lines) == count
-    assert len(statements) == 4
+    assert len(statements) == 6
 
 
 def test_list_tells_of_each_run_what_it_tells_alone(ledger: Engine) -> None:
@@ -115,3 +119,42 @@ def test_day_of_a_price_is_utc_wherever_the_session_is(ledger: Engine, ended: st
 
     assert str(use.day) == day
     assert str(shown) == day
+
+
+# The state of a run, which its leases say
+
+
+@pytest.mark.parametrize("status", ["running", "suspended", "crashed", "completed"])
+@pytest.mark.parametrize("worker", ["main", "helper 1", None])
+def test_run_is_running_as_long_as_anyone_works_on_it(ledger: Engine, status: str, worker: str | None) -> None:
+    flow_run = new_id()
+    book = Book(ledger, prefect_flow_run_id=flow_run)
+    with begin_write(ledger) as connection:
+        give_back(connection, book.lease)
+        connection.execute(update(StoredRun).values(status=status))
+        if worker is not None:
+            take(connection, book.run_id, worker, new_id())
+
+    (line,) = list_runs(ledger)
+
+    expected = "running" if worker else "crashed" if status == "running" else status
+    assert line.status == expected
+    assert find_run(ledger, book.run_id) == line
+    assert statuses_of_flow_runs(ledger, [flow_run, new_id()]) == {flow_run: expected}
+
+
+def test_lease_that_has_run_out_keeps_no_run_running(ledger: Engine) -> None:
+    Book(ledger)
+    long_ago = {"alive_until": NOON, "boot": None, "until_s": None}
+    with begin_write(ledger) as connection:
+        connection.execute(update(StoredLease).values(long_ago))
+
+    assert [line.status for line in list_runs(ledger)] == ["crashed"]
+
+
+def test_state_of_a_flow_run_is_that_of_its_newest_run(ledger: Engine) -> None:
+    flow_run = new_id()
+    Book(ledger, prefect_flow_run_id=flow_run)
+    Book(ledger, prefect_flow_run_id=flow_run).close()
+
+    assert statuses_of_flow_runs(ledger, [flow_run]) == {flow_run: "completed"}

@@ -17,13 +17,13 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 
+from db.columns import Base
 from db.ledger import claims, spill
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.lifecycle import close_run
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import ParentRow, TextRow, WriteBatch
-from db.ledger.tables import Base
 from db.ledger.writing import write
 from tests.db.rows import Book, error_of_sqlite, settled_row, sha
 

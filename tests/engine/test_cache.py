@@ -52,10 +52,36 @@ async def test_album_notes_are_asked_once_and_only_for_what_changed(
     assert workshop.value("SELECT count(*) FROM current_content") == 347
 
 
+async def test_run_in_which_nothing_has_changed_writes_no_history(workshop_on_each: Workshop) -> None:
+    workshop = workshop_on_each
+    workshop.template("{{ (record.name * 1) | length }} letters: {{ record.name }}")
+    workshop.numbered(5)
+    workshop.items({"bad": None})
+    first = await workshop.run()
+    again = [await workshop.run(limit=limit) for limit in (None, 4, None)]
+
+    history = workshop.value("SELECT count(*) FROM generations")
+    assert (history, first.succeeded, first.failed) == (6, 5, 1)
+    assert [(run.cached, run.failed, run.succeeded, run.requests) for run in again] == [
+        (5, 1, 0, 0),
+        (4, 0, 0, 0),
+        (5, 1, 0, 0),
+    ]
+    assert [failure.record_key for failure in again[-1].failures] == ["bad"]
+    for run in again:
+        assert workshop.written(run.run_id) == {}
+        assert run.steps[0].generations == run.records
+    confirmed = workshop.counts("SELECT record_key, confirmed FROM current_content")
+    assert confirmed == {"00000": 3, "00001": 3, "00002": 3, "00003": 3, "00004": 2}
+    assert workshop.value("SELECT count(*) FROM working_rows") == 0
+
+
 async def test_cached_generation_points_at_the_one_with_the_text(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     workshop.numbered(5)
     first = await workshop.run()
+    # Another template, of which the prompts say nothing.
+    workshop.template(USER + "{# nobody reads this #}")
     again = await workshop.run()
 
     cached = workshop.rows("SELECT * FROM generations WHERE run_id = :id", id=again.run_id)

@@ -34,7 +34,8 @@ async def test_killed_run_is_gone_on_with_and_repeats_only_what_was_in_flight(wo
     repeated = workshop.requests - RECORDS
     assert repeated <= trace
     assert workshop.value("SELECT count(*) FROM current_content") == RECORDS
-    assert workshop.value("SELECT count(*) FROM generations WHERE run_id = :id", id=summary.run_id) == RECORDS
+    assert workshop.statuses(summary.run_id) == {"succeeded": RECORDS}
+    assert workshop.written(summary.run_id) == {"succeeded": RECORDS - kept}
     twice = "SELECT prompt_hash FROM generations WHERE origin = 'live' GROUP BY 1 HAVING count(*) > 1"
     assert workshop.rows(twice) == []
 

@@ -10,7 +10,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from db.ledger import claims, leases
-from db.ledger.rows import WriteBatch
+from db.ledger.clock import new_id, now
+from db.ledger.lifecycle import join_run, take_up
+from db.ledger.rows import ConfirmedRow, WriteBatch
 from flows.engine.resources.lease import ClaimLostError, HeldLease
 from flows.engine.resources.writer import Writer
 from tests.db.rows import Book, sha
@@ -47,12 +49,12 @@ def stopped() -> list[str]:
 
 @pytest.fixture
 def held(book: Book, time: Time) -> HeldLease:
-    return HeldLease(book.ledger, book.run_id)
+    return HeldLease(book.ledger, book.lease)
 
 
 @pytest.fixture
 async def writer(ledger: Engine, book: Book) -> AsyncIterator[Writer]:
-    async with Writer(ledger, run_id=book.run_id, interval_s=0, patience_s=0, spill_folders=[]) as writer:
+    async with Writer(ledger, lease_id=book.lease.id, interval_s=0, patience_s=0, spill_folders=[]) as writer:
         yield writer
 
 
@@ -88,11 +90,11 @@ def test_claims_of_before_an_absence_are_claimed_again_but_looked_up_first(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:
     held.take({ONE, TWO})
-    run_out(ledger, book.run_id)
-    other = Book(ledger).run_id
+    run_out(ledger, book.lease.id)
+    other = Book(ledger).lease.id
     assert claims.take(ledger, other, {ONE}) == {ONE}
     held.write(WriteBatch(), [])
-    assert status_of(ledger, book.run_id) == ("running", False, 2)
+    assert status_of(ledger, book.lease) == ("running", False, 2)
     for prompt_hash in (ONE, TWO):
         with pytest.raises(ClaimLostError):
             asyncio.run(held.ready(prompt_hash))
@@ -106,22 +108,32 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     book: Book, held: HeldLease, ledger: Engine, writer: Writer, stopped: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 0.01)
-    with ledger.begin() as connection:
-        connection.exec_driver_sql("UPDATE runs SET prefect_flow_run_id = 'flow run'")
     held.take({ONE})
-    run_out(ledger, book.run_id)
+    run_out(ledger, book.lease.id)
     leases.end_lapsed(ledger, but="")
-    claims.take(ledger, newer := Book(ledger, prefect_flow_run_id="flow run").run_id, {ONE})
+    claims.take(ledger, take_up(ledger, book.run_id, new_id()).id, {ONE})
     batch = WriteBatch()
-    book.generation(batch, "key")
+    generation_id = book.generation(batch, "key")
+    # What stands is another's to look up by now.
+    batch.confirmed.append(
+        ConfirmedRow(
+            run_id=book.run_id,
+            step="product_copy",
+            record_key="other",
+            status="succeeded",
+            generation_id=generation_id,
+            confirmed_at=now(),
+        )
+    )
     held.write(batch, [])
     with ledger.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM generations").scalar() == 1
-    assert newer in str(held.superseded_by)
+        assert connection.exec_driver_sql("SELECT count(*) FROM working_rows").scalar() == 0
+    assert "another process" in str(held.superseded_by)
     async with held.kept(writer, stopped.append):
         while not stopped:  # noqa: ASYNC110 - the heartbeat tells no one else
             await asyncio.sleep(0.01)
-    assert newer in stopped[0]
+    assert "another process" in stopped[0]
     with pytest.raises(ClaimLostError):
         await held.ready(ONE)
 
@@ -129,11 +141,9 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
 async def test_run_that_is_superseded_stops_at_its_next_request(
     book: Book, held: HeldLease, ledger: Engine, writer: Writer, stopped: list[str]
 ) -> None:
-    with ledger.begin() as connection:
-        connection.exec_driver_sql("UPDATE runs SET prefect_flow_run_id = 'flow run'")
-    run_out(ledger, book.run_id)
+    run_out(ledger, book.lease.id)
     leases.end_lapsed(ledger, but="")
-    Book(ledger, prefect_flow_run_id="flow run")
+    take_up(ledger, book.run_id, new_id())
     held.write(WriteBatch(), [])
     async with held.kept(writer, stopped.append), asyncio.timeout(leases.HEARTBEAT_S / 3):
         await asyncio.sleep(0)
@@ -148,5 +158,49 @@ def test_run_that_has_closed_takes_nothing_back(book: Book, held: HeldLease, led
     held.close("completed")
     held.write(WriteBatch(), [])
     held.confirm()
-    assert status_of(ledger, book.run_id) == ("completed", True, 1)
-    assert claims.take(ledger, Book(ledger).run_id, {ONE}) == {ONE}
+    assert status_of(ledger, book.lease) == ("completed", True, None)
+    assert claims.take(ledger, Book(ledger).lease.id, {ONE}) == {ONE}
+
+
+def test_end_whose_answer_was_lost_is_written_again_and_is_its_own(book: Book, held: HeldLease, ledger: Engine) -> None:
+    held.close("completed")
+    held.close("completed")
+    assert (held.superseded_by, status_of(ledger, book.lease)) == (None, ("completed", True, None))
+
+
+def test_run_that_another_has_taken_up_is_not_ended_by_the_one_before(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    newer = take_up(ledger, book.run_id, new_id())
+    held.close("completed")
+    assert "another process" in str(held.superseded_by)
+    assert status_of(ledger, newer) == ("running", False, 1)
+
+
+def test_lease_that_ran_out_and_that_nobody_took_ends_its_run_all_the_same(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    run_out(ledger, book.lease.id)
+    leases.end_lapsed(ledger, but="")
+    held.close("completed")
+    assert (held.superseded_by, status_of(ledger, book.lease)) == (None, ("completed", True, None))
+
+
+def test_run_that_is_suspended_gives_its_claims_back_and_is_taken_up(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    held.take({ONE})
+    held.suspend("until somebody approves", now())
+    assert status_of(ledger, book.lease) == ("suspended", False, None)
+    assert claims.take(ledger, Book(ledger).lease.id, {ONE}) == {ONE}
+    newer = take_up(ledger, book.run_id, new_id())
+    assert status_of(ledger, newer) == ("running", False, 1)
+
+
+def test_helper_that_ends_leaves_the_run_as_it_is(book: Book, ledger: Engine) -> None:
+    helper = HeldLease(ledger, join_run(ledger, book.run_id, new_id(), "helper 1"))
+    assert helper.is_helper
+    helper.take({ONE})
+    helper.close("completed")
+    assert status_of(ledger, book.lease) == ("running", False, 1)
+    assert claims.take(ledger, book.lease.id, {ONE}) == {ONE}

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from db.identity import this_process
 from db.ledger import leases
-from db.ledger.writing import start_run
-from tests.db.rows import run_row
+from db.ledger.clock import new_id
+from db.ledger.lifecycle import take_up
 from tests.engine.workshop import Workshop, ended
 
 LEASE_S = 4
@@ -117,8 +116,9 @@ async def test_run_that_slept_leaves_to_another_what_that_one_took_over(
         assert slept == ("crashed" if hidden else "running")
     await ended(process)
 
-    runs = workshop.rows("SELECT id, status, epoch FROM runs ORDER BY id")
-    assert [(run["status"], run["epoch"]) for run in runs] == [("completed", 2), ("completed", 1)]
+    runs = workshop.rows("SELECT id, status FROM runs ORDER BY id")
+    assert [run["status"] for run in runs] == ["completed"] * 2
+    assert workshop.value("SELECT count(*) FROM leases") == 0
     for run in runs:
         assert workshop.statuses(run["id"]) == {"succeeded": 60}
     # Paid for twice is what was in flight when it fell asleep, and the answers of one commit; five more would be open.
@@ -144,7 +144,7 @@ async def test_run_that_slept_alone_takes_its_work_up_again(
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"completed": 1}
 
 
-async def test_run_that_slept_ends_where_a_newer_one_has_its_flow_run(
+async def test_process_that_slept_ends_where_a_newer_one_goes_on_with_its_run(
     workshop: Workshop, start: Start, short_leases: None
 ) -> None:
     workshop.numbered(60)
@@ -155,13 +155,14 @@ async def test_run_that_slept_ends_where_a_newer_one_has_its_flow_run(
         await asyncio.sleep(LEASE_S + 1)
         leases.end_lapsed(workshop.ledger, but="")
         (slept,) = workshop.rows("SELECT * FROM runs")
-        newer = run_row(prefect_flow_run_id=slept["prefect_flow_run_id"], process=this_process())
-        start_run(workshop.ledger, newer)
+        newer = take_up(workshop.ledger, slept["id"], new_id())
     _printed, said = await asyncio.wait_for(process.communicate(), 60)
-    assert "Abort: The run was stopped" in said.decode()
+    assert "Abort: The run was stopped (another process of the same run goes on with its work)" in said.decode()
     asked = workshop.requests
     assert asked <= 10 + 2 * CONCURRENCY
-    assert workshop.value("SELECT status FROM runs WHERE id = :id", id=slept["id"]) == "cancelled"
+    # The run and its end are the newer one's.
+    assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"running": 1}
+    assert workshop.value("SELECT id FROM leases") == newer.id
     # What it had paid for is kept.
     assert workshop.value("SELECT count(*) FROM current_content") == asked
     assert workshop.value("SELECT count(*) FROM claims") == 0

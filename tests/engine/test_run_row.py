@@ -71,21 +71,35 @@ async def test_summary_and_page_say_what_the_ledger_says(workshop_on_each: Works
 async def stumbling() -> Summary:
     async with open_run(RunOptions()) as run:
         await run.generate("note", run.select("note"))
-        if not run.summary().cached:
+        stumbled_in.append(run.ledger.run_id)
+        if len(stumbled_in) == 1:
             raise RuntimeError("stumbled")
         return run.summary()
 
 
-async def test_retry_of_a_flow_run_is_a_new_run_that_resumes_the_last(workshop_on_each: Workshop) -> None:
+stumbled_in: list[str] = []
+
+
+async def test_retry_of_a_flow_run_goes_on_with_the_same_run(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     workshop.numbered(3)
+    workshop.template("{{ (record.name * 1) | length }} letters: {{ record.name }}")
+    stumbled_in.clear()
+    stumbled_in.append("a run before")
+    first = await workshop.call(stumbling)
+    workshop.items({"a": "new", "b": None, "c": "another"})
+    stumbled_in.clear()
     summary = await workshop.call(stumbling)
 
-    first, second = workshop.rows("SELECT * FROM runs ORDER BY id")
-    assert (first["status"], first["resumes_run_id"]) == ("failed", None)
-    assert (second["status"], second["resumes_run_id"]) == ("completed", first["id"])
-    assert first["prefect_flow_run_id"] == second["prefect_flow_run_id"]
-    assert (summary.run_id, summary.cached, summary.requests) == (second["id"], 3, 0)
+    _before, run = workshop.rows("SELECT * FROM runs ORDER BY id")
+    assert stumbled_in == [run["id"], run["id"]]
+    assert (run["status"], run["resumes_run_id"], run["ended_at"] is not None) == ("completed", None, True)
+    # What stood before is confirmed in each pass, and counted once.
+    assert (first.succeeded, summary.cached, summary.succeeded, summary.failed) == (3, 3, 2, 1)
+    assert (summary.run_id, summary.records, summary.requests) == (run["id"], 6, 2)
+    assert workshop.statuses(run["id"]) == {"succeeded": 5, "failed": 1}
+    assert workshop.written(run["id"]) == {"succeeded": 2, "failed": 1}
+    assert [host.summary and host.summary.status for host in workshop.hosts] == ["completed", "failed", "completed"]
 
 
 async def test_run_that_breaks_is_closed_as_failed_with_its_summary(workshop: Workshop) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
 from db.readers.figures import list_runs
-from db.readers.runs import shards_of
+from db.readers.old_shards import shards_of
 from flows.engine import RunOptions, open_run
 from flows.engine.options import Shard
 from flows.errors import ConfigurationError

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from db.ledger.rows import GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
-from db.readers.look_up import BadOutcome, PromptHistory
+from db.ledger.rows import ConfirmedRow, GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
+from db.readers.look_up import PromptHistory
+from db.readers.what_stands import Failing, OwnOutcome, Standing
 from db.sources.values import make_record
 from flows.engine.context import StepContext
 from flows.engine.materials.handles import Material
@@ -47,20 +48,27 @@ class Ledger:
     run_id = "run"
     flow = "flow"
     endpoint = "sandbox"
+    lease_id = "lease"
+    helper_id: str | None = None
 
     generations: dict[str, GenerationRow] = field(default_factory=dict)
     attempts: list[OpenedRow] = field(default_factory=list)
     settled: list[SettledRow] = field(default_factory=list)
     prompts: set[str] = field(default_factory=set)
     answered: dict[str, PromptHistory] = field(default_factory=dict)
-    in_vain: dict[str, BadOutcome] = field(default_factory=dict)
+    stands: dict[str, Standing] = field(default_factory=dict)
+    own: dict[str, OwnOutcome] = field(default_factory=dict)
+    confirmed: dict[str, ConfirmedRow] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         return {found: self.answered[found] for found in hashes if found in self.answered}
 
-    async def bad_outcomes(self, hashes: Iterable[str]) -> Mapping[str, BadOutcome]:
-        return {found: self.in_vain[found] for found in hashes if found in self.in_vain}
+    async def standing(self, _step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
+        return {key: self.stands[key] for key in keys if key in self.stands}
+
+    async def own_outcomes(self, _step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
+        return {key: self.own[key] for key in keys if key in self.own}
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
         for found in hashes:
@@ -88,6 +96,10 @@ class Ledger:
         self.generations[row.id] = row
         if row.output is not None and row.prompt_hash is not None:
             self.answer(row.prompt_hash, row.output, row.id)
+
+    def confirm(self, row: ConfirmedRow) -> None:
+        assert row.record_key not in self.confirmed
+        self.confirmed[row.record_key] = row
 
     def answer(self, prompt_hash: str, output: Any, generation_id: str = OTHER) -> None:
         """Have an answer for a prompt, as another run would write it."""
@@ -223,6 +235,27 @@ class Bench:
                 return False
         raise AssertionError("a chunk goes on after its last try")
 
+    def stands(self, key: str, name: str, **own: Any) -> Standing:
+        """Have content stand for a record, as another run has written it."""
+        self.ledger.answer(self.hash_of(name), {"subject": "A line", "preheader": "What stands after the subject line"})
+        record = make_record(key, {"name": name})
+        standing = Standing("standing", OTHER, record.hash, self.brief.template.hash, frozenset(), None)
+        self.ledger.stands[key] = replace(standing, **own)
+        return self.ledger.stands[key]
+
+    def fails(self, key: str, name: str | None, row: GenerationRow, **own: Any) -> None:
+        """Have the failure that a row told be the newest outcome of a record."""
+        record_hash = None if name is None else make_record(key, {"name": name}).hash
+        told = (row.status, row.error_kind, row.error_message)
+        failing = replace(Failing("failing", *told, record_hash, self.brief.template.hash), **own)
+        self.ledger.stands[key] = Standing(None, None, None, None, frozenset(), failing)
+
+    def forget(self) -> None:
+        """Begin another run on the same ledger."""
+        self.ledger.generations.clear()
+        self.ledger.confirmed.clear()
+        self.progress = Progress("run", "flow", "sandbox")
+
     def hash_of(self, name: str) -> str:
         return render_prompt(self.brief, {"record": {"name": name}}).hash
 
@@ -278,10 +311,150 @@ async def test_prompt_with_too_many_bad_outcomes_is_skipped(bench: Bench) -> Non
     assert (bench.ledger.outcomes, bench.endpoint.asked) == ({"a": ("skipped", "live")}, [])
 
 
-async def test_what_a_shard_asked_in_vain_is_not_asked_again(bench: Bench) -> None:
-    bench.ledger.in_vain[bench.hash_of("tea")] = BadOutcome(OTHER, "refused", "refusal", "No.")
+async def test_content_that_stands_is_confirmed_and_writes_no_row(bench: Bench) -> None:
+    bench.stands("a", "tea")
+    await bench.run({"a": "tea", "b": "milk"})
+    assert bench.ledger.outcomes == {"b": ("succeeded", "live")}
+    (row,) = bench.ledger.confirmed.values()
+    assert (row.record_key, row.status, row.generation_id, row.lease_id) == ("a", "succeeded", "standing", None)
+    assert +bench.progress.counts == {"cached": 1, "succeeded": 1}
+
+
+FAILED_SINCE = Failing("failing", "refused", "refusal", "No.", None, "")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"written_by": "one that is older"},
+        {"record_hash": "of a record with another column"},
+        {"template_hash": "of a template with another comment"},
+        {"parents": frozenset({"parent"})},
+        {"failing": FAILED_SINCE},
+    ],
+)
+async def test_answer_that_is_not_what_stands_is_a_row_of_history(bench: Bench, changed: dict[str, Any]) -> None:
+    bench.stands("a", "tea", **changed)
     await bench.run({"a": "tea"})
-    assert (bench.ledger.outcomes, bench.endpoint.asked) == ({"a": ("refused", "cache")}, [])
+    assert (bench.ledger.outcomes, bench.ledger.confirmed) == ({"a": ("succeeded", "cache")}, {})
+
+
+async def test_failure_without_a_request_is_confirmed_where_it_is_the_same_as_before(bench: Bench) -> None:
+    bench.ledger.answered[bench.hash_of("tea")] = PromptHistory(bad_outcomes=3, last_bad="refused (refusal)")
+    page = {"a": "tea", "b": None}
+    await bench.run(page)
+    rows = {row.record_key: row for row in bench.ledger.generations.values()}
+    bench.forget()
+    bench.fails("a", "tea", rows["a"])
+    bench.fails("b", None, rows["b"])
+    await bench.run(page)
+    assert bench.ledger.generations == {}
+    assert {key: row.status for key, row in bench.ledger.confirmed.items()} == {"a": "skipped", "b": "failed"}
+    assert +bench.progress.counts == {"skipped": 1, "failed": 1}
+
+    bench.forget()
+    bench.fails("a", "tea", rows["a"], error_message="It is another.")
+    bench.fails("b", None, rows["b"], template_hash="of another template")
+    await bench.run(page)
+    assert bench.ledger.outcomes == {"a": ("skipped", "live"), "b": ("failed", "live")}
+
+
+async def test_cap_that_is_met_again_is_confirmed_whatever_was_spent_and_twins_with_it(bench: Bench) -> None:
+    page = {"a": "tea", "b": "milk", "c": "tea"}
+    bench.gate.stop(CostCapError("$1 is spent."))
+    await bench.run(page)
+    rows = {row.record_key: row for row in bench.ledger.generations.values()}
+    assert {row.status for row in rows.values()} == {"skipped"}
+    # One that was not asked for points at no other: that one need not be there.
+    assert {row.source_generation_id for row in rows.values()} == {None}
+    bench.forget()
+    for key, name in page.items():
+        bench.fails(key, name, rows[key])
+    bench.gate.stop(CostCapError("$2 is spent."))
+    await bench.run(page)
+    assert (bench.ledger.generations, sorted(bench.ledger.confirmed)) == ({}, ["a", "b", "c"])
+
+
+async def test_what_was_asked_for_is_always_a_row_though_it_fails_as_before(bench: Bench) -> None:
+    bench.endpoint.say = away
+    await bench.run({"a": "tea"})
+    (row,) = bench.ledger.generations.values()
+    bench.forget()
+    bench.fails("a", "tea", row)
+    await bench.run({"a": "tea"})
+    assert (bench.ledger.outcomes, bench.ledger.confirmed) == ({"a": ("failed", "live")}, {})
+
+
+OWN = {
+    "succeeded": OwnOutcome("own", "succeeded", None, confirmed=False),
+    "cached": OwnOutcome("own", "succeeded", None, confirmed=False, cached=True),
+    "confirmed": OwnOutcome("standing", "succeeded", None, confirmed=True, cached=True),
+    "refused": OwnOutcome("own", "refused", "refusal", confirmed=False),
+    "invalid": OwnOutcome("own", "invalid", "validation", confirmed=False),
+    "truncated": OwnOutcome("own", "truncated", "max_tokens", confirmed=False),
+    "skipped": OwnOutcome("own", "skipped", "given_up", confirmed=False),
+    "failed": OwnOutcome("own", "failed", "timeout", confirmed=False, ordinal=9, paid=8),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+async def test_what_a_run_is_done_with_is_counted_as_it_was_and_not_even_rendered(bench: Bench, name: str) -> None:
+    bench.ledger.own["a"] = OWN[name]
+    await bench.run({"a": None})
+    assert (bench.ledger.generations, bench.ledger.confirmed, bench.endpoint.asked) == ({}, {}, [])
+    assert +bench.progress.counts == {"cached" if name == "confirmed" else name: 1}
+
+
+@pytest.mark.parametrize("own", [("failed", "overloaded_error"), ("skipped", "cost_cap")])
+async def test_own_failure_is_asked_again_and_goes_on_where_it_was(bench: Bench, own: tuple[Any, str]) -> None:
+    status, kind = own
+    bench.ledger.own["a"] = OwnOutcome("own", status, kind, confirmed=False, ordinal=4, paid=2)
+    await bench.run({"a": "tea"})
+    assert bench.ledger.outcomes == {"a": ("succeeded", "live")}
+    (attempt,) = bench.ledger.attempts
+    assert (attempt.generation_id, attempt.ordinal, attempt.kind, attempt.lease_id) == ("own", 5, "retry", "lease")
+    assert list(bench.ledger.generations) == ["own"]
+
+
+async def test_own_failures_count_towards_what_a_run_pays_for_a_prompt(bench: Bench) -> None:
+    def lost(_text: str) -> Answer:
+        raise PassingCallError(kind="connection")
+
+    bench.endpoint.say, bench.tries = lost, 9
+    bench.ledger.own["a"] = OwnOutcome("own", "failed", "connection", confirmed=False, ordinal=6, paid=6)
+    await bench.run({"a": "tea"})
+    assert [attempt.ordinal for attempt in bench.ledger.attempts] == [7, 8]
+
+
+async def test_own_failure_that_no_request_led_to_takes_its_own_place(bench: Bench) -> None:
+    await bench.run({"a": None})
+    (row,) = bench.ledger.generations.values()
+    bench.forget()
+    bench.ledger.own["a"] = OwnOutcome("own", "failed", "unreadable", confirmed=False)
+    bench.fails("a", None, row)
+    await bench.run({"a": None})
+    assert (list(bench.ledger.generations), bench.ledger.confirmed) == (["own"], {})
+
+
+async def test_own_failure_stays_where_its_prompt_is_given_up_by_now(bench: Bench) -> None:
+    bench.ledger.answered[bench.hash_of("tea")] = PromptHistory(bad_outcomes=3, last_bad="failed (timeout)")
+    bench.ledger.own["a"] = OwnOutcome("own", "failed", "timeout", confirmed=False, ordinal=1, paid=1)
+    await bench.run({"a": "tea"})
+    assert (bench.ledger.generations, bench.endpoint.asked, +bench.progress.counts) == ({}, [], {"failed": 1})
+
+
+async def test_failure_that_was_confirmed_in_a_run_gives_its_place_to_nobody(bench: Bench) -> None:
+    bench.ledger.own["a"] = OwnOutcome("failing", "failed", "unreadable", confirmed=True)
+    await bench.run({"a": "tea"})
+    assert list(bench.ledger.generations) not in ([], ["failing"])
+
+
+async def test_helper_marks_what_it_does(bench: Bench) -> None:
+    bench.ledger.helper_id = "helper"
+    bench.stands("a", "tea")
+    await bench.run({"a": "tea", "b": "milk"})
+    assert [row.lease_id for row in bench.ledger.generations.values()] == ["helper"]
+    assert [row.lease_id for row in bench.ledger.confirmed.values()] == ["helper"]
 
 
 async def test_what_another_run_asks_for_is_waited_for(bench: Bench) -> None:

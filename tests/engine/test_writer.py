@@ -52,8 +52,9 @@ def opened(book: Book, tmp_path: Path) -> Open:
     async def opened(*, patience_s: float = 20) -> AsyncIterator[Writer]:
         folders = [tmp_path / "spill"]
         async with Writer(
-            book.ledger, run_id=book.run_id, interval_s=0.001, patience_s=patience_s, spill_folders=folders
+            book.ledger, lease_id=book.lease.id, interval_s=0.001, patience_s=patience_s, spill_folders=folders
         ) as writer:
+            writer.run_id = book.run_id
             yield writer
 
     return opened
@@ -256,7 +257,7 @@ async def test_output_that_only_json_can_hold_is_seen_by_a_condition(opened: Ope
 
 async def test_writer_that_is_cancelled_lets_go_who_waits_for_it(tmp_path: Path) -> None:
     engine = create_engine("sqlite://")
-    writer = Writer(engine, run_id="run", interval_s=0, patience_s=60, spill_folders=[tmp_path])
+    writer = Writer(engine, lease_id="lease", interval_s=0, patience_s=60, spill_folders=[tmp_path])
 
     def unavailable(_batch: WriteBatch, _refused: list[RefusedRow]) -> None:
         raise OperationalError("", None, error_of_sqlite(sqlite3.SQLITE_BUSY))

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -151,6 +152,18 @@ class Workshop:
         return {row[0]: row[1] for row in found}
 
     def statuses(self, run_id: str) -> dict[str, int]:
+        """How many of a run's records ended how: those of its history, and those for which nothing had changed."""
+        found = Counter(self.written(run_id))
+        (again,) = self.rows(
+            "SELECT sum(unchanged) AS succeeded, sum(failed_again) AS failed, sum(skipped_again) AS skipped "
+            "FROM run_steps WHERE run_id = :id",
+            id=run_id,
+        )
+        found.update({status: count for status, count in again.items() if count})
+        return dict(found)
+
+    def written(self, run_id: str) -> dict[str, int]:
+        """How many rows of history a run wrote, by status."""
         found = self.rows("SELECT status, count(*) AS n FROM generations WHERE run_id = :id GROUP BY 1", id=run_id)
         return {row["status"]: row["n"] for row in found}
 

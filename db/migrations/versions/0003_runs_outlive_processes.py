@@ -19,21 +19,23 @@ AGE = {
     "sqlite": "julianday('now') - julianday({moment})",
     "postgresql": "CAST(EXTRACT(EPOCH FROM now() - {moment}) / 86400.0 AS double precision)",
 }
+# One table and no join, as before: SQLite works a view of several tables out as a whole wherever it stands on the right
+# of a LEFT JOIN. What is not selected is not looked for.
+COLUMN = "(SELECT {what} FROM generations g WHERE g.id = c.generation_id)"
+# A cached row has no text of its own; the generation that it points at has.
 WRITTEN = """CASE WHEN g.source_generation_id IS NULL THEN g.{column} ELSE
        (SELECT s.{column} FROM generations s WHERE s.id = g.source_generation_id) END"""
-# One table and no join, as before: SQLite works a view of several tables out as a whole wherever it stands on the right
-# of a LEFT JOIN.
-STANDING = """(SELECT c.{column} FROM content c WHERE c.flow = g.flow AND c.step = g.step
-       AND c.endpoint = g.endpoint AND c.record_key = g.record_key)"""
 CURRENT_CONTENT = """
 {create} VIEW current_content AS
-SELECT g.flow, g.step, g.endpoint, g.record_key, g.id AS generation_id, {run_id} AS run_id, g.origin,
-       {output} AS output, g.output_hash, g.record_hash, g.template_hash, g.prompt_hash,
-       COALESCE(g.source_generation_id, g.id) AS written_by_generation_id,
-       {moment} AS written_at, {confirmed_at} AS confirmed_at, {age} AS age_days, {confirmed} AS confirmed
-FROM generations g
-WHERE g.status = 'succeeded' AND g.id = {generation_id}
+SELECT c.flow, c.step, c.endpoint, c.record_key, c.generation_id, c.confirmed_run_id AS run_id, {origin} AS origin,
+       {output} AS output, {output_hash} AS output_hash, {record_hash} AS record_hash,
+       {template_hash} AS template_hash, {prompt_hash} AS prompt_hash,
+       {written_by} AS written_by_generation_id,
+       {moment} AS written_at, c.confirmed_at, {age} AS age_days, c.confirmed
+FROM content c
+WHERE c.generation_id IS NOT NULL
 """
+OF_GENERATION = ("origin", "output_hash", "record_hash", "template_hash", "prompt_hash")
 LEASES = """
 INSERT INTO leases (id, run_id, worker, process, epoch, taken_at, alive_until, boot, until_s)
 SELECT id, id, 'main', process, epoch, started_at, alive_until, lease_boot, lease_until_s
@@ -140,18 +142,17 @@ def upgrade() -> None:
     # A claim and an attempt in flight name their lease; until now that was the run.
     op.execute("UPDATE attempts SET lease_id = run_id WHERE ended_at IS NULL")
     op.execute(CONTENT)
-    written, age = WRITTEN.format(column="created_at"), AGE[dialect]
-    columns = {name: STANDING.format(column=name) for name in ("generation_id", "confirmed_at", "confirmed")}
+    output, written = (COLUMN.format(what=WRITTEN.format(column=name)) for name in ("output", "created_at"))
     if dialect == "sqlite":
         op.execute("DROP VIEW current_content")
     op.execute(
         CURRENT_CONTENT.format(
             create="CREATE" if dialect == "sqlite" else "CREATE OR REPLACE",
-            output=WRITTEN.format(column="output"),
-            run_id=STANDING.format(column="confirmed_run_id"),
+            output=output,
+            written_by=COLUMN.format(what="COALESCE(g.source_generation_id, g.id)"),
             moment=written,
-            age=age.format(moment=written),
-            **columns,
+            age=AGE[dialect].format(moment=written),
+            **{name: COLUMN.format(what=f"g.{name}") for name in OF_GENERATION},
         )
     )
 

@@ -10,7 +10,8 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from db.readers.figures import RunLine, StepCount, count_generations, find_run, list_runs
-from db.readers.runs import read_run, shards_of
+from db.readers.old_shards import shards_of
+from db.readers.runs import read_run
 from flows.commands.ledger.ledgers import find_by_id, ledger_urls, opened, say_ledger
 from flows.commands.terminal import screen
 from flows.commands.terminal.endings import CommandContext

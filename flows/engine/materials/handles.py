@@ -102,7 +102,10 @@ class Selected:
 
 @dataclass(frozen=True)
 class Generations:
-    """The succeeded generations of a step in this run; `read` calls what reads the ledger in a thread."""
+    """The succeeded generations of a step in this run; `read` calls what reads the ledger in a thread.
+
+    A helper works on its own alone: `helper_id` is its lease.
+    """
 
     ledger: Engine
     run_id: str
@@ -111,6 +114,7 @@ class Generations:
     conditions: tuple[Condition, ...] = field(default=())
     read: Read = asyncio.to_thread
     params: Mapping[str, Any] = field(default_factory=dict)
+    helper_id: str | None = None
 
     def where(self, condition: Condition) -> "Generations":
         """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`.
@@ -166,7 +170,8 @@ class Generations:
         return sum(line.count for line in lines if line.step == self.step and (line.status == SUCCEEDED) == succeeded)
 
     def _stored(self) -> AsyncIterator[list[StepGeneration]]:
-        return _ahead(self.read, read_generations(self.ledger, self.run_id, self.step, page_size=PAGE))
+        pages = read_generations(self.ledger, self.run_id, self.step, page_size=PAGE, lease_id=self.helper_id)
+        return _ahead(self.read, pages)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,31 @@
-"""Items: a material once its prompt is rendered, and the answer that the ledger has for it.
+"""Items: a material once its prompt is rendered, the answer that the ledger has for it, and what stands for its record.
 
-An answer is judged by the output class of today: what a stricter validator refuses is none.
+An answer is judged by the output class of today: what a stricter validator refuses is none. What says the same as what
+stands is confirmed; anything else is a row of history.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
+from db.ledger.rows import GenerationRow
 from db.readers.look_up import PromptHistory
+from db.readers.what_stands import OwnOutcome, Standing
+from db.words import COST_CAP
 from flows.steps.answers.outcomes import Asking
 from flows.steps.output_classes.validate import Content, validate_stored
 from flows.steps.prompts.render import Prompt
+
+_TOLD = attrgetter("status", "error_kind", "record_hash", "template_hash")
 
 
 @dataclass(slots=True, eq=False)
 class Item:
     """One generation to be: for which record, by which prompt, made from what.
 
-    `asking` is how far it has come, once it is asked for, and `tries` counts the tries of a chunk that asked for it:
-    each goes on where the one before ended.
+    `own` is the outcome that the run has of it from before, which this one takes the place of, with its id; `standing`
+    is what stands for its record. `asking` is how far it has come, once it is asked for, and `tries` counts the tries
+    of a chunk that asked for it: each goes on where the one before ended.
     """
 
     generation_id: str
@@ -26,13 +34,22 @@ class Item:
     record_body: str | None
     prompt: Prompt
     parents: tuple[str, ...] = ()
+    own: OwnOutcome | None = None
+    standing: Standing | None = None
     asking: Asking | None = None
     tries: int = 0
 
     @property
-    def attempts(self) -> int:
-        """How many requests were made for it in this run."""
-        return self.asking.ordinal if self.asking else 0
+    def is_asked(self) -> bool:
+        """Whether a request was made for it since it was rendered."""
+        return self.asking is not None and self.asking.ordinal > (self.own.ordinal if self.own else 0)
+
+    def ask(self, max_output: int | None) -> Asking:
+        """Say how far the asking for it is; it goes on where an earlier pass of the run left it."""
+        if self.asking is None:
+            ordinal, paid = (self.own.ordinal, self.own.paid) if self.own else (0, 0)
+            self.asking = Asking(self.prompt, ordinal=ordinal, paid=paid, max_output=max_output)
+        return self.asking
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +77,25 @@ def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:
         return None
     same_record = history.record_hash == item.record_hash
     return Hit(item, history.generation_id, history.output_hash or judged.hash, same_record)
+
+
+def unchanged(hit: Hit) -> str | None:
+    """Return the content that stands for a record where an answer says no more than that; None where it does.
+
+    It has the same text, is made from the same record, template and parents, and no failure has come after it.
+    """
+    item, standing = hit.item, hit.item.standing
+    if standing is None or standing.written_by != hit.source_id or standing.failing is not None or item.own is not None:
+        return None
+    of_same = (standing.record_hash, standing.template_hash) == (item.record_hash, item.prompt.brief.template.hash)
+    return standing.generation_id if of_same and standing.parents == frozenset(item.parents) else None
+
+
+def met_before(row: GenerationRow, standing: Standing | None) -> str | None:
+    """Return the newest outcome of a record where it is the very failure that a row tells; None where it is another."""
+    failing = standing.failing if standing else None
+    if failing is None or _TOLD(failing) != _TOLD(row):
+        return None
+    # What is spent when the cap is met differs each time.
+    is_same = row.error_kind == COST_CAP or failing.error_message == row.error_message
+    return failing.generation_id if is_same else None

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Engine
 
-from db.readers.chains import last_run_of
 from db.readers.runs import read_run
 from db.session import readable_url
 from flows.engine.materials.handles import Selected
@@ -42,13 +42,12 @@ class RunOrigin:
     source: FlowSource
 
     def resumes(self, ledger: Engine, given: str | None) -> str | None:
-        """Return the run that this one resumes: the last one of the same Prefect flow run, else the `given` one.
+        """Return the given run, which a new one resumes.
 
-        ConfigurationError where the given one is not in the ledger, was another flow's, or is a shard.
+        ConfigurationError where it is not in the ledger, was another flow's, or is a shard.
         """
-        last = last_run_of(ledger, self.flow_run_id)
-        if last is not None or given is None:
-            return last
+        if given is None:
+            return None
         row = read_run(ledger, given)
         if row is None:
             raise ConfigurationError(
@@ -98,7 +97,10 @@ class Host(Protocol):
         """Have shards do a run's first step, and return when they have ended."""
 
     async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], *, is_shard: bool) -> None:
-        """Tell how the run has ended."""
+        """Tell how the run has ended, or that it is suspended."""
+
+    async def suspend(self, due: datetime) -> BaseException | None:
+        """Note that the run is left until then, and return what its flow raises; None: it can only wait in place."""
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         """Note that the run was stopped, and return what its flow raises; not `cancelled`: its state is another's."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +11,12 @@ from httpx import HTTPError
 from prefect import get_client, get_run_logger
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort, PrefectException
+from prefect.exceptions import Abort, Pause, PrefectException
+from prefect.flow_runs import asuspend_flow_run
 from prefect.states import Cancelled
 from sqlalchemy import URL
 
+from db.ledger.clock import new_id, now
 from db.words import TAG
 from flows.engine.options import Shard
 from flows.engine.orchestration.chunk_task import running_chunks
@@ -37,6 +40,8 @@ LOOK_S = 1.0
 """How often the pace is looked at."""
 UPDATE_EVERY_S = 5.0
 END_WITHIN_S = 5.0
+SUSPENDED_AFTER_DUE_S = 7 * 24 * 3600
+"""How long a suspended flow run waits for somebody to resume it once it is due; then Prefect calls it failed."""
 AWAY = (HTTPError, PrefectException, OSError)
 """What Prefect's server does not take, a run does without: what is shown of it is never in its way."""
 
@@ -101,6 +106,23 @@ class PrefectHost:
         if not is_shard:
             tell_assets(summary, ledger, read_from)
         await publish_summary(summary)
+
+    async def suspend(self, due: datetime) -> BaseException | None:
+        """Suspend the flow run where Prefect can start it again: it has a deployment, and is no other flow's subflow.
+
+        A server that does not take it leaves the run waiting in place.
+        """
+        if self._flow_run.deployment_id is None or self._flow_run.parent_task_run_id is not None:
+            return None
+        timeout_s = round(max((due - now()).total_seconds(), 0)) + SUSPENDED_AFTER_DUE_S
+        try:
+            # Prefect takes a key that it has met for a suspension that is over.
+            await asuspend_flow_run(timeout=timeout_s, key=new_id())
+        except Pause as paused:
+            return paused
+        except (*AWAY, RuntimeError) as error:
+            self.log.warning("Prefect does not suspend the flow run (%s): the run waits here.", type(error).__name__)
+        return None
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         """Set the flow run to cancelled, and return the error by which Prefect leaves a state as it is."""

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from prefect.events import emit_event
 from sqlalchemy import URL
 
-from db.words import CANCELLED, CAPPED, COMPLETED, FAILED, PROGRAM
+from db.words import CANCELLED, CAPPED, COMPLETED, FAILED, PROGRAM, SUSPENDED
 from flows.engine.report.summary import COUNTS, Summary
 
-ENDINGS = {COMPLETED: COMPLETED, CAPPED: COMPLETED, CANCELLED: CANCELLED}
+ENDINGS = {COMPLETED: COMPLETED, CAPPED: COMPLETED, CANCELLED: CANCELLED, SUSPENDED: SUSPENDED}
 VIEW = "current_content"
 
 
 def tell_ending(summary: Summary, flow_run_id: str) -> None:
-    """Send `presswork.run.completed`, `.failed` or `.cancelled`; a run that met its cost cap has completed."""
+    """Send `presswork.run.completed`, `.failed`, `.cancelled` or `.suspended`; one that met its cap has completed."""
     emit_event(
         event=f"presswork.run.{ENDINGS.get(summary.status, FAILED)}",
         resource={

@@ -9,16 +9,17 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 
 from sqlalchemy import Engine
 
 from db.identity import boot_time_s
-from db.ledger import claims, leases
+from db.ledger import claims, leases, lifecycle
 from db.ledger.clock import now
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
-from db.ledger.writing import close_run, write
-from db.words import NOT_SENT
+from db.ledger.writing import write
+from db.words import MAIN, NOT_SENT
 from flows.engine.resources.stopping import in_background
 from flows.engine.resources.writer import Writer
 from flows.errors import FinalCallError
@@ -32,14 +33,15 @@ class ClaimLostError(FinalCallError):
 
 
 class HeldLease:
-    """The lease of one open run. What is called in the writer's thread says so; the rest belongs to the event loop.
+    """One lease on a run. What is called in the writer's thread says so; the rest belongs to the event loop.
 
-    `superseded_by` says which newer run of the same Prefect flow run goes on with this run's work, if one does.
+    `superseded_by` says who else goes on with its work, if anybody does.
     """
 
-    def __init__(self, ledger: Engine, run_id: str) -> None:
+    def __init__(self, ledger: Engine, lease: leases.Lease) -> None:
+        self.id = lease.id
         self._ledger = ledger
-        self._lease = leases.Lease(run_id, 1)
+        self._lease = lease
         self._confirmed_at = boot_time_s()
         self._confirmed = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -69,7 +71,7 @@ class HeldLease:
         self._lost.discard(prompt_hash)
 
     def kept(self, writer: Writer, stop: Callable[[str], None]) -> AbstractAsyncContextManager[None]:
-        """Renew the lease while the context is open; `stop` hears of a newer run that goes on with this one's work."""
+        """Renew the lease while the context is open; `stop` hears of a newer process that goes on with its work."""
         return in_background(self._beat(writer, stop), "presswork-heartbeat")
 
     async def _beat(self, writer: Writer, stop: Callable[[str], None]) -> None:
@@ -90,14 +92,33 @@ class HeldLease:
 
     # In the writer's thread
 
+    @property
+    def is_helper(self) -> bool:
+        """Whether it is one that helps with the run, not the one that leads it."""
+        return self._lease.worker != MAIN
+
     def close(self, status: str) -> None:
-        """Write how the run ended, which gives its lease and its claims back (in the writer's thread)."""
+        """Give the lease and its claims back: the run has ended so, or its helper has (in the writer's thread)."""
+        if self.is_helper:
+            self._end(lambda lease: lifecycle.leave_run(self._ledger, lease))
+        else:
+            self._end(lambda lease: lifecycle.close_run(self._ledger, lease, status, now()))
+
+    def suspend(self, reason: str, due: datetime) -> None:
+        """Give the lease and its claims back: the run waits for whoever takes it up (in the writer's thread)."""
+        self._end(lambda lease: lifecycle.suspend_run(self._ledger, lease, reason, due))
+
+    def _end(self, end: Callable[[leases.Lease], None]) -> None:
+        # Whether the run is still its own to end is found out once: where the answer of a commit was lost, ending it
+        # again finds no lease.
+        self.confirm()
         self._ended = True
-        close_run(self._ledger, self._lease.run_id, status, now())
+        if self.superseded_by is None:
+            end(self._lease)
 
     def take(self, hashes: Iterable[str]) -> set[str]:
         """Claim prompts; return those that are now this run's (in the writer's thread)."""
-        owned = claims.take(self._ledger, self._lease.run_id, hashes)
+        owned = claims.take(self._ledger, self.id, hashes)
         self._claimed |= owned
         self._lost -= owned
         return owned
@@ -108,7 +129,9 @@ class HeldLease:
             write(self._ledger, batch, None if self._ended else self._lease, refused=refused)
         except leases.LeaseLostError:
             self._return()
-            # What it holds is paid for, and kept even where a newer run goes on.
+            # What it holds is paid for, and kept even where a newer process goes on, which confirms what stands itself.
+            if self.superseded_by is not None:
+                batch.confirmed.clear()
             write(self._ledger, batch, refused=refused)
 
     def confirm(self) -> None:
@@ -130,6 +153,6 @@ class HeldLease:
             return
         # Whoever took them over may have answered them and gone: each is looked up again before it is asked.
         self._lost |= self._claimed
-        owned = claims.take(self._ledger, self._lease.run_id, tuple(self._claimed))
+        owned = claims.take(self._ledger, self.id, tuple(self._claimed))
         # What was released meanwhile is not claimed again.
         self._claimed &= owned

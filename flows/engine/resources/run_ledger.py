@@ -7,22 +7,26 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerUnreachableError
-from db.ledger import leases, spill, writing
+from db.ledger import leases, lifecycle, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
-from db.readers.chains import Spent, spent_by_chain
+from db.readers.chains import Spent, spent_by_chain, spent_by_run
 from db.readers.figures import TotalUsage, usage
-from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
+from db.readers.look_up import PromptHistory, look_up
+from db.readers.old_shards import shards_of
 from db.readers.past_answers import mean_tokens
-from db.readers.runs import read_run, shards_of
+from db.readers.runs import read_run
 from db.readers.stored_generations import count_padded_keys
+from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read_standing
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
+from db.words import HELPER
 from flows.engine.options import Shard
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.writer import Writer
@@ -33,10 +37,11 @@ _log = logging.getLogger("prefect.presswork")
 
 @dataclass
 class RunLedger:
-    """Looks prompts up, claims them, and says what the run has used.
+    """Looks prompts and records up, claims prompts, and says what the run has used.
 
-    `fresh_since` is when a run began that refreshes: what is older counts as not known. `shards` are the runs that this
-    one was spread over, None before that.
+    `has_past` says whether others have worked on the run, or do just now: it may have outcomes already. `fresh_since`
+    is when a run began that refreshes: what is older counts as not known. `shards` are the runs that this one was
+    spread over, None before that.
     """
 
     engine: Engine
@@ -45,18 +50,44 @@ class RunLedger:
     run_id: str
     flow: str
     endpoint: str
+    has_past: bool = False
     fresh_since: datetime | None = None
     shards: Sequence[str] | None = None
+
+    @property
+    def lease_id(self) -> str:
+        """Who works on the run here."""
+        return self.lease.id
+
+    @property
+    def helper_id(self) -> str | None:
+        """The same where that is a helper, else None."""
+        return self.lease.id if self.lease.is_helper else None
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         """What is known of prompts; where the run refreshes, only what is new since it began."""
         return await self.writer.read(look_up, self.engine, list(set(hashes)), since=self.fresh_since)
 
-    async def bad_outcomes(self, hashes: Iterable[str]) -> Mapping[str, BadOutcome]:
-        """How the run's own shards fared with prompts that brought no content: it does not ask for these again."""
-        if not self.shards:
-            return {}
-        return await self.writer.read(bad_outcomes_of, self.engine, self.shards, list(set(hashes)))
+    async def standing(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
+        """What stands for records, by their keys; `with_parents`, what it was made from too."""
+        return await self.writer.read(
+            read_standing, self.engine, self.flow, step, self.endpoint, keys, with_parents=with_parents
+        )
+
+    async def own_outcomes(self, step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
+        """What the run has of records already, by their keys."""
+        return await self.writer.read(read_own_outcomes, self.engine, self.run_id, step, keys) if self.has_past else {}
+
+    async def begin_step(self, step: str, *, made_from: str | None, total: int | None, left_out: int) -> None:
+        """Write that a step begins; of a helper's steps the run that is helped tells."""
+        if self.helper_id is None:
+            begin = partial(lifecycle.begin_step, made_from=made_from, total=total, left_out=left_out)
+            await self.writer.call(begin, self.engine, self.run_id, step)
+
+    async def end_step(self, step: str) -> None:
+        """Write that a step has been gone through."""
+        if self.helper_id is None:
+            await self.writer.call(lifecycle.end_step, self.engine, self.run_id, step)
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that are now this run's."""
@@ -84,8 +115,9 @@ class RunLedger:
         self.shards = await self.writer.read(shards_of, self.engine, self.run_id)
 
     async def spent(self) -> Spent:
-        """What the run, its shards and the runs that it resumes have spent."""
-        return await self.writer.read(spent_by_chain, self.engine, self.run_id)
+        """What others have spent on this run, and what the runs that it resumes have."""
+        linked = await self.writer.read(spent_by_chain, self.engine, self.run_id)
+        return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, but_lease=self.lease_id)
 
     async def used(self, step: str) -> TotalUsage:
         """What a step has used so far."""
@@ -96,14 +128,19 @@ class RunLedger:
         await self.writer.call(writing.add_templates, self.engine, [row])
 
 
-def begin(ledger: Engine, run: RunRow, spill_folders: Sequence[Path]) -> None:
-    """Settle the past and write the row of a run that begins; LedgerUnreachableError where it can't be written.
+def begin(
+    ledger: Engine, run: RunRow, lease_id: str, shard: Shard | None, spill_folders: Sequence[Path]
+) -> leases.Lease:
+    """Settle the past, and take a lease on a run: on a new one, on its flow run's, or as a helper on the shard's.
 
-    The error of a ledger that may be back soon goes up as it is.
+    The lease says which run it is. LedgerUnreachableError where the ledger can't be written; the error of one that may
+    be back soon goes up as it is.
     """
     try:
-        recover_crashed_runs(ledger, spill_folders, but=run.id)
-        writing.start_run(ledger, run)
+        recover_crashed_runs(ledger, spill_folders, but=lease_id)
+        if shard is not None:
+            return lifecycle.join_run(ledger, shard.parent, lease_id, f"{HELPER} {shard.number}")
+        return lifecycle.begin_or_take_up(ledger, run, lease_id)
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
             raise

@@ -20,7 +20,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerError
 from db.ledger.refused_rows import RefusedRow, in_words
-from db.ledger.rows import GenerationRow, OpenedRow, ParentRow, PromptRow, RecordRow, SettledRow, TextRow, WriteBatch
+from db.ledger.rows import (
+    ConfirmedRow,
+    GenerationRow,
+    OpenedRow,
+    ParentRow,
+    PromptRow,
+    RecordRow,
+    SettledRow,
+    TextRow,
+    WriteBatch,
+)
 from db.ledger.spill import keep_batch, keep_refused
 from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of
@@ -38,14 +48,15 @@ class Writer:
     """Use as an async context manager; leaving it commits what is left. Times are seconds.
 
     `commit` writes a batch in the writer's thread, and puts the rows that are refused into a list; that of a run is its
-    lease's, set when its row is written.
+    lease's, and set with its `run_id` when it has that: before, there is nothing to write and nothing to spill.
     """
 
     def __init__(
-        self, engine: Engine, *, run_id: str, interval_s: float, patience_s: float, spill_folders: Sequence[Path]
+        self, engine: Engine, *, lease_id: str, interval_s: float, patience_s: float, spill_folders: Sequence[Path]
     ) -> None:
         self._engine = engine
-        self._run_id = run_id
+        self.run_id = ""
+        self._lease_id = lease_id
         self._interval_s = interval_s
         self._patience_s = patience_s
         self._spill_folders = spill_folders
@@ -98,6 +109,10 @@ class Writer:
         self._batch.generations.append(row)
         self._batch.parents += [ParentRow(row.id, parent) for parent in parents]
 
+    def confirm(self, row: ConfirmedRow) -> None:
+        """Add that what stands for a record still does."""
+        self._batch.confirmed.append(row)
+
     def open_attempt(self, row: OpenedRow) -> None:
         """Add an attempt that is about to be sent; wait for `committed` before it is."""
         self._batch.opened.append(row)
@@ -107,8 +122,8 @@ class Writer:
         self._batch.settled.append(row)
 
     def release_claim(self, prompt_hash: str) -> None:
-        """Release the run's claim of a prompt, in the commit that holds its outcome."""
-        self._batch.released.append((self._run_id, prompt_hash))
+        """Release the claim of a prompt, in the commit that holds its outcome."""
+        self._batch.released.append((self._lease_id, prompt_hash))
 
     async def committed(self) -> None:
         """Wait until all that is in the open batch is in the ledger; LedgerAwayError if it went to a spill file."""
@@ -254,8 +269,8 @@ class Writer:
         for folder in self._spill_folders[:-1]:
             # A full or read-only disk, most likely the ledger's own: the next folder may be on another.
             with contextlib.suppress(OSError):
-                return await self.call_once(keep, folder, self._run_id, what)
-        return await self.call_once(keep, self._spill_folders[-1], self._run_id, what)
+                return await self.call_once(keep, folder, self.run_id, what)
+        return await self.call_once(keep, self._spill_folders[-1], self.run_id, what)
 
     async def _tell_refused(self, refused: Sequence[RefusedRow]) -> None:
         if not refused:

@@ -1,0 +1,74 @@
+"""What the ledger's columns hold: moments in UTC, exact money, ids, hashes and keys."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """A moment, kept in UTC: SQLite has no time zones, so what it returns is marked as UTC here."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Refuse a naive time rather than guess its zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a time zone was about to be written to the ledger")
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Mark what SQLite returns as the UTC that it is."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Money(sa.TypeDecorator[Decimal]):
+    """US dollars to ten decimals: a single token of the cheapest cached kind costs 0.00000005.
+
+    PostgreSQL keeps NUMERIC exactly. SQLite has no decimals: it keeps the nearest double, which is exact to fifteen
+    digits, and what it returns (sums too) is rounded back to ten decimals.
+    """
+
+    # SQLite gets plain floats: its Numeric would warn on each use.
+    impl = sa.Numeric(20, 10).with_variant(sa.Numeric(20, 10, asdecimal=False), "sqlite")
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> Any:
+        """Bind a Decimal, for SQLite as a float."""
+        return float(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Decimal | None:
+        """Return a Decimal, rounded to ten decimals."""
+        return None if value is None else Decimal(str(value)).quantize(Decimal("1e-10"))
+
+
+class Base(DeclarativeBase):
+    """The ledger's metadata; constraint names are fixed so that migrations can speak of them."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+Id = sa.String(36)
+Hash = sa.String(64)
+# Keys are in the order of their bytes, as SQLite has them: what a fan-in reads, and so its prompt, must not depend on
+# a database's locale.
+KeyText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
+    """Allow a column these values alone."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)

@@ -1,0 +1,151 @@
+"""Read what stands for a page of records, and which of them a run has an outcome of already.
+
+By their keys, so that a page takes a few statements however long its records' history is.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Engine, case, func, literal, or_, select
+from sqlalchemy.orm import aliased
+
+from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
+from db.session import in_parts, rows_of
+from db.words import CACHE, FAILED, PERHAPS_BILLED, SKIPPED, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """The newest outcome of a record where that brought no content."""
+
+    generation_id: str
+    status: Status
+    error_kind: str | None
+    error_message: str | None
+    record_hash: str | None
+    template_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands for a record: its content, if it has any, and the failure that came after that, if any.
+
+    `written_by` is the generation that has the content's text. `parents` are empty where they were not asked for.
+    """
+
+    generation_id: str | None
+    written_by: str | None
+    record_hash: str | None
+    template_hash: str | None
+    parents: frozenset[str]
+    failing: Failing | None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnOutcome:
+    """What a run has of a record already.
+
+    Where it is `confirmed`, the generation is one of an earlier run; `cached` content was not asked for. `ordinal` is
+    the last of the run's own attempts for it, and `paid` how many of these were answered or perhaps billed; they are
+    counted where the record may be asked for again, as it failed or was skipped.
+    """
+
+    generation_id: str
+    status: Status
+    error_kind: str | None
+    confirmed: bool
+    cached: bool = False
+    ordinal: int = 0
+    paid: int = 0
+
+
+def read_standing(
+    engine: Engine, flow: str, step: str, endpoint: str, keys: Sequence[str], *, with_parents: bool
+) -> dict[str, Standing]:
+    """Return what stands for these records, by their keys; one that never had an outcome is not in the result."""
+    stands, failing = aliased(Generation), aliased(Generation)
+    statement = (
+        select(
+            StandingContent.record_key,
+            stands.id,
+            func.coalesce(stands.source_generation_id, stands.id),
+            stands.record_hash,
+            stands.template_hash,
+            failing.id,
+            failing.status,
+            failing.error_kind,
+            failing.error_message,
+            failing.record_hash,
+            failing.template_hash,
+        )
+        .outerjoin(stands, stands.id == StandingContent.generation_id)
+        .outerjoin(failing, failing.id == StandingContent.failing_id)
+        .where(StandingContent.flow == flow, StandingContent.step == step, StandingContent.endpoint == endpoint)
+    )
+    found: dict[str, Standing] = {}
+    for part in in_parts(keys):
+        for row in rows_of(engine, statement.where(StandingContent.record_key.in_(part))):
+            key, generation_id, written_by, record_hash, template_hash = row[:5]
+            failed = None if row[5] is None else Failing(*row[5:])
+            found[key] = Standing(generation_id, written_by, record_hash, template_hash, frozenset(), failed)
+    if with_parents:
+        parents = _parents_of(engine, [each.generation_id for each in found.values() if each.generation_id])
+        found = {key: replace(each, parents=parents[each.generation_id]) for key, each in found.items()}
+    return found
+
+
+def read_own_outcomes(engine: Engine, run_id: str, step: str, keys: Sequence[str]) -> dict[str, OwnOutcome]:
+    """Return what a run has of these records already, by their keys: its own generations, and what it confirmed.
+
+    Where there are both, the generation came later, and counts.
+    """
+    own = select(
+        Generation.record_key, Generation.id, Generation.status, Generation.error_kind, Generation.origin
+    ).where(Generation.run_id == run_id, Generation.step == step)
+    unchanged = literal(CACHE).label("origin")
+    confirmed = (
+        select(WorkingRow.record_key, WorkingRow.generation_id, WorkingRow.status, Generation.error_kind, unchanged)
+        .outerjoin(Generation, Generation.id == WorkingRow.generation_id)
+        .where(WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
+    )
+    found: dict[str, OwnOutcome] = {}
+    for part in in_parts(keys):
+        rows = [(row, True) for row in rows_of(engine, confirmed.where(WorkingRow.record_key.in_(part)))]
+        rows += [(row, False) for row in rows_of(engine, own.where(Generation.record_key.in_(part)))]
+        for (key, generation_id, status, kind, origin), was_confirmed in rows:
+            found[key] = OwnOutcome(generation_id, status, kind, was_confirmed, origin == CACHE)
+    again = [each.generation_id for each in found.values() if not each.confirmed and each.status in {FAILED, SKIPPED}]
+    asked = _asked(engine, run_id, again)
+    for key, each in found.items():
+        ordinal, paid = asked.get(each.generation_id, (0, 0))
+        found[key] = replace(each, ordinal=ordinal, paid=paid)
+    return found
+
+
+def _parents_of(engine: Engine, generation_ids: Sequence[str]) -> defaultdict[str | None, frozenset[str]]:
+    """Return what generations were made from, by their ids."""
+    found = defaultdict[str | None, frozenset[str]](frozenset)
+    for part in in_parts(generation_ids):
+        pairs = select(GenerationParent.generation_id, GenerationParent.parent_id)
+        for child, parent in rows_of(engine, pairs.where(GenerationParent.generation_id.in_(part))):
+            found[child] |= {parent}
+    return found
+
+
+def _asked(engine: Engine, run_id: str, generation_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the last ordinal of generations' attempts in a run, and how many were answered or perhaps billed."""
+    # As steps/answers/pursuing.py counts it, which counts an answer of a wrong endpoint too.
+    paid = or_(
+        Attempt.error_type.is_(None),
+        Attempt.error_type.in_(PERHAPS_BILLED),
+        Attempt.output_text.is_not(None),
+        Attempt.input_tokens.is_not(None),
+    )
+    counted = (func.max(Attempt.ordinal), func.sum(case((paid, 1), else_=0)))
+    found: dict[str, tuple[int, int]] = {}
+    for part in in_parts(generation_ids):
+        of_run = (Attempt.run_id == run_id, Attempt.generation_id.in_(part))
+        statement = select(Attempt.generation_id, *counted).where(*of_run).group_by(Attempt.generation_id)
+        found |= {row[0]: (row[1], int(row[2])) for row in rows_of(engine, statement)}
+    return found

@@ -1,0 +1,137 @@
+"""What decides whether a record writes history: what stands for it, and what its run has of it already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from db.ledger.clock import new_id
+from db.ledger.ranges import divide
+from db.ledger.rows import ParentRow, WriteBatch
+from db.ledger.writing import write
+from db.readers.what_stands import Failing, OwnOutcome, Standing, read_own_outcomes, read_standing
+from tests.db.rows import Book, settled_row, sha
+from tests.db.test_run_lines import counted
+
+STEP = "product_copy"
+NO_ANSWER = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
+FAILED: dict[str, Any] = {"status": "failed", "output": None, "output_hash": None, "error_kind": "timeout"}
+
+
+def standing(ledger: Engine, *keys: str, with_parents: bool = False) -> dict[str, Standing]:
+    return read_standing(ledger, STEP, STEP, "sandbox", keys, with_parents=with_parents)
+
+
+def own(book: Book, *keys: str) -> dict[str, OwnOutcome]:
+    return read_own_outcomes(book.ledger, book.run_id, STEP, keys)
+
+
+# What stands
+
+
+def test_newest_content_stands_with_who_wrote_its_text(ledger: Engine) -> None:
+    source = Book(ledger).add("a")
+    reused = Book(ledger).reuse("a", source, record='{"n":2}', template_hash=sha("newer"))
+    for place in ({"flow": "other"}, {"endpoint": "anthropic"}):
+        Book(ledger, **place).add("a")
+    Book(ledger).add("a", step="other")
+
+    assert standing(ledger, "a", "none") == {
+        "a": Standing(reused, source, sha('{"n":2}'), sha("newer"), frozenset(), None)
+    }
+
+
+def test_failure_after_the_content_is_told_with_what_it_was_made_from(ledger: Engine) -> None:
+    source = Book(ledger).add("a")
+    failed = Book(ledger).add("a", **FAILED, error_message="No answer.", record='{"n":2}')
+    never = Book(ledger).add("b", **FAILED, record='{"n":2}')
+
+    found = standing(ledger, "a", "b")
+
+    failure = Failing(failed, "failed", "timeout", "No answer.", sha('{"n":2}'), sha("template"))
+    assert found["a"] == Standing(source, source, sha("{}"), sha("template"), frozenset(), failure)
+    assert found["b"].generation_id is found["b"].written_by is found["b"].record_hash is None
+    assert found["b"].failing == Failing(never, "failed", "timeout", None, sha('{"n":2}'), sha("template"))
+    Book(ledger).reuse("a", source)
+    assert standing(ledger, "a")["a"].failing is None
+
+
+def test_parents_are_those_of_what_stands(book: Book) -> None:
+    parents = [book.add(key, step="other") for key in "ab"]
+    batch = WriteBatch()
+    child = book.generation(batch, "", record_hash=None)
+    batch.parents += [ParentRow(child, parent) for parent in parents]
+    write(book.ledger, batch)
+    alone = book.add("alone")
+
+    found = standing(book.ledger, "", "alone", with_parents=True)
+
+    assert found[""].parents == frozenset(parents)
+    assert (found["alone"].generation_id, found["alone"].parents) == (alone, frozenset())
+    assert standing(book.ledger, "")[""].parents == frozenset()
+
+
+def test_page_of_records_takes_few_statements(book: Book) -> None:
+    batch = WriteBatch()
+    keys = [f"{number:04}" for number in range(1001)]
+    for key in keys:
+        book.generation(batch, key)
+    write(book.ledger, batch)
+
+    with counted(book.ledger) as statements:
+        found = standing(book.ledger, *keys[:500], with_parents=True)
+        outcomes = own(book, *keys[:500])
+    assert (len(found), len(outcomes), len(statements)) == (500, 500, 4)
+    assert len(standing(book.ledger, *keys)) == len(own(book, *keys)) == 1001
+
+
+# What a run has
+
+
+def test_outcomes_of_a_run_are_its_generations_and_what_it_confirmed(book: Book) -> None:
+    stands, fails = book.add("stands"), book.add("fails", **FAILED)
+    later = Book(book.ledger)
+    later.confirm("stands", stands)
+    later.confirm("fails", fails, status="failed")
+    written = later.add("written")
+    later.add("elsewhere", step="other")
+
+    assert own(later, "stands", "fails", "written", "elsewhere", "none") == {
+        "stands": OwnOutcome(stands, "succeeded", None, confirmed=True),
+        "fails": OwnOutcome(fails, "failed", "timeout", confirmed=True),
+        "written": OwnOutcome(written, "succeeded", None, confirmed=False),
+    }
+    later.close()
+    assert set(own(later, "stands", "fails", "written")) == {"written"}
+
+
+@pytest.mark.parametrize(
+    ("settled", "paid"),
+    [
+        ({}, 1),
+        (NO_ANSWER | {"error_type": "timeout"}, 1),
+        (NO_ANSWER | {"error_type": "crashed"}, 1),
+        (NO_ANSWER | {"error_type": "overloaded_error"}, 0),
+        (NO_ANSWER | {"error_type": "not_sent"}, 0),
+        # An answer of an endpoint that should not have been asked.
+        ({"error_type": "wrong_endpoint"}, 1),
+    ],
+)
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_record_that_may_be_asked_for_again_tells_how_often_it_was(
+    book: Book, settled: dict[str, Any], paid: int, status: str
+) -> None:
+    generation = book.add("a", **FAILED | {"status": status}, settled=NO_ANSWER | {"error_type": "connect"})
+    batch = WriteBatch()
+    batch.settled.append(settled_row(book.attempt(batch, "a", generation, ordinal=2), **settled))
+    write(book.ledger, batch)
+
+    found = own(book, "a")["a"]
+    assert (found.generation_id, found.ordinal, found.paid) == (generation, 2, paid)
+
+
+def test_key_that_is_only_to_be_done_has_no_outcome(book: Book) -> None:
+    divide(book.ledger, book.run_id, STEP, [["a"]])
+    assert own(book, "a", new_id()) == {}
