@@ -56,7 +56,7 @@ class EarlierLedger:
         with begin_write(engine) as connection:
             if not isinstance(self.ledger, list):
                 for table, rows in self.ledger.items():
-                    connection.execute(text(_PUT.format(table=table)), {"rows": f"[{','.join(rows)}]"})
+                    connection.execute(text(_PUT.format(table=table)), {"rows": json.dumps(rows)})
             connection.execute(_KILLED.values(alive_until=datetime.now(UTC) - timedelta(minutes=1)))
         engine.dispose()
 

@@ -164,11 +164,17 @@ def _script(url: str) -> list[str]:
         return list(database.iterdump())
 
 
-def _rows(engine: Engine) -> Mapping[str, list[str]]:
-    """All rows of each table, each as the JSON that PostgreSQL makes of it and takes again."""
+def _rows(engine: Engine) -> Mapping[str, list[dict[str, Any]]]:
+    """All rows of each table as JSON that PostgreSQL takes again; a money's ten decimals fit into a double."""
     with engine.connect() as connection:
-        select = "SELECT row_to_json(t)::text FROM {} t ORDER BY 1"
-        return {table: list(connection.scalars(text(select.format(table)))) for table in TABLES}
+        select = "SELECT row_to_json(t) FROM {} t ORDER BY row_to_json(t)::text"
+        return {
+            table: [
+                {name: value for name, value in row.items() if value is not None}
+                for row in connection.scalars(text(select.format(table)))
+            ]
+            for table in TABLES
+        }
 
 
 def _without_machine(told: str, story: Story) -> str:
