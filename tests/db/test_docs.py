@@ -147,8 +147,23 @@ def test_figures_of_a_run_are_those_of_its_summary(shop: Engine) -> None:
 
 def test_what_the_cache_saved_is_what_it_had_cost(shop: Engine) -> None:
     (row,) = find(shop, "saved_usd")
-
     assert (row["cached"], Decimal(str(row["saved_usd"]))) == (1, Decimal("0.01"))
+
+    (before,) = run(shop, "SELECT * FROM content WHERE record_key = 'TEA-002'")
+    later = Book(shop)
+    later.confirm("TEA-002", before["generation_id"], confirmed_at=now())
+    saved = {row["run_id"]: Decimal(str(row["saved_usd"])) for row in find(shop, "saved_usd")}
+    assert saved[later.run_id] == Decimal("0.01")
+
+
+def test_records_of_a_run_are_counted_whether_it_wrote_a_row_for_them(shop: Engine) -> None:
+    (before,) = run(shop, "SELECT * FROM content WHERE record_key = 'TEA-002'")
+    later = Book(shop)
+    later.add("TEA-003")
+    later.confirm("TEA-002", before["generation_id"])
+
+    found = {row["ended"]: row["records"] for row in find(shop, "failed_again") if row["run_id"] == later.run_id}
+    assert found == {"succeeded": 1, "cached": 1}
 
 
 def test_page_names_every_table_column_and_word() -> None:

@@ -46,7 +46,10 @@ class PlainHost:
     """Runs one run of a flow.
 
     `states` are those that Prefect would give the task runs of its chunks, `logged` the lines of the run's log.
+    `can_leave` says whether a run that is suspended ends its process, as one of a deployment.
     """
+
+    can_leave = True
 
     def __init__(self, flow: Flow[Any, Any], parameters: Mapping[str, Any], flow_run_id: str) -> None:
         self.logged: list[str] = []
@@ -57,7 +60,6 @@ class PlainHost:
         self.shard: Shard | None = None
         self.summary: Summary | None = None
         self.stopper: Stopper | None = None
-        self.can_leave = True
         self._flow = flow
         self._parameters = dict(parameters)
         self._flow_run_id = flow_run_id
@@ -114,7 +116,7 @@ class PlainHost:
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         return Abort(why)
 
-    async def suspend(self, due: datetime) -> BaseException | None:
+    async def suspend(self, _due: datetime) -> BaseException | None:
         return Pause() if self.can_leave else None
 
 

@@ -109,9 +109,8 @@ async def test_runs_that_resume_one_another_share_a_cap(workshop_on_each: Worksh
     # What is skipped once more is confirmed.
     assert last.skipped > 1
     (row,) = workshop.rows(
-        "SELECT record_key, error_message FROM generations WHERE run_id = :id AND status = 'skipped'", id=last.run_id
+        "SELECT error_message FROM generations WHERE run_id = :id AND record_key = '99999'", id=last.run_id
     )
-    assert row["record_key"] == "99999"
     assert "by earlier runs that this one resumes" in row["error_message"]
     # The same job at its next schedule is another, and begins with nothing spent.
     assert (await workshop.run(max_cost=CAP)).succeeded > 0

@@ -51,6 +51,13 @@ options = RunOptions(**{options!r})
 run = content({template!r}, options=options) if {under_prefect} else None
 asyncio.run(run or run_plainly(content, [], {template!r}, options=options))
 """
+CALL = """
+import asyncio
+{first}
+from {module} import {flow}
+from tests.engine.plain_host import run_plainly
+asyncio.run(run_plainly({flow}, []))
+"""
 BILLED = ("served", "dropped")
 USER = "A line about {{ record.name }}."
 
@@ -128,14 +135,14 @@ class Workshop:
     ) -> asyncio.subprocess.Process:
         """Run a template in a process of its own, which runs `first` before it loads the engine."""
         code = RUN.format(first=first, template=template, options=options, under_prefect=self.under_prefect)
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            code,
-            cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            stderr=asyncio.subprocess.PIPE,
-        )
+        return await _python(code, environment or {})
+
+    async def process_of(
+        self, flow: Flow[Any, Any], *, first: str = "", environment: Mapping[str, str] | None = None
+    ) -> asyncio.subprocess.Process:
+        """Run a flow of a test's module in a process of its own, without Prefect; `first` as above."""
+        code = CALL.format(first=first, module=flow.fn.__module__, flow=flow.fn.__name__)
+        return await _python(code, environment or {})
 
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
         with self.ledger.connect() as connection:
@@ -219,6 +226,12 @@ class Workshop:
         """Wait until the sandbox has served that many answers."""
         while not self.has_answered(count):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.002)
+
+
+async def _python(code: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=ROOT, env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE
+    )
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:

@@ -1,0 +1,141 @@
+"""A process that is stopped exactly before or after it takes a run's lease, leaves the run or closes it.
+
+Killed, frozen (as a machine that sleeps) or cancelled there: the same flow run, opened again, brings it to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from db.ledger.clock import new_id
+from flows.engine import RunOptions, Summary, open_run
+from tests.engine.plain_host import FLOW_RUN
+from tests.engine.test_suspension import APPROVED, approve, approved
+from tests.engine.workshop import Workshop
+
+EDGE = """
+import os, signal
+from db.ledger import lifecycle
+whole = lifecycle.{name}
+
+def to_the_edge(*arguments, **named):
+    lifecycle.{name} = whole
+    if {before}:
+        os.kill(os.getpid(), signal.{how})
+    found = whole(*arguments, **named)
+    if not {before}:
+        os.kill(os.getpid(), signal.{how})
+    return found
+
+lifecycle.{name} = to_the_edge
+"""
+SUSPENDS, CLOSES, BEGINS = "suspend_run", "close_run", "begin_or_take_up"
+RECORDS = 4
+
+
+@flow(name="approved")
+async def first_records() -> Summary:
+    """An earlier pass of the same flow run, over its first records."""
+    async with open_run(RunOptions(limit=2), flow="approved") as run:
+        await run.generate("note", run.select("note"))
+        return run.summary()
+
+
+@pytest.fixture
+def work(workshop_on_each: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """A workshop whose flow run goes from process to process; the run needs no approval, unless it is to be left."""
+    workshop = workshop_on_each
+    monkeypatch.setenv(FLOW_RUN, new_id())
+    monkeypatch.setenv(APPROVED, str(tmp_path / "approved"))
+    (workshop.templates / "gathered.md.j2").write_text(
+        "---\noutput: SubjectLine\n---\n{% block user %}{{ note | length }} notes{% endblock %}\n", encoding="utf-8"
+    )
+    workshop.numbered(RECORDS)
+    return workshop
+
+
+async def stopped_at(work: Workshop, name: str, *, before: bool, how: str) -> asyncio.subprocess.Process:
+    return await work.process_of(approved, first=EDGE.format(name=name, before=before, how=how))
+
+
+async def frozen(process: asyncio.subprocess.Process) -> None:
+    """Wait until a process has stopped itself."""
+    async with asyncio.timeout(60):
+        while not is_stopped(process.pid):  # noqa: ASYNC110 - the system tells only its parent, and that once
+            await asyncio.sleep(0.02)
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+async def opened_again(work: Workshop) -> None:
+    """Open the flow run again, and look whether all ends well."""
+    approve()
+    summary = await work.call(approved)
+    assert_ended_well(work)
+    assert (summary.status, summary.succeeded, summary.records) == ("completed", RECORDS + 1, RECORDS)
+
+
+def assert_ended_well(work: Workshop) -> None:
+    (run,) = work.rows("SELECT * FROM runs")
+    assert (run["status"], run["suspended_for"], run["ended_at"] is not None) == ("completed", None, True)
+    assert work.statuses(run["id"]) == work.written(run["id"]) == {"succeeded": RECORDS + 1}
+    # Nothing is in flight at these edges, so nothing is paid for twice.
+    assert (work.requests, work.sandbox.stats()["repeated_bodies"]) == (RECORDS + 1, 0)
+    for left in ("leases", "claims", "working_rows", "attempts WHERE ended_at IS NULL"):
+        assert work.value(f"SELECT count(*) FROM {left}") == 0, left
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("name", [BEGINS, SUSPENDS, CLOSES])
+async def test_run_whose_process_is_killed_at_an_edge_goes_on(work: Workshop, name: str, before: bool) -> None:
+    if name == CLOSES:
+        approve()
+    process = await stopped_at(work, name, before=before, how="SIGKILL")
+    await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == -signal.SIGKILL
+    await opened_again(work)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+async def test_run_whose_process_is_killed_as_it_takes_it_up_goes_on(work: Workshop, before: bool) -> None:
+    await work.call(first_records)
+    process = await stopped_at(work, BEGINS, before=before, how="SIGKILL")
+    await asyncio.wait_for(process.communicate(), 120)
+    status = work.value("SELECT status FROM runs")
+    assert (status, work.requests) == ("completed" if before else "running", 2)
+    await opened_again(work)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("name", [BEGINS, SUSPENDS, CLOSES])
+async def test_process_that_wakes_at_an_edge_changes_nothing_of_what_another_has_done_meanwhile(
+    work: Workshop, name: str, before: bool
+) -> None:
+    if name == CLOSES:
+        approve()
+    process = await stopped_at(work, name, before=before, how="SIGSTOP")
+    await frozen(process)
+    await opened_again(work)
+    process.send_signal(signal.SIGCONT)
+    await asyncio.wait_for(process.communicate(), 120)
+    assert_ended_well(work)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("name", [BEGINS, SUSPENDS, CLOSES])
+async def test_run_that_is_cancelled_at_an_edge_ends_in_order_and_goes_on(
+    work: Workshop, name: str, before: bool
+) -> None:
+    if name == CLOSES:
+        approve()
+    process = await stopped_at(work, name, before=before, how="SIGINT")
+    await asyncio.wait_for(process.communicate(), 120)
+    assert work.value("SELECT count(*) FROM leases") == 0
+    await opened_again(work)
