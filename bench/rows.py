@@ -120,8 +120,8 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
         records, runs = sizes.growth
         name = f"Presswork on {where}, {records:,} unchanged, {runs} times"
         yield Row(name, "growth", records, 0, growing(records, runs, on_postgres=on_postgres))
-        for kind in ("look_up", "join"):
-            name = f"{kind} on {where}, {sizes.standing:,} contents"
+        for kind, what in (("prompts", "look-up of prompts"), ("keys", "look-up of keys"), ("join", "join to content")):
+            name = f"{what} on {where}, {sizes.standing:,} contents"
             taker = standing(kind, sizes.standing, on_postgres=on_postgres)
             yield Row(name, "standing", sizes.standing, 0, taker)
 

@@ -1,10 +1,10 @@
-"""Standing: a page of prompts looked up, and records joined to their content, in a ledger of a million contents."""
+"""Standing: pages of prompts and of records looked up, and records joined to content, among a million contents."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from alembic import command
@@ -14,6 +14,7 @@ from bench.meter import Meter, Sample
 from bench.stage import Stage
 from db.ledger.connecting import alembic_config, connect_ledger, upgrade
 from db.readers.look_up import look_up
+from db.readers.what_stands import read_standing
 from db.session import begin_write
 
 PAGE, PAGES = 500, 40
@@ -47,11 +48,11 @@ _JOIN = """SELECT count(c.output) FROM items i LEFT JOIN current_content c
 
 
 def standing(kind: str, contents: int, *, on_postgres: bool) -> Callable[[Stage], Sample]:
-    """Return what looks pages of prompts up (`look_up`) or joins JOINED records to their content (`join`)."""
+    """Return what looks pages up, by prompt (`prompts`) or by key (`keys`), or joins JOINED records (`join`)."""
 
     def take(stage: Stage) -> Sample:
         with _filled(stage, contents, on_postgres=on_postgres) as ledger:
-            return _look_up(ledger, contents) if kind == "look_up" else _join(ledger)
+            return _join(ledger) if kind == "join" else _look_up(ledger, kind, contents)
 
     return take
 
@@ -88,16 +89,22 @@ def _fill(engine: Engine, contents: int) -> None:
         connection.execute(text("VACUUM ANALYZE" if kind == "postgresql" else "PRAGMA wal_checkpoint(TRUNCATE)"))
 
 
-def _look_up(engine: Engine, contents: int) -> Sample:
+def _look_up(engine: Engine, kind: str, contents: int) -> Sample:
     chosen = random.Random(1).sample(range(1, contents + 1), PAGE * PAGES)  # noqa: S311 - the same ones each time
-    hashes = [f"{n * 2654435761 % 2**32:08x}{n:056x}" for n in chosen]
+    pages = [chosen[start : start + PAGE] for start in range(0, len(chosen), PAGE)]
     sample, meter = Sample(records=len(chosen)), Meter({})
-    look_up(engine, hashes[:PAGE])
+    _look_at(engine, kind, pages[0])
     meter.start()
-    for start in range(0, len(hashes), PAGE):
-        sample.succeeded += len(look_up(engine, hashes[start : start + PAGE]))
+    sample.succeeded = sum(_look_at(engine, kind, page) for page in pages)
     meter.read(sample)
     return sample
+
+
+def _look_at(engine: Engine, kind: str, page: Sequence[int]) -> int:
+    if kind == "prompts":
+        return len(look_up(engine, [f"{n * 2654435761 % 2**32:08x}{n:056x}" for n in page]))
+    keys = [f"key {n}" for n in page]
+    return len(read_standing(engine, "bench", "bench", "anthropic", keys, with_parents=False))
 
 
 def _join(engine: Engine) -> Sample:
