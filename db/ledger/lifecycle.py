@@ -20,7 +20,7 @@ from db.ledger.tables import StoredLease, StoredRun, StoredStep, WorkingRow, ins
 from db.session import begin_write
 from db.words import CRASHED, DONE, MAIN, OPEN, RUNNING, SUSPENDED
 
-MANY = 1000
+MANY = 200
 """Working rows that are worth a vacuum of their own."""
 _COUNTS = (StoredStep.unchanged, StoredStep.failed_again, StoredStep.skipped_again)
 
@@ -87,7 +87,7 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
         if _gives_main_back(connection, lease):
             deleted = connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id)).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
-    if deleted > MANY and engine.dialect.name == "postgresql":
+    if deleted >= MANY and engine.dialect.name == "postgresql":
         # Its own autovacuum looks once a minute: a flow that runs more often would let the table grow meanwhile. One
         # who may not is only told so.
         with suppress(SQLAlchemyError), engine.connect() as idle:

@@ -150,6 +150,14 @@ def test_views_show_the_same(old: Engine) -> None:
     assert figures(old) == before
 
 
+def test_view_that_users_built_on_current_content_survives(old: Engine) -> None:
+    with old.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW mine AS SELECT record_key, output, age_days FROM current_content")
+    upgrade(old)
+    with old.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM mine WHERE output IS NOT NULL").scalar() == 3
+
+
 def test_records_of_a_run_are_counted_as_they_were(old: Engine) -> None:
     upgrade(old)
 
