@@ -129,6 +129,14 @@ def give_back(connection: Connection, lease: Lease, error_type: str = NOT_SENT) 
     return bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
 
 
+def end_all(connection: Connection, run_id: str) -> None:
+    """End the leases of a run that is closed: what its helpers have in flight may be billed."""
+    for each in connection.execute(
+        select(StoredLease.id, StoredLease.worker).where(StoredLease.run_id == run_id)
+    ).all():
+        give_back(connection, Lease(each.id, run_id, each.worker), CRASHED)
+
+
 def end_lapsed(engine: Engine, *, but: str) -> list[str]:
     """End other leases that have run out or whose process has ended; return the runs that crashed by it."""
     with engine.connect() as connection:
@@ -198,7 +206,8 @@ def renew_in(connection: Connection, lease: Lease) -> None:
 
 def _lock_run(connection: Connection, run_id: str) -> str:
     """Have who changes a run's leases do so one by one, and return its status; SQLite has one writer anyway."""
-    its_row = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update()
+    # Not against who writes rows of the run, which refer to it.
+    its_row = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)
     return str(connection.execute(its_row).scalar_one())
 
 

@@ -3,7 +3,6 @@
 Whoever closes or leaves a run after another process has taken it over changes nothing of it but what is its own.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -16,25 +15,21 @@ from db.ledger import leases
 from db.ledger.leases import Lease
 from db.ledger.refused_rows import storable
 from db.ledger.rows import RunRow, values_of
+from db.ledger.standing import COUNTED_IN
 from db.ledger.tables import StoredLease, StoredRun, StoredStep, WorkingRow, insert_missing
 from db.session import begin_write
+from db.sources.values import storable_text
 from db.words import CRASHED, DONE, MAIN, OPEN, RUNNING, SUSPENDED
 
 MANY = 200
 """Working rows that are worth a vacuum of their own."""
-_COUNTS = (StoredStep.unchanged, StoredStep.failed_again, StoredStep.skipped_again)
-
-
-def start_run(engine: Engine, run: RunRow, lease_id: str) -> Lease:
-    """Write the row of a run that begins, with its main lease where it is running."""
-    with begin_write(engine) as connection:
-        return _start(connection, run, lease_id)
 
 
 def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
-    """Go on with the run of a Prefect flow run, or begin it: also where two open it at once it is one.
+    """Go on with the run of a Prefect flow run under a new main lease, or begin it; where two do so at once, it is one.
 
-    A flow run that asks another endpoint than before, or opens runs under several names, has one of each.
+    A process that still works on it as main is superseded. A flow run that asks another endpoint than before, or opens
+    runs under several names, has one of each.
     """
     with begin_write(engine) as connection:
         if run.prefect_flow_run_id is not None:
@@ -45,18 +40,13 @@ def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
             same = (StoredRun.flow == run.flow, StoredRun.endpoint == run.endpoint)
             known = connection.scalar(of_flow_run.where(*same))
             if known is not None:
-                return _take_up(connection, known, lease_id)
-        return _start(connection, run, lease_id)
-
-
-def take_up(engine: Engine, run_id: str, lease_id: str) -> Lease:
-    """Go on with a run under a new main lease; a process that still works on it as main is superseded.
-
-    Where it was closed, or its working rows were pruned, nobody knows any more which records it has confirmed: it goes
-    over all of them again, and counts from nothing.
-    """
-    with begin_write(engine) as connection:
-        return _take_up(connection, run_id, lease_id)
+                _set(connection, known, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
+                return leases.take(connection, known, MAIN, lease_id, run.process)
+        # A parameter may hold what JSON can't, and a name be longer than its column.
+        connection.execute(insert_missing(RunRow.table, connection.dialect.name), values_of(storable(run)))
+        if run.status == RUNNING:
+            return leases.take(connection, run.id, MAIN, lease_id, run.process)
+        return Lease(lease_id, run.id, MAIN)
 
 
 def join_run(engine: Engine, run_id: str, lease_id: str, worker: str) -> Lease:
@@ -75,22 +65,23 @@ def suspend_run(engine: Engine, lease: Lease, reason: str, due_at: datetime) -> 
     """Leave a run until it is due, or until anyone takes it up; what it has confirmed stays counted."""
     with begin_write(engine) as connection:
         if _gives_main_back(connection, lease):
-            _set(connection, lease.run_id, status=SUSPENDED, suspended_for=reason, due_at=due_at)
+            _set(connection, lease.run_id, status=SUSPENDED, suspended_for=storable_text(reason), due_at=due_at)
 
 
 def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> None:
     """Write how and when a run ended, and delete its working rows.
 
-    What was written ahead and never sent is settled as that. Helpers that are still at work end by themselves.
+    What was written ahead and never sent is settled as that. Helpers that are still at work lose their leases.
     """
     deleted = 0
     with begin_write(engine) as connection:
         if _gives_main_back(connection, lease):
+            leases.end_all(connection, lease.run_id)
             deleted = connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id)).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
     if deleted >= MANY and engine.dialect.name == "postgresql":
-        # Its own autovacuum looks once a minute: a flow that runs more often would let the table grow meanwhile. One
-        # who may not is only told so.
+        # Its own autovacuum looks once a minute: a flow that runs more often would let the table grow meanwhile. A user
+        # who may not vacuum gets a warning, no error.
         with suppress(SQLAlchemyError), engine.connect() as idle:
             idle.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM (SKIP_LOCKED) working_rows"))
 
@@ -98,10 +89,16 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
 def begin_step(
     engine: Engine, run_id: str, step: str, *, made_from: str | None, total: int | None, left_out: int
 ) -> None:
-    """Write that a run works on a step; one that it takes up again keeps its place and its counts."""
+    """Write that a run works on a step; one that it takes up again keeps its place.
+
+    It keeps its counts as long as working rows say of which records these are; else it goes over all of them again.
+    """
     with begin_write(engine) as connection:
+        of_step = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
+        is_counted = connection.scalar(select(WorkingRow.step).where(*of_step).limit(1)) is not None
         place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
-        now_known = {"state": OPEN, "made_from": made_from, "total": total, "left_out": left_out}
+        counts = {} if is_counted else dict.fromkeys(COUNTED_IN.values(), 0)
+        now_known = {"state": OPEN, "made_from": made_from, "total": total, "left_out": left_out, **counts}
         made = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         row = made(StoredStep).values(run_id=run_id, step=step, position=place.scalar_subquery(), **now_known)
         connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=now_known))
@@ -114,28 +111,9 @@ def end_step(engine: Engine, run_id: str, step: str) -> None:
         connection.execute(its_row.values(state=DONE))
 
 
-def _start(connection: Connection, run: RunRow, lease_id: str) -> Lease:
-    # A parameter may hold what JSON can't, and a name be longer than its column.
-    row = values_of(storable(run))
-    connection.execute(insert_missing(RunRow.table, connection.dialect.name), row)
-    if run.status == RUNNING:
-        return leases.take(connection, run.id, MAIN, lease_id, run.process)
-    return Lease(lease_id, run.id, MAIN)
-
-
-def _take_up(connection: Connection, run_id: str, lease_id: str) -> Lease:
-    lease = leases.take(connection, run_id, MAIN, lease_id)
-    confirmed = select(WorkingRow.step).where(WorkingRow.run_id == run_id, WorkingRow.status.is_not(None)).limit(1)
-    if connection.scalar(confirmed) is None:
-        again: Mapping[Any, int] = dict.fromkeys(_COUNTS, 0)
-        connection.execute(update(StoredStep).where(StoredStep.run_id == run_id).values(again))
-    _set(connection, run_id, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
-    return lease
-
-
 def _gives_main_back(connection: Connection, lease: Lease) -> bool:
     """Give a main lease back; whether its run is still this process's to end."""
-    connection.execute(select(StoredRun.id).where(StoredRun.id == lease.run_id).with_for_update())
+    connection.execute(select(StoredRun.id).where(StoredRun.id == lease.run_id).with_for_update(key_share=True))
     if leases.give_back(connection, lease):
         return True
     # It was lost, and nobody has taken the run up.

@@ -6,7 +6,7 @@ costs whoever meets it a look.
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Engine, delete, func, select, update
+from sqlalchemy import Engine, delete, select, update
 
 from db.ledger import leases
 from db.ledger.leases import Lease
@@ -23,8 +23,8 @@ def divide(engine: Engine, run_id: str, step: str, pages: Iterable[Sequence[str]
                 connection.execute(insert_missing(WorkingRow.__tablename__, connection.dialect.name), rows)
 
 
-def take_range(engine: Engine, lease: Lease, step: str, size: int, *, after: str | None = None) -> list[str]:
-    """Take the next free keys, `after` this one if it is given, in their order; none: no key is free.
+def take_range(engine: Engine, lease: Lease, step: str, size: int) -> list[str]:
+    """Take the next free keys, in their order; none: no key is free.
 
     Raises LeaseLostError where the lease is lost.
     """
@@ -34,8 +34,7 @@ def take_range(engine: Engine, lease: Lease, step: str, size: int, *, after: str
         WorkingRow.status.is_(None),
         WorkingRow.lease_id.is_(None),
     )
-    beyond = () if after is None else (WorkingRow.record_key > after,)
-    following = select(WorkingRow.record_key).where(*free, *beyond).order_by(WorkingRow.record_key).limit(size)
+    following = select(WorkingRow.record_key).where(*free).order_by(WorkingRow.record_key).limit(size)
     with begin_write(engine) as connection:
         leases.check(connection, lease)
         keys = list(connection.scalars(following.with_for_update(skip_locked=True)))
@@ -52,18 +51,3 @@ def finish_range(engine: Engine, lease: Lease, step: str, keys: Sequence[str]) -
     with begin_write(engine) as connection:
         for part in in_parts(keys):
             connection.execute(delete(WorkingRow).where(*of_step, *unfinished, WorkingRow.record_key.in_(part)))
-
-
-def free_range(engine: Engine, lease: Lease) -> None:
-    """Give back what a lease has taken and not finished."""
-    with begin_write(engine) as connection:
-        leases.free_records(connection, lease)
-
-
-def count_open(engine: Engine, run_id: str, step: str) -> tuple[int, int]:
-    """Count the keys of a step that are free, and those that helpers have taken."""
-    is_open = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_(None))
-    counts = select(func.count(), func.count(WorkingRow.lease_id)).where(*is_open)
-    with engine.connect() as connection:
-        whole, taken = connection.execute(counts).one()
-    return whole - taken, taken

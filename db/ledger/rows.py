@@ -153,6 +153,7 @@ class GenerationRow:
     error_kind: str | None = None
     error_message: str | None = None
     created_at: datetime
+    replaced_by: str = ""
     lease_id: str | None = None
 
 

@@ -5,6 +5,7 @@ is there already changes nothing.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -21,6 +22,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -29,51 +31,57 @@ from db.columns import UtcDateTime
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import IN_AT_ONCE, among
-from db.words import FAILED, OPEN, SKIPPED, SUCCEEDED
+from db.words import CRASHED, FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent
 CONTENT_KEY = (C.flow, C.step, C.endpoint, C.record_key)
 CONTENT = (C.generation_id, C.since, C.confirmed_run_id, C.confirmed_at, C.confirmed)
 FAILURE = (C.failing_id, C.failing_run_id, C.failing_at)
-RETRIABLE = (FAILED, SKIPPED)
-"""How a generation ends that its own run may ask for again."""
 COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_again"}
 """The column of run_steps that counts what is confirmed, by its status."""
 _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
-_OWN = ("id", "run_id", "step", "record_key")
 
 
-def replace_unfinished(connection: Connection, generations: Sequence[GenerationRow]) -> None:
-    """Bring the rows of records up to date that the same run has asked for before, in vain."""
+def placed(connection: Connection, generations: Sequence[GenerationRow]) -> list[GenerationRow]:
+    """Let the newest generation of a record be the one that counts in its run: before these are written."""
+    replaced: dict[str, str] = {}
     for run_id, step, rows in _by_step(generations):
-        by_key = {row.record_key: row for row in rows}
-        unfinished = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.status.in_(RETRIABLE))
-        for kept, key in connection.execute(select(Generation.id, Generation.record_key).where(*unfinished)).all():
-            new = {name: value for name, value in values_of(by_key[key]).items() if name not in _OWN}
-            connection.execute(update(Generation).where(Generation.id == kept).values(new))
+        by_key = {row.record_key: row.id for row in rows}
+        counts = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.replaced_by == "")
+        for there, key in connection.execute(select(Generation.id, Generation.record_key).where(*counts)).all():
+            new = by_key[key]
+            if there < new:
+                connection.execute(update(Generation).where(Generation.id == there).values(replaced_by=new))
+            elif there > new:
+                # It waited in a spill file, or comes from a process whose place another has taken.
+                replaced[new] = there
+    return [replace(row, replaced_by=replaced[row.id]) if row.id in replaced else row for row in generations]
 
 
 def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:
     """Let generations that were written stand for their records, where nothing newer does."""
     for run_id, step, rows in _by_step(generations):
-        keys = [row.record_key for row in rows]
-        written = _of_step(connection, Generation, run_id, step, keys)
+        written = among(Generation.id, [row.id for row in rows], connection.dialect.name)
         _stamp_replaced(connection, written)
         connection.execute(_content(connection, written))
         connection.execute(_failing(connection, written))
-        _take_off_confirmed(connection, run_id, step, keys)
+        _take_off_confirmed(connection, run_id, step, [row.record_key for row in rows])
 
 
 def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
-    """Book records for which nothing has changed, each once in its run, however often this is written."""
+    """Book records for which nothing has changed, each once in its run, however often this is written.
+
+    A record of which the run has a generation is counted by that.
+    """
     for run_id, step, of_step in _by_step(rows):
-        its_run = select(StoredRun.flow, StoredRun.endpoint).where(StoredRun.id == run_id)
-        flow, endpoint = connection.execute(its_run).one()
-        place = (C.flow == flow, C.step == step, C.endpoint == endpoint)
+        its_run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
+        is_open = its_run.ended_at is None or its_run.status == CRASHED
+        place = (C.flow == its_run.flow, C.step == step, C.endpoint == its_run.endpoint)
         for status, column in COUNTED_IN.items():
             alike = [row for row in of_step if row.status == status]
             for start in range(0, len(alike), IN_AT_ONCE):
-                count = _confirm_part(connection, place, alike[start : start + IN_AT_ONCE], status)
+                part = alike[start : start + IN_AT_ONCE]
+                count = _confirm_part(connection, place, part, status) if is_open else _note(connection, place, part)
                 if count:
                     _count(connection, run_id, step, {column: count})
 
@@ -85,17 +93,19 @@ def _by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
         yield run_id, step, list(group)
 
 
-def _stamp_replaced(connection: Connection, written: Sequence[ColumnElement[bool]]) -> None:
+def _stamp_replaced(connection: Connection, written: ColumnElement[bool]) -> None:
     """Write on the generations that are about to be replaced how often they were confirmed."""
     same = and_(*(column == Generation.__table__.c[column.name] for column in CONTENT_KEY))
-    newer = select(C.generation_id, C.confirmed, C.confirmed_at).join(Generation, same).where(*written)
-    failed = select(C.failing_id, C.failing, C.failing_at).join(Generation, same).where(*written)
-    replaced = [
-        *connection.execute(
-            newer.where(C.confirmed > 0, Generation.status == SUCCEEDED, C.generation_id < Generation.id)
-        ).all(),
-        *connection.execute(failed.where(C.failing > 0, C.failing_id < Generation.id)).all(),
-    ]
+    replaced: list[Any] = []
+    for stands, times, last, newer in (
+        (C.generation_id, C.confirmed, C.confirmed_at, Generation.status == SUCCEEDED),
+        (C.failing_id, C.failing, C.failing_at, true()),
+    ):
+        met = (
+            select(stands, times, last).join(Generation, same).where(written, newer, times > 0, stands < Generation.id)
+        )
+        # Held until the commit: a confirmation in between would be counted nowhere.
+        replaced += connection.execute(met.with_for_update(of=C)).all()
     if replaced:
         stamp = update(Generation).where(Generation.id == bindparam("replaced"))
         connection.execute(
@@ -104,14 +114,14 @@ def _stamp_replaced(connection: Connection, written: Sequence[ColumnElement[bool
         )
 
 
-def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> Executable:
+def _content(connection: Connection, written: ColumnElement[bool]) -> Executable:
     g = Generation
     columns = [*CONTENT_KEY, *CONTENT, C.failing]
     found = select(*_key_of(), g.id, g.created_at, g.run_id, g.created_at, literal(0), literal(0))
     made = (
         _dialect(connection)
         .insert(C)
-        .from_select(columns, found.where(*written, g.status == SUCCEEDED).order_by(*_key_of()))
+        .from_select(columns, found.where(written, g.status == SUCCEEDED).order_by(*_key_of()))
     )
     new = made.excluded
     still = C.failing_id > new.generation_id
@@ -127,14 +137,14 @@ def _content(connection: Connection, written: Sequence[ColumnElement[bool]]) -> 
     return newest
 
 
-def _failing(connection: Connection, written: Sequence[ColumnElement[bool]]) -> Executable:
+def _failing(connection: Connection, written: ColumnElement[bool]) -> Executable:
     g = Generation
     columns = [*CONTENT_KEY, *FAILURE, C.failing, C.confirmed]
     found = select(*_key_of(), g.id, g.run_id, g.created_at, literal(0), literal(0))
     made = (
         _dialect(connection)
         .insert(C)
-        .from_select(columns, found.where(*written, g.status != SUCCEEDED).order_by(*_key_of()))
+        .from_select(columns, found.where(written, g.status != SUCCEEDED).order_by(*_key_of()))
     )
     new = made.excluded
     newest: Executable = made.on_conflict_do_update(
@@ -161,17 +171,8 @@ def _confirm_part(
     connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], status: str
 ) -> int:
     """Book records that were confirmed alike, and note that on what stands for them; how many were not booked yet."""
-    stands, run, moment, times = (
-        (C.generation_id, C.confirmed_run_id, C.confirmed_at, C.confirmed)
-        if status == SUCCEEDED
-        else (C.failing_id, C.failing_run_id, C.failing_at, C.failing)
-    )
-    first, at, dialect = rows[0], max(row.confirmed_at for row in rows), connection.dialect.name
-    still = (
-        *place,
-        among(C.record_key, [row.record_key for row in rows], dialect),
-        among(stands, [row.generation_id for row in rows], dialect),
-    )
+    first, dialect = rows[0], connection.dialect.name
+    stands, *_columns = _told_of(status)
     own = (
         literal(first.run_id),
         C.step,
@@ -179,25 +180,52 @@ def _confirm_part(
         literal(first.lease_id),
         literal(status),
         stands,
-        literal(at, UtcDateTime()),
+        literal(max(row.confirmed_at for row in rows), UtcDateTime()),
     )
+    counts = (Generation.run_id == first.run_id, Generation.step == first.step, Generation.replaced_by == "")
+    written = select(Generation.id).where(*counts, Generation.record_key == C.record_key).exists()
+    found = select(*own).where(*place, *_still(rows, status, dialect), ~written)
     # What is to be written is in the ledger already: handing it over row by row takes twice the time.
-    standing = _dialect(connection).insert(WorkingRow).from_select(_WORKING, select(*own).where(*still))
-    booked = set(connection.scalars(_booked(standing)))
+    booked = set(connection.scalars(_booked(_dialect(connection).insert(WorkingRow).from_select(_WORKING, found))))
+    _note(connection, place, [row for row in rows if row.record_key in booked])
+    # Something else stands for these by now: they are counted all the same, but where the run has written that.
+    rest = {row.record_key: values_of(row) for row in rows if row.record_key not in booked}
+    if rest:
+        of_rest = among(Generation.record_key, list(rest), dialect)
+        for key in connection.scalars(select(Generation.record_key).where(*counts, of_rest)):
+            del rest[key]
+    if rest:
+        booked |= set(connection.scalars(_booked(_dialect(connection).insert(WorkingRow)), list(rest.values())))
+    return len(booked)
+
+
+def _note(connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow]) -> int:
+    """Note on what stands for records that their run has confirmed it, once; return of how many it was noted."""
+    if not rows:
+        return 0
+    first, at = rows[0], max(row.confirmed_at for row in rows)
+    _stands, run, moment, times = _told_of(first.status)
     later = or_(moment.is_(None), moment <= at)
     values: dict[Any, Any] = {
         run: case((later, first.run_id), else_=run),
         moment: case((later, at), else_=moment),
         times: times + 1,
     }
-    if booked:
-        mine = still if len(booked) == len(rows) else (*still, among(C.record_key, list(booked), dialect))
-        connection.execute(update(C).where(*mine).values(values))
-    # Something else stands for these by now: they are counted all the same.
-    rest = [values_of(row) for row in rows if row.record_key not in booked]
-    if rest:
-        booked |= set(connection.scalars(_booked(_dialect(connection).insert(WorkingRow)), rest))
-    return len(booked)
+    new = or_(run.is_(None), run != first.run_id)
+    still = _still(rows, first.status, connection.dialect.name)
+    return connection.execute(update(C).where(*place, *still, new).values(values)).rowcount
+
+
+def _told_of(status: str) -> tuple[Any, Any, Any, Any]:
+    """Return the columns of what stands or fails: which generation, confirmed by which run, when, how often."""
+    if status == SUCCEEDED:
+        return C.generation_id, C.confirmed_run_id, C.confirmed_at, C.confirmed
+    return C.failing_id, C.failing_run_id, C.failing_at, C.failing
+
+
+def _still(rows: Sequence[ConfirmedRow], status: str, dialect: str) -> tuple[ColumnElement[bool], ...]:
+    keys, ids = [row.record_key for row in rows], [row.generation_id for row in rows]
+    return among(C.record_key, keys, dialect), among(_told_of(status)[0], ids, dialect)
 
 
 def _booked(made: Any) -> Any:

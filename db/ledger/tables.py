@@ -190,15 +190,15 @@ class StoredPrompt(Base):
 class Generation(Base):
     """What one prompt brought for one record and step in one run, where something changed: see WorkingRow.
 
-    A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it. A run has one
-    row for a record and step: where it failed and is asked for again by the same run, the row takes the new outcome.
+    A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it. One row of a
+    run counts for a record and step: where the run has another outcome later, `replaced_by` names it, else it is empty.
     How often it was `confirmed` is written when something else takes its place; until then `content` has that.
     `lease_id` is the helper that wrote it.
     """
 
     __tablename__ = "generations"
     __table_args__ = (
-        sa.UniqueConstraint("run_id", "step", "record_key"),
+        sa.Index("ix_generations_of_run", "run_id", "step", "record_key", "replaced_by", unique=True),
         one_of("status", STATUSES),
         one_of("origin", ORIGINS),
         # What a record's life is read by.
@@ -224,6 +224,7 @@ class Generation(Base):
     error_kind: Mapped[str | None] = mapped_column(sa.Text)
     error_message: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    replaced_by: Mapped[str] = mapped_column(Id, server_default="")
     lease_id: Mapped[str | None] = mapped_column(Id)
     confirmed: Mapped[int | None] = mapped_column(sa.Integer)
     confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -3,7 +3,7 @@
 What has arrived is handed over as one WriteBatch and committed in one transaction: either all of its rows are there or
 none, and `content` and the run's steps say so too. Content-addressed rows (templates, texts, records, prompts) are
 inserted where they are missing; history (generations, attempts) is only ever added to, but for an attempt's one update
-when it ends, and a generation without content that the same run asks for again. How a run begins and ends stands in
+when it ends, and what is noted on a generation that another takes the place of. How a run begins and ends stands in
 lifecycle.py.
 """
 
@@ -55,10 +55,9 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifte
         if lease is not None:
             leases.check(connection, lease)
         for part, rows in batch.parts():
-            if part == "generations":
-                standing.replace_unfinished(connection, batch.generations)
             if rows and part != "confirmed":
-                put(connection, _statement(type(rows[0]), connection.dialect.name), rows)
+                own = standing.placed(connection, batch.generations) if part == "generations" else rows
+                put(connection, _statement(type(rows[0]), connection.dialect.name), own)
         if sifter and 0 < len(batch) == sifter.count_missing_history():
             raise sifter.error
         standing.stand(connection, batch.generations)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
 
 from db.ledger.tables import Attempt, Generation
 from db.readers.confirmations import confirmed_failures
+from db.readers.runs import counts_in
 from db.session import rows_of
 from db.words import INVALID, NOT_SENT, SUCCEEDED
 
@@ -97,6 +98,6 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
 
 def _in_vain(engine: Engine, run_id: str) -> Subquery:
     """Select the `id` of each generation without content: the run's own, and those that it met again."""
-    own = select(Generation.id).where(Generation.run_id == run_id, Generation.status != SUCCEEDED)
+    own = select(Generation.id).where(counts_in(run_id), Generation.status != SUCCEEDED)
     again = confirmed_failures(engine, run_id).subquery()
     return union_all(own, select(again.c.generation_id)).subquery()

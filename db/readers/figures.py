@@ -17,7 +17,7 @@ from sqlalchemy import Engine, Row, case, func, select, union_all
 from db.ledger.tables import Attempt, Generation, StoredRun
 from db.readers.confirmations import confirmed_contents, count_again
 from db.readers.old_shards import asked_by_shards, shards_in, with_shards
-from db.readers.runs import matches, running, state_of
+from db.readers.runs import counts_in, matches, running, state_of
 from db.session import in_parts, rows_of
 from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
 
@@ -207,7 +207,7 @@ def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
     """
     confirmed = confirmed_contents(engine, run_id).subquery()
     cached = select(Generation.source_generation_id.label("written_by")).where(
-        Generation.run_id == run_id, Generation.origin == CACHE, Generation.status == SUCCEEDED
+        counts_in(run_id), Generation.origin == CACHE, Generation.status == SUCCEEDED
     )
     unchanged = select(func.coalesce(Generation.source_generation_id, Generation.id)).join(
         confirmed, confirmed.c.generation_id == Generation.id
@@ -237,7 +237,7 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
     alike = (Generation.run_id, Generation.step, Generation.status, Generation.origin)
     counted = (
         select(*alike, func.count())
-        .where(Generation.run_id.in_(run_ids))
+        .where(Generation.run_id.in_(run_ids), Generation.replaced_by == "")
         .group_by(*alike)
         .order_by(func.min(Generation.id))
     )

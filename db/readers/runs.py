@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 
 from db.columns import Base
 from db.ledger.leases import LivingLease, living
-from db.ledger.tables import Attempt, StoredLease, StoredRun, StoredStep
+from db.ledger.tables import Attempt, Generation, StoredLease, StoredRun, StoredStep
 from db.session import rows_of
 from db.words import CRASHED, RUNNING
 
@@ -51,6 +51,11 @@ def state_of(run_id: str, status: str, at_work: frozenset[str]) -> str:
     if run_id in at_work:
         return RUNNING
     return CRASHED if status == RUNNING else status
+
+
+def counts_in(run_id: str) -> ColumnElement[bool]:
+    """Select the generations that count in a run, one for each record and step: not those that it has replaced."""
+    return and_(Generation.run_id == run_id, Generation.replaced_by == "")
 
 
 def matches(column: Any, text: str) -> ColumnElement[bool]:

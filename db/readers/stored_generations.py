@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 from db.ledger import tables
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
 from db.readers.confirmations import confirmed_contents
-from db.readers.runs import matches, row_of
+from db.readers.runs import counts_in, matches, row_of
 from db.session import in_parts, rows_of
 from db.words import SUCCEEDED
 
@@ -68,7 +68,7 @@ def read_generations(
             confirmed = confirmed_contents(engine, run_id).subquery()
         if last is not None and len(last) < page_size:
             return []
-        of_run = (Generation.run_id == run_id, Generation.step == step, Generation.status == SUCCEEDED)
+        of_run = (counts_in(run_id), Generation.step == step, Generation.status == SUCCEEDED)
         written = select(Generation.record_key, Generation.id, Generation.lease_id).where(*of_run)
         unchanged = select(confirmed.c.record_key, confirmed.c.generation_id, confirmed.c.lease_id)
         both = []

@@ -141,6 +141,8 @@ def _read(
         *(Generation.__table__.c[name] for name in named),
         StoredRun.status.in_(NOT_OVER).label("goes_on"),
         select(Attempt.id).where(Attempt.generation_id == Generation.id).exists().label("asked"),
+        # It does not count in its run, so there is no count to take over.
+        (Generation.replaced_by != "").label("replaced"),
         content.generation_id,
         content.failing_id,
     ]
@@ -158,6 +160,7 @@ def _read(
     needed = _spread(connection) | _worked_on(connection, place, after, until)
     for row in connection.execute(statement):
         named_by = row.goes_on or row.asked or (indexed and row.reused) or row.id in {row.generation_id, row.failing_id}
+        named_by = named_by or row.replaced
         yield PastRow(*[*row[: len(named)], bool(named_by or row.run_id in needed or row.id in needed)])
 
 

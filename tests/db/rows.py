@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select, update
 
+from db.identity import this_process
 from db.ledger.clock import new_id, now
-from db.ledger.lifecycle import close_run, start_run
+from db.ledger.leases import Lease
+from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.rows import (
     ConfirmedRow,
     GenerationRow,
@@ -24,6 +26,7 @@ from db.ledger.rows import (
     TemplateRow,
     WriteBatch,
 )
+from db.ledger.tables import StoredRun, WorkingRow
 from db.ledger.writing import add_templates, write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -57,6 +60,25 @@ def run_row(**own: Any) -> RunRow:
     return replace(row, **own)
 
 
+def take_up(ledger: Engine, run_id: str, lease_id: str) -> Lease:
+    """Go on with a run as another process of its flow run does."""
+    with ledger.begin() as connection:
+        flow_run = connection.scalar(select(StoredRun.prefect_flow_run_id).where(StoredRun.id == run_id)) or run_id
+        its_row = update(StoredRun).where(StoredRun.id == run_id)
+        connection.execute(its_row.values(prefect_flow_run_id=flow_run))
+        row = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
+    again = run_row(flow=row.flow, endpoint=row.endpoint, prefect_flow_run_id=flow_run, process=this_process())
+    return begin_or_take_up(ledger, again, lease_id)
+
+
+def count_open(ledger: Engine, run_id: str, step: str) -> tuple[int, int]:
+    """Count the keys of a step that are free, and those that helpers have taken."""
+    is_open = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_(None))
+    with ledger.connect() as connection:
+        whole, taken = connection.execute(select(func.count(), func.count(WorkingRow.lease_id)).where(*is_open)).one()
+    return whole - taken, taken
+
+
 def settled_row(attempt_id: str, **own: Any) -> SettledRow:
     """How an attempt ended: an answer of 100 tokens for 60, at a cent, if nothing else is said."""
     row = SettledRow(
@@ -78,7 +100,7 @@ class Book:
     def __init__(self, ledger: Engine, **run: Any) -> None:
         self.ledger = ledger
         self.run = run_row(**run)
-        self.lease = start_run(ledger, self.run, new_id())
+        self.lease = begin_or_take_up(ledger, self.run, new_id())
         template = TemplateRow(
             hash=sha("template"),
             name="product_copy",

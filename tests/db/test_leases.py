@@ -15,11 +15,11 @@ from db.identity import boot_id, boot_time_s, this_process
 from db.ledger import claims, leases
 from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
-from db.ledger.lifecycle import close_run, join_run, leave_run, suspend_run, take_up
+from db.ledger.lifecycle import close_run, join_run, leave_run, suspend_run
 from db.ledger.rows import WriteBatch
 from db.ledger.tables import Attempt, Claim, StoredLease, StoredRun
 from db.ledger.writing import write
-from tests.db.rows import Book, settled_row, sha
+from tests.db.rows import Book, settled_row, sha, take_up
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
 HOST, PID, STARTED, BOOT, NAMESPACE = this_process().split("/")

@@ -9,12 +9,12 @@ from sqlalchemy import Engine, update
 
 from db.ledger import leases, ranges
 from db.ledger.clock import new_id, now
-from db.ledger.leases import Lease, LeaseLostError
+from db.ledger.leases import Lease, LeaseLostError, SupersededError
 from db.ledger.lifecycle import close_run, join_run, leave_run
 from db.ledger.rows import ConfirmedRow, WriteBatch
 from db.ledger.tables import StoredLease
 from db.ledger.writing import write
-from tests.db.rows import Book
+from tests.db.rows import Book, count_open
 from tests.db.test_leases import ELSEWHERE, dead_process, run_out
 
 STEP = "note"
@@ -38,9 +38,9 @@ def test_ranges_are_taken_in_the_order_of_the_keys_until_none_is_free(whole: Boo
     assert ranges.take_range(whole.ledger, mine, STEP, 700) == KEYS[:700]
     assert ranges.take_range(whole.ledger, mine, STEP, 700) == KEYS[700:]
     assert ranges.take_range(whole.ledger, mine, STEP, 700) == []
-    assert ranges.count_open(whole.ledger, whole.run_id, STEP) == (0, 1200)
+    assert count_open(whole.ledger, whole.run_id, STEP) == (0, 1200)
     ranges.finish_range(whole.ledger, mine, STEP, KEYS[:700])
-    assert ranges.count_open(whole.ledger, whole.run_id, STEP) == (0, 500)
+    assert count_open(whole.ledger, whole.run_id, STEP) == (0, 500)
 
 
 def test_helpers_that_take_at_once_share_without_overlap(whole: Book) -> None:
@@ -61,10 +61,8 @@ def test_what_a_helper_gives_back_another_takes(whole: Book) -> None:
     first, second = helper(whole, 1), helper(whole, 2)
     ranges.take_range(whole.ledger, first, STEP, 100)
     ranges.finish_range(whole.ledger, first, STEP, KEYS[:10])
-    ranges.free_range(whole.ledger, first)
+    leave_run(whole.ledger, first)
     assert ranges.take_range(whole.ledger, second, STEP, 1) == KEYS[10:11]
-    # One that can't do a record does not take it again.
-    assert ranges.take_range(whole.ledger, first, STEP, 1, after=KEYS[500]) == KEYS[501:502]
 
 
 @pytest.mark.parametrize("end", ["leaves", "dies", "unseen"])
@@ -97,7 +95,7 @@ def test_helper_that_slept_takes_nothing_before_it_has_its_lease_back(whole: Boo
     assert ranges.take_range(ledger, back, STEP, 100) == KEYS[100:200]
     # What another has by now is not its to finish.
     ranges.finish_range(ledger, back, STEP, KEYS[:200])
-    assert ranges.count_open(ledger, whole.run_id, STEP) == (1000, 100)
+    assert count_open(ledger, whole.run_id, STEP) == (1000, 100)
 
 
 def test_record_that_is_confirmed_is_not_free(whole: Book) -> None:
@@ -117,10 +115,15 @@ def test_record_that_is_confirmed_is_not_free(whole: Book) -> None:
     write(whole.ledger, WriteBatch(confirmed=rows), mine)
     assert ranges.take_range(whole.ledger, helper(whole, 2), STEP, 1) == KEYS[3:4]
     ranges.divide(whole.ledger, whole.run_id, STEP, [KEYS])
-    assert ranges.count_open(whole.ledger, whole.run_id, STEP) == (1196, 1)
+    assert count_open(whole.ledger, whole.run_id, STEP) == (1196, 1)
 
 
-def test_closing_the_run_leaves_nothing_to_take(whole: Book) -> None:
+def test_closing_the_run_ends_its_helpers_leases(whole: Book) -> None:
     mine = helper(whole)
+    ranges.take_range(whole.ledger, mine, STEP, 100)
     close_run(whole.ledger, whole.lease, "completed", now())
-    assert ranges.take_range(whole.ledger, mine, STEP, 100) == []
+    with pytest.raises(LeaseLostError):
+        ranges.take_range(whole.ledger, mine, STEP, 100)
+    with pytest.raises(SupersededError, match="completed"):
+        leases.take_back(whole.ledger, mine)
+    assert count_open(whole.ledger, whole.run_id, STEP) == (0, 0)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from db.columns import Base
 from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
-from db.ledger.lifecycle import close_run, start_run
+from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
 from db.ledger.tables import Attempt, Generation, StoredRun
@@ -375,7 +375,7 @@ def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: En
 
 def test_run_whose_commit_was_answered_too_late_is_there_once(ledger: Engine) -> None:
     row = run_row()
-    start_run(ledger, row, "lease")
-    start_run(ledger, row, "lease")
+    begin_or_take_up(ledger, row, "lease")
+    begin_or_take_up(ledger, row, "lease")
 
     assert counts(ledger)["runs"] == 1

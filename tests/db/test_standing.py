@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Engine, select, update
 
 from db.ledger.clock import new_id, now
-from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run, take_up
-from db.ledger.rows import ConfirmedRow, WriteBatch
-from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
+from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run
+from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch
+from db.ledger.tables import Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.ledger.writing import write
-from tests.db.rows import Book
+from tests.db.rows import Book, take_up
 
 STEP = "product_copy"
 
@@ -141,19 +142,69 @@ def test_late_confirmation_does_not_hide_a_later_one(ledger: Engine) -> None:
     assert (row.confirmed_run_id, row.confirmed_at, row.confirmed) == (prompt.run_id, at, 2)
 
 
-def test_run_that_asks_again_for_what_it_failed_at_has_one_row_for_it(ledger: Engine) -> None:
+def counting(ledger: Engine) -> list[str]:
+    """The generations that count in their runs."""
+    with ledger.connect() as connection:
+        return list(connection.scalars(select(Generation.id).where(Generation.replaced_by == "")))
+
+
+def test_newest_outcome_of_a_run_counts_and_the_others_stay(ledger: Engine) -> None:
     book = Book(ledger)
     failed = book.add("tea", status="failed", output=None, output_hash=None, error_kind="timeout")
-    book.add("tea", id=failed)
+    written = book.add("tea")
+    assert counting(ledger) == [written]
+    assert stands(ledger, "tea") == (written, book.run_id, 0, None, 0)
     with ledger.connect() as connection:
-        row = connection.execute(select(Generation.__table__)).one()
-    assert (row.id, row.status, row.error_kind, row.output) == (failed, "succeeded", None, {"title": "About tea"})
-    assert stands(ledger, "tea") == (failed, book.run_id, 0, None, 0)
-    # A late failure takes no content back.
-    book.add("tea", id=failed, status="failed", output=None, output_hash=None)
-    assert stands(ledger, "tea")[0] == failed
+        replaced = select(Generation.id).where(Generation.replaced_by == written)
+        assert connection.scalars(replaced).all() == [failed]
+    gathered = book.add("tea")
+    assert counting(ledger) == [gathered]
+
+
+def test_late_outcome_of_a_run_is_kept_and_does_not_count(ledger: Engine) -> None:
+    # Of a process whose place another has taken, or of a spill file.
+    book, late = Book(ledger), [new_id(), new_id()]
+    failed = book.add("tea", status="failed", output=None, output_hash=None)
+    first = Book(ledger).add("first")
+    batch = WriteBatch()
+    twin = book.generation(batch, "twin", origin="cache", output=None, source_generation_id=late[0], id=late[1])
+    batch.generations.insert(
+        0,
+        replace(
+            batch.generations[0],
+            id=late[0],
+            record_key="tea",
+            origin="live",
+            output={"title": "Late"},
+            source_generation_id=None,
+        ),
+    )
+    batch.parents = [ParentRow(late[0], first)]
+    for _written_twice in range(2):
+        write(ledger, batch)
+    assert set(counting(ledger)) == {failed, first, twin}
+    # It is paid for, and the newest content that there is.
+    assert stands(ledger, "tea") == (late[0], book.run_id, 0, failed, 0)
     with ledger.connect() as connection:
-        assert connection.scalar(select(Generation.status)) == "succeeded"
+        assert connection.scalars(select(GenerationParent.parent_id)).all() == [first]
+
+
+def test_record_is_not_confirmed_that_the_run_has_written(ledger: Engine) -> None:
+    book = Book(ledger)
+    written = book.add("tea")
+    confirm(book, "tea", written)
+    assert (steps(ledger), count_working(ledger), stands(ledger, "tea")[2]) == ({}, 0, 0)
+
+
+def test_confirmation_that_arrives_after_the_close_is_counted_once_and_leaves_nothing(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    book = Book(ledger)
+    late = WriteBatch(confirmed=[confirmed(book, "tea", written)])
+    close_run(ledger, book.lease, "failed", now())
+    for _written_twice in range(2):
+        write(ledger, late)
+    assert (steps(ledger), count_working(ledger)) == ({STEP: (1, 0, 0)}, 0)
+    assert stands(ledger, "tea") == (written, book.run_id, 1, None, 0)
 
 
 def test_record_that_a_run_has_confirmed_and_then_writes_is_counted_once(ledger: Engine) -> None:
@@ -192,6 +243,7 @@ def test_run_that_is_taken_up_counts_each_record_once(ledger: Engine) -> None:
     # Closed, it goes over all of them again.
     close_run(ledger, book.lease, "cancelled", now())
     book.lease = take_up(ledger, book.run_id, new_id())
+    begin_step(ledger, book.run_id, STEP, made_from=None, total=1, left_out=0)
     assert steps(ledger) == {STEP: (0, 0, 0)}
     confirm(book, "tea", written)
     assert steps(ledger) == {STEP: (1, 0, 0)}

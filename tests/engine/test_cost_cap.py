@@ -10,7 +10,7 @@ import pytest
 from prefect import flow
 
 from db.ledger.clock import new_id
-from db.ledger.lifecycle import start_run
+from db.ledger.lifecycle import begin_or_take_up
 from flows.engine import RunOptions, open_run
 from flows.errors import ConfigurationError, UntoldCostError
 from tests.db.rows import run_row
@@ -231,7 +231,7 @@ async def test_shard_is_not_resumed_but_its_run(workshop: Workshop) -> None:
     whole = await workshop.run(limit=1)
     # As an earlier release wrote it.
     part = run_row(flow="note", parent_run_id=whole.run_id, status="completed")
-    start_run(workshop.ledger, part, new_id())
+    begin_or_take_up(workshop.ledger, part, new_id())
     with pytest.raises(ConfigurationError, match=f"is a shard. Resume the run {whole.run_id}"):
         await workshop.run(resumes=part.id)
 

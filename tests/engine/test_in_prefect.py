@@ -29,7 +29,7 @@ from prefect.states import Cancelling
 from sqlalchemy import make_url
 
 from db.ledger.clock import new_id, now
-from db.ledger.lifecycle import close_run, start_run
+from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.ranges import divide
 from flows.content import content
 from flows.engine import RunOptions, Summary, open_run
@@ -286,7 +286,7 @@ async def test_helper_of_a_run_that_has_ended_is_completed_and_says_why(workshop
 def run_to_help(workshop: Workshop) -> Iterator[str]:
     """A run that has divided its records, and waits."""
     row = run_row(flow="note")
-    lease = start_run(workshop.ledger, row, new_id())
+    lease = begin_or_take_up(workshop.ledger, row, new_id())
     divide(workshop.ledger, row.id, "note", [["00000", "00001", "00002"]])
     yield row.id
     close_run(workshop.ledger, lease, "completed", now())

@@ -11,11 +11,11 @@ from sqlalchemy.exc import OperationalError
 
 from db.ledger import claims, leases
 from db.ledger.clock import new_id, now
-from db.ledger.lifecycle import join_run, take_up
+from db.ledger.lifecycle import join_run
 from db.ledger.rows import ConfirmedRow, WriteBatch
 from flows.engine.resources.lease import ClaimLostError, HeldLease
 from flows.engine.resources.writer import Writer
-from tests.db.rows import Book, sha
+from tests.db.rows import Book, sha, take_up
 from tests.db.test_leases import run_out, status_of
 
 ONE, TWO = sha("one"), sha("two")

@@ -14,7 +14,7 @@ import pytest
 
 from db.ledger import leases
 from db.ledger.clock import new_id
-from db.ledger.lifecycle import take_up
+from tests.db.rows import take_up
 from tests.engine.workshop import Workshop, ended
 
 LEASE_S = 4

@@ -16,7 +16,6 @@ from sqlalchemy import Engine, event
 
 from db.ledger.clock import new_id
 from db.ledger.leases import end_lapsed
-from db.ledger.ranges import count_open
 from db.readers.figures import list_runs
 from flows.engine import RunOptions, Summary, open_run
 from flows.engine.materials.taken_records import size_of_range
@@ -24,6 +23,7 @@ from flows.engine.options import Helper
 from flows.engine.orchestration.host import SpreadRun
 from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
+from tests.db.rows import count_open
 from tests.engine.plain_host import HELPING
 from tests.engine.workshop import Workshop
 

@@ -61,11 +61,13 @@ def upgrade() -> None:
     key = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
     op.add_column("runs", sa.Column("suspended_for", sa.Text(), nullable=True))
     op.add_column("runs", sa.Column("due_at", moment, nullable=True))
+    op.add_column("generations", sa.Column("replaced_by", sa.String(length=36), nullable=False, server_default=""))
     op.add_column("generations", sa.Column("lease_id", sa.String(length=36), nullable=True))
     op.add_column("generations", sa.Column("confirmed", sa.Integer(), nullable=True))
     op.add_column("generations", sa.Column("confirmed_at", moment, nullable=True))
     op.add_column("attempts", sa.Column("lease_id", sa.String(length=36), nullable=True))
     _allow_statuses(dialect, STATUSES, ("running", "suspended", *STATUSES[1:]))
+    _allow_replaced_generations(dialect)
     op.create_table(
         "leases",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -163,22 +165,47 @@ def _allow_statuses(dialect: str, before: tuple[str, ...], after: tuple[str, ...
     if dialect == "postgresql":
         op.drop_constraint(op.f("ck_runs_status"), "runs", type_="check")
         op.create_check_constraint(op.f("ck_runs_status"), "runs", will)
-        return
-    # SQLite has no statement for it. Its manual's way where no row changes (lang_altertable, section 7): all else would
-    # copy the table, and everything that refers to it.
+    else:
+        _change_table("runs", was, will)
+
+
+def _allow_replaced_generations(dialect: str) -> None:
+    """Let a run have several generations of a record: one that counts, and those that it has replaced."""
+    key = ["run_id", "step", "record_key"]
+    name = f"uq_generations_{'_'.join(key)}"
+    if dialect == "postgresql":
+        op.drop_constraint(op.f(name), "generations", type_="unique")
+    else:
+        # The index that goes with the constraint becomes one that can be dropped.
+        (made,) = (
+            row.name for row in op.get_bind().exec_driver_sql("PRAGMA index_list('generations')") if row.origin == "u"
+        )
+        index = f"CREATE UNIQUE INDEX {name} ON generations ({', '.join(key)})"
+        constraint = f", \n\tCONSTRAINT {name} UNIQUE ({', '.join(key)})"
+        _change_table("generations", constraint, "", (made, name, index))
+        op.execute(f"DROP INDEX {name}")
+    op.create_index("ix_generations_of_run", "generations", [*key, "replaced_by"], unique=True)
+
+
+def _change_table(table: str, before: str, after: str, index: tuple[str, str, str] | None = None) -> None:
+    """Change the text of a SQLite table's definition, and of an index: its old name, its new one, its statement.
+
+    SQLite has no statement for what concerns no row. This is its manual's way (lang_altertable, section 7): all else
+    would copy the table, and everything that refers to it.
+    """
     connection = op.get_bind()
     version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
     connection.exec_driver_sql("PRAGMA writable_schema = ON")
     changed = connection.exec_driver_sql(
-        "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'runs'", (was, will)
-    )
+        "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = ? AND instr(sql, ?) > 0",
+        (before, after, table, before),
+    ).rowcount
+    if index is not None:
+        made, name, sql = index
+        statement = "UPDATE sqlite_master SET name = ?, sql = ? WHERE type = 'index' AND name = ?"
+        changed += connection.exec_driver_sql(statement, (name, sql, made)).rowcount - 1
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
-    connection.exec_driver_sql("PRAGMA writable_schema = OFF")
-    if (
-        changed.rowcount != 1
-        or will
-        not in connection.exec_driver_sql(
-            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'runs'"
-        ).scalar_one()
-    ):
-        raise RuntimeError("the check of a run's status was not found in the ledger's schema")
+    # It reads the schema again, and no longer lets anyone write it.
+    connection.exec_driver_sql("PRAGMA writable_schema = RESET")
+    if changed != 1:
+        raise RuntimeError(f"the definition of the table {table} is not what a release of Presswork has made")
