@@ -28,7 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from db.columns import UtcDateTime
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
-from db.session import IN_AT_ONCE, among
+from db.session import among
 from db.words import FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent
@@ -70,12 +70,12 @@ def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
         its_run = select(StoredRun.flow, StoredRun.endpoint).where(StoredRun.id == run_id)
         flow, endpoint = connection.execute(its_run).one()
         place = (C.flow == flow, C.step == step, C.endpoint == endpoint)
+        counts = {}
         for status, column in COUNTED_IN.items():
             alike = [row for row in of_step if row.status == status]
-            for start in range(0, len(alike), IN_AT_ONCE):
-                count = _confirm_part(connection, place, alike[start : start + IN_AT_ONCE], status)
-                if count:
-                    _count(connection, run_id, step, {column: count})
+            if alike:
+                counts[column] = _confirm_alike(connection, place, alike, status)
+        _count(connection, run_id, step, counts)
 
 
 def _by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
@@ -157,7 +157,7 @@ def _take_off_confirmed(connection: Connection, run_id: str, step: str, keys: Se
         _count(connection, run_id, step, {COUNTED_IN[status]: -statuses.count(status) for status in set(statuses)})
 
 
-def _confirm_part(
+def _confirm_alike(
     connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], status: str
 ) -> int:
     """Book records that were confirmed alike, and note that on what stands for them; how many were not booked yet."""
@@ -183,7 +183,7 @@ def _confirm_part(
     )
     # What is to be written is in the ledger already: handing it over row by row takes twice the time.
     standing = _dialect(connection).insert(WorkingRow).from_select(_WORKING, select(*own).where(*still))
-    booked = set(connection.scalars(_booked(standing)))
+    booked = set(connection.scalars(_booked(standing)).all())
     later = or_(moment.is_(None), moment <= at)
     values: dict[Any, Any] = {
         run: case((later, first.run_id), else_=run),
@@ -211,11 +211,14 @@ def _booked(made: Any) -> Any:
 
 
 def _count(connection: Connection, run_id: str, step: str, more: dict[str, int]) -> None:
-    made = _dialect(connection).insert(StoredStep)
-    place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
-    row = made.values(run_id=run_id, step=step, position=place.scalar_subquery(), state=OPEN, **more)
     added = {name: StoredStep.__table__.c[name] + count for name, count in more.items()}
-    connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
+    of_step = (StoredStep.run_id == run_id, StoredStep.step == step)
+    # Its row is there but where a spill file tells of a step: an upsert, of which nothing is kept compiled, takes long.
+    if not connection.execute(update(StoredStep).where(*of_step).values(added)).rowcount:
+        made = _dialect(connection).insert(StoredStep)
+        place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
+        row = made.values(run_id=run_id, step=step, position=place.scalar_subquery(), state=OPEN, **more)
+        connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
 
 
 def _of_step(
