@@ -104,7 +104,9 @@ def with_nulls(value: Any) -> Any:
         items = [with_nulls(item) for item in value]
         return items if any(map(is_not, items, value)) else value
     if isinstance(value, (dict, Mapping)):  # the plain one first: asking for the abstract one takes ten times as long
-        values = [item if type(item) in _SCALARS else with_nulls(item) for item in value.values()]
+        if _SCALARS.issuperset(map(type, value.values())):
+            return value
+        values = [with_nulls(item) for item in value.values()]
         return dict(zip(value, values, strict=True)) if any(map(is_not, values, value.values())) else value
     return value
 
