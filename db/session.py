@@ -197,7 +197,7 @@ def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str,
 def rows_of(engine: Engine, statement: Executable) -> list[Row[Any]]:
     """Read all that a statement finds, in a transaction of its own."""
     with engine.connect() as connection:
-        return list(connection.execute(statement))
+        return list(connection.execute(statement).all())
 
 
 def in_parts(items: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -30,7 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from db.columns import UtcDateTime
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
-from db.session import IN_AT_ONCE, among
+from db.session import among
 from db.words import CRASHED, FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent
@@ -77,13 +77,13 @@ def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
         its_run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
         is_open = its_run.ended_at is None or its_run.status == CRASHED
         place = (C.flow == its_run.flow, C.step == step, C.endpoint == its_run.endpoint)
+        counts = {}
         for status, column in COUNTED_IN.items():
             alike = [row for row in of_step if row.status == status]
-            for start in range(0, len(alike), IN_AT_ONCE):
-                part = alike[start : start + IN_AT_ONCE]
-                count = _confirm_part(connection, place, part, status) if is_open else _note(connection, place, part)
-                if count:
-                    _count(connection, run_id, step, {column: count})
+            if alike:
+                counts[column] = (_confirm_alike if is_open else _note)(connection, place, alike, status)
+        if any(counts.values()):
+            _count(connection, run_id, step, counts)
 
 
 def _by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
@@ -167,7 +167,7 @@ def _take_off_confirmed(connection: Connection, run_id: str, step: str, keys: Se
         _count(connection, run_id, step, {COUNTED_IN[status]: -statuses.count(status) for status in set(statuses)})
 
 
-def _confirm_part(
+def _confirm_alike(
     connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], status: str
 ) -> int:
     """Book records that were confirmed alike, and note that on what stands for them; how many were not booked yet."""
@@ -187,7 +187,8 @@ def _confirm_part(
     found = select(*own).where(*place, *_still(rows, status, dialect), ~written)
     # What is to be written is in the ledger already: handing it over row by row takes twice the time.
     booked = set(connection.scalars(_booked(_dialect(connection).insert(WorkingRow).from_select(_WORKING, found))))
-    _note(connection, place, [row for row in rows if row.record_key in booked])
+    if booked:
+        _note(connection, place, [row for row in rows if row.record_key in booked], status)
     # Something else stands for these by now: they are counted all the same, but where the run has written that.
     rest = {row.record_key: values_of(row) for row in rows if row.record_key not in booked}
     if rest:
@@ -199,12 +200,12 @@ def _confirm_part(
     return len(booked)
 
 
-def _note(connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow]) -> int:
+def _note(
+    connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], status: str
+) -> int:
     """Note on what stands for records that their run has confirmed it, once; return of how many it was noted."""
-    if not rows:
-        return 0
     first, at = rows[0], max(row.confirmed_at for row in rows)
-    _stands, run, moment, times = _told_of(first.status)
+    _stands, run, moment, times = _told_of(status)
     later = or_(moment.is_(None), moment <= at)
     values: dict[Any, Any] = {
         run: case((later, first.run_id), else_=run),
@@ -212,7 +213,7 @@ def _note(connection: Connection, place: Sequence[ColumnElement[bool]], rows: Se
         times: times + 1,
     }
     new = or_(run.is_(None), run != first.run_id)
-    still = _still(rows, first.status, connection.dialect.name)
+    still = _still(rows, status, connection.dialect.name)
     return connection.execute(update(C).where(*place, *still, new).values(values)).rowcount
 
 
@@ -239,11 +240,14 @@ def _booked(made: Any) -> Any:
 
 
 def _count(connection: Connection, run_id: str, step: str, more: dict[str, int]) -> None:
-    made = _dialect(connection).insert(StoredStep)
-    place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
-    row = made.values(run_id=run_id, step=step, position=place.scalar_subquery(), state=OPEN, **more)
     added = {name: StoredStep.__table__.c[name] + count for name, count in more.items()}
-    connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
+    of_step = (StoredStep.run_id == run_id, StoredStep.step == step)
+    # Its row is there but where a spill file tells of a step: an upsert, of which nothing is kept compiled, takes long.
+    if not connection.execute(update(StoredStep).where(*of_step).values(added)).rowcount:
+        made = _dialect(connection).insert(StoredStep)
+        place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
+        row = made.values(run_id=run_id, step=step, position=place.scalar_subquery(), state=OPEN, **more)
+        connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
 
 
 def _of_step(

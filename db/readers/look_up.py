@@ -1,14 +1,14 @@
 """Look prompts up: which of them have an answer, and which brought none although they were paid for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, and_, case, or_, select
+from sqlalchemy import ColumnElement, Engine, Row, Text, and_, case, cast, or_, select
 
 from db.ledger.tables import Attempt, Generation
-from db.session import in_parts, rows_of
+from db.session import among, rows_of
 from db.words import ASKED, BAD_OUTCOMES, FAILED, PERHAPS_BILLED, SUCCEEDED, WRONG_MODEL, Status
 
 
@@ -16,11 +16,12 @@ from db.words import ASKED, BAD_OUTCOMES, FAILED, PERHAPS_BILLED, SUCCEEDED, WRO
 class PromptHistory:
     """What is known of one prompt: its newest succeeded answer, or how often it went badly.
 
-    `wrong_model` is the model that answered last, where it was another than was asked.
+    `output` is the answer's JSON as it is kept. `wrong_model` is the model that answered last, where it was
+    another than was asked.
     """
 
     generation_id: str | None = None
-    output: Any = None
+    output: str | None = None
     output_hash: str | None = None
     record_hash: str | None = None
     bad_outcomes: int = 0
@@ -43,7 +44,7 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
     by_ordinal = select(Attempt.model).where(Attempt.generation_id == Generation.id).order_by(Attempt.ordinal.desc())
     answered_by = by_ordinal.limit(1).scalar_subquery()
     ending = (Generation.status, Generation.error_kind, case((Generation.error_kind == WRONG_MODEL, answered_by)))
-    content = (Generation.id, Generation.output, Generation.output_hash, Generation.record_hash)
+    content = (Generation.id, cast(Generation.output, Text), Generation.output_hash, Generation.record_hash)
     which = [or_(Generation.status == SUCCEEDED, _went_badly())]
     if since is not None:
         which.append(Generation.created_at >= since)
@@ -73,12 +74,11 @@ def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str
 
 def _asked(
     engine: Engine, hashes: Sequence[str], columns: Sequence[Any], *which: ColumnElement[bool]
-) -> Iterator[Row[Any]]:
+) -> list[Row[Any]]:
     """Read generations that were asked for, of these prompts, the oldest first."""
-    for part in in_parts(hashes):
-        of_prompts = (Generation.prompt_hash.in_(part), Generation.origin.in_(ASKED))
-        statement = select(Generation.prompt_hash, *columns).where(*of_prompts, *which).order_by(Generation.id)
-        yield from rows_of(engine, statement)
+    of_prompts = (among(Generation.prompt_hash, hashes, engine.dialect.name), Generation.origin.in_(ASKED))
+    statement = select(Generation.prompt_hash, *columns).where(*of_prompts, *which).order_by(Generation.id)
+    return rows_of(engine, statement)
 
 
 def _went_badly() -> ColumnElement[bool]:

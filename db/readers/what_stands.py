@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Engine, case, func, literal, or_, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import Engine, Text, case, cast, func, literal, or_, select
 
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
-from db.session import in_parts, rows_of
+from db.readers.look_up import PromptHistory
+from db.session import among, rows_of
 from db.words import CACHE, FAILED, PERHAPS_BILLED, SKIPPED, Status
 
 
@@ -31,7 +31,8 @@ class Failing:
 class Standing:
     """What stands for a record: its content, if it has any, and the failure that came after that, if any.
 
-    `written_by` is the generation that has the content's text. `parents` are empty where they were not asked for.
+    `written_by` is the generation that has the content's text, which answers the prompt `prompt_hash`; `answer` is what
+    a look-up of that prompt would find. `parents` are empty where they were not asked for.
     """
 
     generation_id: str | None
@@ -40,6 +41,8 @@ class Standing:
     template_hash: str | None
     parents: frozenset[str]
     failing: Failing | None
+    prompt_hash: str | None = None
+    answer: PromptHistory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +63,40 @@ class OwnOutcome:
     paid: int = 0
 
 
+_stands, _source, _failing = (Generation.__table__.alias(name) for name in ("stands", "source", "failing"))
+_STANDING = (
+    select(
+        StandingContent.record_key,
+        _stands.c.id,
+        func.coalesce(_source.c.id, _stands.c.id),
+        _stands.c.record_hash,
+        _stands.c.template_hash,
+        _stands.c.prompt_hash,
+        _stands.c.output_hash,
+        cast(func.coalesce(_stands.c.output, _source.c.output), Text),
+        *(_failing.c[name] for name in ("id", "status", "error_kind", "error_message", "record_hash", "template_hash")),
+    )
+    .outerjoin(_stands, _stands.c.id == StandingContent.generation_id)
+    .outerjoin(_source, _source.c.id == _stands.c.source_generation_id)
+    .outerjoin(_failing, _failing.c.id == StandingContent.failing_id)
+)
+
+
 def read_standing(
     engine: Engine, flow: str, step: str, endpoint: str, keys: Sequence[str], *, with_parents: bool
 ) -> dict[str, Standing]:
     """Return what stands for these records, by their keys; one that never had an outcome is not in the result."""
-    stands, failing = aliased(Generation), aliased(Generation)
-    statement = (
-        select(
-            StandingContent.record_key,
-            stands.id,
-            func.coalesce(stands.source_generation_id, stands.id),
-            stands.record_hash,
-            stands.template_hash,
-            failing.id,
-            failing.status,
-            failing.error_kind,
-            failing.error_message,
-            failing.record_hash,
-            failing.template_hash,
-        )
-        .outerjoin(stands, stands.id == StandingContent.generation_id)
-        .outerjoin(failing, failing.id == StandingContent.failing_id)
-        .where(StandingContent.flow == flow, StandingContent.step == step, StandingContent.endpoint == endpoint)
-    )
+    place = (StandingContent.flow == flow, StandingContent.step == step, StandingContent.endpoint == endpoint)
+    of_keys = among(StandingContent.record_key, keys, engine.dialect.name)
     found: dict[str, Standing] = {}
-    for part in in_parts(keys):
-        for row in rows_of(engine, statement.where(StandingContent.record_key.in_(part))):
-            key, generation_id, written_by, record_hash, template_hash = row[:5]
-            failed = None if row[5] is None else Failing(*row[5:])
-            found[key] = Standing(generation_id, written_by, record_hash, template_hash, frozenset(), failed)
+    for key, generation_id, written_by, record_hash, template_hash, prompt, output_hash, output, *failed in rows_of(
+        engine, _STANDING.where(*place, of_keys)
+    ):
+        failing_now = None if failed[0] is None else Failing(*failed)
+        answer = None if written_by is None else PromptHistory(written_by, output, output_hash, record_hash)
+        found[key] = Standing(
+            generation_id, written_by, record_hash, template_hash, frozenset(), failing_now, prompt, answer
+        )
     if with_parents:
         parents = _parents_of(engine, [each.generation_id for each in found.values() if each.generation_id])
         found = {key: replace(each, parents=parents[each.generation_id]) for key, each in found.items()}
@@ -104,17 +112,17 @@ def read_own_outcomes(engine: Engine, run_id: str, step: str, keys: Sequence[str
         Generation.record_key, Generation.id, Generation.status, Generation.error_kind, Generation.origin
     ).where(Generation.run_id == run_id, Generation.step == step)
     unchanged = literal(CACHE).label("origin")
+    dialect = engine.dialect.name
     confirmed = (
         select(WorkingRow.record_key, WorkingRow.generation_id, WorkingRow.status, Generation.error_kind, unchanged)
         .outerjoin(Generation, Generation.id == WorkingRow.generation_id)
         .where(WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
     )
     found: dict[str, OwnOutcome] = {}
-    for part in in_parts(keys):
-        rows = [(row, True) for row in rows_of(engine, confirmed.where(WorkingRow.record_key.in_(part)))]
-        rows += [(row, False) for row in rows_of(engine, own.where(Generation.record_key.in_(part)))]
-        for (key, generation_id, status, kind, origin), was_confirmed in rows:
-            found[key] = OwnOutcome(generation_id, status, kind, was_confirmed, origin == CACHE)
+    rows = [(row, True) for row in rows_of(engine, confirmed.where(among(WorkingRow.record_key, keys, dialect)))]
+    rows += [(row, False) for row in rows_of(engine, own.where(among(Generation.record_key, keys, dialect)))]
+    for (key, generation_id, status, kind, origin), was_confirmed in rows:
+        found[key] = OwnOutcome(generation_id, status, kind, was_confirmed, origin == CACHE)
     again = [each.generation_id for each in found.values() if not each.confirmed and each.status in {FAILED, SKIPPED}]
     asked = _asked(engine, run_id, again)
     for key, each in found.items():
@@ -126,10 +134,10 @@ def read_own_outcomes(engine: Engine, run_id: str, step: str, keys: Sequence[str
 def _parents_of(engine: Engine, generation_ids: Sequence[str]) -> defaultdict[str | None, frozenset[str]]:
     """Return what generations were made from, by their ids."""
     found = defaultdict[str | None, frozenset[str]](frozenset)
-    for part in in_parts(generation_ids):
-        pairs = select(GenerationParent.generation_id, GenerationParent.parent_id)
-        for child, parent in rows_of(engine, pairs.where(GenerationParent.generation_id.in_(part))):
-            found[child] |= {parent}
+    pairs = select(GenerationParent.generation_id, GenerationParent.parent_id)
+    children = among(GenerationParent.generation_id, generation_ids, engine.dialect.name)
+    for child, parent in rows_of(engine, pairs.where(children)):
+        found[child] |= {parent}
     return found
 
 
@@ -143,9 +151,8 @@ def _asked(engine: Engine, run_id: str, generation_ids: Sequence[str]) -> dict[s
         Attempt.input_tokens.is_not(None),
     )
     counted = (func.max(Attempt.ordinal), func.sum(case((paid, 1), else_=0)))
-    found: dict[str, tuple[int, int]] = {}
-    for part in in_parts(generation_ids):
-        of_run = (Attempt.run_id == run_id, Attempt.generation_id.in_(part))
-        statement = select(Attempt.generation_id, *counted).where(*of_run).group_by(Attempt.generation_id)
-        found |= {row[0]: (row[1], int(row[2])) for row in rows_of(engine, statement)}
-    return found
+    if not generation_ids:
+        return {}
+    of_run = (Attempt.run_id == run_id, among(Attempt.generation_id, generation_ids, engine.dialect.name))
+    statement = select(Attempt.generation_id, *counted).where(*of_run).group_by(Attempt.generation_id)
+    return {row[0]: (row[1], int(row[2])) for row in rows_of(engine, statement)}

@@ -21,7 +21,7 @@ import orjson
 from db.database_errors import SpoolError
 from db.identity import fate_of, this_process
 from db.session import in_parts
-from db.sources.values import Record, sorted_json
+from db.sources.values import Record
 
 SPOOL_SUFFIX, UNFINISHED = ".spool", ".part"
 KEPT_S = 7 * 24 * 3600.0
@@ -289,5 +289,4 @@ def _row(position: int, record: Record | Unreadable) -> tuple[int, str, str | No
 def _record(_position: int, key: str, hash_: str, data: bytes, fault: str | None) -> Record | Unreadable:
     if fault is not None:
         return Unreadable(key, fault)
-    found = orjson.loads(data)
-    return Record(key, found, hash_, sorted_json(found).decode())
+    return Record(key, orjson.loads(data), hash_)

@@ -44,7 +44,11 @@ class Record:
     key: str
     data: Mapping[str, Any]
     hash: str
-    body: str
+
+    @property
+    def body(self) -> str:
+        """Its columns as the text that is hashed; few records need it again."""
+        return sorted_json(self.data).decode()
 
 
 def make_record(key: str, data: Mapping[str, Any]) -> Record:
@@ -65,7 +69,7 @@ def make_record(key: str, data: Mapping[str, Any]) -> Record:
             body = sorted_json(plain)
         except TypeError as error:
             raise ValueError(str(error)) from None
-    return Record(key, plain, hashlib.sha256(body).hexdigest(), body.decode())
+    return Record(key, plain, hashlib.sha256(body).hexdigest())
 
 
 def sorted_json(data: Mapping[str, Any]) -> bytes:

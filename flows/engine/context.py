@@ -43,7 +43,7 @@ class StepLedger(Protocol):
         """Return what is known; where the run refreshes, only what is new since it began."""
 
     async def standing(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
-        """Return what stands for records; `with_parents`, what it was made from too."""
+        """Return what stands for records, and the answers that it gives; `with_parents`, what it was made from too."""
 
     async def own_outcomes(self, step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
         """Return what the run has of records already, where it has been at them before."""

@@ -175,8 +175,8 @@ class Recording:
         )
 
     def _add(self, item: Item, row: GenerationRow, *, with_record: bool = True) -> None:
-        if with_record and item.record_hash is not None and item.record_body is not None:
-            self._writer.add_record(RecordRow(item.record_hash, item.record_body))
+        if with_record and item.record is not None:
+            self._writer.add_record(RecordRow(item.record.hash, item.record.body))
         # A prompt that was asked for came with its first attempt.
         if row.origin != CACHE and not item.is_asked:
             add_prompt(self._writer, item.prompt)

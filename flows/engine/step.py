@@ -13,7 +13,7 @@ from flows.engine.context import Paged, StepContext, StepTasks
 from flows.engine.generations import Recording, Unrendered
 from flows.engine.live import LiveChannel
 from flows.engine.materials.handles import Material
-from flows.engine.materials.items import Item
+from flows.engine.materials.items import Item, standing_answers
 from flows.engine.plan import is_done, plan_page
 from flows.errors import CostCapError, RecordError, StoppedError, StoppingCallError, copy_of
 from flows.steps.prompts.render import Brief, render_prompt
@@ -48,7 +48,7 @@ class Step:
         self._context.pace.breaker(self._brief.template.name).send_probe = self._live.send_last
         try:
             async for page in source.pages(self._brief.template.reads):
-                await self._live.send(await self._misses(*await self._rendered(await self._open(page))))
+                await self._live.send(await self._misses(await self._open(page)))
                 if self._tasks.failure is not None:
                     break
         finally:
@@ -104,25 +104,26 @@ class Step:
         material = draft.material
         if material.fault is not None:
             raise material.fault
-        record = material.record
         return Item(
             generation_id=generation_id,
             record_key=draft.key,
-            record_hash=record.hash if record else None,
-            record_body=record.body if record else None,
+            record=material.record,
             prompt=render_prompt(self._brief, material.inputs, variant=draft.variant),
             parents=material.parents,
             own=draft.own,
         )
 
-    async def _misses(self, items: Sequence[Item], failed: Sequence[Unrendered]) -> list[Item]:
-        """Look items up, write what needs no request, and return what is to be asked for."""
+    async def _misses(self, drafts: Sequence[Draft]) -> list[Item]:
+        """Render, look up, write what needs no request, and return what is to be asked for."""
         ledger, name = self._context.ledger, self._brief.template.name
-        keys = [item.record_key for item in items] + [each.key for each in failed]
-        standing = await ledger.standing(name, keys, with_parents=any(item.parents for item in items))
+        with_parents = any(draft.material.parents for draft in drafts)
+        standing, (items, failed) = await asyncio.gather(
+            ledger.standing(name, [draft.key for draft in drafts], with_parents=with_parents), self._rendered(drafts)
+        )
         for item in items:
             item.standing = standing.get(item.record_key)
-        known = await ledger.known([item.prompt.hash for item in items])
+        known = standing_answers(items)
+        known |= await ledger.known([item.prompt.hash for item in items if item.prompt.hash not in known])
         plan = plan_page(items, known, give_up_after=self._context.settings.give_up_after)
         self._recording.hits(plan.hits)
         for each in failed:

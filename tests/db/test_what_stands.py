@@ -11,6 +11,7 @@ from db.ledger.clock import new_id
 from db.ledger.ranges import divide
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.writing import write
+from db.readers.look_up import PromptHistory
 from db.readers.what_stands import Failing, OwnOutcome, Standing, read_own_outcomes, read_standing
 from tests.db.rows import Book, settled_row, sha
 from tests.db.test_run_lines import counted
@@ -22,6 +23,10 @@ FAILED: dict[str, Any] = {"status": "failed", "output": None, "output_hash": Non
 
 def standing(ledger: Engine, *keys: str, with_parents: bool = False) -> dict[str, Standing]:
     return read_standing(ledger, STEP, STEP, "sandbox", keys, with_parents=with_parents)
+
+
+def answer(source_id: str, record_hash: str) -> PromptHistory:
+    return PromptHistory(source_id, '{"title":"About a"}', sha("About a"), record_hash)
 
 
 def own(book: Book, *keys: str) -> dict[str, OwnOutcome]:
@@ -39,7 +44,9 @@ def test_newest_content_stands_with_who_wrote_its_text(ledger: Engine) -> None:
     Book(ledger).add("a", step="other")
 
     assert standing(ledger, "a", "none") == {
-        "a": Standing(reused, source, sha('{"n":2}'), sha("newer"), frozenset(), None)
+        "a": Standing(
+            reused, source, sha('{"n":2}'), sha("newer"), frozenset(), None, sha("a"), answer(source, sha('{"n":2}'))
+        )
     }
 
 
@@ -51,8 +58,10 @@ def test_failure_after_the_content_is_told_with_what_it_was_made_from(ledger: En
     found = standing(ledger, "a", "b")
 
     failure = Failing(failed, "failed", "timeout", "No answer.", sha('{"n":2}'), sha("template"))
-    assert found["a"] == Standing(source, source, sha("{}"), sha("template"), frozenset(), failure)
+    made_from = (sha("{}"), sha("template"), frozenset[str]())
+    assert found["a"] == Standing(source, source, *made_from, failure, sha("a"), answer(source, sha("{}")))
     assert found["b"].generation_id is found["b"].written_by is found["b"].record_hash is None
+    assert found["b"].answer is None
     assert found["b"].failing == Failing(never, "failed", "timeout", None, sha('{"n":2}'), sha("template"))
     Book(ledger).reuse("a", source)
     assert standing(ledger, "a")["a"].failing is None

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from db.ledger.rows import ConfirmedRow, GenerationRow, OpenedRow, PromptRow, RecordRow, SettledRow, TextRow
@@ -103,7 +104,7 @@ class Ledger:
 
     def answer(self, prompt_hash: str, output: Any, generation_id: str = OTHER) -> None:
         """Have an answer for a prompt, as another run would write it."""
-        self.answered[prompt_hash] = PromptHistory(generation_id, output)
+        self.answered[prompt_hash] = PromptHistory(generation_id, orjson.dumps(output).decode())
 
     def open_attempt(self, row: OpenedRow) -> None:
         self.attempts.append(row)
@@ -299,6 +300,15 @@ async def test_same_prompt_twice_is_asked_once(bench: Bench) -> None:
     assert sorted(bench.ledger.outcomes.values()) == [("succeeded", "cache")] * 2 + [("succeeded", "live")]
 
 
+async def test_answer_that_stands_for_a_record_is_not_looked_up(bench: Bench) -> None:
+    bench.stands("a", "tea")
+    answer = bench.ledger.answered.pop(bench.hash_of("tea"))
+    bench.ledger.stands["a"] = replace(bench.ledger.stands["a"], prompt_hash=bench.hash_of("tea"), answer=answer)
+    bench.ledger.stands["b"] = replace(bench.ledger.stands["a"], prompt_hash=bench.hash_of("another tea"))
+    await bench.run({"a": "tea", "b": "milk"})
+    assert (bench.endpoint.asked, list(bench.ledger.confirmed)) == (["milk"], ["a"])
+
+
 async def test_content_that_is_no_more_is_asked_again(bench: Bench) -> None:
     bench.ledger.answer(bench.hash_of("tea"), {"subject": "?"})
     await bench.run({"a": "tea"})
@@ -463,7 +473,7 @@ async def test_what_another_run_asks_for_is_waited_for(bench: Bench) -> None:
     running = asyncio.create_task(bench.run({"a": "tea", "b": "milk", "c": "tea"}))
     while len(bench.ledger.outcomes) < 1:  # noqa: ASYNC110 - the stand-in tells no one
         await asyncio.sleep(0.001)
-    bench.ledger.answer(tea, bench.ledger.answered[bench.hash_of("milk")].output)
+    bench.ledger.answered[tea] = bench.ledger.answered[bench.hash_of("milk")]
     await running
     assert bench.endpoint.asked == ["milk"]
     assert bench.ledger.outcomes["a"] == bench.ledger.outcomes["c"] == ("succeeded", "cache")

@@ -28,7 +28,7 @@ from flows.steps.output_classes.validate import OutputClass
 
 P = ParamSpec("P")
 T = TypeVar("T")
-PAGE = 500  # records read, rendered and looked up at a time
+PAGE = 1000  # records read, rendered and looked up at a time
 _FURTHEST = 10  # steps back that an output is looked for
 _log = logging.getLogger("prefect.presswork")
 

@@ -11,9 +11,10 @@ from operator import attrgetter
 from db.ledger.rows import GenerationRow
 from db.readers.look_up import PromptHistory
 from db.readers.what_stands import OwnOutcome, Standing
+from db.sources.values import Record
 from db.words import COST_CAP
 from flows.steps.answers.outcomes import Asking
-from flows.steps.output_classes.validate import Content, validate_stored
+from flows.steps.output_classes.validate import hash_of_stored, is_content
 from flows.steps.prompts.render import Prompt
 
 _TOLD = attrgetter("status", "error_kind", "record_hash", "template_hash")
@@ -30,14 +31,18 @@ class Item:
 
     generation_id: str
     record_key: str
-    record_hash: str | None
-    record_body: str | None
+    record: Record | None
     prompt: Prompt
     parents: tuple[str, ...] = ()
     own: OwnOutcome | None = None
     standing: Standing | None = None
     asking: Asking | None = None
     tries: int = 0
+
+    @property
+    def record_hash(self) -> str | None:
+        """The hash of its record; None where it has none."""
+        return self.record.hash if self.record else None
 
     @property
     def is_asked(self) -> bool:
@@ -72,11 +77,21 @@ def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:
     """Return what answers an item, if it is content by today's output class."""
     if history is None or history.generation_id is None:
         return None
-    judged = validate_stored(item.prompt.output_class, history.output)
-    if not isinstance(judged, Content):
+    # A NULL is the content of a class that takes JSON's null.
+    text = history.output or "null"
+    if not is_content(item.prompt.output_class, text):
         return None
     same_record = history.record_hash == item.record_hash
-    return Hit(item, history.generation_id, history.output_hash or judged.hash, same_record)
+    return Hit(item, history.generation_id, history.output_hash or hash_of_stored(text), same_record)
+
+
+def standing_answers(items: Sequence[Item]) -> dict[str, PromptHistory]:
+    """Return, by prompt, the answers that stand for the items' own records: they need not be looked up."""
+    return {
+        standing.prompt_hash: standing.answer
+        for item in items
+        if (standing := item.standing) and standing.answer and standing.prompt_hash == item.prompt.hash
+    }
 
 
 def unchanged(hit: Hit) -> str | None:

@@ -41,15 +41,15 @@ class Totals:
     def summary(self, status: RunStatus | None = None) -> Summary:
         """Add the run up from the ledger; without a status, it is what the run has come to.
 
-        Flows call it on the event loop, so it takes what was read in a thread at the end of a step. The ledger is
-        read here where a status is given (the run closes), while a step is open, and after one that broke off.
+        Flows call it on the event loop, so it takes what was read in a thread at the end of a step: nothing changes
+        after that. The ledger is read here while a step is open, and after one that broke off.
         """
-        figures = self._figures if status is None else None
-        figures = figures or self._added_up(status or self.status())
+        figures = self._figures or self._added_up(status or self.status())
         return figures.model_copy(
             update={
                 "status": status or self.status(),
                 "records": self.records,
+                "notes": list(self._progress.notes.values()),
                 "wall_s": round(self._progress.wall_s, 3),
                 "pace": self._progress.ask_pace(),
             }

@@ -5,7 +5,7 @@ Every read and claim of an open run waits for a ledger that is unavailable.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -63,13 +63,20 @@ class RunLedger:
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         """What is known of prompts; where the run refreshes, only what is new since it began."""
-        return await self.writer.read(look_up, self.engine, list(set(hashes)), since=self.fresh_since)
+        wanted = list(set(hashes))
+        return await self.writer.read(look_up, self.engine, wanted, since=self.fresh_since) if wanted else {}
 
     async def standing(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
-        """What stands for records, by their keys; `with_parents`, what it was made from too."""
-        return await self.writer.read(
+        """What stands for records, by their keys; `with_parents`, what it was made from too.
+
+        Where the run refreshes, it answers no prompt: `known` says what is new.
+        """
+        found = await self.writer.read(
             read_standing, self.engine, self.flow, step, self.endpoint, keys, with_parents=with_parents
         )
+        if self.fresh_since is None:
+            return found
+        return {key: replace(standing, answer=None) for key, standing in found.items()}
 
     async def own_outcomes(self, step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
         """What the run has of records already, by their keys."""

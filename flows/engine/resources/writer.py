@@ -71,11 +71,14 @@ class Writer:
         self.commit: Commit = lambda batch, refused: write(engine, batch, refused=refused)
         self._complaint = ""  # of a ledger that is unavailable just now
         self._refused: list[RefusedRow] = []
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done.set_result(None)
         self._open(WriteBatch())
 
     def _open(self, batch: WriteBatch) -> None:
         self._batch = batch
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done_before = self._done
+        self._done = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
         self._loop_task = asyncio.create_task(self._run(), name="presswork-writer")
@@ -126,9 +129,11 @@ class Writer:
         self._batch.released.append((self._lease_id, prompt_hash))
 
     async def committed(self) -> None:
-        """Wait until all that is in the open batch is in the ledger; LedgerAwayError if it went to a spill file."""
-        done = self._done
-        self._arrived.set()
+        """Wait until all that was added is in the ledger; LedgerAwayError if it went to a spill file."""
+        done = self._done_before
+        if self._batch or self._batch.released:
+            done = self._done
+            self._arrived.set()
         if len(self._batch) >= FULL:
             self._full.set()
         # One waiter that is cancelled must not cancel what the others wait for.

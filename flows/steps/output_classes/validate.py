@@ -78,13 +78,31 @@ def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid
         return Invalid((Fault("", f"is no JSON value: {error}"),))
 
 
+def is_content(output_class: OutputClass, text: str) -> bool:
+    """Whether an answer that was kept is content, by its JSON: today's validators may be stricter."""
+    try:
+        output_class.model_validate_json(text)
+    except BaseException:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
+        return False
+    return True
+
+
+def hash_of_stored(text: str) -> str:
+    """Return the hash of content that was kept, by its JSON."""
+    return _hash_of(orjson.loads(text))
+
+
+def _hash_of(output: Any) -> str:
+    return hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
 def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
     try:
         # As it will be read again: by its aliases, and without what the class computes.
         output = output_class.model_validate_json(text).model_dump(mode="json", by_alias=True, round_trip=True)
         if faults := tuple(_unstorable(output, ()))[:FAULTS_NAMED]:
             return Invalid(faults)
-        return Content(output, hashlib.sha256(orjson.dumps(output, option=orjson.OPT_SORT_KEYS)).hexdigest())
+        return Content(output, _hash_of(output))
     except ValidationError as error:
         # Without the input: a fault goes to messages and logs, the answer itself stays in the attempt.
         told = error.errors(include_input=False, include_context=False, include_url=False)[:FAULTS_NAMED]

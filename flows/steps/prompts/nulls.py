@@ -103,7 +103,9 @@ def with_nulls(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [with_nulls(item) for item in value]
         return items if any(map(is_not, items, value)) else value
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # the plain one first: asking for the abstract one takes ten times as long
+        if _SCALARS.issuperset(map(type, value.values())):
+            return value
         values = [with_nulls(item) for item in value.values()]
         return dict(zip(value, values, strict=True)) if any(map(is_not, values, value.values())) else value
     return value

@@ -77,13 +77,17 @@ class Template:
         """Parameters for a check, before a run has any."""
         return {name: param.stand_in for name, param in self.front.params.items()}
 
+    @cached_property
+    def _has_names_above(self) -> bool:
+        return bool(above(self._trees[self.file]))
+
     def render_block(self, block: Block, values: Mapping[str, Any]) -> str:
         """Fill one block; Jinja's errors go up unchanged. syntax.place_of finds their file and line."""
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
         values = with_nulls(values)
-        if above(self._trees[self.file]):
+        if self._has_names_above:
             # Blocks are rendered one by one, without what Jinja runs before them: imports of macros, `set`. So it is
             # run here with the blocks left out.
             context = self._jinja.new_context(dict(values))
@@ -166,6 +170,8 @@ def load_template(folder: Path, name: str) -> Template:
         compiled = {source: environment.get_template(source) for source in sources}
     except jinja2.TemplateSyntaxError as error:
         raise template_error(file, error) from None
+    # Copied for each record: a plain dict in a third of the time of Jinja's mapping below a mapping.
+    compiled[file].globals = dict(compiled[file].globals)
     select_sql = _read_select(folder, file, front, sources)
     template = Template(
         name=name,
