@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, insert, select, update
 
 from db.identity import this_process
 from db.ledger.clock import new_id, now
-from db.ledger.leases import Lease
+from db.ledger.leases import Lease, take
 from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.rows import (
     ConfirmedRow,
@@ -25,9 +25,11 @@ from db.ledger.rows import (
     SettledRow,
     TemplateRow,
     WriteBatch,
+    values_of,
 )
 from db.ledger.tables import StoredRun, WorkingRow
 from db.ledger.writing import add_templates, write
+from db.session import begin_write
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -58,6 +60,15 @@ def run_row(**own: Any) -> RunRow:
         alive_until=now() + timedelta(minutes=2),
     )
     return replace(row, **own)
+
+
+def start_run(ledger: Engine, run: RunRow, lease_id: str) -> Lease:
+    """Write a run's row, whatever other runs its flow run has, with its main lease where it is running."""
+    with begin_write(ledger) as connection:
+        connection.execute(insert(StoredRun).values(values_of(run)))
+        if run.status == "running":
+            return take(connection, run.id, "main", lease_id, run.process)
+    return Lease(lease_id, run.id, "main")
 
 
 def take_up(ledger: Engine, run_id: str, lease_id: str) -> Lease:
@@ -100,7 +111,7 @@ class Book:
     def __init__(self, ledger: Engine, **run: Any) -> None:
         self.ledger = ledger
         self.run = run_row(**run)
-        self.lease = begin_or_take_up(ledger, self.run, new_id())
+        self.lease = start_run(ledger, self.run, new_id())
         template = TemplateRow(
             hash=sha("template"),
             name="product_copy",
