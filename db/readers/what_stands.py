@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Engine, Text, case, cast, func, literal, or_, select
+from sqlalchemy import Engine, Text, cast, func, or_, select
 
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
 from db.readers.look_up import PromptHistory
+from db.readers.runs import counts_in
 from db.session import among, rows_of
 from db.words import CACHE, FAILED, PERHAPS_BILLED, SKIPPED, Status
 
@@ -49,17 +50,18 @@ class Standing:
 class OwnOutcome:
     """What a run has of a record already.
 
-    Where it is `confirmed`, the generation is one of an earlier run; `cached` content was not asked for. `ordinal` is
-    the last of the run's own attempts for it, and `paid` how many of these were answered or perhaps billed; they are
-    counted where the record may be asked for again, as it failed or was skipped.
+    Where it is `confirmed`, the generation is one of an earlier run; `cached` is what was not asked for. `parents` are
+    empty where they were not asked for. `paid` counts the run's requests for the record that were answered or perhaps
+    billed.
     """
 
     generation_id: str
     status: Status
     error_kind: str | None
+    template_hash: str
     confirmed: bool
     cached: bool = False
-    ordinal: int = 0
+    parents: frozenset[str] = frozenset()
     paid: int = 0
 
 
@@ -103,31 +105,30 @@ def read_standing(
     return found
 
 
-def read_own_outcomes(engine: Engine, run_id: str, step: str, keys: Sequence[str]) -> dict[str, OwnOutcome]:
-    """Return what a run has of these records already, by their keys: its own generations, and what it confirmed.
-
-    Where there are both, the generation came later, and counts.
-    """
-    own = select(
-        Generation.record_key, Generation.id, Generation.status, Generation.error_kind, Generation.origin
-    ).where(Generation.run_id == run_id, Generation.step == step)
-    unchanged = literal(CACHE).label("origin")
-    dialect = engine.dialect.name
+def read_own_outcomes(
+    engine: Engine, run_id: str, step: str, keys: Sequence[str], *, with_parents: bool
+) -> dict[str, OwnOutcome]:
+    """Return what a run has of these records already, by their keys: its own generations, and what it confirmed."""
+    told = (Generation.status, Generation.error_kind, Generation.template_hash, Generation.origin)
+    of_keys = among(Generation.record_key, keys, engine.dialect.name)
+    own = select(Generation.record_key, Generation.id, *told).where(counts_in(run_id), Generation.step == step, of_keys)
     confirmed = (
-        select(WorkingRow.record_key, WorkingRow.generation_id, WorkingRow.status, Generation.error_kind, unchanged)
-        .outerjoin(Generation, Generation.id == WorkingRow.generation_id)
+        select(WorkingRow.record_key, Generation.id, *told)
+        .join(Generation, Generation.id == WorkingRow.generation_id)
         .where(WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
+        .where(among(WorkingRow.record_key, keys, engine.dialect.name))
     )
-    found: dict[str, OwnOutcome] = {}
-    rows = [(row, True) for row in rows_of(engine, confirmed.where(among(WorkingRow.record_key, keys, dialect)))]
-    rows += [(row, False) for row in rows_of(engine, own.where(among(Generation.record_key, keys, dialect)))]
-    for (key, generation_id, status, kind, origin), was_confirmed in rows:
-        found[key] = OwnOutcome(generation_id, status, kind, was_confirmed, origin == CACHE)
-    again = [each.generation_id for each in found.values() if not each.confirmed and each.status in {FAILED, SKIPPED}]
-    asked = _asked(engine, run_id, again)
-    for key, each in found.items():
-        ordinal, paid = asked.get(each.generation_id, (0, 0))
-        found[key] = replace(each, ordinal=ordinal, paid=paid)
+    found = {
+        key: OwnOutcome(generation_id, status, kind, template, was_confirmed, was_confirmed or origin == CACHE)
+        for statement, was_confirmed in ((confirmed, True), (own, False))
+        for key, generation_id, status, kind, template, origin in rows_of(engine, statement)
+    }
+    if with_parents:
+        parents = _parents_of(engine, [each.generation_id for each in found.values()])
+        found = {key: replace(each, parents=parents[each.generation_id]) for key, each in found.items()}
+    unfinished = [key for key, each in found.items() if each.status in {FAILED, SKIPPED} and not each.confirmed]
+    for key, paid in _paid(engine, run_id, step, unfinished).items():
+        found[key] = replace(found[key], paid=paid)
     return found
 
 
@@ -141,8 +142,10 @@ def _parents_of(engine: Engine, generation_ids: Sequence[str]) -> defaultdict[st
     return found
 
 
-def _asked(engine: Engine, run_id: str, generation_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return the last ordinal of generations' attempts in a run, and how many were answered or perhaps billed."""
+def _paid(engine: Engine, run_id: str, step: str, keys: Sequence[str]) -> dict[str, int]:
+    """Count a run's requests for these records that were answered or perhaps billed, also for what it has replaced."""
+    if not keys:
+        return {}
     # As steps/answers/pursuing.py counts it, which counts an answer of a wrong endpoint too.
     paid = or_(
         Attempt.error_type.is_(None),
@@ -150,9 +153,11 @@ def _asked(engine: Engine, run_id: str, generation_ids: Sequence[str]) -> dict[s
         Attempt.output_text.is_not(None),
         Attempt.input_tokens.is_not(None),
     )
-    counted = (func.max(Attempt.ordinal), func.sum(case((paid, 1), else_=0)))
-    if not generation_ids:
-        return {}
-    of_run = (Attempt.run_id == run_id, among(Attempt.generation_id, generation_ids, engine.dialect.name))
-    statement = select(Attempt.generation_id, *counted).where(*of_run).group_by(Attempt.generation_id)
-    return {row[0]: (row[1], int(row[2])) for row in rows_of(engine, statement)}
+    of_keys = among(Generation.record_key, keys, engine.dialect.name)
+    statement = (
+        select(Generation.record_key, func.count())
+        .join(Attempt, Attempt.generation_id == Generation.id)
+        .where(Generation.run_id == run_id, Generation.step == step, of_keys, Attempt.run_id == run_id, paid)
+        .group_by(Generation.record_key)
+    )
+    return {row[0]: row[1] for row in rows_of(engine, statement)}

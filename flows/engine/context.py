@@ -45,7 +45,7 @@ class StepLedger(Protocol):
     async def standing(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
         """Return what stands for records, and the answers that it gives; `with_parents`, what it was made from too."""
 
-    async def own_outcomes(self, step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
+    async def own_outcomes(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, OwnOutcome]:
         """Return what the run has of records already, where it has been at them before."""
 
     async def take(self, hashes: Sequence[str]) -> set[str]:

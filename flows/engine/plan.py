@@ -1,6 +1,6 @@
 """Plan: split a page of rendered prompts by what the ledger knows of them. Pure: it neither reads nor writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.readers.look_up import PromptHistory
@@ -20,14 +20,15 @@ class Plan:
     left: list[OwnOutcome] = field(default_factory=list)
 
 
-def is_done(own: OwnOutcome, *, most_paid: int) -> bool:
+def is_done(own: OwnOutcome, *, template_hash: str, parents: Collection[str], most_paid: int) -> bool:
     """Whether a run is done with a record: it has content, or is not asked for again in this run.
 
-    `most_paid` is how many requests for one prompt a run pays for.
+    Not where the template has changed since, or what it is made from: as when a run that failed goes on after the
+    cause was fixed. `most_paid` is how many requests for one prompt a run pays for.
     """
-    if own.status == SUCCEEDED or own.status in BAD_OUTCOMES:
-        return True
-    return own.error_kind == GIVEN_UP or own.paid >= most_paid
+    if own.template_hash != template_hash or own.parents != frozenset(parents):
+        return False
+    return own.status in {SUCCEEDED, *BAD_OUTCOMES} or own.error_kind == GIVEN_UP or own.paid >= most_paid
 
 
 def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give_up_after: int) -> Plan:

@@ -67,13 +67,18 @@ class Step:
 
     async def _open(self, page: Sequence[Material]) -> list[Draft]:
         """Return what of a page the run is not done with: nothing of it is left to do where it has been here before."""
+        template = self._brief.template
         wanted = [(key, material, variant) for material in page for variant, key in enumerate(self._keys_of(material))]
-        own = await self._context.ledger.own_outcomes(self._brief.template.name, [key for key, *_ in wanted])
+        own = await self._context.ledger.own_outcomes(
+            template.name, [key for key, *_ in wanted], with_parents=any(material.parents for material in page)
+        )
         most_paid = self._context.policy.paid_requests
         drafts = []
         for key, material, variant in wanted:
             outcome = own.get(key)
-            if outcome is not None and is_done(outcome, most_paid=most_paid):
+            if outcome is not None and is_done(
+                outcome, template_hash=template.hash, parents=material.parents, most_paid=most_paid
+            ):
                 self._recording.done(outcome)
             else:
                 # What was only confirmed is no row of this run, whose place another could take.
@@ -91,7 +96,7 @@ class Step:
         failed: list[Unrendered] = []
         for number, draft in enumerate(drafts, start=1):
             # Ids are in the order of the records, as they are listed.
-            generation_id = draft.own.generation_id if draft.own else new_id()
+            generation_id = new_id()
             try:
                 items.append(self._item_of(draft, generation_id))
             except RecordError as error:

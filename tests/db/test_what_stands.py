@@ -30,7 +30,7 @@ def answer(source_id: str, record_hash: str) -> PromptHistory:
 
 
 def own(book: Book, *keys: str) -> dict[str, OwnOutcome]:
-    return read_own_outcomes(book.ledger, book.run_id, STEP, keys)
+    return read_own_outcomes(book.ledger, book.run_id, STEP, keys, with_parents=False)
 
 
 # What stands
@@ -108,9 +108,9 @@ def test_outcomes_of_a_run_are_its_generations_and_what_it_confirmed(book: Book)
     later.add("elsewhere", step="other")
 
     assert own(later, "stands", "fails", "written", "elsewhere", "none") == {
-        "stands": OwnOutcome(stands, "succeeded", None, confirmed=True, cached=True),
-        "fails": OwnOutcome(fails, "failed", "timeout", confirmed=True, cached=True),
-        "written": OwnOutcome(written, "succeeded", None, confirmed=False),
+        "stands": OwnOutcome(stands, "succeeded", None, sha("template"), confirmed=True, cached=True),
+        "fails": OwnOutcome(fails, "failed", "timeout", sha("template"), confirmed=True, cached=True),
+        "written": OwnOutcome(written, "succeeded", None, sha("template"), confirmed=False),
     }
     later.close()
     assert set(own(later, "stands", "fails", "written")) == {"written"}
@@ -138,7 +138,22 @@ def test_record_that_may_be_asked_for_again_tells_how_often_it_was(
     write(book.ledger, batch)
 
     found = own(book, "a")["a"]
-    assert (found.generation_id, found.ordinal, found.paid) == (generation, 2, paid)
+    assert (found.generation_id, found.paid) == (generation, paid)
+    # Also for what the newest outcome has replaced.
+    newest = book.add("a", **FAILED | {"status": status}, settled=NO_ANSWER | {"error_type": "timeout"})
+    found = own(book, "a")["a"]
+    assert (found.generation_id, found.paid) == (newest, paid + 1)
+
+
+def test_outcome_tells_what_it_was_made_from_where_that_is_asked_for(book: Book) -> None:
+    parent = book.add("parent")
+    batch = WriteBatch()
+    child = book.generation(batch, "child")
+    batch.parents.append(ParentRow(child, parent))
+    write(book.ledger, batch)
+    assert own(book, "child")["child"].parents == frozenset()
+    found = read_own_outcomes(book.ledger, book.run_id, STEP, ["child"], with_parents=True)
+    assert found["child"].parents == {parent}
 
 
 def test_key_that_is_only_to_be_done_has_no_outcome(book: Book) -> None:

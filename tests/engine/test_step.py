@@ -68,7 +68,7 @@ class Ledger:
     async def standing(self, _step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
         return {key: self.stands[key] for key in keys if key in self.stands}
 
-    async def own_outcomes(self, _step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
+    async def own_outcomes(self, _step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, OwnOutcome]:
         return {key: self.own[key] for key in keys if key in self.own}
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
@@ -395,35 +395,50 @@ async def test_what_was_asked_for_is_always_a_row_though_it_fails_as_before(benc
     assert (bench.ledger.outcomes, bench.ledger.confirmed) == ({"a": ("failed", "live")}, {})
 
 
-OWN = {
-    "succeeded": OwnOutcome("own", "succeeded", None, confirmed=False),
-    "cached": OwnOutcome("own", "succeeded", None, confirmed=False, cached=True),
-    "confirmed": OwnOutcome("standing", "succeeded", None, confirmed=True, cached=True),
-    "refused": OwnOutcome("own", "refused", "refusal", confirmed=False),
-    "invalid": OwnOutcome("own", "invalid", "validation", confirmed=False),
-    "truncated": OwnOutcome("own", "truncated", "max_tokens", confirmed=False),
-    "skipped": OwnOutcome("own", "skipped", "given_up", confirmed=False),
-    "failed": OwnOutcome("own", "failed", "timeout", confirmed=False, ordinal=9, paid=8),
+def own(bench: Bench, status: Any, kind: str | None = None, *, confirmed: bool = False, **more: Any) -> OwnOutcome:
+    """What the run has of a record from an earlier pass, by the template as it is."""
+    return OwnOutcome("own", status, kind, bench.brief.template.hash, confirmed, **more)
+
+
+DONE: dict[str, dict[str, Any]] = {
+    "succeeded": {"status": "succeeded"},
+    "cached": {"status": "succeeded", "cached": True},
+    "confirmed": {"status": "succeeded", "confirmed": True, "cached": True},
+    "refused": {"status": "refused", "kind": "refusal"},
+    "invalid": {"status": "invalid", "kind": "validation"},
+    "truncated": {"status": "truncated", "kind": "max_tokens"},
+    "skipped": {"status": "skipped", "kind": "given_up"},
+    "failed": {"status": "failed", "kind": "timeout", "paid": 8},
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", DONE)
 async def test_what_a_run_is_done_with_is_counted_as_it_was_and_not_even_rendered(bench: Bench, name: str) -> None:
-    bench.ledger.own["a"] = OWN[name]
+    bench.ledger.own["a"] = own(bench, **DONE[name])
     await bench.run({"a": None})
     assert (bench.ledger.generations, bench.ledger.confirmed, bench.endpoint.asked) == ({}, {}, [])
     assert +bench.progress.counts == {"cached" if name == "confirmed" else name: 1}
 
 
-@pytest.mark.parametrize("own", [("failed", "overloaded_error"), ("skipped", "cost_cap")])
-async def test_own_failure_is_asked_again_and_goes_on_where_it_was(bench: Bench, own: tuple[Any, str]) -> None:
-    status, kind = own
-    bench.ledger.own["a"] = OwnOutcome("own", status, kind, confirmed=False, ordinal=4, paid=2)
+@pytest.mark.parametrize("changed", [{"template_hash": "of before"}, {"parents": frozenset({"of before"})}])
+@pytest.mark.parametrize("name", ["succeeded", "confirmed", "invalid"])
+async def test_run_is_not_done_with_what_another_template_or_other_parents_brought(
+    bench: Bench, name: str, changed: dict[str, Any]
+) -> None:
+    bench.ledger.own["a"] = replace(own(bench, **DONE[name]), **changed)
+    await bench.run({"a": "tea"})
+    assert (bench.ledger.outcomes, bench.endpoint.asked) == ({"a": ("succeeded", "live")}, ["tea"])
+    assert list(bench.ledger.generations) != ["own"]
+
+
+@pytest.mark.parametrize("ended", [("failed", "overloaded_error"), ("skipped", "cost_cap")])
+async def test_own_failure_is_asked_again_and_what_was_paid_for_it_counts(bench: Bench, ended: tuple[Any, str]) -> None:
+    bench.ledger.own["a"] = own(bench, *ended, paid=2)
     await bench.run({"a": "tea"})
     assert bench.ledger.outcomes == {"a": ("succeeded", "live")}
     (attempt,) = bench.ledger.attempts
-    assert (attempt.generation_id, attempt.ordinal, attempt.kind, attempt.lease_id) == ("own", 5, "retry", "lease")
-    assert list(bench.ledger.generations) == ["own"]
+    assert (attempt.ordinal, attempt.kind, attempt.lease_id) == (1, "call", "lease")
+    assert list(bench.ledger.generations) == [attempt.generation_id] != ["own"]
 
 
 async def test_own_failures_count_towards_what_a_run_pays_for_a_prompt(bench: Bench) -> None:
@@ -431,32 +446,26 @@ async def test_own_failures_count_towards_what_a_run_pays_for_a_prompt(bench: Be
         raise PassingCallError(kind="connection")
 
     bench.endpoint.say, bench.tries = lost, 9
-    bench.ledger.own["a"] = OwnOutcome("own", "failed", "connection", confirmed=False, ordinal=6, paid=6)
+    bench.ledger.own["a"] = own(bench, "failed", "connection", paid=6)
     await bench.run({"a": "tea"})
-    assert [attempt.ordinal for attempt in bench.ledger.attempts] == [7, 8]
+    assert len(bench.ledger.attempts) == 2
 
 
-async def test_own_failure_that_no_request_led_to_takes_its_own_place(bench: Bench) -> None:
+async def test_own_failure_that_no_request_led_to_is_written_again(bench: Bench) -> None:
     await bench.run({"a": None})
     (row,) = bench.ledger.generations.values()
     bench.forget()
-    bench.ledger.own["a"] = OwnOutcome("own", "failed", "unreadable", confirmed=False)
+    bench.ledger.own["a"] = own(bench, "failed", "unreadable")
     bench.fails("a", None, row)
     await bench.run({"a": None})
-    assert (list(bench.ledger.generations), bench.ledger.confirmed) == (["own"], {})
+    assert (len(bench.ledger.generations), bench.ledger.confirmed) == (1, {})
 
 
 async def test_own_failure_stays_where_its_prompt_is_given_up_by_now(bench: Bench) -> None:
     bench.ledger.answered[bench.hash_of("tea")] = PromptHistory(bad_outcomes=3, last_bad="failed (timeout)")
-    bench.ledger.own["a"] = OwnOutcome("own", "failed", "timeout", confirmed=False, ordinal=1, paid=1)
+    bench.ledger.own["a"] = own(bench, "failed", "timeout", paid=1)
     await bench.run({"a": "tea"})
     assert (bench.ledger.generations, bench.endpoint.asked, +bench.progress.counts) == ({}, [], {"failed": 1})
-
-
-async def test_failure_that_was_confirmed_in_a_run_gives_its_place_to_nobody(bench: Bench) -> None:
-    bench.ledger.own["a"] = OwnOutcome("failing", "failed", "unreadable", confirmed=True)
-    await bench.run({"a": "tea"})
-    assert list(bench.ledger.generations) not in ([], ["failing"])
 
 
 async def test_helper_marks_what_it_does(bench: Bench) -> None:

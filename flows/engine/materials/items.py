@@ -24,9 +24,9 @@ _TOLD = attrgetter("status", "error_kind", "record_hash", "template_hash")
 class Item:
     """One generation to be: for which record, by which prompt, made from what.
 
-    `own` is the outcome that the run has of it from before, which this one takes the place of, with its id; `standing`
-    is what stands for its record. `asking` is how far it has come, once it is asked for, and `tries` counts the tries
-    of a chunk that asked for it: each goes on where the one before ended.
+    `own` is the outcome that the run has of it from before, which this one replaces; `standing` is what stands for its
+    record. `asking` is how far it has come, once it is asked for, and `tries` counts the tries of a chunk that asked
+    for it: each goes on where the one before ended.
     """
 
     generation_id: str
@@ -47,13 +47,12 @@ class Item:
     @property
     def is_asked(self) -> bool:
         """Whether a request was made for it since it was rendered."""
-        return self.asking is not None and self.asking.ordinal > (self.own.ordinal if self.own else 0)
+        return self.asking is not None and self.asking.ordinal > 0
 
     def ask(self, max_output: int | None) -> Asking:
-        """Say how far the asking for it is; it goes on where an earlier pass of the run left it."""
+        """Say how far the asking for it is; what an earlier pass of the run has paid for it counts."""
         if self.asking is None:
-            ordinal, paid = (self.own.ordinal, self.own.paid) if self.own else (0, 0)
-            self.asking = Asking(self.prompt, ordinal=ordinal, paid=paid, max_output=max_output)
+            self.asking = Asking(self.prompt, paid=self.own.paid if self.own else 0, max_output=max_output)
         return self.asking
 
 

@@ -48,6 +48,7 @@ class HeldLease:
         self._claimed: set[str] = set()
         self._lost: set[str] = set()
         self.superseded_by: str | None = None
+        self.was_lost = False
         self._ended = False
 
     async def ready(self, prompt_hash: str) -> None:
@@ -159,6 +160,7 @@ class HeldLease:
         self._confirmed_at = sent
 
     def _return(self) -> None:
+        self.was_lost = True
         try:
             self._lease = leases.take_back(self._ledger, self._lease)
         except leases.SupersededError as error:

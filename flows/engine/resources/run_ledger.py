@@ -78,9 +78,13 @@ class RunLedger:
             return found
         return {key: replace(standing, answer=None) for key, standing in found.items()}
 
-    async def own_outcomes(self, step: str, keys: Sequence[str]) -> Mapping[str, OwnOutcome]:
-        """What the run has of records already, by their keys."""
-        return await self.writer.read(read_own_outcomes, self.engine, self.run_id, step, keys) if self.has_past else {}
+    async def own_outcomes(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, OwnOutcome]:
+        """What the run has of records already, by their keys; `with_parents`, what that was made from too."""
+        if not self.has_past and not self.lease.was_lost:
+            return {}
+        return await self.writer.read(
+            read_own_outcomes, self.engine, self.run_id, step, keys, with_parents=with_parents
+        )
 
     async def begin_step(self, step: str, *, made_from: str | None, total: int | None, left_out: int) -> None:
         """Write that a step begins; of a helper's steps the run that is helped tells."""
@@ -128,7 +132,7 @@ class RunLedger:
 
         `taken` has for each of them the keys that its outcomes have.
         """
-        known = await self.own_outcomes(step, [key for keys in taken.values() for key in keys])
+        known = await self.own_outcomes(step, [key for keys in taken.values() for key in keys], with_parents=False)
         done = [record for record, keys in taken.items() if all(key in known for key in keys)]
         if done:
             await self.writer.call(self.lease.finish_range, step, done)
