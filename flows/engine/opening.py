@@ -40,7 +40,7 @@ from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.run_ledger import RunLedger, begin, require_parent
 from flows.engine.resources.stopping import Stopper, stopped_by_signals
 from flows.engine.resources.writer import Writer
-from flows.engine.run import Run
+from flows.engine.run import LeavingError, Run
 from flows.errors import LedgerAwayError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
 from flows.steps.answers.outcomes import Policy
@@ -219,17 +219,16 @@ def _policy(settings: Settings) -> Policy:
 @asynccontextmanager
 async def _closing(run: Run) -> AsyncIterator[None]:
     status: RunStatus = FAILED
-    lease = run.ledger.lease
-    stopper = run.context.stopper
+    lease, stopper = run.ledger.lease, run.context.stopper
     try:
         yield
         status = run.totals.status()
+    except LeavingError:
+        status = SUSPENDED if run.suspended is not None else run.totals.status()
     except (StoppedError, asyncio.CancelledError):
         status = CANCELLED
         raise
     finally:
-        if run.suspended is not None:
-            status = SUSPENDED
         run.context.progress.status = status
         await _close(run, status)
         if lease.superseded_by is not None:
@@ -237,6 +236,9 @@ async def _closing(run: Run) -> AsyncIterator[None]:
             raise await run.host.stopped(f"The run was stopped ({lease.superseded_by}).", cancelled=False)
         if status == CANCELLED and stopper.reason is not None:
             raise await run.host.stopped(str(stopper.reason), cancelled=True)
+        if run.suspended is not None:
+            # Last, so that whoever starts it at once finds its lease given back.
+            raise await run.host.left(str(run.suspended), run.suspended.due)
 
 
 async def _close(run: Run, status: RunStatus) -> None:

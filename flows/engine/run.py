@@ -34,6 +34,10 @@ _PADDED = (
 )
 
 
+class LeavingError(BaseException):
+    """The run ends its process here, and is to go on another time; no flow is to catch this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Suspension:
     """Why a run is left, and when it is due."""
@@ -163,12 +167,14 @@ class Run:
             raise ValueError("the time at which a suspended run is due needs a time zone")
         suspension = Suspension(reason, due.astimezone(UTC))
         with self.context.stopper.pursuing():
-            await self.context.writer.committed()
-            leaving = await self.host.suspend(suspension.due)
-            if leaving is not None:
+            if self.ledger.helper_id is not None:
+                # It has done its part. The run that it helps is the one that is left.
+                raise LeavingError
+            if self.host.can_leave:
                 self.suspended = suspension
                 self.context.progress.notes[SUSPENDED] = f"The run is suspended until {suspension}"
-                raise leaving
+                raise LeavingError
+            await self.context.writer.committed()
             self.host.log.info("The run waits until %s", suspension)
             await asyncio.sleep(max((suspension.due - now()).total_seconds(), 0))
 
