@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes = replace(sizes, records=options.records)
     if options.memory:
         sizes = replace(sizes, memory=(sizes.memory[0], options.memory))
+    if options.growth:
+        sizes = replace(sizes, growth=(options.growth, sizes.growth[1]))
     if options.limited:
         sizes = replace(sizes, limited=options.limited)
     repeat = options.repeat or (1 if options.quick else 3)
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small sizes, once: whether it works, not how fast it is")
     parser.add_argument("--records", type=_numbers, metavar="N,...", help="sizes of the main rows")
     parser.add_argument("--memory", type=_positive, metavar="N", help="the larger size of the memory rows")
+    parser.add_argument("--growth", type=_positive, metavar="N", help="records of the growth rows")
     parser.add_argument("--limited", type=_positive, metavar="N", help="the size of the rows at a limit")
     parser.add_argument("--repeat", type=_positive, metavar="N", help="how often each row (default: 3)")
     parser.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="default: %(default)s")

@@ -1,7 +1,7 @@
 """Client: one measurement in a process of its own; prints one line of JSON.
 
 `python -m bench.client KIND --records N --concurrency N --source FILE --watch sandbox=PID [server=PID]`, where KIND is
-bare, content, load, spool or cursor; where to ask and what to write to stands in the environment.
+bare, content, again, reading, load, spool or cursor; where to ask and what to write to stands in the environment.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from bench.meter import Meter, Sample
 def main() -> None:
     """Measure once."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("bare", "content", "load", "spool", "cursor"))
+    parser.add_argument("kind", choices=("bare", "content", "again", "reading", "load", "spool", "cursor"))
     parser.add_argument("--records", type=int, required=True)
     parser.add_argument("--concurrency", type=int, required=True)
     parser.add_argument("--source", type=Path, default=Path())
     parser.add_argument("--template", default=TEMPLATE)
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--watch", nargs="*", default=[])
     options = parser.parse_args()
     watched = {name: int(pid) for name, pid in (item.split("=") for item in options.watch)}
@@ -37,6 +38,14 @@ def _measure(options: argparse.Namespace, watched: dict[str, int]) -> Sample:
         from bench.content import run_content  # noqa: PLC0415
 
         return run_content(meter, options.template, options.concurrency, watched["server"])
+    if options.kind == "again":
+        from bench.content import run_again  # noqa: PLC0415
+
+        return run_again(meter, options.template, options.concurrency, options.runs)
+    if options.kind == "reading":
+        from bench.reading import run_reading  # noqa: PLC0415
+
+        return run_reading(meter, options.template)
     if options.kind in {"spool", "cursor"}:
         from bench.spooling import run_cursor, run_spool  # noqa: PLC0415 - only what is measured is loaded
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 MODEL, MAX_TOKENS = "claude-sonnet-4-6", 256
+SELECT = "SELECT id, name, category, features FROM items"
 TEMPLATE = "bench_subject"
 SHARED = {"5m": "bench_shared", "off": "bench_shared_off"}
 """Templates with a system block of 5,000 tokens, by what they say of the prompt cache."""
@@ -58,8 +59,7 @@ def write_templates(folder: Path) -> None:
 def _write_template(folder: Path, name: str, system: str, cache: str) -> None:
     user = re.sub(r"{(\w+)}", r"{{ record.\1 }}", USER)
     (folder / f"{name}.md.j2").write_text(
-        "---\n"  # noqa: S608 - a template of our own
-        "select: SELECT id, name, category, features FROM items\n"
+        f"---\nselect: {SELECT}\n"
         f"key: id\noutput: SubjectLine\nmodel: {MODEL}\nmax_tokens: {MAX_TOKENS}\ncache: '{cache}'\n"
         f"---\n{{% block system %}}\n{system}\n{{% endblock %}}\n{{% block user %}}\n{user}\n{{% endblock %}}\n"
     )
@@ -80,7 +80,7 @@ def bodies(file: Path, schema: dict[str, Any], limit: int) -> Iterator[dict[str,
     system = [{"type": "text", "text": SYSTEM}]
     with closing(sqlite3.connect(file)) as database:
         database.row_factory = sqlite3.Row
-        for item in database.execute("SELECT id, name, category, features FROM items ORDER BY id LIMIT ?", (limit,)):
+        for item in database.execute(f"{SELECT} ORDER BY id LIMIT ?", (limit,)):
             yield {
                 "model": MODEL,
                 "max_tokens": MAX_TOKENS,

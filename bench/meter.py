@@ -38,6 +38,8 @@ class Sample:
     cache_writes: int = 0
     billed_usd: float = 0.0
     executions: int = 0
+    grown_b: float = 0.0
+    times_first: float = 0.0
 
     def as_json(self) -> dict[str, float]:
         """The fields as plain values."""

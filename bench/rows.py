@@ -10,15 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.cap import capped
+from bench.growth import growing
 from bench.material import SHARED
 from bench.meter import Sample
 from bench.pace import at_changing_limit, at_hidden_limit, at_random_refusals
 from bench.spooling import reading
 from bench.stage import Stage
+from bench.standing import standing
 
 GROUPS = (
     *("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory"),
-    *("warming", "cap", "random", "hidden", "changing", "spool"),
+    *("warming", "cap", "random", "hidden", "changing", "spool", "reading", "growth", "standing"),
 )
 LATENCY_MS = 350
 WARMING, WARMING_LATENCY_MS = 40, 1_000
@@ -37,6 +39,8 @@ class Sizes:
     change_s: float = 120.0
     load: int = 20_000
     spool: tuple[int, int] = (10_000, 1_000_000)
+    growth: tuple[int, int] = (1_000, 100)
+    standing: int = 1_000_000
 
 
 QUICK = Sizes(
@@ -49,6 +53,8 @@ QUICK = Sizes(
     change_s=15,
     load=3_000,
     spool=(1_000, 20_000),
+    growth=(200, 5),
+    standing=20_000,
 )
 
 
@@ -66,9 +72,11 @@ class Row:
 
 
 def make_rows(sizes: Sizes, wanted: frozenset[str]) -> list[Row]:
-    """List the rows of the groups that are wanted; a bare loop comes with all that is compared to it."""
-    if wanted & {"presswork", "cached", "postgres"}:
+    """List the rows of the groups that are wanted; what is bare comes with all that is compared to it."""
+    if wanted & {"presswork", "postgres"}:
         wanted |= {"bare"}
+    if "cached" in wanted:
+        wanted |= {"reading"}
     return [row for row in _all_rows(sizes) if row.group in wanted]
 
 
@@ -84,9 +92,9 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
                 name = f"Presswork on PostgreSQL, {records:,} at {latency} ms"
                 yield Row(name, "postgres", records, latency, _on_postgres(records, latency), bare)
     most = max(sizes.records)
-    yield Row(
-        f"Presswork, {most:,} all cached", "cached", most, 0, _cached(most), f"Presswork, {most:,} at {LATENCY_MS} ms"
-    )
+    bare = f"bare reading and rendering, {most:,}"
+    yield Row(bare, "reading", most, 0, _plain("reading", most, 0))
+    yield Row(f"Presswork, {most:,} all cached", "cached", most, 0, _cached(most), bare)
     # A bucket of a second or so: with the API's of a minute, most of a run would be the burst.
     limited = {"rpm": 10_000, "itpm": 1_500_000, "otpm": 150_000}
     for name, limit in limited.items():
@@ -108,6 +116,14 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
         bare = f"bare cursor loop, a view of {records:,} rows"
         yield Row(bare, "spool", records, 0, reading("cursor", records))
         yield Row(f"Presswork, a view of {records:,} rows", "spool", records, 0, reading("spool", records), bare)
+    for where, on_postgres in (("SQLite", False), ("PostgreSQL", True)):
+        records, runs = sizes.growth
+        name = f"Presswork on {where}, {records:,} unchanged, {runs} times"
+        yield Row(name, "growth", records, 0, growing(records, runs, on_postgres=on_postgres))
+        for kind, what in (("prompts", "look-up of prompts"), ("keys", "look-up of keys"), ("join", "join to content")):
+            name = f"{what} on {where}, {sizes.standing:,} contents"
+            taker = standing(kind, sizes.standing, on_postgres=on_postgres)
+            yield Row(name, "standing", sizes.standing, 0, taker)
 
 
 def _untold(sizes: Sizes) -> Iterator[Row]:

@@ -44,6 +44,8 @@ class Stage:
     server_pid: int
     concurrency: int
     _stack: ExitStack
+    made: dict[str, str] = field(default_factory=dict)
+    """URLs of databases that several rows use, by what is in them."""
     _postgres: str | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -100,11 +102,12 @@ class Stage:
         template: str = TEMPLATE,
         *,
         source_url: str | None = None,
+        runs: int = 1,
     ) -> subprocess.Popen[str]:
         """Start a client, which reads a database of so many items, or the one at `source_url`."""
         source = self.source(records) if source_url is None else Path()
         command = [sys.executable, "-m", "bench.client", kind, "--records", str(records), "--source", str(source)]
-        command += ["--template", template]
+        command += ["--template", template, "--runs", str(runs)]
         command += ["--concurrency", str(self.concurrency), "--watch", f"sandbox={self.sandbox_pid}"]
         if kind == "content":
             command.append(f"server={self.server_pid}")

@@ -8,6 +8,7 @@
     |   |-- TemplateError
     |   `-- ParameterError
     |-- RecordError             one record can't be used: it fails alone, by name
+    |-- RunEndedError           the run that this one is to help is over: there is nothing to do
     |-- LedgerAwayError         answers could not be written, and wait in a file
     `-- CallError               a request brought no usable answer
         |-- PassingCallError    may go better later: retried
@@ -71,6 +72,10 @@ class TemplateError(ConfigurationError):
 
 class ParameterError(ConfigurationError):
     """A parameter of the run is wrong; `presswork templates show NAME` lists what a template takes."""
+
+
+class RunEndedError(PressworkError):
+    """The run that this one is to help has ended: there is nothing left to help with."""
 
 
 class RecordError(PressworkError):

@@ -43,7 +43,7 @@ ANOTHER_MEANING = {
     "refused": "a switch of the sandbox, and a key of what `deploy` and `db recover` print",
     "running": "a title on a screen, and a key of what `status` prints",
     "sandbox": "a package, a ledger's file, and where a forecast's lengths come from",
-    "shard": "an option of a run",
+    "helper": "an option of a run",
     "timeout": "an argument of sqlite3",
     "truncated": "a switch of the sandbox",
     "unreadable": "a key of what `deploy` prints",

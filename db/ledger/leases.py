@@ -59,9 +59,12 @@ def take(
 ) -> Lease:
     """Give a worker of a run its lease, in a transaction that has begun; whoever held it before is superseded."""
     _lock_run(connection, run_id)
-    older = select(StoredLease.id).where(StoredLease.run_id == run_id, StoredLease.worker == worker)
-    for superseded in connection.scalars(older).all():
-        give_back(connection, Lease(superseded, run_id, worker), CRASHED)
+    older = select(StoredLease.id, StoredLease.epoch).where(StoredLease.run_id == run_id, StoredLease.worker == worker)
+    for superseded in connection.execute(older).all():
+        give_back(connection, Lease(superseded.id, run_id, worker), CRASHED)
+        if superseded.id == lease_id:
+            # A flow run that is begun again: whoever had it before must find out as well.
+            epoch = max(epoch, superseded.epoch + 1)
     connection.execute(
         insert(StoredLease).values(
             id=lease_id,
@@ -98,7 +101,9 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
     """
     with begin_write(engine) as connection:
         status = _lock_run(connection, lease.run_id)
-        kept = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id))
+        # A helper's has the id of its flow run, which another process may have begun again.
+        ours = () if lease.worker == MAIN else (StoredLease.process == this_process(),)
+        kept = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id, *ours))
         if kept is not None:
             renewed = Lease(lease.id, lease.run_id, lease.worker, kept)
             renew_in(connection, renewed)

@@ -94,21 +94,9 @@ def spent_by_run(engine: Engine, run_id: str, *, but_lease: str | None = None) -
     return _spent(engine, and_(*which))
 
 
-def spent_by_shards(engine: Engine, prefect_flow_run_id: str) -> Spent:
-    """Add up what the shards have spent that runs of a Prefect flow run have started."""
-    whole, shard = aliased(StoredRun), aliased(StoredRun)
-    shards = (
-        select(shard.id)
-        .join(whole, whole.id == shard.parent_run_id)
-        .where(whole.prefect_flow_run_id == prefect_flow_run_id)
-    )
-    return _spent(engine, Attempt.run_id.in_(shards))
-
-
-def spent_by_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> Spent:
-    """Add up what the runs of Prefect flow runs have spent."""
-    runs = select(StoredRun.id).where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids))
-    return _spent(engine, Attempt.run_id.in_(runs))
+def spent_by_leases(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> Spent:
+    """Add up what some of those have spent who have worked on a run, by their leases."""
+    return _spent(engine, and_(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)))
 
 
 def _linked(run_id: str) -> CTE:

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, or_, select
 
 from db.columns import Base
 from db.ledger.leases import LivingLease, living
-from db.ledger.tables import StoredLease, StoredRun, StoredStep
+from db.ledger.tables import Attempt, StoredLease, StoredRun, StoredStep
 from db.session import rows_of
 from db.words import CRASHED, RUNNING
 
@@ -20,15 +20,10 @@ def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
         return row_of(connection, StoredRun, StoredRun.id == run_id)
 
 
-def statuses_of_flow_runs(engine: Engine, prefect_flow_run_ids: Sequence[str]) -> dict[str, str]:
-    """Return the state of the newest run of each Prefect flow run that has one."""
-    statement = (
-        select(StoredRun.prefect_flow_run_id, StoredRun.id, StoredRun.status)
-        .where(StoredRun.prefect_flow_run_id.in_(prefect_flow_run_ids))
-        .order_by(StoredRun.id)
-    )
-    at_work = running(engine)
-    return {str(flow_run): state_of(run_id, status, at_work) for flow_run, run_id, status in rows_of(engine, statement)}
+def who_has_asked(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> set[str]:
+    """Return those of the leases that have asked for anything in a run, however long ago."""
+    asked = select(Attempt.lease_id).where(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)).distinct()
+    return {str(lease_id) for (lease_id,) in rows_of(engine, asked)}
 
 
 def running(engine: Engine) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """Select: run a template's select once, as it stands, and stream its records into a spool.
 
 Parameters are bound with their types, the source is only read, and its connection is given back when the last row has
-come. Null, duplicate and unusable keys are found before any record is used. One record, or a shard's part, is asked
-for by wrapping the select (statements.py).
+come. Null, duplicate and unusable keys are found before any record is used. One record is asked for by wrapping the
+select (statements.py).
 """
 
 import itertools
@@ -22,7 +22,7 @@ from db.session import reason_of
 from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
 from db.sources.spool import SpoolFile, Unreadable
-from db.sources.statements import Query, bound, columns_of, no_rows, rows_of_part, rows_where
+from db.sources.statements import Query, bound, columns_of, no_rows, rows_where
 from db.sources.values import KEYS_NAMED, KeyCheck, Record, key_of, make_record, parse_key, split_key
 
 AT_ONCE = 500  # rows that are fetched and written at a time
@@ -127,20 +127,12 @@ def _layout(query: Query, columns: Sequence[str], padded: Collection[str] = ()) 
 
 
 def _fill(engine: Engine, query: Query, keys: KeyCheck, file: SpoolFile, tell: Callable[[int], None]) -> None:
-    part, dialect = query.part, engine.dialect
-    with _reading(engine, query) as connection:
-        # As the run has them that is divided: records with other names would have other prompts.
-        described = _described(connection, query) if part else None
-        whole = bound(query, dialect)
-        with _streamed(connection, rows_of_part(query, part, dialect) if part else whole) as result:
-            columns = _names(result)
-            if part:
-                columns = described or _unnumbered(connection, columns)
-            layout = _layout(query, columns, padded_columns(result))
-            for rows in _batches(connection, result, part.count if part else query.limit):
-                keyed = ((keys.usable(layout.key_of(row)), row) for row in rows)
-                file.add([layout.record_of(key, row) for key, row in keyed if key is not None])
-                tell(keys.total)
+    with _reading(engine, query) as connection, _streamed(connection, bound(query, engine.dialect)) as result:
+        layout = _layout(query, _names(result), padded_columns(result))
+        for rows in _batches(connection, result, query.limit):
+            keyed = ((keys.usable(layout.key_of(row)), row) for row in rows)
+            file.add([layout.record_of(key, row) for key, row in keyed if key is not None])
+            tell(keys.total)
     keys.require_good(*file.repeated(KEYS_NAMED))
     file.trimmed = any(layout.key.values())
 

@@ -9,15 +9,18 @@ import hashlib
 import os
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from db.database_errors import SpoolError
 from db.identity import fate_of, this_process
+from db.session import in_parts
 from db.sources.values import Record, sorted_json
 
 SPOOL_SUFFIX, UNFINISHED = ".spool", ".part"
@@ -28,8 +31,11 @@ _TABLES = (
     "CREATE TABLE records (position INTEGER PRIMARY KEY, key TEXT, hash TEXT, data BLOB, fault TEXT)",
     "CREATE TABLE keys (trimmed INTEGER)",
 )
+# Made when all records are there: kept while they come, it would be changed in places all over.
+_BY_KEY = "CREATE INDEX by_key ON records (key)"
 _REPEATED = """SELECT SUM(n - 1) OVER (), key FROM (SELECT key, COUNT(*) AS n FROM records GROUP BY key HAVING n > 1)
     ORDER BY key LIMIT ?"""
+_RECORDS = "SELECT position, key, hash, data, fault FROM records"
 # One process writes the file. If it crashes before the end, the file is thrown away, so SQLite need not protect it.
 _WRITING = tuple(
     f"PRAGMA {setting}"
@@ -79,8 +85,12 @@ class SpoolFile:
         self.count += len(rows)
 
     def repeated(self, most: int) -> tuple[int, list[str]]:
-        """Return how many records have the key of an earlier one, and the first such keys, `most` of them."""
+        """Return how many records have the key of an earlier one, and the first such keys, `most` of them.
+
+        To be asked once, when all records are there.
+        """
         with _keeping(self._path.parent.parent):
+            self._database.execute(_BY_KEY)
             found = self._database.execute(_REPEATED, (most,)).fetchall()
         return (found[0][0], [key for _surplus, key in found]) if found else (0, [])
 
@@ -115,18 +125,33 @@ class Spool:
     def pages(self, size: int) -> Iterator[list[Record | Unreadable]]:
         """Yield the records in the order in which the select gave them, `size` at a time; raises SpoolError."""
         after = 0
-        while rows := self._read(after, size):
+        while rows := self._read(f"{_RECORDS} WHERE position > ? ORDER BY position LIMIT ?", after, size):
             after = rows[-1][0]
             yield [_record(*row) for row in rows]
+
+    def keys(self, size: int) -> Iterator[list[str]]:
+        """Yield the records' keys in their own order, `size` at a time; raises SpoolError."""
+        after = ""
+        rows = self._read("SELECT key FROM records ORDER BY key LIMIT ?", size)
+        while rows:
+            after = rows[-1][0]
+            yield [key for (key,) in rows]
+            rows = self._read("SELECT key FROM records WHERE key > ? ORDER BY key LIMIT ?", after, size)
+
+    def records_of(self, keys: Sequence[str]) -> list[Record | Unreadable]:
+        """Return the records with these keys in the select's order, those that it has; raises SpoolError."""
+        found = []
+        for part in in_parts(keys):
+            found += self._read(f"{_RECORDS} WHERE key IN ({', '.join('?' * len(part))})", *part)
+        return [_record(*row) for row in sorted(found)]
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def _read(self, after: int, size: int) -> list[tuple[int, str, str, bytes, str | None]]:
-        statement = "SELECT position, key, hash, data, fault FROM records WHERE position > ? ORDER BY position LIMIT ?"
+    def _read(self, statement: str, *values: object) -> list[Any]:
         try:
-            return self._database.execute(statement, (after, size)).fetchall()
+            return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise SpoolError(
                 f"The records that were read can't be read back: {error}. Start the run again; without --resume it "
@@ -135,12 +160,15 @@ class Spool:
 
 
 class RunSpools:
-    """The spools of one run, and of those that it resumes, the latest first; nothing is made before one is written."""
+    """The spools of one run or helper, and of the runs that it goes on with, the latest first: itself if it has a past.
 
-    def __init__(self, folder: Path, run_id: str, resumed: Sequence[str] = ()) -> None:
+    Nothing is made before one is written.
+    """
+
+    def __init__(self, folder: Path, own_id: str, resumed: Sequence[str] = ()) -> None:
         self.resumed = resumed
         self._folder = folder
-        self._own = folder / run_id
+        self._own = folder / own_id
         self._open: list[Spool] = []
 
     def find(self, name: str) -> Spool | None:
@@ -158,8 +186,8 @@ class RunSpools:
     def writing(self, name: str) -> Iterator[SpoolFile]:
         """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
         path = self._own / f"{name}{SPOOL_SUFFIX}"
-        # A process that the run was taken from may not be at its end yet.
-        unfinished = path.with_name(f"{name}-{os.getpid()}{UNFINISHED}")
+        # A process that the run was taken from may not be at its end yet, also on a machine that shares the folder.
+        unfinished = path.with_name(f"{name}-{uuid.uuid4().hex}{UNFINISHED}")
         try:
             with closing(SpoolFile(unfinished)) as written:
                 yield written

@@ -1,8 +1,8 @@
 """A user's select as statements: as it stands with its parameters bound by their types, and wrapped.
 
-The text itself is never rewritten. Wrapped, it yields its columns without a row, the rows of one key, or a part in the
-order of the key: it stands inside as it was written. SQLAlchemy's dialects write the limits and quote the names; what
-SQL Server refuses inside brackets (WITH, a bare ORDER BY, OPTION) is taken out of them by its place in the text.
+The text itself is never rewritten. Wrapped, it yields its columns without a row, or the rows of one key: it stands
+inside as it was written. SQLAlchemy's dialects quote the names; what SQL Server refuses inside brackets (WITH, a bare
+ORDER BY, OPTION) is taken out of them by its place in the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,12 +39,6 @@ _TYPES: dict[str, TypeEngine[Any]] = {"float": _TypedFloat(), "bool": _TypedBool
 # It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
 _STRICT = frozenset({"mssql"})
 _ALL: sa.ColumnElement[Any] = sa.literal_column("*")
-# They may drop an ORDER BY in a derived table that has no limit of its own; it says how they write one.
-_ORDER_NEEDS_LIMIT = {
-    "mysql": "\nLIMIT {0}",
-    "mariadb": "\nLIMIT {0}",
-    "mssql": "\nOFFSET 0 ROWS FETCH NEXT {0} ROWS ONLY",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +50,10 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a select in the order of its keys, for a shard: `count` rows from `offset` on."""
-
-    offset: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class Query:
     """A user's select with its key columns and bound parameters; `name` is what errors call it.
 
-    `limit` keeps the first rows in the select's own order; of these, `part` is a shard's.
+    `limit` keeps the first rows in the select's own order.
     """
 
     name: str
@@ -75,11 +61,10 @@ class Query:
     key: tuple[str, ...]
     parameters: Mapping[str, Parameter]
     limit: int | None = None
-    part: Part | None = None
 
 
-def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None, *, tail: str = "") -> TextClause:
-    """Bind a select, without the semicolons and comments that trail it, or its piece from `begin` to `end` with a tail.
+def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None) -> TextClause:
+    """Bind a select, without the semicolons and comments that trail it, or its piece from `begin` to `end`.
 
     Raises SelectError where it can't be read, and for a parameter without a value.
     """
@@ -97,7 +82,7 @@ def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None
             binds[own] = _bound(own, query.parameters[found.name], dialect.name)
             written += f"{_escaped(statement.sql[begin : found.start])}:{own}"
             begin = found.end
-    return sa.text(written + _escaped(statement.sql[begin:end]) + tail).bindparams(*binds.values())
+    return sa.text(written + _escaped(statement.sql[begin:end])).bindparams(*binds.values())
 
 
 def _escaped(piece: str) -> str:
@@ -149,17 +134,6 @@ def rows_where(query: Query, dialect: Dialect, values: Sequence[Any]) -> Executa
     return wrapped.complete(sa.select(_ALL).select_from(wrapped.rows()).where(sa.and_(*equal)))
 
 
-def rows_of_part(query: Query, part: Part, dialect: Dialect) -> Executable:
-    """Wrap a select so that it yields a part of its rows in the order of its key; SelectError as no_rows.
-
-    With the query's limit, only the first rows in the select's own order are looked at.
-    """
-    wrapped = _Wrapped(query, dialect)
-    rows = wrapped.rows() if query.limit is None else wrapped.first_rows(query.limit)
-    ordered = sa.select(_ALL).select_from(rows).order_by(*(_column(name, dialect) for name in query.key))
-    return wrapped.complete(ordered.limit(part.count).offset(part.offset))
-
-
 class _Headed(Executable, sa.ClauseElement):
     """A statement behind what can't stand inside of its brackets."""
 
@@ -188,14 +162,10 @@ class _Wrapped:
     def rows(self) -> FromClause:
         """The select as a table."""
         takes_order = not self._strict or self._statement.bounded
-        return self._table(None if takes_order else self._statement.order_by)
-
-    def first_rows(self, limit: int) -> FromClause:
-        """Its first rows, in its own order, as a table."""
-        by_order = _ORDER_NEEDS_LIMIT.get(self._dialect.name)
-        if by_order is None or self._statement.order_by is None or self._statement.bounded:
-            return sa.select(_ALL).select_from(self.rows()).limit(limit).subquery("first_rows")
-        return self._table(tail=by_order.format(int(limit)))
+        end = None if takes_order else self._statement.order_by
+        end = self._statement.options if end is None else end
+        # A comment that ends the user's text is cut off, and can't swallow the bracket.
+        return bound(self._query, self._dialect, self._begin, end).columns().subquery("selected")
 
     def complete(self, body: sa.Select[Any]) -> Executable:
         """The whole, with what can't stand inside of brackets."""
@@ -204,12 +174,6 @@ class _Wrapped:
         if not self._begin:
             return body
         return _Headed(bound(self._query, self._dialect, 0, self._begin), body)
-
-    def _table(self, end: int | None = None, *, tail: str = "") -> FromClause:
-        end = self._statement.options if end is None else end
-        # A comment that ends the user's text is cut off, and can't swallow the bracket.
-        rows = bound(self._query, self._dialect, self._begin, end, tail=tail)
-        return rows.columns().subquery("selected")
 
 
 def _column(name: str, dialect: Dialect) -> sa.ColumnElement[Any]:

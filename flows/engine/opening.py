@@ -12,17 +12,14 @@ from decimal import Decimal
 from functools import lru_cache, partial
 
 from httpx import HTTPError
-from sqlalchemy import Engine
 
 from db.database_errors import DatabaseError
-from db.identity import this_process
-from db.ledger.clock import new_id, now
+from db.ledger.clock import new_id
 from db.ledger.connecting import open_ledger
-from db.ledger.rows import RunRow
 from db.readers.chains import Spent, refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
-from db.words import CANCELLED, COMPLETED, FAILED, MODE_LIVE, RUNNING, SUSPENDED, RunStatus
+from db.words import CANCELLED, COMPLETED, FAILED, SUSPENDED, RunStatus
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs, check_templates
 from flows.engine.materials.run_selects import Selects, Spooling
@@ -33,15 +30,15 @@ from flows.engine.pacing.limiter import limiter_for
 from flows.engine.pacing.pace import Pace
 from flows.engine.report.amounts import dollars
 from flows.engine.report.artifacts import SUMMARY_KEY
-from flows.engine.report.progress import Progress, announce
+from flows.engine.report.progress import Progress, announce, counts_in_words
 from flows.engine.report.totals import Totals, paced_since
 from flows.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint, require_files
 from flows.engine.resources.lease import HeldLease
-from flows.engine.resources.run_ledger import RunLedger, begin, require_parent
+from flows.engine.resources.run_ledger import RunLedger, begin, require_run
 from flows.engine.resources.stopping import Stopper, stopped_by_signals
 from flows.engine.resources.writer import Writer
 from flows.engine.run import LeavingError, Run
-from flows.errors import LedgerAwayError, StoppedError
+from flows.errors import LedgerAwayError, RunEndedError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
 from flows.steps.answers.outcomes import Policy
 
@@ -59,13 +56,16 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     settings = _settings_of(options)
     origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:
-        run = await _put_together(stack, host, settings, options, origin)
+        try:
+            run = await _put_together(stack, host, settings, options, origin)
+        except RunEndedError as error:
+            raise await host.left_undone(str(error)) from None
         stopper = run.context.stopper
         stack.callback(run.selects.spooling.spools.close)
         await asyncio.to_thread(sweep, settings.spool_folder)
         announce(run.context.progress)
         _log_opening(run)
-        await stack.enter_async_context(host.shown(run.context.progress, options.shard))
+        await stack.enter_async_context(host.shown(run.context.progress, options.helper))
         stack.callback(stopper.close)
         await stack.enter_async_context(host.watching(stopper))
         stack.enter_context(stopped_by_signals(stopper))
@@ -87,9 +87,7 @@ async def _put_together(
     opened = await _open_endpoint(stack, settings, origin)
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
     ledger, resumed = await _open_ledger(stack, settings, options, origin, opened.name)
-    # A helper has a part of the cap to itself.
-    earlier = await ledger.spent() if resumed and options.shard is None else Spent()
-    pace = _open_gate(stack, settings, options, opened, earlier)
+    pace = _open_gate(stack, settings, options, opened, await ledger.spent() if resumed else Spent())
     stopper = _stopper(settings, pace, ledger.writer)
     progress = Progress(
         ledger.run_id,
@@ -100,7 +98,7 @@ async def _put_together(
     )
     totals = Totals(ledger.engine, ledger.writer.read, progress, pace)
     spools = RunSpools(settings.spool_folder, ledger.helper_id or ledger.run_id, resumed)
-    spooling = Spooling(spools, progress, host.log)
+    spooling = Spooling(spools, progress, host.log, is_helper=options.helper is not None)
     endpoint = RunEndpoint(opened, pace.reaches_endpoint, progress)
     return Run(
         host=host,
@@ -134,7 +132,9 @@ async def _open_ledger(
     """
     engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
     stack.callback(engine.dispose)
-    lease_id = new_id()
+    helper = options.helper
+    # Whoever has started a helper finds by its flow run whether it is at work, and what it has spent.
+    lease_id = origin.flow_run_id if helper else new_id()
     writer = Writer(
         engine,
         lease_id=lease_id,
@@ -143,10 +143,10 @@ async def _open_ledger(
         spill_folders=settings.spill_folders,
     )
     await stack.enter_async_context(writer)
-    row = await writer.read(_run_row, engine, endpoint, options, origin)
-    if options.shard is not None:
-        await writer.read(require_parent, engine, options.shard)
-    taken = await writer.call(begin, engine, row, lease_id, options.shard, settings.spill_folders)
+    row = await writer.read(origin.row, engine, endpoint, options.resumes)
+    if helper is not None:
+        await writer.read(require_run, engine, helper, origin.flow, endpoint)
+    taken = await writer.call(begin, engine, row, lease_id, helper, settings.spill_folders)
     run_id, has_past = taken.run_id, taken.run_id != row.id
     lease = HeldLease(engine, taken)
     writer.run_id, writer.commit = run_id, lease.write
@@ -160,31 +160,12 @@ async def _open_ledger(
     return RunLedger(engine, writer, lease, run_id, origin.flow, endpoint, has_past, fresh_since), resumed
 
 
-def _run_row(engine: Engine, endpoint: str, options: RunOptions, origin: RunOrigin) -> RunRow:
-    return RunRow(
-        id=new_id(),
-        resumes_run_id=origin.resumes(engine, options.resumes),
-        flow=origin.flow,
-        deployment=origin.deployment,
-        prefect_flow_run_id=origin.flow_run_id,
-        trigger=origin.trigger,
-        parameters=origin.parameters,
-        code_version=origin.code_version,
-        endpoint=endpoint,
-        mode=MODE_LIVE,
-        started_at=now(),
-        status=RUNNING,
-        process=this_process(),
-        alive_until=now(),
-    )
-
-
 def _open_gate(
     stack: AsyncExitStack, settings: Settings, options: RunOptions, endpoint: Endpoint, earlier: Spent
 ) -> Pace:
     limiter = limiter_for(endpoint.name)
-    # The limits that are set are a run's, so each of its shards keeps to a part of them.
-    parts = options.shard.of if options.shard else 1
+    # The limits that are set are a run's, so each of its helpers keeps to a part of them.
+    parts = options.helper.of if options.helper else 1
     limits = {name: getattr(settings, name) for name in ("rpm", "itpm", "otpm")}
     own = {name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()}
     stack.callback(limiter.hold(**own))
@@ -224,7 +205,7 @@ async def _closing(run: Run) -> AsyncIterator[None]:
         yield
         status = run.totals.status()
     except LeavingError:
-        status = SUSPENDED if run.suspended is not None else run.totals.status()
+        status = SUSPENDED
     except (StoppedError, asyncio.CancelledError):
         status = CANCELLED
         raise
@@ -232,13 +213,23 @@ async def _closing(run: Run) -> AsyncIterator[None]:
         run.context.progress.status = status
         await _close(run, status)
         if lease.superseded_by is not None:
-            # Who goes on with it decides what becomes of the flow run.
-            raise await run.host.stopped(f"The run was stopped ({lease.superseded_by}).", cancelled=False)
+            raise await _superseded(run, lease.superseded_by)
         if status == CANCELLED and stopper.reason is not None:
             raise await run.host.stopped(str(stopper.reason), cancelled=True)
         if run.suspended is not None:
             # Last, so that whoever starts it at once finds its lease given back.
             raise await run.host.left(str(run.suspended), run.suspended.due)
+
+
+async def _superseded(run: Run, by: str) -> BaseException:
+    ledger = run.ledger
+    if run.options.helper is not None:
+        try:
+            await ledger.writer.read(require_run, ledger.engine, run.options.helper, ledger.flow, ledger.endpoint)
+        except RunEndedError as error:
+            return await run.host.left_undone(str(error))
+    # Who goes on with it decides what becomes of the flow run.
+    return await run.host.stopped(f"The run was stopped ({by}).", cancelled=False)
 
 
 async def _close(run: Run, status: RunStatus) -> None:
@@ -254,9 +245,13 @@ async def _close(run: Run, status: RunStatus) -> None:
             await writer.call(lease.suspend, run.suspended.reason, run.suspended.due)
         else:
             await writer.call(lease.close, status)
+        if run.options.helper is not None:
+            await asyncio.to_thread(run.selects.spooling.spools.remove, own_only=True)
+            counts = ", ".join(counts_in_words(run.context.progress.counts).values()) or "nothing done"
+            log.info("The %s of run %s %s: %s.", run.options.helper, run.ledger.run_id, status, counts)
+            return
         if status == COMPLETED and lease.superseded_by is None:
-            # A helper leaves what it has read for the run that it helps.
-            await asyncio.to_thread(run.selects.spooling.spools.remove, own_only=lease.is_helper)
+            await asyncio.to_thread(run.selects.spooling.spools.remove)
         summary = await writer.read(run.totals.summary, status)
         log.info(
             "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",
@@ -269,8 +264,7 @@ async def _close(run: Run, status: RunStatus) -> None:
             SUMMARY_KEY,
         )
         if lease.superseded_by is None:
-            is_shard = run.options.shard is not None
-            await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from, is_shard=is_shard)
+            await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from)
     except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         log.warning("The run's end could not be written: %s.", type(error).__name__)
 

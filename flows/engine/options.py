@@ -7,21 +7,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 
-class Shard(BaseModel):
-    """Which part of a run this one is. A run that is spread tells its shards; no person fills it in.
+class Helper(BaseModel):
+    """Which helper of a run this one is. A run that is spread tells its helpers; no person fills it in.
 
-    The part is found again by counting, so that no key of a record has to stand in Prefect.
+    Which records it works on, it takes from the ledger, so that no key of a record has to stand in Prefect.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    parent: str = Field(description="The id of the run that is spread.")
-    select: str = Field(description="Whose records are cut: the file of the template that selects them.")
+    run: str = Field(description="The id of the run to help.")
+    select: str = Field(description="Whose records are divided: the file of the template that selects them.")
     nth: int = Field(1, ge=1, description="Which select of that template, in the order in which the flow makes them.")
-    limit: int | None = Field(None, description="The run's limit: its records are the first of the select.")
     number: int = Field(ge=1)
     of: int = Field(ge=1)
-    records: int = Field(ge=0, description="How many the run has in all.")
+
+    def __str__(self) -> str:
+        return f"helper {self.number} of {self.of}"
 
 
 def plainly(schema: dict[str, Any]) -> None:
@@ -92,7 +93,7 @@ class RunOptions(FormPart):
         examples=[4],
     )
     resumes: str | None = Field(None, description="The id of a run that this one completes; they share the cost cap.")
-    shard: SkipJsonSchema[Shard | None] = None
+    helper: SkipJsonSchema[Helper | None] = None
 
 
 class Selection(FormPart):

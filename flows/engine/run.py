@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from db.ledger.clock import now
@@ -15,8 +16,9 @@ from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs
 from flows.engine.materials.handles import Generations, Selected, Source
 from flows.engine.materials.run_selects import Selects
+from flows.engine.materials.taken_records import TakenRecords
 from flows.engine.options import RunOptions, Selection
-from flows.engine.orchestration.host import Host, ShardedRun
+from flows.engine.orchestration.host import Host, SpreadRun
 from flows.engine.pacing.pace import Pace
 from flows.engine.pacing.spending import Estimate
 from flows.engine.report.progress import counts_in_words
@@ -27,6 +29,8 @@ from flows.engine.step import Step
 from flows.errors import ConfigurationError
 from flows.steps.prompts.render import Brief
 
+KEYS_AT_ONCE = 5000
+"""How many keys of a step that is divided are written at a time."""
 _PADDED = (
     "{step}: content stands under keys that end in blanks ({orphaned:,}), from a release that kept the blanks of "
     "CHAR(n) keys. It is orphaned: the same records have theirs under the trimmed keys now, and what had not changed "
@@ -53,7 +57,8 @@ class Suspension:
 class Run:
     """An open run. Flows use `select`, `generate`, `suspend` and `summary`; the rest is the engine's own.
 
-    `suspended` says why and until when it is left, once it is.
+    `suspended` says why and until when it is left, once it is; `is_spread` whether helpers have been called, which is
+    done once in a process.
     """
 
     host: Host
@@ -65,6 +70,7 @@ class Run:
     briefs: Briefs
     totals: Totals
     suspended: Suspension | None = None
+    is_spread: bool = False
 
     def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
         """Select a template's records. The database is asked at the first `await` that needs it, in a thread.
@@ -114,40 +120,55 @@ class Run:
         name = brief.template.name
         progress = self.context.progress
         step = Step(self.context, brief, variants)
-        if isinstance(source, Selected) and (self.options.shards or 1) > 1 and self.ledger.shards is None:
-            await self._spread(name, source)
-        total = await source.count()
+        helper = self.options.helper
+        taken: TakenRecords | None = None
+        if helper is not None and isinstance(source, Selected):
+            taken = TakenRecords(
+                source,
+                helpers=helper.of,
+                variants=variants,
+                take=partial(self.ledger.take_range, name),
+                finish=partial(self.ledger.finish_range, name),
+                is_stopped=lambda: self.pace.stopped is not None,
+            )
+        total = await source.count() if taken is None else None
         missing = await source.left_out()
         if missing:
             self.totals.left_out[name] += missing
         total = total * variants if total is not None else None
         progress.begin_step(name, total)
         await self.ledger.begin_step(name, made_from=source.step, total=total, left_out=missing)
-        if self.selects.spooling.trimmed and self.options.shard is None:
-            # A shard has the same keys as the run that is spread, which tells of them once.
+        if isinstance(source, Selected) and (self.options.shards or 1) > 1 and not self.is_spread:
+            await self._spread(name, source)
+        if self.selects.spooling.trimmed and helper is None:
+            # A helper has the same keys as the run that it helps, which tells of them once.
             orphaned = await self.ledger.padded_keys(name)
             if orphaned:
                 progress.notes[f"padded keys: {name}"] = _PADDED.format(step=name, orphaned=orphaned)
         mean = await self.ledger.mean_tokens(name, brief.template.front.model)
         if mean is not None:
             self.pace.estimates.setdefault(name, Estimate(input_tokens=mean[0], output_tokens=mean[1]))
-        await step.run(source)
+        await step.run(taken or source)
+        if taken is not None:
+            await taken.finish_done()
         await self.ledger.end_step(name)
         ended = ", ".join(counts_in_words(progress.step_counts).values()) or "nothing to do"
         self.host.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
 
     async def _spread(self, step: str, source: Selected) -> None:
-        """Have shards do a step first, and take over what they have spent and found out."""
+        """Have helpers do a step first, and take over what they have spent and found out."""
+        self.is_spread = True
         ledger = self.ledger
-        ledger.shards = []
         await self.briefs.endpoint.verify()
-        records = await source.count()
+        spool = await source.check()
+        if spool.count < 2:
+            return
+        await ledger.divide(step, partial(spool.keys, KEYS_AT_ONCE))
         await self.host.spread(
-            ShardedRun(self.context.settings, self.options, ledger, self.context.stopper, source, records)
+            SpreadRun(self.context.settings, self.options, ledger, self.context.stopper, source, spool.count)
         )
-        await ledger.find_shards()
-        # The cap is the job's: what the shards spent is no longer there to be spent here.
-        self.pace.spending.shards = await ledger.spent() - self.pace.spending.earlier
+        # The cap is the job's: what the helpers spent is no longer there to be spent here.
+        self.pace.spending.helpers = await ledger.spent() - self.pace.spending.earlier
         known = await ledger.used(step)
         if known.requests and known.cost_usd:
             # Of what is left of a cap, a guess from one answer could spend too much.
@@ -165,11 +186,10 @@ class Run:
         """
         if due.tzinfo is None:
             raise ValueError("the time at which a suspended run is due needs a time zone")
+        if self.options.helper is not None:
+            raise await self.host.left_undone("A helper does not wait with its run: it has done its part.")
         suspension = Suspension(reason, due.astimezone(UTC))
         with self.context.stopper.pursuing():
-            if self.ledger.helper_id is not None:
-                # It has done its part. The run that it helps is the one that is left.
-                raise LeavingError
             if self.host.can_leave:
                 self.suspended = suspension
                 self.context.progress.notes[SUSPENDED] = f"The run is suspended until {suspension}"

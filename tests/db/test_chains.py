@@ -18,15 +18,14 @@ from db.readers.chains import (
     Spent,
     refreshing_since,
     spent_by_chain,
-    spent_by_flow_runs,
+    spent_by_leases,
     spent_by_run,
-    spent_by_shards,
 )
 from db.readers.figures import usage
 from db.readers.look_up import bad_outcomes_of, look_up
 from tests.db.rows import DAY, Book, settled_row, sha
 
-FLOW_RUN, OTHER_FLOW_RUN, SHARD_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "123")
+FLOW_RUN, OTHER_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "12")
 OWN = "the run's own lease"
 NO_ANSWER = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
 
@@ -138,19 +137,20 @@ def test_likely_costs_add_up_exactly(book: Book) -> None:
     assert usage(book.ledger, book.run_id).likely_usd == Decimal("0.0003703710")
 
 
-def test_shards_of_a_flow_run_and_flow_runs_are_added_up(book: Book) -> None:
-    first = Book(book.ledger, prefect_flow_run_id=FLOW_RUN)
-    again = Book(book.ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=first.run_id)
-    other = Book(book.ledger, prefect_flow_run_id=OTHER_FLOW_RUN)
-    for whole, dollars in ((first, "1"), (again, "0.1"), (other, "7")):
-        spend(whole, "20")
-        shard = Book(book.ledger, parent_run_id=whole.run_id, prefect_flow_run_id=SHARD_FLOW_RUN)
-        spend(shard, dollars)
-        open_attempt(shard, "0.001", error_type="crashed")
+def test_what_some_of_a_runs_leases_have_spent_is_added_up(book: Book) -> None:
+    other = Book(book.ledger)
+    for lease_id, dollars in ((FLOW_RUN, "1"), (OTHER_FLOW_RUN, "0.1"), (book.lease.id, "7")):
+        batch = WriteBatch()
+        attempt = book.attempt(batch, dollars, new_id(), lease_id=lease_id)
+        batch.settled.append(settled_row(attempt, cost_usd=Decimal(dollars)))
+        write(book.ledger, batch)
+        open_attempt(book, "0.001", lease_id=lease_id, error_type="crashed")
+    spend(other, "20")
 
-    assert spent_by_shards(book.ledger, FLOW_RUN) == Spent(Decimal("1.1"), Decimal("0.002"))
-    assert spent_by_flow_runs(book.ledger, [SHARD_FLOW_RUN]) == Spent(Decimal("8.1"), Decimal("0.003"))
-    assert spent_by_flow_runs(book.ledger, []) == Spent()
+    both = spent_by_leases(book.ledger, book.run_id, [FLOW_RUN, OTHER_FLOW_RUN])
+    assert both == Spent(Decimal("1.1"), Decimal("0.002"))
+    assert spent_by_leases(book.ledger, book.run_id, []) == Spent()
+    assert spent_by_leases(book.ledger, other.run_id, [FLOW_RUN]) == Spent()
 
 
 def test_what_a_run_has_spent_is_told_but_for_one_of_its_leases(book: Book) -> None:

@@ -21,8 +21,9 @@ from db.readers.old_shards import shards_of
 from db.readers.stored_generations import read_generations
 from db.readers.what_stands import read_standing
 from db.session import begin_write
+from tests.db.earlier.ledgers import views_of
 from tests.db.rows import sha
-from tests.db.test_migrations import MOMENT, add, figures
+from tests.db.test_migrations import MOMENT, add
 
 FLOW_RUN = "00000000-0000-7000-8000-000000000001"
 
@@ -144,10 +145,10 @@ def old(empty_database_url: str) -> Iterator[Engine]:
 
 
 def test_views_show_the_same(old: Engine) -> None:
-    before = figures(old)
+    before = views_of(old)
     assert len(before["current_content"]) == 3
     upgrade(old)
-    assert figures(old) == before
+    assert views_of(old) == before
 
 
 def test_view_that_users_built_on_current_content_survives(old: Engine) -> None:

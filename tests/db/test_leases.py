@@ -297,3 +297,22 @@ def test_run_that_was_called_crashed_ends_as_it_says(ledger: Engine) -> None:
     leases.end_lapsed(ledger, but="")
     close_run(ledger, away, "completed", now())
     assert status_of(ledger, away) == ("completed", True, None)
+
+
+def test_helper_whose_flow_run_another_process_has_begun_again_finds_out(
+    ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its lease has the id of the flow run: the same one for both.
+    book, flow_run = Book(ledger), new_id()
+    with monkeypatch.context() as frozen:
+        frozen.setattr(leases, "this_process", lambda: ELSEWHERE)
+        first = join_run(ledger, book.run_id, flow_run, "helper 1")
+    second = join_run(ledger, book.run_id, flow_run, "helper 1")
+    assert (first.id, first.epoch, second.epoch) == (second.id, 1, 2)
+
+    with pytest.raises(LeaseLostError):
+        leases.renew(ledger, first)
+    assert leases.take_back(ledger, second) == second
+    monkeypatch.setattr(leases, "this_process", lambda: ELSEWHERE)
+    with pytest.raises(SupersededError):
+        leases.take_back(ledger, first)

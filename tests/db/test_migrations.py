@@ -7,22 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from alembic import command
 from sqlalchemy import Connection, Engine, text
 
 from db.database_errors import LedgerInUseError
-from db.ledger.connecting import alembic_config, check, connect_ledger, upgrade
+from db.ledger.connecting import check, connect_ledger, upgrade
 from db.readers.figures import usage
 from db.session import begin_write
+from tests.db.earlier.ledgers import upgrade_to, views_of
 from tests.db.rows import sha
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
-FIGURES = {
-    "usage_by_day": "day, flow, endpoint, model, requests, input_tokens, output_tokens, cache_creation_tokens, "
-    "cache_read_tokens, cost_usd, unpriced, perhaps_billed",
-    "current_content": "flow, step, endpoint, record_key, generation_id, run_id, origin, output, output_hash, "
-    "record_hash, template_hash, prompt_hash, written_by_generation_id, written_at, confirmed_at",
-}
 ENDINGS: tuple[tuple[str | None, int | None, float | None], ...] = (
     (None, 200, 0.0123456789),
     (None, 200, None),
@@ -41,10 +35,8 @@ ENDINGS: tuple[tuple[str | None, int | None, float | None], ...] = (
 def old(empty_database_url: str) -> Iterator[Engine]:
     """A ledger as the first release made it, with a run that ended and requests that ended in every way."""
     engine = connect_ledger(empty_database_url)
+    upgrade_to(engine, "0001")
     with begin_write(engine) as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
         fill(connection)
     yield engine
     engine.dispose()
@@ -117,19 +109,11 @@ def add_run(connection: Connection, identifier: str, status: str, alive_until: d
     )
 
 
-def figures(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
-    with engine.connect() as connection:
-        return {
-            view: sorted((tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM {view}"))), key=repr)
-            for view, columns in FIGURES.items()
-        }
-
-
 def test_ledger_of_the_first_release_keeps_its_figures(old: Engine) -> None:
-    before = figures(old)
+    before = views_of(old)
     upgrade(old)
     assert check(old) == "0003"
-    assert figures(old) == before
+    assert views_of(old) == before
     found = usage(old, "run 1")
     assert (found.requests, found.perhaps_billed, found.unpriced) == (8, 4, 1)
     with old.connect() as connection:

@@ -16,7 +16,7 @@ from db.ledger.leases import give_back, take
 from db.ledger.tables import StoredLease, StoredRun
 from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage
 from db.readers.old_shards import shards_of
-from db.readers.runs import statuses_of_flow_runs
+from db.readers.runs import workers_of
 from db.session import begin_write
 from tests.db.rows import Book
 
@@ -140,7 +140,7 @@ def test_run_is_running_as_long_as_anyone_works_on_it(ledger: Engine, status: st
     expected = "running" if worker else "crashed" if status == "running" else status
     assert line.status == expected
     assert find_run(ledger, book.run_id) == line
-    assert statuses_of_flow_runs(ledger, [flow_run, new_id()]) == {flow_run: expected}
+    assert [lease.worker for lease in workers_of(ledger, book.run_id)] == ([worker] if worker else [])
 
 
 def test_lease_that_has_run_out_keeps_no_run_running(ledger: Engine) -> None:
@@ -150,11 +150,3 @@ def test_lease_that_has_run_out_keeps_no_run_running(ledger: Engine) -> None:
         connection.execute(update(StoredLease).values(long_ago))
 
     assert [line.status for line in list_runs(ledger)] == ["crashed"]
-
-
-def test_state_of_a_flow_run_is_that_of_its_newest_run(ledger: Engine) -> None:
-    flow_run = new_id()
-    Book(ledger, prefect_flow_run_id=flow_run)
-    Book(ledger, prefect_flow_run_id=flow_run).close()
-
-    assert statuses_of_flow_runs(ledger, [flow_run]) == {flow_run: "completed"}

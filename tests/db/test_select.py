@@ -17,7 +17,7 @@ from db.sources import select
 from db.sources.access import open_source
 from db.sources.select import read_record
 from db.sources.spool import RunSpools
-from db.sources.statements import Parameter, Part, Query
+from db.sources.statements import Parameter, Query
 from db.sources.values import Record
 from tests.conftest import drop_postgres_database, new_postgres_database
 
@@ -61,9 +61,9 @@ def new_sqlite(folder: Path, *statements: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def query(sql: str, *key: str, limit: int | None = None, part: Part | None = None, **params: tuple[str, Any]) -> Query:
+def query(sql: str, *key: str, limit: int | None = None, **params: tuple[str, Any]) -> Query:
     typed = {name: Parameter(kind, value) for name, (kind, value) in params.items()}
-    return Query("items.md.j2", sql, key or ("sku",), typed, limit, part)
+    return Query("items.md.j2", sql, key or ("sku",), typed, limit)
 
 
 def read(engine: Engine, asked: Query, *, page_size: int = 2) -> list[Record]:
@@ -451,39 +451,3 @@ def test_one_record_of_a_column_of_many_types_is_the_one_of_the_run(tmp_path: Pa
 def test_one_record_needs_the_key_column(shop: Engine) -> None:
     with pytest.raises(SelectError, match="does not yield the key column"):
         read_record(shop, query("SELECT n FROM items"), "a")
-
-
-# Parts
-
-
-def keys(engine: Engine, part: Query) -> list[str]:
-    return [record.key for record in read(engine, part)]
-
-
-@pytest.mark.parametrize("key", ["sku", "n", "price", "made", "MiXed"])
-def test_parts_cover_every_record_once_in_the_order_of_the_key(shop: Engine, key: str) -> None:
-    parts = [
-        query("SELECT * FROM items ORDER BY n DESC", key, part=Part(*bounds)) for bounds in ((0, 3), (3, 2), (5, 2))
-    ]
-    found = [keys(shop, part) for part in parts]
-    assert [len(part) for part in found] == [3, 2, 2]
-    assert sorted(key for part in found for key in part) == sorted(keys(shop, query("SELECT * FROM items", key)))
-
-
-def test_parts_of_a_limit_are_of_the_first_records_of_the_select(shop: Engine) -> None:
-    sql = "SELECT * FROM items ORDER BY n DESC"
-    assert [keys(shop, query(sql, "n", limit=4, part=Part(first, 2))) for first in (0, 2)] == [["4", "5"], ["6", "7"]]
-
-
-def test_part_has_the_names_that_the_select_has_by_itself(tmp_path: Path) -> None:
-    rows = "INSERT INTO t VALUES (1, 'a', 'b', 'c')"
-    sql = 'SELECT id, k, j AS "K", i AS "j:1" FROM t'
-    with new_sqlite(tmp_path, "CREATE TABLE t (id, k, j, i)", rows) as engine:
-        whole, part = read(engine, query(sql, "id")), read(engine, query(sql, "id", part=Part(0, 1)))
-
-        assert list(part[0].data) == ["id", "k", "K", "j:1"]
-        assert part == whole
-
-
-def test_part_beyond_the_records_is_empty(shop: Engine) -> None:
-    assert keys(shop, query("SELECT * FROM items", "n", part=Part(7, 3))) == []

@@ -22,9 +22,9 @@ from db.identity import this_process
 from db.sources import select
 from db.sources import spool as spools
 from db.sources.access import open_source
-from db.sources.select import check_columns
+from db.sources.select import check_columns, read_record
 from db.sources.spool import KEPT_S, RunSpools, Spool, Unreadable, spool_name, sweep
-from db.sources.statements import Part, Query
+from db.sources.statements import Query
 from db.sources.values import Record
 from tests.conftest import ROOT
 
@@ -60,12 +60,12 @@ def mine(tmp_path: Path) -> Iterator[RunSpools]:
     made.close()
 
 
-def query(sql: str, *key: str, limit: int | None = None, part: Part | None = None) -> Query:
-    return Query("items.md.j2", sql, key or ("id",), {}, limit, part)
+def query(sql: str, *key: str, limit: int | None = None) -> Query:
+    return Query("items.md.j2", sql, key or ("id",), {}, limit)
 
 
 def spooled(engine: Engine, mine: RunSpools, asked: Query, **options: Any) -> Spool:
-    name = spool_name(asked.sql, asked.limit, asked.part and asked.part.offset)
+    name = spool_name(asked.sql, asked.limit)
     select.spool(engine, asked, lambda: mine.writing(name), **options)
     return mine.open(name)
 
@@ -282,10 +282,9 @@ def test_wrapped_select_has_the_names_that_it_has_by_itself(items: Engine, mine:
     if items.dialect.name == "mysql":
         pytest.skip("MariaDB refuses two names in brackets that differ by case alone, and has no quotes like these")
     check_columns(items, query(sql))
-    whole, part = (spooled(items, mine, query(sql, part=part)) for part in (None, Part(0, 2000)))
-    first, other = (next(found.pages(1))[0] for found in (whole, part))
+    first = next(spooled(items, mine, query(sql)).pages(1))[0]
     assert isinstance(first, Record)
-    assert first == other
+    assert read_record(items, query(sql), first.key) == first
     with pytest.raises(SelectError, match="does not yield the key column 'j'"):
         check_columns(items, query(sql, "j"))
 
@@ -374,6 +373,56 @@ def test_completed_run_removes_its_own_and_those_that_it_resumed(shop: Engine, t
     assert last.find("a") is not None
     last.remove()
     assert [path.parent.name for path in files(mine)] == ["run-2"]
+
+
+def test_records_are_read_by_their_keys_those_that_there_are(shop: Engine, mine: RunSpools) -> None:
+    found = spooled(shop, mine, query("SELECT id, name FROM items ORDER BY id DESC"))
+    some = found.records_of(["7", "no such key", "1999", "42"])
+    # Whole records, in the select's order.
+    assert [record.key for record in some] == ["1999", "42", "7"]
+    assert some == [record for page in found.pages(500) for record in page if record.key in {"7", "42", "1999"}]
+    everything = [str(number) for number in range(3000)]
+    assert len(found.records_of(everything)) == 2000
+    assert found.records_of([]) == []
+
+
+def test_keys_come_in_their_own_order_each_once(shop: Engine, mine: RunSpools) -> None:
+    found = spooled(shop, mine, query("SELECT id, name FROM items UNION ALL SELECT '', 'without a name'"))
+    pages = list(found.keys(300))
+    assert [len(page) for page in pages] == [300] * 6 + [201]
+    assert [key for page in pages for key in page] == sorted(keys(found))
+
+
+def test_records_by_key_need_no_look_at_the_others(shop: Engine, mine: RunSpools) -> None:
+    found = spooled(shop, mine, ALL)
+    for statement in ("SELECT key FROM records WHERE key IN ('1')", spools._REPEATED.replace("?", "1")):
+        plan = found._database.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+        assert any("by_key" in line[-1] for line in plan), plan
+
+
+def test_two_processes_of_one_run_write_the_same_spool_without_meeting(shop: Engine, tmp_path: Path) -> None:
+    # One has only slept, or was killed and left an unfinished file; the run was taken up by the other.
+    slept, other = (RunSpools(tmp_path / "spools", "run-1", ["run-1"]) for _ in range(2))
+    with slept.writing("a") as unfinished:
+        select.spool(shop, ALL, partial(other.writing, "a"))
+        assert other.open("a").count == 2000
+        unfinished.add([])
+    again = other.find("a")
+    assert again is not None
+    for each in (slept, other):
+        each.close()
+
+
+def test_folder_belongs_to_the_process_that_has_taken_the_run_up(
+    shop: Engine, tmp_path: Path, mine: RunSpools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as crashed:
+        gone = "/".join([*this_process().split("/")[:1], "1", "1", *this_process().split("/")[3:]])
+        crashed.setattr(spools, "this_process", lambda: gone)
+        spooled(shop, mine, ALL)
+    with RunSpools(tmp_path / "spools", "run-1").writing("b"):
+        assert sweep(tmp_path / "spools") == 0
+        assert len(files(mine)) == 2
 
 
 def test_damaged_spool_is_not_found(shop: Engine, tmp_path: Path, mine: RunSpools) -> None:

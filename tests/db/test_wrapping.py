@@ -28,7 +28,7 @@ from sqlglot import exp
 from db.database_errors import SelectError
 from db.sources import statements
 from db.sources.access import open_source
-from db.sources.statements import Parameter, Part, Query, rows_of_part
+from db.sources.statements import Parameter, Query
 from tests.conftest import SOURCES, new_source
 from tests.db.conftest import as_it_stands, dialect_of
 
@@ -71,12 +71,6 @@ def no_rows(sql: str, parameters: Given, dialect: Dialect) -> Executable:
 
 def rows_where(sql: str, parameters: Given, dialect: Dialect, key: Sequence[str], values: Sequence[Any]) -> Executable:
     return statements.rows_where(Query("items.md.j2", sql, tuple(key), parameters), dialect, values)
-
-
-def rows_between(
-    sql: str, parameters: Given, dialect: Dialect, key: Sequence[str], offset: int, count: int, limit: int | None = None
-) -> Executable:
-    return rows_of_part(Query("items.md.j2", sql, tuple(key), parameters, limit), Part(offset, count), dialect)
 
 
 def run(engine: Engine, statement: Executable) -> list[dict[str, Any]]:
@@ -126,22 +120,16 @@ TEXTS = [sql for sql, _ in SELECTS]
 def test_a_select_yields_the_same_as_it_stands_and_wrapped(
     shop: Engine, sql: str, expected: Sequence[int] | set[int]
 ) -> None:
-    dialect, size = shop.dialect, len(expected)
+    dialect = shop.dialect
 
     whole = numbers(shop, as_it_stands(sql, MAX, dialect))
     with shop.connect() as connection:
         empty = connection.execute(no_rows(sql, MAX, dialect))
         assert (list(empty.keys()), empty.fetchall()) == (["sku", "n"], [])
-    parts = [numbers(shop, rows_between(sql, MAX, dialect, ["n", "sku"], at, 3)) for at in range(0, size, 3)]
     one = [numbers(shop, rows_where(sql, MAX, dialect, ["n"], [n])) for n in range(1, 10)]
-    first = [numbers(shop, rows_between(sql, MAX, dialect, ["n"], at, 1, limit=2)) for at in range(3)]
 
     assert (set(whole) if isinstance(expected, set) else whole) == expected
-    assert [n for part in parts for n in part] == sorted(expected)
     assert one == [[n] if n in expected else [] for n in range(1, 10)]
-    assert [len(part) for part in first] == [int(at < min(2, size)) for at in range(3)]
-    if not isinstance(expected, set):
-        assert [n for part in first for n in part] == sorted(expected[:2])
 
 
 def test_columns_may_have_any_name(shop: Engine) -> None:
@@ -152,15 +140,6 @@ def test_columns_may_have_any_name(shop: Engine) -> None:
     for at, name in enumerate(ODD):
         (row,) = run(shop, rows_where(sql, {}, shop.dialect, [name, "n"], [f"{at}-3", 3]))
         assert row[name] == f"{at}-3"
-        assert numbers(shop, rows_between(sql, {}, shop.dialect, [name], 2, 2)) == [3, 4]
-
-
-def test_parts_are_ordered_by_all_columns_of_a_key(shop: Engine) -> None:
-    sql = "SELECT n % 2 AS odd, n FROM items"
-
-    found = numbers(shop, rows_between(sql, {}, shop.dialect, ["odd", "n"], 0, 9))
-
-    assert found == [2, 4, 6, 1, 3, 5, 7]
 
 
 @pytest.mark.parametrize("name", ["param_1", "presswork_key_0", "date", "select", "n", "first", "given_n"])
@@ -168,7 +147,6 @@ def test_a_parameter_may_have_any_name(shop: Engine, name: str) -> None:
     sql, given = f"SELECT n FROM items WHERE n > :{name} ORDER BY n DESC", {name: Parameter("int", 4)}
 
     assert numbers(shop, as_it_stands(sql, given, shop.dialect)) == [7, 6, 5]
-    assert numbers(shop, rows_between(sql, given, shop.dialect, ["n"], 1, 1, limit=2)) == [7]
     assert numbers(shop, rows_where(sql, given, shop.dialect, ["n"], [6])) == [6]
 
 
@@ -217,7 +195,6 @@ def test_each_database_is_read_by_its_own_rules(shop: Engine) -> None:
     for sql, expected in OWN_WORDS[shop.dialect.name]:
         for statement in (
             rows_where(sql, given, shop.dialect, ["n"], [1]),
-            rows_between(sql, given, shop.dialect, ["n"], 0, 1),
             as_it_stands(sql, given, shop.dialect),
         ):
             row = run(shop, statement)[0]
@@ -266,8 +243,6 @@ def test_what_is_compiled_for_absent_databases_is_sql_of_theirs(name: str, sql: 
     for wrapped in (
         no_rows(sql, MAX, dialect),
         rows_where(sql, MAX, dialect, ["k", "Odd :x"], [1, "x"]),
-        rows_between(sql, MAX, dialect, ["k"], 30, 10),
-        rows_between(sql, MAX, dialect, ["k"], 30, 10, limit=100),
     ):
         text = compiled(wrapped, dialect)
         (tree,) = sqlglot.parse(re.sub(r"%\(\w+\)s", "?", text).replace("%%", "%"), read=name)
@@ -275,7 +250,7 @@ def test_what_is_compiled_for_absent_databases_is_sql_of_theirs(name: str, sql: 
         derived = [found.unnest() for found in tree.find_all(exp.Subquery) if isinstance(found.parent, exp.From)]
         assert derived, text
         if name == "oracle":
-            assert not any(f"AS {alias}" in text for alias in ("selected", "first_rows"))
+            assert "AS selected" not in text
         if name != "mysql":
             assert "LIMIT" not in text
         if name == "tsql":
@@ -296,39 +271,21 @@ READ_BY_EYE = {
         WITH a AS (SELECT n FROM t WHERE n < :given_max)
             SELECT * FROM (SELECT n AS k FROM a ) AS selected WHERE 1 = 0 OPTION (RECOMPILE);
         WITH a AS (SELECT n FROM t WHERE n < :given_max)
-            SELECT * FROM (SELECT n AS k FROM a ) AS selected WHERE [K k] = :presswork_key_0 OPTION (RECOMPILE);
-        WITH a AS (SELECT n FROM t WHERE n < :given_max)
-            SELECT * FROM (SELECT n AS k FROM a ) AS selected
-            ORDER BY [K k] OFFSET :param_1 ROWS FETCH FIRST :param_2 ROWS ONLY OPTION (RECOMPILE);
-        WITH a AS (SELECT n FROM t WHERE n < :given_max)
-            SELECT * FROM (SELECT n AS k FROM a ORDER BY n OFFSET 0 ROWS FETCH NEXT 9 ROWS ONLY) AS selected
-            ORDER BY [K k] OFFSET :param_1 ROWS FETCH FIRST :param_2 ROWS ONLY OPTION (RECOMPILE)
+            SELECT * FROM (SELECT n AS k FROM a ) AS selected WHERE [K k] = :presswork_key_0 OPTION (RECOMPILE)
     """,
     ("tsql", "SELECT TOP 5 n AS k FROM t ORDER BY n"): """
         SELECT * FROM (SELECT TOP 5 n AS k FROM t ORDER BY n) AS selected WHERE 1 = 0;
-        SELECT * FROM (SELECT TOP 5 n AS k FROM t ORDER BY n) AS selected WHERE [K k] = :presswork_key_0;
-        SELECT * FROM (SELECT TOP 5 n AS k FROM t ORDER BY n) AS selected
-            ORDER BY [K k] OFFSET :param_1 ROWS FETCH FIRST :param_2 ROWS ONLY;
-        SELECT * FROM (SELECT TOP 9 * FROM (SELECT TOP 5 n AS k FROM t ORDER BY n) AS selected) AS first_rows
-            ORDER BY [K k] OFFSET :param_2 ROWS FETCH FIRST :param_3 ROWS ONLY
+        SELECT * FROM (SELECT TOP 5 n AS k FROM t ORDER BY n) AS selected WHERE [K k] = :presswork_key_0
     """,
     ("oracle", "WITH a AS (SELECT n FROM t) SELECT n AS k FROM a ORDER BY n"): """
         SELECT * FROM (WITH a AS (SELECT n FROM t) SELECT n AS k FROM a ORDER BY n) selected WHERE 1 = 0;
         SELECT * FROM (WITH a AS (SELECT n FROM t) SELECT n AS k FROM a ORDER BY n) selected
-            WHERE "K k" = :presswork_key_0;
-        SELECT * FROM (WITH a AS (SELECT n FROM t) SELECT n AS k FROM a ORDER BY n) selected
-            ORDER BY "K k" OFFSET 5 ROWS FETCH FIRST 2 ROWS ONLY;
-        SELECT * FROM (SELECT * FROM (WITH a AS (SELECT n FROM t) SELECT n AS k FROM a ORDER BY n) selected
-            FETCH FIRST 9 ROWS ONLY) first_rows ORDER BY "K k" OFFSET 5 ROWS FETCH FIRST 2 ROWS ONLY
+            WHERE "K k" = :presswork_key_0
     """,
     ("mysql", "SELECT `n` AS k FROM t WHERE a LIKE '%x:y' ORDER BY n # done"): """
         SELECT * FROM (SELECT `n` AS k FROM t WHERE a LIKE '%%x:y' ORDER BY n) AS selected WHERE 1 = 0;
         SELECT * FROM (SELECT `n` AS k FROM t WHERE a LIKE '%%x:y' ORDER BY n) AS selected
-            WHERE `K k` = %(presswork_key_0)s;
-        SELECT * FROM (SELECT `n` AS k FROM t WHERE a LIKE '%%x:y' ORDER BY n) AS selected
-            ORDER BY `K k` LIMIT %(param_1)s, %(param_2)s;
-        SELECT * FROM (SELECT `n` AS k FROM t WHERE a LIKE '%%x:y' ORDER BY n LIMIT 9) AS selected
-            ORDER BY `K k` LIMIT %(param_1)s, %(param_2)s
+            WHERE `K k` = %(presswork_key_0)s
     """,
 }
 
@@ -340,8 +297,6 @@ def test_what_is_compiled_for_absent_databases(case: tuple[str, str], expected: 
     found = [
         no_rows(sql, MAX, dialect),
         rows_where(sql, MAX, dialect, ["K k"], [1]),
-        rows_between(sql, MAX, dialect, ["K k"], 5, 2),
-        rows_between(sql, MAX, dialect, ["K k"], 5, 2, limit=9),
     ]
 
     assert [compiled(statement, dialect).split() for statement in found] == [
@@ -362,10 +317,9 @@ def test_what_sql_server_takes_out_of_brackets_reads_the_same_rows(
     shop: Engine, sql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No SQL Server is here: what is done for one is run on the others.
-    usual = numbers(shop, rows_between(sql, MAX, shop.dialect, ["n"], 0, 9))
+    usual = numbers(shop, as_it_stands(sql, MAX, shop.dialect))
     monkeypatch.setattr(statements, "_STRICT", frozenset({shop.dialect.name}))
 
-    assert numbers(shop, rows_between(sql, MAX, shop.dialect, ["n"], 0, 9)) == usual
     assert numbers(shop, rows_where(sql, MAX, shop.dialect, ["n"], usual[:1])) == usual[:1]
     assert run(shop, no_rows(sql, MAX, shop.dialect)) == []
 

@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,10 +18,10 @@ from pydantic import TypeAdapter
 from sqlalchemy import URL
 
 from db.ledger.clock import new_id
-from flows.engine.options import Shard
+from flows.engine.options import Helper
 from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
-from flows.engine.orchestration.host import HOST, Host, RunOrigin, ShardedRun
+from flows.engine.orchestration.host import HOST, Host, RunOrigin, SpreadRun
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
 from flows.engine.resources.stopping import Stopper
@@ -29,6 +30,10 @@ from flows.steps.prompts.flow_source import read_function
 
 FLOW_RUN = "TEST_FLOW_RUN"
 """The variable that names the flow run of what is called: as a worker, which gives a flow run to a new process."""
+
+
+HELPING: ContextVar[Callable[[SpreadRun], Awaitable[None]] | None] = ContextVar("helping", default=None)
+"""What helps with the runs of this context that are spread; None: nobody does."""
 
 
 class _Lines(logging.Handler):
@@ -56,8 +61,8 @@ class PlainHost:
         self.log: Log = logging.Logger("run")  # noqa: LOG001 - it ends with its host
         self.log.addHandler(_Lines(self.logged))
         self.states: list[str] = []
-        self.spread_runs: list[ShardedRun] = []
-        self.shard: Shard | None = None
+        self.spread_runs: list[SpreadRun] = []
+        self.helper: Helper | None = None
         self.summary: Summary | None = None
         self.stopper: Stopper | None = None
         self._flow = flow
@@ -98,8 +103,8 @@ class PlainHost:
         yield run
 
     @asynccontextmanager
-    async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:
-        self.shard = shard
+    async def shown(self, progress: Progress, helper: Helper | None) -> AsyncIterator[None]:
+        self.helper = helper
         yield
 
     @asynccontextmanager
@@ -107,11 +112,18 @@ class PlainHost:
         self.stopper = stopper
         yield
 
-    async def spread(self, run: ShardedRun) -> None:
+    async def spread(self, run: SpreadRun) -> None:
         self.spread_runs.append(run)
+        helping = HELPING.get()
+        if helping is not None:
+            await helping(run)
 
-    async def publish(self, summary: Summary, _ledger: URL, _read_from: Mapping[str, URL], *, is_shard: bool) -> None:
+    async def publish(self, summary: Summary, _ledger: URL, _read_from: Mapping[str, URL]) -> None:
         self.summary = summary
+
+    async def left_undone(self, why: str) -> BaseException:
+        self.log.info(why)
+        return Abort(why)
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         return Abort(why)

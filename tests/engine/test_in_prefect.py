@@ -6,7 +6,8 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,19 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelling, Scheduled
 from sqlalchemy import make_url
 
+from db.ledger.clock import new_id, now
+from db.ledger.lifecycle import close_run, start_run
+from db.ledger.ranges import divide
 from flows.content import content
 from flows.engine import RunOptions, Summary, open_run
-from flows.engine.options import Shard
+from flows.engine.options import Helper
 from flows.engine.orchestration.origin import code_version
 from flows.engine.orchestration.prefect_host import PrefectHost
 from flows.engine.report.events import asset_key
 from flows.errors import ConfigurationError, MissingKeyError
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
+from tests.db.rows import run_row
 from tests.engine.test_suspension import DUE_IN_S, REASON, approve, held, prepare, run_of
 from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
 from tests.workers import Pool, prefect, start, work_pool
@@ -326,17 +331,46 @@ async def test_run_that_is_left_is_taken_up_earlier_or_cancelled_by_a_person(
 # Shards
 
 
-def tell_shard(parent: str, number: int, *, records: int) -> Shard:
-    return Shard(parent=parent, select="note.md.j2", nth=1, number=number, of=3, records=records)
-
-
-async def test_shard_has_its_number_in_its_name(workshop: Workshop) -> None:
+async def test_helper_has_its_number_in_its_name_and_its_lease_has_the_id_of_its_flow_run(workshop: Workshop) -> None:
     workshop.numbered(3)
-    parent = (await workshop.run(limit=1)).run_id
-    await workshop.run(shard=tell_shard(parent, 2, records=3))
-    flow_run = await flow_run_of(workshop)
-    assert flow_run.name == "note, shard 2 of 3"
+    with run_to_help(workshop) as run_id:
+        await workshop.run(helper=Helper(run=run_id, select="note.md.j2", number=2, of=3))
+        flow_run_id = workshop.value("SELECT DISTINCT lease_id FROM attempts")
+        async with get_client() as client:
+            flow_run = await client.read_flow_run(flow_run_id)
+            artifacts = await client.read_artifacts(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+            )
+    assert flow_run.name == "note, helper 2 of 3"
     assert "presswork" not in flow_run.tags
+    # How far it was, and no summary: its run has that.
+    assert [artifact.type for artifact in artifacts] == ["progress"]
+    assert str(artifacts[0].description).startswith("helper 2 of 3; ")
+    assert workshop.value("SELECT count(*) FROM runs") == 1
+
+
+async def test_helper_of_a_run_that_has_ended_is_completed_and_says_why(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    run_id = (await workshop.run()).run_id
+    ended: list[UUID] = []
+    late = content.with_options(on_running=[lambda _flow, run, _state: ended.append(run.id)])
+    with pytest.raises(Abort, match="nothing left to help with"):
+        await late("note", options=RunOptions(helper=Helper(run=run_id, select="note.md.j2", number=1, of=3)))
+    async with get_client() as client:
+        state = (await client.read_flow_run(ended[0])).state
+    assert state is not None
+    assert (state.name, "has ended (completed)" in str(state.message)) == ("Completed", True)
+    assert workshop.requests == 3
+
+
+@contextmanager
+def run_to_help(workshop: Workshop) -> Iterator[str]:
+    """A run that has divided its records, and waits."""
+    row = run_row(flow="note")
+    lease = start_run(workshop.ledger, row, new_id())
+    divide(workshop.ledger, row.id, "note", [["00000", "00001", "00002"]])
+    yield row.id
+    close_run(workshop.ledger, lease, "completed", now())
 
 
 async def test_select_that_gives_other_records_each_time_is_not_spread(workshop: Workshop) -> None:

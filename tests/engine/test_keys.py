@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from flows.engine.options import Shard
+from db.ledger.clock import new_id, now
+from db.ledger.lifecycle import close_run, start_run
+from flows.engine.options import Helper
 from flows.errors import StoppingCallError
 from flows.sandbox import Sandbox
 from tests.conftest import drop_postgres_database, new_postgres_database
+from tests.db.rows import run_row
 from tests.engine.conftest import open_workshop
 from tests.engine.workshop import NOTE, USER, Workshop
 
@@ -85,7 +88,7 @@ async def test_blanks_of_a_char_key_are_trimmed_and_what_stood_under_them_is_sai
 
 
 @pytest.mark.postgres
-async def test_padded_keys_are_told_of_by_a_run_that_resumes_another_and_not_by_a_shard(on_postgres: Workshop) -> None:
+async def test_padded_keys_are_told_of_by_a_run_that_resumes_another_and_not_by_a_helper(on_postgres: Workshop) -> None:
     workshop = on_postgres
     with workshop.source.begin() as connection:
         connection.execute(text("CREATE TABLE items (id CHAR(5), name VARCHAR(9))"))
@@ -99,8 +102,11 @@ async def test_padded_keys_are_told_of_by_a_run_that_resumes_another_and_not_by_
         await workshop.run()
     workshop.sandbox.configure(spend_limit=0)
     stopped = str(workshop.value("SELECT max(id) FROM runs"))
-    shard = Shard(parent=stopped, select="note.md.j2", number=1, of=2, records=2)
-    assert (await workshop.run(shard=shard)).notes == []
+    run = run_row(flow="note")
+    lease = start_run(workshop.ledger, run, new_id())
+    helper = Helper(run=run.id, select="note.md.j2", number=1, of=2)
+    assert (await workshop.run(helper=helper)).notes == []
+    close_run(workshop.ledger, lease, "completed", now())
     with workshop.source.begin() as connection:
         # So that the resumed run can only have read what the stopped one left.
         connection.execute(text("DROP TABLE items"))

@@ -18,10 +18,12 @@ from sqlalchemy import Engine, event
 
 from db.database_errors import KeyValueError, SelectError, SourceUnreachableError
 from flows.engine import RunOptions, Summary, open_run
-from flows.engine.options import Shard
+from flows.engine.options import Helper
+from flows.engine.orchestration.host import SpreadRun
 from flows.errors import ParameterError, StoppingCallError, TemplateError
 from flows.newsletter import newsletter
 from flows.support_replies import support_replies
+from tests.engine.plain_host import HELPING
 from tests.engine.workshop import NOTE, USER, Workshop
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -217,17 +219,20 @@ async def test_no_statement_is_run_on_the_event_loop(shop: Workshop, on_the_loop
     assert on_the_loop == []
 
 
-async def test_no_statement_of_a_shard_is_run_on_the_event_loop(
+async def test_no_statement_of_a_helper_or_of_its_run_is_run_on_the_event_loop(
     workshop_on_each: Workshop, on_the_loop: list[str]
 ) -> None:
     workshop = workshop_on_each
     workshop.numbered(10)
-    parent = (await workshop.run(limit=1)).run_id
-    part = Shard(parent=parent, select="note.md.j2", number=2, of=3, records=10)
+
+    async def help_alone(run: SpreadRun) -> None:
+        await workshop.run(helper=Helper(run=run.ledger.run_id, select="note.md.j2", number=2, of=3))
+
+    token = HELPING.set(help_alone)
     on_the_loop.clear()
-    summary = await workshop.run(shard=part)
-    assert (summary.records, summary.succeeded) == (3, 3)
-    assert on_the_loop == []
+    summary = await workshop.run(shards=3)
+    HELPING.reset(token)
+    assert (summary.records, summary.succeeded, on_the_loop) == (10, 10, [])
 
 
 # Stopping meanwhile

@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import Engine
 
 from db.ledger.clock import new_id
-from db.readers.chains import Spent, spent_by_chain, spent_by_flow_runs, spent_by_shards
+from db.ledger.rows import WriteBatch
+from db.ledger.writing import write
+from db.readers.chains import Spent, spent_by_chain, spent_by_leases, spent_by_run
 from flows.engine.pacing.breaker import AT_START
 from flows.engine.pacing.limiter import Limiter
 from flows.engine.pacing.pace import Pace
@@ -29,7 +31,7 @@ from flows.errors import (
 from flows.steps.prices import Usage
 from flows.steps.prompts.render import Prompt, make_brief, render_prompt
 from flows.steps.prompts.templates import load_template
-from tests.db.rows import Book
+from tests.db.rows import Book, settled_row
 
 CENT = Decimal("0.01")
 
@@ -77,7 +79,7 @@ async def test_request_without_a_known_price_counts_nothing_where_it_was_lost() 
 
 async def test_all_that_is_spent_or_under_way_stays_under_the_cap() -> None:
     spending = Spending(usd("0.10"), Spent(usd("0.05"), usd("0.01")))
-    spending.shards = Spent(usd("0.02"))
+    spending.helpers = Spent(usd("0.02"))
     assert [await reserve(spending), await reserve(spending)] == [CENT, CENT]
 
     third = asyncio.ensure_future(reserve(spending))
@@ -120,7 +122,7 @@ async def test_unknown_price_keeps_no_cap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "shards", "own", "said", "remedy"),
+    ("earlier", "helpers", "own", "said", "remedy"),
     [
         (Spent(), Spent(), Spent(usd("4.98")), "", "Raise --max-cost"),
         (
@@ -139,65 +141,74 @@ async def test_unknown_price_keeps_no_cap() -> None:
         ),
     ],
 )
-async def test_message_says_who_has_spent_it(earlier: Spent, shards: Spent, own: Spent, said: str, remedy: str) -> None:
+async def test_message_says_who_has_spent_it(
+    earlier: Spent, helpers: Spent, own: Spent, said: str, remedy: str
+) -> None:
     spending = Spending(usd("5.0"), earlier)
-    spending.shards, spending.own = shards, own
+    spending.helpers, spending.own = helpers, own
     with pytest.raises(CostCapError) as reached:
         await reserve(spending, usd("0.03"))
     assert f"The cost cap of $5 is reached: $4.98 is spent{said}. The next request may cost" in str(reached.value)
     assert remedy in str(reached.value)
 
 
-# What a shard may spend
+# What a helper may spend
 
-FLOW_RUN, EARLIER_FLOW_RUN, FIRST_SHARD, SECOND_SHARD = (f"00000000-0000-7000-8000-00000000000{n}" for n in "1234")
-
-
-def spend(book: Book, dollars: str) -> None:
-    book.add(new_id(), settled={"cost_usd": usd(dollars)})
+FIRST, FIRST_AGAIN, SECOND = (f"00000000-0000-7000-8000-00000000000{n}" for n in "123")
 
 
-def share(book: Book, *attempts: str, waiting: int = 2) -> float:
+def spend(book: Book, dollars: str, lease_id: str | None = None) -> None:
+    """Spend on a run, under a helper's lease or the run's own."""
+    batch = WriteBatch()
+    attempt = book.attempt(batch, new_id(), new_id(), lease_id=lease_id or book.lease.id)
+    batch.settled.append(settled_row(attempt, cost_usd=usd(dollars)))
+    write(book.ledger, batch)
+
+
+def share(book: Book, *earlier: str, lease_id: str | None = None, waiting: int = 2) -> float:
+    """What a helper may spend whose `earlier` attempts have crashed; `lease_id` is that of the run's process."""
+    run = (book.ledger, book.run_id)
     found = share_of_cap(
         1.0,
-        spent=spent_by_chain(book.ledger, book.run_id),
-        by_shards=spent_by_shards(book.ledger, FLOW_RUN),
-        by_attempts=spent_by_flow_runs(book.ledger, attempts),
-        parts=2,
+        spent=spent_by_chain(*run) + spent_by_run(*run, but_lease=lease_id or book.lease.id),
+        by_helpers=spent_by_leases(*run, [FIRST, FIRST_AGAIN, SECOND]),
+        by_earlier=spent_by_leases(*run, earlier),
+        helpers=2,
         waiting=waiting,
     )
     return round(found, 6)
 
 
-def test_shards_share_nine_tenths_of_a_cap(ledger: Engine) -> None:
-    assert share(Book(ledger, prefect_flow_run_id=FLOW_RUN)) == 0.45
+def test_helpers_share_nine_tenths_of_a_cap(ledger: Engine) -> None:
+    assert share(Book(ledger)) == 0.45
 
 
-def test_shard_that_is_started_again_has_what_its_attempts_left(ledger: Engine) -> None:
-    whole = Book(ledger, prefect_flow_run_id=FLOW_RUN)
-    spend(Book(ledger, parent_run_id=whole.run_id, prefect_flow_run_id=FIRST_SHARD), "0.3")
-    spend(Book(ledger, parent_run_id=whole.run_id, prefect_flow_run_id=SECOND_SHARD), "0.2")
+def test_helper_that_is_started_again_has_what_it_left(ledger: Engine) -> None:
+    run = Book(ledger)
+    spend(run, "0.2", FIRST)
+    spend(run, "0.1", FIRST_AGAIN)
+    spend(run, "0.2", SECOND)
 
-    assert share(whole, FIRST_SHARD) == 0.15
-    assert share(whole, SECOND_SHARD) == 0.25
-
-
-def test_retry_of_a_run_with_shards_counts_what_they_and_it_have_spent(ledger: Engine) -> None:
-    crashed = Book(ledger, prefect_flow_run_id=FLOW_RUN)
-    spend(Book(ledger, parent_run_id=crashed.run_id, prefect_flow_run_id=FIRST_SHARD), "0.3")
-    again = Book(ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=crashed.run_id)
-    assert (share(again, FIRST_SHARD), share(again)) == (0.15, 0.35)
-
-    # The rest of the cap was spent after the shards had ended: nothing is left for a shard either.
-    spend(crashed, "0.7")
-    assert share(again, FIRST_SHARD) <= 0
+    assert share(run, FIRST, FIRST_AGAIN) == 0.15
+    assert share(run, SECOND) == 0.25
 
 
-def test_run_that_resumes_one_with_shards_divides_what_is_left(ledger: Engine) -> None:
-    earlier = Book(ledger, prefect_flow_run_id=EARLIER_FLOW_RUN)
-    spend(Book(ledger, parent_run_id=earlier.run_id, prefect_flow_run_id=FIRST_SHARD), "0.4")
+def test_run_that_is_taken_up_counts_what_its_helpers_and_its_earlier_process_have_spent(ledger: Engine) -> None:
+    run = Book(ledger)
+    spend(run, "0.3", FIRST)
+    now_by = new_id()
+    assert (share(run, FIRST, lease_id=now_by), share(run, lease_id=now_by)) == (0.15, 0.35)
+
+    # The rest of the cap was spent after the helpers had ended: nothing is left for a helper either.
+    spend(run, "0.7")
+    assert share(run, FIRST, lease_id=now_by) <= 0
+
+
+def test_run_that_resumes_one_with_helpers_divides_what_is_left(ledger: Engine) -> None:
+    earlier = Book(ledger)
+    spend(earlier, "0.4", FIRST)
     spend(earlier, "0.2")
-    assert share(Book(ledger, prefect_flow_run_id=FLOW_RUN, resumes_run_id=earlier.run_id)) == 0.18
+    assert share(Book(ledger, resumes_run_id=earlier.run_id)) == 0.18
 
 
 # What a request will likely cost

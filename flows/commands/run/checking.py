@@ -49,7 +49,7 @@ def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
         # As they were, not as text: null, a truth value or a list would be another value.
         sets=dict(parameters.get("selection") or parameters.get("params") or {}),
         # A refresh goes on as one: what it has asked for since it began is not asked for again.
-        options={name: value for name, value in options.items() if name not in {"resumes", "shard"}},
+        options={name: value for name, value in options.items() if name not in {"resumes", "helper"}},
     )
 
 

@@ -97,7 +97,7 @@ class Selected:
         """Yield the records in the select's own order, a page at a time."""
         pages = (await self.check()).pages(PAGE)
         async for page in _ahead(self.read, pages):
-            yield [_material(record) for record in page]
+            yield [material_of(record) for record in page]
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ class Generations:
         return Together(self)
 
     async def count(self) -> int | None:
-        """How many there are; unknown before a condition has seen them."""
-        return None if self.conditions else await self._counted(succeeded=True)
+        """How many there are; unknown before a condition has seen them, and to a helper."""
+        return None if self.conditions or self.helper_id else await self._counted(succeeded=True)
 
     async def left_out(self) -> int:
-        """How many records this step brought no content for."""
-        return await self._counted(succeeded=False)
+        """How many records this step brought no content for; a helper leaves that to its run."""
+        return 0 if self.helper_id else await self._counted(succeeded=False)
 
     async def __aiter__(self) -> AsyncIterator[Generated]:
         async for page in self._stored():
@@ -246,7 +246,8 @@ def outputs_leading_to(
     return inputs
 
 
-def _material(record: Record | Unreadable) -> Material:
+def material_of(record: Record | Unreadable) -> Material:
+    """Make a material of a record."""
     if isinstance(record, Unreadable):
         return Material(record.key, None, {}, fault=RecordError(record.fault, kind=UNREADABLE))
     return Material(record.key, record, {"record": record.data})

@@ -1,4 +1,4 @@
-"""The selects of a run: which records its steps work on, and which part of them is a shard's.
+"""The selects of a run: which records its steps work on, and which of them its helpers share.
 
 Each is run once and spooled; a run that resumes takes what is there.
 """
@@ -18,7 +18,7 @@ from db.session import readable_url
 from db.sources import select
 from db.sources.access import open_source
 from db.sources.spool import RunSpools, Spool, spool_name
-from db.sources.statements import Part, Query
+from db.sources.statements import Query
 from flows.engine.materials.handles import Selected, Source, Together
 from flows.engine.options import RunOptions
 from flows.engine.report.progress import Log, Progress
@@ -28,7 +28,7 @@ from flows.engine.resources.stopping import Stopper
 from flows.settings import Settings
 from flows.steps.prompts.templates import Template
 
-VERSION = 2
+VERSION = 3
 """What a spool holds; a file of another version is not taken."""
 TELL_AFTER_S, TELL_EVERY_S = 5.0, 15.0
 """When a select that takes long is first told of in the log, and how often then."""
@@ -40,10 +40,14 @@ _log = logging.getLogger("prefect.presswork")
 
 
 class Spooling:
-    """Finds or makes the spools of a run's selects; `log` is the run's."""
+    """Finds or makes the spools of a run's selects; `log` is the run's.
 
-    def __init__(self, spools: RunSpools, progress: Progress, log: Log = _log) -> None:
+    A helper on another machine than its run reads the records once more as a matter of course.
+    """
+
+    def __init__(self, spools: RunSpools, progress: Progress, log: Log = _log, *, is_helper: bool = False) -> None:
         self.spools = spools
+        self._is_helper = is_helper
         self._progress = progress
         self.log = log
         self._met: Counter[str] = Counter()
@@ -53,10 +57,7 @@ class Spooling:
     def name(self, query: Query, source: URL | str) -> str:
         """Name the spool of a select; the second of two that are alike in one run has another name."""
         parameters = [(name, value.type, value.value) for name, value in sorted(query.parameters.items())]
-        part = (query.part.offset, query.part.count) if query.part else None
-        name = spool_name(
-            VERSION, query.name, readable_url(source), query.sql, query.key, parameters, query.limit, part
-        )
+        name = spool_name(VERSION, query.name, readable_url(source), query.sql, query.key, parameters, query.limit)
         self._met[name] += 1
         return f"{name}-{self._met[name]}"
 
@@ -68,7 +69,7 @@ class Spooling:
             read_at = f"{datetime.fromtimestamp(found.read_at, UTC):%Y-%m-%d %H:%M:%S}"
             self.log.info("%s: these are the records that were read at %s UTC.", query.name, read_at)
         else:
-            if resumed:
+            if resumed and not self._is_helper:
                 again = _AGAIN.format(name=query.name, resumed=resumed[0])
                 self.log.warning(again)
                 self._progress.notes[f"selected again: {query.name}"] = again
@@ -130,7 +131,7 @@ class Selects:
         params = template.parse_params(values)
         query = query_of(template, params)
         nth = 1 + sum(selected.query.name == query.name for selected in self._selected)
-        query = self._bounded(query, nth)
+        query = replace(query, limit=self.options.limit)
         url, variable = source_of(self.settings, template.front.source, self.ledger)
         if url not in self._readers:
             self._readers[url] = SourceReader(partial(open_source, url, variable), self.stopper.pursuing)
@@ -148,29 +149,21 @@ class Selects:
         return selected
 
     async def check(self) -> None:
-        """Read the records of all selects so far, and check their keys; a shard's own part alone."""
+        """Read the records of all selects so far, and check their keys; a helper those alone that are divided."""
         for selected in tuple(self._selected):
             if not self.is_left_to_the_whole(selected):
                 await selected.check()
 
     def is_left_to_the_whole(self, source: Source) -> bool:
-        """Whether a shard leaves a source to the run that is spread: only there is everything that it gathers."""
-        if self.options.shard is None:
+        """Whether a helper leaves a source to the run that it helps: only there is everything that it gathers."""
+        helper = self.options.helper
+        if helper is None:
             return False
         if isinstance(source, Selected):
-            return source.query.part is None
+            return (source.query.name, source.nth) != (helper.select, helper.nth)
         return isinstance(source, Together)
-
-    def _bounded(self, query: Query, nth: int) -> Query:
-        shard = self.options.shard
-        if shard is None or (shard.select, shard.nth) != (query.name, nth):
-            return replace(query, limit=self.options.limit)
-        # A shard's part is about as many records as each other, in the order of their keys.
-        first, end = (shard.records * number // shard.of for number in (shard.number - 1, shard.number))
-        return replace(query, limit=shard.limit, part=Part(first, end - first))
 
     def _note(self, name: str, query: Query, url: str, count: int) -> None:
         self.read_from[name] = make_url(url)
-        if self.options.shard is None or query.part is not None:
-            self.spooling.log.info("%s selects %d records.", name, count)
-            self.totals.records += count
+        self.spooling.log.info("%s selects %d records.", name, count)
+        self.totals.records += count

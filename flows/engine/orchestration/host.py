@@ -12,10 +12,14 @@ from typing import Any, Protocol
 
 from sqlalchemy import URL, Engine
 
+from db.identity import this_process
+from db.ledger.clock import new_id, now
+from db.ledger.rows import RunRow
 from db.readers.runs import read_run
 from db.session import readable_url
+from db.words import MODE_LIVE, RUNNING
 from flows.engine.materials.handles import Selected
-from flows.engine.options import RunOptions, Shard
+from flows.engine.options import Helper, RunOptions
 from flows.engine.orchestration.chunks import ChunkRunner
 from flows.engine.report.progress import Log, Progress
 from flows.engine.report.summary import Summary
@@ -62,10 +66,29 @@ class RunOrigin:
             raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
         return given
 
+    def row(self, ledger: Engine, endpoint: str, given: str | None) -> RunRow:
+        """Make the row of a run that begins and, where one is given, resumes another; raises as `resumes` does."""
+        return RunRow(
+            id=new_id(),
+            resumes_run_id=self.resumes(ledger, given),
+            flow=self.flow,
+            deployment=self.deployment,
+            prefect_flow_run_id=self.flow_run_id,
+            trigger=self.trigger,
+            parameters=self.parameters,
+            code_version=self.code_version,
+            endpoint=endpoint,
+            mode=MODE_LIVE,
+            started_at=now(),
+            status=RUNNING,
+            process=this_process(),
+            alive_until=now(),
+        )
+
 
 @dataclass(frozen=True)
-class ShardedRun:
-    """What there is to know of a run that is to be spread over shards."""
+class SpreadRun:
+    """What there is to know of a run that is to be spread over helpers."""
 
     settings: Settings
     options: RunOptions
@@ -87,16 +110,16 @@ class Host(Protocol):
     def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
         """Run chunks while the context is open, with the retries of the settings; a refresh uses no cache."""
 
-    def shown(self, progress: Progress, shard: Shard | None) -> AbstractAsyncContextManager[None]:
-        """Show how far the run is while the context is open, and which shard it is."""
+    def shown(self, progress: Progress, helper: Helper | None) -> AbstractAsyncContextManager[None]:
+        """Show how far the run is while the context is open, and which helper it is."""
 
     def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
         """Stop the run where the host cancels it while the context is open."""
 
-    async def spread(self, run: ShardedRun) -> None:
-        """Have shards do a run's first step, and return when they have ended."""
+    async def spread(self, run: SpreadRun) -> None:
+        """Have helpers do a run's first step, and return when they have ended."""
 
-    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], *, is_shard: bool) -> None:
+    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
         """Tell how the run has ended, or that it is suspended."""
 
     @property
@@ -108,6 +131,9 @@ class Host(Protocol):
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         """Note that the run was stopped, and return what its flow raises; not `cancelled`: its state is another's."""
+
+    async def left_undone(self, why: str) -> BaseException:
+        """Note that there is nothing to do, which is no failure, and return what the flow raises."""
 
 
 HOST: ContextVar[Host | None] = ContextVar("presswork_host", default=None)

@@ -14,15 +14,15 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, Pause, PrefectException
 from prefect.flow_runs import asuspend_flow_run
-from prefect.states import Cancelled, Scheduled
+from prefect.states import Cancelled, Completed, Scheduled
 from sqlalchemy import URL
 
 from db.ledger.clock import new_id
-from db.words import TAG
-from flows.engine.options import Shard
+from db.words import HELPER, TAG
+from flows.engine.options import Helper
 from flows.engine.orchestration.chunk_task import running_chunks
 from flows.engine.orchestration.chunks import ChunkRunner
-from flows.engine.orchestration.host import RunOrigin, ShardedRun
+from flows.engine.orchestration.host import RunOrigin, SpreadRun
 from flows.engine.orchestration.origin import read_origin
 from flows.engine.orchestration.spread import spread
 from flows.engine.report.artifacts import publish_summary
@@ -64,21 +64,22 @@ class PrefectHost:
         """Run chunks as tasks of the flow run while the context is open."""
         return running_chunks(settings, refresh=refresh)
 
-    async def spread(self, run: ShardedRun) -> None:
-        """Have shards do a run's first step: runs of its own deployment."""
+    async def spread(self, run: SpreadRun) -> None:
+        """Have helpers do a run's first step: runs of its own deployment."""
         await spread(run)
 
     @asynccontextmanager
-    async def shown(self, progress: Progress, shard: Shard | None) -> AsyncIterator[None]:
+    async def shown(self, progress: Progress, helper: Helper | None) -> AsyncIterator[None]:
         """Tag or name the flow run, and keep an artifact of it at what the run has come to."""
         flow_run = self._flow_run
         change: dict[str, Any] = {}
-        if shard is None:
-            # A shard has its own tag alone: what an automation does for runs by their tags is not for shards.
+        if helper is None:
+            # A helper has its own tag alone: what an automation does for runs by their tags is not for helpers.
             change["tags"] = sorted({*flow_run.tags, TAG, progress.flow, progress.endpoint})
         else:
             # Prefect has just given it the name that its flow has for all.
-            change["name"] = f"{flow_run.name.partition(', shard ')[0]}, shard {shard.number} of {shard.of}"
+            change["name"] = f"{flow_run.name.partition(f', {HELPER} ')[0]}, {helper}"
+            progress.worker = str(helper)
         with suppress(*AWAY):
             async with get_client() as client:
                 await client.update_flow_run(flow_run.id, **change)
@@ -99,11 +100,10 @@ class PrefectHost:
                     if state is not None and (state.is_cancelling() or state.is_cancelled()):
                         stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
 
-    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], *, is_shard: bool) -> None:
+    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
         """Send an event and assets, and attach the summary to the flow run."""
         tell_ending(summary, str(self._flow_run.id))
-        if not is_shard:
-            tell_assets(summary, ledger, read_from)
+        tell_assets(summary, ledger, read_from)
         await publish_summary(summary)
 
     @property
@@ -135,11 +135,19 @@ class PrefectHost:
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         """Set the flow run to cancelled, and return the error by which Prefect leaves a state as it is."""
-        if cancelled:
+        return await self._ended(Cancelled(message=why) if cancelled else None, why)
+
+    async def left_undone(self, why: str) -> BaseException:
+        """Set the flow run to completed, and return the error by which Prefect leaves a state as it is."""
+        self.log.info(why)
+        return await self._ended(Completed(message=why), why)
+
+    async def _ended(self, state: State[Any] | None, why: str) -> BaseException:
+        if state is not None:
             # A server that is away is not waited for.
             with suppress(Exception):
                 async with get_client() as client:
-                    await client.set_flow_run_state(self._flow_run.id, Cancelled(message=why), force=True)
+                    await client.set_flow_run_state(self._flow_run.id, state, force=True)
         return Abort(why)
 
 

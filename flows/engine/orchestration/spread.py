@@ -1,8 +1,9 @@
-"""Spread a run over workers, in shards. Each shard is a run of the same flow on a part of the records' keys.
+"""Spread a run over workers. Its helpers are flow runs of the same flow, each with a lease on the run.
 
-The run cuts, starts its shards as runs of a deployment, sees that each is brought to its end, and then goes over the
-whole itself: what the shards answered it finds in the ledger, what they left it asks for. So nothing depends on a
-shard: one that crashes is started again, one that fails or that no worker takes up is left to the run.
+The run has divided its first step, starts its helpers as runs of a deployment, sees that each is brought to its end,
+and then goes over the whole itself: with what they did it is done, what they left it asks for. So nothing depends on a
+helper: what one that crashes had taken is free again and it is started again; one that fails, or that no worker takes
+up, is left to the run. For people these are the run's shards.
 """
 
 import asyncio
@@ -27,26 +28,27 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
-from db.readers.chains import spent_by_chain, spent_by_flow_runs, spent_by_shards
-from db.readers.runs import statuses_of_flow_runs
+from db.readers.chains import spent_by_leases
+from db.readers.runs import who_has_asked, workers_of
 from db.sources.clauses import tokens_of
 from db.sources.statements import Query
-from db.words import CRASHED, SHARD_TAG, SHARDS
-from flows.engine.options import RunOptions, Shard
-from flows.engine.orchestration.host import ShardedRun
+from db.words import SHARD_TAG, SHARDS
+from flows.engine.options import Helper, RunOptions
+from flows.engine.orchestration.host import SpreadRun
 from flows.engine.orchestration.prefect_pages import read_all
 from flows.engine.pacing.spending import share_of_cap
 from flows.errors import ConfigurationError
 
 POLL_S = 2.0
-LOOK_AT_LEASES_S = 10.0
+GONE_FOR_S = 10.0
+"""How long a helper's lease is gone before it counts as crashed: Prefect hears of an end in order a moment later."""
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
 _OF_DEPLOYMENT = (
     "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"
 ).split()
-"""What the deployment of a run's shards has from the run's own."""
+"""What the deployment of a run's helpers has from the run's own."""
 SUBMITTED_WITHIN_S = 120.0
-"""How long a worker may take to hand a shard to its infrastructure: one that crashes meanwhile leaves it so."""
+"""How long a worker may take to hand a helper to its infrastructure: one that crashes meanwhile leaves it so."""
 
 
 def _require_repeatable(query: Query) -> None:
@@ -60,13 +62,11 @@ def _require_repeatable(query: Query) -> None:
             )
 
 
-async def spread(run: ShardedRun) -> None:
-    """Have shards do a run's first step, and return when they have ended or stand still; a stop cancels them.
+async def spread(run: SpreadRun) -> None:
+    """Have helpers do a run's divided step, and return when they have ended or stand still; a stop cancels them.
 
     Raises ConfigurationError where there is no deployment to start them by, or where each would select other records.
     """
-    if run.records < 2:
-        return
     _require_repeatable(run.selected.query)
     context = FlowRunContext.get()
     assert context is not None
@@ -77,16 +77,16 @@ async def spread(run: ShardedRun) -> None:
         raise ConfigurationError("A run with shards needs its flow to have a parameter of the type RunOptions.")
     count = min(run.options.shards or 1, run.records)
     async with get_client() as client:
-        spreading = _ShardRuns(
+        spreading = _HelperRuns(
             run=run,
             client=client,
-            deployment=await _deployment_for_shards(client, context.flow_run),
+            deployment=await _deployment_for_helpers(client, context.flow_run),
             parameters=TypeAdapter(dict[str, Any]).dump_python(dict(parameters), mode="json"),
             options_name=named[0],
             flow_run=context.flow_run,
-            parts=[_StartedShard(number) for number in range(1, count + 1)],
+            helpers=[_StartedHelper(number) for number in range(1, count + 1)],
         )
-        get_run_logger().info("Spread over %d shards of about %d records.", count, run.records // count)
+        get_run_logger().info("Spread over %d helpers of about %d records.", count, run.records // count)
         try:
             with run.stopper.pursuing():
                 await spreading.carry_out()
@@ -96,171 +96,180 @@ async def spread(run: ShardedRun) -> None:
 
 
 @dataclass
-class _StartedShard:
-    """A shard as its run sees it: all `attempts` at it, as flow runs, and that which is at work, if any."""
+class _StartedHelper:
+    """A helper as its run sees it: all `attempts` at it, as flow runs, and that which is at work, if any.
+
+    A flow run's lease has its id: `begun` says whether the one at work has had it, `gone_at` since when it lacks it.
+    """
 
     number: int
     flow_run: str | None = None
     attempts: list[str] = field(default_factory=list)
     started_here: int = 0
     state: State[Any] | None = None
+    begun: bool = False
+    gone_at: float | None = None
     ended: bool = False
 
 
 @dataclass
-class _ShardRuns:
-    """The shards of one run at work."""
+class _HelperRuns:
+    """The helpers of one run at work."""
 
-    run: ShardedRun
+    run: SpreadRun
     client: PrefectClient
     deployment: UUID
     parameters: dict[str, Any]
     options_name: str
     flow_run: FlowRun
-    parts: list[_StartedShard]
-    leases_at: float = 0.0
+    helpers: list[_StartedHelper]
 
     async def carry_out(self) -> None:
-        """Bring each shard to its end; what stands still for too long is given up."""
+        """Bring each helper to its end; what stands still for too long is given up."""
         moved_at = time.monotonic()
         while self._open:
-            # Prefect's server or the ledger may be away for a while: the shards wait for them as this run does.
+            # Prefect's server or the ledger may be away for a while: the helpers wait for them as this run does.
             with suppress(HTTPError, SQLAlchemyError, DatabaseError):
                 if await self._look():
                     moved_at = time.monotonic()
             if time.monotonic() - moved_at > self.run.settings.shard_patience_s:
-                said = "%d shards stand still: no worker takes them up. This run goes on with their records itself."
+                said = "%d helpers stand still: no worker takes them up. This run goes on with their records itself."
                 get_run_logger().warning(said, len(self._open))
-                await self.cancel("No worker took this shard up: the run that was spread does its part itself.")
+                await self.cancel("No worker took this helper up: the run that was spread does its part itself.")
                 return
             if self._open:
                 await asyncio.sleep(POLL_S)
 
     async def cancel(self, why: str) -> None:
-        """Cancel the shards that have not ended."""
-        for part in self._open:
-            part.ended = True
-            if part.flow_run is not None:
+        """Cancel the helpers that have not ended."""
+        for helper in self._open:
+            helper.ended = True
+            if helper.flow_run is not None:
                 try:
-                    await self.client.set_flow_run_state(UUID(part.flow_run), Cancelling(message=why))
+                    await self.client.set_flow_run_state(UUID(helper.flow_run), Cancelling(message=why))
                 except (HTTPError, ObjectNotFound):
-                    get_run_logger().warning("Shard %d could not be cancelled.", part.number)
+                    get_run_logger().warning("Helper %d could not be cancelled.", helper.number)
 
     @property
-    def _open(self) -> list[_StartedShard]:
-        return [part for part in self.parts if not part.ended]
+    def _open(self) -> list[_StartedHelper]:
+        return [helper for helper in self.helpers if not helper.ended]
 
     async def _look(self) -> bool:
-        """Take note of what has become of the shards, and start what is to be started; whether anything moves."""
-        waiting = [part for part in self._open if part.flow_run is None]
-        for part in waiting:
-            await self._start(part)
+        """Take note of what has become of the helpers, and start what is to be started; whether anything moves."""
+        waiting = [helper for helper in self._open if helper.flow_run is None]
+        for helper in waiting:
+            await self._start(helper)
         moved = bool(waiting)
-        ids = [UUID(part.flow_run) for part in self._open if part.flow_run is not None]
+        ids = [UUID(helper.flow_run) for helper in self._open if helper.flow_run is not None]
         runs = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=200)
         found = {str(flow_run.id): flow_run.state for flow_run in runs if flow_run.state is not None}
         await self._end_lost(found)
-        for part in self._open:
-            state = found.get(str(part.flow_run))
+        for helper in self._open:
+            state = found.get(str(helper.flow_run))
             if state is None:
                 continue
-            moved = moved or state.is_running() or part.state is None or state.type != part.state.type
-            part.state = state
+            moved = moved or state.is_running() or helper.state is None or state.type != helper.state.type
+            helper.state = state
             if state.is_final():
-                await self._end(part, state)
+                await self._end(helper, state)
         return moved
 
-    async def _start(self, part: _StartedShard) -> None:
-        """Start a shard, or find the attempt at it that an earlier run of the same flow run has started."""
-        while part.flow_run is None and not part.ended:
-            attempt = len(part.attempts) + 1
-            options = await self._options(part)
+    async def _start(self, helper: _StartedHelper) -> None:
+        """Start a helper, or find the attempt at it that this run has started before it was taken up."""
+        while helper.flow_run is None and not helper.ended:
+            attempt = len(helper.attempts) + 1
+            options = await self._options(helper)
             if options is None:
-                part.ended = True
+                helper.ended = True
                 return
-            name = f"{self.flow_run.name}, shard {part.number} of {len(self.parts)}"
+            name = f"{self.flow_run.name}, helper {helper.number} of {len(self.helpers)}"
             flow_run = await arun_deployment(
                 self.deployment,
                 client=self.client,
                 parameters={**self.parameters, self.options_name: options},
                 flow_run_name=f"{name}, attempt {attempt}" if attempt > 1 else name,
                 timeout=0,
-                # By the flow run, not by the run: the one that follows after a crash finds what this one started.
-                idempotency_key=f"{self.flow_run.id}/{len(self.parts)}/{part.number}/{attempt}",
+                # Whoever takes the run up after a crash finds what this one started.
+                idempotency_key=f"{self.flow_run.id}/{len(self.helpers)}/{helper.number}/{attempt}",
                 job_variables=self.flow_run.job_variables or None,
             )
-            part.attempts.append(str(flow_run.id))
+            helper.attempts.append(str(flow_run.id))
             state = flow_run.state
-            # One that ended in an earlier run starts again here.
+            # One that ended before the run was taken up starts again here.
             if state is None or not state.is_final() or state.is_completed():
-                part.flow_run = str(flow_run.id)
-                part.started_here += 1
+                helper.flow_run = str(flow_run.id)
+                helper.started_here += 1
 
-    async def _options(self, part: _StartedShard) -> dict[str, Any] | None:
-        """A shard's options: those of the run, for its part of the records and of the cap; None: nothing is left."""
-        left = None
+    async def _options(self, helper: _StartedHelper) -> dict[str, Any] | None:
+        """A helper's options: those of the run, with its part of the cap; None: nothing is left of that."""
+        left, ledger = None, self.run.ledger
         if self.run.settings.max_cost is not None:
+            attempts = [attempt for each in self.helpers for attempt in each.attempts]
             left = share_of_cap(
                 self.run.settings.max_cost,
-                spent=await asyncio.to_thread(spent_by_chain, self.run.ledger.engine, self.run.ledger.run_id),
-                by_shards=await asyncio.to_thread(spent_by_shards, self.run.ledger.engine, str(self.flow_run.id)),
-                by_attempts=await asyncio.to_thread(spent_by_flow_runs, self.run.ledger.engine, part.attempts),
-                parts=len(self.parts),
+                spent=await ledger.spent(),
+                by_helpers=await asyncio.to_thread(spent_by_leases, ledger.engine, ledger.run_id, attempts),
+                by_earlier=await asyncio.to_thread(spent_by_leases, ledger.engine, ledger.run_id, helper.attempts),
+                helpers=len(self.helpers),
                 waiting=len(self._open),
             )
             if left <= 0:
                 return None
-        shard = Shard(
-            parent=self.run.ledger.run_id,
+        which = Helper(
+            run=ledger.run_id,
             select=self.run.selected.query.name,
             nth=self.run.selected.nth,
-            number=part.number,
-            of=len(self.parts),
-            records=self.run.records,
-            limit=self.run.selected.query.limit,
+            number=helper.number,
+            of=len(self.helpers),
         )
-        own = {"shards": None, "limit": None, "resumes": None, "max_cost": left, "shard": shard}
+        own = {"shards": None, "resumes": None, "max_cost": left, "helper": which}
         return self.run.options.model_copy(update=own).model_dump(mode="json")
 
-    async def _end(self, part: _StartedShard, state: State[Any]) -> None:
-        if state.is_crashed() and part.started_here < self.run.settings.shard_attempts:
-            get_run_logger().warning("Shard %d crashed: it is started again.", part.number)
-            part.flow_run = part.state = None
-            await self._start(part)
+    async def _end(self, helper: _StartedHelper, state: State[Any]) -> None:
+        if state.is_crashed() and helper.started_here < self.run.settings.shard_attempts:
+            get_run_logger().warning("Helper %d crashed: it is started again.", helper.number)
+            helper.flow_run = helper.state = helper.gone_at = None
+            helper.begun = False
+            await self._start(helper)
             return
-        part.ended = True
+        helper.ended = True
         if not state.is_completed():
-            said = "Shard %d ended as %s: this run goes on with its records itself."
-            get_run_logger().warning(said, part.number, (state.name or "").lower())
+            said = "Helper %d ended as %s: this run goes on with its records itself."
+            get_run_logger().warning(said, helper.number, (state.name or "").lower())
 
     async def _end_lost(self, found: dict[str, State[Any]]) -> None:
-        """Tell Prefect of shards that run by its account, and whose process or worker has crashed."""
-        if time.monotonic() - self.leases_at < LOOK_AT_LEASES_S:
-            return
-        self.leases_at = time.monotonic()
-        await asyncio.to_thread(end_lapsed, self.run.ledger.engine, but=self.run.ledger.run_id)
-        known = await asyncio.to_thread(statuses_of_flow_runs, self.run.ledger.engine, list(found))
-        for flow_run, state in found.items():
-            if self._is_lost(state, known.get(flow_run)):
-                crashed: State[Any] = Crashed(message="The shard's process or worker has died.")
-                await self.client.set_flow_run_state(UUID(flow_run), crashed, force=True)
-                found[flow_run] = crashed
+        """Tell Prefect of helpers that run by its account, and whose process or worker has crashed."""
+        ledger = self.run.ledger
+        # What they had taken is free then, for the others to take.
+        await asyncio.to_thread(end_lapsed, ledger.engine, but=ledger.lease_id)
+        at_work = {lease.id for lease in await asyncio.to_thread(workers_of, ledger.engine, ledger.run_id)}
+        running = [helper for helper in self._open if (state := found.get(str(helper.flow_run))) and state.is_running()]
+        unseen = [str(helper.flow_run) for helper in running if not helper.begun]
+        begun = await asyncio.to_thread(who_has_asked, ledger.engine, ledger.run_id, unseen) if unseen else set()
+        for helper in running:
+            helper.begun |= helper.flow_run in begun | at_work
+            helper.gone_at = None if helper.flow_run in at_work else helper.gone_at or time.monotonic()
+        for helper in self._open:
+            if (state := found.get(str(helper.flow_run))) and self._is_lost(helper, state):
+                crashed: State[Any] = Crashed(message="The helper's process or worker has died.")
+                await self.client.set_flow_run_state(UUID(helper.flow_run), crashed, force=True)
+                found[str(helper.flow_run)] = crashed
 
-    def _is_lost(self, state: State[Any], in_ledger: str | None) -> bool:
-        """Whether a shard has crashed by the ledger's leases, or by how long it has come no further."""
-        if state.is_running() and in_ledger is not None:
-            return in_ledger == CRASHED
+    def _is_lost(self, helper: _StartedHelper, state: State[Any]) -> bool:
+        """Whether a helper has crashed by the ledger's leases, or by how long it has come no further."""
+        if state.is_running() and helper.begun:
+            return helper.gone_at is not None and time.monotonic() - helper.gone_at > GONE_FOR_S
         since = time.time() - state.timestamp.timestamp()
         if state.is_pending() and state.name == "Submitting":
             return since > SUBMITTED_WITHIN_S
         return (state.is_pending() or state.is_running()) and since > self.run.settings.shard_patience_s
 
 
-async def _deployment_for_shards(client: PrefectClient, flow_run: FlowRun) -> UUID:
-    """Make the deployment for a run's shards, or bring it up to date, and return its id.
+async def _deployment_for_helpers(client: PrefectClient, flow_run: FlowRun) -> UUID:
+    """Make the deployment for a run's helpers, or bring it up to date, and return its id.
 
     It is like the run's own, but without a schedule, and without a limit on how many run at once, which would cancel
-    the shards while their run goes on. ConfigurationError where the flow has none, or one that no work pool serves.
+    the helpers while their run goes on. ConfigurationError where the flow has none, or one that no work pool serves.
     """
     own = await _deployment_of(client, flow_run)
     if own.work_pool_name is None:

@@ -1,4 +1,4 @@
-"""Estimate what a request is likely to take; keep a run, the runs that it resumes and its shards under one cost cap.
+"""Estimate what a request is likely to take; keep a run, the runs that it resumes and its helpers under one cost cap.
 
 Input is counted from the rendered prompt and corrected by what answers of the same template used; output and cost are
 those of the template's answers so far, in this run or, before there is one, in the ledger. Without any history the
@@ -21,7 +21,7 @@ from flows.steps.prices import Usage, cost_of
 from flows.steps.prompts.render import Caching, Prompt
 
 OF_THE_CAP = 0.9
-"""What of a cost cap the shards may spend together; each may be wrong about the price of its last request."""
+"""What of a cost cap the helpers may spend together; each may be wrong about the price of its last request."""
 
 DECIMALS = Decimal("1e-10")
 LEARNT = 0.1
@@ -73,13 +73,14 @@ class Estimate:
 class Spending:
     """What is spent under a cap of `max_usd` US dollars, and what is reserved for requests that are under way.
 
-    `earlier` is what linked runs had spent when this one opened, `shards` what its own shards have spent since.
+    `earlier` is what linked runs had spent when this one opened, and others on this one; `helpers` what its own helpers
+    have spent since.
     """
 
     def __init__(self, max_usd: Decimal | None, earlier: Spent | None = None) -> None:
         self.max_usd = max_usd
         self.earlier = earlier or Spent()
-        self.shards = Spent()
+        self.helpers = Spent()
         self.own = Spent()
         self.reserved_usd = Decimal(0)
         self._turn = asyncio.Lock()
@@ -88,7 +89,7 @@ class Spending:
     @property
     def spent(self) -> Spent:
         """All that counts under the cap."""
-        return self.earlier + self.shards + self.own
+        return self.earlier + self.helpers + self.own
 
     def wake(self) -> None:
         """Have those who wait look again at what fits, and at whether the run was stopped."""
@@ -141,7 +142,7 @@ class Spending:
         spent = self.spent
         shares = [
             (self.earlier.total_usd, "by earlier runs that this one resumes"),
-            (self.shards.total_usd, "by its shards"),
+            (self.helpers.total_usd, "by its shards"),
             (spent.likely_usd, "likely, for requests whose answers were lost"),
         ]
         told = "".join(f", {_usd(amount)} of it {which}" for amount, which in shares if amount > 0)
@@ -157,16 +158,15 @@ class Spending:
 
 
 def share_of_cap(
-    max_cost: float, *, spent: Spent, by_shards: Spent, by_attempts: Spent, parts: int, waiting: int
+    max_cost: float, *, spent: Spent, by_helpers: Spent, by_earlier: Spent, helpers: int, waiting: int
 ) -> float:
-    """Return what the next attempt at one of a run's `parts` may spend, in US dollars; 0 or less: nothing is left.
+    """Return what one of a run's `helpers` may spend when it is started, in US dollars; 0 or less: nothing is left.
 
-    `spent` is what all linked runs have spent, `by_shards` what the shards of the run's own flow run have spent of it,
-    and `by_attempts` what the earlier attempts at this part have; `waiting` counts the parts that have not ended.
+    `spent` is what all linked runs have spent and all who worked on this one, `by_helpers` what its helpers have of it,
+    and `by_earlier` what the same helper has that crashed; `waiting` counts the helpers that have not ended.
     """
-    # Earlier runs of the same flow run had the same shards, and what a shard spent counts for its own part.
-    before = float(spent.total_usd) - float(by_shards.total_usd)
-    share = (max_cost - before) * OF_THE_CAP / parts - float(by_attempts.total_usd)
+    before = float(spent.total_usd) - float(by_helpers.total_usd)
+    share = (max_cost - before) * OF_THE_CAP / helpers - float(by_earlier.total_usd)
     return min(share, (max_cost - float(spent.total_usd)) / waiting)
 
 

@@ -29,7 +29,8 @@ class Progress:
     notes the answer as `pace` for the threads of watchers.
 
     `selecting` has, for each select that runs just now, its template's file and how many records have come, by the
-    name of its spool: two selects of one template may run at the same time.
+    name of its spool: two selects of one template may run at the same time. `worker` says which helper of the run this
+    is, if it is one.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class Progress:
     is_stopping: Callable[[], bool] = field(default=lambda: False)
     notes: dict[str, str] = field(default_factory=dict)
     selecting: dict[str, tuple[str, int]] = field(default_factory=dict)
+    worker: str = ""
 
     def begin_step(self, step: str, total: int | None) -> None:
         """Turn to another step."""
@@ -77,7 +79,8 @@ class Progress:
     def words(self) -> str:
         """Say in one line how far the run is: names and counts."""
         how_far = f"{self.done_in_step:,} of {'a number not known yet' if self.total is None else f'{self.total:,}'}"
-        parts = [self.status or (f"{self.step}: {how_far}" if self.step else "selecting")]
+        parts = [self.worker] if self.worker else []
+        parts.append(self.status or (f"{self.step}: {how_far}" if self.step else "selecting"))
         parts += self.selected()
         parts += [*counts_in_words(self.counts).values(), *self.pace.parts()]
         return "; ".join([*parts, dollars(self.cost_usd)])

@@ -7,14 +7,14 @@ unavailable), the run takes it back, and looks up and claims again all that it h
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
 from sqlalchemy import Engine
 
 from db.identity import boot_time_s
-from db.ledger import claims, leases, lifecycle
+from db.ledger import claims, leases, lifecycle, ranges
 from db.ledger.clock import now
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
@@ -122,6 +122,19 @@ class HeldLease:
         self._claimed |= owned
         self._lost -= owned
         return owned
+
+    def take_range(self, step: str, size: int) -> list[str]:
+        """Take free records of a divided step (in the writer's thread); none where the work is another's by now."""
+        while self.superseded_by is None:
+            try:
+                return ranges.take_range(self._ledger, self._lease, step, size)
+            except leases.LeaseLostError:
+                self._return()
+        return []
+
+    def finish_range(self, step: str, keys: Sequence[str]) -> None:
+        """Take records off a divided step that have their outcomes (in the writer's thread)."""
+        ranges.finish_range(self._ledger, self._lease, step, keys)
 
     def write(self, batch: WriteBatch, refused: list[RefusedRow]) -> None:
         """Commit a batch if the lease holds; else take it back first (in the writer's thread)."""

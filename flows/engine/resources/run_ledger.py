@@ -4,7 +4,7 @@ Every read and claim of an open run waits for a ledger that is unavailable.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -14,23 +14,22 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerUnreachableError
-from db.ledger import leases, lifecycle, spill, writing
+from db.ledger import leases, lifecycle, ranges, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
-from db.readers.chains import Spent, spent_by_chain, spent_by_run
+from db.readers.chains import Spent, spent_by_chain, spent_by_leases, spent_by_run
 from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import PromptHistory, look_up
-from db.readers.old_shards import shards_of
 from db.readers.past_answers import mean_tokens
 from db.readers.runs import read_run
 from db.readers.stored_generations import count_padded_keys
 from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read_standing
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
-from db.words import HELPER
-from flows.engine.options import Shard
+from db.words import CRASHED, HELPER, RUNNING, SUSPENDED
+from flows.engine.options import Helper
 from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.writer import Writer
-from flows.errors import ConfigurationError
+from flows.errors import ConfigurationError, RunEndedError
 
 _log = logging.getLogger("prefect.presswork")
 
@@ -40,8 +39,7 @@ class RunLedger:
     """Looks prompts and records up, claims prompts, and says what the run has used.
 
     `has_past` says whether others have worked on the run, or do just now: it may have outcomes already. `fresh_since`
-    is when a run began that refreshes: what is older counts as not known. `shards` are the runs that this one was
-    spread over, None before that.
+    is when a run began that refreshes: what is older counts as not known.
     """
 
     engine: Engine
@@ -52,7 +50,6 @@ class RunLedger:
     endpoint: str
     has_past: bool = False
     fresh_since: datetime | None = None
-    shards: Sequence[str] | None = None
 
     @property
     def lease_id(self) -> str:
@@ -110,12 +107,30 @@ class RunLedger:
         """How many records have content under keys that end in blanks."""
         return await self.writer.read(count_padded_keys, self.engine, self.flow, step, self.endpoint)
 
-    async def find_shards(self) -> None:
-        """Take note of the run's shards."""
-        self.shards = await self.writer.read(shards_of, self.engine, self.run_id)
+    async def divide(self, step: str, pages_of_keys: Callable[[], Iterator[Sequence[str]]]) -> None:
+        """Divide a step among helpers, by the keys of its records."""
+        self.has_past = True
+        await self.writer.call(lambda: ranges.divide(self.engine, self.run_id, step, pages_of_keys()))
+
+    async def take_range(self, step: str, size: int) -> list[str]:
+        """Take the next free records of a divided step; none where none is free, or the run is another's by now."""
+        return await self.writer.call(self.lease.take_range, step, size)
+
+    async def finish_range(self, step: str, taken: Mapping[str, Sequence[str]]) -> set[str]:
+        """Finish those of the records taken that have their outcome, and return these.
+
+        `taken` has for each of them the keys that its outcomes have.
+        """
+        known = await self.own_outcomes(step, [key for keys in taken.values() for key in keys])
+        done = [record for record, keys in taken.items() if all(key in known for key in keys)]
+        if done:
+            await self.writer.call(self.lease.finish_range, step, done)
+        return set(done)
 
     async def spent(self) -> Spent:
-        """What others have spent on this run, and what the runs that it resumes have."""
+        """What others have spent on this run and on those that it resumes; of a helper, what it has spent before."""
+        if self.helper_id is not None:
+            return await self.writer.read(spent_by_leases, self.engine, self.run_id, [self.helper_id])
         linked = await self.writer.read(spent_by_chain, self.engine, self.run_id)
         return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, but_lease=self.lease_id)
 
@@ -129,17 +144,17 @@ class RunLedger:
 
 
 def begin(
-    ledger: Engine, run: RunRow, lease_id: str, shard: Shard | None, spill_folders: Sequence[Path]
+    ledger: Engine, run: RunRow, lease_id: str, helper: Helper | None, spill_folders: Sequence[Path]
 ) -> leases.Lease:
-    """Settle the past, and take a lease on a run: on a new one, on its flow run's, or as a helper on the shard's.
+    """Settle the past, and take a lease on a run: on a new one, on its flow run's, or as a helper on the run to help.
 
     The lease says which run it is. LedgerUnreachableError where the ledger can't be written; the error of one that may
     be back soon goes up as it is.
     """
     try:
         recover_crashed_runs(ledger, spill_folders, but=lease_id)
-        if shard is not None:
-            return lifecycle.join_run(ledger, shard.parent, lease_id, f"{HELPER} {shard.number}")
+        if helper is not None:
+            return lifecycle.join_run(ledger, helper.run, lease_id, f"{HELPER} {helper.number}")
         return lifecycle.begin_or_take_up(ledger, run, lease_id)
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
@@ -166,10 +181,21 @@ def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: 
             _log.warning("%s", error)
 
 
-def require_parent(ledger: Engine, shard: Shard) -> None:
-    """Raise ConfigurationError where a shard's worker has another ledger than the run that is spread."""
-    if read_run(ledger, shard.parent) is None:
+def require_run(ledger: Engine, helper: Helper, flow: str, endpoint: str) -> None:
+    """Raise ConfigurationError where a helper's worker has another ledger or endpoint than the run that it helps.
+
+    RunEndedError where that run is over. One that has crashed may be taken up: what is done until then is done.
+    """
+    row = read_run(ledger, helper.run)
+    if row is None:
         raise ConfigurationError(
-            f"The run {shard.parent}, of which this is a shard, is not in this worker's ledger "
+            f"The run {helper.run}, which this one is to help, is not in this worker's ledger "
             f"({readable_url(ledger.url)}). Give all workers of a work pool the same PRESSWORK_DATABASE_URL."
         )
+    if (row["flow"], row["endpoint"]) != (flow, endpoint):
+        raise ConfigurationError(
+            f"The run {helper.run} is one of {row['flow']!r} at the endpoint {row['endpoint']!r}, and this worker has "
+            f"{flow!r} at {endpoint!r}. Give all workers of a work pool the same settings."
+        )
+    if row["status"] not in {RUNNING, CRASHED, SUSPENDED}:
+        raise RunEndedError(f"The run {helper.run} has ended ({row['status']}): there is nothing left to help with.")

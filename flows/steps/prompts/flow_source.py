@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from types import CodeType
 from typing import Any
 
@@ -129,9 +130,14 @@ class _Reading:
                 self._follow(module, name)
 
 
+# Two trees that are made at once in two threads trip over CPython's one counter of their depth (gh-106905).
+_PARSING = Lock()
+
+
 def _parse(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_bytes(), file.name)
+        with _PARSING:
+            return ast.parse(file.read_bytes(), file.name)
     except SyntaxError as error:
         raise ConfigurationError(f"{short_path(file)}, line {error.lineno}: {error.msg}.") from None
 
