@@ -276,7 +276,7 @@ def _log_opening(run: Run) -> None:
     set_limits = {"limit": run.options.limit, "requests a minute": settings.rpm, "cost cap $": settings.max_cost}
     limits = [f"{name} {value}" for name, value in set_limits.items() if value is not None]
     if spending.max_usd is not None and spending.earlier.total_usd > 0:
-        limits.append(f"of which earlier runs have spent ${spending.earlier.total_usd:,.4f}")
+        limits.append(f"of which ${spending.earlier.total_usd:,.4f} was spent before")
     run.host.log.info(
         "Run %s of %s opened: endpoint %s, ledger %s, %s.",
         ledger.run_id,
