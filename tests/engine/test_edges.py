@@ -18,6 +18,7 @@ from prefect import flow
 
 from db.ledger import lifecycle
 from db.ledger.clock import new_id
+from db.readers.runs import running, state_of
 from flows.engine import RunOptions, Summary, open_run
 from tests.engine.forked import Forked, fork
 from tests.engine.plain_host import FLOW_RUN
@@ -151,6 +152,8 @@ async def test_run_that_is_cancelled_at_an_edge_ends_in_order_and_goes_on(
         approve()
     process = await stopped_at(name, before=before, how=signal.SIGINT)
     await process.ended()
-    # While a run opens, Ctrl-C ends the process at once: its lease goes as one whose process is gone.
+    # While a run opens, Ctrl-C ends the process at once, and leaves its lease: whoever looks sees that nobody has it.
     assert work.value("SELECT count(*) FROM leases") == 0 or name == BEGINS
+    shown = {state_of(row["id"], row["status"], running(work.ledger)) for row in work.rows("SELECT * FROM runs")}
+    assert shown <= ({"crashed"} if name == BEGINS else {"cancelled", "completed", "suspended"})
     await opened_again(work)
