@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Engine, Text, cast, func, or_, select
+from sqlalchemy import Engine, Text, cast, func, literal, or_, select
 
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
 from db.readers.look_up import PromptHistory
@@ -50,17 +50,19 @@ class Standing:
 class OwnOutcome:
     """What a run has of a record already.
 
-    Where it is `confirmed`, the generation is one of an earlier run; `cached` is what was not asked for. `parents` are
-    empty where they were not asked for. `paid` counts the run's requests for the record that were answered or perhaps
-    billed.
+    Where it is `confirmed`, the generation is one of an earlier run; `cached` is what was not asked for. `by_helper`
+    says that a helper found it. `parents` are empty where they were not asked for. `paid` counts the run's requests
+    for the record that were answered or perhaps billed.
     """
 
     generation_id: str
     status: Status
     error_kind: str | None
+    record_hash: str | None
     template_hash: str
     confirmed: bool
     cached: bool = False
+    by_helper: bool = False
     parents: frozenset[str] = frozenset()
     paid: int = 0
 
@@ -109,19 +111,20 @@ def read_own_outcomes(
     engine: Engine, run_id: str, step: str, keys: Sequence[str], *, with_parents: bool
 ) -> dict[str, OwnOutcome]:
     """Return what a run has of these records already, by their keys: its own generations, and what it confirmed."""
-    told = (Generation.status, Generation.error_kind, Generation.template_hash, Generation.origin)
+    told = [Generation.__table__.c[name] for name in ("id", "status", "error_kind", "record_hash", "template_hash")]
     of_keys = among(Generation.record_key, keys, engine.dialect.name)
-    own = select(Generation.record_key, Generation.id, *told).where(counts_in(run_id), Generation.step == step, of_keys)
+    own = select(
+        Generation.record_key, *told, literal(value=False), Generation.origin == CACHE, Generation.lease_id
+    ).where(counts_in(run_id), Generation.step == step, of_keys)
     confirmed = (
-        select(WorkingRow.record_key, Generation.id, *told)
+        select(WorkingRow.record_key, *told, literal(value=True), literal(value=True), WorkingRow.lease_id)
         .join(Generation, Generation.id == WorkingRow.generation_id)
         .where(WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
         .where(among(WorkingRow.record_key, keys, engine.dialect.name))
     )
     found = {
-        key: OwnOutcome(generation_id, status, kind, template, was_confirmed, was_confirmed or origin == CACHE)
-        for statement, was_confirmed in ((confirmed, True), (own, False))
-        for key, generation_id, status, kind, template, origin in rows_of(engine, statement)
+        row[0]: OwnOutcome(row[1], row[2], row[3], row[4], row[5], row[6], row[7], by_helper=row[8] is not None)
+        for row in (*rows_of(engine, confirmed), *rows_of(engine, own))
     }
     if with_parents:
         parents = _parents_of(engine, [each.generation_id for each in found.values()])

@@ -31,6 +31,8 @@ KILLED = "*exited with non-zero status code -9*"
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 CANCELLING = "prefect.flow-run.Cancelling"
+RESUMING = {f"prefect.flow-run.{state}" for state in ("Suspended", "Resuming")}
+"""A run that is left says no more that it lives, until it is due."""
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 OURS = {"prefect.resource.id": "prefect.tag.presswork", "prefect.resource.role": "tag"}
 OURS_AND_SHARDS = {**OURS, "prefect.resource.id": "prefect.tag.presswork*"}
@@ -76,8 +78,8 @@ def _always() -> list[AutomationCore]:
     return [
         _automation(
             "a run whose worker is gone has crashed",
-            "No heartbeat of a run came for 90 seconds, and it has not ended.",
-            _trigger({HEARTBEAT, CANCELLING, *ENDS}, after={HEARTBEAT}, missing_for_s=CRASHED_AFTER_S),
+            "No heartbeat of a run came for 90 seconds, and it has neither ended nor been suspended.",
+            _trigger({HEARTBEAT, CANCELLING, *RESUMING, *ENDS}, after={HEARTBEAT}, missing_for_s=CRASHED_AFTER_S),
             ChangeFlowRunState(state=StateType.CRASHED, message=NO_HEARTBEAT),
         ),
         _automation(

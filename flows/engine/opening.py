@@ -37,7 +37,7 @@ from flows.engine.resources.lease import HeldLease
 from flows.engine.resources.run_ledger import RunLedger, begin, require_run
 from flows.engine.resources.stopping import Stopper, stopped_by_signals
 from flows.engine.resources.writer import Writer
-from flows.engine.run import Run
+from flows.engine.run import LeavingError, Run
 from flows.errors import ConfigurationError, LedgerAwayError, RunEndedError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
 from flows.steps.answers.outcomes import Policy
@@ -219,23 +219,25 @@ def _policy(settings: Settings) -> Policy:
 @asynccontextmanager
 async def _closing(run: Run) -> AsyncIterator[None]:
     status: RunStatus = FAILED
-    lease = run.ledger.lease
-    stopper = run.context.stopper
+    lease, stopper = run.ledger.lease, run.context.stopper
     try:
         yield
         status = run.totals.status()
+    except LeavingError:
+        status = SUSPENDED
     except (StoppedError, asyncio.CancelledError):
         status = CANCELLED
         raise
     finally:
-        if run.suspended is not None:
-            status = SUSPENDED
         run.context.progress.status = status
         await _close(run, status)
         if lease.superseded_by is not None:
             raise await _superseded(run, lease.superseded_by)
         if status == CANCELLED and stopper.reason is not None:
             raise await run.host.stopped(str(stopper.reason), cancelled=True)
+        if run.suspended is not None:
+            # Last, so that whoever starts it at once finds its lease given back.
+            raise await run.host.left(str(run.suspended), run.suspended.due)
 
 
 async def _superseded(run: Run, by: str) -> BaseException:
@@ -293,7 +295,7 @@ def _log_opening(run: Run) -> None:
     set_limits = {"limit": run.options.limit, "requests a minute": settings.rpm, "cost cap $": settings.max_cost}
     limits = [f"{name} {value}" for name, value in set_limits.items() if value is not None]
     if spending.max_usd is not None and spending.earlier.total_usd > 0:
-        limits.append(f"of which earlier runs have spent ${spending.earlier.total_usd:,.4f}")
+        limits.append(f"of which ${spending.earlier.total_usd:,.4f} was spent before")
     run.host.log.info(
         "Run %s of %s opened: endpoint %s, ledger %s, %s.",
         ledger.run_id,

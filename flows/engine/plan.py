@@ -1,11 +1,12 @@
 """Plan: split a page of rendered prompts by what the ledger knows of them. Pure: it neither reads nor writes."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.readers.look_up import PromptHistory
 from db.readers.what_stands import OwnOutcome
 from db.words import BAD_OUTCOMES, GIVEN_UP, SUCCEEDED
+from flows.engine.materials.handles import Material
 from flows.engine.materials.items import Hit, Item, find_hit
 from flows.steps.answers.outcomes import is_wrong_model
 
@@ -20,13 +21,14 @@ class Plan:
     left: list[OwnOutcome] = field(default_factory=list)
 
 
-def is_done(own: OwnOutcome, *, template_hash: str, parents: Collection[str], most_paid: int) -> bool:
-    """Whether a run is done with a record: it has content, or is not asked for again in this run.
+def is_done(own: OwnOutcome, material: Material, template_hash: str, *, most_paid: int) -> bool:
+    """Whether a run is done with a material: it has content, or is not asked for again in this run.
 
-    Not where the template has changed since, or what it is made from: as when a run that failed goes on after the
-    cause was fixed. `most_paid` is how many requests for one prompt a run pays for.
+    Not where what it is made from has changed since, or the template: as when a run that failed goes on after the cause
+    was fixed. A helper has read the record itself, perhaps later. `most_paid` is how many requests a run pays for.
     """
-    if own.template_hash != template_hash or own.parents != frozenset(parents):
+    record_hash = own.record_hash if own.by_helper or material.record is None else material.record.hash
+    if (own.template_hash, own.record_hash, own.parents) != (template_hash, record_hash, frozenset(material.parents)):
         return False
     return own.status in {SUCCEEDED, *BAD_OUTCOMES} or own.error_kind == GIVEN_UP or own.paid >= most_paid
 

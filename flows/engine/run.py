@@ -38,6 +38,10 @@ _PADDED = (
 )
 
 
+class LeavingError(BaseException):
+    """The run ends its process here, and is to go on another time; no flow is to catch this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Suspension:
     """Why a run is left, and when it is due."""
@@ -186,12 +190,11 @@ class Run:
             raise await self.host.left_undone("A helper does not wait with its run: it has done its part.")
         suspension = Suspension(reason, due.astimezone(UTC))
         with self.context.stopper.pursuing():
-            await self.context.writer.committed()
-            leaving = await self.host.suspend(suspension.due)
-            if leaving is not None:
+            if self.host.can_leave:
                 self.suspended = suspension
                 self.context.progress.notes[SUSPENDED] = f"The run is suspended until {suspension}"
-                raise leaving
+                raise LeavingError
+            await self.context.writer.committed()
             self.host.log.info("The run waits until %s", suspension)
             await asyncio.sleep(max((suspension.due - now()).total_seconds(), 0))
 

@@ -76,9 +76,7 @@ class Step:
         drafts = []
         for key, material, variant in wanted:
             outcome = own.get(key)
-            if outcome is not None and is_done(
-                outcome, template_hash=template.hash, parents=material.parents, most_paid=most_paid
-            ):
+            if outcome is not None and is_done(outcome, material, template.hash, most_paid=most_paid):
                 self._recording.done(outcome)
             else:
                 # What was only confirmed is no row of this run, whose place another could take.

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.states import AwaitingRetry, Cancelling, Pending, Running
+from prefect.events import emit_event
+from prefect.states import AwaitingRetry, Cancelling, Pending, Running, Scheduled, Suspended
 
 from db.words import POOL
-from flows.control.automations import install_automations, install_notification
+from flows.control.automations import HEARTBEAT, OURS, install_automations, install_notification
 from flows.control.deployment_specs import PULL_STEPS
 from flows.control.deployments import deploy
 from flows.errors import ConfigurationError
@@ -108,6 +110,35 @@ async def test_run_of_a_worker_that_is_killed_goes_on_with_another(workshop: Wor
     assert found.run_count == 2
     assert workshop.value("SELECT count(*) FROM current_content") == 200
     assert workshop.requests <= 200 + 4 + 4, f"{asked} were asked before"
+
+
+@pytest.fixture
+async def impatient(pool: Pool) -> AsyncIterator[Pool]:
+    """The pool, where a run counts as crashed once it was not heard of for ten seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.control.automations.CRASHED_AFTER_S", 10)
+        await install_automations()
+        yield pool
+    await install_automations()
+
+
+@pytest.mark.soak
+async def test_run_that_is_left_is_not_taken_for_one_that_crashed(prefect_api: str, impatient: Pool) -> None:
+    left, crashed = await start("content/note"), await start("content/note")
+    for flow_run in (left, crashed):
+        await put(flow_run, Pending(), Running())
+        emit_event(HEARTBEAT, {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}"}, related=[OURS])
+
+    async def heard() -> Any:
+        of_both = {"id": [f"prefect.flow-run.{flow_run.id}" for flow_run in (left, crashed)]}
+        wanted = {"filter": {"event": {"name": [HEARTBEAT]}, "resource": of_both}}
+        async with httpx.AsyncClient() as client:
+            return (await client.post(f"{prefect_api}/events/filter", json=wanted)).json()["total"]
+
+    assert await eventually(heard, lambda found: found == 2) == 2
+    await put(left, Suspended(), Scheduled(name="Resuming", scheduled_time=datetime.now(UTC) + timedelta(days=1)))
+    await impatient.reached(crashed, "Crashed", "AwaitingRetry")
+    await impatient.reached(left, "Resuming", within_s=0)
 
 
 @pytest.mark.timeout(300)

@@ -108,9 +108,9 @@ def test_outcomes_of_a_run_are_its_generations_and_what_it_confirmed(book: Book)
     later.add("elsewhere", step="other")
 
     assert own(later, "stands", "fails", "written", "elsewhere", "none") == {
-        "stands": OwnOutcome(stands, "succeeded", None, sha("template"), confirmed=True, cached=True),
-        "fails": OwnOutcome(fails, "failed", "timeout", sha("template"), confirmed=True, cached=True),
-        "written": OwnOutcome(written, "succeeded", None, sha("template"), confirmed=False),
+        "stands": OwnOutcome(stands, "succeeded", None, sha("{}"), sha("template"), confirmed=True, cached=True),
+        "fails": OwnOutcome(fails, "failed", "timeout", sha("{}"), sha("template"), confirmed=True, cached=True),
+        "written": OwnOutcome(written, "succeeded", None, sha("{}"), sha("template"), confirmed=False),
     }
     later.close()
     assert set(own(later, "stands", "fails", "written")) == {"written"}

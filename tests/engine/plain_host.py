@@ -128,8 +128,8 @@ class PlainHost:
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         return Abort(why)
 
-    async def suspend(self, _due: datetime) -> BaseException | None:
-        return Pause() if self.can_leave else None
+    async def left(self, _why: str, _due: datetime) -> BaseException:
+        return Pause()
 
 
 async def run_plainly(flow: Flow[Any, Any], hosts: list[PlainHost], *args: Any, **kwargs: Any) -> Any:

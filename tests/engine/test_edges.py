@@ -6,34 +6,25 @@ Killed, frozen (as a machine that sleeps) or cancelled there: the same flow run,
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import flow
 
+from db.ledger import lifecycle
 from db.ledger.clock import new_id
+from db.readers.runs import running, state_of
 from flows.engine import RunOptions, Summary, open_run
+from tests.engine.forked import Forked, fork
 from tests.engine.plain_host import FLOW_RUN
 from tests.engine.test_suspension import APPROVED, approve, approved
 from tests.engine.workshop import Workshop
 
-EDGE = """
-import os, signal
-from db.ledger import lifecycle
-whole = lifecycle.{name}
-
-def to_the_edge(*arguments, **named):
-    lifecycle.{name} = whole
-    if {before}:
-        os.kill(os.getpid(), signal.{how})
-    found = whole(*arguments, **named)
-    if not {before}:
-        os.kill(os.getpid(), signal.{how})
-    return found
-
-lifecycle.{name} = to_the_edge
-"""
 SUSPENDS, CLOSES, BEGINS = "suspend_run", "close_run", "begin_or_take_up"
 RECORDS = 4
 
@@ -59,11 +50,36 @@ def work(workshop_on_each: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return workshop
 
 
-async def stopped_at(work: Workshop, name: str, *, before: bool, how: str) -> asyncio.subprocess.Process:
-    return await work.process_of(approved, first=EDGE.format(name=name, before=before, how=how))
+def stop(how: signal.Signals) -> None:
+    """Stop this process by a signal, before anything else is done."""
+    if how == signal.SIGSTOP:
+        # Sent to the process, it would first reach another thread, and this one go on for a moment.
+        signal.pthread_kill(threading.get_ident(), how)
+    else:
+        os.kill(os.getpid(), how)
 
 
-async def frozen(process: asyncio.subprocess.Process) -> None:
+def stop_at(name: str, *, before: bool, how: signal.Signals) -> None:
+    """Have this process stop as it gets to this function of the ledger's, or comes from it."""
+    whole = getattr(lifecycle, name)
+
+    def to_the_edge(*arguments: Any, **named: Any) -> Any:
+        setattr(lifecycle, name, whole)
+        if before:
+            stop(how)
+        found = whole(*arguments, **named)
+        if not before:
+            stop(how)
+        return found
+
+    setattr(lifecycle, name, to_the_edge)
+
+
+async def stopped_at(name: str, *, before: bool, how: signal.Signals) -> Forked:
+    return await fork(approved, first=partial(stop_at, name, before=before, how=how))
+
+
+async def frozen(process: Forked) -> None:
     """Wait until a process has stopped itself."""
     async with asyncio.timeout(60):
         while not is_stopped(process.pid):  # noqa: ASYNC110 - the system tells only its parent, and that once
@@ -97,17 +113,16 @@ def assert_ended_well(work: Workshop) -> None:
 async def test_run_whose_process_is_killed_at_an_edge_goes_on(work: Workshop, name: str, before: bool) -> None:
     if name == CLOSES:
         approve()
-    process = await stopped_at(work, name, before=before, how="SIGKILL")
-    await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == -signal.SIGKILL
+    process = await stopped_at(name, before=before, how=signal.SIGKILL)
+    assert await process.ended() == -signal.SIGKILL
     await opened_again(work)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_run_whose_process_is_killed_as_it_takes_it_up_goes_on(work: Workshop, before: bool) -> None:
     await work.call(first_records)
-    process = await stopped_at(work, BEGINS, before=before, how="SIGKILL")
-    await asyncio.wait_for(process.communicate(), 120)
+    process = await stopped_at(BEGINS, before=before, how=signal.SIGKILL)
+    await process.ended()
     status = work.value("SELECT status FROM runs")
     assert (status, work.requests) == ("completed" if before else "running", 2)
     await opened_again(work)
@@ -118,15 +133,13 @@ async def test_run_whose_process_is_killed_as_it_takes_it_up_goes_on(work: Works
 async def test_process_that_wakes_at_an_edge_changes_nothing_of_what_another_has_done_meanwhile(
     work: Workshop, name: str, before: bool
 ) -> None:
-    if before and name != BEGINS and work.ledger.dialect.name == "sqlite":
-        pytest.skip("the frozen process was seen to hold SQLite's lock here, which nobody can take from it")
     if name == CLOSES:
         approve()
-    process = await stopped_at(work, name, before=before, how="SIGSTOP")
+    process = await stopped_at(name, before=before, how=signal.SIGSTOP)
     await frozen(process)
     await opened_again(work)
-    process.send_signal(signal.SIGCONT)
-    await asyncio.wait_for(process.communicate(), 120)
+    os.kill(process.pid, signal.SIGCONT)
+    await process.ended()
     assert_ended_well(work)
 
 
@@ -137,8 +150,10 @@ async def test_run_that_is_cancelled_at_an_edge_ends_in_order_and_goes_on(
 ) -> None:
     if name == CLOSES:
         approve()
-    process = await stopped_at(work, name, before=before, how="SIGINT")
-    await asyncio.wait_for(process.communicate(), 120)
-    # While a run opens, Ctrl-C ends the process at once: its lease goes as one whose process is gone.
+    process = await stopped_at(name, before=before, how=signal.SIGINT)
+    await process.ended()
+    # While a run opens, Ctrl-C ends the process at once, and leaves its lease: whoever looks sees that nobody has it.
     assert work.value("SELECT count(*) FROM leases") == 0 or name == BEGINS
+    shown = {state_of(row["id"], row["status"], running(work.ledger)) for row in work.rows("SELECT * FROM runs")}
+    assert shown <= ({"crashed"} if name == BEGINS else {"cancelled", "completed", "suspended"})
     await opened_again(work)

@@ -6,13 +6,15 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
+import psutil
 import pytest
 from prefect import flow, get_client
 from prefect.blocks.system import Secret
@@ -25,7 +27,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Scheduled
 from sqlalchemy import make_url
 
 from db.ledger.clock import new_id, now
@@ -41,7 +43,9 @@ from flows.errors import ConfigurationError, MissingKeyError
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
 from tests.db.rows import run_row
+from tests.engine.test_suspension import DUE_IN_S, REASON, approve, held, prepare, run_of
 from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
+from tests.workers import Pool, prefect, start, work_pool
 
 pytestmark = pytest.mark.prefect
 
@@ -245,6 +249,83 @@ async def test_run_that_has_a_newer_one_in_its_flow_run_leaves_the_state_to_that
         state = (await client.read_flow_run(flow_run_ids[0])).state
     assert state is not None
     assert not state.is_final()
+
+
+# A run that is left
+
+
+@pytest.fixture
+async def deployed(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
+    """A work pool with a deployment of a flow that waits for an approval, by default until tomorrow."""
+    prepare(workshop, tmp_path, monkeypatch)
+    async with work_pool(tmp_path) as pool:
+        await prefect("deploy", "tests.engine.test_suspension:approved", "--name", "notes", "--pool", pool.name)
+        yield pool
+
+
+async def left(pool: Pool, workshop: Workshop) -> FlowRun:
+    """Start the flow, and wait until its run is left; the flow run says so, and until when."""
+    worker = psutil.Process(await pool.worker())
+    flow_run = await pool.reached(await start("approved/notes"), "Resuming")
+    assert flow_run.state is not None
+    row = run_of(workshop)
+    assert (row["status"], row["suspended_for"], held(workshop)) == ("suspended", REASON, (0, 0, 0))
+    due = flow_run.state.state_details.scheduled_time
+    assert due is not None
+    assert abs(datetime.fromisoformat(row["due_at"]).replace(tzinfo=UTC) - due).total_seconds() < 1
+    assert flow_run.state.message == f"The run is suspended until {due:%Y-%m-%d %H:%M} UTC: {REASON}"
+
+    async def processes() -> list[psutil.Process]:
+        return worker.children(recursive=True)
+
+    assert await eventually(processes, lambda found: not found) == []
+    return flow_run
+
+
+async def ended_as_one(pool: Pool, workshop: Workshop, flow_run: FlowRun) -> None:
+    """Wait for its end: it was one run, in two processes, and nothing was asked for twice."""
+    ended = await pool.reached(flow_run, "Completed")
+    row = run_of(workshop)
+    assert (row["status"], row["prefect_flow_run_id"]) == ("completed", str(flow_run.id))
+    assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (5, 0)
+    assert workshop.value("SELECT count(DISTINCT lease_id) FROM attempts") == 2
+    # A resumption uses up none of its retries, nor of its attempts after a crash.
+    assert ended.run_count == 1
+
+
+@pytest.mark.soak
+async def test_run_that_is_left_is_taken_up_by_a_worker_when_it_is_due(
+    workshop: Workshop, deployed: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DUE_IN_S, "8")
+    flow_run = await left(deployed, workshop)
+
+    async def leaves() -> int:
+        async with get_client() as client:
+            states = await client.read_flow_run_states(flow_run.id)
+            return [state.name for state in states].count("Resuming")
+
+    # It is not approved by then, and so it is left once more.
+    assert await eventually(leaves, lambda found: found > 1, within_s=60) > 1
+    approve()
+    await ended_as_one(deployed, workshop, flow_run)
+
+
+@pytest.mark.soak
+async def test_run_that_is_left_is_taken_up_earlier_or_cancelled_by_a_person(
+    workshop: Workshop, deployed: Pool
+) -> None:
+    flow_run = await left(deployed, workshop)
+    approve()
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run.id, Scheduled())
+    await ended_as_one(deployed, workshop, flow_run)
+
+    approve(by_now=False)
+    again = await deployed.reached(await start("approved/notes"), "Resuming")
+    async with get_client() as client:
+        await client.set_flow_run_state(again.id, Cancelling())
+        assert (await client.read_flow_run(again.id)).state_name == "Cancelled"
 
 
 # Shards

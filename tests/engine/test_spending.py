@@ -129,7 +129,7 @@ async def test_unknown_price_keeps_no_cap() -> None:
             Spent(usd("3.10")),
             Spent(),
             Spent(usd("1.88")),
-            ", $3.10 of it by earlier runs that this one resumes",
+            ", $3.10 of it before this, by the run itself or by runs that it resumes",
             "use --resume with a higher --max-cost",
         ),
         (

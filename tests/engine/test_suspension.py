@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,15 @@ from prefect import flow
 from prefect.exceptions import Abort, Pause
 from sqlalchemy import text
 
+from db import identity
 from db.ledger.clock import new_id
 from flows.engine import RunOptions, Summary, open_run
+from tests.engine.forked import LEFT, fork
 from tests.engine.plain_host import FLOW_RUN, PlainHost
 from tests.engine.workshop import Workshop
 
 REASON = "somebody approves the notes"
 APPROVED, DUE_IN_S = "TEST_APPROVED", "TEST_DUE_IN_S"
-ELSEWHERE = """
-import socket
-from db import identity
-socket.gethostname = lambda: "another-machine"
-"""
-REBOOTED = """
-from db import identity
-identity.boot_id = lambda: "another boot"
-"""
 GATHERED = """---
 output: SubjectLine
 ---
@@ -47,6 +42,16 @@ def approve(*, by_now: bool = True) -> None:
     file.touch() if by_now else file.unlink()
 
 
+def elsewhere() -> None:
+    """Make this process one of another machine."""
+    socket.gethostname = lambda: "another-machine"
+
+
+def rebooted() -> None:
+    """Make this process one after a reboot."""
+    identity.boot_id = lru_cache(lambda: "another boot")
+
+
 @flow
 async def approved() -> Summary:
     """Ask for notes, wait until a file says that they are approved, and ask for what is made of all."""
@@ -62,12 +67,16 @@ async def approved() -> Summary:
 @pytest.fixture
 def waiting(workshop_on_each: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """A workshop whose flow run goes from process to process, and in which nothing is approved yet."""
-    workshop = workshop_on_each
-    (workshop.templates / "gathered.md.j2").write_text(GATHERED, encoding="utf-8")
     monkeypatch.setenv(FLOW_RUN, new_id())
-    monkeypatch.setenv(APPROVED, str(tmp_path / "approved"))
+    prepare(workshop_on_each, tmp_path, monkeypatch)
+    return workshop_on_each
+
+
+def prepare(workshop: Workshop, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make all that the flow needs, with nothing approved yet."""
+    (workshop.templates / "gathered.md.j2").write_text(GATHERED, encoding="utf-8")
+    monkeypatch.setenv(APPROVED, str(folder / "approved"))
     workshop.numbered(4)
-    return workshop
 
 
 def run_of(workshop: Workshop) -> dict[str, Any]:
@@ -109,22 +118,20 @@ async def test_run_that_is_suspended_is_taken_up_on_another_machine_and_after_a_
     waiting: Workshop, tmp_path: Path
 ) -> None:
     for first, environment in (
-        ("", {}),
+        (None, {}),
         # Before it is due, where the records that were read are not: they are read again.
-        (ELSEWHERE, {"PRESSWORK_SPOOL_DIR": str(tmp_path / "other-spools")}),
-        (REBOOTED, {}),
+        (elsewhere, {"PRESSWORK_SPOOL_DIR": str(tmp_path / "other-spools")}),
+        (rebooted, {}),
     ):
-        process = await waiting.process_of(approved, first=first, environment=environment)
-        _printed, said = await asyncio.wait_for(process.communicate(), 120)
-        assert "prefect.exceptions.Pause" in said.decode()
+        process = await fork(approved, first=first, environment=environment)
+        assert await process.ended() == LEFT
         assert (run_of(waiting)["status"], waiting.requests, held(waiting)) == ("suspended", 4, (0, 0, 0))
     with waiting.source.begin() as connection:
         # What was read on this machine is still what the run works on.
         connection.execute(text("DELETE FROM items"))
     approve()
-    process = await waiting.process_of(approved, first=REBOOTED)
-    _printed, said = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0, said.decode()[-3000:]
+    process = await fork(approved, first=rebooted)
+    assert await process.ended() == 0
 
     row = run_of(waiting)
     assert (row["status"], row["suspended_for"], row["due_at"]) == ("completed", None, None)

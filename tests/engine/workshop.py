@@ -51,13 +51,6 @@ options = RunOptions(**{options!r})
 run = content({template!r}, options=options) if {under_prefect} else None
 asyncio.run(run or run_plainly(content, [], {template!r}, options=options))
 """
-CALL = """
-import asyncio
-{first}
-from {module} import {flow}
-from tests.engine.plain_host import run_plainly
-asyncio.run(run_plainly({flow}, []))
-"""
 BILLED = ("served", "dropped")
 USER = "A line about {{ record.name }}."
 
@@ -135,13 +128,6 @@ class Workshop:
     ) -> asyncio.subprocess.Process:
         """Run a template in a process of its own, which runs `first` before it loads the engine."""
         code = RUN.format(first=first, template=template, options=options, under_prefect=self.under_prefect)
-        return await _python(code, environment or {})
-
-    async def process_of(
-        self, flow: Flow[Any, Any], *, first: str = "", environment: Mapping[str, str] | None = None
-    ) -> asyncio.subprocess.Process:
-        """Run a flow of a test's module in a process of its own, without Prefect; `first` as above."""
-        code = CALL.format(first=first, module=flow.fn.__module__, flow=flow.fn.__name__)
         return await _python(code, environment or {})
 
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:

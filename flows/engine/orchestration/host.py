@@ -122,8 +122,12 @@ class Host(Protocol):
     async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
         """Tell how the run has ended, or that it is suspended."""
 
-    async def suspend(self, due: datetime) -> BaseException | None:
-        """Note that the run is left until then, and return what its flow raises; None: it can only wait in place."""
+    @property
+    def can_leave(self) -> bool:
+        """Whether the run can end its process and be started again; else it can only wait in place."""
+
+    async def left(self, why: str, due: datetime) -> BaseException:
+        """Have the run started again when it is due, and return what its flow raises."""
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         """Note that the run was stopped, and return what its flow raises; not `cancelled`: its state is another's."""

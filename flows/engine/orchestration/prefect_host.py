@@ -14,10 +14,10 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, Pause, PrefectException
 from prefect.flow_runs import asuspend_flow_run
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Completed, Scheduled
 from sqlalchemy import URL
 
-from db.ledger.clock import new_id, now
+from db.ledger.clock import new_id
 from db.words import HELPER, TAG
 from flows.engine.options import Helper
 from flows.engine.orchestration.chunk_task import running_chunks
@@ -41,8 +41,6 @@ LOOK_S = 1.0
 """How often the pace is looked at."""
 UPDATE_EVERY_S = 5.0
 END_WITHIN_S = 5.0
-SUSPENDED_AFTER_DUE_S = 7 * 24 * 3600
-"""How long a suspended flow run waits for somebody to resume it once it is due; then Prefect calls it failed."""
 AWAY = (HTTPError, PrefectException, OSError)
 """What Prefect's server does not take, a run does without: what is shown of it is never in its way."""
 
@@ -108,22 +106,32 @@ class PrefectHost:
         tell_assets(summary, ledger, read_from)
         await publish_summary(summary)
 
-    async def suspend(self, due: datetime) -> BaseException | None:
-        """Suspend the flow run where Prefect can start it again: it has a deployment, and is no other flow's subflow.
+    @property
+    def can_leave(self) -> bool:
+        """Whether Prefect can start the flow run again: it has a deployment, and is no other flow's subflow."""
+        return self._flow_run.deployment_id is not None and self._flow_run.parent_task_run_id is None
 
-        A server that does not take it leaves the run waiting in place.
+    async def left(self, why: str, due: datetime) -> BaseException:
+        """Suspend the flow run, and schedule its resumption: it is Resuming, with the time at which it is due.
+
+        Prefect resumes what is suspended only where a person does, and fails it after a timeout. What is scheduled, a
+        worker starts when it is due, or as soon as anyone schedules it for now; Cancel ends it at once. Both steps are
+        Prefect's own, in its order: so the flow run's retries, and its attempts after a crash, are not used up.
         """
-        if self._flow_run.deployment_id is None or self._flow_run.parent_task_run_id is not None:
-            return None
-        timeout_s = round(max((due - now()).total_seconds(), 0)) + SUSPENDED_AFTER_DUE_S
+        leaving: BaseException = Pause(why)
         try:
-            # Prefect takes a key that it has met for a suspension that is over.
-            await asuspend_flow_run(timeout=timeout_s, key=new_id())
-        except Pause as paused:
-            return paused
+            try:
+                # Prefect takes a key that it has met for a suspension that is over.
+                await asuspend_flow_run(key=new_id())
+            except Pause as paused:
+                leaving = paused
+            async with get_client() as client:
+                message = f"The run is suspended until {why}"
+                resuming: State[Any] = Scheduled(scheduled_time=due, name="Resuming", message=message)
+                await client.set_flow_run_state(self._flow_run.id, resuming)
         except (*AWAY, RuntimeError) as error:
-            self.log.warning("Prefect does not suspend the flow run (%s): the run waits here.", type(error).__name__)
-        return None
+            self.log.warning("Prefect could not be told when to resume the run (%s).", type(error).__name__)
+        return leaving
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         """Set the flow run to cancelled, and return the error by which Prefect leaves a state as it is."""

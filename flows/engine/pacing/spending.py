@@ -141,7 +141,7 @@ class Spending:
     def _reached(self, most: Decimal, wanted: Decimal) -> str:
         spent = self.spent
         shares = [
-            (self.earlier.total_usd, "by earlier runs that this one resumes"),
+            (self.earlier.total_usd, "before this, by the run itself or by runs that it resumes"),
             (self.helpers.total_usd, "by its shards"),
             (spent.likely_usd, "likely, for requests whose answers were lost"),
         ]

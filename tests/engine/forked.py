@@ -1,0 +1,65 @@
+"""Run a flow of a test's module in a process of its own, without Prefect, as a worker does with a flow run.
+
+The process is forked from one that has loaded the engine: loading it takes two seconds each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from prefect import Flow
+from prefect.exceptions import Pause
+
+from tests.engine.plain_host import run_plainly
+
+LEFT = 75
+"""The exit status of a process that has left its run."""
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.engine.workshop"])
+
+
+class Forked:
+    """A process that runs a flow; `pid` is its number."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+        assert process.pid is not None
+        self.pid: int = process.pid
+
+    async def ended(self) -> int | None:
+        """Wait until it has ended, and return its exit status: of one that a signal has ended, the signal below 0."""
+        await asyncio.to_thread(self._process.join, 120)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """End it, also where it is frozen."""
+        self._process.kill()
+
+
+async def fork(
+    flow: Flow[Any, Any], *, first: Callable[[], None] | None = None, environment: Mapping[str, str] | None = None
+) -> Forked:
+    """Run a flow in a new process, which calls `first` before; both are found there by their names."""
+    process = _FORKS.Process(
+        target=_run, args=(flow.fn.__module__, flow.fn.__name__, first, {**os.environ, **(environment or {})})
+    )
+    await asyncio.to_thread(process.start)
+    return Forked(process)
+
+
+def _run(module: str, name: str, first: Callable[[], None] | None, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    if first is not None:
+        first()
+    try:
+        asyncio.run(run_plainly(getattr(importlib.import_module(module), name), []))
+    except Pause:
+        sys.exit(LEFT)
