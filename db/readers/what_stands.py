@@ -72,7 +72,7 @@ _STANDING = (
     select(
         StandingContent.record_key,
         _stands.c.id,
-        func.coalesce(_source.c.id, _stands.c.id),
+        func.coalesce(_stands.c.source_generation_id, _stands.c.id),
         _stands.c.record_hash,
         _stands.c.template_hash,
         _stands.c.prompt_hash,

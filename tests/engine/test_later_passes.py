@@ -148,7 +148,7 @@ async def test_two_runs_of_one_name_at_once_are_refused_in_words(once: Workshop)
                 await run.generate("note", run.select("note"))
                 return run.summary().succeeded
 
-        return await asyncio.gather(one(), one(), return_exceptions=True)
+        return list(await asyncio.gather(one(), one(), return_exceptions=True))
 
     refused, done = sorted(await once.call(at_once), key=lambda found: isinstance(found, int))
     assert done == 20
