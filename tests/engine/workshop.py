@@ -156,8 +156,9 @@ class Workshop:
         return dict(found)
 
     def written(self, run_id: str) -> dict[str, int]:
-        """How many rows of history a run wrote, by status."""
-        found = self.rows("SELECT status, count(*) AS n FROM generations WHERE run_id = :id GROUP BY 1", id=run_id)
+        """How many rows of history count in a run, by status."""
+        counting = "SELECT status, count(*) AS n FROM generations WHERE run_id = :id AND replaced_by = '' GROUP BY 1"
+        found = self.rows(counting, id=run_id)
         return {row["status"]: row["n"] for row in found}
 
     def outputs(self, step: str) -> dict[str, Any]:
