@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
 
-from db.ledger.tables import Attempt, Generation
+from db.ledger.tables import Attempt, Generation, StoredStep
 from db.readers.confirmations import confirmed_failures
 from db.readers.runs import counts_in
 from db.session import rows_of
@@ -50,6 +50,16 @@ def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[An
         .limit(limit)
     )
     return rows_of(engine, statement)
+
+
+def count_unlisted(engine: Engine, run_id: str) -> int:
+    """Count the failures that a run met again and that are not listed: later runs have gone over these records."""
+    again = confirmed_failures(engine, run_id).subquery()
+    met = select(func.coalesce(func.sum(StoredStep.failed_again + StoredStep.skipped_again), 0))
+    known = select(func.count()).select_from(again)
+    with engine.connect() as connection:
+        counts = (connection.scalar(each) or 0 for each in (met.where(StoredStep.run_id == run_id), known))
+        return int(next(counts) - next(counts))
 
 
 def troubles(engine: Engine, run_id: str) -> list[Trouble]:

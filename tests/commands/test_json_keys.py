@@ -26,7 +26,7 @@ ROW_OF_RUN = (
     "resumes_run_id started_at ended_at process epoch alive_until lease_boot lease_until_s suspended_for due_at"
 )
 
-IN_A_RUN = "steps failures shards progress workers"
+IN_A_RUN = "steps failures failures_unlisted shards progress workers"
 PERIOD = (
     "flow step endpoint status since until record_hash template_hash generation_id run_id written_by error_kind "
     "error_message confirmed confirmed_at"
@@ -95,7 +95,8 @@ def test_show_prints_all_that_a_generation_stands_on(stored: Stored) -> None:
     assert keys(found) == words("generation run template record request source attempts parents children output")
     assert keys(found["generation"]) == words(
         "id run_id flow step endpoint record_key record_hash template_hash prompt_hash status origin output "
-        "output_hash source_generation_id error_kind error_message created_at lease_id confirmed confirmed_at"
+        "output_hash source_generation_id error_kind error_message created_at replaced_by lease_id confirmed "
+        "confirmed_at"
     )
     assert keys(found["run"]) == words(ROW_OF_RUN)
     assert keys(found["template"]) == words("hash name sources first_seen_at")
