@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import Engine, Row, and_, func, or_, select
 
 from db.ledger.tables import Generation, StandingContent
+from db.sameness import what_it_says
 from db.session import rows_of
-from db.words import COST_CAP, SUCCEEDED, Status
+from db.words import SUCCEEDED, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
         is_open = content if row.status == SUCCEEDED else failure
         if is_open is not None:
             before = periods[is_open]
-            if _says(before) == _says(row):
+            if (before.written_by, what_it_says(before)) == (row.written_by, what_it_says(row)):
                 last, confirmed = row.confirmed_at or row.since, before.confirmed + 1 + row.confirmed
                 periods[is_open] = replace(before, confirmed=confirmed, confirmed_at=last)
                 continue
@@ -127,10 +128,3 @@ def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
             failure = len(periods)
         periods.append(row)
     return periods
-
-
-def _says(period: LifePeriod) -> tuple[str | None, ...]:
-    # How much was spent stands in the message of a cap, and is another each time.
-    message = None if period.error_kind == COST_CAP else period.error_message
-    made_from = (period.record_hash, period.template_hash)
-    return (period.status, period.written_by, period.error_kind, message, *made_from)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, pairwise
 
-from db.words import CACHE, COST_CAP, FAILED, LIVE, SKIPPED, SUCCEEDED
+from db.sameness import what_it_says
+from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,10 @@ class PastRow:
 
     @property
     def says(self) -> tuple[str | None, ...]:
-        """What it says of its record, but for what it was made from."""
-        if self.status == SUCCEEDED:
-            written_by = self.source_generation_id or self.id
-            return (SUCCEEDED, written_by, self.record_hash, self.template_hash, self.prompt_hash, self.output_hash)
-        # How much was spent stands in the message of a cap, and is another each time.
-        message = None if self.error_kind == COST_CAP else self.error_message
-        return (self.status, self.error_kind, message, self.record_hash, self.template_hash)
+        """What it says of its record, apart from what it was made from."""
+        if self.status != SUCCEEDED:
+            return what_it_says(self)
+        return (self.source_generation_id or self.id, self.prompt_hash, self.output_hash, *what_it_says(self))
 
     @property
     def may_go(self) -> bool:
