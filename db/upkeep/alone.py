@@ -34,7 +34,7 @@ def refuse_while_at_work(connection: Connection) -> None:
 
 
 @contextmanager
-def indexed(engine: Engine, table: str, column: str) -> Iterator[None]:
+def temporary_index(engine: Engine, table: str, column: str) -> Iterator[None]:
     """Have an index for as long as the block lasts: what is deleted is looked for in each column that may refer to it.
 
     One that a killed process left is used, and dropped.

@@ -24,7 +24,7 @@ from db.ledger.tables import (
     WorkingRow,
 )
 from db.session import in_parts
-from db.upkeep.alone import begin_alone, indexed
+from db.upkeep.alone import begin_alone, temporary_index
 from db.words import CANCELLED, CAPPED, COMPLETED, CRASHED, FAILED, SUSPENDED
 
 KEPT_FOR = timedelta(days=7)
@@ -66,7 +66,7 @@ def prune(engine: Engine, told: Counting = lambda _table, _rows: None) -> list[U
     """Remove what nothing needs, and say what that was; LedgerInUseError where a run is at work, or begins to be."""
     with ExitStack() as stack:
         for table, column in (("generations", "record_hash"), ("attempts", "prompt_hash")):
-            stack.enter_context(indexed(engine, table, column))
+            stack.enter_context(temporary_index(engine, table, column))
         found = [_prune_working_rows(engine, told)]
         found.append(_prune_by_hash(engine, StoredRecord, StoredRecord.body, _unnamed_record(), told))
         found.append(_prune_by_hash(engine, StoredPrompt, StoredPrompt.request, _unnamed_prompt(), told))

@@ -28,7 +28,7 @@ from db.ledger.writing import write
 from db.readers.figures import count_generations_of, list_runs
 from db.readers.lives import read_life
 from db.session import begin_write, rows_of
-from db.upkeep import compacting
+from db.upkeep import parts
 from db.upkeep.compacting import compact, find_removable
 from db.upkeep.rebuilding import rebuild
 from tests.db.rows import Book, settled_row, sha
@@ -205,7 +205,7 @@ def test_nobody_who_looks_back_sees_a_difference(ledger: Engine, seed: int) -> N
 def test_stopped_at_any_commit_it_goes_on_and_comes_to_the_same(
     ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compacting, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 5)
     past = Past(ledger, 7)
     for _run in range(6):
         past.run()
@@ -339,7 +339,7 @@ def test_nothing_is_changed_while_a_run_is_at_work(ledger: Engine) -> None:
 def test_a_run_that_begins_meanwhile_stops_it_between_two_parts(
     ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compacting, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 1)
     past = Past(ledger)
     for _run in range(4):
         past.run(steps=steady)
