@@ -35,7 +35,7 @@ def refuse_while_at_work(connection: Connection) -> None:
 
 @contextmanager
 def temporary_index(engine: Engine, table: str, column: str) -> Iterator[None]:
-    """Have an index for as long as the block lasts: what is deleted is looked for in each column that may refer to it.
+    """Have an index for as long as the block lasts: the database looks in each column that may refer to a deleted row.
 
     One that a killed process left is used, and dropped.
     """

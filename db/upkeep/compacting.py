@@ -117,15 +117,17 @@ def _reused_copies(connection: Connection) -> set[str]:
 def _read(connection: Connection, part: Part, reused: set[str]) -> list[PastRow]:
     """Read the rows of a part, in the order of keys and ids."""
     names = [name for name in PastRow.__dataclass_fields__ if name != "is_kept"]
+    columns: list[Any] = [*(Generation.__table__.c[name] for name in names), _is_needed(part)]
     standing = and_(part.has(StandingContent), StandingContent.record_key == Generation.record_key)
     statement = (
-        select(*(Generation.__table__.c[name] for name in names), _is_needed(part))
+        select(*columns)
         .join(StoredRun, StoredRun.id == Generation.run_id)
         .outerjoin(StandingContent, standing)
         .where(part.has(Generation))
         .order_by(Generation.record_key, Generation.id)
     )
-    return [PastRow(*row[:-1], bool(row[-1]) or row.id in reused) for row in connection.execute(statement)]
+    rows = connection.execute(statement)
+    return [PastRow(*own, bool(is_needed) or own[0] in reused) for *own, is_needed in rows]
 
 
 def _is_needed(part: Part) -> ColumnElement[bool]:

@@ -167,7 +167,7 @@ def test_recover_prints_what_it_imported() -> None:
 def test_upkeep_prints_what_it_found_and_whether_it_was_done() -> None:
     size, compact, prune, rebuild = (printed("db", name) for name in ("size", "compact", "prune", "rebuild"))
 
-    assert keys(size) == words("ledger tables bytes free_bytes estimated compactable compactable_bytes leftovers")
+    assert keys(size) == words("ledger tables bytes free_bytes compactable compactable_bytes leftovers")
     assert {keys(table) for table in size["tables"]} == {words("table holds rows bytes")}
     assert keys(compact) == words("ledger applied rows bytes steps")
     assert [keys(step) for step in compact["steps"]] == [words("flow step endpoint rows repeats bytes")]
