@@ -127,7 +127,7 @@ def _read(connection: Connection, part: Part, reused: set[str]) -> list[PastRow]
         .order_by(Generation.record_key, Generation.id)
     )
     rows = connection.execute(statement)
-    return [PastRow(*own, bool(is_needed) or own[0] in reused) for *own, is_needed in rows]
+    return [PastRow(*[*own, bool(is_needed or own[0] in reused)]) for *own, is_needed in rows]
 
 
 def _is_needed(part: Part) -> ColumnElement[bool]:
