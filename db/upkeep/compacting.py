@@ -24,12 +24,10 @@ from db.upkeep.alone import begin_alone, temporary_index
 from db.upkeep.parts import ROWS_AT_ONCE, Begin, Part, go_through
 from db.upkeep.repeats import PastRow, Repeat, find_repeats
 from db.upkeep.stand_ins import STAND_INS, add_stand_ins, insert_children, make_stand_ins
-from db.words import CACHE, CRASHED, RUNNING, SUSPENDED
+from db.words import CACHE, NOT_OVER
 
 BYTES_A_ROW = 750
 """What such a row takes in its table and in the table's indexes, about."""
-NOT_OVER = (RUNNING, SUSPENDED, CRASHED)
-"""The stored statuses of runs that may be taken up, and then look for the rows that they have written."""
 _PREPARE_STEPS = """
 INSERT INTO run_steps (run_id, step, position, state, left_out, unchanged, failed_again, skipped_again)
 SELECT g.run_id, g.step, ROW_NUMBER() OVER (PARTITION BY g.run_id ORDER BY MIN(g.id)),

@@ -25,7 +25,7 @@ from db.ledger.tables import (
 )
 from db.session import in_parts
 from db.upkeep.alone import begin_alone, temporary_index
-from db.words import CANCELLED, CAPPED, COMPLETED, CRASHED, FAILED, SUSPENDED
+from db.words import CRASHED, NOT_OVER, SUSPENDED
 
 KEPT_FOR = timedelta(days=7)
 """How long the working rows of a run that was left, or crashed, wait for it to be taken up: as long as its spools."""
@@ -78,7 +78,7 @@ def count_leftovers(connection: Connection) -> int:
 
 def _is_left_over() -> ColumnElement[bool]:
     """Select the working rows of runs that are over, or were left for long, and that nobody works on."""
-    over = StoredRun.status.in_((COMPLETED, FAILED, CANCELLED, CAPPED))
+    over = StoredRun.status.not_in(NOT_OVER)
     ended = func.coalesce(StoredRun.due_at, StoredRun.ended_at, StoredRun.alive_until)
     left = and_(StoredRun.status.in_((CRASHED, SUSPENDED)), ended < now() - KEPT_FOR)
     leased = select(StoredLease.id).where(StoredLease.run_id == StoredRun.id).exists()
