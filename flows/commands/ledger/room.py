@@ -83,7 +83,7 @@ def prune(command: CommandContext, flags: PruneFlags) -> None:
         _progress(command, "Pruning" if flags.yes else "Looking for what nothing needs") as say,
     ):
         work = pruning.prune if flags.yes else pruning.find_unused
-        found = work(ledger, lambda table, rows: say(f"{table}, {rows:,} rows so far"))
+        found = work(ledger, say)
     answer |= {"applied": flags.yes, "tables": [asdict(each) for each in found]}
     command.answer(answer, lambda console: _print_pruned(console, found, done=flags.yes))
 
