@@ -153,9 +153,9 @@ def _is_needed(part: Part) -> ColumnElement[bool]:
 
 
 def _find_repeats(connection: Connection, rows: Sequence[PastRow]) -> list[Repeat]:
-    alike = list(find_repeats(rows, {}))
-    parents = _parents(connection, sorted({row.id for each in alike for row in (each.row, each.before)}))
-    return list(find_repeats(rows, parents)) if parents else alike
+    alike = find_repeats(rows, {})
+    parents = _parents(connection, sorted({row.id for each in alike for row in (each.row, each.kept)}))
+    return list(find_repeats(rows, parents))
 
 
 def _parents(connection: Connection, generation_ids: Sequence[str]) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from db.sameness import what_it_says
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
@@ -59,10 +59,9 @@ class PastRow:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A row that says nothing new: the row `before` it says the same, and `kept`, which stays, stands for it."""
+    """A row that says nothing new: `kept`, which stays, says the same, and so do all rows between them."""
 
     row: PastRow
-    before: PastRow
     kept: PastRow
 
 
@@ -76,9 +75,9 @@ def find_repeats(rows: Iterable[PastRow], parents: Mapping[str, bytes]) -> Itera
         of_record = list(group)
         newest = {of_record[-1].id, next((row.id for row in reversed(of_record) if row.status == SUCCEEDED), None)}
         kept = of_record[0]
-        for before, row in pairwise(of_record):
-            alike = row.says == before.says and parents.get(row.id) == parents.get(before.id)
+        for row in of_record[1:]:
+            alike = row.says == kept.says and parents.get(row.id) == parents.get(kept.id)
             if alike and row.may_go and row.id not in newest:
-                yield Repeat(row, before, kept)
+                yield Repeat(row, kept)
             else:
                 kept = row
