@@ -1,4 +1,4 @@
-"""Work on a ledger on which no run is at work: each transaction sees to it, and keeps runs from beginning meanwhile."""
+"""Transactions that write only while no run is at work on the ledger, and keep runs from beginning until they end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

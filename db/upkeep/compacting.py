@@ -84,7 +84,7 @@ def _go_through(begin: Begin, told: Told, *, dry: bool) -> list[StepRepeats]:
     def compact_part(connection: Connection, part: Part) -> int:
         rows = _read(connection, part, reused)
         repeats = _find_repeats(connection, rows)
-        # They are compared through these where nothing is removed, as they are by what is stored where it is.
+        # Where nothing is removed, what was made from these is compared by what would stand for them.
         add_stand_ins(connection, {each.row.id: each.kept.id for each in repeats})
         if repeats and not dry:
             _remove(connection, repeats)
@@ -114,7 +114,7 @@ def _reused_copies(connection: Connection) -> set[str]:
 
 def _read(connection: Connection, part: Part, reused: set[str]) -> list[PastRow]:
     """Read the rows of a part, in the order of keys and ids."""
-    names = [name for name in PastRow.__dataclass_fields__ if name != "is_kept"]
+    names = [name for name in PastRow.__dataclass_fields__ if name != "is_needed"]
     columns: list[Any] = [*(Generation.__table__.c[name] for name in names), _is_needed(part)]
     standing = and_(part.has(StandingContent), StandingContent.record_key == Generation.record_key)
     statement = (
@@ -129,7 +129,7 @@ def _read(connection: Connection, part: Part, reused: set[str]) -> list[PastRow]
 
 
 def _is_needed(part: Part) -> ColumnElement[bool]:
-    """Select the rows of a part that something refers to, or that a run which may go on looks for."""
+    """Select the rows of a part to which something refers, or which a run looks for that may be taken up."""
     shard, whole, outcome = aliased(StoredRun), aliased(StoredRun), aliased(Generation)
     of_part = (WorkingRow.step == part.step, part.has_key(WorkingRow.record_key), WorkingRow.generation_id.is_not(None))
     open_runs = select(StoredRun.id).where(StoredRun.status.in_(NOT_OVER))

@@ -43,16 +43,16 @@ class Unused:
     bytes: int
 
 
-Told = Callable[[str], None]
+TellTable = Callable[[str], None]
 """Is told which table is looked at."""
 
 
-def find_unused(engine: Engine, told: Told = lambda _table: None) -> list[Unused]:
+def find_unused(engine: Engine, told: TellTable = lambda _table: None) -> list[Unused]:
     """Say what `prune` would remove; nothing is changed."""
     return _go_through(engine.connect, told, dry=True)
 
 
-def prune(engine: Engine, told: Told = lambda _table: None) -> list[Unused]:
+def prune(engine: Engine, told: TellTable = lambda _table: None) -> list[Unused]:
     """Remove what nothing needs, and say what that was; LedgerInUseError where a run is at work, or begins to be."""
     with ExitStack() as stack:
         for table, column in (("generations", "record_hash"), ("attempts", "prompt_hash")):
@@ -60,7 +60,7 @@ def prune(engine: Engine, told: Told = lambda _table: None) -> list[Unused]:
         return _go_through(partial(begin_alone, engine), told, dry=False)
 
 
-def _go_through(begin: Begin, told: Told, *, dry: bool) -> list[Unused]:
+def _go_through(begin: Begin, told: TellTable, *, dry: bool) -> list[Unused]:
     with begin() as connection:
         found = [Unused(WorkingRow.__tablename__, count_leftovers(connection), 0)]
         if not dry:

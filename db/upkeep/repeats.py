@@ -1,4 +1,4 @@
-"""Tell which rows of a record's history say nothing new: they repeat the row before them."""
+"""Tell which rows of a record's history say nothing new: they say the same as the row before them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 class PastRow:
     """A row of history, as far as it takes to compare it.
 
-    `is_kept` are those that something refers to: content, a working row, an attempt, a cached row, a run that is not
-    over.
+    It `is_needed` where something else refers to it: content, a working row, an attempt, a cached row, another outcome
+    of its run, a run that is not over.
     """
 
     id: str
@@ -33,7 +33,7 @@ class PastRow:
     created_at: datetime
     confirmed: int | None
     confirmed_at: datetime | None
-    is_kept: bool
+    is_needed: bool
 
     @property
     def says(self) -> tuple[str | None, ...]:
@@ -45,7 +45,7 @@ class PastRow:
     @property
     def may_go(self) -> bool:
         """Whether it may be removed if it repeats another: nothing was asked for it, and nothing refers to it."""
-        if self.is_kept:
+        if self.is_needed:
             return False
         if self.status == SUCCEEDED:
             return self.origin == CACHE and self.source_generation_id is not None
@@ -53,7 +53,7 @@ class PastRow:
 
     @property
     def last_seen(self) -> datetime:
-        """When it was found last."""
+        """When a run last found that it is so."""
         return self.confirmed_at or self.created_at
 
 
