@@ -26,8 +26,11 @@ MOST_ATTEMPTS = 4
 """A run that has crashed this many times is left for a person to look at."""
 
 NO_HEARTBEAT = "Its worker is gone: no heartbeat came for 90 seconds."
-KILLED = "*exited with non-zero status code -9*"
-"""How Prefect says that a run's process was killed, as by the kernel that is out of memory, while its worker lives."""
+KILLED = ("*exited with non-zero status code -9*", "*exited with status code: -9*")
+"""How Prefect says that a run's process was killed, as by the kernel that is out of memory, while its worker lives.
+
+The second is how its runner says it since 3.8; both are in use.
+"""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 CANCELLING = "prefect.flow-run.Cancelling"
@@ -88,7 +91,7 @@ def _always() -> list[AutomationCore]:
             _trigger(
                 {"prefect.flow-run.Crashed"},
                 labels={
-                    "prefect.state-message": [NO_HEARTBEAT, KILLED],
+                    "prefect.state-message": [NO_HEARTBEAT, *KILLED],
                     "prefect.run-count": [str(number) for number in range(1, MOST_ATTEMPTS)],
                 },
             ),

@@ -6,8 +6,8 @@ the run are put together, and its row is written.
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
 from functools import lru_cache, partial
 
@@ -38,12 +38,9 @@ from flows.engine.resources.run_ledger import RunLedger, begin, require_run
 from flows.engine.resources.stopping import Stopper, stopped_by_signals
 from flows.engine.resources.writer import Writer
 from flows.engine.run import LeavingError, Run
-from flows.errors import ConfigurationError, LedgerAwayError, RunEndedError, StoppedError
+from flows.errors import LedgerAwayError, RunEndedError, StoppedError
 from flows.settings import Settings, ledger_url, load_settings
 from flows.steps.answers.outcomes import Policy
-
-_OPEN: set[tuple[str, str]] = set()
-"""The runs that are open in this process, by their flow runs and names."""
 
 
 @asynccontextmanager
@@ -59,7 +56,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     settings = _settings_of(options)
     origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_alone(origin))
+        stack.enter_context(origin.alone())
         try:
             run = await _put_together(stack, host, settings, options, origin)
         except RunEndedError as error:
@@ -76,21 +73,6 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         await stack.enter_async_context(run.ledger.lease.kept(run.ledger.writer, stopper.stop))
         async with _closing(run):
             yield run
-
-
-@contextmanager
-def _alone(origin: RunOrigin) -> Iterator[None]:
-    """Let a flow run have one open run of a name: a second one would be the same run, and take it from the first."""
-    name = (origin.flow_run_id, origin.flow)
-    if name in _OPEN:
-        raise ConfigurationError(
-            f"The flow {origin.flow!r} opens two runs at once. Give each a name of its own: open_run(flow=...)."
-        )
-    _OPEN.add(name)
-    try:
-        yield
-    finally:
-        _OPEN.discard(name)
 
 
 def _settings_of(options: RunOptions) -> Settings:

@@ -15,6 +15,7 @@ from db.identity import this_process
 from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, take
 from db.ledger.lifecycle import begin_or_take_up, close_run
+from db.ledger.refused_rows import storable
 from db.ledger.rows import (
     ConfirmedRow,
     GenerationRow,
@@ -65,7 +66,7 @@ def run_row(**own: Any) -> RunRow:
 def start_run(ledger: Engine, run: RunRow, lease_id: str) -> Lease:
     """Write a run's row, whatever other runs its flow run has, with its main lease where it is running."""
     with begin_write(ledger) as connection:
-        connection.execute(insert(StoredRun).values(values_of(run)))
+        connection.execute(insert(StoredRun).values(values_of(storable(run))))
         if run.status == "running":
             return take(connection, run.id, "main", lease_id, run.process)
     return Lease(lease_id, run.id, "main")

@@ -37,7 +37,7 @@ from db.session import begin_write, is_unavailable, is_unwritable, readable_url,
 from db.sources.access import open_source
 from tests.db.rows import Book, error_of_sqlite, run_row
 
-HEAD = "0002"
+HEAD = "0003"
 TABLES = set(Base.metadata.tables)
 VIEWS = {"current_content", "usage_by_day"}
 

@@ -36,10 +36,12 @@ class Forked:
     async def ended(self) -> int | None:
         """Wait until it has ended, and return its exit status: of one that a signal has ended, the signal below 0."""
         await asyncio.to_thread(self._process.join, 120)
-        return self._process.exitcode
+        status = self._process.exitcode
+        self.kill()
+        return status
 
     def kill(self) -> None:
-        """End it, also where it is frozen."""
+        """End it, also where it is frozen: at its own end pytest's process waits for all that it has forked."""
         self._process.kill()
 
 

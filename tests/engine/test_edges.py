@@ -136,10 +136,13 @@ async def test_process_that_wakes_at_an_edge_changes_nothing_of_what_another_has
     if name == CLOSES:
         approve()
     process = await stopped_at(name, before=before, how=signal.SIGSTOP)
-    await frozen(process)
-    await opened_again(work)
-    os.kill(process.pid, signal.SIGCONT)
-    await process.ended()
+    try:
+        await frozen(process)
+        await opened_again(work)
+        os.kill(process.pid, signal.SIGCONT)
+        await process.ended()
+    finally:
+        process.kill()
     assert_ended_well(work)
 
 

@@ -131,7 +131,7 @@ async def test_run_does_what_no_helper_has_done(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("records", "helpers", "size"), [(5000, 8, 157), (10, 3, 1), (2, 2, 1), (0, 2, 1), (10**6, 8, 500)]
+    ("records", "helpers", "size"), [(5000, 8, 157), (10, 3, 1), (2, 2, 1), (0, 2, 1), (10**6, 8, 1000)]
 )
 def test_range_is_a_quarter_of_a_helpers_part_and_at_most_a_page(records: int, helpers: int, size: int) -> None:
     assert size_of_range(records, helpers) == size

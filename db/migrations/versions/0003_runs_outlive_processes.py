@@ -6,6 +6,8 @@ stands for each record is added up from the generations.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -53,6 +55,7 @@ FROM (SELECT flow, step, endpoint, record_key,
 LEFT JOIN generations g ON g.id = n.standing
 LEFT JOIN generations f ON f.id = n.newest AND f.status <> 'succeeded'
 """
+DELETE_PARENTS = "DELETE FROM generation_parents WHERE {column} IN (SELECT id FROM generations WHERE replaced_by <> '')"
 
 
 def upgrade() -> None:
@@ -159,6 +162,37 @@ def upgrade() -> None:
     )
 
 
+def downgrade() -> None:
+    """Go back to rows of releases before; the outcomes that a run has replaced by later ones are lost."""
+    dialect = op.get_bind().dialect.name
+    before = import_module("db.migrations.versions.0001_ledger")
+    moment = before.WRITTEN.format(column="created_at")
+    op.execute("DROP VIEW current_content")
+    for column in ("generation_id", "parent_id"):
+        op.execute(DELETE_PARENTS.format(column=column))
+    op.execute("DELETE FROM generations WHERE replaced_by <> ''")
+    op.drop_index("ix_generations_of_run", "generations")
+    op.create_index(
+        "uq_generations_run_id_step_record_key", "generations", ["run_id", "step", "record_key"], unique=True
+    )
+    op.execute("UPDATE runs SET status = 'crashed' WHERE status = 'suspended'")
+    _allow_statuses(dialect, ("running", "suspended", *STATUSES[1:]), STATUSES)
+    for table in ("content", "working_rows", "run_steps", "leases"):
+        op.drop_table(table)
+    for table, column in (
+        ("attempts", "lease_id"),
+        ("generations", "confirmed_at"),
+        ("generations", "confirmed"),
+        ("generations", "lease_id"),
+        ("generations", "replaced_by"),
+        ("runs", "due_at"),
+        ("runs", "suspended_for"),
+    ):
+        op.drop_column(table, column)
+    age = before.AGE[dialect].format(moment=moment)
+    op.execute(before.CURRENT_CONTENT.format(output=before.WRITTEN.format(column="output"), moment=moment, age=age))
+
+
 def _allow_statuses(dialect: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
     """Change what a run's status may be."""
     was, will = (f"status IN ({', '.join(repr(word) for word in words)})" for words in (before, after))
@@ -174,15 +208,16 @@ def _allow_replaced_generations(dialect: str) -> None:
     key = ["run_id", "step", "record_key"]
     name = f"uq_generations_{'_'.join(key)}"
     if dialect == "postgresql":
-        op.drop_constraint(op.f(name), "generations", type_="unique")
+        # A constraint, or the index of it alone in a ledger that has been at this revision before.
+        op.execute(f"ALTER TABLE generations DROP CONSTRAINT IF EXISTS {name}")
+        op.execute(f"DROP INDEX IF EXISTS {name}")
     else:
-        # The index that goes with the constraint becomes one that can be dropped.
-        (made,) = (
-            row.name for row in op.get_bind().exec_driver_sql("PRAGMA index_list('generations')") if row.origin == "u"
-        )
-        index = f"CREATE UNIQUE INDEX {name} ON generations ({', '.join(key)})"
-        constraint = f", \n\tCONSTRAINT {name} UNIQUE ({', '.join(key)})"
-        _change_table("generations", constraint, "", (made, name, index))
+        indexes = op.get_bind().exec_driver_sql("PRAGMA index_list('generations')")
+        for made in [row.name for row in indexes if row.origin == "u"]:
+            # The index that goes with the constraint becomes one that can be dropped.
+            index = f"CREATE UNIQUE INDEX {name} ON generations ({', '.join(key)})"
+            constraint = f", \n\tCONSTRAINT {name} UNIQUE ({', '.join(key)})"
+            _change_table("generations", constraint, "", (made, name, index))
         op.execute(f"DROP INDEX {name}")
     op.create_index("ix_generations_of_run", "generations", [*key, "replaced_by"], unique=True)
 

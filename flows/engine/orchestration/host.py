@@ -3,8 +3,8 @@
 A run without Prefect and its server is one with another `HOST`.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,9 @@ from flows.engine.resources.stopping import Stopper
 from flows.errors import ConfigurationError
 from flows.settings import Settings
 from flows.steps.prompts.flow_source import FlowSource
+
+_OPEN_NOW: set[tuple[str, str]] = set()
+"""The runs that are open in this process, by their flow runs and names."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ class RunOrigin:
         if row["parent_run_id"] is not None:
             raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
         return given
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let a flow run have one open run of a name: a second one would be the same run, and take it from the first.
+
+        ConfigurationError where it has one already in this process.
+        """
+        name = (self.flow_run_id, self.flow)
+        if name in _OPEN_NOW:
+            raise ConfigurationError(
+                f"The flow {self.flow!r} opens two runs at once. Give each a name of its own: open_run(flow=...)."
+            )
+        _OPEN_NOW.add(name)
+        try:
+            yield
+        finally:
+            _OPEN_NOW.discard(name)
 
     def row(self, ledger: Engine, endpoint: str, given: str | None) -> RunRow:
         """Make the row of a run that begins and, where one is given, resumes another; raises as `resumes` does."""

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 from pydantic import BaseModel
 
@@ -25,6 +26,7 @@ OUTPUTS = "outputs"
 _HEAVY = frozenset({"prefect", "sqlalchemy", "anthropic", "db"})
 _PRESSWORK = frozenset("cli commands content control engine sandbox steps".split())
 _FOUNDATIONS = frozenset({"errors", "settings"})
+_PARSING = Lock()
 _NAME = re.compile(r"(?:[A-Za-z]\w*\.)*[A-Za-z_]\w*", re.ASCII)
 
 _brought: dict[str, frozenset[str]] = {}
@@ -88,6 +90,13 @@ def _load(module: str, file: str) -> object:
     return loaded
 
 
+def parse_python(file: Path) -> ast.Module:
+    """Parse a Python file; raises SyntaxError, ValueError or OSError."""
+    # Two trees that are made at once in two threads trip over CPython's one counter of their depth (gh-106905).
+    with _PARSING:
+        return ast.parse(file.read_bytes(), file.name)
+
+
 def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
     """Yield where a module, or another of the user's that it imports, imports what it may not."""
     path = _file_of(module)
@@ -95,7 +104,7 @@ def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, st
         return
     seen.add(module)
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = parse_python(path)
     except (SyntaxError, ValueError, OSError):
         return  # importing it says what is wrong
     package = f"{PACKAGE}.{module}" if path.name == "__init__.py" else f"{PACKAGE}.{module}".rpartition(".")[0]

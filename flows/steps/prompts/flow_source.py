@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from threading import Lock
 from types import CodeType
 from typing import Any
 
 from flows.errors import ConfigurationError
 from flows.settings import ROOT
+from flows.steps.output_classes.classes import parse_python
 
 FLOWS = ROOT / "flows"
 GENERIC = "content"
@@ -130,14 +130,9 @@ class _Reading:
                 self._follow(module, name)
 
 
-# Two trees that are made at once in two threads trip over CPython's one counter of their depth (gh-106905).
-_PARSING = Lock()
-
-
 def _parse(file: Path) -> ast.Module:
     try:
-        with _PARSING:
-            return ast.parse(file.read_bytes(), file.name)
+        return parse_python(file)
     except SyntaxError as error:
         raise ConfigurationError(f"{short_path(file)}, line {error.lineno}: {error.msg}.") from None
 
