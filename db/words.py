@@ -56,6 +56,8 @@ COMPLETED: Final = "completed"
 CANCELLED: Final = "cancelled"
 CRASHED: Final = "crashed"
 CAPPED: Final = "capped"
+NOT_OVER: Final = (RUNNING, SUSPENDED, CRASHED)
+"""The stored statuses of runs that may still be taken up."""
 
 Trigger = Literal["command", "schedule", "deployment", "shard"]
 TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Executable,
     and_,
     bindparam,
     case,
@@ -63,8 +62,8 @@ def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:
     for run_id, step, rows in _by_step(generations):
         written = among(Generation.id, [row.id for row in rows], connection.dialect.name)
         _stamp_replaced(connection, written)
-        connection.execute(_content(connection, written))
-        connection.execute(_failing(connection, written))
+        write_content(connection, written)
+        write_failing(connection, written)
         _take_off_confirmed(connection, run_id, step, [row.record_key for row in rows])
 
 
@@ -114,7 +113,8 @@ def _stamp_replaced(connection: Connection, written: ColumnElement[bool]) -> Non
         )
 
 
-def _content(connection: Connection, written: ColumnElement[bool]) -> Executable:
+def write_content(connection: Connection, written: ColumnElement[bool]) -> None:
+    """Write the succeeded ones of some generations as what stands, where nothing newer does."""
     g = Generation
     columns = [*CONTENT_KEY, *CONTENT, C.failing]
     found = select(*_key_of(), g.id, g.created_at, g.run_id, g.created_at, literal(0), literal(0))
@@ -129,15 +129,16 @@ def _content(connection: Connection, written: ColumnElement[bool]) -> Executable
         name: case((still, getattr(C, name)), else_=null()) for name in ("failing_id", "failing_run_id", "failing_at")
     }
     content = {name: new[name] for name in ("generation_id", "since", "confirmed_run_id", "confirmed_at", "confirmed")}
-    newest: Executable = made.on_conflict_do_update(
+    newest = made.on_conflict_do_update(
         index_elements=[column.name for column in CONTENT_KEY],
         set_={**content, **failure, "failing": case((still, C.failing), else_=0)},
         where=or_(C.generation_id.is_(None), new.generation_id > C.generation_id),
     )
-    return newest
+    connection.execute(newest)
 
 
-def _failing(connection: Connection, written: ColumnElement[bool]) -> Executable:
+def write_failing(connection: Connection, written: ColumnElement[bool]) -> None:
+    """Write the others of some generations as the failures that came last, where nothing newer has come."""
     g = Generation
     columns = [*CONTENT_KEY, *FAILURE, C.failing, C.confirmed]
     found = select(*_key_of(), g.id, g.run_id, g.created_at, literal(0), literal(0))
@@ -147,7 +148,7 @@ def _failing(connection: Connection, written: ColumnElement[bool]) -> Executable
         .from_select(columns, found.where(written, g.status != SUCCEEDED).order_by(*_key_of()))
     )
     new = made.excluded
-    newest: Executable = made.on_conflict_do_update(
+    newest = made.on_conflict_do_update(
         index_elements=[column.name for column in CONTENT_KEY],
         set_={column.name: new[column.name] for column in (*FAILURE, C.failing)},
         where=and_(
@@ -155,7 +156,7 @@ def _failing(connection: Connection, written: ColumnElement[bool]) -> Executable
             or_(C.failing_id.is_(None), new.failing_id > C.failing_id),
         ),
     )
-    return newest
+    connection.execute(newest)
 
 
 def _take_off_confirmed(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> None:

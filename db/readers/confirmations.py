@@ -9,10 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import rows_of
-from db.words import CACHE, CRASHED, FAILED, LIVE, RUNNING, SKIPPED, SUCCEEDED, SUSPENDED
-
-_OPEN = (RUNNING, SUSPENDED, CRASHED)
-"""Ends of runs that are no end yet: the rows that they work with are kept."""
+from db.words import CACHE, FAILED, LIVE, NOT_OVER, SKIPPED, SUCCEEDED
 
 Confirmed = Select[tuple[str, str, str | None, str | None]]
 """Selects `step`, `record_key`, `generation_id` and `lease_id`: of the helper that found it, None for others."""
@@ -59,7 +56,7 @@ def confirmed_failures(engine: Engine, run_id: str) -> Confirmed:
 
 def _is_open(engine: Engine, run_id: str) -> bool:
     found = rows_of(engine, select(StoredRun.status).where(StoredRun.id == run_id))
-    return bool(found) and found[0].status in _OPEN
+    return bool(found) and found[0].status in NOT_OVER
 
 
 def _worked_on(run_id: str, *which: ColumnElement[bool]) -> Confirmed:

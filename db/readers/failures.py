@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
 
-from db.ledger.tables import Attempt, Generation
+from db.ledger.tables import Attempt, Generation, StoredStep
 from db.readers.confirmations import confirmed_failures
 from db.readers.runs import counts_in
 from db.session import rows_of
@@ -41,15 +41,25 @@ class Loss:
 
 def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
     """List the first generations of a run without content: generation_id, step, record_key, status, kind, message."""
-    in_vain = _in_vain(engine, run_id)
+    lost = _without_content(engine, run_id)
     ending = (Generation.status, Generation.error_kind.label("kind"), Generation.error_message.label("message"))
     statement = (
         select(Generation.id.label("generation_id"), Generation.step, Generation.record_key, *ending)
-        .join(in_vain, in_vain.c.id == Generation.id)
+        .join(lost, lost.c.id == Generation.id)
         .order_by(Generation.id)
         .limit(limit)
     )
     return rows_of(engine, statement)
+
+
+def count_unlisted(engine: Engine, run_id: str) -> int:
+    """Count the failures that a run met again and that are not listed: later runs have gone over these records."""
+    again = confirmed_failures(engine, run_id).subquery()
+    met = select(func.coalesce(func.sum(StoredStep.failed_again + StoredStep.skipped_again), 0))
+    known = select(func.count()).select_from(again)
+    with engine.connect() as connection:
+        counts = (connection.scalar(each) or 0 for each in (met.where(StoredStep.run_id == run_id), known))
+        return int(next(counts) - next(counts))
 
 
 def troubles(engine: Engine, run_id: str) -> list[Trouble]:
@@ -72,7 +82,7 @@ def troubles(engine: Engine, run_id: str) -> list[Trouble]:
 
 def losses(engine: Engine, run_id: str) -> list[Loss]:
     """Put together a run's generations without content that ended alike, the most frequent first."""
-    in_vain = _in_vain(engine, run_id)
+    lost = _without_content(engine, run_id)
     alike = (Generation.step, Generation.status, Generation.error_kind)
     ranked = (
         select(
@@ -83,7 +93,7 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
             func.min(Generation.id).over(partition_by=alike).label("first"),
             func.row_number().over(partition_by=alike, order_by=Generation.id).label("nth"),
         )
-        .join(in_vain, in_vain.c.id == Generation.id)
+        .join(lost, lost.c.id == Generation.id)
         .subquery()
     )
     named = select(ranked).where(ranked.c.nth <= NAMED_KEYS)
@@ -96,7 +106,7 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
     return found
 
 
-def _in_vain(engine: Engine, run_id: str) -> Subquery:
+def _without_content(engine: Engine, run_id: str) -> Subquery:
     """Select the `id` of each generation without content: the run's own, and those that it met again."""
     own = select(Generation.id).where(counts_in(run_id), Generation.status != SUCCEEDED)
     again = confirmed_failures(engine, run_id).subquery()

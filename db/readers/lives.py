@@ -10,11 +10,12 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Engine, Row, and_, func, or_, select
+from sqlalchemy import Engine, and_, case, func, null, or_, select
 
 from db.ledger.tables import Generation, StandingContent
+from db.sameness import what_it_says
 from db.session import rows_of
-from db.words import COST_CAP, SUCCEEDED, Status
+from db.words import SUCCEEDED, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,60 +49,43 @@ def read_life(engine: Engine, name: str, key: str, endpoint: str | None = None) 
 
     They are in the order in which they began, those of each flow, step and endpoint together.
     """
-    of_record = and_(
-        *(Generation.__table__.c[column.name] == column for column in StandingContent.__table__.primary_key)
-    )
-    stands = (
-        StandingContent.generation_id.label("standing_id"),
-        StandingContent.confirmed.label("standing_confirmed"),
-        StandingContent.confirmed_at.label("standing_confirmed_at"),
-        StandingContent.failing_id,
-        StandingContent.failing,
-        StandingContent.failing_at,
-    )
+    g, c = Generation, StandingContent
+    of_record = and_(*(g.__table__.c[column.name] == column for column in c.__table__.primary_key))
+    confirmed = _what_stands_or(c.confirmed, c.failing, func.coalesce(g.confirmed, 0))
     statement = (
         select(
-            *(column for column in Generation.__table__.c if column.name != "output"),
-            func.coalesce(Generation.source_generation_id, Generation.id).label("written_by"),
-            *stands,
+            g.flow,
+            g.step,
+            g.endpoint,
+            g.status,
+            g.created_at.label("since"),
+            null().label("until"),
+            g.record_hash,
+            g.template_hash,
+            g.id.label("generation_id"),
+            g.run_id,
+            case((g.status == SUCCEEDED, func.coalesce(g.source_generation_id, g.id))).label("written_by"),
+            g.error_kind,
+            g.error_message,
+            confirmed.label("confirmed"),
+            case((confirmed > 0, _what_stands_or(c.confirmed_at, c.failing_at, g.confirmed_at))).label("confirmed_at"),
         )
-        .join(StandingContent, of_record)
-        .where(StandingContent.record_key == key, or_(StandingContent.flow == name, StandingContent.step == name))
-        .order_by(Generation.flow, Generation.step, Generation.endpoint, Generation.id)
+        .join(c, of_record)
+        .where(c.record_key == key, or_(c.flow == name, c.step == name))
+        .order_by(g.flow, g.step, g.endpoint, g.id)
     )
     if endpoint is not None:
-        statement = statement.where(StandingContent.endpoint == endpoint)
+        statement = statement.where(c.endpoint == endpoint)
     found: list[LifePeriod] = []
     for _place, rows in groupby(rows_of(engine, statement), key=lambda row: (row.flow, row.step, row.endpoint)):
-        found += _periods(_as_period(row) for row in rows)
+        found += _periods(LifePeriod(**row._asdict()) for row in rows)
     return found
 
 
-def _as_period(row: Row[Any]) -> LifePeriod:
-    """Make a period of one row of history, with what confirmed it and wrote no row."""
-    # What still stands is confirmed in its row of content, what stood before in its own.
-    confirmed, confirmed_at = row.confirmed or 0, row.confirmed_at
-    if row.id == row.standing_id:
-        confirmed, confirmed_at = row.standing_confirmed, row.standing_confirmed_at
-    elif row.id == row.failing_id:
-        confirmed, confirmed_at = row.failing, row.failing_at
-    return LifePeriod(
-        flow=row.flow,
-        step=row.step,
-        endpoint=row.endpoint,
-        status=row.status,
-        since=row.created_at,
-        until=None,
-        record_hash=row.record_hash,
-        template_hash=row.template_hash,
-        generation_id=row.id,
-        run_id=row.run_id,
-        written_by=row.written_by if row.status == SUCCEEDED else None,
-        error_kind=row.error_kind,
-        error_message=row.error_message,
-        confirmed=confirmed,
-        confirmed_at=confirmed_at if confirmed else None,
-    )
+def _what_stands_or(content: Any, failure: Any, own: Any) -> Any:
+    """Select one of these for a row of history: what still stands is confirmed in its row of content."""
+    stands, fails = Generation.id == StandingContent.generation_id, Generation.id == StandingContent.failing_id
+    return case((stands, content), (fails, failure), else_=own)
 
 
 def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
@@ -116,7 +100,7 @@ def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
         is_open = content if row.status == SUCCEEDED else failure
         if is_open is not None:
             before = periods[is_open]
-            if _says(before) == _says(row):
+            if (before.written_by, what_it_says(before)) == (row.written_by, what_it_says(row)):
                 last, confirmed = row.confirmed_at or row.since, before.confirmed + 1 + row.confirmed
                 periods[is_open] = replace(before, confirmed=confirmed, confirmed_at=last)
                 continue
@@ -127,10 +111,3 @@ def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
             failure = len(periods)
         periods.append(row)
     return periods
-
-
-def _says(period: LifePeriod) -> tuple[str | None, ...]:
-    # How much was spent stands in the message of a cap, and is another each time.
-    message = None if period.error_kind == COST_CAP else period.error_message
-    made_from = (period.record_hash, period.template_hash)
-    return (period.status, period.written_by, period.error_kind, message, *made_from)

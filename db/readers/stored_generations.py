@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 from db.ledger import tables
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
 from db.readers.confirmations import confirmed_contents
-from db.readers.runs import counts_in, matches, row_of
+from db.readers.runs import counts_in, matches, row_of, running, state_of
 from db.session import in_parts, rows_of
 from db.words import SUCCEEDED
 
@@ -35,8 +35,9 @@ class StepGeneration:
 class Audit:
     """A generation as an auditor needs it; rows are mappings of the columns of the tables.
 
-    `generation` is the row asked for, `source` the one that has the text where it came from the cache. `request` is
-    the body as it was sent, shared texts put back; `attempts` are those of the generation that has the text.
+    `generation` is the row asked for, `source` the one that has the text where it came from the cache. `run` has the
+    run's state for its status, see runs.py. `request` is the body as it was sent, shared texts put back; `attempts` are
+    those of the generation that has the text.
     """
 
     generation: Mapping[str, Any]
@@ -134,10 +135,11 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
             .order_by(Generation.id)
         )
         template = tables.StoredTemplate
+        run = row_of(connection, tables.StoredRun, tables.StoredRun.id == row["run_id"]) or {}
         return Audit(
             generation=row,
             source=row_of(connection, Generation, Generation.id == source_id),
-            run=row_of(connection, tables.StoredRun, tables.StoredRun.id == row["run_id"]) or {},
+            run=run | {"status": state_of(run["id"], run["status"], running(engine))},
             record=connection.scalar(select(StoredRecord.body).where(StoredRecord.hash == row["record_hash"])),
             template=row_of(connection, template, template.hash == row["template_hash"], template.name == row["step"]),
             request=read_request(engine, body) if body else None,

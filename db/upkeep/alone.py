@@ -1,4 +1,4 @@
-"""Work on a ledger on which no run is at work: each transaction sees to it, and keeps runs from beginning meanwhile."""
+"""Transactions that write only while no run is at work on the ledger, and keep runs from beginning until they end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +34,8 @@ def refuse_while_at_work(connection: Connection) -> None:
 
 
 @contextmanager
-def indexed(engine: Engine, table: str, column: str) -> Iterator[None]:
-    """Have an index for as long as the block lasts: what is deleted is looked for in each column that may refer to it.
+def temporary_index(engine: Engine, table: str, column: str) -> Iterator[None]:
+    """Have an index for as long as the block lasts: the database looks in each column that may refer to a deleted row.
 
     One that a killed process left is used, and dropped.
     """

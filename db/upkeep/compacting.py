@@ -7,27 +7,27 @@ it can be stopped at any moment and goes on when it is called again.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, text, true, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, func, or_, select, text, update
 from sqlalchemy.orm import aliased
 
 from db.ledger.standing import COUNTED_IN
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import in_parts
-from db.upkeep.alone import begin_alone, indexed
+from db.upkeep.alone import begin_alone, temporary_index
+from db.upkeep.parts import ROWS_AT_ONCE, Begin, Part, go_through
 from db.upkeep.repeats import PastRow, Repeat, find_repeats
-from db.upkeep.stand_ins import STAND_INS, insert_children, make_stand_ins
-from db.words import CRASHED, RUNNING, SUSPENDED
+from db.upkeep.stand_ins import STAND_INS, add_stand_ins, insert_children, make_stand_ins
+from db.words import CACHE, NOT_OVER
 
-ROWS_AT_ONCE = 20_000
-"""Rows that are looked at in one transaction, and those of one more record."""
-NOT_OVER = (RUNNING, SUSPENDED, CRASHED)
-"""The stored statuses of runs that may be taken up, and then look for the rows that they have written."""
+BYTES_A_ROW = 750
+"""What such a row takes in its table and in the table's indexes, about."""
 _PREPARE_STEPS = """
 INSERT INTO run_steps (run_id, step, position, state, left_out, unchanged, failed_again, skipped_again)
 SELECT g.run_id, g.step, ROW_NUMBER() OVER (PARTITION BY g.run_id ORDER BY MIN(g.id)),
@@ -53,154 +53,121 @@ class StepRepeats:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A step of a flow on an endpoint, and how many rows of history it has."""
-
-    flow: str
-    step: str
-    endpoint: str
-    rows: int
-
-    def has(self, table: Any) -> Any:
-        return and_(table.flow == self.flow, table.step == self.step, table.endpoint == self.endpoint)
-
-
 def find_removable(engine: Engine, told: Told = lambda _done, _all: None) -> list[StepRepeats]:
     """Say what `compact` would remove; nothing is changed."""
     with engine.connect() as connection:
-        make_stand_ins(connection, kept=True)
-        return _go_through(connection, engine, told, really=False)
+        make_stand_ins(connection)
+        return _go_through(lambda: nullcontext(connection), told, dry=True)
 
 
 def compact(engine: Engine, told: Told = lambda _done, _all: None) -> list[StepRepeats]:
     """Remove what says nothing new, and say what that was; LedgerInUseError where a run is at work, or begins to be."""
-    with indexed(engine, "generations", "source_generation_id"):
+    with temporary_index(engine, "generations", "source_generation_id"):
         with begin_alone(engine) as connection:
             connection.execute(text(_PREPARE_STEPS))
-        with engine.connect() as connection:
-            return _go_through(connection, engine, told, really=True)
+        return _go_through(partial(_begin_part, engine), told, dry=False)
 
 
-def _go_through(connection: Connection, engine: Engine, told: Told, *, really: bool) -> list[StepRepeats]:
-    places = _places(connection)
-    if really:
-        connection.rollback()
-    whole = sum(place.rows for place in places)
-    found: list[StepRepeats] = []
-    for place in places:
-        done, count, size = sum(each.rows for each in found), 0, 0
-        after: str | None = None
-        while True:
-            with begin_alone(engine) if really else nullcontext(connection) as part:
-                if really:
-                    make_stand_ins(part, kept=False)
-                until = _end_of_part(part, place, after)
-                repeats = _repeats(part, place, after, until, indexed=really)
-                (_remove if really else _remember)(part, repeats)
-            count, size = count + len(repeats), size + sum(_bytes(each.row, place) for each in repeats)
-            if until is None:
-                break
-            after, done = until, done + ROWS_AT_ONCE
-            told(min(done, whole), whole)
-        found.append(StepRepeats(place.flow, place.step, place.endpoint, place.rows, count, size))
-        told(sum(each.rows for each in found), whole)
-    return found
+@contextmanager
+def _begin_part(engine: Engine) -> Iterator[Connection]:
+    with begin_alone(engine) as connection:
+        make_stand_ins(connection)
+        yield connection
 
 
-def _places(connection: Connection) -> list[_Place]:
-    # What others are made from comes first: its rows are older.
-    place = (Generation.flow, Generation.step, Generation.endpoint)
-    statement = select(*place, func.count()).group_by(*place).order_by(func.min(Generation.id))
-    return [_Place(*row) for row in connection.execute(statement)]
+def _go_through(begin: Begin, told: Told, *, dry: bool) -> list[StepRepeats]:
+    with begin() as connection:
+        rows_of = _count_rows(connection)
+        reused = _reused_copies(connection)
+    repeats_of: Counter[tuple[str, str, str]] = Counter()
 
+    def compact_part(connection: Connection, part: Part) -> int:
+        rows = _read(connection, part, reused)
+        repeats = _find_repeats(connection, rows)
+        # Where nothing is removed, what was made from these is compared by what would stand for them.
+        add_stand_ins(connection, {each.row.id: each.kept.id for each in repeats})
+        if repeats and not dry:
+            _remove(connection, repeats)
+        repeats_of[part.flow, part.step, part.endpoint] += len(repeats)
+        return len(rows)
 
-def _end_of_part(connection: Connection, place: _Place, after: str | None) -> str | None:
-    keys = select(Generation.record_key).where(place.has(Generation)).order_by(Generation.record_key)
-    if after is not None:
-        keys = keys.where(Generation.record_key > after)
-    return connection.scalar(keys.offset(ROWS_AT_ONCE).limit(1))
-
-
-def _repeats(
-    connection: Connection, place: _Place, after: str | None, until: str | None, *, indexed: bool
-) -> list[Repeat]:
-    rows = list(_read(connection, place, after, until, indexed=indexed))
-    alike = list(find_repeats(rows, {}))
-    parents = _parents(connection, sorted({row.id for each in alike for row in (each.row, each.before)}))
-    return list(find_repeats(rows, parents)) if parents else alike
-
-
-def _read(
-    connection: Connection, place: _Place, after: str | None, until: str | None, *, indexed: bool
-) -> Iterator[PastRow]:
-    """Read the rows of a part, in the order of keys and ids."""
-    named = [column for column in PastRow.__dataclass_fields__ if column != "is_kept"]
-    content, reused = StandingContent, aliased(Generation)
-    columns = [
-        *(Generation.__table__.c[name] for name in named),
-        StoredRun.status.in_(NOT_OVER).label("goes_on"),
-        select(Attempt.id).where(Attempt.generation_id == Generation.id).exists().label("asked"),
-        # It does not count in its run, so there is no count to take over.
-        (Generation.replaced_by != "").label("replaced"),
-        content.generation_id,
-        content.failing_id,
+    whole = sum(rows_of.values())
+    go_through(begin, [Part(*step) for step in rows_of], compact_part, lambda done: told(done, whole))
+    return [
+        StepRepeats(*step, rows, repeats_of[step], repeats_of[step] * BYTES_A_ROW) for step, rows in rows_of.items()
     ]
-    if indexed:
-        # A cached row is no source of another. Should it be one all the same, it stays.
-        columns.append(select(reused.id).where(reused.source_generation_id == Generation.id).exists().label("reused"))
-    same_key = content.record_key == Generation.record_key
+
+
+def _count_rows(connection: Connection) -> dict[tuple[str, str, str], int]:
+    """Count the rows of each step; first those that others are made from, whose rows are older."""
+    step = (Generation.flow, Generation.step, Generation.endpoint)
+    statement = select(*step, func.count()).group_by(*step).order_by(func.min(Generation.id))
+    return {(row[0], row[1], row[2]): row[3] for row in connection.execute(statement)}
+
+
+def _reused_copies(connection: Connection) -> set[str]:
+    """Return the cached rows that are the source of another. There should be none; those that are stay."""
+    source = aliased(Generation)
+    of_others = select(source.id).join(Generation, Generation.source_generation_id == source.id)
+    return set(connection.scalars(of_others.where(source.origin == CACHE)))
+
+
+def _read(connection: Connection, part: Part, reused: set[str]) -> list[PastRow]:
+    """Read the rows of a part, in the order of keys and ids."""
+    names = [name for name in PastRow.__dataclass_fields__ if name != "is_needed"]
+    columns: list[Any] = [*(Generation.__table__.c[name] for name in names), _is_needed(part)]
+    standing = and_(part.has(StandingContent), StandingContent.record_key == Generation.record_key)
     statement = (
         select(*columns)
         .join(StoredRun, StoredRun.id == Generation.run_id)
-        .outerjoin(content, and_(place.has(content), same_key))
-        .where(place.has(Generation), _between(Generation.record_key, after, until))
+        .outerjoin(StandingContent, standing)
+        .where(part.has(Generation))
         .order_by(Generation.record_key, Generation.id)
     )
-    needed = _spread(connection) | _worked_on(connection, place, after, until)
-    for row in connection.execute(statement):
-        named_by = row.goes_on or row.asked or (indexed and row.reused) or row.id in {row.generation_id, row.failing_id}
-        named_by = named_by or row.replaced
-        yield PastRow(*[*row[: len(named)], bool(named_by or row.run_id in needed or row.id in needed)])
+    rows = connection.execute(statement)
+    return [PastRow(*[*own, bool(is_needed or own[0] in reused)]) for *own, is_needed in rows]
 
 
-def _between(column: Any, after: str | None, until: str | None) -> Any:
-    above = [column > after] if after is not None else []
-    return and_(true(), *above, *([column <= until] if until is not None else []))
-
-
-def _spread(connection: Connection) -> set[str]:
-    """Return the shards that were runs of their own, and the runs that they worked for.
-
-    A row that points at what a shard asked for counts as asked for: by the row itself, which no count can replace.
-    """
-    shard, parent, whole = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
-    pairs = (
-        select(shard.id, parent.id, whole.id)
-        .join(parent, parent.id == shard.parent_run_id)
-        .outerjoin(whole, whole.prefect_flow_run_id == parent.prefect_flow_run_id)
+def _is_needed(part: Part) -> ColumnElement[bool]:
+    """Select the rows of a part to which something refers, or which a run looks for that may be taken up."""
+    shard, whole, outcome = aliased(StoredRun), aliased(StoredRun), aliased(Generation)
+    of_part = (WorkingRow.step == part.step, part.has_key(WorkingRow.record_key), WorkingRow.generation_id.is_not(None))
+    open_runs = select(StoredRun.id).where(StoredRun.status.in_(NOT_OVER))
+    same_record = (outcome.step == Generation.step, outcome.record_key == Generation.record_key)
+    spread = select(shard.parent_run_id).where(shard.parent_run_id.is_not(None))
+    flow_run = select(whole.prefect_flow_run_id).where(whole.id.in_(spread), whole.prefect_flow_run_id.is_not(None))
+    return or_(
+        StoredRun.status.in_(NOT_OVER),
+        select(Attempt.id).where(Attempt.generation_id == Generation.id).exists(),
+        Generation.id == StandingContent.generation_id,
+        Generation.id == StandingContent.failing_id,
+        Generation.id.in_(select(WorkingRow.generation_id).where(WorkingRow.run_id.in_(open_runs), *of_part)),
+        # Its run has several outcomes of the record, which name each other.
+        select(outcome.id).where(outcome.run_id == Generation.run_id, *same_record, outcome.replaced_by != "").exists(),
+        # Runs that were spread over shards, and the shards: a row that points at what a shard asked for counts as asked
+        # for, by the row itself.
+        StoredRun.parent_run_id.is_not(None),
+        StoredRun.id.in_(spread),
+        StoredRun.prefect_flow_run_id.in_(flow_run),
     )
-    return {run for row in connection.execute(pairs) for run in row if run is not None}
 
 
-def _worked_on(connection: Connection, place: _Place, after: str | None, until: str | None) -> set[str]:
-    """Return the generations that stand for records in runs that are left for a while."""
-    left = select(StoredRun.id).where(StoredRun.status.in_(NOT_OVER))
-    of_part = (WorkingRow.step == place.step, _between(WorkingRow.record_key, after, until))
-    statement = select(WorkingRow.generation_id).where(WorkingRow.run_id.in_(left), *of_part)
-    return set(connection.scalars(statement.where(WorkingRow.generation_id.is_not(None))))
+def _find_repeats(connection: Connection, rows: Sequence[PastRow]) -> list[Repeat]:
+    alike = find_repeats(rows, {})
+    parents = _parents(connection, sorted({row.id for each in alike for row in (each.row, each.kept)}))
+    return list(find_repeats(rows, parents))
 
 
 def _parents(connection: Connection, generation_ids: Sequence[str]) -> dict[str, bytes]:
     """Digest what generations were made from: one may be made from all records of a run."""
     digests: dict[str, bytes] = {}
-    for part in in_parts(generation_ids):
+    for ids in in_parts(generation_ids):
         parent = func.coalesce(STAND_INS.c.stands_for, GenerationParent.parent_id).label("parent")
         statement = (
             select(GenerationParent.generation_id, parent)
             .distinct()
             .outerjoin(STAND_INS, STAND_INS.c.id == GenerationParent.parent_id)
-            .where(GenerationParent.generation_id.in_(part))
+            .where(GenerationParent.generation_id.in_(ids))
             .order_by(GenerationParent.generation_id, parent)
             .execution_options(yield_per=ROWS_AT_ONCE)
         )
@@ -212,24 +179,8 @@ def _parents(connection: Connection, generation_ids: Sequence[str]) -> dict[str,
     return digests
 
 
-def _remember(connection: Connection, repeats: Sequence[Repeat]) -> None:
-    """Note which rows would stand for others that something was made from: what is made from them is compared later."""
-    stand_ins = {each.row.id: each.kept.id for each in repeats}
-    parents: set[str] = set()
-    for part in in_parts(list(stand_ins)):
-        named = select(GenerationParent.parent_id).where(GenerationParent.parent_id.in_(part)).distinct()
-        parents |= set(connection.scalars(named))
-    if parents:
-        connection.execute(insert(STAND_INS), [{"id": each, "stands_for": stand_ins[each]} for each in sorted(parents)])
-
-
 def _remove(connection: Connection, repeats: Sequence[Repeat]) -> None:
-    """Remove rows that say nothing new, in a transaction that has begun, and count what they said where it stays."""
-    if not repeats:
-        return
-    connection.execute(insert(STAND_INS), [{"id": each.row.id, "stands_for": each.kept.id} for each in repeats])
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("ANALYZE stand_ins"))
+    """Remove rows that say nothing new, and count what they said where it stays."""
     counted: Counter[tuple[str, str, str]] = Counter()
     seen: dict[str, dict[str, Any]] = {}
     for each in repeats:
@@ -252,14 +203,6 @@ def _remove(connection: Connection, repeats: Sequence[Repeat]) -> None:
     for refers in (GenerationParent.parent_id, GenerationParent.generation_id):
         connection.execute(delete(GenerationParent).where(refers.in_(gone)))
     connection.execute(delete(Generation).where(Generation.id.in_(gone)))
-
-
-def _bytes(row: PastRow, place: _Place) -> int:
-    """Estimate what a row takes in its table and in the table's four indexes."""
-    key, where = len(row.record_key.encode()), len(place.flow) + len(place.step) + len(place.endpoint)
-    hashes = [row.record_hash, row.template_hash, row.prompt_hash, row.output_hash]
-    own = 36 * 3 + where + key + 64 * sum(each is not None for each in hashes) + len(row.error_message or "") + 90
-    return own + (36 + 12) + (36 + len(place.step) + key + 12) + (where + key + 36 + 24) + (64 + 24)
 
 
 def vacuum(engine: Engine) -> None:

@@ -3,21 +3,33 @@
 How often something was confirmed is in no row of history: where what stands is right, that is left as it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, case, delete, func, insert, select, union, update
+from sqlalchemy import Connection, Engine, case, delete, func, select, union, update
 
+from db.ledger.standing import write_content, write_failing
 from db.ledger.tables import Generation, StandingContent
-from db.session import in_parts
+from db.session import among
 from db.upkeep.alone import begin_alone
+from db.upkeep.parts import Begin, Part, go_through
 from db.words import SUCCEEDED
 
-ROWS_TO_COMPARE = 20_000
-_Place = tuple[str, str, str]
 _Outcome = tuple[str | None, str | None]
 """The ids of what stands, and of the failure that came after it."""
+_Wrong = Mapping[str, tuple[_Outcome | None, _Outcome | None]]
+"""By record key what history says and what content says; None where it does not know the record."""
+_Told = Callable[[int], None]
+_NO_CONTENT: dict[str, Any] = {
+    "generation_id": None,
+    "since": None,
+    "confirmed_run_id": None,
+    "confirmed_at": None,
+    "confirmed": 0,
+}
+_NO_FAILURE: dict[str, Any] = {"failing_id": None, "failing_run_id": None, "failing_at": None, "failing": 0}
 
 
 @dataclass(slots=True)
@@ -40,80 +52,47 @@ class Differences:
         return self.missing + self.unknown + self.standing + self.failing
 
 
-def compare(engine: Engine, told: Callable[[int], None] = lambda _records: None) -> Differences:
+def compare(engine: Engine, told: _Told = lambda _records: None) -> Differences:
     """Say where content is not what history says; nothing is changed."""
-    return _go_through(engine, told, really=False)
+    return _go_through(engine.connect, told, dry=True)
 
 
-def rebuild(engine: Engine, told: Callable[[int], None] = lambda _records: None) -> Differences:
+def rebuild(engine: Engine, told: _Told = lambda _records: None) -> Differences:
     """Put content right, and say what was wrong; LedgerInUseError where a run is at work, or begins to be."""
-    return _go_through(engine, told, really=True)
+    return _go_through(partial(begin_alone, engine), told, dry=False)
 
 
-def _go_through(engine: Engine, told: Callable[[int], None], *, really: bool) -> Differences:
+def _go_through(begin: Begin, told: _Told, *, dry: bool) -> Differences:
     found = Differences()
-    with engine.connect() as connection:
-        places = _places(connection)
-    for place in places:
-        after: str | None = None
-        while True:
-            with begin_alone(engine) if really else engine.connect() as connection:
-                until = _end_of_part(connection, place, after)
-                wrong = _compare_part(connection, place, after, until, found)
-                if really:
-                    _put_right(connection, place, wrong)
-            told(found.records)
-            if until is None:
-                break
-            after = until
+
+    def compare_part(connection: Connection, part: Part) -> int:
+        before = found.records
+        wrong = _compare(connection, part, found)
+        if not dry:
+            _put_right(connection, part, wrong)
+        return found.records - before
+
+    with begin() as connection:
+        steps = [select(table.flow, table.step, table.endpoint).distinct() for table in (Generation, StandingContent)]
+        parts = [Part(*row) for row in connection.execute(union(*steps))]
+    go_through(begin, parts, compare_part, told)
     return found
 
 
-def _places(connection: Connection) -> list[_Place]:
-    steps = (select(table.flow, table.step, table.endpoint).distinct() for table in (Generation, StandingContent))
-    return sorted((row[0], row[1], row[2]) for row in connection.execute(union(*steps)))
-
-
-def _of_part(table: Any, place: _Place, after: str | None, until: str | None) -> Any:
-    flow, step, endpoint = place
-    bounds = [table.record_key > after] if after is not None else []
-    bounds += [table.record_key <= until] if until is not None else []
-    return and_(table.flow == flow, table.step == step, table.endpoint == endpoint, *bounds)
-
-
-def _end_of_part(connection: Connection, place: _Place, after: str | None) -> str | None:
-    ends = [
-        connection.scalar(
-            select(table.record_key)
-            .where(_of_part(table, place, after, None))
-            .order_by(table.record_key)
-            .offset(ROWS_TO_COMPARE)
-            .limit(1)
-        )
-        for table in (Generation, StandingContent)
-    ]
-    return min((end for end in ends if end is not None), default=None)
-
-
-def _compare_part(
-    connection: Connection, place: _Place, after: str | None, until: str | None, found: Differences
-) -> dict[str, tuple[_Outcome | None, _Outcome | None]]:
-    """Return what history and content say of each record of a part for which they differ."""
-    key, g, c = Generation.record_key, Generation, StandingContent
+def _compare(connection: Connection, part: Part, found: Differences) -> _Wrong:
+    """Find the records of a part for which history and content differ, and count why."""
+    g, c = Generation, StandingContent
     standing, newest = func.max(case((g.status == SUCCEEDED, g.id))), func.max(g.id)
     failing = case((newest > func.coalesce(standing, ""), newest))
-    history = select(key, standing, failing).where(_of_part(g, place, after, until)).group_by(key)
-    content = select(c.record_key, c.generation_id, c.failing_id).where(_of_part(c, place, after, until))
+    history = select(g.record_key, standing, failing).where(part.has(g)).group_by(g.record_key)
+    content = select(c.record_key, c.generation_id, c.failing_id).where(part.has(c))
     said, stored = (
         {row[0]: (row[1], row[2]) for row in connection.execute(statement)} for statement in (history, content)
     )
-    found.records += len(said.keys() | stored.keys())
-    wrong = {}
-    for record_key in said.keys() | stored.keys():
-        is_so, says = said.get(record_key), stored.get(record_key)
-        if is_so == says:
-            continue
-        wrong[record_key] = (is_so, says)
+    keys = said.keys() | stored.keys()
+    found.records += len(keys)
+    wrong = {key: (said.get(key), stored.get(key)) for key in keys if said.get(key) != stored.get(key)}
+    for is_so, says in wrong.values():
         if says is None:
             found.missing += 1
         elif is_so is None:
@@ -125,35 +104,16 @@ def _compare_part(
     return wrong
 
 
-def _put_right(
-    connection: Connection, place: _Place, wrong: Mapping[str, tuple[_Outcome | None, _Outcome | None]]
-) -> None:
-    flow, step, endpoint = place
-    keys = {"flow": flow, "step": step, "endpoint": endpoint}
-    c = StandingContent
-    ids = [each for is_so, _says in wrong.values() if is_so for each in is_so if each is not None]
-    rows = {row.id: row for row in _rows(connection, ids)}
-    for record_key, (is_so, says) in sorted(wrong.items()):
-        its_row = and_(_of_part(c, place, None, None), c.record_key == record_key)
-        if is_so is None:
-            connection.execute(delete(c).where(its_row))
-            continue
-        values: dict[str, Any] = {}
-        if says is None or says[0] != is_so[0]:
-            g = rows.get(is_so[0] or "")
-            values |= {"generation_id": is_so[0], "since": g and g.created_at, "confirmed": 0}
-            values |= {"confirmed_run_id": g and g.run_id, "confirmed_at": g and g.created_at}
-        if says is None or says[1] != is_so[1]:
-            f = rows.get(is_so[1] or "")
-            values |= {"failing_id": is_so[1], "failing": 0}
-            values |= {"failing_run_id": f and f.run_id, "failing_at": f and f.created_at}
-        if says is None:
-            connection.execute(insert(c).values(**keys, record_key=record_key, **values))
-        else:
-            connection.execute(update(c).where(its_row).values(values))
-
-
-def _rows(connection: Connection, ids: Sequence[str]) -> Iterator[Any]:
-    for part in in_parts(ids):
-        statement = select(Generation.id, Generation.run_id, Generation.created_at).where(Generation.id.in_(part))
-        yield from connection.execute(statement)
+def _put_right(connection: Connection, part: Part, wrong: _Wrong) -> None:
+    """Take out of content what is wrong, and write it as any batch of generations writes it: what is right stays."""
+    dialect, c = connection.dialect.name, StandingContent
+    unknown = [key for key, (is_so, _says) in wrong.items() if is_so is None]
+    connection.execute(delete(c).where(part.has(c), among(c.record_key, unknown, dialect)))
+    for which, nothing, write in ((0, _NO_CONTENT, write_content), (1, _NO_FAILURE, write_failing)):
+        differ = {
+            key: is_so[which]
+            for key, (is_so, says) in wrong.items()
+            if is_so is not None and is_so[which] != (says or (None, None))[which]
+        }
+        connection.execute(update(c).where(part.has(c), among(c.record_key, list(differ), dialect)).values(nothing))
+        write(connection, among(Generation.id, [each for each in differ.values() if each is not None], dialect))

@@ -1,19 +1,20 @@
-"""Tell which rows of a record's history say nothing new: they repeat the row before them."""
+"""Tell which rows of a record's history say nothing new: they say the same as the row before them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby, pairwise
+from itertools import groupby
 
-from db.words import CACHE, COST_CAP, FAILED, LIVE, SKIPPED, SUCCEEDED
+from db.sameness import what_it_says
+from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
 class PastRow:
     """A row of history, as far as it takes to compare it.
 
-    `is_kept` are those that something refers to: content, a working row, an attempt, a cached row, a run that is not
-    over.
+    It `is_needed` where something else refers to it: content, a working row, an attempt, a cached row, another outcome
+    of its run, a run that is not over.
     """
 
     id: str
@@ -32,22 +33,19 @@ class PastRow:
     created_at: datetime
     confirmed: int | None
     confirmed_at: datetime | None
-    is_kept: bool
+    is_needed: bool
 
     @property
     def says(self) -> tuple[str | None, ...]:
-        """What it says of its record, but for what it was made from."""
-        if self.status == SUCCEEDED:
-            written_by = self.source_generation_id or self.id
-            return (SUCCEEDED, written_by, self.record_hash, self.template_hash, self.prompt_hash, self.output_hash)
-        # How much was spent stands in the message of a cap, and is another each time.
-        message = None if self.error_kind == COST_CAP else self.error_message
-        return (self.status, self.error_kind, message, self.record_hash, self.template_hash)
+        """What it says of its record, apart from what it was made from."""
+        if self.status != SUCCEEDED:
+            return what_it_says(self)
+        return (self.source_generation_id or self.id, self.prompt_hash, self.output_hash, *what_it_says(self))
 
     @property
     def may_go(self) -> bool:
         """Whether it may be removed if it repeats another: nothing was asked for it, and nothing refers to it."""
-        if self.is_kept:
+        if self.is_needed:
             return False
         if self.status == SUCCEEDED:
             return self.origin == CACHE and self.source_generation_id is not None
@@ -55,16 +53,15 @@ class PastRow:
 
     @property
     def last_seen(self) -> datetime:
-        """When it was found last."""
+        """When a run last found that it is so."""
         return self.confirmed_at or self.created_at
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A row that says nothing new: the row `before` it says the same, and `kept`, which stays, stands for it."""
+    """A row that says nothing new: `kept`, which stays, says the same, and so do all rows between them."""
 
     row: PastRow
-    before: PastRow
     kept: PastRow
 
 
@@ -78,9 +75,9 @@ def find_repeats(rows: Iterable[PastRow], parents: Mapping[str, bytes]) -> Itera
         of_record = list(group)
         newest = {of_record[-1].id, next((row.id for row in reversed(of_record) if row.status == SUCCEEDED), None)}
         kept = of_record[0]
-        for before, row in pairwise(of_record):
-            alike = row.says == before.says and parents.get(row.id) == parents.get(before.id)
+        for row in of_record[1:]:
+            alike = row.says == kept.says and parents.get(row.id) == parents.get(kept.id)
             if alike and row.may_go and row.id not in newest:
-                yield Repeat(row, before, kept)
+                yield Repeat(row, kept)
             else:
                 kept = row

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, func, inspect, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DatabaseError as DriverError
 
-from db.ledger.tables import Generation, StandingContent, StoredRun, WorkingRow
-from db.words import CACHE, CRASHED, RUNNING, SUCCEEDED, SUSPENDED
+from db.ledger.tables import Generation, StandingContent
+from db.upkeep.pruning import count_leftovers
+from db.words import CACHE, SUCCEEDED
 
 HOLDS: Mapping[str, str] = {
     "generations": "history: what came of each record, where something changed",
@@ -28,28 +29,27 @@ HOLDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TableSize:
-    """A table: how many rows it has, and how many bytes they take with their indexes."""
+    """A table: how many rows it has, and how many bytes they take with their indexes, where the database tells."""
 
     table: str
     holds: str
     rows: int
-    bytes: int
+    bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerSize:
     """What a ledger takes: its tables, the largest first, and pages that are free for what comes next.
 
-    `estimated`: the database does not tell what each table takes. `compactable` are at most so many rows of history
-    that say nothing new, `leftovers` the working rows of runs that are over.
+    At most so many rows of history say nothing new (`compactable`), which take about `compactable_bytes`. `leftovers`
+    are working rows that nobody needs.
     """
 
     tables: list[TableSize]
     bytes: int
     free_bytes: int | None
-    estimated: bool
     compactable: int
-    compactable_bytes: int
+    compactable_bytes: int | None
     leftovers: int
 
 
@@ -58,7 +58,6 @@ def measure(engine: Engine) -> LedgerSize:
     with engine.connect() as connection:
         rows = {table: _count(connection, table) for table in Generation.metadata.tables}
         free: int | None = None
-        estimated = False
         if connection.dialect.name == "postgresql":
             sizes = {name: _scalar(connection, f"SELECT pg_total_relation_size('{name}')") for name in rows}
             whole = _scalar(connection, "SELECT pg_database_size(current_database())")
@@ -67,43 +66,29 @@ def measure(engine: Engine) -> LedgerSize:
                 _scalar(connection, f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count")
             )
             whole, free = page * pages, page * unused
-            try:
-                sizes = _sqlite_sizes(connection)
-            except DriverError:
-                sizes, estimated = _estimated(connection, rows, whole - free), True
-        tables = [TableSize(name, HOLDS[name], rows[name], sizes.get(name, 0)) for name in rows]
-        compactable = _count_repeated(connection)
-        each = sizes.get(Generation.__tablename__, 0) // max(rows[Generation.__tablename__], 1)
+            sizes = _sqlite_sizes(connection)
+        tables = [TableSize(name, HOLDS[name], rows[name], sizes.get(name)) for name in rows]
+        compactable, history = _count_repeated(connection), sizes.get(Generation.__tablename__)
         return LedgerSize(
-            tables=sorted(tables, key=lambda table: -table.bytes),
+            tables=sorted(tables, key=lambda table: (-(table.bytes or 0), -table.rows)),
             bytes=whole,
             free_bytes=free,
-            estimated=estimated,
             compactable=compactable,
-            compactable_bytes=compactable * each,
-            leftovers=_count_leftovers(connection),
+            compactable_bytes=None if history is None else compactable * history // max(rows["generations"], 1),
+            leftovers=count_leftovers(connection),
         )
 
 
 def _sqlite_sizes(connection: Connection) -> dict[str, int]:
-    """Ask SQLite's dbstat, which not every build has."""
+    """Ask SQLite's dbstat; a build that has none tells of no table."""
     statement = (
         "SELECT m.tbl_name, SUM(s.pgsize) FROM dbstat s JOIN sqlite_master m ON m.name = s.name "
         "WHERE s.aggregate = TRUE GROUP BY m.tbl_name"
     )
-    return {name: int(size) for name, size in connection.execute(text(statement))}
-
-
-def _estimated(connection: Connection, rows: Mapping[str, int], used: int) -> dict[str, int]:
-    """Share out what is used by how long the values of each table's newest rows are."""
-    lengths = {}
-    for name, count in rows.items():
-        columns = [column["name"] for column in inspect(connection).get_columns(name)]
-        length = " + ".join(f"COALESCE(LENGTH({column}), 0)" for column in columns)
-        newest = f"SELECT AVG({length}) FROM (SELECT * FROM {name} LIMIT 1000)"  # noqa: S608 - names of our tables
-        lengths[name] = count * float(connection.execute(text(newest)).scalar() or 0)
-    whole = sum(lengths.values()) or 1
-    return {name: int(used * length / whole) for name, length in lengths.items()}
+    try:
+        return {name: int(size) for name, size in connection.execute(text(statement))}
+    except DriverError:
+        return {}
 
 
 def _count_repeated(connection: Connection) -> int:
@@ -113,11 +98,6 @@ def _count_repeated(connection: Connection) -> int:
     standing = standing.join(Generation, Generation.id == StandingContent.generation_id).where(*cached)
     counts = [connection.scalar(each) or 0 for each in (select(func.count(Generation.id)).where(*cached), standing)]
     return max(counts[0] - counts[1], 0)
-
-
-def _count_leftovers(connection: Connection) -> int:
-    over = and_(StoredRun.id == WorkingRow.run_id, StoredRun.status.not_in((RUNNING, SUSPENDED, CRASHED)))
-    return connection.scalar(select(func.count()).select_from(WorkingRow).join(StoredRun, over)) or 0
 
 
 def _count(connection: Connection, table: str) -> int:

@@ -1,20 +1,30 @@
 """The rows that go, each with the one that stands for it: a table that a connection has for itself."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, delete, select, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, select, text
 
 from db.ledger.tables import GenerationParent, insert_missing
 
 STAND_INS = Table("stand_ins", MetaData(), Column("id", String(36), primary_key=True), Column("stands_for", String(36)))
 
 
-def make_stand_ins(connection: Connection, *, kept: bool) -> None:
-    """Have the table, empty; with `kept`, for longer than this transaction."""
-    drop = " ON COMMIT DROP" if connection.dialect.name == "postgresql" and not kept else ""
+def make_stand_ins(connection: Connection) -> None:
+    """Have the table for this transaction, empty."""
+    drop = " ON COMMIT DROP" if connection.dialect.name == "postgresql" else ""
     table = f"CREATE TEMPORARY TABLE IF NOT EXISTS stand_ins (id VARCHAR(36) PRIMARY KEY, stands_for VARCHAR(36)){drop}"
     connection.execute(text(table))
     connection.execute(delete(STAND_INS))
+
+
+def add_stand_ins(connection: Connection, stand_ins: Mapping[str, str]) -> None:
+    """Note of rows that go which ones stand for them."""
+    if stand_ins:
+        rows = [{"id": row, "stands_for": stands_for} for row, stands_for in stand_ins.items()]
+        connection.execute(insert(STAND_INS), rows)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("ANALYZE stand_ins"))
 
 
 def insert_children(connection: Connection) -> None:

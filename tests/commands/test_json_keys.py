@@ -26,7 +26,7 @@ ROW_OF_RUN = (
     "resumes_run_id started_at ended_at process epoch alive_until lease_boot lease_until_s suspended_for due_at"
 )
 
-IN_A_RUN = "steps failures shards progress workers"
+IN_A_RUN = "steps failures failures_unlisted shards progress workers"
 PERIOD = (
     "flow step endpoint status since until record_hash template_hash generation_id run_id written_by error_kind "
     "error_message confirmed confirmed_at"
@@ -95,7 +95,8 @@ def test_show_prints_all_that_a_generation_stands_on(stored: Stored) -> None:
     assert keys(found) == words("generation run template record request source attempts parents children output")
     assert keys(found["generation"]) == words(
         "id run_id flow step endpoint record_key record_hash template_hash prompt_hash status origin output "
-        "output_hash source_generation_id error_kind error_message created_at lease_id confirmed confirmed_at"
+        "output_hash source_generation_id error_kind error_message created_at replaced_by lease_id confirmed "
+        "confirmed_at"
     )
     assert keys(found["run"]) == words(ROW_OF_RUN)
     assert keys(found["template"]) == words("hash name sources first_seen_at")
@@ -166,7 +167,7 @@ def test_recover_prints_what_it_imported() -> None:
 def test_upkeep_prints_what_it_found_and_whether_it_was_done() -> None:
     size, compact, prune, rebuild = (printed("db", name) for name in ("size", "compact", "prune", "rebuild"))
 
-    assert keys(size) == words("ledger tables bytes free_bytes estimated compactable compactable_bytes leftovers")
+    assert keys(size) == words("ledger tables bytes free_bytes compactable compactable_bytes leftovers")
     assert {keys(table) for table in size["tables"]} == {words("table holds rows bytes")}
     assert keys(compact) == words("ledger applied rows bytes steps")
     assert [keys(step) for step in compact["steps"]] == [words("flow step endpoint rows repeats bytes")]

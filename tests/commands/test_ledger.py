@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError
 
 from db.identity import this_process
 from db.ledger.connecting import connect_ledger, open_ledger
-from db.ledger.lifecycle import begin_step, suspend_run
+from db.ledger.lifecycle import begin_step, close_run, suspend_run
 from db.ledger.rows import WriteBatch
 from db.ledger.spill import keep_batch
 from db.ledger.writing import write
@@ -295,3 +295,37 @@ def test_run_says_who_works_on_it_what_it_waits_for_and_what_was_unchanged(desk:
     ]
     assert (told["status"], told["workers"], told["progress"][0]["unchanged"]) == ("suspended", [], 7)
     assert "suspended" in call("history").stdout
+
+
+def test_failures_that_later_runs_met_too_are_said_not_to_be_listed(desk: Desk) -> None:
+    runs = []
+    with desk.opened() as ledger:
+        failed = Book(ledger).add("a", status="failed", output=None, error_kind="timeout")
+        for _run in range(2):
+            book = Book(ledger)
+            begin_step(ledger, book.run_id, "product_copy", made_from=None, total=1, left_out=0)
+            book.confirm("a", failed, status="failed")
+            close_run(ledger, book.lease, "completed", DAY)
+            runs.append(book.run_id)
+    earlier, later = (call("history", run).stdout for run in runs)
+
+    assert "1 without content cannot be listed: the records failed in the same way before" in " ".join(earlier.split())
+    assert "history product_copy --key KEY` shows the life of one" in " ".join(earlier.split())
+    assert "without content (" not in earlier
+    assert "cannot be listed" not in later
+    assert "1 generation without content (" in later
+    told = [json.loads(call("history", run, "--json").stdout) for run in runs]
+    assert [(len(each["failures"]), each["failures_unlisted"]) for each in told] == [(0, 1), (1, 0)]
+
+
+def test_run_of_a_generation_is_shown_in_the_state_that_its_leases_tell(desk: Desk) -> None:
+    with desk.opened() as ledger:
+        book = Book(ledger, process=this_process())
+        made = book.add("a")
+        working = call("show", made).stdout
+        with begin_write(ledger) as connection:
+            connection.execute(text("DELETE FROM leases"))
+    killed = json.loads(call("show", made, "--json").stdout)["run"]["status"]
+
+    assert f"{book.run_id} (running)" in working
+    assert (f"{book.run_id} (crashed)" in call("show", made).stdout, killed) == (True, "crashed")

@@ -28,14 +28,15 @@ from db.ledger.writing import write
 from db.readers.figures import count_generations_of, list_runs
 from db.readers.lives import read_life
 from db.session import begin_write, rows_of
-from db.upkeep import compacting
+from db.upkeep import parts
 from db.upkeep.compacting import compact, find_removable
-from db.upkeep.rebuilding import rebuild
+from db.upkeep.rebuilding import compare, rebuild
 from tests.db.rows import Book, settled_row, sha
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEYS = "abcdef"
 INDEX = "ix_generations_source_generation_id_upkeep"
+IS_REPLACED = Generation.replaced_by != ""
 VIEWS = ("current_content", "usage_by_day")
 
 
@@ -49,13 +50,20 @@ class Past:
         self.written: dict[tuple[str, str], str] = {}
         self.records = dict.fromkeys(KEYS, 0)
 
-    def run(self, status: str = "completed", steps: Callable[[Past, Book, WriteBatch], None] | None = None) -> str:
-        """Write a run that is over; its id."""
+    def run(
+        self,
+        status: str = "completed",
+        steps: Callable[[Past, Book, WriteBatch], None] | None = None,
+        passes: int = 1,
+    ) -> str:
+        """Write a run that is over, in which each record has an outcome for each pass; its id."""
         self.day += 1
-        book, batch = Book(self.ledger, started_at=self.now), WriteBatch()
-        (steps or Past.chain)(self, book, batch)
-        # Without what later releases keep besides: content is made of all rows, as the migration makes it.
-        write(self.ledger, batch)
+        book = Book(self.ledger, started_at=self.now)
+        for _pass in range(passes):
+            batch = WriteBatch()
+            (steps or Past.chain)(self, book, batch)
+            # Without what later releases keep besides: content is made of all rows, as the migration makes it.
+            write(self.ledger, batch)
         with begin_write(self.ledger) as connection:
             connection.execute(delete(StoredLease))
             ended = {"status": status, "ended_at": self.now}
@@ -185,8 +193,11 @@ def failing_at(ledger: Engine, commit: int) -> Iterator[None]:
 @pytest.mark.parametrize("seed", range(3))
 def test_nobody_who_looks_back_sees_a_difference(ledger: Engine, seed: int) -> None:
     past = Past(ledger, seed)
-    for number in range(9):
-        past.run("crashed" if number == 5 and seed % 2 else "completed")
+    for number in range(12):
+        past.run("crashed" if number == 5 and seed % 2 else "completed", passes=2 if number in {3, 8} else 1)
+    outcomes = several_outcomes(ledger)
+    assert outcomes
+    assert not compare(ledger).wrong
     before, made_from, rows = seen(ledger), lineage(ledger), count(ledger)
     would_go = find_removable(ledger)
     assert count(ledger) == rows
@@ -199,13 +210,27 @@ def test_nobody_who_looks_back_sees_a_difference(ledger: Engine, seed: int) -> N
     assert seen(ledger) == before
     kept = lineage(ledger)
     assert kept == {generation: made_from[generation] for generation in kept}
+    assert several_outcomes(ledger) == outcomes
+    assert not compare(ledger).wrong
     assert sum(each.repeats for each in compact(ledger)) == 0
+
+    with begin_write(ledger) as connection:
+        connection.execute(delete(StandingContent))
+    rebuild(ledger)
+    assert seen(ledger) == before
+
+
+def several_outcomes(ledger: Engine) -> set[tuple[str, str]]:
+    """The generations that were replaced in their run, each with the one that counts instead and is still there."""
+    replaced = dict(map(tuple, rows_of(ledger, select(Generation.id, Generation.replaced_by).where(IS_REPLACED))))
+    there = {row.id for row in rows_of(ledger, select(Generation.id))}
+    return {(row, by) for row, by in replaced.items() if by in there}
 
 
 def test_stopped_at_any_commit_it_goes_on_and_comes_to_the_same(
     ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compacting, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 5)
     past = Past(ledger, 7)
     for _run in range(6):
         past.run()
@@ -297,6 +322,18 @@ def test_what_a_run_that_is_left_for_a_while_works_with_stays(ledger: Engine) ->
     assert standing in {row.id for row in rows_of(ledger, select(Generation.id))}
 
 
+def test_outcomes_that_a_run_replaced_stay_with_what_counts_instead(ledger: Engine) -> None:
+    past = Past(ledger)
+    for passes in (1, 3, 1, 1):
+        past.run(steps=steady, passes=passes)
+    before = seen(ledger)
+
+    # Of the third run alone: the last is what stands.
+    assert sum(each.repeats for each in compact(ledger)) == 3
+    assert (count(ledger), len(several_outcomes(ledger))) == (15, 6)
+    assert seen(ledger) == before
+
+
 def test_rows_of_runs_that_were_spread_over_shards_stay(ledger: Engine) -> None:
     past = Past(ledger)
     runs = [past.run(steps=steady) for _run in range(4)]
@@ -339,7 +376,7 @@ def test_nothing_is_changed_while_a_run_is_at_work(ledger: Engine) -> None:
 def test_a_run_that_begins_meanwhile_stops_it_between_two_parts(
     ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compacting, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 1)
     past = Past(ledger)
     for _run in range(4):
         past.run(steps=steady)

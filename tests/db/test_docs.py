@@ -159,6 +159,7 @@ def test_what_the_cache_saved_is_what_it_had_cost(shop: Engine) -> None:
 def test_records_of_a_run_are_counted_whether_it_wrote_a_row_for_them(shop: Engine) -> None:
     (before,) = run(shop, "SELECT * FROM content WHERE record_key = 'TEA-002'")
     later = Book(shop)
+    later.add("TEA-003", status="failed", output=None)
     later.add("TEA-003")
     later.confirm("TEA-002", before["generation_id"])
 

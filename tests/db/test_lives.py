@@ -99,3 +99,25 @@ def test_life_is_told_of_a_flow_or_of_a_step_and_of_each_endpoint(ledger: Engine
     assert places("g") == [("f", "g", "sandbox"), ("h", "g", "anthropic")]
     assert places("g", "anthropic") == [("h", "g", "anthropic")]
     assert read_life(ledger, "f", new_id()) == []
+
+
+def test_outcome_that_its_run_replaced_stood_until_then(ledger: Engine) -> None:
+    book = Book(ledger)
+    first = book.add("a", created_at=at(0))
+    second = book.add("a", record='{"n":2}', created_at=at(1))
+    failing = book.add("a", status="failed", output=None, error_kind="timeout", created_at=at(2))
+
+    found = read_life(ledger, "product_copy", "a")
+
+    assert [(each.generation_id, each.run_id) for each in found] == [
+        (row, book.run_id) for row in (first, second, failing)
+    ]
+    assert told(found) == [("succeeded", 0, 1, 0, None), ("succeeded", 1, None, 0, None), ("failed", 2, None, 0, None)]
+
+
+def test_failure_that_a_run_met_twice_is_confirmed_by_the_second(ledger: Engine) -> None:
+    book = Book(ledger)
+    for day in (0, 1):
+        book.add("a", status="failed", output=None, error_kind="timeout", created_at=at(day))
+
+    assert told(read_life(ledger, "product_copy", "a")) == [("failed", 0, None, 1, 1)]

@@ -14,7 +14,6 @@ from db.ledger.rows import PromptRow, RecordRow, TextRow, WriteBatch
 from db.ledger.tables import SharedText, StoredLease, StoredPrompt, StoredRecord, StoredRun, StoredStep, WorkingRow
 from db.ledger.writing import write
 from db.session import begin_write, rows_of
-from db.upkeep import pruning
 from db.upkeep.pruning import Unused, find_unused, prune
 from tests.db.rows import DAY, Book, settled_row, sha
 
@@ -69,11 +68,7 @@ def counts(found: list[Unused]) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("book")
-@pytest.mark.parametrize("at_once", [1, 20_000])
-def test_what_no_history_names_goes_and_all_else_stays(
-    ledger: Engine, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pruning, "HASHES_AT_ONCE", at_once)
+def test_what_no_history_names_goes_and_all_else_stays(ledger: Engine) -> None:
     before = {table: hashes(ledger, table) for table in (SharedText, StoredPrompt, StoredRecord)}
     assert counts(find_unused(ledger)) == {"working_rows": 0, "records": 0, "prompts": 0, "texts": 0}
     leave_unnamed(ledger)

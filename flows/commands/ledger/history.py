@@ -13,6 +13,7 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from db.ledger.leases import LivingLease
+from db.readers.failures import count_unlisted
 from db.readers.figures import RunLine, StepCount, count_generations, find_run, list_runs
 from db.readers.old_shards import shards_of
 from db.readers.runs import read_run, steps_of, workers_of
@@ -100,7 +101,7 @@ def _cells(line: RunLine) -> dict[str, str | Text]:
 class _RunHistory:
     """A run as `history RUN` shows it: its row, how its generations ended, and the first that brought no content.
 
-    `steps` say how far each is, `workers` who works on it just now.
+    `steps` say how far each is, `workers` who works on it just now. `unlisted` more had no content, see count_unlisted.
     """
 
     line: RunLine
@@ -110,6 +111,7 @@ class _RunHistory:
     shards: Sequence[str]
     counts: Sequence[StepCount]
     failures: Sequence[Failure]
+    unlisted: int
 
     def for_programs(self) -> dict[str, Any]:
         return {
@@ -117,6 +119,7 @@ class _RunHistory:
             **asdict(self.line),
             "steps": [asdict(count) for count in self.counts],
             "failures": [failure.model_dump() for failure in self.failures],
+            "failures_unlisted": self.unlisted,
             "shards": self.shards,
             "progress": self.steps,
             "workers": [{"worker": lease.worker, "process": lease.process} for lease in self.workers],
@@ -135,6 +138,7 @@ def _read_run(ledger: Engine, asked: str) -> _RunHistory | None:
         shards=shards_of(ledger, line.id),
         counts=count_generations(ledger, line.id),
         failures=list_failures(ledger, line.id, FAILURES),
+        unlisted=count_unlisted(ledger, line.id),
     )
 
 
@@ -146,7 +150,13 @@ def _print_run(console: Console, found: _RunHistory) -> None:
         console.print(screen.table(["step", "status", "origin", "generations"], rows, right=["generations"]))
     _print_progress(console, found.steps)
     if found.failures:
-        print_failures(console, found.failures, found.line.without_content)
+        print_failures(console, found.failures, found.line.without_content - found.unlisted)
+    if found.unlisted:
+        command = screen.command(f"history {screen.visible(found.line.flow)} --key KEY")
+        console.print(
+            f"\n{found.unlisted:,} without content cannot be listed: the records failed in the same way before, and "
+            f"later runs have gone over them. `{command}` shows the life of one."
+        )
 
 
 def _print_progress(console: Console, steps: Sequence[Mapping[str, Any]]) -> None:

@@ -83,7 +83,7 @@ def prune(command: CommandContext, flags: PruneFlags) -> None:
         _progress(command, "Pruning" if flags.yes else "Looking for what nothing needs") as say,
     ):
         work = pruning.prune if flags.yes else pruning.find_unused
-        found = work(ledger, lambda table, rows: say(f"{table}, {rows:,} rows so far"))
+        found = work(ledger, say)
     answer |= {"applied": flags.yes, "tables": [asdict(each) for each in found]}
     command.answer(answer, lambda console: _print_pruned(console, found, done=flags.yes))
 
@@ -103,8 +103,8 @@ def _print_size(console: Console, found: sizes.LedgerSize) -> None:
         (
             each.table,
             f"{each.rows:,}",
-            _bytes(each.bytes),
-            f"{each.bytes // each.rows:,}" if each.rows else "",
+            "not told" if each.bytes is None else _bytes(each.bytes),
+            f"{each.bytes // each.rows:,}" if each.bytes and each.rows else "",
             each.holds,
         )
         for each in found.tables
@@ -114,17 +114,16 @@ def _print_size(console: Console, found: sizes.LedgerSize) -> None:
     console.print()
     free = f", of which {_bytes(found.free_bytes)} are free for new rows" if found.free_bytes else ""
     console.print(f"In all {_bytes(found.bytes)}{free}.")
-    if found.estimated:
-        console.print("The sizes of the tables are estimates: this SQLite does not tell them.")
+    if any(each.bytes is None for each in found.tables):
+        console.print("This SQLite does not tell what each table takes.")
     if found.compactable:
+        about = "" if found.compactable_bytes is None else f" (about {_bytes(found.compactable_bytes)})"
         console.print(
-            f"At most {found.compactable:,} rows of history say nothing new (about {_bytes(found.compactable_bytes)}): "
-            f"`{screen.command('db compact')}` says how many, and removes them."
+            f"At most {found.compactable:,} rows of history say nothing new{about}: `{screen.command('db compact')}` "
+            "says how many, and removes them."
         )
     if found.leftovers:
-        console.print(
-            f"{found.leftovers:,} working rows are of runs that are over: `{screen.command('db prune')}` removes them."
-        )
+        console.print(f"Nobody needs {found.leftovers:,} working rows: `{screen.command('db prune')}` removes them.")
 
 
 def _print_compacted(console: Console, found: Sequence[compacting.StepRepeats], freed: str, *, done: bool) -> None:

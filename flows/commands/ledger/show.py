@@ -79,6 +79,7 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
         ("endpoint", row["endpoint"]),
         ("made", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
         *([("reuses", f"{source['id']}, made {screen.moment(source['created_at'])} UTC")] if source else []),
+        *([("replaced by", row["replaced_by"])] if row["replaced_by"] else []),
         ("run", f"{row['run_id']} ({run.get('status', '')})"),
         ("Prefect flow run", run.get("prefect_flow_run_id") or "none"),
         ("code", run.get("code_version", "")),

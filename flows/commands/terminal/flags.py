@@ -250,8 +250,9 @@ Yes = Annotated[bool, Option("--yes", help="Do it. Without this flag nothing is 
 class CompactFlags(LedgerFlags):
     """Remove the rows by which runs of earlier releases said that nothing had changed.
 
-    Says how many they are, and removes them with --yes. Content, figures, costs and lives of records stay as they are.
-    Stop it at any moment and go on by running it again. Refused while a run is at work on the ledger.
+    Says how many they are, and removes them with --yes. Content, counts, costs and lives of records stay as they are.
+    Not kept, of old runs: the list of failures that were the same as before, and what the cache had saved. Stop it at
+    any moment and go on by running it again. Refused while a run is at work on the ledger.
     """
 
     yes: Yes = False

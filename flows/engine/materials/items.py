@@ -6,18 +6,15 @@ stands is confirmed; anything else is a row of history.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 from db.ledger.rows import GenerationRow
 from db.readers.look_up import PromptHistory
 from db.readers.what_stands import OwnOutcome, Standing
+from db.sameness import what_it_says
 from db.sources.values import Record
-from db.words import COST_CAP
 from flows.steps.answers.outcomes import Asking
 from flows.steps.output_classes.validate import hash_of_stored, is_content
 from flows.steps.prompts.render import Prompt
-
-_TOLD = attrgetter("status", "error_kind", "record_hash", "template_hash")
 
 
 @dataclass(slots=True, eq=False)
@@ -108,8 +105,4 @@ def unchanged(hit: Hit) -> str | None:
 def met_before(row: GenerationRow, standing: Standing | None) -> str | None:
     """Return the newest outcome of a record where it is the very failure that a row tells; None where it is another."""
     failing = standing.failing if standing else None
-    if failing is None or _TOLD(failing) != _TOLD(row):
-        return None
-    # What is spent when the cap is met differs each time.
-    is_same = row.error_kind == COST_CAP or failing.error_message == row.error_message
-    return failing.generation_id if is_same else None
+    return failing.generation_id if failing and what_it_says(failing) == what_it_says(row) else None
