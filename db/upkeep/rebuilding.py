@@ -4,7 +4,7 @@ How often something was confirmed is in no row of history: where what stands is 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ from db.upkeep.alone import begin_alone
 from db.upkeep.parts import Begin, Part, go_through
 from db.words import SUCCEEDED
 
+NAMED_AT_MOST = 10
+"""Records that are named."""
 _Outcome = tuple[str | None, str | None]
 """The ids of what stands, and of the failure that came after it."""
 _Wrong = Mapping[str, tuple[_Outcome | None, _Outcome | None]]
@@ -37,7 +39,7 @@ class Differences:
     """How many records there are, and for how many `content` is wrong: why, each record counted once.
 
     `missing` are in history alone, `unknown` in content alone; another content stands (`standing`), or another failure
-    came last (`failing`).
+    came last (`failing`). `first` names the first few, by step and key.
     """
 
     records: int = 0
@@ -45,6 +47,7 @@ class Differences:
     unknown: int = 0
     standing: int = 0
     failing: int = 0
+    first: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def wrong(self) -> int:
@@ -101,6 +104,7 @@ def _compare(connection: Connection, part: Part, found: Differences) -> _Wrong:
             found.standing += 1
         else:
             found.failing += 1
+    found.first += [(part.step, key) for key in sorted(wrong)[: NAMED_AT_MOST - len(found.first)]]
     return wrong
 
 

@@ -59,7 +59,8 @@ def test_what_is_wrong_is_counted_and_put_right(history: Engine, at_once: int, m
     change(history, "b", failing_id=None, failing_run_id=None, failing_at=None, failing=0)
     for key in "dg":
         change(history, key, generation_id=before["e"]["generation_id"])
-    wrong = Differences(records=8, missing=1, unknown=1, standing=2, failing=1)
+    first = [("product_copy", key) for key in ("b", "d", "f", "g", "gone")]
+    wrong = Differences(records=8, missing=1, unknown=1, standing=2, failing=1, first=first)
     assert (compare(history), wrong.wrong) == (wrong, 5)
 
     assert rebuild(history) == wrong

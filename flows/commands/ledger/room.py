@@ -119,8 +119,8 @@ def _print_size(console: Console, found: sizes.LedgerSize) -> None:
     if found.compactable:
         about = "" if found.compactable_bytes is None else f" (about {_bytes(found.compactable_bytes)})"
         console.print(
-            f"At most {found.compactable:,} rows of history say nothing new{about}: `{screen.command('db compact')}` "
-            "says how many, and removes them."
+            f"Up to {found.compactable:,} rows of history may say nothing new{about}: `{screen.command('db compact')}` "
+            "looks which do."
         )
     if found.leftovers:
         console.print(f"Nobody needs {found.leftovers:,} working rows: `{screen.command('db prune')}` removes them.")
@@ -184,6 +184,10 @@ def _print_rebuilt(console: Console, found: rebuilding.Differences, *, done: boo
     }
     rows = [(reason, f"{count:,}") for reason, count in reasons.items() if count]
     console.print(screen.table(["what is wrong", "records"], rows, right=["records"]))
+    console.print()
+    console.print(
+        screen.table(["step", "record" if len(found.first) == found.wrong else "the first records"], found.first)
+    )
     verb = "Put right" if done else "Wrong"
     console.print(f"\n{verb} for {found.wrong:,} of {found.records:,} records.")
     if not done:
