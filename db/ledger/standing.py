@@ -41,20 +41,28 @@ COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_
 _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
 
 
-def placed(connection: Connection, generations: Sequence[GenerationRow]) -> list[GenerationRow]:
-    """Let the newest generation of a record be the one that counts in its run: before these are written."""
+def placed(connection: Connection, generations: Sequence[GenerationRow]) -> tuple[list[GenerationRow], set[str]]:
+    """Let the newest generation of a record be the one that counts in its run: before these are written.
+
+    Returns the rows as they are to be written, and the ids of those that need not be: they point at what the run itself
+    has written for the same record.
+    """
     replaced: dict[str, str] = {}
+    needless: set[str] = set()
     for run_id, step, rows in _by_step(generations):
-        by_key = {row.record_key: row.id for row in rows}
+        by_key = {row.record_key: row for row in rows}
         counts = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.replaced_by == "")
         for there, key in connection.execute(select(Generation.id, Generation.record_key).where(*counts)).all():
             new = by_key[key]
-            if there < new:
-                connection.execute(update(Generation).where(Generation.id == there).values(replaced_by=new))
-            elif there > new:
+            if new.source_generation_id == there:
+                needless.add(new.id)
+            elif there < new.id:
+                connection.execute(update(Generation).where(Generation.id == there).values(replaced_by=new.id))
+            elif there > new.id:
                 # It waited in a spill file, or comes from a process whose place another has taken.
-                replaced[new] = there
-    return [replace(row, replaced_by=replaced[row.id]) if row.id in replaced else row for row in generations]
+                replaced[new.id] = there
+    written = [row for row in generations if row.id not in needless]
+    return [replace(row, replaced_by=replaced.get(row.id, "")) for row in written] if replaced else written, needless
 
 
 def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:

@@ -529,7 +529,7 @@ async def die(workshop: Workshop, module: str, name: str, at: int, *, before: bo
     assert workshop.value("SELECT count(*) FROM runs") == 1
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("before", [True, pytest.param(False, marks=pytest.mark.soak)], ids=["before", "after"])
 @pytest.mark.parametrize(("module", "name", "at"), EDGES)
 async def test_helper_that_is_killed_loses_its_range_and_another_takes_it(
     workshop: Workshop, module: str, name: str, at: int, before: bool
@@ -537,7 +537,7 @@ async def test_helper_that_is_killed_loses_its_range_and_another_takes_it(
     await die(workshop, module, name, at, before=before)
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("before", [pytest.param(True, marks=pytest.mark.soak), False], ids=["before", "after"])
 @pytest.mark.parametrize("name", ["take_range", "finish_range"])
 @pytest.mark.postgres
 async def test_helper_that_is_killed_on_postgres_loses_its_range_too(
