@@ -41,28 +41,26 @@ COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_
 _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
 
 
-def placed(connection: Connection, generations: Sequence[GenerationRow]) -> tuple[list[GenerationRow], set[str]]:
+def placed(connection: Connection, generations: Sequence[GenerationRow]) -> list[GenerationRow]:
     """Let the newest generation of a record be the one that counts in its run: before these are written.
 
-    Returns the rows as they are to be written, and the ids of those that need not be: they point at what the run itself
-    has written for the same record.
+    One that only points at what the run itself has written for the record does not: that was asked for.
     """
     replaced: dict[str, str] = {}
-    needless: set[str] = set()
+    hashes = (Generation.record_hash, Generation.template_hash)
     for run_id, step, rows in _by_step(generations):
         by_key = {row.record_key: row for row in rows}
         counts = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.replaced_by == "")
-        for there, key in connection.execute(select(Generation.id, Generation.record_key).where(*counts)).all():
+        found = connection.execute(select(Generation.id, Generation.record_key, *hashes).where(*counts)).all()
+        for there, key, *made_from in found:
             new = by_key[key]
-            if new.source_generation_id == there:
-                needless.add(new.id)
+            repeats = new.source_generation_id == there and [new.record_hash, new.template_hash] == made_from
+            if there > new.id or repeats:
+                # It comes from a spill file, from a process whose place another has taken, or from a late look-up.
+                replaced[new.id] = there
             elif there < new.id:
                 connection.execute(update(Generation).where(Generation.id == there).values(replaced_by=new.id))
-            elif there > new.id:
-                # It waited in a spill file, or comes from a process whose place another has taken.
-                replaced[new.id] = there
-    written = [row for row in generations if row.id not in needless]
-    return [replace(row, replaced_by=replaced.get(row.id, "")) for row in written] if replaced else written, needless
+    return [replace(row, replaced_by=replaced[row.id]) if row.id in replaced else row for row in generations]
 
 
 def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:

@@ -54,16 +54,10 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifte
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
-        generations, needless = standing.placed(connection, batch.generations)
-        own: dict[str, Sequence[Row]] = {
-            "generations": generations,
-            "parents": [row for row in batch.parents if row.generation_id not in needless],
-            "confirmed": (),
-        }
         for part, rows in batch.parts():
-            written = own.get(part, rows)
-            if written:
-                put(connection, _statement(type(written[0]), connection.dialect.name), written)
+            if rows and part != "confirmed":
+                own = standing.placed(connection, batch.generations) if part == "generations" else rows
+                put(connection, _statement(type(rows[0]), connection.dialect.name), own)
         if sifter and 0 < len(batch) == sifter.count_missing_history():
             raise sifter.error
         standing.stand(connection, batch.generations)

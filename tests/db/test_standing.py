@@ -189,16 +189,15 @@ def test_late_outcome_of_a_run_is_kept_and_does_not_count(ledger: Engine) -> Non
         assert connection.scalars(select(GenerationParent.parent_id)).all() == [first]
 
 
-def test_answer_that_the_run_itself_has_written_for_the_record_is_not_written_again(ledger: Engine) -> None:
+def test_answer_of_the_run_itself_that_is_looked_up_late_does_not_count(ledger: Engine) -> None:
     # Of a helper that looked the record up before another had its answer.
-    book, parent = Book(ledger), Book(ledger).add("parent")
+    book = Book(ledger)
     written = book.add("tea")
-    batch = WriteBatch()
-    late = book.generation(batch, "tea", origin="cache", output=None, source_generation_id=written)
-    batch.parents.append(ParentRow(late, parent))
-    write(ledger, batch)
-    assert counting(ledger) == [parent, written]
-    assert stands(ledger, "tea") == (written, book.run_id, 0, None, 0)
+    book.reuse("tea", written)
+    assert counting(ledger) == [written]
+    # Made from something else it is another outcome.
+    changed = book.reuse("tea", written, record='{"name": "Green tea"}')
+    assert counting(ledger) == [changed]
 
 
 def test_record_is_not_confirmed_that_the_run_has_written(ledger: Engine) -> None:
