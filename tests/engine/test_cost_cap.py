@@ -140,7 +140,7 @@ async def test_lost_answers_count_for_the_cap_at_their_likely_price(workshop: Wo
     summary = await workshop.run(max_cost=CAP, concurrency=4)
 
     assert summary.status == "capped"
-    assert summary.perhaps_billed > 3
+    assert summary.perhaps_billed > 1
     assert summary.likely_usd is not None
     assert summary.cost_usd is not None
     assert workshop.billed_usd <= summary.cost_usd + summary.likely_usd <= Decimal(str(CAP))
