@@ -106,7 +106,16 @@ class Stage:
     ) -> subprocess.Popen[str]:
         """Start a client, which reads a database of so many items, or the one at `source_url`."""
         source = self.source(records) if source_url is None else Path()
-        command = [sys.executable, "-m", "bench.client", kind, "--records", str(records), "--source", str(source)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.clients.client",
+            kind,
+            "--records",
+            str(records),
+            "--source",
+            str(source),
+        ]
         command += ["--template", template, "--runs", str(runs)]
         command += ["--concurrency", str(self.concurrency), "--watch", f"sandbox={self.sandbox_pid}"]
         if kind == "content":

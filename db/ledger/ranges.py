@@ -1,7 +1,6 @@
 """Divide a step of a run among helpers: its keys are working rows, which each helper takes a range of at a time.
 
-Nothing depends on a range: what nobody has finished the run does itself, and a key whose record has its outcome already
-costs whoever meets it a look.
+Nothing depends on a range: the run itself does what nobody has finished, and passes over a record that has its outcome.
 """
 
 from collections.abc import Iterable, Sequence

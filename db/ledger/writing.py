@@ -8,6 +8,7 @@ lifecycle.py.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
 
@@ -50,14 +51,17 @@ def write(
 
 
 def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifter: Sifter | None = None) -> None:
-    put = sifter.put if sifter else _put
+    put = partial(_sift, sifter) if sifter else _put
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
         for part, rows in batch.parts():
             if rows and part != "confirmed":
+                statement = _statement(type(rows[0]), connection.dialect.name)
                 own = standing.placed(connection, batch.generations) if part == "generations" else rows
-                put(connection, _statement(type(rows[0]), connection.dialect.name), own)
+                if put(connection, statement, own) < len(own) and part == "generations":
+                    # Written before; or another process of the run has just written the same records, which counts now.
+                    put(connection, statement, standing.placed(connection, batch.generations))
         if sifter and 0 < len(batch) == sifter.count_missing_history():
             raise sifter.error
         standing.stand(connection, batch.generations)
@@ -65,8 +69,15 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifte
         claims.release(connection, batch.released)
 
 
-def _put(connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
-    connection.execute(statement, [values_of(row) for row in rows])
+def _sift(sifter: Sifter, connection: Connection, statement: Executable, rows: Sequence[Row]) -> int:
+    """Write rows as far as they can be; all count as new, for a second try would find the same ones refused."""
+    sifter.put(connection, statement, rows)
+    return len(rows)
+
+
+def _put(connection: Connection, statement: Executable, rows: Sequence[Row]) -> int:
+    """Write rows, and return how many are new."""
+    return connection.execute(statement, [values_of(row) for row in rows]).rowcount
 
 
 def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine, select, update
+import pytest
+from sqlalchemy import Engine, insert, select, text, update
 
 from db.ledger.clock import new_id, now
 from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run
-from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch
+from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch, values_of
 from db.ledger.tables import Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.ledger.writing import write
+from db.session import begin_write
 from tests.db.rows import Book, take_up
 
 STEP = "product_copy"
@@ -187,6 +191,37 @@ def test_late_outcome_of_a_run_is_kept_and_does_not_count(ledger: Engine) -> Non
     assert stands(ledger, "tea") == (late[0], book.run_id, 0, failed, 0)
     with ledger.connect() as connection:
         assert connection.scalars(select(GenerationParent.parent_id)).all() == [first]
+
+
+def waits_for_a_lock(ledger: Engine) -> bool:
+    with ledger.connect() as connection:
+        waiting = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(connection.scalar(waiting))
+
+
+@pytest.mark.postgres
+def test_two_processes_of_a_run_that_write_a_record_at_once_both_keep_what_they_have(ledger: Engine) -> None:
+    if ledger.dialect.name != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    book, parent = Book(ledger), Book(ledger).add("parent")
+    batches = [WriteBatch(), WriteBatch()]
+    older, newer = (book.generation(batch, "tea") for batch in batches)
+    for batch, row in zip(batches, (older, newer), strict=True):
+        batch.parents.append(ParentRow(row, parent))
+    with ThreadPoolExecutor(1) as other:
+        with begin_write(ledger) as connection:
+            connection.execute(insert(Generation).values(values_of(batches[0].generations[0])))
+            written = other.submit(write, ledger, batches[1])
+            # It has looked for the record's generations, and waits for the one that is not committed yet.
+            while not waits_for_a_lock(ledger) and not written.done():
+                time.sleep(0.01)
+        written.result(30)
+    assert counting(ledger) == [parent, newer]
+    with ledger.connect() as connection:
+        assert connection.scalars(select(GenerationParent.generation_id)).all() == [newer]
+        assert connection.scalars(select(Generation.id).where(Generation.replaced_by == newer)).all() == [older]
 
 
 def test_answer_of_the_run_itself_that_is_looked_up_late_does_not_count(ledger: Engine) -> None:

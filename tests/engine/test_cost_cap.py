@@ -137,19 +137,20 @@ async def test_lost_answers_count_for_the_cap_at_their_likely_price(workshop: Wo
     workshop.numbered(60)
     workshop.sandbox.configure(**{fault: 0.5})
 
-    summary = await workshop.run(max_cost=CAP, concurrency=4)
+    # Enough for several of them, whichever requests are lost.
+    summary = await workshop.run(max_cost=2 * CAP, concurrency=4)
 
     assert summary.status == "capped"
-    assert summary.perhaps_billed > 1
+    assert summary.perhaps_billed > 3
     assert summary.likely_usd is not None
     assert summary.cost_usd is not None
-    assert workshop.billed_usd <= summary.cost_usd + summary.likely_usd <= Decimal(str(CAP))
+    assert workshop.billed_usd <= summary.cost_usd + summary.likely_usd <= Decimal(str(2 * CAP))
     likely = "SELECT sum(likely_cost_usd) FROM attempts WHERE error_type = 'connection'"
     assert Decimal(str(workshop.value(likely))).quantize(Decimal("1e-8")) == summary.likely_usd.quantize(
         Decimal("1e-8")
     )
     assert workshop.value("SELECT count(*) FROM attempts WHERE likely_cost_usd IS NULL") == 0
-    assert (await workshop.run(max_cost=CAP, resumes=summary.run_id)).requests <= 1
+    assert (await workshop.run(max_cost=2 * CAP, resumes=summary.run_id)).requests <= 1
 
 
 async def test_killed_run_and_those_that_resume_it_stay_under_one_cap(workshop_on_each: Workshop) -> None:

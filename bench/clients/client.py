@@ -1,7 +1,7 @@
 """Client: one measurement in a process of its own; prints one line of JSON.
 
-`python -m bench.client KIND --records N --concurrency N --source FILE --watch sandbox=PID [server=PID]`, where KIND is
-bare, content, again, reading, load, spool or cursor; where to ask and what to write to stands in the environment.
+`python -m bench.clients.client KIND --records N --concurrency N --source FILE --watch sandbox=PID [server=PID]`, where
+KIND is bare, content, again, reading, load, spool or cursor; the environment says where to ask and what to write to.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def _measure(options: argparse.Namespace, watched: dict[str, int]) -> Sample:
     # Each loads only its own libraries: a bare loop must not carry Prefect.
     meter = Meter(watched)
     if options.kind == "content":
-        from bench.content import run_content  # noqa: PLC0415
+        from bench.clients.content import run_content  # noqa: PLC0415 - as above
 
         return run_content(meter, options.template, options.concurrency, watched["server"])
     if options.kind == "again":
-        from bench.content import run_again  # noqa: PLC0415
+        from bench.clients.content import run_again  # noqa: PLC0415 - as above
 
         return run_again(meter, options.template, options.concurrency, options.runs)
     if options.kind == "reading":
-        from bench.reading import run_reading  # noqa: PLC0415
+        from bench.clients.reading import run_reading  # noqa: PLC0415 - as above
 
         return run_reading(meter, options.template)
     if options.kind in {"spool", "cursor"}:
@@ -52,10 +52,10 @@ def _measure(options: argparse.Namespace, watched: dict[str, int]) -> Sample:
         url = os.environ["PRESSWORK_SOURCE_URL"]
         return run_spool(meter, url) if options.kind == "spool" else run_cursor(meter, url)
     if options.kind == "bare":
-        from bench.bare import run_bare  # noqa: PLC0415
+        from bench.clients.bare import run_bare  # noqa: PLC0415 - as above
 
         return asyncio.run(run_bare(meter, options.source, options.records, options.concurrency))
-    from bench.load import run_load  # noqa: PLC0415
+    from bench.clients.load import run_load  # noqa: PLC0415 - as above
 
     return asyncio.run(run_load(meter, options.source, options.records, options.concurrency))
 
