@@ -126,6 +126,12 @@ def is_unavailable(error: BaseException) -> bool:
     return str(state).startswith(_POSTGRES_PASSING)
 
 
+def is_locked(error: Exception) -> bool:
+    """Whether another connection holds a SQLite file just now."""
+    original = getattr(error, "orig", None)
+    return isinstance(original, sqlite3.Error) and _sqlite_code(original) in {5, 6}
+
+
 def is_unwritable(error: BaseException) -> bool:
     """Whether an unavailable database can be read, but is read-only or its disk is full: somebody must change that."""
     original = getattr(error, "orig", None)

@@ -5,6 +5,7 @@ A new SQLite file gets its tables at once.
 
 from pathlib import Path
 
+import stamina
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -15,7 +16,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerInUseError, LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError
 from db.ledger.clock import agree
-from db.session import begin_write, file_of, make_engine, parse_url, readable_url, reason_of, rows_of
+from db.session import (
+    begin_write,
+    file_of,
+    is_locked,
+    make_engine,
+    parse_url,
+    readable_url,
+    reason_of,
+    rows_of,
+)
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 _LOCK = 0x70726573  # "pres": any number that all who migrate agree on
@@ -44,14 +54,21 @@ def connect_ledger(url: str) -> Engine:
         parsed = parse_url(url)
         _refuse_unfit(parsed)
         engine = make_engine(parsed)
-        with engine.connect():
-            pass
+        _reach(engine)
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. "
             "Check PRESSWORK_DATABASE_URL and that the database is up."
         ) from None
     return engine
+
+
+# Where another connection closes a SQLite file at this moment, opening it is refused at once: the busy timeout does not
+# hold for the change to and from the WAL.
+@stamina.retry(on=is_locked, attempts=6, wait_initial=0.02, wait_max=0.5)
+def _reach(engine: Engine) -> None:
+    with engine.connect():
+        pass
 
 
 def _refuse_unfit(url: URL) -> None:

@@ -17,7 +17,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, insert, inspect, select, text
+from sqlalchemy import URL, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -33,7 +33,7 @@ from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, Ledger
 from db.ledger.connecting import alembic_config, check, connect_ledger, open_ledger, upgrade
 from db.ledger.rows import values_of
 from db.ledger.tables import Attempt, GenerationParent, StoredRun
-from db.session import begin_write, is_unavailable, is_unwritable, readable_url, reason_of
+from db.session import begin_write, is_unavailable, is_unwritable, make_engine, readable_url, reason_of
 from db.sources.access import open_source
 from tests.db.rows import Book, error_of_sqlite, run_row
 
@@ -446,3 +446,22 @@ def test_locked_ledger_may_be_waited_for(sqlite_ledger_url: str, monkeypatch: py
     assert not is_unwritable(locked.value)
     engine.dispose()
     other.dispose()
+
+
+def test_ledger_that_another_is_just_closing_is_opened_a_moment_later(
+    sqlite_ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [error_of_sqlite(5), error_of_sqlite(5)]
+
+    def refuse(*_connection: object) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    def make_refusing(url: URL) -> Engine:
+        engine = make_engine(url)
+        event.listen(engine, "connect", refuse)
+        return engine
+
+    monkeypatch.setattr("db.ledger.connecting.make_engine", make_refusing)
+    connect_ledger(sqlite_ledger_url).dispose()
+    assert refusals == []
