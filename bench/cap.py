@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from bench.material import TEMPLATE
 from bench.meter import Sample
 from bench.stage import ClientError, Stage
-from db.ledger.clock import now
+from db.clock import now
 from flows.settings import ROOT
 from flows.steps.prices import Usage, cost_of
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine, bindparam, delete, select
 
+from db.clock import now
 from db.ledger import leases
-from db.ledger.clock import now
 from db.ledger.tables import Claim, insert_missing
 from db.session import begin_write, in_parts
 

@@ -14,8 +14,8 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.clock import agree
 from db.database_errors import LedgerInUseError, LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError
-from db.ledger.clock import agree
 from db.session import (
     begin_write,
     file_of,

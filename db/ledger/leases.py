@@ -14,9 +14,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, insert, or_, select, text, update
 
+from db.clock import CLOCK, now
 from db.database_errors import DatabaseError
 from db.identity import boot_id, boot_time_s, fate_of, this_process
-from db.ledger.clock import CLOCK, now
 from db.ledger.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
 from db.session import begin_write
 from db.words import CRASHED, MAIN, NOT_SENT, RUNNING

@@ -4,9 +4,8 @@ Ids are UUIDv7 by the ledger's clock, so the greater id is the newer one, in wha
 is there already changes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db.columns import UtcDateTime
+from db.ledger.outcomes import by_step, of_step
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import among
@@ -41,36 +41,15 @@ COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_
 _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
 
 
-def placed(connection: Connection, generations: Sequence[GenerationRow]) -> list[GenerationRow]:
-    """Let the newest generation of a record be the one that counts in its run: before these are written.
-
-    One that only points at what the run itself has written for the record does not: that was asked for.
-    """
-    replaced: dict[str, str] = {}
-    hashes = (Generation.record_hash, Generation.template_hash)
-    for run_id, step, rows in _by_step(generations):
-        by_key = {row.record_key: row for row in rows}
-        counts = (*_of_step(connection, Generation, run_id, step, list(by_key)), Generation.replaced_by == "")
-        found = connection.execute(select(Generation.id, Generation.record_key, *hashes).where(*counts)).all()
-        for there, key, *made_from in found:
-            new = by_key[key]
-            repeats = new.source_generation_id == there and [new.record_hash, new.template_hash] == made_from
-            if there > new.id or repeats:
-                # It comes from a spill file, from a process whose place another has taken, or from a late look-up.
-                replaced[new.id] = there
-            elif there < new.id:
-                connection.execute(update(Generation).where(Generation.id == there).values(replaced_by=new.id))
-    return [replace(row, replaced_by=replaced[row.id]) if row.id in replaced else row for row in generations]
-
-
 def stand(connection: Connection, generations: Sequence[GenerationRow]) -> None:
     """Let generations that were written stand for their records, where nothing newer does."""
-    for run_id, step, rows in _by_step(generations):
-        written = among(Generation.id, [row.id for row in rows], connection.dialect.name)
-        _stamp_replaced(connection, written)
-        write_content(connection, written)
-        write_failing(connection, written)
-        _take_off_confirmed(connection, run_id, step, [row.record_key for row in rows])
+    for run_id, step, its_rows in by_step(sorted(generations, key=lambda row: row.id)):
+        for rows in _each_record_once(its_rows):
+            written = among(Generation.id, [row.id for row in rows], connection.dialect.name)
+            _stamp_replaced(connection, written)
+            write_content(connection, written)
+            write_failing(connection, written)
+            _take_off_confirmed(connection, run_id, step, [row.record_key for row in rows])
 
 
 def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
@@ -78,24 +57,32 @@ def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
 
     A record of which the run has a generation is counted by that.
     """
-    for run_id, step, of_step in _by_step(rows):
+    for run_id, step, its_rows in by_step(rows):
         its_run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
         is_open = its_run.ended_at is None or its_run.status == CRASHED
         place = (C.flow == its_run.flow, C.step == step, C.endpoint == its_run.endpoint)
         counts = {}
         for status, column in COUNTED_IN.items():
-            alike = [row for row in of_step if row.status == status]
+            alike = [row for row in its_rows if row.status == status]
             if alike:
                 counts[column] = (_confirm_alike if is_open else _note)(connection, place, alike, status)
         if any(counts.values()):
             _count(connection, run_id, step, counts)
 
 
-def _by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
-    # In one order everywhere: two runs that write the same records wait for each other, and hardly ever in a circle.
-    ordered = sorted(rows, key=lambda row: (row.run_id, row.step, row.record_key))
-    for (run_id, step), group in groupby(ordered, lambda row: (row.run_id, row.step)):
-        yield run_id, step, list(group)
+def _each_record_once(rows: Sequence[GenerationRow]) -> Iterator[list[GenerationRow]]:
+    """Part the generations of a step so that no part has two of a record, the older first.
+
+    PostgreSQL refuses an upsert that meets one row twice.
+    """
+    parts: list[list[GenerationRow]] = []
+    times: Counter[str] = Counter()
+    for row in rows:
+        if times[row.record_key] == len(parts):
+            parts.append([])
+        parts[times[row.record_key]].append(row)
+        times[row.record_key] += 1
+    yield from parts
 
 
 def _stamp_replaced(connection: Connection, written: ColumnElement[bool]) -> None:
@@ -167,7 +154,7 @@ def write_failing(connection: Connection, written: ColumnElement[bool]) -> None:
 
 def _take_off_confirmed(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> None:
     """Count a record no longer as confirmed for which the same run has written a row by now."""
-    confirmed = _of_step(connection, WorkingRow, run_id, step, keys)
+    confirmed = of_step(connection, WorkingRow, run_id, step, keys)
     gone = delete(WorkingRow).where(*confirmed, WorkingRow.status.is_not(None)).returning(WorkingRow.status)
     statuses = [str(status) for status in connection.scalars(gone)]
     if statuses:
@@ -255,12 +242,6 @@ def _count(connection: Connection, run_id: str, step: str, more: dict[str, int])
         place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
         row = made.values(run_id=run_id, step=step, position=place.scalar_subquery(), state=OPEN, **more)
         connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
-
-
-def _of_step(
-    connection: Connection, table: type[Generation] | type[WorkingRow], run_id: str, step: str, keys: Sequence[str]
-) -> tuple[ColumnElement[bool], ...]:
-    return table.run_id == run_id, table.step == step, among(table.record_key, keys, connection.dialect.name)
 
 
 def _key_of() -> list[Any]:

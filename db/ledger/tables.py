@@ -191,7 +191,7 @@ class Generation(Base):
     """What one prompt brought for one record and step in one run, where something changed: see WorkingRow.
 
     A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it. One row of a
-    run counts for a record and step: where the run has another outcome later, `replaced_by` names it, else it is empty.
+    run counts for a record and step: `replaced_by` is empty there, and of others names the next on the way to it.
     How often it was `confirmed` is written when something else takes its place; until then `content` has that.
     `lease_id` is the helper that wrote it.
     """

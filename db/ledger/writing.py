@@ -13,6 +13,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
 
 from db.ledger import claims, leases, standing
+from db.ledger.outcomes import placed
 from db.ledger.refused_rows import RefusedRow, Sifter, is_refusal, storable
 from db.ledger.rows import Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.ledger.tables import Attempt, insert_missing
@@ -58,10 +59,10 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifte
         for part, rows in batch.parts():
             if rows and part != "confirmed":
                 statement = _statement(type(rows[0]), connection.dialect.name)
-                own = standing.placed(connection, batch.generations) if part == "generations" else rows
+                own = placed(connection, batch.generations) if part == "generations" else rows
                 if put(connection, statement, own) < len(own) and part == "generations":
                     # Written before; or another process of the run has just written the same records, which counts now.
-                    put(connection, statement, standing.placed(connection, batch.generations))
+                    put(connection, statement, placed(connection, batch.generations))
         if sifter and 0 < len(batch) == sifter.count_missing_history():
             raise sifter.error
         standing.stand(connection, batch.generations)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, or_, select
 
-from db.ledger.clock import now
+from db.clock import now
 from db.ledger.tables import (
     Attempt,
     Generation,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from db.ledger.clock import new_id, now
+from db.clock import new_id, now
 from db.ledger.refused_rows import storable
 from db.ledger.rows import OpenedRow, SettledRow
 from db.words import NOT_SENT, REFUSED_BY_LEDGER, UNSENT

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from db.ledger.clock import now
+from db.clock import now
 from db.ledger.rows import ConfirmedRow, GenerationRow, PromptRow, RecordRow, TextRow
 from db.readers.look_up import PromptHistory
 from db.readers.what_stands import OwnOutcome, Standing

@@ -13,8 +13,8 @@ from functools import lru_cache, partial
 
 from httpx import HTTPError
 
+from db.clock import new_id
 from db.database_errors import DatabaseError
-from db.ledger.clock import new_id
 from db.ledger.connecting import open_ledger
 from db.readers.chains import Spent, refreshing_since, resumed_by
 from db.session import readable_url

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from db.ledger.clock import now
+from db.clock import now
 from db.words import SUSPENDED
 from flows.engine.context import StepContext
 from flows.engine.materials.briefs import Briefs

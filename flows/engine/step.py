@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.readers.what_stands import OwnOutcome
 from flows.engine.context import Paged, StepContext, StepTasks
 from flows.engine.generations import Recording, Unrendered

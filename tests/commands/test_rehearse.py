@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from db.ledger.clock import now
+from db.clock import now
 from db.ledger.connecting import open_ledger
 from db.readers.past_answers import PastAnswers, StepTokens
 from flows.commands.rehearsal.forecast import forecast

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Engine, func, insert, select, update
 
+from db.clock import new_id, now
 from db.identity import this_process
-from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, take
 from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.refused_rows import storable

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.ledger.lifecycle import join_run
 from db.ledger.rows import WriteBatch
 from db.ledger.tables import StoredRun

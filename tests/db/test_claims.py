@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Engine, select
 
+from db.clock import now
 from db.ledger import claims, leases
-from db.ledger.clock import now
 from db.ledger.lifecycle import close_run
 from db.ledger.rows import WriteBatch
 from db.ledger.tables import Claim

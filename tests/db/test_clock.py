@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from db import clock
+from db.clock import CLOCK, agree, new_id, now
 from db.identity import boot_time_s
-from db.ledger import clock, leases
-from db.ledger.clock import CLOCK, agree, new_id, now
+from db.ledger import leases
 from tests.db.rows import Book
 
 
@@ -61,7 +62,7 @@ def test_ids_of_one_process_stay_in_order_while_the_measurements_differ_a_little
 
 def test_clock_that_is_put_right_does_not_move_the_ledgers_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead(0)
-    monkeypatch.setattr("db.ledger.clock.time.time", (datetime.now(UTC) + timedelta(hours=1)).timestamp)
+    monkeypatch.setattr("db.clock.time.time", (datetime.now(UTC) + timedelta(hours=1)).timestamp)
     # An hour's jump of the time of day: the ledger is now an hour behind it.
     assert clock.CLOCK.shift_ms() == pytest.approx(-3_600_000, abs=1000)
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, event, insert, inspect, select, text, update
 
+from db.clock import new_id
 from db.database_errors import LedgerInUseError
-from db.ledger.clock import new_id
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.tables import (
     Generation,

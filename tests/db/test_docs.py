@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from db.clock import now
 from db.columns import Base
-from db.ledger.clock import now
 from db.ledger.rows import TemplateRow
 from db.ledger.writing import add_templates
 from db.readers.figures import usage

@@ -11,9 +11,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, func, select, update
 
+from db.clock import new_id, now
 from db.identity import boot_id, boot_time_s, this_process
 from db.ledger import claims, leases
-from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
 from db.ledger.lifecycle import close_run, join_run, leave_run, suspend_run
 from db.ledger.rows import WriteBatch

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.readers.lives import LifePeriod, read_life
 from tests.db.rows import Book, sha
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from db.clock import now
 from db.columns import Base
-from db.ledger.clock import now
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.readers.failures import NAMED_KEYS, Loss, Trouble, losses, troubles

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, insert, select, update
 
+from db.clock import now
 from db.database_errors import LedgerInUseError
-from db.ledger.clock import now
 from db.ledger.rows import PromptRow, RecordRow, TextRow, WriteBatch
 from db.ledger.tables import SharedText, StoredLease, StoredPrompt, StoredRecord, StoredRun, StoredStep, WorkingRow
 from db.ledger.writing import write

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, update
 
+from db.clock import new_id, now
 from db.ledger import leases, ranges
-from db.ledger.clock import new_id, now
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
 from db.ledger.lifecycle import close_run, join_run, leave_run
 from db.ledger.rows import ConfirmedRow, WriteBatch

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from sqlalchemy import Engine, text
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.ledger.lifecycle import begin_step
 from db.ledger.rows import ParentRow, TextRow, WriteBatch
 from db.ledger.writing import write

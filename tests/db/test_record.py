@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from db.clock import new_id, now
 from db.columns import Base
-from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.refused_rows import RefusedRow, in_words

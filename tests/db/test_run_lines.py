@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, update
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.ledger.leases import give_back, take
 from db.ledger.tables import StoredLease, StoredRun
 from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage

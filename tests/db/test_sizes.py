@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, event, insert, update
 
-from db.ledger.clock import now
+from db.clock import now
 from db.ledger.tables import Generation, StoredLease, StoredRun, WorkingRow
 from db.session import begin_write
 from db.upkeep.pruning import find_unused

@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 
+from db.clock import new_id, now
 from db.columns import Base
 from db.ledger import claims, spill
-from db.ledger.clock import new_id, now
 from db.ledger.connecting import open_ledger
 from db.ledger.lifecycle import close_run
 from db.ledger.refused_rows import RefusedRow

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select, text, update
 
-from db.ledger.clock import new_id, now
+from db.clock import new_id, now
 from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run
 from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch, values_of
 from db.ledger.tables import Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
@@ -233,6 +233,37 @@ def test_answer_of_the_run_itself_that_is_looked_up_late_does_not_count(ledger: 
     # Made from something else it is another outcome.
     changed = book.reuse("tea", written, record='{"name": "Green tea"}')
     assert counting(ledger) == [changed]
+
+
+def test_one_batch_may_hold_several_outcomes_of_a_record(ledger: Engine) -> None:
+    # A helper that lost its lease took its own range again before the first outcomes were committed.
+    book, batch, first = Book(ledger), WriteBatch(), Book(ledger).add("mint")
+    failed = book.generation(batch, "tea", status="failed", output=None, output_hash=None, error_kind="timeout")
+    written = book.generation(batch, "tea")
+    repeated = book.generation(batch, "tea", origin="cache", output=None, source_generation_id=written)
+    asked = book.generation(batch, "mint")
+    asked_again = book.generation(batch, "mint")
+    # Two processes hand over what they have in any order.
+    batch.generations[-2:] = reversed(batch.generations[-2:])
+    for _written_twice in range(2):
+        write(ledger, batch)
+    assert set(counting(ledger)) == {first, written, asked_again}
+    with ledger.connect() as connection:
+        by_id = select(Generation.id, Generation.replaced_by).where(Generation.replaced_by != "")
+        replaced = dict(connection.execute(by_id).tuples().all())
+    assert replaced == {failed: written, repeated: failed, asked: asked_again}
+    assert stands(ledger, "tea") == (repeated, book.run_id, 0, None, 0)
+    assert stands(ledger, "mint") == (asked_again, book.run_id, 0, None, 0)
+
+
+def test_every_outcome_that_comes_late_is_kept(ledger: Engine) -> None:
+    book, late = Book(ledger), [new_id() for _outcome in range(3)]
+    counts = book.add("tea")
+    for generation_id in (late[1], late[0], late[2]):
+        book.add("tea", id=generation_id)
+    assert counting(ledger) == [counts]
+    with ledger.connect() as connection:
+        assert set(connection.scalars(select(Generation.id))) == {counts, *late}
 
 
 def test_record_is_not_confirmed_that_the_run_has_written(ledger: Engine) -> None:

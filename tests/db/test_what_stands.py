@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.ledger.ranges import divide
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.writing import write

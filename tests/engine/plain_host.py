@@ -17,7 +17,7 @@ from prefect.exceptions import Abort, Pause
 from pydantic import TypeAdapter
 from sqlalchemy import URL
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from flows.engine.options import Helper
 from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
 from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.ledger.lifecycle import begin_or_take_up
 from flows.engine import RunOptions, open_run
 from flows.errors import ConfigurationError, UntoldCostError

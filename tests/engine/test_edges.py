@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from prefect import flow
 
+from db.clock import new_id
 from db.ledger import lifecycle
-from db.ledger.clock import new_id
 from db.readers.runs import running, state_of
 from flows.engine import RunOptions, Summary, open_run
 from tests.engine.forked import Forked, fork

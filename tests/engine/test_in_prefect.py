@@ -30,7 +30,7 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelling, Scheduled
 from sqlalchemy import make_url
 
-from db.ledger.clock import new_id, now
+from db.clock import new_id, now
 from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.ranges import divide
 from flows.content import content

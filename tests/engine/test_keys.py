@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from db.ledger.clock import new_id, now
+from db.clock import new_id, now
 from db.ledger.lifecycle import begin_or_take_up, close_run
 from flows.engine.options import Helper
 from flows.errors import StoppingCallError

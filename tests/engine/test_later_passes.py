@@ -9,7 +9,7 @@ import pytest
 from prefect import flow
 from sqlalchemy import text
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from flows.engine import RunOptions, Summary, open_run
 from flows.errors import ConfigurationError
 from tests.engine.plain_host import FLOW_RUN

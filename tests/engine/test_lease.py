@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
+from db.clock import new_id, now
 from db.ledger import claims, leases
-from db.ledger.clock import new_id, now
 from db.ledger.lifecycle import join_run
 from db.ledger.rows import ConfirmedRow, WriteBatch
 from flows.engine.resources.lease import ClaimLostError, HeldLease

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from db.clock import new_id
 from db.ledger import leases
-from db.ledger.clock import new_id
 from tests.db.rows import take_up
 from tests.engine.workshop import Workshop, ended
 

@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.exceptions import Abort
 from sqlalchemy import Engine, event
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.ledger.leases import end_lapsed
 from db.readers.figures import list_runs
 from flows.engine import RunOptions, Summary, open_run

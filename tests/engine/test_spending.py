@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.readers.chains import Spent, spent_by_chain, spent_by_leases, spent_by_run

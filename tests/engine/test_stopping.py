@@ -12,9 +12,9 @@ import pytest
 from prefect.exceptions import Abort
 from sqlalchemy import text
 
+from db.clock import new_id
 from db.identity import this_process
 from db.ledger import claims
-from db.ledger.clock import new_id
 from db.ledger.lifecycle import begin_or_take_up
 from flows.engine.report.summary import Summary
 from tests.db.rows import run_row

@@ -17,7 +17,7 @@ from prefect.exceptions import Abort, Pause
 from sqlalchemy import text
 
 from db import identity
-from db.ledger.clock import new_id
+from db.clock import new_id
 from flows.engine import RunOptions, Summary, open_run
 from tests.engine.forked import LEFT, fork
 from tests.engine.plain_host import FLOW_RUN, PlainHost

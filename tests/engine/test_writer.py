@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from db.clock import new_id
 from db.database_errors import LedgerError
 from db.ledger import spill
-from db.ledger.clock import new_id
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.tables import Generation

@@ -23,7 +23,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.client.schemas.objects import TaskRun
 from sqlalchemy import Engine, create_engine, text
 
-from db.ledger.clock import now
+from db.clock import now
 from db.ledger.connecting import open_ledger
 from flows.content import content
 from flows.engine import RunOptions, Summary

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from db.clock import now
 from db.database_errors import SelectError
-from db.ledger.clock import now
 from db.readers.failures import losses, troubles
 from db.readers.past_answers import PastAnswers, spent_by_step
 from flows.commands.ledger.ledgers import first_url, ledger_name, ledger_urls, opened

@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from db.ledger.clock import now
+from db.clock import now
 from db.ledger.rows import TemplateRow
 from flows.engine.resources.endpoint import RunEndpoint
 from flows.errors import ParameterError

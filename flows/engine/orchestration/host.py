@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import URL, Engine
 
+from db.clock import new_id, now
 from db.identity import this_process
-from db.ledger.clock import new_id, now
 from db.ledger.rows import RunRow
 from db.readers.runs import read_run
 from db.session import readable_url

@@ -17,7 +17,7 @@ from prefect.flow_runs import asuspend_flow_run
 from prefect.states import Cancelled, Completed, Scheduled
 from sqlalchemy import URL
 
-from db.ledger.clock import new_id
+from db.clock import new_id
 from db.words import HELPER, TAG
 from flows.engine.options import Helper
 from flows.engine.orchestration.chunk_task import running_chunks

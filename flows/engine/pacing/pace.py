@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 
-from db.ledger.clock import now
+from db.clock import now
 from db.readers.chains import Spent
 from db.words import CONNECT
 from flows.engine.pacing.breaker import Breaker

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from db.ledger.clock import now
+from db.clock import now
 from db.readers.chains import Spent
 from db.words import PERHAPS_BILLED
 from flows.engine.pacing.buckets import Need

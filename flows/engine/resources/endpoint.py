@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from db.ledger.clock import now
+from db.clock import now
 from db.words import ANTHROPIC, SANDBOX
 from flows.engine.report.progress import Progress
 from flows.errors import CallError, ConfigurationError, MissingKeyError, StoppingCallError

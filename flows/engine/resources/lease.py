@@ -13,9 +13,9 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
+from db.clock import now
 from db.identity import boot_time_s
 from db.ledger import claims, leases, lifecycle, ranges
-from db.ledger.clock import now
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
