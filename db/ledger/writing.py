@@ -13,8 +13,8 @@ from functools import partial
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
 
 from db.ledger import claims, leases, standing
-from db.ledger.outcomes import placed
 from db.ledger.refused_rows import RefusedRow, Sifter, is_refusal, storable
+from db.ledger.replacing import placed
 from db.ledger.rows import Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.ledger.tables import Attempt, insert_missing
 from db.session import begin_write
