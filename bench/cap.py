@@ -14,14 +14,14 @@ from bench.material import TEMPLATE
 from bench.meter import Sample
 from bench.stage import ClientError, Stage
 from db.clock import now
-from flows.settings import ROOT
-from flows.steps.prices import Usage, cost_of
+from presswork.prices import Usage, cost_of
+from presswork.settings import ROOT
 
 CAP_USD, RESUMES, WITHIN_S = Decimal("1.00"), 3, 600.0
 RUN = """
 import asyncio
 from flows.content import content
-from flows.engine import RunOptions
+from presswork import RunOptions
 asyncio.run(content({template!r}, options=RunOptions(max_cost={cap}, concurrency={concurrency}, resumes={resumes!r})))
 """
 

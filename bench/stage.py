@@ -20,9 +20,9 @@ from sqlalchemy import create_engine, make_url, text
 from bench.material import TEMPLATE, write_source, write_templates
 from bench.meter import Sample, child_running
 from db.ledger.connecting import connect_ledger, upgrade
-from flows.engine.orchestration.prefect_server import QUIET, own_server
-from flows.sandbox import Switches, sandbox_process
-from flows.settings import ROOT
+from presswork.operate.prefect_server import QUIET, own_server
+from presswork.settings import ROOT
+from sandbox import Switches, sandbox_process
 
 CLIENT_LIMIT_S = 1800
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
@@ -172,9 +172,9 @@ def open_stage(concurrency: int) -> Iterator[Stage]:
         yield Stage(
             folder,
             sandbox,
-            child_running("flows.sandbox"),
+            child_running("sandbox"),
             server,
-            child_running("flows.engine.orchestration.prefect_server"),
+            child_running("presswork.operate.prefect_server"),
             concurrency,
             stack,
         )

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from prefect import flow
 
-from flows.engine import RunOptions, Summary, open_run
-from flows.engine.choices import Help, TemplateName
+from presswork import RunOptions, Summary, open_run
+from presswork.choices import Help, TemplateName
 
 Params = Annotated[dict[str, Any] | None, Help("The template's params by name; empty: their defaults.")]
 

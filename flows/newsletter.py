@@ -3,7 +3,7 @@
 from prefect import flow
 from pydantic import Field
 
-from flows.engine import RunOptions, Selection, Summary, open_run
+from presswork import RunOptions, Selection, Summary, open_run
 
 SUBJECT_LINES = 5
 

@@ -62,7 +62,7 @@ def forget_settings(patch: pytest.MonkeyPatch) -> None:
             patch.delenv(name)
     patch.setenv("DO_NOT_TRACK", "1")
     # A value that is set, even to nothing, wins over one of a developer's .env.
-    patch.setattr("flows.settings.load_dotenv", lambda *_args, **_options: False)
+    patch.setattr("presswork.settings.load_dotenv", lambda *_args, **_options: False)
 
 
 @pytest.fixture(scope="session")
@@ -245,7 +245,7 @@ def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prefect_server(prefect_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Prefect's server, once for each process that runs tests; the URL of its API."""
-    from flows.engine.orchestration.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
+    from presswork.operate.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
 
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         # A test that looks at its task runs waits until the server has written them, by default for five seconds.

@@ -13,12 +13,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.settings import ROOT, Settings
-from flows.steps.output_classes.fields import TYPES
-from flows.steps.prompts.flow_source import list_flows
-from flows.steps.prompts.front_matter import FrontMatter, Param, read_front_matter
-from flows.steps.prompts.templates import list_templates
+from presswork.cli import app
+from presswork.output_classes.fields import TYPES
+from presswork.prompts.flow_source import list_flows
+from presswork.prompts.front_matter import FrontMatter, Param, read_front_matter
+from presswork.prompts.templates import list_templates
+from presswork.settings import ROOT, Settings
 
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -20,8 +20,8 @@ from db.sources.access import open_source
 from db.sources.spool import RunSpools
 from db.sources.statements import Query
 from db.sources.values import Record
-from flows.steps.prompts.render import Brief, Prompt, make_brief, render_prompt
-from flows.steps.prompts.templates import load_template
+from presswork.prompts.render import Brief, Prompt, make_brief, render_prompt
+from presswork.prompts.templates import load_template
 from tests.every_type import KINDS, MADE_FIRST, Kind
 
 ROWS = 4

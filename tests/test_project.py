@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pytest_socket import SocketConnectBlockedError
 
-from flows.settings import Settings, load_settings
+from presswork.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -182,8 +182,8 @@ def test_tests_reach_loopback_alone() -> None:
 
 def test_byte_order_mark_in_env_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("\ufeffPRESSWORK_CONCURRENCY=7\n", encoding="utf-8")
-    monkeypatch.setattr("flows.settings.ROOT", tmp_path)
-    monkeypatch.setattr("flows.settings.load_dotenv", dotenv.load_dotenv)
+    monkeypatch.setattr("presswork.settings.ROOT", tmp_path)
+    monkeypatch.setattr("presswork.settings.load_dotenv", dotenv.load_dotenv)
     # So that what is loaded is gone after the test.
     monkeypatch.setenv("PRESSWORK_CONCURRENCY", "")
     monkeypatch.delenv("PRESSWORK_CONCURRENCY")

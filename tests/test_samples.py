@@ -14,8 +14,8 @@ from db.sources.select import read_record, spool
 from db.sources.spool import RunSpools
 from db.sources.statements import Parameter, Query
 from db.sources.values import Record
-from flows.steps.prompts.render import make_brief, render_prompt
-from flows.steps.prompts.templates import Template, list_templates, load_template
+from presswork.prompts.render import make_brief, render_prompt
+from presswork.prompts.templates import Template, list_templates, load_template
 
 PROJECT = Path(__file__).parents[1]
 TEMPLATES = PROJECT / "templates"

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, inspect
 
 from bench.shape import SourceFile, product_files
 from db import words
-from flows.commands.terminal import screen
-from flows.engine.report.events import ENDINGS
-from flows.engine.report.progress import WORDS
-from flows.engine.report.summary import StepSummary, Summary
+from presswork.report.prefect.events import ENDINGS
+from presswork.report.progress import WORDS
+from presswork.report.summary import StepSummary, Summary
+from presswork.terminal import screen
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")

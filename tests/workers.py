@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
-from flows.settings import ROOT
+from presswork.settings import ROOT
 from tests.engine.workshop import eventually
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))

@@ -21,9 +21,9 @@ from bench.meter import Meter, Sample, cpu_of
 from db.ledger.connecting import connect_ledger
 from db.ledger.tables import Attempt, StoredRun
 from flows.content import content
-from flows.engine import RunOptions
-from flows.engine.live import FEW, MANY_SIZE
-from flows.engine.report.progress import watch
+from presswork import RunOptions
+from presswork.engine.live import FEW, MANY_SIZE
+from presswork.report.progress import watch
 
 QUIET_CPU_S, WITHIN_S = 0.1, 60.0
 

@@ -21,8 +21,8 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from db.ledger.connecting import open_ledger
-from flows.cli import app
-from flows.sandbox import sandbox_process
+from presswork.cli import app
+from sandbox import sandbox_process
 
 PRESSWORK = Path(sys.executable).with_name("presswork")
 FRONT = """---

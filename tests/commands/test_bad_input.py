@@ -115,7 +115,7 @@ def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(**_options: object) -> None:
         raise AssertionError("a Prefect server was started")
 
-    monkeypatch.setattr("flows.commands.terminal.quiet_prefect.own_server", start)
+    monkeypatch.setattr("presswork.terminal.quiet_prefect.own_server", start)
 
 
 def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk, one_certificate: str) -> None:
@@ -162,7 +162,7 @@ def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, mo
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError("in postgresql://me:secret@host/db")
 
-    monkeypatch.setattr("flows.commands.run.run_command.find_job", fail)
+    monkeypatch.setattr("presswork.commands.run.run_command.find_job", fail)
 
     result = call("run", "notes")
 

@@ -12,7 +12,7 @@ import pytest
 
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
-from flows.control.overview import Overview, ShownRun, ShownWorker
+from presswork.operate.overview import Overview, ShownRun, ShownWorker
 from tests.commands.conftest import Desk, call, set_all
 from tests.db.rows import Book, settled_row
 

@@ -19,8 +19,8 @@ from db.ledger.rows import WriteBatch
 from db.ledger.spill import keep_batch
 from db.ledger.writing import write
 from db.session import begin_write
-from flows.commands.ledger.ledgers import ledger_urls
-from flows.settings import load_settings
+from presswork.settings import load_settings
+from presswork.terminal.ledgers import ledger_urls
 from tests.commands.conftest import Desk, call
 from tests.db.rows import DAY, Book
 
@@ -93,7 +93,7 @@ def test_history_without_a_ledger_says_so_and_is_no_error(desk: Desk) -> None:
 def test_where_none_is_named_the_ledger_that_is_there_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], sandbox: bool, read: list[str]
 ) -> None:
-    monkeypatch.setattr("flows.settings.ROOT", tmp_path)
+    monkeypatch.setattr("presswork.settings.ROOT", tmp_path)
     for name in there:
         open_ledger(f"sqlite:///{tmp_path / name}").dispose()
 
@@ -139,7 +139,7 @@ def test_ledger_that_goes_away_during_a_command_is_told_without_what_its_driver_
 
 
 def test_a_run_is_found_in_whichever_ledger_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.settings.ROOT", tmp_path)
+    monkeypatch.setattr("presswork.settings.ROOT", tmp_path)
     open_ledger(f"sqlite:///{tmp_path / 'presswork.sqlite'}").dispose()
     sandbox = open_ledger(f"sqlite:///{tmp_path / 'presswork-sandbox.sqlite'}")
     book = Book(sandbox)

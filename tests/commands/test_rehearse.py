@@ -25,12 +25,12 @@ from filelock import FileLock
 from db.clock import now
 from db.ledger.connecting import open_ledger
 from db.readers.past_answers import PastAnswers, StepTokens
-from flows.commands.rehearsal.forecast import forecast
-from flows.commands.rehearsal.isolation import LOCK, NEW_S, PREFIX, remove_leftovers
-from flows.commands.rehearsal.terms import choose_latency, make_terms
-from flows.commands.terminal.flags import RehearseFlags
-from flows.errors import ParameterError
-from flows.steps.prices import Usage, cost_of
+from presswork.errors import ParameterError
+from presswork.prices import Usage, cost_of
+from presswork.rehearsal.forecast import forecast
+from presswork.rehearsal.isolation import LOCK, NEW_S, PREFIX, remove_leftovers
+from presswork.rehearsal.terms import choose_latency, make_terms
+from presswork.terminal.flags import RehearseFlags
 from tests.commands.conftest import Desk, call, interrupted, make_desk, set_all
 from tests.conftest import forget_settings, prefect_at
 

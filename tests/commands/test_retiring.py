@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from flows.commands.templates import retiring
-from flows.settings import Settings
+from presswork.commands.templates import retiring
+from presswork.settings import Settings
 from tests.commands.conftest import FRONT, Desk, call, set_all
 
 SOON = datetime.now(UTC) + timedelta(days=30)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from db.samples import load_samples
-from flows.sandbox import Sandbox
+from sandbox import Sandbox
 from tests.conftest import new_postgres_database
 from tests.engine.workshop import Workshop
 

@@ -18,15 +18,15 @@ from pydantic import TypeAdapter
 from sqlalchemy import URL
 
 from db.clock import new_id
-from flows.engine.options import Helper
-from flows.engine.orchestration.chunk_task import LONGEST_DELAY_S
-from flows.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
-from flows.engine.orchestration.host import HOST, Host, RunOrigin, SpreadRun
-from flows.engine.report.progress import Log, Progress
-from flows.engine.report.summary import Summary
-from flows.engine.resources.stopping import Stopper
-from flows.settings import Settings
-from flows.steps.prompts.flow_source import read_function
+from presswork.engine.orchestration.chunk_task import LONGEST_DELAY_S
+from presswork.engine.orchestration.chunks import Chunk, ChunkRunner, InterruptedChunkError
+from presswork.engine.orchestration.host import HOST, Host, RunOrigin, SpreadRun
+from presswork.engine.resources.stopping import Stopper
+from presswork.options import Helper
+from presswork.prompts.flow_source import read_function
+from presswork.report.progress import Log, Progress
+from presswork.report.summary import Summary
+from presswork.settings import Settings
 
 FLOW_RUN = "TEST_FLOW_RUN"
 """The variable that names the flow run of what is called: as a worker, which gives a flow run to a new process."""

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from flows.errors import StoppingCallError, UntoldCostError
+from presswork.errors import StoppingCallError, UntoldCostError
 from tests.engine.workshop import Workshop
 
 MOST_ASKED = 8
@@ -378,7 +378,7 @@ async def test_final_errors_alike_stop_the_run_after_one_from_further_on(
 ) -> None:
     workshop.numbered(count)
     # So long that a machine which is busy has none tried in the chosen one's place.
-    monkeypatch.setattr("flows.engine.pacing.breaker.PROBE_TIMEOUT_S", 60)
+    monkeypatch.setattr("presswork.pacing.breaker.PROBE_TIMEOUT_S", 60)
     async with behind(workshop, refused, monkeypatch) as gateway:
         with pytest.raises(StoppingCallError, match="in the same way"):
             await workshop.run(chunk_size=chunk_size, concurrency=3)

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from flows import outputs
 from flows.outputs import SubjectLine
-from flows.settings import ROOT
+from presswork.settings import ROOT
 from tests.engine.workshop import USER, Workshop
 
 
@@ -165,7 +165,7 @@ async def test_prompt_that_is_met_again_while_its_answer_is_committed_is_one_req
 ) -> None:
     # Answers come at once and are committed late, so that each page is planned while others' answers are on their way.
     monkeypatch.setenv("PRESSWORK_COMMIT_INTERVAL_S", "0.1")
-    monkeypatch.setattr("flows.engine.materials.handles.PAGE", 20)
+    monkeypatch.setattr("presswork.engine.materials.handles.PAGE", 20)
     workshop.items({f"{number:04}": f"one of {number % 67}" for number in range(600)})
     summary = await workshop.run(chunk_size=5)
 

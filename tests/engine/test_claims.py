@@ -20,7 +20,7 @@ leases.LEASE_S, leases.HEARTBEAT_S = {LEASE_S}, 0.5
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.ledger.leases.LEASE_S", LEASE_S)
     monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 0.5)
-    monkeypatch.setattr("flows.engine.claiming.ASK_AGAIN_S", (0.05, 0.3))
+    monkeypatch.setattr("presswork.engine.claiming.ASK_AGAIN_S", (0.05, 0.3))
 
 
 async def start(workshop: Workshop) -> asyncio.subprocess.Process:

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine
 
-from flows.engine.materials.conditions import Generated
-from flows.engine.materials.handles import Generations, Material, Source
+from presswork.engine.materials.conditions import Generated
+from presswork.engine.materials.handles import Generations, Material, Source
 from tests.db.rows import Book
 
 SECRET = "a record's own text"

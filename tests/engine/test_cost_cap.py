@@ -11,8 +11,8 @@ from prefect import flow
 
 from db.clock import new_id
 from db.ledger.lifecycle import begin_or_take_up
-from flows.engine import RunOptions, open_run
-from flows.errors import ConfigurationError, UntoldCostError
+from presswork import RunOptions, open_run
+from presswork.errors import ConfigurationError, UntoldCostError
 from tests.db.rows import run_row
 from tests.engine.workshop import Workshop
 

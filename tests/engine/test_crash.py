@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from flows.engine.live import WINDOW
+from presswork.engine.live import WINDOW
 from tests.engine.workshop import Workshop
 
 RECORDS, CONCURRENCY, CHUNK = 300, 20, 25

@@ -21,11 +21,11 @@ from sqlalchemy.exc import OperationalError
 from db.database_errors import LedgerUnreachableError
 from db.ledger.connecting import open_ledger
 from db.ledger.spill import find_spills
-from flows.engine.report.progress import watch
-from flows.engine.resources.run_ledger import recover_crashed_runs
-from flows.errors import LedgerAwayError
-from flows.settings import load_settings
 from flows.support_replies import support_replies
+from presswork.engine.resources.run_ledger import recover_crashed_runs
+from presswork.errors import LedgerAwayError
+from presswork.report.progress import watch
+from presswork.settings import load_settings
 from tests.db.rows import error_of_sqlite
 from tests.engine.workshop import Workshop
 
@@ -247,8 +247,8 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
         event.listen(engine, "before_cursor_execute", found)
         return engine
 
-    monkeypatch.setattr("flows.engine.opening.open_ledger", open_flaky)
-    monkeypatch.setattr("flows.engine.resources.writer.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("presswork.engine.opening.open_ledger", open_flaky)
+    monkeypatch.setattr("presswork.engine.resources.writer.FIRST_PAUSE_S", 0.001)
     return found
 
 

@@ -12,11 +12,11 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from db.ledger.connecting import connect_ledger, upgrade
-from flows.cli import app
 from flows.content import content
-from flows.engine import RunOptions, Summary
-from flows.engine.orchestration.host import HOST, Host
-from flows.sandbox import Sandbox
+from presswork import RunOptions, Summary
+from presswork.cli import app
+from presswork.engine.orchestration.host import HOST, Host
+from sandbox import Sandbox
 from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.db.earlier.ledgers import FOLDER, EarlierLedger, earlier_files, read_earlier, views_of
 from tests.engine.conftest import open_workshop

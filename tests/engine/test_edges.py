@@ -19,7 +19,7 @@ from prefect import flow
 from db.clock import new_id
 from db.ledger import lifecycle
 from db.readers.runs import running, state_of
-from flows.engine import RunOptions, Summary, open_run
+from presswork import RunOptions, Summary, open_run
 from tests.engine.forked import Forked, fork
 from tests.engine.plain_host import FLOW_RUN
 from tests.engine.test_suspension import APPROVED, approve, approved

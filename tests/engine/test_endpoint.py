@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from flows.errors import StoppingCallError
-from flows.sandbox import SANDBOX_HEADER
+from presswork.errors import StoppingCallError
+from sandbox import SANDBOX_HEADER
 from tests.engine.test_gate import gateway, passing_on
 from tests.engine.workshop import Workshop
 

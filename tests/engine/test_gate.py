@@ -14,17 +14,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from flows.engine.pacing.limiter import Limiter
-from flows.engine.pacing.pace import Pace
-from flows.engine.resources.endpoint import Endpoint, open_endpoint
-from flows.errors import EndpointError, MissingKeyError, StoppingCallError
-from flows.sandbox import Sandbox
-from flows.settings import load_settings
-from flows.steps.answers.outcomes import Asking, Outcome
-from flows.steps.answers.pursuing import answer_prompt
-from flows.steps.prompts.render import make_brief, render_prompt
-from flows.steps.prompts.templates import load_template
-from tests.steps.conftest import PATIENT, MemoryJournal
+from presswork.answers.outcomes import Asking, Outcome
+from presswork.answers.pursuing import answer_prompt
+from presswork.engine.resources.endpoint import Endpoint, open_endpoint
+from presswork.errors import EndpointError, MissingKeyError, StoppingCallError
+from presswork.pacing.limiter import Limiter
+from presswork.pacing.pace import Pace
+from presswork.prompts.render import make_brief, render_prompt
+from presswork.prompts.templates import load_template
+from presswork.settings import load_settings
+from sandbox import Sandbox
+from tests.pieces import PATIENT, MemoryJournal
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

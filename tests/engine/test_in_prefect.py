@@ -34,14 +34,14 @@ from db.clock import new_id, now
 from db.ledger.lifecycle import begin_or_take_up, close_run
 from db.ledger.ranges import divide
 from flows.content import content
-from flows.engine import RunOptions, Summary, open_run
-from flows.engine.options import Helper
-from flows.engine.orchestration.origin import code_version
-from flows.engine.orchestration.prefect_host import PrefectHost
-from flows.engine.report.events import asset_key
-from flows.errors import ConfigurationError, MissingKeyError
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
+from presswork import RunOptions, Summary, open_run
+from presswork.engine.orchestration.origin import code_version
+from presswork.engine.orchestration.prefect_host import PrefectHost
+from presswork.errors import ConfigurationError, MissingKeyError
+from presswork.options import Helper
+from presswork.report.prefect.events import asset_key
 from tests.db.rows import run_row
 from tests.engine.test_suspension import DUE_IN_S, REASON, approve, held, prepare, run_of
 from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
@@ -196,7 +196,7 @@ async def test_flow_run_that_was_stopped_says_why_in_prefect(
 
 @pytest.fixture
 def at_work(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    monkeypatch.setattr("flows.engine.orchestration.prefect_host.WATCH_S", 0.2)
+    monkeypatch.setattr("presswork.engine.orchestration.prefect_host.WATCH_S", 0.2)
     workshop.numbered(40)
     workshop.sandbox.configure(latency_ms=400)
     return workshop

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from db.clock import new_id, now
 from db.ledger.lifecycle import begin_or_take_up, close_run
-from flows.engine.options import Helper
-from flows.errors import StoppingCallError
-from flows.sandbox import Sandbox
+from presswork.errors import StoppingCallError
+from presswork.options import Helper
+from sandbox import Sandbox
 from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.db.rows import run_row
 from tests.engine.conftest import open_workshop

@@ -10,8 +10,8 @@ from prefect import flow
 from sqlalchemy import text
 
 from db.clock import new_id
-from flows.engine import RunOptions, Summary, open_run
-from flows.errors import ConfigurationError
+from presswork import RunOptions, Summary, open_run
+from presswork.errors import ConfigurationError
 from tests.engine.plain_host import FLOW_RUN
 from tests.engine.workshop import Workshop
 

@@ -115,7 +115,7 @@ async def test_database_error_quotes_no_row(
         batch.generations = [replace(row, status="nonsense") for row in batch.generations]
         write(engine, batch, *lease, **refused)
 
-    monkeypatch.setattr("flows.engine.resources.lease.write", write_spoilt)
+    monkeypatch.setattr("presswork.engine.resources.lease.write", write_spoilt)
     (failure,) = (await workshop.run()).failures
     assert (failure.kind, "ck_generations_status" in str(failure.message)) == ("refused_by_ledger", True)
     assert "Numbatology" not in str(failure.message)

@@ -13,8 +13,8 @@ from db.clock import new_id, now
 from db.ledger import claims, leases
 from db.ledger.lifecycle import join_run
 from db.ledger.rows import ConfirmedRow, WriteBatch
-from flows.engine.resources.lease import ClaimLostError, HeldLease
-from flows.engine.resources.writer import Writer
+from presswork.engine.resources.lease import ClaimLostError, HeldLease
+from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
 from tests.db.test_leases import run_out, status_of
 
@@ -38,7 +38,7 @@ def book(ledger: Engine) -> Book:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     time = Time()
-    monkeypatch.setattr("flows.engine.resources.lease.boot_time_s", time)
+    monkeypatch.setattr("presswork.engine.resources.lease.boot_time_s", time)
     return time
 
 
@@ -67,7 +67,7 @@ async def test_request_is_let_go_while_heartbeats_are_confirmed(held: HeldLease,
 async def test_silence_sends_nothing_until_a_heartbeat_is_confirmed(
     held: HeldLease, time: Time, writer: Writer, stopped: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.resources.lease.RETRY_S", 0.01)
+    monkeypatch.setattr("presswork.engine.resources.lease.RETRY_S", 0.01)
     is_away = True
     renew = leases.renew
 

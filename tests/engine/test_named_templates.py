@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from prefect import flow
 
-from flows.engine import Generations, Run, Summary, open_run
-from flows.errors import TemplateError
+from presswork import Generations, Run, Summary, open_run
+from presswork.errors import TemplateError
 from tests.engine.workshop import Workshop
 
 LATER = "later"

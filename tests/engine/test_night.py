@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from flows.engine.live import WINDOW
+from presswork.engine.live import WINDOW
 from tests.engine.workshop import Workshop
 
 pytestmark = [pytest.mark.prefect, pytest.mark.soak]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from flows.settings import ROOT
+from presswork.settings import ROOT
 from tests.engine.workshop import Workshop
 
 BILLED = ("input_tokens", "output_tokens", "cache_creation_5m_tokens", "cache_creation_1h_tokens", "cache_read_tokens")

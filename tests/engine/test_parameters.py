@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from flows.engine import RunOptions, Summary, open_run
-from flows.engine.materials.briefs import params_of_step
-from flows.engine.materials.handles import Generations
-from flows.errors import ParameterError
-from flows.steps.prompts.front_matter import FrontMatter
+from presswork import RunOptions, Summary, open_run
+from presswork.engine.materials.briefs import params_of_step
+from presswork.engine.materials.handles import Generations
+from presswork.errors import ParameterError
+from presswork.prompts.front_matter import FrontMatter
 from tests.engine.workshop import Workshop
 
 PARAMS = {"kind": {"default": "any"}, "tone": {"default": None}}

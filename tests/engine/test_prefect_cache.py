@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from flows.content import content
-from flows.engine import RunOptions, Summary
+from presswork import RunOptions, Summary
 from tests.engine.plain_host import run_plainly
 from tests.engine.workshop import Workshop
 

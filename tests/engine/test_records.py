@@ -17,11 +17,11 @@ from db.database_errors import KeyValueError, SelectError
 from db.ledger.spill import find_spills
 from db.readers.stored_generations import read_generation
 from db.words import REFUSED_BY_LEDGER
-from flows.errors import ConfigurationError, TemplateError
-from flows.settings import load_settings
-from flows.steps.claude.answers import Answer
-from flows.steps.claude.client import Client
-from flows.steps.output_classes.validate import Content, validate_answer
+from presswork.claude.answers import Answer
+from presswork.claude.client import Client
+from presswork.errors import ConfigurationError, TemplateError
+from presswork.output_classes.validate import Content, validate_answer
+from presswork.settings import load_settings
 from tests.engine.workshop import Workshop
 
 ODD = {
@@ -213,7 +213,7 @@ async def test_judgement_that_breaks_off_ends_its_record_and_the_answer_is_kept(
             raise RecursionError("PRIVATE words of the answer")
         return validate_answer(*arguments)
 
-    monkeypatch.setattr("flows.steps.answers.outcomes.validate_answer", judge)
+    monkeypatch.setattr("presswork.answers.outcomes.validate_answer", judge)
     workshop.numbered(30)
     summary = await workshop.run()
 
@@ -270,7 +270,7 @@ async def test_content_that_the_ledger_refuses_fails_alone_and_the_run_goes_on(
         assert isinstance(judged, Content)
         return replace(judged, output={"subject": 2**70}) if len(judged.output["subject"]) % 3 == 0 else judged
 
-    monkeypatch.setattr("flows.steps.answers.outcomes.validate_answer", judge)
+    monkeypatch.setattr("presswork.answers.outcomes.validate_answer", judge)
     workshop.numbered(40)
     summary = await workshop.run()
 

@@ -10,9 +10,9 @@ import pytest
 from prefect import flow
 
 from flows.content import content
-from flows.engine import RunOptions, Summary, open_run
-from flows.engine.report.artifacts import summary_markdown
-from flows.errors import ConfigurationError
+from presswork import RunOptions, Summary, open_run
+from presswork.errors import ConfigurationError
+from presswork.report.prefect.artifacts import summary_markdown
 from tests.engine.workshop import Workshop
 
 COUNTED = ("generations", "cached", "succeeded", "invalid", "truncated", "refused", "failed", "skipped", "left_out")

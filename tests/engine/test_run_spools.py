@@ -20,10 +20,10 @@ from db.sources import values
 from db.sources.access import open_source
 from db.sources.spool import SPOOL_SUFFIX, UNFINISHED, RunSpools
 from db.sources.statements import Query
-from flows.engine.materials.handles import Material, Selected
-from flows.engine.materials.run_selects import Spooling
-from flows.engine.report.progress import Progress
-from flows.engine.resources.source_reads import SourceReader
+from presswork.engine.materials.handles import Material, Selected
+from presswork.engine.materials.run_selects import Spooling
+from presswork.engine.resources.source_reads import SourceReader
+from presswork.report.progress import Progress
 
 SAMPLE = "SELECT id, name FROM items ORDER BY random() LIMIT 40"
 ALL = "SELECT id, name FROM items"
@@ -215,8 +215,8 @@ async def test_two_selects_of_one_template_tell_apart_how_far_they_are(runs: Run
 async def test_select_that_takes_long_tells_the_log_how_far_it_is(
     runs: Runs, gate: Gate, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.materials.run_selects.TELL_AFTER_S", 0.01)
-    monkeypatch.setattr("flows.engine.materials.run_selects.TELL_EVERY_S", 0.01)
+    monkeypatch.setattr("presswork.engine.materials.run_selects.TELL_AFTER_S", 0.01)
+    monkeypatch.setattr("presswork.engine.materials.run_selects.TELL_EVERY_S", 0.01)
     run = runs("run")
     reading = asyncio.create_task(run.select().count())
     await gate.reached(1)

@@ -17,12 +17,12 @@ from prefect.exceptions import Abort
 from sqlalchemy import Engine, event
 
 from db.database_errors import KeyValueError, SelectError, SourceUnreachableError
-from flows.engine import RunOptions, Summary, open_run
-from flows.engine.options import Helper
-from flows.engine.orchestration.host import SpreadRun
-from flows.errors import ParameterError, StoppingCallError, TemplateError
 from flows.newsletter import newsletter
 from flows.support_replies import support_replies
+from presswork import RunOptions, Summary, open_run
+from presswork.engine.orchestration.host import SpreadRun
+from presswork.errors import ParameterError, StoppingCallError, TemplateError
+from presswork.options import Helper
 from tests.engine.plain_host import HELPING
 from tests.engine.workshop import NOTE, USER, Workshop
 

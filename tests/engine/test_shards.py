@@ -17,12 +17,12 @@ from sqlalchemy import Engine, event
 from db.clock import new_id
 from db.ledger.leases import end_lapsed
 from db.readers.figures import list_runs
-from flows.engine import RunOptions, Summary, open_run
-from flows.engine.materials.taken_records import size_of_range
-from flows.engine.options import Helper
-from flows.engine.orchestration.host import SpreadRun
-from flows.errors import ConfigurationError
 from flows.newsletter import newsletter
+from presswork import RunOptions, Summary, open_run
+from presswork.engine.materials.taken_records import size_of_range
+from presswork.engine.orchestration.host import SpreadRun
+from presswork.errors import ConfigurationError
+from presswork.options import Helper
 from tests.db.rows import count_open
 from tests.engine.plain_host import HELPING
 from tests.engine.workshop import Workshop

@@ -16,10 +16,10 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from db.database_errors import SourceUnreachableError
 from db.sources.access import open_source
-from flows.engine.resources.source_reads import Reading, SourceReader
-from flows.engine.resources.stopping import Stopper
-from flows.errors import StoppedError
-from flows.settings import ROOT
+from presswork.engine.resources.source_reads import Reading, SourceReader
+from presswork.engine.resources.stopping import Stopper
+from presswork.errors import StoppedError
+from presswork.settings import ROOT
 from tests.engine.workshop import eventually
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -175,7 +175,7 @@ async def test_connections_close_with_the_last_read(file: str, stopper: Stopper)
 
 LEFT_BEHIND = """
 import asyncio, contextlib, time
-from flows.engine.resources.source_reads import SourceReader
+from presswork.engine.resources.source_reads import SourceReader
 
 async def main():
     reader = SourceReader(lambda: time.sleep(600), contextlib.nullcontext)

@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from db.sources import values
 from db.sources.spool import SPOOL_SUFFIX, UNFINISHED
-from flows.engine import RunOptions, Summary, open_run
-from flows.errors import StoppingCallError
+from presswork import RunOptions, Summary, open_run
+from presswork.errors import StoppingCallError
 from tests.engine.workshop import Workshop
 
 SAMPLE = "SELECT id, name FROM items ORDER BY random() LIMIT 40"
@@ -131,7 +131,7 @@ async def test_record_that_can_not_be_read_fails_alone_by_its_key(
 async def test_what_a_select_tells_stands_in_the_log_of_its_flow_run(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.materials.run_selects.TELL_AFTER_S", 0.0)
+    monkeypatch.setattr("presswork.engine.materials.run_selects.TELL_AFTER_S", 0.0)
     workshop.numbered(8)
     template(workshop, f"SELECT id, name, ({SLOW} WHERE length(items.id) > 0) AS slow FROM items")
     await workshop.run()

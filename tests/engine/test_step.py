@@ -17,20 +17,20 @@ from db.ledger.rows import ConfirmedRow, GenerationRow, OpenedRow, PromptRow, Re
 from db.readers.look_up import PromptHistory
 from db.readers.what_stands import Failing, OwnOutcome, Standing
 from db.sources.values import make_record
-from flows.engine.context import StepContext
-from flows.engine.materials.handles import Material
-from flows.engine.orchestration.chunks import Chunk, InterruptedChunkError
-from flows.engine.pacing.breaker import Breaker
-from flows.engine.report.progress import Progress
-from flows.engine.resources.stopping import Stopper
-from flows.engine.step import Step
-from flows.errors import CostCapError, PassingCallError, RecordError, StoppingCallError
-from flows.settings import Settings
-from flows.steps.answers.outcomes import Policy
-from flows.steps.claude.answers import Answer
-from flows.steps.prices import Usage
-from flows.steps.prompts.render import Brief, Prompt, make_brief, render_prompt
-from flows.steps.prompts.templates import load_template
+from presswork.answers.outcomes import Policy
+from presswork.claude.answers import Answer
+from presswork.engine.context import StepContext
+from presswork.engine.materials.handles import Material
+from presswork.engine.orchestration.chunks import Chunk, InterruptedChunkError
+from presswork.engine.resources.stopping import Stopper
+from presswork.engine.step import Step
+from presswork.errors import CostCapError, PassingCallError, RecordError, StoppingCallError
+from presswork.pacing.breaker import Breaker
+from presswork.prices import Usage
+from presswork.prompts.render import Brief, Prompt, make_brief, render_prompt
+from presswork.prompts.templates import load_template
+from presswork.report.progress import Progress
+from presswork.settings import Settings
 
 TEMPLATE = """---
 output: SubjectLine
@@ -263,7 +263,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("flows.engine.claiming.ASK_AGAIN_S", (0.001, 0.002))
+    monkeypatch.setattr("presswork.engine.claiming.ASK_AGAIN_S", (0.001, 0.002))
     (tmp_path / "note.md.j2").write_text(TEMPLATE, encoding="utf-8")
     return Bench(make_brief(load_template(tmp_path, "note"), "sandbox", {}))
 
@@ -492,7 +492,7 @@ async def test_what_another_run_asks_for_is_waited_for(bench: Bench) -> None:
 async def test_full_wait_for_others_holds_up_no_page_that_has_none_of_theirs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.claiming.MOST_WAITING", 1)
+    monkeypatch.setattr("presswork.engine.claiming.MOST_WAITING", 1)
     bench.ledger.held[bench.hash_of("tea")] = OTHER
     running = asyncio.create_task(bench.run({"a": "tea"}, {"b": "milk"}))
     while not bench.endpoint.asked:

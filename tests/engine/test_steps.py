@@ -10,11 +10,11 @@ import pytest
 from prefect import flow
 from prefect.exceptions import ParameterTypeError
 
-from flows.engine import Generated, RunOptions, Summary, open_run
 from flows.newsletter import Articles, newsletter
 from flows.product_copy import Products, product_copy
-from flows.sandbox.service import Service
 from flows.support_replies import support_replies
+from presswork import Generated, RunOptions, Summary, open_run
+from sandbox.service import Service
 from tests.engine.workshop import Workshop
 
 

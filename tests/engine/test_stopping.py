@@ -16,7 +16,7 @@ from db.clock import new_id
 from db.identity import this_process
 from db.ledger import claims
 from db.ledger.lifecycle import begin_or_take_up
-from flows.engine.report.summary import Summary
+from presswork.report.summary import Summary
 from tests.db.rows import run_row
 from tests.engine.workshop import Workshop
 

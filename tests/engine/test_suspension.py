@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from db import identity
 from db.clock import new_id
-from flows.engine import RunOptions, Summary, open_run
+from presswork import RunOptions, Summary, open_run
 from tests.engine.forked import LEFT, fork
 from tests.engine.plain_host import FLOW_RUN, PlainHost
 from tests.engine.workshop import Workshop

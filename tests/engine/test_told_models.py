@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from flows.engine.resources.endpoint import Endpoint
-from flows.errors import TemplateError
-from flows.steps.catalog import MODELS, Model, NotTold
-from flows.steps.claude.client import Client
-from flows.steps.prompts.templates import load_template
+from presswork.catalog import MODELS, Model, NotTold
+from presswork.claude.client import Client
+from presswork.engine.resources.endpoint import Endpoint
+from presswork.errors import TemplateError
+from presswork.prompts.templates import load_template
 from tests.engine.workshop import Workshop
 
 NAME = "claude-sonnet-4-6"
@@ -103,7 +103,7 @@ async def test_a_model_is_asked_about_once() -> None:
 
 @pytest.mark.parametrize("says", [404, 403, 401, 500, None, [], {"data": []}])
 async def test_an_endpoint_that_is_silent_leaves_what_is_known(says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.steps.claude.client.MODEL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("presswork.claude.client.MODEL_TIMEOUT_S", 0.1)
     async with endpoint_at(gateway := Gateway(says)) as endpoint:
         for name in (NAME, "a-gateways-own", NAME):
             await endpoint.ask_about(name)
@@ -168,7 +168,7 @@ async def test_a_run_says_which_model_retires_and_who_names_it(
 
 
 async def test_a_run_does_without_what_is_not_said(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.steps.claude.client.MODEL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("presswork.claude.client.MODEL_TIMEOUT_S", 0.1)
     workshop.numbered(2)
     async with behind(workshop, Gateway(None), monkeypatch) as gateway:
         summary = await workshop.run()

@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 import pytest
 
 from db.readers.figures import PromptCacheUse
-from flows.engine.pacing.limiter import Limiter
-from flows.engine.pacing.pace import Pace
-from flows.engine.pacing.warming import DOUBLE_AFTER_S
-from flows.engine.report.summary import PromptCacheSummary
-from flows.engine.report.totals import saved_by_reads
-from flows.errors import CallError, PassingCallError, StoppedError
-from flows.sandbox.known import SERVED_MODELS
-from flows.sandbox.prompt_cache import CacheBlock, PromptCache
-from flows.steps.prices import Usage
-from flows.steps.prompts.render import Prompt, make_brief, render_prompt
-from flows.steps.prompts.templates import load_template
-from tests.engine.test_limiter import Loop
+from presswork.errors import CallError, PassingCallError, StoppedError
+from presswork.pacing.limiter import Limiter
+from presswork.pacing.pace import Pace
+from presswork.pacing.warming import DOUBLE_AFTER_S
+from presswork.prices import Usage
+from presswork.prompts.render import Prompt, make_brief, render_prompt
+from presswork.prompts.templates import load_template
+from presswork.report.prefect.totals import saved_by_reads
+from presswork.report.summary import PromptCacheSummary
+from sandbox.known import SERVED_MODELS
+from sandbox.prompt_cache import CacheBlock, PromptCache
 from tests.engine.workshop import Workshop
+from tests.pacing.test_limiter import Loop
 
 T = TypeVar("T")
 LONG = "Our shop sells tea from small gardens. " * 513  # 5,000 tokens
@@ -36,7 +36,7 @@ BEGAN = 1000.0
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     made = Loop()
-    monkeypatch.setattr("flows.engine.pacing.warming.time.monotonic", made.time)
+    monkeypatch.setattr("presswork.pacing.warming.time.monotonic", made.time)
     yield made
     made.close()
 

@@ -25,9 +25,9 @@ from db.ledger.rows import WriteBatch
 from db.ledger.tables import Generation
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generations
-from flows.engine.materials.handles import Generations
-from flows.engine.resources.writer import Writer
-from flows.errors import LedgerAwayError, StoppedError
+from presswork.engine.materials.handles import Generations
+from presswork.engine.resources.writer import Writer
+from presswork.errors import LedgerAwayError, StoppedError
 from tests.db.rows import Book, error_of_sqlite, settled_row
 
 BUSY = OperationalError("COMMIT", {}, error_of_sqlite(5))
@@ -35,7 +35,7 @@ BUSY = OperationalError("COMMIT", {}, error_of_sqlite(5))
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.engine.resources.writer.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("presswork.engine.resources.writer.FIRST_PAUSE_S", 0.001)
 
 
 @pytest.fixture

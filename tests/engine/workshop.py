@@ -26,10 +26,10 @@ from sqlalchemy import Engine, create_engine, text
 from db.clock import now
 from db.ledger.connecting import open_ledger
 from flows.content import content
-from flows.engine import RunOptions, Summary
-from flows.sandbox import Sandbox
-from flows.settings import ROOT
-from flows.steps.prices import Usage, cost_of
+from presswork import RunOptions, Summary
+from presswork.prices import Usage, cost_of
+from presswork.settings import ROOT
+from sandbox import Sandbox
 from tests.engine.plain_host import PlainHost, run_plainly
 
 NOTE = """---
@@ -45,7 +45,7 @@ RUN = """
 import asyncio
 {first}
 from flows.content import content
-from flows.engine import RunOptions
+from presswork import RunOptions
 from tests.engine.plain_host import run_plainly
 options = RunOptions(**{options!r})
 run = content({template!r}, options=options) if {under_prefect} else None

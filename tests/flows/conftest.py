@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.sandbox import Sandbox
+from sandbox import Sandbox
 from tests.conftest import drop_postgres_database, new_postgres_database
 from tests.engine.conftest import open_workshop, quick, sandbox, shop, workshop
 from tests.engine.workshop import Workshop

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings import ROOT
+from presswork.settings import ROOT
 
 LONGEST = 60
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from anthropic import AsyncAnthropic, DefaultAioHttpClient
 
-from flows.sandbox import Sandbox
+from sandbox import Sandbox
 
 
 @pytest.fixture

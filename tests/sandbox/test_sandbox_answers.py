@@ -12,10 +12,10 @@ import pytest
 from anthropic import transform_schema
 from pydantic import AfterValidator, AnyUrl, BaseModel, ConfigDict, Field
 
-from flows.sandbox.calls import read_call
-from flows.sandbox.faults import DrawnFault
-from flows.sandbox.replies import make_reply
-from flows.sandbox.spoiling import not_json
+from sandbox.calls import read_call
+from sandbox.faults import DrawnFault
+from sandbox.replies import make_reply
+from sandbox.spoiling import not_json
 
 PROMPTS = (
     "Name: Mountain Oolong\nFeatures: hand rolled, floral aroma, spring harvest\nCategory: tea\nSku: T-17",

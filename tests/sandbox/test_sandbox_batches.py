@@ -9,9 +9,9 @@ import pytest
 from anthropic import AsyncAnthropic, BadRequestError, NotFoundError
 from anthropic.types.messages import MessageBatch
 
-from flows.sandbox import Sandbox, Switches
-from flows.sandbox.batches import Batches
-from flows.sandbox.service import Service
+from sandbox import Sandbox, Switches
+from sandbox.batches import Batches
+from sandbox.service import Service
 
 
 def params(content: str = "Name: Mountain Oolong", **changes: Any) -> dict[str, Any]:

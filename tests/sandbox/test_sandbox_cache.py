@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from anthropic import AsyncAnthropic
 
-from flows.sandbox import Sandbox
-from flows.sandbox.known import find_model
-from flows.sandbox.prompt_cache import Account, CacheBlock, PromptCache
+from sandbox import Sandbox
+from sandbox.known import find_model
+from sandbox.prompt_cache import Account, CacheBlock, PromptCache
 
 SONNET, HAIKU = find_model("claude-sonnet-4-6"), find_model("claude-haiku-4-5")
 LONG = "Our shop sells tea from small gardens. " * 120  # 1,170 tokens

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from anthropic import AsyncAnthropic, AuthenticationError
 
-from flows.sandbox import SANDBOX_HEADER, Sandbox
+from sandbox import SANDBOX_HEADER, Sandbox
 
 SCHEMA = {
     "type": "object",

@@ -7,9 +7,9 @@ from anthropic import AsyncAnthropic, BadRequestError, NotFoundError
 from anthropic.resources.messages import DEPRECATED_MODELS
 from anthropic.types import ModelParam
 
-from flows.sandbox.known import SERVED_MODELS, find_model
-from flows.steps import known_models
-from flows.steps.catalog import plain_model_name
+from presswork import known_models
+from presswork.catalog import plain_model_name
+from sandbox.known import SERVED_MODELS, find_model
 
 NAMED: tuple[str, ...] = get_args(get_args(ModelParam)[0])
 SERVED = [name for name in NAMED if find_model(name).lifecycle != "retired"]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from anthropic import Anthropic, OverloadedError
 
-from flows.sandbox import Switches, sandbox_process
-from flows.sandbox.__main__ import main, read_switch
+from sandbox import Switches, sandbox_process
+from sandbox.__main__ import main, read_switch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def test_process_serves_with_its_switches_and_ends_with_the_block() -> None:
 def test_process_ends_when_its_parent_is_killed() -> None:
     code = """
         import os, signal
-        from flows.sandbox import sandbox_process
+        from sandbox import sandbox_process
         with sandbox_process() as url:
             print(url, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from flows.sandbox import Sandbox
+from sandbox import Sandbox
 
 HEADERS = {"x-api-key": "any", "anthropic-version": "2026-10-21"}
 USER = {"role": "user", "content": "Hello"}

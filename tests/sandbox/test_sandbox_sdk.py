@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.sandbox import sandbox_process
+from sandbox import sandbox_process
 
 SDIST = os.environ.get("SDK_SDIST", "")
 pytestmark = [

@@ -16,11 +16,11 @@ from anthropic import (
 )
 from pydantic import ValidationError
 
-from flows.sandbox import Sandbox, Switches
-from flows.sandbox.error_shapes import Refusal
-from flows.sandbox.faults import draw_fate
-from flows.sandbox.limits import Limits
-from flows.sandbox.switches import FAULTS
+from sandbox import Sandbox, Switches
+from sandbox.error_shapes import Refusal
+from sandbox.faults import draw_fate
+from sandbox.limits import Limits
+from sandbox.switches import FAULTS
 
 ASKED: dict[str, Any] = {
     "model": "claude-sonnet-4-6",

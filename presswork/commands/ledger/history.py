@@ -1,0 +1,232 @@
+"""`presswork history`: the runs that the ledger knows, or one of them with its steps and what went wrong.
+
+The life of one record stands in life.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine
+
+from db.ledger.leases import LivingLease
+from db.readers.failures import count_unlisted
+from db.readers.figures import RunLine, StepCount, count_generations, find_run, list_runs
+from db.readers.old_shards import shards_of
+from db.readers.runs import read_run, steps_of, workers_of
+from db.words import RUNNING, SUSPENDED
+from presswork.commands.ledger.life import show_life
+from presswork.report.amounts import dollars, duration
+from presswork.report.summary import Failure, list_failures, usage_rows
+from presswork.terminal import screen
+from presswork.terminal.endings import CommandContext
+from presswork.terminal.flags import HistoryFlags
+from presswork.terminal.ledgers import find_by_id, ledger_urls, opened, say_ledger
+from presswork.terminal.summary_view import print_failures
+
+FAILURES = 50
+NARROW = 110
+"""Columns of a terminal below which a list of runs leaves out what the run itself shows."""
+NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
+
+
+def history(command: CommandContext, flags: HistoryFlags) -> None:
+    """Print the runs, or the one that is named, or the life of a record."""
+    settings = command.settings
+    if flags.key is not None:
+        show_life(command, flags, flags.key)
+        return
+    if flags.run is not None:
+        url, found = find_by_id(settings, _read_run, "run", flags.run, sandbox=flags.sandbox)
+        if not command.as_json:
+            say_ledger(url, others=False)
+        command.answer(found.for_programs(), lambda console: _print_run(console, found))
+        return
+    urls = ledger_urls(settings, sandbox=flags.sandbox)
+    runs: list[RunLine] = []
+    if urls:
+        with opened(urls[0]) as ledger:
+            runs = list_runs(ledger, flow=flags.flow, limit=flags.limit)
+        if not command.as_json:
+            say_ledger(urls[0], others=len(urls) > 1)
+    listed = [asdict(line) for line in runs]
+    command.answer(listed, lambda console: _print_list(console, runs, flags.flow, has_ledger=bool(urls)))
+
+
+def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, has_ledger: bool) -> None:
+    if runs:
+        console.print(runs_table(runs, console.width))
+        console.print(Text(f"\n`{screen.command('history ID')}` shows one of them.", "dim"))
+    elif has_ledger:
+        console.print("No runs yet" + (f" of {screen.visible(flow)}." if flow else "."))
+    else:
+        console.print("No runs yet: there is no ledger. `presswork demo` or `presswork run NAME` makes one.")
+
+
+def runs_table(runs: Sequence[RunLine], width: int) -> Table:
+    """Lay out runs, one a line; a narrow terminal has no room for all that is told of each."""
+    narrow = width < NARROW
+    left_out = {"requests", "time"} if narrow else set()
+    if all(line.endpoint == runs[0].endpoint for line in runs):
+        left_out.add("endpoint")
+    rows = [{name: cell for name, cell in _cells(line).items() if name not in left_out} for line in runs]
+    columns = [name.replace(" ", "\n") if narrow and name in NUMBERS else name for name in rows[0]]
+    made = screen.table(columns, [list(row.values()) for row in rows], [*NUMBERS, "no\ncontent"])
+    for whole in (made.columns[0], made.columns[3]):
+        whole.no_wrap = True  # an id is there to be copied
+    return made
+
+
+def _cells(line: RunLine) -> dict[str, str | Text]:
+    without = line.without_content
+    return {
+        "run": screen.short(line.id),
+        "started (UTC)": screen.moment(line.started_at),
+        "flow": line.flow,
+        "status": screen.status(line.status),
+        "new": f"{line.succeeded:,}",
+        "cached": f"{line.cached:,}",
+        "no content": Text(f"{without:,}", "red" if without else "dim"),
+        "requests": f"{line.usage.requests:,}",
+        "cost": "" if line.usage.cost_usd is None else dollars(line.usage.cost_usd),
+        "time": _time(line),
+        "endpoint": line.endpoint,
+    }
+
+
+@dataclass(frozen=True)
+class _RunHistory:
+    """A run as `history RUN` shows it: its row, how its generations ended, and the first that brought no content.
+
+    `steps` say how far each is, `workers` who works on it just now. `unlisted` more had no content, see count_unlisted.
+    """
+
+    line: RunLine
+    row: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]]
+    workers: Sequence[LivingLease]
+    shards: Sequence[str]
+    counts: Sequence[StepCount]
+    failures: Sequence[Failure]
+    unlisted: int
+
+    def for_programs(self) -> dict[str, Any]:
+        return {
+            **self.row,
+            **asdict(self.line),
+            "steps": [asdict(count) for count in self.counts],
+            "failures": [failure.model_dump() for failure in self.failures],
+            "failures_unlisted": self.unlisted,
+            "shards": self.shards,
+            "progress": self.steps,
+            "workers": [{"worker": lease.worker, "process": lease.process} for lease in self.workers],
+        }
+
+
+def _read_run(ledger: Engine, asked: str) -> _RunHistory | None:
+    line = find_run(ledger, asked)
+    if line is None:
+        return None
+    return _RunHistory(
+        line=line,
+        row=read_run(ledger, line.id) or {},
+        steps=steps_of(ledger, line.id),
+        workers=workers_of(ledger, line.id),
+        shards=shards_of(ledger, line.id),
+        counts=count_generations(ledger, line.id),
+        failures=list_failures(ledger, line.id, FAILURES),
+        unlisted=count_unlisted(ledger, line.id),
+    )
+
+
+def _print_run(console: Console, found: _RunHistory) -> None:
+    screen.print_facts(console, _facts(found))
+    if found.counts:
+        rows = [(count.step, count.status, count.origin, f"{count.count:,}") for count in found.counts]
+        console.print()
+        console.print(screen.table(["step", "status", "origin", "generations"], rows, right=["generations"]))
+    _print_progress(console, found.steps)
+    if found.failures:
+        print_failures(console, found.failures, found.line.without_content - found.unlisted)
+    if found.unlisted:
+        command = screen.command(f"history {screen.visible(found.line.flow)} --key KEY")
+        console.print(
+            f"\n{found.unlisted:,} without content cannot be listed: the records failed in the same way before, and "
+            f"later runs have gone over them. `{command}` shows the life of one."
+        )
+
+
+def _print_progress(console: Console, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Lay out how far each step is, and for how many records nothing had changed, so that they wrote no row."""
+    if not steps:
+        return
+    counts = {
+        "total": "records",
+        "unchanged": "unchanged",
+        "failed_again": "failed again",
+        "skipped_again": "skipped again",
+    }
+    shown = [name for name in counts if any(step[name] for step in steps)]
+    titles = [counts[name] for name in shown]
+    rows = [
+        (step["step"], step["state"], *("" if step[name] is None else f"{step[name]:,}" for name in shown))
+        for step in steps
+    ]
+    console.print()
+    console.print(screen.table(["step", "state", *titles], rows, right=titles))
+
+
+def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
+    line, row = found.line, found.row
+    parameters = ", ".join(f"{name}={value}" for name, value in _given(row.get("parameters") or {}).items())
+    related = (("shard of", row.get("parent_run_id")), ("goes on from", row.get("resumes_run_id")))
+    shards = ", ".join(screen.short(shard) for shard in found.shards)
+    return [
+        ("run", line.id),
+        ("flow", line.flow),
+        *(fact for fact in related if fact[1]),
+        ("status", _state(found)),
+        ("started", f"{screen.moment(line.started_at)} UTC, by {line.trigger}"),
+        ("time", _time(line) or "(it has not ended)"),
+        ("endpoint", line.endpoint),
+        ("parameters", parameters or "none"),
+        ("code", row.get("code_version", "")),
+        ("Prefect flow run", row.get("prefect_flow_run_id") or "none"),
+        ("generations", f"{line.succeeded:,} new, {line.cached:,} cached, {line.generations:,} in all"),
+        *usage_rows(line.usage, line.endpoint),
+        *([("shards", shards)] if shards else []),
+    ]
+
+
+def _state(found: _RunHistory) -> Text:
+    """Say what a run is doing: by whom it is worked on, or until when it waits and for what."""
+    said = screen.status(found.line.status)
+    if found.line.status == RUNNING and found.workers:
+        by = ", ".join(f"{lease.worker} ({_place(lease.process)})" for lease in found.workers)
+        said.append(f", by {screen.visible(by)}")
+    elif found.line.status == SUSPENDED:
+        due, reason = found.row.get("due_at"), found.row.get("suspended_for")
+        said.append(f" until {screen.moment(due)} UTC" if due else "")
+        said.append(f": {screen.visible(reason)}" if reason else "")
+    return said
+
+
+def _place(process: str) -> str:
+    """Say which process an identity names: what follows host and number tells it from later ones."""
+    host, _, rest = process.partition("/")
+    return f"process {rest.partition('/')[0]} on {host}"
+
+
+def _time(line: RunLine) -> str:
+    return "" if line.ended_at is None else duration((line.ended_at - line.started_at).total_seconds())
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that someone gave: those of options and selection flat, those left empty left out."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in flat.items() if value not in (None, False, {}, [])}

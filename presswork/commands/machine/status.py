@@ -1,0 +1,110 @@
+"""`presswork status`: what is running, what is scheduled next, what failed last, and which models retire soon."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.text import Text
+
+from db.words import POOL
+from presswork.commands.templates.retiring import Retiring, retiring
+from presswork.operate.installation import SERVER, SUPERVISOR, WORKER, read_state
+from presswork.operate.overview import Overview, ShownRun, read_overview
+from presswork.report.amounts import counted
+from presswork.settings import Settings
+from presswork.terminal import screen
+from presswork.terminal.endings import EXIT_FAILED, CommandContext
+from presswork.terminal.flags import StatusFlags
+from presswork.terminal.quiet_prefect import known_api
+
+LONGEST = 80  # characters of a message
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class _Service:
+    pid: int
+    running: bool
+
+
+@dataclass(frozen=True)
+class _Status:
+    """What is going on, as programs read it too; `services` has None for what was never started here."""
+
+    well: bool
+    api: str | None
+    services: Mapping[str, _Service | None]
+    outlook: Overview | None
+    models: Sequence[Retiring]
+
+
+def status(command: CommandContext, _flags: StatusFlags) -> int:
+    """Read and print it all; return EXIT_FAILED where server or worker are not well."""
+    found = _read(command.settings)
+    command.answer(asdict(found), lambda console: _print(console, found))
+    return 0 if found.well else EXIT_FAILED
+
+
+def _read(settings: Settings) -> _Status:
+    state = read_state(settings.state_dir.resolve())
+    services = {
+        name: _Service(process.pid, process.is_alive) if process else None
+        for name in (SERVER, WORKER, SUPERVISOR)
+        for process in [getattr(state, name, None)]
+    }
+    models = retiring(settings, datetime.now(UTC).date())
+    with known_api(settings) as api:
+        if api is None:
+            return _Status(well=False, api=None, services=services, outlook=None, models=models)
+        overview = asyncio.run(read_overview(POOL, datetime.now(UTC)))
+    if state is not None and state.api == api:
+        well = all(service and service.running for service in (services[SERVER], services[WORKER]))
+    else:
+        well = any(worker.online for worker in overview.workers)
+    return _Status(well, api, services, overview, models)
+
+
+def _print(console: Console, found: _Status) -> None:
+    _print_services(console, found)
+    for model in found.models:
+        named = f" It is named by {', '.join(model.templates)}: move to another model."
+        console.print(Text(f"\n{screen.visible(model.words)}.{screen.visible(named)}", "yellow"))
+
+
+def _print_services(console: Console, found: _Status) -> None:
+    started = {name: service for name, service in found.services.items() if service}
+    if found.api is None and not started:
+        console.print("Nothing runs here: `presswork up` starts Prefect's server and a worker.")
+        return
+    for name, service in started.items():
+        mark, style, how = ("✔", "green", "runs") if service.running else ("✘", "red", "has ended")
+        console.print(Text(f"{mark} ", style).append(f"{name} {how} (process {service.pid})", "default"))
+    if not all(service.running for service in started.values()):
+        console.print("`presswork up` starts again what has ended, `presswork down` ends the rest.")
+    if found.outlook is None:
+        return
+    outlook = found.outlook
+    console.print(Text(f"\nAPI {found.api}, {counted(outlook.deployments, 'deployment')}", "dim"))
+    if not any(worker.online for worker in outlook.workers):
+        console.print("No worker is heard of just now: what is scheduled waits.", style="yellow")
+    if outlook.pool_paused:
+        console.print("The work pool is paused: what is scheduled waits.", style="yellow")
+    for title, when in (("running", "since"), ("waiting", "since"), ("next", "at"), ("failed", "at")):
+        _print_runs(console, title, when, getattr(outlook, title))
+
+
+def _print_runs(console: Console, title: str, when: str, runs: Sequence[ShownRun]) -> None:
+    console.print()
+    if not runs:
+        console.print(Text(f"{title}: none", "dim"))
+        return
+    rows = []
+    for run in runs[:SHOWN]:
+        message = screen.one_line(run.message or "", LONGEST) if title == "failed" else ""
+        cells = (run.name, run.state, screen.moment(run.at), run.deployment or "by hand", screen.data(message, "dim"))
+        rows.append(cells)
+    console.print(screen.table([title, "state", f"{when} (UTC)", "deployment", ""], rows))
+    if len(runs) > SHOWN:
+        console.print(Text(f"and {len(runs) - SHOWN} more", "dim"))

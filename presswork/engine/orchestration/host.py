@@ -1,0 +1,160 @@
+"""The host of a run: where it is executed, who runs its chunks, and who hears of it. Prefect, outside of tests.
+
+A run without Prefect and its server is one with another `HOST`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import URL, Engine
+
+from db.clock import new_id, now
+from db.identity import this_process
+from db.ledger.rows import RunRow
+from db.readers.runs import read_run
+from db.session import readable_url
+from db.words import MODE_LIVE, RUNNING
+from presswork.engine.materials.handles import Selected
+from presswork.engine.orchestration.chunks import ChunkRunner
+from presswork.engine.resources.run_ledger import RunLedger
+from presswork.engine.resources.stopping import Stopper
+from presswork.errors import ConfigurationError
+from presswork.options import Helper, RunOptions
+from presswork.prompts.flow_source import FlowSource
+from presswork.report.progress import Log, Progress
+from presswork.report.summary import Summary
+from presswork.settings import Settings
+
+_OPEN_NOW: set[tuple[str, str]] = set()
+"""The runs that are open in this process, by their flow runs and names."""
+
+
+@dataclass(frozen=True)
+class RunOrigin:
+    """What started a run: the flow, the deployment by its name, the Prefect flow run, and the code.
+
+    `source` says which templates the flow's code names.
+    """
+
+    flow: str
+    deployment: str | None
+    flow_run_id: str
+    trigger: str
+    parameters: dict[str, Any]
+    code_version: str
+    source: FlowSource
+
+    def resumes(self, ledger: Engine, given: str | None) -> str | None:
+        """Return the given run, which a new one resumes.
+
+        ConfigurationError where it is not in the ledger, was another flow's, or is a shard.
+        """
+        if given is None:
+            return None
+        row = read_run(ledger, given)
+        if row is None:
+            raise ConfigurationError(
+                f"The run {given!r} can't be resumed: the ledger {readable_url(ledger.url)} has no run with this id. "
+                "`presswork history` lists the runs."
+            )
+        if row["flow"] != self.flow:
+            raise ConfigurationError(
+                f"The run {given} can't be resumed here: it is one of {row['flow']!r}, not {self.flow!r}."
+            )
+        if row["parent_run_id"] is not None:
+            raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
+        return given
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let a flow run have one open run of a name: a second one would be the same run, and take it from the first.
+
+        ConfigurationError where it has one already in this process.
+        """
+        name = (self.flow_run_id, self.flow)
+        if name in _OPEN_NOW:
+            raise ConfigurationError(
+                f"The flow {self.flow!r} opens two runs at once. Give each a name of its own: open_run(flow=...)."
+            )
+        _OPEN_NOW.add(name)
+        try:
+            yield
+        finally:
+            _OPEN_NOW.discard(name)
+
+    def row(self, ledger: Engine, endpoint: str, given: str | None) -> RunRow:
+        """Make the row of a run that begins and, where one is given, resumes another; raises as `resumes` does."""
+        return RunRow(
+            id=new_id(),
+            resumes_run_id=self.resumes(ledger, given),
+            flow=self.flow,
+            deployment=self.deployment,
+            prefect_flow_run_id=self.flow_run_id,
+            trigger=self.trigger,
+            parameters=self.parameters,
+            code_version=self.code_version,
+            endpoint=endpoint,
+            mode=MODE_LIVE,
+            started_at=now(),
+            status=RUNNING,
+            process=this_process(),
+            alive_until=now(),
+        )
+
+
+@dataclass(frozen=True)
+class SpreadRun:
+    """What there is to know of a run that is to be spread over helpers."""
+
+    settings: Settings
+    options: RunOptions
+    ledger: RunLedger
+    stopper: Stopper
+    selected: Selected
+    records: int
+
+
+class Host(Protocol):
+    """Executes one run."""
+
+    log: Log
+    """The run's log."""
+
+    async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
+        """Say what has started the run; `flow` overrides the name of the flow."""
+
+    def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
+        """Run chunks while the context is open, with the retries of the settings; a refresh uses no cache."""
+
+    def shown(self, progress: Progress, helper: Helper | None) -> AbstractAsyncContextManager[None]:
+        """Show how far the run is while the context is open, and which helper it is."""
+
+    def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
+        """Stop the run where the host cancels it while the context is open."""
+
+    async def spread(self, run: SpreadRun) -> None:
+        """Have helpers do a run's first step, and return when they have ended."""
+
+    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
+        """Tell how the run has ended, or that it is suspended."""
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether the run can end its process and be started again; else it can only wait in place."""
+
+    async def left(self, why: str, due: datetime) -> BaseException:
+        """Have the run started again when it is due, and return what its flow raises."""
+
+    async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
+        """Note that the run was stopped, and return what its flow raises; not `cancelled`: its state is another's."""
+
+    async def left_undone(self, why: str) -> BaseException:
+        """Note that there is nothing to do, which is no failure, and return what the flow raises."""
+
+
+HOST: ContextVar[Host | None] = ContextVar("presswork_host", default=None)
+"""The host of the runs that open in this context; None is Prefect."""

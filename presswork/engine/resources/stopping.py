@@ -1,0 +1,118 @@
+"""End a run in order: by Ctrl-C, by SIGTERM, or by Cancel in the Prefect UI, for which the run's host watches.
+
+First no new request is sent, and what is in flight is waited for, up to a setting; then it is cut off and marked as
+abandoned. A second Ctrl-C cuts off at once.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from presswork.errors import StoppedError, copy_of
+
+
+@dataclass
+class Pursuit:
+    """Something that a stop ends: at once where it only waits, later (or never, by itself) where it is `busy`."""
+
+    busy: bool = False
+    ends_by_itself: bool = False
+
+
+class Stopper:
+    """The pursuits of a run that can be stopped; those in flight are told from those that wait."""
+
+    def __init__(self, *, wait_s: float, close_gate: Callable[[StoppedError], None]) -> None:
+        self._wait_s = wait_s
+        self._close_gate = close_gate
+        self._pursuits: dict[asyncio.Task[Any], Pursuit] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.reason: StoppedError | None = None
+
+    def stop(self, why: str, wait_s: float | None = None) -> None:
+        """Stop: close the gate and end what only waits. Asked again, cut off what is in flight too.
+
+        `wait_s` is the longest that is waited for what is in flight, where that is less than the setting.
+        """
+        if self.reason is not None:
+            self.abandon()
+            return
+        self.reason = StoppedError(f"The run was stopped ({why}). Run it again to go on with what is not answered.")
+        self._close_gate(self.reason)
+        self._end(busy=False)
+        self._timer = asyncio.get_running_loop().call_later(min(self._wait_s, wait_s or self._wait_s), self.abandon)
+
+    def abandon(self) -> None:
+        """Cut off what is in flight: its answers may be billed, and are lost."""
+        self._end(busy=False)
+        self._end(busy=True)
+
+    def close(self) -> None:
+        """Forget the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @contextlib.contextmanager
+    def pursuing(self, pursuit: Pursuit | None = None) -> Iterator[Pursuit]:
+        """Let a stop end the current task; its cancellation then becomes the run's StoppedError."""
+        if self.reason is not None:
+            raise copy_of(self.reason)
+        task = asyncio.current_task()
+        assert task is not None
+        pursuit = self._pursuits[task] = pursuit or Pursuit()
+        try:
+            yield pursuit
+        except asyncio.CancelledError:
+            if self.reason is None:
+                raise
+            raise copy_of(self.reason) from None
+        finally:
+            self._pursuits.pop(task, None)
+
+    def _end(self, *, busy: bool) -> None:
+        for task, pursuit in tuple(self._pursuits.items()):
+            if pursuit.busy == busy and not (busy and pursuit.ends_by_itself):
+                task.cancel()
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stopper: Stopper) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the run while the context is open; a third signal ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    met = 0
+
+    def received(number: signal.Signals) -> None:
+        nonlocal met
+        met += 1
+        if met > 2:
+            os._exit(128 + number)
+        stopper.stop(number.name)
+
+    for number in before:
+        loop.add_signal_handler(number, received, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+@contextlib.asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Work in a task of this name while the context is open, and end it then."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,87 @@
+"""Read what a run goes on from, and check a job: all that needs the ledger or the source, but not Prefect."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+from db.readers.figures import find_run
+from db.readers.runs import read_run
+from presswork.engine.resources.preflight import (
+    check_ledger,
+    check_select,
+    given_params,
+    name_endpoint,
+    require_credential,
+)
+from presswork.errors import TemplateError
+from presswork.jobs.named_jobs import Call, Job, bind_flow, bind_template
+from presswork.options import RunOptions
+from presswork.prompts.lint import errors_that_stop, lint_template
+from presswork.prompts.templates import load_template
+from presswork.settings import Settings, source_url
+from presswork.terminal.ledgers import find_by_id
+
+
+@dataclass(frozen=True)
+class ResumedRun:
+    """A run to resume: what it ran, with which values for its params and which options."""
+
+    run_id: str
+    flow: str
+    sets: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+def find_resumed(settings: Settings, run_id: str) -> ResumedRun:
+    """Find a run in whichever ledger has it; ConfigurationError where none has."""
+    _url, found = find_by_id(settings, read_resumed, "run", run_id)
+    return found
+
+
+def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
+    """Find a run by its id, or a unique part of it; None where the ledger does not have it."""
+    line = find_run(ledger, run_id)
+    row = read_run(ledger, line.id) if line is not None else None
+    if row is None:
+        return None
+    parameters: Mapping[str, Any] = row["parameters"]
+    options: Mapping[str, Any] = parameters.get("options") or {}
+    return ResumedRun(
+        run_id=row["id"],
+        flow=row["flow"],
+        # As they were, not as text: null, a truth value or a list would be another value.
+        sets=dict(parameters.get("selection") or parameters.get("params") or {}),
+        # A refresh goes on as one: what it has asked for since it began is not asked for again.
+        options={name: value for name, value in options.items() if name not in {"resumes", "helper"}},
+    )
+
+
+def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
+    """Check all that can be checked before Prefect starts, and return the call that is ready to run.
+
+    `title` stands before the flow run's name in Prefect.
+
+    Raises ConfigurationError, StoppingCallError or db.database_errors.DatabaseError; nothing has been sent then.
+    """
+    # What is found quickest comes first: the SDK and Prefect take seconds to load.
+    require_credential()
+    templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
+    for name, template in templates.items():
+        errors = errors_that_stop(lint_template(settings.templates_dir, name, schema=False))
+        if errors:
+            more = f" (and {len(errors) - 1} more: `presswork templates lint {name}`)" if len(errors) > 1 else ""
+            raise TemplateError(f"{errors[0]}{more}")
+        source_url(settings, template.front.source)
+    call = bind_template(job, settings, sets, options, title) if job.kind == "template" else None
+    for template in templates.values():
+        _ = template.schema
+    endpoint = asyncio.run(name_endpoint(settings, templates.values()))
+    if call is None:
+        call = bind_flow(job, sets, options, title)
+    for name in job.selected:
+        check_select(settings, templates[name], given_params(templates[name], call.values), endpoint)
+    check_ledger(settings, endpoint)
+    return call

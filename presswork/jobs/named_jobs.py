@@ -1,0 +1,135 @@
+"""Find what `presswork run NAME` runs: a flow file flows/NAME.py, or else the template NAME by itself.
+
+A flow file is recognised, and its templates are found, by reading its source (flow_source.py): loading it loads
+Prefect, and mistakes should be told before that.
+"""
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from presswork.errors import ConfigurationError, ParameterError
+from presswork.options import RunOptions
+from presswork.prompts.flow_source import FLOWS, GENERIC, list_flows, read_flow
+from presswork.prompts.templates import list_templates, load_template
+from presswork.settings import Settings
+from presswork.terminal.endings import faults_of
+from presswork.terminal.flags import RehearseFlags, RunFlags
+
+
+class UnknownJobError(ConfigurationError):
+    """There is no flow and no template of this name."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A flow or a template to be run. `templates` are those that it names, `selected` those that it selects by."""
+
+    name: str
+    kind: typing.Literal["flow", "template"]
+    templates: tuple[str, ...]
+    selected: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A job with its values: `start()` runs it under Prefect; `values` are those of its templates' params."""
+
+    job: Job
+    values: Mapping[str, Any]
+    start: Callable[[], Awaitable[Any]] = field(repr=False)
+
+
+def find_job(name: str, settings: Settings) -> Job:
+    """Find what NAME stands for; UnknownJobError says what there is."""
+    source = read_flow(FLOWS / f"{name}.py", name) if name.isidentifier() and name != GENERIC else None
+    known = list_templates(settings.templates_dir)
+    if source is not None:
+        return Job(name, "flow", source.templates(known), source.selects)
+    if name in known:
+        return Job(name, "template", (name,), (name,))
+    flows = list_flows(FLOWS)
+    near = difflib.get_close_matches(name.replace("-", "_"), [*flows, *known], n=1)
+    raise UnknownJobError(
+        f"There is no flow and no template {name!r}"
+        + (f"; did you mean {near[0]!r}?" if near else ".")
+        + f" Flows: {', '.join(flows) or 'none'}. Templates in {settings.templates_dir.name}/: "
+        f"{', '.join(known) or 'none'}."
+    )
+
+
+def bind_template(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
+    """Give a template its params; `title` stands before the flow run's name. Raises ParameterError."""
+    values = load_template(settings.templates_dir, job.name).parse_params(sets)
+    # What was typed, not what it was parsed to: Prefect keeps parameters as JSON.
+    return Call(job, values, lambda: _titled(_load_flow(GENERIC), title)(job.name, dict(sets), options))
+
+
+def bind_flow(job: Job, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
+    """Load a flow and give it its selection; `title` stands before the flow run's name.
+
+    Raises ParameterError for a value that the selection does not take.
+    """
+    flow = _titled(_load_flow(job.name), title)
+    hints = typing.get_type_hints(flow.fn)
+    parameters = inspect.signature(flow.fn).parameters
+    given: dict[str, Any] = {}
+    values: Mapping[str, Any] = {}
+    model = hints.get("selection") if "selection" in parameters else None
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        selection = make_selection(job.name, model, sets)
+        given["selection"] = selection
+        values = selection.model_dump(mode="json", exclude_none=True)
+    elif sets:
+        raise ParameterError(f"The flow {job.name!r} takes no --set: it has no `selection` parameter.")
+    if "options" in parameters:
+        given["options"] = options
+    elif options != RunOptions():
+        raise ParameterError(f"The flow {job.name!r} takes no options: it has no `options` parameter.")
+    return Call(job, values, lambda: flow(**given))
+
+
+def make_selection(flow: str, model: type[BaseModel], sets: Mapping[str, Any]) -> BaseModel:
+    """Validate `--set` values; an unknown name or a wrong value is a ParameterError that says what is taken."""
+    unknown = sorted(set(sets) - set(model.model_fields))
+    if unknown:
+        takes = ", ".join(model.model_fields) or "no parameters"
+        raise ParameterError(f"The flow {flow!r} has no parameter {unknown[0]!r}; it takes {takes}.")
+    try:
+        return model.model_validate(dict(sets))
+    except ValidationError as error:
+        name, _value, reason = next(faults_of(error))
+        raise ParameterError(f"The parameter {name or 'the selection'!r} of the flow {flow!r}: {reason}.") from None
+
+
+def given_options(flags: RunFlags | RehearseFlags) -> dict[str, Any]:
+    """Return the flags that are options of a run."""
+    return {name: value for name, value in vars(flags).items() if name in RunOptions.model_fields}
+
+
+def make_options(given: Mapping[str, Any]) -> RunOptions:
+    """Read the options of a run; one out of its bounds is a ParameterError by its flag's name."""
+    try:
+        return RunOptions(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        name, value, reason = next(faults_of(error))
+        raise ParameterError(f"--{name.replace('_', '-')} {value}: {reason}.") from None
+
+
+def _load_flow(name: str) -> Any:
+    try:
+        module = importlib.import_module(f"flows.{name}")
+    except ImportError as error:
+        raise ConfigurationError(f"flows/{name}.py can't be loaded: {error}.") from error
+    return getattr(module, name)
+
+
+def _titled(flow: Any, title: str) -> Any:
+    named = flow.flow_run_name
+    return flow.with_options(flow_run_name=title + (named if isinstance(named, str) else flow.name)) if title else flow

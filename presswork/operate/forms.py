@@ -1,0 +1,79 @@
+"""Make the forms that people fill in to start a run, as the JSON schema of a deployment's parameters.
+
+A flow's form is made by Prefect from its signature. A template's is made here, from the params of its front matter,
+so that a template of one's own has a form with types, defaults and choices, and no Python.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from presswork.options import plainly
+from presswork.output_classes.fields import TYPES
+from presswork.prompts.front_matter import Param
+
+Form = dict[str, Any]
+
+PARAMS = "Params"
+
+
+def polished(form: Form) -> Form:
+    """Give a form's parameters titles, for Prefect gives them their names in Python, and no defaults that are empty."""
+    made = copy.deepcopy(form)
+    plainly(made)
+    for name, field in made.get("properties", {}).items():
+        field["title"] = _title(name)
+        if "$ref" in field:
+            # The fields' own defaults say the same, and let one that is empty stay empty.
+            field.pop("default", None)
+    return made
+
+
+def form_of_template(params: Mapping[str, Param], content: Form) -> Form:
+    """Make a template's form of that of the flow `content`: the template is settled, its params are typed."""
+    made = polished(content)
+    fields = made["properties"]
+    fields.pop("template")
+    given = fields.pop("params")
+    if params:
+        fields["params"] = {
+            "$ref": f"#/definitions/{PARAMS}",
+            "title": "Params",
+            "position": given["position"],
+        }
+        made.setdefault("definitions", {})[PARAMS] = {
+            "title": "Params",
+            "type": "object",
+            "description": "What the template's select is given.",
+            "properties": {name: _field(name, param, place) for place, (name, param) in enumerate(params.items())},
+            "required": [name for name, param in params.items() if param.required],
+            "additionalProperties": False,
+        }
+    required = [] if all(not param.required for param in params.values()) else ["params"]
+    return {**made, "required": required}
+
+
+def _field(name: str, param: Param, position: int) -> Form:
+    kind: Any = TypeAdapter[Any](TYPES[param.type]).json_schema()
+    if param.choices:
+        kind = {**kind, "enum": [_plain(choice) for choice in param.choices]}
+    made: Form = {"title": param.title or _title(name), "position": position}
+    if param.description:
+        made["description"] = param.description
+    if param.nullable and not param.required and param.type == "bool":
+        # As `plainly` has it: Prefect's form sends false for a plain switch that nobody has touched.
+        return {**made, "anyOf": [kind, {"type": "null"}], "default": None}
+    if param.required or param.nullable:
+        # A default of null would be refused where the type is no null; without one the server takes null too.
+        return {**made, **kind}
+    return {**made, **kind, "default": _plain(param.default)}
+
+
+def _plain(value: Any) -> Any:
+    return TypeAdapter(Any).dump_python(value, mode="json")
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()

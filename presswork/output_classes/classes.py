@@ -1,0 +1,148 @@
+"""Output classes: find the one that a template names, in a module of flows/, or make it of the fields it lists.
+
+`output: Entry` is a class of flows/outputs.py, `output: shop.Entry` one of flows/shop.py. Such a module is its user's,
+and stays quick to load: it imports neither Prefect, SQL nor the SDK, nor what stands on them. Its import statements
+say so before it is loaded, and the modules that it loaded say so after.
+"""
+
+import ast
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+
+from pydantic import BaseModel
+
+import flows
+from presswork.errors import OutputClassError
+from presswork.output_classes.fields import OutputFields, make_output_class
+from presswork.output_classes.validate import OutputClass
+
+PACKAGE = "flows"
+OUTPUTS = "outputs"
+_HEAVY = frozenset({"prefect", "sqlalchemy", "anthropic", "db"})
+_PRESSWORK = frozenset("cli commands content control engine sandbox steps".split())
+_FOUNDATIONS = frozenset({"errors", "settings"})
+_PARSING = Lock()
+_NAME = re.compile(r"(?:[A-Za-z]\w*\.)*[A-Za-z_]\w*", re.ASCII)
+
+_brought: dict[str, frozenset[str]] = {}
+"""What each module loaded when it was loaded first; later, nothing can be seen."""
+
+
+def load_output_class(output: str | OutputFields) -> OutputClass:
+    """Find or make the class; OutputClassError says which there are, or what its module does wrong."""
+    if isinstance(output, OutputFields):
+        return make_output_class(output)
+    module, _, name = output.rpartition(".")
+    module = module or OUTPUTS
+    _check_module(output, module)
+    file = f"{PACKAGE}/{module.replace('.', '/')}.py"
+    classes = {label: value for label, value in vars(_load(module, file)).items() if inspect.isclass(value)}
+    known = {label: value for label, value in classes.items() if issubclass(value, BaseModel) and value.model_fields}
+    if name not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise OutputClassError(f"There is no output class {name!r} in {file}; there are: {there}.")
+    return known[name]
+
+
+def _check_module(output: str, module: str) -> None:
+    if not _NAME.fullmatch(output):
+        raise OutputClassError(
+            f"{output!r} names no output class. Write Entry for a class of flows/outputs.py, shop.Entry for one of "
+            "flows/shop.py, or list the fields."
+        )
+    first = module.partition(".")[0]
+    if first == PACKAGE:
+        raise OutputClassError(f"The output class {output!r} has a {PACKAGE!r} too many. Write {output[6:]!r}.")
+    if first in _PRESSWORK | _FOUNDATIONS:
+        raise OutputClassError(
+            f"The output class {output!r} is named in flows/{first}, which is Presswork's own. Put your class into a "
+            "module of your own, such as flows/shop.py, and write shop.Entry."
+        )
+    if _file_of(module) is None:
+        raise OutputClassError(
+            f"There is no module flows/{module.replace('.', '/')}.py for the output class {output!r}. Create it, or "
+            "name a class of flows/outputs.py."
+        )
+
+
+def _load(module: str, file: str) -> object:
+    for place, line, imported in _refused_imports(module, set()):
+        raise OutputClassError(
+            f"{file} can't hold output classes: {place}, line {line}, imports {imported}. Move the classes to a "
+            "module that imports neither Prefect, SQL, the SDK nor Presswork's engine."
+        )
+    before = set(sys.modules)
+    try:
+        loaded = importlib.import_module(f"{PACKAGE}.{module}")
+    except (Exception, SystemExit) as error:
+        # The file is its users' own, and whatever it raises is a mistake in it; a script that ends the process too.
+        raise OutputClassError(f"{file} can't be loaded: {type(error).__name__}: {error}.") from error
+    if brought := _brought.setdefault(module, _HEAVY & (sys.modules.keys() - before)):
+        raise OutputClassError(
+            f"{file} can't hold output classes: something that it imports loads {', '.join(sorted(brought))}. Move "
+            "the classes to a module that does without it."
+        )
+    return loaded
+
+
+def parse_python(file: Path) -> ast.Module:
+    """Parse a Python file; raises SyntaxError, ValueError or OSError."""
+    # Two trees that are made at once in two threads trip over CPython's one counter of their depth (gh-106905).
+    with _PARSING:
+        return ast.parse(file.read_bytes(), file.name)
+
+
+def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield where a module, or another of the user's that it imports, imports what it may not."""
+    path = _file_of(module)
+    if path is None or module in seen | _FOUNDATIONS:
+        return
+    seen.add(module)
+    try:
+        tree = parse_python(path)
+    except (SyntaxError, ValueError, OSError):
+        return  # importing it says what is wrong
+    package = f"{PACKAGE}.{module}" if path.name == "__init__.py" else f"{PACKAGE}.{module}".rpartition(".")[0]
+    for line, name in _imports(tree, package):
+        parts = name.split(".")
+        if parts[0] in _HEAVY or (parts[0] == PACKAGE and len(parts) > 1 and parts[1] in _PRESSWORK):
+            yield "/".join((PACKAGE, *module.split("."))) + ".py", line, name
+        elif parts[0] == PACKAGE:
+            for end in range(2, len(parts) + 1):
+                yield from _refused_imports(".".join(parts[1:end]), seen)
+
+
+def _imports(node: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Yield what is imported when a module is loaded: not inside functions, and not for type checkers alone."""
+    for part in ast.iter_child_nodes(node):
+        match part:
+            case ast.Import():
+                yield from ((part.lineno, alias.name) for alias in part.names)
+            case ast.ImportFrom():
+                source = _absolute(part, package)
+                yield from ((part.lineno, f"{source}.{alias.name}") for alias in part.names)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                pass
+            case ast.If() if "TYPE_CHECKING" in ast.unparse(part.test):
+                for statement in part.orelse:
+                    yield from _imports(ast.Module([statement], []), package)
+            case _:
+                yield from _imports(part, package)
+
+
+def _absolute(statement: ast.ImportFrom, package: str) -> str:
+    try:
+        return importlib.util.resolve_name("." * statement.level + (statement.module or ""), package)
+    except ImportError:
+        return ""  # importing it says what is wrong
+
+
+def _file_of(module: str) -> Path | None:
+    paths = [Path(folder, *module.split(".")) for folder in flows.__path__]
+    files = [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")]
+    return next((file for file in files if file.is_file()), None)

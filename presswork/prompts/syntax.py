@@ -1,0 +1,240 @@
+"""Make the Jinja environment of templates, and refuse what a template may not do, by Jinja's own parse of it.
+
+It stands apart from templates.py because nothing here renders: the text alone tells it all. So a mistake costs no
+request, and is found in a branch that no check would have rendered.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from types import BuiltinMethodType
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.filters import FILTERS
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
+from jinja2.visitor import NodeTransformer
+
+from presswork.errors import TemplateError
+from presswork.prompts.front_matter import blank_front_matter
+from presswork.prompts.nulls import NULL, NULL_FILTERS, NULL_NAME, NULL_TESTS, call_arguments, fill_percent
+from presswork.prompts.spelling import as_rendered
+
+BLOCKS = frozenset({"system", "user"})
+_PRIVATE = re.compile(r"^_")
+_DUNDER = re.compile(r"__\w+__")
+_IN_WORDS: Mapping[type[Exception], str] = {
+    TypeError: "a value is of a type that this line can't work with",
+    ZeroDivisionError: "it divides by zero",
+    ValueError: "a value has not the form that this line needs",
+}
+"""What Python's errors mean for whoever wrote the template; what they say themselves quotes the value."""
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+"""What may stand above the blocks: it makes names and no text."""
+GLOBALS = ("range", "dict", "namespace")
+"""What of Jinja's own functions a template may call."""
+CALLED = "()"
+"""Marks a name that is called; no name of a template ends so."""
+
+
+class Missing(jinja2.StrictUndefined):
+    """A value that is not there: to write it is an error, also as a part of a list."""
+
+    __slots__ = ()
+    __repr__ = jinja2.StrictUndefined.__str__
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which a dot on a mapping reads its keys: `record.items` is the column of that name.
+
+    A method is what is called: `record.items()` is a mapping's own, whatever its keys are. NULL has the methods of an
+    empty text and of an empty mapping, and nothing else: `record.address.city` is undefined where the address is NULL.
+    """
+
+    intercepted_binops = frozenset({"%", "+", "-", "*", "/", "//", "**"})
+    intercepted_unops = frozenset({"+", "-"})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Read a name of a value; a mapping's are its keys, and one that it lacks is undefined."""
+        name = attribute.removesuffix(CALLED)
+        if obj is NULL:
+            return self._of_null(name, called=name != attribute)
+        if name != attribute or not isinstance(obj, Mapping):
+            found = super().getattr(obj, name)
+            return NULL if found is None else found
+        try:
+            return obj[name]
+        except LookupError:
+            return self.undefined(obj=obj, name=name)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Read a part of a value; NULL has none."""
+        found = self._of_null(argument, called=False) if obj is NULL else super().getitem(obj, argument)
+        return NULL if found is None else found
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls: Python's own methods get, and may return, None for NULL."""
+        if isinstance(obj, BuiltinMethodType) and self.wrap_str_format(obj) is None:
+            args = call_arguments(obj, args)
+        found = super().call(context, obj, *args, **kwargs)
+        return NULL if found is None else found
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Work an operator out; `%` fills a text or divides, and a number is spelled as one of a record."""
+        if operator == "%" and isinstance(left, str):
+            return fill_percent(left, right)
+        return as_rendered(super().call_binop(context, operator, left, right))
+
+    def call_unop(self, context: Context, operator: str, arg: Any) -> Any:
+        """Work a sign out; as call_binop."""
+        return as_rendered(super().call_unop(context, operator, arg))
+
+    def _of_null(self, name: Any, *, called: bool) -> Any:
+        likes: tuple[object, ...] = ("", {}) if called else ()
+        for like in likes:
+            if hasattr(like, name):
+                return super().getattr(like, name)
+        return self.undefined(hint=f"what it reads {name!r} of is NULL")
+
+    def _generate(
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
+    ) -> str:
+        # When it is rendered, what is read and what is called look the same: a call is marked here.
+        for call in source.find_all(nodes.Call):
+            if isinstance(call.node, nodes.Getattr):
+                call.node.attr += CALLED
+        WrittenConstants().visit(source)
+        return super()._generate(source, name, filename, defer_init)
+
+
+class WrittenConstants(NodeTransformer):
+    """Puts NULL where a template itself says `none`, and a Number where it writes one with a fraction."""
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Expr:  # noqa: N802 - Jinja finds it by the name of the node
+        """Return what stands for a constant."""
+        if node.value is None:
+            return nodes.ImportedName(NULL_NAME, lineno=node.lineno)
+        # Compiled, a constant is a plain float. With a sign before it, it is worked out, and then spelled, as
+        # Environment has it.
+        return nodes.Pos(node, lineno=node.lineno) if type(node.value) is float else node
+
+    def visit_Slice(self, node: nodes.Slice) -> nodes.Slice:  # noqa: N802 - as above
+        """Give a slice Python's None where a bound is NULL: it has no bound there."""
+        for part in ("start", "stop", "step"):
+            bound = getattr(node, part)
+            if bound is not None and not isinstance(bound, nodes.Const):
+                is_null = nodes.Test(bound, "none", [], [], None, None)
+                setattr(node, part, nodes.CondExpr(is_null, nodes.Const(None), bound))
+        return node
+
+
+def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
+    """Make the sandboxed Jinja environment: strict, and without autoescape, for prompts are text and no HTML."""
+    environment = Environment(
+        loader=loader,
+        undefined=Missing,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters = dict(NULL_FILTERS)
+    environment.tests = dict(NULL_TESTS)
+    environment.globals = {name: environment.globals[name] for name in GLOBALS}
+    return environment
+
+
+def parse(environment: jinja2.Environment, file: str, source: str) -> nodes.Template:
+    """Parse a file and refuse what no file may do; TemplateError names the line of a mistake."""
+    try:
+        tree = environment.parse(blank_front_matter(source), file, file)
+    except jinja2.TemplateSyntaxError as error:
+        raise template_error(file, error) from None
+    _refuse_unsafe(file, tree)
+    # Jinja leaves a filter or a test that there is not, inside an `if`, for the day it is rendered.
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        word, known = ("filter", FILTERS) if isinstance(node, nodes.Filter) else ("test", TESTS)
+        if node.name not in known:
+            raise TemplateError(f"Jinja has no {word} {node.name!r}.", file=file, line=node.lineno)
+    return tree
+
+
+def _refuse_unsafe(file: str, tree: nodes.Template) -> None:
+    """Refuse a reach for Python's insides. What is put together while rendering, the sandbox refuses then."""
+    if next(tree.find_all(nodes.Extends), None) is not None:
+        raise TemplateError("`extends` is not supported; use `include` or a macro.", file=file)
+    found: Iterable[Any] = tree.find_all((nodes.Getattr, nodes.Const))
+    for node in found:
+        # In a constant too: as a subscript, or as an argument of `attr`, `map` and a dozen more filters.
+        name, inside = (node.attr, _PRIVATE) if isinstance(node, nodes.Getattr) else (node.value, _DUNDER)
+        if isinstance(name, str) and inside.search(name):
+            raise TemplateError(f"{name!r} reaches into Python; templates read data only.", file=file, line=node.lineno)
+
+
+def check_blocks(file: str, tree: nodes.Template) -> None:
+    """Refuse other blocks than `system` and `user`, and text outside of them, which would be in no request."""
+    have = "a template has the blocks `system` and `user`"
+    top = [node for node in tree.body if isinstance(node, nodes.Block)]
+    for block in tree.find_all(nodes.Block):
+        if block.name not in BLOCKS or block not in top:
+            message = f"{have}, side by side; {block.name!r} can't stand here."
+            raise TemplateError(message, file=file, line=block.lineno)
+    if all(block.name != "user" for block in top):
+        raise TemplateError(f"{have}, and this one has no `user` block.", file=file)
+    for node in tree.body:
+        if (line := _line_of_stray(node)) is not None:
+            message = "what stands outside the blocks `system` and `user` is not sent; move it into one of them."
+            raise TemplateError(message, file=file, line=line)
+
+
+def template_error(file: str, error: Exception, hint: str = "") -> TemplateError:
+    """Say an error of a template with its file and line, and what else helps."""
+    message = error.message if isinstance(error, jinja2.TemplateError) else str(error)
+    place, line = place_of(file, error)
+    what = f"{(message or type(error).__name__).rstrip('.')}. {hint}".rstrip()
+    return TemplateError(what, file=place, line=line)
+
+
+def place_of(file: str, error: Exception) -> tuple[str, int | None]:
+    """Find the file and line where parsing or rendering went wrong, which may be an include's."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return error.name or file, error.lineno
+    place: tuple[str, int | None] = file, None
+    trace = error.__traceback__
+    while trace is not None:
+        template = trace.tb_frame.f_globals.get("__jinja_template__")
+        if isinstance(template, jinja2.Template):
+            place = template.name or file, template.get_corresponding_lineno(trace.tb_lineno)
+        trace = trace.tb_next
+    return place
+
+
+def without_values(error: Exception, sources: Iterable[str]) -> str:
+    """Say what went wrong with a record, quoting only what stands in the template: its text belongs in no message."""
+    if not isinstance(error, jinja2.TemplateError):
+        named = type(error).__name__
+        told = next((text for kind, text in _IN_WORDS.items() if isinstance(error, kind)), None)
+        return f"{told} ({named})" if told else named
+    message = (error.message or type(error).__name__).rstrip(".")
+    quoted = ["".join(pair) for pair in _QUOTED.findall(message)]
+    if isinstance(error, jinja2.UndefinedError):
+        known = "\n".join(sources)
+        if any(piece not in known and not piece.endswith(" object") for piece in quoted):
+            return "it reads by a name that the data does not have"
+    return message
+
+
+def _line_of_stray(node: nodes.Node) -> int | None:
+    """Find the line of what may not stand outside the blocks: the first text that is not blank, or no text."""
+    if not isinstance(node, nodes.Output):
+        return None if isinstance(node, (nodes.Block, *NAMING)) else node.lineno
+    for part in node.nodes:
+        if not isinstance(part, nodes.TemplateData):
+            return part.lineno
+        if part.data.strip():
+            # Jinja gives text the line on which it begins, blank lines included.
+            return part.lineno + part.data[: len(part.data) - len(part.data.lstrip())].count("\n")
+    return None

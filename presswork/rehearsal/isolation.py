@@ -1,0 +1,93 @@
+"""Give a rehearsal a sandbox and a ledger of its own, and an environment in which nothing else is reached.
+
+Whatever the environment and `.env` say of keys, endpoints and the ledger, what runs inside speaks to the sandbox and
+writes to a SQLite file in a temporary folder. The folder is removed at the end, however that comes; one that a kill
+left behind is removed by the next rehearsal.
+"""
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from db.words import SANDBOX
+from presswork.errors import StoppedError
+from presswork.terminal.environment import environment
+from sandbox import Switches, sandbox_process
+
+PREFIX, KEPT = "presswork-rehearsal-", "presswork-kept-rehearsal-"
+LOCK = "alive.lock"
+NEW_S = 60.0  # a folder younger than this may not have its lock yet
+REHEARSAL_KEY = "rehearsal"  # the sandbox takes any, and the user's is not for it
+
+
+@contextmanager
+def isolated(switches: Switches, source: str | None, *, keep: bool) -> Iterator[str]:
+    """Yield the URL of a ledger of its own, with a sandbox and an environment in which nothing else is reached.
+
+    `source` is the database that PRESSWORK_SOURCE_URL is to name. SIGTERM outside of a run becomes StoppedError, so
+    that it cleans up too.
+    """
+    with _terminated_in_order(), _folder(keep=keep) as folder, sandbox_process(switches) as url:
+        ledger = f"sqlite:///{folder / 'ledger.sqlite'}"
+        changes = {
+            "ANTHROPIC_BASE_URL": url,
+            "ANTHROPIC_API_KEY": REHEARSAL_KEY,
+            # Under this name a run stops where anything but the sandbox answers.
+            "PRESSWORK_ENDPOINT": SANDBOX,
+            "PRESSWORK_DATABASE_URL": ledger,
+            "PRESSWORK_SPILL_DIR": str(folder / "spill"),
+            "PRESSWORK_SPOOL_DIR": str(folder / "spools"),
+        }
+        with environment(changes if source is None else {**changes, "PRESSWORK_SOURCE_URL": source}):
+            yield ledger
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    remove_leftovers(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=KEPT if keep else PREFIX))
+    if keep:
+        yield folder
+        return
+    try:
+        with FileLock(folder / LOCK):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(among: Path) -> None:
+    """Remove the folders of rehearsals that were killed; their lock went with their process."""
+    for folder in among.glob(f"{PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < NEW_S:
+                continue
+            with FileLock(folder / LOCK, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (Timeout, OSError):
+            continue
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise StoppedError(f"The rehearsal was stopped ({signal.Signals(number).name}).")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

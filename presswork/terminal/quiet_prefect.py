@@ -1,0 +1,96 @@
+"""Find or start a Prefect server to run flows against, and keep its lines off a person's screen.
+
+What Prefect logs still goes to its server, where its UI shows it. A server that is configured (PREFECT_API_URL) is
+used, else the one that `presswork up` has started here, else one is started for as long as the command lasts. This
+module loads Prefect, which takes seconds: a command that may be wrong imports it when it is known to be right.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from prefect import settings as prefect
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+
+from presswork.operate.installation import SERVER, read_state
+from presswork.operate.prefect_server import PrefectServerError, own_server, require_answer
+from presswork.settings import Settings
+from presswork.terminal import screen
+from presswork.terminal.environment import environment
+
+FLUSHED_WITHIN_S = 5.0
+STARTING = "Starting Prefect's server (the first time takes longest) ..."
+
+
+@contextmanager
+def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
+    """Yield the URL of a Prefect API that answers, set up for this process; with `say`, tell what is waited for."""
+    with known_api(settings) as known, ExitStack() as stack:
+        if known is not None:
+            yield known
+            return
+        home = settings.state_dir.resolve()
+        with _waiting(say=say) as tell:
+            server = own_server(timeout_s=settings.prefect_startup_timeout_s, home=home, waiting=tell)
+            url = stack.enter_context(server)
+        # What Prefect still holds is sent while its server is there: later it would complain on the screen.
+        stack.callback(EventsWorker.drain_all, timeout=FLUSHED_WITHIN_S)
+        stack.callback(APILogWorker.drain_all, timeout=FLUSHED_WITHIN_S)
+        # One that is started here asks for what every server here is told to ask for.
+        stack.enter_context(_set_up(url, prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None))
+        yield url
+
+
+@contextmanager
+def known_api(settings: Settings) -> Iterator[str | None]:
+    """Yield the URL of the API that is configured, or that `presswork up` has started here, set up for this process.
+
+    None where there is neither. PrefectServerError where it does not answer, or not to us.
+    """
+    state = read_state(settings.state_dir.resolve())
+    configured = prefect.PREFECT_API_URL.value()
+    url = configured or (state.api if state and state.living(SERVER) else None)
+    if url is None:
+        yield None
+        return
+    auth_string = prefect.PREFECT_API_AUTH_STRING.value() or None
+    if auth_string is None and state is not None and state.api == url.rstrip("/"):
+        # On the server's own machine one of the two is enough.
+        auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
+    is_cloud = auth_string is None and prefect.PREFECT_API_KEY.value() is not None
+    require_answer(url, auth_string, other_credentials=is_cloud)
+    with _set_up(url, auth_string):
+        yield url
+
+
+@contextmanager
+def needed_api(settings: Settings, purpose: str) -> Iterator[str]:
+    """Yield the URL of the API that is known; PrefectServerError where there is none, or it does not answer us."""
+    with known_api(settings) as url:
+        if url is None:
+            raise PrefectServerError(
+                f"There is no Prefect server to {purpose}: `presswork up` starts one, or set PREFECT_API_URL to yours."
+            )
+        yield url
+
+
+@contextmanager
+def _set_up(url: str, auth_string: str | None) -> Iterator[None]:
+    """Have Prefect use this API, here and in processes that start here."""
+    variables = {"PREFECT_API_URL": url, **({"PREFECT_API_AUTH_STRING": auth_string} if auth_string else {})}
+    changes = {prefect.PREFECT_API_URL: url, prefect.PREFECT_API_AUTH_STRING: auth_string}
+    with environment(variables), prefect.temporary_settings(changes):
+        yield
+
+
+@contextmanager
+def _waiting(*, say: bool) -> Iterator[Callable[[float], None]]:
+    """Say what is waited for: a line that moves on a terminal, one plain line elsewhere; the function says how long."""
+    console = screen.err()
+    if say and console.is_terminal:
+        with console.status(STARTING) as status:
+            yield lambda seconds: status.update(f"{STARTING} {seconds:.0f} s")
+        return
+    if say:
+        console.print(STARTING)
+    yield lambda _seconds: None

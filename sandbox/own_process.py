@@ -1,0 +1,92 @@
+"""The sandbox as a process of its own: for synchronous callers, for load, and for the command line."""
+
+import asyncio
+import contextlib
+import json
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sandbox.server import Sandbox
+from sandbox.switches import Switches
+
+_ROOT = Path(__file__).resolve().parents[2]
+_START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def sandbox_process(switches: Switches | None = None, *, port: int = 0) -> Iterator[str]:
+    """Run a sandbox in a process of its own and give its URL; it ends with the block, or with this process.
+
+    Raises RuntimeError where it does not start, as on a port that is taken; why stands on standard error.
+    """
+    command = [sys.executable, "-m", "sandbox", "--port", str(port), "--child"]
+    for name, value in (switches or Switches()).model_dump(exclude_defaults=True).items():
+        command += ["--switch", f"{name}={json.dumps(value)}"]
+    # The child holds the reading end of a pipe: when this process dies, however it dies, the pipe ends and so does it.
+    child = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Ctrl-C is for who started it: what is in flight is still answered while a run stops in order.
+        start_new_session=True,
+    )
+    try:
+        yield _announced(child)
+    finally:
+        _end(child)
+
+
+async def serve(
+    port: int = 0,
+    switches: Switches | None = None,
+    announce: Callable[[str], None] = print,
+    *,
+    until_stdin_ends: bool = False,
+) -> None:
+    """Run a sandbox until it is interrupted or terminated; announce is called with its URL once it listens.
+
+    Raises OSError where the port is taken.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stopped.set)
+    if until_stdin_ends:
+        loop.add_reader(sys.stdin.fileno(), stopped.set)
+    try:
+        async with Sandbox(switches=switches, port=port) as sandbox:
+            announce(sandbox.url)
+            await stopped.wait()
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(name)
+        if until_stdin_ends:
+            loop.remove_reader(sys.stdin.fileno())
+
+
+def _announced(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    ready, _, _ = select.select([child.stdout], [], [], _START_SECONDS)
+    url = child.stdout.readline().strip() if ready else ""
+    if not url.startswith("http"):
+        raise RuntimeError("The sandbox did not start; its message on standard error says why.")
+    return url
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.terminate()
+    try:
+        child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            pipe.close()

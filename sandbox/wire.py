@@ -1,0 +1,77 @@
+"""Reading and writing HTTP bodies for the server: over-long ones, dropped connections, streams."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from sandbox.error_shapes import Refusal
+from sandbox.messages import events
+from sandbox.service import Exchange
+
+BODY_LIMIT = 32 * 1024 * 1024
+_JSON = {"content-type": "application/json"}
+_LINES = {"content-type": "application/x-jsonl"}
+_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+_DROPPED = frozenset({"dropped_before", "dropped_after"})
+
+
+async def read_body(request: web.BaseRequest, limit: int = BODY_LIMIT) -> bytes:
+    """The body; one that is too long is read to its end and thrown away, so that the client gets to read why."""
+    if request.content_length is not None and request.content_length <= limit:
+        return await request.content.read()
+    parts, size = [], 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size <= limit:
+            parts.append(part)
+        elif size > 4 * limit:
+            break
+    if size > limit:
+        raise Refusal(413, "request_too_large", f"Request exceeds the maximum size of {limit >> 20} MB")
+    return b"".join(parts)
+
+
+async def send_answer(request: web.BaseRequest, exchange: Exchange, headers: Mapping[str, str]) -> web.StreamResponse:
+    """Write the answer to its end; raises ConnectionError where it is dropped, by its fate or by the client."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError
+    if exchange.fate.fault in _DROPPED:
+        transport.close()
+        raise ConnectionResetError
+    if exchange.call.stream:
+        return await _send_stream(request, exchange, headers)
+    response = json_response(exchange.message(), headers)
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def _send_stream(request: web.BaseRequest, exchange: Exchange, headers: Mapping[str, str]) -> web.StreamResponse:
+    stream = web.StreamResponse(headers={**headers, **_STREAM})
+    await stream.prepare(request)
+    for event in events(exchange.message()):
+        await stream.write(event)
+    await stream.write_eof()
+    return stream
+
+
+def json_response(body: Mapping[str, Any], headers: Mapping[str, str], status: int = 200) -> web.Response:
+    """A response of JSON."""
+    return web.Response(status=status, body=to_json(body), headers={**headers, **_JSON})
+
+
+def lines_response(lines: bytes, headers: Mapping[str, str]) -> web.Response:
+    """A response of JSON lines."""
+    return web.Response(body=lines, headers={**headers, **_LINES})
+
+
+def parsed_or_none(raw: bytes) -> Any:
+    """The body's JSON, None if it is none."""
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None

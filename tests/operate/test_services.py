@@ -1,0 +1,376 @@
+"""Prefect servers, and what one machine needs: there after one command, mended by the next, and gone after `down`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending, Running, Scheduled
+
+from presswork.operate.deployments import deploy, ensure_pool
+from presswork.operate.overview import read_overview
+from presswork.operate.prefect_server import ServerStartError, is_healthy, own_server
+from presswork.settings import ROOT
+from tests.conftest import PREFECT_DATABASE, new_postgres_database
+from tests.engine.workshop import Workshop, eventually, task_runs
+from tests.operate.machine import AUTH, Machine, free_port, wait_for
+from tests.workers import PREFECT
+
+pytestmark = pytest.mark.prefect
+
+PAGE, COUNT = 5, 7
+
+
+@pytest.fixture
+def machine(prefect_home: Path, tmp_path: Path) -> Iterator[Machine]:
+    """A machine whose server's tables are made: making them takes as long as all the rest."""
+    home = tmp_path / "state"
+    home.mkdir()
+    (prefect_home / PREFECT_DATABASE).rename(home / "control.db")
+    machine = Machine(home)
+    machine.settings["PRESSWORK_DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    yield machine
+    if machine.processes():
+        machine.presswork("down")
+    for process in machine.processes():
+        process.kill()
+
+
+@pytest.mark.slow
+def test_up_starts_what_is_needed_mends_what_died_and_down_leaves_nothing(machine: Machine) -> None:
+    machine.settings["PREFECT_SERVER_API_AUTH_STRING"] = AUTH
+    # Neither one file's name nor a block that is not made yet keeps a machine from starting.
+    machine.settings["PRESSWORK_NOTIFY_BLOCK"] = "slack-webhook/nobody"
+    machine.settings["PRESSWORK_TEMPLATES_DIR"] = str(shutil.copytree(ROOT / "templates", machine.home / "templates"))
+    shutil.copy(ROOT / "templates" / "album_notes.md.j2", machine.home / "templates" / "q&a.md.j2")
+    first = machine.json("up")
+    assert first["api"] == machine.api
+    assert {"product-copy/nightly", "content/any-template", "content/album_notes"} <= set(first["deployments"])
+    with urllib.request.urlopen(first["ui"]) as page:  # noqa: S310 - a loopback URL of our own
+        assert b"<title>" in page.read()
+    seen = machine.told("status")
+    assert seen["well"]
+    assert [worker["online"] for worker in seen["outlook"]["workers"]] == [True]
+
+    assert machine.told("up")["pids"] == first["pids"], "what runs was started again"
+
+    for pid in first["pids"].values():
+        os.kill(pid, signal.SIGKILL)
+    dead = machine.told("status", status=1)["services"]
+    assert (dead["worker"]["running"], dead["server"]["running"]) == (False, False)
+    mended = machine.presswork("up")
+    assert mended.returncode == 0, mended.stderr
+    assert "Template q&a: not deployed." in mended.stderr
+    assert "slack-webhook/nobody" in mended.stderr
+    assert f"The worker (process {first['pids']['worker']}) has ended since" in mended.stderr
+
+    refused = machine.call("status", PREFECT_API_AUTH_STRING="operator:wrong")
+    assert "refuses the user and password" in refused.stderr
+    # What is known of it is on no disk.
+    assert not any(AUTH in file.read_text(errors="replace") for file in machine.home.glob("*.[jl]*"))
+
+    assert machine.told("down")["stopped"] == ["the worker", "Prefect's server"]
+    machine.assert_nothing_is_left()
+    assert machine.told("down") == {"stopped": []}
+
+
+@pytest.mark.slow
+def test_foreground_stays_until_it_is_told_to_end(machine: Machine) -> None:
+    # The pages of its server are short, and it refuses to be asked for longer ones.
+    machine.settings["PREFECT_SERVER_API_DEFAULT_LIMIT"] = str(PAGE)
+    with machine.foreground() as supervisor:
+        assert first_words(supervisor)["api"] == machine.api
+        with temporary_settings({PREFECT_API_URL: machine.api}):
+            asyncio.run(require_all_are_seen())
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(timeout=60) == 0
+        assert supervisor.stderr is not None
+        assert "Traceback" not in supervisor.stderr.read()
+    machine.assert_nothing_is_left()
+
+
+async def require_all_are_seen() -> None:
+    """What `presswork status` says of a server has all of what is more than a page."""
+    now = datetime.now(UTC)
+    async with get_client() as client:
+        flow = await client.create_flow_from_name("many")
+        for number in range(COUNT):
+            made = await client.create_deployment(flow, f"many-{number}")
+            # Later ones come first: the next run is found by its time, not by its page.
+            for hours in (COUNT, COUNT - number):
+                soon: State[None] = Scheduled(scheduled_time=now + timedelta(hours=hours))
+                await client.create_flow_run_from_deployment(made, state=soon)
+            late: State[None] = Scheduled(scheduled_time=now - timedelta(hours=number + 1))
+            await client.create_flow_run_from_deployment(made, state=late)
+            running = await client.create_flow_run_from_deployment(made, state=Pending())
+            await client.set_flow_run_state(running.id, Running())
+
+    outlook = await read_overview("nowhere", datetime.now(UTC))
+
+    assert outlook.deployments >= COUNT
+    names = [f"many/many-{number}" for number in range(COUNT)]
+    assert [run.deployment for run in outlook.next if run.deployment in names] == names[::-1]
+    assert [run.deployment for run in outlook.waiting if run.deployment in names] == names[::-1]
+    assert [run.deployment for run in outlook.running if run.deployment in names] == names[::-1]
+
+
+@pytest.mark.soak
+def test_foreground_ends_with_a_status_when_a_service_dies(machine: Machine) -> None:
+    for service in ("worker", "server"):
+        with machine.foreground() as supervisor:
+            os.kill(first_words(supervisor)["pids"][service], signal.SIGKILL)
+            assert supervisor.wait(timeout=60) == 1
+            assert supervisor.stderr is not None
+            assert "has ended by itself" in supervisor.stderr.read()
+        machine.assert_nothing_is_left()
+
+
+@pytest.mark.soak
+def test_ten_times_up_and_down_leaves_nothing(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "state")
+    for _ in range(10):
+        assert machine.json("up")["seconds"] < 60
+        machine.json("down")
+        machine.assert_nothing_is_left()
+
+
+def first_words(supervisor: subprocess.Popen[str]) -> Any:
+    """What it says once all is healthy."""
+    assert supervisor.stdout is not None
+    return json.loads("".join(iter(supervisor.stdout.readline, "}\n")) + "}")
+
+
+# A server of one's own
+
+
+def servers() -> list[psutil.Process]:
+    """The servers that this process started, and that still run."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and "presswork.operate.prefect_server" in child.cmdline()
+    ]
+
+
+def test_server_starts_answers_and_leaves_no_process(prefect_home: Path) -> None:
+    before = {child.pid for child in servers()}
+    waited: list[float] = []
+    with own_server(timeout_s=120, home=prefect_home, waiting=waited.append) as url:
+        assert is_healthy(url)
+        (server,) = [child for child in servers() if child.pid not in before]
+        assert waited
+        assert "127.0.0.1" in url
+    assert not is_healthy(url)
+    assert not server.is_running()
+    assert {child.pid for child in servers()} == before
+    # What it had to say as it stopped is nothing that a person must read.
+    assert "Traceback" not in (prefect_home / "prefect-server.log").read_text()
+
+
+def test_server_dies_with_a_parent_that_is_killed(prefect_home: Path) -> None:
+    code = f"""
+        import time
+        from pathlib import Path
+        from presswork.operate.prefect_server import own_server
+        with own_server(timeout_s=120, home=Path({str(prefect_home)!r})) as url:
+            print(url, flush=True)
+            time.sleep(600)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        url = parent.stdout.readline().strip()
+        (server,) = psutil.Process(parent.pid).children()
+        assert is_healthy(url)
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+    psutil.wait_procs([server], timeout=20)
+    assert not server.is_running()
+    assert not is_healthy(url)
+
+
+def test_server_that_does_not_start_in_time_is_stopped_and_said(tmp_path: Path) -> None:
+    before = {child.pid for child in servers()}
+    began = time.monotonic()
+    with (
+        pytest.raises(ServerStartError, match="PRESSWORK_PREFECT_STARTUP_TIMEOUT_S"),
+        own_server(timeout_s=0.5, home=tmp_path),
+    ):
+        pass
+    assert time.monotonic() - began < 15
+    assert {child.pid for child in servers()} == before
+
+
+def test_server_that_ends_as_it_starts_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))
+    with pytest.raises(ServerStartError, match="ended while it started"), own_server(timeout_s=60, home=tmp_path):
+        pass
+
+
+# Prefect's own command
+
+
+def read(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a loopback URL of our own
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_prefect_server_start_works_as_it_is_pinned(prefect_home: Path) -> None:
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    server = subprocess.Popen(
+        [str(Path(sys.executable).with_name("prefect")), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        env={
+            **environment,
+            "PREFECT_HOME": str(prefect_home),
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 100
+        while not read(f"{base}/api/health") and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert read(f"{base}/api/health") == "true"
+        assert read(f"{base}/api/admin/version").startswith('"3.')
+        assert "/flow_runs/" in read(f"{base}/api/openapi.json") or "/flow_runs/" in read(f"{base}/openapi.json")
+    finally:
+        server.terminate()
+        try:
+            server.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.communicate()
+
+
+# Two servers: a real installation in small
+
+# The PostgreSQL of the wheel comes without the extension pg_trgm, with which Prefect makes a few indexes of names. Real
+# installations have it; here these indexes are left out, and all else of Prefect's own migrations is run.
+MAKE_TABLES = """
+import asyncio
+from sqlalchemy import Engine, event
+from prefect.server.database import provide_database_interface
+
+@event.listens_for(Engine, "before_cursor_execute", retval=True)
+def without_trigrams(connection, cursor, statement, parameters, context, many):
+    return "SELECT 1" if "trgm" in statement else statement, parameters
+
+asyncio.run(provide_database_interface().create_db())
+"""
+
+
+@contextmanager
+def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def two_servers(postgres_server: str, tmp_path: Path) -> Iterator[list[str]]:
+    """The APIs of two servers that docs/operations.md has set up."""
+    redis = shutil.which("redis-server")
+    if redis is None:
+        pytest.skip("redis-server is not installed; Debian's package of that name has it")
+    database = new_postgres_database(postgres_server).replace("postgresql+psycopg://", "postgresql+asyncpg://", 1)
+    redis_port = str(free_port())
+    settings = {
+        "PREFECT_HOME": str(tmp_path / "prefect-home"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
+        "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
+        "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
+        "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
+        "PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1",
+        "PREFECT_REDIS_MESSAGING_PORT": redis_port,
+        "PREFECT_SERVER_DOCKET_URL": f"redis://127.0.0.1:{redis_port}/1",
+    }
+    environment = {**os.environ, **settings}
+    subprocess.run([sys.executable, "-c", MAKE_TABLES], env=environment, cwd=ROOT, check=True, timeout=200)
+    apis = []
+    with ExitStack() as stack:
+        stack.enter_context(
+            running([redis, "--port", redis_port, "--bind", "127.0.0.1", "--save", ""], tmp_path / "redis.log")
+        )
+        for number in (1, 2):
+            port = free_port()
+            log = tmp_path / f"server-{number}.log"
+            command = [PREFECT, "--no-prompt", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+            stack.enter_context(running(command, log, **settings))
+            api = f"http://127.0.0.1:{port}/api"
+            wait_for(partial(is_healthy, api), within_s=180)
+            apis.append(api)
+        yield apis
+
+
+@pytest.mark.postgres
+@pytest.mark.soak
+async def test_run_goes_through_two_servers(two_servers: list[str], shop: Workshop, tmp_path: Path) -> None:
+    one, other = two_servers
+    with temporary_settings({PREFECT_API_URL: one}):
+        await ensure_pool("presswork", print)
+        await deploy(work_pool="presswork", say=print)
+        async with get_client() as client:
+            deployment = await client.read_deployment_by_name("product-copy/nightly")
+            flow_run = await client.create_flow_run_from_deployment(
+                deployment.id, parameters={"selection": {"category": "tea"}, "options": {"limit": 3}}
+            )
+    worker = [PREFECT, "--no-prompt", "worker", "start", "--pool", "presswork", "--run-once"]
+    with (
+        temporary_settings({PREFECT_API_URL: other}),
+        running(worker, tmp_path / "worker.log", PREFECT_API_URL=other) as process,
+    ):
+        async with get_client() as client:
+
+            async def look() -> FlowRun:
+                return await client.read_flow_run(flow_run.id)
+
+            done = await eventually(look, lambda found: bool(found.state and found.state.is_final()), within_s=150)
+            await asyncio.to_thread(process.wait, 60)
+    assert done.state_name == "Completed", (tmp_path / "worker.log").read_text()
+    with temporary_settings({PREFECT_API_URL: one}):
+        # They reach the database as events, over Redis.
+        assert len(await task_runs(str(flow_run.id), count=3)) == 3
+    assert shop.requests == 3
+    assert shop.value("SELECT count(*) FROM current_content WHERE step = 'product_copy'") == 3

@@ -1,0 +1,155 @@
+"""Which templates a flow names: found in its source wherever the name stands, without importing the flow."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from presswork.errors import ConfigurationError
+from presswork.prompts.flow_source import FLOWS, FlowSource, list_flows, read_flow, read_function
+
+FLOW = '''
+from prefect import flow
+from presswork import open_run, RunOptions
+import shared
+import package.deep as deep
+from shared import choose, Steps as Named
+from .relative import RELATIVE
+raise RuntimeError("nobody imports me")
+
+CONSTANT = "of_constant"
+PAIR: tuple[str, str] = ("of_tuple", DERIVED := "unused")
+TABLE = {"urgent": "of_table", **shared.MORE}
+
+class Selection:
+    category: str | None = Field(None, examples=["of_form"])
+
+def helper(run, template="of_default"):
+    """helper"""
+    return inner(run, CONSTANT)
+
+def inner(run, name):
+    return run.generate(name, helper), run.generate("of_helper"), PAIR, TABLE
+
+def never(run):
+    run.generate("of_nobody")
+
+@flow(name="of_decorator")
+async def job(selection: Selection = Selection(), other: str = "of_parameter"):
+    from shared import LOCAL
+    async with open_run() as run:
+        found = run.select("of_select", selection)
+        log("a sentence with of_sentence in it")
+        choose(run, Named.FIRST, deep.things.NAME, RELATIVE, LOCAL)
+        helper(run)
+
+@flow
+async def another():
+    async with open_run() as run:
+        await run.generate("of_another")
+'''
+SHARED = """
+from back import TEMPLATE
+MORE = {"x": "of_shared_table"}
+LOCAL = "of_local_import"
+UNUSED = "of_unused"
+class Steps:
+    FIRST = "of_class"
+def choose(run, *names):
+    return run.generate(TEMPLATE)
+"""
+NAMED = set(
+    "of_select of_parameter of_constant of_tuple of_table of_default of_helper of_shared_table of_local_import "
+    "of_class of_deep of_relative of_back".split()
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "job.py").write_text(FLOW)
+    (tmp_path / "shared.py").write_text(SHARED)
+    # Modules that import each other end no reading.
+    (tmp_path / "back.py").write_text('from shared import TEMPLATE\nTEMPLATE = "of_back"\n')
+    (tmp_path / "relative.py").write_text('RELATIVE = "of_relative"\n')
+    (tmp_path / "package" / "deep").mkdir(parents=True)
+    (tmp_path / "package" / "deep" / "__init__.py").write_text("")
+    (tmp_path / "package" / "deep" / "things.py").write_text('NAME = "of_deep"\n')
+    return tmp_path
+
+
+def of_names(source: FlowSource | None) -> set[str]:
+    assert source is not None
+    return {text for text in source.texts if text.startswith("of_")}
+
+
+def test_names_are_found_wherever_the_flow_refers_to_them(folder: Path) -> None:
+    assert of_names(read_flow(folder / "job.py", "job")) == NAMED
+    assert of_names(read_flow(folder / "job.py", "another")) == {"of_another"}
+
+
+def test_templates_are_those_of_calls_and_those_that_are_known(folder: Path) -> None:
+    source = read_flow(folder / "job.py", "job")
+    assert source is not None
+    assert source.selects == ("of_select",)
+    assert source.templates([]) == ("of_select", "of_helper")
+    assert source.templates(["of_sentence", "of_back", "of_select"]) == ("of_select", "of_helper", "of_back")
+
+
+def test_function_that_is_loaded_is_read_where_it_stands_with_what_stands_around_it() -> None:
+    around = "of_around"
+
+    def helper() -> str:
+        return around
+
+    def job() -> str:
+        from tests.prompts.test_flow_source import NAMED  # noqa: F401, PLC0415 - a name that is found by this import
+
+        return helper() + "of_body"
+
+    assert of_names(read_function(job)) == {"of_around", "of_body"}
+
+
+def test_function_without_a_source_says_the_texts_in_its_code() -> None:
+    names: dict[str, object] = {}
+    source = """
+def job(run, name):
+    def inner():
+        return run.generate('of_inner')
+    return 'of_text', [each for each in ('of_tuple', 1) if name in {'of_set', 'of_sets'}], lambda: 'of_lambda'
+"""
+    exec(source, names)  # noqa: S102 - a function that no file has
+    found = read_function(names["job"])  # type: ignore[arg-type]
+    assert of_names(found) == {"of_inner", "of_text", "of_tuple", "of_set", "of_sets", "of_lambda"}
+    assert found.templates(["of_inner", "other"]) == ("of_inner",)
+
+
+def test_function_whose_file_has_changed_says_the_texts_in_its_code(folder: Path) -> None:
+    names: dict[str, object] = {}
+    exec(compile("def job(): return 'of_text'", folder / "job.py", "exec"), names)  # noqa: S102 - as above
+    assert of_names(read_function(names["job"])) == {"of_text"}  # type: ignore[arg-type]
+    (folder / "job.py").write_text("def (:\n")
+    assert of_names(read_function(names["job"])) == {"of_text"}  # type: ignore[arg-type]
+
+
+def test_template_that_is_given_by_name_is_one_of_the_calls(folder: Path) -> None:
+    (folder / "job.py").write_text(
+        "@flow\ndef job(run):\n    run.generate(variants=2, template_name='of_given', source=run.select('of_first'))\n"
+    )
+    source = read_flow(folder / "job.py", "job")
+    assert source is not None
+    assert (source.selects, source.generates) == (("of_first",), ("of_given",))
+
+
+def test_shipped_flows_say_the_same_loaded_and_unloaded() -> None:
+    assert list_flows() == ["newsletter", "product_copy", "support_replies"]
+    for name in list_flows():
+        flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        assert read_function(flow.fn) == read_flow(FLOWS / f"{name}.py", name)
+
+
+def test_file_that_is_no_python_is_named_with_its_line(folder: Path) -> None:
+    (folder / "shared.py").write_text("x = 1\ndef (:\n")
+    with pytest.raises(ConfigurationError, match=r"shared\.py, line 2"):
+        read_flow(folder / "job.py", "job")

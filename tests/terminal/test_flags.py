@@ -1,0 +1,63 @@
+"""Flags and the work that takes them, what is loaded for help, and the environment as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from typing import get_type_hints
+
+import pytest
+
+from presswork.cli import COMMANDS
+from presswork.terminal.endings import CommandContext
+from presswork.terminal.environment import environment
+
+HEAVY = {"prefect", "anthropic", "sqlalchemy", "alembic", "sqlglot", "jinja2", "rich"}
+
+
+@pytest.mark.parametrize(("_group", "_name", "taken", "work"), COMMANDS)
+def test_the_work_of_a_command_takes_its_flags(_group: object, _name: str, taken: type, work: str) -> None:
+    module, _, function = work.partition(":")
+
+    found = get_type_hints(getattr(import_module(f"presswork.commands.{module}"), function))
+
+    found.pop("return")
+    assert list(found.values()) == [CommandContext, taken]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["history", "--help"], ["show"], ["run", "--nonsense"]]
+)
+def test_help_and_mistakes_of_typing_load_nothing_that_takes_time(arguments: list[str]) -> None:
+    # What the interpreter has loaded at its end is said last.
+    program = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('loaded', sorted({HEAVY!r} & set(sys.modules))))\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "from presswork.cli import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == (0 if ended.stderr == "" else 2)
+    assert ended.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_environment_is_as_it_was_after_a_block_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESSWORK_TEST_SET", "before")
+    monkeypatch.delenv("PRESSWORK_TEST_UNSET", raising=False)
+    monkeypatch.setenv("PRESSWORK_TEST_GONE", "before")
+    changes = {"PRESSWORK_TEST_SET": "inside", "PRESSWORK_TEST_UNSET": "inside", "PRESSWORK_TEST_GONE": None}
+
+    def fail_inside() -> None:
+        with environment(changes):
+            assert {name: os.environ.get(name) for name in changes} == changes
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
+
+    assert (os.environ["PRESSWORK_TEST_SET"], os.environ["PRESSWORK_TEST_GONE"]) == ("before", "before")
+    assert "PRESSWORK_TEST_UNSET" not in os.environ
