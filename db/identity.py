@@ -2,8 +2,8 @@
 
 A host's name and a process's number are not enough: containers share host names, and each counts its processes from
 one, and again from one after a reboot. So the identity also holds the process's start, the boot of the machine and the
-pid namespace, where the system tells them. What `presswork up` keeps of its services (presswork/operate/installation.py) is
-made of the same facts.
+pid namespace, where the system tells them. What `presswork up` keeps of its services is made of
+the same facts (presswork/operate/installation.py).
 """
 
 import os

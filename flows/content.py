@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 from prefect import flow
 
-from presswork import RunOptions, Summary, open_run
-from presswork.choices import Help, TemplateName
+from presswork import Help, RunOptions, Summary, TemplateName, open_run
 
 Params = Annotated[dict[str, Any] | None, Help("The template's params by name; empty: their defaults.")]
 

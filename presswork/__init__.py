@@ -1,15 +1,19 @@
-"""The engine: turns templates and records into generations under Prefect.
+"""Presswork turns database records into validated content. A content flow imports from here what it needs.
 
-The root is the way of a record, top to bottom: opening.py (a run from opening to closing), run.py (what flows use),
-step.py (render, look up, record), live.py (ask, in chunks), claiming.py (ask for no prompt twice), plan.py
-(what the ledger already answers), attempts.py and generations.py (how what happened reaches the ledger), context.py
-(what a run hands to its steps). What these stand on is in the folders.
+    select -> render -> complete -> validate -> record
+
+One folder a concern, from the top down: cli.py and commands/ (what people type), jobs/, rehearsal/ and terminal/ (what
+commands share), operate/ (server, worker, deployments), engine/ (a run under Prefect), report/ (what a run says of
+itself), pacing/ (when a request may go), answers/ (one prompt to its outcome), prompts/ (a template file: read,
+checked, rendered), claude/ (the only importer of the SDK), output_classes/ (what an answer must be). Only db/ speaks
+SQL; flows/ and templates/ are the user's.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from presswork.choices import Help, TemplateName
     from presswork.engine.materials.conditions import Generated
     from presswork.engine.materials.handles import Generations
     from presswork.engine.opening import open_run
@@ -17,16 +21,28 @@ if TYPE_CHECKING:
     from presswork.options import RunOptions, Selection
     from presswork.report.summary import Summary
 
-__all__ = ["Generated", "Generations", "Run", "RunOptions", "Selection", "Summary", "open_run"]
+__all__ = [
+    "Generated",
+    "Generations",
+    "Help",
+    "Run",
+    "RunOptions",
+    "Selection",
+    "Summary",
+    "TemplateName",
+    "open_run",
+]
 
 _HOMES = {
-    "Generated": "materials.conditions",
-    "Generations": "materials.handles",
-    "Run": "run",
+    "Generated": "engine.materials.conditions",
+    "Generations": "engine.materials.handles",
+    "Help": "choices",
+    "Run": "engine.run",
     "RunOptions": "options",
     "Selection": "options",
     "Summary": "report.summary",
-    "open_run": "opening",
+    "TemplateName": "choices",
+    "open_run": "engine.opening",
 }
 
 

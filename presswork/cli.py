@@ -1,4 +1,4 @@
-"""The command `presswork`: which commands there are, and where each does its work; the work is in presswork/commands/."""
+"""The command `presswork`: which commands there are, and where each does its work (presswork/commands/)."""
 
 import inspect
 import sys
@@ -26,7 +26,7 @@ ledger = typer.Typer(help="Make, migrate, check and shrink the ledger.", no_args
 COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "demo", flags.DemoFlags, "run.demo:demo"),
     (app, "run", flags.RunFlags, "run.run_command:run"),
-    (app, "rehearse", flags.RehearseFlags, "rehearsal.rehearse:rehearse"),
+    (app, "rehearse", flags.RehearseFlags, "run.rehearse:rehearse"),
     (app, "deploy", flags.DeployFlags, "machine.deploy:deploy"),
     (app, "history", flags.HistoryFlags, "ledger.history:history"),
     (app, "show", flags.ShowFlags, "ledger.show:show"),

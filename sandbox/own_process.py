@@ -13,7 +13,7 @@ from pathlib import Path
 from sandbox.server import Sandbox
 from sandbox.switches import Switches
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 

@@ -29,6 +29,8 @@ from db.ledger.connecting import connect_ledger, open_ledger, upgrade
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))
 
+pytest_plugins = ["tests.pieces"]
+
 PREFECT_DATABASE = "prefect.db"
 
 # Before Prefect is loaded: a flow that is called where no server is set up must not start one, unseen and for seconds.

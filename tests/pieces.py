@@ -42,7 +42,7 @@ class Note(BaseModel):
     stars: int = Field(ge=1, le=5)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def note_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows.outputs, "Note", Note, raising=False)
 
@@ -58,7 +58,7 @@ Write = Callable[..., Template]
 
 
 @pytest.fixture
-def write(folder: Path) -> Write:
+def write(folder: Path, note_class: None) -> Write:
     """Write a template and load it; other files of the folder are given by name."""
 
     def write(

@@ -105,7 +105,7 @@ def test_no_table_has_a_model_that_is_none() -> None:
 
 
 def test_the_reference_lists_what_is_known() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "templates.md").read_text(encoding="utf-8")
     shown = [line for line in page.splitlines() if line.startswith("| `claude-")]
 
     assert shown == [known_row(name, model) for name, model in MODELS.items() if model.lifecycle != "retired"]

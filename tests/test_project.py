@@ -63,7 +63,7 @@ def committed_files() -> list[Path]:
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("package", ["flows", "db"])
+@pytest.mark.parametrize("package", ["flows", "presswork", "db", "sandbox"])
 def test_package_imports_from_this_repository(package: str) -> None:
     file = importlib.import_module(package).__file__
     assert file is not None

@@ -40,6 +40,7 @@ ANOTHER_MEANING = {
     "deployment": "a column's title on a screen",
     "failed": "a title on a screen, for Prefect's state",
     "invalid": "a switch of the sandbox",
+    "presswork": "the product's package",
     "refused": "a switch of the sandbox, and a key of what `deploy` and `db recover` print",
     "running": "a title on a screen, and a key of what `status` prints",
     "sandbox": "a package, a ledger's file, and where a forecast's lengths come from",

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from db.identity import UNKNOWN, boot_id, started
 from db.words import POOL
-from presswork.engine.orchestration import prefect_server
 from presswork.errors import ConfigurationError
+from presswork.operate import prefect_server
 from presswork.settings import Settings
 
 SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"

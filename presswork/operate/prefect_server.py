@@ -2,8 +2,8 @@
 
 One of our own is Prefect's server in a process of its own, tuned for many task runs, on loopback, with its database and
 its log in `.presswork/` of the project. It ends when the process that started it does, however that ends. Run as a
-module, this file is that process. The server that `presswork up` starts (presswork/operate) is the same one, but stays, and
-has a database of its own: two servers never share one.
+module, this file is that process. The server that `presswork up` starts is the same one, but stays, and has a
+database of its own: two servers never share one.
 """
 
 import base64

@@ -24,9 +24,8 @@ from types import FrameType
 from dotenv import dotenv_values
 
 from db.words import POOL
-from presswork.engine.orchestration import prefect_server
 from presswork.errors import ConfigurationError, PressworkError
-from presswork.operate import installation
+from presswork.operate import installation, prefect_server
 from presswork.operate.installation import SERVER, SERVICE_NAMES, SUPERVISOR, WORKER, Installation, Process, Say, State
 from presswork.settings import ROOT
 

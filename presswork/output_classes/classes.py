@@ -11,12 +11,12 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
 
 from pydantic import BaseModel
 
-import flows
 from presswork.errors import OutputClassError
 from presswork.output_classes.fields import OutputFields, make_output_class
 from presswork.output_classes.validate import OutputClass
@@ -24,8 +24,7 @@ from presswork.output_classes.validate import OutputClass
 PACKAGE = "flows"
 OUTPUTS = "outputs"
 _HEAVY = frozenset({"prefect", "sqlalchemy", "anthropic", "db"})
-_PRESSWORK = frozenset("cli commands content control engine sandbox steps".split())
-_FOUNDATIONS = frozenset({"errors", "settings"})
+_PRESSWORK = frozenset({"content", "engine"})
 _PARSING = Lock()
 _NAME = re.compile(r"(?:[A-Za-z]\w*\.)*[A-Za-z_]\w*", re.ASCII)
 
@@ -58,7 +57,7 @@ def _check_module(output: str, module: str) -> None:
     first = module.partition(".")[0]
     if first == PACKAGE:
         raise OutputClassError(f"The output class {output!r} has a {PACKAGE!r} too many. Write {output[6:]!r}.")
-    if first in _PRESSWORK | _FOUNDATIONS:
+    if first in _PRESSWORK:
         raise OutputClassError(
             f"The output class {output!r} is named in flows/{first}, which is Presswork's own. Put your class into a "
             "module of your own, such as flows/shop.py, and write shop.Entry."
@@ -74,7 +73,7 @@ def _load(module: str, file: str) -> object:
     for place, line, imported in _refused_imports(module, set()):
         raise OutputClassError(
             f"{file} can't hold output classes: {place}, line {line}, imports {imported}. Move the classes to a "
-            "module that imports neither Prefect, SQL, the SDK nor Presswork's engine."
+            "module that imports neither Prefect, SQL, the SDK nor Presswork itself."
         )
     before = set(sys.modules)
     try:
@@ -100,7 +99,7 @@ def parse_python(file: Path) -> ast.Module:
 def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
     """Yield where a module, or another of the user's that it imports, imports what it may not."""
     path = _file_of(module)
-    if path is None or module in seen | _FOUNDATIONS:
+    if path is None or module in seen:
         return
     seen.add(module)
     try:
@@ -110,11 +109,22 @@ def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, st
     package = f"{PACKAGE}.{module}" if path.name == "__init__.py" else f"{PACKAGE}.{module}".rpartition(".")[0]
     for line, name in _imports(tree, package):
         parts = name.split(".")
-        if parts[0] in _HEAVY or (parts[0] == PACKAGE and len(parts) > 1 and parts[1] in _PRESSWORK):
+        if _is_refused(parts):
             yield "/".join((PACKAGE, *module.split("."))) + ".py", line, name
         elif parts[0] == PACKAGE:
             for end in range(2, len(parts) + 1):
                 yield from _refused_imports(".".join(parts[1:end]), seen)
+
+
+def _is_refused(parts: list[str]) -> bool:
+    match parts:
+        case [package, *_rest] if package in _HEAVY:
+            return True
+        case ["presswork", *rest]:
+            return rest[:1] != ["errors"]
+        case ["flows", name, *_rest]:
+            return name in _PRESSWORK
+    return False
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[tuple[int, str]]:
@@ -143,6 +153,6 @@ def _absolute(statement: ast.ImportFrom, package: str) -> str:
 
 
 def _file_of(module: str) -> Path | None:
-    paths = [Path(folder, *module.split(".")) for folder in flows.__path__]
+    paths = [Path(folder, *module.split(".")) for folder in import_module(PACKAGE).__path__]
     files = [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")]
     return next((file for file in files if file.is_file()), None)

@@ -26,7 +26,7 @@ FLOWS = ROOT / "flows"
 GENERIC = "content"
 """The flow that runs any template; it is run by the template's name."""
 
-_PRODUCT = [*(FLOWS / name for name in ("commands", "control", "engine", "sandbox", "steps")), ROOT / "db"]
+_PRODUCT = [FLOWS / "engine", *(ROOT / name for name in ("presswork", "db", "sandbox"))]
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Import = tuple[int, list[str]]
 """How many folders up a relative import goes (0: it is absolute), and the parts of the dotted name that it binds."""

@@ -1,1 +1,1 @@
-"""`presswork rehearse`: a run at full size against the sandbox, and what it tells of the real one."""
+"""What `presswork rehearse` is made of: a run at full size against the sandbox, and what it tells of the real one."""

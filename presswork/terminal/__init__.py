@@ -1,1 +1,1 @@
-"""The terminal: flags, screens, and how a command ends."""
+"""What all commands share: flags, the ledgers they read, how anything is printed, and how a command ends."""

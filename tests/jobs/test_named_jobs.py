@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, Field
 
-from presswork.commands.run import jobs
 from presswork.errors import ConfigurationError, ParameterError
+from presswork.jobs import named_jobs as jobs
 from presswork.jobs.named_jobs import find_job, make_selection
 from presswork.prompts.flow_source import FLOWS, list_flows
 from presswork.settings import load_settings
