@@ -1,4 +1,4 @@
-"""Refusals that are alike stop the run, after one record from further on was tried and met the same."""
+"""Equal rejections in a row stop the run, after a probe from further on was rejected in the same way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refusal(likeness: str | None = "same") -> FinalCallError:
 
 
 class Crowd:
-    """Prompts that are sent one by one, through the watch and past its places."""
+    """Sends prompts one by one through the breaker, and beyond its places in flight."""
 
     def __init__(self, *far: str) -> None:
         self.breaker = Breaker("note")
@@ -35,7 +35,7 @@ class Crowd:
             return self.breaker.record(name, error)
 
     async def refused(self, count: int, likeness: str | None = "same") -> None:
-        """Have that many refused one after the other."""
+        """Have this many rejected one after the other."""
         for number in range(count):
             assert await self.send(f"{likeness} {number}", refusal(likeness)) is None
 
@@ -43,7 +43,7 @@ class Crowd:
         self.tasks[name] = asyncio.create_task(self.send(name, error))
 
     async def end(self) -> None:
-        """Let all go that still wait."""
+        """Release all that still wait."""
         self.breaker.release()
         await asyncio.gather(*self.tasks.values())
 
@@ -206,7 +206,7 @@ async def test_step_that_ends_before_a_trial_stops_where_more_than_the_row_met_t
 ) -> None:
     crowd = Crowd()
     async with asyncio.TaskGroup() as group:
-        # All of them are in flight before the first is refused.
+        # All of them are in flight before the first is rejected.
         started = asyncio.Barrier(count)
 
         async def send(name: str) -> None:
