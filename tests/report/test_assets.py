@@ -1,4 +1,4 @@
-"""The keys of assets: names that Prefect takes, without a user, a password or a query."""
+"""Keys of assets are names that Prefect accepts, without a user, a password or a query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of Prefect's API, read whole, whatever the length of a server's pages."""
+"""Lists of Prefect's API are read to the end, however long a server's pages are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of a run's steps: every step, its counts, and what it was made from, as an image of its own."""
+"""The picture of a run's steps is an image that shows each step, its counts and what it was made from."""
 
 from __future__ import annotations
 
