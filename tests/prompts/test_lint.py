@@ -72,10 +72,10 @@ def test_a_template_without_fault_has_no_finding(tmp_path: Path) -> None:
         ("{{ record.title }}", "error", "variable", "does not provide `record.title`; it yields id, name"),
         ("{{ record['title'] }}", "error", "variable", "`record.title`"),
         ("{% if record.title %}x{% endif %}", "error", "variable", "`record.title`"),
-        ("{{ record.Name }}", "note", "variable", "by its case, the database decides"),
+        ("{{ record.Name }}", "note", "variable", "The database decides if"),
         ("{{ record.items }}", "error", "variable", "does not provide `record.items`; it yields id, name"),
         ("{{ params.tone }}", "error", "params", "'tone' is not declared"),
-        ("{{ triage.topic }}", "error", "step", "neither `record`, `params` nor a step"),
+        ("{{ triage.topic }}", "error", "step", "is not `record`, `params` or a step"),
     ],
 )
 def test_variables_are_compared_with_what_there_is(
@@ -119,7 +119,7 @@ def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path, named: st
 @pytest.mark.parametrize(
     ("front", "line", "code", "message"),
     [
-        ({"model": "claude-sonet-4"}, 5, "model", "'claude-sonet-4' is not known"),
+        ({"model": "claude-sonet-4"}, 5, "model", "'claude-sonet-4' is unknown"),
         (
             {"model": "claude-sonnet-4"},
             5,
@@ -214,11 +214,11 @@ def test_an_output_class_that_the_api_cannot_take_is_an_error(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("front", "code", "message"),
     [
-        ({"select": "SELECT * FROM things"}, "star", "name them"),
-        ({"select": "SELECT t.*, 1 AS one FROM things t"}, "star", "name them"),
+        ({"select": "SELECT * FROM things"}, "star", "Name the columns"),
+        ({"select": "SELECT t.*, 1 AS one FROM things t"}, "star", "Name the columns"),
         ({"select": "SELECT id, lower(name) FROM things"}, "variable", "with AS"),
         ({"select": "SELECT id, name FROM things WHERE >>>"}, "sql", "can't be read here"),
-        ({"params": "{tone: {type: str, default: null}}"}, "params", "'tone' is declared, but"),
+        ({"params": "{tone: {type: str, default: null}}"}, "params", "'tone' is declared but not used"),
     ],
 )
 def test_what_cannot_be_known_is_a_note(tmp_path: Path, front: dict[str, str], code: str, message: str) -> None:
@@ -394,7 +394,7 @@ def test_selects_of_every_dialect_are_read(sql: str) -> None:
 def test_select_that_yaml_cuts_at_a_comment_is_noted(tmp_path: Path, select: str, is_noted: bool) -> None:
     write(tmp_path, user("{{ record.id }}"), select=select)
 
-    assert any("for a comment and leaves it out" in said for *_, said in lint(tmp_path)) is is_noted
+    assert any("YAML drops the text after" in said for *_, said in lint(tmp_path)) is is_noted
 
 
 # Examples
@@ -409,7 +409,7 @@ def test_scalar_that_may_be_meant_as_more_than_text_is_noted_by_its_line(tmp_pat
 
     found = [(line, message.partition(",")[2]) for level, line, code, message in lint(tmp_path) if code == "scalar"]
 
-    assert [(line, said.partition(" as it is")[0]) for line, said in found] == [
+    assert [(line, said.partition(" as written")[0]) for line, said in found] == [
         (8, " record.name is the text 'NO',"),
         (11, " record.list[0] is the text '0123',"),
         (12, " inputs.triage.sure is the text 'yes',"),

@@ -205,15 +205,15 @@ def test_default_leaves_what_is_there(write: Write, text: str) -> None:
 )
 def test_calculating_with_null_fails_the_record_and_says_why(write: Write, text: str) -> None:
     with pytest.raises(
-        RecordError, match=r"^note\.md\.j2, line 4: it computes with, or compares, a value that is NULL"
+        RecordError, match=r"^note\.md\.j2, line 4: it computes with a value that is NULL, or compares it"
     ):
         fill(write, text)
 
 
 def test_reading_on_from_null_fails_the_record_and_says_why(write: Write) -> None:
-    with pytest.raises(RecordError, match="what it reads 'city' of is NULL"):
+    with pytest.raises(RecordError, match="it reads 'city' of a value that is NULL"):
         fill(write, "{{ record.x.city }}")
-    with pytest.raises(RecordError, match="what it reads 'city' of is NULL"):
+    with pytest.raises(RecordError, match="it reads 'city' of a value that is NULL"):
         fill(write, "{{ record.x['city'] }}")
 
 

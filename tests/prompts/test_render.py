@@ -99,10 +99,10 @@ def test_method_that_is_not_called_is_no_column(write: Write) -> None:
         ("{{ recrod.name }}", "note.md.j2, line 4: 'recrod' is undefined."),
         ("{{ record.name.first }}", "note.md.j2, line 4: 'str object' has no attribute 'first'."),
         ("{% if record.nam %}x{% endif %}", "note.md.j2, line 4: 'dict object' has no attribute 'nam'."),
-        ("{{ record['na' ~ 'm'] }}", "note.md.j2, line 4: it reads by a name that the data does not have."),
-        ("{{ record[record.name] }}", "note.md.j2, line 4: it reads by a name that the data does not have."),
+        ("{{ record['na' ~ 'm'] }}", "note.md.j2, line 4: it reads a name that the data does not have."),
+        ("{{ record[record.name] }}", "note.md.j2, line 4: it reads a name that the data does not have."),
         ("{{ [record] | map(attribute='nam') | list }}", "note.md.j2, line 4: 'dict object' has no attribute 'nam'."),
-        ("{% if false %}x{% endif %}", "note.md.j2: the user block renders to nothing."),
+        ("{% if false %}x{% endif %}", "note.md.j2: the user block renders as empty text."),
     ],
 )
 def test_missing_value_is_told_and_never_renders_as_empty(write: Write, body: str, message: str) -> None:
@@ -128,12 +128,15 @@ def test_default_and_defined_may_be_asked_for(write: Write) -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ("{{ record.name + 1 }}", "a value is of a type that this line can't work with (TypeError)"),
-        ("{{ 1 / (record.name | length - 17) }}", "it divides by zero (ZeroDivisionError)"),
-        ("{{ record.name | round }}", "a value is of a type that this line can't work with (TypeError)"),
-        ("{{ '%d' | format(record.name) }}", "a value is of a type that this line can't work with (TypeError)"),
-        ("{{ record.name.encode('ascii') }}", "a value has not the form that this line needs (UnicodeEncodeError)"),
-        ("{{ record.name.index('zzz') }}", "a value has not the form that this line needs (ValueError)"),
+        ("{{ record.name + 1 }}", "a value has a type that this line can't use (TypeError)"),
+        ("{{ 1 / (record.name | length - 17) }}", "division by zero (ZeroDivisionError)"),
+        ("{{ record.name | round }}", "a value has a type that this line can't use (TypeError)"),
+        ("{{ '%d' | format(record.name) }}", "a value has a type that this line can't use (TypeError)"),
+        (
+            "{{ record.name.encode('ascii') }}",
+            "a value does not have the format that this line needs (UnicodeEncodeError)",
+        ),
+        ("{{ record.name.index('zzz') }}", "a value does not have the format that this line needs (ValueError)"),
         ("{{ range(10 ** 9) | list }}", "OverflowError"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
         ("{{ self.user() }}", "RecursionError"),
@@ -178,7 +181,7 @@ def test_text_that_is_not_unicode_fails_alone(write: Write) -> None:
 )
 def test_reach_for_pythons_insides_is_refused_before_any_record(write: Write, body: str) -> None:
     with pytest.raises(
-        TemplateError, match=r"^note\.md\.j2, line 4: .* reaches into Python; templates read data only\."
+        TemplateError, match=r"^note\.md\.j2, line 4: .* reaches into Python\. Templates read only data\."
     ):
         write(user(body))
 

@@ -81,7 +81,7 @@ def test_mistake_carries_its_file_and_line_apart_from_what_it_says(
 
 
 def test_user_block_is_needed(write: Write) -> None:
-    assert "this one has no `user` block" in mistake(write, "{% block system %}You write.{% endblock %}")
+    assert "The `user` block is missing" in mistake(write, "{% block system %}You write.{% endblock %}")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_other_blocks_are_refused(write: Write, body: str) -> None:
 def test_text_outside_the_blocks_is_refused_for_it_would_not_be_sent(write: Write, body: str, line: int) -> None:
     message = mistake(write, body, files={"_part.md.j2": "x"})
 
-    assert message.startswith(f"note.md.j2, line {line}: what stands outside the blocks")
+    assert message.startswith(f"note.md.j2, line {line}: content outside the blocks")
 
 
 def test_comments_and_blank_lines_may_stand_outside_the_blocks(write: Write) -> None:
@@ -151,7 +151,7 @@ def test_record_in_an_include_of_the_system_block_is_refused(write: Write) -> No
 def test_record_above_the_blocks_is_refused_where_there_is_a_system_block(write: Write, above: str) -> None:
     body = above + "{% block system %}{{ name }}{% endblock %}" + USER
 
-    assert "can read `params` only" in mistake(write, body)
+    assert "can read only `params`" in mistake(write, body)
 
 
 def test_parameters_may_be_read_by_the_system_block(write: Write) -> None:
@@ -174,13 +174,13 @@ def test_unknown_template_is_told_with_those_there_are(write: Write, folder: Pat
     write()
     write(name="other")
 
-    with pytest.raises(TemplateError, match=r"There is no template 'mine' in templates/; there are: note, other\."):
+    with pytest.raises(TemplateError, match=r"There is no template 'mine' in templates/\. Available: note, other\."):
         load_template(folder, "mine")
 
 
 def test_empty_folder_and_no_folder_have_no_templates(folder: Path) -> None:
     for empty in (folder, folder / "nowhere"):
-        with pytest.raises(TemplateError, match="there are: none"):
+        with pytest.raises(TemplateError, match="Available: none"):
             load_template(empty, "mine")
 
 
@@ -273,7 +273,7 @@ def test_missing_include_is_told_with_who_wants_it(write: Write) -> None:
 def test_files_that_include_each_other_are_refused(write: Write, files: dict[str, str]) -> None:
     message = mistake(write, '{% block user %}{% include "_a.md.j2" %}{% endblock %}', files=files)
 
-    assert "these files include each other without end" in message
+    assert "these files include each other in a circle" in message
     assert "_a.md.j2 -> " in message
 
 
