@@ -1,4 +1,4 @@
-"""The head of a template: each mistake is told by its field or line, before anything else happens."""
+"""Each mistake in a template's front matter is reported by field or line, before anything else happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lint: each mistake is found with its file and line, and what is no mistake is not."""
+"""The lint reports each mistake with its file and line, and nothing that is right."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_template_without_fault_has_no_finding(tmp_path: Path) -> None:
     assert lint(tmp_path) == []
 
 
-# The user block's text stands on line 8.
+# The user block's text is on line 8.
 @pytest.mark.parametrize(
     ("text", "level", "code", "message"),
     [
@@ -300,7 +300,7 @@ def test_what_no_dialect_reads_has_a_line() -> None:
         ("SELECT 'it\\'s :no', `a:no` FROM t # it's :no\nWHERE b = :b", {"b": 2}),
         ("SELECT q'[it's :no]' AS q FROM dual WHERE b = :b", {"b": 1}),
         ("SELECT {'a':x, 'b': :b} AS s FROM t", {"b": 1}),
-        # Which database it is for is not known; what is not declared is a parameter only where all would see one.
+        # The database is unknown. An undeclared name is a parameter only if every database would read it as one.
         ("SELECT [odd :no] AS a FROM t WHERE b = :b", {"b": 1}),
         ("SELECT [:b] AS a FROM t", {"b": 1}),
         ("SELECT a FROM t WHERE x = :undeclared AND b = :b", {"undeclared": 1, "b": 1}),

@@ -1,4 +1,4 @@
-"""NULL: it renders as nothing everywhere, can be told from an empty text, and stays null in JSON."""
+"""NULL renders as nothing everywhere, can be distinguished from an empty text, and stays null in JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORD = {
 
 
 def fill(write: Write, text: str, front: str = "", record: Any = RECORD, **inputs: Any) -> str:
-    """What stands between two bars in the user block."""
+    """Render a text between two bars in the user block."""
     template = write("{% block user %}|" + text + "|{% endblock %}", front)
     return of(template, record=record, **inputs)
 

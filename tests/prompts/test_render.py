@@ -1,4 +1,4 @@
-"""Rendering: data is text and nothing else, a missing value is an error, and an error quotes no record."""
+"""Rendered data is text and nothing else, a missing value is an error, and no error quotes a record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def user(body: str) -> str:
 
 
 def fill(template: Template, **inputs: Any) -> str:
-    """What a prompt asks, once rendered."""
+    """Render the user's message of a prompt."""
     return render_prompt(make_brief(template, "sandbox", template.stand_ins), inputs).messages[-1]["content"]
 
 
@@ -70,7 +70,7 @@ def test_blank_lines_around_a_block_are_no_part_of_the_prompt(write: Write) -> N
 
 @pytest.mark.parametrize("name", ["items", "keys", "values", "get", "pop", "update", "copy"])
 def test_column_that_is_named_like_a_method_is_the_column(write: Write, name: str) -> None:
-    body = "{{ record.%s }} {{ record['%s'] }} {%% if record.%s == 'tea' %%}yes{%% endif %%}" % (name, name, name)  # noqa: UP031 - Jinja's own braces
+    body = "{{ record.NAME }} {{ record['NAME'] }} {% if record.NAME == 'tea' %}yes{% endif %}".replace("NAME", name)
 
     assert fill(write(user(body)), record={name: "tea"}) == "tea tea yes"
 
@@ -89,7 +89,7 @@ def test_method_that_is_not_called_is_no_column(write: Write) -> None:
         fill(write(user("{{ record.items }}")), record={"name": "tea"})
 
 
-# What is missing
+# Missing values
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_text_that_is_not_unicode_fails_alone(write: Write) -> None:
         fill(write(user("{{ record.name }}")), record={"name": "half \ud83d"})
 
 
-# Python's insides
+# Python's internals
 
 
 @pytest.mark.parametrize(
@@ -279,11 +279,11 @@ def test_cache_that_is_off_marks_no_block(prompt: Say) -> None:
     ("system", "front", "caching"),
     [
         ("You write.", "", Caching.TOO_SHORT),
-        # 350 tokens of English, with the schema; no text of so many characters has 1,024.
+        # 350 tokens of English, with the schema; in no script does a text this short have 1,024.
         ("We sell tea. " * 80, "", Caching.TOO_SHORT),
-        # Some 700 tokens of English, and perhaps 1,024 of something else.
+        # About 700 tokens of English, and perhaps 1,024 in another script.
         ("We sell tea. " * 190, "", Caching.UNSURE),
-        # A character of other scripts may be a token, or more.
+        # In other scripts one character may be a token, or more.
         ("茶" * 600, "", Caching.UNSURE),
         ("茶" * 1200, "", Caching.ON),
         (LONG, "", Caching.ON),

@@ -1,4 +1,4 @@
-"""Reading a template: what is wrong with it is found before any request, with the file and line."""
+"""Each mistake in a template is reported before any request, with its file and line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from presswork.prompts.templates import list_templates, load_template, read_head
 from tests.pieces import Write
 
 USER = "{% block user %}Name: {{ record.name }}{% endblock %}"
-FRONT_LINES = 3  # as `write` makes it: ---, output, ---
+FRONT_LINES = 3  # `write` makes these: ---, output, ---
 
 
 def mistake(write: Write, body: str, front: str = "", files: dict[str, str] | None = None) -> str:
-    """What loading a template says is wrong with it."""
+    """Load a template with a mistake, and return the error's message."""
     with pytest.raises(TemplateError) as raised:
         write(body, front, files)
     return str(raised.value)
@@ -192,8 +192,8 @@ def test_parts_are_not_listed(write: Write, folder: Path) -> None:
 
 def test_what_is_no_file_of_a_person_is_not_listed(write: Write, folder: Path) -> None:
     write()
-    (folder / ".#note.md.j2").symlink_to("someone@host.1234:5678")  # as Emacs locks a file that is open
-    (folder / "._note.md.j2").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves one on a memory stick
+    (folder / ".#note.md.j2").symlink_to("someone@host.1234:5678")  # Emacs's lock of an open file
+    (folder / "._note.md.j2").write_bytes(b"\x00\x05\x16\x07")  # macOS leaves such files on memory sticks
     (folder / "old.md.j2").mkdir()
     (folder / "gone.md.j2").symlink_to("/nowhere")
 
@@ -343,7 +343,7 @@ def test_include_may_have_a_front_matter_of_its_own(write: Write) -> None:
     assert template.render_block("user", {}) == "tea"
 
 
-# What it reads
+# Variables that a template reads
 
 
 @pytest.mark.parametrize(
