@@ -113,15 +113,19 @@ class Environment(ImmutableSandboxedEnvironment):
 class WrittenConstants(NodeTransformer):
     """Replaces `none` in a template by NULL, and a number with a fraction by a Number."""
 
-    def visit_Const(self, node: nodes.Const) -> nodes.Expr:  # noqa: N802 - Jinja finds it by the name of the node
-        """Return the replacement of a constant."""
+    def get_visitor(self, node: nodes.Node) -> Any:
+        """Return the method for a node; None if only its children may change."""
+        methods: dict[type[nodes.Node], Any] = {nodes.Const: self._replaced, nodes.Slice: self._bounded}
+        return methods.get(type(node))
+
+    def _replaced(self, node: nodes.Const) -> nodes.Expr:
         if node.value is None:
             return nodes.ImportedName(NULL_NAME, lineno=node.lineno)
         # A compiled constant is a plain float. With a sign before it, Environment computes it, and so spells it like
         # a record's number.
         return nodes.Pos(node, lineno=node.lineno) if type(node.value) is float else node
 
-    def visit_Slice(self, node: nodes.Slice) -> nodes.Slice:  # noqa: N802 - as above
+    def _bounded(self, node: nodes.Slice) -> nodes.Slice:
         """Replace a bound that is NULL by Python's None, which means no bound."""
         for part in ("start", "stop", "step"):
             bound = getattr(node, part)
