@@ -16,7 +16,7 @@ from presswork.errors import CallError, FinalCallError, StoppingCallError
 AT_START, IN_A_ROW = 5, 20
 """This many equal rejections in a row trigger a probe: before a template's first answer, and after it."""
 PROBE_TIMEOUT_S = 5.0
-"""If the probe has not been sent after this time, a waiting prompt that already has a place becomes the probe."""
+"""If the probe has not been sent after this time, one of the waiting prompts becomes the probe."""
 
 
 class Breaker:

@@ -17,7 +17,7 @@ WATCHED_S = 1.0
 OTHERS_LAST_S = 5.0
 """The measured use by others decays over about this time, unless it is seen again."""
 LEAST = 0.1
-"""We always count on this share of a limit, even if others seem to use all of it."""
+"""This share of a limit is always used, even if others seem to use all of it."""
 
 LimitSource = Literal["own", "told", "found"]
 """Where a limit comes from: a setting, rate headers, or what the endpoint accepts."""
@@ -146,7 +146,7 @@ class Bucket:
 
 
 def is_limit(header: Limit | None) -> TypeGuard[Limit]:
-    """Whether a header holds a limit. A 0 in an answer can't be meant; if it is, the endpoint rejects requests."""
+    """Whether a header holds a limit. A 0 is ignored: an endpoint that means it rejects the requests anyway."""
     return header is not None and header.limit > 0
 
 

@@ -18,7 +18,7 @@ from presswork.prices import Usage
 from presswork.prompts.render import Brief, Caching
 
 DOUBLE_AFTER_S = 20.0
-"""If no answer arrives in this time, twice as many may be in flight: the first answer has begun, or it hangs.
+"""If no answer arrives in this time, twice as many may be in flight: the first one has surely begun, or it hangs.
 
 A request may take ten minutes until it times out, and must not delay a run for as long."""
 TTL_S = {"5m": 300.0, "1h": 3600.0}
@@ -49,7 +49,7 @@ class Warming:
         self._is_released = False
 
     def turn(self, brief: Brief) -> AbstractAsyncContextManager[None]:
-        """Wait until a request with this prefix may go; it is in flight until the context is left."""
+        """Wait until a request with this prefix may go; it is in flight until the context ends."""
         if brief.caching is Caching.TOO_SHORT:
             self._too_short.add(brief.template.name)
         if brief.caching in {Caching.OFF, Caching.TOO_SHORT}:
