@@ -184,7 +184,7 @@ class Summary(GenerationCounts, BaseModel):
 
     @property
     def exit_status(self) -> int:
-        """0: all have content; 1: some do not; 3: the cost cap stopped the run. For status 2 an error is raised instead."""
+        """0: all have content; 1: some do not; 3: the cost cap stopped the run. For status 2 an error is raised."""
         if self.status == CAPPED:
             return MET_CAP
         return HAS_ALL if self.status == COMPLETED and not self.without_content + self.left_out else LACKS_SOME
