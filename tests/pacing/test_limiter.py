@@ -147,7 +147,7 @@ def tokens(*, input_tokens: int = 0, output_tokens: int = 0) -> Usage:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_limit_that_headers_tell_is_used_up_and_hardly_passed(loop: Loop, processes: int) -> None:
+def test_limit_from_headers_is_used_up_and_rarely_exceeded(loop: Loop, processes: int) -> None:
     account = Account(loop, Switches(rpm=1000))
 
     async def work() -> float:
@@ -170,7 +170,7 @@ def test_token_limit_that_binds_is_used_up(loop: Loop, limit: str) -> None:
     assert account.refused <= 2000 * 0.02
 
 
-def test_few_go_before_the_first_answer_has_told_the_limits(loop: Loop) -> None:
+def test_few_requests_go_before_the_first_answer_shows_the_limits(loop: Loop) -> None:
     account = Account(loop, Switches(rpm=600), latency_s=5.0)
     run(loop, lambda: account.ask_all(Limiter(), 200, at_once=200))
     assert sum(at < 1004.9 for at in account.bursts) == module.START_IN_FLIGHT
@@ -329,7 +329,7 @@ def test_endpoint_that_refuses_everything_for_a_while_is_used_again_soon(loop: L
     assert account.rate(refused_s + 45, refused_s + 60) > 0.9 * 200 * 60
 
 
-def test_time_in_which_nobody_asks_is_no_measurement(loop: Loop) -> None:
+def test_idle_time_is_not_measured(loop: Loop) -> None:
     account, limiter = Account(loop, Switches(), tells=False, latency_s=0.05), Limiter()
     run(loop, lambda: account.ask_all(limiter, 100, at_once=10))
     refuse(limiter, loop, count=12)
@@ -337,7 +337,7 @@ def test_time_in_which_nobody_asks_is_no_measurement(loop: Loop) -> None:
     assert run(loop, lambda: account.ask_all(limiter, 1000, at_once=10)) < 10
 
 
-def test_refusals_that_come_late_are_told_from_answers(loop: Loop) -> None:
+def test_late_refusals_are_distinguished_from_answers(loop: Loop) -> None:
     account = Account(loop, Switches(rpm=600, burst_seconds=2), tells=False, latency_s=1.0)
     limiter = Limiter()
 
@@ -406,7 +406,7 @@ def answer(limiter: Limiter, loop: Loop, **headers: int) -> None:
     run(loop, ask)
 
 
-def test_own_limit_is_in_force_again_when_headers_tell_a_higher_one(loop: Loop) -> None:
+def test_own_limit_applies_again_when_headers_show_a_higher_one(loop: Loop) -> None:
     limiter = Limiter()
     limiter.hold(rpm=1000, itpm=None, otpm=None)
     limits = []
@@ -418,7 +418,7 @@ def test_own_limit_is_in_force_again_when_headers_tell_a_higher_one(loop: Loop) 
     assert run(loop, lambda: account.ask_all(limiter, 1000)) > 55
 
 
-def test_what_was_found_holds_nothing_back_once_headers_tell(loop: Loop) -> None:
+def test_found_limit_ends_when_headers_show_one(loop: Loop) -> None:
     account, limiter = Account(loop, Switches(rpm=60, burst_seconds=2), tells=False), Limiter()
     run(loop, lambda: account.ask_all(limiter, 30, at_once=20))
     assert limiter.report().limit_from == "found"
@@ -428,7 +428,7 @@ def test_what_was_found_holds_nothing_back_once_headers_tell(loop: Loop) -> None
     assert run(loop, lambda: account.ask_all(limiter, 2000)) < 20
 
 
-def test_lowest_limit_of_the_open_runs_counts_and_goes_with_its_run(loop: Loop) -> None:
+def test_lowest_limit_of_the_open_runs_counts_and_ends_with_its_run(loop: Loop) -> None:
     limiter = Limiter()
     release_first = limiter.hold(rpm=600, itpm=None, otpm=None)
     release_second = limiter.hold(rpm=60, itpm=None, otpm=6000)
@@ -444,7 +444,7 @@ def test_lowest_limit_of_the_open_runs_counts_and_goes_with_its_run(loop: Loop) 
     assert 29 < run(loop, lambda: account.ask_all(limiter, 310)) < 32
 
 
-def test_refused_request_gives_back_what_it_took(loop: Loop) -> None:
+def test_refused_request_returns_its_share_of_the_limits(loop: Loop) -> None:
     limiter = Limiter()
     limiter.hold(rpm=1, itpm=None, otpm=600)
 
@@ -468,7 +468,7 @@ def test_refused_request_gives_back_what_it_took(loop: Loop) -> None:
         {"output_tokens_limit": 10**15, "output_tokens_remaining": 10**15},
     ],
 )
-def test_strange_limits_in_headers_neither_crash_nor_hold_for_good(loop: Loop, headers: dict[str, int]) -> None:
+def test_strange_limits_in_headers_do_not_crash_or_block_permanently(loop: Loop, headers: dict[str, int]) -> None:
     limiter = Limiter()
     answer(limiter, loop, **headers)
     account = Account(loop, Switches(), tells=False, latency_s=0.05)
@@ -497,7 +497,7 @@ def test_report_says_what_a_request_waits_for(loop: Loop) -> None:
 # Reserve and settle
 
 
-def test_expected_tokens_are_reserved_and_the_true_ones_take_their_place(loop: Loop) -> None:
+def test_expected_tokens_are_reserved_and_replaced_by_the_true_ones(loop: Loop) -> None:
     async def work() -> list[float]:
         limiter = Limiter()
         limiter.hold(rpm=None, itpm=None, otpm=60_000)
@@ -523,7 +523,7 @@ def test_request_that_needs_more_than_the_limit_holds_still_goes(loop: Loop) -> 
     assert run(loop, work) < 120
 
 
-def test_one_that_waits_is_let_go_when_the_run_stops(loop: Loop) -> None:
+def test_waiting_request_is_released_when_the_run_stops(loop: Loop) -> None:
     async def work() -> float:
         limiter, stopped = Limiter(), False
         limiter.hold(rpm=1, itpm=None, otpm=None)

@@ -68,7 +68,7 @@ async def test_what_a_request_counts_for(cost: Decimal | None, error: CallError 
     assert spending.spent == spent
 
 
-async def test_request_without_a_known_price_counts_nothing_where_it_was_lost() -> None:
+async def test_lost_request_without_a_known_price_counts_nothing() -> None:
     spending = Spending(None)
     spending.count(None, None, PassingCallError(kind="timeout"))
     assert spending.spent == Spent()
@@ -77,7 +77,7 @@ async def test_request_without_a_known_price_counts_nothing_where_it_was_lost() 
 # Which requests fit
 
 
-async def test_all_that_is_spent_or_under_way_stays_under_the_cap() -> None:
+async def test_costs_spent_or_in_flight_stay_under_the_cap() -> None:
     spending = Spending(usd("0.10"), Spent(usd("0.05"), usd("0.01")))
     spending.helpers = Spent(usd("0.02"))
     assert [await reserve(spending), await reserve(spending)] == [CENT, CENT]
@@ -91,7 +91,7 @@ async def test_all_that_is_spent_or_under_way_stays_under_the_cap() -> None:
     assert await third == CENT
 
 
-async def test_cap_is_reached_only_when_nothing_is_under_way() -> None:
+async def test_cap_is_reached_only_when_no_request_is_in_flight() -> None:
     spending = Spending(usd("0.02"))
     await reserve(spending)
     await reserve(spending)
@@ -183,7 +183,7 @@ def test_helpers_share_nine_tenths_of_a_cap(ledger: Engine) -> None:
     assert share(Book(ledger)) == 0.45
 
 
-def test_helper_that_is_started_again_has_what_it_left(ledger: Engine) -> None:
+def test_restarted_helper_may_spend_the_rest_of_its_share(ledger: Engine) -> None:
     run = Book(ledger)
     spend(run, "0.2", FIRST)
     spend(run, "0.1", FIRST_AGAIN)
@@ -193,7 +193,7 @@ def test_helper_that_is_started_again_has_what_it_left(ledger: Engine) -> None:
     assert share(run, SECOND) == 0.25
 
 
-def test_run_that_is_taken_up_counts_what_its_helpers_and_its_earlier_process_have_spent(ledger: Engine) -> None:
+def test_resumed_run_counts_the_costs_of_its_helpers_and_its_earlier_process(ledger: Engine) -> None:
     run = Book(ledger)
     spend(run, "0.3", FIRST)
     now_by = new_id()
@@ -255,7 +255,7 @@ async def one(pace: Pace, prompt: Prompt, usage: Usage | None, error: CallError 
             place.tell(usage, None, error)
 
 
-async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_hold_it_all(
+async def test_probe_finds_room_even_if_waiting_requests_hold_all_of_it(
     prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("presswork.pacing.breaker.PROBE_TIMEOUT_S", 60)
@@ -315,7 +315,7 @@ async def test_answer_counts_at_the_price_of_the_model_that_gave_it(
     assert pace.spending.spent == spent
 
 
-async def test_request_that_the_gate_let_go_no_further_costs_nothing(prompt: Prompt) -> None:
+async def test_request_that_the_gate_stopped_costs_nothing(prompt: Prompt) -> None:
     pace = gate("1")
     async with pace.reserve(prompt, 1000) as likely:
         pace.stop(StoppedError())

@@ -101,7 +101,7 @@ def of_names(source: FlowSource | None) -> set[str]:
     return {text for text in source.texts if text.startswith("of_")}
 
 
-def test_names_are_found_wherever_the_flow_refers_to_them(folder: Path) -> None:
+def test_names_are_found_anywhere_the_flow_refers_to_them(folder: Path) -> None:
     assert of_names(read_flow(folder / "job.py", "job")) == NAMED
     assert of_names(read_flow(folder / "job.py", "another")) == {"of_another"}
 
@@ -114,7 +114,7 @@ def test_templates_are_those_of_calls_and_those_that_are_known(folder: Path) -> 
     assert source.templates(["of_sentence", "of_back", "of_select"]) == ("of_select", "of_helper", "of_back")
 
 
-def test_function_that_is_loaded_is_read_where_it_stands_with_what_stands_around_it(folder: Path) -> None:
+def test_loaded_function_is_read_with_the_function_around_it(folder: Path) -> None:
     # The import alone names nothing.
     (folder / "loaded.py").write_text("""
 def make():
@@ -131,7 +131,7 @@ def make():
     assert of_names(read_function(module.make())) == {"of_around", "of_body"}
 
 
-def test_function_without_a_source_says_the_texts_in_its_code() -> None:
+def test_function_without_a_source_has_the_texts_in_its_code() -> None:
     source = """
 def job(run, name):
     def inner():
@@ -143,7 +143,7 @@ def job(run, name):
     assert found.templates(["of_inner", "other"]) == ("of_inner",)
 
 
-def test_function_whose_file_has_changed_says_the_texts_in_its_code(folder: Path) -> None:
+def test_function_whose_file_has_changed_has_the_texts_in_its_code(folder: Path) -> None:
     job = compiled("def job(): return 'of_text'", str(folder / "job.py"))
     assert of_names(read_function(job)) == {"of_text"}
     (folder / "job.py").write_text("def (:\n")
@@ -166,7 +166,7 @@ def test_shipped_flows_say_the_same_loaded_and_unloaded() -> None:
         assert read_function(flow.fn) == read_flow(FLOWS / f"{name}.py", name)
 
 
-def test_file_that_is_no_python_is_named_with_its_line(folder: Path) -> None:
+def test_file_that_is_not_python_is_named_with_its_line(folder: Path) -> None:
     (folder / "shared.py").write_text("x = 1\ndef (:\n")
     with pytest.raises(ConfigurationError, match=r"shared\.py, line 2"):
         read_flow(folder / "job.py", "job")

@@ -20,7 +20,7 @@ def test_least_front_matter_has_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("source", ["", "no head", "---\noutput: Note\n", "\n---\noutput: Note\n---\n", "--- \n"])
-def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
+def test_missing_front_matter_is_reported_with_its_form(source: str) -> None:
     with pytest.raises(TemplateError, match=r"note\.md\.j2: the front matter is missing\. Begin the file with ---"):
         read_front_matter("note", source)
 
@@ -66,7 +66,7 @@ def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
         ),
     ],
 )
-def test_mistake_is_told_by_its_field(head: str, field: str) -> None:
+def test_mistake_is_reported_by_its_field(head: str, field: str) -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2: the front matter is wrong: ") as raised:
         read_front_matter("note", f"---\n{head}---\n")
 
@@ -82,7 +82,7 @@ def test_key_is_a_column_or_several(key: str, columns: tuple[str, ...]) -> None:
     assert front.key_columns == columns
 
 
-def test_all_wrong_fields_are_told_at_once() -> None:
+def test_all_wrong_fields_are_reported_at_once() -> None:
     with pytest.raises(TemplateError, match=r"colour.*; shape"):
         read_front_matter("note", "---\noutput: Note\ncolour: red\nshape: round\n---\n")
 
@@ -96,13 +96,13 @@ def test_mistake_of_yaml_has_the_line_of_the_file(head: str, line: int) -> None:
         read_front_matter("note", f"---\n{head}---\n")
 
 
-def test_tag_that_does_not_fit_is_told() -> None:
+def test_tag_that_does_not_fit_is_reported() -> None:
     with pytest.raises(TemplateError, match=r"not valid YAML: invalid literal for int"):
         read_front_matter("note", "---\noutput: Note\nmax_tokens: !!int many\n---\n")
 
 
 @pytest.mark.parametrize("tag", ["!!set {x}", "!!python/name:os.system ''", "!mine 5"])
-def test_tag_that_makes_no_plain_value_is_refused(tag: str) -> None:
+def test_tag_of_a_value_that_is_not_plain_is_refused(tag: str) -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2, line 3: .*could not determine a constructor for the tag"):
         read_front_matter("note", f"---\noutput: Note\nkey: {tag}\n---\n")
 
@@ -232,7 +232,7 @@ def test_number_of_tokens_may_be_any_number_of_yaml_1_1(written: str, read: int)
 @pytest.mark.parametrize(
     "written", ["many", "1500.5", "2026-13-45", "yes", "'1.5e+3'", "0x", "0x_", "=", "'<<'", "[1500]"]
 )
-def test_what_is_no_number_of_tokens_is_refused(written: str) -> None:
+def test_value_that_is_not_a_number_of_tokens_is_refused(written: str) -> None:
     with pytest.raises(TemplateError, match="max_tokens"):
         read_front_matter("note", f"---\noutput: Note\nmax_tokens: {written}\n---\n")
 
@@ -266,7 +266,7 @@ def test_text_without_front_matter_stays_as_it_is() -> None:
         ("datetime", "2026-11-22T10:00:00Z", datetime(2026, 11, 22, 10, tzinfo=UTC)),
     ],
 )
-def test_parameter_is_brought_to_its_type(write: Write, kind: str, given: Any, parsed: Any) -> None:
+def test_parameter_is_converted_to_its_type(write: Write, kind: str, given: Any, parsed: Any) -> None:
     template = write(front=f"params: {{value: {{type: {kind}}}}}\n")
 
     assert template.parse_params({"value": given}) == {"value": parsed}
@@ -282,7 +282,7 @@ def test_parameter_is_brought_to_its_type(write: Write, kind: str, given: Any, p
         ("str", None, "The parameter 'value' must have a value of type str."),
     ],
 )
-def test_wrong_value_is_told_with_the_type(write: Write, kind: str, given: Any, message: str) -> None:
+def test_wrong_value_is_reported_with_the_type(write: Write, kind: str, given: Any, message: str) -> None:
     template = write(front=f"params: {{value: {{type: {kind}}}}}\n")
 
     with pytest.raises(ParameterError) as raised:
@@ -331,7 +331,7 @@ def test_parameter_without_a_default_must_be_given(write: Write) -> None:
         write(front="params: {tone: {}}\n").parse_params({})
 
 
-def test_unknown_parameter_is_told_with_those_there_are(write: Write) -> None:
+def test_unknown_parameter_is_reported_with_the_available_ones(write: Write) -> None:
     with pytest.raises(ParameterError, match=r"has no parameter 'tune'\. Available: tone, when"):
         write(front="params: {tone: {}, when: {}}\n").parse_params({"tune": 1})
     with pytest.raises(ParameterError, match=r"\. Available: none\."):

@@ -128,7 +128,7 @@ def test_golden_hash_of_a_shipped_template(name: str) -> None:
         {"body": PLAIN},
     ],
 )
-def test_what_changes_the_answer_changes_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
+def test_changes_that_affect_the_answer_change_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
     assert hash_of(prompt, **parts) != hash_of(prompt)
 
 
@@ -148,7 +148,7 @@ def test_what_changes_the_answer_changes_the_hash(prompt: Say, parts: Mapping[st
         {"body": "{% set unused = 1 %}" + FULL},
     ],
 )
-def test_what_changes_nothing_in_the_answer_keeps_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
+def test_changes_that_do_not_affect_the_answer_keep_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
     assert hash_of(prompt, **parts) == hash_of(prompt)
 
 

@@ -49,7 +49,7 @@ def test_name_that_no_deployment_can_have_is_an_error_and_stops_no_run(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["two words", "商品", "Käse", "what?#", "x" * 248, "made2-shards", "Made", ".x"])
-def test_other_names_are_none(tmp_path: Path, name: str) -> None:
+def test_other_names_are_allowed(tmp_path: Path, name: str) -> None:
     write(tmp_path, user("{{ record.name }}"), name)
     assert lint_template(tmp_path, name) == []
 
@@ -78,7 +78,7 @@ def test_a_template_without_fault_has_no_finding(tmp_path: Path) -> None:
         ("{{ triage.topic }}", "error", "step", "is not `record`, `params` or a step"),
     ],
 )
-def test_variables_are_compared_with_what_there_is(
+def test_variables_are_compared_with_columns_params_and_steps(
     tmp_path: Path, text: str, level: str, code: str, message: str
 ) -> None:
     write(tmp_path, user(text))
@@ -99,7 +99,7 @@ def test_variables_are_compared_with_what_there_is(
         "{{ other.anything }}",
     ],
 )
-def test_what_may_be_missing_and_what_is_made_here_is_no_mistake(tmp_path: Path, text: str) -> None:
+def test_optional_names_and_names_made_in_the_template_are_not_mistakes(tmp_path: Path, text: str) -> None:
     write(tmp_path, "{% block user %}x{% endblock %}", name="other", select="", key="")
     write(tmp_path, user(text))
 
@@ -221,7 +221,7 @@ def test_an_output_class_that_the_api_cannot_take_is_an_error(tmp_path: Path, mo
         ({"params": "{tone: {type: str, default: null}}"}, "params", "'tone' is declared but not used"),
     ],
 )
-def test_what_cannot_be_known_is_a_note(tmp_path: Path, front: dict[str, str], code: str, message: str) -> None:
+def test_checks_that_are_impossible_are_notes(tmp_path: Path, front: dict[str, str], code: str, message: str) -> None:
     write(tmp_path, user("{{ record.name }}"), **front)
 
     ((level, _line, found_code, found_message),) = lint(tmp_path)
@@ -281,11 +281,11 @@ def test_columns_of_a_select(sql: str, columns: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "UPDATE t SET a = 1", "PRAGMA foo", ""])
-def test_what_does_not_select_is_told(sql: str) -> None:
+def test_sql_that_does_not_select_is_reported(sql: str) -> None:
     assert isinstance(read_select(sql), NotASelect)
 
 
-def test_what_no_dialect_reads_has_a_line() -> None:
+def test_sql_that_no_dialect_reads_has_a_line() -> None:
     shape = read_select("SELECT a\nFROM t WHERE WHERE")
 
     assert isinstance(shape, NotRead)
@@ -339,7 +339,7 @@ def test_a_select_that_does_more_than_read_is_refused_as_the_run_refuses_it(sql:
 
 
 @pytest.mark.parametrize("sql", ["VALUES (1)", "TABLE t", "SELECT a FROM t WHERE >>>"])
-def test_what_the_run_takes_and_has_no_columns_here_is_no_error(sql: str) -> None:
+def test_sql_that_a_run_accepts_is_not_an_error_without_columns(sql: str) -> None:
     shape = read_select(sql)
 
     assert isinstance(shape, NotRead) or (isinstance(shape, Shape) and shape.star)
@@ -354,7 +354,7 @@ def test_what_the_run_takes_and_has_no_columns_here_is_no_error(sql: str) -> Non
         "SELECT a, (SELECT b FROM u FOR JSON PATH) AS b FROM t",
     ],
 )
-def test_what_only_looks_like_more_than_reading_is_not_refused(sql: str) -> None:
+def test_select_that_only_looks_like_writing_is_not_refused(sql: str) -> None:
     assert not isinstance(read_select(sql), NotASelect)
     for driver in ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mssql+pyodbc"):
         as_it_stands(sql, {}, dialect_of(driver))
@@ -416,7 +416,7 @@ def test_scalar_that_may_be_meant_as_more_than_text_is_noted_by_its_line(tmp_pat
     ]
 
 
-def test_example_that_computes_with_a_doubtful_number_is_told_with_the_scalar(tmp_path: Path) -> None:
+def test_example_that_computes_with_a_doubtful_number_is_reported_with_the_scalar(tmp_path: Path) -> None:
     examples = "\n- record: {price: 1.10}\n  answer: {}"
     write(tmp_path, user("{{ '%.2f' | format(record.price) }}"), examples=examples)
 
@@ -440,7 +440,7 @@ def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert before
 
 
-def test_byte_order_mark_is_no_fault_in_a_template_that_does_not_load(tmp_path: Path) -> None:
+def test_byte_order_mark_is_not_reported_in_a_template_that_does_not_load(tmp_path: Path) -> None:
     write(tmp_path, user("{{ 1 + }}"), output="Nothing", model="gpt")
     before = lint(tmp_path)
     file = tmp_path / "made.md.j2"

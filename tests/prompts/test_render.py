@@ -64,7 +64,7 @@ def test_output_of_an_earlier_step_is_read_by_its_name(write: Write) -> None:
     assert fill(template, record={"name": "A"}, triage={"summary": "late {{ 1 }}"}) == "A: late {{ 1 }}"
 
 
-def test_blank_lines_around_a_block_are_no_part_of_the_prompt(write: Write) -> None:
+def test_blank_lines_around_a_block_are_not_part_of_the_prompt(write: Write) -> None:
     assert fill(write("{% block user %}\n\n  Hello\n\n{% endblock %}\n"), record={}) == "Hello"
 
 
@@ -76,7 +76,7 @@ def test_column_that_is_named_like_a_method_is_the_column(write: Write, name: st
 
 
 @pytest.mark.parametrize("column", ["name", "items"])
-def test_what_is_called_is_the_method_whatever_the_columns_are(write: Write, column: str) -> None:
+def test_call_uses_the_method_whichever_columns_there_are(write: Write, column: str) -> None:
     template = write(
         user("{% for name, value in record.items() %}{{ name }}={{ value }}{% endfor %} {{ record.get('x') }}")
     )
@@ -84,7 +84,7 @@ def test_what_is_called_is_the_method_whatever_the_columns_are(write: Write, col
     assert fill(template, record={column: "tea"}) == f"{column}=tea"
 
 
-def test_method_that_is_not_called_is_no_column(write: Write) -> None:
+def test_method_that_is_not_called_is_not_a_column(write: Write) -> None:
     with pytest.raises(RecordError, match="has no attribute 'items'"):
         fill(write(user("{{ record.items }}")), record={"name": "tea"})
 
@@ -105,7 +105,7 @@ def test_method_that_is_not_called_is_no_column(write: Write) -> None:
         ("{% if false %}x{% endif %}", "note.md.j2: the user block renders as empty text."),
     ],
 )
-def test_missing_value_is_told_and_never_renders_as_empty(write: Write, body: str, message: str) -> None:
+def test_missing_value_is_reported_and_never_renders_as_empty(write: Write, body: str, message: str) -> None:
     with pytest.raises(RecordError) as raised:
         fill(write(user(body)), record={"name": "Ms Marsh's secret"})
 
@@ -119,7 +119,7 @@ def test_missing_value_in_an_include_has_the_includes_line(write: Write) -> None
         fill(template, record={})
 
 
-def test_default_and_defined_may_be_asked_for(write: Write) -> None:
+def test_default_and_defined_accept_missing_values(write: Write) -> None:
     template = write(user("{{ record.a | default('none') }}{% if record.b is defined %}!{% endif %}"))
 
     assert fill(template, record={}) == "none"
@@ -142,7 +142,7 @@ def test_default_and_defined_may_be_asked_for(write: Write) -> None:
         ("{{ self.user() }}", "RecursionError"),
     ],
 )
-def test_whatever_a_record_raises_it_fails_alone_and_is_not_quoted(write: Write, body: str, error: str) -> None:
+def test_any_error_of_a_record_fails_it_alone_and_quotes_no_data(write: Write, body: str, error: str) -> None:
     with pytest.raises(RecordError) as raised:
         fill(write(user(body)), record={"name": "Ms Marsh, Zoë St."})
 
@@ -179,14 +179,14 @@ def test_text_that_is_not_unicode_fails_alone(write: Write) -> None:
         "{% for x in record.__dict__ %}{% endfor %}",
     ],
 )
-def test_reach_for_pythons_insides_is_refused_before_any_record(write: Write, body: str) -> None:
+def test_access_to_pythons_internals_is_refused_before_any_record(write: Write, body: str) -> None:
     with pytest.raises(
         TemplateError, match=r"^note\.md\.j2, line 4: .* reaches into Python\. Templates read only data\."
     ):
         write(user(body))
 
 
-def test_reach_in_an_include_is_refused(write: Write) -> None:
+def test_access_to_internals_in_an_include_is_refused(write: Write) -> None:
     with pytest.raises(TemplateError, match=r"^_part\.md\.j2, line 2: '__class__' reaches into Python"):
         write(user('{% include "_part.md.j2" %}'), files={"_part.md.j2": "\n{{ record.__class__ }}"})
 
@@ -205,7 +205,7 @@ def test_reach_in_an_include_is_refused(write: Write) -> None:
         "{{ (record.name | attr('form' ~ 'at'))[record.reach] }}",
     ],
 )
-def test_reach_that_is_put_together_while_rendering_leaks_nothing(write: Write, body: str) -> None:
+def test_access_by_a_name_composed_while_rendering_leaks_nothing(write: Write, body: str) -> None:
     template = write(user("x" + body))
 
     with pytest.raises(RecordError):
@@ -225,12 +225,12 @@ def test_template_can_not_change_a_record(write: Write, body: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lipsum", "cycler", "joiner", "environment", "open", "__builtins__"])
-def test_nothing_of_jinja_or_python_lies_about(write: Write, name: str) -> None:
+def test_no_other_names_of_jinja_or_python_are_available(write: Write, name: str) -> None:
     with pytest.raises(RecordError, match="is undefined"):
         fill(write(user("{{ " + name + " }}")), record={})
 
 
-def test_words_in_the_prompt_are_no_reach(write: Write) -> None:
+def test_words_in_the_prompt_are_not_access_to_internals(write: Write) -> None:
     assert (
         fill(write(user("Explain __class__ to {{ record.name }}")), record={"name": "me"}) == "Explain __class__ to me"
     )
@@ -241,7 +241,7 @@ def test_words_in_the_prompt_are_no_reach(write: Write) -> None:
 LONG = "We sell tea. " * 400 + "Write."
 
 
-def test_request_has_the_shape_that_the_endpoint_takes(prompt: Say) -> None:
+def test_request_has_the_form_that_the_endpoint_accepts(prompt: Say) -> None:
     body = request_body(
         prompt(
             "{% block system %}" + LONG + "{% endblock %}{% block user %}Name: {{ record.name }}{% endblock %}",
