@@ -1,4 +1,4 @@
-"""The queries of docs/ledger.md run as they stand, on both databases, and find what the page says."""
+"""Run the queries of docs/ledger.md and of the README on both databases, and check what they find."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from db.sources.values import joined_key
 from db.words import ORIGINS, RUN_STATUSES, STATUSES
 from tests.db.rows import Book, sha
 
-PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 
 MARKED = re.compile(r"-- (SQLite|PostgreSQL|MariaDB|DuckDB)\n")
@@ -37,7 +39,7 @@ KEYED = [
 
 @pytest.fixture
 def shop(ledger: Engine) -> Engine:
-    """A ledger beside whose tables are products: fresh, renamed, without content; and content without a product."""
+    """A ledger with products in its database: fresh, renamed, without content; and content without a product."""
     long_ago = now() - timedelta(days=100)
     book = Book(ledger, started_at=long_ago)
     with ledger.begin() as connection:
@@ -72,7 +74,7 @@ def run(engine: Engine, block: str) -> list[dict[str, Any]]:
 
 
 def find(engine: Engine, *words: str) -> list[dict[str, Any]]:
-    """Run the one block that has all these words and is meant for this database."""
+    """Run the only block that has all these words and is for this database."""
     (block,) = [block for block in BLOCKS if all(word in block for word in words) and is_for(engine, block)]
     return run(engine, block)
 
@@ -117,6 +119,20 @@ def test_key_of_several_columns_is_written_in_sql(kind: str, request: pytest.Fix
     engine.dispose()
 
     assert row["record_key"] == joined_key(["a\\b|c", "7"])
+
+
+def test_join_of_the_readme_finds_content_in_one_database(ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        connection.execute(text("CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT)"))
+        connection.execute(text("INSERT INTO products VALUES (1, 'Chai'), (2, 'Chang')"))
+    Book(ledger, flow="product_notes").add("2", step="product_notes", output={"title": "Chang", "text": "Malt."})
+    (query,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    # Here the reader's tables are in the ledger's database, so nothing is attached.
+    join = query.partition(";")[2].replace("shop.products", "products")
+
+    found = [tuple(row.values()) for row in run(ledger, join)]
+
+    assert found == [(1, "Chai", None, None), (2, "Chang", "Chang", "Malt.")]
 
 
 def test_what_is_orphaned_missing_and_stale_is_found(shop: Engine) -> None:
