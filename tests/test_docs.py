@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import typer
 
+import presswork
 from presswork.cli import app
 from presswork.output_classes.fields import TYPES
 from presswork.prompts.flow_source import list_flows
@@ -166,9 +167,9 @@ def readers_script(sandbox: str, shop: Path) -> str:
     for written, typed in (
         ("sqlite:////path/to/shop.sqlite", f"sqlite:///{shop}"),
         ("http://127.0.0.1:8765", sandbox),
-        # It runs until Ctrl-C, which tests/commands/test_sandbox_command.py types.
+        # It runs until Ctrl-C; tests/commands/test_sandbox_command.py runs it.
         ("\npresswork sandbox\n", "\n"),
-        # No test reaches Claude: the sandbox goes on answering.
+        # No test reaches Claude: the sandbox answers here too.
         ("unset ANTHROPIC_BASE_URL", ":"),
         (
             "show ID",
@@ -234,6 +235,14 @@ def test_reference_shows_a_template_that_is_one() -> None:
     (shown,) = re.findall(r"^```\n(---\n.*?)^```", TEMPLATES_PAGE, re.DOTALL | re.MULTILINE)
 
     assert read_front_matter("product_copy", shown).params["category"].default is None
+
+
+def test_names_that_the_reference_imports_exist() -> None:
+    imports = [line for line in TEMPLATES_PAGE.splitlines() if line.startswith("from presswork import ")]
+    names = {name for line in imports for name in line.removeprefix("from presswork import ").split(", ")}
+
+    assert names
+    assert names <= set(presswork.__all__)
 
 
 def test_decisions_are_numbered() -> None:
