@@ -325,7 +325,7 @@ def test_a_model_that_is_known_to_the_endpoint_alone_is_checked_by_what_it_says(
     model = corrected(None, read_model_facts(said(max_tokens=4096)))
 
     assert faults("a-gateways-own", model, thinking=2048) == [
-        "thinking: a-gateways-own takes no budget; write `adaptive`, and say how much with `effort`",
+        "thinking: a-gateways-own takes no budget; write `adaptive`, and set the amount with `effort`",
         "max_tokens: a-gateways-own answers with 4,096 tokens at most",
     ]
 

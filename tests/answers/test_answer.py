@@ -839,7 +839,7 @@ async def test_answer_that_cannot_be_judged_ends_its_record_and_is_paid_for_once
     outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
 
     assert (outcome.status, outcome.passing) == ("invalid", False)
-    assert f"Note: {type(error).__name__}" in outcome.error_message
+    assert f"Note could not validate the answer: {type(error).__name__}" in outcome.error_message
     assert "PRIVATE" not in outcome.error_message
     (settled,) = journal.settled
     assert settled.answer is not None

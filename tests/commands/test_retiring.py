@@ -130,7 +130,7 @@ def test_lint_needs_a_key_and_an_endpoint_to_ask(desk: Desk, models: Models, mon
 
     assert (refused.exit_code, keyless.exit_code) == (2, 2)
     assert "ANTHROPIC_API_KEY" in keyless.stderr
-    assert "refuses the key" in refused.stderr
+    assert "rejects the key" in refused.stderr
 
 
 # The status

@@ -79,7 +79,7 @@ def test_template_names_such_a_class(put: Put, write: Write) -> None:
 def test_what_is_no_class_with_fields_is_told_with_those_there_are(put: Put, name: str) -> None:
     put("shop.py", ENTRY + "class Other(Output):\n    text: str\n")
 
-    with pytest.raises(OutputClassError, match=r"class '.+' in flows/shop\.py; there are: Entry, Other\."):
+    with pytest.raises(OutputClassError, match=r"class '.+' in flows/shop\.py\. Available: Entry, Other\."):
         load_output_class(f"shop.{name}")
 
 
@@ -87,19 +87,19 @@ def test_what_is_no_class_with_fields_is_told_with_those_there_are(put: Put, nam
     ("name", "told"),
     [
         ("shop.Entry", r"There is no module flows/shop\.py for the output class 'shop\.Entry'\. Create it, or"),
-        ("flows.shop.Entry", r"has a 'flows' too many\. Write 'shop\.Entry'"),
+        ("flows.shop.Entry", r"must not begin with 'flows'\. Write 'shop\.Entry'"),
         ("flows.ProductCopy", r"Write 'ProductCopy'"),
-        ("engine.run.Run", r"flows/engine, which is Presswork's own\. Put your class into a module of your own"),
-        ("content.Params", "flows/content, which is Presswork's own"),
+        ("engine.run.Run", r"flows/engine, which is part of Presswork\. Put your class into your own module"),
+        ("content.Params", "flows/content, which is part of Presswork"),
         ("settings.Settings", r"There is no module flows/settings\.py"),
         ("os.path.Entry", r"There is no module flows/os/path\.py"),
-        ("../outputs.Entry", "names no output class. Write Entry for a class of flows/outputs.py"),
-        ("..outputs.Entry", "names no output class"),
-        ("shop/Entry", "names no output class"),
-        ("shop.Entry()", "names no output class"),
-        ("__init__.Entry", "names no output class"),
-        ("a b", "names no output class"),
-        ("", "names no output class"),
+        ("../outputs.Entry", "is not the name of an output class. Write Entry for a class in flows/outputs.py"),
+        ("..outputs.Entry", "is not the name of an output class"),
+        ("shop/Entry", "is not the name of an output class"),
+        ("shop.Entry()", "is not the name of an output class"),
+        ("__init__.Entry", "is not the name of an output class"),
+        ("a b", "is not the name of an output class"),
+        ("", "is not the name of an output class"),
     ],
 )
 def test_name_that_leads_elsewhere_is_refused_and_says_what_to_write(name: str, told: str) -> None:
@@ -140,7 +140,9 @@ def test_module_that_imports_prefect_or_sql_is_refused_by_its_line(
     with pytest.raises(OutputClassError) as raised:
         load_output_class("shop.Entry")
 
-    assert f"flows/shop.py can't hold output classes: flows/shop.py, line {line}, imports {told}." in str(raised.value)
+    assert f"flows/shop.py can't contain output classes: flows/shop.py, line {line}, imports {told}." in str(
+        raised.value
+    )
     assert "flows.shop" not in sys.modules
 
 
@@ -149,7 +151,9 @@ def test_import_by_way_of_another_module_of_the_user_is_refused(put: Put) -> Non
     put("shelf.py", "from flows import store\nLABEL = 1\n")
     put("store.py", "from prefect import flow\n")
 
-    with pytest.raises(OutputClassError, match=r"flows/shop\.py can't hold .*flows/store\.py, line 1, imports prefect"):
+    with pytest.raises(
+        OutputClassError, match=r"flows/shop\.py can't contain .*flows/store\.py, line 1, imports prefect"
+    ):
         load_output_class("shop.Entry")
 
 
@@ -183,7 +187,7 @@ def test_import_that_only_running_shows_is_refused_each_time(
     put("shop.py", "import heavy_friend\n" + ENTRY)
 
     for _time in range(2):
-        with pytest.raises(OutputClassError, match="something that it imports loads prefect"):
+        with pytest.raises(OutputClassError, match="one of its imports loads prefect"):
             load_output_class("shop.Entry")
 
 

@@ -189,7 +189,7 @@ def one_field(annotation: Any) -> type[BaseModel]:
 
 @pytest.mark.parametrize("annotation", [Any, object, list, list[Any], list[list[Any]], tuple], ids=str)
 def test_field_that_may_be_anything_is_refused_by_its_place(annotation: Any) -> None:
-    with pytest.raises(OutputClassError, match="'One': counts may be anything, and the API needs a type"):
+    with pytest.raises(OutputClassError, match="'One': counts has no type, and the API needs one"):
         output_schema(one_field(annotation))
 
 
@@ -209,7 +209,7 @@ def test_field_that_may_be_anything_is_refused_by_its_place(annotation: Any) -> 
     ids=["ints", "any", "bare", "in a list", "optional", "literal keys", "pattern keys", "nested", "top"],
 )
 def test_mapping_with_free_keys_is_refused_by_its_place(make: Callable[[], type[BaseModel]], where: str) -> None:
-    with pytest.raises(OutputClassError, match="a mapping with free keys, which would come back empty") as raised:
+    with pytest.raises(OutputClassError, match="a mapping with free keys, which Claude would leave empty") as raised:
         output_schema(make())
 
     assert where in str(raised.value)
@@ -453,7 +453,7 @@ def test_more_is_refused_before_a_request(output_class: type[BaseModel], told: s
 def test_what_is_too_much_only_when_each_use_is_counted_is_a_note() -> None:
     (note,) = notes(holding(wide(optional=10, unions=6), uses=3))
 
-    assert "counts a nested class at each of its uses" in note
+    assert "counts a nested class at each use" in note
     assert "30 optional fields" in note
     assert "18 fields of a union type" in note
 
@@ -484,7 +484,7 @@ def test_what_does_not_reach_claude_is_named() -> None:
     found = notes(Odd)
 
     assert any("odd: `oneOf` does not reach Claude" in note for note in found)
-    assert any("further fields are allowed" in note for note in found)
+    assert any("extra fields are allowed" in note for note in found)
 
 
 # Random classes: each word and each number in them stands once, so that it is seen whether it is sent
