@@ -1,11 +1,10 @@
-"""A prompt is pursued to its outcome: what is asked again, how often, and that each attempt has exactly one end."""
+"""Pursue a prompt to its outcome: which requests are retried, how often, and that each attempt ends exactly once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Mapping
-from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -267,7 +266,7 @@ async def test_model_that_is_not_known_here_is_not_judged(scripted: Scripted, pu
     assert (await pursue(scripted.url, endpoint=ANTHROPIC, front=f"model: {asked}\n")).status == "succeeded"
 
 
-# What is not told
+# Missing fields
 
 
 async def test_answer_without_usage_is_content_of_unknown_cost(
@@ -448,7 +447,7 @@ async def test_answer_of_the_wrong_endpoint_is_paid_for_and_stops_the_run(
 
 
 async def waited(scripted: Scripted, pursue: Pursue, policy: Policy, **headers: str) -> float:
-    """The seconds between two requests."""
+    """Return the seconds between two requests."""
     scripted.plan(
         Reply(error_body("rate_limit_error"), 429, {k.replace("_", "-"): v for k, v in headers.items()}),
         Reply(message()),
@@ -489,12 +488,12 @@ async def test_later_try_of_a_chunk_goes_on_where_the_first_one_ended(
 
     assert (interrupted.status, interrupted.passing, ended.status) == ("failed", True, "invalid")
     assert journal.ordinals == [1, 2, 3, 4]
-    # The repair that did not get through is asked again as it was, and no more than two are made in all.
+    # The repair that failed is sent again unchanged, and there are at most two repairs.
     assert journal.kinds == ["call", "repair", "retry", "repair"]
     assert journal.opened[2].changes == journal.opened[1].changes
 
 
-# The bound on what is paid
+# The bound on paid requests
 
 HTML = Reply(b"<html>502 Bad Gateway</html>", 502)
 TIMED_OUT_AT_THE_API = Reply(error_body("timeout_error"), 504)
@@ -523,7 +522,7 @@ async def test_no_more_is_paid_for_a_prompt_than_the_bound_allows(
     tries: int,
 ) -> None:
     scripted.plan(reply)
-    # What all owners of retries together would allow, and more: one try that retries often, or six of two requests.
+    # More than all owners of retries together allow: one try with many retries, or six tries of two requests.
     policy = Policy(retries=20 if tries == 1 else 1, repairs=20, escalations=20, wait_max_s=0.001, paid_requests=5)
     asking = Asking(prompt(endpoint=ANTHROPIC, front="max_tokens: 10\n"))
 
@@ -698,7 +697,7 @@ async def test_request_that_the_gate_held_back_was_not_sent(
     assert scripted.bodies == []
     assert journal.error_types == ["not_sent"]
     assert journal.settled[0].latency_ms == 0
-    # What was refused is another request: neither its status nor its id is this one's, and no answer and its cost.
+    # The error belongs to another request: its status, id, answer and cost are not this one's.
     assert journal.settled[0].error is None
     assert (journal.settled[0].answer, journal.settled[0].cost_usd) == (None, None)
 
@@ -781,7 +780,7 @@ async def test_answer_is_kept_where_the_gate_fails_after_it(
     assert settled.error_type is None
     assert settled.answer is not None
     assert settled.answer.text == GOOD
-    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), date.today())  # noqa: DTZ011
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), settled.ended_at.date())
 
 
 async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate, journal: MemoryJournal) -> None:
@@ -820,7 +819,7 @@ async def test_faults_of_all_kinds_come_to_content_and_every_attempt_has_an_end(
     )
 
 
-# What nobody foresaw
+# Unforeseen errors
 
 
 @pytest.mark.parametrize("error", [RuntimeError("PRIVATE"), RecursionError("PRIVATE"), TypeError()])
@@ -852,7 +851,7 @@ async def test_attempt_is_settled_also_where_the_judgement_ends_the_process(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class EndedError(BaseException):
-        """As KeyboardInterrupt is one."""
+        """A BaseException, like KeyboardInterrupt."""
 
     def judge(*_arguments: Any) -> Any:
         raise EndedError

@@ -1,4 +1,4 @@
-"""One request, by the real SDK over HTTP: every status and error class is said once in our own words."""
+"""Send one request with the real SDK over HTTP: each status and each SDK error becomes one of our errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ USER = "{% block user %}Name: {{ record.name }}{% endblock %}"
 
 
 async def failure(connect: Connect, prompt: Say, scripted: Scripted, *replies: Reply) -> CallError:
-    """The error that a scripted endpoint's reply becomes."""
+    """Return the error for the reply of a scripted endpoint."""
     scripted.plan(*replies)
     with pytest.raises(CallError) as raised:
         await connect(scripted.url).ask(request_body(prompt()), ANTHROPIC)
@@ -146,7 +146,7 @@ async def test_text_blocks_are_joined_and_others_left_out(scripted: Scripted, co
 async def test_request_with_more_tokens_than_the_sdk_allows_by_default_is_sent(
     sandbox: Sandbox, connect: Connect, prompt: Say
 ) -> None:
-    # 600 s is the SDK's own default too, at which it refuses more than 21,333 without a stream.
+    # 600 s is also the SDK's default, with which it rejects more than 21,333 tokens without a stream.
     client = connect(sandbox.url, timeout_s=600)
 
     answer = await client.ask(request_body(prompt(front="max_tokens: 128000\n")), SANDBOX)
@@ -192,7 +192,7 @@ async def test_error_page_of_a_proxy_is_read_by_its_status(
 
     error = await failure(connect, prompt, scripted, page)
 
-    # A firewall or a proxy may refuse a single record: its page says nothing of the key or the model.
+    # A firewall or a proxy may reject a single record: its page does not mean that the key or the model is wrong.
     assert type(error) is (FinalCallError if status in {403, 404} else expected)
     assert error.kind == ("proxy" if status == 504 else f"http_{status}")
     assert "html" not in str(error)
@@ -323,7 +323,7 @@ async def test_answer_that_does_not_come_is_a_timeout(scripted: Scripted, connec
 
 @pytest.mark.parametrize("cause", [aiohttp.ConnectionTimeoutError("slow"), httpx2.PoolTimeout("full")])
 def test_timeout_before_the_request_was_sent_is_not_billed(cause: Exception) -> None:
-    # As the SDK wraps them: both are timeouts to it.
+    # The SDK wraps both as timeouts.
     error = anthropic.APITimeoutError(httpx2.Request("POST", "http://127.0.0.1"))
     error.__cause__ = cause
 
@@ -434,7 +434,7 @@ async def test_key_that_an_endpoint_quotes_is_left_out(
 
     assert quoted not in str(error)
     assert "Bad key provided: [key]" in str(error)
-    # A trace prints what stands behind an error.
+    # A traceback prints an error's cause.
     assert error.__cause__ is None
     assert error.__suppress_context__
 

@@ -1,4 +1,4 @@
-"""What an endpoint really answers is read, however it is wrapped; what can't be is named, and may pass."""
+"""Read endpoints' real answers in any form. An unreadable answer is a temporary error that says what came."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE = Answer(GOOD, "end_turn", Usage(10, output_tokens=20), "claude-sonnet-4-6
 
 
 def read(body: Any) -> Answer:
-    """The message in a body; bytes are taken as they are."""
+    """Read the message in a body. Bytes are used unchanged."""
     found = read_body(body if isinstance(body, bytes) else orjson.dumps(body))
     assert isinstance(found, Answer)
     return found
@@ -30,7 +30,7 @@ def without(*names: str) -> dict[str, Any]:
 
 
 def chat(**choice: Any) -> dict[str, Any]:
-    """The same answer in the form of OpenAI's chat completions."""
+    """Return the same answer in the format of OpenAI's chat completions."""
     return {
         "id": "msg_1",
         "model": "claude-sonnet-4-6",
@@ -146,7 +146,7 @@ def test_what_is_no_whole_answer_may_pass_and_says_what_it_is(body: Any, why: st
     with pytest.raises(PassingCallError, match=why) as raised:
         read_body(body if isinstance(body, bytes) else orjson.dumps(body))
 
-    # It came with a good status: what it was may have been billed.
+    # Its status was a success, so it may have been billed.
     assert raised.value.kind == "connection"
     assert GOOD not in str(raised.value)
 
@@ -278,11 +278,11 @@ def test_usage_that_is_not_told_is_unknown_and_never_nothing(told: Any) -> None:
     assert read_usage(told, GOOD) is None
 
 
-# What no database keeps
+# Characters that no database can store
 
 
 def test_what_an_endpoint_says_of_itself_is_cleaned() -> None:
-    # orjson refuses half of a surrogate pair, so it is written as it came over the wire.
+    # orjson rejects half a surrogate pair, so it is written as on the wire.
     body = orjson.dumps(
         {**message(), "stop_details": {"category": "c@"}, "stop_reason": "s@", "id": "i@", "model": "m@"}
     )

@@ -1,4 +1,4 @@
-"""What an error answer means: which stop the run, which are the record's own, and which are alike."""
+"""Classify error answers: which stop the run, which concern one record, and which are alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUDGET = "Budget has been exceeded! Current cost: 0.1, Max budget: 0.05"
 
 
 def litellm(kind: str | None, said: str, code: Any = "400") -> dict[str, Any]:
-    """An error as LiteLLM sends it."""
+    """Return an error in LiteLLM's format."""
     return {"error": {"message": said, "type": kind, "param": None, "code": code}}
 
 
@@ -176,14 +176,14 @@ async def test_error_without_any_words_is_its_status(scripted: Scripted, connect
 
 
 async def failure(connect: Connect, prompt: Say, scripted: Scripted, reply: Reply) -> CallError:
-    """The error that a scripted endpoint's reply becomes."""
+    """Return the error for the reply of a scripted endpoint."""
     scripted.plan(reply)
     with pytest.raises(CallError) as raised:
         await connect(scripted.url).ask(request_body(prompt()), ANTHROPIC)
     return raised.value
 
 
-# A record that speaks of money
+# A record whose text is about money
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Output classes are found in any module of flows/ that is the user's and stays quick to load."""
+"""Find output classes in the user's modules of flows/, which must load quickly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Put = Callable[[str, str], None]
 
 @pytest.fixture
 def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
-    """Put a user's module into flows/, for one test."""
+    """Put a user's module into flows/ for one test."""
     folder = tmp_path / "flows"
     before = set(sys.modules)
     monkeypatch.setattr("presswork.output_classes.classes._brought", {})
@@ -172,7 +172,7 @@ def test_import_by_way_of_another_module_of_the_user_is_refused(put: Put) -> Non
 )
 def test_import_that_loads_nothing_of_it_is_fine(put: Put, harmless: str) -> None:
     put("shop.py", harmless + "\n" + ENTRY)
-    put("shelf.py", "import flows.shop\nLABEL = 1\n")  # in a circle, which Python allows
+    put("shelf.py", "import flows.shop\nLABEL = 1\n")  # a circular import, which Python allows
 
     assert load_output_class("shop.Entry").__name__ == "Entry"
 
@@ -182,7 +182,9 @@ def test_import_that_only_running_shows_is_refused_each_time(
 ) -> None:
     (tmp_path / "heavy_friend.py").write_text("import sys\nsys.modules['prefect'] = sys\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "prefect", sys)  # so that it is taken back, loaded before or not
+    monkeypatch.setitem(
+        sys.modules, "prefect", sys
+    )  # so that it is removed afterwards, whether it was loaded before or not
     monkeypatch.delitem(sys.modules, "prefect")
     put("shop.py", "import heavy_friend\n" + ENTRY)
 

@@ -1,4 +1,4 @@
-"""Fields of a front matter make the class that a user would write, and each mistake is told by its field."""
+"""Make the class that a user would write from the fields of a front matter, and report each mistake by its field."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_fields_make_the_schema_and_so_the_hash_of_the_class_that_a_user_would_w
     monkeypatch.setattr(flows.outputs, "Made", Made, raising=False)
     made, named = write(front=FIELDS, name="made"), write(front="output: Made\n", name="named")
 
-    # In the order of the fields too, which the hash does not see.
+    # The order of the fields is equal too, although the hash does not depend on it.
     assert orjson.dumps(made.schema) == orjson.dumps(named.schema)
     assert hash_of(made) == hash_of(named)
 
@@ -106,7 +106,7 @@ def test_answer_is_judged_and_judged_again_as_by_a_class(write: Write) -> None:
     content = validate_answer(first, orjson.dumps(ANSWER).decode())
     assert isinstance(content, Content)
     assert content.output == {**ANSWER, "note": None, "days": None}
-    # The class is made again in each process; what was stored stays valid.
+    # Each process makes the class again, and stored answers stay valid.
     assert isinstance(validate_stored(second, content.output), Content)
     read: Any = second.model_validate_json(orjson.dumps(content.output))
     assert (read.day, read.at) == (date(2026, 3, 1), datetime(2026, 3, 1, 10, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""What an answer must be: every constraint, whether the API enforces it or not, and no fault quotes the answer."""
+"""Validate answers by every constraint, whether the API enforces it or not. No fault quotes the answer."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_validator_with_a_mistake_spoils_one_answer_and_no_run() -> None:
     assert faults(Broken, '{"text": "SECRET"}') == [("", "Broken fails on it with KeyError")]
 
 
-# Content that is read again
+# Stored content
 
 
 class UnspokenError(ValueError):
@@ -242,7 +242,7 @@ def test_validator_that_does_what_nobody_foresees_spoils_one_answer_and_no_run(
         assert fault.where == where
         assert what in fault.what
         assert "PRIVATE" not in str(judged)
-        # It is sent to the model and kept.
+        # It is sent to the model and stored.
         assert str(judged).encode()
 
 
@@ -298,7 +298,7 @@ def test_answer_that_would_not_read_back_is_not_content() -> None:
         def wrap(cls, text: str) -> str:
             return f"<<{text}>>"
 
-    # Kept, it would be a miss in each later run, and paid for again.
+    # If it were stored, each later run would miss it and pay again.
     assert faults(Wrapping, '{"text": "12345"}') == [
         ("", "does not pass Wrapping a second time, as it was read the first")
     ]
@@ -317,7 +317,7 @@ def test_mistake_in_the_users_file_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         load_output_class("Note")
 
 
-# JSON that is not alone
+# JSON inside other text
 
 
 NOTE = '{"title":"Fine","stars":4}'
@@ -360,13 +360,13 @@ def test_json_that_stands_alone_is_not_unwrapped() -> None:
     [
         f"{NOTE} or rather {OTHER}",
         f"```json\n{NOTE}\n```\n```json\n{OTHER}\n```",
-        # Cut off: what is whole in it is not the answer.
+        # Truncated: a complete part is not the answer.
         f'[{NOTE}, {{"title": "Po',
         f"[{NOTE}",
         f'{{"notes": [{NOTE}, {NOTE}',
         f'{{"note": {NOTE}',
         f"```json\n[{NOTE}, \n```",
-        # Wrapped in more JSON, of which nobody has said what it is.
+        # Wrapped in JSON of unknown meaning.
         f'{{"note": {NOTE}}}',
         f"[{NOTE}]",
         "{" * 5_000 + NOTE,
