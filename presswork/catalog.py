@@ -114,7 +114,7 @@ def _supported(info: Any, *path: str) -> bool | None:
 
 
 def _each(info: Any, names: tuple[T, ...], *path: str) -> dict[T, bool]:
-    return {name: told for name in names if (told := _supported(info, *path, name)) is not None}
+    return {name: said for name in names if (said := _supported(info, *path, name)) is not None}
 
 
 def _count(info: Any, name: str) -> int | None:
@@ -129,19 +129,21 @@ def _day(info: Any, name: str) -> date | None:
         return None
 
 
-def corrected(known: Model | None, told: ModelFacts) -> Model:
+def corrected(known: Model | None, reported: ModelFacts) -> Model:
     """Replace the known figures of a model by those of an endpoint."""
     model = known or Model()
     return replace(
         model,
-        context=told.context or model.context,
-        max_output=told.max_output or model.max_output,
-        thinking=_corrected(model.thinking, told.thinking, THINKING_TYPES),
-        efforts=_corrected(model.efforts, told.efforts, EFFORTS),
-        structured_outputs=model.structured_outputs if told.structured_outputs is None else told.structured_outputs,
-        lifecycle=told.lifecycle or model.lifecycle,
+        context=reported.context or model.context,
+        max_output=reported.max_output or model.max_output,
+        thinking=_corrected(model.thinking, reported.thinking, THINKING_TYPES),
+        efforts=_corrected(model.efforts, reported.efforts, EFFORTS),
+        structured_outputs=model.structured_outputs
+        if reported.structured_outputs is None
+        else reported.structured_outputs,
+        lifecycle=reported.lifecycle or model.lifecycle,
         # An endpoint that reports the lifecycle also reports any date. None means that the retirement was postponed.
-        retires_on=model.retires_on if told.lifecycle is None else told.retires_on,
+        retires_on=model.retires_on if reported.lifecycle is None else reported.retires_on,
     )
 
 
@@ -187,8 +189,10 @@ def _scaled(tokens: int, ratio: float | None) -> int:
     return tokens if ratio is None else math.ceil(round(tokens * ratio, 6))
 
 
-def _corrected(known: frozenset[T] | None, told: Mapping[T, bool], all_there_are: tuple[T, ...]) -> frozenset[T] | None:
+def _corrected(
+    known: frozenset[T] | None, reported: Mapping[T, bool], all_there_are: tuple[T, ...]
+) -> frozenset[T] | None:
     """Return the supported values: the endpoint's word first, else the known ones. None if neither covers all."""
-    if known is None and len(told) < len(all_there_are):
+    if known is None and len(reported) < len(all_there_are):
         return None
-    return frozenset(one for one in all_there_are if told.get(one, one in (known or ())))
+    return frozenset(one for one in all_there_are if reported.get(one, one in (known or ())))

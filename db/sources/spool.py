@@ -61,7 +61,7 @@ class SpoolFile:
         self.count = 0
         self.trimmed = False
         self._path = path
-        with _keeping(path.parent.parent):
+        with _spool_errors(path.parent.parent):
             if not path.parent.is_dir():
                 path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -80,7 +80,7 @@ class SpoolFile:
     def add(self, records: Sequence[Record | Unreadable]) -> None:
         """Add records in the given order."""
         rows = [_row(position, record) for position, record in enumerate(records, start=self.count + 1)]
-        with _keeping(self._path.parent.parent):
+        with _spool_errors(self._path.parent.parent):
             self._database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
         self.count += len(rows)
 
@@ -89,14 +89,14 @@ class SpoolFile:
 
         Call it once, after all records are added.
         """
-        with _keeping(self._path.parent.parent):
+        with _spool_errors(self._path.parent.parent):
             self._database.execute(_BY_KEY)
             found = self._database.execute(_REPEATED, (most,)).fetchall()
         return (found[0][0], [key for _surplus, key in found]) if found else (0, [])
 
     def finish(self, path: Path) -> None:
         """Write everything to the disk, and give the file its final name."""
-        with _keeping(self._path.parent.parent):
+        with _spool_errors(self._path.parent.parent):
             self._database.execute("INSERT INTO keys VALUES (?)", (self.trimmed,))
             self._database.execute("COMMIT")
             self._database.close()
@@ -267,7 +267,7 @@ def _remove(own: Path) -> None:
 
 
 @contextmanager
-def _keeping(folder: Path) -> Iterator[None]:
+def _spool_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:

@@ -16,11 +16,11 @@ from presswork.prompts.render import Prompt, request_body
 VALIDATION = "validation"
 MAX_TOKENS = "max_tokens"
 REFUSAL = "refusal"
-MORE_ROOM = 2
+ESCALATION_FACTOR = 2
 """The factor of `max_tokens` each time a truncated answer is requested again."""
-WHOLE = frozenset({"end_turn", "stop_sequence"})
+COMPLETE_REASONS = frozenset({"end_turn", "stop_sequence"})
 UNFINISHED_REASONS = frozenset({"tool_use", "pause_turn"})
-MEANT = {
+FOREIGN_STOP_REASONS = {
     "stop": "end_turn",
     "eos": "end_turn",
     "length": MAX_TOKENS,
@@ -55,7 +55,7 @@ def judge_answer(prompt: Prompt, answer: Answer, max_tokens: int) -> Outcome:
             "add the model to the template's `accept_models`."
         )
         return Outcome(words.FAILED, None, words.WRONG_MODEL, message)
-    meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
+    meant = FOREIGN_STOP_REASONS.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
     match meant:
         case "max_tokens":
             message = f"The answer was cut off at {max_tokens:,} tokens. Raise max_tokens in the template."
@@ -71,7 +71,7 @@ def judge_answer(prompt: Prompt, answer: Answer, max_tokens: int) -> Outcome:
     if isinstance(judged, Content):
         # Complete and valid, even if the stop reason is missing or not known here.
         return Outcome(words.SUCCEEDED, judged)
-    if judged is None or (meant is not None and meant not in WHOLE):
+    if judged is None or (meant is not None and meant not in COMPLETE_REASONS):
         message = f"The answer stopped with {answer.stop_reason!r}, which is unexpected for a request without tools."
         return Outcome(words.FAILED, None, "unexpected_stop_reason", message)
     return Outcome(words.INVALID, None, VALIDATION, str(judged), faults=judged.faults)
@@ -143,7 +143,7 @@ class Asking:
             self.turns = _repair_turns(answer, outcome.faults)
             return True
         known = find_model(self.prompt.model)
-        more = self.max_tokens * MORE_ROOM
+        more = self.max_tokens * ESCALATION_FACTOR
         room = min(more, self.max_output or (known.max_output if known else None) or more)
         if outcome.error_kind == MAX_TOKENS and self.escalations < policy.escalations and room > self.max_tokens:
             self.escalations += 1

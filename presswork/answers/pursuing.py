@@ -112,8 +112,8 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
         except CallError as error:
             passing = isinstance(error, PassingCallError)
             is_spent = passing and asking.paid >= policy.paid_requests
-            told = f"{error}. {_bound(policy)}" if is_spent else str(error)
-            return Outcome(FAILED, None, error.kind, told, passing=passing and not is_spent)
+            message = f"{error}. {_bound(policy)}" if is_spent else str(error)
+            return Outcome(FAILED, None, error.kind, message, passing=passing and not is_spent)
         faults: tuple[Fault, ...] = ()
         try:
             outcome = judge_answer(asking.prompt, answer, asking.max_tokens)

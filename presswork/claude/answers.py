@@ -174,10 +174,10 @@ def _text(content: Any, *, may_lack: bool) -> str:
     return "".join(block["text"] for block in blocks if block.get("type", "text") in {"text", "output_text"})
 
 
-def read_usage(told: Any, text: str = "") -> Usage | None:
+def read_usage(reported: Any, text: str = "") -> Usage | None:
     """Read an answer's usage. None if it is missing or impossible: then the answer's cost is unknown."""
     try:
-        usage = _usage(told)
+        usage = _usage(reported)
     except (ValueError, TypeError, AttributeError):
         return None
     # Some gateways write 0 if they don't know the usage, but an answer with a text always uses tokens.
@@ -185,42 +185,42 @@ def read_usage(told: Any, text: str = "") -> Usage | None:
     return usage if is_possible or not text else None
 
 
-def _usage(told: Mapping[str, Any]) -> Usage:
-    if "input_tokens" not in told and "prompt_tokens" in told:
-        told = _of_prompt_tokens(told)
-    written = _part(told, "cache_creation")
+def _usage(reported: Mapping[str, Any]) -> Usage:
+    if "input_tokens" not in reported and "prompt_tokens" in reported:
+        reported = _of_prompt_tokens(reported)
+    written = _part(reported, "cache_creation")
     # Without the breakdown, all of it was written for five minutes, the API's default.
-    total = 0 if written else told.get("cache_creation_input_tokens")
-    thought = _part(told, "output_tokens_details").get("thinking_tokens")
+    total = 0 if written else reported.get("cache_creation_input_tokens")
+    thought = _part(reported, "output_tokens_details").get("thinking_tokens")
     return Usage(
-        input_tokens=_count(told.get("input_tokens")),
+        input_tokens=_count(reported.get("input_tokens")),
         cache_creation_5m_tokens=_count(written.get("ephemeral_5m_input_tokens") or total or 0),
         cache_creation_1h_tokens=_count(written.get("ephemeral_1h_input_tokens") or 0),
-        cache_read_tokens=_count(told.get("cache_read_input_tokens") or 0),
-        output_tokens=_count(told.get("output_tokens")),
+        cache_read_tokens=_count(reported.get("cache_read_input_tokens") or 0),
+        output_tokens=_count(reported.get("output_tokens")),
         thinking_tokens=None if thought is None else _count(thought),
-        service_tier=_modifier(told.get("service_tier")),
-        inference_geo=_modifier(told.get("inference_geo")),
-        speed=_modifier(told.get("speed")),
+        service_tier=_modifier(reported.get("service_tier")),
+        inference_geo=_modifier(reported.get("inference_geo")),
+        speed=_modifier(reported.get("speed")),
     )
 
 
-def _of_prompt_tokens(told: Mapping[str, Any]) -> dict[str, Any]:
+def _of_prompt_tokens(reported: Mapping[str, Any]) -> dict[str, Any]:
     """Convert OpenAI's usage into the Messages API's, which counts cached tokens separately."""
-    read = _part(told, "prompt_tokens_details").get("cached_tokens") or told.get("cache_read_input_tokens") or 0
-    written = told.get("cache_creation_input_tokens") or 0
-    thought = _part(told, "completion_tokens_details").get("reasoning_tokens")
+    read = _part(reported, "prompt_tokens_details").get("cached_tokens") or reported.get("cache_read_input_tokens") or 0
+    written = reported.get("cache_creation_input_tokens") or 0
+    thought = _part(reported, "completion_tokens_details").get("reasoning_tokens")
     return {
-        **told,
-        "input_tokens": _count(told["prompt_tokens"]) - _count(read) - _count(written),
+        **reported,
+        "input_tokens": _count(reported["prompt_tokens"]) - _count(read) - _count(written),
         "cache_read_input_tokens": read,
-        "output_tokens": told.get("completion_tokens"),
+        "output_tokens": reported.get("completion_tokens"),
         "output_tokens_details": {"thinking_tokens": thought},
     }
 
 
-def _part(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = told.get(name)
+def _part(reported: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = reported.get(name)
     return part if isinstance(part, dict) else {}
 
 
@@ -263,8 +263,8 @@ def _assembled(events: Iterator[Any]) -> dict[str, Any]:
             case "content_block_delta" if event["delta"]["type"] == "text_delta":
                 texts[event["index"]] = texts.get(event["index"], "") + event["delta"]["text"]
             case "message_delta" if message is not None:
-                told = _part(event, "usage")
-                message["usage"] |= {name: value for name, value in told.items() if value is not None}
+                reported = _part(event, "usage")
+                message["usage"] |= {name: value for name, value in reported.items() if value is not None}
                 message |= event["delta"]
             case "message_stop" if message is not None:
                 return {**message, "content": [{"type": "text", "text": text} for text in texts.values()]}

@@ -25,8 +25,8 @@ class RateLimits:
 
 def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """Read the anthropic-ratelimit-* headers. None if the endpoint sends none."""
-    told = RateLimits(*(_limit(headers, name) for name in ("requests", "input-tokens", "output-tokens")))
-    return None if told == RateLimits(None, None, None) else told
+    limits = RateLimits(*(_limit(headers, name) for name in ("requests", "input-tokens", "output-tokens")))
+    return None if limits == RateLimits(None, None, None) else limits
 
 
 def _limit(headers: Mapping[str, str], name: str) -> Limit | None:

@@ -19,7 +19,7 @@ from presswork.errors import CallError, FinalCallError, PassingCallError, Stoppi
 
 SPEND_LIMIT = "spend_limit_reached"
 LONGEST_MESSAGE = 300
-"""An endpoint's error message with more characters is not passed on: see said()."""
+"""An endpoint's error message with more characters is not passed on: see short_message()."""
 
 STOPPING_STATUSES = {
     401: "The endpoint rejects the key. Check ANTHROPIC_API_KEY.",
@@ -49,10 +49,10 @@ PROXY_STATUSES = frozenset({502, 504, 520, 524})
 TIMED_OUT = "timeout_error"
 """The API's own 504, after which nothing was generated."""
 
-OF_THE_KEY = frozenset({"authentication_error", "billing_error"})
+KEY_ERRORS = frozenset({"authentication_error", "billing_error"})
 """Types that mean the same with any status, because a gateway may send another one."""
 
-NOT_ITS_OWN = (
+PROXY_REMEDY = (
     "A firewall or a proxy answered instead of the endpoint. If all records get this error, check ANTHROPIC_BASE_URL."
 )
 LIMIT_REMEDY = "Raise the limit in the account's settings or wait until it resets, then run again."
@@ -87,13 +87,13 @@ def translate(error: anthropic.AnthropicError) -> CallError:
     return error_of(error.status_code, read_error(error.body), error.response.headers, error.request.headers)
 
 
-def error_of(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Mapping[str, str]) -> CallError:
-    """Make our error from an error answer: its status, body and headers, and the request's headers (`sent`)."""
-    error, kind, remedy = judge(status, told)
-    name = "of a proxy" if kind == PROXY else told.type or ""
+def error_of(status: int, body: ErrorBody, headers: Mapping[str, str], request_headers: Mapping[str, str]) -> CallError:
+    """Make our error from an error answer: its status, body and headers, and the headers of its request."""
+    error, kind, remedy = judge(status, body)
+    name = "from a proxy" if kind == PROXY else body.type or ""
     message = f"HTTP {status} {name}".strip()
     if error is not PassingCallError:
-        message += said(told.message, sent)
+        message += short_message(body.message, request_headers)
     return error(
         f"{message}. {remedy}" if remedy else message,
         kind=kind,
@@ -101,7 +101,7 @@ def error_of(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Map
         request_id=cleaned_word(headers.get("request-id")),
         retry_after_s=retry_after(headers),
         limits=read_limits(headers),
-        alike=likeness(status, told),
+        alike=likeness(status, body),
     )
 
 
@@ -138,45 +138,45 @@ def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Excepti
     return False
 
 
-def judge(status: int, told: ErrorBody) -> tuple[type[CallError], str, str]:
+def judge(status: int, body: ErrorBody) -> tuple[type[CallError], str, str]:
     """Return the class of our error for an error answer, its kind, and its remedy (empty if there is none)."""
-    kind = told.type or f"http_{status}"
+    kind = body.type or f"http_{status}"
     # An error inside a stream or from a gateway may have status 200: then only its type identifies it.
-    meant = status if status >= 400 and kind not in OF_THE_KEY else STATUS_OF.get(kind, status)
-    if told.code is not None and told.code.endswith(SPEND_LIMIT):
-        return StoppingCallError, told.code, LIMIT_REMEDY
+    meant = status if status >= 400 and kind not in KEY_ERRORS else STATUS_OF.get(kind, status)
+    if body.code is not None and body.code.endswith(SPEND_LIMIT):
+        return StoppingCallError, body.code, LIMIT_REMEDY
     # A firewall's page for one record, or a proxy's during a good run, is not in the API's format.
-    is_of_the_api = told.wrapped or told.type in STATUS_OF
+    is_of_the_api = body.wrapped or body.type in STATUS_OF
     if meant in STOPPING_STATUSES and (is_of_the_api or meant not in {403, 404}):
         return StoppingCallError, kind, STOPPING_STATUSES[meant]
-    if meant < 500 and (remedy := _why_spent(told)):
+    if meant < 500 and (remedy := _why_spent(body)):
         return StoppingCallError, kind, remedy
-    if meant in PROXY_STATUSES and told.type != TIMED_OUT:
+    if meant in PROXY_STATUSES and body.type != TIMED_OUT:
         return PassingCallError, PROXY, ""
     if meant in PASSING_STATUSES or meant >= 500:
         return PassingCallError, kind, ""
-    return FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING_STATUSES else ""
+    return FinalCallError, kind, PROXY_REMEDY if meant in STOPPING_STATUSES else ""
 
 
-def _why_spent(told: ErrorBody) -> str | None:
-    words = told.message.lower()
-    by_word = [SPENT[word] for word in (told.type, told.code) if word in SPENT]
+def _why_spent(body: ErrorBody) -> str | None:
+    words = body.message.lower()
+    by_word = [SPENT[word] for word in (body.type, body.code) if word in SPENT]
     return next(iter(by_word + [remedy for pattern, remedy in _SPENT_WORDS if re.search(pattern, words)]), None)
 
 
-def likeness(status: int, told: ErrorBody) -> str | None:
+def likeness(status: int, body: ErrorBody) -> str | None:
     """Return a hash that is equal for rejections with equal status, type, and message without its numbers.
 
     None if the rejection always concerns one record: its prompt is too long.
     """
-    if status == 413 or _TOO_LONG.search(told.message.lower()):
+    if status == 413 or _TOO_LONG.search(body.message.lower()):
         return None
-    # Hashed, because the message may quote a record, and only said() may pass it on.
-    words = f"{status} {told.type} {_NUMBERED.sub('#', told.message)}"
+    # Hashed, because the message may quote a record, and only short_message() may pass it on.
+    words = f"{status} {body.type} {_NUMBERED.sub('#', body.message)}"
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def said(message: str, sent: Mapping[str, str]) -> str:
+def short_message(message: str, request_headers: Mapping[str, str]) -> str:
     """Return the endpoint's words, which explain what is wrong with a request, or nothing if they are long.
 
     A message of more than a few lines quotes the request, and an error must not contain a record's text. A gateway may
@@ -185,6 +185,6 @@ def said(message: str, sent: Mapping[str, str]) -> str:
     if not message.strip() or len(message) > LONGEST_MESSAGE:
         return ""
     for name in ("authorization", "x-api-key"):
-        key = sent.get(name, "").removeprefix("Bearer ")
+        key = request_headers.get(name, "").removeprefix("Bearer ")
         message = message.replace(key, "[key]") if key else message
     return f": {_KEY.sub('[key]', message).strip().rstrip('.!')}"

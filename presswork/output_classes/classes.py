@@ -28,7 +28,7 @@ _PRESSWORK = frozenset({"content", "engine"})
 _PARSING = Lock()
 _NAME = re.compile(r"(?:[A-Za-z]\w*\.)*[A-Za-z_]\w*", re.ASCII)
 
-_brought: dict[str, frozenset[str]] = {}
+_heavy_imports: dict[str, frozenset[str]] = {}
 """The heavy packages that each module loaded the first time. A second import would not show them."""
 
 
@@ -81,9 +81,9 @@ def _load(module: str, file: str) -> object:
     except (Exception, SystemExit) as error:
         # The user's file may raise any error, and a script may even end the process.
         raise OutputClassError(f"{file} can't be loaded: {type(error).__name__}: {error}.") from error
-    if brought := _brought.setdefault(module, _HEAVY & (sys.modules.keys() - before)):
+    if heavy := _heavy_imports.setdefault(module, _HEAVY & (sys.modules.keys() - before)):
         raise OutputClassError(
-            f"{file} can't contain output classes: one of its imports loads {', '.join(sorted(brought))}. Move the "
+            f"{file} can't contain output classes: one of its imports loads {', '.join(sorted(heavy))}. Move the "
             "classes to a module without that import."
         )
     return loaded

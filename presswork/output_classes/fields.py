@@ -123,10 +123,10 @@ class OutputField(Bounds):
             raise ValueError("only a list can have `items`, the bounds of its items. Use a type such as list[str]")
         else:
             annotation, own = single, self.checks(self.kind)
-        told: dict[str, Any] = {"default": None} if self.optional else {}
+        options: dict[str, Any] = {"default": None} if self.optional else {}
         if self.description is not None:
-            told["description"] = self.description
-        return (annotation | None if self.optional else annotation), Field(**told, **own)
+            options["description"] = self.description
+        return (annotation | None if self.optional else annotation), Field(**options, **own)
 
     @property
     def _type(self) -> str:

@@ -97,9 +97,9 @@ def _joined(own: JsonSchema, target: JsonSchema) -> JsonSchema:
     """Join a field's keywords with its type's. A bound that the field overrides goes into the description."""
     hidden = {key: value for key, value in target.items() if key in own and own[key] != value}
     bounds = ", ".join(f"{key}: {value}" for key, value in hidden.items() if key not in _MAY_DIFFER)
-    told = [own.get("description"), target.get("description"), f"{{{bounds}}}" if bounds else None]
+    descriptions = [own.get("description"), target.get("description"), f"{{{bounds}}}" if bounds else None]
     joined = {**target, **own}
-    if description := "\n\n".join(dict.fromkeys(text for text in told if text)):
+    if description := "\n\n".join(dict.fromkeys(text for text in descriptions if text)):
         joined["description"] = description
     return joined
 
@@ -118,8 +118,8 @@ def _with_positions(node: JsonSchema) -> JsonSchema:
 
 
 def _numbered(place: JsonSchema, position: str) -> JsonSchema:
-    told = place.get("description")
-    return {**place, "description": f"{position}: {told}" if told else position}
+    description = place.get("description")
+    return {**place, "description": f"{position}: {description}" if description else position}
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -81,15 +81,15 @@ def notes_on(written: JsonSchema, sent: JsonSchema) -> list[str]:
 
 def _excess(weight: Counter[str]) -> str:
     """Return which limits a schema's counts exceed; empty if none."""
-    optional, unions, told = weight["optional"], weight["unions"], []
+    optional, unions, excess = weight["optional"], weight["unions"], []
     if optional > MOST_OPTIONAL:
-        told.append(f"{optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more fields required")
+        excess.append(f"{optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more fields required")
     if unions > MOST_UNIONS:
-        told.append(
+        excess.append(
             f"{unions} fields of a union type (such as `str | None`), and the limit is {MOST_UNIONS}. "
             "Use a single type, such as an empty string for no value"
         )
-    return "; it has ".join(told)
+    return ". It has ".join(excess)
 
 
 def _refusals(schema: JsonSchema) -> Iterator[str]:

@@ -105,8 +105,8 @@ def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
         return Content(output, _hash_of(output))
     except ValidationError as error:
         # Without the input: faults go into messages and logs, but the answer must stay in its attempt.
-        told = error.errors(include_input=False, include_context=False, include_url=False)[:FAULTS_NAMED]
-        return Invalid(tuple(_fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"])) for item in told))
+        found = error.errors(include_input=False, include_context=False, include_url=False)[:FAULTS_NAMED]
+        return Invalid(tuple(_fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"])) for item in found))
     except BaseException as error:  # noqa: BLE001 - validators are users' code: one answer must not stop the others
         return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
 

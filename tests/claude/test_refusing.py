@@ -104,7 +104,7 @@ async def test_page_of_a_proxy_may_hide_an_answer_that_was_billed(
     error = await failure(connect, prompt, scripted, Reply(b"<html>Bad gateway</html>", status))
 
     assert type(error) is PassingCallError
-    assert (error.kind, str(error)) == ("proxy", f"HTTP {status} of a proxy")
+    assert (error.kind, str(error)) == ("proxy", f"HTTP {status} from a proxy")
 
 
 async def test_the_apis_own_504_is_its_own_word(scripted: Scripted, connect: Connect, prompt: Say) -> None:

@@ -32,7 +32,7 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
     """Put a user's module into flows/ for one test."""
     folder = tmp_path / "flows"
     before = set(sys.modules)
-    monkeypatch.setattr("presswork.output_classes.classes._brought", {})
+    monkeypatch.setattr("presswork.output_classes.classes._heavy_imports", {})
     monkeypatch.setattr(flows, "__path__", [*flows.__path__, str(folder)])
 
     def put(name: str, text: str) -> None:

@@ -440,7 +440,7 @@ def test_as_many_optional_fields_and_unions_as_the_api_takes_pass() -> None:
     [
         (wide(optional=25), "it has 25 optional fields, and the limit is 24"),
         (wide(unions=17), "it has 17 fields of a union type .*, and the limit is 16"),
-        (wide(optional=30, unions=20), "30 optional fields.*; it has 20 fields of a union type"),
+        (wide(optional=30, unions=20), "30 optional fields.*It has 20 fields of a union type"),
         (create_model("Deep", own=(str, ""), inner=(wide(optional=24), ...)), "25 optional fields"),
     ],
     ids=["optional", "unions", "both", "nested"],
