@@ -12,7 +12,7 @@ class Articles(Selection):
     """Which articles to select."""
 
     section: str | None = Field(
-        None, title="Section", description="Such as `tea`. Leave empty for all.", examples=["tea"]
+        None, title="Section", description="Select one section, such as `tea`. Leave empty for all.", examples=["tea"]
     )
 
 

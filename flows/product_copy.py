@@ -10,7 +10,7 @@ class Products(Selection):
     """Which products to select."""
 
     category: str | None = Field(
-        None, title="Category", description="Such as `tea`. Leave empty for all.", examples=["tea"]
+        None, title="Category", description="Select one category, such as `tea`. Leave empty for all.", examples=["tea"]
     )
 
 

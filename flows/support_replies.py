@@ -10,7 +10,7 @@ class Tickets(Selection):
     """Which tickets to select."""
 
     language: str | None = Field(
-        None, title="Language", description="Such as `en`. Leave empty for all.", examples=["en"]
+        None, title="Language", description="Select one language, such as `en`. Leave empty for all.", examples=["en"]
     )
 
 

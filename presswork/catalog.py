@@ -156,12 +156,12 @@ def ending(name: str, model: Model | None, today: date) -> str | None:
     if model.lifecycle == "retired":
         return f"{name} is retired{f' since {on}' if on else ''}: requests that name it fail"
     if on is not None and days < 0:
-        return f"{name} was to retire on {on}, and may stop answering any day"
+        return f"{name} should have retired on {on} and may stop answering any day"
     if on is not None and (model.lifecycle == "deprecated" or days <= SOON_DAYS):
         deprecated = "is deprecated and " if model.lifecycle == "deprecated" else ""
         soon = "today" if days == 0 else f"in {days} day{'' if days == 1 else 's'}"
         return f"{name} {deprecated}retires on {on}, {soon}"
-    return f"{name} is deprecated; when it retires is not known" if model.lifecycle == "deprecated" else None
+    return f"{name} is deprecated; its retirement date is not known" if model.lifecycle == "deprecated" else None
 
 
 def estimate_tokens(characters: int, model: Model | None = None) -> int:

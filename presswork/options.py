@@ -58,27 +58,30 @@ class RunOptions(FormPart):
     model_config = ConfigDict(extra="forbid", title="Options", json_schema_extra=plainly)
 
     limit: int | None = Field(
-        None, ge=1, description="Use only the first records of the select. Leave empty for all.", examples=[10]
+        None,
+        ge=1,
+        description="Take only this many records, in the select's order. Leave empty for all.",
+        examples=[10],
     )
     max_cost: float | None = Field(
         None,
         gt=0,
         title="Cost cap",
-        description="US dollars that this run and the runs it resumes may spend. Leave empty for the default cap.",
+        description="Spend at most this many US dollars, with the runs it resumes. Leave empty for the default cap.",
         examples=[5],
     )
     refresh: bool = Field(
         default=False,
-        description="Generate all content again, also for skipped records. This costs money.",
+        description="Generate again what the ledger has, and skipped records. This costs money.",
     )
     concurrency: int | None = Field(
-        None, ge=1, le=2000, description="Most requests in flight, 1 to 2,000.", examples=[50]
+        None, ge=1, le=2000, description="Send at most this many requests at once, 1 to 2,000.", examples=[50]
     )
     rpm: int | None = Field(
         None,
         ge=1,
         title="Requests a minute",
-        description="Most requests a minute. Leave empty for as many as the endpoint allows.",
+        description="Send at most this many requests a minute. Leave empty for the endpoint's limit.",
         examples=[1000],
     )
     chunk_size: int | None = Field(
@@ -86,7 +89,7 @@ class RunOptions(FormPart):
         ge=1,
         le=1000,
         title="Chunk size",
-        description="Prompts in one Prefect task run, 1 to 1,000. Use 1 to see each prompt here.",
+        description="Put this many prompts in one Prefect task run, 1 to 1,000. Use 1 to see each here.",
         examples=[50],
     )
     shards: int | None = Field(
@@ -96,7 +99,7 @@ class RunOptions(FormPart):
         description="Split the run into 2 to 100 shards across the pool's workers. Leave empty to run in one process.",
         examples=[4],
     )
-    resumes: str | None = Field(None, description="The id of a run to resume. Both share the cost cap.")
+    resumes: str | None = Field(None, description="Resume the run with this id. Both runs share the cost cap.")
     helper: SkipJsonSchema[Helper | None] = None
 
 

@@ -28,10 +28,10 @@ class Settings(BaseSettings):
     endpoint: str | None = Field(None, description="The name of the endpoint behind ANTHROPIC_BASE_URL.")
     templates_dir: Path = Field(ROOT / "templates", description="The folder of the prompt files.")
 
-    concurrency: int = Field(50, ge=1, le=2000, description="Most requests in flight.")
-    rpm: int | None = Field(None, ge=1, description="Most requests a minute. Unset: as the endpoint allows.")
-    itpm: int | None = Field(None, ge=1, description="Most input tokens a minute.")
-    otpm: int | None = Field(None, ge=1, description="Most output tokens a minute.")
+    concurrency: int = Field(50, ge=1, le=2000, description="Maximum requests in flight.")
+    rpm: int | None = Field(None, ge=1, description="Maximum requests a minute. Unset: as the endpoint allows.")
+    itpm: int | None = Field(None, ge=1, description="Maximum input tokens a minute.")
+    otpm: int | None = Field(None, ge=1, description="Maximum output tokens a minute.")
     chunk_size: int | None = Field(None, ge=1, le=1000, description="Prompts in a chunk. Unset: 1 or 50.")
     max_cost: float | None = Field(None, gt=0, description="USD that a run may spend, with the runs it resumes.")
 
@@ -41,12 +41,12 @@ class Settings(BaseSettings):
         20, gt=0, le=600, description="Longest pause between retries, without `retry-after`."
     )
     retry_after_cap_s: float = Field(60, gt=0, le=3600, description="Longest `retry-after` that is obeyed.")
-    repairs: int = Field(2, ge=0, le=10, description="Most repairs of an invalid answer.")
-    escalations: int = Field(1, ge=0, le=5, description="Most retries of a truncated answer, with more tokens.")
+    repairs: int = Field(2, ge=0, le=10, description="Maximum repairs of an invalid answer.")
+    escalations: int = Field(1, ge=0, le=5, description="Maximum retries of a truncated answer, with more tokens.")
     max_paid_requests: int = Field(
-        8, ge=1, le=1000, description="Most requests for one prompt in a run that were billed or may have been."
+        8, ge=1, le=1000, description="Maximum requests for one prompt in a run that were billed or may have been."
     )
-    give_up_after: int = Field(3, ge=1, description="Failures after which a prompt is skipped.")
+    give_up_after: int = Field(3, ge=1, description="Failures of one prompt after which it is skipped.")
 
     chunk_retries: int = Field(5, ge=0, le=50, description="Prefect's retries of a chunk during an outage.")
     chunk_retry_delay_s: float = Field(15, ge=0, le=3600, description="First delay; doubles up to five minutes.")
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     database_patience_s: float = Field(300, ge=0, description="How long a run waits for an unavailable ledger.")
     spill_dir: Path = Field(ROOT / ".presswork" / "spill", description="The folder of the spill files.")
     spool_dir: Path | None = Field(None, description="The folder of selected records. Default: in the state folder.")
-    shard_attempts: int = Field(3, ge=1, le=20, description="Most starts of a shard that crashes.")
+    shard_attempts: int = Field(3, ge=1, le=20, description="Maximum starts of a shard that crashes.")
     shard_patience_s: float = Field(300, gt=0, description="How long shards may stall before the run does their work.")
     stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for requests in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)

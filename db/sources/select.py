@@ -187,7 +187,7 @@ def _break_off(connection: Connection, result: CursorResult[Any]) -> None:
 
 def _names(result: CursorResult[Any]) -> list[str]:
     if not result.returns_rows:
-        raise SelectError("the select fails: the statement yields no rows. Try the SQL in the database's own shell.")
+        raise SelectError("the select fails: it is not a query. Try the SQL in the database's own shell.")
     return list(result.keys())
 
 

@@ -80,7 +80,7 @@ def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid
 
 
 def is_content(output_class: OutputClass, text: str) -> bool:
-    """Whether the JSON of a stored answer is still content, because today's validators may be stricter."""
+    """Whether a stored answer's JSON is still content: today's validators may be stricter."""
     with suppress(BaseException):  # validators are users' code: one answer must not stop the others
         output_class.model_validate_json(text)
         return True
