@@ -19,7 +19,7 @@ from db.session import CONNECT_TIMEOUT_S, code_of, file_of, make_engine, parse_u
 from db.sources.drivers import prepare_source
 
 CANCEL_WITHIN_S = 2
-"""PostgreSQL and MySQL end a statement over another connection, which must not take long."""
+"""The time limit for PostgreSQL and MySQL, which end a statement over another connection."""
 _MYSQL = frozenset({"mysql", "mariadb"})
 _MYSQL_DRIVERS = frozenset({"pymysql", "mysqldb"})  # other drivers have another name for the timeout
 # Too many connections, server stops, network errors, connection killed, no answer, server gone, lost, idle.

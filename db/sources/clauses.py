@@ -24,7 +24,7 @@ from db.database_errors import SelectError
 _DIALECTS = {"postgresql": "postgres", "mssql": "tsql", "mariadb": "mysql"}
 _KNOWN = frozenset(dialect.value for dialect in sqlglot.Dialects)
 _NAME = re.compile(r"[^\W\d]\w*")  # wider than `params` allows, so that an error can name a wrong parameter
-# A value or a bracket ends here. A colon after it separates a key from its value, or the bounds of a slice.
+# Each of these ends a value or a bracket. A colon after it separates a key from its value, or the bounds of a slice.
 _ENDS_A_VALUE = frozenset({TokenType.NUMBER, TokenType.IDENTIFIER, TokenType.R_PAREN, TokenType.R_BRACKET})
 _OPENING = frozenset({TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE})
 _CLOSING = frozenset({TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE})

@@ -100,7 +100,7 @@ def test_order_of_the_fields_is_the_schemas(write: Write) -> None:
     assert list(made.schema["properties"]) == ["zebra", "apple", "mango"]
 
 
-def test_answer_is_judged_and_judged_again_as_by_a_class(write: Write) -> None:
+def test_answer_is_judged_as_by_a_written_class(write: Write) -> None:
     first, second = (write(front=FIELDS, name="made").output_class for _ in range(2))
 
     content = validate_answer(first, orjson.dumps(ANSWER).decode())
@@ -161,7 +161,7 @@ def test_every_bound_and_description_of_a_field_is_sent(write: Write) -> None:
     "written",
     ["yes", "no", "NO", "on", "off", "1.10", "0123", "12:30", "2026-03-01", "null", "~", "1_000", "1e3", "0x1F"],
 )
-def test_choice_is_the_text_that_is_written(written: str) -> None:
+def test_choice_is_the_text_as_written(written: str) -> None:
     front = read_front_matter("note", f"---\noutput: {{mood: {{choices: [{written}, other]}}}}\n---\n")
     quoted = read_front_matter("note", f"---\noutput: {{mood: {{choices: ['{written}', other]}}}}\n---\n")
 
@@ -170,7 +170,7 @@ def test_choice_is_the_text_that_is_written(written: str) -> None:
     assert front.output.fields["mood"].choices == [written, "other"]
 
 
-def test_a_fields_name_is_the_text_that_is_written_and_other_fields_of_the_head_stay_yaml() -> None:
+def test_name_of_a_field_is_text_and_the_rest_of_the_front_matter_is_yaml() -> None:
     front = read_front_matter("note", "---\noutput: {on: {type: bool}, no: {}}\nmax_tokens: 16\ncache: off\n---\n")
 
     assert not isinstance(front.output, str)
@@ -188,7 +188,7 @@ def test_a_fields_name_is_the_text_that_is_written_and_other_fields_of_the_head_
         "output: {tags: {type: list[str] , max_length: 5, }}  # a comment",
     ],
 )
-def test_type_of_a_list_is_written_as_in_python_in_each_style_of_yaml(block: str) -> None:
+def test_type_of_a_list_is_read_in_each_style_of_yaml(block: str) -> None:
     front = read_front_matter("note", f"---\n{block}\n---\n")
 
     assert not isinstance(front.output, str)
@@ -212,7 +212,7 @@ def test_class_is_named_by_the_template(template: str, name: str) -> None:
     assert read_front_matter(template, "---\noutput: {title: {}}\n---\n").output_name == name
 
 
-def test_front_matter_that_names_a_class_tells_that_name() -> None:
+def test_front_matter_with_a_class_keeps_its_name() -> None:
     assert read_front_matter("note", "---\noutput: shop.Entry\n---\n").output_name == "shop.Entry"
 
 
@@ -273,14 +273,14 @@ def test_front_matter_that_names_a_class_tells_that_name() -> None:
         ("{a: {type: text}, b: {max: 1}}", "; b: 'max' is not a key here"),
     ],
 )
-def test_mistake_is_told_by_its_field_and_says_what_to_do(fields: str, told: str) -> None:
+def test_mistake_is_reported_by_its_field_with_the_remedy(fields: str, told: str) -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2: the front matter is wrong: output: ") as raised:
         read_front_matter("note", f"---\noutput: {fields}\n---\n")
 
     assert told in str(raised.value)
 
 
-def test_field_that_stands_twice_is_told_with_its_line() -> None:
+def test_repeated_field_is_reported_with_its_line() -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2, line 4: .*'title' stands twice"):
         read_front_matter("note", "---\noutput:\n  title: {}\n  title: {type: int}\n---\n")
 
@@ -315,7 +315,7 @@ def test_template_with_fields_passes_the_lint(write: Write, folder: Path) -> Non
     assert lint_template(folder, "made") == []
 
 
-def test_lint_has_the_line_of_a_class_beyond_the_limits(write: Write, folder: Path) -> None:
+def test_lint_reports_the_line_of_a_class_beyond_the_limits(write: Write, folder: Path) -> None:
     many = "\n".join(f"  field_{number}: {{optional: true}}" for number in range(25))
     body = "{% block user %}x{% endblock %}"
     write(body, front=f"description: Wide\noutput:\n{many}\n", name="made")
@@ -326,7 +326,7 @@ def test_lint_has_the_line_of_a_class_beyond_the_limits(write: Write, folder: Pa
     assert "25 optional fields" in found.message
 
 
-def test_lint_notes_what_may_go_wrong_with_a_schema(write: Write, folder: Path) -> None:
+def test_lint_notes_possible_problems_of_a_schema(write: Write, folder: Path) -> None:
     choices = ", ".join(f"choice_number_{number}" for number in range(400))
     write("{% block user %}x{% endblock %}", front=f"output: {{mood: {{choices: [{choices}]}}}}\n", name="made")
 

@@ -1,8 +1,8 @@
 """Prepare a source's connections, so that they only read, and every value of the database arrives.
 
 A driver that raises an error for a value would end the run at that row; one that rounds a value would change the prompt
-unnoticed. So a value that a driver can't convert exactly arrives as the database's text.
-The ledger's connections do not need this.
+unnoticed. So a value that a driver can't convert exactly arrives as the database's text. The
+ledger's connections do not need this.
 """
 
 from importlib import import_module
