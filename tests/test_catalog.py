@@ -359,7 +359,10 @@ def test_levels_of_an_effort_that_is_not_supported_count_for_nothing() -> None:
         (Model(lifecycle="deprecated", retires_on=TODAY + timedelta(1)), "on 2026-11-26, in 1 day"),
         (Model(lifecycle="deprecated", retires_on=TODAY), "m is deprecated and retires on 2026-11-25, today"),
         (Model(lifecycle="deprecated"), "m is deprecated; its retirement date is not known"),
-        (Model(lifecycle="deprecated", retires_on=TODAY - timedelta(1)), "m should have retired on 2026-11-24 and may stop"),
+        (
+            Model(lifecycle="deprecated", retires_on=TODAY - timedelta(1)),
+            "m should have retired on 2026-11-24 and may stop",
+        ),
         (
             Model(lifecycle="retired", retires_on=date(2026, 8, 5)),
             "m is retired since 2026-08-05: requests that name it f",

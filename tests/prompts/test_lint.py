@@ -131,7 +131,12 @@ def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path, named: st
         ({"key": "number"}, 2, "key", "does not yield the key 'number'"),
         ({"key": "[id, number]"}, 2, "key", "does not yield the key 'number'"),
         ({"select": "SELECT id, name FROM things WHERE id = :which"}, 2, "params", "uses :which"),
-        ({"select": "DROP TABLE things"}, 2, "sql", "The select begins with DROP, but it may only read. Write a SELECT."),
+        (
+            {"select": "DROP TABLE things"},
+            2,
+            "sql",
+            "The select begins with DROP, but it may only read. Write a SELECT.",
+        ),
         ({"select": "SELECT 1 AS id; SELECT 2 AS id"}, 2, "sql", "The select has several statements."),
         (
             {"select": "WITH gone AS (DELETE FROM things RETURNING id) SELECT id, id AS name FROM gone"},
