@@ -1,5 +1,5 @@
-"""What you write: content flows, and what an answer must be.
+"""Your content flows and output classes.
 
 product_copy.py, support_replies.py and newsletter.py are content flows: copy one to write your own. content.py runs a
-template alone as a job. outputs.py has the output classes that templates name. The product is in presswork/.
+single template as a job. outputs.py has the output classes that templates name. The product is in presswork/.
 """

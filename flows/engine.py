@@ -1,4 +1,4 @@
-"""The former home of what a content flow imports: import it from `presswork`. This module goes with release 0.3."""
+"""Keep content flows working that import from here, with a warning. Release 0.3 removes this module."""
 
 import sys
 import warnings
@@ -13,6 +13,6 @@ sys.modules[f"{__name__}.choices"] = sys.modules[__name__]
 def __getattr__(name: str) -> Any:
     if name not in presswork.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    message = f"Import {name} from presswork: flows.engine goes with release 0.3."
+    message = f"Import {name} from presswork: release 0.3 removes flows.engine."
     warnings.warn(message, DeprecationWarning, stacklevel=2)
     return getattr(presswork, name)

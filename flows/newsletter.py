@@ -1,4 +1,4 @@
-"""Newsletter: fan-out and fan-in, twice. Summaries of articles, one digest of them, five subject lines, one choice."""
+"""Write a newsletter: a summary of each article, one digest, five subject lines, and the choice of one."""
 
 from prefect import flow
 from pydantic import Field
@@ -9,13 +9,15 @@ SUBJECT_LINES = 5
 
 
 class Articles(Selection):
-    """Which articles."""
+    """Which articles to select."""
 
-    section: str | None = Field(None, title="Section", description="Such as `tea`; empty: all.", examples=["tea"])
+    section: str | None = Field(
+        None, title="Section", description="Select one section, such as `tea`. Leave empty for all.", examples=["tea"]
+    )
 
 
 @flow(name="newsletter", flow_run_name="newsletter {selection}")
-async def newsletter(selection: Articles = Articles(), options: RunOptions = RunOptions()) -> Summary:  # noqa: B008 - both are frozen by use: Prefect copies parameters
+async def newsletter(selection: Articles = Articles(), options: RunOptions = RunOptions()) -> Summary:
     """Write the newsletter and choose its subject line, with the reason."""
     async with open_run(options) as run:
         articles = run.select("newsletter_summary", selection)

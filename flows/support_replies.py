@@ -1,4 +1,4 @@
-"""Support replies: two steps and a condition. Triage each ticket, then answer those that can be answered at once."""
+"""Triage each support ticket, then draft a reply to those that can be answered now: two steps and a condition."""
 
 from prefect import flow
 from pydantic import Field
@@ -7,14 +7,16 @@ from presswork import RunOptions, Selection, Summary, open_run
 
 
 class Tickets(Selection):
-    """Which tickets."""
+    """Which tickets to select."""
 
-    language: str | None = Field(None, title="Language", description="Such as `en`; empty: all.", examples=["en"])
+    language: str | None = Field(
+        None, title="Language", description="Select one language, such as `en`. Leave empty for all.", examples=["en"]
+    )
 
 
 @flow(name="support-replies", flow_run_name="support-replies {selection}")
-async def support_replies(selection: Tickets = Tickets(), options: RunOptions = RunOptions()) -> Summary:  # noqa: B008 - both are frozen by use: Prefect copies parameters
-    """Triage the tickets and draft a reply where triage says that one can be given."""
+async def support_replies(selection: Tickets = Tickets(), options: RunOptions = RunOptions()) -> Summary:
+    """Triage the tickets, and draft a reply to each one that can be answered now."""
     async with open_run(options) as run:
         tickets = run.select("support_triage", selection)
         triaged = await run.generate("support_triage", tickets)

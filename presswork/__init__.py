@@ -1,11 +1,11 @@
-"""Presswork turns database records into validated content. A content flow imports from here what it needs.
+"""Turn database records into validated content. A content flow imports all that it needs from here.
 
     select -> render -> complete -> validate -> record
 
-One folder a concern, from the top down: cli.py and commands/ (what people type), jobs/, rehearsal/ and terminal/ (what
-commands share), operate/ (server, worker, deployments), engine/ (a run under Prefect), report/ (what a run says of
-itself), pacing/ (when a request may go), answers/ (one prompt to its outcome), prompts/ (a template file: read,
-checked, rendered), claude/ (the only importer of the SDK), output_classes/ (what an answer must be). Only db/ speaks
+There is one folder for each concern, from the top down: cli.py and commands/ (the command line), jobs/, rehearsal/ and
+terminal/ (shared by the commands), operate/ (server, worker, deployments), engine/ (a run under Prefect), report/ (a
+run's reports), pacing/ (when to send a request), answers/ (from a prompt to its outcome), prompts/ (read, check and
+render a template), claude/ (the only importer of the SDK), output_classes/ (what an answer must be). Only db/ contains
 SQL; flows/ and templates/ are the user's.
 """
 
@@ -47,7 +47,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: Prefect takes seconds to load, and what is wrong with a call is said before it is needed.
+    # On demand: Prefect takes seconds to load, and a wrong call is reported before it is needed.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

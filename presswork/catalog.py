@@ -1,8 +1,8 @@
-"""What is known of a model: found by its name, corrected by what the endpoint says of it, told when it ends.
+"""Find a model's limits by its name, correct them by the endpoint's own figures, and warn before it retires.
 
-The figures themselves are in known_models.py. What an endpoint says of a model wins over them, figure by figure. What
-goes into a request, and so into the prompt's hash, is decided by known_models.py alone (model_rules.py): an endpoint
-that does not answer must not move a hash.
+The figures are in known_models.py; an endpoint's figures replace them one by one. Only known_models.py decides what
+goes into a request and so into the prompt's hash (model_rules.py). An endpoint that does not answer must not change a
+hash.
 """
 
 import math
@@ -21,7 +21,7 @@ __all__ = ["DEFAULT_MODEL", "MODELS", "Model", "ModelFacts", "NotTold"]
 
 DEFAULT_MODEL = "claude-sonnet-4-6"
 SOON_DAYS = 60
-"""The notice that Anthropic gives before it retires a model: within it, templates that name the model are warned of."""
+"""Anthropic announces a retirement this long before. In that time, templates that name the model get a warning."""
 
 _OF_A_GATEWAY = re.compile(r"^.*/|^(?:[a-z-]+\.)?anthropic\.")
 _OF_A_VERSION = re.compile(r"(?<=\d)-v\d+(?::\w+)*$|@(?:\d{8}|latest|default)$")
@@ -31,16 +31,16 @@ _POINT_ZERO = re.compile(r"^(claude-[a-z]+-\d+)-0$")
 
 
 def find_model(name: str) -> Model | None:
-    """Return a model's limits by its name, however a cloud or a gateway writes it; None where it is unknown."""
+    """Return a model's limits by its name, in any spelling of a cloud or a gateway. None if it is unknown."""
     return MODELS.get(plain_model_name(name))
 
 
-@lru_cache(maxsize=256)  # asked for each prompt and each answer
+@lru_cache(maxsize=256)  # called for each prompt and each answer
 def plain_model_name(model: str) -> str:
-    """Return a model's own name for an id that a gateway gave a prefix, a date or a suffix.
+    """Return Anthropic's name for an id to which a gateway added a prefix, a date or a suffix.
 
     `us.anthropic.claude-sonnet-4-6-v1:0`, `anthropic/claude-4.6-sonnet-20260217` and `claude-sonnet-4-6@20260101` are
-    claude-sonnet-4-6. An id that names no Claude model, and a suffix that is not known here, are left as they are.
+    claude-sonnet-4-6. An id that names no Claude model is returned unchanged. An unknown suffix is kept.
     """
     name = model.lower()
     while (shorter := _OF_A_GATEWAY.sub("", name)) != name:
@@ -53,9 +53,9 @@ def plain_model_name(model: str) -> str:
 
 
 def is_other_model(asked: str, answered: str | None) -> bool:
-    """Whether another model answered than was asked; judged only where a known one was asked, and one is named.
+    """Whether another model answered. False if the requested model is unknown, or the answer names none.
 
-    Of those that Anthropic has retired only clouds may answer, under names that are not known here.
+    Also False for retired models: only clouds still serve them, under names that are not known here.
     """
     model = find_model(asked)
     if answered is None or model is None or model.lifecycle == "retired":
@@ -65,7 +65,7 @@ def is_other_model(asked: str, answered: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What an endpoint says of a model (GET /v1/models/{id}); None, or a name left out, where it says nothing."""
+    """An endpoint's figures of a model (GET /v1/models/{id}). A missing figure is None, a missing name is left out."""
 
     context: int | None = None
     max_output: int | None = None
@@ -78,14 +78,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class NotTold:
-    """Why an endpoint says nothing of a model; `is_unknown` where it answers for others and knows none of this name."""
+    """Why an endpoint has no figures of a model. `is_unknown`: it knows other models, but none of this name."""
 
     message: str
     is_unknown: bool = False
 
 
 def read_model_facts(info: Any) -> ModelFacts:
-    """Read the body of GET /v1/models/{id}; whatever is missing or of another shape is not told."""
+    """Read the body of GET /v1/models/{id}. A field that is missing or malformed is left out."""
     lifecycle = _value(info, "lifecycle")
     efforts = _each(info, EFFORTS, "effort")
     if _supported(info, "effort") is False:
@@ -102,7 +102,7 @@ def read_model_facts(info: Any) -> ModelFacts:
 
 
 def _value(info: Any, *path: str) -> Any:
-    """Return what stands in a JSON value of any shape under some names; None where there is nothing."""
+    """Return the value at a path of names in any JSON value. None if there is nothing."""
     for name in path:
         info = info.get(name) if isinstance(info, dict) else None
     return info
@@ -114,7 +114,7 @@ def _supported(info: Any, *path: str) -> bool | None:
 
 
 def _each(info: Any, names: tuple[T, ...], *path: str) -> dict[T, bool]:
-    return {name: told for name in names if (told := _supported(info, *path, name)) is not None}
+    return {name: said for name in names if (said := _supported(info, *path, name)) is not None}
 
 
 def _count(info: Any, name: str) -> int | None:
@@ -129,24 +129,26 @@ def _day(info: Any, name: str) -> date | None:
         return None
 
 
-def corrected(known: Model | None, told: ModelFacts) -> Model:
-    """Put what an endpoint says of a model in the place of what is known of it here."""
+def corrected(known: Model | None, reported: ModelFacts) -> Model:
+    """Replace the known figures of a model by those of an endpoint."""
     model = known or Model()
     return replace(
         model,
-        context=told.context or model.context,
-        max_output=told.max_output or model.max_output,
-        thinking=_corrected(model.thinking, told.thinking, THINKING_TYPES),
-        efforts=_corrected(model.efforts, told.efforts, EFFORTS),
-        structured_outputs=model.structured_outputs if told.structured_outputs is None else told.structured_outputs,
-        lifecycle=told.lifecycle or model.lifecycle,
-        # Who tells the lifecycle tells the date too, where there is one: a retirement may have been put off.
-        retires_on=model.retires_on if told.lifecycle is None else told.retires_on,
+        context=reported.context or model.context,
+        max_output=reported.max_output or model.max_output,
+        thinking=_corrected(model.thinking, reported.thinking, THINKING_TYPES),
+        efforts=_corrected(model.efforts, reported.efforts, EFFORTS),
+        structured_outputs=model.structured_outputs
+        if reported.structured_outputs is None
+        else reported.structured_outputs,
+        lifecycle=reported.lifecycle or model.lifecycle,
+        # An endpoint that reports the lifecycle also reports any date. None means that the retirement was postponed.
+        retires_on=model.retires_on if reported.lifecycle is None else reported.retires_on,
     )
 
 
 def ending(name: str, model: Model | None, today: date) -> str | None:
-    """Say that a model is retired, deprecated or about to retire; None where nothing is known of an end."""
+    """Return a warning that a model is retired, deprecated or about to retire, or None."""
     if model is None or model.lifecycle is None:
         return None
     on = model.retires_on
@@ -154,29 +156,29 @@ def ending(name: str, model: Model | None, today: date) -> str | None:
     if model.lifecycle == "retired":
         return f"{name} is retired{f' since {on}' if on else ''}: requests that name it fail"
     if on is not None and days < 0:
-        return f"{name} was to retire on {on}, and may stop answering any day"
+        return f"{name} should have retired on {on} and may stop answering any day"
     if on is not None and (model.lifecycle == "deprecated" or days <= SOON_DAYS):
         deprecated = "is deprecated and " if model.lifecycle == "deprecated" else ""
         soon = "today" if days == 0 else f"in {days} day{'' if days == 1 else 's'}"
         return f"{name} {deprecated}retires on {on}, {soon}"
-    return f"{name} is deprecated; when it retires is not known" if model.lifecycle == "deprecated" else None
+    return f"{name} is deprecated; its retirement date is not known" if model.lifecycle == "deprecated" else None
 
 
 def estimate_tokens(characters: int, model: Model | None = None) -> int:
-    """Estimate the tokens of a text from its length: about four characters of English make one, by Claude 4.6's count.
+    """Estimate a text's tokens from its length: Claude 4.6 counts about one for four characters of English.
 
-    An estimate for notes and for pacing only; what is billed is what the endpoint says.
+    Use it for notes and pacing only. The endpoint's own count is billed.
     """
     return _scaled(-(-characters // 4), model.tokens if model else None)
 
 
 def likely_tokens(text: str, model: Model | None = None) -> int:
-    """Estimate a text's tokens on the high side: one for three bytes, as code and most scripts have it."""
+    """Estimate a text's tokens on the high side: one for three bytes, as in code and most scripts."""
     return _scaled(len(text.encode("utf-8", "surrogatepass")) // 3, model.tokens if model else None)
 
 
 def most_tokens(text: str, model: Model | None = None) -> int:
-    """Return a number of tokens that a text does not pass: one for two ASCII characters, one for each other byte."""
+    """Return an upper bound of a text's tokens: one for two ASCII characters, and one for each other byte."""
     ascii_only = len(text.encode("ascii", "ignore"))
     most = ascii_only // 2 + len(text.encode("utf-8", "surrogatepass")) - ascii_only
     return _scaled(most, model.most_tokens if model else None)
@@ -187,8 +189,10 @@ def _scaled(tokens: int, ratio: float | None) -> int:
     return tokens if ratio is None else math.ceil(round(tokens * ratio, 6))
 
 
-def _corrected(known: frozenset[T] | None, told: Mapping[T, bool], all_there_are: tuple[T, ...]) -> frozenset[T] | None:
-    """What is supported: by what is told, and for the rest by what is known; None while the rest is not known."""
-    if known is None and len(told) < len(all_there_are):
+def _corrected(
+    known: frozenset[T] | None, reported: Mapping[T, bool], all_there_are: tuple[T, ...]
+) -> frozenset[T] | None:
+    """Return the supported values: the endpoint's word first, else the known ones. None if neither covers all."""
+    if known is None and len(reported) < len(all_there_are):
         return None
-    return frozenset(one for one in all_there_are if told.get(one, one in (known or ())))
+    return frozenset(one for one in all_there_are if reported.get(one, one in (known or ())))

@@ -1,7 +1,7 @@
-"""Choices: what a form lets a person choose from, read when the form is made.
+"""List a form field's choices when the form is made.
 
-Apart from options.py, because these look into the templates' folder: a deployment's form shows what was there when it
-was deployed, and a run checks again.
+These choices are read from the templates' folder, so they are not in options.py. A deployment's form shows the
+templates that were there when it was deployed; a run checks again.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,9 +17,9 @@ from presswork.settings import load_settings
 
 
 class Help:
-    """A parameter's help in the form: Prefect puts the parameter's name where pydantic would have a title.
+    """A parameter's help in the form. Prefect uses the parameter's name as its title.
 
-    `choices` lists what a person may choose from; where there is nothing, any text may be given.
+    `choices` lists the allowed values. If it returns none, any text is allowed.
     """
 
     def __init__(self, description: str, choices: Callable[[], Iterable[str]] = list) -> None:
@@ -27,19 +27,21 @@ class Help:
         self.choices = choices
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Add it to the schema, which is what the form is made of."""
+        """Add the help to the schema from which Prefect makes the form."""
         names = list(self.choices())
         return {**handler(core), **({"enum": names} if names else {}), "description": self.description}
 
 
 def selecting_templates(folder: Path) -> dict[str, FrontMatter]:
-    """Find the templates that select their own records; one that can't be read is left out."""
+    """Find the templates that select their own records. Unreadable templates are left out."""
     heads = read_heads(folder)
     return {name: head for name, head in heads if isinstance(head, FrontMatter) and head.select is not None}
 
 
 TemplateName = Annotated[
     str,
-    Help("Which template: its select says which records.", lambda: selecting_templates(load_settings().templates_dir)),
+    Help(
+        "The template to run. Its select gives the records.", lambda: selecting_templates(load_settings().templates_dir)
+    ),
 ]
-"""A choice of the templates that can run by themselves."""
+"""A template that can run by itself."""

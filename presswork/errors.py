@@ -1,24 +1,24 @@
-"""Every error that Presswork raises about a call, a template or an answer; one tree, so that each is handled once.
+"""Define every error that Presswork raises about a call, a template or an answer, in one tree.
 
     PressworkError
-    |-- ConfigurationError      the call or the set-up is wrong: exit status 2, nothing was sent
+    |-- ConfigurationError      the call or the configuration is wrong: exit status 2, nothing was sent
     |   |-- MissingKeyError
-    |   |-- EndpointError       the endpoint is not what the run was told it is
+    |   |-- EndpointError       the endpoint is not the one that the settings name
     |   |-- OutputClassError
     |   |-- TemplateError
     |   `-- ParameterError
-    |-- RecordError             one record can't be used: it fails alone, by name
-    |-- RunEndedError           the run that this one is to help is over: there is nothing to do
-    |-- LedgerAwayError         answers could not be written, and wait in a file
-    `-- CallError               a request brought no usable answer
-        |-- PassingCallError    may go better later: retried
-        `-- FinalCallError      will not get better: never retried
+    |-- RecordError             one record can't be used: it fails alone, by its key
+    |-- RunEndedError           the run that this one should help has ended
+    |-- LedgerAwayError         answers could not be written to the ledger; they are in a spill file
+    `-- CallError               a request produced no usable answer
+        |-- PassingCallError    may succeed later: retried
+        `-- FinalCallError      can't succeed later: never retried
             `-- StoppingCallError   no request of this run can succeed: the run stops
-                |-- CostCapError    the run has spent what it may: the rest is skipped
-                |-- UntoldCostError the endpoint does not tell what an answer used, and there is a cost cap
-                `-- StoppedError    someone stopped the run
+                |-- CostCapError    the run has reached its cost cap: the rest is skipped
+                |-- UntoldCostError there is a cost cap, but the endpoint reports no usage
+                `-- StoppedError    a person stopped the run
 
-The ledger's and the sources' errors have a root of their own in db/database_errors.py.
+The ledger's and the sources' errors have their own root in db/database_errors.py.
 A class's docstring is its default message and names the remedy.
 """
 
@@ -30,37 +30,37 @@ from db.words import CALL_ERROR, COST_CAP, RENDER
 
 
 class PressworkError(Exception):
-    """Something went wrong in Presswork; see the log for what preceded it."""
+    """Something went wrong in Presswork. The log shows what happened before."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__)
 
 
 class ConfigurationError(PressworkError):
-    """The call or the configuration is wrong; nothing was sent."""
+    """The call or the configuration is wrong. Nothing was sent."""
 
 
 def place_in(file: str, line: int | None) -> str:
-    """Name a place in a template as messages do."""
+    """Name a place in a template, as messages show it."""
     return f"{file}, line {line}" if line else file
 
 
 class MissingKeyError(ConfigurationError):
-    """There is no API key: set ANTHROPIC_API_KEY, or start `presswork sandbox` and set ANTHROPIC_BASE_URL to it."""
+    """There is no API key. Set ANTHROPIC_API_KEY, or start `presswork sandbox` and set ANTHROPIC_BASE_URL to it."""
 
 
 class EndpointError(ConfigurationError):
-    """The endpoint is not what PRESSWORK_ENDPOINT says it is; unset one of the two or correct it."""
+    """PRESSWORK_ENDPOINT and ANTHROPIC_BASE_URL name different endpoints. Correct or unset one of them."""
 
 
 class OutputClassError(ConfigurationError):
-    """The output class can't be used; define it in flows/outputs.py as a pydantic model."""
+    """The output class can't be used. Define it in flows/outputs.py as a pydantic model."""
 
 
 class TemplateError(ConfigurationError):
-    """The template has a mistake; `presswork templates lint` shows where.
+    """The template has a mistake. Run `presswork templates lint` to see where.
 
-    `what` is the message without its place: `file`, where one is known, and the `line` in it.
+    `what` is the message without its place. The place is `file` and `line`, if they are known.
     """
 
     def __init__(self, what: str | None = None, *, file: str | None = None, line: int | None = None) -> None:
@@ -71,15 +71,15 @@ class TemplateError(ConfigurationError):
 
 
 class ParameterError(ConfigurationError):
-    """A parameter of the run is wrong; `presswork templates show NAME` lists what a template takes."""
+    """A parameter of the run is wrong. Run `presswork templates show NAME` to list a template's parameters."""
 
 
 class RunEndedError(PressworkError):
-    """The run that this one is to help has ended: there is nothing left to help with."""
+    """The run that this one should help has ended. There is nothing left to do."""
 
 
 class RecordError(PressworkError):
-    """This record can't be rendered; the others go on. `kind` is what its generation keeps of the error."""
+    """This record can't be rendered; the others continue. Its generation stores `kind` as the error's kind."""
 
     def __init__(self, message: str, *, kind: str = RENDER) -> None:
         super().__init__(message)
@@ -87,10 +87,10 @@ class RecordError(PressworkError):
 
 
 class CallError(PressworkError):
-    """A request brought no usable answer.
+    """A request produced no usable answer.
 
-    `kind` is what attempts and generations keep of it; `limits` are the rate limits that came with the error. `alike`
-    is equal for refusals that say the same, None where a refusal is its record's own.
+    Attempts and generations store `kind`. `limits` are the rate limits in the error's headers. `alike` is equal for
+    rejections with the same cause, and None if the cause is in the record itself.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class CallError(PressworkError):
 
 
 class PassingCallError(CallError):
-    """The endpoint is busy or away; the request is asked again after a pause."""
+    """The endpoint is busy or unavailable. The request is retried after a pause."""
 
     may_pass = True
 
 
 class FinalCallError(CallError):
-    """The endpoint refuses this request, and would each time; change the template or the record."""
+    """The endpoint rejects this request, and a retry can't help. Change the template or the record."""
 
     may_pass = False
 
@@ -130,9 +130,9 @@ class StoppingCallError(FinalCallError):
 
 
 def copy_of(error: StoppingCallError) -> StoppingCallError:
-    """Copy the error that stopped a run, so that each task that it stops raises its own.
+    """Copy the error that stopped a run, so that each stopped task raises its own copy.
 
-    One exception raised in many tasks would be chained to itself, and contextlib would follow that circle without end.
+    One exception raised in many tasks would be chained to itself, and contextlib would follow that circle forever.
     """
     fresh = copy.copy(error)
     fresh.__traceback__ = fresh.__context__ = fresh.__cause__ = None
@@ -140,25 +140,25 @@ def copy_of(error: StoppingCallError) -> StoppingCallError:
 
 
 class CostCapError(StoppingCallError):
-    """The run's cost cap is reached; raise --max-cost (or PRESSWORK_MAX_COST) and run again for the rest."""
+    """The run has reached its cost cap. Raise --max-cost (or PRESSWORK_MAX_COST), then run again for the rest."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, kind=COST_CAP)
 
 
 class UntoldCostError(StoppingCallError):
-    """The cost cap can't be kept: the endpoint tells no usage. Run again without --max-cost (or PRESSWORK_MAX_COST)."""
+    """The cost cap can't be kept: the endpoint reports no usage. Run again without --max-cost or PRESSWORK_MAX_COST."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, kind="untold_cost")
 
 
 class StoppedError(StoppingCallError):
-    """The run was stopped; run again to go on with what it has not answered."""
+    """The run was stopped. Run again to answer the rest."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, kind="stopped")
 
 
 class LedgerAwayError(PressworkError):
-    """The ledger is away; what was answered waits in a file, which `presswork db recover` writes in."""
+    """The ledger is unavailable. Its answers are saved in a spill file; import them with `presswork db recover`."""

@@ -1,8 +1,8 @@
-"""The models that Presswork knows: what each can take, and until when it is served.
+"""List the models that Presswork knows: the limits of each, and when it retires.
 
-One table for each kind of figure, as Anthropic's pages list them, each with its source; `MODELS` joins them. A model
-that a table leaves out has no such figure: nothing is checked by it. What GET /v1/models/{id} says of a model wins
-over these tables (catalog.py). Prices are not here: they are genai-prices'.
+There is one table for each kind of figure, as on Anthropic's pages, each with its source; `MODELS` joins them. If a
+table leaves out a model, that figure is not checked. The figures of GET /v1/models/{id} replace these (catalog.py).
+Prices come from genai-prices, not from here.
 Figures and dates are as of 2026-11-25.
 """
 
@@ -23,12 +23,12 @@ LIFECYCLES: tuple[Lifecycle, ...] = get_args(Lifecycle)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a model can take; None stands for what is not known. Limits are in tokens.
+    """A model's limits, in tokens. None means that a figure is not known.
 
-    `cacheable` is the shortest prefix that is cached. `thinks` says whether a request without `thinking` does,
-    `thinking` which `thinking.type` values are taken; `capped`: with thinking turned off, the efforts xhigh and max are
-    refused. `tokens` is the number of tokens for the same text, where Claude 4.6 has one; `most_tokens` the highest
-    such ratio. `retires_on` may have passed for a deprecated model: then it is overdue, and may be answered yet.
+    `cacheable` is the length of the shortest prefix that is cached. `thinks`: a request without `thinking` thinks.
+    `thinking` has the accepted `thinking.type` values. `capped`: the model rejects the efforts xhigh and max while
+    thinking is off. `tokens` is the ratio of its token count to that of Claude 4.6 for the same text; `most_tokens` is
+    the highest such ratio. `retires_on` may be past for a deprecated model, which may still answer.
     """
 
     context: int | None = None
@@ -79,8 +79,8 @@ _CACHEABLE: dict[tuple[str, ...], int] = {
     ("claude-opus-4-6", "claude-opus-4-5", "claude-haiku-4-5"): 4_096,
 }
 """The shortest prefix that is cached. Source: platform.claude.com/docs/en/build-with-claude/prompt-caching. The
-copies of that page that could be read are older than the 5.5 models: Sonnet 5.5's figure is the one that this project
-began with, and Fable 5.2, Mythos 5.2, Opus 5.5 and Haiku 5.5 have none."""
+available copies of that page are older than the 5.5 models: Sonnet 5.5's figure is the one that this project began
+with, and Fable 5.2, Mythos 5.2, Opus 5.5 and Haiku 5.5 have none."""
 
 _THINKING: dict[tuple[str, ...], tuple[bool, frozenset[ThinkingType]]] = {
     _CLAUDE_4_5: (False, frozenset({"enabled", "disabled"})),
@@ -89,15 +89,15 @@ _THINKING: dict[tuple[str, ...], tuple[bool, frozenset[ThinkingType]]] = {
     _THINKS_UNLESS_DISABLED: (True, frozenset({"adaptive", "disabled"})),
     _THINKS_UNLESS_BETWEEN_TOOLS: (True, frozenset({"adaptive", "between_tools"})),
     _ALWAYS_THINKS: (True, frozenset({"adaptive"})),
-    # The SDK warns of a budget for this one (MODELS_TO_WARN_WITH_THINKING_ENABLED), so it is taken.
+    # The SDK warns about a budget for this one (MODELS_TO_WARN_WITH_THINKING_ENABLED), so the API accepts it.
     ("claude-mythos-preview",): (True, frozenset({"adaptive", "enabled"})),
 }
-"""Whether a request without `thinking` thinks, and which types are taken. Source: the migration guide of each model
+"""Whether a request without `thinking` thinks, and the accepted types. Source: the migration guide of each model
 (platform.claude.com/docs/en/models/NAME/migration-guide), and Anthropic's own table of them (github.com/anthropics/
 skills, skills/claude-api/SKILL.md, 2026-10-06); tried live by the authors of pydantic-ai (profiles/anthropic.py)."""
 
 _CAPPED = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5")
-"""Models that refuse the efforts xhigh and max with thinking turned off. Source: as for `_THINKING`."""
+"""Models that reject the efforts xhigh and max while thinking is off. Source: as for `_THINKING`."""
 
 _EFFORTS: dict[tuple[str, ...], frozenset[Effort]] = {
     _FROM_4_7: frozenset(EFFORTS),
@@ -106,20 +106,20 @@ _EFFORTS: dict[tuple[str, ...], frozenset[Effort]] = {
     ("claude-haiku-4-5", "claude-sonnet-4-5"): frozenset(),
 }
 _MEDIUM_BY_DEFAULT = ("claude-opus-5-5", "claude-haiku-5-5")
-"""The levels of `effort` that are taken; without the field it is high, for these two medium. Source:
+"""The accepted levels of `effort`. Without the field it is high, for these two models medium. Source:
 platform.claude.com/docs/en/build-with-claude/effort, and the migration guide of Fable 5.2."""
 
 _STRUCTURED_OUTPUTS = (*_SERVED, "claude-opus-4-1")
-"""Models that take an output schema. Source: platform.claude.com/docs/en/build-with-claude/structured-outputs, and
+"""Models that accept an output schema. Source: platform.claude.com/docs/en/build-with-claude/structured-outputs, and
 pydantic-ai's profiles for those that the page does not list yet."""
 
 _TOKENIZER_OF_4_7 = (*_FROM_4_7, "claude-mythos-preview")
 _MORE_TOKENS, _MOST_TOKENS = 1.3, 1.35
-"""Claude 4.7 and what came after it count about 30 % more tokens for the same text than Claude 4.6 and older, at most
+"""Claude 4.7 and later models count about 30 % more tokens for the same text than Claude 4.6 and older, at most
 35 %. Source: the pages of Haiku 5.5 and Sonnet 5, the migration guides of Opus 4.7 (1 to 1.35 times) and Fable 5."""
 
 _DEPRECATED = {"claude-sonnet-4-5": date(2026, 11, 30)}
-"""When a deprecated model is to retire. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0."""
+"""When a deprecated model retires. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0."""
 
 _RETIRED: dict[str, date] = {
     "claude-opus-4-1": date(2026, 8, 5),
@@ -140,7 +140,7 @@ _RETIRED: dict[str, date] = {
     "claude-instant-1-1-100k": date(2024, 11, 6),
     "claude-instant-1-2": date(2024, 11, 6),
 }
-"""Models that Anthropic serves no longer, and since when. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0; for
+"""Models that Anthropic has retired, and when. Source: DEPRECATED_MODELS of the SDK, anthropic 2.12.0; for
 Opus 4.1, Haiku 3 and Sonnet 3.5 platform.claude.com/docs/en/about-claude/model-deprecations."""
 
 
@@ -171,4 +171,4 @@ def _figure(name: str, table: Mapping[tuple[str, ...], T]) -> T | None:
 
 
 MODELS: dict[str, Model] = {name: _model(name) for name in (*_SERVED, *_RETIRED)}
-"""All that is known, by each model's own name (catalog.plain_model_name)."""
+"""All known models by Anthropic's name (catalog.plain_model_name)."""

@@ -1,7 +1,7 @@
-"""What a template's `thinking` and `effort` become in a request, and whether its model takes them.
+"""Turn a template's `thinking` and `effort` into fields of a request, and check that its model accepts them.
 
-Models differ: some think unless they are told not to, some always do, some take a budget of tokens, some refuse it.
-A request that its model refuses would be refused for each record; here it is one error, before any.
+Models differ: some think unless a request turns it off, some always think, some take a budget of tokens, some reject
+one. A model would reject such a request for every record; this check reports it once, before the first request.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from presswork.known_models import EFFORTS, Effort, Model, ThinkingType
 
 Thinking = Literal["adaptive", "off"] | int
 TURNED_OFF: tuple[ThinkingType, ...] = ("disabled", "between_tools")
-"""The types that turn thinking off, in the order in which they are tried; a model takes one of them, or none."""
+"""The types that turn thinking off, in the order of trial. A model accepts at most one of them."""
 CAPPED_EFFORTS: frozenset[Effort] = frozenset({"xhigh", "max"})
 _NOT_TAKEN: dict[ThinkingType, str] = {
-    "enabled": "takes no budget; write `adaptive`, and say how much with `effort`",
+    "enabled": "takes no budget; write `adaptive`, and set the amount with `effort`",
     "adaptive": "does not take `adaptive`; write a budget in tokens",
     **{kind: f"does not take thinking turned off as {kind!r}; write `adaptive`" for kind in TURNED_OFF},
 }
 
 
 class Asks(Protocol):
-    """What a template asks of its model."""
+    """The fields of a template that depend on its model."""
 
     model: str
     max_tokens: int
@@ -33,7 +33,7 @@ class Asks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A field of a template that its model does not take as it is."""
+    """A field of a template that its model does not accept."""
 
     field: str
     message: str
@@ -43,10 +43,10 @@ class Misfit:
 
 
 def request_settings(asks: Asks, model: Model | None) -> dict[str, Any]:
-    """Return what a request carries of `thinking` and `effort`, as it is hashed.
+    """Return the request's `thinking` and `effort` fields, as they are hashed.
 
-    Without `thinking` a model thinks as little as it can: nothing is sent where it does not think by itself, or can't
-    be kept from it. Pass what known_models.py has, never what an endpoint says: see catalog.py.
+    Without `thinking` in the template, a model thinks as little as it can. Nothing is sent if it does not think by
+    itself or always thinks. Pass the model of known_models.py, never an endpoint's figures: see catalog.py.
     """
     settings = {"thinking": _thinking(asks.thinking, model), "effort": asks.effort}
     return {name: value for name, value in settings.items() if value is not None}
@@ -58,7 +58,7 @@ def _thinking(written: Thinking | None, model: Model | None) -> dict[str, Any] |
     if isinstance(written, int):
         return {"type": "enabled", "budget_tokens": written}
     if model is None or model.thinking is None:
-        # What is not known can only be asked for in so many words.
+        # For an unknown model, only what the template writes is sent.
         return {"type": "disabled"} if written == "off" else None
     if not model.thinks:
         return None
@@ -66,9 +66,9 @@ def _thinking(written: Thinking | None, model: Model | None) -> dict[str, Any] |
 
 
 def misfits(asks: Asks, sent: dict[str, Any], model: Model | None, name: str | None = None) -> list[Misfit]:
-    """Compare what a template asks, and what its requests carry, with what a model takes; what is not known passes.
+    """Return the fields of a template and of its requests that a model does not accept. Unknown limits pass.
 
-    `name` is the model's where it is not the template's own.
+    `name` is the model's name if it is not the template's model.
     """
     if model is None:
         return []
@@ -93,6 +93,6 @@ def _misfits(asks: Asks, kind: ThinkingType | None, model: Model, name: str) -> 
 
 
 def require_fit(file: str, found: list[Misfit]) -> None:
-    """Raise TemplateError where there is a misfit."""
+    """Raise TemplateError if there is a misfit."""
     if found:
         raise TemplateError(f"the front matter is wrong: {'; '.join(map(str, found))}.", file=file)

@@ -1,4 +1,4 @@
-"""Options: what a person may ask of any run, as a form in the Prefect UI and as flags of the command."""
+"""Define the options of any run, which the Prefect UI shows as a form and the command as flags."""
 
 from types import NoneType
 from typing import Any, get_args
@@ -8,16 +8,16 @@ from pydantic.json_schema import SkipJsonSchema
 
 
 class Helper(BaseModel):
-    """Which helper of a run this one is. A run that is spread tells its helpers; no person fills it in.
+    """Which helper of a run this one is. A run that is split into shards fills it in; a person never does.
 
-    Which records it works on, it takes from the ledger, so that no key of a record has to stand in Prefect.
+    A helper reads from the ledger which records are its own, so Prefect stores no key of a record.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     run: str = Field(description="The id of the run to help.")
-    select: str = Field(description="Whose records are divided: the file of the template that selects them.")
-    nth: int = Field(1, ge=1, description="Which select of that template, in the order in which the flow makes them.")
+    select: str = Field(description="The file of the template whose records are divided.")
+    nth: int = Field(1, ge=1, description="Which select of that template, in the flow's order.")
     number: int = Field(ge=1)
     of: int = Field(ge=1)
 
@@ -26,10 +26,10 @@ class Helper(BaseModel):
 
 
 def plainly(schema: dict[str, Any]) -> None:
-    """Make each field that may be left out a plain one: Prefect's form shows one that may be null as two types.
+    """Give each nullable field one type, because Prefect's form shows a nullable field as a choice of two types.
 
-    Prefect's server takes null all the same for a field that is not required and has no default. A truth value keeps
-    its two types: Prefect's form sends false for a plain switch that nobody has touched.
+    Prefect's server still accepts null for a field that is not required and has no default. A boolean keeps both
+    types, because Prefect's form sends false for a plain switch that was not touched.
     """
     for field in schema.get("properties", {}).values():
         match field:
@@ -41,7 +41,7 @@ def plainly(schema: dict[str, Any]) -> None:
 
 
 class FormPart(BaseModel):
-    """Part of a form. An empty text is null where null is allowed, as `Param.parse` has it for a template's params."""
+    """A part of a form. An empty text becomes null if the field allows null, as in a template's params."""
 
     @model_validator(mode="before")
     @classmethod
@@ -53,36 +53,43 @@ class FormPart(BaseModel):
 
 
 class RunOptions(FormPart):
-    """How a run is to be made; what is left empty is as the installation's settings say."""
+    """How to make a run. The installation's settings apply to empty fields."""
 
     model_config = ConfigDict(extra="forbid", title="Options", json_schema_extra=plainly)
 
     limit: int | None = Field(
-        None, ge=1, description="The first records of the select. Leave empty for all.", examples=[10]
+        None,
+        ge=1,
+        description="Take only this many records, in the select's order. Leave empty for all.",
+        examples=[10],
     )
     max_cost: float | None = Field(
         None,
         gt=0,
         title="Cost cap",
-        description="US dollars that this run and those it resumes may spend. Leave empty for the installation's cap.",
+        description="Spend at most this many US dollars, with the runs it resumes. Leave empty for the default cap.",
         examples=[5],
     )
     refresh: bool = Field(
         default=False,
-        description="Ask again for what the ledger already has, and for what was given up. It costs money.",
+        description="Generate again what the ledger has, and skipped records. This costs money.",
     )
     concurrency: int | None = Field(
-        None, ge=1, le=2000, description="Requests in flight at most, 1 to 2,000.", examples=[50]
+        None, ge=1, le=2000, description="Send at most this many requests at once, 1 to 2,000.", examples=[50]
     )
     rpm: int | None = Field(
-        None, ge=1, title="Requests a minute", description="At most; empty: as the endpoint allows.", examples=[1000]
+        None,
+        ge=1,
+        title="Requests a minute",
+        description="Send at most this many requests a minute. Leave empty for the endpoint's limit.",
+        examples=[1000],
     )
     chunk_size: int | None = Field(
         None,
         ge=1,
         le=1000,
         title="Chunk size",
-        description="Prompts that one Prefect task run carries, 1 to 1,000; 1 shows each here.",
+        description="Put this many prompts in one Prefect task run, 1 to 1,000. Use 1 to see each here.",
         examples=[50],
     )
     shards: int | None = Field(
@@ -92,17 +99,17 @@ class RunOptions(FormPart):
         description="Split the run into 2 to 100 shards across the pool's workers. Leave empty to run in one process.",
         examples=[4],
     )
-    resumes: str | None = Field(None, description="The id of a run that this one completes; they share the cost cap.")
+    resumes: str | None = Field(None, description="Resume the run with this id. Both runs share the cost cap.")
     helper: SkipJsonSchema[Helper | None] = None
 
 
 class Selection(FormPart):
-    """Which records: a subclass has a field for each parameter of its flow's first template."""
+    """Which records to select. A subclass has a field for each parameter of its flow's first template."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=plainly)
 
     def values(self) -> dict[str, Any]:
-        """The parameters that were given, as JSON has them; the others take the template's defaults."""
+        """Return the parameters that were given, as JSON values. The others keep the template's defaults."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Prices: what a request's usage costs, by the dated price lists of genai-prices.
+"""Compute the cost of a request's usage from the dated price lists of genai-prices.
 
-A rate is looked up once for each model, day and speed and then kept. A price that is unknown is None, never 0.
+A rate is looked up once for each model, day and speed. An unknown price is None, never 0.
 """
 
 import re
@@ -20,18 +20,18 @@ PRICE_VERSION = f"genai-prices {version('genai-prices')}"
 BATCH_DISCOUNT = Decimal("0.5")
 """Message Batches cost half; source: Anthropic's pricing page."""
 PRICED_TIERS = frozenset({None, "standard", "batch"})
-"""Priority Tier is paid by a commitment, at a price that no list knows."""
+"""Tiers with a listed price. Priority Tier is paid by a commitment, at a price that is in no list."""
 GEO_FACTORS = {None: Decimal(1), "global": Decimal(1), "not_available": Decimal(1), "us": Decimal("1.1")}
-"""Where inference ran, and what that multiplies all prices by; source: Anthropic's page on data residency."""
+"""The factor of all prices for each place of inference; source: Anthropic's page on data residency."""
 ORDINARY_SPEEDS = frozenset({None, "standard"})
 _BEDROCK = re.compile(r"(?:^|/)((?:[a-z-]+\.)?anthropic\.claude[^/]*)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the endpoint says a request used, in tokens. All that went in is the sum of the first four.
+    """A request's usage in tokens, as the endpoint reports it. The whole input is the sum of the first four.
 
-    The last three set the price: the tier, where inference ran, and how fast; None is ordinary.
+    The last three set the price: the tier, the place of inference, and the speed. None means the ordinary one.
     """
 
     input_tokens: int
@@ -46,16 +46,16 @@ class Usage:
 
     @property
     def prompt_tokens(self) -> int:
-        """All that went in, by which prices by prompt length are chosen."""
+        """The whole input, which selects the price if prices depend on a prompt's length."""
         cached = self.cache_creation_5m_tokens + self.cache_creation_1h_tokens + self.cache_read_tokens
         return self.input_tokens + cached
 
 
 def cost_of(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = None) -> Decimal | None:
-    """Return US dollars at the price of the day, or None where a price is not known.
+    """Return the cost in US dollars at the price of the day, or None if a price is not known.
 
-    That is so for an unknown model, and for a tier, a place or a speed that no price list knows. `prompt_tokens` is
-    the length of one prompt where `usage` is the sum of several requests.
+    A price is not known for an unknown model, or for a tier, a place or a speed that no price list has.
+    `prompt_tokens` is the length of one prompt if `usage` is the sum of several requests.
     """
     rates, factor = find_rates(model, day, usage.speed), _factor(model, usage)
     if rates is None or factor is None:
@@ -69,15 +69,15 @@ def cost_of(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = 
     )
     if any(rate is None and tokens for rate, tokens in billed):
         return None
-    # A long prompt's rate holds for all tokens of its request, those of the answer too.
+    # A long prompt's rate applies to all tokens of its request, including the answer's.
     length = usage.prompt_tokens if prompt_tokens is None else prompt_tokens
     return factor * sum((calc_unit_price(rate, tokens, length, 1_000_000) for rate, tokens in billed), Decimal(0))
 
 
 def saved_by_prompt_cache(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = None) -> Decimal | None:
-    """Return by how much the prompt cache made a usage cheaper than plain input, in US dollars.
+    """Return how much the prompt cache saved, compared with plain input, in US dollars.
 
-    Less than 0 where more was paid for writing than reading saved; None where the price is not known.
+    It is less than 0 if writing cost more than reading saved, and None if the price is not known.
     """
     plain = replace(
         usage,
@@ -93,26 +93,26 @@ def saved_by_prompt_cache(model: str, usage: Usage, day: date, *, prompt_tokens:
 
 @lru_cache(maxsize=256)
 def find_rates(model: str, day: date, speed: str | None = None) -> ModelPrice | None:
-    """Return a model's rates on a day, by its id or one that a gateway gives it; None where they are unknown."""
+    """Return a model's rates on a day, by its id or a gateway's id for it. None if they are unknown."""
     standard = _listed(model, day, {})
     if standard is None or speed in ORDINARY_SPEEDS:
         return standard
     other = _listed(model, day, {"speed": speed or ""})
-    # The library passes over what its list does not know.
+    # The library ignores a speed that is not in its list, and returns the standard rates.
     return None if other == standard else other
 
 
 def _factor(model: str, usage: Usage) -> Decimal | None:
-    """What tier and place multiply the rates by; None where that is not known."""
+    """Return the factor of the rates for a tier and a place. None if it is not known."""
     geo = GEO_FACTORS.get(usage.inference_geo)
     if geo is None or usage.service_tier not in PRICED_TIERS:
         return None
     if geo != 1 and _BEDROCK.search(model):
-        # The ids of Bedrock tell the place themselves: the price list has counted it already.
+        # Bedrock's ids contain the place, so the price list already includes its factor.
         return None
     if usage.service_tier != "batch":
         return geo
-    # There is no fast mode in batches, so that no list has its price.
+    # Batches have no fast mode, so no list has its price.
     return geo * BATCH_DISCOUNT if usage.speed in ORDINARY_SPEEDS else None
 
 
@@ -128,5 +128,5 @@ def _listed(model: str, day: date, context: dict[str, str]) -> ModelPrice | None
         )
     except LookupError:
         return None
-    # The library takes the beginning of a name for the whole: claude-sonnet-4-6-fast for claude-sonnet-4-6.
+    # The library matches by prefix: it takes claude-sonnet-4-6-fast for claude-sonnet-4-6.
     return found.model_price if plain_model_name(found.model.id) == plain_model_name(model) else None

@@ -325,7 +325,7 @@ def test_a_model_that_is_known_to_the_endpoint_alone_is_checked_by_what_it_says(
     model = corrected(None, read_model_facts(said(max_tokens=4096)))
 
     assert faults("a-gateways-own", model, thinking=2048) == [
-        "thinking: a-gateways-own takes no budget; write `adaptive`, and say how much with `effort`",
+        "thinking: a-gateways-own takes no budget; write `adaptive`, and set the amount with `effort`",
         "max_tokens: a-gateways-own answers with 4,096 tokens at most",
     ]
 
@@ -358,8 +358,11 @@ def test_levels_of_an_effort_that_is_not_supported_count_for_nothing() -> None:
         ),
         (Model(lifecycle="deprecated", retires_on=TODAY + timedelta(1)), "on 2026-11-26, in 1 day"),
         (Model(lifecycle="deprecated", retires_on=TODAY), "m is deprecated and retires on 2026-11-25, today"),
-        (Model(lifecycle="deprecated"), "m is deprecated; when it retires is not known"),
-        (Model(lifecycle="deprecated", retires_on=TODAY - timedelta(1)), "m was to retire on 2026-11-24, and may stop"),
+        (Model(lifecycle="deprecated"), "m is deprecated; its retirement date is not known"),
+        (
+            Model(lifecycle="deprecated", retires_on=TODAY - timedelta(1)),
+            "m should have retired on 2026-11-24 and may stop",
+        ),
         (
             Model(lifecycle="retired", retires_on=date(2026, 8, 5)),
             "m is retired since 2026-08-05: requests that name it f",

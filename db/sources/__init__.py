@@ -1,1 +1,1 @@
-"""The user's databases: one select is checked, run once and spooled; keys and values take one form."""
+"""Read the user's databases: check a select, run it once into a spool, and give keys and values one form."""

@@ -1,8 +1,8 @@
-"""Open a source, any database that SQLAlchemy has a driver for, for reading only; tell when it is lost; interrupt it.
+"""Open a source for reading only, detect when it is lost, and interrupt its statements.
 
-A long select ends with what it was for: drivers know how to end a statement that another thread runs. `interrupt` of
-SQLite and DuckDB does, and `cancel` of PostgreSQL and Oracle. MySQL's statements are killed over another connection.
-Where a driver has none of these, the statement goes on until it ends by itself.
+A source is any database with a SQLAlchemy driver. When a run stops, its long select must end too, although another
+thread runs it. SQLite and DuckDB have `interrupt` for that, PostgreSQL and Oracle `cancel`; a MySQL statement is killed
+over another connection. With any other driver the statement continues until it ends by itself.
 """
 
 import re
@@ -19,18 +19,18 @@ from db.session import CONNECT_TIMEOUT_S, code_of, file_of, make_engine, parse_u
 from db.sources.drivers import prepare_source
 
 CANCEL_WITHIN_S = 2
-"""PostgreSQL and MySQL are asked to end a statement over another connection, which must not take long either."""
+"""The time limit for PostgreSQL and MySQL, which end a statement over another connection."""
 _MYSQL = frozenset({"mysql", "mariadb"})
-_MYSQL_DRIVERS = frozenset({"pymysql", "mysqldb"})  # what the others call a time-out differs
-# Too many connections, the server stops, the net, a connection that was killed, nobody answers, gone, lost, idle.
+_MYSQL_DRIVERS = frozenset({"pymysql", "mysqldb"})  # other drivers have another name for the timeout
+# Too many connections, server stops, network errors, connection killed, no answer, server gone, lost, idle.
 _MYSQL_LOST = frozenset({1040, 1053, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2055, 3169, 4031})
 _LOCKED = re.compile(r"Could not set lock on file .*?(?P<process> \(PID \d+\))", re.DOTALL)
 
 
 def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
-    """Open a source for reading only; a SQLite file that is missing is an error, not a new empty database.
+    """Open a source for reading only. A missing SQLite file is an error, not a new empty database.
 
-    `variable` is where the URL came from, for the message. Raises SourceUnreachableError.
+    `variable` is the setting that holds the URL, for the message. Raises SourceUnreachableError.
     """
     try:
         parsed = parse_url(url)
@@ -40,7 +40,7 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
         prepare_source(engine)
         with engine.connect() as connection:
             if engine.dialect.name == "sqlite":
-                # It opens any file, and notices only when it reads that it is no database.
+                # SQLite opens any file; only a read shows that it is not a database.
                 connection.exec_driver_sql("SELECT COUNT(*) FROM sqlite_master")
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise SourceUnreachableError(
@@ -51,7 +51,7 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
 
 
 def is_missing_file(url: str) -> bool:
-    """Whether a database is a SQLite file that is not there."""
+    """Whether a database is a SQLite file that does not exist."""
     try:
         file = file_of(make_url(url))
     except ArgumentError:
@@ -60,7 +60,7 @@ def is_missing_file(url: str) -> bool:
 
 
 def is_lost(engine: Engine, error: BaseException) -> bool:
-    """Whether a source went away or was not reached, so that waiting may help; else the select itself is at fault."""
+    """Whether a source is unavailable, so that waiting may help. Otherwise the select itself is wrong."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
@@ -71,17 +71,17 @@ def is_lost(engine: Engine, error: BaseException) -> bool:
         case "sqlite":
             return False
         case "postgresql":
-            # No SQLSTATE: it was not reached. 08: connections. 57P0x: it stops, or is starting. 53300: it is full.
+            # No SQLSTATE: not reached. 08: connection errors. 57P0x: stopping or starting. 53300: too many connections.
             state = getattr(error.orig, "sqlstate", None)
             return state is None or state.startswith(("08", "57P0")) or state == "53300"
         case "mysql" | "mariadb":
             return code_of(error.orig) in _MYSQL_LOST
         case _:
-            return error.statement is None  # it was opening a connection
+            return error.statement is None  # the connection could not be opened
 
 
 def _reading_options(url: URL) -> dict[str, Any]:
-    """Return what a driver is told so that it opens a source for reading only, and waits for no host that is silent."""
+    """Return the driver's options to open a source for reading only, and to time out if the host does not answer."""
     backend = url.get_backend_name()
     if backend == "duckdb" and url.database not in {None, "", ":memory:"} and not str(url.database).startswith("md:"):
         return {"read_only": True}
@@ -91,12 +91,12 @@ def _reading_options(url: URL) -> dict[str, Any]:
 
 
 def _explained(reason: str) -> str:
-    """Say what to do about a reason that its driver leaves without: DuckDB's lock, a driver that is not installed."""
+    """Add a remedy to a driver's reason that has none: DuckDB's lock, or a driver that is not installed."""
     locked = _LOCKED.search(reason)
     if locked is not None:
         return (
-            f"another process{locked['process']} has it open for writing, and a DuckDB file has one writer or readers. "
-            "Close it there, or read a copy of the file"
+            f"another process{locked['process']} has it open for writing, and DuckDB allows one writer or several "
+            "readers. Close it there, or read a copy of the file"
         )
     if reason.startswith("No module named "):
         return f"its driver is not installed ({reason}); docs/templates.md says how to install one"
@@ -104,7 +104,7 @@ def _explained(reason: str) -> str:
 
 
 class Interrupter:
-    """Know which thread uses which connection of an engine, and interrupt what runs on it."""
+    """Tracks which thread uses which connection of an engine, and interrupts its statement."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -115,9 +115,9 @@ class Interrupter:
         event.listen(engine, "invalidate", lambda connection, entry, _error: self._checked_in(connection, entry))
 
     def interrupt(self, thread: int) -> None:
-        """End the statement that a thread, named by its ident, runs now; without one, do nothing."""
-        # With the lock, the connection can't be handed to another thread meanwhile. Whatever a driver raises here, the
-        # statement then ends by itself.
+        """End the current statement of a thread, given by its ident. Without a statement, do nothing."""
+        # The lock keeps the connection from being given to another thread meanwhile. If the driver raises an error, the
+        # statement ends by itself.
         with self._lock, suppress(Exception):
             connection: Any = self._in_use.get(thread)
             if hasattr(connection, "interrupt"):
@@ -131,7 +131,7 @@ class Interrupter:
 
     def _kill(self, thread: int) -> None:
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-        # Not one of the pool's: whoever waits for it would be waited for.
+        # Not from the pool, where it might wait for the very connection that it should interrupt.
         other = self._engine.dialect.connect(*arguments, **{**options, "connect_timeout": CANCEL_WITHIN_S})
         with closing(other), closing(other.cursor()) as cursor:
             cursor.execute(f"KILL QUERY {thread}")
@@ -142,6 +142,6 @@ class Interrupter:
 
     def _checked_in(self, connection: Any, _entry: Any) -> None:
         with self._lock:
-            # By what is returned: the garbage collector returns a connection from any thread.
+            # Found by the connection, because the garbage collector may return it from any thread.
             for thread in [thread for thread, used in self._in_use.items() if used is connection]:
                 del self._in_use[thread]

@@ -1,9 +1,9 @@
-"""Read a user's select by its tokens: its parameters (`:name`), where its clauses stand, and whether it only reads.
+"""Read a user's select by its tokens: find its parameters (`:name`) and clauses, and check that it only reads.
 
-The one reader of a select: what binds and wraps it, and the lint, which knows no database, both use it, so that a run
-refuses what the lint tells, in the same words. sqlglot's tokenizers know how each database writes texts, names and
-comments; a colon inside of them, in a cast, in a slice or in a struct is no parameter. Without SQLAlchemy, so that
-steps may import it.
+Every part that reads a select uses this module: binding, wrapping, and the lint, which has no database. So a run and
+the lint reject the same selects in the same words. sqlglot's tokenizers know how each database writes texts, names and
+comments. A colon inside one of these, in a cast, in a slice or in a struct is not a parameter. This module does not
+import SQLAlchemy, so that steps may import it.
 """
 
 import logging
@@ -20,11 +20,11 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from db.database_errors import SelectError
 
-# What SQLAlchemy and sqlglot call differently.
+# Names that differ between SQLAlchemy and sqlglot.
 _DIALECTS = {"postgresql": "postgres", "mssql": "tsql", "mariadb": "mysql"}
 _KNOWN = frozenset(dialect.value for dialect in sqlglot.Dialects)
-_NAME = re.compile(r"[^\W\d]\w*")  # wider than what `params` allows, so that a name which it refuses is named
-# A value or a closed bracket ends here: a colon that follows separates a key from its value, or bounds a slice.
+_NAME = re.compile(r"[^\W\d]\w*")  # wider than `params` allows, so that an error can name a wrong parameter
+# Each of these ends a value or a bracket. A colon after it separates a key from its value, or the bounds of a slice.
 _ENDS_A_VALUE = frozenset({TokenType.NUMBER, TokenType.IDENTIFIER, TokenType.R_PAREN, TokenType.R_BRACKET})
 _OPENING = frozenset({TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE})
 _CLOSING = frozenset({TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE})
@@ -32,7 +32,7 @@ _READS = frozenset({
     TokenType.SELECT, TokenType.VALUES, TokenType.TABLE, TokenType.FROM, TokenType.PIVOT, TokenType.UNPIVOT,
 })  # fmt: skip
 _BEGINS = _READS | {TokenType.L_PAREN, TokenType.WITH}
-# What writes, and the word that follows it sooner or later: without it, it is a function or a column of that name.
+# Statements that write, each with a word that must follow. Without it, the name is a function or a column.
 _WRITES = {
     TokenType.INSERT: TokenType.INTO,
     TokenType.UPDATE: TokenType.SET,
@@ -44,13 +44,13 @@ _ONE_TEXT = frozenset({"XML", "JSON", "BROWSE"})
 _COMBINES = frozenset({TokenType.UNION, TokenType.EXCEPT, TokenType.INTERSECT})
 _BOUNDS = frozenset({TokenType.LIMIT, TokenType.OFFSET, TokenType.FETCH})
 
-# It warns of what it falls back from; whether that matters, its callers say.
+# sqlglot warns about each fallback, but only its callers know whether that matters.
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterPlace:
-    """A parameter in a text: its name, where its colon stands and where the text goes on."""
+    """A parameter in a text: its name, the place of its colon, and the end of its name."""
 
     name: str
     start: int
@@ -59,10 +59,10 @@ class ParameterPlace:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A select without what trails it; where in `sql` its parts begin, outside of all brackets.
+    """A select without trailing semicolons and comments, and the places in `sql` where its outer parts begin.
 
-    `main` follows the WITH and its members. `order_by` is the clause of the whole select, `bounded` whether a limit or
-    an offset belongs to it, and `options` the hints that SQL Server wants behind everything.
+    `main` is after the WITH and its members. `order_by` is the clause of the whole select. `bounded` means that the
+    whole select has a limit or an offset. `options` are the hints that SQL Server requires at the end.
     """
 
     sql: str
@@ -74,7 +74,7 @@ class Statement:
 
 
 def refusal(sql: str, dialect: str | None) -> str | None:
-    """Say why a run refuses a select before it is sent; None where it does not. `dialect` as for tokens_of."""
+    """Return why a run rejects a select before it is sent, or None. `dialect` as for tokens_of."""
     try:
         read_statement(sql, dialect)
     except SelectError as error:
@@ -84,7 +84,7 @@ def refusal(sql: str, dialect: str | None) -> str | None:
 
 @lru_cache(maxsize=256)
 def read_statement(sql: str, dialect: str | None) -> Statement:
-    """Read a select as a database writes it (`dialect` as for tokens_of); SelectError where it does not only read."""
+    """Read a select in a database's SQL (`dialect` as for tokens_of). Raises SelectError if it does not only read."""
     sql = sql.lstrip()
     try:
         tokens = tokens_of(sql, dialect)
@@ -96,11 +96,11 @@ def read_statement(sql: str, dialect: str | None) -> Statement:
     if not outer:
         raise SelectError("the select is empty. Write one SELECT.")
     if any(token.token_type is TokenType.SEMICOLON for token in outer):
-        raise SelectError("the select has several statements. Leave one, which reads.")
+        raise SelectError("the select has several statements. Keep only one SELECT.")
     main = _main(outer)
     first = outer[main]
     if first.token_type not in _BEGINS:
-        raise SelectError(f"the select begins with {first.text.upper()}: it may only read. Write a SELECT.")
+        raise SelectError(f"the select begins with {first.text.upper()}, but it may only read. Write a SELECT.")
     _refuse_what_does_more(outer[main:], is_whole=True)
     for group in inner:
         _refuse_what_does_more(group)
@@ -110,7 +110,7 @@ def read_statement(sql: str, dialect: str | None) -> Statement:
 
 
 def _by_brackets(tokens: Sequence[Token]) -> tuple[list[Token], list[list[Token]]]:
-    """Return the tokens at the top, and those of each bracket; an opening bracket stands for all that it holds."""
+    """Return the outer tokens, and the tokens of each bracket. An opening bracket represents its whole content."""
     open_, closed = [list[Token]()], []
     for token in tokens:
         if token.token_type in _CLOSING:
@@ -129,7 +129,7 @@ def _by_brackets(tokens: Sequence[Token]) -> tuple[list[Token], list[list[Token]
 
 
 def _main(outer: Sequence[Token]) -> int:
-    """Return where the select proper begins, behind the members of a WITH."""
+    """Return the place where the main select begins, after the members of a WITH."""
     if outer[0].token_type is not TokenType.WITH:
         return 0
     for at, (before, token) in enumerate(pairwise(outer), start=1):
@@ -141,26 +141,26 @@ def _main(outer: Sequence[Token]) -> int:
 
 
 def _refuse_what_does_more(part: Sequence[Token], *, is_whole: bool = False) -> None:
-    """Refuse a select, or a part of it in brackets, that writes or locks; the whole must not make one text of all."""
+    """Raise SelectError if a select or a part in brackets writes or locks, or if the whole returns one text."""
     first = part[0].token_type if part else None
     if first in _WRITES and any(token.token_type is _WRITES[first] for token in part[1:]):
-        raise SelectError(f"the select contains {part[0].text.upper()}: it may only read. Leave that out.")
+        raise SelectError(f"the select contains {part[0].text.upper()}, but it may only read. Leave that part out.")
     if first not in _BEGINS:
         return  # the arguments of a function, a list of values
     words = [token.text.upper() for token in part]
     for at, (token, word) in enumerate(zip(part, words[1:], strict=False)):
         if token.token_type is TokenType.INTO:
-            raise SelectError("the select writes INTO something: it may only read. Leave INTO out.")
+            raise SelectError("the select contains INTO, but it may only read. Leave INTO out.")
         if token.token_type is TokenType.FOR and word in _LOCKS:
-            raise SelectError(f"the select locks rows (FOR {word}): it may only read. Leave FOR {word} out.")
+            raise SelectError(f"the select locks rows (FOR {word}), but it may only read. Leave FOR {word} out.")
         if token.token_type is TokenType.FOR and word in _ONE_TEXT and is_whole:
-            raise SelectError(f"the select makes one text of all records (FOR {word}). Leave FOR {word} out.")
+            raise SelectError(f"the select returns all records as one text (FOR {word}). Leave FOR {word} out.")
         if words[at : at + 3] == ["LOCK", "IN", "SHARE"]:
-            raise SelectError("the select locks rows (LOCK IN SHARE MODE): it may only read. Leave that out.")
+            raise SelectError("the select locks rows (LOCK IN SHARE MODE), but it may only read. Leave that part out.")
 
 
 def _clauses(outer: Sequence[Token]) -> tuple[int | None, bool, int | None]:
-    """Find the ORDER BY of the whole select, whether it is bounded, and SQL Server's OPTION."""
+    """Find the ORDER BY of the whole select, whether it has a limit or an offset, and SQL Server's OPTION."""
     order_by = options = None
     bounded = any(token.token_type is TokenType.TOP for token in outer[1:3])
     for before, token in pairwise(outer):
@@ -178,14 +178,14 @@ def _clauses(outer: Sequence[Token]) -> tuple[int | None, bool, int | None]:
 
 
 def tokens_of(sql: str, dialect: str | None = None) -> list[Token]:
-    """Split SQL into tokens; `dialect` is SQLAlchemy's or sqlglot's name, None where it is not known.
+    """Split SQL into tokens. `dialect` is SQLAlchemy's or sqlglot's name, or None if it is not known.
 
-    Raises ValueError where a quote or a comment is not closed.
+    Raises ValueError if a quote or a comment is not closed.
     """
     named = _DIALECTS.get(dialect or "", dialect or "")
     own = named if named in _KNOWN else None
-    # A setting of the database can change what a backslash or a quote means, and the SQL of a database that is not
-    # known is close to one of these.
+    # A database's setting can change the meaning of a backslash or a quote, and an unknown database's SQL is close to
+    # one of these.
     for read in (own, None, "postgres", "mysql", "oracle", "tsql"):
         with suppress(SqlglotError):
             return sqlglot.tokenize(sql, read=read)
@@ -193,7 +193,7 @@ def tokens_of(sql: str, dialect: str | None = None) -> list[Token]:
 
 
 def parameters_in(sql: str, tokens: Sequence[Token]) -> Iterator[ParameterPlace]:
-    """Yield the parameters of a text that tokens_of has split, in their order."""
+    """Yield the parameters of a text in their order, from the tokens that tokens_of returned."""
     brackets: list[TokenType] = []
     for at, token in enumerate(tokens):
         if token.token_type in _OPENING:
@@ -207,7 +207,7 @@ def parameters_in(sql: str, tokens: Sequence[Token]) -> Iterator[ParameterPlace]
 
 
 def _separates(tokens: Sequence[Token], at: int, brackets: Sequence[TokenType]) -> bool:
-    """Whether a colon stands between what is left and right of it: a key and its value, two bounds, an alias."""
+    """Whether a colon separates two things: a key and its value, two bounds, or an alias and its target."""
     if at == 0:
         return False
     before, colon = tokens[at - 1], tokens[at]
@@ -215,6 +215,6 @@ def _separates(tokens: Sequence[Token], at: int, brackets: Sequence[TokenType]) 
         return True
     if before.end + 1 == colon.start and (before.text[-1:].isalnum() or before.text[-1:] in "_$:"):
         return True
-    # A struct whose colon has a blank before it.
+    # A struct with a blank before its colon.
     in_struct = brackets[-1:] == [TokenType.L_BRACE]
     return in_struct and at > 1 and tokens[at - 2].token_type in {TokenType.L_BRACE, TokenType.COMMA}

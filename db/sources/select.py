@@ -1,8 +1,8 @@
-"""Select: run a template's select once, as it stands, and stream its records into a spool.
+"""Run a template's select once, unchanged, and stream its records into a spool.
 
-Parameters are bound with their types, the source is only read, and its connection is given back when the last row has
-come. Null, duplicate and unusable keys are found before any record is used. One record is asked for by wrapping the
-select (statements.py).
+Parameters are bound with their types, the source is only read, and its connection is released after the last row. Null,
+duplicate and unusable keys are found before any record is used. To read a single record, the select is wrapped
+(statements.py).
 """
 
 import itertools
@@ -26,8 +26,8 @@ from db.sources.statements import Query, bound, columns_of, no_rows, rows_where
 from db.sources.values import KEYS_NAMED, KeyCheck, Record, key_of, make_record, parse_key, split_key
 
 AT_ONCE = 500  # rows that are fetched and written at a time
-RECONNECT_WITHIN_S = 30.0  # for a source whose connection is lost: a restart takes seconds
-MOST_TRIES = 5  # executions of a select whose connection is lost each time in the middle
+RECONNECT_WITHIN_S = 30.0  # after a source's connection is lost: a restart takes seconds
+MOST_TRIES = 5  # executions of a select that loses its connection after the first rows
 _NUMBERED = re.compile(r":\d+$")
 
 
@@ -40,10 +40,10 @@ def spool(
 ) -> None:
     """Run the select and write its records into a spool that `writing` opens.
 
-    `tell` hears how many records have come; what it raises ends the reading. A connection that is lost has the spool
-    begun again from scratch, for RECONNECT_WITHIN_S. Raises SelectError where the SQL fails, lacks its key or yields a
-    column twice, KeyValueError where keys are null, not unique or can't be kept, SpoolError, SourceUnreachableError
-    where the source has gone.
+    `tell` is called with the number of records so far; an error that it raises ends the reading. If the connection is
+    lost, reading starts again with a new spool, for RECONNECT_WITHIN_S. Raises SelectError if the SQL fails, lacks a
+    key column or yields a column twice, KeyValueError if keys are null, repeated or can't be stored, SpoolError, and
+    SourceUnreachableError if the source stays unavailable.
     """
     waited, pause, tries = 0.0, 0.25, 0
     while True:
@@ -62,16 +62,16 @@ def spool(
 
 
 def check_columns(engine: Engine, query: Query) -> None:
-    """Ask for the select's columns, executing nothing of it; SelectError where it fails or lacks its key."""
+    """Check the select's columns without reading a row. Raises SelectError if it fails or lacks a key column."""
     with _reading(engine, query) as connection:
-        # The whole text: a piece that is taken out of a select to wrap it would go unchecked.
+        # The whole text, because wrapping may leave out a piece, which would not be checked.
         bound(query, engine.dialect)
         columns = _described(connection, query)
         _layout(query, columns or _unnumbered(connection, _names(connection.execute(no_rows(query, engine.dialect)))))
 
 
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:
-    """Return the record whose key, as text, is `key`, or None."""
+    """Return the record with this key, given as text, or None."""
     parts = split_key(key, len(query.key))
     with _reading(engine, query) as connection:
         statement = bound(query, engine.dialect)
@@ -82,7 +82,7 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
     each = [_candidates(engine, part, sample[place]) for part, place in zip(parts, layout.key, strict=True)]
     for values in itertools.product(*each):
         with _reading(engine, query) as connection:
-            # Its names are those of the select as it stands: SQLite gives K next to k another one inside of brackets.
+            # The names come from the unwrapped select: inside brackets, SQLite renames K next to k.
             _columns, _padded, row = _first(connection, rows_where(query, engine.dialect, values))
         if row is not None and layout.key_of(row) == key:
             record = layout.record_of(key, row)
@@ -94,18 +94,18 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a row is read: its columns, and where those of the key stand, each with whether it is CHAR(n)."""
+    """How a row is read: its columns, and the places of the key columns, each with whether it is CHAR(n)."""
 
     columns: Sequence[str]
     key: Mapping[int, bool]
 
     def key_of(self, row: Sequence[Any]) -> str | None:
-        """Return a row's key as text; None where a part of it is null."""
+        """Return a row's key as text, or None if a part of it is null."""
         values = [row[place] for place in self.key]
         return None if None in values else key_of(values, self.key.values())
 
     def record_of(self, key: str, row: Sequence[Any]) -> Record | Unreadable:
-        """Make a record of a row; one whose values can't be kept fails alone."""
+        """Make a record from a row. If its values can't be stored, the record fails alone."""
         try:
             return make_record(key, dict(zip(self.columns, row, strict=True)))
         except (ValueError, RecursionError) as error:
@@ -113,16 +113,16 @@ class _Layout:
 
 
 def _layout(query: Query, columns: Sequence[str], padded: Collection[str] = ()) -> _Layout:
-    """Check the columns of a select; SelectError where one of its key is missing, or a name stands twice."""
+    """Check the columns of a select. Raises SelectError if a key column is missing or a name occurs twice."""
     missing = [column for column in query.key if column not in columns]
     if missing:
         raise SelectError(
-            f"the select does not yield the key column {missing[0]!r}; it yields {', '.join(columns)}. "
-            "Add the column, or name another `key`."
+            f"the select does not yield the key column {missing[0]!r}. Add the column, or choose another `key`. "
+            f"Available: {', '.join(columns)}."
         )
     twice = [column for column in columns if columns.count(column) > 1]
     if twice:
-        raise SelectError(f"the select yields {twice[0]!r} more than once. Give each column a name of its own with AS.")
+        raise SelectError(f"the select yields the column {twice[0]!r} more than once. Use AS to rename one of them.")
     return _Layout(columns, {columns.index(column): column in padded for column in query.key})
 
 
@@ -151,7 +151,7 @@ def _batches(connection: Connection, result: CursorResult[Any], most: int | None
 
 
 def _first(connection: Connection, statement: Executable) -> tuple[list[str], frozenset[str], Any]:
-    """Return the columns, which of them are CHAR(n), and the first row."""
+    """Return the columns, the names of those of type CHAR(n), and the first row."""
     with _streamed(connection, statement) as result:
         columns, padded, row = _names(result), padded_columns(result), result.fetchone()
         _break_off(connection, result)
@@ -161,7 +161,7 @@ def _first(connection: Connection, statement: Executable) -> tuple[list[str], fr
 @contextmanager
 def _streamed(connection: Connection, statement: Executable) -> Iterator[CursorResult[Any]]:
     if connection.dialect.name == "postgresql":
-        # It plans a cursor for its first rows, and here all are read.
+        # PostgreSQL plans a cursor for its first rows only, but here all rows are read.
         connection.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
     result = connection.execution_options(stream_results=True, max_row_buffer=AT_ONCE).execute(statement)
     try:
@@ -174,27 +174,27 @@ def _streamed(connection: Connection, statement: Executable) -> Iterator[CursorR
 
 
 def _break_off(connection: Connection, result: CursorResult[Any]) -> None:
-    # Some drivers read all that is left before they close a cursor: so the connection is closed first. SQLite's reads
-    # nothing then, and can't close a cursor whose connection is closed: SQLAlchemy would log a traceback.
+    # Some drivers read all remaining rows before they close a cursor, so the connection is closed first. SQLite's does
+    # not, and can't close a cursor after its connection: SQLAlchemy would log a traceback.
     if connection.dialect.name == "sqlite":
         result.close()
     connection.invalidate()
     pending = getattr(result.cursor, "_result", None)
     if pending is not None and hasattr(pending, "unbuffered_active"):
-        # PyMySQL would go on to read from the closed connection.
+        # PyMySQL would continue to read from the closed connection.
         pending.unbuffered_active = False
 
 
 def _names(result: CursorResult[Any]) -> list[str]:
     if not result.returns_rows:
-        raise SelectError("the select fails: it yields no rows. Try the SQL in the database's own shell.")
+        raise SelectError("the select fails: it is not a query. Try the SQL in the database's own shell.")
     return list(result.keys())
 
 
 def _described(connection: Connection, query: Query) -> list[str] | None:
-    """Return the names that the select's columns have where it stands by itself, where only asking tells.
+    """Return the column names of the unwrapped select, or None if the database is not DuckDB.
 
-    DuckDB gives the second of two that differ by case alone another name inside of brackets: K_1.
+    If two names differ only by case, DuckDB renames the second one inside brackets: K_1.
     """
     if connection.dialect.name != "duckdb":
         return None
@@ -202,9 +202,9 @@ def _described(connection: Connection, query: Query) -> list[str] | None:
 
 
 def _unnumbered(connection: Connection, wrapped: Sequence[str]) -> list[str]:
-    """Return the names that a wrapped select's columns have where it stands by itself.
+    """Return the column names of the unwrapped select, from those of the wrapped one.
 
-    SQLite numbers the second of two that are the same, or differ by case alone, inside of brackets: K:1.
+    If two names are equal or differ only by case, SQLite numbers the second one inside brackets: K:1.
     """
     if connection.dialect.name != "sqlite":
         return list(wrapped)
@@ -219,10 +219,10 @@ def _reading(engine: Engine, query: Query) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except SelectError as error:
-        # What the SQL itself tells knows nothing of the template.
+        # Errors about the SQL alone do not name the template.
         raise SelectError(f"{query.name}: {error}") from None
     except (SQLAlchemyError, ValueError, ArithmeticError, RecursionError) as error:
-        # A driver raises any of these where it can't read a value.
+        # A driver raises any of these if it can't read a value.
         reason = reason_of(error, engine.url)
         if is_lost(engine, error):
             raise SourceUnreachableError(f"{query.name}: the source can't be reached: {reason}.") from None
@@ -232,12 +232,12 @@ def _reading(engine: Engine, query: Query) -> Iterator[Connection]:
 
 
 def _candidates(engine: Engine, key: str, like: Any) -> list[Any]:
-    # SQLite lets a column hold values of several types; elsewhere a value of a wrong type would be an error.
+    # A SQLite column may hold values of several types. In other databases, a value of a wrong type is an error.
     kinds = [like, key, 0, 0.0, b""] if engine.dialect.name == "sqlite" else [like]
     found: list[Any] = []
     for kind in kinds:
         with suppress(ValueError, ArithmeticError):
             value = parse_key(key, kind)
-            # Each is another execution of the select.
+            # Without duplicates, because each candidate is another execution of the select.
             found += [] if value in found else [value]
     return found

@@ -1,8 +1,8 @@
-"""Spool: the records of one select in a temporary SQLite file, so that the select runs once and its source is free.
+"""Keep the records of a select in a temporary SQLite file, so that the select runs once and its source is released.
 
-An open cursor of hours would hold back a database's clean-up, be cut off by its time-outs, or lock it. The files of a
-run lie in a folder that has its id, with the identity of the process that writes them. They hold customers' data: for
-this user alone, removed when the run completes, and after KEPT_S where it does not.
+A cursor that stays open for hours would delay a database's clean-up, time out, or lock the database. The files of a run
+are in a folder named by its id, with the identity of the process that writes them. They contain customers' data, so
+only this user can read them. They are removed when the run completes, otherwise after KEPT_S.
 """
 
 import hashlib
@@ -25,18 +25,18 @@ from db.sources.values import Record
 
 SPOOL_SUFFIX, UNFINISHED = ".spool", ".part"
 KEPT_S = 7 * 24 * 3600.0
-"""How long the records of a run that did not complete wait for one that resumes it: over a weekend and a holiday."""
+"""How long the records of an incomplete run are kept for a run that resumes it: over a weekend and a holiday."""
 _OWNER = "presswork-process"
 _TABLES = (
     "CREATE TABLE records (position INTEGER PRIMARY KEY, key TEXT, hash TEXT, data BLOB, fault TEXT)",
     "CREATE TABLE keys (trimmed INTEGER)",
 )
-# Made when all records are there: kept while they come, it would be changed in places all over.
+# Made after all records are written: updating the index for each record would be slower.
 _BY_KEY = "CREATE INDEX by_key ON records (key)"
 _REPEATED = """SELECT SUM(n - 1) OVER (), key FROM (SELECT key, COUNT(*) AS n FROM records GROUP BY key HAVING n > 1)
     ORDER BY key LIMIT ?"""
 _RECORDS = "SELECT position, key, hash, data, fault FROM records"
-# One process writes the file. If it crashes before the end, the file is thrown away, so SQLite need not protect it.
+# One process writes the file, and if it crashes, the file is discarded. So SQLite need not protect it.
 _WRITING = tuple(
     f"PRAGMA {setting}"
     for setting in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "page_size = 8192")
@@ -45,29 +45,29 @@ _WRITING = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A record that is not fit to be rendered: it fails alone, by its key. `fault` says why."""
+    """A record that can't be rendered. It fails alone, by its key; `fault` is the reason."""
 
     key: str
     fault: str
 
 
 class SpoolFile:
-    """A spool that is being written; nothing of it stays where that fails.
+    """A spool that is being written. If that fails, the file is removed.
 
-    `trimmed` says whether a key column is CHAR(n), whose blanks belong to no key.
+    `trimmed` means that a key column is CHAR(n), whose trailing blanks are not part of the key.
     """
 
     def __init__(self, path: Path) -> None:
         self.count = 0
         self.trimmed = False
         self._path = path
-        with _keeping(path.parent.parent):
+        with _spool_errors(path.parent.parent):
             if not path.parent.is_dir():
                 path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-            # Whoever takes a run up writes where the process before it did, and lives on.
+            # A process that resumes the run writes into the same folder, and becomes its owner.
             (path.parent / _OWNER).write_text(this_process(), encoding="utf-8")
-            # Made with its mode: a file that is changed afterwards could be opened in between.
+            # Created with its mode: another user could open the file before a later change.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
@@ -78,25 +78,25 @@ class SpoolFile:
                 raise
 
     def add(self, records: Sequence[Record | Unreadable]) -> None:
-        """Add records in their order."""
+        """Add records in the given order."""
         rows = [_row(position, record) for position, record in enumerate(records, start=self.count + 1)]
-        with _keeping(self._path.parent.parent):
+        with _spool_errors(self._path.parent.parent):
             self._database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
         self.count += len(rows)
 
     def repeated(self, most: int) -> tuple[int, list[str]]:
-        """Return how many records have the key of an earlier one, and the first such keys, `most` of them.
+        """Return how many records have the key of an earlier one, and the first `most` such keys.
 
-        To be asked once, when all records are there.
+        Call it once, after all records are added.
         """
-        with _keeping(self._path.parent.parent):
+        with _spool_errors(self._path.parent.parent):
             self._database.execute(_BY_KEY)
             found = self._database.execute(_REPEATED, (most,)).fetchall()
         return (found[0][0], [key for _surplus, key in found]) if found else (0, [])
 
     def finish(self, path: Path) -> None:
-        """Have all of it reach the disk, and give it its name."""
-        with _keeping(self._path.parent.parent):
+        """Write everything to the disk, and give the file its final name."""
+        with _spool_errors(self._path.parent.parent):
             self._database.execute("INSERT INTO keys VALUES (?)", (self.trimmed,))
             self._database.execute("COMMIT")
             self._database.close()
@@ -105,12 +105,12 @@ class SpoolFile:
             self._path.rename(path)
 
     def close(self) -> None:
-        """Close the file as it is."""
+        """Close the file without finishing it."""
         self._database.close()
 
 
 class Spool:
-    """The records of a select, as they were read. `count` is how many there are; `trimmed` as in SpoolFile."""
+    """The records of a select, as they were read. `count` is their number; `trimmed` as in SpoolFile."""
 
     def __init__(self, path: Path) -> None:
         self.read_at = path.stat().st_mtime
@@ -123,14 +123,14 @@ class Spool:
             raise
 
     def pages(self, size: int) -> Iterator[list[Record | Unreadable]]:
-        """Yield the records in the order in which the select gave them, `size` at a time; raises SpoolError."""
+        """Yield the records in the select's order, `size` at a time. Raises SpoolError."""
         after = 0
         while rows := self._read(f"{_RECORDS} WHERE position > ? ORDER BY position LIMIT ?", after, size):
             after = rows[-1][0]
             yield [_record(*row) for row in rows]
 
     def keys(self, size: int) -> Iterator[list[str]]:
-        """Yield the records' keys in their own order, `size` at a time; raises SpoolError."""
+        """Yield the records' keys in sorted order, `size` at a time. Raises SpoolError."""
         after = ""
         rows = self._read("SELECT key FROM records ORDER BY key LIMIT ?", size)
         while rows:
@@ -139,7 +139,7 @@ class Spool:
             rows = self._read("SELECT key FROM records WHERE key > ? ORDER BY key LIMIT ?", after, size)
 
     def records_of(self, keys: Sequence[str]) -> list[Record | Unreadable]:
-        """Return the records with these keys in the select's order, those that it has; raises SpoolError."""
+        """Return the records that have one of these keys, in the select's order. Raises SpoolError."""
         found = []
         for part in in_parts(keys):
             found += self._read(f"{_RECORDS} WHERE key IN ({', '.join('?' * len(part))})", *part)
@@ -154,15 +154,14 @@ class Spool:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise SpoolError(
-                f"The records that were read can't be read back: {error}. Start the run again; without --resume it "
-                "reads its source once more."
+                f"The stored records can't be read: {error}. Run again without --resume to read the source again."
             ) from None
 
 
 class RunSpools:
-    """The spools of one run or helper, and of the runs that it goes on with, the latest first: itself if it has a past.
+    """The spools of a run or helper, and of the runs that it resumes (`resumed`), the latest first.
 
-    Nothing is made before one is written.
+    A run that starts a second time resumes itself. No folder is made before a spool is written.
     """
 
     def __init__(self, folder: Path, own_id: str, resumed: Sequence[str] = ()) -> None:
@@ -172,21 +171,21 @@ class RunSpools:
         self._open: list[Spool] = []
 
     def find(self, name: str) -> Spool | None:
-        """Return the spool of this name that a run that is resumed has finished here; None where there is none."""
+        """Return the spool of this name that a resumed run finished on this machine, or None."""
         for run_id in self.resumed:
             path = self._folder / run_id / f"{name}{SPOOL_SUFFIX}"
             with suppress(OSError, sqlite3.Error):
                 spool = self._opened(path)
-                # Read now, it is kept for as long from now.
+                # KEPT_S begins again with each use.
                 path.touch()
                 return spool
         return None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[SpoolFile]:
-        """Write a spool, which `open` then finds; raises SpoolError where the folder or its disk does not take it."""
+        """Write a spool, which `open` then finds. Raises SpoolError if it can't be written to the folder."""
         path = self._own / f"{name}{SPOOL_SUFFIX}"
-        # A process that the run was taken from may not be at its end yet, also on a machine that shares the folder.
+        # The process that had the run before may still be writing, perhaps on another machine that shares the folder.
         unfinished = path.with_name(f"{name}-{uuid.uuid4().hex}{UNFINISHED}")
         try:
             with closing(SpoolFile(unfinished)) as written:
@@ -201,7 +200,7 @@ class RunSpools:
         return self._opened(self._own / f"{name}{SPOOL_SUFFIX}")
 
     def close(self) -> None:
-        """Close the files; a folder without a finished one is removed, unless another process goes on with the run."""
+        """Close the files, and remove the run's folder if it has no finished spool and no other owner."""
         for spool in self._open:
             spool.close()
         with suppress(OSError):
@@ -210,7 +209,7 @@ class RunSpools:
                 _remove(self._own)
 
     def remove(self, *, own_only: bool = False) -> None:
-        """Remove the spools of this run and of those that it resumes: it has completed; or the own alone."""
+        """Remove the spools of this run and, unless `own_only`, of the runs that it resumed."""
         for run_id in (self._own.name, *(() if own_only else self.resumed)):
             _remove(self._folder / run_id)
 
@@ -220,18 +219,18 @@ class RunSpools:
 
 
 def spool_name(*parts: object) -> str:
-    """Name a spool after all that decides what is in it."""
+    """Return a spool's name, made from everything that determines its content."""
     return hashlib.sha256(orjson.dumps(parts, default=str)).hexdigest()[:32]
 
 
 def sweep(folder: Path) -> int:
-    """Remove the files of runs that have ended, and return of how many; a file that can't be removed stays.
+    """Remove the files of runs that have ended, and return the number of runs. Files that can't be removed stay.
 
-    A file that a crash left half-written goes at once, a finished one after KEPT_S.
+    Files that are incomplete after a crash are removed now, finished ones after KEPT_S.
     """
     swept = 0
     for marker in sorted(folder.glob(f"*/{_OWNER}")):
-        # Another run may sweep at the same time.
+        # Another run may remove them at the same time.
         with suppress(OSError):
             swept += _swept(marker.parent)
     return swept
@@ -239,7 +238,7 @@ def sweep(folder: Path) -> int:
 
 def _swept(own: Path) -> bool:
     owner = (own / _OWNER).read_text(encoding="utf-8")
-    # A folder may be shared by machines; a host that has started again since has the same name.
+    # Several machines may share a folder, and a restarted host keeps its name.
     fate = fate_of(owner, one_machine=owner.partition("/")[0] == this_process().partition("/")[0])
     if fate == "alive":
         return False
@@ -260,7 +259,7 @@ def _ours(own: Path) -> list[Path]:
 
 
 def _remove(own: Path) -> None:
-    # Nothing but what is ours: a person may have named any folder.
+    # Only our own files, because the setting may name any folder.
     with suppress(OSError):
         for path in _ours(own):
             path.unlink(missing_ok=True)
@@ -268,21 +267,21 @@ def _remove(own: Path) -> None:
 
 
 @contextmanager
-def _keeping(folder: Path) -> Iterator[None]:
+def _spool_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
         raise SpoolError(
-            f"The records can't be kept in {folder}: {getattr(error, 'strerror', None) or error}. A run keeps there "
-            "what its select gives, until it completes. Free space on that disk and in the system's folder for "
-            "temporary files, or name another folder in PRESSWORK_SPOOL_DIR."
+            f"The records can't be stored in {folder}: {getattr(error, 'strerror', None) or error}. A run keeps its "
+            "selected records there until it completes. Free space on that disk and in the system's temporary folder, "
+            "or set PRESSWORK_SPOOL_DIR to another folder."
         ) from None
 
 
 def _row(position: int, record: Record | Unreadable) -> tuple[int, str, str | None, bytes | None, str | None]:
     if isinstance(record, Unreadable):
         return position, record.key, None, None, record.fault
-    # With its columns in the select's order, in which a template may walk through them.
+    # Columns keep the select's order, because a template may iterate over them.
     return position, record.key, record.hash, orjson.dumps(record.data), None
 
 

@@ -1,8 +1,8 @@
-"""A user's select as statements: as it stands with its parameters bound by their types, and wrapped.
+"""Make statements from a user's select: bind its parameters by their types, and wrap it.
 
-The text itself is never rewritten. Wrapped, it yields its columns without a row, or the rows of one key: it stands
-inside as it was written. SQLAlchemy's dialects quote the names; what SQL Server refuses inside brackets (WITH, a bare
-ORDER BY, OPTION) is taken out of them by its place in the text.
+The user's text is never rewritten. A wrapped select contains it unchanged, and yields its columns without a row, or the
+rows of one key. SQLAlchemy's dialects quote the names. Parts that SQL Server rejects inside brackets (WITH, an ORDER BY
+without a limit, OPTION) are moved out, by their place in the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from db.sources.clauses import read_statement
 
 
 class _TypedFloat(UserDefinedType[float]):
-    # The driver tells PostgreSQL what a number or a truth value is, and nothing of a NULL.
+    # The driver sends PostgreSQL the type of a number or a boolean, but not of a NULL.
     render_bind_cast = True
     cache_ok = True
 
@@ -36,14 +36,14 @@ class _TypedBoolean(sa.Boolean):
 _TEXT = sa.String()
 _TYPES: dict[str, TypeEngine[Any]] = {"float": _TypedFloat(), "bool": _TypedBoolean(), "date": sa.Date()}
 
-# It takes neither a WITH nor a bare ORDER BY nor hints inside of brackets.
+# Rejects a WITH, an ORDER BY without a limit, and hints inside brackets.
 _STRICT = frozenset({"mssql"})
 _ALL: sa.ColumnElement[Any] = sa.literal_column("*")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A value bound into the select, with its type: str, int, float, bool, date or datetime."""
+    """A value to bind into the select, with its type: str, int, float, bool, date or datetime."""
 
     type: str
     value: Any
@@ -51,7 +51,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A user's select with its key columns and bound parameters; `name` is what errors call it.
+    """A user's select with its key columns and parameters; errors call it by its `name`.
 
     `limit` keeps the first rows in the select's own order.
     """
@@ -64,9 +64,9 @@ class Query:
 
 
 def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None) -> TextClause:
-    """Bind a select, without the semicolons and comments that trail it, or its piece from `begin` to `end`.
+    """Bind a select without its trailing semicolons and comments, or only the piece from `begin` to `end`.
 
-    Raises SelectError where it can't be read, and for a parameter without a value.
+    Raises SelectError if it can't be read, or if a parameter has no value.
     """
     statement = read_statement(query.sql, dialect.name)
     end = len(statement.sql) if end is None else end
@@ -75,9 +75,9 @@ def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None
         if begin <= found.start < end:
             if found.name not in query.parameters:
                 raise SelectError(
-                    f"the select uses :{found.name}, which `params` does not name. Add it to the front matter."
+                    f"the select uses :{found.name}, which `params` does not declare. Add it to the front matter."
                 )
-            # So that no parameter has a name that SQLAlchemy gives, such as param_1, or that Oracle reserves: date.
+            # A prefix avoids names that SQLAlchemy generates, such as param_1, or that Oracle reserves, such as date.
             own = f"given_{found.name}"
             binds[own] = _bound(own, query.parameters[found.name], dialect.name)
             written += f"{_escaped(statement.sql[begin : found.start])}:{own}"
@@ -86,18 +86,18 @@ def bound(query: Query, dialect: Dialect, begin: int = 0, end: int | None = None
 
 
 def _escaped(piece: str) -> str:
-    # For SQLAlchemy's text(), which would take some of these colons for parameters.
+    # SQLAlchemy's text() would take some of these colons for parameters.
     return piece.replace(":", r"\:")
 
 
 def _bound(name: str, parameter: Parameter, dialect: str) -> Any:
     value = parameter.value
     if isinstance(value, datetime) and value.tzinfo is not None:
-        # In UTC, whatever zone it was given in; without the zone where columns have none.
+        # Always in UTC, and without the time zone for databases whose columns have none.
         moment = value.astimezone(UTC)
         value = moment.replace(tzinfo=None) if dialect in {"sqlite", "mysql", "mariadb"} else moment
     if isinstance(value, datetime) and dialect == "sqlite":
-        # As its datetime() and strftime('%Y-%m-%d %H:%M:%f') do; SQLAlchemy always adds six digits and equals neither.
+        # In the format of SQLite's datetime() and strftime('%Y-%m-%d %H:%M:%f'); SQLAlchemy always writes six digits.
         fraction = "microseconds" if value.microsecond % 1000 else "milliseconds" if value.microsecond else "seconds"
         return sa.bindparam(name, value.isoformat(" ", timespec=fraction), _TEXT)
     return sa.bindparam(name, value, _type(parameter.type, value))
@@ -105,7 +105,7 @@ def _bound(name: str, parameter: Parameter, dialect: str) -> Any:
 
 def _type(kind: str, value: Any) -> TypeEngine[Any]:
     if kind == "int":
-        # Not always the wider: PostgreSQL's substr() and its like take no BIGINT.
+        # BIGINT only if needed, because PostgreSQL's substr() and similar functions don't accept it.
         return sa.BigInteger() if isinstance(value, int) and not -(2**31) <= value < 2**31 else sa.Integer()
     if kind == "datetime":
         return sa.DateTime(timezone=isinstance(value, datetime) and value.tzinfo is not None)
@@ -113,21 +113,21 @@ def _type(kind: str, value: Any) -> TypeEngine[Any]:
 
 
 def no_rows(query: Query, dialect: Dialect) -> Executable:
-    """Wrap a select so that it yields its columns and reads no row; SelectError where it can't be wrapped."""
+    """Wrap a select so that it yields its columns and reads no row. Raises SelectError if it can't be read."""
     wrapped = _Wrapped(query, dialect)
     return wrapped.complete(sa.select(_ALL).select_from(wrapped.rows()).where(sa.literal_column("1 = 0")))
 
 
 def columns_of(query: Query, dialect: Dialect) -> Executable:
-    """Ask DuckDB for a select's columns, one a row with its name first, and execute nothing of it."""
+    """Make DuckDB describe a select's columns (one row each, name first) without executing the select."""
     return _Headed(sa.text("DESCRIBE "), bound(query, dialect))
 
 
 def rows_where(query: Query, dialect: Dialect, values: Sequence[Any]) -> Executable:
-    """Wrap a select so that it yields the rows whose key columns equal the values; SelectError as no_rows."""
+    """Wrap a select so that it yields the rows whose key columns equal the values. Raises SelectError like no_rows."""
     wrapped = _Wrapped(query, dialect)
     equal = [
-        # Untyped: the driver knows best how a value that it has returned is compared with its column.
+        # Without a type: the driver knows best how to compare a value that it returned with its column.
         _column(name, dialect) == sa.bindparam(f"presswork_key_{at}", value, sa.types.NullType())
         for at, (name, value) in enumerate(zip(query.key, values, strict=True))
     ]
@@ -135,7 +135,7 @@ def rows_where(query: Query, dialect: Dialect, values: Sequence[Any]) -> Executa
 
 
 class _Headed(Executable, sa.ClauseElement):
-    """A statement behind what can't stand inside of its brackets."""
+    """A statement after a head that must be outside its brackets."""
 
     inherit_cache = False
 
@@ -150,7 +150,7 @@ def _compile_headed(element: _Headed, compiler: SQLCompiler, **keywords: Any) ->
 
 
 class _Wrapped:
-    """A select inside of another one."""
+    """A select inside another one."""
 
     def __init__(self, query: Query, dialect: Dialect) -> None:
         self._statement = read_statement(query.sql, dialect.name)
@@ -160,15 +160,15 @@ class _Wrapped:
         self._begin = self._statement.main if self._strict else 0
 
     def rows(self) -> FromClause:
-        """The select as a table."""
+        """Return the select as a table."""
         takes_order = not self._strict or self._statement.bounded
         end = None if takes_order else self._statement.order_by
         end = self._statement.options if end is None else end
-        # A comment that ends the user's text is cut off, and can't swallow the bracket.
+        # The text is bound without a comment at its end, which would hide the closing bracket.
         return bound(self._query, self._dialect, self._begin, end).columns().subquery("selected")
 
     def complete(self, body: sa.Select[Any]) -> Executable:
-        """The whole, with what can't stand inside of brackets."""
+        """Return the whole statement, with the parts that can't be inside brackets."""
         if self._statement.options is not None:
             body = body.with_statement_hint(self._statement.sql[self._statement.options :])
         if not self._begin:
@@ -177,5 +177,5 @@ class _Wrapped:
 
 
 def _column(name: str, dialect: Dialect) -> sa.ColumnElement[Any]:
-    # Always quoted, but where SQLAlchemy folds case itself (Oracle): there it quotes what needs it.
+    # Always quoted, except if SQLAlchemy folds the case itself (Oracle): then it decides what to quote.
     return sa.column(sa.sql.quoted_name(name, None if dialect.requires_name_normalize else True))

@@ -1,10 +1,10 @@
-"""Values: a row as any database returns it, brought into the one form that is hashed, stored and rendered; its key.
+"""Convert a row of any database into the one form that is hashed, stored and rendered, and make its key.
 
-They stand alone because the hash of a record says whether its content is stale: the same data must give the same hash
-from every database. Numbers therefore have one spelling (10, 10.0 and 10.00 are 10, as in RFC 8785), and moments with
-a time zone are UTC. The key is the text by which the ledger knows a record, made from one column or from several, and
-back: the same rule is needed where rows are read, where one record is looked up by its key, and in the SQL that joins
-content back to its records (docs/templates.md).
+The hash of a record shows whether its content is stale, so the same data must give the same hash from every database.
+Therefore numbers have one spelling (10, 10.0 and 10.00 are 10, as in RFC 8785), and moments with a time zone are UTC.
+The key is the text that identifies a record in the ledger, made from one or several columns. The same rule applies to
+rows that are read, to a record that is looked up by its key, and to the SQL that joins content to its records
+(docs/templates.md).
 """
 
 import base64
@@ -26,15 +26,15 @@ from db.database_errors import KeyValueError
 _AS_IT_IS = frozenset({str, int, bool, type(None)})
 _SURROGATES = re.compile("[\ud800-\udfff]")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""What no database keeps in a text."""
+"""Characters that no database can store in a text."""
 _EXACT = 2**53  # a double holds every whole number below
 LONGEST_KEY = 500
-KEYS_NAMED = 5  # keys that an error message names at most
+KEYS_NAMED = 5  # an error message lists at most this many keys
 _PART = re.compile(r"(?:^|\|)((?:[^|\\]|\\.)*)", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
-# Dates and times that Python has not, as databases write them.
+# Dates and times that Python does not have, as databases write them.
 _NO_CALENDAR = re.compile(r"-?infinity|\d{5,}-.*|\d{4}-.* \(?BC\)?.*|24:00.*|0000-.*|\d{4}-00-.*|\d{4}-\d\d-00.*")
-_LONGEST = 20_000  # digits: PostgreSQL's numeric has at most 16,383 behind the point
+_LONGEST = 20_000  # digits: PostgreSQL's numeric has at most 16,383 after the point
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class Record:
 
     @property
     def body(self) -> str:
-        """Its columns as the text that is hashed; few records need it again."""
+        """The columns as the text that is hashed. It is made on demand, because few records need it again."""
         return sorted_json(self.data).decode()
 
 
 def make_record(key: str, data: Mapping[str, Any]) -> Record:
-    """Bring a row into its one canonical form.
+    """Convert a row into its one canonical form.
 
-    ValueError says why a value can't be kept, such as one nested too deep, and holds no value.
+    Raises ValueError if a value can't be stored, such as one nested too deep. The message contains no value.
     """
     try:
         plain = {name: value if type(value) in _AS_IT_IS else _plain(value) for name, value in data.items()}
@@ -63,7 +63,7 @@ def make_record(key: str, data: Mapping[str, Any]) -> Record:
     try:
         body = sorted_json(plain)
     except TypeError:
-        # Rare, and so not looked for in every text: what JSON can't hold.
+        # Values that JSON can't hold are rare, so they are not looked for in advance.
         plain = storable_json(plain)
         try:
             body = sorted_json(plain)
@@ -73,20 +73,20 @@ def make_record(key: str, data: Mapping[str, Any]) -> Record:
 
 
 def sorted_json(data: Mapping[str, Any]) -> bytes:
-    """Write plain JSON values in the one form that is hashed; TypeError where JSON can't hold one."""
+    """Write plain JSON values in the one form that is hashed. Raises TypeError if JSON can't hold one."""
     return orjson.dumps(data, option=orjson.OPT_SORT_KEYS)
 
 
 def storable_text(text: str) -> str:
-    """Return a text as every database keeps it: a mark stands for each NUL and lone surrogate."""
+    """Return a text that every database can store, with a mark for each NUL and lone surrogate."""
     return UNSTORABLE.sub("\ufffd", text)
 
 
 def storable_json(value: Any) -> Any:
-    """Return a JSON value that every database keeps: a mark for each lone surrogate, numbers beyond 64 bits as text."""
+    """Return a JSON value that every database can store: lone surrogates as marks, numbers beyond 64 bits as text."""
     match value:
         case str():
-            # A lone surrogate is no text and can't be sent: the mark says that something stood there.
+            # A lone surrogate can't be sent. The mark shows that a character is missing.
             return _SURROGATES.sub("\ufffd", value)
         case int():
             return value if isinstance(value, bool) or -(2**63) <= value < 2**64 else str(value)
@@ -105,10 +105,10 @@ def _plain(value: Any) -> Any:
         case float():
             return _number(value)
         case Decimal() if value.is_finite() and Decimal(repr(float(value))) == value:
-            # A price is a number, so that templates can format it; digits that a double can't hold stay text.
+            # A price becomes a number that templates can format. Digits that a double can't hold stay text.
             return _number(float(value))
         case Decimal():
-            # Without an exponent, unless it is so large that the zeros would be a page of their own.
+            # Without an exponent, unless the zeros would fill a page.
             return f"{value:f}" if value.is_finite() and abs(value.adjusted()) < _LONGEST else str(value)
         case datetime():
             return in_utc(value).isoformat()
@@ -121,7 +121,7 @@ def _plain(value: Any) -> Any:
         case list() | tuple():
             return [_plain(item) for item in value]
         case set() | frozenset():
-            # A driver's set has no order, and its hash must not change from one process to the next.
+            # A driver's set has no order, but its hash must be the same in every process.
             return sorted((_plain(item) for item in value), key=repr)
         case _:
             return str(value)
@@ -134,7 +134,7 @@ def _number(value: float) -> int | float | str:
 
 
 def in_utc(moment: datetime) -> datetime:
-    """Return a moment in UTC: PostgreSQL answers in the session's time zone, which must change no hash and no key."""
+    """Return a moment in UTC. PostgreSQL uses the session's time zone, which must not change a hash or a key."""
     if moment.tzinfo is not None:
         with suppress(OverflowError):
             return moment.astimezone(UTC)
@@ -142,14 +142,14 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def joined_key(parts: Sequence[str]) -> str:
-    r"""Join the texts of a key's columns: one stays as it is; several stand between `|`, with `|` and `\` escaped."""
+    r"""Join the texts of a key's columns with `|`, with `|` and `\` escaped. A single text is returned unchanged."""
     if len(parts) == 1:
         return parts[0]
     return "|".join(part.replace("\\", "\\\\").replace("|", "\\|") for part in parts)
 
 
 def split_key(key: str, count: int) -> list[str] | None:
-    """Return the texts of `count` columns that joined_key made a key from; None where it is no such key."""
+    """Return the texts of the `count` columns from which joined_key made a key, or None if it is not such a key."""
     if count == 1:
         return [key]
     parts = [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in _PART.findall(key)]
@@ -157,16 +157,16 @@ def split_key(key: str, count: int) -> list[str] | None:
 
 
 def key_of(values: Iterable[Any], padded: Iterable[bool]) -> str:
-    """Return the text of a record's key, of one column's value or of several.
+    """Return a record's key as text, from the values of its key columns.
 
-    `padded` tells for each column whether it is CHAR(n): the blanks at its end are the column's and no part of the key.
+    `padded` is true for each column of type CHAR(n), whose trailing blanks are not part of the key.
     """
     pairs = zip(values, padded, strict=True)
     return joined_key([key_text(value).rstrip(" ") if pad else key_text(value) for value, pad in pairs])
 
 
 def key_text(value: Any) -> str:
-    """Return one column of a key as the text that the ledger knows it by; bytes are hexadecimal."""
+    """Return one column of a key as the text in the ledger. Bytes are hexadecimal."""
     match value:
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()
@@ -177,9 +177,9 @@ def key_text(value: Any) -> str:
 
 
 def parse_key(text: str, like: Any) -> Any:
-    """Return the value whose key_text is `text`, of the type that `like` has.
+    """Return the value whose key_text is `text`, of the same type as `like`.
 
-    Raises ValueError or ArithmeticError where there is none.
+    Raises ValueError or ArithmeticError if there is no such value.
     """
     match like:
         case bool():
@@ -196,9 +196,9 @@ def parse_key(text: str, like: Any) -> Any:
 
 @dataclass
 class KeyCheck:
-    """What is known of the keys of a select that is being read; the first that can't be kept are named.
+    """Counts the bad keys of a select while it is read, and lists the first ones that can't be stored.
 
-    `name` is what errors call the select, `columns` are those of its key.
+    `name` is the select's name in errors, `columns` are the columns of its key.
     """
 
     name: str
@@ -209,7 +209,7 @@ class KeyCheck:
     named: list[str] = field(default_factory=list)
 
     def usable(self, key: str | None) -> str | None:
-        """Count a record, and return its key where it can be kept."""
+        """Count a record, and return its key, or None if the key can't be stored."""
         self.total += 1
         if key is None:
             self.null += 1
@@ -221,9 +221,9 @@ class KeyCheck:
         return None
 
     def require_good(self, surplus: int, repeated: Sequence[str]) -> None:
-        """Raise KeyValueError where the keys don't tell the records apart, or can't be kept.
+        """Raise KeyValueError if keys are null, repeated or can't be stored.
 
-        `surplus` records have the key of an earlier one; `repeated` are the first such keys.
+        `surplus` is the number of records that have the key of an earlier one; `repeated` are the first such keys.
         """
         if self.null:
             what = "it is null" if len(self.columns) == 1 else "one of them is null"
@@ -235,13 +235,13 @@ class KeyCheck:
             raise KeyValueError(
                 f"{self.name}: the key {self._key} is not unique: "
                 f"{_many(surplus, 'record repeats', 'records repeat')} one, such as {', '.join(map(_shown, repeated))}."
-                " Choose a key that is, or group the select by it. Keys are compared as text."
+                " Choose a unique key, or group the select by it. Keys are compared as text."
             )
         if self.unfit:
             raise KeyValueError(
-                f"{self.name}: {_many(self.unfit, 'key', 'keys')} can't be kept: {', '.join(self.named)}. A key has at "
-                f"most {LONGEST_KEY} characters and no NUL among them. Choose another key, or leave these records out "
-                "in the select."
+                f"{self.name}: {_many(self.unfit, 'key', 'keys')} can't be stored: {', '.join(self.named)}. A key has "
+                f"at most {LONGEST_KEY} characters, without NUL. Choose another key, or leave these records out in the "
+                "select."
             )
 
     @property

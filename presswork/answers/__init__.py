@@ -1,1 +1,1 @@
-"""Pursue a prompt to its outcome: ask, judge, and ask again."""
+"""Send a prompt's requests and judge the answers, until the prompt has an outcome."""

@@ -1,7 +1,7 @@
-"""Judge what an answer is worth, and keep how far the asking for one prompt is: what may bring a better answer.
+"""Judge an answer, and decide whether another request may produce a better one.
 
-An answer is judged as if it were the last: its outcome is the prompt's where nobody asks again. What the next request
-says, and how often one may be sent, stands in `Asking`.
+Each answer is judged as if it were the last: without another request, its outcome is the prompt's. `Asking` holds the
+state of one prompt: its next request, and the counts that bound further ones.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from presswork.prompts.render import Prompt, request_body
 VALIDATION = "validation"
 MAX_TOKENS = "max_tokens"
 REFUSAL = "refusal"
-MORE_ROOM = 2
-"""How many times the room a truncated answer gets each time it is asked again."""
-WHOLE = frozenset({"end_turn", "stop_sequence"})
+ESCALATION_FACTOR = 2
+"""The factor of `max_tokens` each time a truncated answer is requested again."""
+COMPLETE_REASONS = frozenset({"end_turn", "stop_sequence"})
 UNFINISHED_REASONS = frozenset({"tool_use", "pause_turn"})
-MEANT = {
+FOREIGN_STOP_REASONS = {
     "stop": "end_turn",
     "eos": "end_turn",
     "length": MAX_TOKENS,
@@ -29,14 +29,14 @@ MEANT = {
     "tool_calls": "tool_use",
     "function_call": "tool_use",
 }
-"""Stop reasons as gateways to other APIs tell them, and what the Messages API calls the same."""
+"""Stop reasons of other APIs, which gateways pass on, and their names in the Messages API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a prompt. `passing` says that a failure may not last, so that it is worth another try later.
+    """The outcome of a prompt. `passing` means that a failure is temporary, so a later retry may succeed.
 
-    `faults` are what is wrong with an invalid answer.
+    `faults` lists what is wrong with an invalid answer.
     """
 
     status: words.Status
@@ -48,37 +48,37 @@ class Outcome:
 
 
 def judge_answer(prompt: Prompt, answer: Answer, max_tokens: int) -> Outcome:
-    """Return the outcome that an answer is; `max_tokens` is the room that it had."""
+    """Return the outcome of an answer; `max_tokens` is the limit of its request."""
     if is_wrong_model(prompt, answer.model):
         message = (
-            f"Another model answered than was asked: {answer.model!r}, not {prompt.model!r}. Correct the route in the "
-            "gateway, or name the other model in the template's `accept_models`."
+            f"The wrong model answered: {answer.model!r}, not {prompt.model!r}. Correct the route in the gateway, or "
+            "add the model to the template's `accept_models`."
         )
         return Outcome(words.FAILED, None, words.WRONG_MODEL, message)
-    meant = MEANT.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
+    meant = FOREIGN_STOP_REASONS.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason else None
     match meant:
         case "max_tokens":
-            message = f"The answer was cut off at {max_tokens:,} tokens; raise max_tokens in the template."
+            message = f"The answer was cut off at {max_tokens:,} tokens. Raise max_tokens in the template."
             return Outcome(words.TRUNCATED, None, meant, message)
         case "model_context_window_exceeded":
-            what = "Prompt and answer together are longer than the model's context"
-            return Outcome(words.TRUNCATED, None, meant, f"{what}; shorten the record or the prompt.")
+            what = "The prompt and the answer together are longer than the model's context"
+            return Outcome(words.TRUNCATED, None, meant, f"{what}. Shorten the record or the prompt.")
         case "refusal":
             kind = f"refusal:{answer.refusal}" if answer.refusal else meant
             message = f"The model refused to answer (category: {answer.refusal or 'not given'})."
             return Outcome(words.REFUSED, None, kind, message)
     judged = None if meant in UNFINISHED_REASONS else validate_answer(prompt.output_class, answer.text)
     if isinstance(judged, Content):
-        # Whole and valid, also where the stop reason is none that is known here, or none is told.
+        # Complete and valid, even if the stop reason is missing or not known here.
         return Outcome(words.SUCCEEDED, judged)
-    if judged is None or (meant is not None and meant not in WHOLE):
-        message = f"The answer stopped for {answer.stop_reason!r}, which a request without tools should not."
+    if judged is None or (meant is not None and meant not in COMPLETE_REASONS):
+        message = f"The answer stopped with {answer.stop_reason!r}, which is unexpected for a request without tools."
         return Outcome(words.FAILED, None, "unexpected_stop_reason", message)
     return Outcome(words.INVALID, None, VALIDATION, str(judged), faults=judged.faults)
 
 
 def is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
-    """Whether another model answered than was asked, and the template does not accept it."""
+    """Whether another model answered, and the template does not accept it."""
     if answered is None or not is_other_model(prompt.model, answered):
         return False
     accepted = prompt.brief.template.front.accept_models
@@ -87,9 +87,9 @@ def is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How often what is asked again; `wait` bounds are seconds.
+    """The bounds on further requests for a prompt. Times are in seconds.
 
-    `paid_requests` bounds the requests for one prompt in a run that were answered or perhaps billed.
+    `paid_requests` bounds the requests for one prompt in a run that were billed or may have been.
     """
 
     retries: int = 4
@@ -102,10 +102,10 @@ class Policy:
 
 @dataclass(slots=True)
 class Asking:
-    """How far the asking for one prompt is in this run: what the next request will say, and what was asked so far.
+    """The state of one prompt in this run: its next request, and the counts of its requests so far.
 
-    It outlives a try of the prompt's chunk, so that each bound holds for all tries together. `paid` counts requests
-    that were answered or perhaps billed. `max_output` is the longest answer that the endpoint says its model gives.
+    It is kept between the tries of the prompt's chunk, so that each bound holds for all tries together. `paid` counts
+    requests that were billed or may have been. `max_output` is the model's longest answer, as the endpoint reports it.
     """
 
     prompt: Prompt
@@ -122,12 +122,12 @@ class Asking:
         self.max_tokens = self.max_tokens or self.prompt.max_tokens
 
     def next_body(self) -> dict[str, Any]:
-        """Build the request as it now is."""
+        """Build the next request's body."""
         changed = {"max_tokens": self.max_tokens, "messages": [*self.prompt.messages, *self.turns]}
         return request_body(self.prompt) | changed
 
     def changes(self) -> dict[str, Any] | None:
-        """What differs from the prompt as it was rendered."""
+        """Return how the next request differs from the rendered prompt, or None."""
         changed: dict[str, Any] = {}
         if self.max_tokens != self.prompt.max_tokens:
             changed["max_tokens"] = self.max_tokens
@@ -136,14 +136,14 @@ class Asking:
         return changed or None
 
     def ask_for_better(self, answer: Answer, outcome: Outcome, policy: Policy) -> bool:
-        """Change the next request so that it may bring a better answer; False where no more is to be tried."""
+        """Change the next request so that it may produce a better answer. False if there is nothing left to try."""
         if outcome.error_kind == VALIDATION and self.repairs < policy.repairs:
             self.repairs += 1
             self.kind = words.REPAIR
             self.turns = _repair_turns(answer, outcome.faults)
             return True
         known = find_model(self.prompt.model)
-        more = self.max_tokens * MORE_ROOM
+        more = self.max_tokens * ESCALATION_FACTOR
         room = min(more, self.max_output or (known.max_output if known else None) or more)
         if outcome.error_kind == MAX_TOKENS and self.escalations < policy.escalations and room > self.max_tokens:
             self.escalations += 1
@@ -156,7 +156,7 @@ class Asking:
 def _repair_turns(answer: Answer, faults: tuple[Fault, ...]) -> tuple[dict[str, str], ...]:
     wrong = "\n".join(f"- {fault.where or 'the whole answer'}: {fault.what}" for fault in faults)
     return (
-        # The API takes no empty turn.
+        # The API rejects an empty turn.
         {"role": "assistant", "content": cleaned(answer.text).strip() or "(no answer)"},
         {
             "role": "user",

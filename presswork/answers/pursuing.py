@@ -1,9 +1,9 @@
 """Pursue one prompt to its outcome, through retries, repairs and escalations.
 
-Each request is an attempt: told to the journal before it is sent, and settled when it ended, whatever the end.
-Trouble that may pass is asked again by a retry library; an invalid answer is asked again with what was wrong, a
-truncated one with more room. One bound holds for all requests for a prompt that were paid for, or may have been. Who
-may send now (the gate) and where attempts are kept (the journal) is handed in.
+Each request is an attempt. The journal stores it before it is sent, and settles it when it ends in any way. A retry
+library retries temporary errors. A repair sends an invalid answer back with its faults; an escalation requests a
+truncated answer with more tokens. One bound holds for all requests of a prompt that were billed or may have been. The
+caller passes in the gate (when to send) and the journal (where attempts are kept).
 """
 
 import time
@@ -27,15 +27,15 @@ from presswork.output_classes.validate import Fault
 from presswork.prices import PRICE_VERSION, Usage, cost_of
 from presswork.prompts.render import Prompt
 
-# Each retry is an attempt in the ledger; a log line for each would repeat it.
+# The ledger has an attempt for each retry, so a log line would only repeat it.
 stamina.instrumentation.set_on_retry_hooks(())
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A request that is about to be sent; `changes` are what differs from the prompt as it was rendered.
+    """A request that is about to be sent. `changes` are its differences from the rendered prompt.
 
-    `likely_cost_usd` is None where no price is known.
+    `likely_cost_usd` is None if no price is known.
     """
 
     ordinal: int
@@ -46,7 +46,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How a request ended: with an answer, or an error."""
+    """The end of a request: an answer or an error."""
 
     ended_at: datetime
     latency_ms: int
@@ -59,20 +59,20 @@ class Settled:
 
 
 _Answered = tuple[Answer, str, Settled]
-"""An answer, the id of its attempt, and how this ended."""
+"""An answer, its attempt's id, and its attempt's end."""
 
 
 class Journal(Protocol):
-    """Where attempts are kept."""
+    """The place where attempts are kept."""
 
     async def open(self, opened: Opened) -> str:
-        """Keep a request that is about to be sent, durably, and return its id."""
+        """Store durably that a request is about to be sent, and return the attempt's id."""
 
     async def ready(self) -> None:
-        """Wait until it may be sent, as far as the keeper of attempts goes; CallError where it may not any more."""
+        """Wait until the journal allows the request. Raises CallError if it may no longer be sent."""
 
     def settle(self, attempt_id: str, settled: Settled) -> None:
-        """Keep how it ended; durable together with what is recorded after it."""
+        """Store the end of an attempt. It becomes durable with the next rows that are recorded."""
 
 
 class Pass(Protocol):
@@ -81,27 +81,27 @@ class Pass(Protocol):
     def tell(
         self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
     ) -> None:
-        """Say what the request used, what the endpoint said of its limits, and which model answered."""
+        """Report the request's usage, the endpoint's rate limits, and the model that answered."""
 
 
 class Gate(Protocol):
-    """Decides when a request may be sent. Both raise what stopped the run, if it was stopped."""
+    """Decides when a request may be sent. If the run was stopped, both methods raise the error that stopped it."""
 
     def reserve(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[Decimal | None]:
-        """Wait until a request's likely cost fits under the cap, and keep it free; None: its price is not known."""
+        """Wait until a request's likely cost fits under the cap, and reserve it. None if its price is not known."""
 
     def enter(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AbstractAsyncContextManager[Pass]:
-        """Wait for a place; leaving the context gives it back."""
+        """Wait for a place among the requests in flight. Leaving the context releases it."""
 
 
 Ask = Callable[[Mapping[str, Any]], Awaitable[Answer]]
-"""Sends one request and returns its answer, or raises CallError; a Client (presswork.claude) and its endpoint."""
+"""Sends one request and returns its answer, or raises CallError: a Client (presswork.claude) with its endpoint."""
 
 
 async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journal, policy: Policy) -> Outcome:
-    """Ask for a prompt until there is an outcome; `asking` goes on where an earlier try of its chunk left it.
+    """Send a prompt's requests until there is an outcome; `asking` has the state after earlier tries of its chunk.
 
-    Raises StoppingCallError where no request of the run can succeed; whatever else the endpoint says is an Outcome.
+    Raises StoppingCallError if no request of the run can succeed. Any other error becomes an Outcome.
     """
     asking.kind = RETRY if asking.ordinal else CALL
     while True:
@@ -112,21 +112,21 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
         except CallError as error:
             passing = isinstance(error, PassingCallError)
             is_spent = passing and asking.paid >= policy.paid_requests
-            told = f"{error}. {_bound(policy)}" if is_spent else str(error)
-            return Outcome(FAILED, None, error.kind, told, passing=passing and not is_spent)
+            message = f"{error}. {_bound(policy)}" if is_spent else str(error)
+            return Outcome(FAILED, None, error.kind, message, passing=passing and not is_spent)
         faults: tuple[Fault, ...] = ()
         try:
             outcome = judge_answer(asking.prompt, answer, asking.max_tokens)
             faults = outcome.faults
-        except Exception as error:  # noqa: BLE001 - the boundary of one record: the others go on
-            # A user's validators may fail in any way.
+        except Exception as error:  # noqa: BLE001 - the boundary of one record: the others continue
+            # A user's validators may raise any error.
             message = (
-                f"The answer could not be judged by {asking.prompt.output_class.__name__}: {type(error).__name__}. It "
-                "is kept in its attempt. Correct the output class, then run again."
+                f"The output class {asking.prompt.output_class.__name__} could not validate the answer: "
+                f"{type(error).__name__}. The answer is kept in its attempt. Correct the class, then run again."
             )
             outcome = Outcome(INVALID, None, "unjudged", message)
         finally:
-            # It is paid for, whatever the judgement comes to.
+            # The answer is billed, even if it can't be judged.
             journal.settle(attempt_id, replace(settled, faults=faults))
         if not asking.ask_for_better(answer, outcome, policy):
             return outcome
@@ -137,8 +137,8 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
 
 def _bound(policy: Policy) -> str:
     return (
-        f"It is not asked again: {policy.paid_requests} requests for this prompt were billed or may have been, as many "
-        "as PRESSWORK_MAX_PAID_REQUESTS allows in one run."
+        f"It is not retried: {policy.paid_requests} requests for this prompt were billed or may have been, the most "
+        "that PRESSWORK_MAX_PAID_REQUESTS allows in one run."
     )
 
 
@@ -147,7 +147,7 @@ async def _ask_with_retries(asking: Asking, ask: Ask, gate: Gate, journal: Journ
         return await _ask_once(asking, ask, gate, journal)
     except PassingCallError as error:
         first = error
-    # The library comes in where there is trouble: nearly all requests have none, and it costs them a tenth of theirs.
+    # The retry library starts only after an error: it would slow each request by a tenth, and nearly all succeed.
     async for attempt in stamina.retry_context(
         on=_pause(asking, policy), attempts=None, timeout=None, wait_initial=0.5, wait_max=policy.wait_max_s
     ):
@@ -160,14 +160,14 @@ async def _ask_with_retries(asking: Asking, ask: Ask, gate: Gate, journal: Journ
 
 
 async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _Answered:
-    # Reserved before it is written ahead: after a crash all that was written counts under the cap, sent or not.
+    # Reserved before the attempt is stored: after a crash, every stored attempt counts under the cap, sent or not.
     async with gate.reserve(asking.prompt, asking.max_tokens) as likely:
         asking.ordinal += 1
         attempt_id = await journal.open(Opened(asking.ordinal, asking.kind, asking.changes(), likely))
         sent: float | None = None
         answer: Answer | None = None
         try:
-            # Before it waits in the gate, for nothing if it may not be sent, and after: that can take long.
+            # Checked before the gate, so that nothing waits that may not be sent, and again after the wait.
             await journal.ready()
             async with gate.enter(asking.prompt, asking.max_tokens, likely) as place:
                 try:
@@ -181,7 +181,7 @@ async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _
                     raise
                 place.tell(answer.usage, answer.limits, None, model=answer.model)
         except BaseException as error:
-            # Also where it is cancelled, or the gate fails: an attempt that stays open would pass for a crash.
+            # Also if it is cancelled or the gate fails: an attempt that stays open would look like a crash.
             settled = _settled(asking.prompt, sent, answer, error)
             asking.paid += settled.answer is not None or settled.error_type in PERHAPS_BILLED
             journal.settle(attempt_id, settled)
@@ -196,25 +196,25 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
         answer = error.answer
     error_type = error.kind if isinstance(error, CallError) else ABANDONED if answer is None else None
     if error is not None and sent is None:
-        # The run was stopped, or the prompt became another run's, while this one still waited.
+        # While it waited, the run was stopped, or another run took over the prompt.
         error_type = NOT_SENT
     settled = Settled(
         ended,
         0 if sent is None else round((time.perf_counter() - sent) * 1000),
         answer,
-        # What a request that was never sent is told is the answer to another: its status and its id are not this one's.
+        # If this request was not sent, the error belongs to another request: its status and id are not this one's.
         error=error if isinstance(error, CallError) and sent is not None else None,
         error_type=error_type,
     )
     if answer is None or answer.usage is None:
         return settled
-    # An answer that names no model is priced as the one that was asked.
+    # An answer that names no model is priced as the requested one.
     cost = cost_of(answer.model or prompt.model, answer.usage, ended.date())
     return replace(settled, cost_usd=cost, price_version=PRICE_VERSION)
 
 
 def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float]:
-    """Return what says whether a request is asked again after an error, and after how many seconds where it is told."""
+    """Return a function that decides whether to retry after an error, or after how many seconds if they are known."""
     tries, began = 0, time.monotonic()
 
     def pause(error: Exception) -> bool | float:
@@ -222,7 +222,7 @@ def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float
         tries += 1
         if not isinstance(error, PassingCallError) or asking.paid >= policy.paid_requests:
             return False
-        # What costs nothing (429, no connection) is retried for a while, however often that is.
+        # Errors that cost nothing (429, no connection) are retried for a fixed time, with no limit on their number.
         costs_nothing = error.http_status == 429 or error.kind in UNSENT
         is_early = time.monotonic() - began < policy.retries * policy.wait_max_s
         if tries > policy.retries and not (costs_nothing and is_early):

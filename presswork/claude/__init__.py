@@ -1,1 +1,1 @@
-"""The Messages API: one request by the SDK, and its answer, its error or its limits in our own words."""
+"""Call the Messages API: send one request with the SDK, and return its answer, error and limits as our own types."""

@@ -1,7 +1,7 @@
-"""Take an answer out of the body of a response, however an endpoint or a gateway wraps it.
+"""Read the answer from a response's body, in any form that endpoints and gateways use.
 
-It stands alone so that what is read, and what can't be, is seen in one place. What the ledger could not store (a NUL,
-half a surrogate pair, a number beyond its column) is cleaned or left out here. It knows neither HTTP nor the SDK.
+This one module reads all forms, without HTTP or the SDK. It also replaces or leaves out what the ledger can't store: a
+NUL, half a surrogate pair, a number that is too large for its column.
 """
 
 import json
@@ -20,9 +20,9 @@ from presswork.prices import Usage
 MOST_TOKENS = 2**31 - 1
 """The largest count that the ledger's columns hold; no answer has as many tokens."""
 LONGEST_WORD = 200
-"""Characters of an id, a model or a reason that are kept."""
+"""Only this many characters of an id, a model or a reason are kept."""
 REFUSAL_REASONS = frozenset({"refusal", "content_filter", "safety"})
-"""Stop reasons of a refusal, which may come without any content."""
+"""Stop reasons of a refusal, which may have no content."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _EVENT_STREAM = re.compile(rb"\s*(?:event|data|id|retry)?:")
@@ -30,10 +30,10 @@ _EVENT_STREAM = re.compile(rb"\s*(?:event|data|id|retry)?:")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the endpoint answered; None stands for what it did not tell, a usage too.
+    """An endpoint's answer. None means that the endpoint did not send a field; this includes the usage.
 
-    `text` is all text blocks joined, as they came: half a surrogate pair in it makes an answer invalid. `refusal` is
-    the category of a refusal. `request_id` and `limits` are the headers', all else the body's.
+    `text` is all text blocks joined, unchanged: half a surrogate pair in it makes an answer invalid. `refusal` is the
+    category of a refusal. `request_id` and `limits` come from the headers, all other fields from the body.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an endpoint says it is when it is asked: its name, where known, and whether it answered at all."""
+    """What an endpoint is: whether it is the sandbox, and whether it answered at all."""
 
     is_sandbox: bool
     answered: bool
@@ -56,7 +56,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error as its body tells it; `wrapped` says that it stands in the Messages API's own wrapping."""
+    """An error, read from its body. `wrapped` means that the body has the form of the Messages API's errors."""
 
     type: str | None = None
     code: str | None = None
@@ -65,9 +65,9 @@ class ErrorBody:
 
 
 def read_body(content: bytes) -> Answer | ErrorBody:
-    """Read the body of a good status: a message, an event stream of one, or an error that came as if it were one.
+    """Read the body of a success status: a message, its event stream, or an error in place of one.
 
-    Raises PassingCallError where it is none of these: it may have been billed, and asking again may go better.
+    Raises PassingCallError for anything else. It may have been billed, and a retry may succeed.
     """
     if not content or content.isspace():
         raise _unreadable("its body is empty")
@@ -75,17 +75,17 @@ def read_body(content: bytes) -> Answer | ErrorBody:
         body = _assembled(_events(content)) if _EVENT_STREAM.match(content) else _json(content)
         return _read(body)
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-        # Neither the cause nor its message: it may quote the answer.
+        # Without the cause and its message, which may quote the answer.
         raise _unreadable(_what_it_is(content)) from None
 
 
 def read_error(body: object) -> ErrorBody:
-    """Read the body of an error, or what there is of it: a proxy's page has neither type nor message."""
+    """Read the body of an error. Fields may be missing: a proxy's page has no type and no message."""
     if not isinstance(body, dict):
         return ErrorBody()
     error = body.get("error")
     if not isinstance(error, dict):
-        # Gateways and servers of models say it in plain words too, each under a name of its own.
+        # Some gateways and model servers send a plain text, each under another name.
         words = (value for value in (error, body.get("message"), body.get("detail")) if isinstance(value, str))
         return ErrorBody(message=cleaned(next(words, "")))
     kind = cleaned_word(error.get("type"))
@@ -101,13 +101,12 @@ def read_error(body: object) -> ErrorBody:
 
 
 def cleaned_word(value: object, longest: int = LONGEST_WORD) -> str | None:
-    """Return a word of the endpoint's as every database keeps it, or None where it is no word."""
+    """Return a word from the endpoint as every database can store it, or None if it is not a word."""
     return cleaned(value)[:longest] if isinstance(value, str) and value.strip() else None
 
 
 def cleaned(text: str) -> str:
-    """Replace what no database keeps in a text, and no request can carry."""
-    # The mark that replaces it says that something stood there.
+    """Replace characters that no database can store and no request can send by a visible mark."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 
@@ -120,16 +119,16 @@ def _what_it_is(content: bytes) -> str:
     if start == b"<":
         return "it is a web page, not a message"
     if _EVENT_STREAM.match(content):
-        return "its event stream breaks off, or has another form than the Messages API's"
-    return "it has another form than the Messages API's" if start in b"{[" else "it is no JSON"
+        return "its event stream is incomplete, or not in the Messages API's format"
+    return "it is not in the Messages API's format" if start in b"{[" else "it is not JSON"
 
 
 def _json(content: bytes) -> Any:
     try:
-        # As plain JSON: the SDK's model of a message costs a quarter of the whole request, for a few fields.
+        # As plain JSON: for a few fields, the SDK's message model would take a quarter of the request's CPU time.
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        # The standard library reads what orjson refuses: half a surrogate pair, a byte order mark, NaN.
+        # The standard library reads what orjson rejects: half a surrogate pair, a byte order mark, NaN.
         return json.loads(content)
 
 
@@ -137,12 +136,12 @@ def _read(body: Any) -> Answer | ErrorBody:
     if body.get("type") == "error" or (body.get("error") and "content" not in body and "choices" not in body):
         error = read_error(body)
         if error.type is None:
-            raise ValueError("an error without a type says nothing")
+            raise ValueError("the error has no type")
         return error
     if "choices" in body and "content" not in body:
         body = _of_choices(body)
     stop_reason = cleaned_word(body.get("stop_reason"))
-    # One that says why it stopped is whole, also where its bound left room for thinking alone.
+    # An answer with a stop reason is complete, even if thinking used all of its tokens.
     may_lack = stop_reason in REFUSAL_REASONS or (stop_reason is not None and "content" in body)
     text = _text(body.get("content"), may_lack=may_lack)
     return Answer(
@@ -156,7 +155,7 @@ def _read(body: Any) -> Answer | ErrorBody:
 
 
 def _of_choices(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring an answer in the form of OpenAI's chat completions to the form of a message."""
+    """Convert an answer from the format of OpenAI's chat completions into a message."""
     choice = body["choices"][0]
     message = choice["message"]
     refused = message.get("refusal") and not message.get("content")
@@ -170,74 +169,74 @@ def _text(content: Any, *, may_lack: bool) -> str:
     if content is None and may_lack:
         return ""
     if not isinstance(content, list):
-        raise TypeError("content is neither a text nor a list of blocks")
+        raise TypeError("content is not a text or a list of blocks")
     blocks = [{"text": block} if isinstance(block, str) else block for block in content]
     return "".join(block["text"] for block in blocks if block.get("type", "text") in {"text", "output_text"})
 
 
-def read_usage(told: Any, text: str = "") -> Usage | None:
-    """Read what an answer used; None where it is not told, or what is told can't be: then its cost is unknown."""
+def read_usage(reported: Any, text: str = "") -> Usage | None:
+    """Read an answer's usage. None if it is missing or impossible: then the answer's cost is unknown."""
     try:
-        usage = _usage(told)
+        usage = _usage(reported)
     except (ValueError, TypeError, AttributeError):
         return None
-    # Some gateways write 0 where they know nothing; no answer with a text takes none.
+    # Some gateways write 0 if they don't know the usage, but an answer with a text always uses tokens.
     is_possible = usage.output_tokens and usage.prompt_tokens
     return usage if is_possible or not text else None
 
 
-def _usage(told: Mapping[str, Any]) -> Usage:
-    if "input_tokens" not in told and "prompt_tokens" in told:
-        told = _of_prompt_tokens(told)
-    written = _part(told, "cache_creation")
-    # Without the breakdown all of it was written for five minutes, the API's default.
-    total = 0 if written else told.get("cache_creation_input_tokens")
-    thought = _part(told, "output_tokens_details").get("thinking_tokens")
+def _usage(reported: Mapping[str, Any]) -> Usage:
+    if "input_tokens" not in reported and "prompt_tokens" in reported:
+        reported = _of_prompt_tokens(reported)
+    written = _part(reported, "cache_creation")
+    # Without the breakdown, all of it was written for five minutes, the API's default.
+    total = 0 if written else reported.get("cache_creation_input_tokens")
+    thought = _part(reported, "output_tokens_details").get("thinking_tokens")
     return Usage(
-        input_tokens=_count(told.get("input_tokens")),
+        input_tokens=_count(reported.get("input_tokens")),
         cache_creation_5m_tokens=_count(written.get("ephemeral_5m_input_tokens") or total or 0),
         cache_creation_1h_tokens=_count(written.get("ephemeral_1h_input_tokens") or 0),
-        cache_read_tokens=_count(told.get("cache_read_input_tokens") or 0),
-        output_tokens=_count(told.get("output_tokens")),
+        cache_read_tokens=_count(reported.get("cache_read_input_tokens") or 0),
+        output_tokens=_count(reported.get("output_tokens")),
         thinking_tokens=None if thought is None else _count(thought),
-        service_tier=_modifier(told.get("service_tier")),
-        inference_geo=_modifier(told.get("inference_geo")),
-        speed=_modifier(told.get("speed")),
+        service_tier=_modifier(reported.get("service_tier")),
+        inference_geo=_modifier(reported.get("inference_geo")),
+        speed=_modifier(reported.get("speed")),
     )
 
 
-def _of_prompt_tokens(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a usage in OpenAI's words to the Messages API's, where what went through the cache stands apart."""
-    read = _part(told, "prompt_tokens_details").get("cached_tokens") or told.get("cache_read_input_tokens") or 0
-    written = told.get("cache_creation_input_tokens") or 0
-    thought = _part(told, "completion_tokens_details").get("reasoning_tokens")
+def _of_prompt_tokens(reported: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert OpenAI's usage into the Messages API's, which counts cached tokens separately."""
+    read = _part(reported, "prompt_tokens_details").get("cached_tokens") or reported.get("cache_read_input_tokens") or 0
+    written = reported.get("cache_creation_input_tokens") or 0
+    thought = _part(reported, "completion_tokens_details").get("reasoning_tokens")
     return {
-        **told,
-        "input_tokens": _count(told["prompt_tokens"]) - _count(read) - _count(written),
+        **reported,
+        "input_tokens": _count(reported["prompt_tokens"]) - _count(read) - _count(written),
         "cache_read_input_tokens": read,
-        "output_tokens": told.get("completion_tokens"),
+        "output_tokens": reported.get("completion_tokens"),
         "output_tokens_details": {"thinking_tokens": thought},
     }
 
 
-def _part(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = told.get(name)
+def _part(reported: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = reported.get(name)
     return part if isinstance(part, dict) else {}
 
 
 def _count(value: Any) -> int:
-    """A number of tokens; ValueError where it can't be one."""
+    """Return a number of tokens. Raises ValueError if it can't be one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:20])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
-        raise ValueError("no number of tokens")
+        raise ValueError("not a number of tokens")
     return value
 
 
 def _modifier(value: Any) -> str | None:
-    # Something that is no word may still change the price: it is kept, so that the cost is unknown and not wrong.
+    # A value that is not a word may still change the price. It is kept, so that the cost is unknown and not wrong.
     return None if value is None else cleaned_word(value if isinstance(value, str) else str(value))
 
 
@@ -249,7 +248,7 @@ def _events(content: bytes) -> Iterator[Any]:
 
 
 def _assembled(events: Iterator[Any]) -> dict[str, Any]:
-    """Put the events of a stream together to the message that they are; one that breaks off is a ValueError."""
+    """Build the message from the events of a stream. Raises ValueError if the stream is incomplete."""
     message: dict[str, Any] | None = None
     texts: dict[int, str] = {}
     for event in events:
@@ -257,16 +256,16 @@ def _assembled(events: Iterator[Any]) -> dict[str, Any]:
             case "error":
                 return {"type": "error", "error": event["error"]}
             case "message_start":
-                # What it says of the output is what there was of it at the beginning.
+                # Its output tokens are those at the stream's beginning, so they are dropped.
                 message = {**event["message"], "usage": {**_part(event["message"], "usage"), "output_tokens": None}}
             case "content_block_start" if event["content_block"]["type"] == "text":
                 texts[event["index"]] = event["content_block"].get("text") or ""
             case "content_block_delta" if event["delta"]["type"] == "text_delta":
                 texts[event["index"]] = texts.get(event["index"], "") + event["delta"]["text"]
             case "message_delta" if message is not None:
-                told = _part(event, "usage")
-                message["usage"] |= {name: value for name, value in told.items() if value is not None}
+                reported = _part(event, "usage")
+                message["usage"] |= {name: value for name, value in reported.items() if value is not None}
                 message |= event["delta"]
             case "message_stop" if message is not None:
                 return {**message, "content": [{"type": "text", "text": text} for text in texts.values()]}
-    raise ValueError("the stream breaks off")
+    raise ValueError("the stream is incomplete")

@@ -1,6 +1,6 @@
-"""Send requests to an endpoint by the SDK: who it is, what it says of a model, and one request of the Messages API.
+"""Send requests to an endpoint with the SDK: identify it, read a model's figures, and call the Messages API.
 
-The SDK's own retries are off (it obeys any `retry-after` and tells no one): presswork/answers/pursuing.py owns them.
+The SDK's retries are off, because it silently obeys any `retry-after`; presswork/answers/pursuing.py retries instead.
 """
 
 import warnings
@@ -19,21 +19,21 @@ from presswork.claude.rate_limits import read_limits
 from presswork.claude.refusals import error_of, refused_key, translate
 from presswork.errors import EndpointError, MissingKeyError, PassingCallError, StoppingCallError
 
-# The SDK warns at each request for what the lint and the summary tell once, and with more: a model that retires, and a
-# budget where `adaptive` is better.
+# For each request, the SDK warns about a model that retires, and about a budget if `adaptive` is better. The lint and
+# the summary report both once, with more detail.
 warnings.filterwarnings("ignore", message=r"The model '.*' is deprecated", category=DeprecationWarning)
 warnings.filterwarnings("ignore", message=r"Using Claude with .* is deprecated", category=UserWarning)
 
 SANDBOX_HEADER = "x-presswork-sandbox"
 IDENTIFY_TIMEOUT_S = 30.0
 MODEL_TIMEOUT_S = 5.0
-"""What an endpoint says of a model is worth knowing, not worth waiting for."""
+"""Short, because a run can do without the endpoint's figures of a model."""
 MOST_REDIRECTS = 3
-"""Redirects that are followed; the SDK's default of 20 makes 21 requests of one where a gateway sends in a circle."""
+"""Redirects that are followed. With the SDK's 20, a gateway that redirects in a circle gets 21 requests for one."""
 
 
 class WrongEndpointError(StoppingCallError):
-    """Another endpoint answered than the run was told; `answer` is what it said, which may have been paid for."""
+    """Another endpoint answered than the configured one. Its `answer` may have been billed."""
 
     def __init__(self, message: str | None = None, answer: Answer | None = None) -> None:
         super().__init__(message, kind=WRONG_ENDPOINT)
@@ -41,12 +41,12 @@ class WrongEndpointError(StoppingCallError):
 
 
 def check_endpoint(endpoint: str, *, is_sandbox: bool, answer: Answer | None = None) -> None:
-    """Stop where the sandbox answers under another name, or another under the sandbox's."""
+    """Raise WrongEndpointError if the sandbox answers for another endpoint, or another endpoint for the sandbox."""
     if is_sandbox != (endpoint == SANDBOX):
-        found = "the sandbox answers" if is_sandbox else "it is not the sandbox that answers"
+        found = "the sandbox answered" if is_sandbox else "another endpoint answered"
         raise WrongEndpointError(
-            f"The endpoint was to be {endpoint!r}, but {found} there. Its answers would stand in the ledger under a "
-            "wrong name: check PRESSWORK_ENDPOINT and ANTHROPIC_BASE_URL.",
+            f"The endpoint should be {endpoint!r}, but {found}. The ledger would store its answers under the wrong "
+            "name. Check PRESSWORK_ENDPOINT and ANTHROPIC_BASE_URL.",
             answer,
         )
 
@@ -63,18 +63,18 @@ class Client:
             raise EndpointError("ANTHROPIC_BASE_URL must be a URL that begins with http:// or https://.")
         if url is not None and url.userinfo:
             raise EndpointError(
-                "ANTHROPIC_BASE_URL can't carry a user name or password: set ANTHROPIC_API_KEY instead."
+                "ANTHROPIC_BASE_URL can't contain a user name or a password. Set ANTHROPIC_API_KEY instead."
             )
-        # One connection a request in flight; the SDK's default would queue what the limiter has let go.
+        # One connection for each request in flight: with the SDK's default, requests that may go would queue.
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = anthropic.AsyncAnthropic(
             api_key=api_key,
             base_url=base_url,
             max_retries=0,
-            # One of our own: at its default the SDK refuses requests of more than 21,333 max_tokens (ValueError).
+            # With its default timeout, the SDK rejects requests of more than 21,333 max_tokens (ValueError).
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             http_client=anthropic.DefaultAioHttpClient(limits=limits, max_redirects=MOST_REDIRECTS),
-            # What a run does is told by its ledger; a trace would carry prompts to wherever it is collected.
+            # No traces: they would carry prompts out of Presswork. The ledger records what a run does.
             open_telemetry={"traces": {"enabled": False}},
         )
 
@@ -85,11 +85,11 @@ class Client:
         await self._client.close()
 
     async def identify(self, *, gateway: bool = False) -> Identity:
-        """Ask the endpoint what it is (GET /v1/models: free, and checks the key).
+        """Identify the endpoint with GET /v1/models, which is free and checks the key.
 
-        A refused key raises StoppingCallError, an endpoint that can't be reached EndpointError; one that does not
-        know the path has not answered, which is all right for a gateway. Of a known `gateway` a 403 says no more
-        than that: many let nothing pass but POST /v1/messages.
+        Raises StoppingCallError if the key is rejected, and EndpointError if the endpoint can't be reached. An
+        endpoint without that path counts as not answered, which is fine for a gateway. So does a 403 of a known
+        `gateway`, because many gateways allow only POST /v1/messages.
         """
         try:
             raw = await self._client.models.with_raw_response.list(limit=1, timeout=IDENTIFY_TIMEOUT_S)
@@ -100,14 +100,14 @@ class Client:
         except anthropic.APIConnectionError as error:
             raise EndpointError(
                 f"The endpoint {self._client.base_url} can't be reached: {translate(error)}. "
-                "Check ANTHROPIC_BASE_URL, or start it (`presswork sandbox` starts the sandbox)."
+                "Check ANTHROPIC_BASE_URL, or start the endpoint (`presswork sandbox` starts the sandbox)."
             ) from None
         return Identity(SANDBOX_HEADER in raw.headers, answered=True)
 
     async def read_model(self, name: str) -> ModelFacts:
-        """Ask what the endpoint says of a model (GET /v1/models/{id}: free). Raises CallError where it says nothing.
+        """Read the endpoint's figures of a model with GET /v1/models/{id}, which is free. Raises CallError on failure.
 
-        A 404 is the answer of an endpoint that does not know the model, or, of a gateway, the path.
+        A 404 means that the endpoint does not know the model or, if it is a gateway, the path.
         """
         try:
             raw = await self._client.models.with_raw_response.retrieve(name, timeout=MODEL_TIMEOUT_S)
@@ -115,16 +115,16 @@ class Client:
         except anthropic.AnthropicError as error:
             raise translate(error) from None
         except ValueError:
-            raise PassingCallError("there is no answer that can be read", kind=CONNECTION) from None
+            raise PassingCallError("the answer can't be read", kind=CONNECTION) from None
 
     async def ask(self, body: Mapping[str, Any], endpoint: str) -> Answer:
-        """Send one request. Raises CallError: PassingCallError may get better, FinalCallError will not."""
+        """Send one request. Raises PassingCallError for a temporary error, and FinalCallError for any other."""
         try:
             raw = await self._client.messages.with_raw_response.create(**body)
         except anthropic.AnthropicError as error:
-            # Not `from error`: a trace would print the SDK's message, which is the endpoint's whole answer.
+            # Not `from error`: a traceback would print the SDK's message, which contains the endpoint's whole answer.
             raise translate(error) from None
-        # Once for the dozen that are read: the SDK's own mapping decodes and joins them at every look.
+        # Decoded once, because about a dozen are read: the SDK's mapping decodes and joins them at each access.
         headers = {name.lower(): value for name, value in raw.headers.multi_items()}
         request_id, limits = cleaned_word(headers.get("request-id")), read_limits(headers)
         try:
@@ -140,7 +140,7 @@ class Client:
 
 
 def require_key(key: str | None) -> str:
-    """Return the key, or raise MissingKeyError before anything is sent: the SDK would fail at the first request."""
+    """Return the key, or raise MissingKeyError now, because the SDK would fail only at the first request."""
     if not key:
         raise MissingKeyError
     return key

@@ -1,4 +1,4 @@
-"""Turn an output class into the schema that the API takes, by the SDK's own transformation."""
+"""Turn an output class into a schema that the API accepts, with the SDK's own transformation."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ from presswork.output_classes.validate import OutputClass
 
 
 def output_schema(output_class: OutputClass) -> dict[str, Any]:
-    """Return the schema; OutputClassError where the API can't take the class.
+    """Return the schema. Raises OutputClassError if the API can't accept the class.
 
-    Bounds that the API does not enforce (lengths, ranges, patterns) go into the descriptions, for the model to read.
+    Bounds that the API does not enforce (lengths, ranges, patterns) go into the descriptions, where the model reads
+    them.
     """
     schema = full_schema(output_class)
     try:

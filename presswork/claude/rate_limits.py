@@ -1,4 +1,4 @@
-"""Read what an endpoint's headers say of its limits: what is left of them a minute, and how long to wait."""
+"""Read an endpoint's rate limits from its headers: what is left of each in this minute, and how long to wait."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One of the endpoint's rate limits, as an answer's headers told it."""
+    """One of the endpoint's rate limits, from the headers of an answer."""
 
     limit: int
     remaining: int
@@ -16,7 +16,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The account's limits a minute and what is left of them, whoever else is using the account."""
+    """The account's limits a minute and what is left of them. All users of the account share them."""
 
     requests: Limit | None
     input_tokens: Limit | None
@@ -24,9 +24,9 @@ class RateLimits:
 
 
 def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
-    """Read the anthropic-ratelimit-* headers; None where the endpoint sends none."""
-    told = RateLimits(*(_limit(headers, name) for name in ("requests", "input-tokens", "output-tokens")))
-    return None if told == RateLimits(None, None, None) else told
+    """Read the anthropic-ratelimit-* headers. None if the endpoint sends none."""
+    limits = RateLimits(*(_limit(headers, name) for name in ("requests", "input-tokens", "output-tokens")))
+    return None if limits == RateLimits(None, None, None) else limits
 
 
 def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
@@ -38,9 +38,9 @@ def _limit(headers: Mapping[str, str], name: str) -> Limit | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after`, seconds or an HTTP date, as seconds of at least 0; None where there is none to be read.
+    """Read `retry-after` (seconds or an HTTP date) as seconds of at least 0. None if it is missing or unreadable.
 
-    Who waits has to put an end to it: the seconds may be any number, also infinity.
+    The result may be any number, even infinity, so the caller must bound its wait.
     """
     text = headers.get("retry-after", "")
     try:
@@ -49,7 +49,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         until = _date(text)
     if until is None:
         return None
-    # By the endpoint's own clock where it tells it: ours may be wrong.
+    # By the endpoint's clock if it sends a date, because ours may be wrong.
     return max(0.0, (until - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
 
 
@@ -58,5 +58,5 @@ def _date(text: str) -> datetime | None:
         read = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    # "-0000" says that no time zone is told; HTTP dates are in UTC.
+    # "-0000" means an unknown time zone; HTTP dates are in UTC.
     return read if read.tzinfo is not None else read.replace(tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""Say in our own errors what the SDK raises and what an error answer means: it may pass, is the record's, or stops all.
+"""Translate the SDK's errors and error answers into ours: temporary, the record's own, or one that stops the run.
 
-By status, type and code first; the endpoint's words are a hint only, for an empty account comes as an ordinary 400.
-What no rule here knows and meets record after record, presswork/pacing/breaker.py stops.
+The status, type and code decide first. The endpoint's words are only a hint, because an empty account comes as an
+ordinary 400. If an error that no rule here knows hits record after record, presswork/pacing/breaker.py stops the run.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from presswork.errors import CallError, FinalCallError, PassingCallError, Stoppi
 
 SPEND_LIMIT = "spend_limit_reached"
 LONGEST_MESSAGE = 300
-"""Characters of an endpoint's error message that are passed on: see said()."""
+"""An endpoint's error message with more characters is not passed on: see short_message()."""
 
 STOPPING_STATUSES = {
-    401: "The endpoint refuses the key: check ANTHROPIC_API_KEY.",
-    402: "The account lacks credit: see its billing page.",
-    403: "The key may not do this: check its workspace and permissions.",
-    404: "The endpoint does not know the model, or the path: check `model` in the template and ANTHROPIC_BASE_URL.",
+    401: "The endpoint rejects the key. Check ANTHROPIC_API_KEY.",
+    402: "The account has no credit left. See its billing page.",
+    403: "The key is not allowed to do this. Check its workspace and permissions.",
+    404: "The endpoint does not know the model or the path. Check `model` in the template and ANTHROPIC_BASE_URL.",
 }
-"""Statuses after which no request of the run can succeed, and what to do."""
+"""Statuses after which no request of the run can succeed, with the remedy."""
 
 PASSING_STATUSES = frozenset({408, 409, 429})  # and all from 500 on
 
@@ -41,32 +41,32 @@ STATUS_OF = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-"""Which status the API gives an error of a type; source: its page on errors."""
+"""The API's status for each error type; source: its page on errors."""
 
 PROXY_STATUSES = frozenset({502, 504, 520, 524})
-"""Statuses of something that stands before the endpoint, which may have answered all the same, and billed it."""
+"""Statuses of a proxy in front of the endpoint. The endpoint may still have answered, and billed the answer."""
 
 TIMED_OUT = "timeout_error"
 """The API's own 504, after which nothing was generated."""
 
-OF_THE_KEY = frozenset({"authentication_error", "billing_error"})
-"""Types that say the same with any status: a gateway may send them with another."""
+KEY_ERRORS = frozenset({"authentication_error", "billing_error"})
+"""Types that mean the same with any status, because a gateway may send another one."""
 
-NOT_ITS_OWN = (
-    "A firewall or a proxy answered before the endpoint did; if all records meet it, check ANTHROPIC_BASE_URL."
+PROXY_REMEDY = (
+    "A firewall or a proxy answered instead of the endpoint. If all records get this error, check ANTHROPIC_BASE_URL."
 )
-LIMIT_REMEDY = "Raise the limit in the account's settings, or wait until it starts over, then run again."
-BUDGET_REMEDY = "The gateway's budget for this key is spent: raise it there, or wait until it starts over."
+LIMIT_REMEDY = "Raise the limit in the account's settings or wait until it resets, then run again."
+BUDGET_REMEDY = "The gateway's budget for this key is spent. Raise it there, or wait until it resets."
 SPENT = {"budget_exceeded": BUDGET_REMEDY, "insufficient_quota": STOPPING_STATUSES[402]}
-"""Types and codes of a gateway whose budget or credit is spent, and what to do."""
+"""A gateway's types and codes for a spent budget or credit, with the remedy."""
 
 _SPENT_WORDS = (
     (r"^your credit balance is too low|credit balance is too low to access", STOPPING_STATUSES[402]),
     (r"reached your specified (\w+ )?api usage limits", LIMIT_REMEDY),
-    (r"^(this|your) organization has been disabled", "Ask the provider's support why, then run again."),
+    (r"^(this|your) organization has been disabled", "Contact the provider's support, then run again."),
     (r"^budget has been exceeded|budget has been exceeded! current cost|exceeded(token)?budget: ", BUDGET_REMEDY),
 )
-"""How the same is said with an ordinary 400 or 429. Long phrases: an error may quote a record that speaks of money."""
+"""Phrases with the same meaning in an ordinary 400 or 429. They are long, because an error may quote a record."""
 
 _TOO_LONG = re.compile(
     r"prompt is too long|(input|request) is too (long|large)|exceed context limit|context (length|window)"
@@ -79,7 +79,7 @@ _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ht
 
 
 def translate(error: anthropic.AnthropicError) -> CallError:
-    """Say an SDK error in ours: may it pass, will it not, or can no request of the run succeed."""
+    """Translate an SDK error into ours: temporary, final, or one that stops the run."""
     if isinstance(error, anthropic.APIConnectionError):
         return _without_answer(error)
     if not isinstance(error, anthropic.APIStatusError):
@@ -87,13 +87,13 @@ def translate(error: anthropic.AnthropicError) -> CallError:
     return error_of(error.status_code, read_error(error.body), error.response.headers, error.request.headers)
 
 
-def error_of(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Mapping[str, str]) -> CallError:
-    """Make the error of an error answer, for the status and headers of the response and the headers of its request."""
-    error, kind, remedy = judge(status, told)
-    name = "of a proxy" if kind == PROXY else told.type or ""
+def error_of(status: int, body: ErrorBody, headers: Mapping[str, str], request_headers: Mapping[str, str]) -> CallError:
+    """Make our error from an error answer: its status, body and headers, and the headers of its request."""
+    error, kind, remedy = judge(status, body)
+    name = "from a proxy" if kind == PROXY else body.type or ""
     message = f"HTTP {status} {name}".strip()
     if error is not PassingCallError:
-        message += said(told.message, sent)
+        message += short_message(body.message, request_headers)
     return error(
         f"{message}. {remedy}" if remedy else message,
         kind=kind,
@@ -101,12 +101,12 @@ def error_of(status: int, told: ErrorBody, headers: Mapping[str, str], sent: Map
         request_id=cleaned_word(headers.get("request-id")),
         retry_after_s=retry_after(headers),
         limits=read_limits(headers),
-        alike=likeness(status, told),
+        alike=likeness(status, body),
     )
 
 
 def refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
-    """Say that the endpoint refuses when it is asked what it is, in whatever form."""
+    """Make the error for a key that the endpoint rejects when it is identified."""
     refused = translate(error)
     if isinstance(refused, StoppingCallError):
         return refused
@@ -120,16 +120,16 @@ def _without_answer(error: anthropic.APIConnectionError) -> CallError:
     if isinstance(error, anthropic.APITimeoutError):
         return PassingCallError("the request timed out", kind=TIMEOUT)
     if _is_caused_by(error, (httpx2.TooManyRedirects,)):
-        message = "the endpoint redirects without end: check ANTHROPIC_BASE_URL"
+        message = "the endpoint redirects in a loop. Check ANTHROPIC_BASE_URL"
         return FinalCallError(message, kind="redirect", alike="redirect")
     if _is_caused_by(error, (httpx2.DecodingError,)):
-        return PassingCallError("the answer can't be read: its compression is broken", kind=CONNECTION)
+        return PassingCallError("the answer can't be read: its compression is corrupt", kind=CONNECTION)
     return PassingCallError("the connection was lost before an answer came", kind=CONNECTION)
 
 
 def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Exception], ...]) -> bool:
-    # Only where no connection was made is it certain that nothing was generated. aiohttp's own errors tell that: the
-    # SDK's transport says ConnectError also where the server hung up after it had read the request.
+    # Only without a connection is it certain that nothing was generated, and only aiohttp's own errors show that: the
+    # SDK's transport also raises ConnectError if the server hung up after it had read the request.
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, kinds):
@@ -138,53 +138,53 @@ def _is_caused_by(error: anthropic.APIConnectionError, kinds: tuple[type[Excepti
     return False
 
 
-def judge(status: int, told: ErrorBody) -> tuple[type[CallError], str, str]:
-    """Decide what an error answer means: the class of error, its kind, and what to do, empty without a remedy."""
-    kind = told.type or f"http_{status}"
-    # An error inside a stream, or a gateway's, comes with status 200 and tells itself by its type alone.
-    meant = status if status >= 400 and kind not in OF_THE_KEY else STATUS_OF.get(kind, status)
-    if told.code is not None and told.code.endswith(SPEND_LIMIT):
-        return StoppingCallError, told.code, LIMIT_REMEDY
-    # A firewall's page for one record, or a proxy's in the middle of a good run, has another form than the API's.
-    is_of_the_api = told.wrapped or told.type in STATUS_OF
+def judge(status: int, body: ErrorBody) -> tuple[type[CallError], str, str]:
+    """Return the class of our error for an error answer, its kind, and its remedy (empty if there is none)."""
+    kind = body.type or f"http_{status}"
+    # An error inside a stream or from a gateway may have status 200: then only its type identifies it.
+    meant = status if status >= 400 and kind not in KEY_ERRORS else STATUS_OF.get(kind, status)
+    if body.code is not None and body.code.endswith(SPEND_LIMIT):
+        return StoppingCallError, body.code, LIMIT_REMEDY
+    # A firewall's page for one record, or a proxy's during a good run, is not in the API's format.
+    is_of_the_api = body.wrapped or body.type in STATUS_OF
     if meant in STOPPING_STATUSES and (is_of_the_api or meant not in {403, 404}):
         return StoppingCallError, kind, STOPPING_STATUSES[meant]
-    if meant < 500 and (remedy := _why_spent(told)):
+    if meant < 500 and (remedy := _why_spent(body)):
         return StoppingCallError, kind, remedy
-    if meant in PROXY_STATUSES and told.type != TIMED_OUT:
+    if meant in PROXY_STATUSES and body.type != TIMED_OUT:
         return PassingCallError, PROXY, ""
     if meant in PASSING_STATUSES or meant >= 500:
         return PassingCallError, kind, ""
-    return FinalCallError, kind, NOT_ITS_OWN if meant in STOPPING_STATUSES else ""
+    return FinalCallError, kind, PROXY_REMEDY if meant in STOPPING_STATUSES else ""
 
 
-def _why_spent(told: ErrorBody) -> str | None:
-    words = told.message.lower()
-    by_word = [SPENT[word] for word in (told.type, told.code) if word in SPENT]
+def _why_spent(body: ErrorBody) -> str | None:
+    words = body.message.lower()
+    by_word = [SPENT[word] for word in (body.type, body.code) if word in SPENT]
     return next(iter(by_word + [remedy for pattern, remedy in _SPENT_WORDS if re.search(pattern, words)]), None)
 
 
-def likeness(status: int, told: ErrorBody) -> str | None:
-    """Return what is equal for refusals that are alike: in status, type, and message without its numbers.
+def likeness(status: int, body: ErrorBody) -> str | None:
+    """Return a hash that is equal for rejections with equal status, type, and message without its numbers.
 
-    None where a refusal is the record's own whatever others meet: its prompt is too long.
+    None if the rejection always concerns one record: its prompt is too long.
     """
-    if status == 413 or _TOO_LONG.search(told.message.lower()):
+    if status == 413 or _TOO_LONG.search(body.message.lower()):
         return None
-    # Hashed: the message may quote a record, and is passed on by said() alone.
-    words = f"{status} {told.type} {_NUMBERED.sub('#', told.message)}"
+    # Hashed, because the message may quote a record, and only short_message() may pass it on.
+    words = f"{status} {body.type} {_NUMBERED.sub('#', body.message)}"
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def said(message: str, sent: Mapping[str, str]) -> str:
-    """Return the endpoint's own words, for they tell what is wrong with a request, or nothing where they are long.
+def short_message(message: str, request_headers: Mapping[str, str]) -> str:
+    """Return the endpoint's words, which explain what is wrong with a request, or nothing if they are long.
 
-    A message of more than a few lines is one that quotes the request, and a record's text belongs in no error. A
-    gateway may quote the key.
+    A message of more than a few lines quotes the request, and an error must not contain a record's text. A gateway may
+    quote the key, which is removed.
     """
     if not message.strip() or len(message) > LONGEST_MESSAGE:
         return ""
     for name in ("authorization", "x-api-key"):
-        key = sent.get(name, "").removeprefix("Bearer ")
+        key = request_headers.get(name, "").removeprefix("Bearer ")
         message = message.replace(key, "[key]") if key else message
     return f": {_KEY.sub('[key]', message).strip().rstrip('.!')}"

@@ -1,1 +1,1 @@
-"""What an answer must be: its class, found or made of a front matter, the schema, and the check of an answer."""
+"""Define what an answer must be: find or make its output class, make the JSON schema, and validate the answer."""

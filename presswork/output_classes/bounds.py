@@ -1,9 +1,9 @@
-"""Bounds: name in a JSON schema each limit that pydantic checks and leaves out of its own schema.
+"""Add to a JSON schema the limits that pydantic checks but leaves out of its schema.
 
 pydantic writes no keyword for the digits of a Decimal, for the ends of a date, a time or a duration, for the schemes
-of a URL, or for a pattern that stands after a validator. An answer that breaks one of them is invalid all the same,
-so each gets a keyword here. The SDK puts keywords that the API does not know into the description, where Claude
-reads them. What pydantic writes itself stays as it is, and so do the prompt hashes of classes without such limits.
+of a URL, or for a pattern after a validator. An answer that breaks one of them is still invalid, so each gets a
+keyword here. The SDK moves keywords that the API does not know into the description, where Claude reads them.
+pydantic's own keywords do not change, so classes without such limits keep their prompt hashes.
 """
 
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ _TIME_ZONE = {"aware": "required", "naive": "none"}
 
 
 class SchemaWithBounds(GenerateJsonSchema):
-    """pydantic's JSON schema, with the limits that it leaves out."""
+    """Makes pydantic's JSON schema with the limits that pydantic leaves out."""
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
-        """Add the digits: to both spellings, a number and a string, so that a union with null stays flat."""
+        """Add the digits to both variants, number and string, so that a union with null stays flat."""
         found, digits = super().decimal_schema(schema), _named(schema, _DIGITS)
         return {**found, "anyOf": [variant | digits for variant in found["anyOf"]]} if digits else found
 
     def date_schema(self, schema: core_schema.DateSchema) -> JsonSchemaValue:
-        """Add the first and the last day, and whether it is to be past or future."""
+        """Add the first and the last day, and whether the date must be past or future."""
         return super().date_schema(schema) | _moment(schema)
 
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
-        """Add the ends, whether it is to be past or future, and whether it has a time zone."""
+        """Add the ends, whether the moment must be past or future, and whether it has a time zone."""
         return super().datetime_schema(schema) | _moment(schema)
 
     def time_schema(self, schema: core_schema.TimeSchema) -> JsonSchemaValue:
@@ -50,11 +50,11 @@ class SchemaWithBounds(GenerateJsonSchema):
         return super().multi_host_url_schema(schema) | _schemes(schema)
 
     def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
-        """Add that only ASCII is taken."""
+        """Add that only ASCII is allowed."""
         return super().str_schema(schema) | ({"characters": "ASCII only"} if schema.get("ascii_only") else {})
 
     def chain_schema(self, schema: core_schema.ChainSchema) -> JsonSchemaValue:
-        """Add the patterns that pydantic checks in later steps: it looks at the first step only."""
+        """Add the patterns of later steps, because pydantic's schema has only the first step's."""
         found = super().chain_schema(schema)
         for number, step in enumerate(schema["steps"][1:], 2):
             inner: Any = step

@@ -1,8 +1,8 @@
-"""Output classes: find the one that a template names, in a module of flows/, or make it of the fields it lists.
+"""Find the output class that a template names in a module of flows/, or make it from the template's fields.
 
-`output: Entry` is a class of flows/outputs.py, `output: shop.Entry` one of flows/shop.py. Such a module is its user's,
-and stays quick to load: it imports neither Prefect, SQL nor the SDK, nor what stands on them. Its import statements
-say so before it is loaded, and the modules that it loaded say so after.
+`output: Entry` is a class in flows/outputs.py, `output: shop.Entry` one in flows/shop.py. Such a module belongs to the
+user and must load quickly, so it may not import Prefect, SQL or the SDK, even through another module. Its import
+statements are checked before it is loaded, and the loaded modules afterwards.
 """
 
 import ast
@@ -28,12 +28,12 @@ _PRESSWORK = frozenset({"content", "engine"})
 _PARSING = Lock()
 _NAME = re.compile(r"(?:[A-Za-z]\w*\.)*[A-Za-z_]\w*", re.ASCII)
 
-_brought: dict[str, frozenset[str]] = {}
-"""What each module loaded when it was loaded first; later, nothing can be seen."""
+_heavy_imports: dict[str, frozenset[str]] = {}
+"""The heavy packages that each module loaded the first time. A second import would not show them."""
 
 
 def load_output_class(output: str | OutputFields) -> OutputClass:
-    """Find or make the class; OutputClassError says which there are, or what its module does wrong."""
+    """Find or make the class. OutputClassError lists the available classes, or names what is wrong with the module."""
     if isinstance(output, OutputFields):
         return make_output_class(output)
     module, _, name = output.rpartition(".")
@@ -44,60 +44,60 @@ def load_output_class(output: str | OutputFields) -> OutputClass:
     known = {label: value for label, value in classes.items() if issubclass(value, BaseModel) and value.model_fields}
     if name not in known:
         there = ", ".join(sorted(known)) or "none"
-        raise OutputClassError(f"There is no output class {name!r} in {file}; there are: {there}.")
+        raise OutputClassError(f"There is no output class {name!r} in {file}. Available: {there}.")
     return known[name]
 
 
 def _check_module(output: str, module: str) -> None:
     if not _NAME.fullmatch(output):
         raise OutputClassError(
-            f"{output!r} names no output class. Write Entry for a class of flows/outputs.py, shop.Entry for one of "
-            "flows/shop.py, or list the fields."
+            f"{output!r} is not the name of an output class. Write Entry for a class in flows/outputs.py, shop.Entry "
+            "for one in flows/shop.py, or list the fields."
         )
     first = module.partition(".")[0]
     if first == PACKAGE:
-        raise OutputClassError(f"The output class {output!r} has a {PACKAGE!r} too many. Write {output[6:]!r}.")
+        raise OutputClassError(f"The output class {output!r} must not begin with {PACKAGE!r}. Write {output[6:]!r}.")
     if first in _PRESSWORK:
         raise OutputClassError(
-            f"The output class {output!r} is named in flows/{first}, which is Presswork's own. Put your class into a "
-            "module of your own, such as flows/shop.py, and write shop.Entry."
+            f"The output class {output!r} is in flows/{first}, which is part of Presswork. Put your class into your "
+            "own module, such as flows/shop.py, and write shop.Entry."
         )
     if _file_of(module) is None:
         raise OutputClassError(
             f"There is no module flows/{module.replace('.', '/')}.py for the output class {output!r}. Create it, or "
-            "name a class of flows/outputs.py."
+            "use a class in flows/outputs.py."
         )
 
 
 def _load(module: str, file: str) -> object:
     for place, line, imported in _refused_imports(module, set()):
         raise OutputClassError(
-            f"{file} can't hold output classes: {place}, line {line}, imports {imported}. Move the classes to a "
-            "module that imports neither Prefect, SQL, the SDK nor Presswork itself."
+            f"{file} can't contain output classes: {place}, line {line}, imports {imported}. Move the classes to a "
+            "module that does not import Prefect, SQL, the SDK or Presswork."
         )
     before = set(sys.modules)
     try:
         loaded = importlib.import_module(f"{PACKAGE}.{module}")
     except (Exception, SystemExit) as error:
-        # The file is its users' own, and whatever it raises is a mistake in it; a script that ends the process too.
+        # The user's file may raise any error, and a script may even end the process.
         raise OutputClassError(f"{file} can't be loaded: {type(error).__name__}: {error}.") from error
-    if brought := _brought.setdefault(module, _HEAVY & (sys.modules.keys() - before)):
+    if heavy := _heavy_imports.setdefault(module, _HEAVY & (sys.modules.keys() - before)):
         raise OutputClassError(
-            f"{file} can't hold output classes: something that it imports loads {', '.join(sorted(brought))}. Move "
-            "the classes to a module that does without it."
+            f"{file} can't contain output classes: one of its imports loads {', '.join(sorted(heavy))}. Move the "
+            "classes to a module without that import."
         )
     return loaded
 
 
 def parse_python(file: Path) -> ast.Module:
-    """Parse a Python file; raises SyntaxError, ValueError or OSError."""
-    # Two trees that are made at once in two threads trip over CPython's one counter of their depth (gh-106905).
+    """Parse a Python file. Raises SyntaxError, ValueError or OSError."""
+    # Two threads can't parse at the same time: they would share CPython's only counter of the depth (gh-106905).
     with _PARSING:
         return ast.parse(file.read_bytes(), file.name)
 
 
 def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, str]]:
-    """Yield where a module, or another of the user's that it imports, imports what it may not."""
+    """Yield each forbidden import (file, line, name) of a module and of the user's modules that it imports."""
     path = _file_of(module)
     if path is None or module in seen:
         return
@@ -105,7 +105,7 @@ def _refused_imports(module: str, seen: set[str]) -> Iterator[tuple[str, int, st
     try:
         tree = parse_python(path)
     except (SyntaxError, ValueError, OSError):
-        return  # importing it says what is wrong
+        return  # the import reports what is wrong
     package = f"{PACKAGE}.{module}" if path.name == "__init__.py" else f"{PACKAGE}.{module}".rpartition(".")[0]
     for line, name in _imports(tree, package):
         parts = name.split(".")
@@ -128,7 +128,7 @@ def _is_refused(parts: list[str]) -> bool:
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[tuple[int, str]]:
-    """Yield what is imported when a module is loaded: not inside functions, and not for type checkers alone."""
+    """Yield the imports that run when a module is loaded: not those inside functions or only for type checkers."""
     for part in ast.iter_child_nodes(node):
         match part:
             case ast.Import():
@@ -149,7 +149,7 @@ def _absolute(statement: ast.ImportFrom, package: str) -> str:
     try:
         return importlib.util.resolve_name("." * statement.level + (statement.module or ""), package)
     except ImportError:
-        return ""  # importing it says what is wrong
+        return ""  # the import reports what is wrong
 
 
 def _file_of(module: str) -> Path | None:

@@ -1,12 +1,12 @@
-"""Fields: an output class that stands in a template's front matter, without Python.
+"""Make an output class from the fields in a template's front matter, without Python.
 
     output:
       title: {type: str, max_length: 70, description: The title}
       tags: {type: list[str], max_length: 5}
 
-The types are a closed list and nothing is evaluated. The class is the one that a user would write in flows/outputs.py
-on `Output`, so its schema, and with it the prompt's hash, is the same. It stands alone so that a mistake is told by its
-field before anything of the prompt is looked at.
+The types are a fixed list, and nothing is evaluated. The class equals one in flows/outputs.py that is based on
+`Output`, so the schema and the prompt's hash are the same. The fields are read before the rest of the prompt, so that
+each mistake is reported by its field.
 """
 
 import keyword
@@ -23,21 +23,21 @@ from pydantic_core import SchemaError
 CHOICES = "choices"
 LIST = "list"
 TYPES: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "date": date, "datetime": datetime}
-"""The types that a front matter may name, for fields and for params."""
+"""The types in a front matter, for fields and for params."""
 _ENDS = ("ge", "gt", "le", "lt")
 _BOUNDS: Mapping[str, tuple[str, ...]] = {
     LIST: ("min_length", "max_length"),
     "str": ("min_length", "max_length", "pattern"),
     **dict.fromkeys(("int", "float", "date", "datetime"), _ENDS),
 }
-"""Which bounds a type has; one that is not named has none."""
+"""The bounds that each type allows. A type that is not listed allows none."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _LIST = re.compile(r"\Alist\[([a-z]+)\]\Z")
 _WHOLE = re.compile(r"[+-]?\d+")
 
 
 class Bounds(BaseModel):
-    """What a value is checked for; the ends are text here, as they are written, and get the field's type later."""
+    """The bounds of a value. The ends are text, as they are written, and get the field's type later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     such_as: ClassVar[str] = "max_length: 70"
@@ -53,16 +53,21 @@ class Bounds(BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _keys_are_known(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"must be keys and values, such as {{{cls.such_as}}}, not {value!r}")  # noqa: TRY004 - pydantic tells a ValueError by field
+        if isinstance(value, dict):
+            cls._refuse_unknown(value)
+            return value
+        # pydantic reports a ValueError by its field, and passes a TypeError on.
+        raise ValueError(f"must be keys and values, such as {{{cls.such_as}}}, not {value!r}")
+
+    @classmethod
+    def _refuse_unknown(cls, value: Mapping[Any, Any]) -> None:
         known = sorted(cls.model_fields, key=lambda name: name in Bounds.model_fields)  # its own first
         if unknown := [key for key in value if key not in known]:
             quotes = " Put a text with a comma into quotes" if not value[unknown[0]] else ""
             raise ValueError(f"{unknown[0]!r} is not a key here. Available: {', '.join(known)}.{quotes}".rstrip("."))
-        return value
 
     def checks(self, kind: str) -> dict[str, Any]:
-        """Return the arguments for pydantic's Field; ValueError names a bound that the type does not have."""
+        """Return the arguments for pydantic's Field. Raises ValueError for a bound that the type does not allow."""
         given = {name: value for name in Bounds.model_fields if (value := getattr(self, name)) is not None}
         allowed = _BOUNDS.get(kind, ())
         for name in given:
@@ -92,9 +97,9 @@ class OutputField(Bounds):
         try:
             create_model("Field", field=definition)
         except SchemaError as error:
-            # pydantic's regular expressions are Rust's.
+            # pydantic uses Rust's regular expressions.
             reason = str(error).strip().splitlines()[-1].strip()
-            raise ValueError(f"the pattern is not a regular expression that pydantic takes: {reason}") from None
+            raise ValueError(f"the pattern is not a regular expression that pydantic accepts: {reason}") from None
         return self
 
     @property
@@ -104,24 +109,24 @@ class OutputField(Bounds):
 
     @property
     def is_list(self) -> bool:
-        """Whether it is a list."""
+        """Whether the field is a list."""
         return _LIST.fullmatch(self._type) is not None
 
     def definition(self) -> tuple[Any, Any]:
-        """Return the annotation and pydantic's Field; ValueError says what is wrong."""
+        """Return the annotation and pydantic's Field. Raises ValueError if the field can't be made."""
         single = self._single()
         if self.is_list:
             bounds = (self.items or Bounds()).checks(self.kind)
             annotation: Any = list[Annotated[single, Field(**bounds)]] if bounds else list[single]  # type: ignore[valid-type]
             own = self.checks(LIST)
         elif self.items is not None:
-            raise ValueError("`items` are the bounds of a list's items. Use a type such as list[str]")
+            raise ValueError("only a list can have `items`, the bounds of its items. Use a type such as list[str]")
         else:
             annotation, own = single, self.checks(self.kind)
-        told: dict[str, Any] = {"default": None} if self.optional else {}
+        options: dict[str, Any] = {"default": None} if self.optional else {}
         if self.description is not None:
-            told["description"] = self.description
-        return (annotation | None if self.optional else annotation), Field(**told, **own)
+            options["description"] = self.description
+        return (annotation | None if self.optional else annotation), Field(**options, **own)
 
     @property
     def _type(self) -> str:
@@ -145,22 +150,22 @@ class OutputField(Bounds):
 
 @dataclass(frozen=True, slots=True)
 class OutputFields:
-    """An output class as a front matter has it: its name and its fields, in the schema's order."""
+    """An output class in a front matter: its name and its fields, in the schema's order."""
 
     name: str
     fields: Mapping[str, OutputField]
 
 
 class _Answer(BaseModel):
-    """As `Output` in flows/outputs.py, which its users may change."""
+    """Equals `Output` in flows/outputs.py, which users may change."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
 def read_fields(template: str, written: Mapping[Any, Any]) -> OutputFields:
-    """Read the fields of a front matter, where each value is text (front_yaml.py); ValueError names all mistakes."""
+    """Read the fields of a front matter, whose values are all text (front_yaml.py). ValueError lists all mistakes."""
     if not written:
-        raise ValueError("names no field. Write at least one, such as title: {type: str, max_length: 70}")
+        raise ValueError("has no field. Write at least one, such as title: {type: str, max_length: 70}")
     fields: dict[str, OutputField] = {}
     wrong: list[str] = []
     for name, value in written.items():
@@ -179,26 +184,26 @@ def read_fields(template: str, written: Mapping[Any, Any]) -> OutputFields:
 
 
 def make_output_class(output: OutputFields) -> type[BaseModel]:
-    """Make the pydantic class of some fields."""
+    """Make the pydantic class from its fields."""
     definitions: dict[str, Any] = {name: field.definition() for name, field in output.fields.items()}
     return create_model(output.name, __base__=_Answer, **definitions)
 
 
 def class_name(template: str) -> str:
-    """The name of a template's own class: ProductCopy for product_copy."""
+    """Return the name of a template's own class: ProductCopy for product_copy."""
     words = re.findall(r"[^\W_]+", template)
     return "".join(word[0].upper() + word[1:] for word in words) or "Answer"
 
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError("a field's name has letters, digits and underscores, begins with a letter, 64 at most")
+        raise ValueError("a name starts with a letter and has at most 64 letters, digits and underscores")
     if hasattr(BaseModel, name) or keyword.iskeyword(name):
-        raise ValueError("this name is Python's or pydantic's own. Choose another, such as " + f"{name}_text")
+        raise ValueError(f"Python or pydantic reserves this name. Choose another, such as {name}_text")
 
 
 def _end(kind: str, name: str, text: str) -> Any:
-    # As in Python, where `ge=0` bounds a float too: the schema, and so the hash, has the number that is written.
+    # As in Python, where `ge=0` also bounds a float: the schema, and so the hash, keeps the number as it is written.
     return _typed("int" if kind == "float" and _WHOLE.fullmatch(text) else kind, name, text)
 
 
@@ -211,7 +216,7 @@ def _typed(kind: str, name: str, text: str) -> Any:
 
 
 def with_article(kind: str) -> str:
-    """Name a type with its article, for messages."""
+    """Return a type's name with its article, for messages."""
     return f"an {kind}" if kind == "int" else "a choice" if kind == CHOICES else f"a {kind}"
 
 

@@ -1,12 +1,11 @@
-"""References: keep what a schema says next to a `$ref`, and what it says of a tuple's positions.
+"""Keep a schema's keywords next to a `$ref`, and its positions of a tuple, through the SDK's transformation.
 
-The SDK's transformation sends a `$ref` alone: the description, title, default and examples of a field whose type is
-an enum or a nested class are dropped. The API's documentation names no keyword that may stand next to a `$ref`, and
-excludes `allOf` with one. So where a field says something of its own, its type is written out in its place, and both
-descriptions are joined. A bare reference stays a reference.
+The SDK sends only the `$ref`: it drops the description, title, default and examples of a field whose type is an enum
+or a nested class. The API's documentation allows no keyword next to a `$ref`, and no `allOf` with one. So if a field
+has keywords, its type replaces the reference, and both descriptions are joined. A bare reference stays a reference.
 
-The API knows no positions of an array. A tuple becomes a list whose items are any of its positions' types, each with
-its number in its description.
+The API does not support positions of an array. A tuple becomes a list whose items have any of the positions' types,
+each with its number in its description.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ _MAY_DIFFER = frozenset({"description", "title", "default", "examples", "depreca
 
 
 def write_out(schema: JsonSchema) -> JsonSchema:
-    """Return the schema with nothing next to a `$ref`, without `prefixItems`, and with the definitions still in use.
+    """Return the schema with nothing next to a `$ref`, without `prefixItems` and without unused definitions.
 
     No definition may contain itself.
     """
@@ -37,7 +36,7 @@ def write_out(schema: JsonSchema) -> JsonSchema:
 
 
 def change_parts(node: JsonSchema, change: Callable[[JsonSchema], JsonSchema]) -> JsonSchema:
-    """Return a copy of one node with each schema directly inside it changed."""
+    """Return a copy of a node in which `change` is applied to each schema directly inside it."""
     changed = dict(node)
     for key, value in node.items():
         if key in _NAMED_PARTS and isinstance(value, dict):
@@ -50,14 +49,14 @@ def change_parts(node: JsonSchema, change: Callable[[JsonSchema], JsonSchema]) -
 
 
 def walk(node: JsonSchema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], JsonSchema]]:
-    """Yield a schema and each one inside it, definitions included, with the names of the fields that lead to it."""
+    """Yield a schema and all schemas inside it, including definitions, each with the path of field names to it."""
     yield path, node
     for names, part in parts_of(node):
         yield from walk(part, (*path, *names))
 
 
 def parts_of(node: JsonSchema) -> Iterator[tuple[tuple[str, ...], JsonSchema]]:
-    """Yield the schemas directly inside one node, definitions included, with the name of the field where it has one."""
+    """Yield the schemas directly inside a node, including definitions, each with the field's name if it has one."""
     for key, value in node.items():
         if key in _NAMED_PARTS and isinstance(value, dict):
             yield from (((name,), part) for name, part in value.items())
@@ -68,7 +67,7 @@ def parts_of(node: JsonSchema) -> Iterator[tuple[tuple[str, ...], JsonSchema]]:
 
 
 def reached(node: JsonSchema, definitions: dict[str, JsonSchema]) -> set[str]:
-    """Name the definitions that a node refers to, and those that these refer to."""
+    """Return the names of the definitions that a node refers to, directly or through others."""
     names: set[str] = set()
     waiting = [node]
     while waiting:
@@ -79,7 +78,7 @@ def reached(node: JsonSchema, definitions: dict[str, JsonSchema]) -> set[str]:
 
 
 def name_of(reference: str) -> str:
-    """The name of the definition that a `$ref` points at."""
+    """Return the name of the definition that a `$ref` points to."""
     return reference.rpartition("/")[2]
 
 
@@ -95,12 +94,12 @@ def _followed(node: JsonSchema, definitions: dict[str, JsonSchema]) -> JsonSchem
 
 
 def _joined(own: JsonSchema, target: JsonSchema) -> JsonSchema:
-    """What a field says of its type, and what the type says of itself, which the field's word does not take back."""
+    """Join a field's keywords with its type's. A bound that the field overrides goes into the description."""
     hidden = {key: value for key, value in target.items() if key in own and own[key] != value}
     bounds = ", ".join(f"{key}: {value}" for key, value in hidden.items() if key not in _MAY_DIFFER)
-    told = [own.get("description"), target.get("description"), f"{{{bounds}}}" if bounds else None]
+    descriptions = [own.get("description"), target.get("description"), f"{{{bounds}}}" if bounds else None]
     joined = {**target, **own}
-    if description := "\n\n".join(dict.fromkeys(text for text in told if text)):
+    if description := "\n\n".join(dict.fromkeys(text for text in descriptions if text)):
         joined["description"] = description
     return joined
 
@@ -119,12 +118,12 @@ def _with_positions(node: JsonSchema) -> JsonSchema:
 
 
 def _numbered(place: JsonSchema, position: str) -> JsonSchema:
-    told = place.get("description")
-    return {**place, "description": f"{position}: {told}" if told else position}
+    description = place.get("description")
+    return {**place, "description": f"{position}: {description}" if description else position}
 
 
 def _references(value: Any) -> Iterator[str]:
-    """Name the definitions in use, also by keywords that end up as words."""
+    """Yield the names of the definitions in use, even in keywords that become words in a description."""
     if isinstance(value, list):
         for item in value:
             yield from _references(item)

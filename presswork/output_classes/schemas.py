@@ -1,12 +1,12 @@
-"""Make an output class's JSON schema, and find what the API can't take of it, and what does not reach Claude.
+"""Make an output class's JSON schema, and find the parts that the API rejects or that do not reach Claude.
 
-The SDK's own transformation, which claude/output_schema.py calls, passes on what the API can't take, or makes of it
-something else than was meant. What it would drop is written so that it does not: limits by bounds.py, words next to a
-reference by references.py.
+The SDK's own transformation, which claude/output_schema.py calls, sends parts that the API rejects, or changes their
+meaning. Parts that it would drop are rewritten first: limits by bounds.py, keywords next to a reference by
+references.py.
 
-The API refuses a schema with more than 24 optional fields or more than 16 fields of a union type, as its documentation
-and its users say. Whether it counts a nested class once or at each use is not documented. So what exceeds a limit
-when each definition is counted once is an error, and what exceeds it only when each use is counted is a note.
+According to its documentation and its users, the API rejects a schema with more than 24 optional fields or more than
+16 fields of a union type. Whether it counts a nested class once or at each use is not documented. So a schema that
+exceeds a limit by counting each class once is an error; one that exceeds it only by counting each use gets a note.
 """
 
 from collections import Counter
@@ -24,9 +24,9 @@ from presswork.output_classes.validate import OutputClass
 MOST_OPTIONAL = 24
 MOST_UNIONS = 16
 UNUSUAL_SIZE = 6000
-"""Characters, without titles and descriptions and with each reference written out.
+"""In characters, without titles and descriptions and with each reference written out.
 
-The smallest schema that users report as refused for its size ("the compiled grammar is too large") had 7,354.
+The smallest schema for which users reported a rejection ("the compiled grammar is too large") had 7,354.
 """
 
 _TYPED = frozenset({"type", "anyOf", "oneOf", "allOf", "const", "enum", "$ref"})
@@ -35,9 +35,9 @@ _NOT_COUNTED = frozenset({"title", "description", "$defs", "properties", "items"
 
 
 def full_schema(output_class: OutputClass) -> JsonSchema:
-    """Return the schema of all that pydantic checks; OutputClassError where the API can't take it, or there is none.
+    """Return the schema of all that pydantic checks. OutputClassError if there is none or the API can't accept it.
 
-    It is made to go through the SDK's transformation, which drops what stands next to a reference.
+    It has nothing next to a reference, because the SDK's transformation would drop that.
     """
     try:
         schema = output_class.model_json_schema(schema_generator=SchemaWithBounds)
@@ -50,12 +50,12 @@ def full_schema(output_class: OutputClass) -> JsonSchema:
 
 
 def refused_class(output_class: OutputClass, why: str) -> OutputClassError:
-    """Make the error that says why the API can't take a class."""
-    return OutputClassError(f"The API can't take the output class {output_class.__name__!r}: {why}")
+    """Make the error for a class that the API can't accept."""
+    return OutputClassError(f"The API can't accept the output class {output_class.__name__!r}: {why}")
 
 
 def beyond_limits(sent: JsonSchema) -> str | None:
-    """Say what of a schema the API is sure to refuse for its optional fields or unions; None where there is nothing."""
+    """Return which limits of optional fields or unions a schema surely exceeds. None if it exceeds none."""
     definitions, least = sent.get("$defs", {}), Counter[str]()
     for _path, node in walk(sent):
         unions = sum(_is_union(field, definitions) for field in node.get("properties", {}).values())
@@ -65,31 +65,31 @@ def beyond_limits(sent: JsonSchema) -> str | None:
 
 
 def notes_on(written: JsonSchema, sent: JsonSchema) -> list[str]:
-    """Say what may go wrong with a schema that passes, and what of the class (`written`) the request lacks."""
+    """Return notes on a schema that passes: possible problems, and parts of the class (`written`) that are not sent."""
     notes = [f"{'.'.join(path) or 'The class'}: {what}." for path, what in _unsent(written, sent, ())]
     most = _each_use(sent, sent.get("$defs", {}), {})
     if excess := _excess(most):
-        notes.append(f"If the API counts a nested class at each of its uses, it refuses this one: it has {excess}.")
+        notes.append(f"If the API counts a nested class at each use, it rejects this schema: it has {excess}.")
     if most["size"] > UNUSUAL_SIZE:
         notes.append(
             f"The schema is unusually large: about {most['size']:,} characters without its descriptions. The API may "
-            'refuse it ("the compiled grammar is too large"), and each request pays for it. Split it over two steps, '
-            "or use fewer fields and choices."
+            'reject it ("the compiled grammar is too large"), and it adds to the cost of each request. Split it into '
+            "two steps, or use fewer fields and choices."
         )
     return notes
 
 
 def _excess(weight: Counter[str]) -> str:
-    """Say what of a schema's weight the API refuses; empty where that is nothing."""
-    optional, unions, told = weight["optional"], weight["unions"], []
+    """Return which limits a schema's counts exceed; empty if none."""
+    optional, unions, excess = weight["optional"], weight["unions"], []
     if optional > MOST_OPTIONAL:
-        told.append(f"{optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more of them required")
+        excess.append(f"{optional} optional fields, and the limit is {MOST_OPTIONAL}. Make more fields required")
     if unions > MOST_UNIONS:
-        told.append(
+        excess.append(
             f"{unions} fields of a union type (such as `str | None`), and the limit is {MOST_UNIONS}. "
             "Use a single type, such as an empty string for no value"
         )
-    return "; it has ".join(told)
+    return ". It has ".join(excess)
 
 
 def _refusals(schema: JsonSchema) -> Iterator[str]:
@@ -100,18 +100,18 @@ def _refusals(schema: JsonSchema) -> Iterator[str]:
     for path, node in walk(schema):
         if node.get("type") == "object" and not node.get("properties") and any(map(node.get, _FREE_KEYS)):
             yield (
-                f"{'.'.join(path) or 'it'} is a mapping with free keys, which would come back empty. Use a list of "
+                f"{'.'.join(path) or 'it'} is a mapping with free keys, which Claude would leave empty. Use a list of "
                 "objects with a name and a value."
             )
         for field in _untyped(node):
             yield (
-                f"{'.'.join([*path, *field])} may be anything, and the API needs a type. Give it one, such as `str` or "
+                f"{'.'.join([*path, *field])} has no type, and the API needs one. Give it a type, such as `str` or "
                 "`list[str]`."
             )
 
 
 def _untyped(node: JsonSchema) -> Iterator[list[str]]:
-    """Yield the fields of a node, and an empty name for a list's items, that pydantic says no type of."""
+    """Yield the fields of a node that have no type in pydantic's schema; a list's items have an empty name."""
     properties = node.get("properties", {})
     inner = [([name], field) for name, field in properties.items()] if isinstance(properties, dict) else []
     for name, field in [*inner, ([], node.get("items"))]:
@@ -144,12 +144,12 @@ def _is_union(field: JsonSchema, definitions: dict[str, JsonSchema]) -> bool:
 
 
 def _unsent(written: JsonSchema, sent: JsonSchema, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Find each keyword of a class's schema that is neither in what is sent nor in its description."""
+    """Yield each keyword of a class's schema that is missing in the sent schema and in its descriptions."""
     for key, value in written.items():
         meant = "anyOf" if key == "oneOf" and "anyOf" not in written else key
         if key == "additionalProperties":
             if value is not False:
-                yield path, "further fields are allowed, and the API lets Claude write none"
+                yield path, "extra fields are allowed, but the API lets Claude write none"
         elif key in {"properties", "$defs"}:
             for name, part in value.items():
                 yield from _unsent(part, sent.get(key, {}).get(name, {}), (*path, name))
@@ -159,7 +159,7 @@ def _unsent(written: JsonSchema, sent: JsonSchema, path: tuple[str, ...]) -> Ite
             for part, sent_part in zip(value, sent[meant], strict=True):
                 yield from _unsent(part, sent_part, path)
         elif not _reaches(key, value, sent):
-            yield path, f"`{key}` does not reach Claude. Say it in the description"
+            yield path, f"`{key}` does not reach Claude. Put it into the description"
 
 
 def _reaches(key: str, value: Any, sent: JsonSchema) -> bool:

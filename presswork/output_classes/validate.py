@@ -1,8 +1,8 @@
-"""Validate answers: what the model answered is content only if pydantic says so, every constraint included.
+"""Validate answers: an answer becomes content only if it passes every constraint of its pydantic class.
 
-The API enforces a schema's shape, not its bounds: lengths, counts and ranges reach it as words in descriptions
-only. So each answer is judged here, and an answer that fails says what was wrong, for the repair. Where an endpoint
-ignores the schema, the JSON may stand in a fence or in a sentence: it is looked for there.
+The API enforces a schema's shape, not its bounds: lengths, counts and ranges are only words in descriptions. So each
+answer is judged here, and a failing answer lists its faults for the repair. If an endpoint ignores the schema, the JSON
+may be inside a fence or a sentence; it is also looked for there.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +18,13 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 OutputClass = type[BaseModel]
-FAULTS_NAMED = 10  # faults that a repair is told of at most
-STARTS = 100  # places of a text at most where a JSON value is looked for
+FAULTS_NAMED = 10  # a repair lists at most this many faults
+STARTS = 100  # a JSON value is looked for in at most this many places of a text
 LONGEST_NAME = 60
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _OPENING = re.compile(r"[{\[]")
-# The only message of pydantic's own that quotes the answer.
+# The only one of pydantic's messages that quotes the answer.
 _UNQUOTED = {"union_tag_invalid": "Its tag is none of those that the schema names"}
 
 
@@ -31,7 +32,7 @@ _UNQUOTED = {"union_tag_invalid": "Its tag is none of those that the schema name
 class Content:
     """A valid answer, as plain JSON values, and the sha256 of their canonical JSON.
 
-    `unwrapped` says that it was not the whole answer: a fence or a sentence stood around it.
+    `unwrapped` means that it was inside a fence or a sentence.
     """
 
     output: Any
@@ -41,7 +42,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with an answer: where (a dotted path) and what. It quotes no value."""
+    """A fault of an answer: where (a dotted path) and what. It quotes no value."""
 
     where: str
     what: str
@@ -49,7 +50,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """An answer that is no content, and why."""
+    """The faults of an answer that is not content."""
 
     faults: tuple[Fault, ...]
 
@@ -58,20 +59,20 @@ class Invalid:
 
 
 def validate_answer(output_class: OutputClass, text: str) -> Content | Invalid:
-    """Judge an answer as it came: JSON that keeps every constraint is content, also in a fence or in a sentence."""
+    """Judge an answer's text. JSON that keeps every constraint is content, even inside a fence or a sentence."""
     if not text.strip():
         return Invalid((Fault("", "The answer has no text"),))
     judged = _judge(output_class, text)
     if isinstance(judged, Invalid):
         judged = _judge_inside(output_class, text) or judged
     if isinstance(judged, Content) and isinstance(validate_stored(output_class, judged.output), Invalid):
-        # It would be a miss in every later run, and paid for each time.
+        # It would be a miss in every later run, which would pay for it again.
         return Invalid((Fault("", f"does not pass {output_class.__name__} a second time, as it was read the first"),))
     return judged
 
 
 def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid:
-    """Judge an answer that was kept: today's validators may be stricter than those that let it pass."""
+    """Judge a stored answer again, because today's validators may be stricter."""
     try:
         return _judge(output_class, orjson.dumps(output))
     except TypeError as error:
@@ -79,16 +80,15 @@ def validate_stored(output_class: OutputClass, output: Any) -> Content | Invalid
 
 
 def is_content(output_class: OutputClass, text: str) -> bool:
-    """Whether an answer that was kept is content, by its JSON: today's validators may be stricter."""
-    try:
+    """Whether a stored answer's JSON is still content: today's validators may be stricter."""
+    with suppress(BaseException):  # validators are users' code: one answer must not stop the others
         output_class.model_validate_json(text)
-    except BaseException:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
-        return False
-    return True
+        return True
+    return False
 
 
 def hash_of_stored(text: str) -> str:
-    """Return the hash of content that was kept, by its JSON."""
+    """Return the hash of stored content, from its JSON."""
     return _hash_of(orjson.loads(text))
 
 
@@ -98,21 +98,21 @@ def _hash_of(output: Any) -> str:
 
 def _judge(output_class: OutputClass, text: str | bytes) -> Content | Invalid:
     try:
-        # As it will be read again: by its aliases, and without what the class computes.
+        # As it will be read again: with its aliases, and without computed fields.
         output = output_class.model_validate_json(text).model_dump(mode="json", by_alias=True, round_trip=True)
         if faults := tuple(_unstorable(output, ()))[:FAULTS_NAMED]:
             return Invalid(faults)
         return Content(output, _hash_of(output))
     except ValidationError as error:
-        # Without the input: a fault goes to messages and logs, the answer itself stays in the attempt.
-        told = error.errors(include_input=False, include_context=False, include_url=False)[:FAULTS_NAMED]
-        return Invalid(tuple(_fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"])) for item in told))
-    except BaseException as error:  # noqa: BLE001 - validators are users' own code: one answer must not stop the others
+        # Without the input: faults go into messages and logs, but the answer must stay in its attempt.
+        found = error.errors(include_input=False, include_context=False, include_url=False)[:FAULTS_NAMED]
+        return Invalid(tuple(_fault(item["loc"], _UNQUOTED.get(item["type"], item["msg"])) for item in found))
+    except BaseException as error:  # noqa: BLE001 - validators are users' code: one answer must not stop the others
         return Invalid((Fault("", f"{output_class.__name__} fails on it with {type(error).__name__}"),))
 
 
 def _judge_inside(output_class: OutputClass, text: str) -> Content | Invalid | None:
-    """Judge the JSON that stands inside a text; None where there is none, or it is not clear which one is meant."""
+    """Judge the JSON inside a text. None if there is none, or if it is unclear which value is meant."""
     values = _values_inside(text)
     judged = [_judge(output_class, value) for value in values if value.strip() != text.strip()]
     valid = {found.hash: replace(found, unwrapped=True) for found in judged if isinstance(found, Content)}
@@ -122,9 +122,9 @@ def _judge_inside(output_class: OutputClass, text: str) -> Content | Invalid | N
 
 
 def _values_inside(text: str) -> list[str]:
-    """Return the outermost JSON objects and arrays of a text; none where a bracket is left over around them.
+    """Return the outermost JSON objects and arrays of a text; none if an unmatched bracket is around them.
 
-    A value that is cut off must not pass for content by a whole one that stands in it.
+    A truncated value must not pass for content because of a complete value inside it.
     """
     decoder, values, around, at = json.JSONDecoder(), [], [], 0
     for _start in range(STARTS):
@@ -147,7 +147,7 @@ def _values_inside(text: str) -> list[str]:
 
 
 def _unstorable(value: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
-    """Find what pydantic lets pass and no database keeps as JSON."""
+    """Yield values that pydantic accepts but no database can store as JSON."""
     match value:
         case dict():
             for label, inner in value.items():
@@ -167,8 +167,8 @@ def _unstorable(value: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
 
 
 def _fault(path: tuple[str | int, ...], what: str) -> Fault:
-    # A name that the model made up stands in the path, and may be of any length.
+    # The path contains a name that the model invented, which may have any length.
     where = ".".join(str(part)[:LONGEST_NAME] for part in path)
     what = what.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    # It is sent to the model and kept: neither takes half a surrogate pair, which a validator may quote.
+    # A validator may quote half a surrogate pair, which can't be sent to the model or stored.
     return Fault(_SURROGATE.sub("\ufffd", where), _SURROGATE.sub("\ufffd", what))

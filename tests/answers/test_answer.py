@@ -1,11 +1,10 @@
-"""A prompt is pursued to its outcome: what is asked again, how often, and that each attempt has exactly one end."""
+"""Pursue a prompt to its outcome: which requests are retried, how often, and that each attempt ends exactly once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Mapping
-from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -82,7 +81,7 @@ async def test_truncated_answer_that_fits_with_more_room_is_content(
 
 
 @pytest.mark.parametrize(("escalations", "asked"), [(0, [100]), (3, [100, 200, 400, 800])])
-async def test_policy_says_how_often_a_truncated_answer_is_asked_again(
+async def test_policy_bounds_the_escalations_of_a_truncated_answer(
     scripted: Scripted, pursue: Pursue, escalations: int, asked: list[int]
 ) -> None:
     scripted.plan(Reply(message("{", "max_tokens")))
@@ -94,7 +93,7 @@ async def test_policy_says_how_often_a_truncated_answer_is_asked_again(
 
 
 @pytest.mark.parametrize(("start", "asked"), [(100_000, [100_000, 128_000]), (128_000, [128_000])])
-async def test_more_room_ends_at_the_models_limit(
+async def test_escalation_stops_at_the_models_limit(
     scripted: Scripted, pursue: Pursue, start: int, asked: list[int]
 ) -> None:
     scripted.plan(Reply(message("{", "max_tokens")))
@@ -113,7 +112,7 @@ async def test_more_room_ends_at_the_models_limit(
         ("a-gateways-own", 250, [100, 200, 250]),
     ],
 )
-async def test_more_room_ends_where_the_endpoint_says(
+async def test_escalation_stops_at_the_endpoints_limit(
     scripted: Scripted, pursue: Pursue, prompt: Say, model: str, told: int | None, asked: list[int]
 ) -> None:
     scripted.plan(Reply(message("{", "max_tokens") | {"model": model}))
@@ -181,7 +180,7 @@ async def test_stop_that_needs_tools_fails(
         ("pause_turn", "failed", "unexpected_stop_reason"),
     ],
 )
-async def test_stop_reason_of_another_api_is_taken_for_what_it_means(
+async def test_stop_reason_of_another_api_is_translated(
     scripted: Scripted, pursue: Pursue, stop_reason: str | None, status: str, kind: str | None
 ) -> None:
     scripted.plan(Reply(message(stop_reason=stop_reason)))
@@ -195,7 +194,7 @@ async def test_stop_reason_of_another_api_is_taken_for_what_it_means(
     ("stop_reason", "status", "kind"),
     [(None, "invalid", "validation"), ("a_reason_of_next_year", "failed", "unexpected_stop_reason")],
 )
-async def test_answer_that_is_not_whole_is_no_content_without_a_known_stop_reason(
+async def test_incomplete_answer_without_a_known_stop_reason_is_not_content(
     scripted: Scripted, pursue: Pursue, stop_reason: str | None, status: str, kind: str
 ) -> None:
     scripted.plan(Reply(message(GOOD[:-1], stop_reason)))
@@ -227,7 +226,7 @@ async def test_foreign_truncation_gets_more_room(scripted: Scripted, pursue: Pur
         None,
     ],
 )
-async def test_model_that_was_asked_is_known_however_a_gateway_writes_it(
+async def test_requested_model_is_recognized_in_any_spelling_of_a_gateway(
     scripted: Scripted, pursue: Pursue, answered: str | None
 ) -> None:
     scripted.plan(Reply({**message(), "model": answered}))
@@ -236,7 +235,7 @@ async def test_model_that_was_asked_is_known_however_a_gateway_writes_it(
 
 
 @pytest.mark.parametrize("stop_reason", ["end_turn", "refusal", "max_tokens", "tool_use"])
-async def test_answer_of_another_model_is_no_content_and_keeps_its_cost(
+async def test_answer_of_another_model_is_not_content_but_keeps_its_cost(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal, gate: OpenGate, stop_reason: str
 ) -> None:
     scripted.plan(Reply({**message(stop_reason=stop_reason), "model": "claude-haiku-4-5"}))
@@ -253,7 +252,7 @@ async def test_answer_of_another_model_is_no_content_and_keeps_its_cost(
     assert gate.models == ["claude-haiku-4-5"]
 
 
-async def test_other_model_is_content_where_the_template_accepts_it(scripted: Scripted, pursue: Pursue) -> None:
+async def test_answer_of_an_accepted_model_is_content(scripted: Scripted, pursue: Pursue) -> None:
     scripted.plan(Reply({**message(), "model": "openrouter/anthropic/claude-haiku-4.5"}))
     accepts = "accept_models: [claude-opus-4-6, claude-haiku-4-5]\n"
 
@@ -261,13 +260,13 @@ async def test_other_model_is_content_where_the_template_accepts_it(scripted: Sc
 
 
 @pytest.mark.parametrize("asked", ["sonnet-for-us", "gpt-6", "claude-of-next-year"])
-async def test_model_that_is_not_known_here_is_not_judged(scripted: Scripted, pursue: Pursue, asked: str) -> None:
+async def test_unknown_model_is_not_compared_with_the_answers(scripted: Scripted, pursue: Pursue, asked: str) -> None:
     scripted.plan(Reply({**message(), "model": "whatever-answered"}))
 
     assert (await pursue(scripted.url, endpoint=ANTHROPIC, front=f"model: {asked}\n")).status == "succeeded"
 
 
-# What is not told
+# Missing fields
 
 
 async def test_answer_without_usage_is_content_of_unknown_cost(
@@ -282,7 +281,7 @@ async def test_answer_without_usage_is_content_of_unknown_cost(
     assert gate.told == [(None, None, None)]
 
 
-async def test_answer_that_names_no_model_is_priced_as_the_one_that_was_asked(
+async def test_answer_that_names_no_model_is_priced_as_the_requested_one(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal
 ) -> None:
     scripted.plan(Reply({**message(), "model": None}))
@@ -306,7 +305,7 @@ async def test_half_of_a_surrogate_pair_is_repaired(scripted: Scripted, pursue: 
 
 
 @pytest.mark.parametrize("fault", ["invalid", "malformed"])
-async def test_invalid_answer_is_repaired_as_often_as_the_policy_says(
+async def test_policy_bounds_the_repairs_of_an_invalid_answer(
     sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal, fault: str
 ) -> None:
     sandbox.configure(**{fault: 1})
@@ -319,7 +318,7 @@ async def test_invalid_answer_is_repaired_as_often_as_the_policy_says(
     assert all(settled.faults and settled.answer and settled.cost_usd for settled in journal.settled)
 
 
-async def test_repair_is_told_what_was_wrong_and_may_succeed(
+async def test_repair_lists_the_faults_and_may_succeed(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal
 ) -> None:
     scripted.plan(Reply(message(BAD)), Reply(message("")), Reply(message()))
@@ -340,7 +339,7 @@ async def test_repair_is_told_what_was_wrong_and_may_succeed(
     assert journal.settled[2].faults == ()
 
 
-async def test_no_repair_where_the_policy_has_none(scripted: Scripted, pursue: Pursue) -> None:
+async def test_policy_without_repairs_makes_none(scripted: Scripted, pursue: Pursue) -> None:
     scripted.plan(Reply(message(BAD)))
 
     outcome = await pursue(scripted.url, Policy(repairs=0), endpoint=ANTHROPIC)
@@ -366,7 +365,7 @@ async def test_repair_that_is_cut_off_keeps_what_was_wrong_and_gets_more_room(
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
-async def test_trouble_that_passes_is_asked_again(
+async def test_temporary_error_is_retried(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal, status: int
 ) -> None:
     scripted.plan(Reply(error_body("some_error"), status), Reply(error_body("some_error"), status), Reply(message()))
@@ -383,7 +382,7 @@ async def test_trouble_that_passes_is_asked_again(
     ("reply", "kind"), [(Reply(drops=True), "connection"), (Reply(b"<html>"), "connection"), (BUSY, "overloaded_error")]
 )
 @pytest.mark.parametrize("retries", [0, 2])
-async def test_trouble_that_does_not_pass_in_time_may_pass_later(
+async def test_temporary_error_that_lasts_may_succeed_in_a_later_try(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal, reply: Reply, kind: str, retries: int
 ) -> None:
     scripted.plan(reply)
@@ -395,7 +394,7 @@ async def test_trouble_that_does_not_pass_in_time_may_pass_later(
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_error_of_one_request_is_final_and_not_asked_again(
+async def test_error_of_one_request_is_not_retried(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal, status: int
 ) -> None:
     scripted.plan(Reply(error_body("some_error", "why"), status))
@@ -422,7 +421,7 @@ async def test_error_of_all_requests_stops_the_run(
     assert gate.told[0][2] is raised.value
 
 
-async def test_spend_limit_is_not_asked_again(sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal) -> None:
+async def test_spend_limit_is_not_retried(sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal) -> None:
     sandbox.configure(spend_limit=1)
 
     with pytest.raises(StoppingCallError):
@@ -448,7 +447,7 @@ async def test_answer_of_the_wrong_endpoint_is_paid_for_and_stops_the_run(
 
 
 async def waited(scripted: Scripted, pursue: Pursue, policy: Policy, **headers: str) -> float:
-    """The seconds between two requests."""
+    """Return the seconds between two requests."""
     scripted.plan(
         Reply(error_body("rate_limit_error"), 429, {k.replace("_", "-"): v for k, v in headers.items()}),
         Reply(message()),
@@ -458,7 +457,7 @@ async def waited(scripted: Scripted, pursue: Pursue, policy: Policy, **headers: 
     return time.perf_counter() - began
 
 
-async def test_retry_after_is_waited_for(scripted: Scripted, pursue: Pursue) -> None:
+async def test_retry_waits_for_retry_after(scripted: Scripted, pursue: Pursue) -> None:
     assert 0.3 <= await waited(scripted, pursue, Policy(wait_max_s=0.001), retry_after="0.3") < 2
 
 
@@ -466,7 +465,7 @@ async def test_retry_after_is_capped(scripted: Scripted, pursue: Pursue) -> None
     assert await waited(scripted, pursue, Policy(retry_after_cap_s=0.05), retry_after="3600") < 2
 
 
-async def test_retry_after_of_nothing_is_no_pause(scripted: Scripted, pursue: Pursue) -> None:
+async def test_retry_after_of_zero_is_no_pause(scripted: Scripted, pursue: Pursue) -> None:
     assert await waited(scripted, pursue, Policy(wait_max_s=60), retry_after="0") < 0.4
 
 
@@ -477,7 +476,7 @@ async def test_own_pause_is_capped(scripted: Scripted, pursue: Pursue) -> None:
 # Attempts
 
 
-async def test_later_try_of_a_chunk_goes_on_where_the_first_one_ended(
+async def test_later_try_of_a_chunk_continues_where_the_first_ended(
     scripted: Scripted, pursue: Pursue, prompt: Say, journal: MemoryJournal
 ) -> None:
     asking = Asking(prompt(endpoint=ANTHROPIC))
@@ -489,12 +488,12 @@ async def test_later_try_of_a_chunk_goes_on_where_the_first_one_ended(
 
     assert (interrupted.status, interrupted.passing, ended.status) == ("failed", True, "invalid")
     assert journal.ordinals == [1, 2, 3, 4]
-    # The repair that did not get through is asked again as it was, and no more than two are made in all.
+    # The repair that failed is sent again unchanged, and there are at most two repairs.
     assert journal.kinds == ["call", "repair", "retry", "repair"]
     assert journal.opened[2].changes == journal.opened[1].changes
 
 
-# The bound on what is paid
+# The bound on paid requests
 
 HTML = Reply(b"<html>502 Bad Gateway</html>", 502)
 TIMED_OUT_AT_THE_API = Reply(error_body("timeout_error"), 504)
@@ -523,7 +522,7 @@ async def test_no_more_is_paid_for_a_prompt_than_the_bound_allows(
     tries: int,
 ) -> None:
     scripted.plan(reply)
-    # What all owners of retries together would allow, and more: one try that retries often, or six of two requests.
+    # More than all owners of retries together allow: one try with many retries, or six tries of two requests.
     policy = Policy(retries=20 if tries == 1 else 1, repairs=20, escalations=20, wait_max_s=0.001, paid_requests=5)
     asking = Asking(prompt(endpoint=ANTHROPIC, front="max_tokens: 10\n"))
 
@@ -539,7 +538,7 @@ async def test_no_more_is_paid_for_a_prompt_than_the_bound_allows(
 
 
 @pytest.mark.parametrize("reply", [LIMITED, BUSY, TIMED_OUT_AT_THE_API, Reply(error_body("api_error"), 500)])
-async def test_what_generated_nothing_does_not_count_for_the_bound(
+async def test_request_that_generated_nothing_does_not_count_for_the_bound(
     scripted: Scripted, pursue: Pursue, reply: Reply
 ) -> None:
     scripted.plan(*[reply] * 6, Reply(message()))
@@ -574,7 +573,7 @@ async def test_answer_at_the_bound_is_content(scripted: Scripted, pursue: Pursue
     ],
     ids=lambda value: getattr(value, "kind", None),
 )
-async def test_what_costs_nothing_is_retried_for_some_time_however_often_that_is(
+async def test_free_errors_are_retried_any_number_of_times(
     prompt: Say, gate: OpenGate, journal: MemoryJournal, error: PassingCallError, asked: int
 ) -> None:
     async def ask(body: Mapping[str, Any]) -> Answer:
@@ -587,9 +586,7 @@ async def test_what_costs_nothing_is_retried_for_some_time_however_often_that_is
     assert len(journal.opened) == asked
 
 
-async def test_what_costs_nothing_is_not_retried_without_end(
-    prompt: Say, gate: OpenGate, journal: MemoryJournal
-) -> None:
+async def test_free_errors_are_retried_for_a_limited_time(prompt: Say, gate: OpenGate, journal: MemoryJournal) -> None:
     async def ask(body: Mapping[str, Any]) -> Answer:
         raise PassingCallError("no connection", kind="connect")
 
@@ -601,9 +598,7 @@ async def test_what_costs_nothing_is_not_retried_without_end(
 
 
 @pytest.mark.parametrize("reply", [BUSY, Reply(drops=True)])
-async def test_other_trouble_is_retried_as_often_as_the_policy_says(
-    scripted: Scripted, pursue: Pursue, reply: Reply
-) -> None:
+async def test_policy_bounds_the_retries_of_other_errors(scripted: Scripted, pursue: Pursue, reply: Reply) -> None:
     scripted.plan(reply)
 
     await pursue(scripted.url, Policy(retries=2, wait_max_s=0.1), endpoint=ANTHROPIC)
@@ -611,7 +606,7 @@ async def test_other_trouble_is_retried_as_often_as_the_policy_says(
     assert len(scripted.bodies) == 3
 
 
-async def test_likely_cost_is_told_to_the_journal(
+async def test_journal_gets_the_likely_cost(
     scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
 ) -> None:
     gate.likely = Decimal("0.07")
@@ -641,7 +636,7 @@ async def test_unknown_price_is_none(scripted: Scripted, pursue: Pursue, journal
     assert journal.settled[0].cost_usd is None
 
 
-async def test_gate_is_told_usage_limits_and_errors(
+async def test_gate_gets_usage_limits_and_errors(
     sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal, gate: OpenGate
 ) -> None:
     sandbox.configure(overloaded=1)
@@ -698,7 +693,7 @@ async def test_request_that_the_gate_held_back_was_not_sent(
     assert scripted.bodies == []
     assert journal.error_types == ["not_sent"]
     assert journal.settled[0].latency_ms == 0
-    # What was refused is another request: neither its status nor its id is this one's, and no answer and its cost.
+    # The error belongs to another request: its status, id, answer and cost are not this one's.
     assert journal.settled[0].error is None
     assert (journal.settled[0].answer, journal.settled[0].cost_usd) == (None, None)
 
@@ -769,7 +764,7 @@ async def test_cancelled_in_a_pause_leaves_no_attempt_open(
     assert journal.error_types == ["rate_limit_error"]
 
 
-async def test_answer_is_kept_where_the_gate_fails_after_it(
+async def test_answer_is_kept_if_the_gate_fails_afterwards(
     scripted: Scripted, pursue: Pursue, gate: OpenGate, journal: MemoryJournal
 ) -> None:
     gate.fails_at_the_end = RuntimeError("a bug")
@@ -781,7 +776,7 @@ async def test_answer_is_kept_where_the_gate_fails_after_it(
     assert settled.error_type is None
     assert settled.answer is not None
     assert settled.answer.text == GOOD
-    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), date.today())  # noqa: DTZ011
+    assert settled.cost_usd == cost_of("claude-sonnet-4-6", used(settled.answer), settled.ended_at.date())
 
 
 async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate, journal: MemoryJournal) -> None:
@@ -794,7 +789,7 @@ async def test_bug_in_flight_leaves_no_attempt_open(prompt: Say, gate: OpenGate,
     assert journal.error_types == ["abandoned"]
 
 
-async def test_faults_of_all_kinds_come_to_content_and_every_attempt_has_an_end(
+async def test_all_faults_of_the_sandbox_end_in_content_and_every_attempt_ends(
     sandbox: Sandbox, pursue: Pursue, journal: MemoryJournal
 ) -> None:
     sandbox.configure(
@@ -820,11 +815,11 @@ async def test_faults_of_all_kinds_come_to_content_and_every_attempt_has_an_end(
     )
 
 
-# What nobody foresaw
+# Unforeseen errors
 
 
 @pytest.mark.parametrize("error", [RuntimeError("PRIVATE"), RecursionError("PRIVATE"), TypeError()])
-async def test_answer_that_cannot_be_judged_ends_its_record_and_is_paid_for_once(
+async def test_answer_that_cannot_be_validated_fails_its_record_and_is_paid_for_once(
     scripted: Scripted,
     pursue: Pursue,
     journal: MemoryJournal,
@@ -839,7 +834,7 @@ async def test_answer_that_cannot_be_judged_ends_its_record_and_is_paid_for_once
     outcome = await pursue(scripted.url, endpoint=ANTHROPIC)
 
     assert (outcome.status, outcome.passing) == ("invalid", False)
-    assert f"Note: {type(error).__name__}" in outcome.error_message
+    assert f"Note could not validate the answer: {type(error).__name__}" in outcome.error_message
     assert "PRIVATE" not in outcome.error_message
     (settled,) = journal.settled
     assert settled.answer is not None
@@ -848,11 +843,11 @@ async def test_answer_that_cannot_be_judged_ends_its_record_and_is_paid_for_once
     assert settled.error_type is None
 
 
-async def test_attempt_is_settled_also_where_the_judgement_ends_the_process(
+async def test_attempt_is_settled_even_if_validation_ends_the_process(
     scripted: Scripted, pursue: Pursue, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class EndedError(BaseException):
-        """As KeyboardInterrupt is one."""
+        """A BaseException, like KeyboardInterrupt."""
 
     def judge(*_arguments: Any) -> Any:
         raise EndedError

@@ -1,4 +1,4 @@
-"""One request, by the real SDK over HTTP: every status and error class is said once in our own words."""
+"""Send one request with the real SDK over HTTP: each status and each SDK error becomes one of our errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ USER = "{% block user %}Name: {{ record.name }}{% endblock %}"
 
 
 async def failure(connect: Connect, prompt: Say, scripted: Scripted, *replies: Reply) -> CallError:
-    """The error that a scripted endpoint's reply becomes."""
+    """Return the error for the reply of a scripted endpoint."""
     scripted.plan(*replies)
     with pytest.raises(CallError) as raised:
         await connect(scripted.url).ask(request_body(prompt()), ANTHROPIC)
@@ -126,7 +126,7 @@ async def test_thinking_is_counted_and_stays_out_of_the_text(sandbox: Sandbox, c
         ),
     ],
 )
-async def test_usage_is_read_as_the_endpoint_tells_it(
+async def test_usage_is_read_as_the_endpoint_reports_it(
     scripted: Scripted, connect: Connect, prompt: Say, usage: dict[str, Any], expected: Usage
 ) -> None:
     scripted.plan(Reply(message(**usage)))
@@ -146,7 +146,7 @@ async def test_text_blocks_are_joined_and_others_left_out(scripted: Scripted, co
 async def test_request_with_more_tokens_than_the_sdk_allows_by_default_is_sent(
     sandbox: Sandbox, connect: Connect, prompt: Say
 ) -> None:
-    # 600 s is the SDK's own default too, at which it refuses more than 21,333 without a stream.
+    # 600 s is also the SDK's default, with which it rejects more than 21,333 tokens without a stream.
     client = connect(sandbox.url, timeout_s=600)
 
     answer = await client.ask(request_body(prompt(front="max_tokens: 128000\n")), SANDBOX)
@@ -175,7 +175,7 @@ STATUSES: list[tuple[int, str, type[CallError]]] = [
 
 
 @pytest.mark.parametrize(("status", "kind", "expected"), STATUSES)
-async def test_status_says_whether_it_may_pass(
+async def test_status_decides_whether_an_error_is_temporary(
     scripted: Scripted, connect: Connect, prompt: Say, status: int, kind: str, expected: type[CallError]
 ) -> None:
     error = await failure(connect, prompt, scripted, Reply(error_body(kind, "why"), status))
@@ -192,7 +192,7 @@ async def test_error_page_of_a_proxy_is_read_by_its_status(
 
     error = await failure(connect, prompt, scripted, page)
 
-    # A firewall or a proxy may refuse a single record: its page says nothing of the key or the model.
+    # A firewall or a proxy may reject a single record: its page does not mean that the key or the model is wrong.
     assert type(error) is (FinalCallError if status in {403, 404} else expected)
     assert error.kind == ("proxy" if status == 504 else f"http_{status}")
     assert "html" not in str(error)
@@ -212,7 +212,7 @@ async def test_error_page_of_a_proxy_is_read_by_its_status(
         (522, None, "http_522"),
     ],
 )
-async def test_proxy_that_gave_up_waiting_passes_and_was_perhaps_billed(
+async def test_timeout_of_a_proxy_is_temporary_and_was_perhaps_billed(
     scripted: Scripted, connect: Connect, prompt: Say, status: int, kind: str | None, told: str
 ) -> None:
     page = Reply(error_body(kind) if kind else b"<html>oh</html>", status)
@@ -236,7 +236,7 @@ async def test_spend_limit_stops_the_run(sandbox: Sandbox, connect: Connect, pro
 @pytest.mark.parametrize(
     ("status", "remedy"), [(401, "ANTHROPIC_API_KEY"), (402, "billing"), (403, "permissions"), (404, "`model`")]
 )
-async def test_error_that_stops_the_run_says_what_to_do(
+async def test_error_that_stops_the_run_names_the_remedy(
     scripted: Scripted, connect: Connect, prompt: Say, status: int, remedy: str
 ) -> None:
     assert remedy in str(await failure(connect, prompt, scripted, Reply(error_body("some_error", "why"), status)))
@@ -312,7 +312,7 @@ async def test_connection_lost_after_generating_may_have_been_billed(
     assert raised.value.kind == "connection"
 
 
-async def test_answer_that_does_not_come_is_a_timeout(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+async def test_missing_answer_is_a_timeout(scripted: Scripted, connect: Connect, prompt: Say) -> None:
     scripted.plan(Reply(hangs=True))
 
     with pytest.raises(PassingCallError) as raised:
@@ -323,7 +323,7 @@ async def test_answer_that_does_not_come_is_a_timeout(scripted: Scripted, connec
 
 @pytest.mark.parametrize("cause", [aiohttp.ConnectionTimeoutError("slow"), httpx2.PoolTimeout("full")])
 def test_timeout_before_the_request_was_sent_is_not_billed(cause: Exception) -> None:
-    # As the SDK wraps them: both are timeouts to it.
+    # The SDK wraps both as timeouts.
     error = anthropic.APITimeoutError(httpx2.Request("POST", "http://127.0.0.1"))
     error.__cause__ = cause
 
@@ -415,7 +415,7 @@ def test_strange_limits_are_read_and_never_crash(limit: str, remaining: str, exp
     assert (limits.requests if limits else None) == expected
 
 
-def test_retry_after_as_a_date_is_read_by_our_clock_where_the_endpoint_tells_none() -> None:
+def test_retry_after_as_a_date_uses_our_clock_if_the_endpoint_sends_none() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     read = retry_after({"retry-after": soon})
     assert read is not None
@@ -434,7 +434,7 @@ async def test_key_that_an_endpoint_quotes_is_left_out(
 
     assert quoted not in str(error)
     assert "Bad key provided: [key]" in str(error)
-    # A trace prints what stands behind an error.
+    # A traceback prints an error's cause.
     assert error.__cause__ is None
     assert error.__suppress_context__
 
@@ -449,7 +449,7 @@ async def test_long_message_is_left_out_because_it_quotes_the_request(
     assert str(error) == "HTTP 400 invalid_request_error"
 
 
-async def test_short_message_tells_what_is_wrong(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+async def test_short_message_is_passed_on(scripted: Scripted, connect: Connect, prompt: Say) -> None:
     said = "max_tokens: must be greater than thinking.budget_tokens"
 
     error = await failure(connect, prompt, scripted, Reply(error_body("invalid_request_error", said), 400))
@@ -460,13 +460,13 @@ async def test_short_message_tells_what_is_wrong(scripted: Scripted, connect: Co
 # Which endpoint
 
 
-async def test_key_goes_as_the_sdk_sends_it(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+async def test_key_is_sent_as_the_sdk_sends_it(scripted: Scripted, connect: Connect, prompt: Say) -> None:
     await connect(scripted.url).ask(request_body(prompt()), ANTHROPIC)
 
     assert KEY in scripted.headers[0].get("authorization", "") + scripted.headers[0].get("x-api-key", "")
 
 
-async def test_sandbox_says_what_it_is(sandbox: Sandbox, connect: Connect) -> None:
+async def test_sandbox_identifies_itself(sandbox: Sandbox, connect: Connect) -> None:
     identity = await connect(sandbox.url).identify()
 
     assert identity.is_sandbox
@@ -484,7 +484,7 @@ async def test_gateway_that_knows_no_models_has_not_answered(scripted: Scripted,
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_refused_key_is_found_by_asking(scripted: Scripted, connect: Connect, status: int) -> None:
+async def test_rejected_key_is_found_by_identifying(scripted: Scripted, connect: Connect, status: int) -> None:
     scripted.plan(Reply(error_body("authentication_error", f"bad {KEY}"), status))
 
     with pytest.raises(StoppingCallError) as raised:
@@ -504,7 +504,7 @@ async def test_unreachable_endpoint_is_named(connect: Connect) -> None:
 @pytest.mark.parametrize(
     "url", ["localhost:8080", "ftp://127.0.0.1", "http://", "http://x:port", "http://me:secret@127.0.0.1"]
 )
-def test_url_that_can_not_be_asked_is_refused_and_not_quoted(connect: Connect, url: str) -> None:
+def test_invalid_url_is_rejected_and_not_quoted(connect: Connect, url: str) -> None:
     with pytest.raises(EndpointError, match="ANTHROPIC_BASE_URL") as raised:
         connect(url)
 
@@ -546,7 +546,7 @@ async def test_answer_of_the_sandbox_under_another_name_stops_and_keeps_its_usag
         ("gateway", True, False),
     ],
 )
-def test_endpoint_must_be_what_the_run_was_told(endpoint: str, is_sandbox: bool, right: bool) -> None:
+def test_endpoint_must_be_the_configured_one(endpoint: str, is_sandbox: bool, right: bool) -> None:
     if right:
         check_endpoint(endpoint, is_sandbox=is_sandbox)
     else:
@@ -560,14 +560,14 @@ def test_missing_key_is_found_before_anything_is_sent(key: str | None) -> None:
         require_key(key)
 
 
-def test_key_that_is_there_is_taken() -> None:
+def test_existing_key_is_returned() -> None:
     assert require_key(KEY) == KEY
 
 
 # Models
 
 
-async def test_what_an_endpoint_says_of_a_model_is_asked_by_its_name(scripted: Scripted, connect: Connect) -> None:
+async def test_figures_of_a_model_are_requested_by_its_name(scripted: Scripted, connect: Connect) -> None:
     scripted.plan(Reply({"id": "claude-x", "max_tokens": 4096, "lifecycle": "deprecated", "retires_at": "2027-01-31"}))
 
     told = await connect(scripted.url).read_model("anthropic/claude-x")
@@ -588,7 +588,7 @@ async def test_what_an_endpoint_says_of_a_model_is_asked_by_its_name(scripted: S
         (Reply(drops=True), None, "connection"),
     ],
 )
-async def test_why_an_endpoint_says_nothing_of_a_model_is_told_as_of_any_request(
+async def test_failed_request_for_a_models_figures_is_translated_like_any_other(
     scripted: Scripted, connect: Connect, monkeypatch: pytest.MonkeyPatch, reply: Reply, status: int | None, kind: str
 ) -> None:
     monkeypatch.setattr("presswork.claude.client.MODEL_TIMEOUT_S", 0.2)
@@ -613,7 +613,7 @@ asyncio.run(main())
 """
 
 
-async def test_sdk_keeps_its_warnings_off_the_screen(scripted: Scripted, prompt: Say) -> None:
+async def test_warnings_of_the_sdk_are_not_shown(scripted: Scripted, prompt: Say) -> None:
     body = request_body(prompt(front="model: claude-opus-4-6\nthinking: 1024\nmax_tokens: 2048\n"))
 
     process = await asyncio.create_subprocess_exec(
@@ -625,7 +625,7 @@ async def test_sdk_keeps_its_warnings_off_the_screen(scripted: Scripted, prompt:
     assert scripted.bodies == [body]
 
 
-async def test_requests_go_side_by_side(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+async def test_requests_run_concurrently(scripted: Scripted, connect: Connect, prompt: Say) -> None:
     client, body = connect(scripted.url), request_body(prompt())
 
     answers = await asyncio.gather(*(client.ask(body, ANTHROPIC) for _ in range(4)))

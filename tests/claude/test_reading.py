@@ -1,4 +1,4 @@
-"""What an endpoint really answers is read, however it is wrapped; what can't be is named, and may pass."""
+"""Read endpoints' real answers in any form. An unreadable answer is a temporary error that says what came."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE = Answer(GOOD, "end_turn", Usage(10, output_tokens=20), "claude-sonnet-4-6
 
 
 def read(body: Any) -> Answer:
-    """The message in a body; bytes are taken as they are."""
+    """Read the message in a body. Bytes are used unchanged."""
     found = read_body(body if isinstance(body, bytes) else orjson.dumps(body))
     assert isinstance(found, Answer)
     return found
@@ -30,7 +30,7 @@ def without(*names: str) -> dict[str, Any]:
 
 
 def chat(**choice: Any) -> dict[str, Any]:
-    """The same answer in the form of OpenAI's chat completions."""
+    """Return the same answer in the format of OpenAI's chat completions."""
     return {
         "id": "msg_1",
         "model": "claude-sonnet-4-6",
@@ -106,7 +106,7 @@ EVENTS: tuple[dict[str, Any], ...] = (
         (b": a comment\n\n" + stream(*EVENTS), WHOLE),
     ],
 )
-def test_message_is_read_however_it_is_wrapped(body: Any, expected: Answer) -> None:
+def test_message_is_read_in_any_form(body: Any, expected: Answer) -> None:
     assert read(body) == expected
 
 
@@ -116,37 +116,37 @@ def test_message_is_read_however_it_is_wrapped(body: Any, expected: Answer) -> N
         (b"", "empty"),
         (b" \n", "empty"),
         (b"<html>welcome</html>", "web page"),
-        (b'{"type": "message", "content": [', "another form"),
-        (b"Hello, I am Claude", "no JSON"),
-        (b"\xff\xfe\x00", "no JSON"),
-        (b"[" * 100_000, "another form"),
-        (b"[]", "another form"),
-        (b"null", "no JSON"),
-        (b"{}", "another form"),
-        (b'"text"', "no JSON"),
-        (without("content"), "another form"),
-        ({**without("stop_reason"), "content": None}, "another form"),
-        ({**message(), "content": {"text": GOOD}}, "another form"),
-        ({**message(), "content": [{"type": "text"}]}, "another form"),
-        ({**message(), "content": [{"type": "text", "text": 5}]}, "another form"),
-        ({**message(), "content": [5]}, "another form"),
-        ({"choices": []}, "another form"),
-        (chat(message={"content": None}, finish_reason=None), "another form"),
-        ({"type": "error", "error": "no"}, "another form"),
-        ({"type": "error"}, "another form"),
-        ({"error": "no"}, "another form"),
-        (stream(*EVENTS[:-1]), "breaks off"),
-        (stream(*EVENTS[:4]), "breaks off"),
-        (stream(*EVENTS)[:-30], "breaks off"),
-        (stream(*EVENTS[1:]), "breaks off"),
-        (b"data: hello\n\n", "breaks off"),
+        (b'{"type": "message", "content": [', "not in the Messages API's format"),
+        (b"Hello, I am Claude", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not in the Messages API's format"),
+        (b"[]", "not in the Messages API's format"),
+        (b"null", "not JSON"),
+        (b"{}", "not in the Messages API's format"),
+        (b'"text"', "not JSON"),
+        (without("content"), "not in the Messages API's format"),
+        ({**without("stop_reason"), "content": None}, "not in the Messages API's format"),
+        ({**message(), "content": {"text": GOOD}}, "not in the Messages API's format"),
+        ({**message(), "content": [{"type": "text"}]}, "not in the Messages API's format"),
+        ({**message(), "content": [{"type": "text", "text": 5}]}, "not in the Messages API's format"),
+        ({**message(), "content": [5]}, "not in the Messages API's format"),
+        ({"choices": []}, "not in the Messages API's format"),
+        (chat(message={"content": None}, finish_reason=None), "not in the Messages API's format"),
+        ({"type": "error", "error": "no"}, "not in the Messages API's format"),
+        ({"type": "error"}, "not in the Messages API's format"),
+        ({"error": "no"}, "not in the Messages API's format"),
+        (stream(*EVENTS[:-1]), "is incomplete"),
+        (stream(*EVENTS[:4]), "is incomplete"),
+        (stream(*EVENTS)[:-30], "is incomplete"),
+        (stream(*EVENTS[1:]), "is incomplete"),
+        (b"data: hello\n\n", "is incomplete"),
     ],
 )
-def test_what_is_no_whole_answer_may_pass_and_says_what_it_is(body: Any, why: str) -> None:
+def test_incomplete_answer_is_a_temporary_error_that_says_what_came(body: Any, why: str) -> None:
     with pytest.raises(PassingCallError, match=why) as raised:
         read_body(body if isinstance(body, bytes) else orjson.dumps(body))
 
-    # It came with a good status: what it was may have been billed.
+    # Its status was a success, so it may have been billed.
     assert raised.value.kind == "connection"
     assert GOOD not in str(raised.value)
 
@@ -170,7 +170,7 @@ async def test_answer_that_can_not_be_read_keeps_its_status_and_request_id(
         (Reply(b"<html>log in</html>", headers={"content-type": "text/html"}), "web page"),
     ],
 )
-async def test_message_says_what_was_wrong_with_a_good_status(
+async def test_error_of_a_success_status_says_what_was_wrong(
     scripted: Scripted, connect: Connect, prompt: Say, reply: Reply, why: str
 ) -> None:
     scripted.plan(reply)
@@ -179,7 +179,7 @@ async def test_message_says_what_was_wrong_with_a_good_status(
         await connect(scripted.url).ask(request_body(prompt()), ANTHROPIC)
 
 
-async def test_event_stream_that_nobody_asked_for_is_read(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+async def test_unrequested_event_stream_is_read(scripted: Scripted, connect: Connect, prompt: Say) -> None:
     scripted.plan(Reply(stream(*EVENTS), headers={"content-type": "text/event-stream"}))
 
     answer = await connect(scripted.url).ask(request_body(prompt()), ANTHROPIC)
@@ -187,13 +187,13 @@ async def test_event_stream_that_nobody_asked_for_is_read(scripted: Scripted, co
     assert (answer.text, answer.stop_reason, answer.usage) == (GOOD, "end_turn", Usage(10, output_tokens=20))
 
 
-def test_stream_tells_what_the_output_used_at_its_end_only() -> None:
+def test_stream_has_the_output_tokens_only_at_its_end() -> None:
     quiet = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
 
     assert read(stream(START, BLOCK, *HALVES, quiet, STOP)).usage is None
 
 
-def test_error_in_an_event_stream_is_no_answer() -> None:
+def test_error_in_an_event_stream_is_not_an_answer() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
 
     assert read_body(stream(*EVENTS[:4], error)) == ErrorBody("overloaded_error", None, "busy", wrapped=True)
@@ -243,7 +243,7 @@ def test_error_in_an_event_stream_is_no_answer() -> None:
         ({"input_tokens": "10", "output_tokens": 20.0}, Usage(10, output_tokens=20)),
     ],
 )
-def test_usage_is_read_in_the_words_of_either_api(told: Any, expected: Usage) -> None:
+def test_usage_is_read_in_the_format_of_either_api(told: Any, expected: Usage) -> None:
     assert read_usage(told, GOOD) == expected
 
 
@@ -251,7 +251,7 @@ def test_usage_is_read_in_the_words_of_either_api(told: Any, expected: Usage) ->
     "count", [-1, "-10", "", "²", "1" * 5000, 10.5, float("inf"), 2**31, 2**70, True, None, [], {}]
 )
 @pytest.mark.parametrize("name", ["input_tokens", "output_tokens", "prompt_tokens"])
-def test_count_that_can_not_be_one_makes_the_cost_unknown(name: str, count: Any) -> None:
+def test_impossible_token_count_makes_the_cost_unknown(name: str, count: Any) -> None:
     ours = {"input_tokens": 10, "output_tokens": 20}
     theirs = {"prompt_tokens": 10, "completion_tokens": 20}
 
@@ -274,15 +274,15 @@ def test_count_that_can_not_be_one_makes_the_cost_unknown(name: str, count: Any)
         {"prompt_tokens": 10, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 11}},
     ],
 )
-def test_usage_that_is_not_told_is_unknown_and_never_nothing(told: Any) -> None:
+def test_missing_usage_is_unknown_and_never_zero(told: Any) -> None:
     assert read_usage(told, GOOD) is None
 
 
-# What no database keeps
+# Characters that no database can store
 
 
-def test_what_an_endpoint_says_of_itself_is_cleaned() -> None:
-    # orjson refuses half of a surrogate pair, so it is written as it came over the wire.
+def test_words_from_an_endpoint_are_cleaned() -> None:
+    # orjson rejects half a surrogate pair, so it is written as on the wire.
     body = orjson.dumps(
         {**message(), "stop_details": {"category": "c@"}, "stop_reason": "s@", "id": "i@", "model": "m@"}
     )
@@ -317,5 +317,5 @@ def test_over_long_word_is_cut() -> None:
         (None, ErrorBody()),
     ],
 )
-def test_error_body_is_read_whatever_it_holds(body: Any, expected: ErrorBody) -> None:
+def test_any_error_body_is_read(body: Any, expected: ErrorBody) -> None:
     assert read_error(body) == expected

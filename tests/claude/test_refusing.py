@@ -1,4 +1,4 @@
-"""What an error answer means: which stop the run, which are the record's own, and which are alike."""
+"""Classify error answers: which stop the run, which concern one record, and which are alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUDGET = "Budget has been exceeded! Current cost: 0.1, Max budget: 0.05"
 
 
 def litellm(kind: str | None, said: str, code: Any = "400") -> dict[str, Any]:
-    """An error as LiteLLM sends it."""
+    """Return an error in LiteLLM's format."""
     return {"error": {"message": said, "type": kind, "param": None, "code": code}}
 
 
@@ -67,7 +67,7 @@ def litellm(kind: str | None, said: str, code: Any = "400") -> dict[str, Any]:
         (200, error_body("invalid_request_error", CREDIT), "invalid_request_error", "billing page"),
     ],
 )
-async def test_key_account_or_budget_stops_the_run_and_says_what_to_do(
+async def test_key_account_or_budget_error_stops_the_run_and_names_the_remedy(
     scripted: Scripted, connect: Connect, prompt: Say, status: int, body: Any, kind: str, remedy: str
 ) -> None:
     error = await failure(connect, prompt, scripted, Reply(body, status))
@@ -88,7 +88,7 @@ async def test_key_account_or_budget_stops_the_run_and_says_what_to_do(
         litellm("content_policy", "blocked"),
     ],
 )
-async def test_403_or_404_in_another_form_than_the_apis_is_the_records_own(
+async def test_403_or_404_not_in_the_apis_format_concerns_one_record(
     scripted: Scripted, connect: Connect, prompt: Say, status: int, body: Any
 ) -> None:
     error = await failure(connect, prompt, scripted, Reply(body, status))
@@ -98,23 +98,23 @@ async def test_403_or_404_in_another_form_than_the_apis_is_the_records_own(
 
 
 @pytest.mark.parametrize("status", [502, 504, 520, 524])
-async def test_page_of_a_proxy_may_hide_an_answer_that_was_billed(
+async def test_page_of_a_proxy_may_hide_a_billed_answer(
     scripted: Scripted, connect: Connect, prompt: Say, status: int
 ) -> None:
     error = await failure(connect, prompt, scripted, Reply(b"<html>Bad gateway</html>", status))
 
     assert type(error) is PassingCallError
-    assert (error.kind, str(error)) == ("proxy", f"HTTP {status} of a proxy")
+    assert (error.kind, str(error)) == ("proxy", f"HTTP {status} from a proxy")
 
 
-async def test_the_apis_own_504_is_its_own_word(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+async def test_504_of_the_api_itself_is_not_a_proxys(scripted: Scripted, connect: Connect, prompt: Say) -> None:
     error = await failure(connect, prompt, scripted, Reply(error_body("timeout_error"), 504))
 
     assert (type(error), error.kind) == (PassingCallError, "timeout_error")
 
 
 @pytest.mark.parametrize("status", [302, 307])
-async def test_redirects_without_end_are_final_and_cost_four_requests(
+async def test_redirect_loop_is_final_and_costs_four_requests(
     scripted: Scripted, connect: Connect, prompt: Say, status: int
 ) -> None:
     error = await failure(connect, prompt, scripted, Reply(b"", status, {"location": "/v1/messages"}))
@@ -126,15 +126,13 @@ async def test_redirects_without_end_are_final_and_cost_four_requests(
 
 
 @pytest.mark.parametrize("status", [300, 302, 304, 418, 451])
-async def test_status_that_nobody_foresaw_is_final(
-    scripted: Scripted, connect: Connect, prompt: Say, status: int
-) -> None:
+async def test_unforeseen_status_is_final(scripted: Scripted, connect: Connect, prompt: Say, status: int) -> None:
     error = await failure(connect, prompt, scripted, Reply(b"", status))
 
     assert (type(error), error.kind) == (FinalCallError, f"http_{status}")
 
 
-async def test_key_in_an_error_with_a_good_status_is_left_out(
+async def test_key_in_an_error_with_a_success_status_is_left_out(
     scripted: Scripted, connect: Connect, prompt: Say
 ) -> None:
     error = await failure(connect, prompt, scripted, Reply(error_body("invalid_request_error", f"bad {KEY} here")))
@@ -142,7 +140,7 @@ async def test_key_in_an_error_with_a_good_status_is_left_out(
     assert str(error) == "HTTP 200 invalid_request_error: bad [key] here"
 
 
-async def test_what_no_database_keeps_is_cleaned_in_an_error(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+async def test_unstorable_characters_of_an_error_are_cleaned(scripted: Scripted, connect: Connect, prompt: Say) -> None:
     body = b'{"type":"error","error":{"type":"odd\\u0000\\ud800","message":"why\\u0000\\udc00"}}'
 
     error = await failure(connect, prompt, scripted, Reply(body, 400))
@@ -151,7 +149,7 @@ async def test_what_no_database_keeps_is_cleaned_in_an_error(scripted: Scripted,
 
 
 @pytest.mark.parametrize("name", ["error", "message", "detail"])
-async def test_words_of_an_error_in_another_form_are_passed_on(
+async def test_words_of_an_error_in_another_format_are_passed_on(
     scripted: Scripted, connect: Connect, prompt: Say, name: str
 ) -> None:
     error = await failure(connect, prompt, scripted, Reply(orjson.dumps({name: "no such field"}), 400))
@@ -159,7 +157,7 @@ async def test_words_of_an_error_in_another_form_are_passed_on(
     assert (type(error), error.kind, str(error)) == (FinalCallError, "http_400", "HTTP 400: no such field")
 
 
-async def test_error_in_another_form_is_the_records_own_or_the_accounts_all_the_same(
+async def test_error_in_another_format_still_concerns_the_record_or_the_account(
     scripted: Scripted, connect: Connect, prompt: Say
 ) -> None:
     long = await failure(connect, prompt, scripted, Reply(b'{"message":"Prompt is too long: 210000 tokens"}', 400))
@@ -176,14 +174,14 @@ async def test_error_without_any_words_is_its_status(scripted: Scripted, connect
 
 
 async def failure(connect: Connect, prompt: Say, scripted: Scripted, reply: Reply) -> CallError:
-    """The error that a scripted endpoint's reply becomes."""
+    """Return the error for the reply of a scripted endpoint."""
     scripted.plan(reply)
     with pytest.raises(CallError) as raised:
         await connect(scripted.url).ask(request_body(prompt()), ANTHROPIC)
     return raised.value
 
 
-# A record that speaks of money
+# A record whose text is about money
 
 
 @pytest.mark.parametrize(
@@ -208,7 +206,7 @@ def alike(status: int, said: str, kind: str = "invalid_request_error") -> str | 
     return likeness(status, read_error(error_body(kind, said)))
 
 
-def test_refusals_are_alike_whatever_numbers_they_name() -> None:
+def test_rejections_are_alike_if_only_numbers_differ() -> None:
     one = alike(400, "messages.0: at 12:07 the budget of team-7 was 0.10 (request 01a7-beef)")
     other = alike(400, "messages.3: at 12:08 the budget of team-9 was 3.5 (request 77ff-0123)")
 
@@ -225,7 +223,7 @@ def test_refusals_are_alike_whatever_numbers_they_name() -> None:
         alike(400, "no tea. " + "It quotes the record. " * 30),
     ],
 )
-def test_refusals_that_differ_are_not_alike(other: str | None) -> None:
+def test_different_rejections_are_not_alike(other: str | None) -> None:
     assert alike(400, "no tea") != other
 
 
@@ -243,5 +241,5 @@ def test_pages_of_one_status_are_alike() -> None:
         (400, "This model's maximum context length is 8192 tokens"),
     ],
 )
-def test_what_is_too_long_is_the_records_own_whatever_others_meet(status: int, said: str) -> None:
+def test_prompt_that_is_too_long_concerns_one_record(status: int, said: str) -> None:
     assert alike(status, said) is None

@@ -38,8 +38,8 @@ def nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
 RUN = ("run", "notes")
 USER = "{{% block user %}}{}{{% endblock %}}\n"
 CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
-    "no key and no sandbox": (RUN, environment(ANTHROPIC_BASE_URL=None), "set ANTHROPIC_API_KEY, or start"),
-    "a key that is refused": (RUN, environment(ANTHROPIC_API_KEY="sk-invalid-1"), "refuses the key"),
+    "no key and no sandbox": (RUN, environment(ANTHROPIC_BASE_URL=None), "Set ANTHROPIC_API_KEY, or start"),
+    "a key that is refused": (RUN, environment(ANTHROPIC_API_KEY="sk-invalid-1"), "rejects the key"),
     "an endpoint that is away": (RUN, environment(ANTHROPIC_BASE_URL="http://127.0.0.1:9"), "can't be reached"),
     "an unknown name": (("run", "note"), nothing, "did you mean 'notes'?"),
     "a template that is no Jinja": (RUN, template(USER.format("{{ record.text")), "notes.md.j2, line 7"),
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
         template(select="SELECT id, text FROM notes WHERE id = :which"),
         "uses :which, which `params` does not declare",
     ),
-    "a source without a database": (RUN, template(source="shop"), "set PRESSWORK_SOURCE_SHOP_URL"),
+    "a source without a database": (RUN, template(source="shop"), "Set PRESSWORK_SOURCE_SHOP_URL"),
     "a source that is away": (
         RUN,
         environment(PRESSWORK_SOURCE_URL="postgresql://me:secret@127.0.0.1:9/shop"),

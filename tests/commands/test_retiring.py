@@ -130,7 +130,7 @@ def test_lint_needs_a_key_and_an_endpoint_to_ask(desk: Desk, models: Models, mon
 
     assert (refused.exit_code, keyless.exit_code) == (2, 2)
     assert "ANTHROPIC_API_KEY" in keyless.stderr
-    assert "refuses the key" in refused.stderr
+    assert "rejects the key" in refused.stderr
 
 
 # The status
@@ -194,6 +194,6 @@ def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path, m
 
     assert "Nothing runs here" in screen.stdout
     said = " ".join(screen.stdout.split())
-    assert re.search(r"claude-sonnet-4-5 (is deprecated and retires|was to retire) on 2026-11-30, .+\.", said)
+    assert re.search(r"claude-sonnet-4-5 (is deprecated and retires|should have retired) on 2026-11-30, .+\.", said)
     assert "It is named by old: move to another model." in said
     assert [(model["model"], model["retires_on"]) for model in told["models"]] == [("claude-sonnet-4-5", "2026-11-30")]

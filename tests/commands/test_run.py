@@ -163,7 +163,7 @@ def test_a_run_that_stops_after_it_opened_tells_its_id(going_on: Ran, monkeypatc
     assert ended.exit_code == 2
     assert told["kind"] == "wrong_endpoint"
     assert told["run_id"]
-    assert "the sandbox answers there" in ended.stderr
+    assert "but the sandbox answered" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

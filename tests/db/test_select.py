@@ -227,7 +227,7 @@ def test_moment_with_a_zone_is_not_shifted(postgres_server: str) -> None:
 
 
 def test_parameter_that_is_not_named_is_an_error(shop: Engine) -> None:
-    with pytest.raises(SelectError, match="uses :category, which `params` does not name"):
+    with pytest.raises(SelectError, match="uses :category, which `params` does not declare"):
         count_records(shop, query("SELECT * FROM items WHERE sku = :category"))
 
 
@@ -321,12 +321,12 @@ def test_function_that_writes_is_refused(new_postgres: str) -> None:
 
 
 def test_missing_key_column_is_named_with_those_that_are_there(shop: Engine) -> None:
-    with pytest.raises(SelectError, match=r"does not yield the key column 'MIXED'; it yields sku, MiXed\."):
+    with pytest.raises(SelectError, match=r"does not yield the key column 'MIXED'\..* Available: sku, MiXed\."):
         count_records(shop, query('SELECT sku, "MiXed" FROM items', "MIXED"))
 
 
 def test_column_that_comes_twice_is_refused(shop: Engine) -> None:
-    with pytest.raises(SelectError, match=r"yields 'n' more than once"):
+    with pytest.raises(SelectError, match=r"yields the column 'n' more than once"):
         count_records(shop, query("SELECT a.sku, a.n, b.n FROM items a JOIN items b ON a.sku = b.sku"))
 
 
@@ -345,7 +345,7 @@ def test_duplicate_keys_are_counted_and_some_are_named(shop: Engine) -> None:
 def test_key_that_is_too_long_is_found_before_the_first_page(source: Shop) -> None:
     engine = source("CREATE TABLE t (k TEXT)", f"INSERT INTO t VALUES ('{'a' * 500}'), ('{'x' * 501}')")
 
-    with pytest.raises(KeyValueError, match=r"1 key can't be kept: 'x{40}' \.\.\. \(501 characters\)\."):
+    with pytest.raises(KeyValueError, match=r"1 key can't be stored: 'x{40}' \.\.\. \(501 characters\)\."):
         count_records(engine, query("SELECT k FROM t", "k"))
     assert count_records(engine, query("SELECT k FROM t WHERE k < 'b'", "k")) == 1
 
@@ -353,7 +353,7 @@ def test_key_that_is_too_long_is_found_before_the_first_page(source: Shop) -> No
 def test_key_with_a_nul_is_found_before_the_first_page(tmp_path: Path) -> None:
     with (
         new_sqlite(tmp_path, "CREATE TABLE t (k TEXT)", "INSERT INTO t VALUES ('a' || CHAR(0) || 'b')") as engine,
-        pytest.raises(KeyValueError, match=r"1 key can't be kept: 'a\\x00b'"),
+        pytest.raises(KeyValueError, match=r"1 key can't be stored: 'a\\x00b'"),
     ):
         count_records(engine, query("SELECT k FROM t", "k"))
 
@@ -398,7 +398,7 @@ def test_text_that_is_not_utf8_harms_no_other_record(tmp_path: Path) -> None:
         records = read(engine, query("SELECT id, body FROM t", "id"))
 
         assert [record.data["body"] for record in records] == ["a\ufffdb", "a\x00b", "fine"]
-        with pytest.raises(KeyValueError, match=r"1 key can't be kept: 'c\\udcff'"):
+        with pytest.raises(KeyValueError, match=r"1 key can't be stored: 'c\\udcff'"):
             read(engine, query("SELECT k FROM t", "k"))
 
 

@@ -290,7 +290,7 @@ def test_wrapped_select_has_the_names_that_it_has_by_itself(items: Engine, mine:
 
 
 def test_two_columns_of_one_name_are_told_before_the_run(items: Engine) -> None:
-    refusal = "Duplicate column name" if items.dialect.name == "mysql" else "yields 'name' more than once"
+    refusal = "Duplicate column name" if items.dialect.name == "mysql" else "yields the column 'name' more than once"
     with pytest.raises(SelectError, match=refusal):
         check_columns(items, query("SELECT id, name, name FROM items"))
 
@@ -444,14 +444,14 @@ def test_full_disk_is_named_with_what_to_do_and_leaves_nothing(
     shop: Engine, mine: RunSpools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spools, "_WRITING", (*spools._WRITING, "PRAGMA max_page_count = 3"))
-    with pytest.raises(SpoolError, match=r"can't be kept in .*/spools: .*full.* Free space .* PRESSWORK_SPOOL_DIR"):
+    with pytest.raises(SpoolError, match=r"can't be stored in .*/spools: .*full.* Free space .* PRESSWORK_SPOOL_DIR"):
         spooled(shop, mine, ALL)
     assert files(mine) == []
 
 
 def test_folder_that_can_not_be_made_is_named(shop: Engine, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file", encoding="utf-8")
-    with pytest.raises(SpoolError, match=r"can't be kept in .*/state/spools: Not a directory"):
+    with pytest.raises(SpoolError, match=r"can't be stored in .*/state/spools: Not a directory"):
         spooled(shop, RunSpools(tmp_path / "state" / "spools", "run-1"), ALL)
 
 

@@ -71,7 +71,7 @@ def test_parameters_are_found_where_the_database_sees_one(dialect: str, sql: str
 
 
 def test_a_name_that_params_would_refuse_is_named_and_not_left_to_the_database() -> None:
-    with pytest.raises(SelectError, match="uses :naïve, which `params` does not name"):
+    with pytest.raises(SelectError, match="uses :naïve, which `params` does not declare"):
         as_it_stands("SELECT :naïve", {"na": Parameter("int", 1)}, DIALECTS["sqlite"])
 
 

@@ -234,7 +234,7 @@ async def test_sandbox_under_another_name_is_asked_nothing(
 ) -> None:
     at(sandbox.url, name)
     caller = await open_gate()
-    await caller.is_stopped(5, "the sandbox answers there")
+    await caller.is_stopped(5, "but the sandbox answered")
     assert sandbox.stats()["requests"] == 0
     assert set(caller.journal.error_types) <= {"not_sent"}
 
@@ -245,7 +245,7 @@ async def test_another_endpoint_under_the_sandboxs_name_stops_all_and_its_answer
     async with gateway(passing_on(sandbox)) as url:
         at(url, "sandbox", None)
         caller = await open_gate()
-        await caller.is_stopped(5, "not the sandbox")
+        await caller.is_stopped(5, "but another endpoint answered")
     assert sandbox.stats()["requests"] == 1
     assert caller.pace.spending.own.known_usd > 0
 

@@ -219,7 +219,7 @@ async def test_judgement_that_breaks_off_ends_its_record_and_the_answer_is_kept(
 
     assert (summary.succeeded, summary.invalid, summary.status) == (20, 10, "completed")
     (message,) = {str(failure.message) for failure in summary.failures}
-    assert "SubjectLine: RecursionError" in message
+    assert "SubjectLine could not validate the answer: RecursionError" in message
     assert "PRIVATE" not in message
     assert workshop.value("SELECT count(*) FROM attempts WHERE cost_usd IS NULL OR output_text IS NULL") == 0
 

@@ -255,7 +255,7 @@ async def test_select_whose_keys_can_not_be_used_keeps_nothing(runs: Runs) -> No
 async def test_folder_that_takes_nothing_is_an_error_that_names_its_setting(tmp_path: Path, source: Engine) -> None:
     (tmp_path / "file").touch()
     run = Selecting(tmp_path / "file", source, "run")
-    with pytest.raises(SpoolError, match=r"can't be kept in .*/file: .* PRESSWORK_SPOOL_DIR"):
+    with pytest.raises(SpoolError, match=r"can't be stored in .*/file: .* PRESSWORK_SPOOL_DIR"):
         await run.select().count()
 
 

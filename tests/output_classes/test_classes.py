@@ -1,4 +1,4 @@
-"""Output classes are found in any module of flows/ that is the user's and stays quick to load."""
+"""Find output classes in the user's modules of flows/, which must load quickly."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Put = Callable[[str, str], None]
 
 @pytest.fixture
 def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
-    """Put a user's module into flows/, for one test."""
+    """Put a user's module into flows/ for one test."""
     folder = tmp_path / "flows"
     before = set(sys.modules)
-    monkeypatch.setattr("presswork.output_classes.classes._brought", {})
+    monkeypatch.setattr("presswork.output_classes.classes._heavy_imports", {})
     monkeypatch.setattr(flows, "__path__", [*flows.__path__, str(folder)])
 
     def put(name: str, text: str) -> None:
@@ -76,10 +76,10 @@ def test_template_names_such_a_class(put: Put, write: Write) -> None:
 
 
 @pytest.mark.parametrize("name", ["Nothing", "Output", "Field", "BaseModel"])
-def test_what_is_no_class_with_fields_is_told_with_those_there_are(put: Put, name: str) -> None:
+def test_missing_output_class_lists_the_available_ones(put: Put, name: str) -> None:
     put("shop.py", ENTRY + "class Other(Output):\n    text: str\n")
 
-    with pytest.raises(OutputClassError, match=r"class '.+' in flows/shop\.py; there are: Entry, Other\."):
+    with pytest.raises(OutputClassError, match=r"class '.+' in flows/shop\.py\. Available: Entry, Other\."):
         load_output_class(f"shop.{name}")
 
 
@@ -87,28 +87,28 @@ def test_what_is_no_class_with_fields_is_told_with_those_there_are(put: Put, nam
     ("name", "told"),
     [
         ("shop.Entry", r"There is no module flows/shop\.py for the output class 'shop\.Entry'\. Create it, or"),
-        ("flows.shop.Entry", r"has a 'flows' too many\. Write 'shop\.Entry'"),
+        ("flows.shop.Entry", r"must not begin with 'flows'\. Write 'shop\.Entry'"),
         ("flows.ProductCopy", r"Write 'ProductCopy'"),
-        ("engine.run.Run", r"flows/engine, which is Presswork's own\. Put your class into a module of your own"),
-        ("content.Params", "flows/content, which is Presswork's own"),
+        ("engine.run.Run", r"flows/engine, which is part of Presswork\. Put your class into your own module"),
+        ("content.Params", "flows/content, which is part of Presswork"),
         ("settings.Settings", r"There is no module flows/settings\.py"),
         ("os.path.Entry", r"There is no module flows/os/path\.py"),
-        ("../outputs.Entry", "names no output class. Write Entry for a class of flows/outputs.py"),
-        ("..outputs.Entry", "names no output class"),
-        ("shop/Entry", "names no output class"),
-        ("shop.Entry()", "names no output class"),
-        ("__init__.Entry", "names no output class"),
-        ("a b", "names no output class"),
-        ("", "names no output class"),
+        ("../outputs.Entry", "is not the name of an output class. Write Entry for a class in flows/outputs.py"),
+        ("..outputs.Entry", "is not the name of an output class"),
+        ("shop/Entry", "is not the name of an output class"),
+        ("shop.Entry()", "is not the name of an output class"),
+        ("__init__.Entry", "is not the name of an output class"),
+        ("a b", "is not the name of an output class"),
+        ("", "is not the name of an output class"),
     ],
 )
-def test_name_that_leads_elsewhere_is_refused_and_says_what_to_write(name: str, told: str) -> None:
+def test_wrong_name_is_rejected_with_the_remedy(name: str, told: str) -> None:
     with pytest.raises(OutputClassError, match=told):
         load_output_class(name)
 
 
 @pytest.mark.parametrize("name", ["product_copy.Products", "newsletter.Articles", "support_replies.Tickets"])
-def test_content_flow_holds_no_output_classes(name: str) -> None:
+def test_content_flow_can_not_contain_output_classes(name: str) -> None:
     with pytest.raises(OutputClassError, match=r"line \d+, imports prefect\.flow\. Move the classes"):
         load_output_class(name)
 
@@ -132,24 +132,26 @@ def test_content_flow_holds_no_output_classes(name: str) -> None:
         ("class A:\n    import prefect", 2, "prefect"),
     ],
 )
-def test_module_that_imports_prefect_or_sql_is_refused_by_its_line(
-    put: Put, imports: str, line: int, told: str
-) -> None:
+def test_import_of_prefect_or_sql_is_rejected_with_its_line(put: Put, imports: str, line: int, told: str) -> None:
     put("shop.py", f"{imports}\n{ENTRY}")
 
     with pytest.raises(OutputClassError) as raised:
         load_output_class("shop.Entry")
 
-    assert f"flows/shop.py can't hold output classes: flows/shop.py, line {line}, imports {told}." in str(raised.value)
+    assert f"flows/shop.py can't contain output classes: flows/shop.py, line {line}, imports {told}." in str(
+        raised.value
+    )
     assert "flows.shop" not in sys.modules
 
 
-def test_import_by_way_of_another_module_of_the_user_is_refused(put: Put) -> None:
+def test_import_through_another_module_of_the_user_is_rejected(put: Put) -> None:
     put("shop.py", "from flows.shelf import LABEL\n" + ENTRY)
     put("shelf.py", "from flows import store\nLABEL = 1\n")
     put("store.py", "from prefect import flow\n")
 
-    with pytest.raises(OutputClassError, match=r"flows/shop\.py can't hold .*flows/store\.py, line 1, imports prefect"):
+    with pytest.raises(
+        OutputClassError, match=r"flows/shop\.py can't contain .*flows/store\.py, line 1, imports prefect"
+    ):
         load_output_class("shop.Entry")
 
 
@@ -166,38 +168,40 @@ def test_import_by_way_of_another_module_of_the_user_is_refused(put: Put) -> Non
         "from . import shelf",
     ],
 )
-def test_import_that_loads_nothing_of_it_is_fine(put: Put, harmless: str) -> None:
+def test_import_that_does_not_load_them_is_allowed(put: Put, harmless: str) -> None:
     put("shop.py", harmless + "\n" + ENTRY)
-    put("shelf.py", "import flows.shop\nLABEL = 1\n")  # in a circle, which Python allows
+    put("shelf.py", "import flows.shop\nLABEL = 1\n")  # a circular import, which Python allows
 
     assert load_output_class("shop.Entry").__name__ == "Entry"
 
 
-def test_import_that_only_running_shows_is_refused_each_time(
+def test_import_that_only_loading_shows_is_rejected_each_time(
     put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "heavy_friend.py").write_text("import sys\nsys.modules['prefect'] = sys\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "prefect", sys)  # so that it is taken back, loaded before or not
+    monkeypatch.setitem(
+        sys.modules, "prefect", sys
+    )  # so that it is removed afterwards, whether it was loaded before or not
     monkeypatch.delitem(sys.modules, "prefect")
     put("shop.py", "import heavy_friend\n" + ENTRY)
 
     for _time in range(2):
-        with pytest.raises(OutputClassError, match="something that it imports loads prefect"):
+        with pytest.raises(OutputClassError, match="one of its imports loads prefect"):
             load_output_class("shop.Entry")
 
 
 @pytest.mark.parametrize(
     "text", ["class Entry(:\n", "raise ValueError('no')\n", "import nowhere_at_all\n", "exit(3)\n", "\x00"]
 )
-def test_mistake_in_the_users_module_is_told_with_its_file(put: Put, text: str) -> None:
+def test_mistake_in_the_users_module_is_reported_with_its_file(put: Put, text: str) -> None:
     put("shop.py", text)
 
     with pytest.raises(OutputClassError, match=r"^flows/shop\.py can't be loaded: \w+: "):
         load_output_class("shop.Entry")
 
 
-def test_lint_tells_at_the_line_of_output_that_a_module_imports_prefect(put: Put, folder: Path) -> None:
+def test_lint_reports_a_forbidden_import_at_the_line_of_output(put: Put, folder: Path) -> None:
     put("shop.py", "import prefect\n" + ENTRY)
     (folder / "made.md.j2").write_text("---\nmax_tokens: 5\noutput: shop.Entry\n---\n{% block user %}x{% endblock %}")
 

@@ -1,4 +1,4 @@
-"""Fields of a front matter make the class that a user would write, and each mistake is told by its field."""
+"""Make the class that a user would write from the fields of a front matter, and report each mistake by its field."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_fields_make_the_schema_and_so_the_hash_of_the_class_that_a_user_would_w
     monkeypatch.setattr(flows.outputs, "Made", Made, raising=False)
     made, named = write(front=FIELDS, name="made"), write(front="output: Made\n", name="named")
 
-    # In the order of the fields too, which the hash does not see.
+    # The order of the fields is equal too, although the hash does not depend on it.
     assert orjson.dumps(made.schema) == orjson.dumps(named.schema)
     assert hash_of(made) == hash_of(named)
 
@@ -100,13 +100,13 @@ def test_order_of_the_fields_is_the_schemas(write: Write) -> None:
     assert list(made.schema["properties"]) == ["zebra", "apple", "mango"]
 
 
-def test_answer_is_judged_and_judged_again_as_by_a_class(write: Write) -> None:
+def test_answer_is_judged_as_by_a_written_class(write: Write) -> None:
     first, second = (write(front=FIELDS, name="made").output_class for _ in range(2))
 
     content = validate_answer(first, orjson.dumps(ANSWER).decode())
     assert isinstance(content, Content)
     assert content.output == {**ANSWER, "note": None, "days": None}
-    # The class is made again in each process; what was stored stays valid.
+    # Each process makes the class again, and stored answers stay valid.
     assert isinstance(validate_stored(second, content.output), Content)
     read: Any = second.model_validate_json(orjson.dumps(content.output))
     assert (read.day, read.at) == (date(2026, 3, 1), datetime(2026, 3, 1, 10, tzinfo=UTC))
@@ -161,7 +161,7 @@ def test_every_bound_and_description_of_a_field_is_sent(write: Write) -> None:
     "written",
     ["yes", "no", "NO", "on", "off", "1.10", "0123", "12:30", "2026-03-01", "null", "~", "1_000", "1e3", "0x1F"],
 )
-def test_choice_is_the_text_that_is_written(written: str) -> None:
+def test_choice_is_the_text_as_written(written: str) -> None:
     front = read_front_matter("note", f"---\noutput: {{mood: {{choices: [{written}, other]}}}}\n---\n")
     quoted = read_front_matter("note", f"---\noutput: {{mood: {{choices: ['{written}', other]}}}}\n---\n")
 
@@ -170,7 +170,7 @@ def test_choice_is_the_text_that_is_written(written: str) -> None:
     assert front.output.fields["mood"].choices == [written, "other"]
 
 
-def test_a_fields_name_is_the_text_that_is_written_and_other_fields_of_the_head_stay_yaml() -> None:
+def test_name_of_a_field_is_text_and_the_rest_of_the_front_matter_is_yaml() -> None:
     front = read_front_matter("note", "---\noutput: {on: {type: bool}, no: {}}\nmax_tokens: 16\ncache: off\n---\n")
 
     assert not isinstance(front.output, str)
@@ -188,7 +188,7 @@ def test_a_fields_name_is_the_text_that_is_written_and_other_fields_of_the_head_
         "output: {tags: {type: list[str] , max_length: 5, }}  # a comment",
     ],
 )
-def test_type_of_a_list_is_written_as_in_python_in_each_style_of_yaml(block: str) -> None:
+def test_type_of_a_list_is_read_in_each_style_of_yaml(block: str) -> None:
     front = read_front_matter("note", f"---\n{block}\n---\n")
 
     assert not isinstance(front.output, str)
@@ -212,14 +212,14 @@ def test_class_is_named_by_the_template(template: str, name: str) -> None:
     assert read_front_matter(template, "---\noutput: {title: {}}\n---\n").output_name == name
 
 
-def test_front_matter_that_names_a_class_tells_that_name() -> None:
+def test_front_matter_with_a_class_keeps_its_name() -> None:
     assert read_front_matter("note", "---\noutput: shop.Entry\n---\n").output_name == "shop.Entry"
 
 
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ("{}", "output: names no field. Write at least one"),
+        ("{}", "output: has no field. Write at least one"),
         ("[title]", "output: must name a class, such as ProductCopy or shop.Entry, or list its fields"),
         ("{title: str}", "title: must be keys and values, such as {type: str, max_length: 70}"),
         ("{title: {type: text}}", "title: there is no type 'text'. Available: str, int, float, bool, date, datetime"),
@@ -242,7 +242,10 @@ def test_front_matter_that_names_a_class_tells_that_name() -> None:
         ("{tags: {type: list[int], items: {pattern: a}}}", "tags: an int takes no `pattern`"),
         ("{tags: {type: list[str], items: {choices: [a]}}}", "tags.items: 'choices' is not a key here"),
         ("{tags: {type: list[str], items: 5}}", "tags.items: must be keys and values"),
-        ("{title: {items: {max_length: 5}}}", "title: `items` are the bounds of a list's items. Use a type such as"),
+        (
+            "{title: {items: {max_length: 5}}}",
+            "title: only a list can have `items`, the bounds of its items. Use a type such as",
+        ),
         ("{stars: {type: int, ge: five}}", "stars: `ge` takes an int, not 'five'"),
         ("{share: {type: float, le: .inf}}", "share: `le` takes a float, not '.inf'"),
         ("{day: {type: date, ge: 2026-13-45}}", "day: `ge` takes a date, not '2026-13-45'"),
@@ -259,25 +262,25 @@ def test_front_matter_that_names_a_class_tells_that_name() -> None:
         ("{mood: {type: choices}}", "mood: the type `choices` needs `choices: [...]`"),
         ("{mood: {type: float, choices: [1.5]}}", "mood: a float takes no `choices`. Use the type choices, str or int"),
         ("{mood: {type: int, choices: [1, x]}}", "mood: `choices` takes an int, not 'x'"),
-        ("{title: {pattern: '('}}", "title: the pattern is not a regular expression that pydantic takes"),
-        ("{title: {pattern: '(?=a)'}}", "title: the pattern is not a regular expression that pydantic takes"),
+        ("{title: {pattern: '('}}", "title: the pattern is not a regular expression that pydantic accepts"),
+        ("{title: {pattern: '(?=a)'}}", "title: the pattern is not a regular expression that pydantic accepts"),
         ("{title: {optional: perhaps}}", "title.optional: Input should be a valid boolean"),
-        ("{copy: {}}", "copy: this name is Python's or pydantic's own. Choose another"),
-        ("{model_dump: {}}", "model_dump: this name is Python's or pydantic's own"),
-        ("{class: {}}", "class: this name is Python's or pydantic's own"),
-        ("{_title: {}}", "_title: a field's name has letters, digits and underscores"),
-        ("{the title: {}}", "the title: a field's name has letters"),
+        ("{copy: {}}", "copy: Python or pydantic reserves this name. Choose another"),
+        ("{model_dump: {}}", "model_dump: Python or pydantic reserves this name"),
+        ("{class: {}}", "class: Python or pydantic reserves this name"),
+        ("{_title: {}}", "_title: a name starts with a letter and has at most"),
+        ("{the title: {}}", "the title: a name starts with a letter"),
         ("{a: {type: text}, b: {max: 1}}", "; b: 'max' is not a key here"),
     ],
 )
-def test_mistake_is_told_by_its_field_and_says_what_to_do(fields: str, told: str) -> None:
+def test_mistake_is_reported_by_its_field_with_the_remedy(fields: str, told: str) -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2: the front matter is wrong: output: ") as raised:
         read_front_matter("note", f"---\noutput: {fields}\n---\n")
 
     assert told in str(raised.value)
 
 
-def test_field_that_stands_twice_is_told_with_its_line() -> None:
+def test_repeated_field_is_reported_with_its_line() -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2, line 4: .*'title' appears twice"):
         read_front_matter("note", "---\noutput:\n  title: {}\n  title: {type: int}\n---\n")
 
@@ -312,7 +315,7 @@ def test_template_with_fields_passes_the_lint(write: Write, folder: Path) -> Non
     assert lint_template(folder, "made") == []
 
 
-def test_lint_has_the_line_of_a_class_beyond_the_limits(write: Write, folder: Path) -> None:
+def test_lint_reports_the_line_of_a_class_beyond_the_limits(write: Write, folder: Path) -> None:
     many = "\n".join(f"  field_{number}: {{optional: true}}" for number in range(25))
     body = "{% block user %}x{% endblock %}"
     write(body, front=f"description: Wide\noutput:\n{many}\n", name="made")
@@ -323,7 +326,7 @@ def test_lint_has_the_line_of_a_class_beyond_the_limits(write: Write, folder: Pa
     assert "25 optional fields" in found.message
 
 
-def test_lint_notes_what_may_go_wrong_with_a_schema(write: Write, folder: Path) -> None:
+def test_lint_notes_possible_problems_of_a_schema(write: Write, folder: Path) -> None:
     choices = ", ".join(f"choice_number_{number}" for number in range(400))
     write("{% block user %}x{% endblock %}", front=f"output: {{mood: {{choices: [{choices}]}}}}\n", name="made")
 

@@ -1,4 +1,4 @@
-"""The output class as the API takes it: what it can't take is found before a request, bounds are told in words."""
+"""Make the schema that the API accepts: unsupported classes are found before a request, bounds become words."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Dog(BaseModel):
 
 
 class Everything(BaseModel):
-    """All that an output class may have."""
+    """A class with everything that an output class may have."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -125,7 +125,7 @@ OUTPUTS = [
 
 
 @pytest.mark.parametrize("output_class", [Everything, *OUTPUTS], ids=lambda output_class: output_class.__name__)
-async def test_schema_is_one_that_the_api_takes_and_its_answer_is_content(output_class: type[BaseModel]) -> None:
+async def test_api_accepts_the_schema_and_its_answer_is_content(output_class: type[BaseModel]) -> None:
     async with Sandbox() as sandbox, AsyncAnthropic(api_key=KEY, base_url=sandbox.url, max_retries=0) as sdk:
         answer = await sdk.messages.create(
             model="claude-sonnet-4-6",
@@ -170,7 +170,7 @@ class Shared(BaseModel):
     many: list[Part]
 
 
-def test_part_that_stands_in_several_places_is_no_recursion() -> None:
+def test_class_that_is_used_several_times_is_no_recursion() -> None:
     assert set(output_schema(Shared)["properties"]) == {"one", "two", "many"}
 
 
@@ -188,8 +188,8 @@ def one_field(annotation: Any) -> type[BaseModel]:
 
 
 @pytest.mark.parametrize("annotation", [Any, object, list, list[Any], list[list[Any]], tuple], ids=str)
-def test_field_that_may_be_anything_is_refused_by_its_place(annotation: Any) -> None:
-    with pytest.raises(OutputClassError, match="'One': counts may be anything, and the API needs a type"):
+def test_field_without_a_type_is_rejected_with_its_place(annotation: Any) -> None:
+    with pytest.raises(OutputClassError, match="'One': counts has no type, and the API needs one"):
         output_schema(one_field(annotation))
 
 
@@ -208,28 +208,28 @@ def test_field_that_may_be_anything_is_refused_by_its_place(annotation: Any) -> 
     ],
     ids=["ints", "any", "bare", "in a list", "optional", "literal keys", "pattern keys", "nested", "top"],
 )
-def test_mapping_with_free_keys_is_refused_by_its_place(make: Callable[[], type[BaseModel]], where: str) -> None:
-    with pytest.raises(OutputClassError, match="a mapping with free keys, which would come back empty") as raised:
+def test_mapping_with_free_keys_is_rejected_with_its_place(make: Callable[[], type[BaseModel]], where: str) -> None:
+    with pytest.raises(OutputClassError, match="a mapping with free keys, which Claude would leave empty") as raised:
         output_schema(make())
 
     assert where in str(raised.value)
 
 
 @pytest.mark.parametrize("annotation", [Any, object, Callable[[], int]], ids=str)
-def test_field_without_a_type_that_json_has_is_refused(annotation: Any) -> None:
+def test_field_without_a_json_type_is_rejected(annotation: Any) -> None:
     with pytest.raises(OutputClassError, match="'One'"):
         output_schema(one_field(annotation))
 
 
-def test_class_that_pydantic_could_not_finish_is_refused() -> None:
-    class Unfinished(BaseModel):
-        part: Nowhere  # type: ignore[name-defined]  # noqa: F821
+def test_class_that_pydantic_can_not_build_is_rejected() -> None:
+    annotation: Any = "Nowhere"
+    unfinished = create_model("Unfinished", part=(annotation, ...))
 
     with pytest.raises(OutputClassError, match="'Unfinished' has no JSON schema"):
-        output_schema(Unfinished)
+        output_schema(unfinished)
 
 
-# What a field says of its type, and the limits that pydantic leaves out of its schema
+# Keywords next to a reference, and the limits that pydantic leaves out of its schema
 
 
 def sent_field(annotation: Any, field: Any = ...) -> dict[str, Any]:
@@ -305,13 +305,13 @@ def test_root_that_is_a_reference_is_kept_with_its_description() -> None:
     assert schema["properties"]["area"]["type"] == "integer"
 
 
-def test_a_types_own_bound_is_told_where_the_field_has_a_tighter_one() -> None:
+def test_bound_of_a_type_is_sent_if_the_field_has_a_tighter_one() -> None:
     schema = {"$ref": "#/$defs/Short", "maxLength": 5, "$defs": {"Short": {"type": "string", "maxLength": 9}}}
 
     assert write_out(schema) == {"type": "string", "maxLength": 5, "description": "{maxLength: 9}"}
 
 
-def test_allof_with_a_reference_which_the_api_refuses_is_written_out() -> None:
+def test_allof_with_a_reference_is_written_out() -> None:
     room = {"type": "string", "description": "A room"}
     alone = {"allOf": [{"$ref": "#/$defs/Room"}], "description": "Mine", "$defs": {"Room": room}}
     two = {"allOf": [{"$ref": "#/$defs/Room"}, {"type": "string"}], "$defs": {"Room": room}}
@@ -347,7 +347,7 @@ def test_allof_with_a_reference_which_the_api_refuses_is_written_out() -> None:
     ],
     ids=str,
 )
-def test_limit_that_pydantic_checks_is_told(annotation: Any, told: list[str]) -> None:
+def test_limit_that_pydantic_checks_is_sent(annotation: Any, told: list[str]) -> None:
     text = orjson.dumps(sent_field(annotation)).decode()
 
     assert [limit for limit in told if limit not in text] == []
@@ -363,7 +363,7 @@ class Place(NamedTuple):
     people: Annotated[int, Field(ge=21)] = 30
 
 
-def test_positions_of_a_tuple_are_told() -> None:
+def test_positions_of_a_tuple_are_described() -> None:
     found = sent_field(tuple[Annotated[float, Field(ge=-90, description="North")], Room, int])
 
     assert "maxItems: 3, minItems: 3" in found["description"]
@@ -384,7 +384,7 @@ def test_tuple_of_equal_positions_is_a_list_of_its_length() -> None:
 
 
 class Exact(BaseModel):
-    """What only its schema's words tell: the sandbox must follow them, as Claude does."""
+    """Limits that are only words in the schema. The sandbox must follow them, as Claude does."""
 
     pair: tuple[int, str]
     place: Place
@@ -399,7 +399,7 @@ class Exact(BaseModel):
 
 
 @pytest.mark.parametrize("about", ["tea", "coffee", "cups"])
-async def test_sandbox_answers_within_what_the_words_tell(about: str) -> None:
+async def test_sandbox_follows_limits_that_are_only_words(about: str) -> None:
     async with Sandbox() as sandbox, AsyncAnthropic(api_key=KEY, base_url=sandbox.url, max_retries=0) as sdk:
         answer = await sdk.messages.create(
             model="claude-sonnet-4-6",
@@ -412,7 +412,7 @@ async def test_sandbox_answers_within_what_the_words_tell(about: str) -> None:
     assert isinstance(validate_answer(Exact, text), Content), text
 
 
-# What the API limits
+# The API's limits
 
 
 def wide(optional: int = 0, unions: int = 0) -> type[BaseModel]:
@@ -431,7 +431,7 @@ def notes(output_class: type[BaseModel]) -> list[str]:
     return notes_on(full_schema(output_class), output_schema(output_class))
 
 
-def test_as_many_optional_fields_and_unions_as_the_api_takes_pass() -> None:
+def test_optional_fields_and_unions_up_to_the_apis_limits_pass() -> None:
     assert notes(wide(optional=24, unions=16)) == []
 
 
@@ -440,20 +440,20 @@ def test_as_many_optional_fields_and_unions_as_the_api_takes_pass() -> None:
     [
         (wide(optional=25), "it has 25 optional fields, and the limit is 24"),
         (wide(unions=17), "it has 17 fields of a union type .*, and the limit is 16"),
-        (wide(optional=30, unions=20), "30 optional fields.*; it has 20 fields of a union type"),
+        (wide(optional=30, unions=20), "30 optional fields.*It has 20 fields of a union type"),
         (create_model("Deep", own=(str, ""), inner=(wide(optional=24), ...)), "25 optional fields"),
     ],
     ids=["optional", "unions", "both", "nested"],
 )
-def test_more_is_refused_before_a_request(output_class: type[BaseModel], told: str) -> None:
+def test_more_are_rejected_before_a_request(output_class: type[BaseModel], told: str) -> None:
     with pytest.raises(OutputClassError, match=told):
         output_schema(output_class)
 
 
-def test_what_is_too_much_only_when_each_use_is_counted_is_a_note() -> None:
+def test_excess_that_depends_on_counting_each_use_is_a_note() -> None:
     (note,) = notes(holding(wide(optional=10, unions=6), uses=3))
 
-    assert "counts a nested class at each of its uses" in note
+    assert "counts a nested class at each use" in note
     assert "30 optional fields" in note
     assert "18 fields of a union type" in note
 
@@ -472,7 +472,7 @@ def test_words_do_not_count_for_the_size() -> None:
     assert notes(create_model("Wordy", text=(str, Field(description="word " * 5000)))) == []
 
 
-def test_what_does_not_reach_claude_is_named() -> None:
+def test_keyword_that_does_not_reach_claude_is_named() -> None:
     extra = {"oneOf": [{"type": "string"}], "anyOf": [{"type": "string"}, {"type": "null"}]}
 
     class Odd(BaseModel):
@@ -484,17 +484,17 @@ def test_what_does_not_reach_claude_is_named() -> None:
     found = notes(Odd)
 
     assert any("odd: `oneOf` does not reach Claude" in note for note in found)
-    assert any("further fields are allowed" in note for note in found)
+    assert any("extra fields are allowed" in note for note in found)
 
 
-# Random classes: each word and each number in them stands once, so that it is seen whether it is sent
+# Random classes: each word and number in them occurs once, so the test sees whether it is sent
 
 
 class Sown:
-    """Makes a class from a seed, and keeps what must reach Claude."""
+    """Makes a class from a seed, and keeps the words and numbers that must reach Claude."""
 
     def __init__(self, seed: int) -> None:
-        self.random = Random(seed)  # noqa: S311 - made-up classes need repeatable chance
+        self.random = Random(seed)  # noqa: S311 - not for secrets: the classes must be repeatable
         self.marks: list[str] = []
         self._count = 1000 + seed
 
@@ -590,10 +590,7 @@ def test_every_word_and_bound_of_a_random_class_reaches_the_request_or_is_named(
 
 
 def test_field_may_be_named_like_a_keyword_of_json_schema() -> None:
-    class Keywords(BaseModel):
-        type: str
-        properties: str
-        required: list[str]
-        additionalProperties: bool  # noqa: N815
+    keywords = {"type": str, "properties": str, "required": list[str], "additionalProperties": bool}
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in keywords.items()}
 
-    assert set(properties(Keywords)) == {"type", "properties", "required", "additionalProperties"}
+    assert properties(create_model("Keywords", **fields)).keys() == keywords.keys()

@@ -1,4 +1,4 @@
-"""What an answer must be: every constraint, whether the API enforces it or not, and no fault quotes the answer."""
+"""Validate answers by every constraint, whether the API enforces it or not. No fault quotes the answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def faults(output_class: type[BaseModel], text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
-def test_answer_without_text_is_said_to_be_that(text: str) -> None:
+def test_answer_without_text_is_named_as_such(text: str) -> None:
     assert faults(Parcel, text) == [("", "The answer has no text")]
 
 
@@ -73,7 +73,7 @@ def test_answer_without_text_is_said_to_be_that(text: str) -> None:
         ({"colour": "SECRET"}, "colour", "Extra inputs are not permitted"),
     ],
 )
-def test_each_constraint_is_judged_and_told_by_its_place(answer: dict[str, Any], where: str, what: str) -> None:
+def test_each_constraint_is_checked_and_reported_with_its_place(answer: dict[str, Any], where: str, what: str) -> None:
     ((found_where, found_what),) = faults(Parcel, orjson.dumps(answer).decode())
 
     assert found_where == where
@@ -82,14 +82,14 @@ def test_each_constraint_is_judged_and_told_by_its_place(answer: dict[str, Any],
 
 
 @pytest.mark.parametrize("text", ["", "SECRET", "{", '{"title": "SECRET"', "null", "[]", '"SECRET"'])
-def test_answer_that_is_no_object_is_told_without_quoting_it(text: str) -> None:
+def test_answer_that_is_not_an_object_is_reported_without_quoting_it(text: str) -> None:
     ((where, what),) = faults(Note, text)
 
     assert where == ""
     assert "SECRET" not in what
 
 
-def test_all_faults_are_told_and_not_more_than_ten() -> None:
+def test_at_most_ten_faults_are_reported() -> None:
     class Long(BaseModel):
         numbers: list[int]
 
@@ -97,7 +97,7 @@ def test_all_faults_are_told_and_not_more_than_ten() -> None:
     assert len(faults(Long, orjson.dumps({"numbers": ["x"] * 50}).decode())) == 10
 
 
-def test_name_that_the_model_made_up_is_cut() -> None:
+def test_invented_name_is_shortened() -> None:
     ((where, _),) = faults(Note, orjson.dumps({"title": "Fine", "stars": 1, "x" * 5000: 1}).decode())
 
     assert where == "x" * 60
@@ -176,16 +176,16 @@ class Loose(BaseModel):
         ('{"whole": 9223372036854775808}', "whole", "is a number of more than 64 bits"),
     ],
 )
-def test_what_no_database_keeps_is_no_content(answer: str, where: str, what: str) -> None:
+def test_unstorable_answer_is_not_content(answer: str, where: str, what: str) -> None:
     assert faults(Loose, answer) == [(where, what)]
 
 
 @pytest.mark.parametrize("text", ['{"text": "\\ud83d"}', '{"text": "\ud83d"}', "[" * 100_000])
-def test_answer_that_no_parser_takes_is_invalid(text: str) -> None:
+def test_unreadable_answer_is_invalid(text: str) -> None:
     assert faults(Loose, text)
 
 
-def test_validator_with_a_mistake_spoils_one_answer_and_no_run() -> None:
+def test_faulty_validator_fails_one_answer_and_no_run() -> None:
     class Broken(BaseModel):
         text: str
 
@@ -197,7 +197,7 @@ def test_validator_with_a_mistake_spoils_one_answer_and_no_run() -> None:
     assert faults(Broken, '{"text": "SECRET"}') == [("", "Broken fails on it with KeyError")]
 
 
-# Content that is read again
+# Stored content
 
 
 class UnspokenError(ValueError):
@@ -225,7 +225,7 @@ def complain(error: BaseException) -> str:
         (lambda: complain(ValueError("odd: \ud800")), "", ""),
     ],
 )
-def test_validator_that_does_what_nobody_foresees_spoils_one_answer_and_no_run(
+def test_unforeseen_error_of_a_validator_fails_one_answer_and_no_run(
     spoil: Callable[[], str], where: str, what: str
 ) -> None:
     class Careless(BaseModel):
@@ -242,11 +242,11 @@ def test_validator_that_does_what_nobody_foresees_spoils_one_answer_and_no_run(
         assert fault.where == where
         assert what in fault.what
         assert "PRIVATE" not in str(judged)
-        # It is sent to the model and kept.
+        # It is sent to the model and stored.
         assert str(judged).encode()
 
 
-def test_stored_answer_is_judged_by_the_class_of_today() -> None:
+def test_stored_answer_is_judged_by_the_current_class() -> None:
     class Stricter(Note):
         stars: int = Field(ge=1, le=3)
 
@@ -258,7 +258,7 @@ def test_stored_answer_is_judged_by_the_class_of_today() -> None:
 
 
 @pytest.mark.parametrize("stored", [None, "text", [], {}, {"title": "Fine"}, {1: 2}, {"title": "\ud83d", "stars": 1}])
-def test_stored_value_that_is_no_answer_is_a_miss(stored: Any) -> None:
+def test_stored_value_that_is_not_an_answer_is_a_miss(stored: Any) -> None:
     assert isinstance(validate_stored(Note, stored), Invalid)
 
 
@@ -298,7 +298,7 @@ def test_answer_that_would_not_read_back_is_not_content() -> None:
         def wrap(cls, text: str) -> str:
             return f"<<{text}>>"
 
-    # Kept, it would be a miss in each later run, and paid for again.
+    # If it were stored, each later run would miss it and pay again.
     assert faults(Wrapping, '{"text": "12345"}') == [
         ("", "does not pass Wrapping a second time, as it was read the first")
     ]
@@ -307,7 +307,7 @@ def test_answer_that_would_not_read_back_is_not_content() -> None:
 # The class
 
 
-def test_mistake_in_the_users_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistake_in_the_users_file_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_name: str) -> None:
         raise SyntaxError("invalid syntax (outputs.py, line 3)")
 
@@ -317,7 +317,7 @@ def test_mistake_in_the_users_file_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         load_output_class("Note")
 
 
-# JSON that is not alone
+# JSON inside other text
 
 
 NOTE = '{"title":"Fine","stars":4}'
@@ -347,7 +347,7 @@ def test_json_in_a_fence_or_in_a_sentence_is_content(text: str) -> None:
     assert judged.unwrapped
 
 
-def test_json_that_stands_alone_is_not_unwrapped() -> None:
+def test_json_alone_is_not_unwrapped() -> None:
     judged = validate_answer(Note, f" {NOTE}\n")
 
     assert judged == validate_answer(Note, NOTE)
@@ -360,13 +360,13 @@ def test_json_that_stands_alone_is_not_unwrapped() -> None:
     [
         f"{NOTE} or rather {OTHER}",
         f"```json\n{NOTE}\n```\n```json\n{OTHER}\n```",
-        # Cut off: what is whole in it is not the answer.
+        # Truncated: a complete part is not the answer.
         f'[{NOTE}, {{"title": "Po',
         f"[{NOTE}",
         f'{{"notes": [{NOTE}, {NOTE}',
         f'{{"note": {NOTE}',
         f"```json\n[{NOTE}, \n```",
-        # Wrapped in more JSON, of which nobody has said what it is.
+        # Wrapped in JSON of unknown meaning.
         f'{{"note": {NOTE}}}',
         f"[{NOTE}]",
         "{" * 5_000 + NOTE,
@@ -376,11 +376,11 @@ def test_json_that_stands_alone_is_not_unwrapped() -> None:
         "",
     ],
 )
-def test_what_is_not_clearly_one_whole_answer_is_invalid(text: str) -> None:
+def test_ambiguous_or_incomplete_answer_is_invalid(text: str) -> None:
     assert isinstance(validate_answer(Note, text), Invalid)
 
 
-def test_fenced_answer_that_breaks_a_constraint_says_which() -> None:
+def test_fenced_answer_that_breaks_a_constraint_names_it() -> None:
     assert faults(Note, '```json\n{"title":"Fine","stars":9}\n```') == [
         ("stars", "Input should be less than or equal to 5")
     ]

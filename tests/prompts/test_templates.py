@@ -416,7 +416,7 @@ def test_key_of_a_fan_in_is_all_unless_it_is_named(write: Write) -> None:
 
 
 def test_missing_output_class_is_told_with_those_there_are(write: Write) -> None:
-    with pytest.raises(OutputClassError, match=r"no output class 'Nothing'.*there are: .*Note, .*ProductCopy"):
+    with pytest.raises(OutputClassError, match=r"no output class 'Nothing'.*Available: .*Note, .*ProductCopy"):
         write(front="output: Nothing\n")
 
 

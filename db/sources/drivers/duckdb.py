@@ -1,7 +1,7 @@
-"""Read DuckDB's values: what its driver would change, it is asked for as text.
+"""Read DuckDB's values unchanged: columns that its driver would change are read as text.
 
 The driver reads `infinity` as the year 9999 and a month as 30 days, and drops nanoseconds and digits of JSON. It has no
-hook for a type, so its cursor is wrapped: it asks what columns a select has, and casts those of such types.
+hook for types. So its cursor is wrapped: it describes each select, and casts the columns of such types.
 """
 
 import re
@@ -14,9 +14,10 @@ import duckdb
 from db.sources.drivers.texts import read_date, read_json, read_moment, read_time
 
 Reader = Callable[[Any], Any]
-"""Makes a value of what stands in a column that was cast."""
+"""Converts the text of a cast column into a value."""
 
 _CHANGED = re.compile(r"DATE|TIME|INTERVAL|JSON")
+_RECAST = "SELECT * REPLACE (%s) FROM (\n%s\n)"
 _INTERVAL = re.compile(r"(?:(?P<days>-?\d+) days?)? ?(?P<sign>-)?(?:(?P<hours>\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
 
 
@@ -27,7 +28,7 @@ def prepare(connection: Any, _known: object) -> None:
 
 
 class _Cursor:
-    """A cursor of duckdb_engine whose rows hold what the database holds."""
+    """A cursor of duckdb_engine whose rows have the database's exact values."""
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
@@ -37,7 +38,7 @@ class _Cursor:
         return getattr(self._cursor, name)
 
     def execute(self, statement: str, parameters: Any = None, context: Any = None) -> None:
-        """Execute a statement, which DuckDB is first asked to describe: that reads no row."""
+        """Execute a statement, after DuckDB has described it without reading a row."""
         statement, self._readers = self._as_text(statement, parameters)
         self._cursor.execute(statement, parameters, context)
 
@@ -51,7 +52,7 @@ class _Cursor:
         return [self._read(row) for row in self._cursor.fetchmany(size)]
 
     def fetchall(self) -> list[Any]:
-        """Return all rows that are left."""
+        """Return all remaining rows."""
         return [self._read(row) for row in self._cursor.fetchall()]
 
     def _read(self, row: Sequence[Any]) -> Sequence[Any]:
@@ -67,7 +68,7 @@ class _Cursor:
             self._cursor.execute(f"DESCRIBE {statement}", parameters)
             columns = [(name, kind) for name, kind, *_ in self._cursor.fetchall()]
         except duckdb.Error:
-            # It is no select, or a wrong one: then its own error says more.
+            # Not a select, or a wrong one: then its own error explains more.
             return statement, {}
         casts, readers = [], {}
         for place, (name, kind) in enumerate(columns):
@@ -75,10 +76,10 @@ class _Cursor:
             if reader is not None:
                 casts.append(f"CAST({_quoted(name)} AS {cast_to}) AS {_quoted(name)}")
                 readers[place] = _or_null(reader)
-        # It ignores case in names, so that two may be one to it.
+        # DuckDB ignores case, so two names may be the same for it.
         if not readers or len({name.lower() for name, _kind in columns}) < len(columns):
             return statement, {}
-        return f"SELECT * REPLACE ({', '.join(casts)}) FROM (\n{statement}\n)", readers  # noqa: S608 - the user's own select
+        return _RECAST % (", ".join(casts), statement), readers
 
 
 def _quoted(name: str) -> str:
@@ -86,7 +87,7 @@ def _quoted(name: str) -> str:
 
 
 def _reading_of(kind: Any) -> tuple[str, Reader | None]:
-    """Return the type to cast a column to, and the reader of that; None where the driver reads it as it is."""
+    """Return the type to cast a column to, and its reader. The reader is None if the driver's value is exact."""
     id_, name = str(kind.id), str(kind)
     if id_.startswith("timestamp"):
         return "VARCHAR", read_moment
@@ -123,7 +124,7 @@ def _or_null(reader: Reader | None) -> Reader:
 def _read_interval(text: str) -> timedelta | str:
     match = _INTERVAL.fullmatch(text)
     if match is None:
-        return text  # a month has no length in days
+        return text  # a month has no fixed number of days
     days, sign, hours, minutes, seconds, fraction = match.groups(default="")
     length = timedelta(
         hours=int(hours or 0),
@@ -137,5 +138,5 @@ def _read_interval(text: str) -> timedelta | str:
         return text
 
 
-# By the id or the name of a type that is cast to text, what reads the text; of moments there are several types.
+# The readers of types that are cast to text, by id or name. Timestamps have several types: see _reading_of.
 _TEXTS: dict[str, Reader] = {"date": read_date, "time_ns": read_time, "interval": _read_interval, "JSON": read_json}

@@ -1,7 +1,7 @@
-"""Prepare MariaDB's and MySQL's connections to read only, and read a TIME that is a time of day as one.
+"""Prepare MariaDB's and MySQL's connections to only read, and to read a TIME as a time of day if it is one.
 
-PyMySQL takes each TIME for a length of time: a longer or a negative one is its text. All else, zero dates included, it
-reads or leaves as text.
+PyMySQL reads each TIME as a duration. Here a TIME that is not a time of day becomes its text. PyMySQL reads all other
+values exactly or leaves them as text, even zero dates.
 """
 
 from contextlib import closing
@@ -10,12 +10,12 @@ from typing import Any
 from db.sources.drivers.texts import read_time
 
 WRITE_TIMEOUT_S = 600
-"""How long MySQL keeps a result for a reader that is busy with what it has read; its default is one minute."""
+"""How long MySQL keeps a result for a reader that is busy with earlier rows. MySQL's default is one minute."""
 _TIME = 11  # in the protocol
 
 
 def prepare(connection: Any, _known: object) -> None:
-    """Prepare a connection of any of its drivers."""
+    """Prepare a connection of any driver of MariaDB or MySQL."""
     with closing(connection.cursor()) as cursor:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
         cursor.execute(f"SET SESSION net_write_timeout = {WRITE_TIMEOUT_S}")

@@ -1,7 +1,7 @@
-"""Read PostgreSQL's values: what psycopg raises at or rounds is the database's own text, and every array is a list.
+"""Read PostgreSQL's values exactly: a value that psycopg can't read becomes its text, and every array a list.
 
-psycopg raises at `infinity`, at years before 1 and after 9999 and at 24:00, takes a month for 30 days, loses digits
-of JSON, and leaves an array whose type it does not know as one text.
+psycopg raises errors for `infinity`, years before 1 or after 9999, and 24:00. It reads a month as 30 days, loses digits
+of JSON, and returns an array of an unknown type as one text.
 """
 
 import re
@@ -22,15 +22,15 @@ from psycopg.types.range import Range
 from db.sources.drivers.texts import read_json
 
 Arrays = dict[int, tuple[int, bytes]]
-"""Of each array type its element's type and the delimiter."""
+"""For each array type, its element's type and the delimiter."""
 _Makes = Callable[[int, AdaptContext | None], abc.Loader]
 _Load = Callable[[Buffer], Any]
 _MOMENTS = ("date", "time", "timetz", "timestamp", "timestamptz")
 _RANGES = ("int4", "int8", "num", "date", "ts", "tstz")
 _UNKNOWN = 0
-# An interval of these has no length that is known: a month is not 30 days.
+# An interval with one of these has no fixed length: a month is not 30 days.
 _NO_LENGTH = re.compile(rb"mon|year|infinity")
-# A domain's element is read as what it stands on, as the server itself does where no array is around it.
+# An element of a domain type is read as its base type, as the server does outside arrays.
 _ARRAYS = """
 WITH RECURSIVE based (oid, typarray, typdelim, base, typtype, typbasetype) AS (
     SELECT oid, typarray, typdelim, oid, typtype, typbasetype FROM pg_type WHERE typarray <> 0
@@ -43,8 +43,8 @@ SELECT typarray, base, typdelim FROM based WHERE typtype <> 'd'
 
 
 def prepare(connection: Connection[Any], arrays: Arrays) -> None:
-    """Prepare a connection of psycopg; the types of arrays are looked up by the first one."""
-    # A pooler in transaction mode refuses what is prepared.
+    """Prepare a connection of psycopg. The first connection reads the types of arrays into `arrays`."""
+    # A pooler in transaction mode rejects prepared statements.
     connection.prepare_threshold = None
     if not arrays:
         arrays.update(_read_arrays(connection))
@@ -62,7 +62,7 @@ def prepare(connection: Connection[Any], arrays: Arrays) -> None:
 
 def _known(connection: Connection[Any], name: str) -> type[abc.Loader]:
     loader = connection.adapters.get_loader(connection.adapters.types[name].oid, Format.TEXT)
-    assert loader is not None  # psycopg knows all that are asked for
+    assert loader is not None  # psycopg has a loader for each name that is used here
     return loader
 
 
@@ -72,19 +72,19 @@ def _read_arrays(connection: Connection[Any]) -> Arrays:
             cursor.execute(_ARRAYS)
             return {array: (element, delimiter.encode()) for array, element, delimiter in cursor.fetchall()}
     except Error:
-        # Not everything that speaks PostgreSQL's protocol has its catalogue.
+        # Some databases speak PostgreSQL's protocol but lack its catalogue.
         return {}
     finally:
         connection.rollback()
 
 
 def _text(data: Buffer) -> str:
-    # The connection is in UTF-8, as db/session.py makes it.
+    # db/session.py sets the connection to UTF-8.
     return bytes(data).decode("utf-8", "surrogateescape")
 
 
 def _reading(known: _Makes, read: Callable[[_Load, Buffer], Any]) -> type[Loader]:
-    """Return a loader that reads a value by `read`, which is given how the loader `known` does, and the value."""
+    """Return a loader that calls `read` with the load function of the loader `known`, and with the raw value."""
 
     class LoaderByFunction(Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
@@ -123,7 +123,7 @@ def _spelled(value: Any) -> str:
 
 
 def _loader_of_unknown(arrays: Arrays, text: _Makes) -> _Makes:
-    """Return what makes the loader of a type that psycopg does not know: an array's, or else `text`."""
+    """Return a function that makes the loader of a type unknown to psycopg: an array's loader, or `text`."""
 
     def make(oid: int, context: AdaptContext | None) -> abc.Loader:
         if oid not in arrays:

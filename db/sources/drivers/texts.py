@@ -1,4 +1,4 @@
-"""Read the texts that databases write of a value, losing nothing: what has no Python value stays the text."""
+"""Read databases' texts of values without a loss: a text without an exact Python value stays a text."""
 
 import json
 import re
@@ -8,15 +8,15 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_LONGEST = 4000  # digits of an int, which Python itself bounds a little above
-# What Python would round off, or take for the next day's beginning.
+_LONGEST = 4000  # digits of an int; Python's own limit is slightly higher
+# Times that Python would round, or read as the next day's beginning.
 _ROUNDED = re.compile(r"\.\d{6}\d*[1-9]|\b24:")
 
 
 def read_json(text: str) -> Any:
-    """Read JSON with its numbers as they are written: whole ones as int, others as Decimal.
+    """Read JSON with exact numbers: whole ones as int, others as Decimal.
 
-    What is no JSON, or nested too deep to be read, is returned as the text that it is.
+    A text that is not JSON, or is nested too deep, is returned unchanged.
     """
     try:
         return json.loads(text, parse_float=Decimal, parse_int=_whole)
@@ -35,11 +35,11 @@ def _or_text(read: Callable[[str], T]) -> Callable[[str], T | str]:
 
 
 read_date = _or_text(date.fromisoformat)
-"""Read a date; `infinity`, and a year before 1 or after 9999, is its text."""
+"""Read a date. `infinity`, and a year before 1 or after 9999, stays text."""
 read_moment = _or_text(datetime.fromisoformat)
-"""Read a date and time; one that Python has not, or to the nanosecond, is its text."""
+"""Read a date and time. One that Python does not have, or with nanoseconds, stays text."""
 read_time = _or_text(time.fromisoformat)
-"""Read a time of day; a longer or a negative one, or one to the nanosecond, is its text."""
+"""Read a time of day. A longer or negative one, or one with nanoseconds, stays text."""
 
 
 def _whole(digits: str) -> int | Decimal:
