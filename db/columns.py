@@ -17,7 +17,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Refuse a naive time rather than guess its zone."""
         if value is not None and value.tzinfo is None:
-            raise ValueError("a time without a time zone was about to be written to the ledger")
+            raise ValueError("a time without a time zone can't be written to the ledger")
         return value.astimezone(UTC) if value is not None else None
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:

@@ -167,13 +167,13 @@ def parse_url(url: str) -> URL:
     if parsed is None:
         raise ValueError("it is not a database URL")
     if "@" in (parsed.host or ""):
-        raise ValueError("an @ in a password is written %40")
+        raise ValueError("write an @ in a password as %40")
     parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     try:
         parsed.get_dialect()
     except exc.NoSuchModuleError:
         raise ValueError(
-            f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
+            f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md shows how to install one"
         ) from None
     return parsed
 

@@ -58,7 +58,7 @@ def connect_ledger(url: str) -> Engine:
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. "
-            "Check PRESSWORK_DATABASE_URL and that the database is up."
+            "Check PRESSWORK_DATABASE_URL and that the database is running."
         ) from None
     return engine
 
@@ -73,9 +73,9 @@ def _reach(engine: Engine) -> None:
 
 def _refuse_unfit(url: URL) -> None:
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise ValueError("a ledger is SQLite or PostgreSQL (a source can be any)")
+        raise ValueError("a ledger must be SQLite or PostgreSQL; only sources may be other databases")
     if url.get_backend_name() == "sqlite" and file_of(url) is None:
-        raise ValueError("a ledger in memory would be lost: name a file")
+        raise ValueError("a ledger in memory would be lost, so name a file")
 
 
 def upgrade(engine: Engine) -> None:
@@ -96,7 +96,8 @@ def upgrade(engine: Engine) -> None:
             command.upgrade(config, "head")
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
-            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
+            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}. "
+            "Fix the cause, then run `presswork db upgrade` again."
         ) from None
 
 
@@ -106,14 +107,14 @@ def _refuse_while_in_use(connection: Connection) -> None:
     leased = "leases l JOIN runs r ON r.id = l.run_id" if has_leases else "runs r"
     moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
     alive = f"{'l' if has_leases else 'r'}.alive_until > {moment}"
-    at_work = connection.execute(
+    active = connection.execute(
         text(f"SELECT r.id, r.flow FROM {leased} WHERE r.status = 'running' AND {alive} ORDER BY r.id")  # noqa: S608 - no value in it
     ).first()
-    if at_work is not None:
+    if active is not None:
         raise LedgerInUseError(
-            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {at_work.id} of "
-            f"{at_work.flow} is at work on it. Stop it, or wait until it has ended (one that crashed counts as at work "
-            "for two minutes), then run `presswork db upgrade` again."
+            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {active.id} of "
+            f"{active.flow} is active. Stop it or wait until it ends, then run `presswork db upgrade` again. "
+            "(A crashed run counts as active for two minutes.)"
         )
 
 
@@ -122,8 +123,8 @@ def check(engine: Engine) -> str:
     found = _known_revision(engine)
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if found != head:
-        state = "has no tables yet" if found is None else f"is at revision {found}, this code needs {head}"
-        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`.")
+        state = "has no tables yet" if found is None else f"is at revision {found}, but this code needs {head}"
+        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}. Run `presswork db upgrade`.")
     return found or ""
 
 
@@ -141,7 +142,7 @@ def _known_revision(engine: Engine) -> str | None:
         except CommandError:
             raise LedgerTooNewError(
                 f"The ledger {readable_url(engine.url)} is at revision {found}, which this code does not know: "
-                "it was migrated by a newer Presswork. Update the code, or name another ledger."
+                "a newer Presswork migrated it. Update Presswork, or set PRESSWORK_DATABASE_URL to another ledger."
             ) from None
     return found
 

@@ -110,9 +110,9 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
             return renewed
         place = (StoredLease.run_id == lease.run_id, StoredLease.worker == lease.worker)
         if connection.scalar(select(StoredLease.id).where(*place)) is not None:
-            raise SupersededError("another process of the same run goes on with its work")
+            raise SupersededError("another process has taken over this part of the run")
         if status not in {RUNNING, CRASHED}:
-            raise SupersededError(f"the run was taken up by another process, and is {status} now")
+            raise SupersededError(f"another process has resumed the run, and it is {status} now")
         if lease.worker == MAIN:
             its_row = update(StoredRun).where(StoredRun.id == lease.run_id)
             connection.execute(its_row.values(status=RUNNING, ended_at=None))
@@ -264,4 +264,4 @@ def _lapsed(dialect: str) -> ColumnElement[bool]:
 
 
 def _lost(lease: Lease) -> LeaseLostError:
-    return LeaseLostError(f"The lease of run {lease.run_id} has run out.")
+    return LeaseLostError(f"The lease of run {lease.run_id} has expired.")

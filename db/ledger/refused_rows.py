@@ -78,8 +78,8 @@ def in_words(refusals: Sequence[RefusedRow]) -> str:
     named = "; ".join(str(refusal) for refusal in refusals[:_NAMED])
     more = f"; and {len(refusals) - _NAMED:,} more" if len(refusals) > _NAMED else ""
     return (
-        f"The ledger refused {len(refusals):,} row{'' if len(refusals) == 1 else 's'}: {named}{more}. What could be "
-        "written of them is there, without the refused values."
+        f"The ledger refused {len(refusals):,} row{'' if len(refusals) == 1 else 's'}: {named}{more}. Where possible, "
+        "the rest of each row was written without the refused values."
     )
 
 
@@ -174,7 +174,7 @@ def _replacements(row: Row, said: str) -> Iterator[Row]:
             yield storable(row)
 
 
-def _failed(row: GenerationRow, said: str) -> GenerationRow:
+def _failed(row: GenerationRow, reason: str) -> GenerationRow:
     return replace(
         row,
         status=FAILED,
@@ -183,7 +183,7 @@ def _failed(row: GenerationRow, said: str) -> GenerationRow:
         output=None,
         output_hash=None,
         error_kind=REFUSED_BY_LEDGER,
-        error_message=f"{said}. Its attempts have the answer. Fix what makes this value, then run again.",
+        error_message=f"{reason}. The answer is in its attempts. Fix what produces this value, then run again.",
     )
 
 

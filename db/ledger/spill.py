@@ -92,7 +92,7 @@ def _recover(engine: Engine, path: Path, refused: list[RefusedRow]) -> int:
     if not belongs_to(engine, path):
         raise SpillError(
             f"The spill file {path} belongs to another ledger: its run is not in {readable_url(engine.url)}. "
-            "Name its ledger with PRESSWORK_DATABASE_URL. The file is kept."
+            "Set PRESSWORK_DATABASE_URL to its ledger. The file is kept."
         )
     found: list[RefusedRow] = []
     try:
@@ -115,7 +115,7 @@ def _recover(engine: Engine, path: Path, refused: list[RefusedRow]) -> int:
 def _read(path: Path) -> list[WriteBatch]:
     *lines, rest = path.read_bytes().split(b"\n")
     if rest and not lines:
-        raise SpillError(f"The spill file {path} is damaged: it has no whole line. It is kept.")
+        raise SpillError(f"The spill file {path} is damaged: it has no complete line. The file is kept.")
     # What stands behind the last line's end is of a batch that a crash cut off: no one was told that it is kept.
     return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
 
@@ -124,19 +124,19 @@ def _read_line(path: Path, number: int, line: bytes) -> WriteBatch:
     digest, _, body = line.partition(b" ")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise SpillError(
-            f"The spill file {path} is damaged: line {number} does not match its checksum. It is kept; "
-            "the other lines may be whole, and can be written in from a copy without this one."
+            f"The spill file {path} is damaged: line {number} does not match its checksum. The file is kept. "
+            "To import the other lines, back the file up, delete this line, then run `presswork db recover`."
         )
     # Not orjson's: what an endpoint said may hold half a surrogate pair, or a number of any length.
     found = json.loads(body)
     if found.get("presswork_spill") != FORMAT_VERSION or f"{found.get('run_id')}{SPILL_SUFFIX}" != path.name:
-        raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
+        raise SpillError(f"The spill file {path} does not hold what its name says. The file is kept.")
     try:
         return _loaded(found["batch"])
     except TypeError as error:
         raise SpillError(
-            f"The spill file {path} can't be imported: {error}. A newer Presswork may have written it: import it with "
-            "that one. The file is kept."
+            f"The spill file {path} can't be imported: {error}. The file is kept. If a newer Presswork wrote it, "
+            "import it with that version."
         ) from None
 
 

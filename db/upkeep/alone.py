@@ -23,13 +23,13 @@ def begin_alone(engine: Engine) -> Iterator[Connection]:
 
 def refuse_while_at_work(connection: Connection) -> None:
     """Raise LedgerInUseError where a run is at work on the ledger."""
-    at_work = leases.living(connection)
-    if at_work:
-        run = at_work[0]
+    active = leases.living(connection)
+    if active:
+        run = active[0]
         raise LedgerInUseError(
-            f"The ledger {readable_url(connection.engine.url)} is in use: the run {run.run_id} of {run.flow} is at "
-            "work on it. Stop it, or wait until it has ended (one that crashed may count as at work for two "
-            "minutes), then run the same command again: it goes on where it was."
+            f"The ledger {readable_url(connection.engine.url)} is in use: the run {run.run_id} of {run.flow} is "
+            "active. Stop it or wait until it ends, then run the same command again to continue. "
+            "(A crashed run may count as active for two minutes.)"
         )
 
 

@@ -11,19 +11,19 @@ from db.upkeep.pruning import count_leftovers
 from db.words import CACHE, SUCCEEDED
 
 HOLDS: Mapping[str, str] = {
-    "generations": "history: what came of each record, where something changed",
-    "generation_parents": "history: what generations of later steps were made from",
-    "attempts": "history: requests, with the answers as they came",
+    "generations": "history: outcomes of records, one for each change",
+    "generation_parents": "history: sources of the generations of later steps",
+    "attempts": "history: requests, with their answers as received",
     "runs": "history: runs",
     "run_steps": "history: the steps of runs, with their counts",
     "records": "records as they were read",
     "prompts": "requests as they were sent",
     "texts": "system texts and schemas that prompts share",
     "templates": "versions of templates",
-    "content": "what stands for each record",
-    "working_rows": "records of runs that are not over",
-    "leases": "who works on which run now",
-    "claims": "who asks for what now",
+    "content": "the current content of each record",
+    "working_rows": "records of unfinished runs",
+    "leases": "processes that work on runs now",
+    "claims": "prompts that are being requested now",
 }
 
 

@@ -367,7 +367,7 @@ def test_nothing_is_changed_while_a_run_is_at_work(ledger: Engine) -> None:
         past.run(steps=steady)
     book = Book(ledger)
 
-    with pytest.raises(LedgerInUseError, match=rf"the run {book.run_id} of product_copy is at work on it\. Stop it"):
+    with pytest.raises(LedgerInUseError, match=rf"the run {book.run_id} of product_copy is active\. Stop it"):
         compact(ledger)
     assert count(ledger) == 9
     assert sum(each.repeats for each in find_removable(ledger)) == 3

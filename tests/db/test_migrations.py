@@ -136,7 +136,7 @@ def test_upgrade_waits_for_a_run_that_is_at_work(old: Engine, status: str) -> No
     if status == "completed":
         upgrade(old)
         return
-    with pytest.raises(LedgerInUseError, match=r"the run run 2 of note is at work on it\. Stop it"):
+    with pytest.raises(LedgerInUseError, match=r"the run run 2 of note is active\. Stop it"):
         upgrade(old)
     with begin_write(old) as connection:
         past = datetime.now(UTC) - timedelta(seconds=1)

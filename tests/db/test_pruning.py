@@ -116,6 +116,6 @@ def test_nothing_is_pruned_while_a_run_is_at_work(ledger: Engine) -> None:
     leave_unnamed(ledger)
     Book(ledger)
 
-    with pytest.raises(LedgerInUseError, match="is at work on it"):
+    with pytest.raises(LedgerInUseError, match="is active"):
         prune(ledger)
     assert counts(find_unused(ledger))["records"] == 2

@@ -81,7 +81,7 @@ def test_processes_that_migrate_one_ledger_at_once_wait_for_each_other(new_postg
 
 def test_database_without_tables_is_made_on_sqlite_alone(empty_database_url: str) -> None:
     engine = connect_ledger(empty_database_url)
-    with pytest.raises(LedgerNotMigratedError, match="has no tables yet: run `presswork db upgrade`"):
+    with pytest.raises(LedgerNotMigratedError, match=r"has no tables yet\. Run `presswork db upgrade`"):
         check(engine)
     engine.dispose()
     if engine.dialect.name == "postgresql":
