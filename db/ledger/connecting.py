@@ -103,7 +103,7 @@ def upgrade(engine: Engine) -> None:
 
 
 def _refuse_while_in_use(connection: Connection) -> None:
-    # By the one column that all releases write: an older process continues to write as before, whatever the tables are.
+    # By the one column that all releases write: an older process continues to write as before, even after a migration.
     runs = table("runs", column("id"), column("flow"), column("status"), column("alive_until"))
     leases = table("leases", column("run_id"), column("alive_until"))
     on_postgres = connection.dialect.name == "postgresql"

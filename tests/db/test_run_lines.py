@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, event, update
 
 from db.clock import new_id
-from db.ledger.leases import give_back, take
+from db.ledger.leases import end, take
 from db.ledger.tables import StoredLease, StoredRun
 from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage
 from db.readers.old_shards import shards_of
@@ -130,7 +130,7 @@ def test_run_is_running_as_long_as_anyone_works_on_it(ledger: Engine, status: st
     flow_run = new_id()
     book = Book(ledger, prefect_flow_run_id=flow_run)
     with begin_write(ledger) as connection:
-        give_back(connection, book.lease)
+        end(connection, book.lease)
         connection.execute(update(StoredRun).values(status=status))
         if worker is not None:
             take(connection, book.run_id, worker, new_id())
