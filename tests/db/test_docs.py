@@ -1,4 +1,4 @@
-"""The queries of docs/ledger.md run as they stand, on both databases, and find what the page says."""
+"""The queries of docs/ledger.md run unchanged on both databases and find what the page says."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEYED = [
 
 @pytest.fixture
 def shop(ledger: Engine) -> Engine:
-    """A ledger beside whose tables are products: fresh, renamed, without content; and content without a product."""
+    """A ledger with a table of products: fresh, renamed, without content; and content without a product."""
     long_ago = now() - timedelta(days=100)
     book = Book(ledger, started_at=long_ago)
     with ledger.begin() as connection:
@@ -88,7 +88,7 @@ def test_every_query_of_the_page_finds_something(shop: Engine) -> None:
             assert run(shop, block), block
 
 
-def test_content_stands_beside_the_products(shop: Engine) -> None:
+def test_content_is_joined_with_the_products(shop: Engine) -> None:
     rows = find(shop, "p.name, c.output")
 
     assert [(row["sku"], row["output"] is not None) for row in rows] == [
