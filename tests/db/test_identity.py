@@ -28,7 +28,7 @@ def test_this_process_is_identified() -> None:
     [
         (f"{HOST}/{PID}/1/{BOOT}/{NAMESPACE}", "gone", "gone"),  # the number is another's now
         (f"renamed/{PID}/{STARTED}/{BOOT}/{NAMESPACE}", "alive", "alive"),
-        (f"{HOST}/{PID}/{STARTED}/{BOOT}/1", "unseen", "unseen"),  # another container, with numbers of its own
+        (f"{HOST}/{PID}/{STARTED}/{BOOT}/1", "unseen", "unseen"),  # another container, with its own pids
         (f"{HOST}/{PID}/{STARTED}/{OTHER_BOOT}/{NAMESPACE}", "unseen", "gone"),  # another `localhost`, or a restart
         (f"{HOST}/{PID}/{STARTED}/{UNKNOWN}/{UNKNOWN}", "alive", "alive"),
         (f"elsewhere/{PID}/{STARTED}/{UNKNOWN}/{UNKNOWN}", "unseen", "unseen"),

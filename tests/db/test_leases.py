@@ -249,7 +249,7 @@ def test_time_of_day_that_jumps_ends_no_lease_on_sqlite(
     sqlite_ledger_url: str, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if ledger.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL has a clock of its own")
+        pytest.skip("PostgreSQL has its own clock")
     at_work(ledger, ELSEWHERE)
     monkeypatch.setattr("db.ledger.leases.now", lambda: now() + timedelta(hours=5))
     assert leases.end_lapsed(ledger, but="") == []

@@ -193,7 +193,7 @@ def test_connection_that_is_lost_meanwhile_begins_the_spool_from_scratch(
     wide = query("SELECT a.id * 2000 + b.id AS id, repeat('x', 200) AS wide FROM items a, items b WHERE a.id < 100")
     found = spooled(items, mine, wide, tell=kill)
     assert (found.count, len(set(keys(found)))) == (200_000, 200_000)
-    # MariaDB's rows may be on their way already when it dies.
+    # MariaDB's rows may be on their way already when the connection ends.
     begun_again = told.index(0)
     assert told[begun_again + 1 :] == [*range(500, 200_001, 500)]
     killer.dispose()

@@ -178,7 +178,7 @@ def test_one_moment_selects_the_same_rows_however_it_is_written(
     assert ids(calls, "zoned >= :given", "datetime", moment) == since
 
 
-# As docs/templates.md says, where the session has a time zone of its own. DuckDB needs an extension for such a session.
+# As docs/templates.md says, if the session has its own time zone. DuckDB needs an extension for such a session.
 TOKYO = "init_command=SET time_zone %3D '%2B09:00'"
 # What a TIMESTAMP column would return.
 STAMP = "FROM_UNIXTIME(TIMESTAMPDIFF(SECOND, '1970-01-01', naive))"

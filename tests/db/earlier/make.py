@@ -73,7 +73,7 @@ class Story:
 
     def run(self, code: str) -> None:
         if self.start(code).wait(300):
-            raise RuntimeError("the run failed; why stands above")
+            raise RuntimeError("the run failed: see the output above")
 
     def presswork(self, *arguments: str) -> Any:
         command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments, "--json"]
