@@ -1,4 +1,4 @@
-"""What the ledger's columns hold: moments in UTC, exact money, ids, hashes and keys."""
+"""The column types of the ledger: times in UTC, exact money, ids, hashes and keys."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,19 +9,19 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
-    """A moment, kept in UTC: SQLite has no time zones, so what it returns is marked as UTC here."""
+    """A time in UTC. SQLite has no time zones, so the times that it returns are marked as UTC here."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Refuse a naive time rather than guess its zone."""
+        """Convert to UTC; a time without a zone is a ValueError, because its zone would be a guess."""
         if value is not None and value.tzinfo is None:
-            raise ValueError("a time without a time zone was about to be written to the ledger")
+            raise ValueError("a time without a time zone can't be written to the ledger")
         return value.astimezone(UTC) if value is not None else None
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Mark what SQLite returns as the UTC that it is."""
+        """Return a time in UTC; one without a zone comes from SQLite and is UTC already."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -30,16 +30,16 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
 class Money(sa.TypeDecorator[Decimal]):
     """US dollars to ten decimals: a single token of the cheapest cached kind costs 0.00000005.
 
-    PostgreSQL keeps NUMERIC exactly. SQLite has no decimals: it keeps the nearest double, which is exact to fifteen
-    digits, and what it returns (sums too) is rounded back to ten decimals.
+    PostgreSQL stores NUMERIC exactly. SQLite has no decimals: it stores the nearest double, exact to fifteen digits.
+    The values that it returns, sums too, are rounded back to ten decimals.
     """
 
-    # SQLite gets plain floats: its Numeric would warn on each use.
+    # SQLite gets plain floats, because SQLAlchemy's Numeric would warn on each use.
     impl = sa.Numeric(20, 10).with_variant(sa.Numeric(20, 10, asdecimal=False), "sqlite")
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> Any:
-        """Bind a Decimal, for SQLite as a float."""
+        """Bind a Decimal; SQLite gets a float."""
         return float(value) if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Decimal | None:
@@ -48,7 +48,7 @@ class Money(sa.TypeDecorator[Decimal]):
 
 
 class Base(DeclarativeBase):
-    """The ledger's metadata; constraint names are fixed so that migrations can speak of them."""
+    """The ledger's metadata; constraints have fixed names, so that migrations can refer to them."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -63,12 +63,12 @@ class Base(DeclarativeBase):
 
 Id = sa.String(36)
 Hash = sa.String(64)
-# Keys are in the order of their bytes, as SQLite has them: what a fan-in reads, and so its prompt, must not depend on
-# a database's locale.
+# Keys sort by their bytes, as in SQLite. A fan-in reads them in this order, and its prompt must not depend on the
+# database's locale.
 KeyText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
-    """Allow a column these values alone."""
+    """Allow only these values in a column."""
     listed = ", ".join(f"'{value}'" for value in values)
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)

@@ -1,4 +1,4 @@
-"""What can go wrong with a database, said so that a person knows which one and what to do.
+"""Errors of databases. Each message names the database and what to do.
 
     DatabaseError
     |-- LedgerError         the ledger can't be used as it is
@@ -6,13 +6,13 @@
     |   |-- LedgerNotMigratedError
     |   |-- LedgerTooNewError
     |   `-- LedgerInUseError
-    |-- SpoolError          the records can't be kept while a run works on them
+    |-- SpoolError          the records can't be stored while a run works on them
     `-- SourceError         the records can't be read
         |-- SourceUnreachableError
-        |-- SelectError     the SQL fails, or lacks its key
+        |-- SelectError     the SQL fails or does not select the key
         `-- KeyValueError   keys are null or not unique
 
-No message holds a password: URLs are shown with it masked.
+No message contains a password: URLs are shown with the password masked.
 """
 
 
@@ -37,11 +37,11 @@ class LedgerTooNewError(LedgerError):
 
 
 class LedgerInUseError(LedgerError):
-    """The ledger can't be migrated while a run is at work on it."""
+    """The ledger can't be changed while a run is active on it."""
 
 
 class SpoolError(DatabaseError):
-    """What a select gives can't be kept on this machine."""
+    """The selected records can't be stored on this machine."""
 
 
 class SourceError(DatabaseError):
@@ -57,4 +57,4 @@ class SelectError(SourceError):
 
 
 class KeyValueError(SourceError):
-    """Keys of records are null or not unique."""
+    """The records' keys are null or not unique."""

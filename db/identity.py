@@ -1,9 +1,8 @@
-"""Name a process, so that others can tell whether it still lives, and read the clock that leases are measured by.
+"""Identify a process, so that others can check whether it still runs, and read the clock that leases use.
 
-A host's name and a process's number are not enough: containers share host names, and each counts its processes from
-one, and again from one after a reboot. So the identity also holds the process's start, the boot of the machine and the
-pid namespace, where the system tells them. What `presswork up` keeps of its services is made of
-the same facts (presswork/operate/installation.py).
+The host's name and the pid are not enough: containers share host names, and pids start again from one in each container
+and after each reboot. So the identity also has the process's start time, the machine's boot id and the pid namespace,
+if the system provides them. presswork/operate/installation.py uses the same facts for the services of `presswork up`.
 """
 
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 Fate = Literal["alive", "gone", "unseen"]
-"""What can be seen of a process from here: it lives, it has ended, or it can't be seen."""
+"""The state of a process as seen from here: it runs, it has ended, or it is not visible."""
 
 UNKNOWN = "-"
 _PROC = Path("/proc")
@@ -22,15 +21,15 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def this_process() -> str:
-    """Return this process's identity: host/pid/start/boot/pid namespace, UNKNOWN for what the system does not tell."""
+    """Return this process's identity: host/pid/start/boot/pid namespace, UNKNOWN for parts the system does not show."""
     return "/".join((socket.gethostname()[:100], str(os.getpid()), started(os.getpid()), boot_id(), _pid_namespace()))
 
 
 def fate_of(process: str | None, *, one_machine: bool) -> Fate:
-    """Say what can be seen of the process with this identity.
+    """Return the state of the process with this identity.
 
-    `one_machine`: whoever writes to this ledger runs on this machine, so that a process of another boot has ended.
-    An identity that an earlier Presswork wrote tells too little, and so its process can't be seen.
+    `one_machine`: all processes that write to this ledger run on this machine, so a process of another boot has ended.
+    The shorter identities of earlier releases always return "unseen".
     """
     parts = (process or "").split("/")
     if len(parts) != 5 or not parts[1].isdigit():
@@ -44,13 +43,13 @@ def fate_of(process: str | None, *, one_machine: bool) -> Fate:
 
 
 def boot_time_s() -> float:
-    """Return seconds since this machine started; unlike time.monotonic() they go on while it sleeps."""
+    """Return the seconds since this machine started; unlike time.monotonic(), they include its sleep."""
     return time.clock_gettime(_CLOCK)
 
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """Return what tells one start of a machine from every other, UNKNOWN where the system does not say."""
+    """Return the unique id of this machine's last start, UNKNOWN if the system does not show it."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or UNKNOWN
     except (OSError, ValueError):
@@ -58,9 +57,9 @@ def boot_id() -> str:
 
 
 def started(pid: int) -> str:
-    """When a process started, in clock ticks since boot; UNKNOWN where it has ended and only its parent must hear."""
+    """Return when a process started, in clock ticks since boot; UNKNOWN if it has ended or is a zombie."""
     try:
-        # proc(5)'s stat: the name of the program before the bracket may hold spaces. State is field 3, start field 22.
+        # stat in proc(5): the program's name before the bracket may contain spaces. State is field 3, start field 22.
         state, *fields = (_PROC / f"{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return UNKNOWN if state in {"Z", "X"} else fields[18]
     except (OSError, IndexError, ValueError):
@@ -81,5 +80,5 @@ def _fate_here(pid: int, start: str) -> Fate:
         return "gone"
     except (PermissionError, OverflowError):
         return "unseen"
-    # A number is given to another process in time: the moment it started tells them apart.
+    # Pids are reused: only the same start time means the same process.
     return "alive" if started(pid) == start else "gone"

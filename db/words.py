@@ -1,7 +1,7 @@
-"""The words that the ledger stores and that people read, each said once.
+"""The words that the ledger stores and people read, each defined once.
 
-What stands here is a contract: rows of every earlier release hold these words. tests/test_words.py holds the tables,
-the views, docs/ledger.md and the screens against them.
+These words are a contract: the rows of all earlier releases contain them. tests/test_words.py checks the tables, the
+views, docs/ledger.md and the screens against them.
 """
 
 from typing import Final, Literal, get_args
@@ -17,23 +17,23 @@ REFUSED: Final = "refused"
 FAILED: Final = "failed"
 SKIPPED: Final = "skipped"
 CACHED: Final = "cached"
-"""How a generation is counted that succeeded because the ledger had its answer."""
+"""The count of generations that succeeded because the ledger already had their answer."""
 COUNTED: Final = (CACHED, *STATUSES)
-"""The counts of a run, in the order in which they are shown."""
+"""The counts of a run, in the order of display."""
 BAD_OUTCOMES: Final = (REFUSED, TRUNCATED, INVALID)
-"""How a generation ends whose answer was paid for and is no content."""
+"""The statuses of generations whose answer was paid for but is not content."""
 
-# Where its text comes from
+# Where a generation's text comes from
 
 Origin = Literal["live", "batch", "cache"]
 ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
 LIVE: Final = "live"
 BATCH: Final = "batch"
 CACHE: Final = "cache"
-ASKED: Final = (LIVE, BATCH)
-"""The origins of generations that were asked for."""
+REQUESTED: Final = (LIVE, BATCH)
+"""The origins of generations whose answer was requested, not reused."""
 
-# What an attempt was made for
+# Why an attempt was made
 
 Kind = Literal["call", "retry", "repair", "escalation", "batch", "warm_up"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -42,22 +42,22 @@ RETRY: Final = "retry"
 REPAIR: Final = "repair"
 ESCALATION: Final = "escalation"
 
-# How a run asks, how it ended, and what started it
+# How a run sends its requests, how it ended, and what started it
 
 MODE_LIVE: Final = "live"
-"""The mode of a run whose requests are answered while it waits."""
+"""The mode of a run that waits for the answers to its requests."""
 
 RunStatus = Literal["running", "suspended", "completed", "failed", "cancelled", "crashed", "capped"]
 RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 RUNNING: Final = "running"
 SUSPENDED: Final = "suspended"
-"""The status of a run that was left until its due time, or until somebody takes it up."""
+"""The status of a run that is suspended until its due time, or until a person resumes it."""
 COMPLETED: Final = "completed"
 CANCELLED: Final = "cancelled"
 CRASHED: Final = "crashed"
 CAPPED: Final = "capped"
 NOT_OVER: Final = (RUNNING, SUSPENDED, CRASHED)
-"""The stored statuses of runs that may still be taken up."""
+"""The stored statuses of runs that may still be resumed."""
 
 Trigger = Literal["command", "schedule", "deployment", "shard"]
 TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
@@ -69,34 +69,34 @@ SHARD: Final = "shard"
 # Who works on a run, and how far its steps are
 
 MAIN: Final = "main"
-"""The worker of the lease that leads its run; the others are helpers."""
+"""The worker name of a run's main lease; all others are helpers."""
 HELPER: Final = "helper"
-"""What the worker of a helper's lease begins with: `helper 3`."""
+"""The prefix of a helper's worker name, such as `helper 3`."""
 StepState = Literal["open", "done"]
 STEP_STATES: Final[tuple[StepState, ...]] = get_args(StepState)
 OPEN: Final = "open"
 DONE: Final = "done"
 
-# Errors of attempts that decide what is counted
+# Errors of attempts that affect the counts
 
 NOT_SENT: Final = "not_sent"
 CONNECT: Final = "connect"
 UNSENT: Final = (NOT_SENT, CONNECT)
-"""Errors after which nothing can have been billed: no byte of the request reached the endpoint."""
+"""Errors that exclude any bill, because no byte of the request reached the endpoint."""
 CONNECTION: Final = "connection"
 TIMEOUT: Final = "timeout"
 ABANDONED: Final = "abandoned"
 PROXY: Final = "proxy"
 PERHAPS_BILLED: Final = (CONNECTION, TIMEOUT, ABANDONED, CRASHED, PROXY)
-"""Errors after which an answer may have been generated, and billed, that never arrived.
+"""Errors after which the endpoint may have generated and billed an answer that never arrived.
 
-`proxy` is a 502 or 504 of something that stands before the endpoint: the endpoint itself may have answered.
+`proxy` is a 502 or 504 from a proxy in front of the endpoint: the endpoint itself may have answered.
 """
 
-# Why a generation has no content, where that is not the endpoint's own word
+# Why a generation has no content, if the endpoint's own error does not say it
 
 CALL_ERROR: Final = "call"
-"""An error of a call that nothing tells more of."""
+"""An error of a call without further details."""
 RENDER: Final = "render"
 UNREADABLE: Final = "unreadable"
 CONDITION: Final = "condition"
@@ -114,15 +114,15 @@ SANDBOX: Final = "sandbox"
 # The program
 
 PROGRAM: Final = "presswork"
-"""What the Python package and the command are called, and Prefect's resource of all content."""
+"""The name of the Python package, of the command, and of Prefect's resource for all content."""
 
 # Prefect
 
 TAG: Final = "presswork"
-"""The tag of every deployment and run of ours."""
+"""The tag of all our deployments and runs."""
 SHARD_TAG: Final = "presswork-shard"
-"""The only tag of shards: what an automation does for runs by their tags, such as rerunning them, is not for these."""
+"""The only tag of shards: automations that act on tagged runs, such as reruns, must not act on shards."""
 POOL: Final = "presswork"
 """The work pool of one machine."""
 SHARDS: Final = "-shards"
-"""What follows a deployment's name in the one that its runs make for their shards."""
+"""The suffix of the deployment that a deployment's runs create for their shards."""

@@ -1,1 +1,1 @@
-"""The ledger as it is written: its tables, commits, leases, claims and what could not be committed."""
+"""Write the ledger: its tables, commits, leases, claims, and the batches that could not be committed."""

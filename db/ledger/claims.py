@@ -1,7 +1,7 @@
-"""Claims: who is asking for what just now, so that two runs at once do not buy the same answer.
+"""Claim prompts before they are requested, so that two active runs do not pay for the same answer.
 
-A claim is taken before a prompt is asked and released with its outcome. Its owner is a lease (leases.py), which holds
-it: where that has run out or has ended, whoever wants the prompt next takes it over.
+A claim is released in the commit of its prompt's outcome. Its owner is a lease (leases.py): if that has expired or
+ended, the next process that wants the prompt takes the claim over.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,29 +18,29 @@ _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.
 
 
 def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
-    """Claim prompts for a lease, by its id, and return those that are its own now; one that is over loses its own."""
-    # In one order everywhere, so that two that claim at once wait for each other and never in a circle.
+    """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now."""
+    # Always in the same order, so that two processes that claim the same prompts can't deadlock.
     wanted = sorted(set(hashes))
     if not wanted:
         return set()
     with begin_write(engine) as connection:
         owners = _claim(connection, owner, wanted)
-        taken = [wish for wish in wanted if owners.get(wish) != owner]
-        if taken:
-            leases.end_lapsed_of(connection, {owners[wish] for wish in taken if wish in owners})
-            owners |= _claim(connection, owner, taken)
+        of_others = [wish for wish in wanted if owners.get(wish) != owner]
+        if of_others:
+            leases.end_lapsed_of(connection, {owners[wish] for wish in of_others if wish in owners})
+            owners |= _claim(connection, owner, of_others)
         return {wish for wish in wanted if owners.get(wish) == owner}
 
 
 def release(connection: Connection, claimed: Sequence[tuple[str, str]]) -> None:
-    """Release claims, as (owner, prompt hash), in the transaction that records their outcomes."""
+    """Release claims, each an (owner, prompt hash), in the transaction that records their outcomes."""
     if claimed:
         connection.execute(_release, [{"claimed": done, "by": owner} for owner, done in sorted(claimed)])
 
 
 def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[str, str]:
-    """Claim what no one claims; return who owns each of the prompts now."""
-    # What decides is the owner's lease; the column says when that ran out as things stood.
+    """Claim the prompts that have no owner; return the current owner of each prompt."""
+    # Only the owner's lease decides. The column records when that would have expired at the time of the claim.
     until = now() + timedelta(seconds=leases.LEASE_S)
     rows = [{"prompt_hash": wish, "owner": owner, "expires_at": until} for wish in wanted]
     connection.execute(insert_missing(Claim.__tablename__, connection.dialect.name), rows)

@@ -1,4 +1,4 @@
-"""Connect to the ledger, a SQLite file or a PostgreSQL database, and migrate it to the tables of this code.
+"""Connect to the ledger, a SQLite file or a PostgreSQL database, and migrate its tables to this code's version.
 
 A new SQLite file gets its tables at once.
 """
@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, column, func, inspect, select, table, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.clock import agree
@@ -26,13 +26,14 @@ from db.session import (
     reason_of,
     rows_of,
 )
+from db.words import RUNNING
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
-_LOCK = 0x70726573  # "pres": any number that all who migrate agree on
+_LOCK = 0x70726573  # "pres": any number, as long as all migrating processes use the same
 
 
 def open_ledger(url: str) -> Engine:
-    """Open the ledger; a SQLite file that does not exist is made, with today's tables.
+    """Open the ledger; a SQLite file that does not exist is created, with the current tables.
 
     Raises LedgerUnreachableError, LedgerNotMigratedError or LedgerTooNewError.
     """
@@ -49,7 +50,7 @@ def open_ledger(url: str) -> Engine:
 
 
 def connect_ledger(url: str) -> Engine:
-    """Connect to the ledger without asking whether its tables are current."""
+    """Connect to the ledger without checking whether its tables are current; raises LedgerUnreachableError."""
     try:
         parsed = parse_url(url)
         _refuse_unfit(parsed)
@@ -58,13 +59,13 @@ def connect_ledger(url: str) -> Engine:
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. "
-            "Check PRESSWORK_DATABASE_URL and that the database is up."
+            "Check PRESSWORK_DATABASE_URL and that the database is running."
         ) from None
     return engine
 
 
-# Where another connection closes a SQLite file at this moment, opening it is refused at once: the busy timeout does not
-# hold for the change to and from the WAL.
+# SQLite refuses at once to open a file that another connection is just closing: the busy timeout does not apply to the
+# change to and from the WAL.
 @stamina.retry(on=is_locked, attempts=6, wait_initial=0.02, wait_max=0.5)
 def _reach(engine: Engine) -> None:
     with engine.connect():
@@ -73,16 +74,16 @@ def _reach(engine: Engine) -> None:
 
 def _refuse_unfit(url: URL) -> None:
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise ValueError("a ledger is SQLite or PostgreSQL (a source can be any)")
+        raise ValueError("a ledger must be SQLite or PostgreSQL; only sources may be other databases")
     if url.get_backend_name() == "sqlite" and file_of(url) is None:
-        raise ValueError("a ledger in memory would be lost: name a file")
+        raise ValueError("a ledger in memory would be lost, so name a file")
 
 
 def upgrade(engine: Engine) -> None:
-    """Migrate the ledger to today's tables, in one transaction that others who migrate wait for.
+    """Migrate the ledger to the current tables, in one transaction for which other migrating processes wait.
 
-    A newer ledger raises LedgerTooNewError, one on which a run is at work LedgerInUseError, one that can't be written
-    LedgerUnreachableError.
+    Raises LedgerTooNewError, LedgerInUseError if a run is active on it, or LedgerUnreachableError if it can't be
+    written.
     """
     found = _known_revision(engine)
     try:
@@ -96,34 +97,38 @@ def upgrade(engine: Engine) -> None:
             command.upgrade(config, "head")
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
-            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}."
+            f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}. "
+            "Fix the cause, then run `presswork db upgrade` again."
         ) from None
 
 
 def _refuse_while_in_use(connection: Connection) -> None:
-    # By the one column that every release has: code of before goes on to write as it did, whatever the tables are now.
-    has_leases = inspect(connection).has_table("leases")
-    leased = "leases l JOIN runs r ON r.id = l.run_id" if has_leases else "runs r"
-    moment = "clock_timestamp()" if connection.dialect.name == "postgresql" else "strftime('%Y-%m-%d %H:%M:%f', 'now')"
-    alive = f"{'l' if has_leases else 'r'}.alive_until > {moment}"
-    at_work = connection.execute(
-        text(f"SELECT r.id, r.flow FROM {leased} WHERE r.status = 'running' AND {alive} ORDER BY r.id")  # noqa: S608 - no value in it
-    ).first()
-    if at_work is not None:
+    # By the one column that all releases write: an older process continues to write as before, even after a migration.
+    runs = table("runs", column("id"), column("flow"), column("status"), column("alive_until"))
+    leases = table("leases", column("run_id"), column("alive_until"))
+    on_postgres = connection.dialect.name == "postgresql"
+    moment = func.clock_timestamp() if on_postgres else func.strftime("%Y-%m-%d %H:%M:%f", "now")
+    running = select(runs.c.id, runs.c.flow).where(runs.c.status == RUNNING).order_by(runs.c.id)
+    if inspect(connection).has_table("leases"):
+        running = running.join(leases, leases.c.run_id == runs.c.id).where(leases.c.alive_until > moment)
+    else:
+        running = running.where(runs.c.alive_until > moment)
+    active = connection.execute(running).first()
+    if active is not None:
         raise LedgerInUseError(
-            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {at_work.id} of "
-            f"{at_work.flow} is at work on it. Stop it, or wait until it has ended (one that crashed counts as at work "
-            "for two minutes), then run `presswork db upgrade` again."
+            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {active.id} of "
+            f"{active.flow} is active. Stop it or wait until it ends, then run `presswork db upgrade` again. "
+            "(A crashed run counts as active for two minutes.)"
         )
 
 
 def check(engine: Engine) -> str:
-    """Return the ledger's revision if it is today's; raise LedgerNotMigratedError or LedgerTooNewError."""
+    """Return the ledger's revision if it is current; raise LedgerNotMigratedError or LedgerTooNewError."""
     found = _known_revision(engine)
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if found != head:
-        state = "has no tables yet" if found is None else f"is at revision {found}, this code needs {head}"
-        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}: run `presswork db upgrade`.")
+        state = "has no tables yet" if found is None else f"is at revision {found}, but this code needs {head}"
+        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}. Run `presswork db upgrade`.")
     return found or ""
 
 
@@ -141,13 +146,13 @@ def _known_revision(engine: Engine) -> str | None:
         except CommandError:
             raise LedgerTooNewError(
                 f"The ledger {readable_url(engine.url)} is at revision {found}, which this code does not know: "
-                "it was migrated by a newer Presswork. Update the code, or name another ledger."
+                "a newer Presswork migrated it. Update Presswork, or name another ledger in PRESSWORK_DATABASE_URL."
             ) from None
     return found
 
 
 def alembic_config() -> Config:
-    """Return what Alembic needs to find the migrations; it reads no file of settings."""
+    """Return the configuration by which Alembic finds the migrations; no settings file is read."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config

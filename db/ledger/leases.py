@@ -1,10 +1,10 @@
-"""Leases: who works on a run now, and until when. A run has one `main` lease, and one for each helper.
+"""Leases record which process works on a run, and until when. A run has one `main` lease, and one for each helper.
 
-A heartbeat renews a lease. One that has run out lets others take what it claims, and counts the epoch up, which every
-commit of its holder checks: who was away finds out before it writes or sends anything. A run is called crashed only
-where the process of its main lease is seen to be gone or can't be seen at all, and even that is provisional: a process
-that returns takes its lease back. PostgreSQL's clock judges leases there. SQLite is on one machine, so there it is the
-clock that counts since the machine's start, which no one sets and which goes on while it sleeps.
+A heartbeat renews a lease. When a lease has expired, others may take its claims, which raises its epoch. Each commit of
+the holder checks the epoch, so a process that slept learns of it before it writes or sends anything. A run counts as
+crashed only if the process of its main lease has ended, or if the lease has expired and the process is not visible from
+here. Even that is provisional: a process that returns takes its lease back. On PostgreSQL the database's clock decides.
+SQLite is on one machine, so there the seconds since its start decide: users can't set them, and they include its sleep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ HEARTBEAT_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A process's hold on its part of a run; `epoch` is how often others have found it run out, counted from 1."""
+    """A process's lease on its part of a run; `epoch` starts at 1 and counts how often others found it expired."""
 
     id: str
     run_id: str
@@ -37,7 +37,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LivingLease:
-    """A lease that has not run out, of a process that is not seen to be gone."""
+    """A lease that has not expired and whose process, if visible, has not ended."""
 
     id: str
     run_id: str
@@ -47,23 +47,23 @@ class LivingLease:
 
 
 class LeaseLostError(DatabaseError):
-    """The lease ran out and others may have taken what it claimed; it must be taken back first."""
+    """The lease has expired and others may have taken its claims; take it back before any write."""
 
 
 class SupersededError(DatabaseError):
-    """Another process goes on with this one's work, or the run has ended."""
+    """Another process has taken over this one's work, or the run has ended."""
 
 
 def take(
     connection: Connection, run_id: str, worker: str, lease_id: str, process: str | None = None, epoch: int = 1
 ) -> Lease:
-    """Give a worker of a run its lease, in a transaction that has begun; whoever held it before is superseded."""
+    """Give a worker of a run its lease, in an open transaction; an earlier holder is superseded."""
     _lock_run(connection, run_id)
     older = select(StoredLease.id, StoredLease.epoch).where(StoredLease.run_id == run_id, StoredLease.worker == worker)
     for superseded in connection.execute(older).all():
-        give_back(connection, Lease(superseded.id, run_id, worker), CRASHED)
+        end(connection, Lease(superseded.id, run_id, worker), CRASHED)
         if superseded.id == lease_id:
-            # A flow run that is begun again: whoever had it before must find out as well.
+            # A flow run that is started again: its earlier process must also learn that it is superseded.
             epoch = max(epoch, superseded.epoch + 1)
     connection.execute(
         insert(StoredLease).values(
@@ -82,26 +82,26 @@ def take(
 
 
 def check(connection: Connection, lease: Lease) -> None:
-    """Raise LeaseLostError unless its holder still has this lease, and keep it until the transaction ends."""
+    """Raise LeaseLostError if this lease is lost; else lock it until the transaction ends."""
     statement = select(StoredLease.id).where(*_held(lease)).with_for_update(read=True)
     if connection.execute(statement).first() is None:
         raise _lost(lease)
 
 
 def renew(engine: Engine, lease: Lease) -> None:
-    """Renew the lease for LEASE_S, and measure the ledger's clock by the way; LeaseLostError where it is lost."""
+    """Renew the lease for LEASE_S and measure the ledger's clock; raises LeaseLostError if the lease is lost."""
     with begin_write(engine) as connection:
         renew_in(connection, lease)
 
 
 def take_back(engine: Engine, lease: Lease) -> Lease:
-    """Return the lease of a process that has lost it, and works on its run again now.
+    """Take back a lease that this process has lost, to work on its run again; return the lease with its new epoch.
 
-    Raises SupersededError where another process has taken this worker's place, or the run has ended meanwhile.
+    Raises SupersededError if another process has taken this worker's place, or if the run has ended meanwhile.
     """
     with begin_write(engine) as connection:
         status = _lock_run(connection, lease.run_id)
-        # A helper's has the id of its flow run, which another process may have begun again.
+        # A helper's lease has the id of its flow run, which another process may have started again.
         ours = () if lease.worker == MAIN else (StoredLease.process == this_process(),)
         kept = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id, *ours))
         if kept is not None:
@@ -110,17 +110,17 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
             return renewed
         place = (StoredLease.run_id == lease.run_id, StoredLease.worker == lease.worker)
         if connection.scalar(select(StoredLease.id).where(*place)) is not None:
-            raise SupersededError("another process of the same run goes on with its work")
+            raise SupersededError("another process has taken over this part of the run")
         if status not in {RUNNING, CRASHED}:
-            raise SupersededError(f"the run was taken up by another process, and is {status} now")
+            raise SupersededError(f"another process has resumed the run, and it is {status} now")
         if lease.worker == MAIN:
             its_row = update(StoredRun).where(StoredRun.id == lease.run_id)
             connection.execute(its_row.values(status=RUNNING, ended_at=None))
         return take(connection, lease.run_id, lease.worker, lease.id, epoch=lease.epoch + 1)
 
 
-def give_back(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> bool:
-    """End a lease in a transaction that has begun, and all that it holds; whether it was still there.
+def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> bool:
+    """End a lease in an open transaction and release all that it holds; return whether it was still there.
 
     Its open attempts are settled as `error_type`.
     """
@@ -130,15 +130,15 @@ def give_back(connection: Connection, lease: Lease, error_type: str = NOT_SENT) 
 
 
 def end_all(connection: Connection, run_id: str) -> None:
-    """End the leases of a run that is closed: what its helpers have in flight may be billed."""
+    """End all leases of a run that is being closed; its helpers' requests in flight may still be billed."""
     for each in connection.execute(
         select(StoredLease.id, StoredLease.worker).where(StoredLease.run_id == run_id)
     ).all():
-        give_back(connection, Lease(each.id, run_id, each.worker), CRASHED)
+        end(connection, Lease(each.id, run_id, each.worker), CRASHED)
 
 
 def end_lapsed(engine: Engine, *, but: str) -> list[str]:
-    """End other leases that have run out or whose process has ended; return the runs that crashed by it."""
+    """End all leases, except `but`, that have expired or whose process has ended; return the runs that crashed."""
     with engine.connect() as connection:
         found = _leases(connection, StoredLease.id != but)
     if not any(lease.lapsed or _fate(engine.dialect.name, lease) == "gone" for lease in found):
@@ -148,9 +148,9 @@ def end_lapsed(engine: Engine, *, but: str) -> list[str]:
 
 
 def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
-    """End the leases of these owners of claims where they have run out, in the transaction that wants the claims.
+    """End the leases of these owners of claims if they have expired, in the transaction that wants the claims.
 
-    An owner that has no lease holds nothing.
+    Claims of an owner without a lease are deleted.
     """
     found = _leases(connection, StoredLease.id.in_(owners))
     _end(connection, found)
@@ -160,7 +160,7 @@ def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
 
 
 def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLease]:
-    """List the leases by which runs are at work now; `which` are conditions on leases."""
+    """List the leases of active runs; `which` are conditions on leases."""
     return [
         LivingLease(lease.id, lease.run_id, lease.flow, lease.worker, lease.process)
         for lease in _leases(connection, *which)
@@ -169,24 +169,24 @@ def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLe
 
 
 def settle_open(connection: Connection, lease: Lease, error_type: str) -> None:
-    """Settle the attempts of a lease that have no end."""
+    """Settle the open attempts of a lease."""
     is_open = (Attempt.run_id == lease.run_id, Attempt.ended_at.is_(None), Attempt.lease_id == lease.id)
     connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type))
 
 
 def release_holdings(connection: Connection, lease: Lease) -> None:
-    """Free what a lease claims, and the records that it has taken and not finished."""
+    """Release the claims of a lease, and the records that it has taken and not finished."""
     connection.execute(delete(Claim).where(Claim.owner == lease.id))
     free_records(connection, lease)
 
 
 def free_records(connection: Connection, lease: Lease) -> None:
-    """Free the records that a lease has taken and not finished."""
+    """Release the records that a lease has taken and not finished."""
     connection.execute(update(WorkingRow).where(*_taken(lease)).values(lease_id=None))
 
 
 def renew_in(connection: Connection, lease: Lease) -> None:
-    """Give a lease LEASE_S from now, in a transaction that has begun; LeaseLostError where it is lost."""
+    """Renew a lease for LEASE_S from now, in an open transaction; raises LeaseLostError if it is lost."""
     sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
     until: Mapping[str, Any] = {
         "alive_until": now() + timedelta(seconds=LEASE_S),
@@ -205,8 +205,8 @@ def renew_in(connection: Connection, lease: Lease) -> None:
 
 
 def _lock_run(connection: Connection, run_id: str) -> str:
-    """Have who changes a run's leases do so one by one, and return its status; SQLite has one writer anyway."""
-    # Not against who writes rows of the run, which refer to it.
+    """Lock a run against others that change its leases, and return its status; SQLite has one writer anyway."""
+    # key_share: the lock must not block those that write rows of the run, because these rows refer to it.
     its_row = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)
     return str(connection.execute(its_row).scalar_one())
 
@@ -218,19 +218,19 @@ def _leases(connection: Connection, *which: ColumnElement[bool]) -> Sequence[Any
 
 
 def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
-    """End those leases that have lapsed; each is looked at again as it is locked, for it may just be renewed."""
+    """End the lapsed ones of these leases; each is checked again under its lock, because it may just be renewed."""
     crashed = []
     for each in found:
         lease = Lease(each.id, each.run_id, each.worker, each.epoch)
         fate = _fate(connection.dialect.name, each)
         lapsed = () if fate == "gone" else (_lapsed(connection.dialect.name),)
         if fate == "alive":
-            # Not crashed: it only sleeps. What it holds is free, once for each time that it sleeps.
-            sleeps = update(StoredLease).where(*_held(lease), *lapsed, _holds_any(lease))
-            if connection.execute(sleeps.values(epoch=lease.epoch + 1)).rowcount:
+            # It has not crashed, it only sleeps. Release its holdings once, and raise its epoch if it has any.
+            sleeping = update(StoredLease).where(*_held(lease), *lapsed, _holds_any(lease))
+            if connection.execute(sleeping.values(epoch=lease.epoch + 1)).rowcount:
                 release_holdings(connection, lease)
         elif connection.execute(delete(StoredLease).where(*_held(lease), *lapsed)).rowcount:
-            give_back(connection, lease, CRASHED)
+            end(connection, lease, CRASHED)
             running = (StoredRun.id == lease.run_id, StoredRun.status == RUNNING)
             if lease.worker == MAIN:
                 connection.execute(update(StoredRun).where(*running).values(status=CRASHED, ended_at=now()))
@@ -258,10 +258,10 @@ def _taken(lease: Lease) -> tuple[ColumnElement[bool], ...]:
 def _lapsed(dialect: str) -> ColumnElement[bool]:
     if dialect == "postgresql":
         return StoredLease.alive_until < func.clock_timestamp()
-    # A lease that an earlier Presswork wrote has no clock but the time of day; one of another boot is over.
-    of_before = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
-    return or_(of_before, StoredLease.boot != boot_id(), StoredLease.until_s < boot_time_s())
+    # A lease of an earlier release has only the time of day. A lease of another boot has expired.
+    of_earlier_release = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
+    return or_(of_earlier_release, StoredLease.boot != boot_id(), StoredLease.until_s < boot_time_s())
 
 
 def _lost(lease: Lease) -> LeaseLostError:
-    return LeaseLostError(f"The lease of run {lease.run_id} has run out.")
+    return LeaseLostError(f"The lease of run {lease.run_id} has expired.")

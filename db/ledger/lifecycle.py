@@ -1,6 +1,6 @@
-"""How a run begins, is joined, left, taken up again and closed: each one transaction, with the lease that it changes.
+"""Begin, join, leave, suspend, resume and close runs, each in one transaction together with the run's leases.
 
-Whoever closes or leaves a run after another process has taken it over changes nothing of it but what is its own.
+A process that closes or suspends a run that another process has taken over changes only its own lease.
 """
 
 from contextlib import suppress
@@ -22,14 +22,14 @@ from db.sources.values import storable_text
 from db.words import CRASHED, DONE, MAIN, OPEN, RUNNING, SUSPENDED
 
 MANY = 200
-"""Working rows that are worth a vacuum of their own."""
+"""Deleted working rows after which the table is vacuumed at once."""
 
 
 def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
-    """Go on with the run of a Prefect flow run under a new main lease, or begin it; where two do so at once, it is one.
+    """Resume the run of a Prefect flow run under a new main lease, or begin it; two processes at once get one run.
 
-    A process that still works on it as main is superseded. A flow run that asks another endpoint than before, or opens
-    runs under several names, has one of each.
+    A process that still works on it as main is superseded. A flow run has one run for each name and endpoint that it
+    opens runs with.
     """
     with begin_write(engine) as connection:
         if run.prefect_flow_run_id is not None:
@@ -42,7 +42,7 @@ def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
             if known is not None:
                 _set(connection, known, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
                 return leases.take(connection, known, MAIN, lease_id, run.process)
-        # A parameter may hold what JSON can't, and a name be longer than its column.
+        # A parameter may contain values that JSON can't, and a name may be longer than its column.
         connection.execute(insert_missing(RunRow.table, connection.dialect.name), values_of(storable(run)))
         if run.status == RUNNING:
             return leases.take(connection, run.id, MAIN, lease_id, run.process)
@@ -50,38 +50,38 @@ def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
 
 
 def join_run(engine: Engine, run_id: str, lease_id: str, worker: str) -> Lease:
-    """Help with a run under a lease of its own."""
+    """Take a helper's lease on a run."""
     with begin_write(engine) as connection:
         return leases.take(connection, run_id, worker, lease_id)
 
 
 def leave_run(engine: Engine, lease: Lease) -> None:
-    """End a helper's work: what it has not finished is free."""
+    """End a helper's lease and release what it has not finished."""
     with begin_write(engine) as connection:
-        leases.give_back(connection, lease)
+        leases.end(connection, lease)
 
 
 def suspend_run(engine: Engine, lease: Lease, reason: str, due_at: datetime) -> None:
-    """Leave a run until it is due, or until anyone takes it up; what it has confirmed stays counted."""
+    """Suspend a run until it is due or is resumed earlier; its confirmed records stay counted."""
     with begin_write(engine) as connection:
-        if _gives_main_back(connection, lease):
+        if _end_main(connection, lease):
             _set(connection, lease.run_id, status=SUSPENDED, suspended_for=storable_text(reason), due_at=due_at)
 
 
 def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> None:
     """Write how and when a run ended, and delete its working rows.
 
-    What was written ahead and never sent is settled as that. Helpers that are still at work lose their leases.
+    Attempts that were opened but never sent are settled as not sent. Helpers that are still running lose their leases.
     """
     deleted = 0
     with begin_write(engine) as connection:
-        if _gives_main_back(connection, lease):
+        if _end_main(connection, lease):
             leases.end_all(connection, lease.run_id)
             deleted = connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id)).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
     if deleted >= MANY and engine.dialect.name == "postgresql":
-        # Its own autovacuum looks once a minute: a flow that runs more often would let the table grow meanwhile. A user
-        # who may not vacuum gets a warning, no error.
+        # Autovacuum checks once a minute, so the table of a flow that runs more often would grow meanwhile. A user who
+        # may not vacuum gets a warning, not an error.
         with suppress(SQLAlchemyError), engine.connect() as idle:
             idle.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM (SKIP_LOCKED) working_rows"))
 
@@ -89,34 +89,34 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
 def begin_step(
     engine: Engine, run_id: str, step: str, *, made_from: str | None, total: int | None, left_out: int
 ) -> None:
-    """Write that a run works on a step; one that it takes up again keeps its place.
+    """Record that a run works on a step; a resumed step keeps its position.
 
-    It keeps its counts as long as working rows say of which records these are; else it goes over all of them again.
+    It also keeps its counts if working rows list the counted records; else the run confirms all records again.
     """
     with begin_write(engine) as connection:
         of_step = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
         is_counted = connection.scalar(select(WorkingRow.step).where(*of_step).limit(1)) is not None
         place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
         counts = {} if is_counted else dict.fromkeys(COUNTED_IN.values(), 0)
-        now_known = {"state": OPEN, "made_from": made_from, "total": total, "left_out": left_out, **counts}
-        made = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        row = made(StoredStep).values(run_id=run_id, step=step, position=place.scalar_subquery(), **now_known)
-        connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=now_known))
+        current = {"state": OPEN, "made_from": made_from, "total": total, "left_out": left_out, **counts}
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        row = insert(StoredStep).values(run_id=run_id, step=step, position=place.scalar_subquery(), **current)
+        connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=current))
 
 
 def end_step(engine: Engine, run_id: str, step: str) -> None:
-    """Write that a step is done."""
+    """Record that a step is done."""
     with begin_write(engine) as connection:
         its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
         connection.execute(its_row.values(state=DONE))
 
 
-def _gives_main_back(connection: Connection, lease: Lease) -> bool:
-    """Give a main lease back; whether its run is still this process's to end."""
+def _end_main(connection: Connection, lease: Lease) -> bool:
+    """End a main lease; return whether this process may still end the run."""
     connection.execute(select(StoredRun.id).where(StoredRun.id == lease.run_id).with_for_update(key_share=True))
-    if leases.give_back(connection, lease):
+    if leases.end(connection, lease):
         return True
-    # It was lost, and nobody has taken the run up.
+    # The lease was lost. This process may end the run only if no other process has resumed it.
     another = select(StoredLease.id).where(StoredLease.run_id == lease.run_id, StoredLease.worker == MAIN)
     status = connection.scalar(select(StoredRun.status).where(StoredRun.id == lease.run_id))
     return connection.scalar(another) is None and status in {RUNNING, CRASHED}

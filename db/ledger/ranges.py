@@ -1,6 +1,7 @@
-"""Divide a step of a run among helpers: its keys are working rows, which each helper takes a range of at a time.
+"""Divide a step of a run among helpers: its keys are working rows, and each helper takes one range of them at a time.
 
-Nothing depends on a range: the run itself does what nobody has finished, and passes over a record that has its outcome.
+No result depends on the ranges: the run itself does the records that no helper has finished, and skips those that have
+their outcome.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from db.session import begin_write, in_parts
 
 
 def divide(engine: Engine, run_id: str, step: str, pages: Iterable[Sequence[str]]) -> None:
-    """Write the keys of a step's records, page by page, for helpers to take; those that are there stay as they are."""
+    """Write the keys of a step's records, page by page, for helpers to take; existing rows stay unchanged."""
     for keys in pages:
         if keys:
             rows = [{"run_id": run_id, "step": step, "record_key": key} for key in keys]
@@ -23,9 +24,9 @@ def divide(engine: Engine, run_id: str, step: str, pages: Iterable[Sequence[str]
 
 
 def take_range(engine: Engine, lease: Lease, step: str, size: int) -> list[str]:
-    """Take the next free keys, in their order; none: no key is free.
+    """Take the next free keys, in order; returns an empty list if no key is free.
 
-    Raises LeaseLostError where the lease is lost.
+    Raises LeaseLostError if the lease is lost.
     """
     free = (
         WorkingRow.run_id == lease.run_id,
@@ -44,7 +45,10 @@ def take_range(engine: Engine, lease: Lease, step: str, size: int) -> list[str]:
 
 
 def finish_range(engine: Engine, lease: Lease, step: str, keys: Sequence[str]) -> None:
-    """Take keys off the step whose records all have their outcome in the ledger; those that another has by now stay."""
+    """Delete the working rows of finished keys, except those that another lease has taken by now.
+
+    All their records must have their outcome in the ledger.
+    """
     of_step = (WorkingRow.run_id == lease.run_id, WorkingRow.step == step)
     unfinished = (WorkingRow.lease_id == lease.id, WorkingRow.status.is_(None))
     with begin_write(engine) as connection:

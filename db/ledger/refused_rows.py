@@ -1,7 +1,7 @@
-"""Find the rows of a batch that a ledger refuses, so that one bad value keeps no other row out.
+"""Find the rows of a batch that a ledger refuses, so that one bad value does not block the other rows.
 
-A refused row is written as far as it can be: with its texts cleaned, then without what is refused. What is known of
-money stays. Only what can't be written at all is left out.
+A refused row is tried again with its texts cleaned, then without the refused values. Its figures of cost are kept. Only
+a row that the ledger refuses in every form is left out.
 """
 
 import math
@@ -22,18 +22,18 @@ from db.sources.values import storable_json, storable_text
 from db.words import FAILED, LIVE, REFUSED_BY_LEDGER
 
 LARGEST_INTEGER = 2**31 - 1
-_NAMED = 5  # rows that a message names at most
+_NAMED = 5  # a message names at most this many rows
 _LARGEST_MONEY = Decimal(10) ** 10
-# What a settled attempt keeps of its texts when these are refused even cleaned.
+# The texts of our own, which a settled attempt keeps even if its cleaned texts are refused.
 _OWN_WORDS = frozenset({"error_type", "price_version"})
 RowT = TypeVar("RowT", bound=Row)
 
 
 @dataclass(frozen=True)
 class RefusedRow:
-    """A row that a ledger refused as it was; `written` is what stands there instead, None where nothing does.
+    """A row that a ledger refused; `written` is the row written instead, None if there is none.
 
-    `column` is the one that is to blame, where that is known. `row` holds texts of users: it belongs in no message.
+    `column` is the one that caused the refusal, if known. `row` contains users' texts, so no message may show it.
     """
 
     row: Row
@@ -43,12 +43,12 @@ class RefusedRow:
 
     @property
     def id(self) -> str:
-        """The id of the attempt or generation, or the hash of the text, record or prompt."""
+        """The id of an attempt or generation, or the hash of a text, record or prompt."""
         return id_of(self.row)
 
     @property
     def failure(self) -> str | None:
-        """What the generation says that stands as failed for this reason; None where none does."""
+        """The error message of the failed generation that was written instead; None for all other rows."""
         if isinstance(self.written, GenerationRow) and self.written.error_kind == REFUSED_BY_LEDGER:
             return self.written.error_message
         return None
@@ -59,42 +59,42 @@ class RefusedRow:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether a database or its driver refuses a row for what is in it."""
+    """Whether a database or its driver refuses a row because of its values."""
     if is_unavailable(error):
         return False
     original = getattr(error, "orig", None) or error
     if not isinstance(error, DBAPIError):
-        # What a column's type or the driver's encoder says of a value.
+        # Errors of a column's type or of the driver's encoder.
         return isinstance(original, TypeError | ValueError | ArithmeticError | RecursionError)
     state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorcode", None)
     if state is None and isinstance(error, ProgrammingError | InterfaceError):
         return True  # the driver does not know the value's type
-    # 54: it is larger than a limit of the server's. 44, P0: a view's or trigger's own rule.
+    # 54: the row exceeds a limit of the server. 44, P0: it breaks the rule of a view or trigger.
     return isinstance(error, DataError | IntegrityError) or str(state).startswith(("44", "54", "P0"))
 
 
 def in_words(refusals: Sequence[RefusedRow]) -> str:
-    """Say which rows a ledger refused, the first few by name."""
+    """Return a message about refused rows that names the first few."""
     named = "; ".join(str(refusal) for refusal in refusals[:_NAMED])
     more = f"; and {len(refusals) - _NAMED:,} more" if len(refusals) > _NAMED else ""
     return (
-        f"The ledger refused {len(refusals):,} row{'' if len(refusals) == 1 else 's'}: {named}{more}. What could be "
-        "written of them is there, without the refused values."
+        f"The ledger refused {len(refusals):,} row{'' if len(refusals) == 1 else 's'}: {named}{more}. Where possible, "
+        "the rest of each row was written without the refused values."
     )
 
 
 @dataclass
-class Sifter:
-    """Writes the rows of one batch but for those that are refused, which it finds by halving and keeps."""
+class RefusalFinder:
+    """Writes a batch's rows except the refused ones, which it finds by bisection and collects in `found`."""
 
     error: Exception
-    """What the ledger said of the batch as a whole."""
+    """The ledger's error for the whole batch."""
     found: list[RefusedRow] = field(default_factory=list)
 
     def put(self, connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
-        """Write rows of one kind, each as far as it can be."""
+        """Write rows of one kind; refused rows are replaced or left out."""
         failed = {refused.id for refused in self.found if refused.failure is not None}
-        # A generation that points at one which has just failed has no content either.
+        # A generation whose source has just failed has no content either.
         rows = [
             _failed(row, f"The generation {row.source_generation_id}, which it repeats, failed")
             if isinstance(row, GenerationRow) and row.source_generation_id in failed
@@ -110,14 +110,14 @@ class Sifter:
             self.put(connection, statement, rows[middle:])
 
     def count_missing_history(self) -> int:
-        """How many attempts, ends of attempts and generations are not there at all."""
+        """Count the attempts, ends of attempts and generations that were left out."""
         history = (OpenedRow, SettledRow, GenerationRow)
         return sum(refused.written is None and isinstance(refused.row, history) for refused in self.found)
 
     def _replace(self, connection: Connection, statement: Executable, row: Row, error: Exception) -> None:
         column, reason = _column_of(row, error), reason_of(error, connection.engine.url)
-        said = f"The ledger refused {f'the column {column!r} of ' if column else ''}this generation: {reason}"
-        for instead in _replacements(row, said):
+        failure = f"The ledger refused {f'the column {column!r} of ' if column else ''}this generation: {reason}"
+        for instead in _replacements(row, failure):
             if _try(connection, statement, [instead]) is None:
                 self.found.append(RefusedRow(row, column, reason, instead))
                 return
@@ -125,7 +125,7 @@ class Sifter:
 
 
 def storable(row: RowT) -> RowT:
-    """Return a row that has no value which its table can't take: texts cleaned, numbers out of range unknown."""
+    """Return a row that its table accepts: texts are cleaned, numbers out of range become None."""
     changed: dict[str, Any] = {}
     for name, clean in _cleaners(row.table, names_of(type(row))):
         value = getattr(row, name)
@@ -136,7 +136,7 @@ def storable(row: RowT) -> RowT:
 
 @cache
 def _cleaners(table: str, names: tuple[str, ...]) -> list[tuple[str, Callable[[Any], Any]]]:
-    # Once for each kind of row: every attempt's row goes through here.
+    # Cached for each kind of row, because every attempt passes through here.
     cleaners = {column.name: _cleaner(column) for column in Base.metadata.tables[table].c}
     return [(name, clean) for name in names if (clean := cleaners.get(name)) is not None]
 
@@ -152,8 +152,8 @@ def _try(connection: Connection, statement: Executable, rows: Sequence[Row]) -> 
     return None
 
 
-def _replacements(row: Row, said: str) -> Iterator[Row]:
-    """Yield what may be written instead of a row, the fullest first."""
+def _replacements(row: Row, failure: str) -> Iterator[Row]:
+    """Yield rows to try instead of a refused one, the most complete first."""
     match row:
         case ParentRow():
             return
@@ -165,16 +165,16 @@ def _replacements(row: Row, said: str) -> Iterator[Row]:
             without: dict[str, Any] = dict.fromkeys(texts.intersection(names_of(SettledRow)))
             yield replace(clean, **without)
         case GenerationRow():
-            # Content that was changed would not be what the model answered: an output stays as it is, or there is none.
+            # An output is kept or dropped but never cleaned: changed content would not be the model's answer.
             clean_generation = replace(storable(replace(row, output=None)), output=row.output)
-            for generation in (clean_generation, _failed(clean_generation, said)):
+            for generation in (clean_generation, _failed(clean_generation, failure)):
                 yield generation
                 yield replace(generation, record_hash=None)
         case _:
             yield storable(row)
 
 
-def _failed(row: GenerationRow, said: str) -> GenerationRow:
+def _failed(row: GenerationRow, reason: str) -> GenerationRow:
     return replace(
         row,
         status=FAILED,
@@ -183,7 +183,7 @@ def _failed(row: GenerationRow, said: str) -> GenerationRow:
         output=None,
         output_hash=None,
         error_kind=REFUSED_BY_LEDGER,
-        error_message=f"{said}. Its attempts have the answer. Fix what makes this value, then run again.",
+        error_message=f"{reason}. The answer is in its attempts. Fix what produces this value, then run again.",
     )
 
 
@@ -205,9 +205,9 @@ def _cleaner(column: Column[Any]) -> Callable[[Any], Any] | None:
 
 def _column_of(row: Row, error: Exception) -> str | None:
     original = getattr(error, "orig", None)
-    told = getattr(getattr(original, "diag", None), "column_name", None)
-    if told:
-        return str(told)
+    reported = getattr(getattr(original, "diag", None), "column_name", None)
+    if reported:
+        return str(reported)
     named = re.search(rf"\b{row.table}\.(\w+)", str(original))
     if named and named[1] in Base.metadata.tables[row.table].c:
         return named[1]

@@ -1,7 +1,7 @@
-"""Which outcome of a record counts in its run, where the run has several: the newest, and none is lost.
+"""Decide which of a run's several outcomes of a record counts: the newest. The others are kept, marked as replaced.
 
-A run has a second outcome of a record where a later pass asks again, a helper has lost its lease, or a process comes
-back whose place another has taken.
+A run has several outcomes of a record if a later pass requests it again, if a helper lost its lease, or if a process
+returns after another has taken its place.
 """
 
 from collections import defaultdict
@@ -19,19 +19,20 @@ from db.session import among
 
 @dataclass
 class _Outcomes:
-    """What a run has written for a record of a step: what counts, and the one that no other is replaced by."""
+    """A run's generations of a record in a step: the one that counts, and the last of the chain of replaced ones."""
 
     counts: Any
     last: str
     ids: set[str]
 
 
-def placed(connection: Connection, generations: Sequence[GenerationRow]) -> list[GenerationRow]:
-    """Let the newest generation of a record be the one that counts in its run: before these are written.
+def mark_replaced(connection: Connection, generations: Sequence[GenerationRow]) -> list[GenerationRow]:
+    """Make the newest generation of each record the one that counts in its run; call it before these are written.
 
-    One that only points at what the run itself has written for the record does not: that was asked for. One batch can
-    hold several of a record: a helper that lost its lease may take its own range again. Each is replaced by another,
-    and so in turn up to the one that counts: the ledger has no two that are replaced by the same.
+    Returns the generations with `replaced_by` set, and updates the stored one that counted before. A generation does
+    not replace its own source in the same run, because that was requested. A batch may have several generations of a
+    record, because a helper that lost its lease may take its own range again. The replaced ones form a chain that ends
+    at the one that counts: no two have the same `replaced_by`.
     """
     replaced: dict[str, str] = {}
     for run_id, step, rows in by_step(sorted(generations, key=lambda row: row.id)):
@@ -43,7 +44,7 @@ def placed(connection: Connection, generations: Sequence[GenerationRow]) -> list
                 continue
             there.ids.add(row.id)
             if there.counts.id > row.id or _repeats(row, there.counts):
-                # It comes from a spill file, from a process whose place another has taken, or from a late look-up.
+                # An older row comes from a spill file, from a superseded process, or from a late look-up.
                 replaced[row.id], there.last = there.last, row.id
             else:
                 replaced[there.counts.id], there.counts = row.id, row
@@ -78,8 +79,8 @@ def _replace(connection: Connection, replaced: dict[str, str]) -> None:
 
 
 def by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
-    """Yield rows by run and step, those of a record side by side."""
-    # In one order everywhere: two runs that write the same records wait for each other, and hardly ever in a circle.
+    """Yield rows grouped by run and step, sorted by record key."""
+    # Always in the same order, so that two runs that write the same records hardly ever deadlock.
     ordered = sorted(rows, key=lambda row: (row.run_id, row.step, row.record_key))
     for (run_id, step), group in groupby(ordered, lambda row: (row.run_id, row.step)):
         yield run_id, step, list(group)

@@ -1,7 +1,7 @@
-"""The rows that are written to the ledger, typed: one class for each kind, with the columns of its table.
+"""Typed rows to be written to the ledger: one class for each kind, with the columns of its table.
 
-Frozen dataclasses, because a row is read by name in five modules between its making and its commit. What a database
-driver takes is a mapping: `values_of` makes it, for 2 microseconds a row.
+They are frozen dataclasses, because five modules read a row's fields by name before its commit. Database drivers take
+mappings; `values_of` makes one in about 2 microseconds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from db.words import Kind, Origin, RunStatus, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """A run that begins; its lease is given to it in the same transaction."""
+    """A run that begins; the transaction that inserts it also takes its lease."""
 
     table: ClassVar[str] = "runs"
 
@@ -39,7 +39,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateRow:
-    """A template as it is now: its sources by file name."""
+    """The current version of a template: its sources by file name."""
 
     table: ClassVar[str] = "templates"
 
@@ -102,7 +102,7 @@ class OpenedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledRow:
-    """The one update of an attempt: how it ended, what it used and what it cost."""
+    """The single update of an attempt: its end, usage and cost."""
 
     table: ClassVar[str] = "attempts"
 
@@ -132,7 +132,7 @@ class SettledRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRow:
-    """What one prompt brought for one record and step."""
+    """The outcome of one prompt for one record and step."""
 
     table: ClassVar[str] = "generations"
 
@@ -159,7 +159,7 @@ class GenerationRow:
 
 @dataclass(frozen=True, slots=True)
 class ParentRow:
-    """What a generation was made from."""
+    """A parent of a generation: an earlier step's generation from which it was made."""
 
     table: ClassVar[str] = "generation_parents"
 
@@ -169,7 +169,7 @@ class ParentRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmedRow:
-    """A record for which nothing has changed: what stood for it before, content or a failure, still does."""
+    """An unchanged record: its earlier outcome, content or a failure, is still current."""
 
     table: ClassVar[str] = "working_rows"
 
@@ -206,15 +206,15 @@ PARTS: Mapping[str, type[Row]] = {
     "parents": ParentRow,
     "confirmed": ConfirmedRow,
 }
-"""The parts of a WriteBatch, by the name under which a spill file has them."""
+"""The parts of a WriteBatch, by their names in spill files."""
 _NAMES: Mapping[type, tuple[str, ...]] = {kind: tuple(column.name for column in fields(kind)) for kind in get_args(Row)}
 
 
 @dataclass
 class WriteBatch:
-    """Rows that belong in the ledger together; shared rows by their hash, so that a batch holds each once.
+    """Rows that are committed together; shared rows are keyed by hash, so that a batch contains each once.
 
-    `released` are the claims that these outcomes end, as (owner, prompt hash).
+    `released` are the claims that these outcomes end, each an (owner, prompt hash).
     """
 
     texts: dict[str, TextRow] = field(default_factory=dict)
@@ -228,13 +228,13 @@ class WriteBatch:
     released: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """Count the rows of history and what is confirmed, which is what a commit is sized by."""
+        """Count the rows of history and the confirmations, which determine the size of a commit."""
         return len(self.opened) + len(self.settled) + len(self.generations) + len(self.confirmed)
 
     def parts(self) -> Iterator[tuple[str, Sequence[Row]]]:
-        """Yield its rows in the order in which they are written; each part stands on those before it.
+        """Yield the parts in the order of writing; each may refer to rows of the parts before it.
 
-        Shared rows are in one order everywhere: two runs that add the same ones wait for each other, never in a circle.
+        Shared rows are always sorted, so that two runs that add the same ones can't deadlock.
         """
         for name in PARTS:
             rows = getattr(self, name)
@@ -247,10 +247,10 @@ def values_of(row: Row) -> dict[str, Any]:
 
 
 def names_of(kind: type[Any]) -> tuple[str, ...]:
-    """Return the names of a kind's columns, in their order."""
+    """Return the column names of a kind of row, in order."""
     return _NAMES[kind]
 
 
 def id_of(row: Row) -> str:
-    """Return the first column: the id of an attempt, a run or a generation, or the hash of what is known by it."""
+    """Return a row's first column: the id of a run, attempt or generation, or the hash of a shared row."""
     return str(getattr(row, _NAMES[type(row)][0]))

@@ -1,9 +1,9 @@
-"""Spill: batches that could not be committed wait in a file, and are written in later, exactly once.
+"""Save batches that could not be committed in a spill file, and import them later, exactly once.
 
-A file holds one batch a line, each with its checksum, and names the run that it belongs to, which is how a ledger
-knows its own. Writing in what is there already changes nothing, so that a recovery that was interrupted is simply
-done again. Who adds and who writes in hold the file's lock, so that no line is removed unread. Rows that the ledger
-refuses are kept in a file next to it, for a person to look at: nothing of ours reads it.
+A file belongs to one run, by which a ledger recognizes its own files. It has one batch per line, each with a checksum.
+Importing rows that are already in the ledger changes nothing, so an interrupted import can be repeated. Both writing
+and importing hold the file's lock, so that no line is deleted unread. Rows that the ledger refuses are kept in a
+separate file next to it for a person to read; no code reads that file.
 """
 
 import fcntl
@@ -31,25 +31,25 @@ from db.session import is_unavailable, readable_url, reason_of, rows_of
 FORMAT_VERSION = 1
 SPILL_SUFFIX = ".spill"
 REFUSED_SUFFIX = ".refused"
-# What JSON has as text, by the type of its column.
+# Parsers for column types that JSON stores as text.
 _PARSERS: Mapping[type, Callable[[str], Any]] = {UtcDateTime: datetime.fromisoformat, Money: Decimal}
 
 
 class SpillError(DatabaseError):
-    """A spill file can't be written in; it is kept."""
+    """A spill file can't be imported. The file is kept."""
 
 
 def keep_batch(folder: Path, run_id: str, batch: WriteBatch) -> Path:
-    """Add a batch to its run's file, which is returned when it is on the disk; raises OSError.
+    """Append a batch to its run's spill file, sync it to disk and return the file's path.
 
-    Where that fails, as on a full disk, nothing of the batch stays.
+    Raises OSError, for example on a full disk; the file then has no part of the batch.
     """
     line = _json({"presswork_spill": FORMAT_VERSION, "run_id": run_id, "batch": _dumped(batch)})
     return _append(folder / f"{run_id}{SPILL_SUFFIX}", hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n")
 
 
 def keep_refused(folder: Path, run_id: str, refused: Iterable[RefusedRow]) -> Path:
-    """Keep rows that a ledger refused, as they were, one a line; return the file. Raises OSError."""
+    """Save the original rows that a ledger refused, one per line; return the file. Raises OSError."""
     lines = [
         _json({"table": found.row.table, "column": found.column, "reason": found.reason, "row": values_of(found.row)})
         for found in refused
@@ -58,12 +58,12 @@ def keep_refused(folder: Path, run_id: str, refused: Iterable[RefusedRow]) -> Pa
 
 
 def refused_file(path: Path) -> Path:
-    """Return where the rows of a spill file are kept that its ledger refused."""
+    """Return the path of the file for the refused rows of a spill file."""
     return path.with_suffix(REFUSED_SUFFIX)
 
 
 def find_spills(folder: Path) -> list[Path]:
-    """List the spill files that wait."""
+    """List the spill files that have not been imported."""
     return sorted(folder.glob(f"*{SPILL_SUFFIX}")) if folder.is_dir() else []
 
 
@@ -74,11 +74,12 @@ def belongs_to(engine: Engine, path: Path) -> bool:
 
 
 def recover(engine: Engine, path: Path, refused: list[RefusedRow] | None = None) -> int:
-    """Write a spill file into its ledger, remove it, and return how many generations it held.
+    """Import a spill file into its ledger, delete it, and return the number of its generations.
 
-    Rows that the ledger refuses are written as far as they can be, added to `refused`, and kept as they were in
-    `refused_file(path)`. A file that another has written in meanwhile holds none. Raises SpillError, and keeps the
-    file, where it is damaged, another ledger's, or refused as a whole; the error of an unavailable ledger goes up.
+    Rows that the ledger refuses are written without the refused values if possible, and added to `refused`. Their
+    originals are saved in `refused_file(path)`. Returns 0 if another process has imported the file meanwhile. Raises
+    SpillError and keeps the file if it is damaged, belongs to another ledger, or is refused as a whole. The error of an
+    unavailable ledger is raised unchanged.
     """
     try:
         with _locked(path, os.O_RDONLY):
@@ -92,7 +93,7 @@ def _recover(engine: Engine, path: Path, refused: list[RefusedRow]) -> int:
     if not belongs_to(engine, path):
         raise SpillError(
             f"The spill file {path} belongs to another ledger: its run is not in {readable_url(engine.url)}. "
-            "Name its ledger with PRESSWORK_DATABASE_URL. The file is kept."
+            "Set PRESSWORK_DATABASE_URL to its ledger. The file is kept."
         )
     found: list[RefusedRow] = []
     try:
@@ -115,8 +116,8 @@ def _recover(engine: Engine, path: Path, refused: list[RefusedRow]) -> int:
 def _read(path: Path) -> list[WriteBatch]:
     *lines, rest = path.read_bytes().split(b"\n")
     if rest and not lines:
-        raise SpillError(f"The spill file {path} is damaged: it has no whole line. It is kept.")
-    # What stands behind the last line's end is of a batch that a crash cut off: no one was told that it is kept.
+        raise SpillError(f"The spill file {path} is damaged: it has no complete line. The file is kept.")
+    # Text after the last line's end belongs to a batch that a crash cut off, and that no caller counts as saved.
     return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
@@ -124,19 +125,19 @@ def _read_line(path: Path, number: int, line: bytes) -> WriteBatch:
     digest, _, body = line.partition(b" ")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise SpillError(
-            f"The spill file {path} is damaged: line {number} does not match its checksum. It is kept; "
-            "the other lines may be whole, and can be written in from a copy without this one."
+            f"The spill file {path} is damaged: line {number} does not match its checksum. The file is kept. "
+            "To import the other lines, back the file up, delete this line, then run `presswork db recover`."
         )
-    # Not orjson's: what an endpoint said may hold half a surrogate pair, or a number of any length.
+    # Not orjson: an endpoint's answer may contain half a surrogate pair, or a number of any length.
     found = json.loads(body)
     if found.get("presswork_spill") != FORMAT_VERSION or f"{found.get('run_id')}{SPILL_SUFFIX}" != path.name:
-        raise SpillError(f"The spill file {path} is not what its name says. It is kept.")
+        raise SpillError(f"The spill file {path} does not hold what its name says. The file is kept.")
     try:
         return _loaded(found["batch"])
     except TypeError as error:
         raise SpillError(
-            f"The spill file {path} can't be imported: {error}. A newer Presswork may have written it: import it with "
-            "that one. The file is kept."
+            f"The spill file {path} can't be imported: {error}. The file is kept. If a newer Presswork wrote it, "
+            "import it with that version."
         ) from None
 
 
@@ -146,7 +147,7 @@ def _locked(path: Path, flags: int) -> Iterator[int]:
         file = os.open(path, flags, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Who wrote it in has removed it; what was opened before is then no longer the file of that name.
+            # A process that imported the file has deleted it. Then the file opened here is not the one at the path.
             if _is_at(file, path):
                 yield file
                 return
@@ -162,7 +163,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def _append(path: Path, lines: bytes) -> Path:
-    # What waits is customers' text: for this user alone.
+    # The files contain customers' text, so only this user may read them.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
         size = os.fstat(file).st_size
@@ -183,7 +184,7 @@ def _json(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=str)
     except TypeError:
-        # It can't hold half a surrogate pair, nor a number of more than 64 bits.
+        # orjson rejects half a surrogate pair and numbers of more than 64 bits.
         return json.dumps(value, default=str, skipkeys=True).encode()
 
 
@@ -205,7 +206,7 @@ def _loaded(data: Mapping[str, Any]) -> WriteBatch:
 
 
 def _typed(kind: type[Row], row: Mapping[str, Any]) -> Row:
-    """Read a row; a file that an earlier Presswork wrote lacks the columns that came since."""
+    """Make a typed row from JSON; files of earlier releases lack newer columns."""
     columns = Base.metadata.tables[kind.table].c
     values = dict(row)
     for name, value in row.items():

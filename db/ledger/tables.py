@@ -1,10 +1,10 @@
 """The ledger's tables: what was generated, from what, by which prompt, at what price.
 
-Content-addressed where text repeats (templates, texts, records, prompts), append-only where history is made
-(runs, generations, generation_parents, attempts), updated in place where it says what is the case now (content, which
-can be rebuilt from history, run_steps, leases, claims, working_rows). Ids are UUIDv7 and sort by time, times are UTC,
-money is Decimal. Text bodies are TEXT, not JSONB: what was read and sent is kept to the byte, a NUL written as its
-JSON escape included.
+Tables whose text repeats are content-addressed (templates, texts, records, prompts). History is append-only (runs,
+generations, generation_parents, attempts). Tables of the current state are updated in place (run_steps, leases, claims,
+working_rows, and content, which can be rebuilt from history). Ids are UUIDv7 and sort by time, times are UTC, money is
+Decimal. Text bodies are TEXT, not JSONB, so that records and requests are stored byte for byte, even a NUL as its JSON
+escape.
 """
 
 from datetime import datetime
@@ -22,11 +22,11 @@ _FREE = sa.text("status IS NULL AND lease_id IS NULL")
 
 
 class StoredRun(Base):
-    """One execution of a content flow, tied to its Prefect flow run: a retry goes on with the same row.
+    """One execution of a content flow, tied to its Prefect flow run: a retry of that continues the same row.
 
-    A run that is typed again or resumed by a person is a new row. `status` is how it ended; what a run is doing now,
-    its leases say. `parent_run_id`, `epoch`, `lease_boot` and `lease_until_s` are of releases in which a shard was a
-    run of its own and a run had one lease; `process` and `alive_until` say who began it, and are never renewed.
+    A run that a person starts again or resumes is a new row. `status` says how it ended; the leases show whether it is
+    active. `process` and `alive_until` are of the process that began it and are never renewed. Only earlier releases
+    wrote `parent_run_id`, `epoch`, `lease_boot` and `lease_until_s`: their shards were runs, and a run had one lease.
     """
 
     __tablename__ = "runs"
@@ -56,10 +56,10 @@ class StoredRun(Base):
 
 
 class StoredLease(Base):
-    """Who works on a run now, and until when; gone when that ends. A run has one `main` lease, and one for each helper.
+    """A process that works on a run, and until when; deleted when it ends. A run has a `main` lease and its helpers'.
 
-    A heartbeat renews it: on PostgreSQL `alive_until` by the database's clock, on SQLite `until_s` on the clock of the
-    boot `boot`. `epoch` counts how often it ran out. Claims and attempts name their lease.
+    A heartbeat renews it: on PostgreSQL `alive_until` by the database's clock, on SQLite `until_s`, in seconds since
+    the boot `boot`. `epoch` counts how often it expired. Claims and attempts name their lease.
     """
 
     __tablename__ = "leases"
@@ -77,10 +77,10 @@ class StoredLease(Base):
 
 
 class StoredStep(Base):
-    """How far a step of a run is. Its counts are of records that wrote no row of history, as nothing had changed.
+    """The progress of a step of a run. Its counts are of records without a generation, because nothing had changed.
 
-    `unchanged` have the content that stood before, the others brought none as before. With the run's generations they
-    add up to all that the step has worked on.
+    `unchanged` records keep their content; `failed_again` and `skipped_again` ones have none, as before. Together with
+    the run's generations they add up to all records that the step has worked on.
     """
 
     __tablename__ = "run_steps"
@@ -99,15 +99,15 @@ class StoredStep(Base):
 
 
 class WorkingRow(Base):
-    """A record in a step of a run that is open: which helper is to do it, or what stands for it unchanged.
+    """A record in a step of an open run: either still to be done, or confirmed as unchanged.
 
-    Without `status` it is to be done, by whoever has its `lease_id`; with one it is confirmed: `generation_id` stood
-    before and still does. The transaction that closes the run deletes them.
+    Without `status` it is to be done, by the helper with its `lease_id` if it has one. With a `status` it is confirmed:
+    its `generation_id` was current before and still is. The transaction that closes the run deletes the run's rows.
     """
 
     __tablename__ = "working_rows"
     __table_args__ = (
-        # What a helper takes next.
+        # For the keys that a helper takes next.
         sa.Index("ix_working_rows_free", "run_id", "step", "record_key", sqlite_where=_FREE, postgresql_where=_FREE),
         {"sqlite_with_rowid": False},
     )
@@ -122,10 +122,10 @@ class WorkingRow(Base):
 
 
 class StandingContent(Base):
-    """What stands for a record in a step: its newest succeeded generation, and the failure that came after it, if any.
+    """A record's current content in a step: its newest succeeded generation, and the failure after it, if any.
 
-    `confirmed` and `failing` count how often each was met again, last by the run that is named. It can be made again
-    from history. No foreign keys: each would cost an index.
+    `confirmed` and `failing` count how often each was confirmed, last by `confirmed_run_id` and `failing_run_id`. The
+    table can be rebuilt from history. It has no foreign keys, because each would cost an index.
     """
 
     __tablename__ = "content"
@@ -147,7 +147,7 @@ class StandingContent(Base):
 
 
 class StoredTemplate(Base):
-    """A prompt file as it was: its source and that of every file it includes or imports."""
+    """A version of a prompt file: its source, and the sources of all files that it includes or imports."""
 
     __tablename__ = "templates"
 
@@ -167,7 +167,7 @@ class SharedText(Base):
 
 
 class StoredRecord(Base):
-    """A record as it was read: all selected columns, as canonical JSON."""
+    """A record as it was read: all selected columns as canonical JSON."""
 
     __tablename__ = "records"
 
@@ -176,7 +176,7 @@ class StoredRecord(Base):
 
 
 class StoredPrompt(Base):
-    """A request as it was sent; a shared text stands in it as {"$text": hash}, a schema as {"$json": hash}."""
+    """A request as it was sent, with {"$text": hash} for a shared text and {"$json": hash} for a schema."""
 
     __tablename__ = "prompts"
 
@@ -188,12 +188,12 @@ class StoredPrompt(Base):
 
 
 class Generation(Base):
-    """What one prompt brought for one record and step in one run, where something changed: see WorkingRow.
+    """The outcome of one prompt for one record and step in one run, if something changed; else see WorkingRow.
 
-    A row of origin `cache` copies no text: `source_generation_id` points at the generation that has it. One row of a
-    run counts for a record and step: `replaced_by` is empty there, and of others names the next on the way to it.
-    How often it was `confirmed` is written when something else takes its place; until then `content` has that.
-    `lease_id` is the helper that wrote it.
+    A row of origin `cache` copies no text: `source_generation_id` names the generation that has it. One row of a run
+    counts for a record and step, and its `replaced_by` is empty; the others form a chain of `replaced_by` that ends at
+    it. The count `confirmed` is written when another generation becomes current; until then it is in `content`.
+    `lease_id` is the helper that wrote the row.
     """
 
     __tablename__ = "generations"
@@ -201,9 +201,9 @@ class Generation(Base):
         sa.Index("ix_generations_of_run", "run_id", "step", "record_key", "replaced_by", unique=True),
         one_of("status", STATUSES),
         one_of("origin", ORIGINS),
-        # What a record's life is read by.
+        # For reading a record's life.
         sa.Index("ix_generations_current", "flow", "step", "endpoint", "record_key", "status", "id"),
-        # What the look-up probes for a whole page of prompts at once.
+        # For looking up a whole page of prompts at once.
         sa.Index("ix_generations_prompt", "prompt_hash", "origin", "status"),
     )
 
@@ -231,7 +231,7 @@ class Generation(Base):
 
 
 class GenerationParent(Base):
-    """What a generation of a later step was made from."""
+    """A parent of a later step's generation: an earlier generation from which it was made."""
 
     __tablename__ = "generation_parents"
 
@@ -240,12 +240,12 @@ class GenerationParent(Base):
 
 
 class Attempt(Base):
-    """One request: written before it is sent, settled by its one update when it ended.
+    """One request: inserted before it is sent, and updated once when it has ended.
 
-    `likely_cost_usd` is what it will probably cost, written when it is opened: nobody knows it after a crash.
-    A row without `ended_at` is in flight, or was when its process died. `generation_id` is allocated before and so
-    has no foreign key: after a crash an attempt can stand without its generation. What an endpoint says has no longest
-    length here: one over-long id must not keep a batch of answers out of the ledger.
+    `likely_cost_usd` is the estimated cost, written at the start because it can't be estimated after a crash. A row
+    without `ended_at` is in flight, or was when its process crashed. `generation_id` has no foreign key, because it is
+    allocated earlier and after a crash the generation may be missing. Texts from an endpoint have no maximum length, so
+    that one over-long id does not keep a batch of answers out of the ledger.
     """
 
     __tablename__ = "attempts"
@@ -285,7 +285,7 @@ class Attempt(Base):
 
 
 class Claim(Base):
-    """Who is asking for what just now, so that no two buy the same answer; its `owner`, a lease, holds it."""
+    """A prompt that its `owner`, a lease, is requesting now, so that no two processes pay for the same answer."""
 
     __tablename__ = "claims"
 
@@ -295,6 +295,6 @@ class Claim(Base):
 
 
 def insert_missing(table: str, dialect: str) -> sa.Executable:
-    """Insert rows of a table where they are missing: a commit whose answer was lost is simply written again."""
+    """Return a statement that inserts only missing rows, so that a commit whose reply was lost can be repeated."""
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(Base.metadata.tables[table]).on_conflict_do_nothing()

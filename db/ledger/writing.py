@@ -1,10 +1,9 @@
-"""Record: the one place that writes to the ledger.
+"""Commit batches to the ledger. Generations and attempts are written only here.
 
-What has arrived is handed over as one WriteBatch and committed in one transaction: either all of its rows are there or
-none, and `content` and the run's steps say so too. Content-addressed rows (templates, texts, records, prompts) are
-inserted where they are missing; history (generations, attempts) is only ever added to, but for an attempt's one update
-when it ends, and what is noted on a generation that another takes the place of. How a run begins and ends stands in
-lifecycle.py.
+A WriteBatch is committed in one transaction, together with its changes of `content` and of the run's steps.
+Content-addressed rows (templates, texts, records, prompts) are inserted if they are missing. History (generations,
+attempts) is append-only, with two exceptions: an attempt is updated once when it ends, and a replaced generation gets
+its confirmation counts and its successor. lifecycle.py begins and ends runs.
 """
 
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from functools import partial
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
 
 from db.ledger import claims, leases, standing
-from db.ledger.refused_rows import RefusedRow, Sifter, is_refusal, storable
-from db.ledger.replacing import placed
+from db.ledger.refused_rows import RefusalFinder, RefusedRow, is_refusal, storable
+from db.ledger.replacing import mark_replaced
 from db.ledger.rows import Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.ledger.tables import Attempt, insert_missing
 from db.session import begin_write
@@ -24,8 +23,8 @@ _settle = (
     update(Attempt)
     .where(
         Attempt.id == bindparam("attempt_id"),
-        # An attempt that others settled for it, as crashed by one who could not see its process or as not sent by a run
-        # that closed while it waited in a spill file, ends by what it says itself.
+        # The attempt's own row also overrides an end that others wrote for it: "crashed" by a process that could not
+        # see its process, or "not sent" by a run that closed while the row was in a spill file.
         or_(Attempt.ended_at.is_(None), Attempt.error_type == CRASHED, Attempt.error_type == NOT_SENT),
     )
     .values({name: bindparam(name) for name in names_of(SettledRow) if name != "attempt_id"})
@@ -35,54 +34,54 @@ _settle = (
 def write(
     engine: Engine, batch: WriteBatch, lease: leases.Lease | None = None, *, refused: list[RefusedRow] | None = None
 ) -> None:
-    """Commit a batch; SQLAlchemy's errors go up unchanged, and then nothing of it is there.
+    """Commit a batch; after any error, none of it is written. SQLAlchemy's errors are raised unchanged.
 
-    With a `lease`, that of the run which writes, it raises LeaseLostError where the run no longer has it. With
-    `refused`, rows that the ledger refuses are put into that list instead, and written as far as they can be; where it
-    takes no row of history at all, it is no row's fault, and the error goes up.
+    With a `lease`, raises LeaseLostError if the writing run has lost it. With `refused`, rows that the ledger refuses
+    are added to that list and written without the refused values if possible. If the ledger accepts no row of history
+    at all, the rows are not to blame and the error is raised.
     """
     try:
         _commit(engine, batch, lease)
     except Exception as error:
         if refused is None or not is_refusal(error):
             raise
-        sifter = Sifter(error)
-        _commit(engine, batch, lease, sifter)
-        refused += sifter.found
+        finder = RefusalFinder(error)
+        _commit(engine, batch, lease, finder)
+        refused += finder.found
 
 
-def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, sifter: Sifter | None = None) -> None:
-    put = partial(_sift, sifter) if sifter else _put
+def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finder: RefusalFinder | None = None) -> None:
+    put = partial(_put_accepted, finder) if finder else _put
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
         for part, rows in batch.parts():
             if rows and part != "confirmed":
                 statement = _statement(type(rows[0]), connection.dialect.name)
-                own = placed(connection, batch.generations) if part == "generations" else rows
+                own = mark_replaced(connection, batch.generations) if part == "generations" else rows
                 if put(connection, statement, own) < len(own) and part == "generations":
-                    # Written before; or another process of the run has just written the same records, which counts now.
-                    put(connection, statement, placed(connection, batch.generations))
-        if sifter and 0 < len(batch) == sifter.count_missing_history():
-            raise sifter.error
-        standing.stand(connection, batch.generations)
+                    # Some were written before, or another process of the run has just written the same records.
+                    put(connection, statement, mark_replaced(connection, batch.generations))
+        if finder and 0 < len(batch) == finder.count_missing_history():
+            raise finder.error
+        standing.update_content(connection, batch.generations)
         standing.confirm(connection, batch.confirmed)
         claims.release(connection, batch.released)
 
 
-def _sift(sifter: Sifter, connection: Connection, statement: Executable, rows: Sequence[Row]) -> int:
-    """Write rows as far as they can be; all count as new, for a second try would find the same ones refused."""
-    sifter.put(connection, statement, rows)
+def _put_accepted(finder: RefusalFinder, connection: Connection, statement: Executable, rows: Sequence[Row]) -> int:
+    """Write the rows that the ledger accepts; all count as new, because a second try would refuse the same ones."""
+    finder.put(connection, statement, rows)
     return len(rows)
 
 
 def _put(connection: Connection, statement: Executable, rows: Sequence[Row]) -> int:
-    """Write rows, and return how many are new."""
+    """Write rows and return how many are new."""
     return connection.execute(statement, [values_of(row) for row in rows]).rowcount
 
 
 def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
-    """Write templates that a run uses, where they are missing."""
+    """Write the templates that a run uses, if they are missing."""
     if not templates:
         return
     with begin_write(engine) as connection:

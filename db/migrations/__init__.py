@@ -1,1 +1,1 @@
-"""The ledger's migrations, run by db.ledger.connecting.upgrade; a released one is never edited."""
+"""The ledger's migrations, which db.ledger.connecting.upgrade runs. Released migrations are never edited."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs migrations on the connection that db.ledger.connecting hands over, in one transaction."""
+"""Run migrations for Alembic, in one transaction on the connection from db.ledger.connecting."""
 
 from alembic import context
 

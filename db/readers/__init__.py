@@ -1,1 +1,1 @@
-"""The ledger as it is read, a module for each question; every figure that is shown anywhere comes from here."""
+"""Read the ledger: one module for each question. All figures that are shown anywhere come from here."""

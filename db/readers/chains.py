@@ -1,8 +1,7 @@
-"""Tell which runs resume one another, and what they have spent together, or one run's leases.
+"""Find the runs that resume each other, and add up what they, or the leases of one run, have spent.
 
-All runs that `resumes_run_id` links share one cost cap, and so do all who work on one of them: its helpers, and in runs
-of earlier releases its shards. What was perhaps billed counts
-at its likely cost: what an attempt was expected to cost when it was opened.
+All runs that `resumes_run_id` links share one cost cap, together with their helpers and, in earlier releases, their
+shards. Requests that were perhaps billed count at their likely cost, estimated when the attempt was opened.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +20,14 @@ from db.words import PERHAPS_BILLED
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """US dollars: `known_usd` for answers whose price is known, `likely_usd` for what was perhaps billed."""
+    """US dollars: `known_usd` for answers with a known price, `likely_usd` for requests that were perhaps billed."""
 
     known_usd: Decimal = Decimal(0)
     likely_usd: Decimal = Decimal(0)
 
     @property
     def total_usd(self) -> Decimal:
-        """Both together: what counts under a cap."""
+        """The sum of both, which counts against a cap."""
         return self.known_usd + self.likely_usd
 
     def __add__(self, other: "Spent") -> "Spent":
@@ -44,9 +43,9 @@ def resumed_by(engine: Engine, run_id: str) -> list[str]:
 
 
 def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
-    """Return when the first refresh began among a run that refreshes and those that it resumes; None: unknown run.
+    """Return when the first refresh began among a refreshing run and the runs that it resumes; None for unknown runs.
 
-    What was asked for since then is part of this refresh, and need not be asked for again.
+    Answers requested since then are part of this refresh and need not be requested again.
     """
     rows = _and_resumed(engine, run_id)
     began = [row.started_at for row in rows if row.id == run_id or _refreshes(row.parameters)]
@@ -68,14 +67,14 @@ def _and_resumed(engine: Engine, run_id: str) -> list[Row[Any]]:
 
 
 def _refreshes(parameters: Mapping[str, Any]) -> bool:
-    # A flow that takes no options says itself, in its code, that it refreshes, and said so before too.
+    # A flow without options refreshes by its own code, so its earlier runs did too.
     return not any(isinstance(value, dict) and value.get("refresh") is False for value in parameters.values())
 
 
 def spent_by_chain(engine: Engine, run_id: str) -> Spent:
-    """Add up what all runs have spent that are linked with this one, and the shards of all; its own requests left out.
+    """Add up what the runs linked with this one, and all their shards, have spent, without its own requests.
 
-    Linked are the runs that it resumes, directly or not, and all that resume any of these.
+    Linked are the runs that it resumes, directly or not, and all runs that resume any of these.
     """
     linked = _linked(run_id)
     shard = aliased(StoredRun)
@@ -84,9 +83,9 @@ def spent_by_chain(engine: Engine, run_id: str) -> Spent:
 
 
 def spent_by_run(engine: Engine, run_id: str, *, but_lease: str | None = None) -> Spent:
-    """Add up what a run has spent, all who have worked on it together; but for one of them, by its lease.
+    """Add up what all leases of a run have spent, earlier ones too, except the lease `but_lease`.
 
-    A process knows what it has spent itself: without that, it is what its run's other leases have, earlier ones too.
+    A process counts its own spending itself, so it needs only that of the other leases.
     """
     which = [Attempt.run_id == run_id]
     if but_lease is not None:
@@ -95,12 +94,12 @@ def spent_by_run(engine: Engine, run_id: str, *, but_lease: str | None = None) -
 
 
 def spent_by_leases(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> Spent:
-    """Add up what some of those have spent who have worked on a run, by their leases."""
+    """Add up what these leases of a run have spent."""
     return _spent(engine, and_(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)))
 
 
 def _linked(run_id: str) -> CTE:
-    # UNION, not UNION ALL: a run that is met again is not followed again.
+    # UNION, not UNION ALL, so that each run is followed only once.
     first = select(StoredRun.id, StoredRun.resumes_run_id).where(StoredRun.id == run_id).cte("resumed", recursive=True)
     before = aliased(StoredRun)
     resumed = first.union(select(before.id, before.resumes_run_id).join(first, before.id == first.c.resumes_run_id))
@@ -110,7 +109,7 @@ def _linked(run_id: str) -> CTE:
 
 
 def _spent(engine: Engine, which: ColumnElement[bool]) -> Spent:
-    # An answer without a price, a request whose answer was lost, and one that is in flight or was in a crash.
+    # An answer without a price, a request whose answer was lost, and a request in flight, now or during a crash.
     counts = or_(
         Attempt.error_type.is_(None), Attempt.error_type.in_(PERHAPS_BILLED), Attempt.input_tokens.is_not(None)
     )

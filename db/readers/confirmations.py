@@ -1,4 +1,4 @@
-"""Tell what a run confirmed: the records for which it wrote no row of history, as nothing had changed."""
+"""Read what a run confirmed: the records without a row of history in this run, because nothing had changed."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from db.session import rows_of
 from db.words import CACHE, FAILED, LIVE, NOT_OVER, SKIPPED, SUCCEEDED
 
 Confirmed = Select[tuple[str, str, str | None, str | None]]
-"""Selects `step`, `record_key`, `generation_id` and `lease_id`: of the helper that found it, None for others."""
-_NOBODY: Any = cast(null(), String).label("lease_id")
+"""Selects `step`, `record_key`, `generation_id` and `lease_id`, which is None unless a helper confirmed the record."""
+_NO_LEASE: Any = cast(null(), String).label("lease_id")
 _Column = InstrumentedAttribute[str | None]
-Again = dict[str, Counter[tuple[str, str]]]
-"""For each step, in the order in which they began: how many were met again, by status and origin."""
+ConfirmedCounts = dict[str, Counter[tuple[str, str]]]
+"""The number of confirmed records of each step, by status and origin; steps are in the order in which they began."""
 
 
-def count_again(connection: Connection, run_ids: Sequence[str]) -> dict[str, Again]:
-    """Count for each run what it confirmed, by step; runs of earlier releases have no such counts."""
+def count_confirmed(connection: Connection, run_ids: Sequence[str]) -> dict[str, ConfirmedCounts]:
+    """Count the records that each run confirmed, by step; runs of earlier releases have no such counts."""
     steps = select(StoredStep.__table__).where(StoredStep.run_id.in_(run_ids)).order_by(StoredStep.position)
-    found: dict[str, Again] = {run_id: {} for run_id in run_ids}
+    found: dict[str, ConfirmedCounts] = {run_id: {} for run_id in run_ids}
     for step in connection.execute(steps):
         found[step.run_id][step.step] = Counter(
             {
@@ -35,23 +35,23 @@ def count_again(connection: Connection, run_ids: Sequence[str]) -> dict[str, Aga
 
 
 def confirmed_contents(engine: Engine, run_id: str) -> Confirmed:
-    """Select what stood before and still does.
+    """Select the contents that a run found unchanged.
 
-    While the run is open that is known for each record, by the rows that it works with. After it closed it is known as
-    long as no later run has confirmed the same record or changed it.
+    While the run is open, its working rows list all of them. After it has closed, a record is listed until a later run
+    confirms or changes it.
     """
     if _is_open(engine, run_id):
-        return _worked_on(run_id, WorkingRow.status == SUCCEEDED)
-    standing, by = StandingContent.generation_id, StandingContent.confirmed_run_id
-    return _stands_for(run_id, standing, by, StoredStep.unchanged > 0)
+        return _of_open_run(run_id, WorkingRow.status == SUCCEEDED)
+    current, by = StandingContent.generation_id, StandingContent.confirmed_run_id
+    return _of_closed_run(run_id, current, by, StoredStep.unchanged > 0)
 
 
 def confirmed_failures(engine: Engine, run_id: str) -> Confirmed:
-    """Select the failures that were met again in the same way; known for as long as contents are."""
+    """Select the failures that a run repeated unchanged; listed for as long as `confirmed_contents` lists contents."""
     if _is_open(engine, run_id):
-        return _worked_on(run_id, WorkingRow.status != SUCCEEDED)
-    met_again = StoredStep.failed_again + StoredStep.skipped_again > 0
-    return _stands_for(run_id, StandingContent.failing_id, StandingContent.failing_run_id, met_again)
+        return _of_open_run(run_id, WorkingRow.status != SUCCEEDED)
+    has_any = StoredStep.failed_again + StoredStep.skipped_again > 0
+    return _of_closed_run(run_id, StandingContent.failing_id, StandingContent.failing_run_id, has_any)
 
 
 def _is_open(engine: Engine, run_id: str) -> bool:
@@ -59,13 +59,13 @@ def _is_open(engine: Engine, run_id: str) -> bool:
     return bool(found) and found[0].status in NOT_OVER
 
 
-def _worked_on(run_id: str, *which: ColumnElement[bool]) -> Confirmed:
+def _of_open_run(run_id: str, *which: ColumnElement[bool]) -> Confirmed:
     columns = (WorkingRow.step, WorkingRow.record_key, WorkingRow.generation_id, WorkingRow.lease_id)
     return select(*columns).where(WorkingRow.run_id == run_id, *which)
 
 
-def _stands_for(run_id: str, generation_id: _Column, by: _Column, counted: ColumnElement[bool]) -> Confirmed:
-    # By the steps that counted some: the others, and all of earlier releases, are not looked through.
+def _of_closed_run(run_id: str, generation_id: _Column, by: _Column, counted: ColumnElement[bool]) -> Confirmed:
+    # Only steps with such counts are searched, so none of earlier releases.
     place = and_(
         StandingContent.flow == StoredRun.flow,
         StandingContent.step == StoredStep.step,
@@ -73,7 +73,7 @@ def _stands_for(run_id: str, generation_id: _Column, by: _Column, counted: Colum
     )
     columns = (StandingContent.step, StandingContent.record_key, generation_id.label("generation_id"))
     return (
-        select(*columns, _NOBODY)
+        select(*columns, _NO_LEASE)
         .select_from(StoredRun)
         .join(StoredStep, StoredStep.run_id == StoredRun.id)
         .join(StandingContent, place)

@@ -1,6 +1,6 @@
-"""Tell what went wrong in a run: its generations without content, and its requests that brought nothing usable.
+"""Read what went wrong in a run: its generations without content, and its requests without a usable answer.
 
-Failures of earlier runs that it met again in the same way are among the former, see confirmations.py.
+The former include failures of earlier runs that this run repeated unchanged, see confirmations.py.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ NAMED_KEYS = 5
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Requests of a run that brought nothing usable, whether or not asking again helped; `kind` says why."""
+    """Requests of a run without a usable answer, also if a retry succeeded; `kind` says why."""
 
     kind: str
     requests: int
@@ -29,7 +29,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Generations of a run without content that ended alike; `record_keys` names the first few."""
+    """Generations without content that ended in the same way; `record_keys` names the first few."""
 
     step: str
     status: str
@@ -40,7 +40,7 @@ class Loss:
 
 
 def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
-    """List the first generations of a run without content: generation_id, step, record_key, status, kind, message."""
+    """List a run's first generations without content: generation_id, step, record_key, status, kind, message."""
     lost = _without_content(engine, run_id)
     ending = (Generation.status, Generation.error_kind.label("kind"), Generation.error_message.label("message"))
     statement = (
@@ -53,23 +53,23 @@ def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[An
 
 
 def count_unlisted(engine: Engine, run_id: str) -> int:
-    """Count the failures that a run met again and that are not listed: later runs have gone over these records."""
-    again = confirmed_failures(engine, run_id).subquery()
-    met = select(func.coalesce(func.sum(StoredStep.failed_again + StoredStep.skipped_again), 0))
-    known = select(func.count()).select_from(again)
+    """Count the failures that a run repeated but that are no longer listed, because later runs did these records."""
+    repeated = confirmed_failures(engine, run_id).subquery()
+    counted = select(func.coalesce(func.sum(StoredStep.failed_again + StoredStep.skipped_again), 0))
+    listed = select(func.count()).select_from(repeated)
     with engine.connect() as connection:
-        counts = (connection.scalar(each) or 0 for each in (met.where(StoredStep.run_id == run_id), known))
+        counts = (connection.scalar(each) or 0 for each in (counted.where(StoredStep.run_id == run_id), listed))
         return int(next(counts) - next(counts))
 
 
 def troubles(engine: Engine, run_id: str) -> list[Trouble]:
-    """Count a run's requests that brought nothing usable, the most frequent first."""
+    """Count a run's requests without a usable answer, by kind; the most frequent first."""
     kind = case(
         (Attempt.error_type.is_not(None), Attempt.error_type),
         (Attempt.stop_reason.in_(UNUSABLE), Attempt.stop_reason),
         (Attempt.validation_errors.is_not(None), INVALID),
     )
-    # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
+    # A subquery names it: PostgreSQL does not recognize that two expressions with bound values are equal.
     kinds = select(kind.label("kind")).where(Attempt.run_id == run_id).subquery()
     statement = (
         select(kinds.c.kind, func.count())
@@ -81,7 +81,7 @@ def troubles(engine: Engine, run_id: str) -> list[Trouble]:
 
 
 def losses(engine: Engine, run_id: str) -> list[Loss]:
-    """Put together a run's generations without content that ended alike, the most frequent first."""
+    """Group a run's generations without content by how they ended, the most frequent first."""
     lost = _without_content(engine, run_id)
     alike = (Generation.step, Generation.status, Generation.error_kind)
     ranked = (
@@ -107,7 +107,7 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
 
 
 def _without_content(engine: Engine, run_id: str) -> Subquery:
-    """Select the `id` of each generation without content: the run's own, and those that it met again."""
+    """Select the `id` of each generation without content: the run's own, and the earlier ones that it repeated."""
     own = select(Generation.id).where(counts_in(run_id), Generation.status != SUCCEEDED)
-    again = confirmed_failures(engine, run_id).subquery()
-    return union_all(own, select(again.c.generation_id)).subquery()
+    repeated = confirmed_failures(engine, run_id).subquery()
+    return union_all(own, select(repeated.c.generation_id)).subquery()

@@ -1,8 +1,8 @@
-"""Add up what runs did, used and cost; nothing is counted anywhere else.
+"""Add up what runs did, used and cost; no other module counts anything.
 
-Tokens and cost are added up from attempts; records are counted by generations and, where nothing had changed and none
-was written, by the counts of their steps. Figures of runs of earlier releases have in them what their shards did. A
-page of a list of runs takes as many statements as one run.
+Tokens and cost are sums over attempts. Records are counted from generations, plus the steps' counts of unchanged
+records, which have no generation. The figures of an earlier release's run include its shards. A page of a list of runs
+takes as many statements as one run.
 """
 
 from collections import Counter
@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import Engine, Row, case, func, select, union_all
 
 from db.ledger.tables import Attempt, Generation, StoredRun
-from db.readers.confirmations import confirmed_contents, count_again
-from db.readers.old_shards import asked_by_shards, shards_in, with_shards
+from db.readers.confirmations import confirmed_contents, count_confirmed
+from db.readers.old_shards import requested_by_shards, shards_in, with_shards
 from db.readers.runs import counts_in, matches, running, state_of
 from db.session import in_parts, rows_of
 from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
@@ -31,10 +31,10 @@ _ALL_IN = func.coalesce(Attempt.input_tokens, 0) + _WRITTEN + _READ
 
 @dataclass(frozen=True, slots=True)
 class TotalUsage:
-    """What requests used and cost; `unpriced` of them had no known price, so cost_usd lacks them.
+    """The tokens and cost of requests; cost_usd does not include the `unpriced` ones, whose price is unknown.
 
-    `input_tokens` are all that went in, those written to and read from the prompt cache included. `likely_usd` is what
-    those that were perhaps billed were expected to cost; None where that is not known of any.
+    `input_tokens` include the tokens written to and read from the prompt cache. `likely_usd` is the estimated cost of
+    the requests that were perhaps billed; None if none of them has an estimate.
     """
 
     requests: int = 0
@@ -51,10 +51,10 @@ class TotalUsage:
 
 @dataclass(frozen=True, slots=True)
 class PromptCacheUse:
-    """What requests that are priced alike wrote to the prompt cache and read from it, in tokens.
+    """The tokens that requests with the same prices wrote to the prompt cache and read from it.
 
-    They share model, tier, place, speed, day (UTC) and, for prices by prompt length, `prompt_tokens`: all that goes
-    into one request, rounded up to a thousand. `writes` and `reads` count the requests.
+    The requests share model, tier, place, speed, day (UTC) and `prompt_tokens`, because prices may depend on the length
+    of the prompt: all input tokens of one request, rounded up to a thousand. `writes` and `reads` count requests.
     """
 
     model: str
@@ -72,7 +72,7 @@ class PromptCacheUse:
 
 @dataclass(frozen=True, slots=True)
 class StepCount:
-    """How many generations of a step ended how."""
+    """The number of a step's generations with one status and origin."""
 
     step: str
     status: str
@@ -81,13 +81,13 @@ class StepCount:
 
     @property
     def counted_as(self) -> str:
-        """The count of a run in which they stand: their status, or `cached`."""
+        """The count of a run to which they belong: their status, or `cached`."""
         return CACHED if (self.status, self.origin) == (SUCCEEDED, CACHE) else self.status
 
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """A run as a list of runs shows it; `status` is its state, which its leases decide where it is at work."""
+    """A run as a list of runs shows it; `status` is its state, see runs.py."""
 
     id: str
     flow: str
@@ -103,24 +103,24 @@ class RunLine:
 
     @property
     def without_content(self) -> int:
-        """How many generations brought no content."""
+        """The number of generations without content."""
         return self.generations - self.succeeded - self.cached
 
 
 _RUNS = select(*(StoredRun.__table__.c[each.name] for each in fields(RunLine) if each.name in StoredRun.__table__.c))
-"""What a line takes over from its run: the columns that its fields are named for."""
+"""Selects the columns of runs that a line has fields for."""
 
 
 def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage:
-    """Add up what a run's attempts and those of its shards used and cost, for one step or for all."""
+    """Add up the usage and cost of the attempts of a run and its shards, for one step or for all."""
     return usage_of(engine, [run_id], step=step)[run_id]
 
 
 def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None) -> dict[str, TotalUsage]:
-    """Add up for each run what its attempts and those of its shards used and cost, for one step or for all."""
+    """Add up the usage and cost of the attempts of each run and its shards, for one step or for all."""
     members = with_shards(run_ids)
     error = func.coalesce(Attempt.error_type, "")
-    # An endpoint need not tell what an answer used.
+    # An answer counts even if the endpoint did not report its usage.
     answered = Attempt.input_tokens.is_not(None) | Attempt.output_text.is_not(None)
     perhaps = error.in_(PERHAPS_BILLED)
     statement = (
@@ -148,7 +148,7 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         sums = row._asdict()
         run_id = sums.pop("whole")
         used = TotalUsage(**sums)
-        # Where nothing is without a price, nothing was spent.
+        # No sum and nothing unpriced means that nothing was spent.
         cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
         likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
         found[run_id] = replace(used, cost_usd=cost, likely_usd=likely)
@@ -156,18 +156,18 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
 
 
 def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
-    """Say what a run and its shards wrote to the prompt cache and read from it, apart by what sets the price.
+    """Return what a run and its shards wrote to the prompt cache and read from it, grouped by what sets the price.
 
     Requests that did neither are left out.
     """
     utc = func.timezone("UTC", Attempt.ended_at) if engine.dialect.name == "postgresql" else Attempt.ended_at
     priced_by = (Attempt.model, Attempt.service_tier, Attempt.inference_geo, Attempt.speed)
-    # Named in a query of its own: PostgreSQL does not see that two expressions with bound values are the same.
+    # A subquery names them: PostgreSQL does not recognize that two expressions with bound values are equal.
     each = (
         select(
             *priced_by,
             func.date(utc).label("day"),
-            # Price lists change at whole thousands, so that none lies within one group.
+            # Price lists change at whole thousands, so all requests of a group have the same prices.
             ((_ALL_IN + 999) // 1000).label("thousands"),
             _WRITTEN_5M.label("written_5m"),
             _WRITTEN_1H.label("written_1h"),
@@ -187,7 +187,7 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
             service_tier=row.service_tier,
             inference_geo=row.inference_geo,
             speed=row.speed,
-            day=date.fromisoformat(str(row.day)),  # SQLite has no dates: it says one as text
+            day=date.fromisoformat(str(row.day)),  # SQLite has no dates and returns text
             prompt_tokens=int(row.thousands) * 1000,
             written_5m=int(row.written_5m),
             written_1h=int(row.written_1h),
@@ -200,10 +200,10 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
 
 
 def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
-    """Add up what a run's cached generations and unchanged records cost when they were asked for; None: no price known.
+    """Add up the original cost of the answers that a run reused; None if no price is known.
 
-    What its own shards asked for is no saving. While a run is open, and right after it closed, all of it is known.
-    Later, records that were unchanged in it count no more once another run has confirmed them too.
+    These are the answers of its cached generations and unchanged records, except those that its own shards requested.
+    After the run has closed, an unchanged record counts only until another run confirms it too.
     """
     confirmed = confirmed_contents(engine, run_id).subquery()
     cached = select(Generation.source_generation_id.label("written_by")).where(
@@ -226,8 +226,8 @@ def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
     """Count a run's generations by step, status and origin, in the order in which the steps began.
 
-    Records for which nothing changed count as if they had one: cached where content stands, else failed or skipped.
-    What a shard of an earlier release asked for counts as the run's own, live as it was there.
+    Unchanged records count as if they had a generation: cached if they have content, else failed or skipped. Answers
+    that an earlier release's shard requested count as the run's own live ones.
     """
     return count_generations_of(engine, [run_id])[run_id]
 
@@ -243,10 +243,10 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
     )
     with engine.connect() as connection:
         lines = [tuple(row) for row in connection.execute(counted)]
-        by_shards = {tuple(line): count for *line, count in connection.execute(asked_by_shards(run_ids))}
-        again = count_again(connection, run_ids)
-    # Steps of earlier releases, which counted nothing themselves, stay in the order of their first generations.
-    found = {run_id: {step: Counter[tuple[str, str]]() for step in again[run_id]} for run_id in run_ids}
+        by_shards = {tuple(line): count for *line, count in connection.execute(requested_by_shards(run_ids))}
+        confirmed = count_confirmed(connection, run_ids)
+    # Steps of earlier releases have no counts; they follow in the order of their first generations.
+    found = {run_id: {step: Counter[tuple[str, str]]() for step in confirmed[run_id]} for run_id in run_ids}
     for run_id, step, status, origin, count in lines:
         live = by_shards.get((run_id, step, status, origin), 0)
         ended = found[run_id].setdefault(step, Counter())
@@ -255,14 +255,14 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
         run_id: [
             StepCount(step, status, origin, count)
             for step, ended in steps.items()
-            for (status, origin), count in (ended + again[run_id].get(step, Counter())).items()
+            for (status, origin), count in (ended + confirmed[run_id].get(step, Counter())).items()
         ]
         for run_id, steps in found.items()
     }
 
 
 def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
-    """List runs, the newest first; a shard stands in the figures of its run, not in a line of its own."""
+    """List runs, the newest first; a shard has no line and counts in the figures of its run."""
     statement = _RUNS.where(StoredRun.parent_run_id.is_(None)).order_by(StoredRun.id.desc()).limit(limit)
     if flow is not None:
         statement = statement.where(StoredRun.flow == flow)
@@ -270,7 +270,7 @@ def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> li
 
 
 def find_run(engine: Engine, run_id: str) -> RunLine | None:
-    """Return the run with this id, or with the only id that ends or begins so; None where there is none or several."""
+    """Return the run with this id, or the only one whose id begins or ends with it; None if none or several."""
     runs = rows_of(engine, _RUNS.where(matches(StoredRun.id, run_id)).limit(2))
     return _lines(engine, runs)[0] if len(runs) == 1 else None
 
@@ -280,13 +280,13 @@ def _lines(engine: Engine, runs: Sequence[Row[Any]]) -> list[RunLine]:
         return []
     counts: dict[str, list[StepCount]] = {}
     used: dict[str, TotalUsage] = {}
-    at_work = running(engine)
+    active = running(engine)
     for part in in_parts([run.id for run in runs]):
         counts |= count_generations_of(engine, part)
         used |= usage_of(engine, part)
     return [
         RunLine(
-            **run._asdict() | {"status": state_of(run.id, run.status, at_work)},
+            **run._asdict() | {"status": state_of(run.id, run.status, active)},
             generations=sum(line.count for line in counts[run.id]),
             succeeded=sum(line.count for line in counts[run.id] if line.counted_as == SUCCEEDED),
             cached=sum(line.count for line in counts[run.id] if line.counted_as == CACHED),

@@ -1,7 +1,7 @@
-"""Read a record's life: which content stood for it from when to when, and the failures in between.
+"""Read a record's life: the periods in which each content was current, and the failures between them.
 
-A ledger of an earlier release has a row for each run that found a record unchanged. Consecutive rows that say the same
-are one period here, and each of them is a confirmation, as those are that later releases only count.
+Earlier releases wrote a row for each run that found a record unchanged; later ones only count it as a confirmation.
+So equal consecutive rows are merged into one period here, and each merged row counts as a confirmation.
 """
 
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ from db.words import SUCCEEDED, Status
 
 @dataclass(frozen=True, slots=True)
 class LifePeriod:
-    """How long one outcome of a record in a step held: a content that stood, or a failure.
+    """The period in which one outcome of a record in a step was current: a content or a failure.
 
-    `until` is None where it still holds. A failure ends no content: what stood before it stands on. `generation_id` is
-    the first that said so, in `run_id`; `written_by` is the one that has the content's text. It was `confirmed` so
-    often, last at `confirmed_at`.
+    `until` is None if it is still current. A failure does not end a content's period. `generation_id` is the period's
+    first generation, in `run_id`; `written_by` is the generation that has the content's text. `confirmed` counts the
+    confirmations, the last one at `confirmed_at`.
     """
 
     flow: str
@@ -45,13 +45,13 @@ class LifePeriod:
 
 
 def read_life(engine: Engine, name: str, key: str, endpoint: str | None = None) -> list[LifePeriod]:
-    """Return the periods of a record's life, by its key: in all steps of a flow, or in a step, by its name.
+    """Return the periods of the record with this key; `name` is a flow, for all its steps, or a step.
 
-    They are in the order in which they began, those of each flow, step and endpoint together.
+    They are grouped by flow, step and endpoint, and sorted by their beginning within each group.
     """
     g, c = Generation, StandingContent
     of_record = and_(*(g.__table__.c[column.name] == column for column in c.__table__.primary_key))
-    confirmed = _what_stands_or(c.confirmed, c.failing, func.coalesce(g.confirmed, 0))
+    confirmed = _current_or(c.confirmed, c.failing, func.coalesce(g.confirmed, 0))
     statement = (
         select(
             g.flow,
@@ -68,7 +68,7 @@ def read_life(engine: Engine, name: str, key: str, endpoint: str | None = None) 
             g.error_kind,
             g.error_message,
             confirmed.label("confirmed"),
-            case((confirmed > 0, _what_stands_or(c.confirmed_at, c.failing_at, g.confirmed_at))).label("confirmed_at"),
+            case((confirmed > 0, _current_or(c.confirmed_at, c.failing_at, g.confirmed_at))).label("confirmed_at"),
         )
         .join(c, of_record)
         .where(c.record_key == key, or_(c.flow == name, c.step == name))
@@ -82,14 +82,14 @@ def read_life(engine: Engine, name: str, key: str, endpoint: str | None = None) 
     return found
 
 
-def _what_stands_or(content: Any, failure: Any, own: Any) -> Any:
-    """Select one of these for a row of history: what still stands is confirmed in its row of content."""
-    stands, fails = Generation.id == StandingContent.generation_id, Generation.id == StandingContent.failing_id
-    return case((stands, content), (fails, failure), else_=own)
+def _current_or(content: Any, failure: Any, own: Any) -> Any:
+    """Select `content` or `failure` for the current outcomes, which are confirmed in table content, else `own`."""
+    is_content, is_failure = Generation.id == StandingContent.generation_id, Generation.id == StandingContent.failing_id
+    return case((is_content, content), (is_failure, failure), else_=own)
 
 
 def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
-    """Put together consecutive rows that say the same, and end each period where another begins."""
+    """Merge equal consecutive rows, and end each period when the next begins."""
     periods: list[LifePeriod] = []
     content: int | None = None
     failure: int | None = None

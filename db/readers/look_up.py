@@ -1,4 +1,4 @@
-"""Look prompts up: which of them have an answer, and which brought none although they were paid for."""
+"""Look up prompts: which have an answer in the ledger, and which were paid for without a usable answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from sqlalchemy import ColumnElement, Engine, Row, Text, and_, case, cast, or_, 
 
 from db.ledger.tables import Attempt, Generation
 from db.session import among, rows_of
-from db.words import ASKED, BAD_OUTCOMES, FAILED, PERHAPS_BILLED, SUCCEEDED, WRONG_MODEL, Status
+from db.words import BAD_OUTCOMES, FAILED, PERHAPS_BILLED, REQUESTED, SUCCEEDED, WRONG_MODEL, Status
 
 
 @dataclass(frozen=True, slots=True)
 class PromptHistory:
-    """What is known of one prompt: its newest succeeded answer, or how often it went badly.
+    """The ledger's knowledge of one prompt: its newest succeeded answer, or the number of its bad outcomes.
 
-    `output` is the answer's JSON as it is kept. `wrong_model` is the model that answered last, where it was
-    another than was asked.
+    `output` is the answer's stored JSON. `wrong_model` is the model of the last answer if that was not the requested
+    model.
     """
 
     generation_id: str | None = None
@@ -31,7 +31,7 @@ class PromptHistory:
 
 @dataclass(frozen=True, slots=True)
 class BadOutcome:
-    """How a prompt ended that brought no content: the generation that says so."""
+    """A generation without content, as the outcome of a prompt."""
 
     generation_id: str
     status: Status
@@ -40,16 +40,16 @@ class BadOutcome:
 
 
 def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = None) -> dict[str, PromptHistory]:
-    """Look a page of prompts up in one query; prompts never answered, or not `since` then, are not in the result."""
+    """Look up a page of prompts in one query; prompts without an outcome, or none `since` then, are not returned."""
     by_ordinal = select(Attempt.model).where(Attempt.generation_id == Generation.id).order_by(Attempt.ordinal.desc())
     answered_by = by_ordinal.limit(1).scalar_subquery()
     ending = (Generation.status, Generation.error_kind, case((Generation.error_kind == WRONG_MODEL, answered_by)))
     content = (Generation.id, cast(Generation.output, Text), Generation.output_hash, Generation.record_hash)
-    which = [or_(Generation.status == SUCCEEDED, _went_badly())]
+    which = [or_(Generation.status == SUCCEEDED, _is_bad_outcome())]
     if since is not None:
         which.append(Generation.created_at >= since)
     found: dict[str, PromptHistory] = {}
-    for prompt_hash, status, kind, model, generation_id, output, output_hash, record_hash in _asked(
+    for prompt_hash, status, kind, model, generation_id, output, output_hash, record_hash in _requested(
         engine, hashes, (*ending, *content), *which
     ):
         before = found.get(prompt_hash, PromptHistory())
@@ -63,27 +63,27 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
 
 
 def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str]) -> dict[str, BadOutcome]:
-    """Return the prompts that these runs asked, perhaps paid for and got no content for; the newest of each."""
+    """Return each prompt's newest bad outcome in these runs, if they requested it and may have paid for it."""
     columns = (Generation.id, Generation.status, Generation.error_kind, Generation.error_message)
-    rows = _asked(engine, hashes, columns, Generation.run_id.in_(run_ids), _went_badly())
+    rows = _requested(engine, hashes, columns, Generation.run_id.in_(run_ids), _is_bad_outcome())
     return {
         prompt_hash: BadOutcome(generation_id, status, kind, message)
         for prompt_hash, generation_id, status, kind, message in rows
     }
 
 
-def _asked(
+def _requested(
     engine: Engine, hashes: Sequence[str], columns: Sequence[Any], *which: ColumnElement[bool]
 ) -> list[Row[Any]]:
-    """Read generations that were asked for, of these prompts, the oldest first."""
-    of_prompts = (among(Generation.prompt_hash, hashes, engine.dialect.name), Generation.origin.in_(ASKED))
+    """Read the generations of these prompts whose answer was requested, not reused; the oldest first."""
+    of_prompts = (among(Generation.prompt_hash, hashes, engine.dialect.name), Generation.origin.in_(REQUESTED))
     statement = select(Generation.prompt_hash, *columns).where(*of_prompts, *which).order_by(Generation.id)
     return rows_of(engine, statement)
 
 
-def _went_badly() -> ColumnElement[bool]:
-    # By the attempts: how a failure ended says nothing of what was paid for before its last request.
-    # What a crash left open has no generation, and does not count: it says nothing of the one prompt among hundreds.
+def _is_bad_outcome() -> ColumnElement[bool]:
+    # Look at all attempts: a failure's own error does not show whether a request before the last one was billed.
+    # Attempts that a crash left open have no generation and do not count: they were not this prompt's fault.
     billed = or_(Attempt.error_type.is_(None), Attempt.error_type.in_(PERHAPS_BILLED))
     paid = select(Attempt.id).where(Attempt.generation_id == Generation.id, billed).exists()
     return or_(Generation.status.in_(BAD_OUTCOMES), and_(Generation.status == FAILED, paid))

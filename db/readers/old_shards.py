@@ -1,7 +1,6 @@
-"""Tell which shards worked for a run of an earlier release, in which each shard was a run of its own.
+"""Find the shards of runs of earlier releases, in which each shard was a separate run.
 
-A run's figures count what its shards did. A helper of today writes rows of the run that it works for: for such runs all
-that is selected here is the run itself.
+A run's figures include its shards. Today's helpers write rows of the run itself, so today's runs have no shards here.
 """
 
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from db.session import rows_of
 
 
 def shards_of(engine: Engine, run_id: str) -> list[str]:
-    """Return the runs that worked for this one, which was spread over them, while it went on.
+    """Return the shards that worked for a run while it was running.
 
-    Also those that an earlier run of the same Prefect flow run started, and that this one found at work.
+    They include shards that an earlier run of the same Prefect flow run started and that were still running.
     """
     pairs = shards_in([run_id]).subquery()
     return [run.member for run in rows_of(engine, select(pairs.c.member).order_by(pairs.c.member))]
@@ -31,19 +30,19 @@ def shards_in(run_ids: Sequence[str]) -> Select[tuple[str, str]]:
 
 
 def with_shards(run_ids: Sequence[str]) -> Subquery:
-    """Select runs and their shards, as `whole` and `member`: each run is a member of itself."""
+    """Select runs and their shards as `whole` and `member`; each run is also a member of itself."""
     own = select(StoredRun.id.label("whole"), StoredRun.id.label("member")).where(StoredRun.id.in_(run_ids))
     return union_all(own, shards_in(run_ids)).subquery()
 
 
-def asked_by_shards(run_ids: Sequence[str]) -> Select[tuple[str, str, str, str, int]]:
-    """Count the generations of runs whose text one of their shards asked for, by run, step, status and origin."""
+def requested_by_shards(run_ids: Sequence[str]) -> Select[tuple[str, str, str, str, int]]:
+    """Count a run's generations whose text one of its shards requested, by run, step, status and origin."""
     alike = (Generation.run_id, Generation.step, Generation.status, Generation.origin)
     whole, parent, shard = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
     source = aliased(Generation)
-    # By the ids of runs that have shards: the others need no join.
+    # Only for runs that have shards; the others need no join.
     with_any = select(shards_in(run_ids).subquery().c.whole)
-    # A prompt that stands twice was asked once.
+    # Duplicates of a prompt were requested once.
     return (
         select(*alike, func.count(Generation.source_generation_id.distinct()))
         .join(source, source.id == Generation.source_generation_id)
@@ -56,7 +55,7 @@ def asked_by_shards(run_ids: Sequence[str]) -> Select[tuple[str, str, str, str, 
 
 
 def _is_shard_of(whole: Any, parent: Any, shard: Any) -> tuple[ColumnElement[bool], ...]:
-    """Join a run with its shards, by way of the run that has started them."""
+    """Join a run with its shards through the run that started them."""
     return (
         parent.id == shard.parent_run_id,
         or_(parent.id == whole.id, parent.prefect_flow_run_id == whole.prefect_flow_run_id),

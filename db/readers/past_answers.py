@@ -1,4 +1,4 @@
-"""Tell what answers took before, in tokens and in time: for the pace of a run, and for forecasts of rehearsals."""
+"""Measure past answers, in tokens and in time: for the pacing of runs and the forecasts of rehearsals."""
 
 from dataclasses import dataclass, fields
 
@@ -8,25 +8,25 @@ from db.ledger.tables import Attempt, Generation, StoredPrompt, StoredRun
 from db.session import rows_of
 
 NEWEST_RUNS, NEWEST_ATTEMPTS = 5, 1000
-"""Runs that are looked at, and attempts of each: those of long ago tell of other records and another prompt."""
+"""How many runs are read, and how many attempts of each: older ones had other records and another prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastAnswers:
-    """What a step's newest answers took: tokens out on average, and milliseconds each."""
+    """Measures of a step's newest answers: the average of output tokens, and each answer's milliseconds."""
 
     mean_output_tokens: float
     latencies_ms: tuple[int, ...]
 
     @property
     def answers(self) -> int:
-        """How many they are."""
+        """The number of answers."""
         return len(self.latencies_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class StepTokens:
-    """What the answers of one step of a run used, in tokens; `model` is the one that was asked."""
+    """The tokens of all answers of one step of a run; `model` is the requested model."""
 
     step: str
     model: str
@@ -39,7 +39,7 @@ class StepTokens:
 
 
 def mean_tokens(engine: Engine, flow: str, step: str, endpoint: str, model: str) -> tuple[float, float] | None:
-    """Return what the newest answers of a step had in tokens on average, in and out; None where there is none."""
+    """Return the average input and output tokens of a step's newest answers; None if there are no answers."""
     answers = _newest_answers(engine, flow, step, model, StoredRun.endpoint == endpoint)
     means = select(func.avg(answers.c.tokens_in), func.avg(answers.c.tokens_out))
     ((mean_in, mean_out),) = rows_of(engine, means)
@@ -49,9 +49,9 @@ def mean_tokens(engine: Engine, flow: str, step: str, endpoint: str, model: str)
 def read_past(
     engine: Engine, flow: str, step: str, model: str, *, endpoint: str | None, made_up_by: str
 ) -> PastAnswers | None:
-    """Return what the newest answers of a step took; None where there is none.
+    """Return the measures of a step's newest answers; None if there are no answers.
 
-    Those of one endpoint, or of all but the one whose answers are made up.
+    Reads one endpoint's answers, or, without `endpoint`, all except those of the endpoint `made_up_by`, the sandbox.
     """
     of_endpoint = StoredRun.endpoint == endpoint if endpoint else StoredRun.endpoint != made_up_by
     answers = _newest_answers(engine, flow, step, model, of_endpoint)
@@ -63,14 +63,14 @@ def read_past(
 
 
 def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoint: ColumnElement[bool]) -> Subquery:
-    """Select `tokens_in`, `tokens_out` and `latency_ms` of a step's answers in a flow's newest runs that have any.
+    """Select `tokens_in`, `tokens_out` and `latency_ms` of a step's answers in the newest runs that have some.
 
-    By the runs and the end of their attempts, which have an index: a ledger may hold millions of answers.
+    Uses the index on the attempts' run and end, because a ledger may hold millions of answers.
     """
     cached = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
     tokens_in = Attempt.input_tokens + sum(func.coalesce(column, 0) for column in cached)
     took = (tokens_in.label("tokens_in"), Attempt.output_tokens.label("tokens_out"), Attempt.latency_ms)
-    # Runs that were refused, or asked for other steps alone, say nothing of this one and hide nothing.
+    # Runs without an answer for this step, such as runs of other steps only, do not count among the newest.
     answers = (
         select(*took)
         .join(Generation, Generation.id == Attempt.generation_id)
@@ -87,7 +87,7 @@ def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoin
 
 
 def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:
-    """Add up what a run's answers used, by step and model, in the order in which the steps began."""
+    """Add up the tokens of a run's answers by step and model, in the order in which the steps began."""
     tokens = [Attempt.__table__.c[each.name] for each in fields(StepTokens) if each.name.endswith("_tokens")]
     statement = (
         select(

@@ -1,4 +1,4 @@
-"""Read runs, and tell their state: how one ended stands in its row, that one is at work only in its leases."""
+"""Read runs and their state. A run's row says how it ended; only its leases say whether it is active."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,62 +11,62 @@ from db.ledger.tables import Attempt, Generation, StoredLease, StoredRun, Stored
 from db.session import rows_of
 from db.words import CRASHED, RUNNING
 
-SHORTEST_ID = 6  # characters of an id that are taken for a part of one
+SHORTEST_ID = 6  # fewer characters do not count as a part of an id
 
 
 def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
-    """Return a run's row, by its whole id: all columns of its table, the status as it is stored."""
+    """Return a run's row by its full id, with all columns of the table; the status is the stored one."""
     with engine.connect() as connection:
         return row_of(connection, StoredRun, StoredRun.id == run_id)
 
 
 def who_has_asked(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> set[str]:
-    """Return those of the leases that have asked for anything in a run, however long ago."""
-    asked = select(Attempt.lease_id).where(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)).distinct()
-    return {str(lease_id) for (lease_id,) in rows_of(engine, asked)}
+    """Return the leases among these that have ever made a request in a run."""
+    requested = select(Attempt.lease_id).where(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)).distinct()
+    return {str(lease_id) for (lease_id,) in rows_of(engine, requested)}
 
 
 def running(engine: Engine) -> frozenset[str]:
-    """Return the runs that somebody works on just now, a helper too."""
+    """Return the runs that are active now, also those on which only a helper works."""
     with engine.connect() as connection:
         return frozenset(lease.run_id for lease in living(connection))
 
 
 def workers_of(engine: Engine, run_id: str) -> list[LivingLease]:
-    """Return who works on a run just now."""
+    """Return the leases of the processes that work on a run now."""
     with engine.connect() as connection:
         return living(connection, StoredLease.run_id == run_id)
 
 
 def steps_of(engine: Engine, run_id: str) -> list[dict[str, Any]]:
-    """Return how far the steps of a run are, in the order in which they began: the columns of run_steps."""
+    """Return the rows of run_steps for a run, in the order in which the steps began."""
     steps = StoredStep.__table__
     with engine.connect() as connection:
         found = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.position)
         return [dict(row) for row in connection.execute(found).mappings()]
 
 
-def state_of(run_id: str, status: str, at_work: frozenset[str]) -> str:
-    """Tell the state of a run as screens show it, of the status that is stored and those that are worked on."""
-    if run_id in at_work:
+def state_of(run_id: str, status: str, active: frozenset[str]) -> str:
+    """Return a run's state as screens show it, given its stored status and the runs that are active now."""
+    if run_id in active:
         return RUNNING
     return CRASHED if status == RUNNING else status
 
 
 def counts_in(run_id: str) -> ColumnElement[bool]:
-    """Select the generations that count in a run, one for each record and step: not those that it has replaced."""
+    """Select the generations that count in a run: one for each record and step, without the replaced ones."""
     return and_(Generation.run_id == run_id, Generation.replaced_by == "")
 
 
 def matches(column: Any, text: str) -> ColumnElement[bool]:
-    """Select ids by a whole one, its beginning or its end."""
-    # An id's end tells runs of one day apart, its beginning is the time: people copy either.
+    """Select ids by a full id, or by the beginning or end of one."""
+    # People copy either: the beginning is the time, and the end distinguishes the runs of one day.
     plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
     parts = (column.like(f"%{plain}"), column.like(f"{plain}%")) if len(plain) >= SHORTEST_ID else ()
     return or_(column == text, *parts)
 
 
 def row_of(connection: Connection, table: type[Base], *which: ColumnElement[bool]) -> dict[str, Any] | None:
-    """Return a row as column names and values; None where there is none."""
+    """Return a row as column names and values; None if there is none."""
     found = connection.execute(select(table.__table__).where(*which)).mappings().first()
     return None if found is None else dict(found)

@@ -1,4 +1,4 @@
-"""Read generations that are stored: a step's in pages, those that others were made from, one with all it stands on."""
+"""Read stored generations: a step's in pages, the parents of others, or one with everything it depends on."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +33,11 @@ class StepGeneration:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A generation as an auditor needs it; rows are mappings of the columns of the tables.
+    """A generation as an auditor needs it; each row is a mapping of its table's columns.
 
-    `generation` is the row asked for, `source` the one that has the text where it came from the cache. `run` has the
-    run's state for its status, see runs.py. `request` is the body as it was sent, shared texts put back; `attempts` are
-    those of the generation that has the text.
+    `source` is the generation that has the text, if this one came from the cache; `attempts` are those of that
+    generation. In `run`, the status is the run's state, see runs.py. `request` is the body as it was sent, with the
+    shared texts put back.
     """
 
     generation: Mapping[str, Any]
@@ -56,9 +56,9 @@ def read_generations(
 ) -> Iterator[list[StepGeneration]]:
     """Yield a step's contents in a run, with outputs and records, in the order of their keys.
 
-    These are its succeeded generations, and those of earlier runs that it found to stand unchanged; with a `lease_id`
-    only what that helper wrote and found. Each page is a query of its own. Where one fails, as the ledger is
-    unavailable, `next` may be called again: a generator would be at its end by then.
+    These are the run's succeeded generations, and those of earlier runs that it found unchanged. With a `lease_id` they
+    are only those that this helper wrote or found. Each page is its own query. If a query fails because the ledger is
+    unavailable, `next` may be called again; a generator would have ended.
     """
     confirmed: Subquery | None = None
     last: list[StepGeneration] | None = None
@@ -91,7 +91,7 @@ def read_generations(
 
 
 def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, list[StepGeneration]]:
-    """Return, for each generation, those it was made from, in the order of their keys."""
+    """Return the parents of each generation, in the order of their keys."""
     parents: dict[str, list[StepGeneration]] = {}
     for part in in_parts(generation_ids):
         statement = (
@@ -107,7 +107,7 @@ def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, lis
 
 
 def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> int:
-    """Count the record keys with content that end in a blank."""
+    """Count the record keys that have content and end in a space."""
     statement = select(func.count()).where(
         StandingContent.flow == flow,
         StandingContent.step == step,
@@ -119,7 +119,7 @@ def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> in
 
 
 def read_generation(engine: Engine, generation_id: str) -> Audit | None:
-    """Return all that is known of one generation, by its id or by a unique beginning or ending of it."""
+    """Return all data of one generation, by its id or by a unique beginning or end of it; None if none or several."""
     with engine.connect() as connection:
         found = connection.scalars(select(Generation.id).where(matches(Generation.id, generation_id)).limit(2)).all()
         row = row_of(connection, Generation, Generation.id == found[0]) if len(found) == 1 else None
@@ -152,7 +152,7 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
 def read_request(engine: Engine, body: str) -> Any:
     """Put the shared texts back into a stored request."""
     request = orjson.loads(body)
-    # In a text of the request itself, the quotes are escaped.
+    # Only real references match: inside a text of the request, quotes are escaped.
     hashes = sorted(set(_SHARED.findall(body)))
     found = rows_of(engine, select(tables.SharedText).where(tables.SharedText.hash.in_(hashes)))
     return _filled(request, {text.hash: text.body for text in found})
@@ -170,7 +170,7 @@ def _filled(node: Any, texts: Mapping[str, str]) -> Any:
 
 def _with_content() -> Select[Any]:
     source = aliased(Generation)
-    # A cached row has no text of its own; the one that it points at has.
+    # A cached row has no text; its source has it.
     output = case((Generation.source_generation_id.is_(None), Generation.output), else_=source.output)
     return (
         select(Generation.id, Generation.step, Generation.record_key, Generation.record_hash, output, StoredRecord.body)

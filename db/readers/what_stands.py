@@ -1,6 +1,6 @@
-"""Read what stands for a page of records, and which of them a run has an outcome of already.
+"""Read the current outcomes of a page of records, and the outcomes that a run already has of them.
 
-By their keys, so that a page takes a few statements however long its records' history is.
+Reads by key, so that a page takes a few statements no matter how long the records' history is.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from db.words import CACHE, FAILED, PERHAPS_BILLED, SKIPPED, Status
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """The newest outcome of a record where that brought no content."""
+    """The newest outcome of a record, if it has no content."""
 
     generation_id: str
     status: Status
@@ -30,10 +30,10 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands for a record: its content, if it has any, and the failure that came after that, if any.
+    """A record's current content, if any, and the failure that came after it, if any.
 
-    `written_by` is the generation that has the content's text, which answers the prompt `prompt_hash`; `answer` is what
-    a look-up of that prompt would find. `parents` are empty where they were not asked for.
+    `written_by` is the generation that has the content's text, the answer to the prompt `prompt_hash`; `answer` is what
+    a look-up of that prompt would find. `parents` are empty unless requested.
     """
 
     generation_id: str | None
@@ -48,11 +48,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class OwnOutcome:
-    """What a run has of a record already.
+    """The outcome that a run already has of a record.
 
-    Where it is `confirmed`, the generation is one of an earlier run; `cached` is what was not asked for. `by_helper`
-    says that a helper found it. `parents` are empty where they were not asked for. `paid` counts the run's requests
-    for the record that were answered or perhaps billed.
+    If it is `confirmed`, the generation is an earlier run's. `cached` means that this run did not request it.
+    `by_helper` means that a helper wrote or confirmed it. `parents` are empty unless requested. `paid` counts the run's
+    requests for a failed or skipped record that were answered or perhaps billed.
     """
 
     generation_id: str
@@ -67,21 +67,21 @@ class OwnOutcome:
     paid: int = 0
 
 
-_stands, _source, _failing = (Generation.__table__.alias(name) for name in ("stands", "source", "failing"))
-_STANDING = (
+_current, _source, _failing = (Generation.__table__.alias(name) for name in ("current", "source", "failing"))
+_CURRENT = (
     select(
         StandingContent.record_key,
-        _stands.c.id,
-        func.coalesce(_stands.c.source_generation_id, _stands.c.id),
-        _stands.c.record_hash,
-        _stands.c.template_hash,
-        _stands.c.prompt_hash,
-        _stands.c.output_hash,
-        cast(func.coalesce(_stands.c.output, _source.c.output), Text),
+        _current.c.id,
+        func.coalesce(_current.c.source_generation_id, _current.c.id),
+        _current.c.record_hash,
+        _current.c.template_hash,
+        _current.c.prompt_hash,
+        _current.c.output_hash,
+        cast(func.coalesce(_current.c.output, _source.c.output), Text),
         *(_failing.c[name] for name in ("id", "status", "error_kind", "error_message", "record_hash", "template_hash")),
     )
-    .outerjoin(_stands, _stands.c.id == StandingContent.generation_id)
-    .outerjoin(_source, _source.c.id == _stands.c.source_generation_id)
+    .outerjoin(_current, _current.c.id == StandingContent.generation_id)
+    .outerjoin(_source, _source.c.id == _current.c.source_generation_id)
     .outerjoin(_failing, _failing.c.id == StandingContent.failing_id)
 )
 
@@ -89,12 +89,12 @@ _STANDING = (
 def read_standing(
     engine: Engine, flow: str, step: str, endpoint: str, keys: Sequence[str], *, with_parents: bool
 ) -> dict[str, Standing]:
-    """Return what stands for these records, by their keys; one that never had an outcome is not in the result."""
+    """Return the current content and failure of these records, by key; records without any outcome are left out."""
     place = (StandingContent.flow == flow, StandingContent.step == step, StandingContent.endpoint == endpoint)
     of_keys = among(StandingContent.record_key, keys, engine.dialect.name)
     found: dict[str, Standing] = {}
     for key, generation_id, written_by, record_hash, template_hash, prompt, output_hash, output, *failed in rows_of(
-        engine, _STANDING.where(*place, of_keys)
+        engine, _CURRENT.where(*place, of_keys)
     ):
         failing_now = None if failed[0] is None else Failing(*failed)
         answer = None if written_by is None else PromptHistory(written_by, output, output_hash, record_hash)
@@ -110,14 +110,14 @@ def read_standing(
 def read_own_outcomes(
     engine: Engine, run_id: str, step: str, keys: Sequence[str], *, with_parents: bool
 ) -> dict[str, OwnOutcome]:
-    """Return what a run has of these records already, by their keys: its own generations, and what it confirmed."""
-    told = [Generation.__table__.c[name] for name in ("id", "status", "error_kind", "record_hash", "template_hash")]
+    """Return the outcomes that a run already has of these records, by key: its own generations and confirmations."""
+    outcome = [Generation.__table__.c[name] for name in ("id", "status", "error_kind", "record_hash", "template_hash")]
     of_keys = among(Generation.record_key, keys, engine.dialect.name)
     own = select(
-        Generation.record_key, *told, literal(value=False), Generation.origin == CACHE, Generation.lease_id
+        Generation.record_key, *outcome, literal(value=False), Generation.origin == CACHE, Generation.lease_id
     ).where(counts_in(run_id), Generation.step == step, of_keys)
     confirmed = (
-        select(WorkingRow.record_key, *told, literal(value=True), literal(value=True), WorkingRow.lease_id)
+        select(WorkingRow.record_key, *outcome, literal(value=True), literal(value=True), WorkingRow.lease_id)
         .join(Generation, Generation.id == WorkingRow.generation_id)
         .where(WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
         .where(among(WorkingRow.record_key, keys, engine.dialect.name))
@@ -136,7 +136,7 @@ def read_own_outcomes(
 
 
 def _parents_of(engine: Engine, generation_ids: Sequence[str]) -> defaultdict[str | None, frozenset[str]]:
-    """Return what generations were made from, by their ids."""
+    """Return the parents of generations, by the generations' ids."""
     found = defaultdict[str | None, frozenset[str]](frozenset)
     pairs = select(GenerationParent.generation_id, GenerationParent.parent_id)
     children = among(GenerationParent.generation_id, generation_ids, engine.dialect.name)
@@ -146,10 +146,10 @@ def _parents_of(engine: Engine, generation_ids: Sequence[str]) -> defaultdict[st
 
 
 def _paid(engine: Engine, run_id: str, step: str, keys: Sequence[str]) -> dict[str, int]:
-    """Count a run's requests for these records that were answered or perhaps billed, also for what it has replaced."""
+    """Count a run's requests for these records that were answered or perhaps billed, replaced generations included."""
     if not keys:
         return {}
-    # As steps/answers/pursuing.py counts it, which counts an answer of a wrong endpoint too.
+    # The same as in presswork/answers/pursuing.py, which also counts an answer from a wrong endpoint.
     paid = or_(
         Attempt.error_type.is_(None),
         Attempt.error_type.in_(PERHAPS_BILLED),

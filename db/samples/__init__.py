@@ -1,7 +1,7 @@
-"""Sample records for the content flows: products, tickets and articles of a small shop that does not exist.
+"""Sample records for the content flows: products, tickets and articles of an invented small shop.
 
-It stands alone so that trying Presswork needs no data of one's own. The tables are a user's tables, not the
-ledger's: they have a MetaData of their own, no migration knows them, and no production run needs them.
+With them, users can try Presswork without their own data. The tables are like a user's, not part of the ledger: they
+have a separate MetaData, no migration changes them, and no production run needs them.
 """
 
 import json
@@ -33,10 +33,10 @@ for _name, _listed in _COLUMNS.items():
 
 
 def load_samples(engine: Engine) -> dict[str, int]:
-    """Create the sample tables where they are missing and add the rows that are missing, by key.
+    """Create the missing sample tables and add the missing rows, by key; return the number of rows of each table.
 
-    Rows that are there stay as they are, so loading twice changes nothing and edits survive. Returns how many
-    rows each table holds afterwards. All rows are one transaction: after an error none was added.
+    Existing rows stay unchanged, so loading twice changes nothing and keeps edits. After an error no row is added,
+    because all rows are added in one transaction.
     """
     with engine.begin() as connection:
         _METADATA.create_all(connection)

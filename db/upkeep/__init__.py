@@ -1,1 +1,1 @@
-"""The ledger kept small and right, while nobody works on it: what takes its room, what can go, what is made again."""
+"""Maintain the ledger while no run is active: measure its size, remove unneeded rows, and rebuild `content`."""

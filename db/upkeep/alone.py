@@ -1,4 +1,4 @@
-"""Transactions that write only while no run is at work on the ledger, and keep runs from beginning until they end."""
+"""Exclusive transactions, which write only while no run is active and keep runs from beginning until they end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,36 +11,35 @@ from db.session import begin_write, readable_url
 
 
 @contextmanager
-def begin_alone(engine: Engine) -> Iterator[Connection]:
-    """Begin a transaction that writes, while nobody takes or renews a lease; LedgerInUseError where one lives."""
+def begin_exclusive(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction during which no lease can be taken or renewed; LedgerInUseError if a run is active."""
     with begin_write(engine) as connection:
         if connection.dialect.name == "postgresql":
-            # Also against another who does the same. SQLite has one writer anyway.
+            # This mode also excludes another transaction of this kind. SQLite has one writer anyway.
             connection.execute(text("LOCK TABLE leases IN SHARE ROW EXCLUSIVE MODE"))
-        refuse_while_at_work(connection)
+        _refuse_while_active(connection)
         yield connection
 
 
-def refuse_while_at_work(connection: Connection) -> None:
-    """Raise LedgerInUseError where a run is at work on the ledger."""
-    at_work = leases.living(connection)
-    if at_work:
-        run = at_work[0]
+def _refuse_while_active(connection: Connection) -> None:
+    active = leases.living(connection)
+    if active:
+        run = active[0]
         raise LedgerInUseError(
-            f"The ledger {readable_url(connection.engine.url)} is in use: the run {run.run_id} of {run.flow} is at "
-            "work on it. Stop it, or wait until it has ended (one that crashed may count as at work for two "
-            "minutes), then run the same command again: it goes on where it was."
+            f"The ledger {readable_url(connection.engine.url)} is in use: the run {run.run_id} of {run.flow} is "
+            "active. Stop it or wait until it ends, then run the same command again to continue. "
+            "(A crashed run may count as active for two minutes.)"
         )
 
 
 @contextmanager
 def temporary_index(engine: Engine, table: str, column: str) -> Iterator[None]:
-    """Have an index for as long as the block lasts: the database looks in each column that may refer to a deleted row.
+    """Create an index and drop it after the block, because each delete makes the database search this column.
 
-    One that a killed process left is used, and dropped.
+    An index that a killed process left is reused, and dropped too.
     """
     name = f"ix_{table}_{column}_upkeep"
-    with begin_alone(engine) as connection:
+    with begin_exclusive(engine) as connection:
         connection.execute(text(f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({column})"))
     try:
         yield

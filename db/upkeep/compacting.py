@@ -1,8 +1,8 @@
-"""Compact the ledger: remove the rows of history by which runs of earlier releases said that nothing had changed.
+"""Compact the ledger: remove the rows of history in which runs of earlier releases repeated an unchanged outcome.
 
-What the removed rows counted stays: in run_steps for their runs, in `confirmed` of the row that stands for them. What
-was made from one of them is made from that row afterwards. It goes part by part, each a transaction of its own, so that
-it can be stopped at any moment and goes on when it is called again.
+All counts are kept: in run_steps for the runs of removed rows, and in `confirmed` of the kept row that each of them
+repeats. Their children get the kept row as parent. Each part is its own transaction, so compacting can be stopped at
+any moment and continues when it is called again.
 """
 
 from collections import Counter
@@ -20,14 +20,14 @@ from sqlalchemy.orm import aliased
 from db.ledger.standing import COUNTED_IN
 from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import in_parts
-from db.upkeep.alone import begin_alone, temporary_index
+from db.upkeep.alone import begin_exclusive, temporary_index
 from db.upkeep.parts import ROWS_AT_ONCE, Begin, Part, go_through
 from db.upkeep.repeats import PastRow, Repeat, find_repeats
 from db.upkeep.stand_ins import STAND_INS, add_stand_ins, insert_children, make_stand_ins
 from db.words import CACHE, NOT_OVER
 
 BYTES_A_ROW = 750
-"""What such a row takes in its table and in the table's indexes, about."""
+"""The approximate size of such a row, in its table and in the table's indexes."""
 _PREPARE_STEPS = """
 INSERT INTO run_steps (run_id, step, position, state, left_out, unchanged, failed_again, skipped_again)
 SELECT g.run_id, g.step, ROW_NUMBER() OVER (PARTITION BY g.run_id ORDER BY MIN(g.id)),
@@ -37,13 +37,13 @@ WHERE TRUE GROUP BY g.run_id, g.step, r.status
 ON CONFLICT DO NOTHING
 """
 
-Told = Callable[[int, int], None]
-"""Is told how many rows have been looked at, of how many."""
+Report = Callable[[int, int], None]
+"""Called with the number of rows checked so far, and the number of all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRepeats:
-    """How many rows of history a step has on an endpoint, and how many of them say nothing new."""
+    """The number of a step's rows of history on an endpoint, and of those that repeat another row."""
 
     flow: str
     step: str
@@ -53,29 +53,29 @@ class StepRepeats:
     bytes: int
 
 
-def find_removable(engine: Engine, told: Told = lambda _done, _all: None) -> list[StepRepeats]:
-    """Say what `compact` would remove; nothing is changed."""
+def find_removable(engine: Engine, report: Report = lambda _done, _all: None) -> list[StepRepeats]:
+    """Count the rows that `compact` would remove; changes nothing."""
     with engine.connect() as connection:
         make_stand_ins(connection)
-        return _go_through(lambda: nullcontext(connection), told, dry=True)
+        return _go_through(lambda: nullcontext(connection), report, dry=True)
 
 
-def compact(engine: Engine, told: Told = lambda _done, _all: None) -> list[StepRepeats]:
-    """Remove what says nothing new, and say what that was; LedgerInUseError where a run is at work, or begins to be."""
+def compact(engine: Engine, report: Report = lambda _done, _all: None) -> list[StepRepeats]:
+    """Remove the rows that repeat another, and return their counts; LedgerInUseError if a run is active or begins."""
     with temporary_index(engine, "generations", "source_generation_id"):
-        with begin_alone(engine) as connection:
+        with begin_exclusive(engine) as connection:
             connection.execute(text(_PREPARE_STEPS))
-        return _go_through(partial(_begin_part, engine), told, dry=False)
+        return _go_through(partial(_begin_part, engine), report, dry=False)
 
 
 @contextmanager
 def _begin_part(engine: Engine) -> Iterator[Connection]:
-    with begin_alone(engine) as connection:
+    with begin_exclusive(engine) as connection:
         make_stand_ins(connection)
         yield connection
 
 
-def _go_through(begin: Begin, told: Told, *, dry: bool) -> list[StepRepeats]:
+def _go_through(begin: Begin, report: Report, *, dry: bool) -> list[StepRepeats]:
     with begin() as connection:
         rows_of = _count_rows(connection)
         reused = _reused_copies(connection)
@@ -84,7 +84,7 @@ def _go_through(begin: Begin, told: Told, *, dry: bool) -> list[StepRepeats]:
     def compact_part(connection: Connection, part: Part) -> int:
         rows = _read(connection, part, reused)
         repeats = _find_repeats(connection, rows)
-        # Where nothing is removed, what was made from these is compared by what would stand for them.
+        # Also in a dry run: the children of these rows are compared by their new parents.
         add_stand_ins(connection, {each.row.id: each.kept.id for each in repeats})
         if repeats and not dry:
             _remove(connection, repeats)
@@ -92,21 +92,21 @@ def _go_through(begin: Begin, told: Told, *, dry: bool) -> list[StepRepeats]:
         return len(rows)
 
     whole = sum(rows_of.values())
-    go_through(begin, [Part(*step) for step in rows_of], compact_part, lambda done: told(done, whole))
+    go_through(begin, [Part(*step) for step in rows_of], compact_part, lambda done: report(done, whole))
     return [
         StepRepeats(*step, rows, repeats_of[step], repeats_of[step] * BYTES_A_ROW) for step, rows in rows_of.items()
     ]
 
 
 def _count_rows(connection: Connection) -> dict[tuple[str, str, str], int]:
-    """Count the rows of each step; first those that others are made from, whose rows are older."""
+    """Count the rows of each step. Steps with older rows come first, because later steps are made from them."""
     step = (Generation.flow, Generation.step, Generation.endpoint)
     statement = select(*step, func.count()).group_by(*step).order_by(func.min(Generation.id))
     return {(row[0], row[1], row[2]): row[3] for row in connection.execute(statement)}
 
 
 def _reused_copies(connection: Connection) -> set[str]:
-    """Return the cached rows that are the source of another. There should be none; those that are stay."""
+    """Return the cached rows that are the source of another row, which are kept. There should be none."""
     source = aliased(Generation)
     of_others = select(source.id).join(Generation, Generation.source_generation_id == source.id)
     return set(connection.scalars(of_others.where(source.origin == CACHE)))
@@ -129,7 +129,7 @@ def _read(connection: Connection, part: Part, reused: set[str]) -> list[PastRow]
 
 
 def _is_needed(part: Part) -> ColumnElement[bool]:
-    """Select the rows of a part to which something refers, or which a run looks for that may be taken up."""
+    """Select the rows of a part that are referred to, or that belong to a run that may still be resumed."""
     shard, whole, outcome = aliased(StoredRun), aliased(StoredRun), aliased(Generation)
     of_part = (WorkingRow.step == part.step, part.has_key(WorkingRow.record_key), WorkingRow.generation_id.is_not(None))
     open_runs = select(StoredRun.id).where(StoredRun.status.in_(NOT_OVER))
@@ -142,10 +142,9 @@ def _is_needed(part: Part) -> ColumnElement[bool]:
         Generation.id == StandingContent.generation_id,
         Generation.id == StandingContent.failing_id,
         Generation.id.in_(select(WorkingRow.generation_id).where(WorkingRow.run_id.in_(open_runs), *of_part)),
-        # Its run has several outcomes of the record, which name each other.
+        # Its run has several outcomes of the record, which refer to each other.
         select(outcome.id).where(outcome.run_id == Generation.run_id, *same_record, outcome.replaced_by != "").exists(),
-        # Runs that were spread over shards, and the shards: a row that points at what a shard asked for counts as asked
-        # for, by the row itself.
+        # Runs with shards, and the shards: a row whose source a shard requested counts as a live row of its run.
         StoredRun.parent_run_id.is_not(None),
         StoredRun.id.in_(spread),
         StoredRun.prefect_flow_run_id.in_(flow_run),
@@ -159,10 +158,10 @@ def _find_repeats(connection: Connection, rows: Sequence[PastRow]) -> list[Repea
 
 
 def _parents(connection: Connection, generation_ids: Sequence[str]) -> dict[str, bytes]:
-    """Digest what generations were made from: one may be made from all records of a run."""
+    """Return a digest of each generation's parents, because one may have all records of a run as parents."""
     digests: dict[str, bytes] = {}
     for ids in in_parts(generation_ids):
-        parent = func.coalesce(STAND_INS.c.stands_for, GenerationParent.parent_id).label("parent")
+        parent = func.coalesce(STAND_INS.c.kept_id, GenerationParent.parent_id).label("parent")
         statement = (
             select(GenerationParent.generation_id, parent)
             .distinct()
@@ -180,7 +179,7 @@ def _parents(connection: Connection, generation_ids: Sequence[str]) -> dict[str,
 
 
 def _remove(connection: Connection, repeats: Sequence[Repeat]) -> None:
-    """Remove rows that say nothing new, and count what they said where it stays."""
+    """Remove rows that repeat others, and add their counts to their runs' steps and to the kept rows."""
     counted: Counter[tuple[str, str, str]] = Counter()
     seen: dict[str, dict[str, Any]] = {}
     for each in repeats:
@@ -199,16 +198,16 @@ def _remove(connection: Connection, repeats: Sequence[Repeat]) -> None:
         its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
         connection.execute(its_row.values({column: StoredStep.__table__.c[column] + count}))
     insert_children(connection)
-    gone = select(STAND_INS.c.id)
+    removed = select(STAND_INS.c.id)
     for refers in (GenerationParent.parent_id, GenerationParent.generation_id):
-        connection.execute(delete(GenerationParent).where(refers.in_(gone)))
-    connection.execute(delete(Generation).where(Generation.id.in_(gone)))
+        connection.execute(delete(GenerationParent).where(refers.in_(removed)))
+    connection.execute(delete(Generation).where(Generation.id.in_(removed)))
 
 
 def vacuum(engine: Engine) -> None:
-    """Give the free room of a SQLite file back to the disk; PostgreSQL has its own ways."""
+    """Shrink a SQLite file by its free pages; PostgreSQL's autovacuum reuses free space itself."""
     if engine.dialect.name == "sqlite":
-        with begin_alone(engine):
+        with begin_exclusive(engine):
             pass
         with closing(engine.raw_connection()) as connection:
             connection.cursor().execute("VACUUM")

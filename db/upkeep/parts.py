@@ -1,4 +1,4 @@
-"""The ledger part by part, so that work on it can be stopped at any moment and never holds much at once."""
+"""Go through the ledger in parts, so that the work can be stopped at any moment and needs little memory."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, Connection, and_, select, true
 from db.ledger.tables import Generation, StandingContent
 
 ROWS_AT_ONCE = 20_000
-"""Rows of a table that are in one part, and those of one more record."""
+"""The rows of a table in one part, plus the rows of one more record."""
 Begin = Callable[[], AbstractContextManager[Connection]]
-"""Begins a transaction."""
+"""A function that begins a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class Part:
         return and_(*step, self.has_key(table.record_key))
 
     def has_key(self, key: Any) -> ColumnElement[bool]:
-        """Select rows by their keys alone."""
+        """Select rows only by their keys."""
         above = [] if self.after is None else [key > self.after]
         return and_(true(), *above, *([] if self.until is None else [key <= self.until]))
 
 
 def go_through(
-    begin: Begin, steps: Iterable[Part], work: Callable[[Connection, Part], int], told: Callable[[int], None]
+    begin: Begin, steps: Iterable[Part], work: Callable[[Connection, Part], int], report: Callable[[int], None]
 ) -> None:
-    """Do some work on each part of steps, in a transaction of its own; `told` is told how much of it is done.
+    """Do some work on each part of the steps, each in its own transaction.
 
-    The work returns how much it was.
+    `work` returns the amount that it has done; `report` is called with the total so far.
     """
     done = 0
     for step in steps:
@@ -50,7 +50,7 @@ def go_through(
             with begin() as connection:
                 part = replace(part, until=_end_of(connection, part))
                 done += work(connection, part)
-            told(done)
+            report(done)
             part = None if part.until is None else replace(part, after=part.until, until=None)
 
 

@@ -1,6 +1,6 @@
-"""Prune the ledger: remove working rows of runs that are over, and records, prompts and texts that no history names.
+"""Prune the ledger: remove working rows of ended runs, and records, prompts and texts to which no history refers.
 
-Each table is a transaction of its own, so that it can be stopped at any moment.
+Each table is its own transaction, so that pruning can be stopped at any moment.
 """
 
 import re
@@ -25,48 +25,48 @@ from db.ledger.tables import (
     WorkingRow,
 )
 from db.session import in_parts
-from db.upkeep.alone import begin_alone, temporary_index
+from db.upkeep.alone import begin_exclusive, temporary_index
 from db.upkeep.parts import Begin
 from db.words import CRASHED, NOT_OVER, SUSPENDED
 
 KEPT_FOR = timedelta(days=7)
-"""How long the working rows of a run that was left, or crashed, wait for it to be taken up: as long as its spools."""
+"""How long the working rows of a suspended or crashed run are kept for it to be resumed: as long as its spools."""
 _NAMED = re.compile(r'"\$(?:text|json)"\s*:\s*"([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """Rows of a table that nothing needs any more: how many, and how many bytes their texts have."""
+    """The unneeded rows of a table: their number, and the bytes of their texts."""
 
     table: str
     rows: int
     bytes: int
 
 
-TellTable = Callable[[str], None]
-"""Is told which table is looked at."""
+ReportTable = Callable[[str], None]
+"""Called with the name of each table before it is searched."""
 
 
-def find_unused(engine: Engine, told: TellTable = lambda _table: None) -> list[Unused]:
-    """Say what `prune` would remove; nothing is changed."""
-    return _go_through(engine.connect, told, dry=True)
+def find_unused(engine: Engine, report: ReportTable = lambda _table: None) -> list[Unused]:
+    """Count the rows that `prune` would remove; changes nothing."""
+    return _go_through(engine.connect, report, dry=True)
 
 
-def prune(engine: Engine, told: TellTable = lambda _table: None) -> list[Unused]:
-    """Remove what nothing needs, and say what that was; LedgerInUseError where a run is at work, or begins to be."""
+def prune(engine: Engine, report: ReportTable = lambda _table: None) -> list[Unused]:
+    """Remove the unneeded rows, and return their counts; LedgerInUseError if a run is active or begins."""
     with ExitStack() as stack:
         for table, column in (("generations", "record_hash"), ("attempts", "prompt_hash")):
             stack.enter_context(temporary_index(engine, table, column))
-        return _go_through(partial(begin_alone, engine), told, dry=False)
+        return _go_through(partial(begin_exclusive, engine), report, dry=False)
 
 
-def _go_through(begin: Begin, told: TellTable, *, dry: bool) -> list[Unused]:
+def _go_through(begin: Begin, report: ReportTable, *, dry: bool) -> list[Unused]:
     with begin() as connection:
         found = [Unused(WorkingRow.__tablename__, count_leftovers(connection), 0)]
         if not dry:
             connection.execute(delete(WorkingRow).where(_is_left_over()))
     for table, find in ((StoredRecord, _records), (StoredPrompt, _prompts), (SharedText, _texts)):
-        told(table.__tablename__)
+        report(table.__tablename__)
         with begin() as connection:
             unnamed = find(connection)
             for part in in_parts([] if dry else list(unnamed)):
@@ -76,20 +76,20 @@ def _go_through(begin: Begin, told: TellTable, *, dry: bool) -> list[Unused]:
 
 
 def count_leftovers(connection: Connection) -> int:
-    """Count the working rows that nobody needs."""
+    """Count the working rows that no run needs."""
     return connection.scalar(select(func.count()).select_from(WorkingRow).where(_is_left_over())) or 0
 
 
 def _is_left_over() -> ColumnElement[bool]:
-    """Select the working rows of runs that are over, or were left for long, and that nobody works on."""
+    """Select the working rows of runs without a lease that have ended, or that crashed or were due too long ago."""
     over = StoredRun.status.not_in(NOT_OVER)
     ended = func.coalesce(StoredRun.due_at, StoredRun.ended_at, StoredRun.alive_until)
-    left = and_(StoredRun.status.in_((CRASHED, SUSPENDED)), ended < now() - KEPT_FOR)
+    expired = and_(StoredRun.status.in_((CRASHED, SUSPENDED)), ended < now() - KEPT_FOR)
     leased = select(StoredLease.id).where(StoredLease.run_id == StoredRun.id).exists()
-    return WorkingRow.run_id.in_(select(StoredRun.id).where(or_(over, left), ~leased))
+    return WorkingRow.run_id.in_(select(StoredRun.id).where(or_(over, expired), ~leased))
 
 
-# Each of these returns the hashes of what no history names, with the lengths of the texts.
+# Each of these returns the hashes of rows to which no history refers, with the lengths of their texts.
 
 
 def _records(connection: Connection) -> dict[str, int]:

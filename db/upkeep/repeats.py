@@ -1,4 +1,4 @@
-"""Tell which rows of a record's history say nothing new: they say the same as the row before them."""
+"""Find the rows of a record's history that repeat the row before them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 
 @dataclass(frozen=True, slots=True)
 class PastRow:
-    """A row of history, as far as it takes to compare it.
+    """A row of history, with the columns needed to compare it.
 
-    It `is_needed` where something else refers to it: content, a working row, an attempt, a cached row, another outcome
-    of its run, a run that is not over.
+    It `is_needed` if something else refers to it: content, a working row, an attempt, a cached row, another outcome of
+    its run, or an unfinished run.
     """
 
     id: str
@@ -37,14 +37,14 @@ class PastRow:
 
     @property
     def says(self) -> tuple[str | None, ...]:
-        """What it says of its record, apart from what it was made from."""
+        """The fields by which rows are compared; parents are compared separately."""
         if self.status != SUCCEEDED:
             return what_it_says(self)
         return (self.source_generation_id or self.id, self.prompt_hash, self.output_hash, *what_it_says(self))
 
     @property
     def may_go(self) -> bool:
-        """Whether it may be removed if it repeats another: nothing was asked for it, and nothing refers to it."""
+        """Whether it may be removed if it repeats another: nothing was requested for it, and nothing refers to it."""
         if self.is_needed:
             return False
         if self.status == SUCCEEDED:
@@ -53,23 +53,23 @@ class PastRow:
 
     @property
     def last_seen(self) -> datetime:
-        """When a run last found that it is so."""
+        """The time when a run last found this outcome."""
         return self.confirmed_at or self.created_at
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A row that says nothing new: `kept`, which stays, says the same, and so do all rows between them."""
+    """A row that may be removed, because it and all rows since `kept` repeat `kept`."""
 
     row: PastRow
     kept: PastRow
 
 
 def find_repeats(rows: Iterable[PastRow], parents: Mapping[str, bytes]) -> Iterator[Repeat]:
-    """Yield the rows that say nothing new, of rows in the order of their keys and ids.
+    """Yield the rows that repeat others; `rows` must be sorted by key and id.
 
-    The newest of a record, and its newest with content, are no repeats: they are what stands, whatever content says.
-    `parents` says for each generation what it was made from, in any form that can be compared.
+    The newest row of a record and its newest one with content are never yielded: they are current, even if the table
+    content is wrong. `parents` has a digest of each generation's parents.
     """
     for _key, group in groupby(rows, key=lambda row: row.record_key):
         of_record = list(group)

@@ -1,4 +1,4 @@
-"""Say what takes the room of a ledger, table by table, and about how much of it upkeep could free."""
+"""Measure the size of a ledger, table by table, and estimate how much space upkeep could free."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from db.upkeep.pruning import count_leftovers
 from db.words import CACHE, SUCCEEDED
 
 HOLDS: Mapping[str, str] = {
-    "generations": "history: what came of each record, where something changed",
-    "generation_parents": "history: what generations of later steps were made from",
-    "attempts": "history: requests, with the answers as they came",
+    "generations": "history: outcomes of records, one for each change",
+    "generation_parents": "history: sources of the generations of later steps",
+    "attempts": "history: requests, with their answers as received",
     "runs": "history: runs",
     "run_steps": "history: the steps of runs, with their counts",
     "records": "records as they were read",
     "prompts": "requests as they were sent",
     "texts": "system texts and schemas that prompts share",
     "templates": "versions of templates",
-    "content": "what stands for each record",
-    "working_rows": "records of runs that are not over",
-    "leases": "who works on which run now",
-    "claims": "who asks for what now",
+    "content": "the current content of each record",
+    "working_rows": "records of unfinished runs",
+    "leases": "processes that work on runs now",
+    "claims": "prompts that are being requested now",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class TableSize:
-    """A table: how many rows it has, and how many bytes they take with their indexes, where the database tells."""
+    """A table's rows, and their bytes including indexes; None if the database does not report them."""
 
     table: str
     holds: str
@@ -39,10 +39,10 @@ class TableSize:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSize:
-    """What a ledger takes: its tables, the largest first, and pages that are free for what comes next.
+    """The size of a ledger: its tables, the largest first, and the free pages that new rows will fill.
 
-    At most so many rows of history say nothing new (`compactable`), which take about `compactable_bytes`. `leftovers`
-    are working rows that nobody needs.
+    `compactable` is an upper bound for the rows that `compact` would remove; they take about `compactable_bytes`.
+    `leftovers` are working rows that no run needs.
     """
 
     tables: list[TableSize]
@@ -54,7 +54,7 @@ class LedgerSize:
 
 
 def measure(engine: Engine) -> LedgerSize:
-    """Measure the ledger; it reads all of a SQLite file."""
+    """Measure the ledger; this reads the whole SQLite file."""
     with engine.connect() as connection:
         rows = {table: _count(connection, table) for table in Generation.metadata.tables}
         free: int | None = None
@@ -80,7 +80,7 @@ def measure(engine: Engine) -> LedgerSize:
 
 
 def _sqlite_sizes(connection: Connection) -> dict[str, int]:
-    """Ask SQLite's dbstat; a build that has none tells of no table."""
+    """Return the bytes of each table from SQLite's dbstat; empty if this build of SQLite has no dbstat."""
     statement = (
         "SELECT m.tbl_name, SUM(s.pgsize) FROM dbstat s JOIN sqlite_master m ON m.name = s.name "
         "WHERE s.aggregate = TRUE GROUP BY m.tbl_name"
@@ -92,11 +92,11 @@ def _sqlite_sizes(connection: Connection) -> dict[str, int]:
 
 
 def _count_repeated(connection: Connection) -> int:
-    """Count the cached rows that are not what stands: at most so many repeat others."""
+    """Count the cached rows that are not current content: an upper bound for the rows that repeat others."""
     cached = (Generation.origin == CACHE, Generation.status == SUCCEEDED)
-    standing = select(func.count()).select_from(StandingContent)
-    standing = standing.join(Generation, Generation.id == StandingContent.generation_id).where(*cached)
-    counts = [connection.scalar(each) or 0 for each in (select(func.count(Generation.id)).where(*cached), standing)]
+    current = select(func.count()).select_from(StandingContent)
+    current = current.join(Generation, Generation.id == StandingContent.generation_id).where(*cached)
+    counts = [connection.scalar(each) or 0 for each in (select(func.count(Generation.id)).where(*cached), current)]
     return max(counts[0] - counts[1], 0)
 
 

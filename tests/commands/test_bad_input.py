@@ -158,7 +158,7 @@ def test_ledger_that_is_not_migrated_is_told(desk: Desk, monkeypatch: pytest.Mon
     result = call("run", "notes")
 
     assert result.exit_code == 2
-    assert "run `presswork db upgrade`" in result.stderr
+    assert "Run `presswork db upgrade`" in result.stderr
     assert desk.sent() == 0
 
 

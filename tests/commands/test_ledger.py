@@ -206,7 +206,7 @@ def test_upkeep_is_refused_while_a_run_is_at_work_and_says_what_to_do(desk: Desk
     for command in ("compact", "prune", "rebuild"):
         refused = call("db", command, "--yes")
         assert refused.exit_code == 2
-        assert f"the run {book.run_id} of product_copy is at work on it. Stop it" in " ".join(refused.stderr.split())
+        assert f"the run {book.run_id} of product_copy is active. Stop it" in " ".join(refused.stderr.split())
         assert call("db", command).exit_code == 0
 
 

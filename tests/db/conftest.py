@@ -18,7 +18,7 @@ Shop = Callable[..., Engine]
 
 @pytest.fixture
 def database(empty_database_url: str) -> Iterator[Engine]:
-    """An empty database of a user's, open for writing."""
+    """A user's empty database, open for writing."""
     engine = create_engine(empty_database_url)
     yield engine
     engine.dispose()
@@ -42,7 +42,7 @@ def source(database: Engine) -> Iterator[Shop]:
             for statement in statements:
                 connection.execute(text(statement.replace(":", "\\:")))
         if database.dialect.name == "sqlite":
-            # So that the file is there even where nothing was made in it.
+            # So that the file exists even if no table was created.
             database.connect().close()
         opened.append(open_source(database.url.render_as_string(hide_password=False)))
         return opened[-1]
@@ -59,7 +59,7 @@ def book(ledger: Engine) -> Book:
 
 
 def dialect_of(driver: str) -> Dialect:
-    """Return SQLAlchemy's dialect of a driver that need not be installed; it names parameters in what it compiles."""
+    """Return SQLAlchemy's dialect for a driver that may be missing; it compiles parameters by name."""
     make: Any = make_url(f"{driver}://").get_dialect()
     dialect: Dialect = make(paramstyle="pyformat" if driver.startswith("mysql") else "named")
     return dialect

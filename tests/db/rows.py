@@ -1,4 +1,4 @@
-"""The smallest valid rows of a ledger: a run, and generations with what they stand on."""
+"""The smallest valid rows of a ledger: a run, and generations with the rows that they refer to."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run_row(**own: Any) -> RunRow:
 
 
 def start_run(ledger: Engine, run: RunRow, lease_id: str) -> Lease:
-    """Write a run's row, whatever other runs its flow run has, with its main lease where it is running."""
+    """Write a run's row, even if its flow run has other runs, and its main lease if it is running."""
     with begin_write(ledger) as connection:
         connection.execute(insert(StoredRun).values(values_of(storable(run))))
         if run.status == "running":
@@ -73,7 +73,7 @@ def start_run(ledger: Engine, run: RunRow, lease_id: str) -> Lease:
 
 
 def take_up(ledger: Engine, run_id: str, lease_id: str) -> Lease:
-    """Go on with a run as another process of its flow run does."""
+    """Resume a run as another process of its flow run does."""
     with ledger.begin() as connection:
         flow_run = connection.scalar(select(StoredRun.prefect_flow_run_id).where(StoredRun.id == run_id)) or run_id
         its_row = update(StoredRun).where(StoredRun.id == run_id)
@@ -92,7 +92,7 @@ def count_open(ledger: Engine, run_id: str, step: str) -> tuple[int, int]:
 
 
 def settled_row(attempt_id: str, **own: Any) -> SettledRow:
-    """How an attempt ended: an answer of 100 tokens for 60, at a cent, if nothing else is said."""
+    """The end of an attempt: by default an answer with 100 input tokens, 60 output tokens and a cost of one cent."""
     row = SettledRow(
         attempt_id=attempt_id,
         ended_at=DAY,
@@ -107,7 +107,7 @@ def settled_row(attempt_id: str, **own: Any) -> SettledRow:
 
 
 class Book:
-    """Writes generations of one run with all that they stand on."""
+    """Writes generations of one run with all rows that they refer to."""
 
     def __init__(self, ledger: Engine, **run: Any) -> None:
         self.ledger = ledger
@@ -126,7 +126,7 @@ class Book:
         return self.run.id
 
     def attempt(self, batch: WriteBatch, prompt: str, generation_id: str, **own: Any) -> str:
-        """Add an attempt that is about to be sent, and its prompt, to a batch; its id."""
+        """Add an attempt that is about to be sent, and its prompt, to a batch; return its id."""
         batch.prompts[sha(prompt)] = PromptRow(
             hash=sha(prompt),
             model="claude-sonnet-4-6",
@@ -149,7 +149,7 @@ class Book:
         return row.id
 
     def generation(self, batch: WriteBatch, key: str, *, record: str = "{}", **own: Any) -> str:
-        """Add a generation and its record to a batch; its id."""
+        """Add a generation and its record to a batch; return its id."""
         batch.records[sha(record)] = RecordRow(sha(record), record)
         row = GenerationRow(
             id=new_id(),
@@ -172,7 +172,7 @@ class Book:
         return row.id
 
     def add(self, key: str, *, settled: dict[str, Any] | None = None, **own: Any) -> str:
-        """Write a generation that was asked for once; its id."""
+        """Write a generation with one request; return its id."""
         batch, generation_id = WriteBatch(), new_id()
         attempt_id = self.attempt(batch, str(own.get("prompt", key)), generation_id)
         batch.settled.append(settled_row(attempt_id, **(settled or {})))
@@ -182,7 +182,7 @@ class Book:
         return generation_id
 
     def reuse(self, key: str, source_id: str, **own: Any) -> str:
-        """Write a generation that the ledger answered; its id."""
+        """Write a generation with an answer from the ledger; return its id."""
         batch = WriteBatch()
         cached = {"origin": "cache", "output": None, "source_generation_id": source_id}
         generation_id = self.generation(batch, key, **(cached | own))
@@ -190,7 +190,7 @@ class Book:
         return generation_id
 
     def confirm(self, key: str, generation_id: str, **own: Any) -> None:
-        """Write that nothing has changed for a record: what stands for it still does."""
+        """Confirm a record as unchanged: its outcome is still current."""
         row = ConfirmedRow(
             run_id=self.run_id,
             step="product_copy",
@@ -202,5 +202,5 @@ class Book:
         write(self.ledger, WriteBatch(confirmed=[replace(row, **own)]))
 
     def close(self) -> None:
-        """End the run in order."""
+        """Close the run."""
         close_run(self.ledger, self.lease, "completed", now())

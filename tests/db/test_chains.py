@@ -1,4 +1,4 @@
-"""Runs that resume one another: what they have spent together, and since when they refresh."""
+"""Runs that resume each other: what they have spent together, and since when they refresh."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_chain_counts_the_shards_of_each_run(book: Book) -> None:
     spend(shard, "0.01")
     spend(resumed, "0.5")
 
-    # Its own requests are left out: who counts them is the run itself.
+    # Its own requests are left out, because the run counts them itself.
     assert total(book.ledger, resumed) == Decimal("1.11")
-    # A shard has a cap of its own, which is part of the whole's.
+    # A shard's own cap is a part of the whole run's cap.
     assert total(book.ledger, shard) == 0
 
 
@@ -153,7 +153,7 @@ def test_what_some_of_a_runs_leases_have_spent_is_added_up(book: Book) -> None:
     assert spent_by_leases(book.ledger, other.run_id, [FLOW_RUN]) == Spent()
 
 
-def test_what_a_run_has_spent_is_told_but_for_one_of_its_leases(book: Book) -> None:
+def test_spending_of_a_run_can_leave_out_one_lease(book: Book) -> None:
     spend(book, "1")
     helper = join_run(book.ledger, book.run_id, new_id(), "helper 1")
     open_attempt(book, "0.01", lease_id=helper.id, error_type="crashed")
@@ -184,7 +184,7 @@ def refreshes(refresh: bool | None) -> dict[str, Any]:
         ([True, True, True], 0),
         ([False, True, True], 1),
         ([True, False, True], 0),
-        # A flow that takes no options refreshes by its own code, each time.
+        # A flow without options refreshes by its own code, each time.
         ([None, None], 0),
     ],
 )

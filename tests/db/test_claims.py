@@ -1,4 +1,4 @@
-"""Claims: one owner a prompt, whoever asks at the same moment; what an owner's lease no longer holds is taken over."""
+"""Each prompt has one claim and one owner, also under contention; claims of an expired lease are taken over."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_claim_goes_with_its_outcome_and_only_its_owner_can_release_it(book: Boo
 def test_many_that_claim_at_once_share_without_overlap(ledger: Engine) -> None:
     wanted = [sha(str(number)) for number in range(1200)]
     claimants = [Book(ledger).lease.id for _number in range(4)]
-    # Each wants the same prompts in another order, in several claims: a lock taken in a circle would show.
+    # Each thread wants the same prompts in another order, in several claims, so a deadlock would show.
     parts = {name: wanted[::-1] if number % 2 else wanted for number, name in enumerate(claimants)}
 
     def claim(name: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The ledger's time decides what is newer, whoever's clock is ahead."""
+"""The ledger's clock decides which row is newer, whichever machine's clock is ahead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def own_clock() -> Iterator[None]:
 
 
 def ahead(minutes: float) -> None:
-    """Let the ledger's clock be ahead of this machine's."""
+    """Set the ledger's clock ahead of this machine's."""
     CLOCK.set(datetime.now(UTC) + timedelta(minutes=minutes), boot_time_s())
 
 

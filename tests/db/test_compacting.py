@@ -1,4 +1,4 @@
-"""Rows of earlier releases that say nothing new are removed, and nobody who looks back sees a difference."""
+"""Rows of earlier releases that repeat others are removed, and no reader sees a difference."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VIEWS = ("current_content", "usage_by_day")
 
 
 class Past:
-    """Writes runs as earlier releases did: a row of history for each record, whatever it says."""
+    """Writes runs as earlier releases did: a row of history for each record, even if nothing changed."""
 
     def __init__(self, ledger: Engine, seed: int = 0) -> None:
         self.ledger = ledger
@@ -56,13 +56,13 @@ class Past:
         steps: Callable[[Past, Book, WriteBatch], None] | None = None,
         passes: int = 1,
     ) -> str:
-        """Write a run that is over, in which each record has an outcome for each pass; its id."""
+        """Write an ended run in which each record has an outcome for each pass; return its id."""
         self.day += 1
         book = Book(self.ledger, started_at=self.now)
         for _pass in range(passes):
             batch = WriteBatch()
             (steps or Past.chain)(self, book, batch)
-            # Without what later releases keep besides: content is made of all rows, as the migration makes it.
+            # Without the counts of later releases: content is built from all rows, as the migration builds it.
             write(self.ledger, batch)
         with begin_write(self.ledger) as connection:
             connection.execute(delete(StoredLease))
@@ -92,7 +92,7 @@ class Past:
     def row(
         self, book: Book, batch: WriteBatch, step: str, key: str, *, parents: list[str] | None = None, **own: Any
     ) -> str | None:
-        """Write how a record ended in a step, as chance has it; its id where it has content."""
+        """Write a random outcome of a record in a step; return its id if it has content."""
         fails, ends = self.chance.random(), dict[str, Any]()
         prompt = f"{own.pop('prompt', f'{step} {key}')} {own.get('record')} {self.texts(batch, parents)}"
         common = {"step": step, "created_at": self.now, "prompt_hash": sha(prompt), **own}
@@ -131,7 +131,7 @@ class Past:
 
 
 def seen(ledger: Engine) -> dict[str, Any]:
-    """All that anyone sees who looks back: views, figures, lives, and what each kept row was made from."""
+    """All that readers see: views, figures, lives, and the parents of each kept row."""
     runs = list_runs(ledger, limit=1000)
     counted = count_generations_of(ledger, [line.id for line in runs])
     with ledger.connect() as connection:
@@ -175,7 +175,7 @@ def count(ledger: Engine) -> int:
 
 @contextmanager
 def failing_at(ledger: Engine, commit: int) -> Iterator[None]:
-    """Have the process die at one of its commits."""
+    """Stop the process at one of its commits."""
     left = [commit]
 
     def die(_connection: Any) -> None:
@@ -191,7 +191,7 @@ def failing_at(ledger: Engine, commit: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nobody_who_looks_back_sees_a_difference(ledger: Engine, seed: int) -> None:
+def test_no_reader_sees_a_difference(ledger: Engine, seed: int) -> None:
     past = Past(ledger, seed)
     for number in range(12):
         past.run("crashed" if number == 5 and seed % 2 else "completed", passes=2 if number in {3, 8} else 1)
@@ -227,9 +227,7 @@ def several_outcomes(ledger: Engine) -> set[tuple[str, str]]:
     return {(row, by) for row, by in replaced.items() if by in there}
 
 
-def test_stopped_at_any_commit_it_goes_on_and_comes_to_the_same(
-    ledger: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_at_any_commit_it_continues_to_the_same_result(ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROWS_AT_ONCE", 5)
     past = Past(ledger, 7)
     for _run in range(6):
@@ -265,7 +263,7 @@ def test_index_that_a_killed_process_left_is_dropped(ledger: Engine) -> None:
 
 
 def steady(past: Past, book: Book, batch: WriteBatch) -> None:
-    """The same answer each time, one that fails in the same way and one that is given up."""
+    """The same answer each time, one record that fails in the same way, and one that is skipped."""
     source = past.written.get(("one", "a"))
     common: dict[str, Any] = {"step": "one", "created_at": past.now}
     if source is None:
@@ -285,7 +283,7 @@ def test_what_goes_is_counted_for_its_run_and_its_record(ledger: Engine) -> None
 
     (found,) = compact(ledger)
 
-    # The first of each, which says something, and the last, which content names.
+    # The first of each, which is new, and the last, to which content refers.
     assert (found.rows, found.repeats, count(ledger)) == (15, 9, 6)
     steps = {row.run_id: row for row in rows_of(ledger, select(StoredStep.__table__))}
     counts = [(steps[run].unchanged, steps[run].failed_again, steps[run].skipped_again) for run in runs]
@@ -294,19 +292,19 @@ def test_what_goes_is_counted_for_its_run_and_its_record(ledger: Engine) -> None
     assert {(row.confirmed, row.confirmed_at) for row in first} == {(3, NOON + timedelta(days=4))}
 
 
-def test_rows_of_a_run_that_may_go_on_stay(ledger: Engine) -> None:
+def test_rows_of_a_run_that_may_be_resumed_stay(ledger: Engine) -> None:
     past = Past(ledger)
     for status in ("completed", "suspended", "crashed", "completed", "completed"):
         past.run(status, steady)
     compact(ledger)
 
-    # Removed are those of the fourth run alone.
+    # Only the fourth run's rows are removed.
     assert count(ledger) == 12
     states = [row.state for row in rows_of(ledger, select(StoredStep.state).order_by(StoredStep.run_id))]
     assert states == ["done", "open", "open", "done", "done"]
 
 
-def test_what_a_run_that_is_left_for_a_while_works_with_stays(ledger: Engine) -> None:
+def test_rows_that_a_suspended_run_works_with_stay(ledger: Engine) -> None:
     past = Past(ledger)
     for _run in range(2):
         past.run(steps=steady)
@@ -328,7 +326,7 @@ def test_outcomes_that_a_run_replaced_stay_with_what_counts_instead(ledger: Engi
         past.run(steps=steady, passes=passes)
     before = seen(ledger)
 
-    # Of the third run alone: the last is what stands.
+    # Only the third run's: the last one's is current.
     assert sum(each.repeats for each in compact(ledger)) == 3
     assert (count(ledger), len(several_outcomes(ledger))) == (15, 6)
     assert seen(ledger) == before
@@ -344,7 +342,7 @@ def test_rows_of_runs_that_were_spread_over_shards_stay(ledger: Engine) -> None:
     assert [each.repeats for each in compact(ledger)] == [0]
 
 
-def test_what_stands_by_history_stays_where_content_is_behind_it(ledger: Engine) -> None:
+def test_current_rows_by_history_stay_even_if_content_is_behind(ledger: Engine) -> None:
     past = Past(ledger)
     past.run(steps=steady)
     behind = rows_of(ledger, select(StandingContent.__table__))
@@ -361,13 +359,13 @@ def test_what_stands_by_history_stays_where_content_is_behind_it(ledger: Engine)
     assert seen(ledger) == before
 
 
-def test_nothing_is_changed_while_a_run_is_at_work(ledger: Engine) -> None:
+def test_nothing_is_changed_while_a_run_is_active(ledger: Engine) -> None:
     past = Past(ledger)
     for _run in range(3):
         past.run(steps=steady)
     book = Book(ledger)
 
-    with pytest.raises(LedgerInUseError, match=rf"the run {book.run_id} of product_copy is at work on it\. Stop it"):
+    with pytest.raises(LedgerInUseError, match=rf"the run {book.run_id} of product_copy is active\. Stop it"):
         compact(ledger)
     assert count(ledger) == 9
     assert sum(each.repeats for each in find_removable(ledger)) == 3

@@ -1,4 +1,4 @@
-"""Each value that a source can hold is read: as a plain value where there is one, else as the database's own text."""
+"""All values of sources can be read: as a plain value if there is one, else as the database's own text."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_value_is_what_the_database_holds(source: Engine) -> None:
     assert found == expected
 
 
-def test_odd_value_ends_no_other_row(source: Engine) -> None:
+def test_odd_value_affects_no_other_row(source: Engine) -> None:
     odd = next(iter(OWN[source.dialect.name][0]))
 
     rows = read(source, f"SELECT 1 AS k, {odd} AS v UNION ALL SELECT 2, {odd} UNION ALL SELECT 3, NULL ORDER BY k DESC")
@@ -220,7 +220,7 @@ def test_only_char_columns_are_padded(new_postgres: str) -> None:
     source.dispose()
 
 
-def test_duckdb_select_is_read_as_it_stands(tmp_path: Path) -> None:
+def test_duckdb_select_is_read_unchanged(tmp_path: Path) -> None:
     url = f"duckdb:///{tmp_path / 'own.duckdb'}"
     made = create_engine(url)
     made.connect().close()
@@ -249,16 +249,16 @@ def test_duckdb_select_is_read_as_it_stands(tmp_path: Path) -> None:
         ("[" * 9999, "[" * 9999),
     ],
 )
-def test_json_that_is_none_is_its_text(text: str, value: Any) -> None:
+def test_invalid_json_is_read_as_text(text: str, value: Any) -> None:
     assert make_record("k", {"v": read_json(text)}).data["v"] == value
 
 
 @pytest.mark.parametrize("text", ["infinity", "0044-03-15 BC", "12026-01-01", "0000-00-00", ""])
-def test_date_that_python_has_not_is_its_text(text: str) -> None:
+def test_date_beyond_pythons_range_is_read_as_text(text: str) -> None:
     assert read_date(text) == read_moment(text) == text
 
 
 @pytest.mark.parametrize("text", ["24:00:00", "838:59:59", "-01:00:00", "12:30:00.123456789"])
-def test_time_that_python_has_not_is_its_text(text: str) -> None:
+def test_time_beyond_pythons_range_is_read_as_text(text: str) -> None:
     assert read_time(text) == text
     assert read_moment(f"2026-03-01 {text}") == f"2026-03-01 {text}"

@@ -1,4 +1,4 @@
-"""What views and readers tell of a ledger of an earlier release is the same after it has migrated."""
+"""Views and readers show the same for a ledger of an earlier release after it has migrated."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class OldLedger:
         add(self._connection, "runs", id=name, **(row | own))
 
     def write(self, run: str, key: str, status: str = "succeeded", *, source: str | None = None, **own: Any) -> str:
-        """Add a generation and, where it was asked for, its one attempt; its id."""
+        """Add a generation and, if it was requested, its one attempt; return its id."""
         self._rows += 1
         generation_id = f"generation {self._rows:02}"
         at = MOMENT + timedelta(minutes=self._rows)
@@ -105,7 +105,7 @@ class OldLedger:
 
 
 def fill(connection: Connection) -> None:
-    """Runs that found records unchanged, failed and given up again, a run with a shard, and one that resumed it."""
+    """Runs with unchanged, repeatedly failed and skipped records, a run with a shard, and a run that resumed it."""
     ledger = OldLedger(connection)
     render = {"error_kind": "render", "error_message": "line 3"}
     ledger.run("run 1", 1)
@@ -172,7 +172,7 @@ def test_records_of_a_run_are_counted_as_they_were(old: Engine) -> None:
         ("skipped", "live", 1),
     ]
     assert counts("run 2") == [("succeeded", "cache", 1), ("skipped", "live", 1), ("failed", "live", 1)]
-    # What its shard asked for counts as live: `e` once, its twin as cached.
+    # Answers that its shard requested count as live: `e` once, its duplicate as cached.
     assert sorted(counts("run 3")) == [("refused", "live", 1), ("succeeded", "cache", 2), ("succeeded", "live", 1)]
     assert count_generations(old, "run 5") == []
     assert all(isinstance(line, StepCount) for line in count_generations(old, "run 4"))
@@ -193,7 +193,7 @@ def test_runs_are_listed_as_they_were(old: Engine) -> None:
     upgrade(old)
     lines = list_runs(old)
     assert [(line.id, line.status, line.generations, line.succeeded, line.cached) for line in lines] == [
-        # The process of this one has not been heard of since: its lease has run out.
+        # The process of this one stopped renewing its lease, which has expired.
         ("run 5", "crashed", 0, 0, 0),
         ("run 4", "completed", 2, 1, 0),
         ("run 3", "completed", 4, 1, 2),
@@ -225,7 +225,7 @@ def test_records_and_prompts_are_found_as_they_were(old: Engine) -> None:
     assert found[sha("f")].bad_outcomes == 1
 
 
-def test_what_stands_and_how_it_came_about_is_told_of_old_rows(old: Engine) -> None:
+def test_current_content_and_history_of_old_rows_are_read(old: Engine) -> None:
     upgrade(old)
     standing = read_standing(old, "note", "note", "anthropic", list("abcde"), with_parents=True)
     assert standing["a"].written_by == "generation 14"

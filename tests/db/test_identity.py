@@ -1,4 +1,4 @@
-"""A process is known by machine, boot, namespace, number and start: nothing less tells it from another."""
+"""A process is identified by machine, boot, namespace, pid and start time; anything less is ambiguous."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST, PID, STARTED, BOOT, NAMESPACE = this_process().split("/")
 OTHER_BOOT = "11111111-0000-0000-0000-000000000000"
 
 
-def test_this_process_is_named_so_that_it_is_known_again() -> None:
+def test_this_process_is_identified() -> None:
     assert (HOST, PID, STARTED.isdigit()) == (socket.gethostname(), str(os.getpid()), True)
     assert fate_of(this_process(), one_machine=False) == "alive"
 
@@ -28,7 +28,7 @@ def test_this_process_is_named_so_that_it_is_known_again() -> None:
     [
         (f"{HOST}/{PID}/1/{BOOT}/{NAMESPACE}", "gone", "gone"),  # the number is another's now
         (f"renamed/{PID}/{STARTED}/{BOOT}/{NAMESPACE}", "alive", "alive"),
-        (f"{HOST}/{PID}/{STARTED}/{BOOT}/1", "unseen", "unseen"),  # another container, with numbers of its own
+        (f"{HOST}/{PID}/{STARTED}/{BOOT}/1", "unseen", "unseen"),  # another container, with its own pids
         (f"{HOST}/{PID}/{STARTED}/{OTHER_BOOT}/{NAMESPACE}", "unseen", "gone"),  # another `localhost`, or a restart
         (f"{HOST}/{PID}/{STARTED}/{UNKNOWN}/{UNKNOWN}", "alive", "alive"),
         (f"elsewhere/{PID}/{STARTED}/{UNKNOWN}/{UNKNOWN}", "unseen", "unseen"),
@@ -44,7 +44,7 @@ def test_fate_of_a_process(process: str | None, fate: str, on_one_machine: str) 
     assert fate_of(process, one_machine=True) == on_one_machine
 
 
-def test_process_that_has_ended_is_gone_also_while_its_parent_has_not_heard_of_it() -> None:
+def test_zombie_process_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     named = f"{HOST}/{child.pid}/{identity.started(child.pid)}/{BOOT}/{NAMESPACE}"
     assert fate_of(named, one_machine=False) == "alive"
@@ -57,7 +57,7 @@ def test_process_that_has_ended_is_gone_also_while_its_parent_has_not_heard_of_i
     assert fate_of(named, one_machine=False) == "gone"
 
 
-def test_system_that_tells_nothing_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_that_shows_nothing_gives_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_PROC", Path("/nowhere"))
     identity.boot_id.cache_clear()
     try:

@@ -1,4 +1,4 @@
-"""A key is one text: of one column or of several, the same wherever it is made, and it finds its record again."""
+"""A key is one text of one or several columns, the same wherever it is made, and it finds its record again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_joined_key_is_taken_apart_again(count: int) -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "a|b|c", "a|b\\", "a\\x|b", "a|b\\x"])
-def test_text_that_is_no_key_of_two_columns_is_none(key: str) -> None:
+def test_text_that_is_no_key_of_two_columns_gives_none(key: str) -> None:
     assert split_key(key, 2) is None
 
 

@@ -1,4 +1,4 @@
-"""Leases: an expired one gives claims away; `crashed` is said of what is gone or can't be seen, and taken back."""
+"""Expired leases lose their claims; a run counts as crashed if its process is gone or not visible, until it returns."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.db.rows import Book, settled_row, sha, take_up
 HASHES = {sha(word) for word in ("one", "two", "three")}
 HOST, PID, STARTED, BOOT, NAMESPACE = this_process().split("/")
 ELSEWHERE = f"another-host/1/1/{BOOT}/1"
-"""A process in another container of this machine, which can't be seen from here."""
+"""A process in another container of this machine, not visible from here."""
 
 
 def run_out(ledger: Engine, lease_id: str) -> None:
-    """Let a lease have ended a second ago."""
+    """Make a lease expire a second ago."""
     lapsed = {
         "alive_until": now() - timedelta(seconds=1),
         "until_s": boot_time_s() - 1,
@@ -44,7 +44,7 @@ def open_attempts(ledger: Engine, run_id: str) -> int:
 
 
 def status_of(ledger: Engine, lease: Lease) -> tuple[str, bool, int | None]:
-    """Its run's status, whether that has ended, and the lease's epoch if it is there."""
+    """The run's status, whether it has ended, and the lease's epoch if there is a lease."""
     with ledger.connect() as connection:
         row = connection.execute(select(StoredRun.status, StoredRun.ended_at).where(StoredRun.id == lease.run_id)).one()
         epoch = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id))
@@ -64,7 +64,7 @@ def dead_process() -> str:
 
 
 def at_work(ledger: Engine, process: str, **run: object) -> Lease:
-    """Write a run that has claims and a request in flight; its lease."""
+    """Write a run that has claims and a request in flight; return its lease."""
     book = Book(ledger, process=process, **run)
     batch = WriteBatch()
     book.attempt(batch, "one", new_id())
@@ -83,7 +83,7 @@ def test_run_whose_process_is_gone_is_crashed_at_once(ledger: Engine) -> None:
     assert leases.end_lapsed(ledger, but="") == []
 
 
-def test_run_whose_number_another_process_got_is_crashed_too(ledger: Engine) -> None:
+def test_run_whose_pid_was_reused_is_crashed_too(ledger: Engine) -> None:
     dead = at_work(ledger, f"{HOST}/{PID}/1/{BOOT}/{NAMESPACE}")
     assert leases.end_lapsed(ledger, but="") == [dead.run_id]
 
@@ -98,7 +98,7 @@ def test_run_with_a_lease_is_left_alone(ledger: Engine, process: str) -> None:
     assert (open_attempts(ledger, alive.run_id), claimed(ledger)) == (1, HASHES)
 
 
-def test_run_that_can_not_be_seen_is_crashed_when_its_lease_runs_out(ledger: Engine) -> None:
+def test_run_that_is_not_visible_is_crashed_when_its_lease_expires(ledger: Engine) -> None:
     unseen = at_work(ledger, ELSEWHERE)
     run_out(ledger, unseen.id)
     assert leases.end_lapsed(ledger, but="") == [unseen.run_id]
@@ -112,7 +112,7 @@ def test_run_that_is_seen_to_live_loses_its_claims_with_its_lease_and_nothing_el
     assert leases.end_lapsed(ledger, but="") == []
     assert status_of(ledger, asleep) == ("running", False, 2)
     assert (open_attempts(ledger, asleep.run_id), claimed(ledger)) == (1, set())
-    # Once for each time that it sleeps, however many look.
+    # Once for each sleep, no matter how many processes check.
     assert leases.end_lapsed(ledger, but="") == []
     assert status_of(ledger, asleep) == ("running", False, 2)
 
@@ -145,7 +145,7 @@ def test_run_that_returns_can_not_commit_before_it_has_its_lease_back(ledger: En
         write(ledger, WriteBatch(), lost)
 
 
-def test_attempt_that_was_called_crashed_ends_by_what_the_run_says_when_it_returns(ledger: Engine) -> None:
+def test_attempt_that_was_called_crashed_gets_the_end_that_the_returning_run_writes(ledger: Engine) -> None:
     book = Book(ledger, process=ELSEWHERE)
     batch = WriteBatch()
     attempt = book.attempt(batch, "one", new_id())
@@ -160,7 +160,7 @@ def test_attempt_that_was_called_crashed_ends_by_what_the_run_says_when_it_retur
 
 
 @pytest.mark.parametrize("lapsed", [True, False])
-def test_process_whose_run_another_has_taken_up_ends_and_changes_nothing_of_it(ledger: Engine, lapsed: bool) -> None:
+def test_process_whose_run_another_has_resumed_changes_nothing_of_it(ledger: Engine, lapsed: bool) -> None:
     away = at_work(ledger, ELSEWHERE)
     if lapsed:
         run_out(ledger, away.id)
@@ -184,7 +184,7 @@ def test_process_whose_run_another_has_taken_up_ends_and_changes_nothing_of_it(l
     assert status_of(ledger, newer) == ("completed", True, None)
 
 
-def test_run_that_was_left_holds_nothing_and_is_taken_up_by_anyone(ledger: Engine) -> None:
+def test_suspended_run_holds_nothing_and_any_process_may_resume_it(ledger: Engine) -> None:
     left = at_work(ledger, this_process())
     suspend_run(ledger, left, "waits for spring", now())
     assert status_of(ledger, left) == ("suspended", False, None)
@@ -249,7 +249,7 @@ def test_time_of_day_that_jumps_ends_no_lease_on_sqlite(
     sqlite_ledger_url: str, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if ledger.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL has a clock of its own")
+        pytest.skip("PostgreSQL has its own clock")
     at_work(ledger, ELSEWHERE)
     monkeypatch.setattr("db.ledger.leases.now", lambda: now() + timedelta(hours=5))
     assert leases.end_lapsed(ledger, but="") == []
@@ -263,7 +263,7 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
     with ledger.begin() as connection:
         connection.execute(update(StoredLease).where(StoredLease.boot == boot_id()).values(boot="another"))
     ended = leases.end_lapsed(ledger, but="")
-    # Another machine may still be at work on a PostgreSQL ledger.
+    # Another machine may still work on a PostgreSQL ledger.
     assert ended == ([before.run_id] if ledger.dialect.name == "sqlite" else [])
 
 
@@ -284,14 +284,14 @@ def test_several_that_end_a_lease_at_once_do_it_once(ledger: Engine) -> None:
     assert status_of(ledger, dead) == ("crashed", True, None)
 
 
-def test_run_that_ended_while_it_was_taken_for_crashed_stays_as_it_ended(book: Book) -> None:
+def test_run_that_ended_while_it_counted_as_crashed_keeps_its_status(book: Book) -> None:
     run_out(book.ledger, book.lease.id)
     close_run(book.ledger, book.lease, "completed", now())
     assert leases.end_lapsed(book.ledger, but="") == []
     assert status_of(book.ledger, book.lease) == ("completed", True, None)
 
 
-def test_run_that_was_called_crashed_ends_as_it_says(ledger: Engine) -> None:
+def test_run_that_counted_as_crashed_ends_with_its_own_status(ledger: Engine) -> None:
     away = at_work(ledger, ELSEWHERE)
     run_out(ledger, away.id)
     leases.end_lapsed(ledger, but="")

@@ -1,4 +1,4 @@
-"""A record's life reads as changes: what stood from when to when, and how often that was confirmed."""
+"""A record's life is a list of changes: when each content was current, and how often it was confirmed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fail(ledger: Engine, day: int, **own: Any) -> str:
     return Book(ledger).add("a", status="failed", output=None, error_kind="render", created_at=at(day), **own)
 
 
-def test_life_is_the_contents_that_stood_one_after_another(ledger: Engine) -> None:
+def test_life_is_the_sequence_of_current_contents(ledger: Engine) -> None:
     first = Book(ledger).add("a", created_at=at(0))
     Book(ledger).confirm("a", first, confirmed_at=at(1))
     Book(ledger).confirm("a", first, confirmed_at=at(2))
@@ -52,7 +52,7 @@ def test_life_is_the_contents_that_stood_one_after_another(ledger: Engine) -> No
     assert {each.template_hash for each in found} == {sha("template")}
 
 
-def test_rows_of_earlier_releases_that_say_the_same_are_one_period(ledger: Engine) -> None:
+def test_equal_rows_of_earlier_releases_are_one_period(ledger: Engine) -> None:
     source = Book(ledger).add("a", created_at=at(0))
     for day in (1, 2):
         Book(ledger).reuse("a", source, created_at=at(day))
@@ -80,7 +80,7 @@ def test_failure_ends_no_content_and_is_ended_by_what_succeeds(ledger: Engine) -
 
 
 @pytest.mark.parametrize(("kind", "periods"), [("cost_cap", 1), ("render", 2)])
-def test_skips_for_a_cap_are_alike_whatever_they_say_was_spent(ledger: Engine, kind: str, periods: int) -> None:
+def test_skips_for_a_cap_are_equal_whatever_was_spent(ledger: Engine, kind: str, periods: int) -> None:
     for day in (0, 1):
         ended = partial(Book(ledger).add, "a", status="skipped", output=None, created_at=at(day))
         ended(error_kind=kind, error_message=f"${day} were spent")
@@ -88,7 +88,7 @@ def test_skips_for_a_cap_are_alike_whatever_they_say_was_spent(ledger: Engine, k
     assert len(read_life(ledger, "product_copy", "a")) == periods
 
 
-def test_life_is_told_of_a_flow_or_of_a_step_and_of_each_endpoint(ledger: Engine) -> None:
+def test_life_is_read_by_flow_or_step_and_for_each_endpoint(ledger: Engine) -> None:
     for flow, step, endpoint in (("f", "f", "sandbox"), ("f", "g", "sandbox"), ("h", "g", "anthropic")):
         Book(ledger, flow=flow, endpoint=endpoint).add("a", step=step, created_at=at(0))
 
@@ -101,7 +101,7 @@ def test_life_is_told_of_a_flow_or_of_a_step_and_of_each_endpoint(ledger: Engine
     assert read_life(ledger, "f", new_id()) == []
 
 
-def test_outcome_that_its_run_replaced_stood_until_then(ledger: Engine) -> None:
+def test_outcome_that_its_run_replaced_was_current_until_then(ledger: Engine) -> None:
     book = Book(ledger)
     first = book.add("a", created_at=at(0))
     second = book.add("a", record='{"n":2}', created_at=at(1))
@@ -115,7 +115,7 @@ def test_outcome_that_its_run_replaced_stood_until_then(ledger: Engine) -> None:
     assert told(found) == [("succeeded", 0, 1, 0, None), ("succeeded", 1, None, 0, None), ("failed", 2, None, 0, None)]
 
 
-def test_failure_that_a_run_met_twice_is_confirmed_by_the_second(ledger: Engine) -> None:
+def test_failure_that_occurs_twice_in_a_run_is_confirmed_by_the_second(ledger: Engine) -> None:
     book = Book(ledger)
     for day in (0, 1):
         book.add("a", status="failed", output=None, error_kind="timeout", created_at=at(day))

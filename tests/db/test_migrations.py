@@ -130,13 +130,13 @@ def test_view_that_users_built_on_ours_survives(old: Engine) -> None:
 
 
 @pytest.mark.parametrize("status", ["running", "completed"])
-def test_upgrade_waits_for_a_run_that_is_at_work(old: Engine, status: str) -> None:
+def test_upgrade_is_refused_while_a_run_is_active(old: Engine, status: str) -> None:
     with begin_write(old) as connection:
         add_run(connection, "run 2", status, datetime.now(UTC) + timedelta(minutes=1))
     if status == "completed":
         upgrade(old)
         return
-    with pytest.raises(LedgerInUseError, match=r"the run run 2 of note is at work on it\. Stop it"):
+    with pytest.raises(LedgerInUseError, match=r"the run run 2 of note is active\. Stop it"):
         upgrade(old)
     with begin_write(old) as connection:
         past = datetime.now(UTC) - timedelta(seconds=1)

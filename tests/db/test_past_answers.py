@@ -1,4 +1,4 @@
-"""What requests took, for a forecast; and what went wrong with them."""
+"""The measures of past answers for forecasts, and the failures of requests."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_mean_tokens_are_of_one_step_and_model(book: Book) -> None:
     assert mean_tokens(book.ledger, "product_copy", STEP, "sandbox", "claude-haiku-4-5") is None
 
 
-def test_runs_of_other_flows_and_those_that_asked_nothing_hide_no_answer(book: Book) -> None:
+def test_runs_of_other_flows_and_those_without_requests_hide_no_answer(book: Book) -> None:
     source = book.add("a", settled={"input_tokens": 100, "output_tokens": 10})
     for _run in range(NEWEST_RUNS):
         Book(book.ledger, flow="other").add("b")
@@ -86,7 +86,7 @@ def test_runs_of_other_flows_and_those_that_asked_nothing_hide_no_answer(book: B
     assert mean_tokens(book.ledger, *MEAN) == (100.0, 10.0)
 
 
-def test_runs_that_were_refused_or_asked_for_another_step_hide_no_answer(book: Book) -> None:
+def test_runs_that_were_refused_or_did_another_step_hide_no_answer(book: Book) -> None:
     book.add("a", settled={"input_tokens": 100, "output_tokens": 10})
     refused = {**dict.fromkeys(("input_tokens", "output_tokens")), "http_status": 401, "error_type": "auth"}
     for day in range(NEWEST_RUNS):
@@ -95,7 +95,7 @@ def test_runs_that_were_refused_or_asked_for_another_step_hide_no_answer(book: B
         Book(book.ledger, started_at=later).add("a", step="other", settled={"output_tokens": 9000})
 
     assert mean_tokens(book.ledger, *MEAN) == (100.0, 10.0)
-    assert past_of(book.ledger) is None  # the sandbox's are made up
+    assert past_of(book.ledger) is None  # the sandbox's answers are invented
 
 
 def test_answers_of_a_later_step_push_out_none_of_an_earlier_one(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,11 +177,11 @@ def test_losses_read_no_more_keys_than_they_name(book: Book) -> None:
     (found,) = losses(book.ledger, book.run_id)
 
     assert (found.count, found.record_keys) == (100, ("000", "001", "002", "003", "004"))
-    # And the run's own row. SQLite tells no count.
+    # And the run's own row. SQLite reports no count.
     assert read in {0, NAMED_KEYS + 1}
 
 
-def test_losses_that_are_alike_stand_together_with_their_first_keys(book: Book) -> None:
+def test_equal_losses_are_grouped_with_their_first_keys(book: Book) -> None:
     batch = WriteBatch()
     for number in range(7):
         lost = book.generation(batch, f"r{number}", status="refused", error_kind="refusal", error_message="No.")

@@ -1,4 +1,4 @@
-"""What no history names is removed, and so are working rows of runs that are over; all else stays."""
+"""Rows without a reference in history are removed, and so are working rows of ended runs; all other rows stay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.db.rows import DAY, Book, settled_row, sha
 
 @pytest.fixture
 def book(ledger: Engine) -> Book:
-    """A run that is over, with a generation, an attempt without one, and a text that its prompt names."""
+    """An ended run with a generation, an attempt without one, and a text that its prompt refers to."""
     made, batch = Book(ledger), WriteBatch()
     generation = made.generation(batch, "a", record="{}")
     batch.settled.append(settled_row(made.attempt(batch, "a", generation)))
@@ -47,7 +47,7 @@ def over(ledger: Engine, **values: Any) -> None:
 
 
 def leave_unnamed(ledger: Engine) -> None:
-    """Write what no history names: a prompt with its text and its schema, and records."""
+    """Write rows without a reference in history: a prompt with its text and its schema, and records."""
     batch = WriteBatch()
     schema = text_of("old schema", "json")
     named = f'{{"system":{text_of("old system")},"schema":{schema}}}'
@@ -68,7 +68,7 @@ def counts(found: list[Unused]) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("book")
-def test_what_no_history_names_goes_and_all_else_stays(ledger: Engine) -> None:
+def test_rows_without_a_reference_are_removed_and_all_others_stay(ledger: Engine) -> None:
     before = {table: hashes(ledger, table) for table in (SharedText, StoredPrompt, StoredRecord)}
     assert counts(find_unused(ledger)) == {"working_rows": 0, "records": 0, "prompts": 0, "texts": 0}
     leave_unnamed(ledger)
@@ -94,7 +94,7 @@ def test_what_no_history_names_goes_and_all_else_stays(ledger: Engine) -> None:
         ("running", 30, None, False),
     ],
 )
-def test_working_rows_go_with_a_run_that_is_over_or_was_left_for_long(
+def test_working_rows_of_ended_and_long_suspended_runs_are_removed(
     ledger: Engine, book: Book, status: str, days: int, due: int | None, goes: bool
 ) -> None:
     ended = None if status in {"suspended", "running"} else now() - timedelta(days=days)
@@ -112,10 +112,10 @@ def test_working_rows_go_with_a_run_that_is_over_or_was_left_for_long(
 
 
 @pytest.mark.usefixtures("book")
-def test_nothing_is_pruned_while_a_run_is_at_work(ledger: Engine) -> None:
+def test_nothing_is_pruned_while_a_run_is_active(ledger: Engine) -> None:
     leave_unnamed(ledger)
     Book(ledger)
 
-    with pytest.raises(LedgerInUseError, match="is at work on it"):
+    with pytest.raises(LedgerInUseError, match="is active"):
         prune(ledger)
     assert counts(find_unused(ledger))["records"] == 2

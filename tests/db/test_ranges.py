@@ -57,7 +57,7 @@ def test_helpers_that_take_at_once_share_without_overlap(whole: Book) -> None:
     assert sorted(key for keys in taken for key in keys) == KEYS
 
 
-def test_what_a_helper_gives_back_another_takes(whole: Book) -> None:
+def test_keys_that_a_helper_releases_are_taken_by_another(whole: Book) -> None:
     first, second = helper(whole, 1), helper(whole, 2)
     ranges.take_range(whole.ledger, first, STEP, 100)
     ranges.finish_range(whole.ledger, first, STEP, KEYS[:10])
@@ -66,7 +66,7 @@ def test_what_a_helper_gives_back_another_takes(whole: Book) -> None:
 
 
 @pytest.mark.parametrize("end", ["leaves", "dies", "unseen"])
-def test_what_a_helper_holds_is_free_when_it_ends(whole: Book, end: str) -> None:
+def test_keys_of_a_helper_are_free_when_it_ends(whole: Book, end: str) -> None:
     ledger, first = whole.ledger, helper(whole, 1)
     ranges.take_range(ledger, first, STEP, 1200)
     if end == "leaves":
@@ -85,7 +85,7 @@ def test_helper_that_slept_takes_nothing_before_it_has_its_lease_back(whole: Boo
     ledger, asleep = whole.ledger, helper(whole)
     ranges.take_range(ledger, asleep, STEP, 1000)
     run_out(ledger, asleep.id)
-    # It lives, as far as can be seen: only what it holds is free.
+    # Its process still runs, so only what it holds is released.
     leases.end_lapsed(ledger, but=whole.lease.id)
     other = helper(whole, 2)
     assert ranges.take_range(ledger, other, STEP, 100) == KEYS[:100]
@@ -93,7 +93,7 @@ def test_helper_that_slept_takes_nothing_before_it_has_its_lease_back(whole: Boo
         ranges.take_range(ledger, asleep, STEP, 100)
     back = leases.take_back(ledger, asleep)
     assert ranges.take_range(ledger, back, STEP, 100) == KEYS[100:200]
-    # What another has by now is not its to finish.
+    # It can't finish keys that another helper has taken.
     ranges.finish_range(ledger, back, STEP, KEYS[:200])
     assert count_open(ledger, whole.run_id, STEP) == (1000, 100)
 

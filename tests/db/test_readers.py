@@ -1,4 +1,4 @@
-"""What the ledger says happened is read back: for the look-up, for the next step, for summaries and for people."""
+"""The readers return what happened: for the look-up, for the next step, for summaries and for people."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_newest_succeeded_answer_is_found(book: Book) -> None:
 
 
 @pytest.mark.parametrize("status", ["invalid", "truncated", "refused"])
-def test_outcomes_that_went_badly_are_counted(book: Book, status: str) -> None:
+def test_bad_outcomes_are_counted(book: Book, status: str) -> None:
     for ledger_book in (book, Book(book.ledger)):
         ledger_book.add("a", status=status, output=None)
 
@@ -101,7 +101,7 @@ def test_generations_come_in_the_order_of_their_keys_bytes(book: Book, page_size
     assert all(len(page) <= page_size for page in pages)
 
 
-def test_cached_generation_brings_the_text_of_its_source(book: Book) -> None:
+def test_cached_generation_has_the_text_of_its_source(book: Book) -> None:
     source = book.add("a", output={"n": 1})
     later = Book(book.ledger)
     later.reuse("a", source)
@@ -141,7 +141,7 @@ def test_usage_is_the_sum_of_the_attempts(book: Book) -> None:
     assert usage(book.ledger, book.run_id, step="other").cost_usd == Decimal("0.0000000001")
 
 
-def test_use_of_the_prompt_cache_is_told_apart_by_what_sets_its_price(book: Book) -> None:
+def test_use_of_the_prompt_cache_is_grouped_by_what_sets_its_price(book: Book) -> None:
     def ask(key: str, **settled: Any) -> None:
         book.add(key, settled={"input_tokens": 20} | settled)
 
@@ -234,7 +234,7 @@ def test_generations_are_counted_by_step_status_and_origin(book: Book) -> None:
     assert [tuple(row)[2:] for row in without_content(book.ledger, book.run_id)] == [("c", "refused", "refusal", "No.")]
 
 
-# What a run found unchanged, and wrote no row for
+# Unchanged records, for which a run wrote no row
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def test_contents_of_a_run_are_those_that_it_wrote_and_that_it_confirmed(confirm
 
     confirming.close()
     assert outputs(confirming, page_size=page_size) == expected
-    # What another run has found since is that one's.
+    # Records that another run has confirmed since then belong to that run.
     Book(confirming.ledger).confirm("a", next(_ids(confirming, "a")))
     assert set(outputs(confirming)) == {"b", "c"}
 
@@ -314,13 +314,13 @@ def test_steps_are_counted_in_the_order_in_which_they_began(book: Book) -> None:
 
 
 def test_what_unchanged_records_had_cost_is_saved(confirming: Book) -> None:
-    # The text of `a` stands for `c` too: both would have been asked for.
+    # `a` and `c` have the same text: both would have been requested.
     assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.2")
     confirming.close()
     assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.2")
 
 
-def test_failures_that_were_met_again_are_told(confirming: Book) -> None:
+def test_repeated_failures_are_listed(confirming: Book) -> None:
     confirming.add("new", status="failed", output=None, error_kind="render", error_message="line 3")
     for _time in ("open", "closed"):
         told = [tuple(row)[2:] for row in without_content(confirming.ledger, confirming.run_id)]
@@ -333,7 +333,7 @@ def test_failures_that_were_met_again_are_told(confirming: Book) -> None:
         confirming.close()
 
 
-def test_failure_of_an_earlier_run_that_was_not_met_again_is_none_of_a_later_one(confirming: Book) -> None:
+def test_failure_of_an_earlier_run_that_was_not_repeated_is_not_listed(confirming: Book) -> None:
     confirming.close()
     later = Book(confirming.ledger)
     later.confirm("a", next(_ids(confirming, "a")))
@@ -374,7 +374,7 @@ def test_id_that_fits_several_finds_none(book: Book) -> None:
     assert found is not None
 
 
-def test_generation_is_told_with_all_it_stands_on(book: Book) -> None:
+def test_generation_is_read_with_all_it_depends_on(book: Book) -> None:
     source = book.add("a", record='{"id":"a"}')
     later = Book(book.ledger)
     reused = later.reuse("a", source, record='{"id":"a"}')
@@ -401,7 +401,7 @@ def test_generation_is_told_with_all_it_stands_on(book: Book) -> None:
     assert below.record is None
 
 
-def test_generation_that_is_not_there_is_none(book: Book) -> None:
+def test_missing_generation_is_none(book: Book) -> None:
     assert read_generation(book.ledger, new_id()) is None
 
 
@@ -521,7 +521,7 @@ def test_join_with_a_table_of_ones_own_reads_by_index(book: Book, join: str) -> 
         f"SELECT p.sku, c.output FROM products p {join} current_content c ON c.record_key = p.sku "
         "AND c.flow = 'product_copy' AND c.step = 'product_copy' AND c.endpoint = 'sandbox'"
     )
-    # Seconds to minutes, where SQLite works the view out as a whole or PostgreSQL, without statistics yet, guesses.
+    # It takes seconds to minutes if SQLite computes the whole view, or if PostgreSQL has no statistics yet.
     began = time.monotonic()
     assert len(query(book.ledger, asked)) == 3000
     assert time.monotonic() - began < 3
@@ -537,7 +537,7 @@ def test_join_with_a_table_of_ones_own_reads_by_index(book: Book, join: str) -> 
 # Shards
 
 
-def test_run_counts_what_its_shards_did_while_it_went_on(book: Book) -> None:
+def test_run_counts_what_its_shards_did_while_it_was_running(book: Book) -> None:
     shard = Book(book.ledger, parent_run_id=book.run_id)
     answered, refused = shard.add("a"), shard.add("b", status="refused", output=None, error_kind="refusal")
     book.reuse("a", answered)
@@ -553,7 +553,7 @@ def test_run_counts_what_its_shards_did_while_it_went_on(book: Book) -> None:
     assert [line.id for line in list_runs(book.ledger)] == [book.run_id]
 
 
-def test_shard_that_a_run_finds_at_work_is_its_own_and_one_that_had_ended_is_not(book: Book) -> None:
+def test_shard_that_a_run_finds_running_is_its_own_and_an_ended_one_is_not(book: Book) -> None:
     flow_run = new_id()
     times = [datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in range(5)]
     crashed = Book(book.ledger, prefect_flow_run_id=flow_run, started_at=times[0], ended_at=times[2])
@@ -576,7 +576,7 @@ def test_bad_outcomes_are_those_of_the_runs_that_are_named(book: Book) -> None:
     assert found == {sha("a"): BadOutcome(bad, "refused", "refusal", "No.")}
 
 
-def test_what_was_not_sent_and_what_was_perhaps_billed_is_counted_alike_in_the_view(ledger: Engine) -> None:
+def test_view_counts_unsent_and_perhaps_billed_requests_as_the_readers_do(ledger: Engine) -> None:
     book = Book(ledger)
     for kind in (*UNSENT, *PERHAPS_BILLED, "rate_limit_error"):
         book.add(kind, settled={"error_type": kind, "input_tokens": None, "output_tokens": None, "cost_usd": None})

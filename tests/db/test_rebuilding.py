@@ -1,4 +1,4 @@
-"""Content is made again from history: what differs is told and put right, and counts that history lacks are kept."""
+"""Content is rebuilt from history: differences are reported and corrected, and counts that history lacks are kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def change(ledger: Engine, key: str, **values: Any) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 20_000])
-def test_what_is_wrong_is_counted_and_put_right(history: Engine, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_rows_are_counted_and_corrected(history: Engine, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROWS_AT_ONCE", at_once)
     before = content(history)
     assert compare(history) == rebuild(history) == Differences(records=7)
@@ -69,7 +69,7 @@ def test_what_is_wrong_is_counted_and_put_right(history: Engine, at_once: int, m
     assert content(history) == {key: row | counted_again.get(key, {}) for key, row in before.items()}
 
 
-def test_nothing_is_rebuilt_while_a_run_is_at_work(history: Engine) -> None:
+def test_nothing_is_rebuilt_while_a_run_is_active(history: Engine) -> None:
     change(history, "a", generation_id=None)
     Book(history)
 

@@ -1,4 +1,4 @@
-"""What happened goes into the ledger whole, once, and from several writers at the same time."""
+"""Batches are written completely, once, and by several writers at the same time."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_batch_is_written_whole(book: Book) -> None:
 
 
 def test_batch_written_twice_is_there_once(book: Book) -> None:
-    # A commit whose answer was lost on the way is simply written again.
+    # A commit whose reply was lost is repeated.
     batch = whole_batch(book, ["a", "b"])
     write(book.ledger, batch)
     before = counts(book.ledger)
@@ -104,7 +104,7 @@ def test_empty_batch_writes_nothing(book: Book) -> None:
     ("column", "value"),
     [("status", "perfect"), ("origin", "dream"), ("run_id", "nobody"), ("record_hash", "nothing")],
 )
-def test_row_that_means_nothing_is_refused(book: Book, column: str, value: str) -> None:
+def test_row_with_an_unknown_word_or_reference_is_refused(book: Book, column: str, value: str) -> None:
     batch = WriteBatch()
     book.generation(batch, "a", **{column: value})
 
@@ -160,13 +160,13 @@ def test_output_comes_back_as_it_was(book: Book, output: Any) -> None:
         assert connection.scalar(select(Generation.output).where(Generation.id == generation_id)) == output
 
 
-def test_output_of_nothing_is_null_to_those_who_query(book: Book) -> None:
+def test_missing_output_is_null_in_queries(book: Book) -> None:
     book.add("a", status="invalid", output=None, output_hash=None)
 
     assert rows(book.ledger, "SELECT record_key FROM generations WHERE output IS NULL") == [("a",)]
 
 
-def test_over_long_words_of_an_endpoint_keep_no_answer_out(book: Book) -> None:
+def test_over_long_texts_of_an_endpoint_block_no_answer(book: Book) -> None:
     long = "x" * 5000
     said = dict.fromkeys(("request_id", "message_id", "model", "stop_reason", "service_tier", "error_type"), long)
 
@@ -202,7 +202,7 @@ def test_writers_at_the_same_time_lose_nothing(ledger: Engine) -> None:
         engine = open_ledger(url)
         book = Book(engine)
         for part in range(5):
-            # The same records from all, in an order of each one's own: they must not wait in a circle.
+            # All write the same records, each in a different order: they must not deadlock.
             batch = WriteBatch()
             for number in range(20):
                 key = f"{(number * (writer + 1) * 7) % 20}"
@@ -273,7 +273,7 @@ def test_refused_value_is_left_out_and_what_it_cost_stays(
 
 
 @pytest.mark.parametrize("output", [{"t": BAD_TEXT}, {BAD_TEXT: 1}, [BAD_NUMBER]])
-def test_generation_that_the_ledger_refuses_is_failed_by_name_and_the_others_go_in(book: Book, output: Any) -> None:
+def test_generation_that_the_ledger_refuses_is_failed_and_the_others_are_written(book: Book, output: Any) -> None:
     batch = whole_batch(book, [str(number) for number in range(1000)])
     for spoiled in (3, 500, 999):
         batch.generations[spoiled] = replace(batch.generations[spoiled], output=output)
@@ -317,7 +317,7 @@ def test_record_that_is_missing_costs_no_content(book: Book) -> None:
     ]
 
 
-def test_what_stands_on_a_row_that_is_not_there_goes_with_it(book: Book) -> None:
+def test_rows_that_refer_to_a_missing_row_are_left_out_too(book: Book) -> None:
     batch = whole_batch(book, ["a", "b"])
     batch.opened[0] = replace(batch.opened[0], kind=cast("Any", "guess"))
     batch.parents.append(ParentRow(batch.generations[0].id, "nobody"))
@@ -330,7 +330,7 @@ def test_what_stands_on_a_row_that_is_not_there_goes_with_it(book: Book) -> None
 
 
 @pytest.mark.parametrize("keys", [["a"], ["a", "b", "c"]])
-def test_ledger_that_takes_no_row_at_all_is_not_taken_for_bad_rows(book: Book, keys: list[str]) -> None:
+def test_ledger_that_accepts_no_row_at_all_is_an_error_and_not_bad_rows(book: Book, keys: list[str]) -> None:
     batch = whole_batch(book, keys)
     batch.opened = [replace(row, run_id="a run of another ledger") for row in batch.opened]
     batch.generations = [replace(row, run_id="a run of another ledger") for row in batch.generations]
@@ -343,7 +343,7 @@ def test_ledger_that_takes_no_row_at_all_is_not_taken_for_bad_rows(book: Book, k
     assert counts(book.ledger)["generations"] == 0
 
 
-def test_statement_that_fails_is_not_taken_for_a_bad_row(book: Book) -> None:
+def test_statement_that_fails_is_an_error_and_not_a_bad_row(book: Book) -> None:
     batch = whole_batch(book, ["a"])
     with book.ledger.begin() as connection:
         connection.execute(text("ALTER TABLE generation_parents RENAME TO elsewhere"))
@@ -365,7 +365,7 @@ def test_message_of_a_refused_row_quotes_no_value(book: Book) -> None:
     assert "PRIVATE" not in in_words(refused)
 
 
-def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: Engine) -> None:
+def test_parameters_that_json_can_not_hold_are_cleaned(ledger: Engine) -> None:
     odd = {"name": "a\x00b\ud800", "count": 2**70}
     Book(ledger, parameters=odd, code_version="v" * 300, deployment="d" * 300)
 
@@ -373,7 +373,7 @@ def test_parameters_that_no_json_holds_are_kept_as_far_as_they_can_be(ledger: En
         assert connection.scalar(select(StoredRun.parameters)) == {"name": "a\x00b\ufffd", "count": str(2**70)}
 
 
-def test_run_whose_commit_was_answered_too_late_is_there_once(ledger: Engine) -> None:
+def test_run_whose_commit_got_its_reply_too_late_is_there_once(ledger: Engine) -> None:
     row = run_row()
     begin_or_take_up(ledger, row, "lease")
     begin_or_take_up(ledger, row, "lease")

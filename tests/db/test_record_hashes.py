@@ -1,4 +1,4 @@
-"""Record hashes and key texts, pinned: one that moves calls unchanged records stale, or orphans their content."""
+"""Record hashes and key texts are pinned: a change would make unchanged records stale, or orphan their content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from db.sources.values import key_text, make_record
 
 TOKYO = timezone(timedelta(hours=9))
-NOON = datetime(2026, 3, 1, 12, 30)  # noqa: DTZ001 - a column without a zone
+NOON = datetime.fromisoformat("2026-03-01T12:30")
 ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "integers": (
         {"a": 0, "b": -7, "c": 2**63, "d": 2**53 + 1},

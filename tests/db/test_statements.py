@@ -1,4 +1,4 @@
-"""What in a user's SQL is a parameter, what only looks like one, and what is bound for it."""
+"""Parameters are found in a user's SQL, text that only looks like one is not, and values are bound by type."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_parameters_are_found_where_the_database_sees_one(dialect: str, sql: str
     assert set(clause.compile(dialect=DIALECTS[dialect]).params) == {f"given_{name}" for name in names}
 
 
-def test_a_name_that_params_would_refuse_is_named_and_not_left_to_the_database() -> None:
+def test_a_name_that_params_would_refuse_is_reported_before_the_database_sees_it() -> None:
     with pytest.raises(SelectError, match="uses :naïve, which `params` does not declare"):
         as_it_stands("SELECT :naïve", {"na": Parameter("int", 1)}, DIALECTS["sqlite"])
 
@@ -106,7 +106,7 @@ def test_a_database_that_is_not_known_is_read_as_most_are() -> None:
 
 
 @pytest.mark.parametrize("sql", ["SELECT 'it''s", 'SELECT "a'])
-def test_a_text_that_does_not_end_is_told(sql: str) -> None:
+def test_a_text_that_does_not_end_is_reported(sql: str) -> None:
     with pytest.raises(ValueError, match="a quote or a comment in it is not closed"):
         tokens_of(sql, "postgresql")
 
@@ -150,7 +150,7 @@ BOUND = [
     ("bool", "(id = 1) = :given", True, [1]),
     ("bool", "(id = 1) = :given", False, [2, 3, 4]),
     ("date", "day = :given", date(2026, 3, 2), [2]),
-    ("datetime", "naive = :given", datetime(2026, 3, 1, 12), [2]),  # noqa: DTZ001 - the column has no zone
+    ("datetime", "naive = :given", datetime.fromisoformat("2026-03-01T12:00"), [2]),
 ]
 
 
@@ -178,7 +178,7 @@ def test_one_moment_selects_the_same_rows_however_it_is_written(
     assert ids(calls, "zoned >= :given", "datetime", moment) == since
 
 
-# As docs/templates.md says, where the session has a time zone of its own. DuckDB needs an extension for such a session.
+# As docs/templates.md says, if the session has its own time zone. DuckDB needs an extension for such a session.
 TOKYO = "init_command=SET time_zone %3D '%2B09:00'"
 # What a TIMESTAMP column would return.
 STAMP = "FROM_UNIXTIME(TIMESTAMPDIFF(SECOND, '1970-01-01', naive))"

@@ -1,4 +1,4 @@
-"""What decides whether a record writes history: what stands for it, and what its run has of it already."""
+"""A record's current outcome, and the outcome that its run already has, decide whether history is written."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def own(book: Book, *keys: str) -> dict[str, OwnOutcome]:
     return read_own_outcomes(book.ledger, book.run_id, STEP, keys, with_parents=False)
 
 
-# What stands
+# The current outcome
 
 
-def test_newest_content_stands_with_who_wrote_its_text(ledger: Engine) -> None:
+def test_newest_content_is_current_and_names_who_wrote_its_text(ledger: Engine) -> None:
     source = Book(ledger).add("a")
     reused = Book(ledger).reuse("a", source, record='{"n":2}', template_hash=sha("newer"))
     for place in ({"flow": "other"}, {"endpoint": "anthropic"}):
@@ -50,7 +50,7 @@ def test_newest_content_stands_with_who_wrote_its_text(ledger: Engine) -> None:
     }
 
 
-def test_failure_after_the_content_is_told_with_what_it_was_made_from(ledger: Engine) -> None:
+def test_failure_after_the_content_has_the_hashes_it_was_made_from(ledger: Engine) -> None:
     source = Book(ledger).add("a")
     failed = Book(ledger).add("a", **FAILED, error_message="No answer.", record='{"n":2}')
     never = Book(ledger).add("b", **FAILED, record='{"n":2}')
@@ -67,7 +67,7 @@ def test_failure_after_the_content_is_told_with_what_it_was_made_from(ledger: En
     assert standing(ledger, "a")["a"].failing is None
 
 
-def test_parents_are_those_of_what_stands(book: Book) -> None:
+def test_parents_are_those_of_the_current_content(book: Book) -> None:
     parents = [book.add(key, step="other") for key in "ab"]
     batch = WriteBatch()
     child = book.generation(batch, "", record_hash=None)
@@ -96,7 +96,7 @@ def test_page_of_records_takes_few_statements(book: Book) -> None:
     assert len(standing(book.ledger, *keys)) == len(own(book, *keys)) == 1001
 
 
-# What a run has
+# The run's own outcomes
 
 
 def test_outcomes_of_a_run_are_its_generations_and_what_it_confirmed(book: Book) -> None:
@@ -124,12 +124,12 @@ def test_outcomes_of_a_run_are_its_generations_and_what_it_confirmed(book: Book)
         (NO_ANSWER | {"error_type": "crashed"}, 1),
         (NO_ANSWER | {"error_type": "overloaded_error"}, 0),
         (NO_ANSWER | {"error_type": "not_sent"}, 0),
-        # An answer of an endpoint that should not have been asked.
+        # An answer of the wrong endpoint.
         ({"error_type": "wrong_endpoint"}, 1),
     ],
 )
 @pytest.mark.parametrize("status", ["failed", "skipped"])
-def test_record_that_may_be_asked_for_again_tells_how_often_it_was(
+def test_record_that_may_be_retried_counts_its_paid_requests(
     book: Book, settled: dict[str, Any], paid: int, status: str
 ) -> None:
     generation = book.add("a", **FAILED | {"status": status}, settled=NO_ANSWER | {"error_type": "connect"})
@@ -139,13 +139,13 @@ def test_record_that_may_be_asked_for_again_tells_how_often_it_was(
 
     found = own(book, "a")["a"]
     assert (found.generation_id, found.paid) == (generation, paid)
-    # Also for what the newest outcome has replaced.
+    # Requests of replaced outcomes count too.
     newest = book.add("a", **FAILED | {"status": status}, settled=NO_ANSWER | {"error_type": "timeout"})
     found = own(book, "a")["a"]
     assert (found.generation_id, found.paid) == (newest, paid + 1)
 
 
-def test_outcome_tells_what_it_was_made_from_where_that_is_asked_for(book: Book) -> None:
+def test_outcome_has_its_parents_if_requested(book: Book) -> None:
     parent = book.add("parent")
     batch = WriteBatch()
     child = book.generation(batch, "child")

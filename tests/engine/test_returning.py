@@ -157,7 +157,7 @@ async def test_process_that_slept_ends_where_a_newer_one_goes_on_with_its_run(
         (slept,) = workshop.rows("SELECT * FROM runs")
         newer = take_up(workshop.ledger, slept["id"], new_id())
     _printed, said = await asyncio.wait_for(process.communicate(), 60)
-    assert "Abort: The run was stopped (another process of the same run goes on with its work)" in said.decode()
+    assert "Abort: The run was stopped (another process has taken over this part of the run)" in said.decode()
     asked = workshop.requests
     assert asked <= 10 + 2 * CONCURRENCY
     # The run and its end are the newer one's.

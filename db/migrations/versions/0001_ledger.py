@@ -1,4 +1,4 @@
-"""The ledger as it began: nine tables and the two views that people query."""
+"""Create the first ledger: nine tables and the two views that people query."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# The views differ between the dialects only in how they take a day, an age and a sum. SQLite adds doubles: its sums
-# are rounded back to the ten decimals of money.
+# The views of the two dialects differ only in how they compute a day, an age and a sum. SQLite adds doubles, so its
+# sums are rounded back to the ten decimals of money.
 AGE = {
     "sqlite": "julianday('now') - julianday({moment})",
     "postgresql": "CAST(EXTRACT(EPOCH FROM now() - {moment}) / 86400.0 AS double precision)",
@@ -19,12 +19,12 @@ AGE = {
 DAY = {"sqlite": "date(a.started_at)", "postgresql": "CAST(a.started_at AT TIME ZONE 'UTC' AS date)"}
 COST = {"sqlite": "ROUND(SUM(a.cost_usd), 10)", "postgresql": "SUM(a.cost_usd)"}
 
-# A cached row has no text of its own; the generation that it points at has. One table and no join: SQLite works a view
-# of several tables out as a whole wherever it stands on the right of a LEFT JOIN.
+# A cached row has no text; its source has it. One table without a join, because SQLite computes a whole view of several
+# tables if the view is on the right of a LEFT JOIN.
 WRITTEN = """CASE WHEN g.source_generation_id IS NULL THEN g.{column} ELSE
        (SELECT s.{column} FROM generations s WHERE s.id = g.source_generation_id) END"""
-# Ids are UUIDv7, so the greatest id of a record is its newest generation: one probe of ix_generations_current. As NOT
-# EXISTS, PostgreSQL makes a join of it, and before its first ANALYZE a bad one (minutes for 10,000 products).
+# Ids are UUIDv7, so the greatest id of a record is its newest generation: one probe of ix_generations_current. With NOT
+# EXISTS, PostgreSQL would use a join, and a bad one before its first ANALYZE (minutes for 10,000 products).
 CURRENT_CONTENT = """
 CREATE VIEW current_content AS
 SELECT g.flow, g.step, g.endpoint, g.record_key, g.id AS generation_id, g.run_id, g.origin,

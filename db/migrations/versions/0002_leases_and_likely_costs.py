@@ -1,6 +1,6 @@
-"""Leases with an epoch and a clock that goes on while a machine sleeps; what an attempt will likely cost.
+"""Add leases with an epoch and a clock that includes a machine's sleep, and the likely cost of attempts.
 
-No row changes: what was written before has epoch 1, no lease of the new kind and no likely cost.
+No row changes: older rows have epoch 1, no lease of the new kind and no likely cost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FROM attempts a JOIN runs r ON r.id = a.run_id
 GROUP BY {day}, r.flow, r.endpoint, a.model
 """
 BEFORE = "'connection', 'timeout', 'abandoned', 'crashed'"
-# An endpoint need not tell what an answer used.
+# An answer counts even if the endpoint did not report its usage.
 ANSWERED = "(a.input_tokens IS NOT NULL OR a.output_text IS NOT NULL)"
 PERHAPS = f"{BEFORE}, 'proxy'"
 
@@ -60,7 +60,7 @@ def downgrade() -> None:
 
 
 def _replace_view(dialect: str, perhaps: str, more: str) -> None:
-    # PostgreSQL can add a column to a view on which users have built views of their own, but not drop it.
+    # PostgreSQL can add a column to a view on which users have built their own views, but it can't drop one.
     create = "CREATE OR REPLACE" if dialect == "postgresql" and more else "CREATE"
     answered = ANSWERED if more else "a.input_tokens IS NOT NULL"
     if create == "CREATE":

@@ -1,7 +1,7 @@
-"""Runs that outlive their processes, and a history that grows only by what happened.
+"""Let runs outlive their processes, and let history grow only by changes.
 
-Nothing is taken away and no row of history changes: leases and claims of runs that are at work stay theirs, and what
-stands for each record is added up from the generations.
+Nothing is removed and no row of history changes. Active runs keep their leases and claims, and the current content of
+each record is collected from the generations.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ AGE = {
     "sqlite": "julianday('now') - julianday({moment})",
     "postgresql": "CAST(EXTRACT(EPOCH FROM now() - {moment}) / 86400.0 AS double precision)",
 }
-# One table and no join, as before: SQLite works a view of several tables out as a whole wherever it stands on the right
-# of a LEFT JOIN. What is not selected is not looked for.
+# One table without a join, as before, because SQLite computes a whole view of several tables if the view is on the
+# right of a LEFT JOIN. A column that is not selected costs no lookup.
 COLUMN = "(SELECT {what} FROM generations g WHERE g.id = c.generation_id)"
-# A cached row has no text of its own; the generation that it points at has.
+# A cached row has no text; its source has it.
 WRITTEN = """CASE WHEN g.source_generation_id IS NULL THEN g.{column} ELSE
        (SELECT s.{column} FROM generations s WHERE s.id = g.source_generation_id) END"""
 CURRENT_CONTENT = """
@@ -141,10 +141,10 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     if dialect == "postgresql":
-        # Room on each page for the new version of its rows, so that a confirmation moves none and touches no index.
+        # Leaves space on each page for new versions of its rows, so that a confirmation does not change any index.
         op.execute("ALTER TABLE content SET (fillfactor = 50)")
     op.execute(LEASES)
-    # A claim and an attempt in flight name their lease; until now that was the run.
+    # Claims and attempts in flight name their lease, which had the id of the run until now.
     op.execute("UPDATE attempts SET lease_id = run_id WHERE ended_at IS NULL")
     op.execute(CONTENT)
     output, written = (COLUMN.format(what=WRITTEN.format(column=name)) for name in ("output", "created_at"))
@@ -163,7 +163,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back to rows of releases before; the outcomes that a run has replaced by later ones are lost."""
+    """Restore the tables of earlier releases; the outcomes that a run has replaced by later ones are lost."""
     dialect = op.get_bind().dialect.name
     before = import_module("db.migrations.versions.0001_ledger")
     moment = before.WRITTEN.format(column="created_at")
@@ -194,7 +194,7 @@ def downgrade() -> None:
 
 
 def _allow_statuses(dialect: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
-    """Change what a run's status may be."""
+    """Change the allowed statuses of a run."""
     was, will = (f"status IN ({', '.join(repr(word) for word in words)})" for words in (before, after))
     if dialect == "postgresql":
         op.drop_constraint(op.f("ck_runs_status"), "runs", type_="check")
@@ -204,17 +204,17 @@ def _allow_statuses(dialect: str, before: tuple[str, ...], after: tuple[str, ...
 
 
 def _allow_replaced_generations(dialect: str) -> None:
-    """Let a run have several generations of a record: one that counts, and those that it has replaced."""
+    """Allow several generations of a record in a run: the one that counts, and the replaced ones."""
     key = ["run_id", "step", "record_key"]
     name = f"uq_generations_{'_'.join(key)}"
     if dialect == "postgresql":
-        # A constraint, or the index of it alone in a ledger that has been at this revision before.
+        # A constraint, or only its index in a ledger that was at this revision before.
         op.execute(f"ALTER TABLE generations DROP CONSTRAINT IF EXISTS {name}")
         op.execute(f"DROP INDEX IF EXISTS {name}")
     else:
         indexes = op.get_bind().exec_driver_sql("PRAGMA index_list('generations')")
         for made in [row.name for row in indexes if row.origin == "u"]:
-            # The index that goes with the constraint becomes one that can be dropped.
+            # Turn the constraint's automatic index into one that can be dropped.
             index = f"CREATE UNIQUE INDEX {name} ON generations ({', '.join(key)})"
             constraint = f", \n\tCONSTRAINT {name} UNIQUE ({', '.join(key)})"
             _change_table("generations", constraint, "", (made, name, index))
@@ -223,10 +223,10 @@ def _allow_replaced_generations(dialect: str) -> None:
 
 
 def _change_table(table: str, before: str, after: str, index: tuple[str, str, str] | None = None) -> None:
-    """Change the text of a SQLite table's definition, and of an index: its old name, its new one, its statement.
+    """Change the text of a SQLite table's definition, and of an index, given as old name, new name and statement.
 
-    SQLite has no statement for what concerns no row. This is its manual's way (lang_altertable, section 7): all else
-    would copy the table, and everything that refers to it.
+    SQLite has no statement for a change that affects no row. Its manual describes this way (lang_altertable, section
+    7); any other way would copy the table and everything that refers to it.
     """
     connection = op.get_bind()
     version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
@@ -240,7 +240,7 @@ def _change_table(table: str, before: str, after: str, index: tuple[str, str, st
         statement = "UPDATE sqlite_master SET name = ?, sql = ? WHERE type = 'index' AND name = ?"
         changed += connection.exec_driver_sql(statement, (name, sql, made)).rowcount - 1
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
-    # It reads the schema again, and no longer lets anyone write it.
+    # This reads the schema again and forbids further writes to it.
     connection.exec_driver_sql("PRAGMA writable_schema = RESET")
     if changed != 1:
         raise RuntimeError(f"the definition of the table {table} is not what a release of Presswork has made")

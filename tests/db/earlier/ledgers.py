@@ -1,4 +1,4 @@
-"""The ledgers of earlier commits that make.py has made: put into a database, and read by what people query."""
+"""Load the ledgers of earlier commits that make.py has made, and read them by the views that people query."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VIEWS = {
     "current_content": "flow, step, endpoint, record_key, generation_id, run_id, origin, output, output_hash, "
     "record_hash, template_hash, prompt_hash, written_by_generation_id, written_at, confirmed_at",
 }
-"""The columns that the first release had, but for an age, which changes while one looks."""
+"""The columns of the first release, except the age, which changes between two reads."""
 _PUT = "INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, CAST(:rows AS json))"
 _KILLED = update(StoredRun).where(StoredRun.status == RUNNING)
 

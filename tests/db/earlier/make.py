@@ -1,8 +1,8 @@
 """Make the ledgers of this folder, by code of earlier commits: `python -m tests.db.earlier.make COMMIT FOLDER`.
 
-FOLDER holds that commit's code (`git archive COMMIT | tar -x -C FOLDER`), which runs with the packages of today. Each
-ledger comes of the same story (`tell_story`), on SQLite and on PostgreSQL, and its last run is killed at work. What
-names the machine is left out; what the commit's own `presswork history` says of each run is kept next to the rows.
+FOLDER holds that commit's code (`git archive COMMIT | tar -x -C FOLDER`), which runs with today's packages. Each ledger
+has the same runs (`tell_story`), on SQLite and on PostgreSQL, and its last run is killed while it runs. Names of the
+machine are left out; the output of the commit's own `presswork history` for each run is stored next to the rows.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Story:
 
     def run(self, code: str) -> None:
         if self.start(code).wait(300):
-            raise RuntimeError("the run failed; why stands above")
+            raise RuntimeError("the run failed: see the output above")
 
     def presswork(self, *arguments: str) -> Any:
         command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments, "--json"]
@@ -113,7 +113,7 @@ def tell_story(story: Story) -> None:
 
 
 def _spread(story: Story) -> None:
-    """Have a run of six records more spread over two shards, by a worker of Prefect's."""
+    """Split a run of six more records into two shards, with a Prefect worker."""
     story.items(*((f"{number:03}", f"item {number}", "name") for number in range(110, 116)))
     prefect = [str(Path(sys.executable).with_name("prefect")), "--no-prompt"]
     pool = f"earlier-{story.source.stem}"
@@ -135,7 +135,7 @@ def _spread(story: Story) -> None:
 
 
 def write_fixture(commit: str, story: Story) -> None:
-    """Keep the ledger, and what its own code says of it, in this folder."""
+    """Store the ledger, and what its own code reports of it, in this folder."""
     engine = create_engine(story.ledger)
     runs = [run["id"] for run in story.presswork("history", "--limit", "100")]
     with closing(sqlite3.connect(story.source)) as database:
@@ -165,7 +165,7 @@ def _script(url: str) -> list[str]:
 
 
 def _rows(engine: Engine) -> Mapping[str, list[dict[str, Any]]]:
-    """All rows of each table as JSON that PostgreSQL takes again; a money's ten decimals fit into a double."""
+    """All rows of each table as JSON that PostgreSQL accepts again; money's ten decimals fit into a double."""
     with engine.connect() as connection:
         select = "SELECT row_to_json(t) FROM {} t ORDER BY row_to_json(t)::text"
         return {
