@@ -354,7 +354,7 @@ async def test_helper_of_a_run_that_has_ended_is_completed_and_says_why(workshop
     run_id = (await workshop.run()).run_id
     ended: list[UUID] = []
     late = content.with_options(on_running=[lambda _flow, run, _state: ended.append(run.id)])
-    with pytest.raises(Abort, match="nothing left to help with"):
+    with pytest.raises(Abort, match="this helper has nothing to do"):
         await late("note", options=RunOptions(helper=Helper(run=run_id, select="note.md.j2", number=1, of=3)))
     async with get_client() as client:
         state = (await client.read_flow_run(ended[0])).state
@@ -377,7 +377,9 @@ async def test_select_that_gives_other_records_each_time_is_not_spread(workshop:
     workshop.numbered(10)
     file = workshop.templates / "note.md.j2"
     file.write_text(file.read_text(encoding="utf-8").replace("FROM items", "FROM items ORDER BY random()"))
-    with pytest.raises(ConfigurationError, match=r"note\.md\.j2: the run can't be spread: .* random\(\) gives other"):
+    with pytest.raises(
+        ConfigurationError, match=r"note\.md\.j2: the run can't be split into shards: .* random\(\) gives other"
+    ):
         await workshop.run(shards=3)
     assert workshop.requests == 0
 

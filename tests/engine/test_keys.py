@@ -82,7 +82,7 @@ async def test_blanks_of_a_char_key_are_trimmed_and_what_stood_under_them_is_sai
     assert (summary.cached, summary.requests) == (2, 0)
     assert set(workshop.outputs("note")) == {"a", "b", "a    ", "b    "}
     (note,) = summary.notes
-    assert "note: content stands under keys that end in blanks (2)" in note
+    assert "note: 2 keys with content end in blanks" in note
     joined = "SELECT record_key FROM current_content WHERE record_key NOT LIKE '% '"
     assert {row["record_key"] for row in workshop.rows(joined)} == {"a", "b"}
 
@@ -113,4 +113,4 @@ async def test_padded_keys_are_told_of_by_a_run_that_resumes_another_and_not_by_
 
     (note,) = (await workshop.run(resumes=stopped)).notes
 
-    assert "note: content stands under keys that end in blanks (2)" in note
+    assert "note: 2 keys with content end in blanks" in note

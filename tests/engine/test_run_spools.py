@@ -153,7 +153,7 @@ async def test_run_that_resumes_another_works_on_its_sample_until_it_has_complet
 
     assert await keys(second.select(SAMPLE)) == sample
     assert (len(sample), second.records, second.progress.notes) == (40, 40, {})
-    assert "note.md.j2: these are the records that were read at " in log.text
+    assert "note.md.j2: using the records that were read at " in log.text
     second.spooling.spools.remove()
     assert not list(second.folder.iterdir())
 
@@ -182,8 +182,8 @@ async def test_run_that_finds_no_sample_selects_again_and_says_so(
 
     (note,) = second.progress.notes.values()
     assert len(found) == (30 if how == "another limit" else 40)
-    assert "note.md.j2: the select ran again" in note
-    assert "as the run first read them" in note
+    assert "note.md.j2: the select was executed again" in note
+    assert "that the run first read" in note
     assert note in log.text
 
 

@@ -374,7 +374,7 @@ async def test_helper_whose_run_is_in_another_ledger_asks_for_nothing(workshop: 
 
 async def test_helper_of_a_run_of_another_flow_asks_for_nothing(drinks: Workshop) -> None:
     async def help_wrongly(run: SpreadRun) -> None:
-        with pytest.raises(ConfigurationError, match="is one of 'tea_and_coffee' at the endpoint"):
+        with pytest.raises(ConfigurationError, match="has the flow 'tea_and_coffee' and the endpoint"):
             await drinks.run(helper=helper(run))
 
     with helped(help_wrongly):
@@ -386,7 +386,7 @@ async def test_helper_of_a_run_of_another_flow_asks_for_nothing(drinks: Workshop
 async def test_helper_of_a_run_that_has_ended_ends_well_and_says_so(workshop: Workshop) -> None:
     workshop.numbered(3)
     run_id = (await workshop.run()).run_id
-    with pytest.raises(Abort, match=r"has ended \(completed\): there is nothing left to help with"):
+    with pytest.raises(Abort, match=r"has ended \(completed\), so this helper has nothing to do"):
         await workshop.run(helper=Helper(run=run_id, select="note.md.j2", number=1, of=3))
     assert (workshop.requests, left_behind(workshop)) == (3, [0, 0, 0, 0])
 

@@ -119,9 +119,9 @@ async def test_only_an_endpoint_that_tells_of_models_can_say_that_there_is_none(
         denied = await endpoint.ask_about("claude-9")
 
     assert said == NotTold(
-        f"The endpoint 'gateway' does not say what {NAME} takes: HTTP 404. It is checked as known here."
+        f"The endpoint 'gateway' does not describe the model {NAME}: HTTP 404. The built-in catalog is used."
     )
-    assert denied == NotTold("The endpoint 'gateway' knows no model 'claude-9'.", is_unknown=True)
+    assert denied == NotTold("The endpoint 'gateway' has no model 'claude-9'.", is_unknown=True)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ async def test_a_run_says_which_model_retires_and_who_names_it(
 
     (note,) = summary.notes
     assert note.startswith(f"{NAME} is deprecated and retires on {in_days(20)[:10]}, in ")
-    assert note.endswith("Move to another model: it is named by note.")
+    assert note.endswith("Change the model in: note.")
     assert (summary.succeeded, gateway.asked) == (3, [NAME])
     # Where all is there already, nothing is asked of anyone.
     assert (again.cached, again.notes) == (3, [])

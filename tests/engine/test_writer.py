@@ -93,7 +93,7 @@ async def test_reads_and_claims_wait_for_a_ledger_that_comes_back(opened: Open, 
 @pytest.mark.parametrize("way", ["read", "call"])
 async def test_reading_that_runs_out_of_patience_says_which_ledger_and_why(opened: Open, way: str) -> None:
     async with opened(patience_s=0.01) as writer:
-        with pytest.raises(LedgerAwayError, match=r"is unavailable \(database is locked\).* run again"):
+        with pytest.raises(LedgerAwayError, match=r"unavailable after 0 s: database is locked\..* Run again"):
             await getattr(writer, way)(Away(float("inf")))
 
 
