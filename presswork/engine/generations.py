@@ -21,7 +21,7 @@ from db.words import CACHE, CACHED, FAILED, GIVEN_UP, LIVE, REFUSED_BY_LEDGER, S
 from presswork.answers.outcomes import Outcome
 from presswork.engine.context import RowWriter, StepContext
 from presswork.engine.materials.handles import Material
-from presswork.engine.materials.items import Hit, Item, met_before, unchanged
+from presswork.engine.materials.items import Hit, Item, same_failure, unchanged
 from presswork.errors import RecordError
 from presswork.prompts.render import Prompt, request_body
 from presswork.prompts.templates import Template
@@ -69,7 +69,7 @@ class Recording:
     def outcome(self, item: Item, outcome: Outcome) -> None:
         """Write the outcome of a miss."""
         row = self._answered(item, outcome)
-        if item.is_asked or not self._is_met_before(row, item.standing, item.own):
+        if item.is_asked or not self._repeats_failure(row, item.standing, item.own):
             self._add(item, row)
         self._progress.add(outcome.status)
         if outcome.content is not None and outcome.content.unwrapped:
@@ -106,14 +106,14 @@ class Recording:
             self._add(hit.item, row, with_record=not hit.same_record)
         self._progress.add(CACHED, len(hits))
 
-    def given_up(self, item: Item, history: PromptHistory) -> None:
+    def skipped(self, item: Item, history: PromptHistory) -> None:
         """Write that an item is skipped, because its prompt has had too many bad outcomes."""
         message = storable_text(
             f"Skipped: this prompt had {history.bad_outcomes} answers without content (last: {history.last_bad}). "
             "To request it again, run with --refresh."
         )
         row = self._row_of(item, SKIPPED, LIVE, error_kind=GIVEN_UP, error_message=message)
-        if not self._is_met_before(row, item.standing, item.own):
+        if not self._repeats_failure(row, item.standing, item.own):
             self._add(item, row)
         self._progress.add(SKIPPED)
 
@@ -132,18 +132,18 @@ class Recording:
             error_kind=error.kind,
             error_message=storable_text(str(error)),
         )
-        if not self._is_met_before(row, standing, failed.own):
+        if not self._repeats_failure(row, standing, failed.own):
             if record is not None:
                 self._writer.add_record(RecordRow(record.hash, record.body))
             self._writer.add_generation(row, material.parents)
         self._progress.add(FAILED)
 
-    def _is_met_before(self, row: GenerationRow, standing: Standing | None, own: OwnOutcome | None) -> bool:
+    def _repeats_failure(self, row: GenerationRow, standing: Standing | None, own: OwnOutcome | None) -> bool:
         """Confirm the current failure if a row repeats it, and return whether it does.
 
         An outcome of this run is always written again.
         """
-        failing = met_before(row, standing) if own is None else None
+        failing = same_failure(row, standing) if own is None else None
         if failing is not None:
             self._confirm(row.record_key, row.status, failing, row.created_at)
         return failing is not None

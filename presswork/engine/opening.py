@@ -1,4 +1,4 @@
-"""Open a run, and close it when its flow ends in any way.
+"""Open a run, and close it when its flow ends, with or without an error.
 
 Settings, templates, endpoint and ledger are checked before the first request. Then the run is built, and its row is
 written.
@@ -31,7 +31,7 @@ from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.run_ledger import RunLedger, begin, require_run
 from presswork.engine.resources.stopping import Stopper, stopped_by_signals
 from presswork.engine.resources.writer import Writer
-from presswork.engine.run import LeavingError, Run
+from presswork.engine.run import Run, SuspendingError
 from presswork.errors import LedgerAwayError, RunEndedError, StoppedError
 from presswork.options import RunOptions
 from presswork.pacing.limiter import limiter_for
@@ -45,7 +45,7 @@ from presswork.settings import Settings, ledger_url, load_settings
 
 @asynccontextmanager
 async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
-    """Open a run inside a Prefect flow, and close it when the flow ends in any way.
+    """Open a run inside a Prefect flow, and close it when the flow ends, with or without an error.
 
     `flow` is the run's name in the ledger; the default is the name of the flow's function. Raises ConfigurationError or
     db.database_errors.DatabaseError before the first request.
@@ -60,7 +60,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         try:
             run = await _put_together(stack, host, settings, options, origin)
         except RunEndedError as error:
-            raise await host.left_undone(str(error)) from None
+            raise await host.nothing_to_do(str(error)) from None
         stopper = run.context.stopper
         stack.callback(run.selects.spooling.spools.close)
         await asyncio.to_thread(sweep, settings.spool_folder)
@@ -205,7 +205,7 @@ async def _closing(run: Run) -> AsyncIterator[None]:
     try:
         yield
         status = run.totals.status()
-    except LeavingError:
+    except SuspendingError:
         status = SUSPENDED
     except (StoppedError, asyncio.CancelledError):
         status = CANCELLED
@@ -219,7 +219,7 @@ async def _closing(run: Run) -> AsyncIterator[None]:
             raise await run.host.stopped(str(stopper.reason), cancelled=True)
         if run.suspended is not None:
             # Last, so that a process that resumes the run at once finds its lease released.
-            raise await run.host.left(str(run.suspended), run.suspended.due)
+            raise await run.host.suspended(str(run.suspended), run.suspended.due)
 
 
 async def _superseded(run: Run, by: str) -> BaseException:
@@ -228,7 +228,7 @@ async def _superseded(run: Run, by: str) -> BaseException:
         try:
             await ledger.writer.read(require_run, ledger.engine, run.options.helper, ledger.flow, ledger.endpoint)
         except RunEndedError as error:
-            return await run.host.left_undone(str(error))
+            return await run.host.nothing_to_do(str(error))
     # The process that now has the run decides the flow run's state.
     return await run.host.stopped(f"The run was stopped ({by}).", cancelled=False)
 
@@ -292,5 +292,5 @@ def _log_opening(run: Run) -> None:
 @lru_cache(maxsize=1)
 def _freeze_loaded_objects() -> None:
     # Prefect and its libraries create half a million objects that live as long as the process. Each full garbage
-    # collection would visit them, which costs a tenth of a run's CPU. No collection is needed before the freeze.
+    # collection would visit them, which costs a tenth of a run's CPU. Collecting before the freeze would do so too.
     gc.freeze()

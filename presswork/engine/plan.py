@@ -17,7 +17,7 @@ class Plan:
 
     hits: list[Hit] = field(default_factory=list)
     misses: list[Item] = field(default_factory=list)
-    given_up: list[tuple[Item, PromptHistory]] = field(default_factory=list)
+    skipped: list[tuple[Item, PromptHistory]] = field(default_factory=list)
     left: list[OwnOutcome] = field(default_factory=list)
 
 
@@ -48,7 +48,7 @@ def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give
             # This run's own bad outcome is one of the counted ones, and explains more than "skipped" would.
             plan.left.append(item.own)
         else:
-            plan.given_up.append((item, history))
+            plan.skipped.append((item, history))
     return plan
 
 

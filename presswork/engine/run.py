@@ -38,7 +38,7 @@ _PADDED = (
 )
 
 
-class LeavingError(BaseException):
+class SuspendingError(BaseException):
     """The run ends its process here and resumes later. No flow may catch this."""
 
 
@@ -103,7 +103,7 @@ class Run:
             )
         self.totals.made_from[template_name] = source.step
         async with self.totals.step_open():
-            if not self.selects.is_left_to_the_whole(source):
+            if not self.selects.is_left_to_the_run(source):
                 await self._generate(brief, source, variants)
         return Generations(
             ledger.engine,
@@ -187,13 +187,13 @@ class Run:
         if due.tzinfo is None:
             raise ValueError("`due` has no time zone. Pass a datetime with one, such as datetime.now(UTC).")
         if self.options.helper is not None:
-            raise await self.host.left_undone("This helper ends: its part is done, and only the run itself waits.")
+            raise await self.host.nothing_to_do("This helper ends: its part is done, and only the run itself waits.")
         suspension = Suspension(reason, due.astimezone(UTC))
         with self.context.stopper.pursuing():
-            if self.host.can_leave:
+            if self.host.can_end_process:
                 self.suspended = suspension
                 self.context.progress.notes[SUSPENDED] = f"The run is suspended until {suspension}"
-                raise LeavingError
+                raise SuspendingError
             await self.context.writer.committed()
             self.host.log.info("The run waits until %s", suspension)
             await asyncio.sleep(max((suspension.due - now()).total_seconds(), 0))

@@ -66,7 +66,7 @@ class Step:
         return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
     async def _open(self, page: Sequence[Material]) -> list[Draft]:
-        """Return the drafts of a page that the run is not done with from an earlier pass."""
+        """Return the drafts of a page, except those that an earlier pass of the run has done."""
         template = self._brief.template
         wanted = [(key, material, variant) for material in page for variant, key in enumerate(self._keys_of(material))]
         own = await self._context.ledger.own_outcomes(
@@ -131,11 +131,11 @@ class Step:
         self._recording.hits(plan.hits)
         for each in failed:
             self._recording.unrendered(each, standing.get(each.key))
-        for item, history in plan.given_up:
-            self._recording.given_up(item, history)
+        for item, history in plan.skipped:
+            self._recording.skipped(item, history)
         for own in plan.left:
             self._recording.done(own)
-        if plan.hits or plan.given_up or failed:
+        if plan.hits or plan.skipped or failed:
             # The next page is read meanwhile. Waiting for the earlier commit keeps at most two pages in memory.
             before, self._page_written = self._page_written, self._tasks.start(self._context.writer.committed())
             if before is not None:

@@ -1,4 +1,4 @@
-"""Conditions see outputs as their classes read them from JSON, and one that fails on a record fails it alone."""
+"""Conditions see outputs as their classes read them from JSON; if one fails on a record, only that record fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = "a record's own text"
 
 
 class Dated(BaseModel):
-    """Strict, as JSON has it: a date is a date, and in JSON its text."""
+    """A strict class: it accepts a date, or its text in JSON."""
 
     model_config = ConfigDict(strict=True)
 
@@ -122,7 +122,7 @@ async def test_output_that_fits_its_class_no_more_is_that_ones_failure(ledger: E
 
     assert found["a"].fault is None
     assert str(found["b"].fault) == "The output of product_copy no longer fits Dated: ValidationError."
-    # What no condition looks at is passed on as it is.
+    # Without a condition, generations are passed on unread.
     assert {key: material.fault for key, material in (await materials(stored)).items()} == {"a": None, "b": None}
 
 

@@ -105,7 +105,7 @@ def unchanged(hit: Hit) -> str | None:
     return standing.generation_id if of_same and standing.parents == frozenset(item.parents) else None
 
 
-def met_before(row: GenerationRow, standing: Standing | None) -> str | None:
+def same_failure(row: GenerationRow, standing: Standing | None) -> str | None:
     """Return the id of a record's newest outcome if it is the same failure as a row's, else None."""
     failing = standing.failing if standing else None
     return failing.generation_id if failing and what_it_says(failing) == what_it_says(row) else None

@@ -50,7 +50,7 @@ class Spooling:
         self._is_helper = is_helper
         self._progress = progress
         self.log = log
-        self._met: Counter[str] = Counter()
+        self._times: Counter[str] = Counter()
         self.trimmed = False
         """Whether a key column of the records is CHAR(n), whose trailing blanks are not part of the key."""
 
@@ -58,8 +58,8 @@ class Spooling:
         """Name the spool of a select; a second, equal select in the run gets another name."""
         parameters = [(name, value.type, value.value) for name, value in sorted(query.parameters.items())]
         name = spool_name(VERSION, query.name, readable_url(source), query.sql, query.key, parameters, query.limit)
-        self._met[name] += 1
-        return f"{name}-{self._met[name]}"
+        self._times[name] += 1
+        return f"{name}-{self._times[name]}"
 
     async def records(self, name: str, query: Query, reader: SourceReader) -> Spool:
         """Return the records of a select: those that the resumed run read, else the source's current ones."""
@@ -151,10 +151,10 @@ class Selects:
     async def check(self) -> None:
         """Read the records of all selects so far, and check their keys; a helper reads only the divided select."""
         for selected in tuple(self._selected):
-            if not self.is_left_to_the_whole(selected):
+            if not self.is_left_to_the_run(selected):
                 await selected.check()
 
-    def is_left_to_the_whole(self, source: Source) -> bool:
+    def is_left_to_the_run(self, source: Source) -> bool:
         """Return whether a helper leaves a source to its run, which alone has all records and generations."""
         helper = self.options.helper
         if helper is None:

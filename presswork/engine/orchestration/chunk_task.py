@@ -71,7 +71,7 @@ async def saved_block() -> LedgerResults:
 
 
 def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, InterruptedChunkError) and state.data.goes_on
+    return isinstance(state.data, InterruptedChunkError) and state.data.will_continue
 
 
 @task(

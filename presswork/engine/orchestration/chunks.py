@@ -40,9 +40,9 @@ class ChunkChannel(Protocol):
 
 
 class InterruptedChunkError(PassingCallError):
-    """The endpoint is unavailable. If `goes_on`, a later try continues with the chunk's unanswered prompts."""
+    """The endpoint is unavailable. If `will_continue`, a later try continues with the chunk's unanswered prompts."""
 
-    goes_on = True
+    will_continue = True
 
 
 class Chunk:
@@ -96,7 +96,7 @@ class Chunk:
             kinds = ", ".join(sorted({error.kind for error in interrupted}))
             told = f"{len(interrupted)} of {len(self.items)} prompts: {kinds}"
             interruption = InterruptedChunkError(told, kind=kinds)
-            self._interrupted = interruption.goes_on = bool(self.pending)
+            self._interrupted = interruption.will_continue = bool(self.pending)
             if self.pending:
                 await self._channel.release(self.pending)
                 self.pursuit.busy = False

@@ -143,10 +143,10 @@ class Host(Protocol):
         """Report that the run has ended, or that it is suspended."""
 
     @property
-    def can_leave(self) -> bool:
+    def can_end_process(self) -> bool:
         """Whether the run can end its process and be started again; if not, it can only wait in its process."""
 
-    async def left(self, why: str, due: datetime) -> BaseException:
+    async def suspended(self, why: str, due: datetime) -> BaseException:
         """Schedule the run to start again when it is due, and return the error that its flow must raise."""
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
@@ -155,7 +155,7 @@ class Host(Protocol):
         Unless `cancelled`, another process decides the flow run's state.
         """
 
-    async def left_undone(self, why: str) -> BaseException:
+    async def nothing_to_do(self, why: str) -> BaseException:
         """Report that there is nothing to do, which is not a failure, and return the error that the flow must raise."""
 
 

@@ -94,7 +94,7 @@ class PrefectHost:
         async with get_client() as client:
             while stopper.reason is None:
                 await asyncio.sleep(WATCH_S)
-                # While the server is unavailable, it can't have a cancellation, so its errors are ignored.
+                # Errors are ignored: without the server there is no cancellation to see.
                 with suppress(Exception):
                     state = (await client.read_flow_run(self._flow_run.id)).state
                     if state is not None and (state.is_cancelling() or state.is_cancelled()):
@@ -107,11 +107,11 @@ class PrefectHost:
         await publish_summary(summary)
 
     @property
-    def can_leave(self) -> bool:
+    def can_end_process(self) -> bool:
         """Whether Prefect can start the flow run again: it has a deployment and is not a subflow."""
         return self._flow_run.deployment_id is not None and self._flow_run.parent_task_run_id is None
 
-    async def left(self, why: str, due: datetime) -> BaseException:
+    async def suspended(self, why: str, due: datetime) -> BaseException:
         """Suspend the flow run, then schedule it for its due time in the state Resuming.
 
         Prefect resumes a suspended flow run only if a person does, and fails it after a timeout. A worker starts a
@@ -139,7 +139,7 @@ class PrefectHost:
         """Set the flow run to cancelled, and return the error that makes Prefect keep the state."""
         return await self._ended(Cancelled(message=why) if cancelled else None, why)
 
-    async def left_undone(self, why: str) -> BaseException:
+    async def nothing_to_do(self, why: str) -> BaseException:
         """Set the flow run to completed, and return the error that makes Prefect keep the state."""
         self.log.info(why)
         return await self._ended(Completed(message=why), why)

@@ -29,7 +29,7 @@ RETRY_S = 2.0
 
 
 class ClaimLostError(FinalCallError):
-    """The claim of this prompt was lost: another run may be asking for it, or have answered it."""
+    """The claim of this prompt was lost: another run may be requesting it, or may have answered it."""
 
 
 class HeldLease:

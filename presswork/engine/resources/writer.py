@@ -212,7 +212,7 @@ class Writer:
             if not isinstance(error, LedgerAwayError | StoppedError):
                 self._complaint = reason_of(error, self._engine.url)
             await self._spill_it(batch)
-        await self._tell_refused(refused)
+        await self._report_refused(refused)
 
     async def _masked(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -232,7 +232,7 @@ class Writer:
                 if not is_unavailable(error):
                     raise
                 began = began or time.monotonic()
-                self._hear(reason_of(error, self._engine.url))
+                self._report_unavailable(reason_of(error, self._engine.url))
                 if self._spill is not None or time.monotonic() - began + pause > self._patience_s:
                     raise LedgerAwayError(
                         f"The ledger {readable_url(self._engine.url)} is still unavailable after "
@@ -251,7 +251,7 @@ class Writer:
         if self._reason is not None:
             raise copy_of(self._reason)
 
-    def _hear(self, complaint: str) -> None:
+    def _report_unavailable(self, complaint: str) -> None:
         if not self._complaint and self._spill is None:
             _log.warning(
                 "The ledger %s is unavailable: %s. The run waits up to %.0f s for it.",
@@ -276,7 +276,7 @@ class Writer:
                 return await self.call_once(keep, folder, self.run_id, what)
         return await self.call_once(keep, self._spill_folders[-1], self.run_id, what)
 
-    async def _tell_refused(self, refused: Sequence[RefusedRow]) -> None:
+    async def _report_refused(self, refused: Sequence[RefusedRow]) -> None:
         if not refused:
             return
         self._refused += refused
