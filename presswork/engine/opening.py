@@ -250,7 +250,7 @@ async def _close(run: Run, status: RunStatus) -> None:
         if run.options.helper is not None:
             await asyncio.to_thread(run.selects.spooling.spools.remove, own_only=True)
             counts = ", ".join(counts_in_words(run.context.progress.counts).values()) or "nothing done"
-            log.info("The %s of run %s %s: %s.", run.options.helper, run.ledger.run_id, status, counts)
+            log.info("Run %s: %s %s (%s).", run.ledger.run_id, run.options.helper, status, counts)
             return
         if status == COMPLETED and lease.superseded_by is None:
             await asyncio.to_thread(run.selects.spooling.spools.remove)

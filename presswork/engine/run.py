@@ -91,7 +91,7 @@ class Run:
         requests in flight are recorded.
         """
         if variants < 1:
-            raise ValueError(f"variants is {variants}; it must be 1 or more")
+            raise ValueError(f"`variants` is {variants}. Use 1 or more.")
         ledger = self.ledger
         brief = await self.briefs.brief(template_name, source.params)
         await self.selects.check()
@@ -152,7 +152,7 @@ class Run:
             await taken.finish_done()
         await self.ledger.end_step(name)
         ended = ", ".join(counts_in_words(progress.step_counts).values()) or "nothing to do"
-        self.host.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
+        self.host.log.info("%s: %d generations (%s).", progress.step, progress.done_in_step, ended)
 
     async def _spread(self, step: str, source: Selected) -> None:
         """Let helpers do a step first; then take over their costs and their token estimate."""

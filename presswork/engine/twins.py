@@ -1,4 +1,4 @@
-"""Request duplicates once: of the items of a step with the same prompt, the first is sent and the others share it."""
+"""Request duplicates once: the first item with a prompt is sent, and the others in its step share the outcome."""
 
 from presswork.answers.outcomes import Outcome
 from presswork.engine.generations import Recording

@@ -41,7 +41,7 @@ async def test_album_notes_are_asked_once_and_only_for_what_changed(
 
     template = workshop.templates / "album_notes.md.j2"
     source = template.read_text()
-    template.write_text(source.replace("{% block user %}\n", "{% block user %}\n{# nobody reads this #}\n"))
+    template.write_text(source.replace("{% block user %}\n", "{% block user %}\n{# only a comment #}\n"))
     commented = await workshop.run("album_notes")
     assert (commented.cached, commented.requests) == (347, 0)
 

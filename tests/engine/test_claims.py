@@ -11,7 +11,7 @@ from tests.engine.workshop import Workshop, ended
 LEASE_S = 3
 SHORT_LEASES = f"""
 from db.ledger import leases
-# Before the engine reads it: a dead owner's lease must run out while the test looks.
+# Set before the engine reads it: the lease of a crashed owner must expire during the test.
 leases.LEASE_S, leases.HEARTBEAT_S = {LEASE_S}, 0.5
 """
 

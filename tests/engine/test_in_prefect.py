@@ -115,7 +115,7 @@ async def test_run_is_told_by_its_name_tags_progress_page_and_log_lines(workshop
     opened, selected, ended, closed = _in_order(told(lines))
     assert "endpoint sandbox, ledger sqlite" in opened
     assert selected == "note selects 3 records."
-    assert ended == "note: 3 generations: 3 new."
+    assert ended == "note: 3 generations (3 new)."
     assert "completed" in closed
     assert "3 requests, cost $" in closed
 
@@ -240,7 +240,7 @@ async def test_signal_leaves_the_flow_run_cancelled(at_work: Workshop) -> None:
 async def test_run_that_has_a_newer_one_in_its_flow_run_leaves_the_state_to_that(workshop: Workshop) -> None:
     @flow
     async def superseded() -> None:
-        raise await PrefectHost().stopped("The run was stopped (a newer one goes on).", cancelled=False)
+        raise await PrefectHost().stopped("The run was stopped (a newer one continues).", cancelled=False)
 
     flow_run_ids: list[UUID] = []
     async with get_client() as client:

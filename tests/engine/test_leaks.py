@@ -102,7 +102,7 @@ async def test_failures_quote_no_text(
     assert "Pangolin" not in str(workshop.rows("SELECT validation_errors, error_type FROM attempts"))
     assert "Pangolin" not in str(summary)
     for name, content in stored(prefect_folder).items():
-        assert b"Pangolin" not in content, f"the record's text stands in {name}"
+        assert b"Pangolin" not in content, f"the record's text is in {name}"
 
 
 async def test_database_error_quotes_no_row(
@@ -122,7 +122,7 @@ async def test_database_error_quotes_no_row(
     assert "Numbatology" not in str(failure.message)
     await settled(workshop, str(workshop.value("SELECT id FROM runs")), 1)
     for name, content in stored(prefect_folder).items():
-        assert b"Numbatology" not in content, f"the record's text stands in {name}"
+        assert b"Numbatology" not in content, f"the record's text is in {name}"
 
 
 async def test_source_that_is_away_is_named_without_its_password(

@@ -189,7 +189,7 @@ def test_run_that_is_suspended_gives_its_claims_back_and_is_taken_up(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:
     held.take({ONE})
-    held.suspend("until somebody approves", now())
+    held.suspend("waits for approval", now())
     assert status_of(ledger, book.lease) == ("suspended", False, None)
     assert claims.take(ledger, Book(ledger).lease.id, {ONE}) == {ONE}
     newer = take_up(ledger, book.run_id, new_id())

@@ -484,21 +484,21 @@ async def test_helper_that_returns_after_it_lost_its_lease_buys_nothing_twice(wo
     assert left_behind(workshop) == [0, 0, 0, 0]
 
 
-DIES = """
+CRASHES = """
 import os
 from {module} import {name} as real
 import {module} as module
 calls = []
-def dies(*args, **kwargs):
+def crashes(*args, **kwargs):
     calls.append(args)
-    dying = len(calls) == {at}
-    if dying and {before}:
+    crashing = len(calls) == {at}
+    if crashing and {before}:
         os.kill(os.getpid(), 9)
     done = real(*args, **kwargs)
-    if dying:
+    if crashing:
         os.kill(os.getpid(), 9)
     return done
-module.{name} = dies
+module.{name} = crashes
 """
 EDGES = [
     ("db.ledger.lifecycle", "join_run", 1),
@@ -511,21 +511,21 @@ EDGES = [
 ]
 
 
-async def die(workshop: Workshop, module: str, name: str, at: int, *, before: bool) -> None:
+async def crash(workshop: Workshop, module: str, name: str, at: int, *, before: bool) -> None:
     """Kill a helper at an edge, and let another one take its records."""
     workshop.numbered(24)
     in_flight: list[int] = []
-    first = DIES.format(module=module, name=name, at=at, before=before)
+    first = CRASHES.format(module=module, name=name, at=at, before=before)
 
-    async def help_and_die(run: SpreadRun) -> None:
-        dying = await workshop.process(first=first, helper=helper(run, 1, of=2).model_dump(), concurrency=2)
-        await asyncio.wait_for(dying.communicate(), 120)
-        assert dying.returncode == -signal.SIGKILL
+    async def help_and_crash(run: SpreadRun) -> None:
+        crashing = await workshop.process(first=first, helper=helper(run, 1, of=2).model_dump(), concurrency=2)
+        await asyncio.wait_for(crashing.communicate(), 120)
+        assert crashing.returncode == -signal.SIGKILL
         in_flight.append(workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL"))
         await workshop.run(helper=helper(run, 2, of=2))
         assert count_open(workshop.ledger, run.ledger.run_id, "note") == (0, 0)
 
-    summary = await run_with(workshop, help_and_die, shards=2)
+    summary = await run_with(workshop, help_and_crash, shards=2)
     assert summary.succeeded == 24
     assert None not in makers(workshop, summary.run_id).values()
     assert 24 <= workshop.requests <= 24 + in_flight[0]
@@ -538,7 +538,7 @@ async def die(workshop: Workshop, module: str, name: str, at: int, *, before: bo
 async def test_helper_that_is_killed_loses_its_range_and_another_takes_it(
     workshop: Workshop, module: str, name: str, at: int, before: bool
 ) -> None:
-    await die(workshop, module, name, at, before=before)
+    await crash(workshop, module, name, at, before=before)
 
 
 @pytest.mark.parametrize("before", [pytest.param(True, marks=pytest.mark.soak), False], ids=["before", "after"])
@@ -549,16 +549,16 @@ async def test_helper_that_is_killed_on_postgres_loses_its_range_too(
 ) -> None:
     if workshop_on_each.ledger.dialect.name != "postgresql":
         pytest.skip("the test above has all edges on SQLite")
-    await die(workshop_on_each, "db.ledger.ranges", name, 2, before=before)
+    await crash(workshop_on_each, "db.ledger.ranges", name, 2, before=before)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_run_that_is_killed_as_it_divides_leaves_nothing_in_the_way(workshop: Workshop, before: bool) -> None:
     workshop.numbered(24)
-    first = DIES.format(module="db.ledger.ranges", name="divide", at=1, before=before)
-    dying = await workshop.process(first=first, shards=2)
-    await asyncio.wait_for(dying.communicate(), 120)
-    assert dying.returncode == -signal.SIGKILL
+    first = CRASHES.format(module="db.ledger.ranges", name="divide", at=1, before=before)
+    crashing = await workshop.process(first=first, shards=2)
+    await asyncio.wait_for(crashing.communicate(), 120)
+    assert crashing.returncode == -signal.SIGKILL
 
     async def help_alone(run: SpreadRun) -> None:
         await workshop.run(helper=helper(run))

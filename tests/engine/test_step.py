@@ -38,7 +38,7 @@ output: SubjectLine
 ---
 {% block user %}A line about {{ record.name }}.{% endblock %}
 """
-LINE = '{"subject": "A line", "preheader": "What stands after the subject line"}'
+LINE = '{"subject": "A line", "preheader": "The text after the subject line"}'
 ENDED = Answer(LINE, "end_turn", Usage(input_tokens=10, output_tokens=20), None, "msg_1")
 OTHER = "of another run"
 
@@ -230,16 +230,16 @@ class Bench:
                         return True
                 await chunk.run()
             except InterruptedChunkError as error:
-                self.states.append("goes on" if error.will_continue else "failed")
+                self.states.append("continues" if error.will_continue else "failed")
                 if not error.will_continue:
                     return False
             else:
                 return False
-        raise AssertionError("a chunk goes on after its last try")
+        raise AssertionError("a chunk continues after its last try")
 
     def stands(self, key: str, name: str, **own: Any) -> Standing:
         """Make content the current one of a record, as if another run had written it."""
-        self.ledger.answer(self.hash_of(name), {"subject": "A line", "preheader": "What stands after the subject line"})
+        self.ledger.answer(self.hash_of(name), {"subject": "A line", "preheader": "The text after the subject line"})
         record = make_record(key, {"name": name})
         standing = Standing("standing", OTHER, record.hash, self.brief.template.hash, frozenset(), None)
         self.ledger.stands[key] = replace(standing, **own)
@@ -274,7 +274,7 @@ def away(_text: str) -> Answer:
 
 
 async def test_misses_are_asked_and_hits_are_not(bench: Bench) -> None:
-    bench.ledger.answer(bench.hash_of("tea"), {"subject": "A line", "preheader": "What stands after the subject line"})
+    bench.ledger.answer(bench.hash_of("tea"), {"subject": "A line", "preheader": "The text after the subject line"})
     await bench.run({"a": "tea", "b": "coffee"}, {"c": "milk"})
 
     live, cached = ("succeeded", "live"), ("succeeded", "cache")
@@ -521,7 +521,7 @@ async def test_chunk_that_waits_for_its_next_try_claims_nothing(bench: Bench) ->
     await bench.run({"a": "tea", "b": "milk"}, chunk_size=2)
 
     assert held == [{}, {}]
-    assert bench.states == ["goes on", "goes on", "failed"]
+    assert bench.states == ["continues", "continues", "failed"]
     assert bench.ledger.outcomes == {"a": ("failed", "live"), "b": ("failed", "live")}
     assert len(bench.endpoint.asked) == 2 * bench.tries
 

@@ -24,7 +24,7 @@ from tests.engine.plain_host import FLOW_RUN, PlainHost
 from tests.engine.workshop import Workshop
 from tests.waiting import until
 
-REASON = "somebody approves the notes"
+REASON = "the notes wait for approval"
 APPROVED, DUE_IN_S = "TEST_APPROVED", "TEST_DUE_IN_S"
 GATHERED = """---
 output: SubjectLine

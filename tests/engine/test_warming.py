@@ -248,7 +248,7 @@ def test_entries_that_never_appear_end_the_warm_up_at_the_concurrency(loop: Loop
 
 @pytest.mark.parametrize("way", [{"tells": False}, {"usage_left_out": True}])
 def test_an_answer_that_tells_nothing_of_the_cache_lets_all_go(loop: Loop, prompts: Make, way: dict[str, bool]) -> None:
-    endpoint, pace = Endpoint(loop, **way), pace_of()  # type: ignore[arg-type]  # the mapping's values are all bool
+    endpoint, pace = Endpoint(loop, **way), pace_of()  # type: ignore[arg-type]  # both fields take a bool
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
     assert took == pytest.approx(2)

@@ -41,7 +41,7 @@ from presswork.report.prefect.prefect_pages import read_all
 
 POLL_S = 2.0
 GONE_FOR_S = 10.0
-"""A helper counts as crashed when its lease is missing this long: Prefect gets a normal end a moment later."""
+"""A helper counts as crashed when its lease is missing this long, because Prefect learns of a normal end later."""
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
 _OF_DEPLOYMENT = (
     "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"

@@ -36,7 +36,7 @@ from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of
 from presswork.errors import LedgerAwayError, StoppedError, copy_of
 
-FULL = 1000  # rows of history that are enough for a commit
+FULL = 1000  # a batch with this many rows of history is committed at once
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 _log = logging.getLogger("prefect.presswork")
 Commit = Callable[[WriteBatch, list[RefusedRow]], None]
