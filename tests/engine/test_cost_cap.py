@@ -223,7 +223,7 @@ async def test_run_of_another_flow_is_not_resumed(workshop: Workshop) -> None:
     workshop.numbered(1)
     workshop.template(name="other")
     other = await workshop.run("other")
-    with pytest.raises(ConfigurationError, match="one of 'other', not 'note'"):
+    with pytest.raises(ConfigurationError, match="belongs to the flow 'other', not 'note'"):
         await workshop.run(resumes=other.run_id)
 
 

@@ -121,7 +121,7 @@ async def test_run_is_told_by_its_name_tags_progress_page_and_log_lines(workshop
 
 
 def _in_order(lines: list[str]) -> list[str]:
-    marks = ("opened", "selects", "generations:", "completed")
+    marks = ("opened", "selects", "generations (", "completed")
     assert len(lines) == len(marks), lines
     return [next(line for line in lines if mark in line) for mark in marks]
 
