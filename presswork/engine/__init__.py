@@ -1,7 +1,7 @@
 """A run under Prefect, from opening to closing.
 
-The root is the way of a record, top to bottom: opening.py (a run from opening to closing), run.py (what flows use),
-step.py (render, look up, record), live.py (ask, in chunks), claiming.py (ask for no prompt twice), plan.py (what the
-ledger already answers), attempts.py and generations.py (how what happened reaches the ledger), context.py (what a run
-hands to its steps). What these stand on is in the folders.
+The root follows a record, top to bottom: opening.py (open and close a run), run.py (what flows use), step.py (render,
+look up, record), live.py (send requests, in chunks), claiming.py (request no prompt twice), plan.py (which prompts the
+ledger answers), attempts.py and generations.py (write attempts and outcomes), context.py (what a run passes to its
+steps). The folders hold what these modules use.
 """

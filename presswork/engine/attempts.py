@@ -1,4 +1,4 @@
-"""The journal: one item's attempts, written ahead of each request and settled after it."""
+"""Journal of one item's attempts: each is written before its request and settled after it."""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -35,7 +35,7 @@ class ItemJournal:
         self.claim_lost = False
 
     async def ready(self) -> None:
-        """Wait for the run's lease; ClaimLostError where the prompt is no longer this run's to ask."""
+        """Wait for the run's lease; raises ClaimLostError if this run no longer holds the prompt's claim."""
         try:
             await self._context.ledger.ready(self._item.prompt.hash)
         except ClaimLostError:
@@ -51,7 +51,7 @@ class ItemJournal:
             self._pursuit.busy = False
 
     async def open(self, opened: Opened) -> str:
-        """Write an attempt and return its id when it is committed: a crash must leave a trace of it."""
+        """Write an attempt and return its id when it is committed, so that a crash leaves a trace of it."""
         writer = self._context.writer
         row = storable(
             OpenedRow(
@@ -72,18 +72,19 @@ class ItemJournal:
         try:
             await writer.committed()
         except (LedgerAwayError, StoppedError):
-            # It waits in a spill file and is never sent: without an end it would pass for one that was, and crashed.
+            # The row is in a spill file, and its request is never sent. Without an end, the attempt would look like
+            # one that was sent before a crash.
             self.settle(row.id, Settled(now(), 0, error_type=NOT_SENT))
             raise
         if not writer.has_attempt(row.id):
             raise FinalCallError(
-                "Nothing was sent: the ledger refused the row of the request. The run's log says why.",
+                "Nothing was sent: the ledger refused the attempt's row. See the run's log for the reason.",
                 kind=REFUSED_BY_LEDGER,
             )
         return row.id
 
     def settle(self, attempt_id: str, settled: Settled) -> None:
-        """Write how it ended; committed with what comes next."""
+        """Write how an attempt ended; the next commit includes it."""
         row = _settled_row(attempt_id, settled)
         progress = self._context.progress
         self._context.writer.settle_attempt(row)
@@ -93,7 +94,7 @@ class ItemJournal:
 
 
 def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
-    """The one update of an attempt, with what every ledger keeps: an endpoint's words may hold anything."""
+    """Make the only update of an attempt. Its text must be storable: an endpoint may send any characters."""
     answer, error = settled.answer, settled.error
     told: dict[str, Any] = {} if error is None else {"http_status": error.http_status, "request_id": error.request_id}
     if answer is not None:
@@ -106,11 +107,11 @@ def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
             "output_text": answer.text,
         }
         if answer.usage is not None:
-            # What an endpoint says of its use has the names of the columns.
+            # The fields of Usage have the names of the columns.
             told |= {name: getattr(answer.usage, name) for name in _USED}
     row = SettledRow(
         attempt_id=attempt_id,
-        ended_at=now(),  # by the ledger's clock, as the time when it began
+        ended_at=now(),  # the same clock as `started_at`
         latency_ms=settled.latency_ms,
         error_type=settled.error_type,
         validation_errors=[{"where": fault.where, "what": fault.what} for fault in settled.faults] or None,
@@ -120,5 +121,5 @@ def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
     )
     kept = storable(row)
     unknown = kept is not row and any(getattr(kept, name) != getattr(row, name) for name in _TOKENS)
-    # A price of a count that nobody can have used would be no price.
+    # An impossible token count has no price.
     return replace(kept, cost_usd=None, price_version=None) if unknown else kept

@@ -1,6 +1,7 @@
-"""Claiming: no two runs ask for the same prompt. What another run asks for is waited for, and taken over if it fails.
+"""Claim prompts, so that no two runs request the same one.
 
-Claims are for those who ask: a prompt whose chunk waits for the endpoint to be back is given back until the next try.
+A run waits for the prompts that another run has claimed, and takes them over if that run fails. A chunk that waits for
+the endpoint releases its claims until its next try.
 """
 
 import asyncio
@@ -11,14 +12,14 @@ from presswork.engine.context import StepContext, StepTasks
 from presswork.engine.materials.items import Hit, Item, find_hits
 
 MOST_WAITING = 2000
-"""Prompts that another run is asking for, at most, before this one stops reading ahead."""
+"""At most this many prompts may wait for other runs; then this run stops reading ahead."""
 ASK_AGAIN_S = (0.2, 3.0)
-"""How often the ledger is asked for another run's answers: at first, and at the longest."""
+"""Seconds between two looks for another run's answers: the first pause and the longest."""
 
 
 @dataclass
 class Claiming:
-    """The claims of one step. `found` records what the ledger answers by now, `send` takes what this run is to ask."""
+    """The claims of one step. `found` records the hits that the ledger has by now; `send` requests the rest."""
 
     context: StepContext
     tasks: StepTasks
@@ -28,45 +29,45 @@ class Claiming:
     _lost: list[Item] = field(default_factory=list)
 
     async def claim(self, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-        """Claim prompts and return the items to ask for, and those that another run is asking for.
+        """Claim prompts; returns the items to request, and those that another run has claimed.
 
-        What was answered since the look-up is recorded.
+        Answers that arrived since the look-up are recorded.
         """
         if not items:
             return [], []
         owned = await self.context.ledger.take([item.prompt.hash for item in items])
         mine = [item for item in items if item.prompt.hash in owned]
         others = [item for item in items if item.prompt.hash not in owned]
-        # Looked up once more now that no one else can be asking: the answer may have come in between.
+        # Looked up again now that no other run can request them: an answer may have arrived meanwhile.
         return await self._unanswered(mine), others
 
     async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
-        """Return what the ledger answers by now."""
+        """Return the hits that the ledger has by now."""
         if not items:
             return []
         return find_hits(items, await self.context.ledger.known([item.prompt.hash for item in items]))
 
     async def wait_for(self, items: Sequence[Item]) -> None:
-        """Wait for what other runs ask for, in a task; returns at once unless too many wait already."""
+        """Wait in a task for the prompts of other runs; returns at once unless too many wait already."""
         while self._waiting >= MOST_WAITING and self.tasks.failure is None:
             await asyncio.wait(self.tasks.running, timeout=ASK_AGAIN_S[1], return_when=asyncio.FIRST_COMPLETED)
         self.tasks.start(self._await_others(items))
 
-    async def give_back(self, items: Sequence[Item]) -> None:
-        """Let other runs ask for items that this one can't ask for just now."""
+    async def release(self, items: Sequence[Item]) -> None:
+        """Release the claims of items, so that other runs can request them."""
         for item in items:
             self.context.ledger.release(item.prompt.hash)
         await self.context.writer.committed()
 
     async def claim_again(self, items: Sequence[Item]) -> list[Item]:
-        """Return which of the items given back are still to be asked for; other runs' are waited for."""
+        """Claim released items again and return those to request; a task waits for those of other runs."""
         mine, others = await self.claim(items)
         if others:
             self.tasks.start(self._await_others(others))
         return mine
 
     def lost(self, item: Item) -> None:
-        """Look an item up and claim it again, with all others whose claims were lost, or wait for who has it now."""
+        """Look up and claim an item again, with all others whose claims were lost, or wait for their new owner."""
         self._lost.append(item)
         if len(self._lost) == 1:
             self.tasks.start(self._await_lost())
@@ -77,7 +78,7 @@ class Claiming:
         await self._await_others(lost)
 
     async def _await_others(self, items: Sequence[Item]) -> None:
-        """Wait for what other runs are asking; take over what they give up."""
+        """Wait for the prompts of other runs; request those that they release without an answer."""
         waiting, pause = list(items), ASK_AGAIN_S[0]
         self._waiting += len(waiting)
         try:
@@ -93,7 +94,7 @@ class Claiming:
             self._waiting -= len(waiting)
 
     async def _unanswered(self, items: Sequence[Item]) -> list[Item]:
-        """Record what the ledger answers by now, and return the rest."""
+        """Record the hits that the ledger has by now, and return the other items."""
         hits = await self.hits_of(items)
         self.found(hits)
         answered = {hit.item.generation_id for hit in hits}

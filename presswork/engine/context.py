@@ -1,6 +1,6 @@
-"""Context: what a step works with, handed down by its run as plain values and small protocols.
+"""Define what a run passes to its steps: plain values and small protocols.
 
-Nothing below run.py knows the run: a step runs in a test with stand-ins for these, without Prefect and a database.
+No module below run.py uses the run. A test can give a step stand-ins for these, without Prefect or a database.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from presswork.settings import Settings
 
 
 class StepLedger(Protocol):
-    """Which run it is, what the ledger knows of its prompts and records, and the run's claims."""
+    """Identifies the run, looks up its prompts and records, and claims prompts."""
 
     run_id: str
     flow: str
@@ -33,76 +33,76 @@ class StepLedger(Protocol):
 
     @property
     def lease_id(self) -> str:
-        """Who works on the run here."""
+        """The id of this process's lease on the run."""
 
     @property
     def helper_id(self) -> str | None:
-        """The same where that is a helper, else None."""
+        """The lease's id if this process is a helper, else None."""
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
-        """Return what is known; where the run refreshes, only what is new since it began."""
+        """Return the histories of prompts; for a refresh, only what is new since it began."""
 
     async def standing(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:
-        """Return what stands for records, and the answers that it gives; `with_parents`, what it was made from too."""
+        """Return the current content of records with its answers and, if `with_parents`, its parents."""
 
     async def own_outcomes(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, OwnOutcome]:
-        """Return what the run has of records already, where it has been at them before."""
+        """Return the outcomes that earlier passes of the run have for records."""
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
-        """Claim prompts, and return those that are now this run's to ask for."""
+        """Claim prompts, and return those that this run now holds."""
 
     async def ready(self, prompt_hash: str) -> None:
-        """Wait until a request may be sent; ClaimLostError where the prompt must be claimed again first."""
+        """Wait until a request may be sent; raises ClaimLostError if the prompt must be claimed again first."""
 
     def release(self, prompt_hash: str) -> None:
-        """Give a claim back with the next commit."""
+        """Release a claim with the next commit."""
 
 
 class RowWriter(Protocol):
     """Commits rows together; presswork.engine.resources.writer.Writer."""
 
     def has_prompt(self, prompt_hash: str) -> bool:
-        """Whether a prompt is waiting for the next commit already."""
+        """Return whether the next commit already has a prompt."""
 
     def add_prompt(self, row: PromptRow, texts: Iterable[TextRow]) -> None:
-        """Add a prompt with the texts that it shares with others."""
+        """Add a prompt and the texts that it shares with others."""
 
     def add_record(self, row: RecordRow) -> None:
         """Add a record."""
 
     def add_generation(self, row: GenerationRow, parents: Iterable[str]) -> None:
-        """Add a generation, with the ids of those that it was made from."""
+        """Add a generation and the ids of its parents."""
 
     def confirm(self, row: ConfirmedRow) -> None:
-        """Add that what stands for a record still does."""
+        """Add that the current content of a record is still current."""
 
     def open_attempt(self, row: OpenedRow) -> None:
-        """Add an attempt that is about to be sent."""
+        """Add an attempt before its request is sent."""
 
     def settle_attempt(self, row: SettledRow) -> None:
         """Add how an attempt ended."""
 
     async def committed(self) -> None:
-        """Wait until all that was added is in the ledger."""
+        """Wait until all added rows are in the ledger."""
 
     def has_attempt(self, attempt_id: str) -> bool:
-        """Whether the ledger has taken an attempt that was committed."""
+        """Return whether the ledger accepted a committed attempt."""
 
     def failure_of(self, generation_id: str) -> str | None:
-        """Say why a committed generation stands as failed, where the ledger refused its content."""
+        """Return why the ledger refused the content of a committed generation; None if it did not."""
 
 
 class RequestGate(Gate, Protocol):
     """The gate for the requests of one run; presswork.pacing.pace.Pace."""
 
     stopped: StoppingCallError | None
-    """What has stopped the run, if anything has."""
+    """The error that stopped the run, if one did."""
 
     def breaker(self, step: str) -> Breaker:
-        """Return what stops the run where the endpoint refuses a step's requests all alike."""
+        """Return the breaker of a step: it stops the run if the endpoint refuses all of the step's requests."""
 
     def stop(self, reason: StoppingCallError) -> None:
-        """Let no further request go."""
+        """Admit no further request."""
 
 
 class AskedEndpoint(Protocol):
@@ -112,19 +112,19 @@ class AskedEndpoint(Protocol):
         """Send a request."""
 
     async def learn_model(self, brief: Brief) -> int | None:
-        """Find out about a step's model before its first request, and return its longest answer in tokens."""
+        """Read about a step's model before its first request; returns its longest answer in tokens."""
 
 
 class Paged(Protocol):
-    """What a step works on; each handle of presswork.engine.materials.handles."""
+    """The materials that a step works on; every handle of presswork.engine.materials.handles has them."""
 
     def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield materials, a page at a time, with what the template reads."""
+        """Yield pages of materials with the inputs that the template reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """All that the steps of one run share."""
+    """Everything that the steps of one run share."""
 
     settings: Settings
     policy: Policy
@@ -138,7 +138,7 @@ class StepContext:
 
 
 class StepTasks:
-    """The tasks of one step. Each goes on to its end; `failure` is the first that went wrong with one of them."""
+    """The tasks of one step. Each one runs to its end; `failure` is the first error of any of them."""
 
     def __init__(self, stop: Callable[[StoppingCallError], None]) -> None:
         self._stop = stop
@@ -146,14 +146,14 @@ class StepTasks:
         self.failure: BaseException | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task; it raises nothing."""
+        """Start a task, which raises nothing."""
         task = asyncio.create_task(self._guarded(work))
         self.running.add(task)
         task.add_done_callback(self.running.discard)
         return task
 
     async def join(self) -> None:
-        """Wait until all have ended, those too that the last ones start."""
+        """Wait until all tasks have ended, including those that they start."""
         while self.running:
             await asyncio.gather(*self.running)
 

@@ -1,6 +1,6 @@
-"""Generations: write what came of each item, put into the words of the ledger's tables, and count it.
+"""Write the outcome of each item as rows of the ledger, and count it.
 
-A row of history is written where something changed; else what stands is confirmed. What was asked for is a change.
+A change is a new row of history, and so is every outcome of a request. Otherwise the current content is confirmed.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from db.words import CACHE, CACHED, FAILED, GIVEN_UP, LIVE, REFUSED_BY_LEDGER, S
 from presswork.answers.outcomes import Outcome
 from presswork.engine.context import RowWriter, StepContext
 from presswork.engine.materials.handles import Material
-from presswork.engine.materials.items import Hit, Item, met_before, unchanged
+from presswork.engine.materials.items import Hit, Item, same_failure, unchanged
 from presswork.errors import RecordError
 from presswork.prompts.render import Prompt, request_body
 from presswork.prompts.templates import Template
 
 _IGNORES_SCHEMA = (
-    "The endpoint {endpoint!r} seems to ignore `output_config`: JSON came in a fence or in a sentence, and was taken "
-    "out of it. Check whether the gateway passes the field on."
+    "The endpoint {endpoint!r} seems to ignore `output_config`: its JSON had to be extracted from a code fence or a "
+    "sentence. Check that the gateway forwards this field."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Unrendered:
-    """A material that no prompt can be made from; `own` is as in Item."""
+    """A material without a prompt, because reading or rendering it failed; `own` is as in Item."""
 
     generation_id: str
     key: str
@@ -44,7 +44,7 @@ class Unrendered:
 
 
 class Recording:
-    """Writes the generations of one step of a run; they are in the ledger with the writer's next commit."""
+    """Writes the generations of one step of a run, with the writer's next commit."""
 
     def __init__(self, context: StepContext, template: Template) -> None:
         self._writer = context.writer
@@ -63,22 +63,22 @@ class Recording:
         )
 
     def done(self, own: OwnOutcome) -> None:
-        """Count what the run is done with already: its live counts add up to its records in a later pass too."""
+        """Count an outcome of an earlier pass, so that the live counts add up to all records."""
         self._progress.add(CACHED if own.cached and own.status == SUCCEEDED else own.status)
 
     def outcome(self, item: Item, outcome: Outcome) -> None:
-        """Write what came of an item that was to be asked for."""
+        """Write the outcome of a miss."""
         row = self._answered(item, outcome)
-        if item.is_asked or not self._is_met_before(row, item.standing, item.own):
+        if item.is_asked or not self._repeats_failure(row, item.standing, item.own):
             self._add(item, row)
         self._progress.add(outcome.status)
         if outcome.content is not None and outcome.content.unwrapped:
             self._progress.notes["unwrapped"] = _IGNORES_SCHEMA.format(endpoint=self._progress.endpoint)
 
     def twin(self, item: Item, leader: Item, outcome: Outcome) -> None:
-        """Write the second generation of a prompt that stands twice in a run: it shares the first one's outcome."""
+        """Write the generation of a duplicate, which shares the outcome of the first item with its prompt."""
         if not leader.is_asked:
-            # Skipped, as it is itself; the leader's may be no row.
+            # Both are skipped without a request. The leader may have no row to point at.
             self.outcome(item, outcome)
             return
         answered = self._answered(item, outcome)
@@ -86,7 +86,7 @@ class Recording:
         self._progress.add(CACHED if outcome.content else outcome.status)
 
     def as_written(self, item: Item, outcome: Outcome) -> Outcome:
-        """Return a committed outcome, or a failure where the ledger refused its content."""
+        """Return a committed outcome, or a failure if the ledger refused its content."""
         failure = self._writer.failure_of(item.generation_id)
         if failure is None:
             return outcome
@@ -94,7 +94,7 @@ class Recording:
         return Outcome(FAILED, None, REFUSED_BY_LEDGER, failure)
 
     def hits(self, hits: Sequence[Hit]) -> None:
-        """Write generations that point at those that have the text, but confirm what stands."""
+        """Write generations that point at the ones with the text; unchanged content is only confirmed."""
         moment = now()
         for hit in hits:
             standing = unchanged(hit)
@@ -106,19 +106,19 @@ class Recording:
             self._add(hit.item, row, with_record=not hit.same_record)
         self._progress.add(CACHED, len(hits))
 
-    def given_up(self, item: Item, history: PromptHistory) -> None:
-        """Write a generation that is not asked for, after so many bad outcomes of its prompt."""
+    def skipped(self, item: Item, history: PromptHistory) -> None:
+        """Write that an item is skipped, because its prompt has had too many bad outcomes."""
         message = storable_text(
-            f"This prompt was answered {history.bad_outcomes} times without content "
-            f"(last: {history.last_bad}); it is not asked again until --refresh."
+            f"Skipped: this prompt had {history.bad_outcomes} answers without content (last: {history.last_bad}). "
+            "To request it again, run with --refresh."
         )
         row = self._row_of(item, SKIPPED, LIVE, error_kind=GIVEN_UP, error_message=message)
-        if not self._is_met_before(row, item.standing, item.own):
+        if not self._repeats_failure(row, item.standing, item.own):
             self._add(item, row)
         self._progress.add(SKIPPED)
 
     def unrendered(self, failed: Unrendered, standing: Standing | None) -> None:
-        """Write a failed generation of a material that no prompt can be made from."""
+        """Write the failed generation of a material without a prompt."""
         material, error = failed.material, failed.error
         record = material.record
         row = self._row(
@@ -132,15 +132,18 @@ class Recording:
             error_kind=error.kind,
             error_message=storable_text(str(error)),
         )
-        if not self._is_met_before(row, standing, failed.own):
+        if not self._repeats_failure(row, standing, failed.own):
             if record is not None:
                 self._writer.add_record(RecordRow(record.hash, record.body))
             self._writer.add_generation(row, material.parents)
         self._progress.add(FAILED)
 
-    def _is_met_before(self, row: GenerationRow, standing: Standing | None, own: OwnOutcome | None) -> bool:
-        """Confirm what stands where it is the failure that a row tells; an outcome of this run is written again."""
-        failing = met_before(row, standing) if own is None else None
+    def _repeats_failure(self, row: GenerationRow, standing: Standing | None, own: OwnOutcome | None) -> bool:
+        """Confirm the current failure if a row repeats it, and return whether it does.
+
+        An outcome of this run is always written again.
+        """
+        failing = same_failure(row, standing) if own is None else None
         if failing is not None:
             self._confirm(row.record_key, row.status, failing, row.created_at)
         return failing is not None
@@ -177,14 +180,14 @@ class Recording:
     def _add(self, item: Item, row: GenerationRow, *, with_record: bool = True) -> None:
         if with_record and item.record is not None:
             self._writer.add_record(RecordRow(item.record.hash, item.record.body))
-        # A prompt that was asked for came with its first attempt.
+        # The prompt of a request was added with its first attempt.
         if row.origin != CACHE and not item.is_asked:
             add_prompt(self._writer, item.prompt)
         self._writer.add_generation(row, item.parents)
 
 
 def add_prompt(writer: RowWriter, prompt: Prompt) -> None:
-    """Add a prompt's request; the system text and the schema, which many share, stand in it by hash."""
+    """Add a prompt's request. It holds the system text and the schema, which many prompts share, by hash."""
     if writer.has_prompt(prompt.hash):
         return
     body = request_body(prompt)
@@ -214,5 +217,5 @@ def _text(said: str | None) -> str | None:
 
 @lru_cache(maxsize=256)
 def _text_row(body: str) -> TextRow:
-    # A run hashes its few shared texts once, not once a prompt.
+    # A run hashes its few shared texts once, not once for each prompt.
     return TextRow(hashlib.sha256(body.encode()).hexdigest(), body)

@@ -1,7 +1,7 @@
-"""Live: the channel that asks for a step's misses at once, as chunks that its host runs.
+"""Send a step's misses as live requests, in chunks that the host runs.
 
-A bounded window of prompts is open at a time, so that memory does not grow with the number of records, and wide enough
-that one slow answer never leaves the endpoint idle.
+Only a window of prompts is open at a time, so that memory does not grow with the number of records. The window is wide
+enough that one slow answer never leaves the endpoint idle.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from presswork.errors import CostCapError
 from presswork.prompts.render import Brief
 
 FEW = 100
-"""Up to so many misses in a first page, each prompt gets a task run of its own, to be looked at in the UI."""
+"""If the first page has at most this many misses, each prompt gets its own task run, which the UI shows."""
 MANY_SIZE = 50
 WINDOW = 3
-"""Prompts open at a time, as a multiple of the concurrency: room for write-ahead and commit around each request."""
+"""Open prompts, as a multiple of the concurrency: each also needs time to be written before and after its request."""
 
 
 class LiveChannel:
-    """Asks for the misses of one step; implements presswork.engine.orchestration.chunks.ChunkChannel."""
+    """Requests the misses of one step; implements presswork.engine.orchestration.chunks.ChunkChannel."""
 
     def __init__(self, context: StepContext, brief: Brief, recording: Recording, tasks: StepTasks) -> None:
         self._context = context
@@ -43,11 +43,11 @@ class LiveChannel:
         self._chunks = 0
         self._knows_model = False
         self._max_output: int | None = None
-        # What was read and is not being asked yet, in the order in which it will be.
+        # Items that wait for room, in the order in which they will be sent.
         self._unsent: list[deque[Item]] = []
 
     async def send(self, misses: Sequence[Item]) -> None:
-        """Have items asked for, in their order; returns when the last of them has found room."""
+        """Send items in their order; returns when there was room for the last one."""
         if not misses:
             return
         if not self._knows_model:
@@ -61,9 +61,9 @@ class LiveChannel:
             await self._claiming.wait_for(others)
 
     def send_last(self) -> str | None:
-        """Send the last of what was read and is not being asked yet, even if there is no room: the others wait for it.
+        """Send the last of the items that wait for room, even without room, because the others depend on its result.
 
-        Returns its prompt's hash, None where there is no such item.
+        Returns its prompt's hash, or None if no item waits.
         """
         for unsent in reversed(self._unsent):
             if unsent:
@@ -96,7 +96,7 @@ class LiveChannel:
 
     async def _carry(self, chunk: Chunk) -> None:
         try:
-            # Only where the host waits for the next try is there anything to end: its prompts are ended one by one.
+            # This lets a stop end the host's wait for the next try. Requests in flight are ended one by one.
             with self._context.stopper.pursuing(chunk.pursuit):
                 was_cached = await self._context.run_chunk(chunk)
             if was_cached:
@@ -106,7 +106,7 @@ class LiveChannel:
             chunk.drop(tuple(chunk.pending))
 
     async def pursue(self, item: Item) -> Outcome | None:
-        """Ask until there is an outcome (for the chunk); None where its claim was lost."""
+        """Request an item until it has an outcome; returns None if its claim was lost."""
         context = self._context
         try:
             with context.stopper.pursuing() as pursuit:
@@ -126,20 +126,20 @@ class LiveChannel:
         return outcome
 
     async def record(self, item: Item, outcome: Outcome, *, wait: bool = True) -> None:
-        """Write an outcome, and those of the items that waited for it; returns when they are committed."""
+        """Write an outcome for an item and its waiting duplicates; returns when they are committed."""
         self._recording.outcome(item, outcome)
         self._context.ledger.release(item.prompt.hash)
         self._twins.share(item, outcome)
         if wait:
             await self._context.writer.committed()
             outcome = self._recording.as_written(item, outcome)
-            # Who met the prompt during the commit could not find its answer yet, and has joined.
+            # A duplicate that was read during the commit could not find the answer yet, and has joined.
             while self._twins.share(item, outcome):
                 await self._context.writer.committed()
         self._twins.end(item.prompt.hash)
 
     def _found(self, hits: Sequence[Hit]) -> None:
-        """Record what the ledger turned out to answer, for the items that wait for the same prompt too."""
+        """Record the ledger's answers for items and their waiting duplicates."""
         for hit in hits:
             self._context.ledger.release(hit.item.prompt.hash)
             self._twins.found(hit)
@@ -148,12 +148,12 @@ class LiveChannel:
         """Look items up in the ledger."""
         return await self._claiming.hits_of(items)
 
-    async def give_back(self, items: Sequence[Item]) -> None:
-        """Let other runs ask for items until their chunk's next try."""
-        await self._claiming.give_back(items)
+    async def release(self, items: Sequence[Item]) -> None:
+        """Release the claims of items until their chunk's next try."""
+        await self._claiming.release(items)
 
     async def claim_again(self, items: Sequence[Item]) -> list[Item]:
-        """Return which of the items given back are still this run's to ask for."""
+        """Claim released items again, and return those that this run must request."""
         return await self._claiming.claim_again(items)
 
     def free(self, count: int) -> None:
@@ -162,7 +162,7 @@ class LiveChannel:
 
 
 class Window:
-    """How many prompts may be open at a time; one chunk always fits."""
+    """Limits how many prompts are open at a time; one chunk always fits."""
 
     def __init__(self, size: int) -> None:
         self._free = size
@@ -176,11 +176,11 @@ class Window:
         self._free -= count
 
     def overdraw(self, count: int) -> None:
-        """Take room that there may not be: it is made up for before anyone else gets any."""
+        """Take room even if there is none; `take` then waits until that debt is paid back."""
         self._free -= count
 
     def give(self, count: int) -> None:
-        """Give room back."""
+        """Return room."""
         self._free += count
         self._changed.set()
 

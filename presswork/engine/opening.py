@@ -1,7 +1,7 @@
-"""Open a run, and close it however its flow ends.
+"""Open a run, and close it when its flow ends, with or without an error.
 
-What must be right before anything is asked (settings, templates, endpoint, ledger) is settled first; then the parts of
-the run are put together, and its row is written.
+Settings, templates, endpoint and ledger are checked before the first request. Then the run is built, and its row is
+written.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.run_ledger import RunLedger, begin, require_run
 from presswork.engine.resources.stopping import Stopper, stopped_by_signals
 from presswork.engine.resources.writer import Writer
-from presswork.engine.run import LeavingError, Run
+from presswork.engine.run import Run, SuspendingError
 from presswork.errors import LedgerAwayError, RunEndedError, StoppedError
 from presswork.options import RunOptions
 from presswork.pacing.limiter import limiter_for
@@ -45,10 +45,10 @@ from presswork.settings import Settings, ledger_url, load_settings
 
 @asynccontextmanager
 async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
-    """Open a run inside a Prefect flow, and close it however the flow ends.
+    """Open a run inside a Prefect flow, and close it when the flow ends, with or without an error.
 
-    `flow` is the run's name in the ledger, by default that of the flow's function. Raises ConfigurationError or
-    db.database_errors.DatabaseError before anything is sent.
+    `flow` is the run's name in the ledger; the default is the name of the flow's function. Raises ConfigurationError or
+    db.database_errors.DatabaseError before the first request.
     """
     _freeze_loaded_objects()
     host = HOST.get() or PrefectHost()
@@ -60,7 +60,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
         try:
             run = await _put_together(stack, host, settings, options, origin)
         except RunEndedError as error:
-            raise await host.left_undone(str(error)) from None
+            raise await host.nothing_to_do(str(error)) from None
         stopper = run.context.stopper
         stack.callback(run.selects.spooling.spools.close)
         await asyncio.to_thread(sweep, settings.spool_folder)
@@ -76,7 +76,7 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
 
 
 def _settings_of(options: RunOptions) -> Settings:
-    """The installation's settings; what a run's options say comes before them."""
+    """Return the settings; the run's options override them."""
     own = {name: getattr(options, name) for name in ("concurrency", "rpm", "chunk_size", "max_cost")}
     return load_settings().model_copy(update={name: value for name, value in own.items() if value is not None})
 
@@ -84,7 +84,7 @@ def _settings_of(options: RunOptions) -> Settings:
 async def _put_together(
     stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin
 ) -> Run:
-    """Check what can be checked before anything is asked, open endpoint and ledger, and make the run of them."""
+    """Check what can be checked before the first request, open the endpoint and the ledger, and build the run."""
     opened = await _open_endpoint(stack, settings, origin)
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
     ledger, resumed = await _open_ledger(stack, settings, options, origin, opened.name)
@@ -127,14 +127,14 @@ async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: RunO
 async def _open_ledger(
     stack: AsyncExitStack, settings: Settings, options: RunOptions, origin: RunOrigin, endpoint: str
 ) -> tuple[RunLedger, Sequence[str]]:
-    """Open the ledger and take a lease on a run; returns the ledger, and the runs whose spools this one goes on with.
+    """Open the ledger and take a lease on a run; returns the ledger, and the runs whose spools this process may use.
 
-    These are itself where others have worked on it, and the runs that it resumes.
+    These are the run itself if other processes have worked on it, and the runs that it resumes.
     """
     engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
     stack.callback(engine.dispose)
     helper = options.helper
-    # Whoever has started a helper finds by its flow run whether it is at work, and what it has spent.
+    # By the flow run's id, the process that started a helper finds whether it is running and what it has spent.
     lease_id = origin.flow_run_id if helper else new_id()
     writer = Writer(
         engine,
@@ -153,7 +153,7 @@ async def _open_ledger(
     writer.run_id, writer.commit = run_id, lease.write
     fresh_since = None
     if options.refresh:
-        # A refresh that was interrupted goes on where it was: what it bought is not bought again.
+        # An interrupted refresh resumes: the answers that it has paid for are not requested again.
         fresh_since = await writer.read(refreshing_since, engine, run_id)
     resumed = [run_id] if has_past else []
     if has_past or row.resumes_run_id is not None:
@@ -165,7 +165,7 @@ def _open_gate(
     stack: AsyncExitStack, settings: Settings, options: RunOptions, endpoint: Endpoint, earlier: Spent
 ) -> Pace:
     limiter = limiter_for(endpoint.name)
-    # The limits that are set are a run's, so each of its helpers keeps to a part of them.
+    # The limits in the settings apply to the whole run, so each helper gets a part of them.
     parts = options.helper.of if options.helper else 1
     limits = {name: getattr(settings, name) for name in ("rpm", "itpm", "otpm")}
     own = {name: None if limit is None else max(1, limit // parts) for name, limit in limits.items()}
@@ -205,7 +205,7 @@ async def _closing(run: Run) -> AsyncIterator[None]:
     try:
         yield
         status = run.totals.status()
-    except LeavingError:
+    except SuspendingError:
         status = SUSPENDED
     except (StoppedError, asyncio.CancelledError):
         status = CANCELLED
@@ -218,8 +218,8 @@ async def _closing(run: Run) -> AsyncIterator[None]:
         if status == CANCELLED and stopper.reason is not None:
             raise await run.host.stopped(str(stopper.reason), cancelled=True)
         if run.suspended is not None:
-            # Last, so that whoever starts it at once finds its lease given back.
-            raise await run.host.left(str(run.suspended), run.suspended.due)
+            # Last, so that a process that resumes the run at once finds its lease released.
+            raise await run.host.suspended(str(run.suspended), run.suspended.due)
 
 
 async def _superseded(run: Run, by: str) -> BaseException:
@@ -228,18 +228,19 @@ async def _superseded(run: Run, by: str) -> BaseException:
         try:
             await ledger.writer.read(require_run, ledger.engine, run.options.helper, ledger.flow, ledger.endpoint)
         except RunEndedError as error:
-            return await run.host.left_undone(str(error))
-    # Who goes on with it decides what becomes of the flow run.
+            return await run.host.nothing_to_do(str(error))
+    # The process that now has the run decides the flow run's state.
     return await run.host.stopped(f"The run was stopped ({by}).", cancelled=False)
 
 
 async def _close(run: Run, status: RunStatus) -> None:
-    """Write how a run ended, and have its summary shown; what fails here must not hide why the run ended."""
+    """Write how a run ended and publish its summary. A failure here must not hide why the run ended."""
     writer = run.ledger.writer
     lease = run.ledger.lease
     log = run.host.log
     try:
-        # How the last requests ended is still on its way: what is not settled when a run closes counts as not sent.
+        # The last settled attempts may not be committed yet. An attempt that is open when a run closes counts as not
+        # sent.
         with suppress(LedgerAwayError):
             await writer.committed()
         if run.suspended is not None:
@@ -249,13 +250,13 @@ async def _close(run: Run, status: RunStatus) -> None:
         if run.options.helper is not None:
             await asyncio.to_thread(run.selects.spooling.spools.remove, own_only=True)
             counts = ", ".join(counts_in_words(run.context.progress.counts).values()) or "nothing done"
-            log.info("The %s of run %s %s: %s.", run.options.helper, run.ledger.run_id, status, counts)
+            log.info("Run %s: %s %s (%s).", run.ledger.run_id, run.options.helper, status, counts)
             return
         if status == COMPLETED and lease.superseded_by is None:
             await asyncio.to_thread(run.selects.spooling.spools.remove)
         summary = await writer.read(run.totals.summary, status)
         log.info(
-            "Run %s %s after %.1f s: %d requests, cost %s. `presswork history %s` shows it, as does the artifact %s.",
+            "Run %s %s after %.1f s: %d requests, cost %s. Details: `presswork history %s`, or the artifact %s.",
             summary.run_id,
             status,
             summary.wall_s,
@@ -267,7 +268,7 @@ async def _close(run: Run, status: RunStatus) -> None:
         if lease.superseded_by is None:
             await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from)
     except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
-        log.warning("The run's end could not be written: %s.", type(error).__name__)
+        log.warning("Could not write how the run ended: %s.", type(error).__name__)
 
 
 def _log_opening(run: Run) -> None:
@@ -277,19 +278,19 @@ def _log_opening(run: Run) -> None:
     set_limits = {"limit": run.options.limit, "requests a minute": settings.rpm, "cost cap $": settings.max_cost}
     limits = [f"{name} {value}" for name, value in set_limits.items() if value is not None]
     if spending.max_usd is not None and spending.earlier.total_usd > 0:
-        limits.append(f"of which ${spending.earlier.total_usd:,.4f} was spent before")
+        limits.append(f"${spending.earlier.total_usd:,.4f} of it already spent")
     run.host.log.info(
         "Run %s of %s opened: endpoint %s, ledger %s, %s.",
         ledger.run_id,
         ledger.flow,
         ledger.endpoint,
         readable_url(ledger.engine.url),
-        ", ".join([f"{settings.concurrency} requests in flight at most", *limits]),
+        ", ".join([f"at most {settings.concurrency} requests in flight", *limits]),
     )
 
 
 @lru_cache(maxsize=1)
 def _freeze_loaded_objects() -> None:
-    # Prefect and its libraries leave half a million objects that live as long as the process. Each full collection
-    # would walk through them, for a tenth of a run's CPU; so would one more before they are set aside.
+    # Prefect and its libraries create half a million objects that live as long as the process. Each full garbage
+    # collection would visit them, which costs a tenth of a run's CPU. Collecting before the freeze would do so too.
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Plan: split a page of rendered prompts by what the ledger knows of them. Pure: it neither reads nor writes."""
+"""Split a page of rendered prompts by what the ledger knows about them, without reading or writing anything."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +13,20 @@ from presswork.engine.materials.items import Hit, Item, find_hit
 
 @dataclass
 class Plan:
-    """What is to be done with a page of items; `left` are those whose outcome in this run stays as it is."""
+    """What to do with the items of a page; `left` holds the outcomes of this run that stay as they are."""
 
     hits: list[Hit] = field(default_factory=list)
     misses: list[Item] = field(default_factory=list)
-    given_up: list[tuple[Item, PromptHistory]] = field(default_factory=list)
+    skipped: list[tuple[Item, PromptHistory]] = field(default_factory=list)
     left: list[OwnOutcome] = field(default_factory=list)
 
 
 def is_done(own: OwnOutcome, material: Material, template_hash: str, *, most_paid: int) -> bool:
-    """Whether a run is done with a material: it has content, or is not asked for again in this run.
+    """Return whether a run is done with a material: it has content, or this run may not request it again.
 
-    Not where what it is made from has changed since, or the template: as when a run that failed goes on after the cause
-    was fixed. A helper has read the record itself, perhaps later. `most_paid` is how many requests a run pays for.
+    It is not done if its record, its parents or the template has changed since, as when a failed run resumes after a
+    fix. The record of a helper's outcome is not compared: the helper read it itself, perhaps later. `most_paid` is how
+    many requests a run pays for.
     """
     record_hash = own.record_hash if own.by_helper or material.record is None else material.record.hash
     if (own.template_hash, own.record_hash, own.parents) != (template_hash, record_hash, frozenset(material.parents)):
@@ -34,7 +35,7 @@ def is_done(own: OwnOutcome, material: Material, template_hash: str, *, most_pai
 
 
 def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give_up_after: int) -> Plan:
-    """Split a page by what is known of its prompts; `known` is empty where the run refreshes."""
+    """Split a page by the history of its prompts; a refresh passes only what is new since it began."""
     plan = Plan()
     for item in items:
         history = known.get(item.prompt.hash)
@@ -44,13 +45,13 @@ def plan_page(items: Sequence[Item], known: Mapping[str, PromptHistory], *, give
         elif history is None or history.bad_outcomes < give_up_after or _is_worth_another(item, history):
             plan.misses.append(item)
         elif item.own is not None:
-            # It is one of the bad outcomes that are too many, and says more than that.
+            # This run's own bad outcome is one of the counted ones, and explains more than "skipped" would.
             plan.left.append(item.own)
         else:
-            plan.given_up.append((item, history))
+            plan.skipped.append((item, history))
     return plan
 
 
 def _is_worth_another(item: Item, history: PromptHistory) -> bool:
-    # The template may name by now the model that answered instead.
+    # The template may now name the model that answered instead of the requested one.
     return history.wrong_model is not None and not is_wrong_model(item.prompt, history.wrong_model)

@@ -1,6 +1,6 @@
-"""Run: one execution of a content flow, as flows use it: `select`, `generate` and `summary`.
+"""Give flows the run that they use: `select`, `generate`, `suspend` and `summary`.
 
-opening.py puts it together and closes it. Between, records go through the five verbs.
+opening.py builds the run and closes it.
 """
 
 import asyncio
@@ -30,21 +30,21 @@ from presswork.report.progress import counts_in_words
 from presswork.report.summary import Summary
 
 KEYS_AT_ONCE = 5000
-"""How many keys of a step that is divided are written at a time."""
+"""How many keys of a divided step are written at a time."""
 _PADDED = (
-    "{step}: content stands under keys that end in blanks ({orphaned:,}), from a release that kept the blanks of "
-    "CHAR(n) keys. It is orphaned: the same records have theirs under the trimmed keys now, and what had not changed "
-    "was not asked for again. Leave it out of your queries with: record_key NOT LIKE '% '"
+    "{step}: {orphaned:,} keys with content end in blanks. An earlier release kept the blanks of CHAR(n) keys. This "
+    "content is orphaned: the same records now have their content under trimmed keys, and unchanged prompts were not "
+    "paid for again. Exclude it from your queries with: record_key NOT LIKE '% '"
 )
 
 
-class LeavingError(BaseException):
-    """The run ends its process here, and is to go on another time; no flow is to catch this."""
+class SuspendingError(BaseException):
+    """The run ends its process here and resumes later. No flow may catch this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """Why a run is left, and when it is due."""
+    """Why a run is suspended, and when it is due."""
 
     reason: str
     due: datetime
@@ -55,10 +55,9 @@ class Suspension:
 
 @dataclass
 class Run:
-    """An open run. Flows use `select`, `generate`, `suspend` and `summary`; the rest is the engine's own.
+    """An open run. Flows use `select`, `generate`, `suspend` and `summary`; the rest belongs to the engine.
 
-    `suspended` says why and until when it is left, once it is; `is_spread` whether helpers have been called, which is
-    done once in a process.
+    `suspended` is set when the run is suspended. `is_spread` is set when it has started helpers, once per process.
     """
 
     host: Host
@@ -73,38 +72,38 @@ class Run:
     is_spread: bool = False
 
     def select(self, template_name: str, selection: Selection | Mapping[str, Any] | None = None) -> Selected:
-        """Select a template's records. The database is asked at the first `await` that needs it, in a thread.
+        """Select a template's records. The select is executed in a thread at the first `await` that needs it.
 
         `selection` holds the values of the template's params. Raises TemplateError, ParameterError, or
-        ConfigurationError where the template's source is not set. What only the database can tell, the next
-        `generate` raises. Records that nothing waits for are neither read nor counted.
+        ConfigurationError if the template's source is not set. The next `generate` raises the errors of the database.
+        If no step and no `await` uses the records, they are neither read nor counted.
         """
         values = selection.values() if isinstance(selection, Selection) else dict(selection or {})
         return self.selects.select(self.briefs.template(template_name), values)
 
     async def generate(self, template_name: str, source: Source, *, variants: int = 1) -> Generations:
-        """Generate content for all that `source` yields, and return a handle to what succeeded.
+        """Generate content for everything that `source` yields, and return a handle to the succeeded generations.
 
-        With `variants`, each gets so many answers to the same request, as children `key/0`, `key/1`, ... Whatever
-        the run has selected so far is checked first, so that a wrong select stops it before it asks for anything:
-        raises the database error of a source that can't be reached, of a select that fails or of keys that don't tell
-        records apart. One record that goes wrong stops no other; what stops the run (a refused key, a spend limit) is
-        raised when all that was in flight is recorded.
+        With `variants`, each record gets this many answers to the same request, under the keys `key/0`, `key/1`, ...
+        All selects of the run so far are checked first, so that a wrong one stops the run before any request. They
+        raise a database error if a source can't be reached, a select fails, or keys are not unique. One failed record
+        does not stop the others. An error that stops the run (a refused key, a spend limit) is raised when all
+        requests in flight are recorded.
         """
         if variants < 1:
-            raise ValueError(f"variants is {variants}; it must be 1 or more")
+            raise ValueError(f"`variants` is {variants}. Use 1 or more.")
         ledger = self.ledger
         brief = await self.briefs.brief(template_name, source.params)
         await self.selects.check()
         if template_name in self.totals.made_from:
-            # The ledger keeps one generation for each record and step of a run: a second would be lost.
+            # The ledger keeps one generation for each record and step of a run, so the second would be lost.
             raise ConfigurationError(
-                f"The flow {ledger.flow!r} generates {template_name!r} twice in one run. Put the records together "
-                "before, or give the second a template of its own."
+                f"The flow {ledger.flow!r} generates {template_name!r} twice in one run. Combine the records into one "
+                "`generate`, or use another template for the second."
             )
         self.totals.made_from[template_name] = source.step
         async with self.totals.step_open():
-            if not self.selects.is_left_to_the_whole(source):
+            if not self.selects.is_left_to_the_run(source):
                 await self._generate(brief, source, variants)
         return Generations(
             ledger.engine,
@@ -141,7 +140,7 @@ class Run:
         if isinstance(source, Selected) and (self.options.shards or 1) > 1 and not self.is_spread:
             await self._spread(name, source)
         if self.selects.spooling.trimmed and helper is None:
-            # A helper has the same keys as the run that it helps, which tells of them once.
+            # A helper has the same keys as its run, and the run reports them.
             orphaned = await self.ledger.padded_keys(name)
             if orphaned:
                 progress.notes[f"padded keys: {name}"] = _PADDED.format(step=name, orphaned=orphaned)
@@ -153,10 +152,10 @@ class Run:
             await taken.finish_done()
         await self.ledger.end_step(name)
         ended = ", ".join(counts_in_words(progress.step_counts).values()) or "nothing to do"
-        self.host.log.info("%s: %d generations: %s.", progress.step, progress.done_in_step, ended)
+        self.host.log.info("%s: %d generations (%s).", progress.step, progress.done_in_step, ended)
 
     async def _spread(self, step: str, source: Selected) -> None:
-        """Have helpers do a step first, and take over what they have spent and found out."""
+        """Let helpers do a step first; then take over their costs and their token estimate."""
         self.is_spread = True
         ledger = self.ledger
         await self.briefs.endpoint.verify()
@@ -167,37 +166,38 @@ class Run:
         await self.host.spread(
             SpreadRun(self.context.settings, self.options, ledger, self.context.stopper, source, spool.count)
         )
-        # The cap is the job's: what the helpers spent is no longer there to be spent here.
+        # The cap is the job's: the helpers' costs reduce what this process may spend.
         self.pace.spending.helpers = await ledger.spent() - self.pace.spending.earlier
         known = await ledger.used(step)
         if known.requests and known.cost_usd:
-            # Of what is left of a cap, a guess from one answer could spend too much.
+            # Near the cap, an estimate from a single answer could spend too much.
             each = Estimate(
                 output_tokens=known.output_tokens / known.requests, cost_usd=known.cost_usd / known.requests
             )
             self.pace.estimates.setdefault(step, each)
 
     async def suspend(self, reason: str, due: datetime) -> None:
-        """Leave the run until `due`, or until somebody takes it up: `while not is_approved(): await run.suspend(...)`.
+        """Suspend the run until `due`, or until you resume it: `while not is_approved(): await run.suspend(...)`.
 
-        All that was generated stays. Where the flow run has a deployment, the process ends here, and the one that takes
-        the run up begins the flow again, which is done at once with what the run has. Elsewhere the run waits in place,
-        and this returns when it is due. `reason` is shown to people; a `due` without a time zone is a ValueError.
+        All generations stay. If the flow run has a deployment, the process ends here. The process that resumes the run
+        starts the flow from the beginning, and passes quickly through the steps that are done. Without a deployment the
+        run waits here and this returns when it is due. `reason` is shown to people. Raises ValueError if `due` has no
+        time zone.
         """
         if due.tzinfo is None:
-            raise ValueError("the time at which a suspended run is due needs a time zone")
+            raise ValueError("`due` has no time zone. Pass a datetime with one, such as datetime.now(UTC).")
         if self.options.helper is not None:
-            raise await self.host.left_undone("A helper does not wait with its run: it has done its part.")
+            raise await self.host.nothing_to_do("This helper ends: its part is done, and only the run itself waits.")
         suspension = Suspension(reason, due.astimezone(UTC))
         with self.context.stopper.pursuing():
-            if self.host.can_leave:
+            if self.host.can_end_process:
                 self.suspended = suspension
                 self.context.progress.notes[SUSPENDED] = f"The run is suspended until {suspension}"
-                raise LeavingError
+                raise SuspendingError
             await self.context.writer.committed()
             self.host.log.info("The run waits until %s", suspension)
             await asyncio.sleep(max((suspension.due - now()).total_seconds(), 0))
 
     def summary(self) -> Summary:
-        """Return what the run has come to."""
+        """Return the run's counts and costs so far."""
         return self.totals.summary()

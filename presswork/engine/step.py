@@ -1,4 +1,4 @@
-"""Step: carry all materials of one step of a run through render, look-up and live requests into the ledger.
+"""Process all materials of one step of a run: render, look up, request, record.
 
 Pages are read, rendered and looked up while requests are in flight.
 """
@@ -19,11 +19,11 @@ from presswork.errors import CostCapError, RecordError, StoppedError, StoppingCa
 from presswork.prompts.render import Brief, render_prompt
 
 YIELD_EVERY = 50
-"""Materials rendered before the event loop gets its turn."""
+"""Number of materials to render before the event loop gets its turn."""
 
 
 class Draft(NamedTuple):
-    """A material before it is rendered, once for each variant; `own` is as in Item."""
+    """One variant of a material before it is rendered; `own` is as in Item."""
 
     key: str
     material: Material
@@ -32,7 +32,7 @@ class Draft(NamedTuple):
 
 
 class Step:
-    """One step of a run: its brief, and how many answers (`variants`) each material gets to the same request."""
+    """One step of a run; each material gets `variants` answers to the same request."""
 
     def __init__(self, context: StepContext, brief: Brief, variants: int = 1) -> None:
         self._context = context
@@ -44,7 +44,7 @@ class Step:
         self._page_written: asyncio.Task[None] | None = None
 
     async def run(self, source: Paged) -> None:
-        """Generate for all materials; raises what stopped the run when all that was in flight is recorded."""
+        """Generate for all materials; once all requests in flight are recorded, raises what stopped the run."""
         self._context.pace.breaker(self._brief.template.name).send_probe = self._live.send_last
         try:
             async for page in source.pages(self._brief.template.reads):
@@ -60,13 +60,13 @@ class Step:
             raise failure
 
     def _stopped_by(self) -> StoppingCallError | None:
-        """What has stopped the run, where the last requests did, so that no other was left to raise it."""
+        """Return what stopped the run, if the last requests did: then no later request raises it."""
         pace = self._context.pace
         stopped = pace.stopped or pace.breaker(self._brief.template.name).reason_at_end()
         return None if stopped is None or isinstance(stopped, CostCapError | StoppedError) else copy_of(stopped)
 
     async def _open(self, page: Sequence[Material]) -> list[Draft]:
-        """Return what of a page the run is not done with: nothing of it is left to do where it has been here before."""
+        """Return the drafts of a page, except those that an earlier pass of the run has done."""
         template = self._brief.template
         wanted = [(key, material, variant) for material in page for variant, key in enumerate(self._keys_of(material))]
         own = await self._context.ledger.own_outcomes(
@@ -79,12 +79,12 @@ class Step:
             if outcome is not None and is_done(outcome, material, template.hash, most_paid=most_paid):
                 self._recording.done(outcome)
             else:
-                # What was only confirmed is no row of this run, whose place another could take.
+                # A confirmed outcome is not a row of this run, so the new row replaces none.
                 drafts.append(Draft(key, material, variant, None if outcome and outcome.confirmed else outcome))
         return drafts
 
     def _keys_of(self, material: Material) -> list[str]:
-        # Only a fan-in has no key of its own: a record may have the empty text for one.
+        # Only a fan-in has no key. The key of a record may be the empty text.
         of_record = material.record is not None or material.fault is not None
         key = material.key if of_record else material.key or self._brief.template.key
         return [f"{key}/{variant}" for variant in range(self._variants)] if self._variants > 1 else [key]
@@ -93,7 +93,7 @@ class Step:
         items: list[Item] = []
         failed: list[Unrendered] = []
         for number, draft in enumerate(drafts, start=1):
-            # Ids are in the order of the records, as they are listed.
+            # Ids are in the order of the records, because lists are ordered by id.
             generation_id = new_id()
             try:
                 items.append(self._item_of(draft, generation_id))
@@ -117,7 +117,7 @@ class Step:
         )
 
     async def _misses(self, drafts: Sequence[Draft]) -> list[Item]:
-        """Render, look up, write what needs no request, and return what is to be asked for."""
+        """Render and look up, write the outcomes that need no request, and return the items to request."""
         ledger, name = self._context.ledger, self._brief.template.name
         with_parents = any(draft.material.parents for draft in drafts)
         standing, (items, failed) = await asyncio.gather(
@@ -131,12 +131,12 @@ class Step:
         self._recording.hits(plan.hits)
         for each in failed:
             self._recording.unrendered(each, standing.get(each.key))
-        for item, history in plan.given_up:
-            self._recording.given_up(item, history)
+        for item, history in plan.skipped:
+            self._recording.skipped(item, history)
         for own in plan.left:
             self._recording.done(own)
-        if plan.hits or plan.given_up or failed:
-            # The next page is read meanwhile, so that no more than two pages of rows wait in memory.
+        if plan.hits or plan.skipped or failed:
+            # The next page is read meanwhile. Waiting for the earlier commit keeps at most two pages in memory.
             before, self._page_written = self._page_written, self._tasks.start(self._context.writer.committed())
             if before is not None:
                 await before

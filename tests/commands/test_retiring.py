@@ -115,10 +115,10 @@ def test_lint_goes_by_what_the_endpoint_says(desk: Desk, models: Models) -> None
 
 
 def test_lint_says_what_an_endpoint_does_not_know_and_what_it_does_not_say(desk: Desk, models: Models) -> None:
-    assert findings("--online")["notes.md.j2", "model"] == "The endpoint 'gateway' knows no model 'claude-sonnet-4-6'."
+    assert findings("--online")["notes.md.j2", "model"] == "The endpoint 'gateway' has no model 'claude-sonnet-4-6'."
     assert call("templates", "lint", "--online").exit_code == 2
     models.lists = 404
-    assert "does not say what claude-sonnet-4-6 takes: HTTP 404." in findings("--online")["notes.md.j2", "model"]
+    assert "does not describe the model claude-sonnet-4-6: HTTP 404." in findings("--online")["notes.md.j2", "model"]
     assert call("templates", "lint", "--online").exit_code == 0
 
 

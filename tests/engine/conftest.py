@@ -1,7 +1,6 @@
-"""A workshop for each test: a sandbox in the test's own loop, a ledger, a source and templates.
+"""Give each test a workshop: a sandbox in the test's own loop, a ledger, a source and templates.
 
-In a test that is marked `prefect` the workshop's runs are Prefect's, on the session's server; in others they need
-neither.
+In a test marked `prefect`, the workshop's flows run under Prefect on the session's server; in others without both.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ QUICK = {
     "DATABASE_PATIENCE_S": "5",
     "STOP_WAIT_S": "2",
 }
-"""Settings under which trouble is over soon."""
+"""Settings with short waits and few retries."""
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def open_workshop(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Workshop:
-    """Make a workshop; a test that is marked `prefect` runs its flows under Prefect."""
+    """Make a workshop; a test marked `prefect` runs its flows under Prefect."""
     under_prefect = request.node.get_closest_marker("prefect") is not None
     if under_prefect:
         request.getfixturevalue("prefect_api")
@@ -73,7 +72,7 @@ def workshop(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Iterator[Workshop]:
-    """A workshop on SQLite, for what does not depend on the database."""
+    """A workshop on SQLite, for tests that do not depend on the database."""
     source = f"sqlite:///{tmp_path / 'source.sqlite'}"
     made = open_workshop(sandbox, sqlite_ledger_url, source, tmp_path, monkeypatch, request)
     yield made
@@ -100,7 +99,7 @@ def workshop_on_each(
 
 @pytest.fixture
 def shop(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A workshop whose source holds the samples, and whose templates are those that come with Presswork."""
+    """A workshop whose source holds the samples, with Presswork's own templates."""
     load_samples(workshop.source)
     monkeypatch.delenv("PRESSWORK_TEMPLATES_DIR")
     return workshop

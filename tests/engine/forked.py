@@ -1,6 +1,6 @@
-"""Run a flow of a test's module in a process of its own, without Prefect, as a worker does with a flow run.
+"""Run a flow of a test's module in its own process, as a worker runs a flow run, but without Prefect.
 
-The process is forked from one that has loaded the engine: loading it takes two seconds each time.
+The process is forked from one that has loaded the engine, because loading takes two seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prefect.exceptions import Pause
 from tests.engine.plain_host import run_plainly
 
 LEFT = 75
-"""The exit status of a process that has left its run."""
+"""The exit status of a process whose run is suspended."""
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.engine.workshop"])
 
@@ -34,21 +34,21 @@ class Forked:
         self.pid: int = process.pid
 
     async def ended(self) -> int | None:
-        """Wait until it has ended, and return its exit status: of one that a signal has ended, the signal below 0."""
+        """Wait until it has ended, and return its exit status; if a signal ended it, the negative signal number."""
         await asyncio.to_thread(self._process.join, 120)
         status = self._process.exitcode
         self.kill()
         return status
 
     def kill(self) -> None:
-        """End it, also where it is frozen: at its own end pytest's process waits for all that it has forked."""
+        """End it, even if it is frozen: pytest's process waits for its forked processes when it ends."""
         self._process.kill()
 
 
 async def fork(
     flow: Flow[Any, Any], *, first: Callable[[], None] | None = None, environment: Mapping[str, str] | None = None
 ) -> Forked:
-    """Run a flow in a new process, which calls `first` before; both are found there by their names."""
+    """Run a flow in a new process, which calls `first` before; the process imports both by name."""
     process = _FORKS.Process(
         target=_run, args=(flow.fn.__module__, flow.fn.__name__, first, {**os.environ, **(environment or {})})
     )

@@ -1,4 +1,4 @@
-"""A host of runs that is not Prefect: it runs chunks as Prefect would, and keeps what a run tells it."""
+"""Host runs without Prefect: run chunks as Prefect would, and keep what a run reports."""
 
 from __future__ import annotations
 
@@ -29,37 +29,35 @@ from presswork.report.summary import Summary
 from presswork.settings import Settings
 
 FLOW_RUN = "TEST_FLOW_RUN"
-"""The variable that names the flow run of what is called: as a worker, which gives a flow run to a new process."""
-
-
+"""The variable with the id of the flow run, as if a worker gives a flow run to a new process."""
 HELPING: ContextVar[Callable[[SpreadRun], Awaitable[None]] | None] = ContextVar("helping", default=None)
-"""What helps with the runs of this context that are spread; None: nobody does."""
+"""Does the work of the helpers for split runs in this context; None: they do nothing."""
 
 
-class _Lines(logging.Handler):
-    """Keeps the lines of a log."""
+class RunLog(logging.Logger):
+    """A log that only keeps its lines; it ends with its host, because no other code can look it up by name."""
 
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__()
-        self._lines = lines
+    def __init__(self) -> None:
+        super().__init__("run")
+        self.lines: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage())
+    def handle(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 class PlainHost:
-    """Runs one run of a flow.
+    """Hosts one run of a flow.
 
-    `states` are those that Prefect would give the task runs of its chunks, `logged` the lines of the run's log.
-    `can_leave` says whether a run that is suspended ends its process, as one of a deployment.
+    `states` are the states that Prefect would give the task runs of its chunks; `logged` has its log lines.
+    `can_end_process`: a suspended run ends its process, as the run of a deployment does.
     """
 
-    can_leave = True
+    can_end_process = True
 
     def __init__(self, flow: Flow[Any, Any], parameters: Mapping[str, Any], flow_run_id: str) -> None:
-        self.logged: list[str] = []
-        self.log: Log = logging.Logger("run")  # noqa: LOG001 - it ends with its host
-        self.log.addHandler(_Lines(self.logged))
+        log = RunLog()
+        self.log: Log = log
+        self.logged = log.lines
         self.states: list[str] = []
         self.spread_runs: list[SpreadRun] = []
         self.helper: Helper | None = None
@@ -91,7 +89,7 @@ class PlainHost:
                 try:
                     await chunk.run()
                 except InterruptedChunkError as error:
-                    if not error.goes_on:
+                    if not error.will_continue:
                         break
                     await asyncio.sleep(min(settings.chunk_retry_delay_s * 2**number, LONGEST_DELAY_S))
                 else:
@@ -121,14 +119,14 @@ class PlainHost:
     async def publish(self, summary: Summary, _ledger: URL, _read_from: Mapping[str, URL]) -> None:
         self.summary = summary
 
-    async def left_undone(self, why: str) -> BaseException:
+    async def nothing_to_do(self, why: str) -> BaseException:
         self.log.info(why)
         return Abort(why)
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
         return Abort(why)
 
-    async def left(self, _why: str, _due: datetime) -> BaseException:
+    async def suspended(self, _why: str, _due: datetime) -> BaseException:
         return Pause()
 
 

@@ -1,4 +1,4 @@
-"""What endpoints really answer, met by a whole run: how often a prompt is asked, how the run ends, what is kept."""
+"""Real answers of endpoints, in a whole run: how often a prompt is requested, how the run ends, which rows it keeps."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from presswork.errors import StoppingCallError, UntoldCostError
 from tests.engine.workshop import Workshop
 
 MOST_ASKED = 8
-"""Requests for one prompt in one run, whatever comes."""
+"""The limit of requests for one prompt in one run, for any answer."""
 CONCURRENCY = 10
 Wrap = Callable[[dict[str, Any]], Any]
 
 
 @dataclass
 class Gateway:
-    """Passes requests on to the sandbox, and brings its answers in a form of its own; counts what it was asked."""
+    """Passes requests to the sandbox, wraps its answers, and counts the requests."""
 
     workshop: Workshop
     wrap: Wrap
@@ -55,7 +55,7 @@ def _response(body: Any, status: int = 200, kind: str = "application/json") -> w
 
 @asynccontextmanager
 async def behind(workshop: Workshop, wrap: Wrap, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    """Have a workshop's runs go through a gateway that wraps answers."""
+    """Send a workshop's requests through a gateway that wraps the answers."""
     gateway = Gateway(workshop, wrap)
     app = web.Application()
     app.router.add_post("/v1/messages", gateway.answer)
@@ -73,7 +73,7 @@ async def behind(workshop: Workshop, wrap: Wrap, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(params=[24, pytest.param(200, marks=pytest.mark.soak)])
 def count(request: pytest.FixtureRequest) -> int:
-    """How many records there are."""
+    """The number of records."""
     return int(request.param)
 
 
@@ -84,7 +84,7 @@ def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_nothing_lost(workshop: Workshop) -> None:
-    """Every attempt has an end, no claim is left, and each good answer that was kept is there."""
+    """Assert that every attempt has an end, no claim is left, and each good answer is content."""
     assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert workshop.value("SELECT count(*) FROM claims") == 0
 
@@ -165,12 +165,12 @@ GOOD: dict[str, tuple[Wrap, bool]] = {
 
 
 def in_turn(wraps: Sequence[Wrap]) -> Wrap:
-    """Give each record another form."""
+    """Wrap the answers of the records in turn."""
     return lambda message: wraps[number_of(message) % len(wraps)](message)
 
 
 def number_of(message: dict[str, Any]) -> int:
-    """Which record a message answers."""
+    """Return the number of the record that a message answers."""
     return int(message["asked"].split("item ")[1].rstrip("."))
 
 
@@ -204,7 +204,7 @@ async def assert_all_content(
     assert len(gateway.asked) == summary.requests == count
     assert max(gateway.asked.values()) == 1
     assert workshop.value("SELECT count(*) FROM current_content") == count
-    # A cost that is not told is unknown, and never nothing.
+    # A cost that is not reported is unknown, never zero.
     assert summary.unpriced == workshop.value("SELECT sum(unpriced) FROM usage_by_day") == unpriced
     assert (summary.cost_usd is None) == (unpriced == count)
     assert_nothing_lost(workshop)
@@ -221,7 +221,7 @@ async def test_gateway_that_ignores_the_schema_is_named_once(
     (note,) = summary.notes
     assert "'gateway'" in note
     assert "output_config" in note
-    # What came is kept as it came.
+    # The original text is kept.
     start = GOOD[name][0](message_of("{}"))["content"][0]["text"][:4]
     assert {row["output_text"][:4] for row in workshop.rows("SELECT output_text FROM attempts")} == {start}
     assert (await workshop.run()).notes == []
@@ -239,7 +239,7 @@ async def test_where_and_how_fast_it_was_answered_is_kept(workshop: Workshop, mo
     assert row == {"inference_geo": "us", "speed": "fast"}
 
 
-# What is no whole answer
+# Incomplete answers
 
 
 BAD: dict[str, Wrap] = {
@@ -297,13 +297,13 @@ async def test_answers_of_another_model_are_paid_for_and_no_content_and_given_up
         assert (given_up.skipped, given_up.requests) == (count, 0)
         assert set(gateway.asked.values()) == {3}
 
-        # To accept a third model is no reason to ask again.
+        # Accepting a third model requests nothing again.
         file = workshop.templates / "note.md.j2"
         plain = file.read_text()
         file.write_text(plain.replace("key: id", "key: id\naccept_models: [claude-opus-4-6]"))
         assert (await workshop.run(chunk_size=50)).requests == 0
 
-        # Once the template accepts the model, its prompts are asked again, by the same hashes.
+        # When the template accepts the model, its prompts are requested again, with the same hashes.
         file.write_text(plain.replace("key: id", "key: id\naccept_models: [claude-haiku-4-5]"))
         accepted = await workshop.run(chunk_size=50)
     assert (accepted.succeeded, accepted.exit_status) == (count, 0)
@@ -311,7 +311,7 @@ async def test_answers_of_another_model_are_paid_for_and_no_content_and_given_up
     assert_nothing_lost(workshop)
 
 
-# What stops the run
+# Errors that stop the run
 
 
 def refusal(status: int, kind: str, said: str) -> Wrap:
@@ -377,14 +377,14 @@ async def test_final_errors_alike_stop_the_run_after_one_from_further_on(
     workshop: Workshop, count: int, chunk_size: int, refused: Wrap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.numbered(count)
-    # So long that a machine which is busy has none tried in the chosen one's place.
+    # Long enough that even a busy machine tries no other request in place of the probe.
     monkeypatch.setattr("presswork.pacing.breaker.PROBE_TIMEOUT_S", 60)
     async with behind(workshop, refused, monkeypatch) as gateway:
         with pytest.raises(StoppingCallError, match="in the same way"):
             await workshop.run(chunk_size=chunk_size, concurrency=3)
 
     assert max(gateway.asked.values()) == 1
-    # The row, those that were in flight, and the trial: the last of the records that were read and not being asked.
+    # The failures in a row, the requests in flight, and the probe, which is the last record that waits for room.
     assert len(gateway.order) <= 5 + 3 + 1
     assert f"item {count - 1}" in " ".join(gateway.order) or chunk_size >= count
     assert workshop.counts("SELECT status, count(*) FROM generations GROUP BY 1") == {"failed": len(gateway.order)}
@@ -418,7 +418,7 @@ async def test_final_errors_alike_under_a_cap_stop_the_run_and_nobody_is_left_wa
     workshop.numbered(40)
     async with behind(workshop, refusal(400, "invalid_request_error", "no"), monkeypatch) as gateway:
         with pytest.raises(StoppingCallError, match="in the same way"):
-            # The cap has room for few requests at a time.
+            # The cap allows only a few requests at a time.
             await workshop.run(chunk_size=1, concurrency=3, max_cost=0.02)
     assert len(gateway.order) <= 5 + 3 + 1
     assert_nothing_lost(workshop)
@@ -466,7 +466,7 @@ async def test_page_of_a_firewall_for_one_record_fails_that_record_alone(
     assert max(gateway.asked.values()) == 1
 
 
-# Untold cost under a cap
+# Unknown cost under a cap
 
 
 async def test_untold_cost_under_a_cap_stops_the_run_and_keeps_what_has_come(

@@ -1,4 +1,4 @@
-"""How often a prompt is asked: one bound for what is paid, whoever retries; time for what costs nothing."""
+"""How often a prompt is requested: one limit for paid requests over all retries, and only time limits free ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_what_generated_nothing_is_asked_as_often_as_before(workshop: Work
 
     summary = await workshop.run()
 
-    # Five tries in each of six tries of the chunk; those that cost nothing at least as often.
+    # Five tries in each of the chunk's six tries; free ones at least this often.
     assert summary.requests >= 30
     assert (summary.failed, summary.perhaps_billed, summary.likely_usd) == (1, 0, Decimal(0))
 

@@ -1,4 +1,4 @@
-"""What was answered is not asked again; what changes the answer is."""
+"""An answered prompt is not requested again, unless something that changes the answer has changed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flows import outputs
 from flows.outputs import SubjectLine
 from presswork.settings import ROOT
 from tests.engine.workshop import USER, Workshop
+from tests.waiting import until
 
 
 @pytest.mark.chinook
@@ -40,7 +41,7 @@ async def test_album_notes_are_asked_once_and_only_for_what_changed(
 
     template = workshop.templates / "album_notes.md.j2"
     source = template.read_text()
-    template.write_text(source.replace("{% block user %}\n", "{% block user %}\n{# nobody reads this #}\n"))
+    template.write_text(source.replace("{% block user %}\n", "{% block user %}\n{# only a comment #}\n"))
     commented = await workshop.run("album_notes")
     assert (commented.cached, commented.requests) == (347, 0)
 
@@ -80,8 +81,8 @@ async def test_cached_generation_points_at_the_one_with_the_text(workshop_on_eac
     workshop = workshop_on_each
     workshop.numbered(5)
     first = await workshop.run()
-    # Another template, of which the prompts say nothing.
-    workshop.template(USER + "{# nobody reads this #}")
+    # Another template with the same prompts.
+    workshop.template(USER + "{# only a comment #}")
     again = await workshop.run()
 
     cached = workshop.rows("SELECT * FROM generations WHERE run_id = :id", id=again.run_id)
@@ -108,7 +109,7 @@ async def test_stricter_validator_makes_a_hit_a_miss(workshop: Workshop, monkeyp
     short = workshop.rows("SELECT output FROM generations ORDER BY record_key LIMIT 1")[0]["output"]
 
     def too_long(line: SubjectLine) -> None:
-        # A bound that the schema does not show, so that the prompt stays the same.
+        # A rule that is not in the schema, so that the prompt stays the same.
         if line.model_dump_json() == SubjectLine.model_validate_json(short).model_dump_json():
             raise ValueError("no longer good enough")
 
@@ -163,7 +164,7 @@ async def test_same_prompt_on_two_pages_is_one_request(workshop: Workshop, fault
 async def test_prompt_that_is_met_again_while_its_answer_is_committed_is_one_request(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Answers come at once and are committed late, so that each page is planned while others' answers are on their way.
+    # Answers arrive at once and are committed late, so each page is planned before the answers of others are committed.
     monkeypatch.setenv("PRESSWORK_COMMIT_INTERVAL_S", "0.1")
     monkeypatch.setattr("presswork.engine.materials.handles.PAGE", 20)
     workshop.items({f"{number:04}": f"one of {number % 67}" for number in range(600)})
@@ -195,7 +196,7 @@ async def test_refresh_asks_each_prompt_once_a_run_also_where_two_refresh_at_onc
     assert workshop.rows(twice) == []
     for summary in (one, two):
         assert (summary.succeeded + summary.cached, summary.status) == (1200, "completed")
-    # What both took for fresh is of these two runs, not of the one before.
+    # The fresh answers of both come from these two runs, not from the one before.
     stale = "SELECT count(*) FROM generations g JOIN generations s ON s.id = g.source_generation_id WHERE g.run_id IN "
     stale += "(:one, :two) AND s.run_id NOT IN (:one, :two)"
     assert workshop.value(stale, one=one.run_id, two=two.run_id) == 0
@@ -233,7 +234,7 @@ async def test_every_word_of_the_user_block_is_part_of_the_prompt(workshop: Work
 
 @pytest.fixture
 def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A workshop whose endpoint is away, and in which a chunk waits for its next try."""
+    """A workshop with an overloaded endpoint, in which a chunk waits for its next try."""
     monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
     monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "2")
     workshop.sandbox.configure(overloaded=1)
@@ -241,10 +242,9 @@ def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 
 
 async def when_held(workshop: Workshop) -> None:
-    """Wait until the one chunk waits for its next try; then let the endpoint come back."""
+    """Wait until the only chunk waits for its next try; then make the endpoint available."""
     await workshop.asked(1)
-    while workshop.value("SELECT count(*) FROM claims"):  # noqa: ASYNC110 - the ledger tells no one
-        await asyncio.sleep(0.01)
+    await until(lambda: not workshop.value("SELECT count(*) FROM claims"))
     workshop.sandbox.configure(overloaded=0)
 
 

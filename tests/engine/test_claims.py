@@ -1,4 +1,4 @@
-"""Runs at the same moment buy each prompt once; what a dead or failing one leaves, another takes over."""
+"""Simultaneous runs pay for each prompt once; if one crashes or fails, another takes over its prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.engine.workshop import Workshop, ended
 LEASE_S = 3
 SHORT_LEASES = f"""
 from db.ledger import leases
-# Before the engine reads it: a dead owner's lease must run out while the test looks.
+# Set before the engine reads it: the lease of a crashed owner must expire during the test.
 leases.LEASE_S, leases.HEARTBEAT_S = {LEASE_S}, 0.5
 """
 
@@ -24,12 +24,12 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def start(workshop: Workshop) -> asyncio.subprocess.Process:
-    """The same job in a process of its own."""
+    """Start the same job in its own process."""
     return await workshop.process(first=SHORT_LEASES, concurrency=5, chunk_size=10)
 
 
 def bought_and_cached(workshop: Workshop) -> tuple[int, int]:
-    """How many outcomes were bought, and how many were there: a run that is late finds some that stand unchanged."""
+    """Count the paid outcomes and the cached ones; a late run finds some that are current and unchanged."""
     origins = workshop.counts("SELECT origin, count(*) FROM generations GROUP BY 1")
     unchanged = workshop.value("SELECT sum(unchanged) FROM run_steps")
     return origins["live"], origins.get("cache", 0) + unchanged
@@ -53,7 +53,7 @@ async def test_two_processes_with_the_same_job_buy_each_prompt_once(workshop_on_
 
 async def test_runs_that_share_a_process_buy_each_prompt_once(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
-    # Prompts that stand twice in one run, too.
+    # Each run has duplicates too.
     workshop.items({f"{number:05}": f"item {number % 40}" for number in range(80)})
     workshop.sandbox.configure(latency_ms=60, latency_spread=0.5)
     summaries = await asyncio.gather(*(workshop.run(concurrency=4, chunk_size=4) for _number in range(3)))
@@ -70,7 +70,8 @@ async def test_run_takes_over_from_one_that_was_killed_while_it_waited(workshop:
     process = await start(workshop)
     await asyncio.wait_for(workshop.answered(10), 60)
     waiting = asyncio.create_task(workshop.run(concurrency=5, chunk_size=10))
-    # It has begun when the owner dies, so that no burial at a beginning helps it: only the lease's end does.
+    # It begins before the owner crashes, so it can't recover the owner's claims at its start, but only when the lease
+    # expires.
     await workshop.begun(2)
     process.kill()
     await process.communicate()
@@ -80,7 +81,7 @@ async def test_run_takes_over_from_one_that_was_killed_while_it_waited(workshop:
 
     assert (summary.succeeded + summary.cached, summary.exit_status) == (30, 0)
     assert 0 < summary.cached < 30
-    # What was in flight, at most: five.
+    # At most the five requests in flight.
     assert workshop.requests - 30 <= 5
     assert asked >= 10
     assert workshop.value("SELECT count(*) FROM current_content") == 30

@@ -1,4 +1,4 @@
-"""Conditions see outputs as their classes read them from JSON, and one that fails on a record fails it alone."""
+"""Conditions see outputs as their classes read them from JSON; if one fails on a record, only that record fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = "a record's own text"
 
 
 class Dated(BaseModel):
-    """Strict, as JSON has it: a date is a date, and in JSON its text."""
+    """A strict class: it accepts a date, or its text in JSON."""
 
     model_config = ConfigDict(strict=True)
 
@@ -121,8 +121,8 @@ async def test_output_that_fits_its_class_no_more_is_that_ones_failure(ledger: E
     found = await materials(stored.where(lambda seen: True))
 
     assert found["a"].fault is None
-    assert str(found["b"].fault) == "The output of product_copy can't be read as Dated: ValidationError."
-    # What no condition looks at is passed on as it is.
+    assert str(found["b"].fault) == "The output of product_copy no longer fits Dated: ValidationError."
+    # Without a condition, generations are passed on unread.
     assert {key: material.fault for key, material in (await materials(stored)).items()} == {"a": None, "b": None}
 
 
@@ -137,6 +137,6 @@ async def test_loop_over_generations_goes_on_and_says_what_it_leaves_out(
         logger.removeHandler(caplog.handler)
 
     assert seen == ["a", "c"]
-    assert f"the generation {(await materials(dated))['b'].parents[0]} is left out" in caplog.text
+    assert f"skipped the generation {(await materials(dated))['b'].parents[0]}." in caplog.text
     assert "KeyError" in caplog.text
     assert SECRET not in caplog.text

@@ -1,7 +1,8 @@
-"""The cost cap: what is settled and what is in flight stay under it; the rest is skipped and said."""
+"""The cost cap: settled requests and those in flight stay under it; the other records are skipped and reported."""
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -35,7 +36,7 @@ async def test_run_stays_under_its_cap_skips_the_rest_and_is_finished_by_another
     assert capped.succeeded + capped.skipped == 60
     assert capped.succeeded > 5
     assert capped.skipped > 5
-    # The sum of what was answered, by the sandbox's own count of what it served.
+    # The price of the answers, by the sandbox's own count.
     assert float(workshop.value("SELECT sum(cost_usd) FROM attempts")) <= CAP
     assert workshop.requests == capped.requests == capped.succeeded
     row = workshop.rows("SELECT error_kind, error_message FROM generations WHERE status = 'skipped' LIMIT 1")[0]
@@ -96,14 +97,14 @@ async def test_runs_that_resume_one_another_share_a_cap(workshop_on_each: Worksh
     workshop.numbered(80)
     first = await workshop.run(max_cost=CAP, concurrency=4)
     second = await workshop.run(max_cost=CAP, resumes=first.run_id)
-    # Once more from the first: what the second spent, or could have spent, counts as well.
+    # Resumes the first again: the costs of the second, actual or possible, count too.
     more = await workshop.run(max_cost=2 * CAP, concurrency=4, resumes=first.run_id)
-    # What is skipped again and in the same way is only confirmed: another template has it written.
+    # Records that are skipped again in the same way are only confirmed. With another template they are written.
     workshop.template("Another line about {{ record.name }}.")
     last = await workshop.run(max_cost=2 * CAP, resumes=more.run_id)
 
     assert (first.status, second.status, more.status, last.status) == ("capped",) * 4
-    # At most what still fits: each run estimates the next request for itself.
+    # Only what still fits: each run makes its own estimate of the next request.
     assert max(second.requests, last.requests) <= 2
     assert float(workshop.billed_usd) <= 2 * CAP
     assert float(workshop.billed_usd) > 1.8 * CAP
@@ -111,7 +112,7 @@ async def test_runs_that_resume_one_another_share_a_cap(workshop_on_each: Worksh
         "SELECT error_message FROM generations WHERE run_id = :id AND record_key = '00079'", id=last.run_id
     )
     assert "earlier, by this run or by runs that it resumes" in row["error_message"]
-    # The same job at its next schedule is another, and begins with nothing spent.
+    # The next scheduled run is another job, and starts without earlier costs.
     assert (await workshop.run(max_cost=CAP)).succeeded > 0
 
 
@@ -137,7 +138,7 @@ async def test_lost_answers_count_for_the_cap_at_their_likely_price(workshop: Wo
     workshop.numbered(60)
     workshop.sandbox.configure(**{fault: 0.5})
 
-    # Enough for several of them, whichever requests are lost.
+    # Enough for several requests, no matter which ones are lost.
     summary = await workshop.run(max_cost=2 * CAP, concurrency=4)
 
     assert summary.status == "capped"
@@ -189,7 +190,7 @@ async def test_dollar_that_is_shared_by_killed_and_resumed_runs_is_not_exceeded(
         summary = await workshop.run(resumes=last, **cap)
         billed.append(float(workshop.billed_usd))
     most = workshop.sandbox.stats()["most_in_flight"]
-    print(f"billed after each run: {billed}; left open by kills: {left_open}; most in flight: {most}")  # noqa: T201 - its figure
+    sys.stdout.write(f"billed after each run: {billed}; left open by kills: {left_open}; most in flight: {most}\n")
 
     assert summary.status == "capped"
     assert 0.8 < billed[-1] <= 1.02
@@ -208,7 +209,7 @@ async def test_refresh_that_was_interrupted_goes_on_as_one_and_buys_nothing_twic
     assert (await workshop.run(refresh=True)).succeeded == 12
 
 
-# What can't be resumed
+# Runs that can't be resumed
 
 
 async def test_unknown_run_is_not_resumed(workshop: Workshop) -> None:
@@ -222,7 +223,7 @@ async def test_run_of_another_flow_is_not_resumed(workshop: Workshop) -> None:
     workshop.numbered(1)
     workshop.template(name="other")
     other = await workshop.run("other")
-    with pytest.raises(ConfigurationError, match="one of 'other', not 'note'"):
+    with pytest.raises(ConfigurationError, match="belongs to the flow 'other', not 'note'"):
         await workshop.run(resumes=other.run_id)
 
 

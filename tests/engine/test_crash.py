@@ -1,4 +1,4 @@
-"""A run that is killed leaves a trace, and the next one goes on: nothing that was recorded is asked again."""
+"""A killed run leaves a trace, and the next one continues: no recorded prompt is requested again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.engine.workshop import Workshop
 
 RECORDS, CONCURRENCY, CHUNK = 300, 20, 25
 MOST_OPEN = WINDOW * CONCURRENCY + CHUNK
-"""Prompts that are open at a time: in flight, or in the commit window before or after."""
+"""The most prompts that are open at a time: in flight, or in the commit window before or after."""
 
 
 async def test_killed_run_is_gone_on_with_and_repeats_only_what_was_in_flight(workshop_on_each: Workshop) -> None:
@@ -26,7 +26,7 @@ async def test_killed_run_is_gone_on_with_and_repeats_only_what_was_in_flight(wo
     trace = workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL")
     assert 0 < trace <= MOST_OPEN
     asked = workshop.requests
-    # Each request that reached the endpoint stands in the ledger, as it was written down before it was sent.
+    # Each request that reached the endpoint is in the ledger, because it was written before it was sent.
     assert asked <= workshop.value("SELECT count(*) FROM attempts")
 
     summary = await workshop.run(concurrency=CONCURRENCY, chunk_size=CHUNK)

@@ -1,4 +1,4 @@
-"""The ledger away, full or read-only in mid-run: answers wait in memory, then in a file, and are written in once."""
+"""The ledger becomes unavailable, full or read-only: answers stay in memory, then in a file, and are imported once."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from presswork.report.progress import watch
 from presswork.settings import load_settings
 from tests.db.rows import error_of_sqlite
 from tests.engine.workshop import Workshop
+from tests.waiting import until
 
 RECORDS = 60
 ALL_OPEN: dict[str, Any] = {"concurrency": 20, "chunk_size": 5}
-"""With these the records are all claimed at the beginning, so that what fails later is a write of answers."""
+"""Options by which all records are claimed at the start, so that a later failure is a write of answers."""
 Way = Callable[[Workshop], AbstractContextManager[None]]
 
 
@@ -42,13 +43,13 @@ on_postgres = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run that could not write its end lives on, to all appearances, in the process of the test."""
+    """Let a run's lease expire soon: a run that could not write its end seems active while the test's process lives."""
     monkeypatch.setattr("db.ledger.leases.LEASE_S", 4)
     monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 1.0)
 
 
 def execute(workshop: Workshop, statement: str) -> None:
-    # From the database beside it: the ledger itself may be read-only.
+    # Through another database, because the ledger itself may be read-only.
     engine = create_engine(workshop.ledger.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(statement))
@@ -57,7 +58,7 @@ def execute(workshop: Workshop, statement: str) -> None:
 
 @contextmanager
 def database_away(workshop: Workshop) -> Iterator[None]:
-    """Let the ledger's server answer nothing, as one that hangs: its process is paused, those of its clients too."""
+    """Make the ledger's server hang: pause its process and those of its connections."""
     folder = Path(workshop.value("SHOW data_directory"))
     workshop.ledger.dispose()
     leader = int((folder / "postmaster.pid").read_text().splitlines()[0])
@@ -74,7 +75,7 @@ def database_away(workshop: Workshop) -> Iterator[None]:
 
 @contextmanager
 def database_shut(workshop: Workshop) -> Iterator[None]:
-    """Shut the ledger's database: who is connected is thrown out, and no one comes in."""
+    """Shut the ledger's database: end all connections and allow no new one."""
     name = workshop.ledger.url.database
     workshop.ledger.dispose()
     maintenance = create_engine(workshop.ledger.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
@@ -98,7 +99,7 @@ def assert_all_once(workshop: Workshop) -> None:
 
 
 async def assert_goes_on(workshop: Workshop, answered: int) -> None:
-    """What waits is written in, once; a next run asks for the rest alone."""
+    """Assert that spilled rows are imported once, and that the next run requests only the other records."""
     recover_crashed_runs(workshop.ledger, load_settings().spill_folders, but="")
     assert find_spills(load_settings().spill_dir) == []
     assert workshop.value("SELECT count(*) FROM current_content") == answered
@@ -124,7 +125,7 @@ async def test_answers_wait_in_memory_for_a_database_that_comes_back(
     await workshop.answered(12)
     with way(workshop):
         await asyncio.sleep(away_s)
-        # Nothing is sent on and on while nothing can be written.
+        # Requests stop while nothing can be written.
         assert workshop.requests < RECORDS
     summary = await running
 
@@ -151,7 +152,7 @@ async def test_answers_spill_when_patience_ends_and_the_next_run_writes_them_in_
     assert str(spill) in str(away.value)
 
     await assert_goes_on(workshop, answered)
-    # What was written ahead and never sent is no request that may be on a bill.
+    # An attempt that was written but never sent does not count as perhaps billed.
     assert workshop.value("SELECT sum(perhaps_billed) FROM usage_by_day") == 0
 
 
@@ -184,7 +185,7 @@ async def test_ledger_that_becomes_read_only_loses_nothing(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of three megabytes."""
+    """A disk of 3 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
@@ -207,7 +208,7 @@ async def test_disk_that_fills_up_loses_nothing(
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "elsewhere"))
     workshop.ledger_url = f"sqlite:///{small_disk / 'ledger.sqlite'}"
     monkeypatch.setenv("PRESSWORK_DATABASE_URL", workshop.ledger_url)
-    # The spill folder stands on the same disk, as it does by default.
+    # The spill folder is on the same disk, as by default.
     monkeypatch.setenv("PRESSWORK_SPILL_DIR", str(small_disk / "spill"))
     workshop.numbered(RECORDS)
     workshop.sandbox.configure(latency_ms=400)
@@ -223,7 +224,7 @@ async def test_disk_that_fills_up_loses_nothing(
 
 
 class Flaky:
-    """Fails statements as a locked SQLite does: each the first time that it is met, or all of them."""
+    """Fails statements as a locked SQLite does: each one the first time, or all of them."""
 
     def __init__(self) -> None:
         self.fails = "none"
@@ -239,7 +240,7 @@ class Flaky:
 
 @pytest.fixture
 def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
-    """Make a run's ledger fail when told so; who looks on from outside sees nothing of it."""
+    """Make the ledger fail on demand for a run, but not for the test."""
     found = Flaky()
 
     def open_flaky(url: str) -> Engine:
@@ -285,8 +286,7 @@ async def test_ctrl_c_ends_the_waiting_for_a_ledger_and_nothing_is_lost(
     running = asyncio.create_task(workshop.run(concurrency=6, chunk_size=5))
     await workshop.answered(12)
     flaky.fails = "all"
-    while flaky.met.total() < 6:  # noqa: ASYNC110 - a thread asks
-        await asyncio.sleep(0.01)
+    await until(lambda: flaky.met.total() >= 6)
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(Abort):
         await running

@@ -1,4 +1,4 @@
-"""Ledgers that earlier commits made (tests/db/earlier) migrate, and the run that was killed in each is resumed."""
+"""Ledgers that earlier commits made (tests/db/earlier) migrate, and the killed run in each one is resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FILES = [
 
 @pytest.fixture(params=FILES)
 def earlier(request: pytest.FixtureRequest) -> EarlierLedger:
-    """What is known of a ledger of an earlier commit."""
+    """A ledger of an earlier commit, and the expected figures."""
     return read_earlier(request.param)
 
 
@@ -87,13 +87,13 @@ def test_ledger_of_an_earlier_commit_keeps_its_views_and_figures(
     engine.dispose()
     monkeypatch.setenv("PRESSWORK_DATABASE_URL", earlier_url)
     for run, said in earlier.history.items():
-        # The lease of the one that was killed has run out since.
+        # The lease of the killed run has expired since.
         since = {"status": "crashed", "alive_until": history(run)["alive_until"]} if run == earlier.killed else {}
         assert of_names_in(said, history(run)) == {**said, **since}
 
 
 def of_names_in(said: Any, told: Any) -> Any:
-    """Return what is told now, without names that were not said then."""
+    """Return today's result without the names that the earlier result does not have."""
     if isinstance(said, dict):
         return {name: of_names_in(value, told[name]) for name, value in said.items()}
     if isinstance(said, list) and len(said) == len(told):
@@ -123,7 +123,7 @@ async def test_run_that_was_killed_by_an_earlier_commit_is_resumed(
     summary = await resume(flow_run if how == "same flow run" else "another", options)
 
     assert (summary.run_id == earlier.killed) == (how == "same flow run")
-    # All but the one that can't be rendered.
+    # All except the record that can't be rendered.
     assert (summary.records, summary.failed) == (len(earlier.items), 1)
     assert summary.cached + summary.succeeded == summary.records - 1
     assert workshop.requests == len(earlier.items) - 1 - content_before

@@ -1,6 +1,6 @@
-"""A process that is stopped exactly before or after it takes a run's lease, leaves the run or closes it.
+"""Stop a process exactly before or after it takes a run's lease, suspends the run or closes it.
 
-Killed, frozen (as a machine that sleeps) or cancelled there: the same flow run, opened again, brings it to its end.
+It is killed, frozen (as when a machine sleeps) or cancelled there. Then the same flow run starts again and completes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tests.engine.forked import Forked, fork
 from tests.engine.plain_host import FLOW_RUN
 from tests.engine.test_suspension import APPROVED, approve, approved
 from tests.engine.workshop import Workshop
+from tests.waiting import until
 
 SUSPENDS, CLOSES, BEGINS = "suspend_run", "close_run", "begin_or_take_up"
 RECORDS = 4
@@ -31,7 +32,7 @@ RECORDS = 4
 
 @flow(name="approved")
 async def first_records() -> Summary:
-    """An earlier pass of the same flow run, over its first records."""
+    """Do an earlier pass of the same flow run, with its first records."""
     async with open_run(RunOptions(limit=2), flow="approved") as run:
         await run.generate("note", run.select("note"))
         return run.summary()
@@ -39,7 +40,7 @@ async def first_records() -> Summary:
 
 @pytest.fixture
 def work(workshop_on_each: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A workshop whose flow run goes from process to process; the run needs no approval, unless it is to be left."""
+    """A workshop with one flow run for all processes; the run waits for approval until the test approves it."""
     workshop = workshop_on_each
     monkeypatch.setenv(FLOW_RUN, new_id())
     monkeypatch.setenv(APPROVED, str(tmp_path / "approved"))
@@ -51,16 +52,16 @@ def work(workshop_on_each: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def stop(how: signal.Signals) -> None:
-    """Stop this process by a signal, before anything else is done."""
+    """Stop this process by a signal, before it does anything else."""
     if how == signal.SIGSTOP:
-        # Sent to the process, it would first reach another thread, and this one go on for a moment.
+        # Sent to the process, the signal would reach another thread first, and this one would continue for a moment.
         signal.pthread_kill(threading.get_ident(), how)
     else:
         os.kill(os.getpid(), how)
 
 
 def stop_at(name: str, *, before: bool, how: signal.Signals) -> None:
-    """Have this process stop as it gets to this function of the ledger's, or comes from it."""
+    """Make this process stop before or after it calls this function of db.ledger.lifecycle."""
     whole = getattr(lifecycle, name)
 
     def to_the_edge(*arguments: Any, **named: Any) -> Any:
@@ -82,8 +83,7 @@ async def stopped_at(name: str, *, before: bool, how: signal.Signals) -> Forked:
 async def frozen(process: Forked) -> None:
     """Wait until a process has stopped itself."""
     async with asyncio.timeout(60):
-        while not is_stopped(process.pid):  # noqa: ASYNC110 - the system tells only its parent, and that once
-            await asyncio.sleep(0.02)
+        await until(lambda: is_stopped(process.pid), pause_s=0.02)
 
 
 def is_stopped(pid: int) -> bool:
@@ -91,7 +91,7 @@ def is_stopped(pid: int) -> bool:
 
 
 async def opened_again(work: Workshop) -> None:
-    """Open the flow run again, and look whether all ends well."""
+    """Start the flow run again, and assert that it completes."""
     approve()
     summary = await work.call(approved)
     assert_ended_well(work)
@@ -102,7 +102,7 @@ def assert_ended_well(work: Workshop) -> None:
     (run,) = work.rows("SELECT * FROM runs")
     assert (run["status"], run["suspended_for"], run["ended_at"] is not None) == ("completed", None, True)
     assert work.statuses(run["id"]) == work.written(run["id"]) == {"succeeded": RECORDS + 1}
-    # Nothing is in flight at these edges, so nothing is paid for twice.
+    # No request is in flight at these edges, so none is paid for twice.
     assert (work.requests, work.sandbox.stats()["repeated_bodies"]) == (RECORDS + 1, 0)
     for left in ("leases", "claims", "working_rows", "attempts WHERE ended_at IS NULL"):
         assert work.value(f"SELECT count(*) FROM {left}") == 0, left
@@ -155,7 +155,7 @@ async def test_run_that_is_cancelled_at_an_edge_ends_in_order_and_goes_on(
         approve()
     process = await stopped_at(name, before=before, how=signal.SIGINT)
     await process.ended()
-    # While a run opens, Ctrl-C ends the process at once, and leaves its lease: whoever looks sees that nobody has it.
+    # While a run opens, Ctrl-C ends the process at once and leaves its lease, which is then seen as expired.
     assert work.value("SELECT count(*) FROM leases") == 0 or name == BEGINS
     shown = {state_of(row["id"], row["status"], running(work.ledger)) for row in work.rows("SELECT * FROM runs")}
     assert shown <= ({"crashed"} if name == BEGINS else {"cancelled", "completed", "suspended"})

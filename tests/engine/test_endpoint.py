@@ -1,4 +1,4 @@
-"""What a run does where the endpoint is away, refuses the key or runs out of money; test_gate.py needs no run."""
+"""A whole run whose endpoint is unavailable, refuses the key or has no credit left; test_gate.py needs no run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandbox import SANDBOX_HEADER
 from tests.engine.test_gate import gateway, passing_on
 from tests.engine.workshop import Workshop
 
-# Away
+# Unavailable
 
 
 async def test_chunks_outlive_an_endpoint_that_is_away(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ async def test_endpoint_that_stays_away_leaves_failed_records_and_no_request(
 
     assert (summary.failed, summary.succeeded, summary.status, summary.exit_status) == (4, 0, "completed", 1)
     assert {failure.status for failure in summary.failures} == {"failed"}
-    # What was on its way when the endpoint went may be billed; what found no endpoint can't be.
+    # Requests in flight when the endpoint ended may be billed; requests that could not connect can't be.
     assert (summary.requests, summary.perhaps_billed) == (4, 4)
     kinds = workshop.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")
     assert kinds == {"connection": 4, "connect": 12}
@@ -159,7 +159,7 @@ async def test_request_that_the_endpoint_refuses_fails_alone(
     assert (summary.succeeded, summary.failed) == (4, 1)
     (failure,) = summary.failures
     assert (failure.record_key, failure.kind) == ("00002", "invalid_request_error")
-    # A request that will not get better is asked once.
+    # A request with a final error is sent once.
     assert workshop.requests == 4
     assert summary.requests == 5
 
@@ -200,7 +200,7 @@ async def test_what_was_answered_before_the_spend_limit_is_kept(workshop: Worksh
     assert workshop.sandbox.stats()["repeated_bodies"] == 0
 
 
-# What a run says of it
+# How a run reports it
 
 
 async def test_limit_that_a_run_sets_ends_with_it(workshop: Workshop) -> None:

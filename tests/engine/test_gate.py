@@ -1,4 +1,4 @@
-"""The gate of a run before a real endpoint over HTTP: who is asked first, what is sent, and what stops all others."""
+"""A run's gate with a real endpoint over HTTP: what is requested first, and which errors stop all other requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def gateway(answer: Handler, *, models: int = 404) -> AsyncIterator[str]:
-    """A gateway that knows no path but POST /v1/messages; of GET /v1/models it says what it is told to."""
+    """Serve a gateway that has only POST /v1/messages; GET /v1/models fails with the status `models`."""
 
     async def refuse(_request: web.Request) -> web.Response:
         error = {"type": "permission_error", "message": "not here"}
@@ -51,7 +51,7 @@ async def gateway(answer: Handler, *, models: int = 404) -> AsyncIterator[str]:
 
 
 def passing_on(sandbox: Sandbox, **usage: Any) -> Handler:
-    """A gateway's way with requests: to the sandbox and back, with other words of the usage."""
+    """Make a handler that passes requests to the sandbox, and changes the usage in its answers."""
 
     async def answer(request: web.Request) -> web.Response:
         headers = {"x-api-key": "any", "anthropic-version": request.headers["anthropic-version"]}
@@ -68,7 +68,7 @@ def passing_on(sandbox: Sandbox, **usage: Any) -> Handler:
 
 @dataclass
 class Caller:
-    """Asks prompts of an endpoint through the gate of a run, without the run."""
+    """Sends prompts to an endpoint through the gate of a run, without the run."""
 
     endpoint: Endpoint
     pace: Pace
@@ -76,7 +76,7 @@ class Caller:
     journal: MemoryJournal = field(default_factory=MemoryJournal)
 
     async def ask(self, count: int) -> list[Outcome | BaseException]:
-        """All at once; what became of each."""
+        """Send prompts all at once; returns the outcome or the error of each."""
         (self.folder / "note.md.j2").write_text(
             "---\noutput: SubjectLine\n---\n{% block user %}A line about {{ record.n }}.{% endblock %}",
             encoding="utf-8",
@@ -98,7 +98,7 @@ class Caller:
         )
 
     async def is_stopped(self, count: int, match: str | None = None) -> None:
-        """Ask, and have each end with what has stopped the run."""
+        """Send prompts, and assert that each ends with the error that stopped the run."""
         for ended in await self.ask(count):
             with pytest.raises(StoppingCallError, match=match):
                 raise ended if isinstance(ended, BaseException) else AssertionError(ended)
@@ -109,7 +109,7 @@ Open = Callable[[], Awaitable[Caller]]
 
 @pytest.fixture
 async def open_gate(tmp_path: Path) -> AsyncIterator[Open]:
-    """Open the endpoint that the environment names, and a gate before it."""
+    """Open the endpoint that the environment names, with a gate."""
     opened: list[Endpoint] = []
 
     async def open_one() -> Caller:
@@ -124,7 +124,7 @@ async def open_gate(tmp_path: Path) -> AsyncIterator[Open]:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Say where the endpoint is, and its name and the key where they are set."""
+    """Set the endpoint's URL, its name and the key; None unsets one."""
 
     def say(url: str, name: str | None = None, key: str | None = "sk-ant-mine") -> None:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
@@ -137,7 +137,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return say
 
 
-# Away
+# Unavailable
 
 
 async def test_endpoint_that_is_away_is_not_opened(sandbox: Sandbox, open_gate: Open) -> None:
@@ -162,7 +162,7 @@ async def test_named_endpoint_that_is_away_is_tried_once_and_stops_all(
     await caller.is_stopped(30, "can't be reached")
     server.close()
     await server.wait_closed()
-    # aiohttp asks a second time where a connection is closed on it.
+    # aiohttp retries once if the server closes the connection.
     assert tried <= 2
     assert set(caller.journal.error_types) <= {"not_sent"}
 
@@ -225,7 +225,7 @@ async def test_gateway_that_keeps_its_models_to_itself_stops_nothing_once_it_is_
     assert not caller.endpoint.verified
 
 
-# Not what it was said to be
+# Another endpoint than named
 
 
 @pytest.mark.parametrize("name", ["anthropic", "gateway"])

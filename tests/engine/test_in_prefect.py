@@ -1,4 +1,4 @@
-"""What Prefect shows of a run, is told of it and does with it: names, tags, states, pages, events, assets, Cancel."""
+"""A run in Prefect: its names, tags, states, pages, events and assets there, and Cancel."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ pytestmark = pytest.mark.prefect
 
 
 async def flow_run_of(workshop: Workshop) -> FlowRun:
-    """The flow run of the last run."""
+    """Return the flow run of the last run."""
     found = workshop.value("SELECT prefect_flow_run_id FROM runs ORDER BY id DESC LIMIT 1")
     async with get_client() as client:
         return await client.read_flow_run(UUID(str(found)))
 
 
 async def artifacts_of(workshop: Workshop, run_id: str) -> str:
-    """The pages of a run's flow run, one after another."""
+    """Return the pages of a run's flow run, joined."""
     async with get_client() as client:
         found = await client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["presswork-summary"])),
@@ -115,13 +115,13 @@ async def test_run_is_told_by_its_name_tags_progress_page_and_log_lines(workshop
     opened, selected, ended, closed = _in_order(told(lines))
     assert "endpoint sandbox, ledger sqlite" in opened
     assert selected == "note selects 3 records."
-    assert ended == "note: 3 generations: 3 new."
+    assert ended == "note: 3 generations (3 new)."
     assert "completed" in closed
     assert "3 requests, cost $" in closed
 
 
 def _in_order(lines: list[str]) -> list[str]:
-    marks = ("opened", "selects", "generations:", "completed")
+    marks = ("opened", "selects", "generations (", "completed")
     assert len(lines) == len(marks), lines
     return [next(line for line in lines if mark in line) for mark in marks]
 
@@ -203,7 +203,7 @@ def at_work(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 
 
 async def stopped(workshop: Workshop, run: asyncio.Task[Summary]) -> str:
-    """Wait for the end of a stopped run, whose flow run is cancelled; return what it says."""
+    """Wait for the end of a stopped run and its cancelled flow run; returns the run's message."""
     with pytest.raises(Abort) as stop:
         await run
     found: FlowRun = await eventually(
@@ -240,7 +240,7 @@ async def test_signal_leaves_the_flow_run_cancelled(at_work: Workshop) -> None:
 async def test_run_that_has_a_newer_one_in_its_flow_run_leaves_the_state_to_that(workshop: Workshop) -> None:
     @flow
     async def superseded() -> None:
-        raise await PrefectHost().stopped("The run was stopped (a newer one goes on).", cancelled=False)
+        raise await PrefectHost().stopped("The run was stopped (a newer one continues).", cancelled=False)
 
     flow_run_ids: list[UUID] = []
     async with get_client() as client:
@@ -251,12 +251,12 @@ async def test_run_that_has_a_newer_one_in_its_flow_run_leaves_the_state_to_that
     assert not state.is_final()
 
 
-# A run that is left
+# A suspended run
 
 
 @pytest.fixture
 async def deployed(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
-    """A work pool with a deployment of a flow that waits for an approval, by default until tomorrow."""
+    """A work pool with a deployment of a flow that suspends itself until approval, by default until tomorrow."""
     prepare(workshop, tmp_path, monkeypatch)
     async with work_pool(tmp_path) as pool:
         await prefect("deploy", "tests.engine.test_suspension:approved", "--name", "notes", "--pool", pool.name)
@@ -264,7 +264,7 @@ async def deployed(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def left(pool: Pool, workshop: Workshop) -> FlowRun:
-    """Start the flow, and wait until its run is left; the flow run says so, and until when."""
+    """Start the flow and wait until its run is suspended; the flow run shows this, and until when."""
     worker = psutil.Process(await pool.worker())
     flow_run = await pool.reached(await start("approved/notes"), "Resuming")
     assert flow_run.state is not None
@@ -283,13 +283,13 @@ async def left(pool: Pool, workshop: Workshop) -> FlowRun:
 
 
 async def ended_as_one(pool: Pool, workshop: Workshop, flow_run: FlowRun) -> None:
-    """Wait for its end: it was one run, in two processes, and nothing was asked for twice."""
+    """Wait for its end, and assert that it was one run in two processes without a repeated request."""
     ended = await pool.reached(flow_run, "Completed")
     row = run_of(workshop)
     assert (row["status"], row["prefect_flow_run_id"]) == ("completed", str(flow_run.id))
     assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (5, 0)
     assert workshop.value("SELECT count(DISTINCT lease_id) FROM attempts") == 2
-    # A resumption uses up none of its retries, nor of its attempts after a crash.
+    # A resumption uses up no retries and no attempts after a crash.
     assert ended.run_count == 1
 
 
@@ -305,7 +305,7 @@ async def test_run_that_is_left_is_taken_up_by_a_worker_when_it_is_due(
             states = await client.read_flow_run_states(flow_run.id)
             return [state.name for state in states].count("Resuming")
 
-    # It is not approved by then, and so it is left once more.
+    # It is not approved by then, so it is suspended again.
     assert await eventually(leaves, lambda found: found > 1, within_s=60) > 1
     approve()
     await ended_as_one(deployed, workshop, flow_run)
@@ -343,7 +343,7 @@ async def test_helper_has_its_number_in_its_name_and_its_lease_has_the_id_of_its
             )
     assert flow_run.name == "note, helper 2 of 3"
     assert "presswork" not in flow_run.tags
-    # How far it was, and no summary: its run has that.
+    # It has its progress, but no summary, which belongs to its run.
     assert [artifact.type for artifact in artifacts] == ["progress"]
     assert str(artifacts[0].description).startswith("helper 2 of 3; ")
     assert workshop.value("SELECT count(*) FROM runs") == 1
@@ -354,7 +354,7 @@ async def test_helper_of_a_run_that_has_ended_is_completed_and_says_why(workshop
     run_id = (await workshop.run()).run_id
     ended: list[UUID] = []
     late = content.with_options(on_running=[lambda _flow, run, _state: ended.append(run.id)])
-    with pytest.raises(Abort, match="nothing left to help with"):
+    with pytest.raises(Abort, match="this helper has nothing to do"):
         await late("note", options=RunOptions(helper=Helper(run=run_id, select="note.md.j2", number=1, of=3)))
     async with get_client() as client:
         state = (await client.read_flow_run(ended[0])).state
@@ -365,7 +365,7 @@ async def test_helper_of_a_run_that_has_ended_is_completed_and_says_why(workshop
 
 @contextmanager
 def run_to_help(workshop: Workshop) -> Iterator[str]:
-    """A run that has divided its records, and waits."""
+    """A run that has divided its records and waits for helpers."""
     row = run_row(flow="note")
     lease = begin_or_take_up(workshop.ledger, row, new_id())
     divide(workshop.ledger, row.id, "note", [["00000", "00001", "00002"]])
@@ -377,7 +377,9 @@ async def test_select_that_gives_other_records_each_time_is_not_spread(workshop:
     workshop.numbered(10)
     file = workshop.templates / "note.md.j2"
     file.write_text(file.read_text(encoding="utf-8").replace("FROM items", "FROM items ORDER BY random()"))
-    with pytest.raises(ConfigurationError, match=r"note\.md\.j2: the run can't be spread: .* random\(\) gives other"):
+    with pytest.raises(
+        ConfigurationError, match=r"note\.md\.j2: the run can't be split into shards: .* random\(\) gives other"
+    ):
         await workshop.run(shards=3)
     assert workshop.requests == 0
 
@@ -385,7 +387,7 @@ async def test_select_that_gives_other_records_each_time_is_not_spread(workshop:
 async def test_run_with_shards_says_what_it_needs_where_nothing_is_deployed(workshop: Workshop) -> None:
     workshop.numbered(3)
     async with get_client() as client:
-        # Other tests deploy on the same server, and a run takes what it finds.
+        # Other tests deploy on the same server, and a run uses any deployment that it finds.
         for deployment in await client.read_deployments():
             await client.delete_deployment(deployment.id)
     with pytest.raises(ConfigurationError, match="presswork deploy"):
@@ -393,11 +395,11 @@ async def test_run_with_shards_says_what_it_needs_where_nothing_is_deployed(work
     assert workshop.requests == 0
 
 
-# Events, assets, and a key out of a block
+# Events, assets, and a key from a block
 
 
 async def events(api: str, name: str, resource: str) -> list[dict[str, Any]]:
-    """The events of a name about a resource, when the server has written one."""
+    """Return the events with a name and a resource, when the server has stored one."""
 
     async def look() -> list[dict[str, Any]]:
         wanted = {"filter": {"event": {"prefix": [name]}, "resource": {"id": [resource]}}, "limit": 50}
@@ -410,7 +412,7 @@ async def events(api: str, name: str, resource: str) -> list[dict[str, Any]]:
 
 
 async def asset_of(api: str, key: str, run_id: str) -> dict[str, Any]:
-    """The event by which a run told of an asset: ledgers of other tests have the same name, and so the same keys."""
+    """Return a run's event about an asset. The ledgers of other tests have the same name, so their keys are equal."""
 
     async def look() -> list[dict[str, Any]]:
         found = await events(api, "prefect.asset.materialization.succeeded", key)

@@ -1,4 +1,4 @@
-"""A record is known by its key: one column or several, as text, without the blanks of a CHAR(n) column."""
+"""A record's key is one column or several, as text, without the trailing blanks of a CHAR(n) column."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.engine.workshop import NOTE, USER, Workshop
 def template(workshop: Workshop, select: str, key: str) -> None:
     note = NOTE.format(user=USER, max_tokens=256)
     note = note.replace("SELECT id, name FROM items", select).replace("key: id", f"key: {key}")
-    # So that a SQLite file is there.
+    # This creates the SQLite file.
     workshop.source.connect().close()
     (workshop.templates / "note.md.j2").write_text(note, encoding="utf-8")
 
@@ -37,7 +37,7 @@ def on_postgres(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Iterator[Workshop]:
-    """A workshop whose source, unlike its ledger, is on PostgreSQL."""
+    """A workshop whose source is on PostgreSQL and whose ledger is on SQLite."""
     url = new_postgres_database(postgres_server)
     made = open_workshop(sandbox, sqlite_ledger_url, url, tmp_path, monkeypatch, request)
     yield made
@@ -70,7 +70,7 @@ async def test_blanks_of_a_char_key_are_trimmed_and_what_stood_under_them_is_sai
     with workshop.source.begin() as connection:
         connection.execute(text("CREATE TABLE items (id CHAR(5), name VARCHAR(9))"))
         connection.execute(text("INSERT INTO items VALUES ('a', 'one'), ('b', 'two')"))
-    # As an earlier release knew them: a text keeps its blanks.
+    # The keys of an earlier release: a text keeps its blanks.
     template(workshop, "SELECT CAST(RPAD(id, 5) AS VARCHAR) AS id, name FROM items", "id")
     before = await workshop.run()
     assert set(workshop.outputs("note")) == {"a    ", "b    "}
@@ -82,7 +82,7 @@ async def test_blanks_of_a_char_key_are_trimmed_and_what_stood_under_them_is_sai
     assert (summary.cached, summary.requests) == (2, 0)
     assert set(workshop.outputs("note")) == {"a", "b", "a    ", "b    "}
     (note,) = summary.notes
-    assert "note: content stands under keys that end in blanks (2)" in note
+    assert "note: 2 keys with content end in blanks" in note
     joined = "SELECT record_key FROM current_content WHERE record_key NOT LIKE '% '"
     assert {row["record_key"] for row in workshop.rows(joined)} == {"a", "b"}
 
@@ -108,9 +108,9 @@ async def test_padded_keys_are_told_of_by_a_run_that_resumes_another_and_not_by_
     assert (await workshop.run(helper=helper)).notes == []
     close_run(workshop.ledger, lease, "completed", now())
     with workshop.source.begin() as connection:
-        # So that the resumed run can only have read what the stopped one left.
+        # Now the resumed run can only read the spool of the stopped one.
         connection.execute(text("DROP TABLE items"))
 
     (note,) = (await workshop.run(resumes=stopped)).notes
 
-    assert "note: content stands under keys that end in blanks (2)" in note
+    assert "note: 2 keys with content end in blanks" in note

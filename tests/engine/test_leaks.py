@@ -1,4 +1,4 @@
-"""Prefect sees ids and counts: no prompt, no answer, no key and no password; record keys in failure artifacts alone."""
+"""Prefect sees ids and counts, but no prompt, answer, API key or password; record keys only in failure artifacts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from prefect.settings import PREFECT_HOME, temporary_settings
 from sqlalchemy import make_url
 
@@ -24,7 +25,7 @@ ANSWERED = "quokkaphone"
 
 
 def stored(folder: Path) -> dict[str, bytes]:
-    """All that Prefect's server has on disk: its database, the write-ahead log, its own log; not its UI's pages."""
+    """Return all files of Prefect's server except its UI's pages: its database, write-ahead log and log."""
     pages = [path.parent for path in folder.rglob("index.html")]
     return {
         path.name: path.read_bytes()
@@ -34,7 +35,7 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 
 def tables_with(folder: Path, text: str) -> set[str]:
-    """The tables of Prefect's database in which a text stands."""
+    """Return the tables of Prefect's database that contain a text."""
     found = set()
     with sqlite3.connect(folder / "prefect.db") as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -46,7 +47,7 @@ def tables_with(folder: Path, text: str) -> set[str]:
 
 
 async def settled(workshop: Workshop, run_id: str, chunks: int) -> None:
-    """Wait until Prefect's server has heard of a run's tasks and stored the run's last log line."""
+    """Wait until Prefect's server has stored a run's tasks and its last log line."""
     flow_run_id = workshop.flow_run_of(run_id)
     await task_runs(flow_run_id, count=chunks)
     await eventually(lambda: log_lines(flow_run_id), lambda found: any("Finished in state" in line for line in found))
@@ -58,7 +59,7 @@ async def test_neither_texts_nor_secrets_reach_prefect(
     workshop = workshop_on_each
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     if workshop.ledger_url.startswith("postgresql"):
-        # This PostgreSQL takes any password; what matters is where it goes.
+        # This PostgreSQL accepts any password; the test checks where it is written.
         with_password = make_url(workshop.ledger_url).set(password=PASSWORD)
         monkeypatch.setenv("PRESSWORK_DATABASE_URL", with_password.render_as_string(hide_password=False))
     workshop.template(f"{PROMPT} {{{{ (record.name * 1) | length }}}} {{{{ record.name }}}}")
@@ -69,16 +70,16 @@ async def test_neither_texts_nor_secrets_reach_prefect(
         await settled(workshop, summary.run_id, 2)
     assert (summary.succeeded, summary.failed) == (2, 1)
 
-    # They did stand where they belong, or this test would show nothing.
+    # The texts are where they belong; otherwise this test would prove nothing.
     answers = [str(output["subject"]) for output in workshop.outputs("note").values()]
     assert any(ANSWERED in answer.lower() for answer in answers)
     assert any(PROMPT in str(body) for body in workshop.sandbox.bodies())
     for folder in (prefect_folder, tmp_path / "home"):
         for name, content in stored(folder).items():
             for text in (KEY, PASSWORD, PROMPT, ANSWERED, ANSWERED.title(), *answers):
-                assert text.encode() not in content, f"{text} stands in {name}"
-            assert b"good-key" not in content, f"a record's key stands in {name}"
-    # Prefect's event of an artifact that was made holds the artifact, and comes a little later.
+                assert text.encode() not in content, f"{text} is in {name}"
+            assert b"good-key" not in content, f"a record's key is in {name}"
+    # Prefect's event about a new artifact contains the artifact, and is stored a little later.
     found = tables_with(prefect_folder, "bad-key-3")
     assert {"artifact"} <= found <= {"artifact", "artifact_collection", "events", "event_resources"}
     for table in ("attempts", "generations", "prompts", "runs"):
@@ -101,7 +102,7 @@ async def test_failures_quote_no_text(
     assert "Pangolin" not in str(workshop.rows("SELECT validation_errors, error_type FROM attempts"))
     assert "Pangolin" not in str(summary)
     for name, content in stored(prefect_folder).items():
-        assert b"Pangolin" not in content, f"the record's text stands in {name}"
+        assert b"Pangolin" not in content, f"the record's text is in {name}"
 
 
 async def test_database_error_quotes_no_row(
@@ -121,7 +122,7 @@ async def test_database_error_quotes_no_row(
     assert "Numbatology" not in str(failure.message)
     await settled(workshop, str(workshop.value("SELECT id FROM runs")), 1)
     for name, content in stored(prefect_folder).items():
-        assert b"Numbatology" not in content, f"the record's text stands in {name}"
+        assert b"Numbatology" not in content, f"the record's text is in {name}"
 
 
 async def test_source_that_is_away_is_named_without_its_password(
@@ -133,12 +134,10 @@ async def test_source_that_is_away_is_named_without_its_password(
     assert PASSWORD not in str(caught.value)
     await settled(workshop, str(workshop.value("SELECT id FROM runs")), 0)
     for name, content in stored(prefect_folder).items():
-        assert PASSWORD.encode() not in content, f"the password stands in {name}"
+        assert PASSWORD.encode() not in content, f"the password is in {name}"
 
 
 async def test_key_in_a_gateways_error_is_not_kept(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aiohttp import web  # noqa: PLC0415 - for this test alone
-
     async def quote(request: web.Request) -> web.Response:
         message = f"we do not know {request.headers['authorization']}"
         error = {"type": "invalid_request_error", "message": message}

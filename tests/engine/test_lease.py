@@ -1,4 +1,4 @@
-"""The gate of a lease: silence holds requests back, and what was claimed before an absence is claimed again."""
+"""A lease holds requests back while it is not confirmed; after it was lost, prompts are claimed again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from presswork.engine.resources.lease import ClaimLostError, HeldLease
 from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
 from tests.db.test_leases import run_out, status_of
+from tests.waiting import until
 
 ONE, TWO = sha("one"), sha("two")
 
@@ -98,7 +99,7 @@ def test_claims_of_before_an_absence_are_claimed_again_but_looked_up_first(
     for prompt_hash in (ONE, TWO):
         with pytest.raises(ClaimLostError):
             asyncio.run(held.ready(prompt_hash))
-    # Its own again, so that no one takes what is in flight meanwhile.
+    # The claim is its own again, so that no other run takes a request in flight.
     assert claims.take(ledger, other, {TWO}) == set()
     assert held.take({ONE, TWO}) == {TWO}
     asyncio.run(held.ready(TWO))
@@ -114,7 +115,7 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     claims.take(ledger, take_up(ledger, book.run_id, new_id()).id, {ONE})
     batch = WriteBatch()
     generation_id = book.generation(batch, "key")
-    # What stands is another's to look up by now.
+    # The newer process now confirms current content.
     batch.confirmed.append(
         ConfirmedRow(
             run_id=book.run_id,
@@ -131,8 +132,7 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
         assert connection.exec_driver_sql("SELECT count(*) FROM working_rows").scalar() == 0
     assert "another process" in str(held.superseded_by)
     async with held.kept(writer, stopped.append):
-        while not stopped:  # noqa: ASYNC110 - the heartbeat tells no one else
-            await asyncio.sleep(0.01)
+        await until(lambda: stopped)
     assert "another process" in stopped[0]
     with pytest.raises(ClaimLostError):
         await held.ready(ONE)
@@ -149,8 +149,7 @@ async def test_run_that_is_superseded_stops_at_its_next_request(
         await asyncio.sleep(0)
         with pytest.raises(ClaimLostError):
             await held.ready(ONE)
-        while not stopped:  # noqa: ASYNC110 - the heartbeat tells no one else
-            await asyncio.sleep(0.01)
+        await until(lambda: stopped)
 
 
 def test_run_that_has_closed_takes_nothing_back(book: Book, held: HeldLease, ledger: Engine) -> None:
@@ -190,7 +189,7 @@ def test_run_that_is_suspended_gives_its_claims_back_and_is_taken_up(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:
     held.take({ONE})
-    held.suspend("until somebody approves", now())
+    held.suspend("waits for approval", now())
     assert status_of(ledger, book.lease) == ("suspended", False, None)
     assert claims.take(ledger, Book(ledger).lease.id, {ONE}) == {ONE}
     newer = take_up(ledger, book.run_id, new_id())

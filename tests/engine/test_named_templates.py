@@ -1,4 +1,4 @@
-"""Every template that a flow names is checked before the first request, wherever in the flow's code its name stands."""
+"""Every template named anywhere in a flow's code is checked before the first request."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_misspelt_template_of_a_later_step_stops_the_run_before_the_first_
 
 
 class Frame:
-    """Like a data frame: it has a `select` that takes names of columns."""
+    """Like a data frame: its `select` takes column names."""
 
     def select(self, column: str) -> str:
         return column

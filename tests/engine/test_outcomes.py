@@ -1,4 +1,4 @@
-"""Every end that a prompt can come to: its status, its attempts, what a later run makes of it, and who pays."""
+"""Every outcome that a prompt can have: its status, its attempts, its cost, and the effect on a later run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BILLED = ("input_tokens", "output_tokens", "cache_creation_5m_tokens", "cache_cr
 
 @dataclass(frozen=True)
 class End:
-    """A fault that every request meets, and what must come of it; `kinds` are a record's attempts."""
+    """A fault of every request and its expected outcome; `kinds` are a record's attempts."""
 
     fault: str
     status: str
@@ -28,7 +28,7 @@ class End:
         return self.fault
 
 
-RETRIED = ("call", "retry", "retry", "retry")  # one of ours in each of two tries by Prefect
+RETRIED = ("call", "retry", "retry", "retry")  # one of our retries in each of Prefect's two tries
 ENDS = [
     End("truncated", "truncated", "max_tokens", ("call", "escalation"), "max_tokens"),
     End(
@@ -99,7 +99,7 @@ async def test_prompt_is_given_up_after_three_bad_outcomes_until_refresh(worksho
     assert "--refresh" in row["error_message"]
 
     assert (await workshop.run(refresh=True)).succeeded == 1
-    # Content was bought: from now on it is a hit.
+    # Now there is paid content, so the next run has a hit.
     assert (await workshop.run()).cached == 1
 
 
@@ -165,7 +165,7 @@ async def test_all_succeed_under_faults_and_the_books_agree(
 
 
 def assert_equal_books(workshop: Workshop) -> None:
-    """What the attempts say was asked, served and perhaps billed is what the sandbox says."""
+    """Assert that the attempts and the sandbox have the same requests, answers and perhaps-billed requests."""
     stats = workshop.sandbox.stats()
     assert (
         workshop.value("SELECT count(*) FROM attempts WHERE error_type IS NULL OR error_type <> 'not_sent'")

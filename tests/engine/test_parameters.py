@@ -1,4 +1,4 @@
-"""Params belong to their select: what comes from it is rendered with its values, however many steps lie between."""
+"""Params belong to their select: its records are rendered with its values, even after many steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARAMS = {"kind": {"default": "any"}, "tone": {"default": None}}
 
 
 class OfFront:
-    """As much of a template as is looked at."""
+    """The parts of a template that `params_of_step` uses."""
 
     name, file = "reply", "reply.md.j2"
 
@@ -44,7 +44,7 @@ def test_step_takes_what_its_template_declares(selected: dict[str, Any], rendere
 
 
 def test_parameter_that_nobody_gives_is_an_error_and_no_text() -> None:
-    with pytest.raises(ParameterError, match=r"'reply' needs the parameter 'tone', .* none of this name"):
+    with pytest.raises(ParameterError, match=r"'reply' needs the parameter 'tone', .* does not have it"):
         of({"tone": {}}, {"kind": "tea"})
 
 

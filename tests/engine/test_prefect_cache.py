@@ -10,13 +10,14 @@ from flows.content import content
 from presswork import RunOptions, Summary
 from tests.engine.plain_host import run_plainly
 from tests.engine.workshop import Workshop
+from tests.waiting import until
 
 pytestmark = pytest.mark.prefect
 
 
 @pytest.fixture
 def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A workshop whose endpoint is away, and in which Prefect holds a chunk for seconds before its next try."""
+    """A workshop with an overloaded endpoint, in which Prefect waits seconds before a chunk's next try."""
     monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
     monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "5")
     workshop.sandbox.configure(overloaded=1)
@@ -24,15 +25,14 @@ def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 
 
 async def when_held(workshop: Workshop, prompts: int) -> None:
-    """Wait until every chunk of a run waits for its next try; then let the endpoint come back."""
+    """Wait until every chunk of a run waits for its next try; then make the endpoint available."""
     await workshop.asked(prompts)
-    while workshop.value("SELECT count(*) FROM claims"):  # noqa: ASYNC110 - the ledger tells no one
-        await asyncio.sleep(0.02)
+    await until(lambda: not workshop.value("SELECT count(*) FROM claims"))
     workshop.sandbox.configure(overloaded=0)
 
 
 async def another_run(**options: object) -> Summary:
-    """The same job by somebody else, who needs no Prefect for it."""
+    """Run the same job another time, without Prefect."""
     summary = await run_plainly(content, [], "note", options=RunOptions.model_validate(options))
     assert isinstance(summary, Summary)
     return summary
@@ -47,7 +47,7 @@ async def test_chunk_that_another_run_answered_while_prefect_held_it_shows_as_ca
 
     assert (other.succeeded, summary.succeeded, summary.cached, summary.exit_status) == (3, 0, 3, 0)
     assert await held.task_states(summary.run_id, 3) == ["Cached"] * 3
-    # Each was asked once in vain and once by the other run.
+    # Each prompt was requested once without success, and once by the other run.
     assert (held.requests, held.sandbox.stats()["served"]["answers"]) == (6, 3)
 
 

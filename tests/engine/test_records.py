@@ -1,4 +1,4 @@
-"""Records of every sort go through unharmed or fail alone, by name."""
+"""Records of every kind pass through unchanged, or fail alone under their key."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_record_that_renders_to_nothing_fails_alone(workshop: Workshop) ->
     assert summary.succeeded == 1
 
 
-# aiohttp would rather be handed a file; in a run it says so to no one.
+# aiohttp recommends a file here; outside of tests this warning is not shown.
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_record_longer_than_the_endpoint_takes_fails_alone(workshop: Workshop) -> None:
     workshop.items({"enormous": "long tale " * 500_000, "good": "words"})
@@ -164,7 +164,7 @@ async def test_records_that_change_their_order_are_the_same_records(workshop: Wo
 
 
 class Careless(BaseModel):
-    """What a user's own class may do: let a word through that no text holds, or fail in a way of its own."""
+    """A user's class that accepts a text that can't be stored, exits, or accepts the text."""
 
     subject: str
 
@@ -262,7 +262,7 @@ async def test_odd_words_of_an_endpoint_keep_no_content_out(
 async def test_content_that_the_ledger_refuses_fails_alone_and_the_run_goes_on(
     workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever gets past the judgement: the last line is the ledger's own."""
+    """The ledger refuses content that validation has accepted."""
     workshop = workshop_on_each
 
     def judge(*arguments: Any) -> Any:

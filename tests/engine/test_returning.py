@@ -1,10 +1,11 @@
-"""A run that was away for longer than its lease finds out what it still owns before it sends anything."""
+"""A run whose lease has expired finds out what it still owns before it sends anything."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -24,7 +25,7 @@ from db import identity
 from db.ledger import leases
 leases.LEASE_S, leases.HEARTBEAT_S = {lease}, {lease} / 8
 if {hidden}:
-    # As in a container of its own: no one else sees whether it lives.
+    # As in its own container: other processes can't see whether it lives.
     identity._pid_namespace = lambda: "1"
 """
 Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
@@ -38,7 +39,7 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Run the note's template in processes of their own, which end with the test."""
+    """Run the note's template in separate processes, which end with the test."""
     processes: list[asyncio.subprocess.Process] = []
 
     async def start(
@@ -62,7 +63,7 @@ async def start() -> AsyncIterator[Start]:
 
 
 def faked(clock: str) -> dict[str, str]:
-    """What lets a process's time of day be ahead (`+5m`) or behind; skips where Debian's libfaketime is missing."""
+    """Return an environment that moves a process's clock ahead (`+5m`) or back; skips without Debian's libfaketime."""
     found = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     if found is None:
         pytest.skip("libfaketime is not installed (Debian's package faketime)")
@@ -71,10 +72,10 @@ def faked(clock: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def frozen(process: asyncio.subprocess.Process, workshop: Workshop) -> AsyncIterator[None]:
-    """Stop a process as a machine that sleeps does, and wake it."""
+    """Freeze a process as a sleeping machine does, then wake it."""
     process.send_signal(signal.SIGSTOP)
     while is_locked(workshop):
-        # It stopped in the midst of a commit: other writers would sleep as well.
+        # It stopped during a commit, which would block other writers too.
         process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.01)
         process.send_signal(signal.SIGSTOP)
@@ -103,7 +104,7 @@ async def test_run_that_slept_leaves_to_another_what_that_one_took_over(
     workshop_on_each: Workshop, start: Start, short_leases: None
 ) -> None:
     workshop = workshop_on_each
-    # On another machine, as far as anyone can see, where the database would let it be there.
+    # On PostgreSQL the process seems to run on another machine; SQLite does not allow that.
     hidden = workshop.ledger_url.startswith("postgresql")
     workshop.numbered(60)
     workshop.sandbox.configure(latency_ms=300)
@@ -121,7 +122,7 @@ async def test_run_that_slept_leaves_to_another_what_that_one_took_over(
     assert workshop.value("SELECT count(*) FROM leases") == 0
     for run in runs:
         assert workshop.statuses(run["id"]) == {"succeeded": 60}
-    # Paid for twice is what was in flight when it fell asleep, and the answers of one commit; five more would be open.
+    # Only requests in flight when it fell asleep, and the answers of one commit, are paid for twice.
     assert workshop.requests <= 60 + 2 * CONCURRENCY
     assert workshop.value("SELECT count(*) FROM claims") == 0
     assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
@@ -160,10 +161,10 @@ async def test_process_that_slept_ends_where_a_newer_one_goes_on_with_its_run(
     assert "Abort: The run was stopped (another process has taken over this part of the run)" in said.decode()
     asked = workshop.requests
     assert asked <= 10 + 2 * CONCURRENCY
-    # The run and its end are the newer one's.
+    # The run now belongs to the newer process, which will end it.
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"running": 1}
     assert workshop.value("SELECT id FROM leases") == newer.id
-    # What it had paid for is kept.
+    # Its paid answers are kept.
     assert workshop.value("SELECT count(*) FROM current_content") == asked
     assert workshop.value("SELECT count(*) FROM claims") == 0
 
@@ -174,7 +175,7 @@ async def test_newest_text_is_current_whoever_clock_is_ahead(workshop_on_each: W
     if not workshop.ledger_url.startswith("postgresql"):
         pytest.skip("SQLite has one machine, and so one clock")
     workshop.numbered(3)
-    # The first to write is five minutes ahead; its text would hide the next one's for as long.
+    # The first writer's clock is five minutes ahead. By its times, its text would hide newer ones for five minutes.
     await ended(await start(workshop, hidden=True, clock="+5m"))
     older = workshop.counts("SELECT record_key, written_by_generation_id FROM current_content")
     await ended(await start(workshop, hidden=True, clock="-5m", refresh=True))
@@ -206,4 +207,4 @@ async def test_workers_with_clocks_apart_pay_once_though_one_sleeps_four_minutes
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"completed": 2}
     assert workshop.requests <= 400 + 2 * CONCURRENCY
     assert workshop.value("SELECT count(*) FROM current_content") == 400
-    print(f"asked twice: {workshop.requests - 400}")  # noqa: T201 - its figure
+    sys.stdout.write(f"requested twice: {workshop.requests - 400}\n")

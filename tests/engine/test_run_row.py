@@ -1,4 +1,4 @@
-"""What a run leaves for people: its summary, its page, and figures that the attempts bear out."""
+"""The summary and the page of a run, with figures that match the attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNTED = ("generations", "cached", "succeeded", "invalid", "truncated", "refuse
 
 
 def page_of(workshop: Workshop) -> str:
-    """The last run's page, as its host was told to publish it."""
+    """Return the page that the last run's host published."""
     found = workshop.hosts[-1].summary
     assert found is not None
     return summary_markdown(found)
@@ -27,7 +27,7 @@ def page_of(workshop: Workshop) -> str:
 
 async def test_summary_and_page_say_what_the_ledger_says(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
-    # First, as records come in the select's own order: of the failures, only the first are listed.
+    # This record comes first in the select's order, because only the first failures are listed.
     workshop.items({"!|bad": None})
     workshop.numbered(40)
     workshop.template("{{ (record.name * 1) | length }} letters: {{ record.name }}")
@@ -62,7 +62,7 @@ async def test_summary_and_page_say_what_the_ledger_says(workshop_on_each: Works
     counts = [summary.steps[0].model_dump()[name] for name in COUNTED]
     assert step.split(" | ") == [str(count) for count in counts]
     assert "sandbox" in page
-    # A key is data: it does not end its cell.
+    # A `|` in a key does not end its table cell.
     assert r"| \!\|bad |" in page
     assert page.count("presswork show") == len(summary.failures) == min(41 - summary.succeeded, 10)
 
@@ -94,7 +94,7 @@ async def test_retry_of_a_flow_run_goes_on_with_the_same_run(workshop_on_each: W
     _before, run = workshop.rows("SELECT * FROM runs ORDER BY id")
     assert stumbled_in == [run["id"], run["id"]]
     assert (run["status"], run["resumes_run_id"], run["ended_at"] is not None) == ("completed", None, True)
-    # What stood before is confirmed in each pass, and counted once.
+    # Earlier content is confirmed in each pass, and counted once.
     assert (first.succeeded, summary.cached, summary.succeeded, summary.failed) == (3, 3, 2, 1)
     assert (summary.run_id, summary.records, summary.requests) == (run["id"], 6, 2)
     assert workshop.statuses(run["id"]) == {"succeeded": 5, "failed": 1}
@@ -116,7 +116,7 @@ async def test_run_that_breaks_is_closed_as_failed_with_its_summary(workshop: Wo
     (row,) = workshop.rows("SELECT * FROM runs")
     assert (row["status"], row["flow"], row["ended_at"] is not None) == ("failed", "broken", True)
     assert "# broken: failed" in page_of(workshop)
-    # What was answered before is kept.
+    # Earlier answers are kept.
     assert (await workshop.run()).cached == 1
 
 

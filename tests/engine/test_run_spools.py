@@ -1,4 +1,4 @@
-"""What a run's selects gave once is kept: for the steps of the run, for one that resumes it, and for nobody else."""
+"""A run's selected records are kept for its steps and for the runs that resume it, and for no other run."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from presswork.engine.materials.handles import Material, Selected
 from presswork.engine.materials.run_selects import Spooling
 from presswork.engine.resources.source_reads import SourceReader
 from presswork.report.progress import Progress
+from tests.waiting import until
 
 SAMPLE = "SELECT id, name FROM items ORDER BY random() LIMIT 40"
 ALL = "SELECT id, name FROM items"
@@ -32,7 +33,7 @@ Runs = Callable[..., "Selecting"]
 
 
 class Selecting:
-    """As much of a run as its selects need."""
+    """The parts of a run that its selects need."""
 
     def __init__(self, folder: Path, source: Engine, run_id: str, resumed: Sequence[str] = ()) -> None:
         self.folder = folder
@@ -79,7 +80,7 @@ def source(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def runs(tmp_path: Path, source: Engine) -> Iterator[Callable[..., Selecting]]:
-    """Open runs, and close them at the end."""
+    """Open runs, and close them at the end of the test."""
     opened: list[Selecting] = []
 
     def open_one(run_id: str, resumed: Sequence[str] = ()) -> Selecting:
@@ -101,7 +102,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 
 class Gate:
-    """Holds each select up when it has spooled its first rows."""
+    """Pauses each select after it has spooled its first rows."""
 
     def __init__(self) -> None:
         self._met = threading.Semaphore(0)
@@ -147,13 +148,13 @@ async def test_run_that_resumes_another_works_on_its_sample_until_it_has_complet
     sample = await keys(first.select(SAMPLE))
     first.spooling.spools.close()
     with source.begin() as connection:
-        # What comes and goes in the source meanwhile is not this run's.
+        # Changes in the source do not affect this run.
         connection.execute(text("DELETE FROM items"))
     second = runs("second", ["first"])
 
     assert await keys(second.select(SAMPLE)) == sample
     assert (len(sample), second.records, second.progress.notes) == (40, 40, {})
-    assert "note.md.j2: these are the records that were read at " in log.text
+    assert "note.md.j2: using the records that were read at " in log.text
     second.spooling.spools.remove()
     assert not list(second.folder.iterdir())
 
@@ -182,8 +183,8 @@ async def test_run_that_finds_no_sample_selects_again_and_says_so(
 
     (note,) = second.progress.notes.values()
     assert len(found) == (30 if how == "another limit" else 40)
-    assert "note.md.j2: the select ran again" in note
-    assert "as the run first read them" in note
+    assert "note.md.j2: the select was executed again" in note
+    assert "that the run first read" in note
     assert note in log.text
 
 
@@ -220,8 +221,7 @@ async def test_select_that_takes_long_tells_the_log_how_far_it_is(
     run = runs("run")
     reading = asyncio.create_task(run.select().count())
     await gate.reached(1)
-    while "500 records read so far" not in log.text:  # noqa: ASYNC110 - the log tells no one
-        await asyncio.sleep(0.01)
+    await until(lambda: "500 records read so far" in log.text)
     words = run.progress.words()
     gate.open()
 

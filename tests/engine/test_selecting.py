@@ -1,4 +1,4 @@
-"""Selects are run when they are waited for, off the event loop, and all of them before the first request."""
+"""Selects are executed when a flow awaits them, outside the event loop, and all of them before the first request."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from presswork.errors import ParameterError, StoppingCallError, TemplateError
 from presswork.options import Helper
 from tests.engine.plain_host import HELPING
 from tests.engine.workshop import NOTE, USER, Workshop
+from tests.waiting import until
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
@@ -43,7 +44,7 @@ async def note_then(second: str) -> Summary:
         return run.summary()
 
 
-# What is known when
+# When errors and counts are known
 
 
 async def test_wrong_second_select_stops_the_run_before_its_first_request(workshop_on_each: Workshop) -> None:
@@ -76,7 +77,7 @@ async def test_select_asks_no_database_and_says_at_once_what_the_template_tells(
             with pytest.raises(SourceUnreachableError, match="PRESSWORK_SOURCE_URL"):
                 await run.generate("note", found)
 
-    # A name that stands in the flow's code would stop the run when it opens.
+    # A name in the flow's code would already stop the run when it opens.
     await workshop.call(selecting, "nonsense")
     assert workshop.requests == 0
 
@@ -179,12 +180,12 @@ async def test_summary_says_what_the_ledger_says_also_after_a_step_that_broke_of
     assert after.requests == workshop.value("SELECT count(*) FROM attempts")
 
 
-# Where the work is done
+# Which thread does the work
 
 
 @pytest.fixture
 def on_the_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What a run has a database or another program do on the event loop's thread: it should stay empty."""
+    """The calls of databases and programs on the event loop's thread: there should be none."""
     met: list[str] = []
     watching = threading.get_ident()
 
@@ -235,7 +236,7 @@ async def test_no_statement_of_a_helper_or_of_its_run_is_run_on_the_event_loop(
     assert (summary.records, summary.succeeded, on_the_loop) == (10, 10, [])
 
 
-# Stopping meanwhile
+# Stopping during a select
 
 
 SLOW_SELECTS = {
@@ -253,8 +254,7 @@ async def stopped(run: asyncio.Task[Summary]) -> str:
 async def selecting(workshop: Workshop) -> None:
     """Wait until the run reads its source."""
     await workshop.begun(1)
-    while not any(thread.name == "presswork-source" for thread in threading.enumerate()):  # noqa: ASYNC110 - as there
-        await asyncio.sleep(0.02)
+    await until(lambda: any(thread.name == "presswork-source" for thread in threading.enumerate()))
     await asyncio.sleep(0.3)
 
 

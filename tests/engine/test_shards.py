@@ -1,4 +1,4 @@
-"""Helpers take ranges of a run's records under leases of their own; what they leave, the run does. All is one run."""
+"""Helpers take ranges of a run's records under their own leases, and the run does the rest. All of it is one run."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ def helped(helping: Helping) -> Iterator[None]:
 
 
 async def run_with(workshop: Workshop, helping: Helping, **options: Any) -> Summary:
-    """Run a template whose records `helping` works on first."""
+    """Run a template; `helping` works on its records first."""
     with helped(helping):
         return await workshop.run(**{"shards": 3, **options})
 
 
 def makers(workshop: Workshop, run_id: str, step: str = "note") -> Mapping[str, str | None]:
-    """By whose lease each record's generation was made; None: the run itself made it."""
+    """Return the lease by which each record's generation was made; None for the run itself."""
     made = "SELECT record_key, lease_id FROM generations WHERE run_id = :id AND step = :step ORDER BY 1"
     return {row["record_key"]: row["lease_id"] for row in workshop.rows(made, id=run_id, step=step)}
 
 
 def left_behind(workshop: Workshop) -> list[int]:
-    """What is there no more when a run has closed: working rows, leases, claims, attempts in flight."""
+    """Count the rows that a closed run must not leave: working rows, leases, claims, attempts in flight."""
     counted = ("working_rows", "leases", "claims", "attempts WHERE ended_at IS NULL")
     return [workshop.value(f"SELECT count(*) FROM {rows}") for rows in counted]
 
 
 @flow
 async def tea_and_coffee(options: RunOptions) -> None:
-    """Two selects of one template, the first with fewer records, and a step for each."""
+    """Select twice by one template, first fewer records, with a step for each select."""
     async with open_run(options) as run:
         tea, coffee = run.select("note", {"kind": "tea"}), run.select("note", {"kind": "coffee"})
         await run.generate("other", coffee)
@@ -78,7 +78,7 @@ def order(workshop: Workshop, by: str) -> None:
     )
 
 
-# What a helper does
+# The work of a helper
 
 
 async def test_helper_works_on_its_runs_records_and_the_run_has_all_figures(workshop_on_each: Workshop) -> None:
@@ -94,7 +94,7 @@ async def test_helper_works_on_its_runs_records_and_the_run_has_all_figures(work
     assert lease_id is not None
     assert workshop.counts("SELECT lease_id, count(*) FROM attempts GROUP BY 1") == {lease_id: 10}
     assert (workshop.requests, left_behind(workshop)) == (10, [0, 0, 0, 0])
-    # No row of its own, and nothing that it would publish.
+    # A helper has no row in `runs`, and publishes no summary.
     assert [line.id for line in list_runs(workshop.ledger)] == [summary.run_id]
     assert workshop.value("SELECT count(*) FROM runs") == 1
     assert [(host.helper is not None, host.summary is not None) for host in workshop.hosts] == [
@@ -170,7 +170,7 @@ async def test_variants_of_a_record_are_made_by_whoever_has_taken_it(workshop: W
 
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
-    """The selects of items that are executed."""
+    """The executed selects of items."""
     executed: list[str] = []
 
     def note(_connection: object, _cursor: object, sql: str, *_rest: object) -> None:
@@ -207,7 +207,7 @@ async def test_helper_on_another_machine_reads_them_once_and_leaves_nothing(
             machine.setenv("PRESSWORK_SPOOL_DIR", str(elsewhere))
             helping = await workshop.run(helper=helper(run))
         assert helping.notes == []
-        assert not any(elsewhere.iterdir())  # noqa: ASYNC240 - a folder of this test
+        assert is_empty(elsewhere)
 
     await run_with(workshop, help_from_elsewhere)
     assert (len(statements), workshop.requests) == (2, 10)
@@ -215,16 +215,20 @@ async def test_helper_on_another_machine_reads_them_once_and_leaves_nothing(
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """The folder of the spools of another machine."""
+    """The spool folder of another machine."""
     return tmp_path / "elsewhere"
 
 
-# What it leaves to its run
+def is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+# Work that a helper leaves to its run
 
 
 @pytest.fixture
 def drinks(workshop: Workshop) -> Workshop:
-    """Two teas and four coffees, which one template selects by their kind."""
+    """Two teas and four coffees, which one template selects by kind."""
     workshop.items({"t1": "tea", "t2": "tea", "c1": "coffee", "c2": "coffee", "c3": "coffee", "c4": "coffee"})
     file = workshop.templates / "note.md.j2"
     select = "SELECT id, name FROM items WHERE name = :kind\nparams: {kind: {type: str}}"
@@ -323,11 +327,11 @@ async def test_helper_confirms_what_stands_and_the_run_counts_it(workshop_on_eac
     assert (step["unchanged"], step["total"], step["state"]) == (10, 11, "done")
 
 
-# Its source
+# The source of a helper
 
 
 async def help_from(workshop: Workshop, elsewhere: Path, run: SpreadRun, change: str) -> tuple[int, int]:
-    """Help from a machine where the select gives something else by now; what is open when the helper has left."""
+    """Help from a machine where the select's result has changed; returns the records that are open afterwards."""
     with workshop.source.begin() as connection:
         connection.exec_driver_sql(change)
     with pytest.MonkeyPatch.context() as machine:
@@ -362,7 +366,7 @@ async def test_helper_whose_source_gives_other_records_does_those_that_its_run_h
     assert (summary.succeeded, workshop.requests) == (10, 10)
 
 
-# Whom it may help
+# Runs that a helper may help
 
 
 async def test_helper_whose_run_is_in_another_ledger_asks_for_nothing(workshop: Workshop) -> None:
@@ -374,19 +378,19 @@ async def test_helper_whose_run_is_in_another_ledger_asks_for_nothing(workshop: 
 
 async def test_helper_of_a_run_of_another_flow_asks_for_nothing(drinks: Workshop) -> None:
     async def help_wrongly(run: SpreadRun) -> None:
-        with pytest.raises(ConfigurationError, match="is one of 'tea_and_coffee' at the endpoint"):
+        with pytest.raises(ConfigurationError, match="has the flow 'tea_and_coffee' and the endpoint"):
             await drinks.run(helper=helper(run))
 
     with helped(help_wrongly):
         await drinks.call(tea_and_coffee, RunOptions(shards=2))
-    # Two prompts, and the run's own.
+    # The run requests its own two prompts.
     assert drinks.requests == 2
 
 
 async def test_helper_of_a_run_that_has_ended_ends_well_and_says_so(workshop: Workshop) -> None:
     workshop.numbered(3)
     run_id = (await workshop.run()).run_id
-    with pytest.raises(Abort, match=r"has ended \(completed\): there is nothing left to help with"):
+    with pytest.raises(Abort, match=r"has ended \(completed\), so this helper has nothing to do"):
         await workshop.run(helper=Helper(run=run_id, select="note.md.j2", number=1, of=3))
     assert (workshop.requests, left_behind(workshop)) == (3, [0, 0, 0, 0])
 
@@ -403,7 +407,7 @@ async def test_helper_that_is_late_finds_nothing_and_adds_nothing(workshop: Work
     assert workshop.requests == 6
 
 
-# What it costs
+# The costs of a helper
 
 
 async def test_helper_that_has_spent_its_part_leaves_the_rest_to_others(workshop: Workshop) -> None:
@@ -413,7 +417,7 @@ async def test_helper_that_has_spent_its_part_leaves_the_rest_to_others(workshop
     async def help_a_little(run: SpreadRun) -> None:
         await workshop.run(helper=helper(run), max_cost=0.005, concurrency=1)
         seen.append(workshop.requests)
-        # It has not skipped what another could pay for.
+        # It has not skipped records that another helper could pay for.
         free, _taken = count_open(workshop.ledger, run.ledger.run_id, "note")
         assert free >= 40 - seen[0] - 2 * size_of_range(40, 3)
         await workshop.run(helper=helper(run, 2))
@@ -434,7 +438,7 @@ async def test_run_counts_under_its_cap_what_its_helpers_have_spent(workshop: Wo
     assert float(workshop.value("SELECT sum(cost_usd) FROM attempts")) <= 0.01
 
 
-# Who dies, freezes or is cancelled
+# Crashed, frozen or cancelled helpers
 
 
 async def test_cancelled_helper_gives_back_what_it_has_taken(workshop: Workshop) -> None:
@@ -480,21 +484,21 @@ async def test_helper_that_returns_after_it_lost_its_lease_buys_nothing_twice(wo
     assert left_behind(workshop) == [0, 0, 0, 0]
 
 
-DIES = """
+CRASHES = """
 import os
 from {module} import {name} as real
 import {module} as module
 calls = []
-def dies(*args, **kwargs):
+def crashes(*args, **kwargs):
     calls.append(args)
-    dying = len(calls) == {at}
-    if dying and {before}:
+    crashing = len(calls) == {at}
+    if crashing and {before}:
         os.kill(os.getpid(), 9)
     done = real(*args, **kwargs)
-    if dying:
+    if crashing:
         os.kill(os.getpid(), 9)
     return done
-module.{name} = dies
+module.{name} = crashes
 """
 EDGES = [
     ("db.ledger.lifecycle", "join_run", 1),
@@ -507,21 +511,21 @@ EDGES = [
 ]
 
 
-async def die(workshop: Workshop, module: str, name: str, at: int, *, before: bool) -> None:
-    """Have a helper killed at an edge, and another take what it had."""
+async def crash(workshop: Workshop, module: str, name: str, at: int, *, before: bool) -> None:
+    """Kill a helper at an edge, and let another one take its records."""
     workshop.numbered(24)
     in_flight: list[int] = []
-    first = DIES.format(module=module, name=name, at=at, before=before)
+    first = CRASHES.format(module=module, name=name, at=at, before=before)
 
-    async def help_and_die(run: SpreadRun) -> None:
-        dying = await workshop.process(first=first, helper=helper(run, 1, of=2).model_dump(), concurrency=2)
-        await asyncio.wait_for(dying.communicate(), 120)
-        assert dying.returncode == -signal.SIGKILL
+    async def help_and_crash(run: SpreadRun) -> None:
+        crashing = await workshop.process(first=first, helper=helper(run, 1, of=2).model_dump(), concurrency=2)
+        await asyncio.wait_for(crashing.communicate(), 120)
+        assert crashing.returncode == -signal.SIGKILL
         in_flight.append(workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL"))
         await workshop.run(helper=helper(run, 2, of=2))
         assert count_open(workshop.ledger, run.ledger.run_id, "note") == (0, 0)
 
-    summary = await run_with(workshop, help_and_die, shards=2)
+    summary = await run_with(workshop, help_and_crash, shards=2)
     assert summary.succeeded == 24
     assert None not in makers(workshop, summary.run_id).values()
     assert 24 <= workshop.requests <= 24 + in_flight[0]
@@ -534,7 +538,7 @@ async def die(workshop: Workshop, module: str, name: str, at: int, *, before: bo
 async def test_helper_that_is_killed_loses_its_range_and_another_takes_it(
     workshop: Workshop, module: str, name: str, at: int, before: bool
 ) -> None:
-    await die(workshop, module, name, at, before=before)
+    await crash(workshop, module, name, at, before=before)
 
 
 @pytest.mark.parametrize("before", [pytest.param(True, marks=pytest.mark.soak), False], ids=["before", "after"])
@@ -545,16 +549,16 @@ async def test_helper_that_is_killed_on_postgres_loses_its_range_too(
 ) -> None:
     if workshop_on_each.ledger.dialect.name != "postgresql":
         pytest.skip("the test above has all edges on SQLite")
-    await die(workshop_on_each, "db.ledger.ranges", name, 2, before=before)
+    await crash(workshop_on_each, "db.ledger.ranges", name, 2, before=before)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_run_that_is_killed_as_it_divides_leaves_nothing_in_the_way(workshop: Workshop, before: bool) -> None:
     workshop.numbered(24)
-    first = DIES.format(module="db.ledger.ranges", name="divide", at=1, before=before)
-    dying = await workshop.process(first=first, shards=2)
-    await asyncio.wait_for(dying.communicate(), 120)
-    assert dying.returncode == -signal.SIGKILL
+    first = CRASHES.format(module="db.ledger.ranges", name="divide", at=1, before=before)
+    crashing = await workshop.process(first=first, shards=2)
+    await asyncio.wait_for(crashing.communicate(), 120)
+    assert crashing.returncode == -signal.SIGKILL
 
     async def help_alone(run: SpreadRun) -> None:
         await workshop.run(helper=helper(run))

@@ -1,4 +1,4 @@
-"""Reads of a source: in threads of their own, interrupted when nobody wants them any more, waited for by no exit."""
+"""A source is read in separate threads; unwanted reads are interrupted, and no exit waits for them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from presswork.engine.resources.stopping import Stopper
 from presswork.errors import StoppedError
 from presswork.settings import ROOT
 from tests.engine.workshop import eventually
+from tests.waiting import until
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 SLEEPING = "SELECT pg_sleep(600)"
@@ -66,9 +67,8 @@ def reader(file: str, stopper: Stopper) -> SourceReader:
 
 
 async def at_work() -> None:
-    while not source_threads():  # noqa: ASYNC110 - a thread tells no one
-        await asyncio.sleep(0.01)
-    # Long enough that the statement itself runs.
+    await until(source_threads)
+    # Long enough for the statement to start.
     await asyncio.sleep(0.3)
 
 
@@ -101,7 +101,7 @@ async def test_one_who_no_longer_waits_ends_his_own_statement_only(reader: Sourc
         await asyncio.wait_for(reader.read(execute(ENDLESS)), 0.5)
     release.set()
     assert await other == (7, True)
-    # The source can be read as before.
+    # The source can still be read.
     assert await reader.read(execute("SELECT 8")) == 8
     assert await ended()
 
@@ -182,17 +182,17 @@ async def main():
     try:
         await asyncio.wait_for(reader.read(lambda engine: None), 0.2)
     except TimeoutError:
-        print("gave up")
+        print("stopped waiting")
 
 asyncio.run(main())
 """
 
 
 def test_process_ends_though_a_thread_can_not_be_interrupted() -> None:
-    # Such a driver has neither cancel nor interrupt, or its host does not answer at all.
+    # For example, the driver has no cancel or interrupt, or its host does not answer.
     command = [sys.executable, "-c", LEFT_BEHIND]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert (process.returncode, process.stdout.strip(), process.stderr) == (0, "gave up", "")
+    assert (process.returncode, process.stdout.strip(), process.stderr) == (0, "stopped waiting", "")
 
 
 def test_thread_ends_quietly_when_its_loop_is_gone() -> None:

@@ -1,4 +1,4 @@
-"""A run works on what its select gave once: across a crash, a retry and a resume on this machine, and nowhere else."""
+"""A run keeps its selected records across a crash, a retry and a resume on this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def keys(workshop: Workshop, run_id: str) -> set[str]:
 
 
 async def killed(workshop: Workshop, tmp_path: Path) -> str:
-    """A run that was killed half-way through a random sample of 40 of 1,000 records."""
+    """Kill a run halfway through a random sample of 40 of 1,000 records, and return its id."""
     workshop.numbered(1000)
     template(workshop, SAMPLE)
     workshop.sandbox.configure(latency_ms=300)
@@ -53,11 +53,11 @@ async def test_resumed_run_sees_the_same_sample_and_then_it_is_gone(workshop: Wo
     dead = await killed(workshop, tmp_path)
     begun = keys(workshop, dead)
     with workshop.source.begin() as connection:
-        # What comes and goes in the source meanwhile is not this run's.
+        # Changes in the source do not affect this run.
         connection.execute(text("DELETE FROM items"))
     summary = await workshop.run(resumes=dead)
     assert (summary.records, summary.exit_status, summary.notes) == (40, 0, [])
-    # What was answered before is confirmed.
+    # Earlier answers are confirmed.
     assert begun.isdisjoint(keys(workshop, summary.run_id))
     assert (summary.cached, summary.cached + summary.succeeded) == (len(begun), 40)
     assert workshop.value("SELECT count(*) FROM current_content") == 40

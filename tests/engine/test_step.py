@@ -1,4 +1,4 @@
-"""A step on its own: no run, no Prefect, no database, no endpoint; all that it needs is handed to it."""
+"""A step alone, without a run, Prefect, a database or an endpoint: the test gives it stand-ins."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ from presswork.prompts.render import Brief, Prompt, make_brief, render_prompt
 from presswork.prompts.templates import load_template
 from presswork.report.progress import Progress
 from presswork.settings import Settings
+from tests.waiting import until
 
 TEMPLATE = """---
 output: SubjectLine
 ---
 {% block user %}A line about {{ record.name }}.{% endblock %}
 """
-LINE = '{"subject": "A line", "preheader": "What stands after the subject line"}'
+LINE = '{"subject": "A line", "preheader": "The text after the subject line"}'
 ENDED = Answer(LINE, "end_turn", Usage(input_tokens=10, output_tokens=20), None, "msg_1")
 OTHER = "of another run"
 
 
 @dataclass
 class Ledger:
-    """Keeps the rows that a step writes, knows prompts and claims; stands in for the run's ledger and its writer."""
+    """A stand-in for the run's ledger and its writer: keeps the rows that a step writes, and prompts and claims."""
 
     run_id = "run"
     flow = "flow"
@@ -103,7 +104,7 @@ class Ledger:
         self.confirmed[row.record_key] = row
 
     def answer(self, prompt_hash: str, output: Any, generation_id: str = OTHER) -> None:
-        """Have an answer for a prompt, as another run would write it."""
+        """Add an answer for a prompt, as if another run had written it."""
         self.answered[prompt_hash] = PromptHistory(generation_id, orjson.dumps(output).decode())
 
     def open_attempt(self, row: OpenedRow) -> None:
@@ -123,12 +124,12 @@ class Ledger:
 
     @property
     def outcomes(self) -> dict[str, tuple[str, str]]:
-        """Status and origin of what was written, by the record's key."""
+        """Status and origin of the written generations by the record's key."""
         return {row.record_key: (row.status, row.origin) for row in self.generations.values()}
 
 
 class OpenGate:
-    """Lets every request go until it is stopped."""
+    """Admits every request until it is stopped."""
 
     def __init__(self) -> None:
         self.stopped: StoppingCallError | None = None
@@ -145,7 +146,7 @@ class OpenGate:
         yield self
 
     def tell(self, *_told: object, **_more: object) -> None:
-        """Hear how a request went."""
+        """Ignore how a request ended."""
 
     def breaker(self, _step: str) -> Breaker:
         return self._breaker
@@ -156,7 +157,7 @@ class OpenGate:
 
 @dataclass
 class ScriptedEndpoint:
-    """Answers by a function of the text that it is asked."""
+    """Answers by a function of the prompt's text."""
 
     say: Callable[[str], Answer] = lambda _text: ENDED
     asked: list[str] = field(default_factory=list)
@@ -176,7 +177,7 @@ class ScriptedEndpoint:
 
 @dataclass
 class Materials:
-    """Records in pages, by key and name; a name of None can't be read."""
+    """Records in pages, by key and name; a record with the name None can't be read."""
 
     pages_of: Sequence[Mapping[str, str | None]]
 
@@ -193,7 +194,7 @@ class Materials:
 
 @dataclass
 class Bench:
-    """A step with stand-ins for all that it works with; `between` runs before each further try of a chunk."""
+    """A step with stand-ins for everything that it uses; `between` runs before each further try of a chunk."""
 
     brief: Brief
     ledger: Ledger = field(default_factory=Ledger)
@@ -229,23 +230,23 @@ class Bench:
                         return True
                 await chunk.run()
             except InterruptedChunkError as error:
-                self.states.append("goes on" if error.goes_on else "failed")
-                if not error.goes_on:
+                self.states.append("continues" if error.will_continue else "failed")
+                if not error.will_continue:
                     return False
             else:
                 return False
-        raise AssertionError("a chunk goes on after its last try")
+        raise AssertionError("a chunk continues after its last try")
 
     def stands(self, key: str, name: str, **own: Any) -> Standing:
-        """Have content stand for a record, as another run has written it."""
-        self.ledger.answer(self.hash_of(name), {"subject": "A line", "preheader": "What stands after the subject line"})
+        """Make content the current one of a record, as if another run had written it."""
+        self.ledger.answer(self.hash_of(name), {"subject": "A line", "preheader": "The text after the subject line"})
         record = make_record(key, {"name": name})
         standing = Standing("standing", OTHER, record.hash, self.brief.template.hash, frozenset(), None)
         self.ledger.stands[key] = replace(standing, **own)
         return self.ledger.stands[key]
 
     def fails(self, key: str, name: str | None, row: GenerationRow, **own: Any) -> None:
-        """Have the failure that a row told be the newest outcome of a record."""
+        """Make the failure of a row the newest outcome of a record."""
         record_hash = None if name is None else make_record(key, {"name": name}).hash
         told = (row.status, row.error_kind, row.error_message)
         failing = replace(Failing("failing", *told, record_hash, self.brief.template.hash), **own)
@@ -273,7 +274,7 @@ def away(_text: str) -> Answer:
 
 
 async def test_misses_are_asked_and_hits_are_not(bench: Bench) -> None:
-    bench.ledger.answer(bench.hash_of("tea"), {"subject": "A line", "preheader": "What stands after the subject line"})
+    bench.ledger.answer(bench.hash_of("tea"), {"subject": "A line", "preheader": "The text after the subject line"})
     await bench.run({"a": "tea", "b": "coffee"}, {"c": "milk"})
 
     live, cached = ("succeeded", "live"), ("succeeded", "cache")
@@ -375,7 +376,7 @@ async def test_cap_that_is_met_again_is_confirmed_whatever_was_spent_and_twins_w
     await bench.run(page)
     rows = {row.record_key: row for row in bench.ledger.generations.values()}
     assert {row.status for row in rows.values()} == {"skipped"}
-    # One that was not asked for points at no other: that one need not be there.
+    # A duplicate without a request points at no other generation, which may not exist.
     assert {row.source_generation_id for row in rows.values()} == {None}
     bench.forget()
     for key, name in page.items():
@@ -396,7 +397,7 @@ async def test_what_was_asked_for_is_always_a_row_though_it_fails_as_before(benc
 
 
 def own(bench: Bench, status: Any, kind: str | None = None, *, confirmed: bool = False, **more: Any) -> OwnOutcome:
-    """What the run has of a record from an earlier pass, by the template as it is."""
+    """Make a run's outcome of a record from an earlier pass with the current template."""
     record = make_record("a", {"name": "tea"})
     return OwnOutcome("own", status, kind, record.hash, bench.brief.template.hash, confirmed, **more)
 
@@ -481,8 +482,7 @@ async def test_what_another_run_asks_for_is_waited_for(bench: Bench) -> None:
     tea = bench.hash_of("tea")
     bench.ledger.held[tea] = OTHER
     running = asyncio.create_task(bench.run({"a": "tea", "b": "milk", "c": "tea"}))
-    while len(bench.ledger.outcomes) < 1:  # noqa: ASYNC110 - the stand-in tells no one
-        await asyncio.sleep(0.001)
+    await until(lambda: bench.ledger.outcomes, pause_s=0.001)
     bench.ledger.answered[tea] = bench.ledger.answered[bench.hash_of("milk")]
     await running
     assert bench.endpoint.asked == ["milk"]
@@ -521,7 +521,7 @@ async def test_chunk_that_waits_for_its_next_try_claims_nothing(bench: Bench) ->
     await bench.run({"a": "tea", "b": "milk"}, chunk_size=2)
 
     assert held == [{}, {}]
-    assert bench.states == ["goes on", "goes on", "failed"]
+    assert bench.states == ["continues", "continues", "failed"]
     assert bench.ledger.outcomes == {"a": ("failed", "live"), "b": ("failed", "live")}
     assert len(bench.endpoint.asked) == 2 * bench.tries
 
@@ -548,8 +548,7 @@ async def test_next_try_asks_for_what_nobody_else_has_answered_or_asks_for(bench
 
     bench.endpoint.say, bench.between = away, others
     running = asyncio.create_task(bench.run({"a": "tea", "b": "milk", "c": "juice"}, chunk_size=3))
-    while len(bench.ledger.outcomes) < 2:  # noqa: ASYNC110 - the stand-in tells no one
-        await asyncio.sleep(0.001)
+    await until(lambda: len(bench.ledger.outcomes) >= 2, pause_s=0.001)
     assert bench.endpoint.asked == ["tea", "milk", "juice", "juice"]
     del bench.ledger.held[milk]
     await running
@@ -561,7 +560,7 @@ async def test_next_try_asks_for_what_nobody_else_has_answered_or_asks_for(bench
 
 
 async def test_prompt_that_goes_from_run_to_run_is_tried_no_more_often_than_one_that_stays(bench: Bench) -> None:
-    # At each next try another run has the prompt, which then gives it up: it comes back in a new chunk.
+    # At each next try another run has claimed the prompt and then releases it, so it returns in a new chunk.
     tea = bench.hash_of("tea")
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,4 @@
-"""Flows of several steps: conditions, fan-out, fan-in, and what is left out where an earlier step brought nothing."""
+"""Flows of several steps: conditions, fan-out, fan-in, and records that an earlier step produced nothing for."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_fan_in_of_none_that_succeeded_gives_nothing_and_says_so(shop: Wor
     assert (summary.succeeded, summary.exit_status) == (0, 1)
 
 
-# In plain code
+# Steps in plain code
 
 
 Chain = Callable[..., Any]
@@ -165,7 +165,7 @@ async def test_step_reads_record_and_outputs_of_any_earlier_step_by_name(worksho
     for number in range(3):
         key = f"{number:05}"
         assert f"item {number} | {notes[key]['subject']} | {seconds[key]['subject']}" in sent
-    # Out of the cache, outputs reach the next step all the same.
+    # Outputs from the cache reach the next step too.
     again = await workshop.call(chain, "third")
     assert (again.cached, again.requests) == (9, 0)
 
@@ -176,7 +176,7 @@ async def test_condition_that_holds_for_none_leaves_nothing_to_ask(workshop: Wor
     workshop.numbered(2)
     summary = await workshop.call(chain, "third", condition=False)
     assert (summary.requests, summary.exit_status) == (4, 0)
-    # It was not asked for by the condition's will, so that no record is missing from it.
+    # Records that the condition excludes are not missing.
     assert summary.left_out == 0
 
 
@@ -236,7 +236,7 @@ async def test_variants_are_children_and_a_condition_chooses_what_comes_together
     ]
     assert keys == ["00000/0", "00000/1", "00000/2", "00001/0", "00001/1", "00001/2"]
     assert workshop.value("SELECT count(*) FROM generation_parents") == 4
-    # Without a key of its own, a fan-in is called after its template's `key`.
+    # A fan-in has no key, so it gets its template's `key` as its name.
     assert workshop.value("SELECT record_key FROM generations WHERE step = 'best'") == "id"
 
 
@@ -248,7 +248,7 @@ async def test_variants_are_one_or_more(workshop: Workshop) -> None:
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, wanted: Callable[[bytes], bool]) -> None:
-    """Have the sandbox refuse the requests that are wanted, and no other."""
+    """Make the sandbox refuse only the wanted requests."""
     opened = Service.open
 
     def open_spoilt(service: Service, raw: bytes) -> Any:

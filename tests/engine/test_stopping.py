@@ -1,4 +1,4 @@
-"""Stopping: in order, at once, or by Prefect's Cancel; what was answered is kept, and running again goes on."""
+"""Stop a run cleanly, at once or by Prefect's Cancel: its answers are kept, and the next run resumes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def begin(work: Workshop, **options: Any) -> asyncio.Task[Summary]:
 
 
 async def ended(run: asyncio.Task[Summary]) -> str:
-    """Wait for the end of a stopped run, and return what it says."""
+    """Wait for the end of a stopped run, and return its message."""
     with pytest.raises(Abort) as stop:
         await run
     return str(stop.value)
@@ -46,7 +46,7 @@ def interrupt(number: signal.Signals = signal.SIGINT) -> None:
 
 
 def assert_in_order(work: Workshop) -> None:
-    """Nothing is left open, whatever ended the run."""
+    """Assert that nothing is left open."""
     assert work.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert work.value("SELECT count(*) FROM claims") == 0
     run = work.rows("SELECT status, ended_at FROM runs ORDER BY id DESC LIMIT 1")[0]
@@ -54,7 +54,7 @@ def assert_in_order(work: Workshop) -> None:
 
 
 async def assert_goes_on(work: Workshop, *, repeated: int = 0) -> None:
-    """Run again: all have content, and what was answered is not asked a second time."""
+    """Run again, and assert that all records have content and no answered prompt is requested again."""
     kept = work.value("SELECT count(*) FROM current_content")
     asked = work.requests
     work.sandbox.configure(latency_ms=0)
@@ -76,9 +76,9 @@ async def test_first_signal_lets_what_is_in_flight_end_and_sends_no_more(
     said = await ended(run)
 
     assert number.name in said
-    assert "Run it again to go on" in said
+    assert "To resume, run it again" in said
     assert work.requests == asked
-    # Each that was asked was answered and recorded, and nothing else was.
+    # Exactly the requested records were answered and recorded.
     assert work.value("SELECT count(*) FROM current_content") == asked
     assert work.sandbox.stats()["served"]["answers"] == asked
     assert work.counts("SELECT coalesce(error_type, '-'), count(*) FROM attempts GROUP BY 1")["-"] == asked

@@ -1,4 +1,4 @@
-"""A run that is left until its due time, or until anyone takes it up: it goes on where it was, as one run."""
+"""A suspended run waits until it is due or anyone resumes it; then it continues as the same run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from presswork import RunOptions, Summary, open_run
 from tests.engine.forked import LEFT, fork
 from tests.engine.plain_host import FLOW_RUN, PlainHost
 from tests.engine.workshop import Workshop
+from tests.waiting import until
 
-REASON = "somebody approves the notes"
+REASON = "the notes wait for approval"
 APPROVED, DUE_IN_S = "TEST_APPROVED", "TEST_DUE_IN_S"
 GATHERED = """---
 output: SubjectLine
@@ -37,24 +38,24 @@ def is_approved() -> bool:
 
 
 def approve(*, by_now: bool = True) -> None:
-    """Approve the notes, or take that back."""
+    """Approve the notes, or withdraw the approval."""
     file = Path(os.environ[APPROVED])
     file.touch() if by_now else file.unlink()
 
 
 def elsewhere() -> None:
-    """Make this process one of another machine."""
+    """Make this process look like one on another machine."""
     socket.gethostname = lambda: "another-machine"
 
 
 def rebooted() -> None:
-    """Make this process one after a reboot."""
+    """Make this process look like one after a reboot."""
     identity.boot_id = lru_cache(lambda: "another boot")
 
 
 @flow
 async def approved() -> Summary:
-    """Ask for notes, wait until a file says that they are approved, and ask for what is made of all."""
+    """Generate notes, wait until a file exists that approves them, then generate from all of them."""
     async with open_run(RunOptions(concurrency=2)) as run:
         notes = await run.generate("note", run.select("note"))
         while not is_approved():
@@ -66,14 +67,14 @@ async def approved() -> Summary:
 
 @pytest.fixture
 def waiting(workshop_on_each: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A workshop whose flow run goes from process to process, and in which nothing is approved yet."""
+    """A workshop with one flow run for all processes, in which nothing is approved yet."""
     monkeypatch.setenv(FLOW_RUN, new_id())
     prepare(workshop_on_each, tmp_path, monkeypatch)
     return workshop_on_each
 
 
 def prepare(workshop: Workshop, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make all that the flow needs, with nothing approved yet."""
+    """Make everything that the flow needs, without an approval."""
     (workshop.templates / "gathered.md.j2").write_text(GATHERED, encoding="utf-8")
     monkeypatch.setenv(APPROVED, str(folder / "approved"))
     workshop.numbered(4)
@@ -85,7 +86,7 @@ def run_of(workshop: Workshop) -> dict[str, Any]:
 
 
 def held(workshop: Workshop) -> tuple[Any, ...]:
-    """How many leases, claims and open attempts there are."""
+    """Count the leases, the claims and the open attempts."""
     open_ones = "SELECT count(*) FROM attempts WHERE ended_at IS NULL"
     return tuple(
         workshop.value(sql) for sql in ("SELECT count(*) FROM leases", "SELECT count(*) FROM claims", open_ones)
@@ -93,10 +94,9 @@ def held(workshop: Workshop) -> tuple[Any, ...]:
 
 
 async def in_place(workshop: Workshop) -> None:
-    """Wait until the run says that it waits."""
+    """Wait until the run logs that it waits."""
     await workshop.asked(4)
-    while not workshop.hosts[-1].logged[-1].startswith("The run waits until"):  # noqa: ASYNC110 - a log tells no one
-        await asyncio.sleep(0.01)
+    await until(lambda: workshop.hosts[-1].logged[-1].startswith("The run waits until"))
 
 
 async def test_run_is_left_and_says_why_and_until_when(waiting: Workshop) -> None:
@@ -119,7 +119,7 @@ async def test_run_that_is_suspended_is_taken_up_on_another_machine_and_after_a_
 ) -> None:
     for first, environment in (
         (None, {}),
-        # Before it is due, where the records that were read are not: they are read again.
+        # Before it is due, on a machine without the spooled records: they are read again.
         (elsewhere, {"PRESSWORK_SPOOL_DIR": str(tmp_path / "other-spools")}),
         (rebooted, {}),
     ):
@@ -127,7 +127,7 @@ async def test_run_that_is_suspended_is_taken_up_on_another_machine_and_after_a_
         assert await process.ended() == LEFT
         assert (run_of(waiting)["status"], waiting.requests, held(waiting)) == ("suspended", 4, (0, 0, 0))
     with waiting.source.begin() as connection:
-        # What was read on this machine is still what the run works on.
+        # The run still uses the records that were read on this machine.
         connection.execute(text("DELETE FROM items"))
     approve()
     process = await fork(approved, first=rebooted)
@@ -147,7 +147,7 @@ async def test_unchanged_records_stay_with_a_run_that_is_left_and_what_gathers_s
     approve()
     await waiting.call(approved)
     approve(by_now=False)
-    os.environ[FLOW_RUN] = new_id()  # as the fixture has set it, which sets it back
+    os.environ[FLOW_RUN] = new_id()  # the fixture has set it, and restores it
     waiting.items({"new": "a fifth"})
     with pytest.raises(Pause):
         await waiting.call(approved)
@@ -163,7 +163,7 @@ async def test_unchanged_records_stay_with_a_run_that_is_left_and_what_gathers_s
 async def test_run_that_nothing_could_start_again_waits_in_place_with_its_lease(
     waiting: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PlainHost, "can_leave", False)
+    monkeypatch.setattr(PlainHost, "can_end_process", False)
     monkeypatch.setenv(DUE_IN_S, "0.2")
     running = asyncio.create_task(waiting.call(approved))
     await in_place(waiting)
@@ -174,7 +174,7 @@ async def test_run_that_nothing_could_start_again_waits_in_place_with_its_lease(
 
 
 async def test_run_that_waits_in_place_can_be_stopped(waiting: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PlainHost, "can_leave", False)
+    monkeypatch.setattr(PlainHost, "can_end_process", False)
     running = asyncio.create_task(waiting.call(approved))
     await in_place(waiting)
     os.kill(os.getpid(), signal.SIGINT)
@@ -206,7 +206,7 @@ async def test_due_time_without_a_zone_is_refused(waiting: Workshop) -> None:
     @flow
     async def vague() -> None:
         async with open_run(RunOptions()) as run:
-            await run.suspend(REASON, datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is refused
+            await run.suspend(REASON, datetime.fromisoformat("2026-01-01"))
 
     with pytest.raises(ValueError, match="time zone"):
         await waiting.call(vague)

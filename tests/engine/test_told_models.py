@@ -1,4 +1,4 @@
-"""What an endpoint says of its models: asked once, it wins over what is known here, and its silence stops nothing."""
+"""An endpoint is asked once about a model: its facts override the catalog, and a missing reply stops nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HIGHER = {"capabilities": {"effort": {"supported": True, "xhigh": YES}}}
 
 
 class Gateway:
-    """Says of models what it is told to, and passes requests on to a sandbox; `asked` are the models asked about."""
+    """A gateway with scripted model facts that passes requests to a sandbox; `asked` lists the queried models."""
 
     def __init__(self, says: Mapping[str, Any] | int | None, sandbox: str = "") -> None:
         self.says, self.sandbox = says, sandbox
@@ -45,7 +45,7 @@ class Gateway:
     async def message(self, request: web.Request) -> web.Response:
         self.requests += 1
         body = await request.json()
-        # The sandbox goes by the rules of the real models.
+        # The sandbox has the rules of the real models.
         body["output_config"].pop("effort", None)
         body["model"] = NAME
         headers = {"x-api-key": "any", "anthropic-version": request.headers["anthropic-version"]}
@@ -119,9 +119,9 @@ async def test_only_an_endpoint_that_tells_of_models_can_say_that_there_is_none(
         denied = await endpoint.ask_about("claude-9")
 
     assert said == NotTold(
-        f"The endpoint 'gateway' does not say what {NAME} takes: HTTP 404. It is checked as known here."
+        f"The endpoint 'gateway' does not describe the model {NAME}: HTTP 404. The built-in catalog is used."
     )
-    assert denied == NotTold("The endpoint 'gateway' knows no model 'claude-9'.", is_unknown=True)
+    assert denied == NotTold("The endpoint 'gateway' has no model 'claude-9'.", is_unknown=True)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ async def test_a_run_says_which_model_retires_and_who_names_it(
 
     (note,) = summary.notes
     assert note.startswith(f"{NAME} is deprecated and retires on {in_days(20)[:10]}, in ")
-    assert note.endswith("Move to another model: it is named by note.")
+    assert note.endswith("Change the model in: note.")
     assert (summary.succeeded, gateway.asked) == (3, [NAME])
-    # Where all is there already, nothing is asked of anyone.
+    # If everything is in the ledger, the endpoint is not asked.
     assert (again.cached, again.notes) == (3, [])
 
 

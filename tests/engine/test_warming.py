@@ -1,4 +1,4 @@
-"""Warming the prompt cache, against the sandbox's own cache on a clock of the test's; then a whole run."""
+"""Warm the prompt cache against the sandbox's cache, with the test's own clock; then in a whole run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def prompts(tmp_path: Path) -> Make:
 
 @dataclass
 class Endpoint:
-    """Answers through the sandbox's cache; `trouble` says what befalls a request by its number, from 0."""
+    """Answers through the sandbox's cache; `trouble` maps a request's number, from 0, to what happens to it."""
 
     loop: Loop
     latency_s: float = 1.0
@@ -82,7 +82,7 @@ class Endpoint:
         self.cache = PromptCache(self.loop.time)
 
     async def ask(self, pace: Pace, prompt: Prompt) -> None:
-        """One request; an error is told, and not raised."""
+        """Send one request; an error is reported to the gate, not raised."""
         async with pace.reserve(prompt, 100) as likely, pace.enter(prompt, 100, likely) as place:
             self.sent.append(self.loop.time() - BEGAN)
             self.asked.append(prompt.messages[-1]["content"])
@@ -94,7 +94,7 @@ class Endpoint:
                 self.in_flight -= 1
 
     async def ask_all(self, pace: Pace, prompts: list[Prompt]) -> float:
-        """All at once; how long it takes."""
+        """Send all requests at once, and return the seconds that they take."""
         began = self.loop.time()
         await asyncio.gather(*(self.ask(pace, prompt) for prompt in prompts))
         return self.loop.time() - began
@@ -146,7 +146,7 @@ async def hangs() -> None:
     raise PassingCallError(kind="timeout")
 
 
-# One, then two, then all
+# First one request, then two, then all
 
 
 def test_one_request_writes_a_prefix_and_all_others_read_it(loop: Loop, prompts: Make) -> None:
@@ -154,7 +154,7 @@ def test_one_request_writes_a_prefix_and_all_others_read_it(loop: Loop, prompts:
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
     assert (endpoint.writes, endpoint.reads) == (1, 39)
-    # Two latencies more than all at once.
+    # Two latencies longer than all at once.
     assert took == pytest.approx(3)
     assert [endpoint.sent.count(moment) for moment in (0, 1, 2)] == [1, 2, 37]
     assert pace.warming.report().late == pace.warming.report().missed == 0
@@ -241,21 +241,21 @@ def test_entries_that_never_appear_end_the_warm_up_at_the_concurrency(loop: Loop
     endpoint, pace = Endpoint(loop, delay_s=1e9), pace_of(20)
     took = run(loop, lambda: endpoint.ask_all(pace, prompts(200)))
 
-    # 1, 2, 4, 8 and 16 in flight, and then twenty at a time.
+    # First 1, 2, 4, 8 and 16 in flight, then twenty at a time.
     assert took == pytest.approx(5 + (200 - 31) / 20, abs=1)
     assert (endpoint.writes, pace.warming.report().late) == (200, 199)
 
 
 @pytest.mark.parametrize("way", [{"tells": False}, {"usage_left_out": True}])
 def test_an_answer_that_tells_nothing_of_the_cache_lets_all_go(loop: Loop, prompts: Make, way: dict[str, bool]) -> None:
-    endpoint, pace = Endpoint(loop, **way), pace_of()  # type: ignore[arg-type]
+    endpoint, pace = Endpoint(loop, **way), pace_of()  # type: ignore[arg-type]  # both fields take a bool
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
     assert took == pytest.approx(2)
     assert pace.warming.report().silent == 40
 
 
-# What must not hold up a run
+# Events that must not block a run
 
 
 @pytest.mark.parametrize("failing", [1, 3])
@@ -336,7 +336,7 @@ def test_one_that_is_cut_off_while_it_waits_costs_no_turn(loop: Loop, prompts: M
         waiting = [asyncio.create_task(endpoint.ask(pace, prompt)) for prompt in prompts(10)]
         await asyncio.sleep(0.5)
         waiting[1].cancel()
-        # And one whose turn has just come.
+        # Also cancel one whose turn has just come.
         loop.call_at(BEGAN + 1, lambda: loop.call_soon(waiting[2].cancel))
         for task in waiting:
             with suppress(asyncio.CancelledError):
@@ -348,7 +348,7 @@ def test_one_that_is_cut_off_while_it_waits_costs_no_turn(loop: Loop, prompts: M
     assert loop.time() - BEGAN == pytest.approx(3)
 
 
-# What the summary says
+# The summary
 
 
 def test_the_summary_says_why_the_cache_was_not_read() -> None:

@@ -29,6 +29,7 @@ from presswork.engine.materials.handles import Generations
 from presswork.engine.resources.writer import Writer
 from presswork.errors import LedgerAwayError, StoppedError
 from tests.db.rows import Book, error_of_sqlite, settled_row
+from tests.waiting import until
 
 BUSY = OperationalError("COMMIT", {}, error_of_sqlite(5))
 
@@ -61,7 +62,7 @@ def opened(book: Book, tmp_path: Path) -> Open:
 
 
 class Away:
-    """A function that fails as an unavailable ledger does, so many times."""
+    """A function that fails N times as an unavailable ledger does."""
 
     def __init__(self, times: float, error: Exception = BUSY) -> None:
         self.left = times
@@ -93,7 +94,7 @@ async def test_reads_and_claims_wait_for_a_ledger_that_comes_back(opened: Open, 
 @pytest.mark.parametrize("way", ["read", "call"])
 async def test_reading_that_runs_out_of_patience_says_which_ledger_and_why(opened: Open, way: str) -> None:
     async with opened(patience_s=0.01) as writer:
-        with pytest.raises(LedgerAwayError, match=r"is unavailable \(database is locked\).* run again"):
+        with pytest.raises(LedgerAwayError, match=r"unavailable after 0 s: database is locked\..* Run again"):
             await getattr(writer, way)(Away(float("inf")))
 
 
@@ -110,8 +111,7 @@ async def test_stop_ends_the_waiting(opened: Open, way: str) -> None:
     away = Away(float("inf"))
     async with opened(patience_s=300) as writer:
         waiting = asyncio.create_task(getattr(writer, way)(away))
-        while away.asked < 2:  # noqa: ASYNC110 - a thread asks
-            await asyncio.sleep(0)
+        await until(lambda: away.asked >= 2, pause_s=0)
         writer.stop(StoppedError("stopped by Ctrl-C"))
         with pytest.raises(StoppedError, match="Ctrl-C"):
             await waiting
@@ -123,8 +123,7 @@ async def test_stop_has_what_waits_kept_in_a_file(opened: Open, book: Book, tmp_
         writer.commit = away
         book.generation(writer._batch, "a")
         waiting = asyncio.create_task(writer.committed())
-        while away.asked < 2:  # noqa: ASYNC110 - a thread asks
-            await asyncio.sleep(0)
+        await until(lambda: away.asked >= 2, pause_s=0)
         writer.stop(StoppedError("stopped by Ctrl-C"))
         with pytest.raises(LedgerAwayError, match="database is locked"):
             await waiting
@@ -186,7 +185,7 @@ async def test_ledger_that_goes_away_while_it_looks_for_refused_rows_is_waited_f
 
     @event.listens_for(book.ledger, "before_cursor_execute")
     def fail(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        # In the middle of it: the batch has been refused once.
+        # During the search for the refused row, after the whole batch was refused once.
         if failing and statement.startswith("INSERT INTO generations") and len(calls) == 1:
             failing.append(True)
             if len(failing) == 4:

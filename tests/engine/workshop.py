@@ -1,7 +1,7 @@
-"""What the engine's tests work with: all that a run needs, and eyes for what it left in the ledger and in Prefect.
+"""Give the engine's tests everything that a run needs, and look up what it left in the ledger and in Prefect.
 
-A workshop runs flows without Prefect, in milliseconds (plain_host.py); in a test that is marked `prefect` it runs them
-under Prefect, on the session's server. The test itself reads the same.
+A workshop runs flows without Prefect, in milliseconds (plain_host.py). In a test marked `prefect` it runs them under
+Prefect on the session's server. The test itself reads the same.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from presswork.prices import Usage, cost_of
 from presswork.settings import ROOT
 from sandbox import Sandbox
 from tests.engine.plain_host import PlainHost, run_plainly
+from tests.waiting import until
 
 NOTE = """---
 select: SELECT id, name FROM items
@@ -57,9 +58,9 @@ USER = "A line about {{ record.name }}."
 
 @dataclass
 class Workshop:
-    """All that a run needs; `run()` makes one, the rest looks at what it left.
+    """Everything that a run needs; `run()` makes a run, and most other methods look at what it left.
 
-    `hosts` are those of the runs that were made without Prefect, in their order.
+    `hosts` has the hosts of the runs without Prefect, in their order.
     """
 
     sandbox: Sandbox
@@ -87,7 +88,7 @@ class Workshop:
             engine.dispose()
 
     def items(self, items: dict[str, Any]) -> None:
-        """Put records with these keys and names into the source, where the note's template reads them."""
+        """Add records with these keys and names to the source table that the note's template reads."""
         with self.source.begin() as connection:
             connection.execute(text("CREATE TABLE IF NOT EXISTS items (id VARCHAR(50) PRIMARY KEY, name TEXT)"))
             for key, name in items.items():
@@ -112,13 +113,12 @@ class Workshop:
         return await run_plainly(flow, self.hosts, *args, **kwargs)
 
     async def killed(self, at: Callable[[], bool], template: str = "note", **options: Any) -> str:
-        """Run a template in a process of its own, kill that as soon as `at` says so, and return the run's id."""
+        """Run a template in its own process, kill that as soon as `at` is true, and return the run's id."""
         before = self.value("SELECT count(*) FROM runs")
         process = await self.process(template, **options)
         async with asyncio.timeout(120):
             await self.begun(before + 1)
-            while not at():  # noqa: ASYNC110 - neither the sandbox nor the ledger tells
-                await asyncio.sleep(0.002)
+            await until(at, pause_s=0.002)
         process.kill()
         await process.communicate()
         return str(self.value("SELECT max(id) FROM runs"))
@@ -126,7 +126,7 @@ class Workshop:
     async def process(
         self, template: str = "note", *, first: str = "", environment: Mapping[str, str] | None = None, **options: Any
     ) -> asyncio.subprocess.Process:
-        """Run a template in a process of its own, which runs `first` before it loads the engine."""
+        """Run a template in its own process, which runs the code `first` before it loads the engine."""
         code = RUN.format(first=first, template=template, options=options, under_prefect=self.under_prefect)
         return await _python(code, environment or {})
 
@@ -145,7 +145,7 @@ class Workshop:
         return {row[0]: row[1] for row in found}
 
     def statuses(self, run_id: str) -> dict[str, int]:
-        """How many of a run's records ended how: those of its history, and those for which nothing had changed."""
+        """Count a run's records by status: those in its history, and those without a change."""
         found = Counter(self.written(run_id))
         (again,) = self.rows(
             "SELECT sum(unchanged) AS succeeded, sum(failed_again) AS failed, sum(skipped_again) AS skipped "
@@ -156,13 +156,13 @@ class Workshop:
         return dict(found)
 
     def written(self, run_id: str) -> dict[str, int]:
-        """How many rows of history count in a run, by status."""
+        """Count a run's rows of history by status, without replaced ones."""
         counting = "SELECT status, count(*) AS n FROM generations WHERE run_id = :id AND replaced_by = '' GROUP BY 1"
         found = self.rows(counting, id=run_id)
         return {row["status"]: row["n"] for row in found}
 
     def outputs(self, step: str) -> dict[str, Any]:
-        """The current content of a step by record key."""
+        """Return the current content of a step by record key."""
         found = self.rows("SELECT record_key, output FROM current_content WHERE step = :step", step=step)
         return {
             row["record_key"]: json.loads(row["output"]) if isinstance(row["output"], str) else row["output"]
@@ -173,7 +173,7 @@ class Workshop:
         return str(self.value("SELECT prefect_flow_run_id FROM runs WHERE id = :id", id=run_id))
 
     async def task_states(self, run_id: str, count: int) -> list[str]:
-        """The names of the states of a run's task runs, when Prefect's server knows that many."""
+        """Return the state names of a run's task runs, when Prefect's server has `count` of them."""
         if not self.under_prefect:
             return next(sorted(host.states) for host in self.hosts if host.summary and host.summary.run_id == run_id)
         found = await task_runs(self.flow_run_of(run_id), count=count)
@@ -181,38 +181,35 @@ class Workshop:
 
     @property
     def billed_usd(self) -> Decimal:
-        """What the endpoint would bill for all that it has generated, whether or not its answers arrived."""
+        """The price of everything that the endpoint has generated, whether or not its answers arrived."""
         counted = [Usage(**{k: v for k, v in self.sandbox.stats()[of].items() if k != "answers"}) for of in BILLED]
         costs = [cost_of("claude-sonnet-4-6", usage, now().date()) for usage in counted]
         return sum((cost for cost in costs if cost is not None), Decimal(0))
 
     def has_billed(self, dollars: Decimal) -> bool:
-        """Whether the endpoint would bill that much by now."""
+        """Return whether the endpoint would bill at least this much by now."""
         return self.billed_usd >= dollars
 
     def has_answered(self, count: int) -> bool:
-        """Whether the sandbox has served that many answers by now."""
+        """Return whether the sandbox has served at least `count` answers by now."""
         return bool(self.sandbox.stats()["served"]["answers"] >= count)
 
     @property
     def requests(self) -> int:
-        """Requests for a message that have reached the sandbox."""
+        """The number of message requests that have reached the sandbox."""
         return int(self.sandbox.stats()["requests"])
 
     async def asked(self, count: int) -> None:
-        """Wait until the sandbox has met that many requests."""
-        while self.requests < count:  # noqa: ASYNC110 - the sandbox tells no one
-            await asyncio.sleep(0.002)
+        """Wait until `count` requests have reached the sandbox."""
+        await until(lambda: self.requests >= count, pause_s=0.002)
 
     async def begun(self, runs: int) -> None:
-        """Wait until that many runs have opened."""
-        while self.value("SELECT count(*) FROM runs") < runs:  # noqa: ASYNC110 - the ledger tells no one
-            await asyncio.sleep(0.02)
+        """Wait until this many runs have opened."""
+        await until(lambda: self.value("SELECT count(*) FROM runs") >= runs, pause_s=0.02)
 
     async def answered(self, count: int) -> None:
-        """Wait until the sandbox has served that many answers."""
-        while not self.has_answered(count):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.002)
+        """Wait until the sandbox has served `count` answers."""
+        await until(lambda: self.has_answered(count), pause_s=0.002)
 
 
 async def _python(code: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
@@ -222,13 +219,13 @@ async def _python(code: str, environment: Mapping[str, str]) -> asyncio.subproce
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:
-    """Wait for the end of a process that must end well."""
+    """Wait for the end of a process, which must succeed."""
     _printed, said = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, said.decode()[-3000:]
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, within_s: float = 20) -> Any:
-    """Look until it is enough: Prefect's server hears of task runs a little after they end."""
+    """Look until it is enough, because Prefect's server stores task runs a little after they end."""
     found = await look()
     waited = 0.0
     while not enough(found) and waited < within_s:
@@ -239,7 +236,7 @@ async def eventually(look: Callable[[], Awaitable[Any]], enough: Callable[[Any],
 
 
 async def task_runs(flow_run_id: str, *, count: int) -> Sequence[TaskRun]:
-    """Return the task runs of a flow run when Prefect's server knows that many, all ended."""
+    """Return the task runs of a flow run when Prefect's server has `count` of them, all ended."""
 
     async def look() -> list[TaskRun]:
         async with get_client() as client:
@@ -253,7 +250,7 @@ async def task_runs(flow_run_id: str, *, count: int) -> Sequence[TaskRun]:
 
 
 async def log_lines(flow_run_id: str) -> list[str]:
-    """What a flow run has logged, as far as Prefect's server has it."""
+    """Return the log lines of a flow run that Prefect's server has."""
     async with get_client() as client:
         found = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(flow_run_id)])))
     return [line.message for line in found]

@@ -1,1 +1,1 @@
-"""What prompts are made from: selects, handles of records and generations, conditions, parameters, briefs, items."""
+"""The inputs of prompts: selects, handles of records and generations, conditions, parameters, briefs, items."""

@@ -1,8 +1,8 @@
-"""The templates of a run, and what all prompts of a step share: made ready once, and kept in the ledger.
+"""Load a run's templates and build each step's brief, the part that all its prompts share, once.
 
-A step is rendered with the values of the select that its materials come from. They stand on the handles: a run may
-select with `kind=tea` and with `kind=coffee`, and what comes from the one must not be rendered with the other's. A
-handle has one select behind it, however many steps lie between, so there is never a choice to make.
+A step is rendered with the values of the select that its materials come from. The handles carry these values: a run may
+select with `kind=tea` and with `kind=coffee`, and must not mix them up. Every handle goes back to exactly one select,
+even over many steps, so the values are never ambiguous.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from presswork.prompts.templates import Template, list_templates, load_template
 
 
 class Briefs:
-    """Reads each template once: `template` returns one, or raises TemplateError. `keep` writes one into the ledger."""
+    """Loads each template once; `template` raises TemplateError. `keep` writes a template into the ledger."""
 
     def __init__(self, folder: Path, endpoint: RunEndpoint, keep: Callable[[TemplateRow], Awaitable[None]]) -> None:
         self.template: Callable[[str], Template] = cache(partial(load_template, folder))
@@ -35,7 +35,7 @@ class Briefs:
         params = params_of_step(template, selected)
         brief = self._briefs.get(name)
         if brief is None or brief.params != params:
-            # In a thread, for the SDK, which takes seconds to load, makes the schema.
+            # In a thread, because the SDK makes the schema and takes seconds to load.
             brief = await asyncio.to_thread(make_brief, template, self.endpoint.name, params)
             self._briefs[name] = brief
             sources = dict(template.sources)
@@ -45,29 +45,30 @@ class Briefs:
 
 
 def check_templates(folder: Path, source: FlowSource) -> list[Template]:
-    """Read every template that the flow's code names: a later step's mistake must not show when the first is paid.
+    """Load every template that the flow's code names, so that a mistake in a later step shows before the first is paid.
 
-    TemplateError where a step generates, by plain text, with a template that there is not.
+    Raises TemplateError if a template is wrong, or if `generate` names, as a literal string, one that does not exist.
     """
     known = list_templates(folder)
-    # A data frame has a `select` too: what is no template may be its column.
+    # A data frame has a `select` too, so a name that is not a template may be a column.
     named = [name for name in source.templates(known) if name in known or name in source.generates]
     templates = [load_template(folder, name) for name in named]
     for template in templates:
-        template.schema  # noqa: B018 - asking for the schema is the check
+        # Making the schema is a check too.
+        _ = template.schema
     return templates
 
 
 def params_of_step(template: Template, selected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a template's params: as its materials were selected, by name, else their defaults.
+    """Return the values of a template's params: those of its materials' select, else the defaults.
 
-    ParameterError where one without a default was not among those of the select.
+    Raises ParameterError if the select does not have a param that has no default.
     """
     params = template.front.params
     missing = [name for name, param in params.items() if param.required and name not in selected]
     if missing:
         raise ParameterError(
-            f"The template {template.name!r} needs the parameter {missing[0]!r}, and the select that it works on has "
-            f"none of this name. Declare it in that select's template too, or give it a default in {template.file}."
+            f"The template {template.name!r} needs the parameter {missing[0]!r}, but the select of its records does "
+            f"not have it. Declare it in that select's template too, or give it a default in {template.file}."
         )
     return {name: selected.get(name, param.default) for name, param in params.items()}

@@ -1,7 +1,7 @@
-"""Conditions: what `.where()` keeps of a step's generations, and what becomes of one that it can't judge.
+"""Apply the conditions of `.where()` to a step's generations.
 
-A condition is the flow's own code and may fail on one generation, as a template may: that record fails alone, in the
-step that the condition stands before.
+A condition is the flow's code and may fail on one generation. Then only that record fails, in the step that follows the
+condition.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,23 +30,23 @@ Condition = Callable[[Generated], object]
 
 
 def judged(generation: StepGeneration, output_class: OutputClass, conditions: Sequence[Condition]) -> Generated | None:
-    """Return a stored generation as conditions see it, None where one does not keep it.
+    """Return a stored generation as conditions see it, or None if a condition does not keep it.
 
-    RecordError where it no longer fits its class, or where a condition fails on it; it quotes nothing of the record.
+    Raises RecordError if it no longer fits its class, or if a condition fails on it; the error quotes no record.
     """
     try:
-        # As it was judged, from JSON: a class may take a date as text there, and nowhere else.
+        # From JSON, as when it was validated: only there may a class accept a date as text.
         output = output_class.model_validate_json(orjson.dumps(generation.output))
-    except Exception as error:  # noqa: BLE001 - validators are users' own code: one generation must not stop the others
+    except Exception as error:  # noqa: BLE001 - validators are users' code: one generation must not stop the others
         raise RecordError(
-            f"The output of {generation.step} can't be read as {output_class.__name__}: {type(error).__name__}.",
+            f"The output of {generation.step} no longer fits {output_class.__name__}: {type(error).__name__}.",
             kind=CONDITION,
         ) from None
     seen = Generated(generation.record_key, generation.record or {}, output)
     for condition in conditions:
         try:
             holds = bool(condition(seen))
-        except Exception as error:  # noqa: BLE001 - the flow's own code: one generation must not stop the others
+        except Exception as error:  # noqa: BLE001 - a condition is users' code: one generation must not stop the others
             code = getattr(condition, "__code__", None)
             place = f" in {Path(code.co_filename).name}, line {code.co_firstlineno}," if code is not None else ""
             raise RecordError(

@@ -1,10 +1,12 @@
-"""Handles: what flows pass from step to step. They hold no rows: each pages from a spool or from the ledger.
+"""Define the handles that flows pass from step to step; they hold no rows, but page from a spool or the ledger.
 
-`run.select()` gives Selected, `run.generate()` gives Generations; `.where()` keeps some, `.together()` makes all of
-them one. A handle yields materials: what one prompt is made from. All have `step`, whose generations these are (None
-where they are records), and `params`, the values of the select that all of these come from; `count()` tells how many
-materials there will be where that is known without reading them, `pages()` yields them by the names that the template
-reads, and `left_out()` counts the records that are missing because an earlier step brought no content for them.
+`run.select()` returns Selected and `run.generate()` returns Generations; `.where()` filters them, and `.together()`
+combines them into one. A handle yields materials, the inputs of one prompt each. Every handle has:
+- `step`, whose generations these are, or None for records;
+- `params`, the values of the select that they come from;
+- `count()`, how many materials there are, if that is known without reading them;
+- `pages()`, the materials with the inputs that a template reads;
+- `left_out()`, how many records are missing because an earlier step produced no content for them.
 """
 
 import asyncio
@@ -29,15 +31,15 @@ from presswork.output_classes.validate import OutputClass
 P = ParamSpec("P")
 T = TypeVar("T")
 PAGE = 1000  # records read, rendered and looked up at a time
-_FURTHEST = 10  # steps back that an output is looked for
+_FURTHEST = 10  # how many steps back to look for an output
 _log = logging.getLogger("prefect.presswork")
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What one prompt is made from: a record or none, the outputs of earlier steps by name, and their ids.
+    """The inputs of one prompt: a record or None, and the outputs of earlier steps by name, with the parents' ids.
 
-    A `fault` says why there can be no prompt.
+    A `fault` is the reason why there can be no prompt.
     """
 
     key: str
@@ -48,19 +50,18 @@ class Material:
 
 
 class Read(Protocol):
-    """Calls in a thread what reads a spool (SourceReader.work) or the ledger (Writer.read, which waits for it)."""
+    """Calls a function in a thread that reads a spool (SourceReader.work) or the ledger (Writer.read)."""
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what the function returns."""
+        """Return the function's result."""
 
 
 @dataclass(eq=False, repr=False)
 class Selected:
-    """Records of a template's select. The database is asked at the first `await`, in a thread.
+    """Records of a template's select, which is executed in a thread at the first `await`.
 
-    `find` makes the spool of its records, with the right keys, and `read` pages through it; `tell` hears how many
-    there are, once. `params` are the values that the records were selected with. A flow may select by one template
-    several times: `nth` counts.
+    `find` returns the spool of the records, with checked keys, and `read` pages through it. `tell` is called once with
+    their number. `params` are the values of the select. A flow may select several times by one template; `nth` counts.
     """
 
     query: Query
@@ -74,10 +75,10 @@ class Selected:
     _checking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def check(self) -> Spool:
-        """Read the records and check their keys, unless that is done.
+        """Read the records and check their keys, once.
 
-        Raises the database error of a source that can't be reached, of a select that fails or of keys that don't tell
-        records apart, and StoppedError where the run is stopped.
+        Raises a database error if the source can't be reached, the select fails or keys are not unique, and
+        StoppedError if the run is stopped.
         """
         async with self._checking:
             if self._spool is None:
@@ -86,15 +87,15 @@ class Selected:
             return self._spool
 
     async def count(self) -> int:
-        """How many records there are."""
+        """Return how many records there are."""
         return (await self.check()).count
 
     async def left_out(self) -> int:
-        """None: records come first."""
+        """Return 0: no step comes before the records."""
         return 0
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield the records in the select's own order, a page at a time."""
+        """Yield pages of records in the select's order."""
         pages = (await self.check()).pages(PAGE)
         async for page in _ahead(self.read, pages):
             yield [material_of(record) for record in page]
@@ -102,9 +103,9 @@ class Selected:
 
 @dataclass(frozen=True)
 class Generations:
-    """The succeeded generations of a step in this run; `read` calls what reads the ledger in a thread.
+    """The succeeded generations of a step in this run; `read` calls a function in a thread to read the ledger.
 
-    A helper works on its own alone: `helper_id` is its lease.
+    `helper_id` is a helper's lease: a helper sees only its own generations.
     """
 
     ledger: Engine
@@ -117,22 +118,22 @@ class Generations:
     helper_id: str | None = None
 
     def where(self, condition: Condition) -> "Generations":
-        """Keep those for which the condition holds: `triaged.where(lambda t: t.output.urgent)`.
+        """Keep the generations for which a condition holds: `triaged.where(lambda t: t.output.urgent)`.
 
-        One on which it fails is a failed record of the step that works on what is kept.
+        If the condition raises an error, the record fails in the next step.
         """
         return replace(self, conditions=(*self.conditions, condition))
 
     def together(self) -> "Together":
-        """Make all of them one material, for a step that reads them as a list."""
+        """Combine all generations into one material, for a step that reads them as a list."""
         return Together(self)
 
     async def count(self) -> int | None:
-        """How many there are; unknown before a condition has seen them, and to a helper."""
+        """Return how many there are; None with conditions, which must read them first, and for a helper."""
         return None if self.conditions or self.helper_id else await self._counted(succeeded=True)
 
     async def left_out(self) -> int:
-        """How many records this step brought no content for; a helper leaves that to its run."""
+        """Return how many records got no content in this step; 0 for a helper, whose run counts them."""
         return 0 if self.helper_id else await self._counted(succeeded=False)
 
     async def __aiter__(self) -> AsyncIterator[Generated]:
@@ -141,20 +142,20 @@ class Generations:
                 try:
                     seen = judged(generation, self.output_class, self.conditions)
                 except RecordError as error:
-                    # No step works on them here, in which the record could fail. Prefect hears of ids alone.
-                    _log.warning("%s: the generation %s is left out. %s", self.step, generation.id, error)
+                    # Here no step follows in which the record could fail. Prefect sees only ids.
+                    _log.warning("%s: skipped the generation %s. %s", self.step, generation.id, error)
                     continue
                 if seen is not None:
                     yield seen
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield each with the outputs that lead to it, as far as the template reads them."""
+        """Yield the generations with the outputs that they were made from, as far as the template reads those."""
         async for kept, failed in self.judged_pages():
             inputs = await self.read(outputs_leading_to, self.ledger, kept, needs)
             yield failed + [_material_of(generation, inputs[generation.id]) for generation in kept]
 
     async def judged_pages(self) -> AsyncIterator[tuple[list[StepGeneration], list[Material]]]:
-        """Yield pages of what the conditions keep, and of what they fail on."""
+        """Yield pages of the generations that the conditions keep, and of those on which a condition failed."""
         async for page in self._stored():
             kept, failed = [], []
             for generation in page:
@@ -176,7 +177,7 @@ class Generations:
 
 @dataclass(frozen=True)
 class Together:
-    """All generations of a step as one material: its template reads them as a list, by the step's name."""
+    """All generations of a step as one material; its template reads them as a list with the step's name."""
 
     generations: Generations
 
@@ -187,19 +188,19 @@ class Together:
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The values of the select that they come from."""
+        """The values of the select that the generations come from."""
         return self.generations.params
 
     async def count(self) -> int | None:
-        """One; unknown before a condition has seen them, for each on which it fails is a failed record."""
+        """Return 1; None with conditions, because each generation on which one fails is a failed record too."""
         return None if self.generations.conditions else 1
 
     async def left_out(self) -> int:
-        """How many records the step brought no content for."""
+        """Return how many records got no content in the step."""
         return await self.generations.left_out()
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield the one material, or none where there is nothing to put together; before it, those that failed."""
+        """Yield the failed materials, then the combined one, if there is anything to combine."""
         collected: list[StepGeneration] = []
         async for kept, failed in self.generations.judged_pages():
             collected += kept
@@ -223,9 +224,9 @@ Source: TypeAlias = Selected | Generations | Together
 def outputs_leading_to(
     ledger: Engine, generations: Sequence[StepGeneration], needs: frozenset[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return, for each generation's id, the outputs on its path by step name: its own, and those `needs` asks for.
+    """Return, for each generation's id, the outputs on its path by step name: its own output, and those in `needs`.
 
-    A step with several generations on the path (a fan-in) gives a list.
+    If a step has several generations on the path (a fan-in), its output is a list.
     """
     inputs: dict[str, dict[str, Any]] = {found.id: {found.step: found.output} for found in generations}
     roots = {found.id: {found.id} for found in generations}
@@ -261,7 +262,7 @@ def _material_of(generation: StepGeneration, inputs: Mapping[str, Any], fault: R
 
 
 async def _ahead(read: Read, pages: Iterator[T]) -> AsyncIterator[T]:
-    """Yield pages until there is none, and read the next one already while this one is worked on."""
+    """Yield all pages, and read the next page while the caller works on this one."""
     ahead = asyncio.ensure_future(read(next, pages, None))
     try:
         while (page := await ahead) is not None:
@@ -269,5 +270,5 @@ async def _ahead(read: Read, pages: Iterator[T]) -> AsyncIterator[T]:
             yield page
     finally:
         ahead.cancel()
-        # Where a stop has ended it, nobody waits for its error any more.
+        # After a stop nothing waits for its error.
         ahead.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

@@ -1,7 +1,7 @@
-"""Items: a material once its prompt is rendered, the answer that the ledger has for it, and what stands for its record.
+"""Compare a rendered prompt with the ledger: its answer there, and the current content of its record.
 
-An answer is judged by the output class of today: what a stricter validator refuses is none. What says the same as what
-stands is confirmed; anything else is a row of history.
+An answer must be valid by today's output class: if a stricter validator refuses it, it is not a hit. An outcome that
+equals the current one only confirms it; any other becomes a row of history.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from presswork.prompts.render import Prompt
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One generation to be: for which record, by which prompt, made from what.
+    """A generation to make: its record, its prompt and its parents.
 
-    `own` is the outcome that the run has of it from before, which this one replaces; `standing` is what stands for its
-    record. `asking` is how far it has come, once it is asked for, and `tries` counts the tries of a chunk that asked
-    for it: each goes on where the one before ended.
+    `own` is the run's earlier outcome, which this one replaces; `standing` is the record's current content. `asking` is
+    the state of its requests. `tries` counts the chunk's tries that requested it; each one continues where the last one
+    ended.
     """
 
     generation_id: str
@@ -38,16 +38,16 @@ class Item:
 
     @property
     def record_hash(self) -> str | None:
-        """The hash of its record; None where it has none."""
+        """The hash of its record; None without a record."""
         return self.record.hash if self.record else None
 
     @property
     def is_asked(self) -> bool:
-        """Whether a request was made for it since it was rendered."""
+        """Whether a request was made for it after it was rendered."""
         return self.asking is not None and self.asking.ordinal > 0
 
     def ask(self, max_output: int | None) -> Asking:
-        """Say how far the asking for it is; what an earlier pass of the run has paid for it counts."""
+        """Return the state of its requests, which includes those that an earlier pass of the run paid for."""
         if self.asking is None:
             self.asking = Asking(self.prompt, paid=self.own.paid if self.own else 0, max_output=max_output)
         return self.asking
@@ -55,7 +55,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An item that the ledger answers, and the generation that has the text; was it made from the same record?"""
+    """An item that the ledger answers, and the generation with the text.
+
+    With `same_record`, that generation was made from the same record.
+    """
 
     item: Item
     source_id: str
@@ -64,16 +67,16 @@ class Hit:
 
 
 def find_hits(items: Sequence[Item], known: Mapping[str, PromptHistory]) -> list[Hit]:
-    """Return what of the items the ledger answers."""
+    """Return a hit for each item that the ledger answers."""
     found = (find_hit(item, known.get(item.prompt.hash)) for item in items)
     return [hit for hit in found if hit is not None]
 
 
 def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:
-    """Return what answers an item, if it is content by today's output class."""
+    """Return the hit for an item, if its stored answer is valid by today's output class."""
     if history is None or history.generation_id is None:
         return None
-    # A NULL is the content of a class that takes JSON's null.
+    # NULL is the content of a class that accepts JSON's null.
     text = history.output or "null"
     if not is_content(item.prompt.output_class, text):
         return None
@@ -82,7 +85,7 @@ def find_hit(item: Item, history: PromptHistory | None) -> Hit | None:
 
 
 def standing_answers(items: Sequence[Item]) -> dict[str, PromptHistory]:
-    """Return, by prompt, the answers that stand for the items' own records: they need not be looked up."""
+    """Return, by prompt, the current answers of the items' own records: they need no look-up."""
     return {
         standing.prompt_hash: standing.answer
         for item in items
@@ -91,9 +94,9 @@ def standing_answers(items: Sequence[Item]) -> dict[str, PromptHistory]:
 
 
 def unchanged(hit: Hit) -> str | None:
-    """Return the content that stands for a record where an answer says no more than that; None where it does.
+    """Return the id of a record's current content if a hit changes nothing about it, else None.
 
-    It has the same text, is made from the same record, template and parents, and no failure has come after it.
+    Unchanged content has the same text, record, template and parents, and no failure has followed it.
     """
     item, standing = hit.item, hit.item.standing
     if standing is None or standing.written_by != hit.source_id or standing.failing is not None or item.own is not None:
@@ -102,7 +105,7 @@ def unchanged(hit: Hit) -> str | None:
     return standing.generation_id if of_same and standing.parents == frozenset(item.parents) else None
 
 
-def met_before(row: GenerationRow, standing: Standing | None) -> str | None:
-    """Return the newest outcome of a record where it is the very failure that a row tells; None where it is another."""
+def same_failure(row: GenerationRow, standing: Standing | None) -> str | None:
+    """Return the id of a record's newest outcome if it is the same failure as a row's, else None."""
     failing = standing.failing if standing else None
     return failing.generation_id if failing and what_it_says(failing) == what_it_says(row) else None

@@ -1,6 +1,6 @@
-"""The selects of a run: which records its steps work on, and which of them its helpers share.
+"""Select the records that a run's steps work on, and decide which selects its helpers share.
 
-Each is run once and spooled; a run that resumes takes what is there.
+Each select is executed once and spooled; a resumed run reads the spool.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from presswork.report.progress import Log, Progress
 from presswork.settings import Settings
 
 VERSION = 3
-"""What a spool holds; a file of another version is not taken."""
+"""The version of a spool's content; files of another version are ignored."""
 TELL_AFTER_S, TELL_EVERY_S = 5.0, 15.0
-"""When a select that takes long is first told of in the log, and how often then."""
+"""Seconds until the log first reports a long select, and then between two reports."""
 _AGAIN = (
-    "{name}: the select ran again: this machine has no records of it as the run {resumed} read them. What is answered "
-    "is not asked again, but the records may be others."
+    "{name}: the select was executed again, because this machine does not have the records that the run {resumed} "
+    "read. Answered prompts are not paid for again, but the records may differ."
 )
 _log = logging.getLogger("prefect.presswork")
 
@@ -42,7 +42,7 @@ _log = logging.getLogger("prefect.presswork")
 class Spooling:
     """Finds or makes the spools of a run's selects; `log` is the run's.
 
-    A helper on another machine than its run reads the records once more as a matter of course.
+    A helper on another machine normally executes the select again, so that is not reported.
     """
 
     def __init__(self, spools: RunSpools, progress: Progress, log: Log = _log, *, is_helper: bool = False) -> None:
@@ -50,24 +50,24 @@ class Spooling:
         self._is_helper = is_helper
         self._progress = progress
         self.log = log
-        self._met: Counter[str] = Counter()
+        self._times: Counter[str] = Counter()
         self.trimmed = False
-        """Whether a key column of the records is CHAR(n), whose blanks belong to no key."""
+        """Whether a key column of the records is CHAR(n), whose trailing blanks are not part of the key."""
 
     def name(self, query: Query, source: URL | str) -> str:
-        """Name the spool of a select; the second of two that are alike in one run has another name."""
+        """Name the spool of a select; a second, equal select in the run gets another name."""
         parameters = [(name, value.type, value.value) for name, value in sorted(query.parameters.items())]
         name = spool_name(VERSION, query.name, readable_url(source), query.sql, query.key, parameters, query.limit)
-        self._met[name] += 1
-        return f"{name}-{self._met[name]}"
+        self._times[name] += 1
+        return f"{name}-{self._times[name]}"
 
     async def records(self, name: str, query: Query, reader: SourceReader) -> Spool:
-        """Return a select's records, as a run that is resumed read them, else as the source gives them now."""
+        """Return the records of a select: those that the resumed run read, else the source's current ones."""
         resumed = self.spools.resumed
         found = await reader.work(self.spools.find, name) if resumed else None
         if found is not None:
             read_at = f"{datetime.fromtimestamp(found.read_at, UTC):%Y-%m-%d %H:%M:%S}"
-            self.log.info("%s: these are the records that were read at %s UTC.", query.name, read_at)
+            self.log.info("%s: using the records that were read at %s UTC.", query.name, read_at)
         else:
             if resumed and not self._is_helper:
                 again = _AGAIN.format(name=query.name, resumed=resumed[0])
@@ -79,11 +79,11 @@ class Spooling:
 
     async def _read(self, name: str, query: Query, reader: SourceReader) -> Spool:
         reading = self._progress.selecting
-        given_up = False
+        abandoned = False
 
         def tell(count: int) -> None:
-            # A driver that can't be interrupted goes on until here.
-            if given_up or self._progress.is_stopping():
+            # A driver that can't be interrupted stops here.
+            if abandoned or self._progress.is_stopping():
                 raise InterruptedError
             reading[name] = query.name, count
 
@@ -96,7 +96,7 @@ class Spooling:
         try:
             return await reader.read(read)
         except BaseException:
-            given_up = True
+            abandoned = True
             raise
         finally:
             telling.cancel()
@@ -104,7 +104,7 @@ class Spooling:
             del reading[name]
 
     async def _tell_log(self, name: str) -> None:
-        """Tell the log how many records of a select have come, until that is cancelled."""
+        """Log how many records of a select have arrived, until the task is cancelled."""
         await asyncio.sleep(TELL_AFTER_S)
         while True:
             template, count = self._progress.selecting[name]
@@ -114,7 +114,7 @@ class Spooling:
 
 @dataclass
 class Selects:
-    """Makes the handles of a run's records; `read_from` has the source's URL of each template that has selected."""
+    """Makes the handles of a run's records; `read_from` maps each template that selected to its source's URL."""
 
     settings: Settings
     options: RunOptions
@@ -127,7 +127,7 @@ class Selects:
     _selected: list[Selected] = field(default_factory=list)
 
     def select(self, template: Template, values: Mapping[str, Any]) -> Selected:
-        """Select a template's records; `values` are those of its params."""
+        """Make a handle of a template's records; `values` are those of its params."""
         params = template.parse_params(values)
         query = query_of(template, params)
         nth = 1 + sum(selected.query.name == query.name for selected in self._selected)
@@ -149,13 +149,13 @@ class Selects:
         return selected
 
     async def check(self) -> None:
-        """Read the records of all selects so far, and check their keys; a helper those alone that are divided."""
+        """Read the records of all selects so far, and check their keys; a helper reads only the divided select."""
         for selected in tuple(self._selected):
-            if not self.is_left_to_the_whole(selected):
+            if not self.is_left_to_the_run(selected):
                 await selected.check()
 
-    def is_left_to_the_whole(self, source: Source) -> bool:
-        """Whether a helper leaves a source to the run that it helps: only there is everything that it gathers."""
+    def is_left_to_the_run(self, source: Source) -> bool:
+        """Return whether a helper leaves a source to its run, which alone has all records and generations."""
         helper = self.options.helper
         if helper is None:
             return False

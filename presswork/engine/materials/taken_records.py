@@ -1,7 +1,7 @@
-"""Taken records: what a helper of a run works on, range by range, until no record of the divided select is free.
+"""Take records for a helper, range by range, until no record of the divided select is free.
 
-A range is finished when all of its outcomes are in the ledger. That is looked for when the next one is taken: nobody
-waits for the slowest request of a range.
+A range is finished when all of its outcomes are in the ledger. This is checked when the next range is taken, so that a
+helper never waits for the slowest request of a range.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -11,15 +11,15 @@ from math import ceil
 from presswork.engine.materials.handles import PAGE, Material, Selected, material_of
 
 RANGES_EACH = 4
-"""How many ranges a helper takes at least, so that a slow one leaves its last records to others."""
+"""Each helper gets at least this many ranges, so that a slow helper leaves its last records to others."""
 
 
 @dataclass(eq=False)
 class TakenRecords:
-    """The records of a select that a helper takes of its run, of `helpers` that share them.
+    """The records that one of `helpers` helpers takes from the run's select.
 
-    `take` takes the keys of so many; `finish` hears, for each key that is taken, which keys its outcomes have, and says
-    which are done. `is_stopped` says whether no more can be asked for: what is not taken is left to others.
+    `take` takes up to N keys. `finish` gets the outcome keys of each taken key, and returns the keys that are done. If
+    `is_stopped`, no more records are taken, and others can take them.
     """
 
     selected: Selected
@@ -31,10 +31,10 @@ class TakenRecords:
     _unfinished: dict[str, Sequence[str]] = field(default_factory=dict, init=False)
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
-        """Yield the records of a range at a time.
+        """Yield the records of one range at a time.
 
-        Keys that this helper's select does not give stay taken until it leaves: then they are the run's, and no range
-        has them again.
+        Keys that are missing from this helper's select stay taken until the helper leaves. Then the run handles them,
+        and no range contains them again.
         """
         spool = await self.selected.check()
         size = size_of_range(spool.count, self.helpers)
@@ -45,7 +45,7 @@ class TakenRecords:
             await self.finish_done()
 
     async def finish_done(self) -> None:
-        """Finish what has its outcome by now."""
+        """Finish the records that have their outcomes by now."""
         if self._unfinished:
             for key in await self.finish(self._unfinished):
                 del self._unfinished[key]
@@ -55,5 +55,5 @@ class TakenRecords:
 
 
 def size_of_range(records: int, helpers: int) -> int:
-    """How many records a helper takes at a time."""
+    """Return how many records a helper takes at a time."""
     return max(1, min(PAGE, ceil(records / (helpers * RANGES_EACH))))

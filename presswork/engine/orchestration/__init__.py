@@ -1,1 +1,1 @@
-"""What the engine does with Prefect: its host, its tasks, its cache, its server, shards, and what started a run."""
+"""Connect the engine to Prefect: the host, chunk tasks and their cache, shards, and the origin of a run."""

@@ -1,10 +1,9 @@
-"""The Prefect task that carries a chunk: its retries over an outage, and its cache, which is the ledger.
+"""Run a chunk as a Prefect task, which is retried over an outage and cached by the ledger.
 
-Prefect looks a task's key, made of prompt hashes, up in a result storage. This storage keeps nothing, neither a result
-nor a list of chunks: a read asks the ledger for each prompt of the chunk whose task run asks, and is a hit only if all
-are answered with content; a write has nothing to do, for the answers are in the ledger before the task ends. So there
-is one cache, and no file decides what is paid for again. The block holds no database URL, which Prefect would store
-with its password.
+Prefect looks up a task's key, made of prompt hashes, in a result storage. This storage keeps no results and no list of
+chunks. A read looks up each prompt of the task run's chunk in the ledger, and is a hit only if all have content. A
+write does nothing, because the answers are in the ledger before the task ends. So there is one cache, and no file
+decides what is paid for again. The block holds no database URL, because Prefect would store its password.
 """
 
 from collections.abc import AsyncIterator
@@ -29,7 +28,7 @@ LONGEST_DELAY_S = 300.0
 
 
 class NotInLedgerError(LookupError):
-    """A prompt of the chunk has no answer in the ledger: the task must run."""
+    """A prompt of the chunk has no answer in the ledger, so the task must run."""
 
 
 def _cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -38,18 +37,18 @@ def _cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
 
 
 class LedgerResults(WritableFileSystem):
-    """Reads of task results, served from the ledger."""
+    """A storage of task results that reads from the ledger."""
 
     _block_type_name: ClassVar[str] = "Presswork ledger"
     _block_type_slug: ClassVar[str] = LEDGER_BLOCK
     _description: ClassVar[str] = "Lets Prefect's cache read the ledger of the process that runs the flow."
 
     async def read_path(self, path: str) -> bytes:
-        """Return a result record if every prompt of the chunk is answered; raise NotInLedgerError if not."""
-        # That of the task run that reads its result, which is in progress in this very context.
+        """Return a result record if every prompt of the chunk is answered; else raise NotInLedgerError."""
+        # The task run that reads its result is active in this context.
         context = TaskRunContext.get()
         chunk = context.parameters.get("chunk") if context is not None else None
-        # The key alone says nothing of prompts: only the chunk that asks knows which ones it stands for.
+        # The key is only a hash; the task run's chunk has the prompts.
         if not isinstance(chunk, Chunk) or chunk.cache_key != path or not await chunk.find_hits():
             raise NotInLedgerError(path)
         metadata = ResultRecordMetadata(
@@ -58,21 +57,21 @@ class LedgerResults(WritableFileSystem):
         return ResultRecord(metadata=metadata, result=len(chunk.items)).serialize()
 
     async def write_path(self, path: str, content: bytes) -> None:
-        """Do nothing: what the task answered is in the ledger already."""
+        """Do nothing: the answers of the task are already in the ledger."""
 
 
-# Two runs that begin at once on a new server make the block's type, its schema and the block under each other's hands,
-# and the second is refused once for each.
+# If two runs begin at once on a new server, both create the block's type, its schema and the block. The server refuses
+# the slower one once for each of the three.
 @stamina.retry(on=(ObjectAlreadyExists, PrefectHTTPStatusError), attempts=3, wait_initial=0, wait_max=0, wait_jitter=0)
 async def saved_block() -> LedgerResults:
-    """Return the block as Prefect's server knows it, saving it where it is missing."""
+    """Return the block as Prefect's server has it; saves it if it is missing."""
     block = LedgerResults()
     await block.save(LEDGER_BLOCK, overwrite=True)
     return block
 
 
 def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, InterruptedChunkError) and state.data.goes_on
+    return isinstance(state.data, InterruptedChunkError) and state.data.will_continue
 
 
 @task(
@@ -85,16 +84,16 @@ def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     retry_condition_fn=_may_retry,
 )
 async def complete_chunk(chunk: Chunk) -> int:
-    """Carry a chunk to its end and return how many prompts it has."""
+    """Run a chunk to its end and return how many prompts it has."""
     await chunk.run()
     return len(chunk.items)
 
 
 @asynccontextmanager
 async def running_chunks(settings: Settings, *, refresh: bool) -> AsyncIterator[ChunkRunner]:
-    """Run chunks as tasks of the running flow while the context is open; the ledger serves their results.
+    """Run chunks as tasks of the running flow while the context is open; their results come from the ledger.
 
-    Retries over an outage are those of the settings; a refresh uses no cache.
+    The settings limit the retries over an outage. A refresh uses no cache.
     """
     retries, delay_s = settings.chunk_retries, settings.chunk_retry_delay_s
     delays = [min(delay_s * 2**number, LONGEST_DELAY_S) for number in range(retries)]
@@ -106,11 +105,11 @@ async def running_chunks(settings: Settings, *, refresh: bool) -> AsyncIterator[
     )
     context = FlowRunContext.get()
     assert context is not None
-    # Named on each task instead, Prefect would open two API clients a task run to look the block up: 12 ms of CPU.
+    # If each task named the block, Prefect would open two API clients per task run to look it up: 12 ms of CPU.
     store = context.result_store.model_copy(update={"result_storage": await saved_block()})
 
     async def run(chunk: Chunk) -> bool:
-        # Prefect's overloads do not know that a state is awaited too.
+        # Prefect's overloads do not say that `return_state` needs an await too.
         state: State[Any] = await cast("Any", bound(chunk, return_state=True))
         if not state.is_completed():
             error = await state.aresult(raise_on_failure=False)

@@ -1,8 +1,8 @@
-"""Chunks: one or many prompts that are carried together from asking to being recorded.
+"""Process prompts in chunks, from their requests to their recorded outcomes.
 
-A chunk is done when all of its prompts have an outcome in the ledger. Where the endpoint is away for longer than a
-request's own retries last, it breaks off as interrupted and its host (Prefect) tries it again later. Until then others
-may ask for what is left of it; the next try asks for what still has no outcome.
+A chunk is done when all of its prompts have an outcome in the ledger. If the endpoint is unavailable for longer than
+the retries of a request, the chunk ends as interrupted and its host (Prefect) retries it later. Until then other runs
+may request its open prompts; the next try requests those that still have no outcome.
 """
 
 import asyncio
@@ -18,37 +18,37 @@ from presswork.errors import PassingCallError, StoppedError
 
 
 class ChunkChannel(Protocol):
-    """What a chunk needs of the step that it belongs to."""
+    """What a chunk needs from its step."""
 
     async def pursue(self, item: Item) -> Outcome | None:
-        """Ask until there is an outcome; None where its claim was lost: it is no longer this chunk's."""
+        """Request an item until it has an outcome; returns None if its claim was lost."""
 
     async def record(self, item: Item, outcome: Outcome) -> None:
         """Write an outcome; returns when it is committed."""
 
     async def hits_of(self, items: Sequence[Item]) -> list[Hit]:
-        """Look items up in the ledger."""
+        """Look items up in the ledger, and return the hits."""
 
-    async def give_back(self, items: Sequence[Item]) -> None:
-        """Let other runs ask for items until the chunk's next try."""
+    async def release(self, items: Sequence[Item]) -> None:
+        """Release the claims of items until the chunk's next try."""
 
     async def claim_again(self, items: Sequence[Item]) -> list[Item]:
-        """Return which of the items given back are still this chunk's to ask for."""
+        """Claim released items again, and return those that this chunk must request."""
 
     def free(self, count: int) -> None:
         """Make room for other prompts."""
 
 
 class InterruptedChunkError(PassingCallError):
-    """The endpoint is away: the chunk goes on later with what it has not answered yet, if it `goes_on`."""
+    """The endpoint is unavailable. If `will_continue`, a later try continues with the chunk's unanswered prompts."""
 
-    goes_on = True
+    will_continue = True
 
 
 class Chunk:
-    """The prompts that one task run carries; `tries` is how often each may be tried, in this chunk or another.
+    """The prompts of one task run; `tries` limits the tries of each prompt, in this chunk and in others.
 
-    A plain class, so that Prefect hands it on as it is: it walks through lists, dicts, dataclasses and models.
+    A plain class, so that Prefect passes it on unchanged; it looks into lists, dicts, dataclasses and models.
     """
 
     def __init__(self, channel: ChunkChannel, items: Sequence[Item], *, number: int, tries: int) -> None:
@@ -68,7 +68,7 @@ class Chunk:
         return f"{step} {self._number}" + (f" ({len(self.items)} prompts)" if len(self.items) > 1 else "")
 
     async def find_hits(self) -> bool:
-        """Look all prompts up. Only if each has content is the chunk a hit; `hits` says what answers the pending."""
+        """Look up all prompts, and return whether each has content; `hits` then has the hits of pending items."""
         hits = await self._channel.hits_of(self.items)
         pending = {id(item) for item in self.pending}
         is_hit = len(hits) == len(self.items)
@@ -76,9 +76,9 @@ class Chunk:
         return is_hit
 
     async def run(self) -> None:
-        """Pursue what is pending, all at once; the run's gate says how many are in flight.
+        """Pursue all pending items at once; the run's gate limits the requests in flight.
 
-        Raises InterruptedChunkError where the endpoint is away, StoppingCallError where the run must stop.
+        Raises InterruptedChunkError if the endpoint is unavailable, StoppingCallError if the run must stop.
         """
         self.pursuit.busy = True
         if self._interrupted:
@@ -88,7 +88,7 @@ class Chunk:
         errors = [result for result in results if isinstance(result, BaseException)]
         interrupted = [error for error in errors if isinstance(error, InterruptedChunkError)]
         if len(interrupted) < len(errors):
-            # The cause rather than what it brought about: those who were stopped say only that.
+            # Prefer the error that caused the stop: a StoppedError is only its effect.
             raise min(
                 errors, key=lambda error: (isinstance(error, InterruptedChunkError), isinstance(error, StoppedError))
             )
@@ -96,9 +96,9 @@ class Chunk:
             kinds = ", ".join(sorted({error.kind for error in interrupted}))
             told = f"{len(interrupted)} of {len(self.items)} prompts: {kinds}"
             interruption = InterruptedChunkError(told, kind=kinds)
-            self._interrupted = interruption.goes_on = bool(self.pending)
+            self._interrupted = interruption.will_continue = bool(self.pending)
             if self.pending:
-                await self._channel.give_back(self.pending)
+                await self._channel.release(self.pending)
                 self.pursuit.busy = False
             raise interruption
 
@@ -112,18 +112,19 @@ class Chunk:
             await self._channel.record(item, outcome)
             self.drop([item])
         if outcome.passing:
-            # Where it is recorded as failed, the task run says so too.
+            # Also after the last try: then the task run fails, as its prompt does.
             raise InterruptedChunkError(kind=outcome.error_kind or CALL_ERROR)
 
     def drop(self, items: Iterable[Item]) -> None:
-        """Take off the chunk what needs no more of it."""
+        """Remove items that are done from the chunk."""
         for item in items:
             self.pending.remove(item)
             self._channel.free(1)
 
 
 ChunkRunner = Callable[[Chunk], Awaitable[bool]]
-"""Runs a chunk to its end, with the retries of its host; whether the host's cache had all of its answers.
+"""Runs a chunk to its end, with its host's retries; returns whether the host's cache had all of its answers.
 
-Raises what stops the run. A chunk that is interrupted at last has recorded its prompts as failed.
+Raises the error that stops the run. A chunk that is still interrupted at its last try has recorded its prompts as
+failed.
 """

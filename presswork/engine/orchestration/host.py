@@ -1,6 +1,6 @@
-"""The host of a run: where it is executed, who runs its chunks, and who hears of it. Prefect, outside of tests.
+"""Define the host of a run, which executes it, runs its chunks and shows its progress: Prefect, except in tests.
 
-A run without Prefect and its server is one with another `HOST`.
+To run without Prefect and its server, set another `HOST`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,14 +30,14 @@ from presswork.report.summary import Summary
 from presswork.settings import Settings
 
 _OPEN_NOW: set[tuple[str, str]] = set()
-"""The runs that are open in this process, by their flow runs and names."""
+"""The open runs of this process, by flow run and name."""
 
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """What started a run: the flow, the deployment by its name, the Prefect flow run, and the code.
+    """What started a run: the flow, the deployment's name, the Prefect flow run, and the code.
 
-    `source` says which templates the flow's code names.
+    `source` has the templates that the flow's code names.
     """
 
     flow: str
@@ -49,9 +49,9 @@ class RunOrigin:
     source: FlowSource
 
     def resumes(self, ledger: Engine, given: str | None) -> str | None:
-        """Return the given run, which a new one resumes.
+        """Return the id of the run that a new run resumes.
 
-        ConfigurationError where it is not in the ledger, was another flow's, or is a shard.
+        Raises ConfigurationError if it is not in the ledger, belongs to another flow, or is a shard.
         """
         if given is None:
             return None
@@ -59,11 +59,11 @@ class RunOrigin:
         if row is None:
             raise ConfigurationError(
                 f"The run {given!r} can't be resumed: the ledger {readable_url(ledger.url)} has no run with this id. "
-                "`presswork history` lists the runs."
+                "List the runs with `presswork history`."
             )
         if row["flow"] != self.flow:
             raise ConfigurationError(
-                f"The run {given} can't be resumed here: it is one of {row['flow']!r}, not {self.flow!r}."
+                f"The run {given} can't be resumed here: it belongs to the flow {row['flow']!r}, not {self.flow!r}."
             )
         if row["parent_run_id"] is not None:
             raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
@@ -71,14 +71,14 @@ class RunOrigin:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let a flow run have one open run of a name: a second one would be the same run, and take it from the first.
+        """Let a flow run have only one open run of a name, because a second one would take over the same run.
 
-        ConfigurationError where it has one already in this process.
+        Raises ConfigurationError if the flow run already has one in this process.
         """
         name = (self.flow_run_id, self.flow)
         if name in _OPEN_NOW:
             raise ConfigurationError(
-                f"The flow {self.flow!r} opens two runs at once. Give each a name of its own: open_run(flow=...)."
+                f"The flow {self.flow!r} opens two runs at once. Give each run its own name: open_run(flow=...)."
             )
         _OPEN_NOW.add(name)
         try:
@@ -87,7 +87,7 @@ class RunOrigin:
             _OPEN_NOW.discard(name)
 
     def row(self, ledger: Engine, endpoint: str, given: str | None) -> RunRow:
-        """Make the row of a run that begins and, where one is given, resumes another; raises as `resumes` does."""
+        """Make the row of a new run, which resumes the given run if there is one; raises as `resumes` does."""
         return RunRow(
             id=new_id(),
             resumes_run_id=self.resumes(ledger, given),
@@ -108,7 +108,7 @@ class RunOrigin:
 
 @dataclass(frozen=True)
 class SpreadRun:
-    """What there is to know of a run that is to be spread over helpers."""
+    """What `spread` needs to know about the run that it splits into shards."""
 
     settings: Settings
     options: RunOptions
@@ -125,35 +125,38 @@ class Host(Protocol):
     """The run's log."""
 
     async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
-        """Say what has started the run; `flow` overrides the name of the flow."""
+        """Find out what started the run; `flow` overrides the name of the flow."""
 
     def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
         """Run chunks while the context is open, with the retries of the settings; a refresh uses no cache."""
 
     def shown(self, progress: Progress, helper: Helper | None) -> AbstractAsyncContextManager[None]:
-        """Show how far the run is while the context is open, and which helper it is."""
+        """Show the run's progress while the context is open, and which helper it is."""
 
     def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
-        """Stop the run where the host cancels it while the context is open."""
+        """Stop the run if the host cancels it while the context is open."""
 
     async def spread(self, run: SpreadRun) -> None:
-        """Have helpers do a run's first step, and return when they have ended."""
+        """Let helpers do a run's first step, and return when they have ended."""
 
     async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
-        """Tell how the run has ended, or that it is suspended."""
+        """Report that the run has ended, or that it is suspended."""
 
     @property
-    def can_leave(self) -> bool:
-        """Whether the run can end its process and be started again; else it can only wait in place."""
+    def can_end_process(self) -> bool:
+        """Whether the run can end its process and be started again; if not, it can only wait in its process."""
 
-    async def left(self, why: str, due: datetime) -> BaseException:
-        """Have the run started again when it is due, and return what its flow raises."""
+    async def suspended(self, why: str, due: datetime) -> BaseException:
+        """Schedule the run to start again when it is due, and return the error that its flow must raise."""
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
-        """Note that the run was stopped, and return what its flow raises; not `cancelled`: its state is another's."""
+        """Report that the run was stopped, and return the error that its flow must raise.
 
-    async def left_undone(self, why: str) -> BaseException:
-        """Note that there is nothing to do, which is no failure, and return what the flow raises."""
+        Unless `cancelled`, another process decides the flow run's state.
+        """
+
+    async def nothing_to_do(self, why: str) -> BaseException:
+        """Report that there is nothing to do, which is not a failure, and return the error that the flow must raise."""
 
 
 HOST: ContextVar[Host | None] = ContextVar("presswork_host", default=None)

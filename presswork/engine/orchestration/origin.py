@@ -1,10 +1,11 @@
-"""Find out what started a run, as its row in the ledger says it, and check that its deployment fits this worker.
+"""Find out what started a run, for its row in the ledger, and check that its deployment fits this worker.
 
-A worker with other code may lack what the form offers, which is said in the run's log. One with another ledger would
-pay again for all that the deployment's ledger has, so there the run stops before anything is asked.
+If the worker has other code, it may lack what the form offers; the run's log warns of that. If it has another ledger,
+it would pay again for everything in the deployment's ledger, so the run stops before the first request.
 """
 
 import asyncio
+import shutil
 import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,19 +27,19 @@ from presswork.prompts.flow_source import read_function
 from presswork.settings import ROOT, Settings
 
 LEDGER_LABEL = "PRESSWORK_DEPLOYED_LEDGER"
-"""The job variable in which a deployment keeps its ledger's name; it is also how `presswork deploy` knows its own."""
+"""The job variable with the name of a deployment's ledger; `presswork deploy` also recognizes its deployments by it."""
 
 
 async def read_origin(context: FlowRunContext, name: str | None, settings: Settings) -> RunOrigin:
-    """Read it from the context of a flow run; `name` overrides the flow's own.
+    """Read a run's origin from the context of its flow run; `name` overrides the flow's name.
 
-    ConfigurationError where this worker's ledger is not the one that the deployment was made for.
+    Raises ConfigurationError if the deployment was made for another ledger than this worker's.
     """
     flow, found = context.flow, context.flow_run
     assert flow is not None
     assert found is not None
     deployment, deployed_as = await read_deployment(found.deployment_id)
-    # It asks git, which takes its time in a large or remote work tree.
+    # In a thread, because git can be slow in a large or remote work tree.
     code = await asyncio.to_thread(code_version)
     source = await asyncio.to_thread(read_function, flow.fn)
     check_worker(deployment, settings, code)
@@ -56,14 +57,17 @@ async def read_origin(context: FlowRunContext, name: str | None, settings: Setti
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """The git commit where there is one, marked `+` where files differ from it; else the package's version."""
+    """Return the package's version and, if there is one, the git commit, marked `+` if files differ from it."""
     try:
         number = version(PROGRAM)
     except PackageNotFoundError:
         number = "0"
+    git = shutil.which("git")
+    if git is None:
+        return number
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=10"],  # noqa: S607 - git as the user has it
+            [git, "describe", "--always", "--dirty=+", "--abbrev=10"],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -76,7 +80,7 @@ def code_version() -> str:
 
 
 async def read_deployment(deployment_id: UUID | None) -> tuple[DeploymentResponse | None, str | None]:
-    """Read a run's deployment, and its name as people write it: flow/deployment. (None, id) where it is gone."""
+    """Return a run's deployment and its full name, flow/deployment; (None, id) if it no longer exists."""
     if deployment_id is None:
         return None, None
     async with get_client() as client:
@@ -89,9 +93,9 @@ async def read_deployment(deployment_id: UUID | None) -> tuple[DeploymentRespons
 
 
 def check_worker(deployment: DeploymentResponse | None, settings: Settings, code: str) -> None:
-    """Warn where the code is not the deployment's; ConfigurationError where the ledger is not.
+    """Warn if the deployment was made with other code; raise ConfigurationError if it was made for another ledger.
 
-    A deployment that `prefect deploy` made says neither, and is not checked.
+    A deployment that `prefect deploy` made has neither, and is not checked.
     """
     made_for = ledger_of(deployment) if deployment is not None else None
     if deployment is None or made_for is None:
@@ -99,36 +103,38 @@ def check_worker(deployment: DeploymentResponse | None, settings: Settings, code
     here = ledger_label(settings)
     if made_for != here:
         raise ConfigurationError(
-            f"The deployment was made for the ledger {made_for}, and this worker's is {here}, which does not know what "
-            "has been paid for there. Give the worker the same PRESSWORK_DATABASE_URL, or run `presswork deploy` where "
-            "its settings hold."
+            f"The deployment was made for the ledger {made_for}, but this worker uses {here} and would pay for its "
+            "answers again. Give the worker the same PRESSWORK_DATABASE_URL, or run `presswork deploy` with this "
+            "worker's settings."
         )
     if deployment.version != code:
         get_run_logger().warning(
-            "The deployment was made with the code %s, and this worker has %s: what its form offers may not be what "
-            "runs. `presswork deploy` brings it up to date.",
+            "The deployment was made with the code %s, but this worker has %s, so its form may not fit. Run "
+            "`presswork deploy` to update it.",
             deployment.version,
             code,
         )
 
 
 def ledger_of(deployment: DeploymentResponse) -> str | None:
-    """Say for which ledger a deployment was made; None where it was not made by `presswork deploy`."""
+    """Return the name of the ledger that a deployment was made for; None if `presswork deploy` did not make it."""
     environment = deployment.job_variables.get("env")
     found = environment.get(LEDGER_LABEL) if isinstance(environment, dict) else None
     return str(found) if found else None
 
 
 def ledger_label(settings: Settings) -> str:
-    """Name the ledger that is set, without user or password: the same database has the same name everywhere."""
+    """Name the ledger in the settings, without user or password, the same on every machine."""
     if settings.database_url is None:
         return f"sqlite {ROOT}"
     try:
         url = sqlalchemy.make_url(settings.database_url)
     except sqlalchemy.exc.ArgumentError:
-        raise ConfigurationError("PRESSWORK_DATABASE_URL is not a database URL.") from None
+        raise ConfigurationError(
+            "PRESSWORK_DATABASE_URL is not a database URL. Set it like postgresql://user:password@host/database."
+        ) from None
     if url.get_backend_name() == "sqlite":
         return f"sqlite {Path((url.database or '').removeprefix('file:')).resolve()}"
-    # A password with a bare @ in it: what stands before the last one may be its end.
+    # A password may contain a bare @, so the text before the last @ may be a part of it.
     host = str(url.host or url.query.get("host") or "localhost").rpartition("@")[2].lower()
     return f"postgresql {host}:{url.port or 5432}/{url.database}"

@@ -1,4 +1,4 @@
-"""Prefect as the host of a run: its tasks carry the chunks, its UI shows the run, its Cancel stops it."""
+"""Host a run in Prefect: its tasks run the chunks, its UI shows the run, its Cancel stops it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -35,29 +35,29 @@ from presswork.settings import Settings
 
 WATCH_S = 2.0
 CANCEL_WAIT_S = 5.0
-"""Cancel in the UI ends a run within ten seconds; a worker, too, would cut it off not much later."""
+"""Cancel in the UI ends a run within ten seconds, because a worker would kill it soon after."""
 PROGRESS_KEY = "presswork-progress"
 LOOK_S = 1.0
-"""How often the pace is looked at."""
+"""Seconds between two readings of the pace."""
 UPDATE_EVERY_S = 5.0
 END_WITHIN_S = 5.0
-AWAY = (HTTPError, PrefectException, OSError)
-"""What Prefect's server does not take, a run does without: what is shown of it is never in its way."""
+UNAVAILABLE = (HTTPError, PrefectException, OSError)
+"""Errors of Prefect's server that are ignored when a run shows its progress: they must never stop a run."""
 
 
 class PrefectHost:
-    """Implements presswork.engine.orchestration.host.Host for the flow run that is in progress."""
+    """Implements presswork.engine.orchestration.host.Host for the current flow run."""
 
     def __init__(self) -> None:
         context = FlowRunContext.get()
         if context is None or context.flow_run is None or context.flow is None:
-            raise ConfigurationError("open_run() belongs inside a Prefect flow: decorate the function with @flow.")
+            raise ConfigurationError("open_run() works only inside a Prefect flow. Decorate the function with @flow.")
         self._context = context
         self._flow_run = context.flow_run
         self.log: Log = get_run_logger()
 
     async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
-        """Read what has started the run; ConfigurationError where its deployment was made for another ledger."""
+        """Read what started the run; raises ConfigurationError if its deployment was made for another ledger."""
         return await read_origin(self._context, flow, settings)
 
     def running_chunks(self, settings: Settings, *, refresh: bool) -> AbstractAsyncContextManager[ChunkRunner]:
@@ -65,36 +65,36 @@ class PrefectHost:
         return running_chunks(settings, refresh=refresh)
 
     async def spread(self, run: SpreadRun) -> None:
-        """Have helpers do a run's first step: runs of its own deployment."""
+        """Let helpers, which are flow runs of a deployment, do a run's first step."""
         await spread(run)
 
     @asynccontextmanager
     async def shown(self, progress: Progress, helper: Helper | None) -> AsyncIterator[None]:
-        """Tag or name the flow run, and keep an artifact of it at what the run has come to."""
+        """Tag or name the flow run, and update an artifact with the run's progress."""
         flow_run = self._flow_run
         change: dict[str, Any] = {}
         if helper is None:
-            # A helper has its own tag alone: what an automation does for runs by their tags is not for helpers.
+            # A helper keeps only its own tag, so that automations for tagged runs ignore it.
             change["tags"] = sorted({*flow_run.tags, TAG, progress.flow, progress.endpoint})
         else:
-            # Prefect has just given it the name that its flow has for all.
+            # Prefect has just renamed it by the flow's `flow_run_name`.
             change["name"] = f"{flow_run.name.partition(f', {HELPER} ')[0]}, {helper}"
             progress.worker = str(helper)
-        with suppress(*AWAY):
+        with suppress(*UNAVAILABLE):
             async with get_client() as client:
                 await client.update_flow_run(flow_run.id, **change)
         async with _shown_live(progress):
             yield
 
     def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:
-        """Stop the run on Cancel: Prefect alone would let the tasks of a cancelled flow run finish."""
+        """Stop the run on Cancel; Prefect itself would let the tasks of a cancelled flow run finish."""
         return in_background(self._watch(stopper), "presswork-watch")
 
     async def _watch(self, stopper: Stopper) -> None:
         async with get_client() as client:
             while stopper.reason is None:
                 await asyncio.sleep(WATCH_S)
-                # A server that is away for a while can't have been asked to cancel.
+                # Errors are ignored: without the server there is no cancellation to see.
                 with suppress(Exception):
                     state = (await client.read_flow_run(self._flow_run.id)).state
                     if state is not None and (state.is_cancelling() or state.is_cancelled()):
@@ -107,21 +107,21 @@ class PrefectHost:
         await publish_summary(summary)
 
     @property
-    def can_leave(self) -> bool:
-        """Whether Prefect can start the flow run again: it has a deployment, and is no other flow's subflow."""
+    def can_end_process(self) -> bool:
+        """Whether Prefect can start the flow run again: it has a deployment and is not a subflow."""
         return self._flow_run.deployment_id is not None and self._flow_run.parent_task_run_id is None
 
-    async def left(self, why: str, due: datetime) -> BaseException:
-        """Suspend the flow run, and schedule its resumption: it is Resuming, with the time at which it is due.
+    async def suspended(self, why: str, due: datetime) -> BaseException:
+        """Suspend the flow run, then schedule it for its due time in the state Resuming.
 
-        Prefect resumes what is suspended only where a person does, and fails it after a timeout. What is scheduled, a
-        worker starts when it is due, or as soon as anyone schedules it for now; Cancel ends it at once. Both steps are
-        Prefect's own, in its order: so the flow run's retries, and its attempts after a crash, are not used up.
+        Prefect resumes a suspended flow run only if a person does, and fails it after a timeout. A worker starts a
+        scheduled one when it is due, or at once if anyone schedules it for now, and Cancel ends it at once. Both steps
+        are Prefect's own, in its order, so they use up no retries and no attempts after a crash.
         """
         leaving: BaseException = Pause(why)
         try:
             try:
-                # Prefect takes a key that it has met for a suspension that is over.
+                # A new key, because Prefect treats a known one as a suspension that has ended.
                 await asuspend_flow_run(key=new_id())
             except Pause as paused:
                 leaving = paused
@@ -129,22 +129,24 @@ class PrefectHost:
                 message = f"The run is suspended until {why}"
                 resuming: State[Any] = Scheduled(scheduled_time=due, name="Resuming", message=message)
                 await client.set_flow_run_state(self._flow_run.id, resuming)
-        except (*AWAY, RuntimeError) as error:
-            self.log.warning("Prefect could not be told when to resume the run (%s).", type(error).__name__)
+        except (*UNAVAILABLE, RuntimeError) as error:
+            self.log.warning(
+                "Could not schedule the run in Prefect (%s). Resume it by hand when it is due.", type(error).__name__
+            )
         return leaving
 
     async def stopped(self, why: str, *, cancelled: bool) -> BaseException:
-        """Set the flow run to cancelled, and return the error by which Prefect leaves a state as it is."""
+        """Set the flow run to cancelled, and return the error that makes Prefect keep the state."""
         return await self._ended(Cancelled(message=why) if cancelled else None, why)
 
-    async def left_undone(self, why: str) -> BaseException:
-        """Set the flow run to completed, and return the error by which Prefect leaves a state as it is."""
+    async def nothing_to_do(self, why: str) -> BaseException:
+        """Set the flow run to completed, and return the error that makes Prefect keep the state."""
         self.log.info(why)
         return await self._ended(Completed(message=why), why)
 
     async def _ended(self, state: State[Any] | None, why: str) -> BaseException:
         if state is not None:
-            # A server that is away is not waited for.
+            # If the server is unavailable, the run ends without this.
             with suppress(Exception):
                 async with get_client() as client:
                     await client.set_flow_run_state(self._flow_run.id, state, force=True)
@@ -153,7 +155,7 @@ class PrefectHost:
 
 @asynccontextmanager
 async def _shown_live(progress: Progress) -> AsyncIterator[None]:
-    """Keep an artifact of the flow run at what the run has come to, while the context is open."""
+    """Update an artifact of the flow run with the run's progress while the context is open."""
     artifact: UUID | None = None
 
     async def update() -> None:
@@ -166,7 +168,7 @@ async def _shown_live(progress: Progress) -> AsyncIterator[None]:
 
     async def update_again() -> None:
         while True:
-            with suppress(*AWAY):
+            with suppress(*UNAVAILABLE):
                 await update()
             for _look in range(round(UPDATE_EVERY_S / LOOK_S)):
                 progress.pace = progress.ask_pace()
@@ -176,5 +178,5 @@ async def _shown_live(progress: Progress) -> AsyncIterator[None]:
         async with in_background(update_again(), "presswork-live"):
             yield
     finally:
-        with suppress(*AWAY, TimeoutError):
+        with suppress(*UNAVAILABLE, TimeoutError):
             await asyncio.wait_for(update(), END_WITHIN_S)

@@ -1,9 +1,9 @@
-"""Spread a run over workers. Its helpers are flow runs of the same flow, each with a lease on the run.
+"""Split a run over workers. Its helpers are flow runs of the same flow, each with a lease on the run.
 
-The run has divided its first step, starts its helpers as runs of a deployment, sees that each is brought to its end,
-and then goes over the whole itself: with what they did it is done, what they left it asks for. So nothing depends on a
-helper: what one that crashes had taken is free again and it is started again; one that fails, or that no worker takes
-up, is left to the run. For people these are the run's shards.
+The run divides its first step, starts its helpers as runs of a deployment, and waits until each has ended. Then it does
+the step itself: it skips the records that they did, and requests the others. So no record depends on a helper. If one
+crashes, its records are free again and it is started again. If one fails, or no worker starts it, the run does its
+records. People see the helpers as the run's shards.
 """
 
 import asyncio
@@ -41,31 +41,31 @@ from presswork.report.prefect.prefect_pages import read_all
 
 POLL_S = 2.0
 GONE_FOR_S = 10.0
-"""How long a helper's lease is gone before it counts as crashed: Prefect hears of an end in order a moment later."""
+"""A helper counts as crashed when its lease is missing this long, because Prefect learns of a normal end later."""
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
 _OF_DEPLOYMENT = (
     "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"
 ).split()
-"""What the deployment of a run's helpers has from the run's own."""
+"""The fields that the helpers' deployment copies from the run's own deployment."""
 SUBMITTED_WITHIN_S = 120.0
-"""How long a worker may take to hand a helper to its infrastructure: one that crashes meanwhile leaves it so."""
+"""How long a worker may take to start a helper: if the worker crashes meanwhile, the helper stays in this state."""
 
 
 def _require_repeatable(query: Query) -> None:
-    """Raise ConfigurationError where a select says itself that it gives other rows each time it runs."""
+    """Raise ConfigurationError if a select calls a function that gives other rows each time."""
     tokens = tokens_of(query.sql)
     for name, opening, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if name.text.lower() in _OTHER_EACH_TIME and (opening.text, closing.text) == ("(", ")"):
             raise ConfigurationError(
-                f"{query.name}: the run can't be spread: each shard executes the select, and {name.text}() gives "
-                "other records each time. Leave `shards` empty, or select by something that stays."
+                f"{query.name}: the run can't be split into shards: each shard executes the select, and {name.text}() "
+                "gives other records each time. Leave `shards` empty, or select without this function."
             )
 
 
 async def spread(run: SpreadRun) -> None:
-    """Have helpers do a run's divided step, and return when they have ended or stand still; a stop cancels them.
+    """Let helpers do a run's divided step; returns when they have ended or make no progress. A stop cancels them.
 
-    Raises ConfigurationError where there is no deployment to start them by, or where each would select other records.
+    Raises ConfigurationError if there is no deployment to start them, or if each would select other records.
     """
     _require_repeatable(run.selected.query)
     context = FlowRunContext.get()
@@ -74,7 +74,7 @@ async def spread(run: SpreadRun) -> None:
     parameters = context.parameters or {}
     named = [name for name, value in parameters.items() if isinstance(value, RunOptions)]
     if not named:
-        raise ConfigurationError("A run with shards needs its flow to have a parameter of the type RunOptions.")
+        raise ConfigurationError("A run with shards needs a flow with a parameter of the type RunOptions. Add one.")
     count = min(run.options.shards or 1, run.records)
     async with get_client() as client:
         spreading = _HelperRuns(
@@ -86,20 +86,20 @@ async def spread(run: SpreadRun) -> None:
             flow_run=context.flow_run,
             helpers=[_StartedHelper(number) for number in range(1, count + 1)],
         )
-        get_run_logger().info("Spread over %d helpers of about %d records.", count, run.records // count)
+        get_run_logger().info("The run is split over %d helpers, about %d records each.", count, run.records // count)
         try:
             with run.stopper.pursuing():
                 await spreading.carry_out()
         except BaseException:
-            await spreading.cancel("The run that was spread has been stopped.")
+            await spreading.cancel("The run of this helper was stopped.")
             raise
 
 
 @dataclass
 class _StartedHelper:
-    """A helper as its run sees it: all `attempts` at it, as flow runs, and that which is at work, if any.
+    """A helper as its run sees it: the ids of all its flow runs (`attempts`), and of the active one, if any.
 
-    A flow run's lease has its id: `begun` says whether the one at work has had it, `gone_at` since when it lacks it.
+    A flow run's lease has its id. `begun`: the active one has had its lease. `gone_at`: when that was first missing.
     """
 
     number: int
@@ -114,7 +114,7 @@ class _StartedHelper:
 
 @dataclass
 class _HelperRuns:
-    """The helpers of one run at work."""
+    """The helpers of one run."""
 
     run: SpreadRun
     client: PrefectClient
@@ -125,17 +125,17 @@ class _HelperRuns:
     helpers: list[_StartedHelper]
 
     async def carry_out(self) -> None:
-        """Bring each helper to its end; what stands still for too long is given up."""
+        """Wait until each helper has ended; those without progress for too long are cancelled."""
         moved_at = time.monotonic()
         while self._open:
-            # Prefect's server or the ledger may be away for a while: the helpers wait for them as this run does.
+            # Prefect's server or the ledger may be unavailable for a while: the helpers wait for them as this run does.
             with suppress(HTTPError, SQLAlchemyError, DatabaseError):
                 if await self._look():
                     moved_at = time.monotonic()
             if time.monotonic() - moved_at > self.run.settings.shard_patience_s:
-                said = "%d helpers stand still: no worker takes them up. This run goes on with their records itself."
-                get_run_logger().warning(said, len(self._open))
-                await self.cancel("No worker took this helper up: the run that was spread does its part itself.")
+                message = "No worker runs %d helpers. They are cancelled, and this run does their records itself."
+                get_run_logger().warning(message, len(self._open))
+                await self.cancel("No worker runs this helper. Its run does the records itself.")
                 return
             if self._open:
                 await asyncio.sleep(POLL_S)
@@ -148,14 +148,14 @@ class _HelperRuns:
                 try:
                     await self.client.set_flow_run_state(UUID(helper.flow_run), Cancelling(message=why))
                 except (HTTPError, ObjectNotFound):
-                    get_run_logger().warning("Helper %d could not be cancelled.", helper.number)
+                    get_run_logger().warning("Could not cancel helper %d.", helper.number)
 
     @property
     def _open(self) -> list[_StartedHelper]:
         return [helper for helper in self.helpers if not helper.ended]
 
     async def _look(self) -> bool:
-        """Take note of what has become of the helpers, and start what is to be started; whether anything moves."""
+        """Read the helpers' states and start those that wait; returns whether there is progress."""
         waiting = [helper for helper in self._open if helper.flow_run is None]
         for helper in waiting:
             await self._start(helper)
@@ -175,7 +175,7 @@ class _HelperRuns:
         return moved
 
     async def _start(self, helper: _StartedHelper) -> None:
-        """Start a helper, or find the attempt at it that this run has started before it was taken up."""
+        """Start a helper, or find the flow run that an earlier process of this run started for it."""
         while helper.flow_run is None and not helper.ended:
             attempt = len(helper.attempts) + 1
             options = await self._options(helper)
@@ -189,19 +189,19 @@ class _HelperRuns:
                 parameters={**self.parameters, self.options_name: options},
                 flow_run_name=f"{name}, attempt {attempt}" if attempt > 1 else name,
                 timeout=0,
-                # Whoever takes the run up after a crash finds what this one started.
+                # So a process that resumes the run after a crash finds what this one started.
                 idempotency_key=f"{self.flow_run.id}/{len(self.helpers)}/{helper.number}/{attempt}",
                 job_variables=self.flow_run.job_variables or None,
             )
             helper.attempts.append(str(flow_run.id))
             state = flow_run.state
-            # One that ended before the run was taken up starts again here.
+            # If it ended before the run was resumed, it is started again.
             if state is None or not state.is_final() or state.is_completed():
                 helper.flow_run = str(flow_run.id)
                 helper.started_here += 1
 
     async def _options(self, helper: _StartedHelper) -> dict[str, Any] | None:
-        """A helper's options: those of the run, with its part of the cap; None: nothing is left of that."""
+        """Return a helper's options, which are the run's with a part of its cap; None if nothing of the cap is left."""
         left, ledger = None, self.run.ledger
         if self.run.settings.max_cost is not None:
             attempts = [attempt for each in self.helpers for attempt in each.attempts]
@@ -227,20 +227,20 @@ class _HelperRuns:
 
     async def _end(self, helper: _StartedHelper, state: State[Any]) -> None:
         if state.is_crashed() and helper.started_here < self.run.settings.shard_attempts:
-            get_run_logger().warning("Helper %d crashed: it is started again.", helper.number)
+            get_run_logger().warning("Helper %d crashed and is started again.", helper.number)
             helper.flow_run = helper.state = helper.gone_at = None
             helper.begun = False
             await self._start(helper)
             return
         helper.ended = True
         if not state.is_completed():
-            said = "Helper %d ended as %s: this run goes on with its records itself."
-            get_run_logger().warning(said, helper.number, (state.name or "").lower())
+            message = "Helper %d ended as %s. This run does its other records itself."
+            get_run_logger().warning(message, helper.number, (state.name or "").lower())
 
     async def _end_lost(self, found: dict[str, State[Any]]) -> None:
-        """Tell Prefect of helpers that run by its account, and whose process or worker has crashed."""
+        """Report helpers to Prefect as crashed if it still shows them as running."""
         ledger = self.run.ledger
-        # What they had taken is free then, for the others to take.
+        # This frees their records for the other helpers.
         await asyncio.to_thread(end_lapsed, ledger.engine, but=ledger.lease_id)
         at_work = {lease.id for lease in await asyncio.to_thread(workers_of, ledger.engine, ledger.run_id)}
         running = [helper for helper in self._open if (state := found.get(str(helper.flow_run))) and state.is_running()]
@@ -251,12 +251,12 @@ class _HelperRuns:
             helper.gone_at = None if helper.flow_run in at_work else helper.gone_at or time.monotonic()
         for helper in self._open:
             if (state := found.get(str(helper.flow_run))) and self._is_lost(helper, state):
-                crashed: State[Any] = Crashed(message="The helper's process or worker has died.")
+                crashed: State[Any] = Crashed(message="The helper's process or worker has crashed.")
                 await self.client.set_flow_run_state(UUID(helper.flow_run), crashed, force=True)
                 found[str(helper.flow_run)] = crashed
 
     def _is_lost(self, helper: _StartedHelper, state: State[Any]) -> bool:
-        """Whether a helper has crashed by the ledger's leases, or by how long it has come no further."""
+        """Return whether a helper has crashed: its lease is missing, or it has made no progress for too long."""
         if state.is_running() and helper.begun:
             return helper.gone_at is not None and time.monotonic() - helper.gone_at > GONE_FOR_S
         since = time.time() - state.timestamp.timestamp()
@@ -266,20 +266,20 @@ class _HelperRuns:
 
 
 async def _deployment_for_helpers(client: PrefectClient, flow_run: FlowRun) -> UUID:
-    """Make the deployment for a run's helpers, or bring it up to date, and return its id.
+    """Create or update the deployment for a run's helpers, and return its id.
 
-    It is like the run's own, but without a schedule, and without a limit on how many run at once, which would cancel
-    the helpers while their run goes on. ConfigurationError where the flow has none, or one that no work pool serves.
+    It is like the run's own, but has no schedule and no concurrency limit, which would cancel the helpers while their
+    run is active. Raises ConfigurationError if the flow has no deployment, or one without a work pool.
     """
     own = await _deployment_of(client, flow_run)
     if own.work_pool_name is None:
         raise ConfigurationError(
-            f"The deployment {own.name!r} has no work pool to spread a run over: it is served by one process. "
-            "Deploy it to a work pool, or leave `shards` empty."
+            f"The run can't be split into shards: its deployment {own.name!r} has no work pool, only one process that "
+            "serves it. Deploy it to a work pool, or leave `shards` empty."
         )
     return await client.create_deployment(
         name=f"{own.name}{SHARDS}",
-        description=f"The shards of {own.name!r}. Its runs start these by themselves, when `shards` says so.",
+        description=f"The shards of {own.name!r}. Its runs start them if `shards` is set; do not start them yourself.",
         tags=[SHARD_TAG],
         enforce_parameter_schema=False,
         **{name: getattr(own, name) for name in _OF_DEPLOYMENT},
@@ -294,7 +294,7 @@ async def _deployment_of(client: PrefectClient, flow_run: FlowRun) -> Deployment
     usable = [one for one in found if SHARD_TAG not in one.tags and one.work_pool_name]
     if not usable:
         raise ConfigurationError(
-            f"A run with shards needs a deployment of the flow {flow.name!r} on this Prefect server, whose work pool "
-            "its workers serve: make it with `presswork deploy`, or leave --shards out."
+            f"A run with shards needs a deployment of the flow {flow.name!r} with a work pool on this Prefect server. "
+            "Create it with `presswork deploy`, or leave out --shards."
         )
     return min(usable, key=lambda one: one.name)

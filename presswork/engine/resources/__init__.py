@@ -1,1 +1,1 @@
-"""What a run opens and closes: ledger, writer, lease, endpoint, sources, spools; its preflight, and how it stops."""
+"""Resources that a run opens and closes (ledger, writer, lease, endpoint, sources), its preflight and its stop."""

@@ -1,7 +1,7 @@
-"""Open the endpoint of a run: which Messages API it speaks to, and by which name the ledger knows it.
+"""Open a run's endpoint, a Messages API with the name that the ledger stores.
 
-The name, not the URL, is part of every prompt's hash: a gateway that moves must not buy everything again, and what
-the sandbox answered must never pass for Claude's.
+The name, not the URL, is part of every prompt's hash. So a gateway can move without paying for everything again, and an
+answer of the sandbox never passes for Claude's.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from presswork.prompts.templates import Template
 from presswork.report.progress import Progress
 from presswork.settings import Settings
 
-OTHER_FILES = 100  # files that a process has open besides its requests: databases, Prefect, libraries
-NO_KEY = "none"  # the sandbox takes any credential
-IF_A_GATEWAY = "If a gateway answers there that keeps GET /v1/models to itself, name it: set PRESSWORK_ENDPOINT."
+OTHER_FILES = 100  # files that a process opens in addition to its requests: databases, Prefect, libraries
+NO_KEY = "none"  # the sandbox accepts any key
+IF_A_GATEWAY = "If this is a gateway that does not serve GET /v1/models, name it: set PRESSWORK_ENDPOINT."
 
 
 @dataclass
 class Endpoint:
-    """An open endpoint: its name, its client, whether it has said that it takes the key; a `gateway` may not say."""
+    """An open endpoint. `verified` means that it accepted the key; a `gateway` may be unable to confirm that."""
 
     name: str
     client: Client
@@ -42,9 +42,9 @@ class Endpoint:
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def verify(self) -> bool:
-        """Ask once, before the first request, whether the key is taken; False where the endpoint can't say.
+        """Check the key once, before the first request; returns False if the endpoint can't confirm it.
 
-        Raises StoppingCallError where it refuses, EndpointError where it can't be reached.
+        Raises StoppingCallError if the endpoint refuses the key, EndpointError if it can't be reached.
         """
         async with self._once:
             if not self.verified:
@@ -55,12 +55,12 @@ class Endpoint:
         return self.verified
 
     def known(self, name: str) -> Model | None:
-        """What is known of a model: what the endpoint has said, where it was asked, over what is known here."""
+        """Return the facts of a model: the catalog's, overridden by the endpoint's if it was asked."""
         told = self._models.get(name)
         return told if isinstance(told, Model) else find_model(name)
 
     async def ask_about(self, name: str) -> Model | NotTold:
-        """Ask the endpoint about a model, once; what it does not say stays as it is known here."""
+        """Ask the endpoint about a model, once; facts that it leaves out come from the catalog."""
         async with self._asking:
             if name not in self._models:
                 try:
@@ -71,16 +71,16 @@ class Endpoint:
 
     def _not_told(self, name: str, error: CallError) -> NotTold:
         if error.http_status == 404 and self.verified:
-            return NotTold(f"The endpoint {self.name!r} knows no model {name!r}.", is_unknown=True)
+            return NotTold(f"The endpoint {self.name!r} has no model {name!r}.", is_unknown=True)
         why = f"HTTP {error.http_status}" if error.http_status else str(error)
         return NotTold(
-            f"The endpoint {self.name!r} does not say what {name} takes: {why}. It is checked as known here."
+            f"The endpoint {self.name!r} does not describe the model {name}: {why}. The built-in catalog is used."
         )
 
     async def require_fit(self, templates: Iterable[Template]) -> None:
-        """Raise TemplateError for a template that its model does not take.
+        """Raise TemplateError for a template whose settings its model does not accept.
 
-        The endpoint is asked only where what is known here would refuse one: it knows better.
+        The endpoint is asked only if the catalog would refuse a template, because the endpoint knows better.
         """
         for template in templates:
             front = template.front
@@ -92,9 +92,9 @@ class Endpoint:
 
 
 class RunEndpoint:
-    """The endpoint as the steps of one run use it: it is asked, and asked about each model before the first request.
+    """The endpoint that the steps of one run share; it is asked about each model before the first request.
 
-    `reaches` has the endpoint confirm the key, unless it has.
+    `reaches` makes the endpoint confirm the key, if it has not yet.
     """
 
     def __init__(self, endpoint: Endpoint, reaches: Callable[[], Awaitable[bool]], progress: Progress) -> None:
@@ -110,15 +110,15 @@ class RunEndpoint:
         return await self._endpoint.client.ask(body, self.name)
 
     def uses(self, brief: Brief) -> None:
-        """Take note of a template of the run; its summary says if the model is about to end."""
+        """Note a template of the run, so that the summary warns if its model retires soon."""
         front = brief.template.front
         self._templates[front.model].add(brief.template.name)
         self._note_ending(front.model)
 
     async def learn_model(self, brief: Brief) -> int | None:
-        """Ask the endpoint about a step's model, and return the longest answer that it gives, in tokens.
+        """Ask the endpoint about a step's model, and return the model's longest answer in tokens.
 
-        Raises TemplateError where the model does not take what the step's requests carry.
+        Raises TemplateError if the model does not accept the settings of the step's requests.
         """
         front = brief.template.front
         if await self._reaches():
@@ -134,11 +134,11 @@ class RunEndpoint:
             self._progress.notes.pop(f"model {model}", None)
         else:
             named = ", ".join(sorted(self._templates[model]))
-            self._progress.notes[f"model {model}"] = f"{told}. Move to another model: it is named by {named}."
+            self._progress.notes[f"model {model}"] = f"{told}. Change the model in: {named}."
 
 
 async def read_models(settings: Settings, names: Iterable[str]) -> dict[str, Model | NotTold]:
-    """Ask the endpoint about models. Raises MissingKeyError, EndpointError or StoppingCallError where that fails."""
+    """Ask the endpoint about models. Raises MissingKeyError, EndpointError or StoppingCallError if that fails."""
     asked = list(names)
     endpoint = await open_endpoint(settings, max(1, len(asked)))
     async with endpoint.client:
@@ -147,18 +147,18 @@ async def read_models(settings: Settings, names: Iterable[str]) -> dict[str, Mod
 
 
 def require_files(concurrency: int) -> None:
-    """Refuse a concurrency for which this process may not open enough connections."""
+    """Raise ConfigurationError if this process may not open enough connections for a concurrency."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = soft - OTHER_FILES
     if soft != resource.RLIM_INFINITY and concurrency > most:
         raise ConfigurationError(
-            f"A concurrency of {concurrency:,} is above what this process may open: with a limit of {soft:,} files "
-            f"it is {max(most, 0):,} at most. Lower it, or raise the limit (ulimit -n)."
+            f"The concurrency {concurrency:,} is too high: with a limit of {soft:,} open files, this process can use "
+            f"at most {max(most, 0):,}. Lower the concurrency, or raise the limit (ulimit -n)."
         )
 
 
 async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
-    """Find out what the endpoint is. MissingKeyError and EndpointError come before anything is sent."""
+    """Open the endpoint that the environment sets. Raises MissingKeyError or EndpointError before any request."""
     base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
     key = os.environ.get("ANTHROPIC_API_KEY") or await _key_of_block(settings.api_key_block)
     named = settings.endpoint
@@ -181,7 +181,7 @@ async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
 
 
 async def _identified(client: Client, key: str | None) -> Endpoint:
-    """Ask an endpoint without a name what it is."""
+    """Find out the name of an endpoint by asking it."""
     try:
         identity = await client.identify()
     except StoppingCallError as error:
@@ -196,16 +196,16 @@ async def _identified(client: Client, key: str | None) -> Endpoint:
 
 
 async def _key_of_block(name: str | None) -> str | None:
-    """Read the API key from a Prefect Secret block; it is kept nowhere else."""
+    """Read the API key from a Prefect Secret block; it is stored nowhere else."""
     if name is None:
         return None
-    from prefect.blocks.system import Secret  # noqa: PLC0415 - loads Prefect, which few calls need
+    from prefect.blocks.system import Secret  # noqa: PLC0415 - loads Prefect, which takes seconds, only for such a block
 
     try:
         block: Any = await Secret.aload(name)
     except ValueError:
         raise MissingKeyError(
-            f"PRESSWORK_API_KEY_BLOCK: Prefect has no Secret block {name!r}. Make it in its UI under Blocks, or set "
-            "ANTHROPIC_API_KEY."
+            f"PRESSWORK_API_KEY_BLOCK: Prefect has no Secret block {name!r}. Create it in the Prefect UI under Blocks, "
+            "or set ANTHROPIC_API_KEY."
         ) from None
     return str(block.get()) or None

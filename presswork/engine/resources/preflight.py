@@ -1,7 +1,7 @@
-"""Preflight: all that can be known to be wrong with a run before Prefect is started or anything is sent.
+"""Check everything that can be checked before Prefect starts or a request is sent.
 
-A run checks the same things again when it opens, for it may have been started by a deployment; here they are checked
-so that a person at a terminal is told within a second or two, and nothing has been written.
+A run checks the same things when it opens, because a deployment may start it. These checks tell you at a terminal
+within a second or two, before anything is written.
 """
 
 import os
@@ -23,30 +23,29 @@ from presswork.settings import Settings, ledger_url, source_url
 
 
 class NoRecordsYetError(ConfigurationError):
-    """There are no records to read: neither a source is set nor has the ledger been made."""
+    """There are no records to read, because no source is set and the ledger does not exist yet."""
 
     def __init__(self, ledger: str) -> None:
         super().__init__(
-            f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)}, which would be "
-            "read instead, has not been made yet. Set PRESSWORK_SOURCE_URL to your database; `presswork demo` loads "
-            "sample records."
+            f"There is nothing to select from: no source is set, and the ledger {readable_url(ledger)} does not exist "
+            "yet. Set PRESSWORK_SOURCE_URL to your database, or load the sample records with `presswork demo`."
         )
 
 
 def require_credential() -> None:
-    """Raise MissingKeyError where there is neither a key nor an endpoint that may do without; without the SDK."""
+    """Raise MissingKeyError if no key is set and no base URL that may not need one; does not load the SDK."""
     names = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "PRESSWORK_API_KEY_BLOCK")
     if not any(os.environ.get(name) for name in names):
         raise MissingKeyError
 
 
 async def name_endpoint(settings: Settings, templates: Iterable[Template] = ()) -> str:
-    """Return the endpoint's name; an own base URL without PRESSWORK_ENDPOINT is asked what it is, which is free.
+    """Return the endpoint's name; a base URL without PRESSWORK_ENDPOINT is asked for it, which is free.
 
-    Raises MissingKeyError, EndpointError, StoppingCallError where the endpoint refuses the key, or TemplateError where
-    the model of one of the templates does not take it as it is.
+    Raises MissingKeyError, EndpointError, StoppingCallError if the endpoint refuses the key, or TemplateError if a
+    model does not accept the settings of its template.
     """
-    from presswork.engine.resources.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK, which takes seconds
+    from presswork.engine.resources.endpoint import open_endpoint  # noqa: PLC0415 - loads the SDK, after cheaper checks
 
     endpoint = await open_endpoint(settings, 1)
     async with endpoint.client:
@@ -55,10 +54,10 @@ async def name_endpoint(settings: Settings, templates: Iterable[Template] = ()) 
 
 
 def check_select(settings: Settings, template: Template, params: Mapping[str, Any], endpoint: str) -> None:
-    """Ask the source for the columns of a select, executing nothing; params are as `Template.parse_params` returns.
+    """Ask the source for the columns of a select without executing it; `params` come from `Template.parse_params`.
 
-    What only its rows tell, the run finds out. Raises ConfigurationError, and the errors of a source that can't be
-    reached or a select that fails.
+    Only the run can check the rows. Raises ConfigurationError, and the database error of a source that can't be reached
+    or of a select that fails.
     """
     query = source_reads.query_of(template, params)
     with opened_source(settings, template, ledger_url(settings, endpoint)) as engine:
@@ -71,13 +70,13 @@ def check_select(settings: Settings, template: Template, params: Mapping[str, An
 
 
 def check_ledger(settings: Settings, endpoint: str) -> None:
-    """Open the ledger, as the run will; a new SQLite ledger is made. Raises db.database_errors.LedgerError."""
+    """Open the ledger as the run will, creating a new SQLite ledger. Raises db.database_errors.LedgerError."""
     open_ledger(ledger_url(settings, endpoint)).dispose()
 
 
 @contextmanager
 def opened_source(settings: Settings, template: Template, ledger: str) -> Iterator[Engine]:
-    """Open the database that a template reads from; without one of its own it is the ledger's."""
+    """Open the database that a template reads from; if it names none, the ledger's."""
     url, variable = source_reads.source_of(settings, template.front.source, ledger)
     if variable == source_reads.LEDGER_VARIABLE and is_missing_file(ledger):
         raise NoRecordsYetError(ledger)
@@ -89,14 +88,14 @@ def opened_source(settings: Settings, template: Template, ledger: str) -> Iterat
 
 
 def given_params(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the values of a run to a template's params; those that it does not have are another template's."""
+    """Parse a run's values for a template's params; other values belong to other templates and are ignored."""
     own = {name: value for name, value in values.items() if name in template.front.params}
     return template.parse_params(own)
 
 
 def where_it_read(ledger: str) -> str:
-    """Say that a select ran in the ledger's own database, and how to name another."""
+    """Explain that a select ran in the ledger's database, and how to set another."""
     return (
-        f"It was read from the ledger's own database {readable_url(ledger)}: for another set PRESSWORK_SOURCE_URL; "
-        "`presswork demo` loads the sample records."
+        f"The select ran in the ledger's database {readable_url(ledger)}. Set PRESSWORK_SOURCE_URL to use another, or "
+        "load the sample records with `presswork demo`."
     )

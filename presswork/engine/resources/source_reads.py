@@ -1,8 +1,8 @@
-"""Sources: which database a template's records come from, and its reading in threads that a stop interrupts.
+"""Find the source of a template's records, and read it in threads that a stop can interrupt.
 
-A select can take minutes. On the event loop it would hold up the heartbeat, Ctrl-C and Cancel; in a thread of
-asyncio's pool it would hold up the end of the process, which does not wait for these. Loads neither Prefect nor the
-SDK, for the preflight reads too.
+A select can take minutes. On the event loop it would block the heartbeat, Ctrl-C and Cancel. A thread of asyncio's pool
+would delay the end of the process, which does not wait for these threads. This module must not load Prefect or the SDK,
+because the preflight uses it.
 """
 
 import asyncio
@@ -25,15 +25,17 @@ from presswork.settings import Settings, source_url, source_variable
 LEDGER_VARIABLE = "PRESSWORK_DATABASE_URL"
 INTERRUPT_AGAIN_S = 0.25
 INTERRUPTED_WITHIN_S = 2.0
-"""How long a thread is waited for that was interrupted; one whose driver can't be interrupted is left behind."""
+"""How long to wait for an interrupted thread. If its driver can't be interrupted, the thread is abandoned."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def query_of(template: Template, params: Mapping[str, Any]) -> Query:
-    """Make a template's select ready to run; TemplateError where it has none."""
+    """Make the query of a template's select; raises TemplateError if it has none."""
     if template.select_sql is None:
-        raise TemplateError(f"{template.file}: it has no `select`, so it can't run by itself: it is a step of a flow.")
+        raise TemplateError(
+            f"{template.file}: it has no `select`, so it can't run alone. Add a `select`, or use it in a flow."
+        )
     typed = {
         name: Parameter(param.type, params.get(name, param.default)) for name, param in template.front.params.items()
     }
@@ -41,7 +43,7 @@ def query_of(template: Template, params: Mapping[str, Any]) -> Query:
 
 
 def source_of(settings: Settings, name: str | None, ledger: URL | str) -> tuple[str, str]:
-    """Return the URL of a named source and the variable that it is set in; without one, those of the ledger itself."""
+    """Return the URL of a named source and the variable that sets it; if none is set, those of the ledger."""
     url = source_url(settings, name)
     if url:
         return url, source_variable(name)
@@ -49,9 +51,9 @@ def source_of(settings: Settings, name: str | None, ledger: URL | str) -> tuple[
 
 
 class SourceReader:
-    """One source, opened at its first read; each read has a thread of its own. The last one closes the connections.
+    """One source, opened at its first read. Each read has its own thread; the last one closes the connections.
 
-    `open_engine` runs in such a thread, and its errors are those of the read. `pursuing` is the Stopper's.
+    `open_engine` runs in the thread of a read, which raises its errors. `pursuing` is Stopper.pursuing.
     """
 
     def __init__(
@@ -66,12 +68,12 @@ class SourceReader:
         self._at_work = 0
 
     async def read(self, work: Callable[[Engine], T]) -> T:
-        """Do work with the engine; raises what it raises, and StoppedError where the run is stopped."""
+        """Call `work` with the engine; raises its errors, and StoppedError if the run is stopped."""
         return await self.work(lambda: work(self._opened()))
 
     async def work(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call what needs no source, such as what reads a page that came from it; raises as `read` does."""
-        # A task of its own: a stop cancels the read, and not the flow that waits for it.
+        """Call a function that does not use the source, such as one that reads a spool; raises as `read` does."""
+        # In its own task: a stop cancels the read, not the flow that waits for it.
         return await asyncio.create_task(self._pursued(partial(function, *args, **kwargs)))
 
     async def _pursued(self, work: Callable[[], T]) -> T:
@@ -100,22 +102,22 @@ class SourceReader:
 
 
 class Reading(Generic[T]):
-    """Work that goes on in a thread; `result` has what comes of it. `left` is called when the thread has ended."""
+    """Work in a thread; `result` holds its value or error. `left` is called when the work has ended."""
 
     def __init__(self, work: Callable[[], T], left: Callable[[], None] = lambda: None) -> None:
         self.result: Future[T] = Future()
-        # As running it can't be cancelled: what the thread brings is then taken, or dropped, without an error.
+        # A running future can't be cancelled, so the thread can always set its result.
         self.result.set_running_or_notify_cancel()
         self._work = work
         self._left = left
-        # A daemon: a process that ends does not wait for it.
+        # A daemon, so that the end of the process does not wait for it.
         self._thread = threading.Thread(target=self._run, name="presswork-source", daemon=True)
         self._thread.start()
 
     def interrupt(self, interrupter: Interrupter | None) -> None:
-        """Interrupt the thread's statements until it has ended, or INTERRUPTED_WITHIN_S are over."""
+        """Interrupt the thread's statements until it has ended, for at most INTERRUPTED_WITHIN_S."""
         deadline = time.monotonic() + INTERRUPTED_WITHIN_S
-        # Again and again: the thread may be between two statements.
+        # Repeatedly, because the thread may be between two statements.
         while self._thread.is_alive() and time.monotonic() < deadline:
             if interrupter is not None and self._thread.ident is not None:
                 interrupter.interrupt(self._thread.ident)
@@ -124,7 +126,7 @@ class Reading(Generic[T]):
     def _run(self) -> None:
         try:
             found = self._work()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the result raises it
+        except BaseException as error:  # noqa: BLE001 - the reader that waits for the result raises it
             self._left()
             self.result.set_exception(error)
         else:
@@ -133,5 +135,5 @@ class Reading(Generic[T]):
 
 
 def read_interruptibly(engine: Engine, work: Callable[[Engine], T]) -> T:
-    """Read a source where there is no event loop, so that Ctrl-C ends a long statement of SQLite too."""
+    """Read a source outside an event loop, so that Ctrl-C also ends a long SQLite statement."""
     return asyncio.run(SourceReader(lambda: engine, nullcontext).read(work))

@@ -1,7 +1,7 @@
-"""End a run in order: by Ctrl-C, by SIGTERM, or by Cancel in the Prefect UI, for which the run's host watches.
+"""Stop a run cleanly: by Ctrl-C, by SIGTERM, or by Cancel in the Prefect UI, which the run's host watches.
 
-First no new request is sent, and what is in flight is waited for, up to a setting; then it is cut off and marked as
-abandoned. A second Ctrl-C cuts off at once.
+First no new request is sent, and the run waits for those in flight, up to a setting. Then it cuts them off and marks
+them as abandoned. A second Ctrl-C cuts them off at once.
 """
 
 import asyncio
@@ -18,14 +18,17 @@ from presswork.errors import StoppedError, copy_of
 
 @dataclass
 class Pursuit:
-    """Something that a stop ends: at once where it only waits, later (or never, by itself) where it is `busy`."""
+    """A task that a stop ends: at once while it only waits, later while it is `busy`.
+
+    A busy one that `ends_by_itself` is never cancelled.
+    """
 
     busy: bool = False
     ends_by_itself: bool = False
 
 
 class Stopper:
-    """The pursuits of a run that can be stopped; those in flight are told from those that wait."""
+    """Stops the pursuits of a run: first those that wait, then those in flight."""
 
     def __init__(self, *, wait_s: float, close_gate: Callable[[StoppedError], None]) -> None:
         self._wait_s = wait_s
@@ -35,31 +38,31 @@ class Stopper:
         self.reason: StoppedError | None = None
 
     def stop(self, why: str, wait_s: float | None = None) -> None:
-        """Stop: close the gate and end what only waits. Asked again, cut off what is in flight too.
+        """Close the gate and end the pursuits that only wait; a second call also cuts off those in flight.
 
-        `wait_s` is the longest that is waited for what is in flight, where that is less than the setting.
+        `wait_s` shortens the wait for requests in flight, if it is less than the setting.
         """
         if self.reason is not None:
             self.abandon()
             return
-        self.reason = StoppedError(f"The run was stopped ({why}). Run it again to go on with what is not answered.")
+        self.reason = StoppedError(f"The run was stopped ({why}). To resume, run it again.")
         self._close_gate(self.reason)
         self._end(busy=False)
         self._timer = asyncio.get_running_loop().call_later(min(self._wait_s, wait_s or self._wait_s), self.abandon)
 
     def abandon(self) -> None:
-        """Cut off what is in flight: its answers may be billed, and are lost."""
+        """Cut off the requests in flight: their answers may be billed, and are lost."""
         self._end(busy=False)
         self._end(busy=True)
 
     def close(self) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
     @contextlib.contextmanager
     def pursuing(self, pursuit: Pursuit | None = None) -> Iterator[Pursuit]:
-        """Let a stop end the current task; its cancellation then becomes the run's StoppedError."""
+        """Let a stop cancel the current task; the cancellation is raised as the run's StoppedError."""
         if self.reason is not None:
             raise copy_of(self.reason)
         task = asyncio.current_task()
@@ -88,12 +91,12 @@ def stopped_by_signals(stopper: Stopper) -> Iterator[None]:
         return
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    met = 0
+    received_so_far = 0
 
     def received(number: signal.Signals) -> None:
-        nonlocal met
-        met += 1
-        if met > 2:
+        nonlocal received_so_far
+        received_so_far += 1
+        if received_so_far > 2:
             os._exit(128 + number)
         stopper.stop(number.name)
 
@@ -109,7 +112,7 @@ def stopped_by_signals(stopper: Stopper) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Work in a task of this name while the context is open, and end it then."""
+    """Run work in a task of this name while the context is open, then cancel it."""
     task = asyncio.create_task(work, name=name)
     try:
         yield
