@@ -177,7 +177,7 @@ def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, mo
     ("arguments", "environment", "message"),
     [
         (["run", "notes", "--set", "x"], {}, "--set takes name=value"),
-        (["run"], {}, "Say what to run"),
+        (["run"], {}, "A name is missing"),
         (["nonsense"], {}, "No such command"),
         (["show", "abcdef"], {"PRESSWORK_DATABASE_URL": "sqlite:////nowhere/ledger.sqlite"}, "There is no ledger yet"),
     ],

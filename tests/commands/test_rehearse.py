@@ -170,8 +170,8 @@ def test_rehearsal_says_what_it_knows_and_what_broke(
     ended = call("rehearse", "notes", "--refused", "100", "--latency-ms", "20", "--limit", "7", "--keep")
 
     assert ended.exit_code == 1, ended.stderr
-    assert "Rehearsal of notes: the sandbox answers, into a ledger that is thrown away." in ended.stderr
-    assert "which is only read" in ended.stderr
+    assert "Rehearsal of notes: the sandbox answers, and the ledger is temporary." in ended.stderr
+    assert "read-only" in ended.stderr
     for part in ("notes rehearsed: 7 records in", "the sandbox's guess", "if each filled its max_tokens", "What broke"):
         assert part in ended.stdout
     assert "7 refusal" in ended.stdout

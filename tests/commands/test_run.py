@@ -231,7 +231,7 @@ def test_a_run_must_be_told_what_to_run(going_on: Ran, arguments: list[str], sai
 def test_resume_refuses_another_flows_run(going_on: Ran) -> None:
     ended = call("run", "others", "--resume", going_on.summary["run_id"])
     assert ended.exit_code == 2
-    assert "was one of 'notes'" in " ".join(ended.output.split())
+    assert "is of 'notes'" in " ".join(ended.output.split())
 
 
 def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(going_on: Ran) -> None:
@@ -385,7 +385,7 @@ def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
     assert not [
         line for line in told[3:] if not line.startswith(("✔", "product_copy", "support_replies", "newsletter"))
     ]
-    for part in ("Product copy", "Reply to ticket", "the subject line that was chosen", "nothing was billed"):
+    for part in ("Product copy", "Reply to ticket", "the chosen subject line", "nothing was billed"):
         assert part in first.stdout
     for command in ("presswork show ", "presswork history", "sqlite3 ", "current_content"):
         assert command in first.stdout

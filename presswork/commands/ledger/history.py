@@ -33,7 +33,7 @@ NARROW = 110
 NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 
 
-def history(command: CommandContext, flags: HistoryFlags) -> None:
+def show_history(command: CommandContext, flags: HistoryFlags) -> None:
     """Print the runs, or the one that is named, or the life of a record."""
     settings = command.settings
     if flags.key is not None:

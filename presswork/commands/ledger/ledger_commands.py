@@ -14,7 +14,7 @@ from presswork.terminal.flags import CheckFlags, RecoverFlags, UpgradeFlags
 from presswork.terminal.ledgers import first_url, ledger_name, opened
 
 
-def upgrade(command: CommandContext, flags: UpgradeFlags) -> None:
+def upgrade_ledger(command: CommandContext, flags: UpgradeFlags) -> None:
     """Migrate the ledger, and say that it is current."""
     url = first_url(command.settings, sandbox=flags.sandbox)
     with opened(url, connecting.connect_ledger) as ledger:
@@ -22,7 +22,7 @@ def upgrade(command: CommandContext, flags: UpgradeFlags) -> None:
         _say_current(command, url, ledger)
 
 
-def check(command: CommandContext, flags: CheckFlags) -> None:
+def require_current(command: CommandContext, flags: CheckFlags) -> None:
     """Say that the ledger is current; LedgerNotMigratedError where it is not."""
     url = first_url(command.settings, sandbox=flags.sandbox)
     if is_missing_file(url):
@@ -41,7 +41,7 @@ def _say_current(command: CommandContext, url: str, ledger: Engine) -> None:
     command.answer(current, lambda console: console.print(words))
 
 
-def recover(command: CommandContext, flags: RecoverFlags) -> None:
+def recover_spills(command: CommandContext, flags: RecoverFlags) -> None:
     """Import each spill file; SpillError where one is refused."""
     settings = command.settings
     recovered: dict[str, int] = {}

@@ -49,14 +49,14 @@ def _progress(command: CommandContext, doing: str) -> Iterator[Callable[[str], N
         yield lambda how_far: status.update(f"{doing}: {how_far} ...")
 
 
-def size(command: CommandContext, flags: SizeFlags) -> None:
+def show_size(command: CommandContext, flags: SizeFlags) -> None:
     """Print what takes the room."""
     with _ledger(command, flags) as (ledger, answer):
         found = sizes.measure(ledger)
     command.answer({**answer, **asdict(found)}, lambda console: _print_size(console, found))
 
 
-def compact(command: CommandContext, flags: CompactFlags) -> None:
+def compact_ledger(command: CommandContext, flags: CompactFlags) -> None:
     """Print which rows say nothing new, and remove them where that is confirmed."""
     if flags.vacuum and not flags.yes:
         raise ParameterError("--vacuum goes with --yes: without it nothing is changed.")
@@ -76,7 +76,7 @@ def compact(command: CommandContext, flags: CompactFlags) -> None:
     command.answer(answer, lambda console: _print_compacted(console, found, told, done=flags.yes))
 
 
-def prune(command: CommandContext, flags: PruneFlags) -> None:
+def prune_ledger(command: CommandContext, flags: PruneFlags) -> None:
     """Print what nothing needs, and remove it where that is confirmed."""
     with (
         _ledger(command, flags) as (ledger, answer),
@@ -88,7 +88,7 @@ def prune(command: CommandContext, flags: PruneFlags) -> None:
     command.answer(answer, lambda console: _print_pruned(console, found, done=flags.yes))
 
 
-def rebuild(command: CommandContext, flags: RebuildFlags) -> int:
+def rebuild_content(command: CommandContext, flags: RebuildFlags) -> int:
     """Print for how many records content is not what history says, and make it right where that is confirmed."""
     with _ledger(command, flags) as (ledger, answer), _progress(command, "Comparing content with history") as say:
         work = rebuilding.rebuild if flags.yes else rebuilding.compare

@@ -15,7 +15,7 @@ from presswork.terminal.flags import ShowFlags
 from presswork.terminal.ledgers import find_by_id, ledger_urls, say_ledger
 
 
-def show(command: CommandContext, flags: ShowFlags) -> None:
+def show_generation(command: CommandContext, flags: ShowFlags) -> None:
     """Print the generation that is named."""
     settings, sandbox = command.settings, flags.sandbox
     url, audit = find_by_id(settings, read_generation, "generation", flags.identifier, sandbox=sandbox)
