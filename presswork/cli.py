@@ -62,7 +62,7 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
 """Each command: its group, its name, its flags, and the functions in presswork/commands/ that do its work.
 
 Every function takes the CommandContext and what the one before returned; the first takes the flags. An int is the exit
-status and ends the command. A later function stands in a module that takes longer to load, such as one that needs
+status and ends the command. A later function is in a module that loads more slowly, for example because it imports
 Prefect, so that mistakes are reported first.
 """
 

@@ -41,7 +41,7 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
     "no key and no sandbox": (RUN, environment(ANTHROPIC_BASE_URL=None), "set ANTHROPIC_API_KEY, or start"),
     "a key that is refused": (RUN, environment(ANTHROPIC_API_KEY="sk-invalid-1"), "refuses the key"),
     "an endpoint that is away": (RUN, environment(ANTHROPIC_BASE_URL="http://127.0.0.1:9"), "can't be reached"),
-    "an unknown name": (("run", "note"), nothing, "did you mean 'notes'?"),
+    "an unknown name": (("run", "note"), nothing, "Did you mean 'notes'?"),
     "a template that is no Jinja": (RUN, template(USER.format("{{ record.text")), "notes.md.j2, line 7"),
     "a template without output": (RUN, template(output=""), "output"),
     "a template that reaches for Python": (RUN, template(USER.format("{{ record.__class__ }}")), "reaches into Python"),

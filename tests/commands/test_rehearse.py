@@ -222,7 +222,7 @@ def _in_flight(temporary: Path) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["note"], "did you mean 'notes'?"),
+        (["note"], "Did you mean 'notes'?"),
         (["notes", "--overloaded", "120"], "--overloaded 120: it must be from 0 to 100"),
         (["notes", "--refused", "70", "--invalid", "70"], "must add up to 1 or less"),
         (["notes", "--switch", "nonsense=1"], "no such switch"),

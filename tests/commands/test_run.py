@@ -89,7 +89,7 @@ def test_a_second_run_sends_nothing_and_says_so_to_people(going_on: Ran) -> None
 
     assert ended.exit_code == 0
     assert going_on.desk.sent() == sent
-    assert "all from the cache, no request was sent" in ended.stdout
+    assert "all from the cache, no requests sent" in ended.stdout
     assert "This ran on the sandbox: its answers are made up, and nothing was billed." in ended.stdout
     assert "saved" in ended.stdout
     assert "presswork history" in ended.stdout
@@ -126,7 +126,7 @@ def test_show_tells_all_of_a_generation(going_on: Ran) -> None:
     (attempt,) = told["attempts"]
     assert attempt["kind"] == "call"
     assert attempt["cost_usd"] > 0
-    for part in ("Record, as it was read", "You write subject lines.", NOTES[1], "HTTP 200", "notes.md.j2"):
+    for part in ("Record, as read", "You write subject lines.", NOTES[1], "HTTP 200", "notes.md.j2"):
         assert part in screen
 
 
@@ -235,7 +235,7 @@ def test_resume_refuses_another_flows_run(going_on: Ran) -> None:
 
 
 def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(going_on: Ran) -> None:
-    assert "No spill file waits" in call("db", "recover").output
+    assert "There are no spill files to import" in call("db", "recover").output
     spill = going_on.desk.folder / "spill" / "some-run.spill"
     spill.parent.mkdir(exist_ok=True)
     spill.write_text("0000 not what was written\n", encoding="utf-8")
