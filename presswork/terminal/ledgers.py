@@ -85,8 +85,8 @@ def find_by_id(
     found = first_with(urls, lambda ledger: read(ledger, asked))
     if found is None:
         raise ConfigurationError(
-            f"No single {noun} has an id that starts or ends with {asked!r} in {' or '.join(map(ledger_name, urls))}. "
-            f"Give at least 6 characters. {_HAVE_IDS[noun]}"
+            f"There is no {noun}, or more than one, whose id starts or ends with {asked!r} in "
+            f"{' or '.join(map(ledger_name, urls))}. Give at least 6 characters. {_HAVE_IDS[noun]}"
         )
     return found
 

@@ -40,7 +40,7 @@ USER = "{{% block user %}}{}{{% endblock %}}\n"
 CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
     "no key and no sandbox": (RUN, environment(ANTHROPIC_BASE_URL=None), "set ANTHROPIC_API_KEY, or start"),
     "a key that is refused": (RUN, environment(ANTHROPIC_API_KEY="sk-invalid-1"), "refuses the key"),
-    "an endpoint that is away": (RUN, environment(ANTHROPIC_BASE_URL="http://127.0.0.1:9"), "can't be reached"),
+    "an unavailable endpoint": (RUN, environment(ANTHROPIC_BASE_URL="http://127.0.0.1:9"), "can't be reached"),
     "an unknown name": (("run", "note"), nothing, "Did you mean 'notes'?"),
     "a template that is no Jinja": (RUN, template(USER.format("{{ record.text")), "notes.md.j2, line 7"),
     "a template without output": (RUN, template(output=""), "output"),
@@ -67,14 +67,14 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
         "uses :which, which `params` does not declare",
     ),
     "a source without a database": (RUN, template(source="shop"), "set PRESSWORK_SOURCE_SHOP_URL"),
-    "a source that is away": (
+    "an unavailable source": (
         RUN,
         environment(PRESSWORK_SOURCE_URL="postgresql://me:secret@127.0.0.1:9/shop"),
         "Check PRESSWORK_SOURCE_URL",
     ),
     "a source that is no file": (RUN, environment(PRESSWORK_SOURCE_URL="sqlite:////nowhere.sqlite"), "no such file"),
     "no source and no ledger yet": (RUN, environment(PRESSWORK_SOURCE_URL=""), "There is nothing to select from"),
-    "a ledger that is away": (
+    "an unavailable ledger": (
         RUN,
         environment(PRESSWORK_DATABASE_URL="postgresql://me:secret@127.0.0.1:9/ledger"),
         "Check PRESSWORK_DATABASE_URL",
@@ -92,7 +92,7 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_bad_input_is_reported_before_anything_is_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     arguments, arrange, message = CASES[case]
     desk.notes({1: "one", 2: "two", 3: "three"})
     arrange(desk, monkeypatch)
@@ -110,7 +110,7 @@ def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pyte
 
 @pytest.fixture(autouse=True)
 def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bad input starts none: that would take seconds."""
+    """Fail if bad input starts a Prefect server, which would take seconds."""
 
     def start(**_options: object) -> None:
         raise AssertionError("a Prefect server was started")
@@ -118,7 +118,7 @@ def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("presswork.terminal.quiet_prefect.own_server", start)
 
 
-def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk, one_certificate: str) -> None:
+def test_unavailable_prefect_server_is_reported_before_anything_is_sent(desk: Desk, one_certificate: str) -> None:
     desk.notes({1: "one"})
 
     with prefect_at("http://127.0.0.1:9/api", one_certificate):
@@ -133,7 +133,7 @@ def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk,
 
 
 @pytest.mark.parametrize("case", ["no key and no sandbox", "an unknown name", "SQL that fails", "--set without ="])
-def test_bad_input_is_told_to_programs_as_json(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_bad_input_is_reported_to_programs_as_json(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     arguments, arrange, message = CASES[case]
     desk.notes({1: "one"})
     arrange(desk, monkeypatch)
@@ -147,7 +147,7 @@ def test_bad_input_is_told_to_programs_as_json(desk: Desk, monkeypatch: pytest.M
     assert told["run_id"] is None
 
 
-def test_ledger_that_is_not_migrated_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ledger_that_is_not_migrated_is_reported(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.notes({1: "one"})
     monkeypatch.setenv("PRESSWORK_DATABASE_URL", f"sqlite:///{desk.folder / 'source.sqlite'}")
 
@@ -158,7 +158,7 @@ def test_ledger_that_is_not_migrated_is_told(desk: Desk, monkeypatch: pytest.Mon
     assert desk.sent() == 0
 
 
-def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_one_line_and_says_how_to_see_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError("in postgresql://me:secret@host/db")
 

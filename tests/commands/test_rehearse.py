@@ -1,4 +1,4 @@
-"""`presswork rehearse`: a run on the user's records, with nothing sent, nothing of theirs written, and nothing left."""
+"""`presswork rehearse` runs on the user's records, sends nothing, writes no row of theirs and leaves no file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import sqlite3
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import httpx2
 import pytest
 from filelock import FileLock
 
@@ -39,16 +39,17 @@ NOTES: dict[Any, str | None] = {number: f"a note about kettle {number}" for numb
 
 
 class Trap(BaseHTTPRequestHandler):
-    """An endpoint that is not to be reached."""
+    """An endpoint that nothing may reach."""
 
-    reached: list[str] = []  # noqa: RUF012 - a handler is made for each request
+    reached: ClassVar[list[str]] = []
 
-    def _note(self) -> None:
+    def do_GET(self) -> None:
         self.reached.append(self.path)
         self.send_response(500)
         self.end_headers()
 
-    do_GET = do_POST = _note  # noqa: N815 - the library's names
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def log_message(self, *arguments: object) -> None:
         """Keep quiet."""
@@ -123,7 +124,7 @@ def house(built: House, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Ho
 
 @pytest.fixture(autouse=True)
 def nothing_of_theirs_is_touched(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a rehearsal is told and however it ends: no request elsewhere, no row of theirs, no file left."""
+    """After any rehearsal: no request elsewhere, no new row in the user's database, no file left."""
     if "house" not in request.fixturenames:
         yield
         return
@@ -164,7 +165,7 @@ def test_rehearsal_estimates_from_the_history_and_touches_nothing(house: House) 
 def test_rehearsal_says_what_it_knows_and_what_broke(
     house: House, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The records lie in the ledger's database; of this endpoint it has no answers.
+    # The records are in the ledger's database, which has no answers of this endpoint.
     set_all(monkeypatch, {"PRESSWORK_SOURCE_URL": "", "PRESSWORK_ENDPOINT": "gateway"})
 
     ended = call("rehearse", "notes", "--refused", "100", "--latency-ms", "20", "--limit", "7", "--keep")
@@ -184,8 +185,7 @@ def test_rehearsal_says_what_it_knows_and_what_broke(
         ((flow_run, status),) = connection.exec_driver_sql("SELECT prefect_flow_run_id, status FROM runs").all()
     ledger.dispose()
     assert status == "completed"
-    with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run}") as answer:  # noqa: S310 - loopback
-        assert json.load(answer)["name"] == "rehearsal of notes"
+    assert httpx2.get(f"{prefect_api}/flow_runs/{flow_run}").json()["name"] == "rehearsal of notes"
 
 
 @pytest.mark.prefect

@@ -1,4 +1,4 @@
-"""Models that retire: the lint with `--online` and `status` name them, and the templates that name them."""
+"""`templates lint --online` and `status` report models that retire, and the templates that name them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RETIRES = {"max_tokens": 128_000, "lifecycle": "deprecated", "retires_at": SOON.
 
 
 class Models(ThreadingHTTPServer):
-    """An endpoint that answers for models alone; `says` has what it tells of each, `hangs` before it does."""
+    """An endpoint that only answers about models, from `says`; it waits while `hangs` is not set."""
 
     daemon_threads = True
 
@@ -57,8 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *_args: Any) -> None:  # noqa: A002 - the name that its base gives it
-        """Nothing is said on the screen."""
+    def log_message(self, *_arguments: object) -> None:
+        """Print nothing."""
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""`presswork run` and `presswork demo` with a Prefect server, and what looks back at a run: history and show.
+"""`presswork run` and `presswork demo` with a Prefect server, and `history` and `show` of their runs.
 
-One run as a process of its own serves most of these tests, which go on from it in this process. What only a process
-shows (its streams, its signals, its end) has a process of its own too.
+One run in a new process serves most of these tests, which continue in this process. Tests of streams, signals and exit
+statuses start processes of their own.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_history_lists_runs_and_shows_one(going_on: Ran) -> None:
     assert run_id in [line["id"] for line in listed]
     assert (one["id"], one["succeeded"], one["usage"]["requests"]) == (run_id, 3, 3)
     assert one["usage"]["cost_usd"] == going_on.summary["cost_usd"]
-    assert "3 new, 0 cached, 3 in all" in screen.stdout
+    assert "3 new, 0 cached, 3 total" in screen.stdout
     assert call("history", "--flow", "another", "--json").stdout.strip() == "[]"
     assert call("history", "0000000000").exit_code == 2
 

@@ -1,4 +1,4 @@
-"""`--resume`: a run goes on with the values that it was started with, whatever their types."""
+"""`--resume` reuses the values with which the run was started, of every type."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
         ("parameters", parameters or "none"),
         ("code", row.get("code_version", "")),
         ("Prefect flow run", row.get("prefect_flow_run_id") or "none"),
-        ("generations", f"{line.succeeded:,} new, {line.cached:,} cached, {line.generations:,} in all"),
+        ("generations", f"{line.succeeded:,} new, {line.cached:,} cached, {line.generations:,} total"),
         *usage_rows(line.usage, line.endpoint),
         *([("shards", shards)] if shards else []),
     ]

@@ -77,8 +77,8 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
         ("record key", row["record_key"]),
         ("flow, step", f"{row['flow']}, {row['step']}"),
         ("endpoint", row["endpoint"]),
-        ("made", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
-        *([("reuses", f"{source['id']}, made {screen.moment(source['created_at'])} UTC")] if source else []),
+        ("created", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
+        *([("reuses", f"{source['id']}, created {screen.moment(source['created_at'])} UTC")] if source else []),
         *([("replaced by", row["replaced_by"])] if row["replaced_by"] else []),
         ("run", f"{row['run_id']} ({run.get('status', '')})"),
         ("Prefect flow run", run.get("prefect_flow_run_id") or "none"),
@@ -149,7 +149,7 @@ def _print_lineage(console: Console, audit: Audit) -> None:
         parents = [(parent.step, parent.record_key, parent.id) for parent in audit.parents]
         _print_table(console, ["step", "record", "generation"], parents)
     if audit.children:
-        screen.section(console, "Made into")
+        screen.section(console, "Used for")
         children = [(step, key, screen.status(status), identifier) for identifier, step, key, status in audit.children]
         _print_table(console, ["step", "record", "status", "generation"], children)
 
