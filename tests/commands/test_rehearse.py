@@ -52,7 +52,7 @@ class Trap(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, *arguments: object) -> None:
-        """Keep quiet."""
+        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def trap() -> Iterator[str]:
 
 @dataclass
 class House:
-    """A user's own: a desk whose ledger has answers of Claude's, and a temporary folder to look into."""
+    """A user's desk, whose ledger has answers of Claude, and a temporary folder to look into."""
 
     desk: Desk
     environment: dict[str, str]
@@ -76,7 +76,7 @@ class House:
         return [path.name for path in self.temporary.iterdir() if "rehearsal" in path.name]
 
     def content(self) -> str:
-        """All that the ledger holds, as one hash."""
+        """Return one hash of everything in the ledger."""
         with closing(sqlite3.connect(self.desk.ledger)) as connection:
             return hashlib.sha256("\n".join(connection.iterdump()).encode()).hexdigest()
 
@@ -144,7 +144,7 @@ def test_rehearsal_estimates_from_the_history_and_touches_nothing(house: House) 
     assert ended.exit_code == 0, ended.stderr
     assert ended.stderr == ""
     told = json.loads(ended.stdout)
-    # The ledger has them all, and that is no matter: a rehearsal is for the whole.
+    # The ledger has all of them already; a rehearsal still runs all records.
     assert (told["records"], told["cached"], told["succeeded"]) == (12, 0, 12)
     assert told["terms"]["latency_ms"] == 250
     assert (told["terms"]["latency_from"], told["terms"]["latency_answers"]) == ("history", 12)
@@ -198,7 +198,7 @@ def test_cost_cap_is_kept_in_a_rehearsal_too(house: House) -> None:
 
 @pytest.mark.prefect
 def test_rehearsal_that_is_stopped_leaves_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What is in flight is not waited for: its answers are a minute away.
+    # Nothing waits for the requests in flight, whose answers take a minute.
     monkeypatch.setenv("PRESSWORK_STOP_WAIT_S", "0")
 
     with interrupted(lambda: house.left() and _in_flight(house.temporary), signal.SIGTERM):

@@ -58,7 +58,7 @@ def ran(prefect_server: str, sandbox_url: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def going_on(ran: Ran, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Ran:
-    """What this process sees of that run, and what it needs for another."""
+    """Show this process that run, and set what another run needs."""
     set_all(monkeypatch, ran.desk.settings())
     return ran
 
@@ -154,7 +154,7 @@ def test_what_a_record_holds_is_shown_and_never_obeyed(going_on: Ran) -> None:
 
 
 def test_a_run_that_stops_after_it_opened_tells_its_id(going_on: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    # An endpoint with a name is not asked before the run what it is: its first request finds the sandbox.
+    # A named endpoint is not asked for its identity before the run; the first request finds the sandbox.
     set_all(monkeypatch, {"PRESSWORK_ENDPOINT": "gateway", "ANTHROPIC_API_KEY": "some-key"})
 
     ended = call("run", "notes", "--refresh", "--json")
@@ -344,7 +344,7 @@ def test_ctrl_c_ends_a_statement_of_mariadb_that_has_given_no_row(
 
 
 def wait_until(holds: Callable[[], object], command: subprocess.Popen[str] | None = None) -> None:
-    """Wait until it holds, or the command has ended before it did."""
+    """Wait until a condition holds; fail if the command ends before."""
     deadline = time.monotonic() + 60
     while not holds() and (command is None or command.poll() is None):
         assert time.monotonic() < deadline
@@ -360,13 +360,13 @@ def has_begun(desk: Desk) -> bool:
 # The demo
 
 
-# On a machine that is busy with other things it takes minutes.
+# On a busy machine this takes minutes.
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
     tmp_path: Path, prefect_home: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Set, though to nothing: a developer's .env must not reach the command.
+    # Set to empty, so that a developer's .env does not reach the command.
     nothing = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": "", "PRESSWORK_SOURCE_URL": ""}
     set_all(monkeypatch, {**nothing, "PRESSWORK_DATABASE_URL": f"sqlite:///{tmp_path / 'demo.sqlite'}"})
 

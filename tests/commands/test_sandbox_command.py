@@ -1,4 +1,4 @@
-"""`presswork sandbox`: it says what to set, and ends when asked."""
+"""`presswork sandbox` prints its URL and ends on Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`presswork templates`: what it lists, finds and shows, without a key, a request or Prefect."""
+"""`presswork templates` lists, lints and shows templates, without a key, a request or Prefect."""
 
 from __future__ import annotations
 

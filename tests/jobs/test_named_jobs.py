@@ -113,7 +113,7 @@ def test_a_selection_takes_text_for_what_it_wants() -> None:
 
 
 def test_every_shipped_flow_names_its_templates_in_plain_text() -> None:
-    # Else nothing of it could be checked before Prefect starts.
+    # Otherwise none of it could be checked before Prefect starts.
     for name in list_flows():
         tree = ast.parse((FLOWS / f"{name}.py").read_text())
         calls = [

@@ -1,4 +1,4 @@
-"""Flags and the work that takes them, what is loaded for help, and the environment as it was."""
+"""The flags and functions of each command, the modules that help loads, and restoring the environment."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_each_function_of_a_command_takes_what_the_one_before_returns(
     "arguments", [["--help"], ["--version"], ["run", "--help"], ["history", "--help"], ["show"], ["run", "--nonsense"]]
 )
 def test_help_and_mistakes_of_typing_load_nothing_that_takes_time(arguments: list[str]) -> None:
-    # What the interpreter has loaded at its end is said last.
+    # The last line lists the modules that are loaded at the end.
     program = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print('loaded', sorted({HEAVY!r} & set(sys.modules))))\n"

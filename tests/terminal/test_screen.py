@@ -1,4 +1,4 @@
-"""What is printed: data as it is, but never obeyed; figures as people read them."""
+"""Printing: data appears literally and is never interpreted; figures are easy to read."""
 
 from __future__ import annotations
 
