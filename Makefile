@@ -1,19 +1,19 @@
-# What a person, CI and the pre-commit hooks run. `make` alone lists it.
+# Targets for people, CI and the pre-commit hooks. `make` alone lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The pins are complete, so nothing is resolved: that takes time, and older pips stumble where a package asks for
+# The pins are complete, so pip resolves nothing. That saves time, and older pips fail if a package requires
 # `name[extra]` and the pin is not the newest.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 STAMP := $(VENV)/.presswork-installed
 RUNS := $(VENV)/.presswork-runs
 UV := $(VENV)/.pins
-# Parts constraints.txt: what stands above it is all that running needs, and less than half of the megabytes.
+# Divides constraints.txt: the packages above this line are enough for a run, and less than half of the megabytes.
 FOR_DEVELOPMENT := \# What follows is for development alone.
-# Tests wait for servers more than they compute. A file stays in one process, with the servers that it starts.
+# Tests wait for servers more than they compute. The tests of a file share a process, and the servers that it starts.
 AT_ONCE := -n 3 --dist loadfile
 
-# Presswork lets nothing phone home.
+# Presswork sends no telemetry.
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
@@ -27,14 +27,14 @@ help: ## List these targets
 install: $(STAMP) ## Install Presswork and its pinned packages into .venv
 	@echo "Presswork is installed: $(BIN)/presswork"
 
-# Remade only when a pin or the project's own description changes. Bytecode is left to the first import: compiling
-# all of what is installed takes ten seconds, and most of it is never imported.
+# Made again only when a pin or pyproject.toml changes. Bytecode is left to the first import: compiling all packages
+# takes ten seconds, and most modules are never imported.
 $(RUNS): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
-	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there)." \
-	        "Name another: make PYTHON=python3.11" >&2; exit 1; }
-	@if [ -d $(VENV) ]; then echo "Bringing $(VENV) up to the pinned packages ..."; \
-	    else echo "Installing Presswork's pinned packages into $(VENV), this once ..."; fi
+	    echo "Presswork needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
+	        "Name another one: make PYTHON=python3.11" >&2; exit 1; }
+	@if [ -d $(VENV) ]; then echo "Updating $(VENV) to the pinned packages ..."; \
+	    else echo "Installing Presswork's pinned packages into $(VENV), only this time ..."; fi
 	@$(PYTHON) -m venv $(VENV)
 	@sed '/^$(FOR_DEVELOPMENT)/,$$d' constraints.txt > $(VENV)/running.txt
 	@$(PIP) --no-compile --require-hashes -r $(VENV)/running.txt
@@ -42,17 +42,17 @@ $(RUNS): constraints.txt pyproject.toml
 	@touch $@
 
 $(STAMP): $(RUNS)
-	@echo "Installing what development needs as well ..."
+	@echo "Installing the packages for development ..."
 	@$(PIP) --no-compile --require-hashes -r constraints.txt
 	@touch $@
 
-demo: $(RUNS) ## Run the main job with nothing configured
+demo: $(RUNS) ## Run the flows on sample records, with nothing to set up
 	@$(BIN)/presswork demo
 
 test: $(STAMP) ## Run the tests
 	@$(BIN)/pytest $(AT_ONCE)
 
-check: $(STAMP) ## What CI runs: format, lint, types, import contracts, tests
+check: $(STAMP) ## Run what CI runs: format, lint, types, import contracts, tests
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
@@ -65,8 +65,8 @@ soak: $(STAMP) ## Run the long tests: outages, kills, faults and shards at full 
 bench: $(STAMP) ## Measure generations a second on this machine
 	@$(BIN)/python -m bench
 
-# Versions stand in constraints.txt and are kept; `make pins UPGRADE=--upgrade` takes the newest allowed.
-# For every platform and Python 3.11 to 3.13, with names, versions and hashes, and no address of any index.
+# Keeps the versions in constraints.txt; `make pins UPGRADE=--upgrade` takes the newest that are allowed.
+# For every platform and Python 3.11 to 3.13, with names, versions and hashes, but without the address of an index.
 COMPILE := $(UV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 pins: ## Regenerate constraints.txt from pyproject.toml (UPGRADE=--upgrade for newer versions)
@@ -79,6 +79,6 @@ pins: ## Regenerate constraints.txt from pyproject.toml (UPGRADE=--upgrade for n
 	    } > $(UV)/constraints.txt && mv $(UV)/constraints.txt constraints.txt
 	@echo "constraints.txt has $$(grep -c '==' constraints.txt) pins"
 
-clean: ## Remove .venv, caches and what was built; ledgers stay
+clean: ## Remove .venv, caches and build results; keep ledgers
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -433,7 +433,7 @@ def test_a_model_that_always_thinks_is_a_note(tmp_path: Path) -> None:
     ((level, _line, code, message),) = lint(tmp_path, model="claude-opus-5-5")
 
     assert (level, code) == ("note", "thinking")
-    assert "max_tokens (1,024) is for thinking and answer together" in message
+    assert "max_tokens (1,024) covers thinking and answer together" in message
 
 
 def test_a_model_that_retires_is_a_note_as_of_the_day(tmp_path: Path) -> None:
@@ -453,9 +453,7 @@ def test_an_accepted_model_that_refuses_the_request_is_a_note(tmp_path: Path) ->
     ((level, line, code, message),) = lint(tmp_path, **fields)
 
     assert (level, line, code) == ("note", 5, "limits")
-    assert (
-        "Where the gateway routes to claude-sonnet-5, it refuses the request: thinking: claude-sonnet-5 tak" in message
-    )
+    assert "If the gateway routes to claude-sonnet-5, it rejects the request: thinking: claude-sonnet-5 tak" in message
 
 
 def test_what_the_endpoint_says_wins_in_the_lint(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The project's own promises: it is what it says it is, and installs from pins that name no index and no machine."""
+"""Check the project itself: packages, pins without an index or a machine, make targets, settings, CI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
 FOR_DEVELOPMENT = "# What follows is for development alone.\n"
 
-# Spelled in halves, so that this file does not name what no file may name.
+# In halves, so that this file does not contain the names that it forbids.
 REGISTRY_HOSTS = [
     "".join(halves)
     for halves in (
@@ -56,10 +56,10 @@ def pins(text: str = CONSTRAINTS) -> dict[str, tuple[Requirement, list[str]]]:
 
 
 def committed_files() -> list[Path]:
-    """List what git keeps; a copy without git has nothing to look at."""
+    """List the files in git; skip in a copy without git."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
-        pytest.skip("this is no git checkout")
+        pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -78,7 +78,7 @@ def test_every_pin_is_exact_and_has_a_hash() -> None:
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", item) for item in hashes), name
 
 
-def test_every_package_that_is_asked_for_is_pinned() -> None:
+def test_every_requirement_is_pinned() -> None:
     asked = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
     asked += PROJECT["build-system"]["requires"]
     for wanted in map(Requirement, asked):
@@ -87,7 +87,7 @@ def test_every_package_that_is_asked_for_is_pinned() -> None:
 
 
 def needed(wanted: Iterable[str]) -> set[str]:
-    """Name all that these requirements need, as what is installed says."""
+    """Name all packages that these requirements need, from the metadata of the installed ones."""
     todo, done = [Requirement(text) for text in wanted], set[tuple[str, str]]()
     while todo:
         requirement = todo.pop()
@@ -99,7 +99,7 @@ def needed(wanted: Iterable[str]) -> set[str]:
     return {name for name, _extra in done}
 
 
-def test_demo_installs_all_that_running_needs_and_nothing_else() -> None:
+def test_demo_installs_exactly_the_packages_that_a_run_needs() -> None:
     assert FOR_DEVELOPMENT.strip() in MAKEFILE.replace("\\#", "#")
     running, development = map(pins, CONSTRAINTS.split(FOR_DEVELOPMENT))
     wanted = needed([*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]])
@@ -116,14 +116,14 @@ def test_constraints_name_no_address_no_path_and_no_option() -> None:
 
 
 @pytest.mark.parametrize(("package", "version"), [("prefect", "3.8.8"), ("fastapi", "0.144.0")])
-def test_what_only_works_together_is_pinned_together(package: str, version: str) -> None:
+def test_packages_that_depend_on_each_other_are_pinned_together(package: str, version: str) -> None:
     assert str(pins()[package][0].specifier) == f"=={version}"
     assert f"{package}=={version}" in PROJECT["tool"]["uv"]["constraint-dependencies"]
 
 
 @pytest.mark.parametrize("python", ["3.11.0", "3.12.0", "3.13.0"])
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
-def test_what_is_asked_for_is_pinned_on_every_platform(python: str, platform: str) -> None:
+def test_every_requirement_is_pinned_on_every_platform(python: str, platform: str) -> None:
     where = {"python_version": python[:4], "python_full_version": python, "sys_platform": platform}
     where |= {"implementation_name": "cpython", "platform_python_implementation": "CPython"}
     for wanted in map(Requirement, PROJECT["project"]["dependencies"]):
@@ -161,7 +161,7 @@ def test_makefile_has_and_explains_the_target(target: str) -> None:
 
 
 @pytest.mark.parametrize("setting", ["DO_NOT_TRACK := 1", "PREFECT_SERVER_ANALYTICS_ENABLED := false"])
-def test_nothing_that_make_starts_phones_home(setting: str) -> None:
+def test_make_turns_telemetry_off(setting: str) -> None:
     assert f"export {setting}" in MAKEFILE
 
 
@@ -172,19 +172,19 @@ def test_env_example_documents_every_setting_and_no_other() -> None:
     assert named - {"PRESSWORK_SOURCE_SHOP_URL"} == known
 
 
-def test_tests_reach_loopback_alone() -> None:
-    # A connected datagram socket sends nothing: were the guard gone, nothing would leave this machine.
+def test_tests_reach_only_loopback() -> None:
+    # A connected datagram socket sends nothing, so even without the guard nothing would leave this machine.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("127.0.0.1", 9))
         with pytest.raises(SocketConnectBlockedError):
             probe.connect(("192.0.2.1", 9))
 
 
-def test_byte_order_mark_in_env_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_byte_order_mark_in_env_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("\ufeffPRESSWORK_CONCURRENCY=7\n", encoding="utf-8")
     monkeypatch.setattr("presswork.settings.ROOT", tmp_path)
     monkeypatch.setattr("presswork.settings.load_dotenv", dotenv.load_dotenv)
-    # So that what is loaded is gone after the test.
+    # So that the loaded value is gone after the test.
     monkeypatch.setenv("PRESSWORK_CONCURRENCY", "")
     monkeypatch.delenv("PRESSWORK_CONCURRENCY")
 

@@ -1,4 +1,4 @@
-"""Sample records load once and only once, and the templates that come with Presswork render all of them."""
+"""Sample records load exactly once, and the templates that come with Presswork render all of them."""
 
 import os
 import tempfile
@@ -48,9 +48,9 @@ def northwind() -> Iterator[Engine]:
 
 
 def of_others(file: Path, name: str) -> Iterator[Engine]:
-    """Open a database that no one here wrote; skips where it is missing."""
+    """Open a published sample database; skip if it is missing."""
     if not file.is_file():
-        pytest.skip(f"there is no {name} database at {file}: name one in PRESSWORK_TEST_{name.upper()}")
+        pytest.skip(f"there is no {name} database at {file}: set PRESSWORK_TEST_{name.upper()} to its path")
     engine = create_engine(f"sqlite:///file:{file}?mode=ro&uri=true")
     yield engine
     engine.dispose()
@@ -77,7 +77,7 @@ def selected(engine: Engine, query: Query) -> list[Record]:
     return [record for record in records if isinstance(record, Record)]
 
 
-def test_readme_says_how_many_samples_there_are() -> None:
+def test_readme_has_the_number_of_samples() -> None:
     assert f"the {sum(COUNTS.values())} sample records" in (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
@@ -92,7 +92,7 @@ def test_loading_twice_changes_nothing(shop: Engine) -> None:
     assert {table: rows(shop, f"SELECT * FROM {table}") for table in COUNTS} == before
 
 
-def test_edited_row_stays_and_deleted_row_comes_back(shop: Engine) -> None:
+def test_edited_row_stays_and_deleted_row_is_loaded_again(shop: Engine) -> None:
     with shop.begin() as connection:
         connection.execute(text("UPDATE products SET name = 'Mine' WHERE sku = 'TEA-001'"))
         connection.execute(text("DELETE FROM products WHERE sku = 'TEA-002'"))
@@ -102,7 +102,7 @@ def test_edited_row_stays_and_deleted_row_comes_back(shop: Engine) -> None:
     assert [row["name"] for row in found] == ["Mine", "Spring Darjeeling, Margaret's Slope"]
 
 
-def test_rows_of_ones_own_are_counted_and_kept(shop: Engine) -> None:
+def test_rows_that_a_user_adds_are_counted_and_kept(shop: Engine) -> None:
     with shop.begin() as connection:
         connection.execute(text("INSERT INTO products VALUES ('OWN-1', 'Mug', 'kitchen', 'blue', 9.5, 'EUR', NULL)"))
 
@@ -117,7 +117,7 @@ def test_rows_of_ones_own_are_counted_and_kept(shop: Engine) -> None:
         ("template signs", "body LIKE '%{{ 7*7 }}%'"),
         ("markup", "body LIKE '%<script>%'"),
         ("emoji", "body LIKE '%☕%' OR subject LIKE '%☕%'"),
-        ("orders to a machine", "body LIKE 'Ignore all previous instructions%'"),
+        ("a prompt injection", "body LIKE 'Ignore all previous instructions%'"),
         ("no order", "order_ref IS NULL"),
         ("German", "language = 'de'"),
         ("Japanese", "language = 'ja'"),
@@ -128,7 +128,7 @@ def test_there_is_a_ticket_with(shop: Engine, trouble: str, condition: str) -> N
     assert rows(shop, f"SELECT ticket_id FROM support_tickets WHERE {condition}"), trouble
 
 
-def test_no_ticket_has_an_address_that_could_be_someones(shop: Engine) -> None:
+def test_every_address_is_of_an_example_domain(shop: Engine) -> None:
     domains = {row["customer_email"].rpartition("@")[2] for row in rows(shop, "SELECT * FROM support_tickets")}
 
     assert domains == {"example.com", "example.org"}
@@ -176,7 +176,7 @@ def test_template_signs_in_a_ticket_stay_text(shop: Engine) -> None:
     assert "<script>alert('tea')</script>" in prompt.messages[-1]["content"]
 
 
-def test_ticket_without_text_says_so(shop: Engine) -> None:
+def test_ticket_without_text_renders_a_note(shop: Engine) -> None:
     template = load_template(TEMPLATES, "support_triage")
     brief = make_brief(template, "sandbox", {})
 
@@ -206,7 +206,7 @@ LATER_STEPS: list[tuple[str, dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("name", "inputs", "expected"), LATER_STEPS)
-def test_later_step_sees_what_came_before(name: str, inputs: dict[str, Any], expected: list[str]) -> None:
+def test_later_step_reads_earlier_outputs(name: str, inputs: dict[str, Any], expected: list[str]) -> None:
     template = load_template(TEMPLATES, name)
 
     lines = render_prompt(make_brief(template, "sandbox", {}), inputs).messages[-1]["content"].splitlines()
@@ -215,7 +215,7 @@ def test_later_step_sees_what_came_before(name: str, inputs: dict[str, Any], exp
     assert template.reads == set(inputs)
 
 
-def test_every_template_loads_and_says_what_it_is_for() -> None:
+def test_every_template_loads_and_has_a_description() -> None:
     loaded = [load_template(TEMPLATES, name) for name in list_templates(TEMPLATES)]
 
     assert all(template.front.description for template in loaded)
@@ -239,7 +239,7 @@ def test_chinook_select_yields_each_key_once_and_renders(chinook: Engine, name: 
 
 
 @pytest.mark.chinook
-def test_tracks_stand_in_the_order_of_the_album(chinook: Engine) -> None:
+def test_tracks_have_the_order_of_the_album(chinook: Engine) -> None:
     records = read(chinook, load_template(TEMPLATES, "album_notes"))
     for record in records:
         tracks = rows(chinook, f"SELECT Name FROM Track WHERE AlbumId = {record.key} ORDER BY TrackId")
@@ -248,7 +248,7 @@ def test_tracks_stand_in_the_order_of_the_album(chinook: Engine) -> None:
         assert all(line.startswith(f"- {row['Name']}") for line, row in zip(lines, tracks, strict=True))
 
 
-def test_order_lines_of_northwind_are_known_by_two_columns(northwind: Engine) -> None:
+def test_order_lines_of_northwind_have_a_key_of_two_columns(northwind: Engine) -> None:
     sql = 'SELECT OrderID, ProductID, UnitPrice, Quantity, Discount FROM "Order Details"'
     # As docs/ledger.md writes the key in SQL.
     joined = """SELECT CAST(OrderID AS TEXT) || '|' || CAST(ProductID AS TEXT) AS record_key FROM "Order Details" """

@@ -1,1 +1,1 @@
-"""When a request may go: concurrency, limits, cost cap, prompt cache; and what it is likely to take."""
+"""Decide when a request may be sent (concurrency, limits, cost cap, prompt cache), and estimate what it will use."""

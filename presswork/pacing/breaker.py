@@ -1,9 +1,9 @@
-"""Stop a run whose requests the endpoint refuses one after the other in the same way: a circuit breaker.
+"""Stop a run when the endpoint rejects one request after the other in the same way: a circuit breaker.
 
-A final error is its record's own as a rule, and the others go on. Where every record meets the same (an account that is
-spent in words that nobody foresaw, a setting that the model does not take), sending the rest is in vain. So after a row
-of refusals that are alike, nothing more is sent for the template until one record from further on was tried: the probe.
-The first ones may have something in common.
+Usually a final error belongs to one record, and the other records continue. But sometimes every record gets the same
+error: the account has no credit, or the model does not accept a setting. Then it is useless to send the rest. So after
+several equal rejections in a row, the breaker holds the template's requests and first sends one record from further on,
+the probe. It comes from further on because the first records may have something in common.
 """
 
 import asyncio
@@ -14,26 +14,26 @@ from db.words import UNSENT
 from presswork.errors import CallError, FinalCallError, StoppingCallError
 
 AT_START, IN_A_ROW = 5, 20
-"""Refusals alike after which a probe is sent: before the first answer of a template, and after it."""
+"""This many equal rejections in a row trigger a probe: before a template's first answer, and after it."""
 PROBE_TIMEOUT_S = 5.0
-"""How long the probe may wait for its turn before one that has a place among those waiting takes its part."""
+"""If the probe has not been sent after this time, one of the waiting prompts becomes the probe."""
 
 
 class Breaker:
-    """Watches how one template's requests are refused; prompts are known by their hashes.
+    """Watches the rejections of one template's requests; prompts are identified by their hashes.
 
-    `send_probe` sends one and returns the hash of its prompt, None where there is none to send.
+    `send_probe` sends one prompt and returns its hash, or None if none is left to send.
     """
 
     def __init__(self, step: str) -> None:
         self._step = step
         self.send_probe: Callable[[], str | None] = lambda: None
         self._has_answered = False
-        # The newest refusals that are alike.
+        # The current row of equal rejections.
         self._likeness: str | None = None
         self._length = 0
         self._last: FinalCallError | None = None
-        # Once there are enough of them, all others are held until the probe has decided.
+        # Once the row is long enough, all others wait until the probe has decided.
         self._is_holding = False
         self._probe: str | None = None
         self._is_probe_sent = False
@@ -42,19 +42,19 @@ class Breaker:
         self._changed = asyncio.Event()
 
     def release(self) -> None:
-        """Let all go who wait: the run has stopped, and each finds out by itself."""
+        """Release all waiting requests after the run has stopped; each of them finds out by itself."""
         self._is_released = True
         self._wake()
 
     @asynccontextmanager
     async def place(self, prompt: str, take: Callable[[], AbstractAsyncContextManager[object]]) -> AsyncIterator[None]:
-        """Hold a place in flight, which `take` gives; while a probe is out, no other prompt gets one."""
+        """Hold a place in flight, from `take`; while a probe is out, no other prompt gets one."""
         self._waiting[prompt] = None
         try:
             while True:
                 await self._turn(prompt)
                 async with take():
-                    # Who waited for a place since before the probe gives it back.
+                    # This prompt began to wait before the probe was chosen: release its place.
                     if self._holds_back(prompt):
                         continue
                     self._waiting.pop(prompt, None)
@@ -64,20 +64,20 @@ class Breaker:
         finally:
             self._waiting.pop(prompt, None)
             if self.is_probe(prompt):
-                # It came to no decision, as where it met a busy endpoint: another one is tried.
+                # The probe decided nothing, for example because the endpoint was busy: choose another one.
                 self._choose_probe(self._last_waiting)
 
     def is_probe(self, prompt: str) -> bool:
-        """Whether the run waits for how this prompt fares."""
+        """Whether the run waits for the result of this prompt."""
         return self._probe == prompt
 
     def record(self, prompt: str, error: CallError | None) -> StoppingCallError | None:
-        """Take note of how a request went, None for an answer, and return what stops the run, if that does."""
+        """Record how a request ended (None: with an answer), and return the error that stops the run, if any."""
         if error is None:
             self._has_answered = True
             self._start_row(None)
             return None
-        # What was not sent has met nothing.
+        # A request that was not sent shows nothing about the endpoint.
         if not isinstance(error, FinalCallError) or isinstance(error, StoppingCallError) or error.kind in UNSENT:
             return None
         if error.alike is None or error.alike != self._likeness:
@@ -92,7 +92,7 @@ class Breaker:
         return None
 
     def reason_at_end(self) -> StoppingCallError | None:
-        """Return what should have stopped the run when its step has ended: all that came after a row met the same."""
+        """Return the error that should have stopped the run, once its step has ended: later requests failed alike."""
         return self._reason() if self._is_holding and self._length > self._enough else None
 
     @property
@@ -114,7 +114,7 @@ class Breaker:
         self._wake()
 
     def _holds_back(self, prompt: str) -> bool:
-        """Whether a prompt has to wait for the probe; where there is none, it becomes the probe."""
+        """Whether a prompt has to wait for the probe; if there is no probe, the prompt becomes it."""
         if self._is_released or not self._is_holding:
             return False
         self._probe = self._probe or prompt
@@ -126,7 +126,7 @@ class Breaker:
                 await asyncio.wait_for(self._changed.wait(), PROBE_TIMEOUT_S)
             except TimeoutError:
                 if self._is_holding and not self._is_probe_sent:
-                    # What holds the probe back may be held by those who wait for it.
+                    # The probe may need something that the requests waiting for it hold.
                     self._choose_probe(prompt)
 
     def _wake(self) -> None:
@@ -136,8 +136,7 @@ class Breaker:
     def _reason(self) -> StoppingCallError:
         assert self._last is not None
         return StoppingCallError(
-            f"The endpoint rejects one request after the other of the template {self._step!r} in the same way "
-            f"({self._length} in a row): "
+            f"The endpoint rejected {self._length} requests of the template {self._step!r} in a row in the same way: "
             f"{str(self._last).rstrip('.')}. Fix the template, the settings or the account, then run again.",
             kind=self._last.kind,
             http_status=self._last.http_status,

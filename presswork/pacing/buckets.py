@@ -1,6 +1,6 @@
-"""Keep one limit a minute in a bucket that refills continuously, as the endpoint's own does.
+"""Keep one limit per minute in a bucket that refills continuously, like the endpoint's own.
 
-A bucket holds to a rate that this installation has set, that was found, or that rate headers tell.
+The rate of a bucket comes from a setting of this installation, from rate headers, or from what the endpoint accepts.
 """
 
 import math
@@ -13,27 +13,32 @@ from presswork.claude.rate_limits import Limit
 MINUTE = 60.0
 UNITS = ("requests", "input tokens", "output tokens")
 WATCHED_S = 1.0
-"""Answers this far apart tell what others take; closer ones tell more of noise."""
+"""Only answers at least this far apart show what others use; closer ones show mostly noise."""
 OTHERS_LAST_S = 5.0
-"""What others took is forgotten in about this time, unless it is seen again."""
+"""The measured use by others decays over about this time, unless it is seen again."""
 LEAST = 0.1
-"""The share of a limit that is always counted on, whatever others seem to take."""
+"""This share of a limit is always used, even if others seem to use all of it."""
 
 LimitSource = Literal["own", "told", "found"]
 """Where a limit comes from: a setting, rate headers, or what the endpoint accepts."""
 
 
 class Need(NamedTuple):
-    """What a request is expected to take of each limit, in the order of UNITS."""
+    """How much of each limit a request is expected to use, in the order of UNITS."""
 
     requests: float
     input_tokens: float
     output_tokens: float
 
 
+def _monotonic() -> float:
+    # Looked up at each call, so that tests can replace the clock.
+    return time.monotonic()
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What a request has to wait for: how long, and for which limit."""
+    """Why a request has to wait: for how long, and for which limit."""
 
     wait_s: float
     origin: LimitSource
@@ -47,17 +52,17 @@ class Hold:
         return {
             "own": f"your own limit of {limit}",
             "told": f"the endpoint's limit of {limit}",
-            "found": f"the {limit} that the endpoint was found to accept",
+            "found": f"the measured limit of {limit}",
         }[self.origin]
 
 
 @dataclass
 class Bucket:
-    """One limit: `level` may be used now, `rate` flows in each second up to `capacity`; `reserve` is left unused.
+    """One limit: `level` may be used now, `rate` flows in per second up to `capacity`; `reserve` stays unused.
 
-    Where rate headers tell it, `margin` is its reserve if the limit is large enough for one, and `spent` counts all
-    that was ever taken, so that an answer's header can be told from what was sent after it. What others of the same
-    account take is seen by what is missing.
+    For a limit from rate headers, `margin` becomes the reserve if the limit is large enough. `spent` counts everything
+    ever taken, so that requests sent after the one that a header belongs to can be subtracted. `others` is what other
+    clients of the same account use per second, estimated from what is missing.
     """
 
     rate: float = math.inf
@@ -69,26 +74,26 @@ class Bucket:
     others: float = 0.0
     _seen: tuple[float, float, float, float] | None = None
     _fullest: float = 0.0
-    _at: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - looked up each time: tests bring a clock
+    _at: float = field(default_factory=_monotonic)
 
     @property
     def inflow(self) -> float:
-        """What flows in for us each second: less what others take."""
+        """What flows in for this process per second, without the share that others use."""
         return max(self.rate - self.others, self.rate * LEAST)
 
     def refill(self, now: float) -> None:
-        """Let flow in what has come since."""
+        """Add what has flowed in since the last call."""
         passed, self._at = now - self._at, now
         if self.rate != math.inf:
             self.level = min(self.capacity, self.level + passed * self.inflow)
         self.others *= math.exp(-passed / OTHERS_LAST_S)
 
     def wait_s(self, amount: float, now: float) -> float:
-        """How long until the amount may be taken, 0 for now."""
+        """Seconds until the amount may be taken; 0 means now."""
         if self.rate == math.inf:
             return 0.0
         self.refill(now)
-        # More than the bucket ever holds must pass when it is full.
+        # An amount larger than the bucket may pass when the bucket is full.
         short = min(amount + self.reserve, self.capacity) - self.level
         return 0.0 if short <= 1e-9 else short / self.inflow
 
@@ -97,28 +102,28 @@ class Bucket:
         self.level -= amount
         self.spent += amount
 
-    def give_back(self, amount: float) -> None:
-        """Give back what was taken and not used."""
+    def refund(self, amount: float) -> None:
+        """Return an amount that was taken but not used."""
         self.level = min(self.capacity, self.level + amount)
 
     def hold(self, rate: float, now: float) -> None:
-        """Hold to a rate that headers did not tell, with a second of it at once at most; inf holds to nothing."""
+        """Set a rate that does not come from headers, with a burst of at most one second; inf removes the limit."""
         self.refill(now)
         self.rate, self.capacity = rate, max(1.0, rate)
         self.level = math.inf if rate == math.inf else min(self.level, self.capacity)
 
     def read(self, header: Limit | None, sent_at: float, spent_then: float, now: float) -> None:
-        """Set the bucket by what an answer's header says was left when its request had been counted."""
+        """Set the bucket from an answer's header: what was left after its request had been counted."""
         if not is_limit(header) or (self._seen is not None and sent_at <= self._seen[0]):
             return
         self.refill(now)
         self.rate, self.capacity = header.limit / MINUTE, float(header.limit)
         self.reserve = self.margin if self.capacity > 20 * self.margin else 0.0
-        # Output is counted when it is made, so an account can be in debt, but never by more than a minute's worth.
+        # Output is counted when it is produced, so an account can be in debt, but never by more than a minute's worth.
         remaining = max(float(header.remaining), -self.capacity)
         self._watch_others(remaining, sent_at, spent_then)
-        # Whether the header tells of the request's coming in or of its answer's going out is not said. So what flowed
-        # in between is not counted, and what was sent since is: at worst a little is left unused, once.
+        # The API does not say whether the header describes the moment when the request arrived or when its answer left.
+        # So ignore what flowed in between the two, and subtract what was sent since: at worst a little stays unused.
         self.level = min(self.capacity, remaining) - (self.spent - spent_then)
 
     def _watch_others(self, remaining: float, sent_at: float, spent_then: float) -> None:
@@ -130,10 +135,10 @@ class Bucket:
         passed = sent_at - since
         if passed < WATCHED_S:
             return
-        # A header tells of the moment when the request came in, or when its answer went out: take what suspects less.
+        # The header describes the request's arrival or its answer's departure: take the one that blames others less.
         own = max(spent_then - spent_before, self.spent - spent_at_answer)
-        # What flowed in, less what we took, is what should be there; what is missing, others took. A bucket that was
-        # nearly full has spilled over, and says nothing of others.
+        # What flowed in, minus what we took, should be there; others took the missing part. A bucket that was nearly
+        # full has overflowed, and shows nothing about others.
         missing = 0.0 if before > 0.8 * self._fullest else before + passed * self.rate - own - remaining
         taken = min(max(missing, 0.0) / passed, self.rate)
         self.others += 0.5 * (taken - self.others)
@@ -141,10 +146,10 @@ class Bucket:
 
 
 def is_limit(header: Limit | None) -> TypeGuard[Limit]:
-    """Whether a header tells a limit: one of 0 in an answer can't be meant; if it is, the endpoint refuses."""
+    """Whether a header holds a limit. A 0 is ignored: an endpoint that means it rejects the requests anyway."""
     return header is not None and header.limit > 0
 
 
 def a_minute(rate: float) -> str:
-    """Show a number a minute, with a decimal where it is small."""
+    """Write a number per minute, with a decimal if it is small."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:,.1f}".removesuffix(".0")

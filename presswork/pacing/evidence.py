@@ -1,7 +1,7 @@
-"""Weigh the evidence for a limit that nobody told: what was refused, what share is usual, whether a cut helped.
+"""Weigh the evidence for an unknown limit: how many 429s there were, how many are usual, whether a cut helped.
 
-Arithmetic for finding.py, which decides. Evidence is the logarithm of odds, added up request by request (Wald's
-sequential test), so that a large difference is seen after few requests and a small one after many.
+This is the arithmetic for finding.py, which decides. Evidence is the logarithm of odds, added up request by request
+(Wald's sequential test). So a large difference shows after few requests and a small one after many.
 """
 
 import math
@@ -9,32 +9,32 @@ from collections import deque
 from dataclasses import dataclass, field
 
 UNUSUAL = 0.15
-"""How far above the usual share of refusals a share is that matters."""
+"""Refusals matter when their share is this far above the usual one."""
 LEAST_SHARE, FEWEST = 0.02, 5
-"""A share of refusals, and a number beyond the usual ones, that is not worth a cut."""
+"""Below this share of refusals, or this number beyond the usual ones, a cut is not worth it."""
 SURE = 5.0
-"""Evidence that decides a trial: about one in 150 is decided wrongly."""
+"""The evidence that decides a trial: about one in 150 is decided wrongly."""
 SETTLE_S = 4.0
-"""A trial lasts at least this long times the share of refusals: other processes may be finding the same limit."""
+"""A trial lasts at least this long times the share of refusals, as other processes may be finding the same limit."""
 TRY_AGAIN_S, TRY_AGAIN_AT_MOST_S = 60.0, 600.0
-"""When a share that no cut has lowered is tried again; doubled each time."""
+"""When to test again a share that no cut has lowered; the time doubles with each test."""
 FOLLOWED_OVER = 200
-"""Requests over which such a share is followed down."""
+"""The number of requests over which such a share is averaged when it falls."""
 BATCH_SIZE, BATCHES = 20, 10
-"""Below a limit, refusals are counted by this many requests, for this many times."""
+"""Below a limit, refusals are counted in blocks of this many requests, and this many blocks are kept."""
 AT_REST_AT_MOST = 0.025
-"""The share that passes for usual below a limit without any trial. More, and processes that share a limit would take
-each other's refusals for usual."""
+"""Below a limit, a share up to this one counts as usual without a trial. If it were higher, processes that share a
+limit would count each other's refusals as usual."""
 
 
 def weigh(low: float, high: float, *, refused: bool) -> float:
-    """Say how much one request speaks for `high` as the share of refusals against `low`."""
+    """Return how much one request supports `high` over `low` as the share of refusals."""
     return math.log(high / low) if refused else math.log((1 - high) / (1 - low))
 
 
 @dataclass(slots=True)
 class Sent:
-    """A request that was sent; `lost` where nobody knows whether it was refused."""
+    """A request that was sent; `lost` if it is unknown whether it was refused."""
 
     at: float
     refused: bool = False
@@ -44,9 +44,9 @@ class Sent:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the requests that were sent since a moment; `late` are those of more than a second later.
+    """Counts the requests sent since a moment; `late` are those sent more than a second after it.
 
-    `suspicion` is evidence that more is refused than is usual, `suspicious` the refusals that it is made of.
+    `suspicion` is the evidence that more requests are refused than usual, `suspicious` the refusals behind it.
     """
 
     since: float
@@ -75,7 +75,7 @@ class Tally:
 
     @property
     def pause_s(self) -> float:
-        """How long refused callers are told to wait, on the average."""
+        """How long the endpoint asks refused callers to wait, on average."""
         return self.told_to_wait_s / self.refused if self.refused else 0.0
 
     def count(self, sent: Sent) -> None:
@@ -86,17 +86,17 @@ class Tally:
             self.refuse(sent)
 
     def refuse(self, sent: Sent) -> None:
-        """Add the refusal of a request that is counted already."""
+        """Add the refusal of a request that was already counted."""
         self.refused += 1
         self.late_refused += sent.at >= self.since + 1.0
 
     def suspect(self, usual: float, *, refused: bool) -> None:
-        """Weigh whether one more request speaks for refusals above a share that is usual."""
+        """Weigh one more request as evidence for refusals above the usual share."""
         self.suspicion = max(0.0, self.suspicion + weigh(usual, usual + UNUSUAL, refused=refused))
         self.suspicious = self.suspicious + refused if self.suspicion else 0
 
     def is_unusual(self, usual: float) -> bool:
-        """Whether more was refused than is usual, beyond chance and enough to matter."""
+        """Whether more requests were refused than usual, beyond chance and enough to matter."""
         over = self.refused - self.asked * usual
         chance = 3 * math.sqrt(self.asked * usual * (1 - usual))
         return over >= max(FEWEST, chance) and self.share - usual >= max(LEAST_SHARE, usual / 4)
@@ -104,7 +104,7 @@ class Tally:
 
 @dataclass
 class Usual:
-    """The share of refusals that comes at any rate, as far as cuts have shown."""
+    """The share of refusals that occurs at any rate, as far as cuts have shown."""
 
     _share: float = 0.0
     _judged: float = 0.0
@@ -114,23 +114,23 @@ class Usual:
     _blocks: deque[float] = field(default_factory=lambda: deque(maxlen=BATCHES))
 
     def share(self, now: float) -> float:
-        """The share, 0 where it is time to try a cut again."""
+        """The share; 0 when it is time to test a cut again."""
         return self._share if now < self._doubted_at else 0.0
 
     def suspicious_above(self, now: float) -> float:
         """The share above which refusals are suspicious."""
-        # Chance spreads refusals over all blocks; what others cause who try for more comes in few of them.
+        # Random refusals spread over all blocks; those caused by others who try a higher rate fall into a few.
         at_rest = sorted(self._blocks)[len(self._blocks) // 3] if self._blocks else 0.0
         return max(self.share(now), LEAST_SHARE / 2, min(at_rest, AT_REST_AT_MOST))
 
     def learn(self, share: float, now: float) -> None:
-        """Remember a share that a cut has not lowered."""
+        """Remember a share that a cut did not lower."""
         self._share = self._judged = share
         self._doubted_at = now + self._doubted_in_s
         self._doubted_in_s = min(2 * self._doubted_in_s, TRY_AGAIN_AT_MOST_S)
 
     def note(self, sent: Sent, *, at_rest: bool) -> None:
-        """Follow the share down where refusals become fewer, and count those that come while the rate is at rest."""
+        """Lower the share when refusals become fewer, and count those that occur while the rate is constant."""
         if self._judged:
             self._share = min(self._judged, self._share + (sent.refused - self._share) / FOLLOWED_OVER)
         if at_rest:
@@ -141,7 +141,7 @@ class Usual:
 
 
 class Trial:
-    """A cut on probation: refusals stay at their share, so that it was no remedy, or fall to a much lower one."""
+    """A cut on probation: either refusals keep their share, so that the cut was useless, or they become much fewer."""
 
     def __init__(self, measured: Tally, usual: float, *, rate: float, base: float, now: float) -> None:
         self.rate, self.base = rate, base
@@ -155,17 +155,17 @@ class Trial:
 
     @property
     def share(self) -> float:
-        """The share of refusals before the cut and after it, taken together."""
+        """The share of refusals before and after the cut together."""
         return (self._before.refused + self.after.refused) / max(self._before.asked + self.after.asked, 1)
 
     @property
     def has_helped(self) -> bool | None:
-        """Whether the cut was a remedy; None where that is not known yet."""
+        """Whether the cut helped; None while that is not known."""
         return None if abs(self.evidence) < SURE else self.evidence < 0
 
     @property
     def is_void(self) -> bool:
-        """Whether refusals have become so many more that something else has changed."""
+        """Whether refusals increased so much that something else must have changed."""
         return self.after.share > 1.5 * self.high + 0.05
 
     def count(self, sent: Sent) -> None:

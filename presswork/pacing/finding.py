@@ -1,9 +1,9 @@
-"""Find the rate limit of an endpoint that tells none, by what it accepts.
+"""Find the rate limit of an endpoint that sends no rate headers, from what it accepts.
 
-Of requests it knows only when each was sent and whether it was refused (429). Refusals alone prove no limit: some
-endpoints refuse a share of requests at any rate. So each cut is a trial. It goes to the rate that was accepted while
-requests were refused. If the share of refusals does not fall, the cut is taken back and the share remembered.
-docs/decisions/0007 says why, and what was measured.
+The finder knows only when each request was sent and whether it was refused (429). Refusals alone do not prove a limit:
+some endpoints refuse a share of requests at any rate. So each cut is a trial. The cut goes to the rate that was
+accepted while requests were refused. If the share of refusals does not fall, the finder undoes the cut and remembers
+the share. docs/decisions/0007 has the reasons and the measurements.
 """
 
 import math
@@ -16,51 +16,51 @@ from presswork.pacing.evidence import LEAST_SHARE, Sent, Tally, Trial, Usual
 BELOW = 0.97
 """The share of a found limit that is used, so that the endpoint's own bucket does not stay empty."""
 ROOM = 2.0
-"""Requests that are held back at a cut, so that those that arrive a little early find room."""
+"""Requests held back at a cut, to leave room for those that arrive a little early."""
 ALARM, ALARM_AT_USUAL = 3.0, 5.0
-"""Evidence of unusual refusals that starts a measurement: two close together, or more where some are usual."""
+"""The evidence that starts a measurement: two refusals close together, or more if some are usual."""
 MEASURE_S, MEASURE_AT_MOST_S = 2.0, 30.0
 ENOUGH, FEW_ACCEPTED = 10, 3
-"""Accepted requests that tell a rate well, and the fewest that tell one at all."""
+"""The number of accepted requests that shows a rate well, and the smallest that shows one at all."""
 REFUSALS, REQUESTS, TRIAL_S = 12, 300, 10.0
 """A measurement is long enough with this many refusals or requests, or after this many seconds."""
 TRIAL_REQUESTS = 500
-"""A trial holds growth back for this many requests at most, or for TRIAL_S."""
+"""A trial stops growth for at most this many requests, or for TRIAL_S."""
 LIKELY_AT_FIRST, LIKELY_AT_LIMIT = 0.6, 0.3
-"""Shares of refusals up to which a cut that was no remedy is taken back: before any limit was found, and after. A
-larger one is more likely other processes that use up the same limit."""
+"""A useless cut is undone up to these shares of refusals: before any limit was found, and after. A larger share
+more likely means that other processes use up the same limit."""
 REST_S, REST_REQUESTS = 10.0, 40
-"""No growth after a cut for this long, and for this many requests: each probe costs two or three refusals."""
+"""The pause in growth after a cut, in seconds and in requests: each probe costs two or three refusals."""
 RAMP, FASTEST = 0.004, 0.2
-"""Growth a second, as a share of the rate: rises by RAMP each second, up to FASTEST. Four times is reached in 40 s."""
+"""Growth per second, as a share of the rate: it rises by RAMP each second, up to FASTEST. 40 s give a factor of 4."""
 FULL_RATE, LEAST_GROWTH = 4.0, 0.1
-"""Below this many requests a second growth is slower, since each probe costs refusals whatever the rate."""
+"""Below this many requests per second growth is slower, since each probe costs refusals at any rate."""
 STEEP, PROBE_AFTER, DOUBLED_IN_S = 3.0, 10, 2.0
-"""A cut as steep as this may have measured an endpoint in trouble: it is probed at once, after this many requests."""
+"""A cut this steep may have measured an endpoint in trouble: probe it at once, after this many requests."""
 NEAR, FAR = 1.02, 1.3
-"""Growth beyond the last limit that is refused is taken back within these bounds; beyond them the rate is measured."""
+"""Refused growth beyond the last limit is undone within these bounds; beyond them the rate is measured."""
 LOWER_EVERY_S = 30.0
-"""Refusals at the limit that end by themselves lower it a little, but no more often than this."""
+"""Refusals at the limit that end by themselves lower it a little, but at most once in this time."""
 STORM = 1.0
-"""Requests a second after a measurement in which nearly nothing was accepted, halved each time."""
+"""Requests per second after a measurement in which almost nothing was accepted; halved each time."""
 HELD_S, IDLE_S = 1.5, 5.0
-"""A limit is in use where a request has waited for it within HELD_S; nobody asks where none was sent for IDLE_S."""
+"""A limit is in use if a request waited for it within HELD_S; the process is idle if it sent none for IDLE_S."""
 AT_ONCE_S, LATE_S = 0.1, 5.0
-"""How long refusals take at least and at most, as far as they are waited for."""
+"""The bounds on how long a refusal is expected to take."""
 
 
 class Finder:
-    """The limit of one endpoint as far as it was found; `bucket` holds to it, and before that to nothing."""
+    """The limit of one endpoint as far as it is known; `bucket` applies it, and limits nothing before that."""
 
     def __init__(self) -> None:
         self.bucket = Bucket()
         self.usual = Usual()
-        # What it is doing: _watch, _measure or _judge.
+        # The current phase: _watch, _measure or _judge.
         self._phase: Callable[[float], None] = self._watch
         self._tally = Tally(-math.inf)
         self._trial: Trial | None = None
-        # In the order in which they were sent. A refusal comes at once and an answer late, so a request that was not
-        # refused by the time refusals take counts as accepted.
+        # In the order in which they were sent. A refusal arrives at once and an answer late, so a request that is not
+        # refused within the usual time of a refusal counts as accepted.
         self._sent: deque[Sent] = deque()
         self._sent_at = self._horizon = -math.inf
         self._refusal_s = AT_ONCE_S
@@ -73,7 +73,7 @@ class Finder:
         self._grow_from = self._grown_at = 0.0
 
     def wait_s(self, now: float) -> float:
-        """How long the next request has to wait."""
+        """Seconds that the next request has to wait."""
         self._look(now)
         wait = self.bucket.wait_s(1.0, now)
         if wait > 0:
@@ -81,13 +81,13 @@ class Finder:
         return wait
 
     def is_holding(self, now: float, *, within_s: float = HELD_S) -> bool:
-        """Whether a request has had to wait of late for the limit that was found."""
+        """Whether a request recently had to wait for the limit that was found."""
         return now - self._held_at <= within_s
 
     def send(self, now: float) -> Sent:
-        """Take note of a request that is sent."""
+        """Record that a request is sent."""
         is_working = self._phase != self._watch and self._asked and not self.is_holding(now)
-        # A measurement across a time in which nobody asked would find a limit of next to nothing.
+        # A measurement across idle time would find a limit of almost nothing.
         if is_working and now - self._sent_at > IDLE_S + self._tally.pause_s:
             self._release(now)
         sent = Sent(now)
@@ -97,7 +97,7 @@ class Finder:
         return sent
 
     def refuse(self, sent: Sent, now: float, retry_after_s: float) -> None:
-        """Take note of a 429."""
+        """Record a 429."""
         sent.refused = True
         took = 2 * (now - sent.at) + AT_ONCE_S / 2
         self._refusal_s = min(max(AT_ONCE_S, 0.9 * self._refusal_s, took), LATE_S)
@@ -109,7 +109,7 @@ class Finder:
         self._look(now)
 
     def hold_growth(self, now: float) -> None:
-        """Take note that the endpoint is in trouble, which is no time to ask for more."""
+        """Pause growth, because the endpoint is in trouble."""
         self._grow_from = max(self._grow_from, now + 1.0)
 
     def _look(self, now: float) -> None:
@@ -141,7 +141,7 @@ class Finder:
         self._phase, self._tally = phase, Tally(now)
 
     def _rest(self, now: float) -> None:
-        """Let the rate not grow for a while."""
+        """Pause growth for a while."""
         self._grow_from = now + max(REST_S, REST_REQUESTS / self.bucket.rate)
 
     # Watching
@@ -162,7 +162,7 @@ class Finder:
 
     def _grow(self, now: float) -> None:
         passed, rate = min(now - self._grown_at, 1.0), self.bucket.rate
-        # Only where it is used up: it is not known whether more would be granted than anybody asks for.
+        # Grow only when the limit is used up: otherwise it is unknown whether a higher rate would be accepted.
         if rate == math.inf or not self.is_holding(now):
             return
         if rate < self._base:
@@ -177,12 +177,12 @@ class Finder:
             self.bucket.hold(rate * math.exp(growth * passed), now)
 
     def _retreat(self, now: float) -> None:
-        """Go back to the last limit, which growth has passed, and tell it better by what was let in since."""
+        """Return to the last limit, which growth has passed, and correct it by what was accepted since."""
         limit = self._base / BELOW
         since, asked = self._empty
         lasted = self._horizon - since
         if lasted >= TRIAL_S and not self._is_fresh:
-            # The endpoint's bucket was empty then and is empty now: what it let in is what has flowed in.
+            # The endpoint's bucket was empty then and is empty now, so it accepted exactly what has flowed in.
             let_in = self._asked - self._tally.suspicious - asked
             limit = min(max(let_in / lasted, BELOW * limit), self.bucket.rate)
         self._base, self._is_fresh = limit * BELOW, False
@@ -191,7 +191,7 @@ class Finder:
 
     def _cut(self, rate: float, now: float) -> None:
         self.bucket.hold(rate, now)
-        # One may go at a slow rate: what was refused took nothing.
+        # Even at a slow rate one request may go: refused requests used nothing.
         self.bucket.level = 1.0 - min(ROOM, rate / 5)
         self._empty = (self._horizon, self._asked)
         self._rest(now)
@@ -200,12 +200,12 @@ class Finder:
 
     def _measure(self, now: float) -> None:
         tally, lasted = self._tally, self._horizon - self._tally.since
-        # So long that those who were told to wait come again.
+        # Long enough that refused callers try again.
         least = min(max(MEASURE_S, 2 * tally.pause_s), MEASURE_AT_MOST_S)
         if lasted >= least and self._is_measured(lasted, now):
             self._conclude(lasted, now)
         elif lasted >= least / 2 and self.bucket.rate == self._rate_before and tally.asked >= 2 * ENOUGH:
-            # Far beyond a limit, ask for three times of what is accepted: it shows as much, and is refused less.
+            # Far beyond a limit, send three times the accepted rate: that shows as much, with fewer refusals.
             rate = 3 * tally.accepted / lasted + 2 * STORM
             if tally.share > 0.5 and rate < self.bucket.rate:
                 self.bucket.hold(rate, now)
@@ -222,7 +222,7 @@ class Finder:
     def _conclude(self, lasted: float, now: float) -> None:
         tally, usual = self._tally, self.usual.share(now)
         over = tally.share - usual
-        # Where a limit was found before, others who probe it cause refusals that end when they have noticed.
+        # If a limit is already known, other processes that probe it cause refusals, until they lower their rate.
         has_passed = self._base < math.inf and tally.late_share - usual < over / 2
         if has_passed or not tally.is_unusual(usual):
             self._dismiss(now)
@@ -230,7 +230,7 @@ class Finder:
             self._cut(STORM if self.bucket.rate > STORM else max(self.bucket.rate / 2, STORM / 30), now)
             self._turn(self._watch, now)
         else:
-            # A second cut before the first is judged belongs to the same trial: both may be taken back.
+            # A second cut before the first is decided belongs to the same trial: both may be undone.
             if self._trial is None:
                 self._trial = Trial(tally, usual, rate=self._rate_before, base=self._base, now=now)
             rate = tally.accepted / lasted / (1 - usual) * BELOW
@@ -248,7 +248,7 @@ class Finder:
             if tally.refused - tally.asked * usual > 1:
                 self._retreat(now)
         elif now - self._lowered_at > LOWER_EVERY_S and usual < LEAST_SHARE:
-            # The limit was met after all: several processes that share it stay below it together.
+            # The limit was reached after all: several processes that share it stay below it together.
             self._lowered_at = now
             self._base = self.bucket.rate * BELOW
             self.bucket.hold(self._base, now)
@@ -268,12 +268,12 @@ class Finder:
         asked = self._tally.asked
         is_long_enough = (lasted >= TRIAL_S and asked >= ENOUGH / 2) or asked >= TRIAL_REQUESTS
         if trial.has_helped is not None or is_long_enough:
-            # What is not decided yet goes on while the finder watches.
+            # An undecided trial continues while the finder watches.
             self._settle(now)
             self._turn(self._watch, now)
 
     def _settle(self, now: float) -> None:
-        """End a trial that is decided, or that growth has left behind."""
+        """End a trial that is decided, or that growth has passed."""
         trial = self._trial
         if trial is None or (trial.has_helped is None and self.bucket.rate < 0.9 * trial.rate):
             return

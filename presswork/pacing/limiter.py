@@ -1,8 +1,8 @@
-"""Hold a process's requests below the endpoint's limits a minute, before they are met.
+"""Keep a process's requests below the endpoint's limits per minute, before the endpoint refuses any.
 
-There is one limiter for each endpoint in a process, shared by its runs. Three limits are kept apart, and a request
-waits for the longest: the lowest that an open run has set, what rate headers tell, and, where no header tells of
-requests, what was found by what the endpoint accepts (finding.py).
+Each endpoint has one limiter in a process, shared by the process's runs. It keeps three limits apart, and a request
+waits for the slowest: the lowest that an open run has set; the limits in rate headers; and, if no header limits
+requests, the limit that was found by trial (finding.py).
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from presswork.pacing.finding import Finder
 from presswork.prices import Usage
 
 RESERVE = 2.0
-"""Requests left unused at the bottom of a bucket that headers set: by this much the order of arrival may differ."""
+"""Requests left unused in a bucket that headers set: requests may arrive in another order by this many."""
 START_IN_FLIGHT = 40
-"""Requests in flight at most until the first answer has told the limits."""
+"""The most requests in flight until the first answer has shown the limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that was let go: what it took, and when.
+    """A request that was admitted: what it took, and when.
 
-    `spent` is what each bucket that headers set had spent by then; `found` is set where no header tells of requests.
+    `spent` is what each bucket set by headers had spent by then; `found` is set if no header limits requests.
     """
 
     need: Need
@@ -42,10 +42,10 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class LimiterReport:
-    """What a limiter decided.
+    """The state of a limiter: the rate reached, its lowest limit and where that comes from (None: no known limit).
 
-    Requests a minute reached, the lowest limit and where it comes from (None: none known), 429s met, seconds waited;
-    `refused_anyway` is the share of 429s that no lower rate changes, `hold` what the next request waits for now.
+    `rate_limited` counts 429s, `waited_s` is the time spent waiting. `refused_anyway` is the share of 429s that no
+    lower rate changes, and `hold` is what the next request waits for now.
     """
 
     requests_per_minute: float
@@ -63,7 +63,7 @@ class Limiter:
     def __init__(self) -> None:
         self._own = [Bucket() for _unit in UNITS]
         self._told = [Bucket(margin=RESERVE), Bucket(), Bucket()]
-        # Each with the place of its unit in a Need.
+        # Each with the index of its unit in a Need.
         self._buckets: list[tuple[Bucket, LimitSource, int]] = [
             *((bucket, "own", unit) for unit, bucket in enumerate(self._own)),
             *((bucket, "told", unit) for unit, bucket in enumerate(self._told)),
@@ -85,7 +85,7 @@ class Limiter:
     async def admit(self, need: Need, stopped: Callable[[], bool] = lambda: False) -> Admission:
         """Wait, first come first served, until a request fits all limits, and take what it needs.
 
-        Where `stopped` says that the run has stopped, it waits no longer.
+        The wait ends early when `stopped` returns True.
         """
         async with self._turn:
             while self._in_flight >= START_IN_FLIGHT and not self._answered:
@@ -110,36 +110,36 @@ class Limiter:
     def settle(
         self, admission: Admission, usage: Usage | None, limits: RateLimits | None, error: CallError | None
     ) -> None:
-        """Take note of how a request went: its true usage, what the headers say, a refusal."""
+        """Record how a request ended: its true usage, the headers, a refusal."""
         self._in_flight -= 1
         self._output_in_flight -= admission.need.output_tokens
         self._answered = True
         if usage is not None:
-            # The true usage in the place of what was expected. What was read from the prompt cache is not counted.
+            # Replace the expected usage by the true one. Tokens read from the prompt cache do not count.
             for _requests, tokens_in, tokens_out in (self._own, self._told):
                 tokens_in.level -= usage.prompt_tokens - usage.cache_read_tokens - admission.need.input_tokens
                 tokens_out.level -= usage.output_tokens - admission.need.output_tokens
         if error is not None and _is_rate_limited(error):
             self._rate_limited += 1
-            # The endpoint has not counted it.
+            # The endpoint did not count it.
             for bucket, _origin, unit in self._buckets:
-                bucket.give_back(admission.need[unit])
+                bucket.refund(admission.need[unit])
             if self._recent:
                 self._recent.pop()
         if admission.found is not None:
-            _tell_finder(*admission.found, usage, limits, error)
+            _inform_finder(*admission.found, usage, limits, error)
         if limits is not None:
             now = time.monotonic()
             requests, tokens_in, tokens_out = self._told
             requests.read(limits.requests, admission.sent_at, admission.spent[0], now)
             tokens_in.read(limits.input_tokens, admission.sent_at, admission.spent[1], now)
-            # Output is counted when it is made: what is in flight still lies ahead.
+            # Output is counted when it is produced: what is in flight is still to come.
             tokens_out.read(limits.output_tokens, now, tokens_out.spent - self._output_in_flight, now)
         self._choose_source(limits, is_answer=usage is not None)
         self._changed.set()
 
     def hold(self, *, rpm: int | None, itpm: int | None, otpm: int | None) -> Callable[[], None]:
-        """Hold to a run's own limits a minute until what is returned is called; of several runs the lowest counts."""
+        """Apply a run's own limits per minute until the returned function is called; the lowest of all runs counts."""
         key = object()
         self._set[key] = (rpm, itpm, otpm)
         self._hold_to_lowest()
@@ -151,7 +151,7 @@ class Limiter:
         return release
 
     def report(self) -> LimiterReport:
-        """Say what was decided."""
+        """Return the current state."""
         now = time.monotonic()
         self._forget(now)
         rate, origin = min(self._rates(now))
@@ -167,14 +167,14 @@ class Limiter:
             hold=self._hold,
         )
 
-    # Letting go
+    # Admitting
 
     async def _wait(self, need: Need, stopped: Callable[[], bool]) -> None:
         while (hold := max(self._holds(need), key=attrgetter("wait_s"), default=None)) and not stopped():
             self._hold = hold
             self._changed.clear()
             try:
-                # An answer may tell of more room before the pause is over.
+                # An answer may show more room before the pause is over.
                 await asyncio.wait_for(self._changed.wait(), min(hold.wait_s, 1.0))
             except TimeoutError:
                 continue
@@ -190,12 +190,12 @@ class Limiter:
     # Settling
 
     def _choose_source(self, limits: RateLimits | None, *, is_answer: bool) -> None:
-        """Go by headers for the rate of requests where they tell it, else by what is found."""
+        """Use rate headers for requests if the endpoint sends them, else the limit that was found."""
         tell = limits is not None and is_limit(limits.requests)
         if tell and not self._headers_tell:
-            # What was found before holds nothing back any more.
+            # The limit found before no longer applies.
             self._finder = Finder()
-        # A refusal may come from something in between that tells nothing, an answer comes from the endpoint.
+        # A refusal may come from a gateway that sends no headers; an answer comes from the endpoint.
         if tell or is_answer:
             self._headers_tell = tell
 
@@ -219,7 +219,7 @@ class Limiter:
             self._recent.popleft()
 
 
-def _tell_finder(
+def _inform_finder(
     finder: Finder, sent: Sent, usage: Usage | None, limits: RateLimits | None, error: CallError | None
 ) -> None:
     now = time.monotonic()
@@ -227,18 +227,18 @@ def _tell_finder(
         if limits is None:
             finder.refuse(sent, now, min(error.retry_after_s or 0.0, MINUTE))
     elif usage is None and (error is None or error.http_status is None):
-        # Nobody knows whether it was refused.
+        # It is unknown whether it was refused.
         sent.lost = True
     elif error is not None and (error.http_status or 0) >= 500:
         finder.hold_growth(now)
 
 
 def _is_rate_limited(error: CallError) -> bool:
-    """Whether a rate limit refused it. A spend limit's 429 is another thing; a gateway's refusal may come as 200."""
+    """Whether a rate limit refused it. A 429 for a spend limit is different; a gateway may send a refusal as 200."""
     return (error.http_status == 429 or error.kind == "rate_limit_error") and not isinstance(error, FinalCallError)
 
 
-# By the loop itself, not its id, which another may get once it is gone: waiters of a loop that has ended never wake.
+# Keyed by the loop, not its id, which a later loop may get: waiters of a loop that has ended never wake.
 _limiters: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Limiter]] = WeakKeyDictionary()
 
 

@@ -1,8 +1,8 @@
-"""Decide when a request of a run may be sent: one gate for each run.
+"""Decide when a request of a run may be sent: each run has one gate.
 
-It holds the number in flight below the concurrency and the cost below the cap (spending.py), asks the endpoint before
-the first request whether it takes the key, passes each request through the process's limiter, and closes when the run
-stops.
+The gate keeps the requests in flight below the concurrency and the cost below the cap (spending.py). Before the first
+request it checks that the endpoint accepts the key. It passes each request through the process's limiter, and closes
+when the run stops.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from presswork.prompts.render import Prompt
 
 @dataclass
 class Place:
-    """A place among the requests in flight; `likely` is what the request will probably cost."""
+    """A place among the requests in flight; `likely` is the estimated cost of the request."""
 
     pace: "Pace"
     prompt: Prompt
@@ -38,10 +38,10 @@ class Place:
     def tell(
         self, usage: Usage | None, limits: RateLimits | None, error: CallError | None, *, model: str | None = None
     ) -> None:
-        """Take note of how the request went, and of what it says of all the others.
+        """Record how the request ended, and what that means for the run's other requests.
 
-        It brought an answer, which may tell no usage, or an error. `model` is the one that answered, where it is told:
-        its price is what counts under the cap.
+        It ended with an answer, which may lack its usage, or with an error. `model` is the one that answered, if known:
+        the cap counts its price.
         """
         if self.is_settled:
             return
@@ -58,7 +58,7 @@ class Place:
             pace.stop(reason)
         used = usage
         if usage is None and error is None:
-            # As far as the limits go, an answer that does not tell what it used has used what was expected.
+            # An answer without usage counts against the limits as expected.
             used = Usage(round(admission.need.input_tokens), output_tokens=round(admission.need.output_tokens))
         pace.limiter.settle(admission, used, limits, error)
         pace.warming.record(prompt.brief, usage, error, admission.sent_at)
@@ -69,10 +69,10 @@ class Place:
 
 
 class Pace:
-    """The gate of one run: `concurrency` requests in flight, under the cost cap of `spending`.
+    """The gate of one run: at most `concurrency` requests in flight, under the cost cap of `spending`.
 
-    `verify` says whether the endpoint has confirmed the key. Where it can't say, the first request goes alone, so
-    that a refused key costs one request and not as many as there are places.
+    `verify` returns whether the endpoint has confirmed the key. If it can't confirm, the first request goes alone, so
+    that a rejected key costs one request instead of one for each place.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Pace:
         earlier: Spent | None = None,
     ) -> None:
         self._places = asyncio.Semaphore(concurrency)
-        # Those in flight, and a few that are being committed. Any more would only wait, and after a crash all that was
-        # written ahead counts as perhaps billed.
+        # The requests in flight, and a few that are being committed. More would only wait, and after a crash every
+        # attempt that was written ahead counts as perhaps billed.
         self._ahead = asyncio.Semaphore(concurrency + max(2, concurrency // 4))
         self.warming = Warming(concurrency)
         self.limiter = limiter
         self._verify = verify
         self.spending = Spending(max_cost, earlier)
-        # By template: what the ledger knows of its answers, and what these answers told.
+        # By template: from the answers in the ledger, corrected by those of this run.
         self.estimates: defaultdict[str, Estimate] = defaultdict(Estimate)
         self._breakers: dict[str, Breaker] = {}
         self._opening = asyncio.Lock()
@@ -100,7 +100,7 @@ class Pace:
         self.stopped: StoppingCallError | None = None
 
     def stop(self, reason: StoppingCallError) -> None:
-        """Let no further request go; those who wait raise `reason`."""
+        """Send no further request; those that wait raise `reason`."""
         self.stopped = self.stopped or reason
         self.spending.wake()
         self.warming.release()
@@ -108,22 +108,22 @@ class Pace:
             breaker.release()
 
     def breaker(self, step: str) -> Breaker:
-        """Return what stops the run where the endpoint refuses a template's requests all alike."""
+        """Return the breaker of a template, which stops the run if the endpoint rejects all its requests alike."""
         if step not in self._breakers:
             self._breakers[step] = Breaker(step)
         return self._breakers[step]
 
     async def reaches_endpoint(self) -> bool:
-        """Have the endpoint confirm the key, as before a first request; False where the run has stopped."""
+        """Have the endpoint confirm the key, as before a first request; False if the run has stopped."""
         async with self._confirmed():
             return self.stopped is None
 
     @asynccontextmanager
     async def reserve(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Decimal | None]:
-        """Keep a request's likely cost free under the cap while the context is open, waiting until it fits."""
-        # Those that wait for the probe's end may hold all the room that it would wait for.
+        """Reserve a request's likely cost under the cap while the context is open; wait until it fits."""
+        # The requests that wait for the probe may hold all the room that the probe needs.
         is_probe = self.breaker(_step_of(prompt)).is_probe(prompt.hash)
-        # Who waits for the prompt cache holds nothing.
+        # A request that waits for the prompt cache holds nothing else.
         async with self.warming.turn(prompt.brief), nullcontext() if is_probe else self._ahead:
             likely: Decimal | None = None
             try:
@@ -143,7 +143,7 @@ class Pace:
 
     @asynccontextmanager
     async def enter(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AsyncIterator[Place]:
-        """Wait for a place; raise what stopped the run if it was stopped."""
+        """Wait for a place; if the run was stopped, raise the reason."""
         step = _step_of(prompt)
         async with self.breaker(step).place(prompt.hash, lambda: self._places), self._confirmed():
             need = self.estimates[step].need(prompt, max_tokens)
@@ -156,13 +156,13 @@ class Pace:
                 yield place
             finally:
                 if not place.is_settled:
-                    # It was cut off, and nobody knows what became of it.
+                    # It was interrupted: it is unknown whether it was answered.
                     self.limiter.settle(admission, None, None, None)
                     self.spending.count(None, likely, None)
 
     @asynccontextmanager
     async def _confirmed(self) -> AsyncIterator[None]:
-        """Have the endpoint confirm the key; where it can't say, hold the others back while one request is made."""
+        """Have the endpoint confirm the key; if it can't, hold the other requests back while one is made."""
         if not self.is_open:
             async with self._opening:
                 if not self.is_open and not await self._verified():
@@ -177,7 +177,7 @@ class Pace:
             except StoppingCallError as error:
                 self.stop(error)
             except EndpointError as error:
-                # Each of the others would try to reach it in turn, and wait as long.
+                # Otherwise each of the others would try to reach it in turn, and wait as long.
                 self.stop(StoppingCallError(str(error), kind=CONNECT))
         return self.is_open or self.stopped is not None
 

@@ -1,10 +1,10 @@
-"""Estimate what a request is likely to take; keep a run, the runs that it resumes and its helpers under one cost cap.
+"""Estimate what a request will use, and keep a run, the runs that it resumes and its helpers under one cost cap.
 
-Input is counted from the rendered prompt and corrected by what answers of the same template used; output and cost are
-those of the template's answers so far, in this run or, before there is one, in the ledger. Without any history the
-most expensive case is assumed: the whole of max_tokens. What is spent is
-known for answers, and likely for what was perhaps billed. What is in flight is reserved at its likely cost, so that all
-of it together stays under the cap.
+Input tokens are counted from the rendered prompt and corrected by earlier answers of the template. Output and cost come
+from the template's answers so far: those of this run, or before its first one those in the ledger. Without any history
+the most expensive case is assumed, the whole of max_tokens. The cost of an answer is known. A request that was perhaps
+billed counts at its likely cost. The likely cost of requests in flight is reserved, so that all of it together stays
+under the cap.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ from presswork.prices import Usage, cost_of
 from presswork.prompts.render import Caching, Prompt
 
 OF_THE_CAP = 0.9
-"""What of a cost cap the helpers may spend together; each may be wrong about the price of its last request."""
-
+"""The share of a cost cap that the helpers may spend together, as each may misjudge the price of its last request."""
 DECIMALS = Decimal("1e-10")
 LEARNT = 0.1
 """The weight of a new answer in a running mean."""
@@ -32,9 +31,9 @@ LIKELY = Decimal("1.25")
 
 @dataclass
 class Estimate:
-    """What requests of one template take, as far as is known; tokens are None before anything is.
+    """What requests of one template use, as far as is known; tokens are None before the first answer.
 
-    `input_tokens` are those of earlier answers: the least that a cost is estimated from, as a schema's are not counted.
+    `input_tokens` is the mean of earlier answers. It is a lower bound for cost estimates, as a schema is not counted.
     """
 
     input_ratio: float = 1.0
@@ -43,17 +42,17 @@ class Estimate:
     cost_usd: Decimal | None = None
 
     def need(self, prompt: Prompt, max_tokens: int) -> Need:
-        """What a request will probably take of the endpoint's limits."""
+        """What a request will probably use of the endpoint's limits."""
         output = float(max_tokens) if self.output_tokens is None else min(self.output_tokens, float(max_tokens))
         return Need(1.0, prompt.estimated_tokens * self.input_ratio, output)
 
     def likely_cost(self, prompt: Prompt, max_tokens: int) -> Decimal | None:
-        """What a request will probably cost, to the ledger's decimals; None where the model's price is unknown."""
+        """What a request will probably cost, to the ledger's decimals; None if the model's price is unknown."""
         cost = self.cost_usd
         if cost is None:
             output = max_tokens if self.output_tokens is None else round(min(self.output_tokens, max_tokens))
             counted = max(prompt.estimated_tokens, round(self.input_tokens or 0))
-            # The first ones may write the prompt cache, at more than the price of input.
+            # The first requests may write the prompt cache, which costs more than input.
             writes = counted if prompt.brief.caching in {Caching.UNSURE, Caching.ON} else 0
             used = Usage(counted - writes, cache_creation_5m_tokens=writes, output_tokens=output)
             cost = cost_of(prompt.model, used, now().date())
@@ -61,7 +60,7 @@ class Estimate:
         return None if cost is None else (cost * (LIKELY if is_mean else 1)).quantize(DECIMALS)
 
     def learn(self, prompt: Prompt, usage: Usage, cost: Decimal | None) -> None:
-        """Take an answer's true usage into account."""
+        """Correct the estimate by an answer's true usage."""
         ratio = (usage.prompt_tokens - usage.cache_read_tokens) / max(prompt.estimated_tokens, 1)
         self.input_ratio += LEARNT * (ratio - self.input_ratio)
         before = usage.output_tokens if self.output_tokens is None else self.output_tokens
@@ -71,10 +70,10 @@ class Estimate:
 
 
 class Spending:
-    """What is spent under a cap of `max_usd` US dollars, and what is reserved for requests that are under way.
+    """What is spent under a cap of `max_usd` US dollars, and what is reserved for requests in flight.
 
-    `earlier` is what linked runs had spent when this one opened, and others on this one; `helpers` what its own helpers
-    have spent since.
+    `earlier` is what linked runs, and other processes on this run, had spent when it opened; `helpers` is what its own
+    helpers have spent since.
     """
 
     def __init__(self, max_usd: Decimal | None, earlier: Spent | None = None) -> None:
@@ -92,7 +91,7 @@ class Spending:
         return self.earlier + self.helpers + self.own
 
     def wake(self) -> None:
-        """Have those who wait look again at what fits, and at whether the run was stopped."""
+        """Wake waiting requests: more may fit now, or the run was stopped."""
         self._changed.set()
 
     async def reserve(
@@ -100,8 +99,8 @@ class Spending:
     ) -> Decimal | None:
         """Wait until a request's likely cost fits under the cap, then reserve and return it.
 
-        Returns None where the run was stopped meanwhile, or where there is no cap and no known price. Raises
-        CostCapError where it does not fit although nothing is under way, UntoldCostError where no price is known.
+        Returns None if the run was stopped meanwhile, or if there is no cap and no known price. Raises CostCapError if
+        it does not fit although no request is in flight, UntoldCostError if no price is known.
         """
         if self.max_usd is None:
             return likely()
@@ -123,15 +122,15 @@ class Spending:
         return None
 
     def release(self, likely: Decimal | None) -> None:
-        """Give back what `reserve` returned: the request has ended, and `count` has been told."""
+        """Release what `reserve` returned, once the request has ended and `count` was called."""
         if self.max_usd is not None and likely is not None:
             self.reserved_usd -= likely
             self.wake()
 
     def count(self, cost: Decimal | None, likely: Decimal | None, error: CallError | None) -> None:
-        """Count a request that was sent and has ended: what it cost, or what it likely did where that is not known.
+        """Count a request that was sent and has ended: its cost, or its likely cost if that is unknown.
 
-        The rule of db.readers.chains: a resumed run counts in the ledger what this one counts here.
+        This is the rule of db.readers.chains: a resumed run reads from the ledger what this one counts here.
         """
         if cost is not None:
             self.own += Spent(known_usd=cost)
@@ -141,18 +140,18 @@ class Spending:
     def _reached(self, most: Decimal, wanted: Decimal) -> str:
         spent = self.spent
         shares = [
-            (self.earlier.total_usd, "before this, by the run itself or by runs that it resumes"),
+            (self.earlier.total_usd, "earlier, by this run or by runs that it resumes"),
             (self.helpers.total_usd, "by its shards"),
             (spent.likely_usd, "likely, for requests whose answers were lost"),
         ]
-        told = "".join(f", {_usd(amount)} of it {which}" for amount, which in shares if amount > 0)
+        parts = "".join(f", {_usd(amount)} of it {which}" for amount, which in shares if amount > 0)
         more = (
-            "To go on, use --resume with a higher --max-cost, which is the total of all these runs."
+            "To resume, use --resume with a higher --max-cost. It is the total of all these runs."
             if self.earlier.total_usd > 0
-            else "Raise --max-cost to go on."
+            else "Raise --max-cost, then run again."
         )
         return (
-            f"The cost cap of ${most.normalize():f} is reached: {_usd(spent.total_usd)} is spent{told}. "
+            f"The cost cap of ${most.normalize():f} is reached: {_usd(spent.total_usd)} is spent{parts}. "
             f"The next request may cost {_usd(wanted)}. {more}"
         )
 
@@ -160,10 +159,10 @@ class Spending:
 def share_of_cap(
     max_cost: float, *, spent: Spent, by_helpers: Spent, by_earlier: Spent, helpers: int, waiting: int
 ) -> float:
-    """Return what one of a run's `helpers` may spend when it is started, in US dollars; 0 or less: nothing is left.
+    """Return what one of a run's `helpers` may spend when it starts, in US dollars; 0 or less means nothing is left.
 
-    `spent` is what all linked runs have spent and all who worked on this one, `by_helpers` what its helpers have of it,
-    and `by_earlier` what the same helper has that crashed; `waiting` counts the helpers that have not ended.
+    `spent` is what all linked runs and all processes on this run have spent, `by_helpers` the part of its helpers,
+    `by_earlier` the part of the same helper before it crashed; `waiting` counts the helpers that have not ended.
     """
     before = float(spent.total_usd) - float(by_helpers.total_usd)
     share = (max_cost - before) * OF_THE_CAP / helpers - float(by_earlier.total_usd)

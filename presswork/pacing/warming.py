@@ -2,7 +2,7 @@
 
 A cached prefix can be read once the answer that writes it has begun, so requests that are sent together all pay for
 writing it. Here one request of a prefix goes first, then 2, 4, ... are in flight until an answer has read the cache;
-then all go. Who waits holds no place in flight, no part of the cost cap and none of the endpoint's limits.
+then all go. A waiting request holds no place in flight, no part of the cost cap and none of the endpoint's limits.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from presswork.prices import Usage
 from presswork.prompts.render import Brief, Caching
 
 DOUBLE_AFTER_S = 20.0
-"""Where no answer comes for this long, twice as many may be in flight: the first one's has surely begun, or it hangs.
+"""If no answer arrives in this time, twice as many may be in flight: the first one has surely begun, or it hangs.
 
-A request may take ten minutes until it times out, and must not hold up a run for as long."""
+A request may take ten minutes until it times out, and must not delay a run for as long."""
 TTL_S = {"5m": 300.0, "1h": 3600.0}
-"""For how long an entry can be read after it was last written or read."""
+"""How long an entry can be read after it was last written or read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """How the prompt cache of a process's requests went.
+    """How the requests of a process used the prompt cache.
 
-    `late` requests wrote a prefix again before any could read it, `missed` ones although others could; `silent`
-    answers told of neither. `too_short` names templates whose prefix can't be cached.
+    `late` requests wrote a prefix again before any could read it; `missed` ones although others could read it. `silent`
+    answers reported neither. `too_short` names templates whose prefix can't be cached.
     """
 
     late: int = 0
@@ -40,7 +40,7 @@ class Warmth:
 
 
 class Warming:
-    """The cached prefixes of one run; `most` requests are in flight at most, whatever is cached."""
+    """The cached prefixes of one run; at most `most` requests are in flight in any case."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -49,31 +49,31 @@ class Warming:
         self._is_released = False
 
     def turn(self, brief: Brief) -> AbstractAsyncContextManager[None]:
-        """Wait until a request with this prefix may go; it is in flight until the context is left."""
+        """Wait until a request with this prefix may go; it is in flight until the context ends."""
         if brief.caching is Caching.TOO_SHORT:
             self._too_short.add(brief.template.name)
         if brief.caching in {Caching.OFF, Caching.TOO_SHORT}:
             return nullcontext()
         if brief.prefix not in self._prefixes:
-            # What is probably too short goes as if nothing was cached: to wait for it would cost each run a request.
+            # A prefix that is probably too short goes without waiting: to wait would cost each run a request.
             limit = math.inf if self._is_released or brief.caching is Caching.UNSURE else 1
             self._prefixes[brief.prefix] = _Prefix(TTL_S[brief.template.front.cache], self._most, limit)
         return self._prefixes[brief.prefix].turn()
 
     def record(self, brief: Brief, usage: Usage | None, error: CallError | None, sent_at: float) -> None:
-        """Take note of how a request went; `sent_at` is by time.monotonic(). A failed one tells nothing."""
+        """Record how a request ended; `sent_at` is by time.monotonic(). A failed one shows nothing."""
         prefix = self._prefixes.get(brief.prefix)
         if prefix is not None and error is None and not self._is_released:
             prefix.record(usage, sent_at)
 
     def release(self) -> None:
-        """Let all go who wait: the run has stopped, and each finds out by itself."""
+        """Release all waiting requests after the run has stopped; each of them finds out by itself."""
         self._is_released = True
         for prefix in self._prefixes.values():
             prefix.set_limit(math.inf)
 
     def report(self) -> Warmth:
-        """Say how it went so far."""
+        """Return the counts so far."""
         judged = [prefix.judged() for prefix in self._prefixes.values()]
         return Warmth(
             late=sum(late for late, _missed in judged),
@@ -84,7 +84,7 @@ class Warming:
 
 
 class _Prefix:
-    """One cached prefix: `limit` requests may be in flight until one has read it, and any number from then on."""
+    """One cached prefix: `limit` requests may be in flight until one has read it, any number after that."""
 
     def __init__(self, ttl_s: float, most: int, limit: float) -> None:
         self._ttl_s = ttl_s
@@ -92,7 +92,7 @@ class _Prefix:
         self._in_flight = 0
         self._written = 0
         self._late, self._missed, self.silent = 0, 0, 0
-        # When an entry was last written or read, when an answer first told of the cache, and when the first request
+        # When an entry was last written or read, when an answer first reported the cache, and when the first request
         # that read it was sent.
         self._alive_at = self._told_at = self._read_from = math.inf
         self._rewritten_at: list[float] = []
@@ -111,25 +111,25 @@ class _Prefix:
             self.set_limit(1)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        self._let_go()
+        self._admit()
         try:
             await turn
             yield
         finally:
             if not turn.cancelled():
                 self._in_flight -= 1
-                self._let_go()
+                self._admit()
 
     def set_limit(self, limit: float) -> None:
-        """Let this many be in flight; from the number that the run allows on, any number."""
+        """Allow this many in flight, or any number once the limit reaches the run's concurrency."""
         self._limit = limit if limit < self._most else math.inf
-        self._let_go()
+        self._admit()
 
     def record(self, usage: Usage | None, sent_at: float) -> None:
-        """Take note of an answer."""
+        """Record an answer."""
         read = usage.cache_read_tokens if usage else 0
         if usage is None or not (read or usage.cache_creation_5m_tokens or usage.cache_creation_1h_tokens):
-            # The prefix is shorter than it seemed, or a gateway does not pass on what the cache did.
+            # The prefix is shorter than estimated, or a gateway does not pass on the cache counts.
             self.silent += 1
             self.set_limit(math.inf)
             return
@@ -157,7 +157,7 @@ class _Prefix:
         self._stop_timer()
         self.set_limit(2 * self._limit)
 
-    def _let_go(self) -> None:
+    def _admit(self) -> None:
         while self._waiting and self._in_flight < self._limit:
             turn = self._waiting.popleft()
             if not turn.done():

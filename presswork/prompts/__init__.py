@@ -1,1 +1,1 @@
-"""A template file: read, checked and rendered to prompts."""
+"""Read a template file, check it, and render it to prompts."""

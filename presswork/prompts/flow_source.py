@@ -1,12 +1,12 @@
-"""Read the source of content flows: which flows there are, and which templates each of them names.
+"""Read the source of content flows: list the flows, and find the templates that each of them names.
 
-A flow is not imported: that would load Prefect, and a mistake should be said before. One reading serves `presswork run`
-and `open_run`, which check a flow's templates, and `presswork deploy`, which makes no deployment of a flow's steps.
+Flows are not imported: that would load Prefect, and mistakes should be reported before. `presswork run` and `open_run`
+use this to check a flow's templates, and `presswork deploy` to make no deployments for the steps of a flow.
 
-A template is named by a text that stands in the body of the flow's function, in a default of its parameters, or in
-what these refer to, however many functions, classes and constants lie between: those of the same module, and of
-modules of the project that it imports. The product's own packages are left out. A text that is put together
-(`f"{kind}_reply"`), and one that comes from outside (a parameter, a setting, a star import), can't be seen.
+A template is named by a text in the body of the flow's function, in a default of its parameters, or in anything that
+these refer to, through any number of functions, classes and constants of the same module and of modules of the project
+that it imports. The product's own packages are left out. A text that is composed (`f"{kind}_reply"`) or that comes from
+outside (a parameter, a setting, a star import) can't be seen.
 """
 
 import ast
@@ -24,35 +24,35 @@ from presswork.settings import ROOT
 
 FLOWS = ROOT / "flows"
 GENERIC = "content"
-"""The flow that runs any template; it is run by the template's name."""
+"""The flow that runs any template; people run it by the template's name."""
 
 _PRODUCT = [FLOWS / "engine", *(ROOT / name for name in ("presswork", "db", "sandbox"))]
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Import = tuple[int, list[str]]
-"""How many folders up a relative import goes (0: it is absolute), and the parts of the dotted name that it binds."""
+"""How many folders up a relative import goes (0: absolute), and the parts of the dotted name that it binds."""
 
 
 @dataclass(frozen=True)
 class FlowSource:
-    """What a flow's source says: all its whole texts, and those given as the template of `select`, `generate`."""
+    """All whole texts in a flow's source, and those given as the template of `select` and `generate`."""
 
     texts: frozenset[str] = frozenset()
     selects: tuple[str, ...] = ()
     generates: tuple[str, ...] = ()
 
     def templates(self, known: Iterable[str]) -> tuple[str, ...]:
-        """Name the flow's templates: those that it selects by and generates, and the `known` ones that it names."""
+        """Return the flow's templates: those that it selects by and generates, and `known` ones among its texts."""
         return tuple(dict.fromkeys((*self.selects, *self.generates, *sorted(self.texts.intersection(known)))))
 
 
 def list_flows(folder: Path = FLOWS) -> list[str]:
-    """Name the flow files; a file that is no Python is a ConfigurationError."""
+    """Return the names of flow files; raises ConfigurationError for a file that is not valid Python."""
     files = sorted(folder.glob("*.py"))
     return [file.stem for file in files if file.stem != GENERIC and read_flow(file, file.stem) is not None]
 
 
 def read_flow(file: Path, name: str) -> FlowSource | None:
-    """Read the Prefect flow of this name in a file; None where it has none; raises ConfigurationError for no Python."""
+    """Read the flow of this name in a file, or return None if it has none; raises ConfigurationError if not Python."""
     if not file.is_file():
         return None
     tree = _parse(file)
@@ -63,7 +63,7 @@ def read_flow(file: Path, name: str) -> FlowSource | None:
 
 
 def read_function(function: Callable[..., Any]) -> FlowSource:
-    """Read a flow's function that is loaded; where its source is not there, only the texts in its code are known."""
+    """Read the function of a loaded flow; if its source is missing, only the texts in its code are known."""
     code = inspect.unwrap(function).__code__
     file = Path(code.co_filename)
     try:
@@ -79,7 +79,7 @@ def read_function(function: Callable[..., Any]) -> FlowSource:
 
 
 def _texts_of(constant: object) -> Iterator[str]:
-    """Find the texts in a compiled function, those of the functions and of the tuples in it included."""
+    """Yield the texts in a compiled function, including those in nested functions and tuples."""
     match constant:
         case str():
             yield constant
@@ -91,7 +91,7 @@ class _Reading:
     """Follows the names of one flow from definition to definition, and collects the texts."""
 
     def __init__(self, file: Path, tree: ast.Module, flow: _Function) -> None:
-        # A name in a flow that stands in a function may be that function's.
+        # If the flow is defined inside a function, its names may be that function's.
         around = (node for node in ast.walk(tree) if isinstance(node, _Function) and flow in ast.walk(node))
         self._meanings = {file: _meanings(tree, *around)}
         self._followed: set[tuple[Path, str]] = set()
@@ -138,12 +138,12 @@ def _parse(file: Path) -> ast.Module:
 
 
 def short_path(file: Path) -> str:
-    """Name a file as people know it: from the project's root where it is in the project."""
+    """Return a file's path for people: from the project's root if it is in the project."""
     return str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file)
 
 
 def _locate(file: Path, level: int, parts: list[str]) -> tuple[Path, str] | None:
-    """Find the module of the project that an imported name leads to, and what is named in it."""
+    """Return the module of the project that an imported name leads to, and the name inside it."""
     for base in [file.parents[level - 1]] if level else [file.parent, ROOT]:
         for end in range(len(parts) - 1, 0, -1):
             stem = base.joinpath(*parts[:end])
@@ -154,7 +154,7 @@ def _locate(file: Path, level: int, parts: list[str]) -> tuple[Path, str] | None
 
 
 def _meanings(*scopes: ast.AST) -> dict[str, list[ast.AST | _Import]]:
-    """Say what each name stands for in a module, or in a function; several where it is bound more than once."""
+    """Return the meanings of each name in modules or functions; several if it is bound more than once."""
     found: dict[str, list[ast.AST | _Import]] = {}
     for name, meaning in chain.from_iterable(map(_bound_in, scopes)):
         found.setdefault(name, []).append(meaning)
@@ -182,7 +182,7 @@ def _bound_in(scope: ast.AST) -> Iterator[tuple[str, ast.AST | _Import]]:
 
 
 def _inside(definition: ast.AST) -> Iterator[ast.AST]:
-    """Walk through a definition; of a function through what runs, not through what its form shows."""
+    """Walk through a definition; in a function through the code that runs, not through what its form shows."""
     if not isinstance(definition, _Function):
         return ast.walk(definition)
     defaults = (*definition.args.defaults, *definition.args.kw_defaults)

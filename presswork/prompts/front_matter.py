@@ -1,6 +1,6 @@
-"""Front matter: what a template says about its job, in YAML between two lines of `---` at its head.
+"""Read a template's front matter: its settings, in YAML between two lines of `---` at the top.
 
-It stands alone so that a mistake in it is told by field, or by line, before anything of the prompt is looked at.
+This is a module of its own so that a mistake is reported by field or line before the prompt is read.
 """
 
 import math
@@ -24,14 +24,14 @@ from presswork.prompts.front_yaml import as_yaml_1_1, load_yaml
 SUFFIX = ".md.j2"
 ParamType = Literal["str", "int", "float", "bool", "date", "datetime"]
 LEAST_THINKING = 1024
-"""The smallest thinking budget that the API takes."""
+"""The smallest thinking budget that the API accepts."""
 
-# A value that a check may render with where only a run knows the true one.
+# Values for checks that render before a run gives the true ones.
 _DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _STAND_INS = {"str": "", "int": 1, "float": 1.0, "bool": True, "date": _DAY.date(), "datetime": _DAY}
-# Where pydantic's words are meant for programmers.
+# These replace messages that pydantic writes for programmers.
 _IN_WORDS = {
-    "extra_forbidden": "there is no such key; docs/templates.md lists those that there are",
+    "extra_forbidden": "unknown key; docs/templates.md lists the available ones",
     "list_type": "must be a list, such as [a, b]",
     "dict_type": "must be keys and values, such as {a: b}",
     "model_type": "must be keys and values, such as {type: int}",
@@ -67,20 +67,20 @@ class Param(BaseModel):
 
     @property
     def nullable(self) -> bool:
-        """Whether null is a value of it, as it is where null is the default."""
+        """Whether it may be null, which is so if its default is null."""
         return not self.required and self.default is None
 
     @property
     def stand_in(self) -> Any:
-        """What the template is checked with before a run has values."""
+        """The value for checks before a run has values."""
         if not self.required:
             return self.default
         return self.choices[0] if self.choices else _STAND_INS[self.type]
 
     def parse(self, name: str, value: Any) -> Any:
-        """Bring a value to the parameter's type; what does not fit raises ParameterError.
+        """Convert a value to the parameter's type; raises ParameterError for a value that does not fit.
 
-        An empty text, as `--set name=` gives it, is null where null is allowed. Elsewhere only a `str` can be empty.
+        An empty text, as `--set name=` gives it, becomes null if null is allowed. Otherwise only a `str` can be empty.
         """
         if self.nullable and (value is None or value == ""):
             return None
@@ -93,7 +93,7 @@ class Param(BaseModel):
         try:
             return self._typed(value)
         except ValueError:
-            # 0x1F, .inf: as templates of earlier releases may have it.
+            # 0x1F, .inf: templates of earlier releases may have these.
             if not isinstance(value, str) or self.type == "str":
                 raise
             with suppress(ValueError):
@@ -113,7 +113,7 @@ class Param(BaseModel):
 
 
 def _storable(value: Any) -> Any:
-    # SQLite would bind NaN as NULL, and each database has its own words for a number that is too large.
+    # SQLite would bind NaN as NULL, and each database rejects too large a number with another message.
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"takes a finite number, not {value}")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -122,9 +122,9 @@ def _storable(value: Any) -> Any:
 
 
 class Example(BaseModel):
-    """A few-shot example: a record (and earlier steps' outputs) and the answer that it should get.
+    """A few-shot example: a record (and outputs of earlier steps) and the answer that it should get.
 
-    Its values are plain, as those of real records are: text, numbers, true, false, null, lists and mappings.
+    Its values are plain, like those of real records: text, numbers, true, false, null, lists and mappings.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -135,7 +135,7 @@ class Example(BaseModel):
 
 
 class FrontMatter(BaseModel):
-    """What a template says about its job."""
+    """The settings of a template's job."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -147,7 +147,7 @@ class FrontMatter(BaseModel):
     output: str | InstanceOf[OutputFields]
     model: str = DEFAULT_MODEL
     accept_models: list[str] = Field(default_factory=list)
-    # Strict: YAML's `true` would pass for 1.
+    # Strict, as YAML's `true` would count as 1.
     max_tokens: int = Field(default=1024, ge=1, strict=True)
     thinking: Literal["adaptive", "off"] | Annotated[int, Field(ge=LEAST_THINKING, strict=True)] | None = None
     effort: Effort | None = None
@@ -156,7 +156,7 @@ class FrontMatter(BaseModel):
 
     @property
     def key_columns(self) -> tuple[str, ...]:
-        """The key's columns, one or several; empty where there is no key."""
+        """The key's columns, one or several; empty if there is no key."""
         return (self.key,) if isinstance(self.key, str) else tuple(self.key or ())
 
     @pydantic.field_validator("key", mode="before")
@@ -164,9 +164,9 @@ class FrontMatter(BaseModel):
     def _names_columns(cls, value: Any) -> Any:
         if isinstance(value, list) and value and all(isinstance(column, str) and column for column in value):
             if len(set(value)) < len(value):
-                raise ValueError("it names a column twice")
+                raise ValueError("names a column twice")
         elif value is not None and not isinstance(value, str):
-            raise ValueError("it must name a column, or list columns: [order_id, line]")
+            raise ValueError("must name a column, or list columns: [order_id, line]")
         return value
 
     @pydantic.field_validator("output", mode="before")
@@ -176,18 +176,18 @@ class FrontMatter(BaseModel):
             return read_fields((info.context or {}).get("template", ""), value)
         if isinstance(value, str | OutputFields):
             return value
-        raise ValueError("names a class, such as ProductCopy or shop.Entry, or lists the fields of one")
+        raise ValueError("must name a class, such as ProductCopy or shop.Entry, or list its fields")
 
     @pydantic.field_validator("cache", "thinking", mode="before")
     @classmethod
     def _off_has_many_words(cls, value: Any) -> Any:
-        # All that YAML 1.1 reads as false.
+        # All words that YAML 1.1 reads as false.
         return "off" if str(value).lower() in {"off", "no", "n", "false"} else value
 
     @pydantic.field_validator("max_tokens", "thinking", mode="before")
     @classmethod
     def _number_may_be_any_of_yaml_1_1(cls, value: Any) -> Any:
-        # 1_500, 0x400: as templates of earlier releases may have it.
+        # 1_500, 0x400: templates of earlier releases may have these.
         read = as_yaml_1_1(value) if isinstance(value, str) else None
         return read if type(read) is int else value
 
@@ -198,20 +198,20 @@ class FrontMatter(BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
-        # What one model takes and another does not is in model_rules.py.
+        # Rules that differ by model are in model_rules.py.
         if isinstance(self.thinking, int) and self.thinking >= self.max_tokens:
-            raise ValueError("thinking: its budget is part of max_tokens, and must be smaller")
+            raise ValueError("thinking: the budget is part of max_tokens, so it must be smaller")
         if self.select is not None and self.key is None:
-            raise ValueError("a `select` needs a `key`: the column that tells records apart, or a list of columns")
+            raise ValueError("a `select` needs a `key`: the column that identifies a record, or a list of columns")
         if isinstance(self.key, list) and self.select is None:
-            raise ValueError("key: a list names columns of a `select`, and there is none")
+            raise ValueError("key: a list of columns needs a `select`")
         return self
 
 
 def read_file(path: Path) -> str:
     """Read a template's file, or a part's, with plain line ends and without a byte order mark.
 
-    So an editor that writes either of them makes no new version.
+    So an editor that writes either of them does not change the template's version.
     """
     return path.read_text(encoding="utf-8-sig")
 
@@ -221,32 +221,32 @@ def read_front_matter(name: str, source: str) -> FrontMatter:
     file = name + SUFFIX
     match = _FRONT_MATTER.match(source)
     if match is None:
-        raise TemplateError("there is no front matter. Begin the file with ---, `output: ...`, and ---.", file=file)
+        raise TemplateError("the front matter is missing. Begin the file with ---, `output: ...` and ---.", file=file)
     try:
         data = load_yaml(match.group(1))
     except RecursionError:
         raise TemplateError("the front matter can't be read: it is nested too deeply.", file=file) from None
     except (yaml.YAMLError, ValueError) as error:
-        # A tag's value that does not fit is a ValueError. A mark is counted from 0, below the line of `---`.
+        # A tag's value that does not fit is a ValueError. Marks count from 0, below the first `---`.
         problem, mark = getattr(error, "problem", error), getattr(error, "problem_mark", None)
         line = mark.line + 2 if mark else None
         raise TemplateError(f"the front matter is not valid YAML: {problem}.", file=file, line=line) from None
     try:
         return FrontMatter.model_validate({} if data is None else data, context={"template": name})
     except ValidationError as error:
-        # A union's members each have a fault of their own: what they say alike is said once.
+        # Each member of a union reports an error: print equal ones once.
         wrong = "; ".join(dict.fromkeys(map(_fault, error.errors(include_url=False))))
         raise TemplateError(f"the front matter is wrong: {wrong}.", file=file) from None
 
 
 def blank_front_matter(source: str) -> str:
-    """Put a comment of as many lines in its place: it renders to nothing, and Jinja's line numbers are the file's."""
+    """Replace the front matter by a comment of as many lines, so that Jinja's line numbers are the file's."""
     return _FRONT_MATTER.sub(lambda found: "{#" + "\n" * found[0].count("\n") + "-#}", source)
 
 
 def _fault(error: ErrorDetails) -> str:
     location = error["loc"]
     if location[:1] == ("thinking",):
-        return f"thinking: takes `off`, `adaptive`, or a budget in tokens, at least {LEAST_THINKING:,}"
+        return f"thinking: must be `off`, `adaptive` or a budget of at least {LEAST_THINKING:,} tokens"
     message = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
     return f"{'.'.join(map(str, location))}: {message}" if location else message

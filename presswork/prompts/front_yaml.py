@@ -1,9 +1,9 @@
-"""Read the YAML of a front matter: a value without quotes stays the text that is written there.
+"""Read the YAML of a front matter, in which an unquoted value stays the text that is written there.
 
 YAML 1.1 reads `NO` as false, `0123` as 83, `12:30` as 750 and `1.10` as 1.1. Here only `true`, `false`, `null` and
-numbers in the one spelling that records have are more than text; names in a mapping are always text. What a tag says
-(`!!int`), holds. Under `output` every value is text, so that a choice that is written `7` is `7` in the answer, and
-`{type: list[str]}`, which YAML takes for a mistake, is read.
+numbers in the spelling of records are more than text; names in a mapping are always text. Explicit tags (`!!int`) keep
+their meaning. Under `output` every value is text, so that the choice `7` is the text `7` in the answer, and
+`{type: list[str]}` is read, although YAML rejects it.
 """
 
 import re
@@ -15,11 +15,11 @@ import yaml
 from yaml.resolver import Resolver
 
 TEXTS = frozenset({"output"})
-"""The keys at the top under which each value is text."""
+"""The top-level keys under which every value is text."""
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT = _TAG + "str"
-_EXACT = 2**53  # a double holds every whole number below
+_EXACT = 2**53  # a double holds every whole number below this
 _YAML_1_1 = Resolver()
 _DOUBTFUL = frozenset(_TAG + kind for kind in ("bool", "int", "float"))
 _LIST_TYPE = re.compile(r"list\[\w+\]")
@@ -27,9 +27,8 @@ _FLOAT = re.compile(r"^-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]$")
 
 
 class _AsWritten(yaml.SafeLoader):
-    """A safe loader: it makes nothing but plain values."""
+    """A safe loader: it makes only plain values."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - the library's own declaration, without what it has there
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: yaml.SafeLoader.yaml_constructors[tag]
         for tag in (*(_TAG + kind for kind in ("null", "bool", "str", "seq", "map")), None)
@@ -41,7 +40,7 @@ class _AsWritten(yaml.SafeLoader):
         self._is_text = False
 
     def scan_plain(self) -> Any:
-        """Read an unquoted word; `list[str]` is one in braces too."""
+        """Read an unquoted word; `list[str]` is one word, also inside braces."""
         found = _LIST_TYPE.match(self.prefix(32)) if self.flow_level else None
         if found is None:
             return super().scan_plain()
@@ -51,7 +50,7 @@ class _AsWritten(yaml.SafeLoader):
         return yaml.ScalarToken(found.group(), plain=True, start_mark=start, end_mark=self.get_mark())
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Read one value, and note whether it stands under a key whose values are texts."""
+        """Read one value, and note whether it is under a key whose values are texts."""
         outer = self._is_text
         if self._depth == 1 and getattr(index, "value", None) in TEXTS:
             self._is_text = True
@@ -63,31 +62,31 @@ class _AsWritten(yaml.SafeLoader):
             self._is_text = outer
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        """Tell what a value is by its spelling."""
+        """Return a value's tag from its spelling."""
         if self._is_text and kind is yaml.ScalarNode:
             return _TEXT
         resolver: Any = super()  # untyped in PyYAML's stubs
         return resolver.resolve(kind, value, implicit)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Refuse a key that stands twice where the user names fields; YAML would keep the last."""
+        """Reject a key that appears twice under `output`; YAML would keep the last."""
         node = super().compose_mapping_node(anchor)
         if self._is_text:
             names = [key.value for key, _value in node.value]
             for number, (key, _value) in enumerate(node.value):
                 if key.value in names[:number]:
-                    raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                    raise yaml.composer.ComposerError(None, None, f"{key.value!r} appears twice", key.start_mark)
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge what `<<` names, and take each name in a mapping for text."""
+        """Merge the mapping that `<<` names, and read each name in a mapping as text."""
         super().flatten_mapping(node)
         for name, _value in node.value:
             if isinstance(name, yaml.ScalarNode):
                 name.tag = _TEXT
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
-        """Return what is written."""
+        """Return the text as written."""
         return self.construct_scalar(node)
 
     def construct_whole(self, node: yaml.ScalarNode) -> Any:
@@ -96,13 +95,15 @@ class _AsWritten(yaml.SafeLoader):
         return number if -(2**63) <= number < 2**64 else node.value
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
-        """Return a number as records have it; one with more digits than a double holds stays text."""
+        """Return a number as records have it; one with more digits than a double can hold stays text."""
         number = self.construct_yaml_float(node)
         if _FLOAT.match(node.value) and Decimal(repr(number)) != Decimal(node.value):
             return node.value
         return int(number) if number.is_integer() and abs(number) < _EXACT else number
 
 
+# YAML 1.1's own rules are left out.
+_AsWritten.yaml_implicit_resolvers = {}
 for _kind, _words, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
@@ -114,15 +115,15 @@ for _kind, _words, _first in (
 _AsWritten.add_constructor(_TAG + "int", _AsWritten.construct_whole)
 _AsWritten.add_constructor(_TAG + "float", _AsWritten.construct_number)
 for _kind in ("timestamp", "binary"):
-    # A record has a date as text, and bytes as the base64 that is written here.
+    # A record has a date as text, and bytes as base64 text.
     _AsWritten.add_constructor(_TAG + _kind, _AsWritten.construct_text)
 
 
 def as_yaml_1_1(text: str) -> Any:
-    """Return what YAML 1.1 reads where a text stands without quotes; raises ValueError for a date that there is not."""
+    """Return the value that YAML 1.1 reads for unquoted text; raises ValueError for an impossible date."""
     tag = _tag_in_yaml_1_1(text)
     if tag not in yaml.SafeLoader.yaml_constructors:
-        return text  # `=` and `<<`, which mean something only as names
+        return text  # `=` and `<<`, which have a meaning only as names
     return yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(tag, text))
 
 
@@ -132,11 +133,15 @@ def _tag_in_yaml_1_1(text: str) -> Any:
 
 def load_yaml(text: str) -> Any:
     """Read YAML; raises yaml.YAMLError, or ValueError for a tag whose value does not fit."""
-    return yaml.load(text, _AsWritten)  # noqa: S506 - it is a safe loader, and makes plain values only
+    loader = _AsWritten(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 class FieldPlaces:
-    """Where the fields of a front matter stand in the text of its file, counted in lines from 1."""
+    """Finds the fields of a front matter in the text of its file, by lines counted from 1."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -146,19 +151,19 @@ class FieldPlaces:
         self._nodes = {key.value: (key, value) for key, value in getattr(tree, "value", [])}
 
     def line_of(self, field: str) -> int | None:
-        """Return the line of a field; None where it is left out."""
+        """Return the line of a field; None if it is left out."""
         found = self._nodes.get(field)
         return found[0].start_mark.line + 1 if found else None
 
     def first_line_of_text(self, field: str) -> int:
-        """Return the line where a field's text begins: below its name, where it is a block."""
+        """Return the line where a field's text begins: for a block, the line below the field's name."""
         found = self._nodes.get(field)
         if found is None:
             return 1
         return int(found[1].start_mark.line) + (2 if found[1].style in ("|", ">") else 1)
 
     def is_cut(self, field: str) -> bool:
-        """Whether YAML has taken the end of a field's text for a comment: it stands without quotes, before a ` #`."""
+        """Whether YAML read the end of a field's text as a comment: an unquoted text before a ` #`."""
         found = self._nodes.get(field)
         if found is None or getattr(found[1], "style", "") is not None or not isinstance(found[1].value, str):
             return False
@@ -166,7 +171,7 @@ class FieldPlaces:
         return rest.lstrip().startswith("#")
 
     def doubtful_scalars(self) -> Iterator[tuple[str, str, int]]:
-        """Yield what stands without quotes in examples and may be meant as more than text: its path, text and line."""
+        """Yield unquoted texts in examples that may be meant as other values, each with its path, text and line."""
         _name, examples = self._nodes.get("examples", (None, None))
         for number, example in enumerate(getattr(examples, "value", ()), start=1):
             for name, value in getattr(example, "value", ()):
@@ -176,9 +181,9 @@ class FieldPlaces:
 
 
 def _doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """Yield what stands there without quotes and YAML 1.1 would read as a number or a truth value, with its path.
+    """Yield unquoted texts that YAML 1.1 would read as a number or a truth value, each with its path.
 
-    A date is none of these: records have it as text, as it is written.
+    Dates are not among them: records have them as text too.
     """
     match node:
         case yaml.MappingNode(value=pairs):
@@ -188,7 +193,7 @@ def _doubtful_scalars(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.Sc
             for number, item in enumerate(items):
                 yield from _doubtful_scalars(item, f"{path}[{number}]")
         case yaml.ScalarNode(tag=tag, style=None, value=text) if tag == _TEXT:
-            # A tag belongs to what the marks enclose.
+            # The marks enclose the tag too.
             has_tag = node.end_mark.index - node.start_mark.index != len(text)
             if not has_tag and _tag_in_yaml_1_1(text) in _DOUBTFUL:
                 yield path, node

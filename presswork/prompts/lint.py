@@ -1,13 +1,13 @@
-"""Tell all that is wrong with a template, found without a database, a key or a request.
+"""Find all mistakes in a template without a database, a key or a request.
 
-An error is something that would fail for every record, or that the API would refuse; a note is something worth
-knowing. What loading a template finds is told here too, with what only a comparison finds: of the variables with the
-columns of the select, of the params with the SQL, of the limits with the model's.
+An error would fail for every record, or the API would reject it; a note is only worth knowing. The findings include
+the errors of loading a template, and those that only a comparison finds: of the variables with the columns of the
+select, of the params with the SQL, of the limits with the model's.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ _STOP_NO_RUN = frozenset({"model", "limits", "name"})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know about a template; `code` is a word for programs."""
+    """A finding about a template; `code` is a word for programs."""
 
     file: str
     line: int | None
@@ -44,10 +44,10 @@ class Finding:
 
 
 def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
-    """The errors for which a run is not started.
+    """Return the errors that stop a run before it starts.
 
-    A model that is unknown here may be known to a gateway, and what a model takes the endpoint knows best: the run
-    asks it. A run needs no name that a deployment can have.
+    A model unknown here may be known to a gateway, and the endpoint knows best what a model accepts: the run asks it.
+    The name of a deployment does not matter to a run.
     """
     return [finding for finding in findings if finding.level == "error" and finding.code not in _STOP_NO_RUN]
 
@@ -60,32 +60,32 @@ def lint_template(
     told: ModelsByName | None = None,
     today: date | None = None,
 ) -> list[Finding]:
-    """Return what there is to know about a template, errors first and then by line; none is raised.
+    """Return all findings on a template, errors first and then by line; raises none of them.
 
-    Without `schema` it is not asked whether the API can take the output class: that loads the SDK, for seconds. `told`
-    is what an endpoint said of models, by the names that templates have for them; it wins over what is known here.
-    Models that end soon are told as of `today`.
+    Without `schema`, it does not check that the API accepts the output class: that loads the SDK, which takes seconds.
+    `told` has what an endpoint reported of models, by the names used in templates; it overrides what is known here.
+    `today` is the date for notes on models that end soon.
     """
-    today = today or date.today()  # noqa: DTZ011 - a notice of 60 days; the hour is of no matter
+    today = today or datetime.now(UTC).date()
     found = _findings(folder, name, told or {}, today, schema=schema)
     unique = {(finding.file, finding.code, finding.message): finding for finding in found}
     return sorted(unique.values(), key=lambda finding: (finding.level, finding.file, finding.line or 0))
 
 
 def _known(told: ModelsByName, name: str) -> Model | None:
-    """Find what is known of a model: told by an endpoint, else known here."""
+    """Return a model as the endpoint reported it, or else as it is known here."""
     said = told.get(name)
     return said if isinstance(said, Model) else find_model(name)
 
 
 def _findings(folder: Path, name: str, told: ModelsByName, today: date, *, schema: bool) -> Iterator[Finding]:
-    # The front matter comes first, also where the template does not load: not every mistake needs a run of the lint.
+    # Check the front matter even if the template does not load, so that one lint finds as many mistakes as possible.
     head = _read_head(folder, name)
     if head is not None:
         front, places = head
         yield from _model(front, places, told, today)
         yield from _scalars(places)
-        # One that selects its own records has a deployment; the name of a step is free.
+        # A template that selects its own records has a deployment; the name of a step is free.
         if front.select is not None and (fault := template_name_fault(name, list_templates(folder))):
             yield Finding(name + SUFFIX, None, "error", "name", fault)
     try:
@@ -130,7 +130,7 @@ def _model(front: FrontMatter, places: FieldPlaces, told: ModelsByName, today: d
         yield Finding(places.file, places.line_of("model"), level, "model", said.message)
     elif model is None:
         known = ", ".join(name for name, model in MODELS.items() if model.lifecycle != "retired")
-        message = f"The model {front.model!r} is not known; known are {known}."
+        message = f"The model {front.model!r} is unknown. Available: {known}."
         yield Finding(places.file, places.line_of("model"), "error", "model", message)
     if (end := ending(front.model, model, today)) is not None:
         is_over = model is not None and model.lifecycle == "retired"
@@ -143,17 +143,17 @@ def _model(front: FrontMatter, places: FieldPlaces, told: ModelsByName, today: d
         yield Finding(places.file, places.line_of(misfit.field) or places.line_of("model"), "error", "limits", message)
     for name in front.accept_models:
         for misfit in misfits(front, sent, _known(told, name), name):
-            message = f"Where the gateway routes to {name}, it refuses the request: {misfit}."
+            message = f"If the gateway routes to {name}, it rejects the request: {misfit}."
             yield Finding(places.file, places.line_of("accept_models"), "note", "limits", message)
     if model is not None and model.thinks and not sent.get("thinking"):
-        message = f"{front.model} always thinks: max_tokens ({front.max_tokens:,}) is for thinking and answer together."
+        message = f"{front.model} always thinks: max_tokens ({front.max_tokens:,}) covers thinking and answer together."
         yield Finding(places.file, places.line_of("model"), "note", "thinking", message)
 
 
 def _scalars(places: FieldPlaces) -> Iterator[Finding]:
     for path, text, line in places.doubtful_scalars():
         message = (
-            f"{path} is the text {text!r}, as it is written. Put it in quotes if that is meant, else write `true`, "
+            f"{path} is the text {text!r}, as written. If you mean the text, put it in quotes; if not, write `true`, "
             "`false` or the number as records have it (1.1, not 1.10)."
         )
         yield Finding(places.file, line, "note", "scalar", message)
@@ -173,7 +173,7 @@ def _schema(template: Template, places: FieldPlaces) -> Iterator[Finding]:
 def _variables(template: Template, folder: Path) -> Iterator[Finding]:
     known = {"record", "params", *list_templates(folder)}
     shape = read_select(template.select_sql) if template.select_sql is not None else None
-    # What else a system block reads is an error when the template is loaded.
+    # Any other name in a system block is an error when the template is loaded.
     for variable in (*template.variables("system"), *template.variables("user")):
         name, column = variable.name, variable.column
         if variable.optional:
@@ -184,7 +184,7 @@ def _variables(template: Template, folder: Path) -> Iterator[Finding]:
         elif name == "record" and column is not None and isinstance(shape, Shape):
             yield from _column(variable, column, shape)
         elif name not in known:
-            message = f"{name!r} is neither `record`, `params` nor a step: there is no {name}{SUFFIX}."
+            message = f"{name!r} is not `record`, `params` or a step: there is no {name}{SUFFIX}."
             yield Finding(variable.file, variable.line, "error", "step", message)
 
 
@@ -193,9 +193,9 @@ def _column(variable: Variable, column: str, shape: Shape) -> Iterator[Finding]:
         yields = f"it yields {', '.join(shape.columns) or 'no named column'}"
         level: Level = "note"
         if column.lower() in {name.lower() for name in shape.columns}:
-            message = f"Whether the select provides `record.{column}`, by its case, the database decides; {yields}."
+            message = f"The database decides if `record.{column}` exists, as only its case differs; {yields}."
         elif shape.unnamed:
-            message = f"The select names no column {column!r}; give a computed one its name with AS; {yields}."
+            message = f"The select names no column {column!r}. Name a computed column with AS; {yields}."
         else:
             level, message = "error", f"The select does not provide `record.{column}`; {yields}."
         yield Finding(variable.file, variable.line, level, "variable", message)
@@ -209,7 +209,7 @@ def _sql(template: Template, places: FieldPlaces) -> Iterator[Finding]:
         file, first = (own_file, 1) if own_file else (places.file, places.first_line_of_text("select"))
         used = parameters_of(sql, front.params)
         if places.is_cut("select"):
-            message = "YAML takes what follows ` #` for a comment and leaves it out. Write the SQL below `select: |`."
+            message = "YAML drops the text after ` #` as a comment. Write the SQL below `select: |`."
             yield Finding(places.file, places.line_of("select"), "note", "sql", message)
         for name, line in used.items():
             if name not in front.params:
@@ -219,7 +219,7 @@ def _sql(template: Template, places: FieldPlaces) -> Iterator[Finding]:
     read = {variable.column for variable in (*template.variables("system"), *template.variables("user"))}
     for name in front.params:
         if name not in used and name not in read:
-            message = f"The parameter {name!r} is declared, but neither the select nor the prompt uses it."
+            message = f"The parameter {name!r} is declared but not used in the select or the prompt."
             yield Finding(places.file, places.line_of("params"), "note", "params", message)
 
 
@@ -231,7 +231,7 @@ def _select(front: FrontMatter, shape: Shape | NotRead | NotASelect, file: str, 
         case NotASelect(reason):
             yield Finding(file, first, "error", "sql", reason[0].upper() + reason[1:])
         case Shape(star=True):
-            message = "With SELECT * the columns are not known here, so the variables are not checked; name them."
+            message = "SELECT * hides the columns, so the variables are not checked. Name the columns."
             yield Finding(file, first, "note", "star", message)
         case Shape(columns, unnamed=unnamed):
             yield from _key(front, columns, unnamed, file, first)
@@ -258,7 +258,7 @@ def _prefix(template: Template) -> Iterator[Finding]:
     if brief.system and tokens < model.cacheable:
         marked = "It is not marked for the cache. " if brief.caching is Caching.TOO_SHORT else ""
         message = (
-            f"The system block has about {tokens:,} tokens; {template.front.model} caches {model.cacheable:,} and "
-            f"more, so each request pays for it in full. {marked}`cache: off` says that this is meant."
+            f"The system block has about {tokens:,} tokens. {template.front.model} caches {model.cacheable:,} or "
+            f"more, so each request pays for it in full. {marked}If this is intended, set `cache: off`."
         )
         yield Finding(template.name + SUFFIX, None, "note", "cache", message)

@@ -1,7 +1,7 @@
-"""Names: what a template that selects its own records may be called, so that Prefect takes its deployment.
+"""Check that Prefect accepts the name of a template that selects its own records, as its deployment has that name.
 
-A file can have names that Prefect refuses. The rule stands here for the lint and for `presswork deploy`, which leaves
-such a template out. `presswork run NAME` needs no deployment, and runs it all the same.
+A file may have a name that Prefect refuses. The lint uses this rule, and so does `presswork deploy`, which leaves such
+a template out. `presswork run NAME` needs no deployment, and runs it anyway.
 """
 
 import unicodedata
@@ -12,25 +12,25 @@ from db.words import SHARDS
 FORBIDDEN = "/ % & < >"
 """What Prefect refuses in the name of a flow or a deployment."""
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Control characters, bytes that are no UTF-8, and line ends that are no \\n."""
+"""Control characters, bytes that are not UTF-8, and line ends other than \\n."""
 
 
 def name_fault(name: str) -> str | None:
-    """Say why no deployment can have this name; None where one can."""
+    """Return why no deployment can have this name; None if one can."""
     if not name:
         return "A deployment needs a name."
     if refused := sorted(set(name) & set(FORBIDDEN.split())):
         return (
-            f"A deployment's name can't have {' and '.join(refused)} in it "
+            f"A deployment's name can't contain {' and '.join(refused)} "
             f"(not allowed: {FORBIDDEN} and control characters)."
         )
     if any(unicodedata.category(character) in _UNSEEN for character in name):
-        return "A deployment's name can't have control characters, or bytes that are not UTF-8."
+        return "A deployment's name can't contain control characters, or bytes that are not UTF-8."
     return None
 
 
 def template_name_fault(name: str, names: Collection[str]) -> str | None:
-    """Say why a template of this name can't have a deployment, or return None; `names` has all templates."""
+    """Return why a template of this name can't have a deployment, or None; `names` has all templates."""
     fault = name_fault(name)
     whole = name.removesuffix(SHARDS)
     if fault is None and whole != name and whole in names:

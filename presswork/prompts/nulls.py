@@ -1,8 +1,8 @@
-"""Let a database's NULL render as nothing, and still tell that it is none.
+"""Let a database's NULL render as nothing, while templates can still test for it.
 
-Python's None renders as the word "None", and Jinja has no single place where this could be changed: `finalize` sees
-what a tag prints, not what `~`, `join` or `format` put together. So data reaches a template with NULL, the one value
-of its kind, for each None.
+Python's None renders as the word "None", and Jinja has no single place to change this: `finalize` sees the output of a
+tag, but not what `~`, `join` or `format` put together. So data reaches a template with NULL, a value with a single
+instance, in place of each None.
 """
 
 import json
@@ -22,9 +22,9 @@ from jinja2.tests import TESTS
 
 from presswork.prompts.spelling import Number, as_rendered, spelled_json
 
-# Jinja hands these to a filter ahead of its value.
+# Jinja passes these to a filter before its value.
 _HANDED = frozenset({"context", "eval_ctx", "environment"})
-# To other filters NULL is an empty text, which is an empty list too.
+# For all other filters NULL is an empty text, which works as an empty list too.
 _STAYS_NULL = frozenset({"abs", "filesizeformat", "round"})
 _TAKES_MAPPING = frozenset({"dictsort", "items", "xmlattr"})
 _SCALARS = frozenset({str, int, bool})
@@ -32,10 +32,10 @@ _CONVERSION = re.compile(r"%(?:\((?P<name>[^)]*)\))?[-#0 +]*(?P<width>\*|\d*)(?:
 
 
 class Null:
-    """A value that is NULL: an empty text, list or mapping to what reads it, false, and equal to None alone.
+    """The value NULL: it reads as an empty text, list or mapping, is false, and equals only None and itself.
 
     Text and lists can be added to it. Other arithmetic, and `<`, raise jinja2.TemplateRuntimeError: a sum or a
-    condition that takes NULL for 0 would be wrong without a word.
+    condition that silently reads NULL as 0 would be wrong.
     """
 
     __slots__ = ()
@@ -44,7 +44,7 @@ class Null:
         return ""
 
     def __repr__(self) -> str:
-        # As a part of a list that is printed, where text stands in quotes.
+        # For a printed list, in which texts have quotes.
         return "''"
 
     def __format__(self, spec: str) -> str:
@@ -77,22 +77,22 @@ class Null:
     __radd__ = __add__
 
     def _refuse(self, *_other: object) -> NoReturn:
-        raise jinja2.TemplateRuntimeError("it computes with, or compares, a value that is NULL; ask `is none` before")
+        raise jinja2.TemplateRuntimeError("it computes with a value that is NULL, or compares it. Test `is none` first")
 
     __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _refuse
     __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __pos__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
 
 NULL = Null()
-"""The one value that is NULL; ask with `is`."""
+"""The single instance; compare with `is`."""
 NULL_NAME = f"{__name__}.NULL"
 """How a compiled template imports it."""
 
 
 def with_nulls(value: Any) -> Any:
-    """Return data as templates get it: NULL for each None and a Number for each float, however deep.
+    """Return data for templates: NULL for each None and a Number for each float, at any depth.
 
-    What holds neither is returned itself.
+    Data without either of them is returned itself.
     """
     if type(value) in _SCALARS:
         return value
@@ -103,7 +103,7 @@ def with_nulls(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [with_nulls(item) for item in value]
         return items if any(map(is_not, items, value)) else value
-    if isinstance(value, (dict, Mapping)):  # the plain one first: asking for the abstract one takes ten times as long
+    if isinstance(value, (dict, Mapping)):  # dict first: the check for the abstract class takes ten times as long
         if _SCALARS.issuperset(map(type, value.values())):
             return value
         values = [with_nulls(item) for item in value.values()]
@@ -112,7 +112,7 @@ def with_nulls(value: Any) -> Any:
 
 
 def paths_of_nulls(value: Any, path: str) -> Iterator[str]:
-    """Yield where data holds None: `record.note`, `record.sizes[2]`, `record['unit price']`."""
+    """Yield the paths at which data holds None: `record.note`, `record.sizes[2]`, `record['unit price']`."""
     match value:
         case None:
             yield path
@@ -125,12 +125,12 @@ def paths_of_nulls(value: Any, path: str) -> Iterator[str]:
 
 
 def fill_percent(pattern: str, values: Any) -> str:
-    """Return `pattern % values`, in which NULL fills any conversion with nothing, `%.2f` too."""
+    """Return `pattern % values`; NULL fills any conversion with nothing, even `%.2f`."""
     return str(_takes_nulls(pattern, values) % values)
 
 
 def call_arguments(method: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the arguments for a method of Python's own: None for NULL, as it expects where one may be left out."""
+    """Return arguments for a method of Python's own types, with None for NULL, so that NULL means a default."""
     if method.__name__ == "join":
         return tuple(["" if item is NULL else item for item in argument] for argument in arguments)
     return tuple(_as_none(argument) for argument in arguments)
@@ -141,7 +141,7 @@ def _as_none(value: Any) -> Any:
 
 
 def _holds_null(values: Iterable[Any]) -> bool:
-    # Not `in`: that compares, and to compare a missing value is an error.
+    # Not `in`: it compares, and comparing a missing value is an error.
     return any(map(is_, values, repeat(NULL)))
 
 
@@ -179,7 +179,7 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> str:
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:
-    # Jinja's own escapes for HTML, and all that is not ASCII. It sorts keys, and so does this.
+    # Jinja's own version also escapes HTML and characters that are not ASCII. Both sort keys.
     return spelled_json(
         json.dumps(value, ensure_ascii=False, sort_keys=True, indent=_as_none(indent), default=_as_json)
     )
@@ -187,12 +187,12 @@ def _tojson(value: Any, indent: int | None = None) -> str:
 
 def _as_json(value: Any) -> str | None:
     if isinstance(value, jinja2.Undefined):
-        str(value)  # raises the error that names it
+        str(value)  # raises the error that names the missing value
     if value is NULL:
         return None
     if isinstance(value, date):
-        return str(value)  # a parameter's, as it is printed; records have text
-    raise TypeError(f"{type(value).__name__} is no JSON")
+        return str(value)  # a parameter, in the form in which it prints; records have text
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _nulls_first(case_sensitive: bool, value: Any) -> tuple[bool, Any]:
@@ -226,16 +226,16 @@ def _groupby(
     items, key = list(value), filters.make_attrgetter(environment, attribute, default=default)
     nulls = [item for item in items if key(item) is NULL]
     others = [item for item in items if key(item) is not NULL]
-    # One alone is compared with nothing.
+    # A group of one value needs no comparison.
     of_one = filters.sync_do_groupby(environment, nulls[:1], attribute, default)
     first = [group._replace(list=nulls) for group in of_one]
     return [*first, *filters.sync_do_groupby(environment, others, attribute, default, case_sensitive)]
 
 
 def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a filter take NULL: as its value, as an argument that may be left out, and as what it returns."""
+    """Make a filter accept NULL: as its value, as an optional argument, and as its result."""
     parameters = [parameter for label, parameter in signature(function).parameters.items() if label not in _HANDED]
-    # By name, and by place after the value.
+    # By name, and by position after the value.
     optional: set[str | int] = {parameter.name for parameter in parameters if parameter.default is None}
     optional |= {place for place, parameter in enumerate(parameters[1:]) if parameter.default is None}
     at = 1 if hasattr(function, "jinja_pass_arg") else 0
@@ -258,7 +258,7 @@ def _null_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _as_data(result: Any) -> Any:
-    # A number that a filter has worked out is spelled as one of a record.
+    # A number that a filter computes is spelled like one in a record.
     return NULL if result is None else as_rendered(result)
 
 
@@ -281,10 +281,10 @@ _WRAPPED: dict[str, Any] = filters.FILTERS | {
     "groupby": _groupby,
     "xmlattr": _xmlattr,
 }
-# These see to NULL themselves: it is not the same to them as an empty text.
+# These handle NULL themselves, as it is not an empty text for them.
 _APART: dict[str, Any] = {"default": _default, "d": _default, "format": _format, "tojson": _tojson}
 NULL_FILTERS = {name: _null_filter(name, function) for name, function in _WRAPPED.items()} | _APART
-"""Jinja's filters, by name, in versions that take NULL."""
+"""Jinja's filters, by name, in versions that accept NULL."""
 _TESTS: dict[str, Any] = dict(TESTS)
 NULL_TESTS = {name: _null_test(function) for name, function in _TESTS.items()}
-"""Jinja's tests: to each of them NULL is None."""
+"""Jinja's tests, in versions that read NULL as None."""

@@ -1,8 +1,8 @@
-"""Render: a template and one record make a prompt, whose hash is its identity.
+"""Render a template and one record to a prompt, whose hash is its identity.
 
-The hash is sha256 over canonical JSON (UTF-8, sorted keys, no white space) of what changes the answer, and of
-nothing else: raising max_tokens, moving a cache breakpoint, another run or a retry must not buy an answer again.
-tests/prompts/test_hash.py pins hashes, so that no upgrade does either.
+The hash is sha256 over canonical JSON (UTF-8, sorted keys, no white space) of everything that changes the answer, and
+of nothing else: a larger max_tokens, a moved cache breakpoint, another run or a retry must not pay for an answer again.
+tests/prompts/test_hash.py pins hashes, so that no upgrade does so either.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from presswork.prompts.syntax import place_of, without_values
 from presswork.prompts.templates import Template
 
 HASH_SCHEME = 1
-"""Part of every hash: raising it makes every prompt new, so it is raised only when the old hash was wrong."""
+"""Part of every hash. Raising it makes every prompt new, so raise it only if the old hash was wrong."""
 
 
 class Caching(Enum):
-    """Whether the endpoint can cache what all prompts of a template begin with: the output schema and the system block.
+    """Whether the endpoint can cache the shared start of a template's prompts: the output schema and the system block.
 
-    TOO_SHORT is certain, and only that is not marked for the cache. UNSURE: it is marked, and probably too short.
+    TOO_SHORT is certain, and the only case that is not marked for the cache. UNSURE is marked, and probably too short.
     """
 
     OFF = "off"
@@ -38,9 +38,10 @@ class Caching(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What all prompts of one template in one run share: rendered, and hashed, once.
+    """The shared part of all prompts of one template in one run, rendered and hashed once.
 
-    `prefix` names what the endpoint caches: equal ones share an entry. Neither it nor `caching` is in a prompt's hash.
+    `prefix` identifies the part that the endpoint caches: equal ones share an entry. Neither `prefix` nor `caching` is
+    part of a prompt's hash.
     """
 
     template: Template
@@ -56,7 +57,7 @@ class Brief:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered request. `messages` alternate user and assistant and end with the user's."""
+    """A rendered request. `messages` alternate between user and assistant, and the last one is the user's."""
 
     hash: str
     brief: Brief
@@ -65,32 +66,32 @@ class Prompt:
 
     @property
     def model(self) -> str:
-        """The model that is asked."""
+        """The model of the request."""
         return self.brief.template.front.model
 
     @property
     def max_tokens(self) -> int:
-        """The answer's bound in tokens, as the template has it."""
+        """The limit of the answer in tokens, from the template."""
         return self.brief.template.front.max_tokens
 
     @property
     def output_class(self) -> OutputClass:
-        """What the answer must be."""
+        """The class of a valid answer."""
         return self.brief.template.output_class
 
     @property
     def characters(self) -> int:
-        """The length of all that is sent."""
+        """The number of characters that are sent."""
         return len(self.brief.system) + sum(len(message["content"]) for message in self.messages)
 
     @property
     def estimated_tokens(self) -> int:
-        """About how many tokens all that is sent has, by the count of its model."""
+        """The approximate number of tokens that are sent, as the model counts them."""
         return estimate_tokens(self.characters, find_model(self.model))
 
 
 def make_brief(template: Template, endpoint: str, params: Mapping[str, Any]) -> Brief:
-    """Render what a template's prompts share; a mistake in it raises TemplateError."""
+    """Render the shared part of a template's prompts; a mistake in it raises TemplateError."""
     front = template.front
     system = template.render_system(params)
     examples: list[dict[str, str]] = []
@@ -118,8 +119,8 @@ def _caching(template: Template, system: str) -> Caching:
 def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) -> Prompt:
     """Fill the user block with a record and the outputs of earlier steps, by name.
 
-    A value that is missing raises RecordError, never renders as empty. What is filled in is never rendered again:
-    a record that contains `{{ ... }}` stays text.
+    A missing value raises RecordError, and never renders as empty. Values are never rendered again: a record that
+    contains `{{ ... }}` stays text.
     """
     template = brief.template
     try:
@@ -128,12 +129,12 @@ def render_prompt(brief: Brief, inputs: Mapping[str, Any], *, variant: int = 0) 
         what = without_values(error, template.sources.values())
         raise RecordError(f"{place_in(*place_of(template.file, error))}: {what}.") from None
     if not user:
-        raise RecordError(f"{template.file}: the user block renders to nothing.")
+        raise RecordError(f"{template.file}: the user block renders as empty text.")
     messages = (*brief.examples, {"role": "user", "content": user})
     try:
         prompt_hash = hash_request(brief, messages, variant)
     except TypeError:
-        # Half of a surrogate pair, which no encoding can send.
+        # Half of a surrogate pair, which can't be encoded.
         raise RecordError(f"{template.file}: the record holds text that is not Unicode.") from None
     return Prompt(prompt_hash, brief, messages, variant)
 
@@ -154,7 +155,7 @@ def hash_request(brief: Brief, messages: tuple[dict[str, str], ...], variant: in
 
 
 def request_body(prompt: Prompt) -> dict[str, Any]:
-    """Build the request as it is sent: the body of POST /v1/messages."""
+    """Build the body of POST /v1/messages."""
     brief = prompt.brief
     body: dict[str, Any] = {
         "model": prompt.model,

@@ -1,7 +1,6 @@
-"""Read what a template's SQL says of itself, without a database: what it yields, and its parameters.
+"""Read the columns and the parameters of a template's select from its text, without a database.
 
-Which dialect it is written in is not known here, so each likely one is tried; what none can read is left to the
-database to judge.
+The SQL dialect is unknown here, so each likely one is tried. If none can read the text, the database must judge it.
 """
 
 from collections.abc import Collection, Iterator
@@ -13,13 +12,13 @@ from sqlglot.errors import ParseError, SqlglotError
 
 from db.sources.clauses import parameters_in, refusal, tokens_of
 
-# The portable ones first: a statement that they read has the same columns in the others.
+# Portable dialects first: a statement that they can read has the same columns in the others.
 DIALECTS = (None, "sqlite", "postgres", "mysql", "tsql", "oracle", "bigquery", "snowflake", "duckdb")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a select yields: named columns, perhaps more by a star, and columns whose name the database gives."""
+    """The columns of a select: `columns` have names, `star` adds unknown ones, the database names the `unnamed`."""
 
     columns: tuple[str, ...]
     star: bool
@@ -28,7 +27,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class NotRead:
-    """A select that no dialect could read; `line` counts from 1 in its own text."""
+    """A select that no dialect can read; `line` counts from 1 in its own text."""
 
     line: int
     reason: str
@@ -36,13 +35,13 @@ class NotRead:
 
 @dataclass(frozen=True, slots=True)
 class NotASelect:
-    """SQL that a run refuses; the reason is a whole sentence, in the run's own words."""
+    """SQL that a run refuses; the reason is a whole sentence, in the run's words."""
 
     reason: str
 
 
 def read_select(sql: str) -> Shape | NotRead | NotASelect:
-    """Read what a select yields. Only what a run would refuse in each likely dialect is no select."""
+    """Read the columns of a select. SQL is NotASelect only if a run would refuse it in every likely dialect."""
     failures: list[NotRead] = []
     refused: list[str | None] = []
     for dialect, statements in _readings(sql, failures):
@@ -59,21 +58,21 @@ def read_select(sql: str) -> Shape | NotRead | NotASelect:
 
 
 def parameters_of(sql: str, declared: Collection[str]) -> dict[str, int]:
-    """Return the names of bound parameters (`:name`), each with the line where it first stands.
+    """Return the names of bound parameters (`:name`), each with the line where it first occurs.
 
-    Where dialects read a colon differently, as in SQL Server's `[odd :name]`, the one counts whose parameters are all
-    declared.
+    Dialects may read a colon differently, as in SQL Server's `[odd :name]`. The first reading counts in which all
+    parameters are declared.
     """
     readings = [_parameters(sql, dialect) for dialect, _statements in _readings(sql, [])] or [_parameters(sql, None)]
     return next((found for found in readings if all(name in declared for name in found)), readings[0])
 
 
 def _readings(sql: str, failures: list[NotRead]) -> Iterator[tuple[str | None, list[exp.Expr]]]:
-    """Yield each dialect that can read a select, with its statements; the others leave why not in `failures`."""
+    """Yield each dialect that can read a select, with its statements; add the errors of the others to `failures`."""
     for dialect in DIALECTS:
         try:
             parsed = sqlglot.parse(sql, read=dialect)
-            # A comment behind the last semicolon is no statement.
+            # A comment after the last semicolon is not a statement.
             yield dialect, [found for found in parsed if found is not None and not isinstance(found, exp.Semicolon)]
         except SqlglotError as error:
             first = error.errors[0] if isinstance(error, ParseError) and error.errors else {}

@@ -1,8 +1,8 @@
-"""Spell numbers as people write them: positionally, every digit kept.
+"""Spell numbers as people write them: without exponents, with every digit.
 
-It stands alone because both records and what templates compute from them are spelled by the same rule. Python writes
-0.00005 as `5e-05` and a price of 17 digits as `1.23e+16`; a reader of a prompt, and Claude, should see the digits that
-the database holds.
+This is a module of its own because records and the results of templates follow the same rule. Python writes 0.00005
+as `5e-05` and a price of 17 digits as `1.23e+16`; a reader of a prompt, and Claude, should see the digits in the
+database.
 """
 
 import math
@@ -10,15 +10,15 @@ import re
 from decimal import Decimal
 from typing import Any
 
-# A text of JSON, which is left as it is, or a number that `spelled` writes otherwise: with an exponent, or a large one.
+# A JSON text, which stays as it is, or a number that `spelled` changes: with an exponent, or a large one.
 _JSON_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?\d[\d.]*e[-+]\d+|-?\d{16,}\.0\b)')
-_EXACT = 2**53  # from here on every double is whole, and a database writes no `.0`
+_EXACT = 2**53  # from here every double is whole, and a database writes no `.0`
 
 
 class Number(float):
-    """A float that every way of writing it spells positionally: `str`, `repr` in a list, `%s`, `format` without a spec.
+    """A float that is always written without an exponent: by `str`, `repr` in a list, `%s`, `format` without a spec.
 
-    What a template computes with one is a float again, which syntax.py hands to as_rendered.
+    A template's arithmetic gives plain floats again, which syntax.py passes to as_rendered.
     """
 
     __slots__ = ()
@@ -34,7 +34,7 @@ class Number(float):
 
 
 def spelled(value: float) -> str:
-    """Write a number without an exponent, in the fewest digits that read back as the same one."""
+    """Write a number without an exponent, with the fewest digits that read back as the same number."""
     written = float.__repr__(value)
     if not math.isfinite(value) or ("e" not in written and abs(value) < _EXACT):
         return written
@@ -42,8 +42,8 @@ def spelled(value: float) -> str:
 
 
 def as_rendered(value: Any) -> Any:
-    """Return what a template has computed with each float, however deep, as a Number; all else is the same object."""
-    # By the very types that JSON has: a mapping of somebody's own is more than its items.
+    """Return a template's result with each float, at any depth, as a Number; everything else is the same object."""
+    # Only JSON's own types: a mapping of another class may be more than its items.
     kind = type(value)
     if kind is float:
         return Number(value)
@@ -53,5 +53,5 @@ def as_rendered(value: Any) -> Any:
 
 
 def spelled_json(text: str) -> str:
-    """Write the numbers of a JSON text, as Python's json makes it, without exponents."""
+    """Write the numbers of a JSON text from Python's json module without exponents."""
     return _JSON_NUMBER.sub(lambda found: spelled(float(found[1])) if found[1] else found[0], text)

@@ -1,7 +1,7 @@
-"""Make the Jinja environment of templates, and refuse what a template may not do, by Jinja's own parse of it.
+"""Make the Jinja environment of templates, and reject forbidden syntax in the parse of a template.
 
-It stands apart from templates.py because nothing here renders: the text alone tells it all. So a mistake costs no
-request, and is found in a branch that no check would have rendered.
+This is separate from templates.py because nothing is rendered here. So a mistake costs no request, and is found even
+in a branch that no check would render.
 """
 
 import re
@@ -26,22 +26,22 @@ BLOCKS = frozenset({"system", "user"})
 _PRIVATE = re.compile(r"^_")
 _DUNDER = re.compile(r"__\w+__")
 _IN_WORDS: Mapping[type[Exception], str] = {
-    TypeError: "a value is of a type that this line can't work with",
-    ZeroDivisionError: "it divides by zero",
-    ValueError: "a value has not the form that this line needs",
+    TypeError: "a value has a type that this line can't use",
+    ZeroDivisionError: "division by zero",
+    ValueError: "a value does not have the format that this line needs",
 }
-"""What Python's errors mean for whoever wrote the template; what they say themselves quotes the value."""
+"""The meaning of Python's errors for the template's author; the errors' own messages quote values."""
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 NAMING = (nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
-"""What may stand above the blocks: it makes names and no text."""
+"""The statements allowed above the blocks: they make names and no text."""
 GLOBALS = ("range", "dict", "namespace")
-"""What of Jinja's own functions a template may call."""
+"""Jinja's own functions that a template may call."""
 CALLED = "()"
-"""Marks a name that is called; no name of a template ends so."""
+"""Marks a name that is called; no name in a template ends like this."""
 
 
 class Missing(jinja2.StrictUndefined):
-    """A value that is not there: to write it is an error, also as a part of a list."""
+    """A missing value: rendering it is an error, even as a part of a list."""
 
     __slots__ = ()
     __repr__ = jinja2.StrictUndefined.__str__
@@ -50,15 +50,15 @@ class Missing(jinja2.StrictUndefined):
 class Environment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, in which a dot on a mapping reads its keys: `record.items` is the column of that name.
 
-    A method is what is called: `record.items()` is a mapping's own, whatever its keys are. NULL has the methods of an
-    empty text and of an empty mapping, and nothing else: `record.address.city` is undefined where the address is NULL.
+    Only a call uses a method: `record.items()` is the mapping's own, whichever keys it has. NULL has the methods of an
+    empty text and of an empty mapping, and nothing else: `record.address.city` is undefined if the address is NULL.
     """
 
     intercepted_binops = frozenset({"%", "+", "-", "*", "/", "//", "**"})
     intercepted_unops = frozenset({"+", "-"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Read a name of a value; a mapping's are its keys, and one that it lacks is undefined."""
+        """Read an attribute; for a mapping it is a key, and a missing key is undefined."""
         name = attribute.removesuffix(CALLED)
         if obj is NULL:
             return self._of_null(name, called=name != attribute)
@@ -71,25 +71,25 @@ class Environment(ImmutableSandboxedEnvironment):
             return self.undefined(obj=obj, name=name)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Read a part of a value; NULL has none."""
+        """Read an item of a value; NULL has none."""
         found = self._of_null(argument, called=False) if obj is NULL else super().getitem(obj, argument)
         return NULL if found is None else found
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call what a template calls: Python's own methods get, and may return, None for NULL."""
+        """Call a function or method for a template; Python's own methods get None for NULL, and None becomes NULL."""
         if isinstance(obj, BuiltinMethodType) and self.wrap_str_format(obj) is None:
             args = call_arguments(obj, args)
         found = super().call(context, obj, *args, **kwargs)
         return NULL if found is None else found
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Work an operator out; `%` fills a text or divides, and a number is spelled as one of a record."""
+        """Compute an operator; `%` fills a text or divides, and a number is spelled like one in a record."""
         if operator == "%" and isinstance(left, str):
             return fill_percent(left, right)
         return as_rendered(super().call_binop(context, operator, left, right))
 
     def call_unop(self, context: Context, operator: str, arg: Any) -> Any:
-        """Work a sign out; as call_binop."""
+        """Compute a sign, like call_binop."""
         return as_rendered(super().call_unop(context, operator, arg))
 
     def _of_null(self, name: Any, *, called: bool) -> Any:
@@ -97,12 +97,12 @@ class Environment(ImmutableSandboxedEnvironment):
         for like in likes:
             if hasattr(like, name):
                 return super().getattr(like, name)
-        return self.undefined(hint=f"what it reads {name!r} of is NULL")
+        return self.undefined(hint=f"it reads {name!r} of a value that is NULL")
 
     def _generate(
         self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
     ) -> str:
-        # When it is rendered, what is read and what is called look the same: a call is marked here.
+        # At rendering time, reading and calling look the same, so calls are marked here.
         for call in source.find_all(nodes.Call):
             if isinstance(call.node, nodes.Getattr):
                 call.node.attr += CALLED
@@ -111,18 +111,22 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 class WrittenConstants(NodeTransformer):
-    """Puts NULL where a template itself says `none`, and a Number where it writes one with a fraction."""
+    """Replaces `none` in a template by NULL, and a number with a fraction by a Number."""
 
-    def visit_Const(self, node: nodes.Const) -> nodes.Expr:  # noqa: N802 - Jinja finds it by the name of the node
-        """Return what stands for a constant."""
+    def get_visitor(self, node: nodes.Node) -> Any:
+        """Return the method for a node; None if only its children may change."""
+        methods: dict[type[nodes.Node], Any] = {nodes.Const: self._replaced, nodes.Slice: self._bounded}
+        return methods.get(type(node))
+
+    def _replaced(self, node: nodes.Const) -> nodes.Expr:
         if node.value is None:
             return nodes.ImportedName(NULL_NAME, lineno=node.lineno)
-        # Compiled, a constant is a plain float. With a sign before it, it is worked out, and then spelled, as
-        # Environment has it.
+        # A compiled constant is a plain float. With a sign before it, Environment computes it, and so spells it like
+        # a record's number.
         return nodes.Pos(node, lineno=node.lineno) if type(node.value) is float else node
 
-    def visit_Slice(self, node: nodes.Slice) -> nodes.Slice:  # noqa: N802 - as above
-        """Give a slice Python's None where a bound is NULL: it has no bound there."""
+    def _bounded(self, node: nodes.Slice) -> nodes.Slice:
+        """Replace a bound that is NULL by Python's None, which means no bound."""
         for part in ("start", "stop", "step"):
             bound = getattr(node, part)
             if bound is not None and not isinstance(bound, nodes.Const):
@@ -132,7 +136,7 @@ class WrittenConstants(NodeTransformer):
 
 
 def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
-    """Make the sandboxed Jinja environment: strict, and without autoescape, for prompts are text and no HTML."""
+    """Make the sandboxed Jinja environment: strict, and without autoescape, as prompts are text and not HTML."""
     environment = Environment(
         loader=loader,
         undefined=Missing,
@@ -148,13 +152,13 @@ def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
 
 
 def parse(environment: jinja2.Environment, file: str, source: str) -> nodes.Template:
-    """Parse a file and refuse what no file may do; TemplateError names the line of a mistake."""
+    """Parse a file and reject forbidden syntax; TemplateError names the line of a mistake."""
     try:
         tree = environment.parse(blank_front_matter(source), file, file)
     except jinja2.TemplateSyntaxError as error:
         raise template_error(file, error) from None
     _refuse_unsafe(file, tree)
-    # Jinja leaves a filter or a test that there is not, inside an `if`, for the day it is rendered.
+    # Inside an `if`, Jinja would report an unknown filter or test only at rendering time.
     for node in tree.find_all((nodes.Filter, nodes.Test)):
         word, known = ("filter", FILTERS) if isinstance(node, nodes.Filter) else ("test", TESTS)
         if node.name not in known:
@@ -163,35 +167,35 @@ def parse(environment: jinja2.Environment, file: str, source: str) -> nodes.Temp
 
 
 def _refuse_unsafe(file: str, tree: nodes.Template) -> None:
-    """Refuse a reach for Python's insides. What is put together while rendering, the sandbox refuses then."""
+    """Reject access to Python's internals; the sandbox rejects names that are composed while rendering."""
     if next(tree.find_all(nodes.Extends), None) is not None:
         raise TemplateError("`extends` is not supported; use `include` or a macro.", file=file)
     found: Iterable[Any] = tree.find_all((nodes.Getattr, nodes.Const))
     for node in found:
-        # In a constant too: as a subscript, or as an argument of `attr`, `map` and a dozen more filters.
+        # Also in a constant, which may be a subscript, or an argument of `attr`, `map` and a dozen more filters.
         name, inside = (node.attr, _PRIVATE) if isinstance(node, nodes.Getattr) else (node.value, _DUNDER)
         if isinstance(name, str) and inside.search(name):
-            raise TemplateError(f"{name!r} reaches into Python; templates read data only.", file=file, line=node.lineno)
+            raise TemplateError(f"{name!r} reaches into Python. Templates read only data.", file=file, line=node.lineno)
 
 
 def check_blocks(file: str, tree: nodes.Template) -> None:
-    """Refuse other blocks than `system` and `user`, and text outside of them, which would be in no request."""
+    """Reject blocks other than `system` and `user`, and content outside of them, which no request would contain."""
     have = "a template has the blocks `system` and `user`"
     top = [node for node in tree.body if isinstance(node, nodes.Block)]
     for block in tree.find_all(nodes.Block):
         if block.name not in BLOCKS or block not in top:
-            message = f"{have}, side by side; {block.name!r} can't stand here."
+            message = f"{have}, side by side; {block.name!r} is not allowed here."
             raise TemplateError(message, file=file, line=block.lineno)
     if all(block.name != "user" for block in top):
-        raise TemplateError(f"{have}, and this one has no `user` block.", file=file)
+        raise TemplateError(f"{have}. The `user` block is missing.", file=file)
     for node in tree.body:
         if (line := _line_of_stray(node)) is not None:
-            message = "what stands outside the blocks `system` and `user` is not sent; move it into one of them."
+            message = "content outside the blocks `system` and `user` is not sent. Move it into one of them."
             raise TemplateError(message, file=file, line=line)
 
 
 def template_error(file: str, error: Exception, hint: str = "") -> TemplateError:
-    """Say an error of a template with its file and line, and what else helps."""
+    """Make a TemplateError with file and line from another error, and add a hint."""
     message = error.message if isinstance(error, jinja2.TemplateError) else str(error)
     place, line = place_of(file, error)
     what = f"{(message or type(error).__name__).rstrip('.')}. {hint}".rstrip()
@@ -199,7 +203,7 @@ def template_error(file: str, error: Exception, hint: str = "") -> TemplateError
 
 
 def place_of(file: str, error: Exception) -> tuple[str, int | None]:
-    """Find the file and line where parsing or rendering went wrong, which may be an include's."""
+    """Find the file and line of an error in parsing or rendering, which may be an included file's."""
     if isinstance(error, jinja2.TemplateSyntaxError):
         return error.name or file, error.lineno
     place: tuple[str, int | None] = file, None
@@ -213,7 +217,7 @@ def place_of(file: str, error: Exception) -> tuple[str, int | None]:
 
 
 def without_values(error: Exception, sources: Iterable[str]) -> str:
-    """Say what went wrong with a record, quoting only what stands in the template: its text belongs in no message."""
+    """Describe a rendering error of a record; it quotes only text of the template, as no message may contain data."""
     if not isinstance(error, jinja2.TemplateError):
         named = type(error).__name__
         told = next((text for kind, text in _IN_WORDS.items() if isinstance(error, kind)), None)
@@ -223,18 +227,18 @@ def without_values(error: Exception, sources: Iterable[str]) -> str:
     if isinstance(error, jinja2.UndefinedError):
         known = "\n".join(sources)
         if any(piece not in known and not piece.endswith(" object") for piece in quoted):
-            return "it reads by a name that the data does not have"
+            return "it reads a name that the data does not have"
     return message
 
 
 def _line_of_stray(node: nodes.Node) -> int | None:
-    """Find the line of what may not stand outside the blocks: the first text that is not blank, or no text."""
+    """Return the line of forbidden content in a node outside the blocks; None if there is none."""
     if not isinstance(node, nodes.Output):
         return None if isinstance(node, (nodes.Block, *NAMING)) else node.lineno
     for part in node.nodes:
         if not isinstance(part, nodes.TemplateData):
             return part.lineno
         if part.data.strip():
-            # Jinja gives text the line on which it begins, blank lines included.
+            # Jinja's line for text is that of its beginning, which may be a blank line.
             return part.lineno + part.data[: len(part.data) - len(part.data.lstrip())].count("\n")
     return None

@@ -1,9 +1,8 @@
-"""Templates: a prompt file is read, checked and made ready to render.
+"""Read a prompt file, check it, and prepare it for rendering.
 
-Everything that can be known to be wrong without a database or a key is found here, before any request: the front
-matter's fields, Jinja's syntax, a reach for Python's insides, `record` read in the shared system block, an output
-class that is missing or that the API can't take. A template's version is the sha256 of its source, and of all
-that it includes or imports.
+This finds every mistake that needs no database and no key, before any request: in the front matter's fields and Jinja's
+syntax, access to Python's internals, `record` in the shared system block, an output class that is missing or that the
+API can't accept. A template's version is the sha256 of its source and of all files that it includes or imports.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ from presswork.prompts.variables import Block, Trees, Variable, above, variables
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt file, ready to render; `sources` are the files that its `hash` stands for, by name."""
+    """A prompt file, ready to render; `hash` covers all of `sources`, the texts of its files by name."""
 
     name: str
     front: FrontMatter
@@ -42,19 +41,19 @@ class Template:
 
     @property
     def file(self) -> str:
-        """The file's name, as errors have it."""
+        """The file's name, for errors."""
         return self.name + SUFFIX
 
     @property
     def key(self) -> str:
-        """The record key of a fan-in; for a select its key columns, as messages have them."""
+        """The record key of a fan-in; for a select its key columns, as text for messages."""
         return ", ".join(self.front.key_columns) or "all"
 
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON schema that the request carries."""
-        # A list of templates, or a mistake in one, does without it.
-        from presswork.claude.output_schema import output_schema  # noqa: PLC0415 - loads the SDK, for seconds
+        # Listing templates, or reporting a mistake in one, does not need it.
+        from presswork.claude.output_schema import output_schema  # noqa: PLC0415 - loads the SDK, in a second or more
 
         return output_schema(self.output_class)
 
@@ -65,16 +64,16 @@ class Template:
 
     @cached_property
     def reads(self) -> frozenset[str]:
-        """The names that the user block takes from outside: `record`, `params`, and the steps it needs."""
+        """The names that the user block reads from outside: `record`, `params`, and the steps that it needs."""
         return frozenset(variable.name for variable in self.variables("user"))
 
     def variables(self, block: Block) -> list[Variable]:
-        """List what a block, and what stands above the blocks, reads from outside."""
+        """List the variables that a block, and the statements above the blocks, read from outside."""
         return variables_of(self._trees, self.file, block)
 
     @property
     def stand_ins(self) -> dict[str, Any]:
-        """Parameters for a check, before a run has any."""
+        """Parameters for a check, before a run has values."""
         return {name: param.stand_in for name, param in self.front.params.items()}
 
     @cached_property
@@ -82,14 +81,14 @@ class Template:
         return bool(above(self._trees[self.file]))
 
     def render_block(self, block: Block, values: Mapping[str, Any]) -> str:
-        """Fill one block; Jinja's errors go up unchanged. syntax.place_of finds their file and line."""
+        """Fill one block; Jinja's errors are passed on unchanged. syntax.place_of finds their file and line."""
         found = self._jinja.blocks.get(block)
         if found is None:
             return ""
         values = with_nulls(values)
         if self._has_names_above:
-            # Blocks are rendered one by one, without what Jinja runs before them: imports of macros, `set`. So it is
-            # run here with the blocks left out.
+            # Blocks are rendered one by one, without the statements that Jinja runs before them: imports of macros,
+            # `set`. So these are run here, with the blocks left out.
             context = self._jinja.new_context(dict(values))
             context.blocks = {name: [lambda _context: iter(())] for name in self._jinja.blocks}
             for _text in self._jinja.root_render_func(context):
@@ -98,12 +97,12 @@ class Template:
         return "".join(found(self._jinja.new_context(dict(values)))).strip()
 
     def render_system(self, params: Mapping[str, Any]) -> str:
-        """Fill the system block, which all records share; TemplateError where it can't be."""
-        hint = "The system block, and what stands above it, can read `params` only."
+        """Fill the system block, which all records share; raises TemplateError if that fails."""
+        hint = "The system block and anything above it can read only `params`."
         return self._render_whole("system", {"params": params}, hint, jinja2.UndefinedError)
 
     def render_example(self, number: int, params: Mapping[str, Any]) -> tuple[str, str]:
-        """Return what an example, counted from 1, asks and answers; TemplateError where one of the two is wrong."""
+        """Return the prompt and the answer of an example, counted from 1; TemplateError if one of them is wrong."""
         example = self.front.examples[number - 1]
         values = {"record": example.record, "params": params, **example.inputs}
         asked = self._render_whole("user", values, f"It was rendered with the record of example {number}.")
@@ -116,17 +115,17 @@ class Template:
     def _render_whole(self, block: Block, values: Mapping[str, Any], hint: str, on: type[Exception] = Exception) -> str:
         try:
             return self.render_block(block, values)
-        except Exception as error:  # noqa: BLE001 - whatever a template's code raises is a mistake in the template
+        except Exception as error:  # noqa: BLE001 - any error in a template's code is a mistake in the template
             raise template_error(self.file, error, hint if isinstance(error, on) else "") from None
 
     def parse_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Fill in defaults and types; an unknown name or a wrong value raises ParameterError."""
+        """Add defaults and convert types; raises ParameterError for an unknown name or a wrong value."""
         if unknown := sorted(set(values) - set(self.front.params)):
-            takes = ", ".join(sorted(self.front.params)) or "no parameters"
-            raise ParameterError(f"The template {self.name!r} has no parameter {unknown[0]!r}; it takes {takes}.")
+            known = ", ".join(sorted(self.front.params)) or "none"
+            raise ParameterError(f"The template {self.name!r} has no parameter {unknown[0]!r}. Available: {known}.")
         if missing := [name for name, param in self.front.params.items() if param.required and name not in values]:
             raise ParameterError(
-                f"The template {self.name!r} needs the parameter {missing[0]!r}: --set {missing[0]}=VALUE."
+                f"The template {self.name!r} needs the parameter {missing[0]!r}. Set it with --set {missing[0]}=VALUE."
             )
         return {
             name: param.parse(name, values[name]) if name in values else param.default
@@ -135,16 +134,16 @@ class Template:
 
 
 def list_templates(folder: Path) -> list[str]:
-    """Name the templates in a folder; files that begin with an underscore are parts of others."""
+    """Return the names of the templates in a folder; files that begin with an underscore are parts of others."""
     files = [path.name for path in folder.glob(f"*{SUFFIX}") if path.is_file()]
-    # What begins with a dot is an editor's or a file manager's own, such as Emacs's lock of a file that is open.
+    # A name that begins with a dot is an editor's or a file manager's own, such as Emacs's lock of an open file.
     return sorted(name.removesuffix(SUFFIX) for name in files if not name.startswith(("_", ".")))
 
 
 def read_heads(
     folder: Path, names: Iterable[str] | None = None
 ) -> Iterator[tuple[str, FrontMatter | ConfigurationError]]:
-    """Yield the front matters of templates, by default of all in a folder; for one that can't be read, the error."""
+    """Yield the front matter of each named template, by default of all; if it can't be read, the error."""
     for name in list_templates(folder) if names is None else names:
         file = name + SUFFIX
         try:
@@ -153,11 +152,11 @@ def read_heads(
         except ConfigurationError as error:
             yield name, error
         else:
-            yield name, head or TemplateError(f"it is no file in {folder.name}/.", file=file)
+            yield name, head or TemplateError(f"there is no such file in {folder.name}/.", file=file)
 
 
 def load_template(folder: Path, name: str) -> Template:
-    """Read a template and all it includes; TemplateError or OutputClassError say file, line and what to do."""
+    """Read a template and all its includes; TemplateError or OutputClassError gives file, line and remedy."""
     file = name + SUFFIX
     sources: dict[str, str] = {}
     environment = make_environment(jinja2.FunctionLoader(lambda wanted: blank_front_matter(sources[wanted])))
@@ -166,11 +165,11 @@ def load_template(folder: Path, name: str) -> Template:
     check_blocks(file, trees[file])
     output_class = load_output_class(front.output)
     try:
-        # Some mistakes are found only when a file is compiled.
+        # Some mistakes show only when a file is compiled.
         compiled = {source: environment.get_template(source) for source in sources}
     except jinja2.TemplateSyntaxError as error:
         raise template_error(file, error) from None
-    # Copied for each record: a plain dict in a third of the time of Jinja's mapping below a mapping.
+    # Jinja copies these for each record: a plain dict takes a third of the time of Jinja's own mapping.
     compiled[file].globals = dict(compiled[file].globals)
     select_sql = _read_select(folder, file, front, sources)
     template = Template(
@@ -194,7 +193,7 @@ def _read_all(
 ) -> Iterator[tuple[str, nodes.Template]]:
     if file in wanted_by:
         circle = " -> ".join((*wanted_by[wanted_by.index(file) :], file))
-        raise TemplateError(f"these files include each other without end: {circle}.", file=file)
+        raise TemplateError(f"these files include each other in a circle: {circle}.", file=file)
     if file in sources:
         return
     source = _read(folder, file)
@@ -202,7 +201,7 @@ def _read_all(
         raise TemplateError(f"it includes {file!r}, which is not in {folder.name}/.", file=wanted_by[-1])
     if source is None:
         name, known = file.removesuffix(SUFFIX), ", ".join(list_templates(folder)) or "none"
-        raise TemplateError(f"There is no template {name!r} in {folder.name}/; there are: {known}.")
+        raise TemplateError(f"There is no template {name!r} in {folder.name}/. Available: {known}.")
     sources[file] = source
     tree = parse(environment, file, source)
     yield file, tree
@@ -213,9 +212,9 @@ def _read_all(
 
 
 def _read(folder: Path, file: str) -> str | None:
-    """Read a file of the folder; None where there is none, and where a path or a symbolic link leads out of it."""
+    """Read a file in the folder; None if there is none, or if a path or symbolic link leads out of the folder."""
     try:
-        file.encode()  # a name of other bytes than UTF-8 can't be hashed, stored or shown
+        file.encode()  # a name that is not UTF-8 can't be hashed, stored or shown
         path = (folder / file).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             return None
@@ -223,7 +222,7 @@ def _read(folder: Path, file: str) -> str | None:
     except UnicodeDecodeError as error:
         raise TemplateError(f"the file is not UTF-8 text (byte {error.start}).", file=file) from None
     except (OSError, ValueError, RuntimeError) as error:
-        # Symbolic links that go round in a circle are a RuntimeError before Python 3.13.
+        # Symbolic links in a circle are a RuntimeError before Python 3.13.
         reason = getattr(error, "strerror", None) or error
         raise TemplateError(f"the file can't be read: {reason}.", file=file) from None
 
@@ -239,12 +238,12 @@ def _read_select(folder: Path, file: str, front: FrontMatter, sources: dict[str,
 
 
 def _check_system(template: Template, trees: Trees) -> None:
-    # By its text first: what is read in a branch that this check does not take is read all the same.
+    # Check the text first: rendering does not reach every branch.
     if outside := [found for found in variables_inside(trees, template.file, "system") if found.name != "params"]:
         first = min(outside, key=lambda found: (found.name, found.line))
         what = (
-            f"the system block is shared by all records, so it can read `params` only, not {first.name!r}. "
-            "Move what differs by record to the user block."
+            f"the system block is shared by all records, so it can read only `params`, not {first.name!r}. "
+            "Move anything that differs by record to the user block."
         )
         raise TemplateError(what, file=first.file, line=first.line)
     template.render_system(template.stand_ins)

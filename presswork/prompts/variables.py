@@ -1,6 +1,6 @@
-"""Find what the blocks of a template read, through all that they include, and where.
+"""Find the variables that a template's blocks read, through all includes, with their lines.
 
-It reads Jinja's own parse. Who renders asks for the names, the check of the system block too, and the lint for the
+It uses Jinja's own parse. Rendering needs the names, and so does the check of the system block; the lint needs the
 columns and their lines.
 """
 
@@ -18,14 +18,14 @@ Trees = Mapping[str, nodes.Template]
 """The parse of each file of a template."""
 DICT_METHODS = frozenset(dir(dict))
 ASKING = frozenset({"defined", "undefined", "default", "d"})
-"""The tests and filters by which a template asks whether there is a value."""
+"""The tests and filters with which a template checks whether there is a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A name that is read from outside: alone, or one column of it, as `name.column` or name['column'].
+    """A name that is read from outside: alone, or with one column, as `name.column` or name['column'].
 
-    `optional` says that it may be missing: the template asks for it with `is defined` or `default`.
+    `optional` means that it may be missing: the template checks it with `is defined` or `default`.
     """
 
     file: str
@@ -36,12 +36,12 @@ class Variable:
 
 
 def variables_of(trees: Trees, file: str, block: Block) -> list[Variable]:
-    """List what a block, and what stands above the blocks, reads from outside."""
+    """List the variables that a block, and the statements above the blocks, read from outside."""
     return list(_variables(trees, file, [*above(trees[file]), *_inside(trees[file], block)]))
 
 
 def variables_inside(trees: Trees, file: str, block: Block) -> list[Variable]:
-    """List what a block alone reads: what stands above it may be there for the other one."""
+    """List the variables that a block reads itself, without names that the statements above make."""
     made_above = set(_made_by(nodes.Template(above(trees[file]), lineno=1)))
     found = _variables(trees, file, _inside(trees[file], block))
     return [variable for variable in found if variable.name not in made_above]
@@ -61,7 +61,7 @@ def _variables(trees: Trees, file: str, body: list[nodes.Node]) -> Iterator[Vari
     made = set(_made_by(part))
     for include in part.find_all(nodes.Include):
         for inner in filter(None, jinja2.meta.find_referenced_templates(nodes.Template([include], lineno=1))):
-            # An include sees the loop variables and the `set` of the place where it stands.
+            # An include sees the loop variables and the `set` names at its place.
             found = _variables(trees, inner, trees[inner].body)
             yield from (variable for variable in found if variable.name not in made)
 
@@ -79,7 +79,7 @@ def _named(node: nodes.Node | None) -> tuple[str, str | None] | None:
 
 
 def _made_by(part: nodes.Template) -> Iterator[str]:
-    """Yield the names that a part makes itself."""
+    """Yield the names that a part defines itself."""
     for node in part.find_all((nodes.Name, nodes.Macro, nodes.Import, nodes.FromImport)):
         match node:
             case nodes.Name(name=str(name), ctx="store" | "param"):
@@ -91,7 +91,7 @@ def _made_by(part: nodes.Template) -> Iterator[str]:
 
 
 def above(tree: nodes.Template) -> list[nodes.Node]:
-    """List what stands above the blocks and makes names: imports of macros, `set`."""
+    """List the statements above the blocks that make names: imports of macros, `set`."""
     return [node for node in tree.body if isinstance(node, NAMING)]
 
 

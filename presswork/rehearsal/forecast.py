@@ -1,8 +1,8 @@
-"""Say what a rehearsal tells of the real run, and which of its figures are measured and which are guessed.
+"""Estimate the real run from a rehearsal, and keep measured figures apart from guesses.
 
-Time, requests and what went wrong are measured. Input tokens are the sandbox's count of the very prompts. How long
-answers will be only Claude knows: it is taken from this installation's history, and where there is none, it is said
-that the sandbox made it up.
+Time, requests and failures are measured. Input tokens are the sandbox's count of the real prompts. Only Claude knows
+how long answers will be: their length comes from this installation's history, or else from the sandbox, which is
+reported as a guess.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,10 +24,10 @@ from presswork.terminal.ledgers import first_with
 
 @dataclass(frozen=True)
 class StepForecast:
-    """One step of the real run; a cost is None where the price is unknown.
+    """One step of the real run; a cost is None if the price is unknown.
 
-    `past_answers` are those from whose length `output_tokens` is estimated; 0: it is the sandbox's guess.
-    `at_most_usd` is the cost where each answer fills its max_tokens.
+    `past_answers` counts the answers that `output_tokens` is estimated from; 0 means it is the sandbox's guess.
+    `at_most_usd` is the cost if each answer fills its max_tokens.
     """
 
     step: str
@@ -43,9 +43,9 @@ class StepForecast:
 def read_history(
     ledgers: Iterable[str], flow: str, templates: Sequence[Template], endpoint: str | None
 ) -> tuple[str, Mapping[str, PastAnswers]] | None:
-    """Read what the answers of each template took, by its name, from the first ledger that has any of this endpoint.
+    """Read the past answers of each template, by name, from the first ledger that has any of this endpoint.
 
-    Ledgers are only read. One that can't be is no hindrance: then nothing is known.
+    Ledgers are only read. If none can be read, there is no history.
     """
     own = endpoint if endpoint != SANDBOX else None
 
@@ -65,7 +65,7 @@ def read_history(
 def forecast(
     spent: Sequence[StepTokens], pasts: Mapping[str, PastAnswers], max_tokens: Callable[[str], int], day: date
 ) -> list[StepForecast]:
-    """Say what each step will take, at the prices of the day."""
+    """Estimate each step at the prices of the day."""
     steps: list[StepForecast] = []
     for each in spent:
         past = pasts.get(each.step)
@@ -87,15 +87,15 @@ def forecast(
 
 
 def added(costs: Iterable[Decimal | None]) -> Decimal | None:
-    """Add costs up; an unknown one makes the sum unknown."""
+    """Add costs up; one unknown cost makes the sum unknown."""
     found = list(costs)
     known = [cost for cost in found if cost is not None]
     return sum(known, Decimal(0)) if len(known) == len(found) else None
 
 
 def _cost(spent: StepTokens, output_tokens: int, day: date) -> Decimal | None:
-    # A price is a number for each token, so that of a sum is the sum of the prices. Which one it is can depend on the
-    # prompt's length: that of the mean prompt is taken.
+    # Prices are per token, so the price of a sum of tokens is the sum of their prices. The price can depend on the
+    # prompt's length: the one for the mean prompt is used.
     used = Usage(
         spent.input_tokens,
         spent.cache_creation_5m_tokens,

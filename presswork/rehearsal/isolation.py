@@ -1,8 +1,8 @@
-"""Give a rehearsal a sandbox and a ledger of its own, and an environment in which nothing else is reached.
+"""Give a rehearsal its own sandbox and ledger, and an environment from which nothing else can be reached.
 
-Whatever the environment and `.env` say of keys, endpoints and the ledger, what runs inside speaks to the sandbox and
-writes to a SQLite file in a temporary folder. The folder is removed at the end, however that comes; one that a kill
-left behind is removed by the next rehearsal.
+Whichever keys, endpoints and ledger the environment and `.env` name, a run inside talks to the sandbox and writes to a
+SQLite file in a temporary folder. The folder is removed at the end in any case; after a kill, the next rehearsal
+removes it.
 """
 
 import os
@@ -26,22 +26,22 @@ from sandbox import Switches, sandbox_process
 PREFIX, KEPT = "presswork-rehearsal-", "presswork-kept-rehearsal-"
 LOCK = "alive.lock"
 NEW_S = 60.0  # a folder younger than this may not have its lock yet
-REHEARSAL_KEY = "rehearsal"  # the sandbox takes any, and the user's is not for it
+REHEARSAL_KEY = "rehearsal"  # the sandbox accepts any key, and must not get the user's
 
 
 @contextmanager
 def isolated(switches: Switches, source: str | None, *, keep: bool) -> Iterator[str]:
-    """Yield the URL of a ledger of its own, with a sandbox and an environment in which nothing else is reached.
+    """Start a sandbox, point the environment at it and at a new ledger, and yield the ledger's URL.
 
-    `source` is the database that PRESSWORK_SOURCE_URL is to name. SIGTERM outside of a run becomes StoppedError, so
-    that it cleans up too.
+    `source` is the database that PRESSWORK_SOURCE_URL will name. SIGTERM outside of a run raises StoppedError, so that
+    cleaning up happens then too.
     """
     with _terminated_in_order(), _folder(keep=keep) as folder, sandbox_process(switches) as url:
         ledger = f"sqlite:///{folder / 'ledger.sqlite'}"
         changes = {
             "ANTHROPIC_BASE_URL": url,
             "ANTHROPIC_API_KEY": REHEARSAL_KEY,
-            # Under this name a run stops where anything but the sandbox answers.
+            # Under this name a run stops if anything but the sandbox answers.
             "PRESSWORK_ENDPOINT": SANDBOX,
             "PRESSWORK_DATABASE_URL": ledger,
             "PRESSWORK_SPILL_DIR": str(folder / "spill"),
@@ -66,7 +66,7 @@ def _folder(*, keep: bool) -> Iterator[Path]:
 
 
 def remove_leftovers(among: Path) -> None:
-    """Remove the folders of rehearsals that were killed; their lock went with their process."""
+    """Remove the folders of killed rehearsals; their locks ended with their processes."""
     for folder in among.glob(f"{PREFIX}*"):
         try:
             if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < NEW_S:

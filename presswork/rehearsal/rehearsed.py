@@ -1,4 +1,4 @@
-"""Show a rehearsal when it has ended, to people and to programs: what the real run will take, and what broke."""
+"""Show a finished rehearsal to people and to programs: an estimate of the real run, and what failed."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,13 +18,13 @@ from presswork.terminal.ledgers import ledger_name
 from presswork.terminal.summary_view import headline, print_steps
 
 NOTES = """\
-The sandbox answered, so nothing was billed. Time and faults are as measured here on these terms; texts are made up.
-All records were asked for. The real run asks only for what your ledger does not have yet."""
+The sandbox answered, so nothing was billed. Times and failures are measured on these terms; the texts are made up.
+The rehearsal requested all records. The real run requests only those that your ledger does not have yet."""
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """A rehearsal's figures. `history` is the ledger from which lengths are known, `kept` where its own was kept."""
+    """A rehearsal's figures. `history` is the ledger with past answers, `kept` the path of its own ledger, if kept."""
 
     summary: Summary
     terms: Terms
@@ -41,22 +41,22 @@ class Rehearsed:
 
     @property
     def at_most_usd(self) -> Decimal | None:
-        """What it costs where each answer fills its max_tokens."""
+        """The cost if each answer fills its max_tokens."""
         return added(step.at_most_usd for step in self.steps)
 
     @property
     def output_tokens(self) -> int:
-        """The tokens that will probably be answered."""
+        """How many tokens the answers will probably have."""
         return sum(step.output_tokens for step in self.steps)
 
     @property
     def lengths_from(self) -> str:
-        """How the lengths of answers are known: history, sandbox, or mixed where some steps have no history."""
+        """The source of the answers' lengths: history, sandbox, or mixed if only some steps have history."""
         known = {step.past_answers > 0 for step in self.steps}
         return "mixed" if len(known) > 1 else "history" if known == {True} else "sandbox"
 
     def for_programs(self) -> dict[str, Any]:
-        """All of it as plain JSON values: the summary of `run`, and what a rehearsal adds."""
+        """Return the summary of `run` and the figures of the rehearsal as plain JSON values."""
         return {
             **self.summary.for_programs(),
             "terms": self.terms.for_programs(),
@@ -77,13 +77,13 @@ class Rehearsed:
 
 
 def print_rehearsed(console: Console, rehearsed: Rehearsed) -> None:
-    """Print what the real run will take, and what broke."""
+    """Print the estimate of the real run, and what failed."""
     console.print(headline(rehearsed.summary, "rehearsed"))
     print_steps(console, rehearsed.summary.steps)
     console.print()
     screen.print_facts(console, _figures(rehearsed))
     console.print()
-    _print_broken(console, rehearsed)
+    _print_failed(console, rehearsed)
     console.print()
     console.print(Text(NOTES, "dim"), soft_wrap=True)
     if rehearsed.kept:
@@ -94,7 +94,7 @@ def _figures(rehearsed: Rehearsed) -> list[tuple[str, str]]:
     summary = rehearsed.summary
     pace = summary.pace.words()
     return [
-        ("will take", f"{duration(summary.wall_s)}, as measured here"),
+        ("time", f"{duration(summary.wall_s)}, measured here"),
         ("requests", f"{summary.requests:,}"),
         ("tokens in", f"{summary.input_tokens:,}, estimated from the length of the prompts"),
         ("tokens out", f"{rehearsed.output_tokens:,}, {_lengths(rehearsed)}"),
@@ -105,8 +105,8 @@ def _figures(rehearsed: Rehearsed) -> list[tuple[str, str]]:
 
 def _lengths(rehearsed: Rehearsed) -> str:
     answers = sum(step.past_answers for step in rehearsed.steps)
-    known = f"by the length of {counted(answers, 'answer')} in {ledger_name(rehearsed.history or '')}"
-    guess = "the sandbox's guess: your ledger has no real answers to it yet"
+    known = f"from the length of {counted(answers, 'answer')} in {ledger_name(rehearsed.history or '')}"
+    guess = "the sandbox's guess, as your ledger has no real answers to these prompts yet"
     without = ", ".join(step.step for step in rehearsed.steps if not step.past_answers)
     return {"history": known, "sandbox": guess, "mixed": f"{known}; for {without} the sandbox's guess"}[
         rehearsed.lengths_from
@@ -125,20 +125,20 @@ def _cost(rehearsed: Rehearsed) -> str:
         return dollars(None)
     return (
         f"{dollars(rehearsed.cost_usd)}, {likely[rehearsed.lengths_from]}; "
-        f"{dollars(rehearsed.at_most_usd)} if each filled its max_tokens"
+        f"{dollars(rehearsed.at_most_usd)} if each answer fills its max_tokens"
     )
 
 
-def _print_broken(console: Console, rehearsed: Rehearsed) -> None:
+def _print_failed(console: Console, rehearsed: Rehearsed) -> None:
     if not rehearsed.troubles and not rehearsed.losses:
-        console.print(Text("Nothing broke.", "bold green"))
+        console.print(Text("Nothing failed.", "bold green"))
         return
-    console.print(Text("What broke", "bold"))
+    console.print(Text("What failed", "bold"))
     if rehearsed.troubles:
         listed = ", ".join(f"{trouble.requests:,} {trouble.kind}" for trouble in rehearsed.troubles)
-        console.print(screen.data(f"  Requests that brought nothing: {listed}."))
+        console.print(screen.data(f"  Requests without a usable answer: {listed}."))
     if not rehearsed.losses:
-        console.print("  Asking again helped: no record is without content.")
+        console.print("  Retries helped: every record has content.")
         return
     rows = []
     for loss in rehearsed.losses:

@@ -1,4 +1,4 @@
-"""The latency, limits and faults of a rehearsal: as flags name them, or as they are known."""
+"""Choose the latency, limits and faults of a rehearsal: from flags, from history, or by default."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ from sandbox import Switches
 from sandbox.__main__ import read_switch
 
 LATENCY_MS, SPREAD = 3000.0, 0.3
-"""Assumed where nothing is known: an answer of some hundred tokens, and how such answers differ."""
+"""Assumed without history: the latency of an answer with a few hundred tokens, and its spread."""
 WIDEST = 3.0
 LIMITS = {"rpm": "requests", "itpm": "input tokens", "otpm": "output tokens"}
 FAULT_FLAGS = ("rate_limited", "overloaded", "drops", "invalid", "truncated", "refused")
@@ -24,7 +24,7 @@ PERCENT = 100.0
 class Latency:
     """How long an answer takes: median milliseconds, and sigma of the lognormal.
 
-    `known_from` is named (by a flag), history (of so many answers) or assumed.
+    `known_from` is named (by a flag), history (of this many `answers`) or assumed.
     """
 
     median_ms: float
@@ -35,7 +35,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Terms:
-    """The latency, and all that the sandbox is told."""
+    """The latency, and all switches of the sandbox."""
 
     latency: Latency
     switches: Switches
@@ -53,7 +53,7 @@ class Terms:
         }
 
     def facts(self, ledger: str) -> list[tuple[str, str]]:
-        """Say the terms to a person; `ledger` is where the history stands."""
+        """Return the terms as rows for people; `ledger` names the ledger with the history."""
         limits = [
             f"{limit:,} {what} a minute"
             for name, what in LIMITS.items()
@@ -63,17 +63,17 @@ class Terms:
         known = {
             "named": "",
             "history": f", the median of the last {self.latency.answers:,} such answers in {ledger}",
-            "assumed": ", assumed, as your ledger has no real answers to it yet; name another with --latency-ms",
+            "assumed": ", assumed: your ledger has no real answers to these prompts yet. Set it with --latency-ms",
         }
         return [
             ("latency", f"{self.latency.median_ms:,.0f} ms{known[self.latency.known_from]}"),
-            ("limits", ", ".join(limits) or "none; name your account's with --rpm-limit, --itpm-limit, --otpm-limit"),
+            ("limits", ", ".join(limits) or "none. Set your account's with --rpm-limit, --itpm-limit, --otpm-limit"),
             ("faults", ", ".join(faults) or "none"),
         ]
 
 
 def make_terms(pasts: Mapping[str, PastAnswers], flags: RehearseFlags) -> Terms:
-    """Put the terms together; raises ParameterError. `drops` are half before an answer was generated, half after."""
+    """Combine flags and history; raises ParameterError. Half of `drops` come before an answer is made, half after."""
     latency = choose_latency(pasts, flags.latency_ms, flags.latency_spread)
     rates = {name: _share(name, percent) for name in FAULT_FLAGS if (percent := getattr(flags, name)) is not None}
     dropped = rates.pop("drops", None)
@@ -85,14 +85,14 @@ def make_terms(pasts: Mapping[str, PastAnswers], flags: RehearseFlags) -> Terms:
         known = {"latency_ms": latency.median_ms, "latency_spread": latency.spread, "seed": flags.seed}
         switches = Switches().changed({**known, **limits, **rates, **switched})
     except ValueError as error:
-        raise ParameterError(f"{error}. The switches are: {', '.join(Switches.model_fields)}.") from None
+        raise ParameterError(f"{error}. Available switches: {', '.join(Switches.model_fields)}.") from None
     if "latency_ms" in switched or "latency_spread" in switched:
         latency = Latency(switches.latency_ms, switches.latency_spread, "named")
     return Terms(latency, switches)
 
 
 def choose_latency(pasts: Mapping[str, PastAnswers], median_ms: float | None, spread: float | None) -> Latency:
-    """Take what was named, else what the history says, else what is assumed."""
+    """Take the latency from flags, else from history, else the assumed one."""
     past = [math.log(latency) for found in pasts.values() for latency in found.latencies_ms if latency > 0]
     if median_ms is not None:
         return Latency(median_ms, SPREAD if spread is None else spread, "named")

@@ -1,1 +1,1 @@
-"""What a run says of itself: live progress, the summary, and what Prefect shows of both."""
+"""Report on a run: live progress, the summary, and what Prefect shows of both."""

@@ -1,6 +1,6 @@
-"""Live counts of a run, for whoever watches in this process.
+"""Keep live counts of a run, for anyone who watches in this process.
 
-What is shown while a run goes on; when it has ended, the summary is added up from the ledger.
+They are shown while a run is active; when it has ended, the summary is added up from the ledger.
 """
 
 import logging
@@ -18,19 +18,19 @@ from presswork.report.summary import PaceSummary
 Log = logging.Logger | logging.LoggerAdapter[Any]
 """Where the lines of a run's log go."""
 WORDS = {CACHED: "from the cache", SUCCEEDED: "new"}
-"""What people read in place of a status."""
+"""The words that people read instead of a status."""
 
 
 @dataclass
 class Progress:
-    """Counts of one run so far; `total` is None where it is not known beforehand.
+    """Counts of one run so far; `total` is None while it is not known.
 
-    `notes` has, by kind, what whoever reads the summary should know. `ask_pace` is for the engine's own thread, which
-    notes the answer as `pace` for the threads of watchers.
+    `notes` has, by kind, remarks for the summary. `ask_pace` must be called on the engine's own thread, which stores
+    the result as `pace` for the threads of watchers.
 
-    `selecting` has, for each select that runs just now, its template's file and how many records have come, by the
-    name of its spool: two selects of one template may run at the same time. `worker` says which helper of the run this
-    is, if it is one.
+    `selecting` has, for each running select, its template's file and the number of records read so far. Its keys are
+    names of spools, as two selects of one template may run at the same time. `worker` names the helper of the run that
+    this process is, if it is one.
     """
 
     run_id: str
@@ -53,7 +53,7 @@ class Progress:
     worker: str = ""
 
     def begin_step(self, step: str, total: int | None) -> None:
-        """Turn to another step."""
+        """Begin another step."""
         self.step, self.total, self.done_in_step = step, total, 0
         self.step_counts.clear()
 
@@ -64,21 +64,21 @@ class Progress:
         self.done_in_step += count
 
     def correct(self, counted: str, status: str) -> None:
-        """Count a generation under another status than it was."""
+        """Move a generation from one status to another."""
         for counts in (self.counts, self.step_counts):
             counts[counted] -= 1
             counts[status] += 1
 
     @property
     def percent(self) -> float:
-        """How far this step is, of 100; 100 when the run has ended well, 0 where the total is not known."""
+        """How far this step is, from 0 to 100; 100 when the run has completed, 0 while the total is unknown."""
         if self.status == COMPLETED:
             return 100.0
         return round(min(100.0 * self.done_in_step / self.total, 100.0), 1) if self.total else 0.0
 
     def words(self) -> str:
-        """Say in one line how far the run is: names and counts."""
-        how_far = f"{self.done_in_step:,} of {'a number not known yet' if self.total is None else f'{self.total:,}'}"
+        """Describe in one line how far the run is, with names and counts."""
+        how_far = f"{self.done_in_step:,} of {'an unknown number' if self.total is None else f'{self.total:,}'}"
         parts = [self.worker] if self.worker else []
         parts.append(self.status or (f"{self.step}: {how_far}" if self.step else "selecting"))
         parts += self.selected()
@@ -86,7 +86,7 @@ class Progress:
         return "; ".join([*parts, dollars(self.cost_usd)])
 
     def selected(self) -> list[str]:
-        """Say how many records each select that runs just now has given."""
+        """Describe how many records each running select has read."""
         return [f"{count:,} records read by {name}" for name, count in tuple(self.selecting.values())]
 
     @property
@@ -96,7 +96,7 @@ class Progress:
 
 
 def counts_in_words(counts: Mapping[str, int]) -> dict[str, str]:
-    """Say how many generations ended how, by status; what happened to none is left out."""
+    """Describe how many generations ended with each status; a status without any is left out."""
     return {status: f"{counts[status]:,} {WORDS.get(status, status)}" for status in COUNTED if counts.get(status)}
 
 
@@ -104,12 +104,12 @@ _watchers: list[Callable[[Progress], None]] = []
 
 
 def watch(callback: Callable[[Progress], None]) -> Callable[[], None]:
-    """Have `callback` told of each run that opens in this process; call what is returned to end that."""
+    """Call `callback` for each run that opens in this process; the returned function ends that."""
     _watchers.append(callback)
     return lambda: _watchers.remove(callback)
 
 
 def announce(progress: Progress) -> None:
-    """Tell the watchers of a run that opens."""
+    """Call the watchers for a run that opens."""
     for callback in tuple(_watchers):
         callback(progress)

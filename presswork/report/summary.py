@@ -1,4 +1,4 @@
-"""What a run did, added up from its ledger, and said as rows: Markdown, terminal and history lay out the same ones."""
+"""Summarize a run from its ledger, as rows that Markdown, terminal and history share."""
 
 from decimal import Decimal
 from typing import Any
@@ -17,13 +17,13 @@ COUNTS = (*COUNTED, "left_out")
 """The counts of a run and of each of its steps, in the order in which they are shown."""
 SANDBOX_SAYS = "This ran on the sandbox: its answers are made up, and nothing was billed."
 LONG_S = 5.0
-"""A wait that is said while it lasts."""
+"""A wait of this many seconds is shown while it lasts."""
 LACKING = tuple(status for status in STATUSES if status != SUCCEEDED)
-"""How a generation ends that brought no content."""
+"""The statuses of a generation without content."""
 
 
 class GenerationCounts:
-    """What the counts of a run and of each of its steps come to."""
+    """Sums over the counts of a run or of one of its steps."""
 
     @property
     def with_content(self) -> int:
@@ -32,15 +32,15 @@ class GenerationCounts:
 
     @property
     def without_content(self) -> int:
-        """How many generations brought no content."""
+        """How many generations have no content."""
         return sum(getattr(self, status) for status in LACKING)
 
 
 class StepSummary(GenerationCounts, BaseModel):
-    """One step of a run: how many generations ended how."""
+    """One step of a run: how many generations ended with each status."""
 
     step: str
-    made_from: str | None = Field(None, description="The step whose generations it was made from; None: records.")
+    made_from: str | None = Field(None, description="The step that it was made from; None: made from records.")
     generations: int = 0
     cached: int = 0
     succeeded: int = 0
@@ -49,46 +49,46 @@ class StepSummary(GenerationCounts, BaseModel):
     refused: int = 0
     failed: int = 0
     skipped: int = 0
-    left_out: int = Field(0, description="Records not taken up, as an earlier step brought no content for them.")
+    left_out: int = Field(0, description="Records skipped because an earlier step produced no content for them.")
 
 
 class PaceSummary(BaseModel):
-    """How requests were paced: the lowest limit a minute that was known, where from, and what was waited for it."""
+    """How requests were paced: the rate, the lowest known limit per minute and its source, and the waits."""
 
     requests_per_minute: float = 0.0
     limit_per_minute: float | None = None
     limit_from: str | None = Field(
-        None, description="own: a setting; told: rate headers; found: by what was accepted, as nothing was told."
+        None, description="own: a setting; told: rate headers; found: measured, as there were no headers."
     )
     share_of_limit: float | None = None
     rate_limited: int = 0
-    refused_anyway: float = Field(0.0, description="The share of answers that are 429 at any rate, as far as is known.")
+    refused_anyway: float = Field(0.0, description="The share of answers that are 429 at any rate, as far as known.")
     waited_s: float = 0.0
-    waiting_s: float = Field(0.0, description="How long the next request has to wait now.")
+    waiting_s: float = Field(0.0, description="Seconds that the next request has to wait now.")
     waiting_for: str | None = Field(None, description="The limit that it waits for.")
 
     def words(self) -> str:
-        """Say it in one line; empty where no request was made."""
+        """Describe the pace in one line; empty if no request was made."""
         return "; ".join(self.parts())
 
     def parts(self) -> list[str]:
-        """Say each thing that there is to say."""
+        """Describe the pace in parts; empty if there is nothing to report."""
         parts = [self._rate()] if self.requests_per_minute else []
         if self.limit_from == "found" and self.limit_per_minute is not None:
             limit = a_minute(self.limit_per_minute)
             parts.append(f"held at {limit} requests a minute: the endpoint answers 429 above it")
         if self.waited_s >= 1 and parts:
-            parts.append(f"{self.waited_s:,.0f} s waited for it")
+            parts.append(f"waited {self.waited_s:,.0f} s for it")
         if self.rate_limited:
             anyway = f", about {percent(self.refused_anyway)} at any rate" if self.refused_anyway >= 0.01 else ""
             parts.append(f"{self.rate_limited:,} answered 429{anyway}")
         if self.waiting_s >= LONG_S and self.waiting_for:
-            parts.append(f"the next waits {self.waiting_s:,.0f} s for {self.waiting_for}")
+            parts.append(f"the next request waits {self.waiting_s:,.0f} s for {self.waiting_for}")
         return parts
 
     def _rate(self) -> str:
         rate = f"{self.requests_per_minute:,.0f} requests a minute"
-        # 0.0 where the endpoint tells a limit that nobody meets.
+        # 0.0 if the endpoint reports a limit that is never reached.
         if not self.share_of_limit or self.limit_per_minute is None or self.limit_from == "found":
             return rate
         whose = "your own" if self.limit_from == "own" else "the"
@@ -96,35 +96,35 @@ class PaceSummary(BaseModel):
 
 
 class PromptCacheSummary(BaseModel):
-    """How many requests read the endpoint's prompt cache and how many wrote it, and why not more were read.
+    """How many requests read and wrote the endpoint's prompt cache, and why not more of them read it.
 
-    Reads and writes are the ledger's; the rest is what this process has seen.
+    Reads and writes come from the ledger; the rest is what this process has seen.
     """
 
     reads: int = 0
     writes: int = 0
     late: int = Field(0, description="Requests that wrote a prefix again before the entry could be read.")
     missed: int = Field(0, description="Requests that wrote a prefix again although others could read it.")
-    silent: int = Field(0, description="Answers that told neither of writing nor of reading.")
+    silent: int = Field(0, description="Answers that reported neither a write nor a read.")
     too_short: list[str] = Field(default_factory=list, description="Templates whose prefix the model can't cache.")
 
     def why_not(self) -> list[str]:
-        """Say why not more was read; empty where there is nothing to say."""
+        """Explain why not more was read; empty if there is nothing to explain."""
         parts = []
         if self.too_short:
-            parts.append(f"not used for {', '.join(self.too_short)}: too short for the model to cache")
+            parts.append(f"not used for {', '.join(self.too_short)}: the prefix is too short for the model to cache")
         if self.silent and not self.reads and not self.writes:
-            parts.append("no answer tells of it: too short after all, or a gateway does not pass it on")
+            parts.append("no answer reports it: the prefix is too short after all, or a gateway hides it")
         again = (
-            (self.late, "could not be read yet: entries appear late"),
-            (self.missed, "others could read: the provider's cache missed"),
+            (self.late, "before it could be read: entries appear late"),
+            (self.missed, "although others could read it: the provider's cache missed"),
         )
-        parts += [f"{counted(count, 'request')} wrote again what {why}" for count, why in again if count]
+        parts += [f"{counted(count, 'request')} wrote the prefix again {why}" for count, why in again if count]
         return parts
 
 
 class Failure(BaseModel):
-    """A generation that brought no content."""
+    """A generation without content."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -164,27 +164,27 @@ class Summary(GenerationCounts, BaseModel):
     cache_creation_tokens: int
     cost_usd: Decimal | None
     saved_by_ledger_usd: Decimal | None = Field(
-        None, description="What the reused answers cost when they were asked for; None where that is not known."
+        None, description="The original cost of the reused answers; None: not known."
     )
     saved_by_prompt_cache_usd: Decimal | None = Field(
-        None, description="Reads at less than the price of input, less what writes cost beyond it; None: not known."
+        None, description="Savings by reads, minus the extra cost of writes; None: not known."
     )
     prompt_cache: PromptCacheSummary = Field(default_factory=PromptCacheSummary)
     unpriced: int
     perhaps_billed: int
     likely_usd: Decimal | None = Field(
-        Decimal(0), description="What requests that were perhaps billed likely cost, beyond cost_usd; None: not known."
+        Decimal(0), description="Likely cost of requests that were perhaps billed, not in cost_usd; None: not known."
     )
     rate_limited: int
     wall_s: float
     pace: PaceSummary
-    notes: list[str] = Field(default_factory=list, description="What to know of the endpoint and of how the run went.")
+    notes: list[str] = Field(default_factory=list, description="Remarks on the endpoint and on how the run went.")
     steps: list[StepSummary]
     failures: list[Failure]
 
     @property
     def exit_status(self) -> int:
-        """0 all have content, 1 some have not, 3 the cost cap stopped it; what ends with 2 raises an error instead."""
+        """0: all have content; 1: some do not; 3: the cost cap stopped the run. For status 2 an error is raised."""
         if self.status == CAPPED:
             return MET_CAP
         return HAS_ALL if self.status == COMPLETED and not self.without_content + self.left_out else LACKS_SOME
@@ -199,10 +199,10 @@ class Summary(GenerationCounts, BaseModel):
 
 
 def usage_rows(used: Summary | TotalUsage, endpoint: str) -> list[tuple[str, str]]:
-    """Say what requests used and cost."""
+    """Return rows on what requests used and cost."""
     tokens = f"{used.input_tokens:,} in, {used.output_tokens:,} out"
     if used.cache_read_tokens:
-        tokens += f" ({used.cache_read_tokens:,} of those in were read from the prompt cache)"
+        tokens += f" ({used.cache_read_tokens:,} of the input read from the prompt cache)"
     cost = dollars(used.cost_usd, used.unpriced) + (" (as Claude would bill it)" if endpoint == SANDBOX else "")
     rows = [("requests", f"{used.requests:,}"), ("tokens", tokens), ("cost", cost)]
     if used.perhaps_billed:
@@ -213,7 +213,7 @@ def usage_rows(used: Summary | TotalUsage, endpoint: str) -> list[tuple[str, str
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, str]]:
-    """Say what a run used and cost, what it did not have to pay, how it was paced, and what to know of it."""
+    """Return rows on what a run used, cost and saved, how it was paced, and other remarks."""
     rows = [("endpoint", summary.endpoint), *usage_rows(summary, summary.endpoint)]
     rows += [("saved", line) for line in _savings(summary)]
     rows += [("prompt cache", line) for line in summary.prompt_cache.why_not()]
@@ -223,7 +223,7 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _savings(summary: Summary) -> list[str]:
-    """Say what a run did not have to pay: by answers that the ledger had, and by the prompt cache."""
+    """Describe what a run saved by answers from the ledger and by the prompt cache."""
     unknown, lines = "an unknown amount", []
     if summary.cached:
         saved = summary.saved_by_ledger_usd

@@ -173,7 +173,12 @@ def test_rehearsal_says_what_it_knows_and_what_broke(
     assert ended.exit_code == 1, ended.stderr
     assert "Rehearsal of notes: the sandbox answers, and the ledger is temporary." in ended.stderr
     assert "read-only" in ended.stderr
-    for part in ("notes rehearsed: 7 records in", "the sandbox's guess", "if each filled its max_tokens", "What broke"):
+    for part in (
+        "notes rehearsed: 7 records in",
+        "the sandbox's guess",
+        "if each answer fills its max_tokens",
+        "What failed",
+    ):
         assert part in ended.stdout
     assert "7 refusal" in ended.stdout
     assert "such as" in ended.stdout

@@ -344,7 +344,7 @@ def test_ctrl_c_ends_a_statement_of_mariadb_that_has_given_no_row(
 
 
 def wait_until(holds: Callable[[], object], command: subprocess.Popen[str] | None = None) -> None:
-    """Wait until a condition holds; fail if the command ends before."""
+    """Wait until a condition holds or the command ends; fail after a minute."""
     deadline = time.monotonic() + 60
     while not holds() and (command is None or command.poll() is None):
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""The queries of docs/ledger.md run as they stand, on both databases, and find what the page says."""
+"""Run the queries of docs/ledger.md and of the README on both databases, and check what they find."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from db.sources.values import joined_key
 from db.words import ORIGINS, RUN_STATUSES, STATUSES
 from tests.db.rows import Book, sha
 
-PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 
 MARKED = re.compile(r"-- (SQLite|PostgreSQL|MariaDB|DuckDB)\n")
@@ -37,7 +39,7 @@ KEYED = [
 
 @pytest.fixture
 def shop(ledger: Engine) -> Engine:
-    """A ledger beside whose tables are products: fresh, renamed, without content; and content without a product."""
+    """A ledger with products in its database: fresh, renamed, without content; and content without a product."""
     long_ago = now() - timedelta(days=100)
     book = Book(ledger, started_at=long_ago)
     with ledger.begin() as connection:
@@ -72,7 +74,7 @@ def run(engine: Engine, block: str) -> list[dict[str, Any]]:
 
 
 def find(engine: Engine, *words: str) -> list[dict[str, Any]]:
-    """Run the one block that has all these words and is meant for this database."""
+    """Run the only block that has all these words and is for this database."""
     (block,) = [block for block in BLOCKS if all(word in block for word in words) and is_for(engine, block)]
     return run(engine, block)
 
@@ -88,7 +90,7 @@ def test_every_query_of_the_page_finds_something(shop: Engine) -> None:
             assert run(shop, block), block
 
 
-def test_content_stands_beside_the_products(shop: Engine) -> None:
+def test_content_is_joined_to_products(shop: Engine) -> None:
     rows = find(shop, "p.name, c.output")
 
     assert [(row["sku"], row["output"] is not None) for row in rows] == [
@@ -106,7 +108,7 @@ def test_content_of_a_key_of_several_columns_is_joined(shop: Engine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["duckdb", pytest.param("mariadb", marks=pytest.mark.mariadb)])
-def test_key_of_several_columns_is_written_in_sql(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_sql_writes_a_key_of_several_columns(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     url = f"duckdb:///{tmp_path / 'own.duckdb'}" if kind == "duckdb" else request.getfixturevalue("mariadb_server")
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -119,7 +121,21 @@ def test_key_of_several_columns_is_written_in_sql(kind: str, request: pytest.Fix
     assert row["record_key"] == joined_key(["a\\b|c", "7"])
 
 
-def test_what_is_orphaned_missing_and_stale_is_found(shop: Engine) -> None:
+def test_join_of_the_readme_finds_content_in_one_database(ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        connection.execute(text("CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT)"))
+        connection.execute(text("INSERT INTO products VALUES (1, 'Chai'), (2, 'Chang')"))
+    Book(ledger, flow="product_notes").add("2", step="product_notes", output={"title": "Chang", "text": "Malt."})
+    (query,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    # Here the reader's tables are in the ledger's database, so nothing is attached.
+    join = query.partition(";")[2].replace("shop.products", "products")
+
+    found = [tuple(row.values()) for row in run(ledger, join)]
+
+    assert found == [(1, "Chai", None, None), (2, "Chang", "Chang", "Malt.")]
+
+
+def test_orphaned_missing_and_stale_content_is_found(shop: Engine) -> None:
     assert [row["record_key"] for row in find(shop, "p.sku IS NULL")] == ["GONE-1"]
     assert [row["sku"] for row in find(shop, "c.generation_id IS NULL")] == ["TEA-003"]
     assert [row["sku"] for row in find(shop, "p.updated_at > c.confirmed_at")] == ["TEA-002"]
@@ -136,7 +152,7 @@ def test_history_of_a_record_has_its_text_each_time(shop: Engine) -> None:
 
 
 def test_figures_of_a_run_are_those_of_its_summary(shop: Engine) -> None:
-    # The others are those of one generation.
+    # The other rows are runs with one generation.
     row = max(find(shop, "FROM runs r", "requests"), key=lambda row: row["requests"])
     found = usage(shop, row["id"])
 
@@ -145,7 +161,7 @@ def test_figures_of_a_run_are_those_of_its_summary(shop: Engine) -> None:
     assert (row["unpriced"], row["perhaps_billed"]) == (found.unpriced, found.perhaps_billed) == (0, 1)
 
 
-def test_what_the_cache_saved_is_what_it_had_cost(shop: Engine) -> None:
+def test_saving_of_the_cache_is_the_former_cost(shop: Engine) -> None:
     (row,) = find(shop, "saved_usd")
     assert (row["cached"], Decimal(str(row["saved_usd"]))) == (1, Decimal("0.01"))
 
@@ -156,7 +172,7 @@ def test_what_the_cache_saved_is_what_it_had_cost(shop: Engine) -> None:
     assert saved[later.run_id] == Decimal("0.01")
 
 
-def test_records_of_a_run_are_counted_whether_it_wrote_a_row_for_them(shop: Engine) -> None:
+def test_records_of_a_run_are_counted_with_and_without_a_row(shop: Engine) -> None:
     (before,) = run(shop, "SELECT * FROM content WHERE record_key = 'TEA-002'")
     later = Book(shop)
     later.add("TEA-003", status="failed", output=None)

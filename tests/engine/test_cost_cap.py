@@ -110,7 +110,7 @@ async def test_runs_that_resume_one_another_share_a_cap(workshop_on_each: Worksh
     (row,) = workshop.rows(
         "SELECT error_message FROM generations WHERE run_id = :id AND record_key = '00079'", id=last.run_id
     )
-    assert "before this, by the run itself or by runs that it resumes" in row["error_message"]
+    assert "earlier, by this run or by runs that it resumes" in row["error_message"]
     # The same job at its next schedule is another, and begins with nothing spent.
     assert (await workshop.run(max_cost=CAP)).succeeded > 0
 

@@ -220,7 +220,7 @@ def test_front_matter_that_names_a_class_tells_that_name() -> None:
     ("fields", "told"),
     [
         ("{}", "output: names no field. Write at least one"),
-        ("[title]", "output: names a class, such as ProductCopy or shop.Entry, or lists the fields"),
+        ("[title]", "output: must name a class, such as ProductCopy or shop.Entry, or list its fields"),
         ("{title: str}", "title: must be keys and values, such as {type: str, max_length: 70}"),
         ("{title: {type: text}}", "title: there is no type 'text'. Available: str, int, float, bool, date, datetime"),
         ("{title: {type: 'list[list[str]]'}}", "title: there is no type 'list[list[str]]'"),
@@ -278,7 +278,7 @@ def test_mistake_is_told_by_its_field_and_says_what_to_do(fields: str, told: str
 
 
 def test_field_that_stands_twice_is_told_with_its_line() -> None:
-    with pytest.raises(TemplateError, match=r"^note\.md\.j2, line 4: .*'title' stands twice"):
+    with pytest.raises(TemplateError, match=r"^note\.md\.j2, line 4: .*'title' appears twice"):
         read_front_matter("note", "---\noutput:\n  title: {}\n  title: {type: int}\n---\n")
 
 

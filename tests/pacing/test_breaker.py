@@ -1,4 +1,4 @@
-"""Refusals that are alike stop the run, after one record from further on was tried and met the same."""
+"""Equal rejections in a row stop the run, after a probe from further on was rejected in the same way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refusal(likeness: str | None = "same") -> FinalCallError:
 
 
 class Crowd:
-    """Prompts that are sent one by one, through the watch and past its places."""
+    """Sends prompts one by one through the breaker, and beyond its places in flight."""
 
     def __init__(self, *far: str) -> None:
         self.breaker = Breaker("note")
@@ -35,7 +35,7 @@ class Crowd:
             return self.breaker.record(name, error)
 
     async def refused(self, count: int, likeness: str | None = "same") -> None:
-        """Have that many refused one after the other."""
+        """Have this many rejected one after the other."""
         for number in range(count):
             assert await self.send(f"{likeness} {number}", refusal(likeness)) is None
 
@@ -43,7 +43,7 @@ class Crowd:
         self.tasks[name] = asyncio.create_task(self.send(name, error))
 
     async def end(self) -> None:
-        """Let all go that still wait."""
+        """Release all that still wait."""
         self.breaker.release()
         await asyncio.gather(*self.tasks.values())
 
@@ -53,7 +53,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_row_at_the_start_holds_the_others_until_one_from_further_on_has_decided() -> None:
+async def test_row_at_the_start_holds_the_others_until_a_probe_has_decided() -> None:
     crowd = Crowd("far")
     await crowd.refused(AT_START)
 
@@ -70,7 +70,7 @@ async def test_row_at_the_start_holds_the_others_until_one_from_further_on_has_d
 
 
 @pytest.mark.parametrize("end", [None, refusal("other"), refusal(None)])
-async def test_record_from_further_on_that_meets_something_else_lets_the_others_go(end: CallError | None) -> None:
+async def test_probe_with_another_result_releases_the_others(end: CallError | None) -> None:
     crowd = Crowd("far")
     await crowd.refused(AT_START)
     crowd.start("next", None)
@@ -122,7 +122,7 @@ async def test_answer_or_another_refusal_begins_a_new_row() -> None:
 @pytest.mark.parametrize(
     "error", [PassingCallError("busy", kind="overloaded_error", alike="same"), StoppingCallError()]
 )
-async def test_what_may_pass_and_what_stops_by_itself_is_not_counted(error: CallError) -> None:
+async def test_passing_and_stopping_errors_are_not_counted(error: CallError) -> None:
     crowd = Crowd("far")
     for number in range(IN_A_ROW * 2):
         assert await crowd.send(str(number), error) is None
@@ -130,14 +130,14 @@ async def test_what_may_pass_and_what_stops_by_itself_is_not_counted(error: Call
     assert crowd.unsent == ["far"]
 
 
-async def test_what_is_the_records_own_never_stops_a_run() -> None:
+async def test_errors_of_single_records_never_stop_a_run() -> None:
     crowd = Crowd("far")
     await crowd.refused(IN_A_ROW * 2, None)
 
     assert crowd.unsent == ["far"]
 
 
-async def test_without_a_record_from_further_on_the_last_of_those_that_wait_is_tried() -> None:
+async def test_without_unsent_records_the_last_waiting_one_is_the_probe() -> None:
     crowd = Crowd()
     crowd.places = asyncio.Semaphore(1)
     async with crowd.breaker.place("in flight", crowd.take):
@@ -152,14 +152,14 @@ async def test_without_a_record_from_further_on_the_last_of_those_that_wait_is_t
     await crowd.end()
 
 
-async def test_first_to_come_is_tried_where_nobody_waits_yet() -> None:
+async def test_next_record_is_the_probe_if_none_is_waiting() -> None:
     crowd = Crowd()
     await crowd.refused(AT_START)
 
     assert await crowd.send("late", refusal()) is not None
 
 
-async def test_trial_that_met_a_busy_endpoint_decides_nothing_and_another_is_made() -> None:
+async def test_probe_that_meets_a_busy_endpoint_is_followed_by_another() -> None:
     crowd = Crowd("far")
     await crowd.refused(AT_START)
     crowd.start("next", refusal())
@@ -169,7 +169,7 @@ async def test_trial_that_met_a_busy_endpoint_decides_nothing_and_another_is_mad
     assert await crowd.tasks["next"] is not None
 
 
-async def test_trial_that_is_cut_off_leaves_it_to_another() -> None:
+async def test_probe_that_is_interrupted_is_followed_by_another() -> None:
     crowd = Crowd("far")
     await crowd.refused(AT_START)
     crowd.start("next", refusal())
@@ -181,7 +181,7 @@ async def test_trial_that_is_cut_off_leaves_it_to_another() -> None:
     assert await crowd.tasks["next"] is not None
 
 
-async def test_trial_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_probe_that_is_never_sent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE_TIMEOUT_S", 0.01)
     crowd = Crowd("held by those who wait for it")
     await crowd.refused(AT_START)
@@ -189,7 +189,7 @@ async def test_trial_that_does_not_come_is_not_waited_for(monkeypatch: pytest.Mo
     assert await crowd.send("next", refusal()) is not None
 
 
-async def test_answer_that_was_in_flight_lets_the_others_go() -> None:
+async def test_answer_that_was_in_flight_releases_the_others() -> None:
     crowd = Crowd("far")
     async with crowd.breaker.place("in flight", crowd.take):
         await crowd.refused(AT_START)
@@ -201,12 +201,10 @@ async def test_answer_that_was_in_flight_lets_the_others_go() -> None:
 
 
 @pytest.mark.parametrize(("count", "stops"), [(AT_START - 1, False), (AT_START, False), (AT_START + 1, True)])
-async def test_step_that_ends_before_a_trial_stops_where_more_than_the_row_met_the_same(
-    count: int, stops: bool
-) -> None:
+async def test_step_that_ends_before_a_probe_stops_if_more_than_the_row_failed_alike(count: int, stops: bool) -> None:
     crowd = Crowd()
     async with asyncio.TaskGroup() as group:
-        # All of them are in flight before the first is refused.
+        # All of them are in flight before the first is rejected.
         started = asyncio.Barrier(count)
 
         async def send(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The limiter, against the sandbox's own limits on a clock of the test's: minutes pass in milliseconds."""
+"""Test the limiter against the sandbox's own limits, on a simulated clock: minutes pass in milliseconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Waits for nothing: what the loop would sleep, its clock jumps."""
+    """Never sleeps: moves the clock forward by the time that the loop would sleep."""
 
     now = 1000.0
 
@@ -36,7 +36,7 @@ class _Skipping(selectors.DefaultSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop in which time passes only where all wait."""
+    """An event loop in which time passes only while all tasks wait."""
 
     def __init__(self) -> None:
         self._skipping = _Skipping()
@@ -56,7 +56,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
 
 @dataclass
 class Account:
-    """An endpoint with limits, as the sandbox has them; counts what it let in.
+    """An endpoint with the sandbox's limits; counts the requests that it accepts.
 
     `random` is the share of requests that it refuses at any rate.
     """
@@ -80,16 +80,14 @@ class Account:
         self.chance = random.Random(self.seed)  # noqa: S311 - chance, no secret
 
     async def ask(self, limiter: Limiter, need: Need | None = None) -> bool:
-        """One request through a limiter; was it let in?"""
+        """Send one request through a limiter; return whether it was accepted."""
         admission = await limiter.admit(need or Need(1, self.input_tokens, self.output_tokens))
         self.bursts.append(self.loop.time())
         usage, error = None, None
-        # Requests take their time to arrive, and not the same.
+        # Requests take different times to arrive.
         await asyncio.sleep(0.01 * self.chance.uniform(0.5, 1.5))
         try:
-            self.limits.admit(self.input_tokens)
-            if self.chance.random() < self.random:
-                raise Refusal(429, "rate_limit_error", "", headers={"retry-after": "1"})  # noqa: TRY301 - as the sandbox
+            self._admit()
         except Refusal as refusal:
             self.refused += 1
             self.refused_at.append(self.loop.time() - 1000.0)
@@ -104,8 +102,13 @@ class Account:
         limiter.settle(admission, usage, told, error)
         return error is None
 
+    def _admit(self) -> None:
+        self.limits.admit(self.input_tokens)
+        if self.chance.random() < self.random:
+            raise Refusal(429, "rate_limit_error", "", headers={"retry-after": "1"})
+
     async def ask_all(self, limiter: Limiter, count: int, *, at_once: int = 100, pause_s: float = 1.0) -> float:
-        """Ask for this many, each until it is let in; how long that took. Who waits to try again holds no place."""
+        """Send this many, each until it is accepted; return the seconds. A request that waits holds no place."""
         began, left, places = self.loop.time(), iter(range(count)), asyncio.Semaphore(at_once)
 
         async def ask_in_place() -> bool:
@@ -114,18 +117,20 @@ class Account:
 
         async def work() -> None:
             for _number in left:
-                while not await ask_in_place():  # noqa: ASYNC110 - a caller that tries again
+                is_accepted = await ask_in_place()
+                while not is_accepted:
                     await asyncio.sleep(pause_s)
+                    is_accepted = await ask_in_place()
 
         await asyncio.gather(*(work() for _worker in range(3 * at_once)))
         return self.loop.time() - began
 
     def rate(self, since: float, until: float) -> float:
-        """Requests let in a minute between two moments."""
+        """Return the requests accepted per minute between two moments."""
         return sum(since <= at < until for at in self.accepted_at) / (until - since) * 60
 
     def share_refused(self, since: float, until: float = math.inf) -> float:
-        """The share of 429s between two moments."""
+        """Return the share of 429s between two moments."""
         refused = sum(since <= at < until for at in self.refused_at)
         return refused / max(refused + sum(since <= at < until for at in self.accepted_at), 1)
 
@@ -138,11 +143,11 @@ def tokens(*, input_tokens: int = 0, output_tokens: int = 0) -> Usage:
     return Usage(input_tokens=input_tokens, output_tokens=output_tokens)
 
 
-# Told by headers
+# From headers
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_limit_that_headers_tell_is_used_up_and_hardly_passed(loop: Loop, processes: int) -> None:
+def test_limit_from_headers_is_used_up_and_rarely_exceeded(loop: Loop, processes: int) -> None:
     account = Account(loop, Switches(rpm=1000))
 
     async def work() -> float:
@@ -165,7 +170,7 @@ def test_token_limit_that_binds_is_used_up(loop: Loop, limit: str) -> None:
     assert account.refused <= 2000 * 0.02
 
 
-def test_few_go_before_the_first_answer_has_told_the_limits(loop: Loop) -> None:
+def test_few_requests_go_before_the_first_answer_shows_the_limits(loop: Loop) -> None:
     account = Account(loop, Switches(rpm=600), latency_s=5.0)
     run(loop, lambda: account.ask_all(Limiter(), 200, at_once=200))
     assert sum(at < 1004.9 for at in account.bursts) == module.START_IN_FLIGHT
@@ -227,7 +232,7 @@ def test_refusals_at_random_do_not_lower_the_rate(loop: Loop, share: float, seed
     account = Account(loop, Switches(), tells=False, latency_s=0.19, random=share, seed=seed)
     limiter = Limiter()
     run(loop, lambda: account.ask_all(limiter, 12_000))
-    # A hundred at once, each 0.2 s when it is accepted; a cut that is tried costs little, and not for long.
+    # A hundred at once, each takes 0.2 s when it is accepted; a trial cut costs little, and only for a short time.
     assert account.rate(0, 25) > 0.93 * 500 * 60 * (1 - share)
     assert limit_of(limiter) is None
 
@@ -296,7 +301,7 @@ def test_processes_that_share_a_hidden_limit_stay_below_it_together(loop: Loop, 
 def test_hidden_limit_is_used_up_though_some_are_refused_at_random(loop: Loop, share: float) -> None:
     account = Account(loop, Switches(rpm=600, burst_seconds=2), tells=False, latency_s=0.05, random=share)
     took = run(loop, lambda: account.ask_all(Limiter(), 2400))
-    # What is refused at random has been counted by the limit.
+    # The limit has counted the requests that are refused at random.
     assert 2400 / (1 - share) / (20 + took * 10) > 0.7
     assert account.share_refused(60) < share + 0.08
 
@@ -324,7 +329,7 @@ def test_endpoint_that_refuses_everything_for_a_while_is_used_again_soon(loop: L
     assert account.rate(refused_s + 45, refused_s + 60) > 0.9 * 200 * 60
 
 
-def test_time_in_which_nobody_asks_is_no_measurement(loop: Loop) -> None:
+def test_idle_time_is_not_measured(loop: Loop) -> None:
     account, limiter = Account(loop, Switches(), tells=False, latency_s=0.05), Limiter()
     run(loop, lambda: account.ask_all(limiter, 100, at_once=10))
     refuse(limiter, loop, count=12)
@@ -332,12 +337,12 @@ def test_time_in_which_nobody_asks_is_no_measurement(loop: Loop) -> None:
     assert run(loop, lambda: account.ask_all(limiter, 1000, at_once=10)) < 10
 
 
-def test_refusals_that_come_late_are_told_from_answers(loop: Loop) -> None:
+def test_late_refusals_are_distinguished_from_answers(loop: Loop) -> None:
     account = Account(loop, Switches(rpm=600, burst_seconds=2), tells=False, latency_s=1.0)
     limiter = Limiter()
 
     async def ask_slowly() -> None:
-        # A gateway that lets requests wait before it refuses them.
+        # A gateway that holds requests before it refuses them.
         admission = await limiter.admit(Need(1, 0, 0))
         await asyncio.sleep(0.6)
         usage: Usage | None = tokens()
@@ -391,7 +396,7 @@ def test_what_counts_as_a_refusal_by_a_rate_limit(loop: Loop, error: CallError, 
 
 
 def answer(limiter: Limiter, loop: Loop, **headers: int) -> None:
-    """An answer with these headers, as `requests_limit=800`."""
+    """Return the limits of an answer with these headers, such as `requests_limit=800`."""
     told = {f"anthropic-ratelimit-{name.replace('_', '-')}": str(value) for name, value in headers.items()}
 
     async def ask() -> None:
@@ -401,7 +406,7 @@ def answer(limiter: Limiter, loop: Loop, **headers: int) -> None:
     run(loop, ask)
 
 
-def test_own_limit_is_in_force_again_when_headers_tell_a_higher_one(loop: Loop) -> None:
+def test_own_limit_applies_again_when_headers_show_a_higher_one(loop: Loop) -> None:
     limiter = Limiter()
     limiter.hold(rpm=1000, itpm=None, otpm=None)
     limits = []
@@ -413,7 +418,7 @@ def test_own_limit_is_in_force_again_when_headers_tell_a_higher_one(loop: Loop) 
     assert run(loop, lambda: account.ask_all(limiter, 1000)) > 55
 
 
-def test_what_was_found_holds_nothing_back_once_headers_tell(loop: Loop) -> None:
+def test_found_limit_ends_when_headers_show_one(loop: Loop) -> None:
     account, limiter = Account(loop, Switches(rpm=60, burst_seconds=2), tells=False), Limiter()
     run(loop, lambda: account.ask_all(limiter, 30, at_once=20))
     assert limiter.report().limit_from == "found"
@@ -423,7 +428,7 @@ def test_what_was_found_holds_nothing_back_once_headers_tell(loop: Loop) -> None
     assert run(loop, lambda: account.ask_all(limiter, 2000)) < 20
 
 
-def test_lowest_limit_of_the_open_runs_counts_and_goes_with_its_run(loop: Loop) -> None:
+def test_lowest_limit_of_the_open_runs_counts_and_ends_with_its_run(loop: Loop) -> None:
     limiter = Limiter()
     release_first = limiter.hold(rpm=600, itpm=None, otpm=None)
     release_second = limiter.hold(rpm=60, itpm=None, otpm=6000)
@@ -439,7 +444,7 @@ def test_lowest_limit_of_the_open_runs_counts_and_goes_with_its_run(loop: Loop) 
     assert 29 < run(loop, lambda: account.ask_all(limiter, 310)) < 32
 
 
-def test_refused_request_gives_back_what_it_took(loop: Loop) -> None:
+def test_refused_request_returns_its_share_of_the_limits(loop: Loop) -> None:
     limiter = Limiter()
     limiter.hold(rpm=1, itpm=None, otpm=600)
 
@@ -463,7 +468,7 @@ def test_refused_request_gives_back_what_it_took(loop: Loop) -> None:
         {"output_tokens_limit": 10**15, "output_tokens_remaining": 10**15},
     ],
 )
-def test_strange_limits_in_headers_neither_crash_nor_hold_for_good(loop: Loop, headers: dict[str, int]) -> None:
+def test_strange_limits_in_headers_do_not_crash_or_block_permanently(loop: Loop, headers: dict[str, int]) -> None:
     limiter = Limiter()
     answer(limiter, loop, **headers)
     account = Account(loop, Switches(), tells=False, latency_s=0.05)
@@ -492,12 +497,12 @@ def test_report_says_what_a_request_waits_for(loop: Loop) -> None:
 # Reserve and settle
 
 
-def test_expected_tokens_are_reserved_and_the_true_ones_take_their_place(loop: Loop) -> None:
+def test_expected_tokens_are_reserved_and_replaced_by_the_true_ones(loop: Loop) -> None:
     async def work() -> list[float]:
         limiter = Limiter()
         limiter.hold(rpm=None, itpm=None, otpm=60_000)
         moments = []
-        # A thousand a second may be used: the first is let go, and is billed a tenth of what was reserved.
+        # A thousand a second may be used: the first is sent, and billed a tenth of what was reserved.
         for used in (100, 1000, 10):
             admission = await limiter.admit(Need(1, 0, 1000))
             moments.append(loop.time() - 1000.0)
@@ -518,7 +523,7 @@ def test_request_that_needs_more_than_the_limit_holds_still_goes(loop: Loop) -> 
     assert run(loop, work) < 120
 
 
-def test_one_that_waits_is_let_go_when_the_run_stops(loop: Loop) -> None:
+def test_waiting_request_is_released_when_the_run_stops(loop: Loop) -> None:
     async def work() -> float:
         limiter, stopped = Limiter(), False
         limiter.hold(rpm=1, itpm=None, otpm=None)
@@ -538,7 +543,7 @@ def test_waiters_are_served_in_their_order(loop: Loop) -> None:
         limiter.hold(rpm=60, itpm=None, otpm=None)
 
         async def ask(number: int) -> None:
-            # A large one is not overtaken by small ones behind it for ever.
+            # Small requests behind a large one do not overtake it again and again.
             await limiter.admit(Need(1, 0, 0))
             order.append(number)
 
@@ -555,7 +560,7 @@ def test_runs_of_a_process_share_the_limiter_of_an_endpoint_within_a_loop() -> N
     first, second, of_another_endpoint = asyncio.run(limiters())
     assert first is second
     assert of_another_endpoint is not first
-    # What waits in a loop that has ended would never be let go.
+    # A request that waits in a loop that has ended would never be released.
     assert asyncio.run(limiters())[0] is not first
 
 

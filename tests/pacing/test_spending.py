@@ -1,4 +1,4 @@
-"""The cost cap of a job: what is known, likely and reserved stays under it, and the message says whose it was."""
+"""The cost cap of a job: known, likely and reserved costs stay under it, and the message says who spent them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def reserve(spending: Spending, likely: Decimal | None = CENT) -> Decimal 
     return await spending.reserve("claude-sonnet-4-6", lambda: likely, lambda: False)
 
 
-# What counts
+# Which costs count
 
 
 @pytest.mark.parametrize(
@@ -68,16 +68,16 @@ async def test_what_a_request_counts_for(cost: Decimal | None, error: CallError 
     assert spending.spent == spent
 
 
-async def test_request_without_a_known_price_counts_nothing_where_it_was_lost() -> None:
+async def test_lost_request_without_a_known_price_counts_nothing() -> None:
     spending = Spending(None)
     spending.count(None, None, PassingCallError(kind="timeout"))
     assert spending.spent == Spent()
 
 
-# What fits
+# Which requests fit
 
 
-async def test_all_that_is_spent_or_under_way_stays_under_the_cap() -> None:
+async def test_costs_spent_or_in_flight_stay_under_the_cap() -> None:
     spending = Spending(usd("0.10"), Spent(usd("0.05"), usd("0.01")))
     spending.helpers = Spent(usd("0.02"))
     assert [await reserve(spending), await reserve(spending)] == [CENT, CENT]
@@ -85,13 +85,13 @@ async def test_all_that_is_spent_or_under_way_stays_under_the_cap() -> None:
     third = asyncio.ensure_future(reserve(spending))
     await asyncio.sleep(0)
     assert not third.done()
-    # One of those under way turns out to be cheaper than was thought.
+    # One request in flight turns out to be cheaper than estimated.
     spending.count(usd("0"), CENT, None)
     spending.release(CENT)
     assert await third == CENT
 
 
-async def test_cap_is_reached_only_when_nothing_is_under_way() -> None:
+async def test_cap_is_reached_only_when_no_request_is_in_flight() -> None:
     spending = Spending(usd("0.02"))
     await reserve(spending)
     await reserve(spending)
@@ -129,7 +129,7 @@ async def test_unknown_price_keeps_no_cap() -> None:
             Spent(usd("3.10")),
             Spent(),
             Spent(usd("1.88")),
-            ", $3.10 of it before this, by the run itself or by runs that it resumes",
+            ", $3.10 of it earlier, by this run or by runs that it resumes",
             "use --resume with a higher --max-cost",
         ),
         (
@@ -152,7 +152,7 @@ async def test_message_says_who_has_spent_it(
     assert remedy in str(reached.value)
 
 
-# What a helper may spend
+# How much a helper may spend
 
 FIRST, FIRST_AGAIN, SECOND = (f"00000000-0000-7000-8000-00000000000{n}" for n in "123")
 
@@ -166,7 +166,7 @@ def spend(book: Book, dollars: str, lease_id: str | None = None) -> None:
 
 
 def share(book: Book, *earlier: str, lease_id: str | None = None, waiting: int = 2) -> float:
-    """What a helper may spend whose `earlier` attempts have crashed; `lease_id` is that of the run's process."""
+    """Return what a helper may spend whose `earlier` attempts crashed; `lease_id` is that of the run's process."""
     run = (book.ledger, book.run_id)
     found = share_of_cap(
         1.0,
@@ -183,7 +183,7 @@ def test_helpers_share_nine_tenths_of_a_cap(ledger: Engine) -> None:
     assert share(Book(ledger)) == 0.45
 
 
-def test_helper_that_is_started_again_has_what_it_left(ledger: Engine) -> None:
+def test_restarted_helper_may_spend_the_rest_of_its_share(ledger: Engine) -> None:
     run = Book(ledger)
     spend(run, "0.2", FIRST)
     spend(run, "0.1", FIRST_AGAIN)
@@ -193,13 +193,13 @@ def test_helper_that_is_started_again_has_what_it_left(ledger: Engine) -> None:
     assert share(run, SECOND) == 0.25
 
 
-def test_run_that_is_taken_up_counts_what_its_helpers_and_its_earlier_process_have_spent(ledger: Engine) -> None:
+def test_resumed_run_counts_the_costs_of_its_helpers_and_its_earlier_process(ledger: Engine) -> None:
     run = Book(ledger)
     spend(run, "0.3", FIRST)
     now_by = new_id()
     assert (share(run, FIRST, lease_id=now_by), share(run, lease_id=now_by)) == (0.15, 0.35)
 
-    # The rest of the cap was spent after the helpers had ended: nothing is left for a helper either.
+    # The rest of the cap was spent after the helpers had ended: a helper gets nothing either.
     spend(run, "0.7")
     assert share(run, FIRST, lease_id=now_by) <= 0
 
@@ -211,7 +211,7 @@ def test_run_that_resumes_one_with_helpers_divides_what_is_left(ledger: Engine) 
     assert share(Book(ledger, resumes_run_id=earlier.run_id)) == 0.18
 
 
-# What a request will likely cost
+# How much a request will likely cost
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def prompt(tmp_path: Path) -> Prompt:
 @pytest.mark.parametrize(
     ("estimate", "likely"),
     [
-        # Input is some 300 tokens, at $3 a million; output costs $15 a million.
+        # Input is about 300 tokens, at $3 a million; output costs $15 a million.
         (Estimate(), usd("0.0150")),
         (Estimate(output_tokens=100), usd("0.0015") * usd("1.25")),
         (Estimate(output_tokens=100, cost_usd=usd("0.002")), usd("0.0025")),
@@ -255,7 +255,7 @@ async def one(pace: Pace, prompt: Prompt, usage: Usage | None, error: CallError 
             place.tell(usage, None, error)
 
 
-async def test_record_on_which_the_run_waits_finds_room_where_those_that_wait_hold_it_all(
+async def test_probe_finds_room_even_if_waiting_requests_hold_all_of_it(
     prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("presswork.pacing.breaker.PROBE_TIMEOUT_S", 60)
@@ -301,7 +301,7 @@ async def test_lost_answer_counts_at_its_likely_price(prompt: Prompt, error: Cal
     [
         (None, Spent(usd("0.018"))),
         ("claude-opus-4-6", Spent(usd("0.03"))),
-        # No price is known: what it likely cost counts, as in the ledger.
+        # No price is known: its likely cost counts, as in the ledger.
         ("gpt-9", Spent(likely_usd=usd("0.025"))),
     ],
 )
@@ -315,7 +315,7 @@ async def test_answer_counts_at_the_price_of_the_model_that_gave_it(
     assert pace.spending.spent == spent
 
 
-async def test_request_that_the_gate_let_go_no_further_costs_nothing(prompt: Prompt) -> None:
+async def test_request_that_the_gate_stopped_costs_nothing(prompt: Prompt) -> None:
     pace = gate("1")
     async with pace.reserve(prompt, 1000) as likely:
         pace.stop(StoppedError())

@@ -1,9 +1,11 @@
-"""Which templates a flow names: found in its source wherever the name stands, without importing the flow."""
+"""The templates that a flow names are found anywhere in its source, without importing the flow."""
 
 from __future__ import annotations
 
 import importlib
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 
 import pytest
 
@@ -70,7 +72,7 @@ NAMED = set(
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "job.py").write_text(FLOW)
     (tmp_path / "shared.py").write_text(SHARED)
-    # Modules that import each other end no reading.
+    # Modules that import each other do not break the reading.
     (tmp_path / "back.py").write_text('from shared import TEMPLATE\nTEMPLATE = "of_back"\n')
     (tmp_path / "relative.py").write_text('RELATIVE = "of_relative"\n')
     (tmp_path / "package" / "deep").mkdir(parents=True)
@@ -79,12 +81,27 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def load(file: Path) -> ModuleType:
+    spec = spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compiled(source: str, file: str) -> FunctionType:
+    """Return the first function of a source text, without writing a file."""
+    code = next(found for found in compile(source, file, "exec").co_consts if isinstance(found, CodeType))
+    return FunctionType(code, {})
+
+
 def of_names(source: FlowSource | None) -> set[str]:
     assert source is not None
     return {text for text in source.texts if text.startswith("of_")}
 
 
-def test_names_are_found_wherever_the_flow_refers_to_them(folder: Path) -> None:
+def test_names_are_found_anywhere_the_flow_refers_to_them(folder: Path) -> None:
     assert of_names(read_flow(folder / "job.py", "job")) == NAMED
     assert of_names(read_flow(folder / "job.py", "another")) == {"of_another"}
 
@@ -97,40 +114,40 @@ def test_templates_are_those_of_calls_and_those_that_are_known(folder: Path) -> 
     assert source.templates(["of_sentence", "of_back", "of_select"]) == ("of_select", "of_helper", "of_back")
 
 
-def test_function_that_is_loaded_is_read_where_it_stands_with_what_stands_around_it() -> None:
+def test_loaded_function_is_read_with_the_function_around_it(folder: Path) -> None:
+    # The import alone names nothing.
+    (folder / "loaded.py").write_text("""
+def make():
     around = "of_around"
-
-    def helper() -> str:
+    def helper():
         return around
-
-    def job() -> str:
-        from tests.prompts.test_flow_source import NAMED  # noqa: F401, PLC0415 - a name that is found by this import
-
+    def job():
+        from shared import UNUSED
         return helper() + "of_body"
+    return job
+""")
+    module = load(folder / "loaded.py")
 
-    assert of_names(read_function(job)) == {"of_around", "of_body"}
+    assert of_names(read_function(module.make())) == {"of_around", "of_body"}
 
 
-def test_function_without_a_source_says_the_texts_in_its_code() -> None:
-    names: dict[str, object] = {}
+def test_function_without_a_source_has_the_texts_in_its_code() -> None:
     source = """
 def job(run, name):
     def inner():
         return run.generate('of_inner')
     return 'of_text', [each for each in ('of_tuple', 1) if name in {'of_set', 'of_sets'}], lambda: 'of_lambda'
 """
-    exec(source, names)  # noqa: S102 - a function that no file has
-    found = read_function(names["job"])  # type: ignore[arg-type]
+    found = read_function(compiled(source, "<string>"))
     assert of_names(found) == {"of_inner", "of_text", "of_tuple", "of_set", "of_sets", "of_lambda"}
     assert found.templates(["of_inner", "other"]) == ("of_inner",)
 
 
-def test_function_whose_file_has_changed_says_the_texts_in_its_code(folder: Path) -> None:
-    names: dict[str, object] = {}
-    exec(compile("def job(): return 'of_text'", folder / "job.py", "exec"), names)  # noqa: S102 - as above
-    assert of_names(read_function(names["job"])) == {"of_text"}  # type: ignore[arg-type]
+def test_function_whose_file_has_changed_has_the_texts_in_its_code(folder: Path) -> None:
+    job = compiled("def job(): return 'of_text'", str(folder / "job.py"))
+    assert of_names(read_function(job)) == {"of_text"}
     (folder / "job.py").write_text("def (:\n")
-    assert of_names(read_function(names["job"])) == {"of_text"}  # type: ignore[arg-type]
+    assert of_names(read_function(job)) == {"of_text"}
 
 
 def test_template_that_is_given_by_name_is_one_of_the_calls(folder: Path) -> None:
@@ -149,7 +166,7 @@ def test_shipped_flows_say_the_same_loaded_and_unloaded() -> None:
         assert read_function(flow.fn) == read_flow(FLOWS / f"{name}.py", name)
 
 
-def test_file_that_is_no_python_is_named_with_its_line(folder: Path) -> None:
+def test_file_that_is_not_python_is_named_with_its_line(folder: Path) -> None:
     (folder / "shared.py").write_text("x = 1\ndef (:\n")
     with pytest.raises(ConfigurationError, match=r"shared\.py, line 2"):
         read_flow(folder / "job.py", "job")

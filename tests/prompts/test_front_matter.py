@@ -1,4 +1,4 @@
-"""The head of a template: each mistake is told by its field or line, before anything else happens."""
+"""Each mistake in a template's front matter is reported by field or line, before anything else happens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_least_front_matter_has_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("source", ["", "no head", "---\noutput: Note\n", "\n---\noutput: Note\n---\n", "--- \n"])
-def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
-    with pytest.raises(TemplateError, match=r"note\.md\.j2: there is no front matter\. Begin the file with ---"):
+def test_missing_front_matter_is_reported_with_its_form(source: str) -> None:
+    with pytest.raises(TemplateError, match=r"note\.md\.j2: the front matter is missing\. Begin the file with ---"):
         read_front_matter("note", source)
 
 
@@ -41,12 +41,12 @@ def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
         ("output: Note\ncache: 2h\n", "cache"),
         ("output: Note\nsource: two words\n", "source"),
         ("output: Note\nselect: SELECT 1\n", "key"),
-        ("output: Note\nselect: SELECT 1\nkey: []\n", "key: it must name a column, or list columns"),
-        ("output: Note\nselect: SELECT 1\nkey: [a, [b]]\n", "key: it must name a column, or list columns"),
-        ("output: Note\nselect: SELECT 1\nkey: ['']\n", "key: it must name a column, or list columns"),
-        ("output: Note\nselect: SELECT 1\nkey: {a: b}\n", "key: it must name a column, or list columns"),
-        ("output: Note\nselect: SELECT 1\nkey: [a, b, a]\n", "key: it names a column twice"),
-        ("output: Note\nkey: [a, b]\n", "key: a list names columns of a `select`"),
+        ("output: Note\nselect: SELECT 1\nkey: []\n", "key: must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: [a, [b]]\n", "key: must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: ['']\n", "key: must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: {a: b}\n", "key: must name a column, or list columns"),
+        ("output: Note\nselect: SELECT 1\nkey: [a, b, a]\n", "key: names a column twice"),
+        ("output: Note\nkey: [a, b]\n", "key: a list of columns needs a `select`"),
         ("output: Note\nparams: {tone: {type: text}}\n", "params.tone.type"),
         ("output: Note\nparams: {tone: {kind: str}}\n", "params.tone.kind"),
         ("output: Note\nparams: {_tone: {type: str}}\n", "params._tone"),
@@ -56,17 +56,17 @@ def test_missing_front_matter_is_told_with_its_shape(source: str) -> None:
         ("output: Note\nparams: {n: {choices: []}}\n", "params.n.choices"),
         ("output: Note\nexamples: [{record: {}}]\n", "examples.0.answer"),
         ("- a\n- list\n", "must be keys and values"),
-        ("output: Note\nselct: x\n", "selct: there is no such key; docs/templates.md lists those that there are."),
+        ("output: Note\nselct: x\n", "selct: unknown key; docs/templates.md lists the available ones."),
         ("output: Note\nparams: {n: int}\n", "params.n: must be keys and values, such as {type: int}."),
         ("output: Note\nparams: [n]\n", "params: must be keys and values, such as {a: b}."),
         ("output: Note\naccept_models: a\n", "accept_models: must be a list, such as [a, b]."),
         (
             "output: Note\nthinking: 12\n",
-            "wrong: thinking: takes `off`, `adaptive`, or a budget in tokens, at least 1,024.",
+            "wrong: thinking: must be `off`, `adaptive` or a budget of at least 1,024 tokens.",
         ),
     ],
 )
-def test_mistake_is_told_by_its_field(head: str, field: str) -> None:
+def test_mistake_is_reported_by_its_field(head: str, field: str) -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2: the front matter is wrong: ") as raised:
         read_front_matter("note", f"---\n{head}---\n")
 
@@ -82,7 +82,7 @@ def test_key_is_a_column_or_several(key: str, columns: tuple[str, ...]) -> None:
     assert front.key_columns == columns
 
 
-def test_all_wrong_fields_are_told_at_once() -> None:
+def test_all_wrong_fields_are_reported_at_once() -> None:
     with pytest.raises(TemplateError, match=r"colour.*; shape"):
         read_front_matter("note", "---\noutput: Note\ncolour: red\nshape: round\n---\n")
 
@@ -96,13 +96,13 @@ def test_mistake_of_yaml_has_the_line_of_the_file(head: str, line: int) -> None:
         read_front_matter("note", f"---\n{head}---\n")
 
 
-def test_tag_that_does_not_fit_is_told() -> None:
+def test_tag_that_does_not_fit_is_reported() -> None:
     with pytest.raises(TemplateError, match=r"not valid YAML: invalid literal for int"):
         read_front_matter("note", "---\noutput: Note\nmax_tokens: !!int many\n---\n")
 
 
 @pytest.mark.parametrize("tag", ["!!set {x}", "!!python/name:os.system ''", "!mine 5"])
-def test_tag_that_makes_no_plain_value_is_refused(tag: str) -> None:
+def test_tag_of_a_value_that_is_not_plain_is_refused(tag: str) -> None:
     with pytest.raises(TemplateError, match=r"^note\.md\.j2, line 3: .*could not determine a constructor for the tag"):
         read_front_matter("note", f"---\noutput: Note\nkey: {tag}\n---\n")
 
@@ -232,7 +232,7 @@ def test_number_of_tokens_may_be_any_number_of_yaml_1_1(written: str, read: int)
 @pytest.mark.parametrize(
     "written", ["many", "1500.5", "2026-13-45", "yes", "'1.5e+3'", "0x", "0x_", "=", "'<<'", "[1500]"]
 )
-def test_what_is_no_number_of_tokens_is_refused(written: str) -> None:
+def test_value_that_is_not_a_number_of_tokens_is_refused(written: str) -> None:
     with pytest.raises(TemplateError, match="max_tokens"):
         read_front_matter("note", f"---\noutput: Note\nmax_tokens: {written}\n---\n")
 
@@ -266,7 +266,7 @@ def test_text_without_front_matter_stays_as_it_is() -> None:
         ("datetime", "2026-11-22T10:00:00Z", datetime(2026, 11, 22, 10, tzinfo=UTC)),
     ],
 )
-def test_parameter_is_brought_to_its_type(write: Write, kind: str, given: Any, parsed: Any) -> None:
+def test_parameter_is_converted_to_its_type(write: Write, kind: str, given: Any, parsed: Any) -> None:
     template = write(front=f"params: {{value: {{type: {kind}}}}}\n")
 
     assert template.parse_params({"value": given}) == {"value": parsed}
@@ -282,7 +282,7 @@ def test_parameter_is_brought_to_its_type(write: Write, kind: str, given: Any, p
         ("str", None, "The parameter 'value' must have a value of type str."),
     ],
 )
-def test_wrong_value_is_told_with_the_type(write: Write, kind: str, given: Any, message: str) -> None:
+def test_wrong_value_is_reported_with_the_type(write: Write, kind: str, given: Any, message: str) -> None:
     template = write(front=f"params: {{value: {{type: {kind}}}}}\n")
 
     with pytest.raises(ParameterError) as raised:
@@ -327,14 +327,14 @@ def test_empty_text_is_an_error_where_neither_null_nor_an_empty_text_is_allowed(
 
 
 def test_parameter_without_a_default_must_be_given(write: Write) -> None:
-    with pytest.raises(ParameterError, match="needs the parameter 'tone': --set tone=VALUE"):
+    with pytest.raises(ParameterError, match=r"needs the parameter 'tone'\. Set it with --set tone=VALUE"):
         write(front="params: {tone: {}}\n").parse_params({})
 
 
-def test_unknown_parameter_is_told_with_those_there_are(write: Write) -> None:
-    with pytest.raises(ParameterError, match="has no parameter 'tune'; it takes tone, when"):
+def test_unknown_parameter_is_reported_with_the_available_ones(write: Write) -> None:
+    with pytest.raises(ParameterError, match=r"has no parameter 'tune'\. Available: tone, when"):
         write(front="params: {tone: {}, when: {}}\n").parse_params({"tune": 1})
-    with pytest.raises(ParameterError, match="it takes no parameters"):
+    with pytest.raises(ParameterError, match=r"\. Available: none\."):
         write().parse_params({"tune": 1})
 
 

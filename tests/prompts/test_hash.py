@@ -1,7 +1,7 @@
-"""The prompt's hash: what changes the answer changes it, nothing else does, and no upgrade does.
+"""The prompt's hash changes with everything that changes the answer, with nothing else, and with no upgrade.
 
-Where a golden test fails, everybody's next run buys all of its content again. If that is meant, say so in the
-changelog; where it comes from a newer pydantic or SDK, make the schema what it was (presswork/claude/client.py).
+If a golden test fails, the next run of every user will pay for all of its content again. If that is intended, report it
+in the changelog. If a newer pydantic or SDK causes it, restore the old schema (presswork/claude/client.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXAMPLE = "examples:\n- record: {name: Cup}\n  answer: {title: Fine, stars: 5}\n
 
 
 class _Anything(dict[str, Any]):
-    """A record in which every column has its own name for a value: it does for any template."""
+    """A record that has every column, each with a value of its own, so that it fits any template."""
 
     def __missing__(self, name: str) -> str:
         return f"<{name}>"
@@ -128,7 +128,7 @@ def test_golden_hash_of_a_shipped_template(name: str) -> None:
         {"body": PLAIN},
     ],
 )
-def test_what_changes_the_answer_changes_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
+def test_changes_that_affect_the_answer_change_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
     assert hash_of(prompt, **parts) != hash_of(prompt)
 
 
@@ -148,7 +148,7 @@ def test_what_changes_the_answer_changes_the_hash(prompt: Say, parts: Mapping[st
         {"body": "{% set unused = 1 %}" + FULL},
     ],
 )
-def test_what_changes_nothing_in_the_answer_keeps_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
+def test_changes_that_do_not_affect_the_answer_keep_the_hash(prompt: Say, parts: Mapping[str, Any]) -> None:
     assert hash_of(prompt, **parts) == hash_of(prompt)
 
 

@@ -1,4 +1,4 @@
-"""Lint: each mistake is found with its file and line, and what is no mistake is not."""
+"""The lint reports each mistake with its file and line, and nothing that is right."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_name_that_no_deployment_can_have_is_an_error_and_stops_no_run(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["two words", "商品", "Käse", "what?#", "x" * 248, "made2-shards", "Made", ".x"])
-def test_other_names_are_none(tmp_path: Path, name: str) -> None:
+def test_other_names_are_allowed(tmp_path: Path, name: str) -> None:
     write(tmp_path, user("{{ record.name }}"), name)
     assert lint_template(tmp_path, name) == []
 
@@ -65,20 +65,20 @@ def test_a_template_without_fault_has_no_finding(tmp_path: Path) -> None:
     assert lint(tmp_path) == []
 
 
-# The user block's text stands on line 8.
+# The user block's text is on line 8.
 @pytest.mark.parametrize(
     ("text", "level", "code", "message"),
     [
         ("{{ record.title }}", "error", "variable", "does not provide `record.title`; it yields id, name"),
         ("{{ record['title'] }}", "error", "variable", "`record.title`"),
         ("{% if record.title %}x{% endif %}", "error", "variable", "`record.title`"),
-        ("{{ record.Name }}", "note", "variable", "by its case, the database decides"),
+        ("{{ record.Name }}", "note", "variable", "The database decides if"),
         ("{{ record.items }}", "error", "variable", "does not provide `record.items`; it yields id, name"),
         ("{{ params.tone }}", "error", "params", "'tone' is not declared"),
-        ("{{ triage.topic }}", "error", "step", "neither `record`, `params` nor a step"),
+        ("{{ triage.topic }}", "error", "step", "is not `record`, `params` or a step"),
     ],
 )
-def test_variables_are_compared_with_what_there_is(
+def test_variables_are_compared_with_columns_params_and_steps(
     tmp_path: Path, text: str, level: str, code: str, message: str
 ) -> None:
     write(tmp_path, user(text))
@@ -99,7 +99,7 @@ def test_variables_are_compared_with_what_there_is(
         "{{ other.anything }}",
     ],
 )
-def test_what_may_be_missing_and_what_is_made_here_is_no_mistake(tmp_path: Path, text: str) -> None:
+def test_optional_names_and_names_made_in_the_template_are_not_mistakes(tmp_path: Path, text: str) -> None:
     write(tmp_path, "{% block user %}x{% endblock %}", name="other", select="", key="")
     write(tmp_path, user(text))
 
@@ -119,7 +119,7 @@ def test_variables_of_an_include_are_found_in_its_file(tmp_path: Path, named: st
 @pytest.mark.parametrize(
     ("front", "line", "code", "message"),
     [
-        ({"model": "claude-sonet-4"}, 5, "model", "'claude-sonet-4' is not known"),
+        ({"model": "claude-sonet-4"}, 5, "model", "'claude-sonet-4' is unknown"),
         (
             {"model": "claude-sonnet-4"},
             5,
@@ -214,14 +214,14 @@ def test_an_output_class_that_the_api_cannot_take_is_an_error(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("front", "code", "message"),
     [
-        ({"select": "SELECT * FROM things"}, "star", "name them"),
-        ({"select": "SELECT t.*, 1 AS one FROM things t"}, "star", "name them"),
+        ({"select": "SELECT * FROM things"}, "star", "Name the columns"),
+        ({"select": "SELECT t.*, 1 AS one FROM things t"}, "star", "Name the columns"),
         ({"select": "SELECT id, lower(name) FROM things"}, "variable", "with AS"),
         ({"select": "SELECT id, name FROM things WHERE >>>"}, "sql", "can't be read here"),
-        ({"params": "{tone: {type: str, default: null}}"}, "params", "'tone' is declared, but"),
+        ({"params": "{tone: {type: str, default: null}}"}, "params", "'tone' is declared but not used"),
     ],
 )
-def test_what_cannot_be_known_is_a_note(tmp_path: Path, front: dict[str, str], code: str, message: str) -> None:
+def test_checks_that_are_impossible_are_notes(tmp_path: Path, front: dict[str, str], code: str, message: str) -> None:
     write(tmp_path, user("{{ record.name }}"), **front)
 
     ((level, _line, found_code, found_message),) = lint(tmp_path)
@@ -281,11 +281,11 @@ def test_columns_of_a_select(sql: str, columns: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "UPDATE t SET a = 1", "PRAGMA foo", ""])
-def test_what_does_not_select_is_told(sql: str) -> None:
+def test_sql_that_does_not_select_is_reported(sql: str) -> None:
     assert isinstance(read_select(sql), NotASelect)
 
 
-def test_what_no_dialect_reads_has_a_line() -> None:
+def test_sql_that_no_dialect_reads_has_a_line() -> None:
     shape = read_select("SELECT a\nFROM t WHERE WHERE")
 
     assert isinstance(shape, NotRead)
@@ -300,7 +300,7 @@ def test_what_no_dialect_reads_has_a_line() -> None:
         ("SELECT 'it\\'s :no', `a:no` FROM t # it's :no\nWHERE b = :b", {"b": 2}),
         ("SELECT q'[it's :no]' AS q FROM dual WHERE b = :b", {"b": 1}),
         ("SELECT {'a':x, 'b': :b} AS s FROM t", {"b": 1}),
-        # Which database it is for is not known; what is not declared is a parameter only where all would see one.
+        # The database is unknown. An undeclared name is a parameter only if every database would read it as one.
         ("SELECT [odd :no] AS a FROM t WHERE b = :b", {"b": 1}),
         ("SELECT [:b] AS a FROM t", {"b": 1}),
         ("SELECT a FROM t WHERE x = :undeclared AND b = :b", {"undeclared": 1, "b": 1}),
@@ -339,7 +339,7 @@ def test_a_select_that_does_more_than_read_is_refused_as_the_run_refuses_it(sql:
 
 
 @pytest.mark.parametrize("sql", ["VALUES (1)", "TABLE t", "SELECT a FROM t WHERE >>>"])
-def test_what_the_run_takes_and_has_no_columns_here_is_no_error(sql: str) -> None:
+def test_sql_that_a_run_accepts_is_not_an_error_without_columns(sql: str) -> None:
     shape = read_select(sql)
 
     assert isinstance(shape, NotRead) or (isinstance(shape, Shape) and shape.star)
@@ -354,7 +354,7 @@ def test_what_the_run_takes_and_has_no_columns_here_is_no_error(sql: str) -> Non
         "SELECT a, (SELECT b FROM u FOR JSON PATH) AS b FROM t",
     ],
 )
-def test_what_only_looks_like_more_than_reading_is_not_refused(sql: str) -> None:
+def test_select_that_only_looks_like_writing_is_not_refused(sql: str) -> None:
     assert not isinstance(read_select(sql), NotASelect)
     for driver in ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mssql+pyodbc"):
         as_it_stands(sql, {}, dialect_of(driver))
@@ -394,7 +394,7 @@ def test_selects_of_every_dialect_are_read(sql: str) -> None:
 def test_select_that_yaml_cuts_at_a_comment_is_noted(tmp_path: Path, select: str, is_noted: bool) -> None:
     write(tmp_path, user("{{ record.id }}"), select=select)
 
-    assert any("for a comment and leaves it out" in said for *_, said in lint(tmp_path)) is is_noted
+    assert any("YAML drops the text after" in said for *_, said in lint(tmp_path)) is is_noted
 
 
 # Examples
@@ -409,14 +409,14 @@ def test_scalar_that_may_be_meant_as_more_than_text_is_noted_by_its_line(tmp_pat
 
     found = [(line, message.partition(",")[2]) for level, line, code, message in lint(tmp_path) if code == "scalar"]
 
-    assert [(line, said.partition(" as it is")[0]) for line, said in found] == [
+    assert [(line, said.partition(" as written")[0]) for line, said in found] == [
         (8, " record.name is the text 'NO',"),
         (11, " record.list[0] is the text '0123',"),
         (12, " inputs.triage.sure is the text 'yes',"),
     ]
 
 
-def test_example_that_computes_with_a_doubtful_number_is_told_with_the_scalar(tmp_path: Path) -> None:
+def test_example_that_computes_with_a_doubtful_number_is_reported_with_the_scalar(tmp_path: Path) -> None:
     examples = "\n- record: {price: 1.10}\n  answer: {}"
     write(tmp_path, user("{{ '%.2f' | format(record.price) }}"), examples=examples)
 
@@ -440,7 +440,7 @@ def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert before
 
 
-def test_byte_order_mark_is_no_fault_in_a_template_that_does_not_load(tmp_path: Path) -> None:
+def test_byte_order_mark_is_not_reported_in_a_template_that_does_not_load(tmp_path: Path) -> None:
     write(tmp_path, user("{{ 1 + }}"), output="Nothing", model="gpt")
     before = lint(tmp_path)
     file = tmp_path / "made.md.j2"

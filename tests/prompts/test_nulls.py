@@ -1,4 +1,4 @@
-"""NULL: it renders as nothing everywhere, can be told from an empty text, and stays null in JSON."""
+"""NULL renders as nothing everywhere, can be distinguished from an empty text, and stays null in JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORD = {
 
 
 def fill(write: Write, text: str, front: str = "", record: Any = RECORD, **inputs: Any) -> str:
-    """What stands between two bars in the user block."""
+    """Render a text between two bars in the user block."""
     template = write("{% block user %}|" + text + "|{% endblock %}", front)
     return of(template, record=record, **inputs)
 
@@ -157,7 +157,7 @@ def test_null_is_nothing_inside_other_text(write: Write, text: str, made: str) -
         ("(record.x | default(none)) is none", True),
     ],
 )
-def test_null_can_be_told(write: Write, condition: str, holds: bool) -> None:
+def test_null_can_be_tested_for(write: Write, condition: str, holds: bool) -> None:
     assert fill(write, "{% if " + condition + " %}yes{% else %}no{% endif %}") == ("yes" if holds else "no")
 
 
@@ -176,12 +176,12 @@ def test_null_can_be_told(write: Write, condition: str, holds: bool) -> None:
         "{{ params.p | default('-') }}",
     ],
 )
-def test_default_stands_for_null(write: Write, text: str) -> None:
+def test_default_replaces_null(write: Write, text: str) -> None:
     assert fill(write, text, "params: {p: {default: null}}\n") == "-"
 
 
 @pytest.mark.parametrize("text", ["{{ record.y | default('-') }}", "{{ record.n | d }}", "{{ false | default(1) }}"])
-def test_default_leaves_what_is_there(write: Write, text: str) -> None:
+def test_default_keeps_other_values(write: Write, text: str) -> None:
     assert fill(write, text) in {"tea", "3", "False"}
 
 
@@ -203,17 +203,17 @@ def test_default_leaves_what_is_there(write: Write, text: str) -> None:
         "{{ [1, record.x] | sum }}",
     ],
 )
-def test_calculating_with_null_fails_the_record_and_says_why(write: Write, text: str) -> None:
+def test_computing_with_null_fails_the_record_with_the_reason(write: Write, text: str) -> None:
     with pytest.raises(
-        RecordError, match=r"^note\.md\.j2, line 4: it computes with, or compares, a value that is NULL"
+        RecordError, match=r"^note\.md\.j2, line 4: it computes with a value that is NULL, or compares it"
     ):
         fill(write, text)
 
 
-def test_reading_on_from_null_fails_the_record_and_says_why(write: Write) -> None:
-    with pytest.raises(RecordError, match="what it reads 'city' of is NULL"):
+def test_reading_a_name_of_null_fails_the_record_with_the_reason(write: Write) -> None:
+    with pytest.raises(RecordError, match="it reads 'city' of a value that is NULL"):
         fill(write, "{{ record.x.city }}")
-    with pytest.raises(RecordError, match="what it reads 'city' of is NULL"):
+    with pytest.raises(RecordError, match="it reads 'city' of a value that is NULL"):
         fill(write, "{{ record.x['city'] }}")
 
 
@@ -253,7 +253,7 @@ def test_null_stays_null_in_json(write: Write, text: str, json: str) -> None:
         ({"b": 1, "a": [True, 1.5]}, '{"a": [true, 1.5], "b": 1}'),
     ],
 )
-def test_json_writes_what_stands_there(write: Write, value: Any, json: str) -> None:
+def test_json_keeps_characters_as_they_are(write: Write, value: Any, json: str) -> None:
     assert fill(write, "{{ record.v | tojson }}", record={"v": value}) == json
 
 

@@ -1,4 +1,4 @@
-"""Rendering: data is text and nothing else, a missing value is an error, and an error quotes no record."""
+"""Rendered data is text and nothing else, a missing value is an error, and no error quotes a record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def user(body: str) -> str:
 
 
 def fill(template: Template, **inputs: Any) -> str:
-    """What a prompt asks, once rendered."""
+    """Render the user's message of a prompt."""
     return render_prompt(make_brief(template, "sandbox", template.stand_ins), inputs).messages[-1]["content"]
 
 
@@ -64,19 +64,19 @@ def test_output_of_an_earlier_step_is_read_by_its_name(write: Write) -> None:
     assert fill(template, record={"name": "A"}, triage={"summary": "late {{ 1 }}"}) == "A: late {{ 1 }}"
 
 
-def test_blank_lines_around_a_block_are_no_part_of_the_prompt(write: Write) -> None:
+def test_blank_lines_around_a_block_are_not_part_of_the_prompt(write: Write) -> None:
     assert fill(write("{% block user %}\n\n  Hello\n\n{% endblock %}\n"), record={}) == "Hello"
 
 
 @pytest.mark.parametrize("name", ["items", "keys", "values", "get", "pop", "update", "copy"])
 def test_column_that_is_named_like_a_method_is_the_column(write: Write, name: str) -> None:
-    body = "{{ record.%s }} {{ record['%s'] }} {%% if record.%s == 'tea' %%}yes{%% endif %%}" % (name, name, name)  # noqa: UP031 - Jinja's own braces
+    body = "{{ record.NAME }} {{ record['NAME'] }} {% if record.NAME == 'tea' %}yes{% endif %}".replace("NAME", name)
 
     assert fill(write(user(body)), record={name: "tea"}) == "tea tea yes"
 
 
 @pytest.mark.parametrize("column", ["name", "items"])
-def test_what_is_called_is_the_method_whatever_the_columns_are(write: Write, column: str) -> None:
+def test_call_uses_the_method_whichever_columns_there_are(write: Write, column: str) -> None:
     template = write(
         user("{% for name, value in record.items() %}{{ name }}={{ value }}{% endfor %} {{ record.get('x') }}")
     )
@@ -84,12 +84,12 @@ def test_what_is_called_is_the_method_whatever_the_columns_are(write: Write, col
     assert fill(template, record={column: "tea"}) == f"{column}=tea"
 
 
-def test_method_that_is_not_called_is_no_column(write: Write) -> None:
+def test_method_that_is_not_called_is_not_a_column(write: Write) -> None:
     with pytest.raises(RecordError, match="has no attribute 'items'"):
         fill(write(user("{{ record.items }}")), record={"name": "tea"})
 
 
-# What is missing
+# Missing values
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_method_that_is_not_called_is_no_column(write: Write) -> None:
         ("{{ recrod.name }}", "note.md.j2, line 4: 'recrod' is undefined."),
         ("{{ record.name.first }}", "note.md.j2, line 4: 'str object' has no attribute 'first'."),
         ("{% if record.nam %}x{% endif %}", "note.md.j2, line 4: 'dict object' has no attribute 'nam'."),
-        ("{{ record['na' ~ 'm'] }}", "note.md.j2, line 4: it reads by a name that the data does not have."),
-        ("{{ record[record.name] }}", "note.md.j2, line 4: it reads by a name that the data does not have."),
+        ("{{ record['na' ~ 'm'] }}", "note.md.j2, line 4: it reads a name that the data does not have."),
+        ("{{ record[record.name] }}", "note.md.j2, line 4: it reads a name that the data does not have."),
         ("{{ [record] | map(attribute='nam') | list }}", "note.md.j2, line 4: 'dict object' has no attribute 'nam'."),
-        ("{% if false %}x{% endif %}", "note.md.j2: the user block renders to nothing."),
+        ("{% if false %}x{% endif %}", "note.md.j2: the user block renders as empty text."),
     ],
 )
-def test_missing_value_is_told_and_never_renders_as_empty(write: Write, body: str, message: str) -> None:
+def test_missing_value_is_reported_and_never_renders_as_empty(write: Write, body: str, message: str) -> None:
     with pytest.raises(RecordError) as raised:
         fill(write(user(body)), record={"name": "Ms Marsh's secret"})
 
@@ -119,7 +119,7 @@ def test_missing_value_in_an_include_has_the_includes_line(write: Write) -> None
         fill(template, record={})
 
 
-def test_default_and_defined_may_be_asked_for(write: Write) -> None:
+def test_default_and_defined_accept_missing_values(write: Write) -> None:
     template = write(user("{{ record.a | default('none') }}{% if record.b is defined %}!{% endif %}"))
 
     assert fill(template, record={}) == "none"
@@ -128,18 +128,21 @@ def test_default_and_defined_may_be_asked_for(write: Write) -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ("{{ record.name + 1 }}", "a value is of a type that this line can't work with (TypeError)"),
-        ("{{ 1 / (record.name | length - 17) }}", "it divides by zero (ZeroDivisionError)"),
-        ("{{ record.name | round }}", "a value is of a type that this line can't work with (TypeError)"),
-        ("{{ '%d' | format(record.name) }}", "a value is of a type that this line can't work with (TypeError)"),
-        ("{{ record.name.encode('ascii') }}", "a value has not the form that this line needs (UnicodeEncodeError)"),
-        ("{{ record.name.index('zzz') }}", "a value has not the form that this line needs (ValueError)"),
+        ("{{ record.name + 1 }}", "a value has a type that this line can't use (TypeError)"),
+        ("{{ 1 / (record.name | length - 17) }}", "division by zero (ZeroDivisionError)"),
+        ("{{ record.name | round }}", "a value has a type that this line can't use (TypeError)"),
+        ("{{ '%d' | format(record.name) }}", "a value has a type that this line can't use (TypeError)"),
+        (
+            "{{ record.name.encode('ascii') }}",
+            "a value does not have the format that this line needs (UnicodeEncodeError)",
+        ),
+        ("{{ record.name.index('zzz') }}", "a value does not have the format that this line needs (ValueError)"),
         ("{{ range(10 ** 9) | list }}", "OverflowError"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
         ("{{ self.user() }}", "RecursionError"),
     ],
 )
-def test_whatever_a_record_raises_it_fails_alone_and_is_not_quoted(write: Write, body: str, error: str) -> None:
+def test_any_error_of_a_record_fails_it_alone_and_quotes_no_data(write: Write, body: str, error: str) -> None:
     with pytest.raises(RecordError) as raised:
         fill(write(user(body)), record={"name": "Ms Marsh, Zoë St."})
 
@@ -152,7 +155,7 @@ def test_text_that_is_not_unicode_fails_alone(write: Write) -> None:
         fill(write(user("{{ record.name }}")), record={"name": "half \ud83d"})
 
 
-# Python's insides
+# Python's internals
 
 
 @pytest.mark.parametrize(
@@ -176,14 +179,14 @@ def test_text_that_is_not_unicode_fails_alone(write: Write) -> None:
         "{% for x in record.__dict__ %}{% endfor %}",
     ],
 )
-def test_reach_for_pythons_insides_is_refused_before_any_record(write: Write, body: str) -> None:
+def test_access_to_pythons_internals_is_refused_before_any_record(write: Write, body: str) -> None:
     with pytest.raises(
-        TemplateError, match=r"^note\.md\.j2, line 4: .* reaches into Python; templates read data only\."
+        TemplateError, match=r"^note\.md\.j2, line 4: .* reaches into Python\. Templates read only data\."
     ):
         write(user(body))
 
 
-def test_reach_in_an_include_is_refused(write: Write) -> None:
+def test_access_to_internals_in_an_include_is_refused(write: Write) -> None:
     with pytest.raises(TemplateError, match=r"^_part\.md\.j2, line 2: '__class__' reaches into Python"):
         write(user('{% include "_part.md.j2" %}'), files={"_part.md.j2": "\n{{ record.__class__ }}"})
 
@@ -202,7 +205,7 @@ def test_reach_in_an_include_is_refused(write: Write) -> None:
         "{{ (record.name | attr('form' ~ 'at'))[record.reach] }}",
     ],
 )
-def test_reach_that_is_put_together_while_rendering_leaks_nothing(write: Write, body: str) -> None:
+def test_access_by_a_name_composed_while_rendering_leaks_nothing(write: Write, body: str) -> None:
     template = write(user("x" + body))
 
     with pytest.raises(RecordError):
@@ -222,12 +225,12 @@ def test_template_can_not_change_a_record(write: Write, body: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lipsum", "cycler", "joiner", "environment", "open", "__builtins__"])
-def test_nothing_of_jinja_or_python_lies_about(write: Write, name: str) -> None:
+def test_no_other_names_of_jinja_or_python_are_available(write: Write, name: str) -> None:
     with pytest.raises(RecordError, match="is undefined"):
         fill(write(user("{{ " + name + " }}")), record={})
 
 
-def test_words_in_the_prompt_are_no_reach(write: Write) -> None:
+def test_words_in_the_prompt_are_not_access_to_internals(write: Write) -> None:
     assert (
         fill(write(user("Explain __class__ to {{ record.name }}")), record={"name": "me"}) == "Explain __class__ to me"
     )
@@ -238,7 +241,7 @@ def test_words_in_the_prompt_are_no_reach(write: Write) -> None:
 LONG = "We sell tea. " * 400 + "Write."
 
 
-def test_request_has_the_shape_that_the_endpoint_takes(prompt: Say) -> None:
+def test_request_has_the_form_that_the_endpoint_accepts(prompt: Say) -> None:
     body = request_body(
         prompt(
             "{% block system %}" + LONG + "{% endblock %}{% block user %}Name: {{ record.name }}{% endblock %}",
@@ -276,11 +279,11 @@ def test_cache_that_is_off_marks_no_block(prompt: Say) -> None:
     ("system", "front", "caching"),
     [
         ("You write.", "", Caching.TOO_SHORT),
-        # 350 tokens of English, with the schema; no text of so many characters has 1,024.
+        # 350 tokens of English, with the schema; in no script does a text this short have 1,024.
         ("We sell tea. " * 80, "", Caching.TOO_SHORT),
-        # Some 700 tokens of English, and perhaps 1,024 of something else.
+        # About 700 tokens of English, and perhaps 1,024 in another script.
         ("We sell tea. " * 190, "", Caching.UNSURE),
-        # A character of other scripts may be a token, or more.
+        # In other scripts one character may be a token, or more.
         ("茶" * 600, "", Caching.UNSURE),
         ("茶" * 1200, "", Caching.ON),
         (LONG, "", Caching.ON),

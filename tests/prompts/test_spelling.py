@@ -54,13 +54,13 @@ RECORD = {
         ("{{ record.x is number and record.x is float and record.x < 1 and record.x == 0.00005 }}", "True"),
         ("{{ record.y | int }}", "12345678901234560"),
         ("{{ record.text }}", '"5e-05'),
-        # What is computed.
+        # Computed numbers.
         ("{{ record.x * 2 }} {{ 2 * record.x ~ '' }} {{ record.x / 2 }}", "0.0001 0.0001 0.000025"),
         ("{{ 1 / record.n }} {{ 1 / record.n ~ '' }} {{ -record.x ~ '' }}", "0.00005 0.00005 -0.00005"),
         ("{{ [record.x, record.x] | sum ~ '' }} {{ record.x | round(5) }}", "0.0001 0.00005"),
         ("{{ '5e-05' | float ~ '' }} {{ ['5e-05' | float] | join }}", "0.00005 0.00005"),
         ("{{ record.x | abs }} {{ record.many | map('float') | first }}", "0.00005 0.00005"),
-        # What a template writes itself.
+        # Numbers in the template's own text.
         (
             "{{ 0.00001 }} {{ record.text and 0.00001 }} {{ 1e22 ~ '' }} {{ -0.00001 }}",
             f"0.00001 0.00001 {10**22} -0.00001",

@@ -1,4 +1,4 @@
-"""Reading a template: what is wrong with it is found before any request, with the file and line."""
+"""Each mistake in a template is reported before any request, with its file and line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from presswork.prompts.templates import list_templates, load_template, read_head
 from tests.pieces import Write
 
 USER = "{% block user %}Name: {{ record.name }}{% endblock %}"
-FRONT_LINES = 3  # as `write` makes it: ---, output, ---
+FRONT_LINES = 3  # `write` makes these: ---, output, ---
 
 
 def mistake(write: Write, body: str, front: str = "", files: dict[str, str] | None = None) -> str:
-    """What loading a template says is wrong with it."""
+    """Load a template with a mistake, and return the error's message."""
     with pytest.raises(TemplateError) as raised:
         write(body, front, files)
     return str(raised.value)
@@ -44,7 +44,7 @@ def test_mistake_of_syntax_has_the_line_of_the_file(write: Write, front: str, bo
 
 
 @pytest.mark.parametrize("part", ["Fine.\n{{ 1 + }}", "Fine.\n{{ x | nofilter }}"])
-def test_mistake_in_an_include_is_told_by_its_file(write: Write, part: str) -> None:
+def test_mistake_in_an_include_is_reported_by_its_file(write: Write, part: str) -> None:
     body = '{% block user %}{% include "_part.md.j2" %}{% endblock %}'
 
     assert mistake(write, body, files={"_part.md.j2": part}).startswith("_part.md.j2, line 2: ")
@@ -81,7 +81,7 @@ def test_mistake_carries_its_file_and_line_apart_from_what_it_says(
 
 
 def test_user_block_is_needed(write: Write) -> None:
-    assert "this one has no `user` block" in mistake(write, "{% block system %}You write.{% endblock %}")
+    assert "The `user` block is missing" in mistake(write, "{% block system %}You write.{% endblock %}")
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,13 @@ def test_other_blocks_are_refused(write: Write, body: str) -> None:
         ("{% for x in [1] %}{% endfor %}" + USER, 4),
     ],
 )
-def test_text_outside_the_blocks_is_refused_for_it_would_not_be_sent(write: Write, body: str, line: int) -> None:
+def test_text_outside_the_blocks_is_refused_as_it_would_not_be_sent(write: Write, body: str, line: int) -> None:
     message = mistake(write, body, files={"_part.md.j2": "x"})
 
-    assert message.startswith(f"note.md.j2, line {line}: what stands outside the blocks")
+    assert message.startswith(f"note.md.j2, line {line}: content outside the blocks")
 
 
-def test_comments_and_blank_lines_may_stand_outside_the_blocks(write: Write) -> None:
+def test_comments_and_blank_lines_are_allowed_outside_the_blocks(write: Write) -> None:
     write("\n{# why #}\n\n" + USER + "\n\n{# end #}\n")
 
 
@@ -148,10 +148,10 @@ def test_record_in_an_include_of_the_system_block_is_refused(write: Write) -> No
 
 
 @pytest.mark.parametrize("above", ["{% set name = record.name %}", "{% set name = recrod %}{% set x = name.y %}"])
-def test_record_above_the_blocks_is_refused_where_there_is_a_system_block(write: Write, above: str) -> None:
+def test_record_above_the_blocks_is_refused_if_there_is_a_system_block(write: Write, above: str) -> None:
     body = above + "{% block system %}{{ name }}{% endblock %}" + USER
 
-    assert "can read `params` only" in mistake(write, body)
+    assert "can read only `params`" in mistake(write, body)
 
 
 def test_parameters_may_be_read_by_the_system_block(write: Write) -> None:
@@ -170,17 +170,17 @@ def test_system_block_that_does_not_render_is_a_mistake(write: Write, system: st
 # Files
 
 
-def test_unknown_template_is_told_with_those_there_are(write: Write, folder: Path) -> None:
+def test_unknown_template_is_reported_with_the_available_ones(write: Write, folder: Path) -> None:
     write()
     write(name="other")
 
-    with pytest.raises(TemplateError, match=r"There is no template 'mine' in templates/; there are: note, other\."):
+    with pytest.raises(TemplateError, match=r"There is no template 'mine' in templates/\. Available: note, other\."):
         load_template(folder, "mine")
 
 
 def test_empty_folder_and_no_folder_have_no_templates(folder: Path) -> None:
     for empty in (folder, folder / "nowhere"):
-        with pytest.raises(TemplateError, match="there are: none"):
+        with pytest.raises(TemplateError, match="Available: none"):
             load_template(empty, "mine")
 
 
@@ -190,10 +190,10 @@ def test_parts_are_not_listed(write: Write, folder: Path) -> None:
     assert list_templates(folder) == ["note"]
 
 
-def test_what_is_no_file_of_a_person_is_not_listed(write: Write, folder: Path) -> None:
+def test_other_files_are_not_listed(write: Write, folder: Path) -> None:
     write()
-    (folder / ".#note.md.j2").symlink_to("someone@host.1234:5678")  # as Emacs locks a file that is open
-    (folder / "._note.md.j2").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves one on a memory stick
+    (folder / ".#note.md.j2").symlink_to("someone@host.1234:5678")  # Emacs's lock of an open file
+    (folder / "._note.md.j2").write_bytes(b"\x00\x05\x16\x07")  # macOS leaves such files on memory sticks
     (folder / "old.md.j2").mkdir()
     (folder / "gone.md.j2").symlink_to("/nowhere")
 
@@ -201,7 +201,7 @@ def test_what_is_no_file_of_a_person_is_not_listed(write: Write, folder: Path) -
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/secret", "sub/../../secret", "folder", "with\0nul", "x" * 5000])
-def test_name_that_leads_nowhere_good_is_no_template(folder: Path, name: str) -> None:
+def test_name_without_a_file_in_the_folder_is_not_a_template(folder: Path, name: str) -> None:
     (folder.parent / "secret.md.j2").write_text("---\noutput: Note\n---\n" + USER, encoding="utf-8")
     (folder / "folder.md.j2").mkdir()
 
@@ -209,7 +209,7 @@ def test_name_that_leads_nowhere_good_is_no_template(folder: Path, name: str) ->
         load_template(folder, name)
 
 
-def test_symbolic_link_out_of_the_folder_is_no_template(write: Write, folder: Path) -> None:
+def test_symbolic_link_out_of_the_folder_is_not_a_template(write: Write, folder: Path) -> None:
     (folder.parent / "secret.txt").write_text("the secret", encoding="utf-8")
     (folder / "_part.md.j2").symlink_to(folder.parent / "secret.txt")
 
@@ -218,7 +218,7 @@ def test_symbolic_link_out_of_the_folder_is_no_template(write: Write, folder: Pa
     assert message == "note.md.j2: it includes '_part.md.j2', which is not in templates/."
 
 
-def test_file_that_can_not_be_read_is_told(write: Write, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_can_not_be_read_is_reported(write: Write, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object, **_options: object) -> str:
         raise PermissionError(13, "Permission denied")
 
@@ -229,7 +229,7 @@ def test_file_that_can_not_be_read_is_told(write: Write, folder: Path, monkeypat
         load_template(folder, "note")
 
 
-def test_file_that_is_not_utf_8_is_told(folder: Path) -> None:
+def test_file_that_is_not_utf_8_is_reported(folder: Path) -> None:
     (folder / "note.md.j2").write_bytes(b"---\noutput: Note\n---\nCaf\xe9")
 
     with pytest.raises(TemplateError, match=r"note\.md\.j2: the file is not UTF-8 text \(byte 24\)"):
@@ -237,7 +237,9 @@ def test_file_that_is_not_utf_8_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("mark", "end"), [("", "\r\n"), ("\ufeff", "\n"), ("\ufeff", "\r\n")])
-def test_line_ends_and_byte_order_marks_make_no_new_version(write: Write, folder: Path, mark: str, end: str) -> None:
+def test_line_ends_and_byte_order_marks_do_not_change_the_version(
+    write: Write, folder: Path, mark: str, end: str
+) -> None:
     before = write("{% block user %}\nName:\n{{ record.name }}\n{% endblock %}\n")
     path = folder / "note.md.j2"
     path.write_bytes((mark + path.read_text(encoding="utf-8").replace("\n", end)).encode())
@@ -251,7 +253,7 @@ def test_line_ends_and_byte_order_marks_make_no_new_version(write: Write, folder
 # Parts of other files
 
 
-def test_missing_include_is_told_with_who_wants_it(write: Write) -> None:
+def test_missing_include_is_reported_with_the_file_that_includes_it(write: Write) -> None:
     message = mistake(
         write,
         '{% block user %}{% include "_part.md.j2" %}{% endblock %}',
@@ -273,7 +275,7 @@ def test_missing_include_is_told_with_who_wants_it(write: Write) -> None:
 def test_files_that_include_each_other_are_refused(write: Write, files: dict[str, str]) -> None:
     message = mistake(write, '{% block user %}{% include "_a.md.j2" %}{% endblock %}', files=files)
 
-    assert "these files include each other without end" in message
+    assert "these files include each other in a circle" in message
     assert "_a.md.j2 -> " in message
 
 
@@ -320,14 +322,14 @@ MACROS = {"_macros.md.j2": "{% macro shout(text) %}{{ text | upper }}!{% endmacr
         ("{% set name = record.name | upper %}", "{{ name }}!"),
     ],
 )
-def test_what_stands_above_the_blocks_works_inside_them(write: Write, above: str, used: str) -> None:
+def test_names_made_above_the_blocks_work_inside_them(write: Write, above: str, used: str) -> None:
     template = write(above + "\n{% block user %}" + used + "{% endblock %}", "params: {end: {}}\n", MACROS)
 
     for name in ("tea", "kettle"):
         assert template.render_block("user", {"record": {"name": name}, "params": {"end": "!"}}) == name.upper() + "!"
 
 
-def test_system_block_sees_what_stands_above_it(write: Write) -> None:
+def test_system_block_sees_names_made_above_it(write: Write) -> None:
     body = "{% set tone = params.tone %}{% block system %}Be {{ tone }}.{% endblock %}" + USER
 
     template = write(body, "params: {tone: {default: warm}}\n")
@@ -343,7 +345,7 @@ def test_include_may_have_a_front_matter_of_its_own(write: Write) -> None:
     assert template.render_block("user", {}) == "tea"
 
 
-# What it reads
+# Variables that a template reads
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,7 @@ def test_include_may_have_a_front_matter_of_its_own(write: Write) -> None:
         ("{% block user %}{% for n in range(2) %}{{ dict(a=n) }}{% endfor %}{% endblock %}", set()),
     ],
 )
-def test_names_that_the_user_block_takes_from_outside(write: Write, body: str, names: set[str]) -> None:
+def test_names_that_the_user_block_reads_from_outside(write: Write, body: str, names: set[str]) -> None:
     files = {"_reads.md.j2": "{{ item }}{{ triage.category }}", **MACROS}
 
     assert write(body, "params: {tone: {default: warm}, x: {default: y}}\n", files).reads == names
@@ -374,7 +376,7 @@ def test_names_that_the_user_block_takes_from_outside(write: Write, body: str, n
 # Version
 
 
-def test_version_stands_for_all_files(write: Write) -> None:
+def test_version_covers_all_files(write: Write) -> None:
     body = '{% from "_macros.md.j2" import shout %}{% block user %}{% include "_part.md.j2" %}{% endblock %}'
     files = {**MACROS, "_part.md.j2": '{% include "_deep.md.j2" %}', "_deep.md.j2": "x", "note.sql": "SELECT 1 AS id"}
     front = "select: note.sql\nkey: id\n"
@@ -389,17 +391,17 @@ def test_version_stands_for_all_files(write: Write) -> None:
     assert write(body, front, files).hash == before.hash
 
 
-def test_file_that_is_not_used_is_no_part_of_the_version(write: Write) -> None:
+def test_file_that_is_not_used_is_not_part_of_the_version(write: Write) -> None:
     assert write(files={"_part.md.j2": "x"}).hash == write(files={"_part.md.j2": "y"}).hash
 
 
-def test_select_may_stand_in_the_template(write: Write) -> None:
+def test_select_may_be_in_the_template(write: Write) -> None:
     assert write(front="select: SELECT 1 AS id\nkey: id\n").select_sql == "SELECT 1 AS id"
     assert write().select_sql is None
 
 
 @pytest.mark.parametrize("file", ["gone.sql", "../note.sql"])
-def test_select_that_is_not_in_the_folder_is_told(write: Write, folder: Path, file: str) -> None:
+def test_select_that_is_not_in_the_folder_is_reported(write: Write, folder: Path, file: str) -> None:
     (folder.parent / "note.sql").write_text("SELECT 1", encoding="utf-8")
 
     assert f"`select` names '{file}'" in mistake(write, USER, f"select: {file}\nkey: id\n")
@@ -427,7 +429,7 @@ def test_what_is_no_output_class_is_not_taken_for_one(write: Write, name: str) -
 EXAMPLE = "examples:\n- record: {name: Tea}\n  answer: {title: Fine, stars: 5}\n"
 
 
-def test_example_is_asked_and_answered_before_the_record(write: Write) -> None:
+def test_example_comes_before_the_record(write: Write) -> None:
     template = write(front=EXAMPLE)
 
     assert template.render_example(1, {}) == ("Name: Tea", '{"title":"Fine","stars":5}')
@@ -443,7 +445,7 @@ def test_example_is_asked_and_answered_before_the_record(write: Write) -> None:
         (EXAMPLE + "- record: {title: Tea}\n  answer: {title: Fine, stars: 5}\n", "with the record of example 2"),
     ],
 )
-def test_example_that_is_wrong_is_told_by_its_number(write: Write, front: str, message: str) -> None:
+def test_wrong_example_is_reported_by_its_number(write: Write, front: str, message: str) -> None:
     assert message in mistake(write, USER, front)
 
 

@@ -1,4 +1,4 @@
-"""The keys of assets: names that Prefect takes, without a user, a password or a query."""
+"""Keys of assets are names that Prefect accepts, without a user, a password or a query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_asset_key_holds_no_user_password_or_query() -> None:
     assert Asset(key=key).key == key
 
 
-def test_names_in_other_scripts_are_assets_of_their_own() -> None:
+def test_names_in_other_scripts_are_different_assets() -> None:
     ledger = make_url("sqlite:///ledger.sqlite")
     names = ["商品", "手紙", "Käse", "हिन्दी", "two words", "q&a"]
     keys = [asset_key(ledger, "templates", name) for name in names]

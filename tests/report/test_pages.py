@@ -1,4 +1,4 @@
-"""Lists of Prefect's API, read whole, whatever the length of a server's pages."""
+"""Lists of Prefect's API are read to the end, however long a server's pages are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_all_pages_are_read(count: int, page: int) -> None:
     assert not any("limit" in one for one in asked), "a server with shorter pages would refuse it"
 
 
-async def test_what_moves_to_the_next_page_meanwhile_is_there_once() -> None:
+async def test_item_that_moves_to_the_next_page_meanwhile_is_returned_once() -> None:
     there = [One() for _ in range(5)]
 
     async def read(*, offset: int) -> list[One]:

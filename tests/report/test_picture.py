@@ -1,4 +1,4 @@
-"""The picture of a run's steps: every step, its counts, and what it was made from, as an image of its own."""
+"""The picture of a run's steps is an image that shows each step, its counts and what it was made from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from presswork.report.prefect.artifacts import draw_steps
 from presswork.report.summary import StepSummary
 
 
-def test_each_step_stands_below_what_it_was_made_from() -> None:
+def test_each_step_is_below_the_step_that_it_was_made_from() -> None:
     steps = [
         StepSummary(step="triage", generations=12, succeeded=10, cached=1, failed=1),
         StepSummary(step="reply", made_from="triage", generations=9, succeeded=9),

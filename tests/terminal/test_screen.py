@@ -159,7 +159,7 @@ def test_a_summary_shows_cost_savings_and_failures() -> None:
 def test_pace_is_shown_against_the_limit_where_one_is_known() -> None:
     pace = {"requests_per_minute": 410.0, "limit_per_minute": 1000.0, "share_of_limit": 0.41, "waited_s": 12.0}
 
-    assert "410 requests a minute, 41 % of the limit of 1,000; 12 s waited for it" in printed(summary(pace=pace))
+    assert "410 requests a minute, 41 % of the limit of 1,000; waited 12 s for it" in printed(summary(pace=pace))
     assert "of the limit" not in printed(summary())
 
 
@@ -181,7 +181,7 @@ def test_pace_is_shown_against_the_limit_where_one_is_known() -> None:
         ),
         (
             {"waiting_s": 42.3, "waiting_for": "the endpoint's limit of 1 request a minute"},
-            "the next waits 42 s for the endpoint's limit of 1 request a minute",
+            "the next request waits 42 s for the endpoint's limit of 1 request a minute",
         ),
         ({"waiting_s": 2.0, "waiting_for": "your own limit of 60 requests a minute"}, ""),
     ],

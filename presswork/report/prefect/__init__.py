@@ -1,1 +1,1 @@
-"""What a run says of itself in Prefect: artifacts, events, and what it spent."""
+"""Report on a run in Prefect: artifacts, events, and how much it spent."""

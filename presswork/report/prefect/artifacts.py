@@ -1,7 +1,7 @@
-"""Show a run on its page in the Prefect UI: ids and counts, the record keys of failures, no text.
+"""Show a run on its page in the Prefect UI: ids, counts and the record keys of failures, but no text.
 
-The steps, and what came of each, are drawn as an SVG: an image with its data in its address, for of what Prefect's two
-UIs render in an artifact, both show that (Mermaid is drawn by one of them alone). It holds names of steps and counts.
+The steps and their results are drawn as an SVG image with its data in its address. Both of Prefect's UIs render such
+an image in an artifact; only one of them draws Mermaid. The image holds names of steps and counts.
 """
 
 import base64
@@ -20,7 +20,7 @@ SUMMARY_KEY = "presswork-summary"
 _COLUMNS = ("generations", *COUNTS)
 _MARKUP = frozenset(punctuation) - {"-"}
 _FREE = ("endpoint", "note")
-"""Rows whose values are not all words of ours."""
+"""Rows whose values may hold text from outside."""
 BOX, HEIGHT, GAP, MARGIN = 260, 50, 26, 8
 GOOD_COLOR, LACKING_COLOR, RECORDS_COLOR = "#1b7f4b", "#b45309", "#475569"
 
@@ -53,7 +53,7 @@ def summary_markdown(summary: Summary) -> str:
         *(_row(*fact) for fact in facts),
     ]
     if summary.failures:
-        lines += ["", "## Without content", _row("step", "record", "status", "kind", "look at it"), "|---" * 5 + "|"]
+        lines += ["", "## Without content", _row("step", "record", "status", "kind", "details"), "|---" * 5 + "|"]
     for failure in summary.failures:
         kind, look = _cell(failure.kind or ""), f"`presswork show {failure.generation_id}`"
         lines.append(_row(failure.step, _cell(failure.record_key), failure.status, kind, look))
@@ -65,14 +65,14 @@ def _row(*cells: str) -> str:
 
 
 def _cell(text: str) -> str:
-    # A record's key is data: it must not end the cell, or become markup or a link. A backslash is what both of
-    # Prefect's UIs take away again; the older one shows entities in a table as they are.
+    # A record's key is data: it must not end the cell, or become markup or a link. Both of Prefect's UIs remove a
+    # backslash again; the older one shows entities in a table as they are.
     escaped = "".join(f"\\{character}" if character in _MARKUP else character for character in text)
     return "".join(part if part.isprintable() else f"U\\+{ord(part):04X}" for part in escaped)
 
 
 def draw_steps(records: int, steps: Sequence[StepSummary]) -> str:
-    """Return the steps as a Markdown image: each below what it was made from, with its counts."""
+    """Return the steps as a Markdown image: each below the step that it was made from, with its counts."""
     places = _places(steps)
     parts = [_box((0, 0), "records", f"{records:,}", RECORDS_COLOR)]
     for step in steps:
@@ -94,7 +94,7 @@ def draw_steps(records: int, steps: Sequence[StepSummary]) -> str:
 
 
 def _places(steps: Sequence[StepSummary]) -> dict[str, tuple[int, int]]:
-    """Place each step: one row below what it was made from, beside those that are as deep."""
+    """Place each step one row below the step that it was made from, next to others of the same depth."""
     found: dict[str, tuple[int, int]] = {}
     taken: Counter[int] = Counter()
     for step in steps:

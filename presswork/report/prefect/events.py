@@ -1,8 +1,8 @@
-"""Send Prefect's server events when a run ends: how it ended, for which automations can wait, and what it has made.
+"""Send events to Prefect's server when a run ends: how it ended, for automations, and which content it made.
 
-Ids, counts and cost; never a text, a record's key or a password. Assets say what comes from what, in Prefect's catalog.
-They are sent here and not by the chunks' tasks: an asset is a step's content, not a chunk's. Keys name databases by
-kind, host and name; no user, no password, no query.
+They hold ids, counts and cost, never a text, a record's key or a password. Asset events show in Prefect's catalog which
+content was made from what. They are sent here and not by the chunks' tasks, as an asset is the content of a step, not
+of a chunk. Keys name databases by kind, host and name, without user, password or query.
 """
 
 import re
@@ -19,7 +19,7 @@ VIEW = "current_content"
 
 
 def tell_ending(summary: Summary, flow_run_id: str) -> None:
-    """Send `presswork.run.completed`, `.failed`, `.cancelled` or `.suspended`; one that met its cap has completed."""
+    """Send `presswork.run.completed`, `.failed`, `.cancelled` or `.suspended`; a run that reached its cap completed."""
     emit_event(
         event=f"presswork.run.{ENDINGS.get(summary.status, FAILED)}",
         resource={
@@ -38,9 +38,9 @@ def tell_ending(summary: Summary, flow_run_id: str) -> None:
 
 
 def tell_assets(summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
-    """Tell Prefect what each step made: its part of the ledger's view, of its template and of what it read.
+    """Report to Prefect what each step made: its part of the ledger's view, from its template and the data it read.
 
-    `read_from` has the source's URL of each template that selects; a later step is made from the one before it.
+    `read_from` has the source's URL for each template that selects; a later step is made from the one before it.
     """
     for step in summary.steps:
         if not (step.succeeded or step.cached):
@@ -76,6 +76,6 @@ def asset_key(database: URL, *parts: str) -> str:
 
 
 def _plain(text: str) -> str:
-    # Prefect's keys take no spaces, quotes or braces; a name that has such is told without them. Letters of all
-    # scripts stay: without them two names would be one asset.
+    # Prefect's keys allow no spaces, quotes or braces: replace them by a hyphen. Keep letters of all scripts, because
+    # without them two names would be one asset.
     return re.sub(r"[^A-Za-z0-9._\-\x80-\U0010ffff]+", "-", text)

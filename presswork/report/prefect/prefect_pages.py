@@ -1,4 +1,4 @@
-"""Read whatever Prefect's API lists, all of it. By itself the API gives the first 200."""
+"""Read all pages of a list in Prefect's API, which by itself returns the first 200 items."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -10,7 +10,7 @@ from prefect.client.schemas.sorting import DeploymentSort
 
 
 class Listed(Protocol):
-    """What Prefect lists: each has an id."""
+    """An item in a list of Prefect's API: each has an id."""
 
     @property
     def id(self) -> UUID:
@@ -21,10 +21,10 @@ One = TypeVar("One", bound=Listed)
 
 
 async def read_all(read: Callable[..., Awaitable[list[One]]], *given: Any, **filters: Any) -> list[One]:
-    """Call `read` for one page after another until one is empty; what stands on two of them is returned once.
+    """Call `read` for one page after another until one is empty; an item on two pages is returned once.
 
-    A server may be set to shorter pages, and refuses a `limit` that is longer than these: none is given. Let `filters`
-    sort by what does not move, such as the id, where rows come and go meanwhile.
+    No `limit` is given, as a server may be set to shorter pages and refuses a longer limit. If rows may come and go
+    meanwhile, let `filters` sort by a value that does not change, such as the id.
     """
     found: dict[UUID, One] = {}
     offset = 0

@@ -1,4 +1,4 @@
-"""The totals of an open run: its summary at any time, and how its requests have been paced."""
+"""Add up an open run: its summary at any time, and how its requests were paced."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,10 +21,10 @@ ReadSummary = Callable[[Callable[[RunStatus], Summary], RunStatus], Awaitable[Su
 
 
 class Totals:
-    """Adds a run up from the ledger, and from what the ledger does not know.
+    """Adds a run up from the ledger and from figures that the ledger does not have.
 
-    `read` calls what reads the ledger in a thread. `left_out` counts, by step, the records that an earlier step brought
-    no content for; `made_from` names that step for each that was begun, None where it works on records.
+    `read` calls a reader of the ledger in a thread. `left_out` counts, by step, the records for which an earlier step
+    produced no content; `made_from` names that step for each step that began, or None if it works on records.
     """
 
     def __init__(self, ledger: Engine, read: ReadSummary, progress: Progress, pace: Pace) -> None:
@@ -39,10 +39,10 @@ class Totals:
         self.made_from: dict[str, str | None] = {}
 
     def summary(self, status: RunStatus | None = None) -> Summary:
-        """Add the run up from the ledger; without a status, it is what the run has come to.
+        """Add the run up from the ledger; without a status, with the one that the run would have now.
 
-        Flows call it on the event loop, so it takes what was read in a thread at the end of a step: nothing changes
-        after that. The ledger is read here while a step is open, and after one that broke off.
+        Flows call this on the event loop, so it uses figures read in a thread at the end of a step: nothing changes
+        after that. It reads the ledger itself while a step is open, and after one that was interrupted.
         """
         figures = self._figures or self._added_up(status or self.status())
         return figures.model_copy(
@@ -57,7 +57,7 @@ class Totals:
 
     @asynccontextmanager
     async def step_open(self) -> AsyncIterator[None]:
-        """Read at a step's end what `summary` returns, in a thread; figures of another open step would soon be old."""
+        """Read the figures for `summary` in a thread when the step ends, unless another step is still open."""
         self._figures = None
         self._steps_open += 1
         try:
@@ -111,7 +111,7 @@ class Totals:
 
 
 def paced_since(limiter: Limiter, before: LimiterReport) -> PaceSummary:
-    """Say how requests have been paced since a report: the limiter outlives the run, and counts for others too."""
+    """Summarize the pace since an earlier report: the limiter outlives the run, and counts for other runs too."""
     report = limiter.report()
     limit = report.limit_per_minute
     return PaceSummary(
@@ -128,7 +128,7 @@ def paced_since(limiter: Limiter, before: LimiterReport) -> PaceSummary:
 
 
 def saved_by_reads(uses: Sequence[PromptCacheUse]) -> Decimal | None:
-    """Add up what reading the prompt cache saved, less what writing it cost; None where a price is not known."""
+    """Add up what reads of the prompt cache saved, minus the cost of writes; None if a price is not known."""
     total = Decimal(0)
     for use in uses:
         used = Usage(
