@@ -1,4 +1,8 @@
-"""The command `presswork`: which commands there are, and where each does its work (presswork/commands/)."""
+"""The command `presswork`: the table of its commands, each with its flags and the functions that do its work.
+
+Help and mistakes of typing need only presswork/terminal/flags.py. The modules in presswork/commands/ are imported when
+their command is called.
+"""
 
 import inspect
 import sys
@@ -22,48 +26,69 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 templates = typer.Typer(help="List, check and try the prompt files in templates/.", no_args_is_help=True)
-ledger = typer.Typer(help="Make, migrate, check and shrink the ledger.", no_args_is_help=True)
+ledger = typer.Typer(help="Create, migrate, check and shrink the ledger.", no_args_is_help=True)
 COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
-    (app, "demo", flags.DemoFlags, "run.demo:demo"),
-    (app, "run", flags.RunFlags, "run.run_command:run"),
-    (app, "rehearse", flags.RehearseFlags, "run.rehearse:rehearse"),
+    (app, "demo", flags.DemoFlags, "run.demo:begin_demo -> run.demo_runs:run_demo"),
+    (
+        app,
+        "run",
+        flags.RunFlags,
+        "run.run_command:name_run -> run.checked_run:check_run -> run.running:run_to_end",
+    ),
+    (app, "rehearse", flags.RehearseFlags, "run.rehearse:begin_rehearsal -> run.rehearsing:run_rehearsal"),
     (app, "deploy", flags.DeployFlags, "machine.deploy:deploy"),
-    (app, "history", flags.HistoryFlags, "ledger.history:history"),
-    (app, "show", flags.ShowFlags, "ledger.show:show"),
+    (app, "history", flags.HistoryFlags, "ledger.history:show_history"),
+    (app, "show", flags.ShowFlags, "ledger.show:show_generation"),
     (app, "up", flags.UpFlags, "machine.up:up"),
-    (app, "status", flags.StatusFlags, "machine.status:status"),
+    (
+        app,
+        "status",
+        flags.StatusFlags,
+        "machine.status:begin_status -> templates.asking:ask_at_once -> machine.status:show_status",
+    ),
     (app, "down", flags.DownFlags, "machine.up:down"),
     (app, "sandbox", flags.SandboxFlags, "machine.serve_sandbox:sandbox"),
-    (templates, "list", flags.TemplatesFlags, "templates.template_commands:list_"),
-    (templates, "lint", flags.LintFlags, "templates.template_commands:lint"),
-    (templates, "show", flags.RequestFlags, "templates.trying:show"),
-    (ledger, "upgrade", flags.UpgradeFlags, "ledger.ledger_commands:upgrade"),
-    (ledger, "check", flags.CheckFlags, "ledger.ledger_commands:check"),
-    (ledger, "recover", flags.RecoverFlags, "ledger.ledger_commands:recover"),
-    (ledger, "size", flags.SizeFlags, "ledger.room:size"),
-    (ledger, "compact", flags.CompactFlags, "ledger.room:compact"),
-    (ledger, "prune", flags.PruneFlags, "ledger.room:prune"),
-    (ledger, "rebuild", flags.RebuildFlags, "ledger.room:rebuild"),
+    (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
+    (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
+    (templates, "show", flags.RequestFlags, "templates.trying:show_request"),
+    (ledger, "upgrade", flags.UpgradeFlags, "ledger.ledger_commands:upgrade_ledger"),
+    (ledger, "check", flags.CheckFlags, "ledger.ledger_commands:require_current"),
+    (ledger, "recover", flags.RecoverFlags, "ledger.ledger_commands:recover_spills"),
+    (ledger, "size", flags.SizeFlags, "ledger.room:show_size"),
+    (ledger, "compact", flags.CompactFlags, "ledger.room:compact_ledger"),
+    (ledger, "prune", flags.PruneFlags, "ledger.room:prune_ledger"),
+    (ledger, "rebuild", flags.RebuildFlags, "ledger.room:rebuild_content"),
 )
-"""Each command: its group, its name, what it takes, and the function of presswork/commands/ that does its work."""
+"""Each command: its group, its name, its flags, and the functions in presswork/commands/ that do its work.
+
+Every function takes the CommandContext and what the one before returned; the first takes the flags. An int is the exit
+status and ends the command. A later function is in a module that loads more slowly, for example because it imports
+Prefect, so that mistakes are reported first.
+"""
 
 
 def _command(taken: type[flags.Flags], work: str) -> Callable[..., None]:
-    """Make the command that takes the fields of a class as its flags, and loads the module of its work when called."""
+    """Make a command whose flags are the fields of a class, and whose work is imported when it is called."""
 
     def call(**given: Any) -> None:
-        from presswork.terminal.endings import command_context  # noqa: PLC0415 - no help need wait for pydantic
+        passed: Any = taken(**given)
+        with _load("presswork.terminal.endings:command_context")(as_json=passed.as_json) as command:
+            for function in work.split(" -> "):
+                passed = _load(f"presswork.commands.{function}")(command, passed)
+                if isinstance(passed, int):
+                    break
+        raise typer.Exit(passed or 0)
 
-        asked = taken(**given)
-        with command_context(as_json=asked.as_json) as command:
-            module, _, function = work.partition(":")
-            status = getattr(import_module(f"presswork.commands.{module}"), function)(command, asked)
-        raise typer.Exit(status or 0)
-
-    # Typer finds a command's flags and its help by these.
+    # Typer reads a command's flags and help from these.
     call.__signature__ = inspect.signature(taken, eval_str=True)  # type: ignore[attr-defined]
     call.__doc__ = taken.__doc__
     return call
+
+
+def _load(function: str) -> Any:
+    """Import a function, named as "package.module:function"."""
+    module, _, name = function.partition(":")
+    return getattr(import_module(module), name)
 
 
 for group, name, taken, work in COMMANDS:
@@ -72,7 +97,7 @@ app.add_typer(templates, name="templates")
 app.add_typer(ledger, name="db")
 
 
-def _say_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"{PROGRAM} {version(PROGRAM)}")
         raise typer.Exit
@@ -81,16 +106,16 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def presswork(
     asked: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Turn database records into validated content, and see in SQL what was generated and what it cost."""
 
 
 def main() -> None:
-    """Run the command; no traceback reaches a user (see commands/terminal/endings.py)."""
+    """Run the command. Errors end as messages, see presswork/terminal/endings.py."""
     for stream in (sys.stdout, sys.stderr):
-        # A record may hold what the terminal's encoding does not.
+        # A record may hold characters that the terminal's encoding lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:

@@ -1,9 +1,10 @@
-"""The commands that people type, in the folder of what they look into; presswork/cli.py puts them together.
+"""The commands that people type, in folders by what they are about; presswork/cli.py is the table of them.
 
 run/ (one job: checked, run, watched, rehearsed), ledger/ (what was generated), templates/, machine/ (services and
-deployments). What they share is in presswork/terminal/. The contract "commands" in pyproject.toml says who may
-look into whom.
+deployments). They share presswork/terminal/. The contract "commands" in pyproject.toml says which folder may import
+which.
 
-presswork/cli.py imports the module of a command when it is called, so that help and mistakes of typing appear at once.
-A module that can find a mistake before Prefect or the SDK is loaded imports what loads them where it needs it.
+presswork/cli.py imports a command's module when the command is called, so that help and mistakes of typing appear at
+once. Modules import what they need at their top. A command that can report mistakes before the SDK or Prefect is loaded
+does so in a first function, and hands its result to a second one in another module.
 """

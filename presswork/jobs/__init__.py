@@ -1,1 +1,1 @@
-"""What can be run by its name: flows of the user's and templates, found, checked and called."""
+"""Jobs that run by name, flows and templates: find, check and call them."""

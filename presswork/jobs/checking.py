@@ -1,4 +1,4 @@
-"""Read what a run goes on from, and check a job: all that needs the ledger or the source, but not Prefect."""
+"""Look up a run to resume, and check a job against the ledger and the source, without loading Prefect."""
 
 import asyncio
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from presswork.terminal.ledgers import find_by_id
 
 @dataclass(frozen=True)
 class ResumedRun:
-    """A run to resume: what it ran, with which values for its params and which options."""
+    """A run to resume: its flow, the values of its parameters and its options."""
 
     run_id: str
     flow: str
@@ -36,13 +36,13 @@ class ResumedRun:
 
 
 def find_resumed(settings: Settings, run_id: str) -> ResumedRun:
-    """Find a run in whichever ledger has it; ConfigurationError where none has."""
+    """Find a run in any ledger. Raises ConfigurationError if none has it."""
     _url, found = find_by_id(settings, read_resumed, "run", run_id)
     return found
 
 
 def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
-    """Find a run by its id, or a unique part of it; None where the ledger does not have it."""
+    """Find a run by its id, or a unique part of it; None if the ledger does not have it."""
     line = find_run(ledger, run_id)
     row = read_run(ledger, line.id) if line is not None else None
     if row is None:
@@ -52,9 +52,9 @@ def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
     return ResumedRun(
         run_id=row["id"],
         flow=row["flow"],
-        # As they were, not as text: null, a truth value or a list would be another value.
+        # Not as text: null, a boolean or a list would become another value.
         sets=dict(parameters.get("selection") or parameters.get("params") or {}),
-        # A refresh goes on as one: what it has asked for since it began is not asked for again.
+        # A refresh is resumed as a refresh; it does not request again what it has generated since it began.
         options={name: value for name, value in options.items() if name not in {"resumes", "helper"}},
     )
 
@@ -62,11 +62,10 @@ def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
 def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
     """Check all that can be checked before Prefect starts, and return the call that is ready to run.
 
-    `title` stands before the flow run's name in Prefect.
-
-    Raises ConfigurationError, StoppingCallError or db.database_errors.DatabaseError; nothing has been sent then.
+    `title` is put before the flow run's name in Prefect. Raises ConfigurationError, StoppingCallError or
+    db.database_errors.DatabaseError, before any request is sent.
     """
-    # What is found quickest comes first: the SDK and Prefect take seconds to load.
+    # The quickest checks come first: the SDK and Prefect take seconds to load.
     require_credential()
     templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
     for name, template in templates.items():

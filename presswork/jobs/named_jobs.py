@@ -1,7 +1,7 @@
-"""Find what `presswork run NAME` runs: a flow file flows/NAME.py, or else the template NAME by itself.
+"""Find the job that `presswork run NAME` runs: the flow in flows/NAME.py, or else the template NAME.
 
-A flow file is recognised, and its templates are found, by reading its source (flow_source.py): loading it loads
-Prefect, and mistakes should be told before that.
+A flow's templates are found by reading its source (flow_source.py). Importing it would load Prefect, and mistakes
+should be reported before that.
 """
 
 import difflib
@@ -24,12 +24,12 @@ from presswork.terminal.flags import RehearseFlags, RunFlags
 
 
 class UnknownJobError(ConfigurationError):
-    """There is no flow and no template of this name."""
+    """There is no flow and no template with this name."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A flow or a template to be run. `templates` are those that it names, `selected` those that it selects by."""
+    """A flow or a template to run. It names `templates`, and selects records with those in `selected`."""
 
     name: str
     kind: typing.Literal["flow", "template"]
@@ -39,7 +39,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Call:
-    """A job with its values: `start()` runs it under Prefect; `values` are those of its templates' params."""
+    """A job with the values of its templates' params; `start()` runs it under Prefect."""
 
     job: Job
     values: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Call:
 
 
 def find_job(name: str, settings: Settings) -> Job:
-    """Find what NAME stands for; UnknownJobError says what there is."""
+    """Find a job by name. Raises UnknownJobError, which lists the names that exist."""
     source = read_flow(FLOWS / f"{name}.py", name) if name.isidentifier() and name != GENERIC else None
     known = list_templates(settings.templates_dir)
     if source is not None:
@@ -57,24 +57,23 @@ def find_job(name: str, settings: Settings) -> Job:
     flows = list_flows(FLOWS)
     near = difflib.get_close_matches(name.replace("-", "_"), [*flows, *known], n=1)
     raise UnknownJobError(
-        f"There is no flow and no template {name!r}"
-        + (f"; did you mean {near[0]!r}?" if near else ".")
-        + f" Flows: {', '.join(flows) or 'none'}. Templates in {settings.templates_dir.name}/: "
-        f"{', '.join(known) or 'none'}."
+        f"There is no flow or template {name!r}."
+        + (f" Did you mean {near[0]!r}?" if near else "")
+        + f" Available flows: {', '.join(flows) or 'none'}. Available templates: {', '.join(known) or 'none'}."
     )
 
 
 def bind_template(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
-    """Give a template its params; `title` stands before the flow run's name. Raises ParameterError."""
+    """Give a template its params; `title` is put before the flow run's name. Raises ParameterError."""
     values = load_template(settings.templates_dir, job.name).parse_params(sets)
-    # What was typed, not what it was parsed to: Prefect keeps parameters as JSON.
+    # The values as typed, because Prefect keeps parameters as JSON.
     return Call(job, values, lambda: _titled(_load_flow(GENERIC), title)(job.name, dict(sets), options))
 
 
 def bind_flow(job: Job, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
-    """Load a flow and give it its selection; `title` stands before the flow run's name.
+    """Load a flow and give it its selection; `title` is put before the flow run's name.
 
-    Raises ParameterError for a value that the selection does not take.
+    Raises ParameterError for a value that the selection does not accept.
     """
     flow = _titled(_load_flow(job.name), title)
     hints = typing.get_type_hints(flow.fn)
@@ -87,46 +86,48 @@ def bind_flow(job: Job, sets: Mapping[str, Any], options: RunOptions, title: str
         given["selection"] = selection
         values = selection.model_dump(mode="json", exclude_none=True)
     elif sets:
-        raise ParameterError(f"The flow {job.name!r} takes no --set: it has no `selection` parameter.")
+        raise ParameterError(f"The flow {job.name!r} accepts no --set: it has no `selection` parameter.")
     if "options" in parameters:
         given["options"] = options
     elif options != RunOptions():
-        raise ParameterError(f"The flow {job.name!r} takes no options: it has no `options` parameter.")
+        raise ParameterError(f"The flow {job.name!r} accepts no options: it has no `options` parameter.")
     return Call(job, values, lambda: flow(**given))
 
 
 def make_selection(flow: str, model: type[BaseModel], sets: Mapping[str, Any]) -> BaseModel:
-    """Validate `--set` values; an unknown name or a wrong value is a ParameterError that says what is taken."""
+    """Validate `--set` values. Raises ParameterError for an unknown name or a wrong value."""
     unknown = sorted(set(sets) - set(model.model_fields))
     if unknown:
-        takes = ", ".join(model.model_fields) or "no parameters"
-        raise ParameterError(f"The flow {flow!r} has no parameter {unknown[0]!r}; it takes {takes}.")
+        available = ", ".join(model.model_fields) or "none"
+        raise ParameterError(f"The flow {flow!r} has no parameter {unknown[0]!r}. Available: {available}.")
     try:
         return model.model_validate(dict(sets))
     except ValidationError as error:
         name, _value, reason = next(faults_of(error))
-        raise ParameterError(f"The parameter {name or 'the selection'!r} of the flow {flow!r}: {reason}.") from None
+        raise ParameterError(
+            f"The parameter {name or 'the selection'!r} of the flow {flow!r} is wrong: {reason}."
+        ) from None
 
 
 def given_options(flags: RunFlags | RehearseFlags) -> dict[str, Any]:
-    """Return the flags that are options of a run."""
+    """Return the flags that are options of a run, by name."""
     return {name: value for name, value in vars(flags).items() if name in RunOptions.model_fields}
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:
-    """Read the options of a run; one out of its bounds is a ParameterError by its flag's name."""
+    """Read the options of a run. Raises ParameterError, with the flag's name, for a value out of bounds."""
     try:
         return RunOptions(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         name, value, reason = next(faults_of(error))
-        raise ParameterError(f"--{name.replace('_', '-')} {value}: {reason}.") from None
+        raise ParameterError(f"--{name.replace('_', '-')} {value} is wrong: {reason}.") from None
 
 
 def _load_flow(name: str) -> Any:
     try:
         module = importlib.import_module(f"flows.{name}")
     except ImportError as error:
-        raise ConfigurationError(f"flows/{name}.py can't be loaded: {error}.") from error
+        raise ConfigurationError(f"flows/{name}.py can't be imported: {error}.") from error
     return getattr(module, name)
 
 

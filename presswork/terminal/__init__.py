@@ -1,1 +1,1 @@
-"""What all commands share: flags, the ledgers they read, how anything is printed, and how a command ends."""
+"""Code that all commands share: flags, finding the ledger, printing, errors and exit statuses."""

@@ -1,7 +1,7 @@
-"""End a command: an error becomes one message that says what to do, and an exit status.
+"""End a command: turn an error into an exit status and one message that says what to do.
 
-0 all records have content; 1 some have not, or something failed that nobody foresaw; 2 the call, the configuration, the
-key, the account or a gateway's budget is wrong; 3 the cost cap stopped the run; 130 Ctrl-C did.
+0 all records have content; 1 some have not, or an unexpected error; 2 the call, the configuration, the key, the account
+or a gateway's budget is wrong; 3 the cost cap stopped the run; 130 Ctrl-C stopped it.
 """
 
 import os
@@ -9,10 +9,10 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -29,30 +29,36 @@ EXIT_FAILED, EXIT_WRONG, EXIT_STOPPED = 1, 2, 130
 STOPPED_KIND = "stopped"
 DEBUG = "PRESSWORK_DEBUG"
 MASKED = r"\1:***@"
+Held = TypeVar("Held")
 _PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@")
 
 
 @dataclass
 class CommandContext:
-    """What a command works with, and how it answers; `run_id` is set when a run has opened."""
+    """The settings and the output of a command; `run_id` is set when a run has opened."""
 
     as_json: bool
     run_id: str | None = None
+    until_end: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def settings(self) -> Settings:
-        """The installation's settings, read when they are first asked for."""
+        """The installation's settings, read at the first access."""
         return load_settings()
 
+    def hold(self, context: AbstractContextManager[Held]) -> Held:
+        """Enter a context that lasts until the command ends, and return its value."""
+        return self.until_end.enter_context(context)
+
     def answer(self, value: Any, show: Callable[[Console], None]) -> None:
-        """Give the answer: `value` as JSON to programs, what `show` prints to people."""
+        """Answer programs with `value` as JSON, people with what `show` prints."""
         if self.as_json:
             screen.print_json(value)
         else:
             show(screen.out())
 
     def fail(self, message: str, kind: str) -> None:
-        """Say what went wrong, to programs as {"error", "kind", "run_id"} too."""
+        """Print an error; with --json also print {"error", "kind", "run_id"} as the answer."""
         if self.as_json:
             screen.print_json({"error": message, "kind": kind, "run_id": self.run_id})
         console = screen.err()
@@ -63,17 +69,18 @@ class CommandContext:
 
 @contextmanager
 def command_context(*, as_json: bool) -> Iterator[CommandContext]:
-    """Yield what a command works with; turn whatever goes wrong into a message on standard error and an exit status."""
+    """Yield a command's context; turn any error into a message on standard error and an exit status."""
     command = CommandContext(as_json)
     try:
         prepare_environment()
-        yield command
+        with command.until_end:
+            yield command
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
         command.fail("Stopped by Ctrl-C.", STOPPED_KIND)
         raise typer.Exit(EXIT_STOPPED) from None
-    except Exception as error:  # noqa: BLE001 - the boundary of one command: no traceback is for a user
+    except Exception as error:  # noqa: BLE001 - the boundary of one command: users see no traceback
         if os.environ.get(DEBUG):
             traceback.print_exc()
         status, kind, message = describe(error)
@@ -93,17 +100,22 @@ def describe(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, ValidationError):
         faults = (f"{name} {screen.visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
         return EXIT_WRONG, "Parameter", "; ".join(faults) + "."
-    from db.session import reason_of  # noqa: PLC0415 - loads SQLAlchemy, for a last word
-
-    # Not a driver's own words: they quote rows.
-    what = type(error).__name__ + (f": {reason_of(error, '')}" if str(error).strip() else "")
+    what = type(error).__name__ + (f": {_reason_of(error)}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
-    told = f"Presswork did not foresee this: {_PASSWORD.sub(MASKED, what)}.{remedy}"
-    return EXIT_FAILED, "Unexpected", told.replace("..", ".")
+    message = f"Presswork met an unexpected error: {_PASSWORD.sub(MASKED, what)}.{remedy}"
+    return EXIT_FAILED, "Unexpected", message.replace("..", ".")
+
+
+def _reason_of(error: Exception) -> str:
+    """Say in one line why an unexpected error was raised."""
+    # A driver's own words quote rows; db.session removes these, and is loaded whenever a database was used. An import
+    # here would make every command wait for SQLAlchemy.
+    session = sys.modules.get("db.session")
+    return session.reason_of(error, "") if session else str(error).strip().splitlines()[0].rstrip(".")
 
 
 def faults_of(error: ValidationError) -> Iterator[tuple[str, Any, str]]:
-    """Yield each value that is wrong: its name, what was given, and why it is wrong."""
+    """Yield each wrong value: its name, the value, and why it is wrong."""
     for item in error.errors(include_url=False):
         reason = item["msg"].removeprefix("Value error, ").replace("Input should be", "it must be", 1)
         yield ".".join(map(str, item["loc"])), item["input"], reason

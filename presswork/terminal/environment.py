@@ -1,4 +1,4 @@
-"""Change the environment of this process, and of those that start here, for as long as a block lasts."""
+"""Set environment variables for this process and its children, for as long as a block lasts."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ QUIET_PREFECT = {
 
 
 def prepare_environment() -> None:
-    """Read `.env`, and keep Prefect's lines off the screen; to be called before Prefect is loaded."""
+    """Read `.env`, and keep Prefect's log off the screen. Call it before Prefect is imported."""
     load_environment()
     for name, value in QUIET_PREFECT.items():
         os.environ.setdefault(name, value)
@@ -22,7 +22,7 @@ def prepare_environment() -> None:
 
 @contextmanager
 def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """Set variables, or remove those that are None; afterwards each is as it was before."""
+    """Set variables, or remove those whose value is None, and restore them at the end of the block."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:

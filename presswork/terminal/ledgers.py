@@ -1,7 +1,7 @@
-"""Say which ledger a command reads, where it could be one of several.
+"""Choose the ledger that a command reads.
 
-A run knows its endpoint and so its ledger. A command that looks back reads what PRESSWORK_DATABASE_URL names, else the
-file that is there; where both are, Claude's, unless the sandbox's is asked for.
+A run's endpoint decides its ledger. Other commands read PRESSWORK_DATABASE_URL if it is set. Otherwise they read the
+file that exists; if both exist, Claude's, or the sandbox's with --sandbox.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,31 +20,31 @@ from presswork.terminal import screen
 
 Found = TypeVar("Found")
 _HAVE_IDS = {
-    "run": "`presswork history` lists them; a record's life is shown by `presswork history NAME --key KEY`.",
-    "generation": "`presswork history RUN` and the ledger's table generations have the ids.",
+    "run": "`presswork history` lists the runs. `presswork history NAME --key KEY` shows a record's life.",
+    "generation": "`presswork history RUN` lists ids, and so does the ledger's table generations.",
 }
 
 
 class NoLedgerError(ConfigurationError):
-    """There is no ledger yet: `presswork demo` makes one, and so does the first `presswork run`."""
+    """There is no ledger yet: `presswork demo` creates one, or the first `presswork run`."""
 
 
 def ledger_urls(settings: Settings, *, sandbox: bool = False) -> list[str]:
-    """Return the ledgers that are there, the one to read first; none where none has been made yet."""
+    """Return the URLs of the ledgers that exist, in the order in which to read them."""
     names = [SANDBOX] if sandbox else [ANTHROPIC, SANDBOX]
     urls = dict.fromkeys(ledger_url(settings, name) for name in names)
     return [url for url in urls if not is_missing_file(url)]
 
 
 def first_url(settings: Settings, *, sandbox: bool = False) -> str:
-    """Return the ledger to read, or where there is none yet the one that would be made."""
+    """Return the URL of the ledger to read, or of the one to create if there is none yet."""
     urls = ledger_urls(settings, sandbox=sandbox)
     return urls[0] if urls else ledger_url(settings, SANDBOX if sandbox else ANTHROPIC)
 
 
 @contextmanager
 def opened(url: str, connect: Callable[[str], Engine] = open_ledger) -> Iterator[Engine]:
-    """Open a ledger for as long as the block lasts; LedgerError says what is wrong with it."""
+    """Open a ledger for as long as the block lasts. Raises LedgerError if it can't be used."""
     engine = connect(url)
     try:
         yield engine
@@ -59,9 +59,9 @@ def first_with(
     *,
     passing: tuple[type[Exception], ...] = (),
 ) -> tuple[str, Found] | None:
-    """Read ledgers one by one, and return the first that has something, with what it has.
+    """Read ledgers one by one; return the URL of the first in which `read` finds something, and what it finds.
 
-    A ledger that raises an error of the kinds in `passing` is passed over.
+    A ledger that raises one of the errors in `passing` is skipped.
     """
     for url in urls:
         with suppress(*passing), opened(url, connect) as ledger:
@@ -74,10 +74,10 @@ def first_with(
 def find_by_id(
     settings: Settings, read: Callable[[Engine, str], Found | None], noun: str, asked: str, *, sandbox: bool = False
 ) -> tuple[str, Found]:
-    """Look for a run or a generation in each ledger that is there: an id names it wherever it is.
+    """Look for a run or a generation in each ledger that exists.
 
-    Return the ledger's URL and what `read` has found there. NoLedgerError where there is no ledger, ConfigurationError
-    where none has it.
+    Returns the ledger's URL and what `read` finds there. Raises NoLedgerError if there is no ledger, ConfigurationError
+    if none has the id.
     """
     urls = ledger_urls(settings, sandbox=sandbox)
     if not urls:
@@ -85,19 +85,19 @@ def find_by_id(
     found = first_with(urls, lambda ledger: read(ledger, asked))
     if found is None:
         raise ConfigurationError(
-            f"There is no {noun} whose id begins or ends with {asked!r} in {' or '.join(map(ledger_name, urls))}, "
-            f"or there are several: give at least 6 characters. {_HAVE_IDS[noun]}"
+            f"There is no {noun}, or more than one, whose id starts or ends with {asked!r} in "
+            f"{' or '.join(map(ledger_name, urls))}. Give at least 6 characters. {_HAVE_IDS[noun]}"
         )
     return found
 
 
 def ledger_name(url: str) -> str:
-    """Call a ledger what people call it: the file's name, where it lies in the project's root."""
+    """Name a ledger for people: its URL without a password, or the file's name if it is in the project's root."""
     shown = readable_url(url)
     return shown.removeprefix(f"sqlite:///{ROOT}/")
 
 
 def say_ledger(url: str, *, others: bool) -> None:
-    """Say on standard error which ledger is read, and how to read the other."""
-    hint = " (`--sandbox` reads the sandbox's)" if others else ""
+    """Print on standard error which ledger is read, and how to read the other."""
+    hint = " (use `--sandbox` for the sandbox's)" if others else ""
     screen.say(f"Ledger: {ledger_name(url)}{hint}", "dim")

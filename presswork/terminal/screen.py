@@ -1,7 +1,7 @@
 """Print anything, for people and for programs.
 
-Answers go to standard output; what accompanies them (progress, warnings, errors) to standard error, so that a pipe
-carries the answer alone. Data is never markup: whatever comes from records passes through `data()`.
+Answers go to standard output. Progress, warnings and errors go to standard error, so that a pipe carries the answer
+alone. Data is never read as markup: pass values from records through `data()`.
 """
 
 import shutil
@@ -24,40 +24,40 @@ STYLES = {
     **dict.fromkeys((CACHED, RUNNING), "cyan"),
     **dict.fromkeys((SKIPPED, CAPPED, CANCELLED, SUSPENDED), "yellow"),
 }
-SHORT_ID = 12  # characters of an id's end: random, so that they tell ids of one second apart
-WIDE = 200  # columns of what is no terminal: a log or a pipe has no edge to wrap at
+SHORT_ID = 12  # characters of an id's end, which is random, so that ids of one second differ
+WIDE = 200  # columns if the output is no terminal: a log or a pipe has no edge to wrap at
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def out() -> Console:
-    """The console of answers; made each time, as tests and pipes change the stream."""
+    """Return the console for answers; a new one each time, because tests and pipes change the stream."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def err() -> Console:
-    """The console of all that accompanies an answer."""
+    """Return the console for progress, warnings and errors."""
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
 
 def say(text: str, style: str = "") -> None:
-    """Say a line that accompanies an answer."""
+    """Print a line on standard error."""
     err().print(data(text, style), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; times are ISO 8601, money is a number of dollars."""
+    """Print a value as JSON: times as ISO 8601, money as a number of dollars."""
     text = orjson.dumps(value, default=float, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
     sys.stdout.write(text.decode() + "\n")
     sys.stdout.flush()
 
 
 def visible(text: str) -> str:
-    """Make control characters visible: a record must not move the cursor, ring, or turn the line around."""
+    """Make control characters visible, so that a record can't move the cursor, ring or reverse the line."""
     return text if text.isprintable() else "".join(_visible(character) for character in text)
 
 
 def data(value: Any, style: str = "") -> Text:
-    """Wrap a value that comes from records, prompts or answers: shown as it is, whatever it contains."""
+    """Wrap a value from records, prompts or answers, so that it is printed literally."""
     return Text(visible(str(value)), style=style)
 
 
@@ -66,13 +66,13 @@ def _shown(value: Any) -> Text:
 
 
 def one_line(text: str, longest: int) -> str:
-    """Put a text on one line, cut at `longest` characters."""
+    """Put a text on one line, cut to `longest` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= longest else flat[: longest - 1].rstrip() + "…"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> Table:
-    """Make a plain table; cells that are no Text are data, columns named in `right` hold numbers."""
+    """Make a plain table; cells that are not Text are data, and the columns in `right` hold numbers."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     numbers = set(right)
     for column in columns:
@@ -83,7 +83,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable
 
 
 def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int = 0) -> None:
-    """Print names and values; values that are no Text are data. Elsewhere than on a terminal a value stays whole."""
+    """Print names and values; values that are not Text are data. Values wrap only on a terminal."""
     if console.is_terminal:
         made = Table.grid(padding=(0, 2, 0, 0))
         made.add_column(style="dim", no_wrap=True)
@@ -98,7 +98,7 @@ def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int 
 
 
 def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
-    """Say where to look next: commands, and what they show."""
+    """Print where to look next: commands, and what they show."""
     console.print()
     made = Table.grid(padding=(0, 3, 0, 0))
     for command, what in lines:
@@ -107,13 +107,13 @@ def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
 
 
 def print_text(console: Console, text: str, indent: int = 0) -> None:
-    """Print a text as it is, indented and never broken by us: what is copied from a screen or a pipe is the text."""
+    """Print a text indented and without added line breaks, so that it can be copied."""
     for line in text.split("\n"):
         console.print(data(" " * indent + line if line else ""), soft_wrap=True)
 
 
 def print_request(console: Console, request: Mapping[str, Any]) -> None:
-    """Print the body of a request: model and limits, then each text under its role, then the output schema."""
+    """Print a request's body: model and limits, each text under its role, the output schema."""
     shown = {name: value for name, value in request.items() if name not in ("system", "messages", "output_config")}
     print_facts(console, [(name, value_of(value)) for name, value in shown.items()], indent=2)
     for part in request.get("system", []):
@@ -126,7 +126,7 @@ def print_request(console: Console, request: Mapping[str, Any]) -> None:
 
 
 def section(console: Console, title: str) -> None:
-    """Begin a part of the screen."""
+    """Print the title of a section."""
     console.print()
     console.print(Text(title, "bold"))
 
@@ -148,19 +148,19 @@ def value_of(value: Any) -> str:
 
 
 def short(identifier: str) -> str:
-    """Cut an id to what `presswork show` and `presswork history` need of it."""
+    """Shorten an id to the part that `presswork show` and `presswork history` need."""
     return identifier[-SHORT_ID:]
 
 
 def command(arguments: str) -> str:
-    """Say a command as it can be typed here: by its path, where `presswork` is not on the search path."""
+    """Return a command as it can be typed here, with its path if `presswork` is not on the search path."""
     typed = sys.argv[0]
     found = PROGRAM if shutil.which(PROGRAM) or Path(typed).name != PROGRAM else typed
     return f"{found} {arguments}"
 
 
 def style_of(status: str) -> str:
-    """Return the style in which a status of a run or a generation is shown; what went wrong is red."""
+    """Return the style for the status of a run or a generation; failures are red."""
     return STYLES.get(status, "red")
 
 
@@ -170,7 +170,7 @@ def status(status: str) -> Text:
 
 
 def moment(when: datetime | None) -> str:
-    """Say a moment in UTC, to the second."""
+    """Write a time in UTC, to the second."""
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if when else ""
 
 
@@ -178,7 +178,7 @@ def _visible(character: str) -> str:
     code = ord(character)
     if character in "\n\t" or character.isprintable():
         return character
-    if code < 0x20:  # the control characters; Unicode has a picture of each
+    if code < 0x20:  # Unicode has a picture of each control character
         return chr(0x2400 + code)
     if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs"):
         return f"⟨U+{code:04X}⟩"

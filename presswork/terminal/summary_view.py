@@ -1,4 +1,4 @@
-"""A run's summary on the screen: what came of it, what it cost, and which records lack content."""
+"""Print a run's summary: its results, its cost, and the records without content."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def headline(summary: Summary, completed: str = COMPLETED) -> Text:
-    """Say in one line how a run ended; `completed` is the word for one that has completed."""
+    """Say in one line how a run ended; `completed` is the word for a completed run."""
     complete = summary.exit_status == 0
     mark, style = MARKS.get(summary.status, "✘"), screen.style_of(summary.status)
     if summary.status == COMPLETED and not complete:
@@ -37,12 +37,12 @@ def headline(summary: Summary, completed: str = COMPLETED) -> Text:
     how = hows.get(summary.status, summary.status)
     told = f" {how}: {counted(summary.records, 'record')} in {duration(summary.wall_s)}"
     if complete and summary.cached and not summary.requests:
-        told += ", all from the cache, no request was sent"
+        told += ", all from the cache, no requests sent"
     return Text.assemble((f"{mark} ", style), (screen.visible(summary.flow), "bold"), told)
 
 
 def print_steps(console: Console, steps: Sequence[StepSummary]) -> None:
-    """Lay out how many generations of each step ended how; what happened to none is left out."""
+    """Print how the generations of each step ended; columns without any are left out."""
     if not steps:
         return
     shown = [name for name in COLUMNS if name in WITH_CONTENT or any(getattr(step, name) for step in steps)]
@@ -53,11 +53,11 @@ def print_steps(console: Console, steps: Sequence[StepSummary]) -> None:
 
 
 def print_failures(console: Console, failures: Sequence[Failure], without: int) -> None:
-    """Name the first of the `without` generations that have no content; a reason that all share is said once."""
+    """Print the first of the `without` generations that have no content; a reason that all share appears once."""
     console.print()
     console.print(Text(f"{counted(without, 'generation')} without content", "bold"), end="")
     first = f", the first {len(failures)}" if without > len(failures) else ""
-    console.print(f"{first} (`{screen.command('show ID')}` tells all of one):")
+    console.print(f"{first} (for details: `{screen.command('show ID')}`):")
     reasons = [failure.message or failure.kind or "" for failure in failures]
     alike = len(set(reasons)) == 1
     if alike:

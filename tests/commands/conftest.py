@@ -1,4 +1,4 @@
-"""A desk for each test: templates, a source and a ledger of its own, and the command, in this process or as itself."""
+"""Give each test a desk with templates, a source and a ledger, and call the command in this process or as its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
@@ -37,7 +37,7 @@ BLOCKS = "{% block system %}You write subject lines.{% endblock %}\n{% block use
 
 @dataclass
 class Desk:
-    """What a command finds: files, and the sandbox's URL; `sent()` says how many requests have reached it."""
+    """The files that a command finds, and the sandbox's URL; `sent()` counts the requests that reached the sandbox."""
 
     folder: Path
     sandbox: str
@@ -61,7 +61,7 @@ class Desk:
 
     @contextmanager
     def opened(self) -> Iterator[Engine]:
-        """The desk's ledger, open for the time of the block."""
+        """Open the desk's ledger for as long as the block lasts."""
         ledger = open_ledger(f"sqlite:///{self.ledger}")
         try:
             yield ledger
@@ -75,12 +75,10 @@ class Desk:
         self.ask("PUT", "switches", json.dumps(switches).encode())
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"{self.sandbox}/sandbox/{path}", data=body, method=method)  # noqa: S310 - loopback
-        with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
-            return bytes(answer.read())
+        return httpx2.request(method, f"{self.sandbox}/sandbox/{path}", content=body).raise_for_status().content
 
     def settings(self) -> dict[str, str]:
-        """The environment in which a command finds this desk."""
+        """Return the environment in which a command finds this desk."""
         return {
             "ANTHROPIC_BASE_URL": self.sandbox,
             "ANTHROPIC_API_KEY": "",
@@ -93,7 +91,7 @@ class Desk:
 
 
 def make_desk(folder: Path, sandbox: str) -> Desk:
-    """Lay out a desk: one template, a sandbox that has counted nothing."""
+    """Make a desk with one template, and reset the sandbox's counts."""
     made = Desk(folder, sandbox)
     made.templates.mkdir()
     made.template()
@@ -127,7 +125,7 @@ def call(*arguments: str) -> Result:
 
 
 def presswork(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process of its own."""
+    """Run the command in a new process."""
     return subprocess.run(
         [str(PRESSWORK), *arguments],
         env={**os.environ, **environment},
@@ -139,8 +137,8 @@ def presswork(arguments: Sequence[str], **environment: str) -> subprocess.Comple
 
 
 def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start the command as a process of its own, which Ctrl-C can end."""
-    # A job in a shell's background ignores Ctrl-C, and hands that on to what it starts.
+    """Start the command in a new process that Ctrl-C can end."""
+    # A background job of a shell ignores Ctrl-C, and so do the processes that it starts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
@@ -155,7 +153,7 @@ def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the end, and return the exit status and what was said."""
+    """Wait for the end, and return the exit status and the text on standard error."""
     try:
         _printed, said = command.communicate(timeout=60)
     finally:
@@ -165,7 +163,7 @@ def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
 
 @contextmanager
 def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.SIGINT) -> Iterator[None]:
-    """Send this process a signal as soon as what the block calls is at work; none of its threads may stay."""
+    """Send this process a signal as soon as `at_work()` is true; check that no thread of the block remains."""
     over = threading.Event()
 
     def send() -> None:
@@ -181,7 +179,7 @@ def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.S
     try:
         yield
     finally:
-        # What ended before it was at work is not interrupted afterwards.
+        # A block that ended before is not interrupted afterwards.
         signal.signal(number, signal.SIG_IGN)
         over.set()
         sending.join()

@@ -40,8 +40,8 @@ USER = "{{% block user %}}{}{{% endblock %}}\n"
 CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
     "no key and no sandbox": (RUN, environment(ANTHROPIC_BASE_URL=None), "Set ANTHROPIC_API_KEY, or start"),
     "a key that is refused": (RUN, environment(ANTHROPIC_API_KEY="sk-invalid-1"), "rejects the key"),
-    "an endpoint that is away": (RUN, environment(ANTHROPIC_BASE_URL="http://127.0.0.1:9"), "can't be reached"),
-    "an unknown name": (("run", "note"), nothing, "did you mean 'notes'?"),
+    "an unavailable endpoint": (RUN, environment(ANTHROPIC_BASE_URL="http://127.0.0.1:9"), "can't be reached"),
+    "an unknown name": (("run", "note"), nothing, "Did you mean 'notes'?"),
     "a template that is no Jinja": (RUN, template(USER.format("{{ record.text")), "notes.md.j2, line 7"),
     "a template without output": (RUN, template(output=""), "output"),
     "a template that reaches for Python": (RUN, template(USER.format("{{ record.__class__ }}")), "reaches into Python"),
@@ -71,14 +71,14 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
         "uses :which, which `params` does not declare",
     ),
     "a source without a database": (RUN, template(source="shop"), "Set PRESSWORK_SOURCE_SHOP_URL"),
-    "a source that is away": (
+    "an unavailable source": (
         RUN,
         environment(PRESSWORK_SOURCE_URL="postgresql://me:secret@127.0.0.1:9/shop"),
         "Check PRESSWORK_SOURCE_URL",
     ),
     "a source that is no file": (RUN, environment(PRESSWORK_SOURCE_URL="sqlite:////nowhere.sqlite"), "no such file"),
     "no source and no ledger yet": (RUN, environment(PRESSWORK_SOURCE_URL=""), "There is nothing to select from"),
-    "a ledger that is away": (
+    "an unavailable ledger": (
         RUN,
         environment(PRESSWORK_DATABASE_URL="postgresql://me:secret@127.0.0.1:9/ledger"),
         "Check PRESSWORK_DATABASE_URL",
@@ -96,7 +96,7 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_bad_input_is_reported_before_anything_is_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     arguments, arrange, message = CASES[case]
     desk.notes({1: "one", 2: "two", 3: "three"})
     arrange(desk, monkeypatch)
@@ -114,7 +114,7 @@ def test_bad_input_is_told_before_anything_is_sent(desk: Desk, monkeypatch: pyte
 
 @pytest.fixture(autouse=True)
 def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bad input starts none: that would take seconds."""
+    """Fail if bad input starts a Prefect server, which would take seconds."""
 
     def start(**_options: object) -> None:
         raise AssertionError("a Prefect server was started")
@@ -122,7 +122,7 @@ def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("presswork.terminal.quiet_prefect.own_server", start)
 
 
-def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk, one_certificate: str) -> None:
+def test_unavailable_prefect_server_is_reported_before_anything_is_sent(desk: Desk, one_certificate: str) -> None:
     desk.notes({1: "one"})
 
     with prefect_at("http://127.0.0.1:9/api", one_certificate):
@@ -137,7 +137,7 @@ def test_prefect_server_that_is_away_is_told_before_anything_is_sent(desk: Desk,
 
 
 @pytest.mark.parametrize("case", ["no key and no sandbox", "an unknown name", "SQL that fails", "--set without ="])
-def test_bad_input_is_told_to_programs_as_json(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_bad_input_is_reported_to_programs_as_json(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     arguments, arrange, message = CASES[case]
     desk.notes({1: "one"})
     arrange(desk, monkeypatch)
@@ -151,7 +151,7 @@ def test_bad_input_is_told_to_programs_as_json(desk: Desk, monkeypatch: pytest.M
     assert told["run_id"] is None
 
 
-def test_ledger_that_is_not_migrated_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ledger_that_is_not_migrated_is_reported(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.notes({1: "one"})
     monkeypatch.setenv("PRESSWORK_DATABASE_URL", f"sqlite:///{desk.folder / 'source.sqlite'}")
 
@@ -162,7 +162,7 @@ def test_ledger_that_is_not_migrated_is_told(desk: Desk, monkeypatch: pytest.Mon
     assert desk.sent() == 0
 
 
-def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_one_line_and_says_how_to_see_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError("in postgresql://me:secret@host/db")
 
@@ -181,7 +181,7 @@ def test_what_nobody_foresaw_is_one_line_and_says_how_to_see_more(desk: Desk, mo
     ("arguments", "environment", "message"),
     [
         (["run", "notes", "--set", "x"], {}, "--set takes name=value"),
-        (["run"], {}, "Say what to run"),
+        (["run"], {}, "A name is missing"),
         (["nonsense"], {}, "No such command"),
         (["show", "abcdef"], {"PRESSWORK_DATABASE_URL": "sqlite:////nowhere/ledger.sqlite"}, "There is no ledger yet"),
     ],

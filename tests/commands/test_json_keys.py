@@ -1,4 +1,4 @@
-"""The keys of what commands print with `--json`: programs read them, so that none may go or change its name."""
+"""The keys that commands print with `--json` stay, because programs read them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PERIOD = (
 
 @dataclass
 class Stored:
-    """What the ledger of the desk has: a run with a generation that has content, and one without."""
+    """Write a run to the desk's ledger, with one generation that has content and one that has none."""
 
     run: str
     generation: str
@@ -54,7 +54,7 @@ def stored(desk: Desk) -> Stored:
 
 @pytest.fixture(autouse=True)
 def no_endpoint(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here asks one."""
+    """Unset the endpoint: these tests ask none."""
     set_all(monkeypatch, {"PRESSWORK_STATE_DIR": str(desk.folder / "state")})
     monkeypatch.delenv("ANTHROPIC_BASE_URL")
     monkeypatch.delenv("ANTHROPIC_API_KEY")

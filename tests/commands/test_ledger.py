@@ -29,7 +29,7 @@ def test_check_says_that_a_ledger_is_not_there_and_makes_none(desk: Desk) -> Non
     result = call("db", "check")
 
     assert result.exit_code == 2
-    assert "has not been made yet" in result.stderr
+    assert "does not exist yet" in result.stderr
     assert not desk.ledger.exists()
 
 
@@ -118,7 +118,7 @@ def test_recover_imports_what_it_can_and_names_the_rows_that_the_ledger_refuses(
     with ledger.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM current_content")) == 3
     ledger.dispose()
-    assert "No spill file waits" in call("db", "recover").output
+    assert "There are no spill files to import" in call("db", "recover").output
 
 
 def test_ledger_that_goes_away_during_a_command_is_told_without_what_its_driver_quotes(
@@ -189,11 +189,11 @@ def test_compact_says_first_what_it_would_remove_and_does_it_when_told(desk: Des
 
     assert [each.exit_code for each in (dry, done, again)] == [0, 0, 0]
     assert (told["applied"], told["rows"]) == (False, 7)
-    assert "To be removed: 7 of 11 rows" in dry.stdout
+    assert "Removable: 7 of 11 rows" in dry.stdout
     assert "Nothing was changed" in dry.stdout
     assert "Removed 7 of 11 rows" in done.stdout
     assert "db compact --yes --vacuum" in " ".join(done.stdout.split())
-    assert "there is nothing to compact. The room was given back to the disk." in " ".join(again.stdout.split())
+    assert "There is nothing to compact. The file was shrunk." in " ".join(again.stdout.split())
     after = json.loads(call("history", run, "--json").stdout)
     assert {**after, "progress": None} == {**shown, "progress": None}
 
@@ -214,9 +214,9 @@ def test_upkeep_makes_no_ledger_and_vacuum_alone_is_a_mistake(desk: Desk) -> Non
     for command in ("size", "compact", "prune", "rebuild"):
         result = call("db", command)
         assert result.exit_code == 2
-        assert "the first run makes it" in " ".join(result.stderr.split())
+        assert "The first run creates it" in " ".join(result.stderr.split())
     assert not desk.ledger.exists()
-    assert "--vacuum goes with --yes" in call("db", "compact", "--vacuum").stderr
+    assert "--vacuum needs --yes" in call("db", "compact", "--vacuum").stderr
 
 
 def test_size_names_the_largest_table_first_and_the_command_that_frees_room(desk: Desk) -> None:
@@ -224,14 +224,14 @@ def test_size_names_the_largest_table_first_and_the_command_that_frees_room(desk
     shown = call("db", "size").stdout
 
     assert shown.splitlines()[1].startswith("generations ")
-    assert "In all " in shown
-    assert "Up to 7 rows of history may say nothing new" in shown
-    assert "db compact` looks which do" in " ".join(shown.split())
+    assert "Total: " in shown
+    assert "Up to 7 rows of history may be repeats" in shown
+    assert "db compact` finds them" in " ".join(shown.split())
 
 
 def test_prune_and_rebuild_say_first_what_they_would_do(desk: Desk) -> None:
     old_ledger(desk)
-    assert "there is nothing to prune" in call("db", "prune").stdout
+    assert "There is nothing to prune" in call("db", "prune").stdout
     assert "for all 2 records" in call("db", "rebuild").stdout
     with desk.opened() as ledger, begin_write(ledger) as connection:
         connection.execute(text("INSERT INTO records VALUES ('unnamed', '{}')"))
@@ -239,12 +239,12 @@ def test_prune_and_rebuild_say_first_what_they_would_do(desk: Desk) -> None:
 
     dry, wrong = call("db", "prune"), call("db", "rebuild")
     assert (dry.exit_code, wrong.exit_code) == (0, 1)
-    assert "Nothing was changed: this is what" in dry.stdout
+    assert "Nothing was changed." in dry.stdout
     assert "Wrong for 1 of 2 records" in wrong.stdout
-    assert "content lacks them" in wrong.stdout
+    assert "missing in content" in wrong.stdout
     assert wrong.stdout.split("record\n")[1].split()[1] == "bad"
     assert "removed" in call("db", "prune", "--yes").stdout
-    assert "Put right for 1 of 2 records" in call("db", "rebuild", "--yes").stdout
+    assert "Corrected for 1 of 2 records" in call("db", "rebuild", "--yes").stdout
     assert (call("db", "rebuild").exit_code, "nothing to prune" in call("db", "prune").stdout) == (0, True)
 
 
@@ -271,7 +271,7 @@ def test_life_of_an_unknown_record_and_a_key_without_a_name_are_mistakes(desk: D
     unknown, nameless = call("history", "product_copy", "--key", "SECRET"), call("history", "--key", "a")
 
     assert (unknown.exit_code, nameless.exit_code) == (2, 2)
-    assert "Nothing is known of a record with this key in 'product_copy'" in " ".join(unknown.stderr.split())
+    assert "No record with this key was found in the flow or step 'product_copy'" in " ".join(unknown.stderr.split())
     assert "SECRET" not in unknown.stderr
     assert "--key needs a flow or a step" in nameless.stderr
 
@@ -310,7 +310,7 @@ def test_failures_that_later_runs_met_too_are_said_not_to_be_listed(desk: Desk) 
             runs.append(book.run_id)
     earlier, later = (call("history", run).stdout for run in runs)
 
-    assert "1 without content cannot be listed: the records failed in the same way before" in " ".join(earlier.split())
+    assert "1 without content cannot be listed: they failed as in an earlier run" in " ".join(earlier.split())
     assert "history product_copy --key KEY` shows the life of one" in " ".join(earlier.split())
     assert "without content (" not in earlier
     assert "cannot be listed" not in later

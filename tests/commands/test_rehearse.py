@@ -1,4 +1,4 @@
-"""`presswork rehearse`: a run on the user's records, with nothing sent, nothing of theirs written, and nothing left."""
+"""`presswork rehearse` runs on the user's records, sends nothing, writes no row of theirs and leaves no file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import sqlite3
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import httpx2
 import pytest
 from filelock import FileLock
 
@@ -39,19 +39,20 @@ NOTES: dict[Any, str | None] = {number: f"a note about kettle {number}" for numb
 
 
 class Trap(BaseHTTPRequestHandler):
-    """An endpoint that is not to be reached."""
+    """An endpoint that nothing may reach."""
 
-    reached: list[str] = []  # noqa: RUF012 - a handler is made for each request
+    reached: ClassVar[list[str]] = []
 
-    def _note(self) -> None:
+    def do_GET(self) -> None:
         self.reached.append(self.path)
         self.send_response(500)
         self.end_headers()
 
-    do_GET = do_POST = _note  # noqa: N815 - the library's names
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def log_message(self, *arguments: object) -> None:
-        """Keep quiet."""
+        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def trap() -> Iterator[str]:
 
 @dataclass
 class House:
-    """A user's own: a desk whose ledger has answers of Claude's, and a temporary folder to look into."""
+    """A user's desk, whose ledger has answers of Claude, and a temporary folder to look into."""
 
     desk: Desk
     environment: dict[str, str]
@@ -75,7 +76,7 @@ class House:
         return [path.name for path in self.temporary.iterdir() if "rehearsal" in path.name]
 
     def content(self) -> str:
-        """All that the ledger holds, as one hash."""
+        """Return one hash of everything in the ledger."""
         with closing(sqlite3.connect(self.desk.ledger)) as connection:
             return hashlib.sha256("\n".join(connection.iterdump()).encode()).hexdigest()
 
@@ -123,7 +124,7 @@ def house(built: House, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Ho
 
 @pytest.fixture(autouse=True)
 def nothing_of_theirs_is_touched(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a rehearsal is told and however it ends: no request elsewhere, no row of theirs, no file left."""
+    """After any rehearsal: no request elsewhere, no new row in the user's database, no file left."""
     if "house" not in request.fixturenames:
         yield
         return
@@ -143,7 +144,7 @@ def test_rehearsal_estimates_from_the_history_and_touches_nothing(house: House) 
     assert ended.exit_code == 0, ended.stderr
     assert ended.stderr == ""
     told = json.loads(ended.stdout)
-    # The ledger has them all, and that is no matter: a rehearsal is for the whole.
+    # The ledger has all of them already; a rehearsal still runs all records.
     assert (told["records"], told["cached"], told["succeeded"]) == (12, 0, 12)
     assert told["terms"]["latency_ms"] == 250
     assert (told["terms"]["latency_from"], told["terms"]["latency_answers"]) == ("history", 12)
@@ -164,14 +165,14 @@ def test_rehearsal_estimates_from_the_history_and_touches_nothing(house: House) 
 def test_rehearsal_says_what_it_knows_and_what_broke(
     house: House, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The records lie in the ledger's database; of this endpoint it has no answers.
+    # The records are in the ledger's database, which has no answers of this endpoint.
     set_all(monkeypatch, {"PRESSWORK_SOURCE_URL": "", "PRESSWORK_ENDPOINT": "gateway"})
 
     ended = call("rehearse", "notes", "--refused", "100", "--latency-ms", "20", "--limit", "7", "--keep")
 
     assert ended.exit_code == 1, ended.stderr
-    assert "Rehearsal of notes: the sandbox answers, into a ledger that is thrown away." in ended.stderr
-    assert "which is only read" in ended.stderr
+    assert "Rehearsal of notes: the sandbox answers, and the ledger is temporary." in ended.stderr
+    assert "read-only" in ended.stderr
     for part in (
         "notes rehearsed: 7 records in",
         "the sandbox's guess",
@@ -189,8 +190,7 @@ def test_rehearsal_says_what_it_knows_and_what_broke(
         ((flow_run, status),) = connection.exec_driver_sql("SELECT prefect_flow_run_id, status FROM runs").all()
     ledger.dispose()
     assert status == "completed"
-    with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run}") as answer:  # noqa: S310 - loopback
-        assert json.load(answer)["name"] == "rehearsal of notes"
+    assert httpx2.get(f"{prefect_api}/flow_runs/{flow_run}").json()["name"] == "rehearsal of notes"
 
 
 @pytest.mark.prefect
@@ -203,7 +203,7 @@ def test_cost_cap_is_kept_in_a_rehearsal_too(house: House) -> None:
 
 @pytest.mark.prefect
 def test_rehearsal_that_is_stopped_leaves_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What is in flight is not waited for: its answers are a minute away.
+    # Nothing waits for the requests in flight, whose answers take a minute.
     monkeypatch.setenv("PRESSWORK_STOP_WAIT_S", "0")
 
     with interrupted(lambda: house.left() and _in_flight(house.temporary), signal.SIGTERM):
@@ -227,7 +227,7 @@ def _in_flight(temporary: Path) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["note"], "did you mean 'notes'?"),
+        (["note"], "Did you mean 'notes'?"),
         (["notes", "--overloaded", "120"], "--overloaded 120: it must be from 0 to 100"),
         (["notes", "--refused", "70", "--invalid", "70"], "must add up to 1 or less"),
         (["notes", "--switch", "nonsense=1"], "no such switch"),

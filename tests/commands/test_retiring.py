@@ -1,4 +1,4 @@
-"""Models that retire: the lint with `--online` and `status` name them, and the templates that name them."""
+"""`templates lint --online` and `status` report models that retire, and the templates that name them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from presswork.commands.templates import retiring
-from presswork.settings import Settings
+from presswork.commands.templates import asking
+from presswork.commands.templates.retiring import Retiring, models_to_ask, retiring
+from presswork.terminal.endings import CommandContext
 from tests.commands.conftest import FRONT, Desk, call, set_all
 
 SOON = datetime.now(UTC) + timedelta(days=30)
@@ -22,7 +23,7 @@ RETIRES = {"max_tokens": 128_000, "lifecycle": "deprecated", "retires_at": SOON.
 
 
 class Models(ThreadingHTTPServer):
-    """An endpoint that answers for models alone; `says` has what it tells of each, `hangs` before it does."""
+    """An endpoint that only answers about models, from `says`; it waits while `hangs` is not set."""
 
     daemon_threads = True
 
@@ -56,8 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *_args: Any) -> None:  # noqa: A002 - the name that its base gives it
-        """Nothing is said on the screen."""
+    def log_message(self, *_arguments: object) -> None:
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -136,8 +137,11 @@ def test_lint_needs_a_key_and_an_endpoint_to_ask(desk: Desk, models: Models, mon
 # The status
 
 
-def settings(desk: Desk) -> Settings:
-    return Settings(templates_dir=desk.templates)
+def retire_by(desk: Desk, today: date) -> list[Retiring]:
+    """Find the models that retire, as `presswork status` does."""
+    named = models_to_ask(desk.templates)
+    reported = asking.ask_at_once(CommandContext(as_json=True), named) if named else {}
+    return retiring(desk.templates, reported, today)
 
 
 def test_models_that_retire_are_found_with_all_who_name_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +152,7 @@ def test_models_that_retire_are_found_with_all_who_name_them(desk: Desk, monkeyp
     desk.template("older", "\ufeff" + on("claude-sonnet-4-5"))
     desk.template("broken", "---\noutput: [\n---\n")
 
-    (found,) = retiring.retiring(settings(desk), date(2026, 11, 25))
+    (found,) = retire_by(desk, date(2026, 11, 25))
 
     assert (found.model, found.templates, found.retires_on) == (
         "claude-sonnet-4-5",
@@ -162,7 +166,7 @@ def test_status_goes_by_what_the_endpoint_says(desk: Desk, models: Models) -> No
     desk.template("old", on("claude-sonnet-4-5"))
     models.says = {"claude-sonnet-4-5": {"lifecycle": "active"}, "claude-sonnet-4-6": RETIRES}
 
-    (found,) = retiring.retiring(settings(desk), datetime.now(UTC).date())
+    (found,) = retire_by(desk, datetime.now(UTC).date())
 
     assert (found.model, found.lifecycle, found.templates) == ("claude-sonnet-4-6", "deprecated", ["notes"])
 
@@ -171,7 +175,7 @@ def test_status_goes_by_what_the_endpoint_says(desk: Desk, models: Models) -> No
 def test_status_waits_for_no_endpoint(
     desk: Desk, models: Models, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retiring, "ENDPOINT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(asking, "ENDPOINT_TIMEOUT_S", 0.5)
     desk.template("old", on("claude-sonnet-4-5"))
     if trouble == "hangs":
         models.hangs.clear()
@@ -180,7 +184,7 @@ def test_status_waits_for_no_endpoint(
     else:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
 
-    (found,) = retiring.retiring(settings(desk), date(2026, 11, 25))
+    (found,) = retire_by(desk, date(2026, 11, 25))
 
     assert found.model == "claude-sonnet-4-5"
 

@@ -1,7 +1,7 @@
-"""`presswork run` and `presswork demo` with a Prefect server, and what looks back at a run: history and show.
+"""`presswork run` and `presswork demo` with a Prefect server, and `history` and `show` of their runs.
 
-One run as a process of its own serves most of these tests, which go on from it in this process. What only a process
-shows (its streams, its signals, its end) has a process of its own too.
+One run in a new process serves most of these tests, which continue in this process. Tests of streams, signals and exit
+statuses start processes of their own.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def ran(prefect_server: str, sandbox_url: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def going_on(ran: Ran, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Ran:
-    """What this process sees of that run, and what it needs for another."""
+    """Show this process that run, and set what another run needs."""
     set_all(monkeypatch, ran.desk.settings())
     return ran
 
@@ -89,7 +89,7 @@ def test_a_second_run_sends_nothing_and_says_so_to_people(going_on: Ran) -> None
 
     assert ended.exit_code == 0
     assert going_on.desk.sent() == sent
-    assert "all from the cache, no request was sent" in ended.stdout
+    assert "all from the cache, no requests sent" in ended.stdout
     assert "This ran on the sandbox: its answers are made up, and nothing was billed." in ended.stdout
     assert "saved" in ended.stdout
     assert "presswork history" in ended.stdout
@@ -107,7 +107,7 @@ def test_history_lists_runs_and_shows_one(going_on: Ran) -> None:
     assert run_id in [line["id"] for line in listed]
     assert (one["id"], one["succeeded"], one["usage"]["requests"]) == (run_id, 3, 3)
     assert one["usage"]["cost_usd"] == going_on.summary["cost_usd"]
-    assert "3 new, 0 cached, 3 in all" in screen.stdout
+    assert "3 new, 0 cached, 3 total" in screen.stdout
     assert call("history", "--flow", "another", "--json").stdout.strip() == "[]"
     assert call("history", "0000000000").exit_code == 2
 
@@ -126,7 +126,7 @@ def test_show_tells_all_of_a_generation(going_on: Ran) -> None:
     (attempt,) = told["attempts"]
     assert attempt["kind"] == "call"
     assert attempt["cost_usd"] > 0
-    for part in ("Record, as it was read", "You write subject lines.", NOTES[1], "HTTP 200", "notes.md.j2"):
+    for part in ("Record, as read", "You write subject lines.", NOTES[1], "HTTP 200", "notes.md.j2"):
         assert part in screen
 
 
@@ -154,7 +154,7 @@ def test_what_a_record_holds_is_shown_and_never_obeyed(going_on: Ran) -> None:
 
 
 def test_a_run_that_stops_after_it_opened_tells_its_id(going_on: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    # An endpoint with a name is not asked before the run what it is: its first request finds the sandbox.
+    # A named endpoint is not asked for its identity before the run; the first request finds the sandbox.
     set_all(monkeypatch, {"PRESSWORK_ENDPOINT": "gateway", "ANTHROPIC_API_KEY": "some-key"})
 
     ended = call("run", "notes", "--refresh", "--json")
@@ -231,11 +231,11 @@ def test_a_run_must_be_told_what_to_run(going_on: Ran, arguments: list[str], sai
 def test_resume_refuses_another_flows_run(going_on: Ran) -> None:
     ended = call("run", "others", "--resume", going_on.summary["run_id"])
     assert ended.exit_code == 2
-    assert "was one of 'notes'" in " ".join(ended.output.split())
+    assert "is of 'notes'" in " ".join(ended.output.split())
 
 
 def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(going_on: Ran) -> None:
-    assert "No spill file waits" in call("db", "recover").output
+    assert "There are no spill files to import" in call("db", "recover").output
     spill = going_on.desk.folder / "spill" / "some-run.spill"
     spill.parent.mkdir(exist_ok=True)
     spill.write_text("0000 not what was written\n", encoding="utf-8")
@@ -344,7 +344,7 @@ def test_ctrl_c_ends_a_statement_of_mariadb_that_has_given_no_row(
 
 
 def wait_until(holds: Callable[[], object], command: subprocess.Popen[str] | None = None) -> None:
-    """Wait until it holds, or the command has ended before it did."""
+    """Wait until a condition holds or the command ends; fail after a minute."""
     deadline = time.monotonic() + 60
     while not holds() and (command is None or command.poll() is None):
         assert time.monotonic() < deadline
@@ -360,13 +360,13 @@ def has_begun(desk: Desk) -> bool:
 # The demo
 
 
-# On a machine that is busy with other things it takes minutes.
+# On a busy machine this takes minutes.
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
     tmp_path: Path, prefect_home: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Set, though to nothing: a developer's .env must not reach the command.
+    # Set to empty, so that a developer's .env does not reach the command.
     nothing = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": "", "PRESSWORK_SOURCE_URL": ""}
     set_all(monkeypatch, {**nothing, "PRESSWORK_DATABASE_URL": f"sqlite:///{tmp_path / 'demo.sqlite'}"})
 
@@ -385,7 +385,7 @@ def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
     assert not [
         line for line in told[3:] if not line.startswith(("✔", "product_copy", "support_replies", "newsletter"))
     ]
-    for part in ("Product copy", "Reply to ticket", "the subject line that was chosen", "nothing was billed"):
+    for part in ("Product copy", "Reply to ticket", "the chosen subject line", "nothing was billed"):
         assert part in first.stdout
     for command in ("presswork show ", "presswork history", "sqlite3 ", "current_content"):
         assert command in first.stdout

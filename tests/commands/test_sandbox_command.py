@@ -1,12 +1,12 @@
-"""`presswork sandbox`: it says what to set, and ends when asked."""
+"""`presswork sandbox` prints its URL and ends on Ctrl-C."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
-import urllib.request
 
+import httpx2
 import pytest
 
 from tests.commands.conftest import PRESSWORK, call
@@ -23,8 +23,7 @@ def test_sandbox_runs_until_ctrl_c() -> None:
             assert line, "it ended"
             told += line
         url = json.loads(told)["url"]
-        with urllib.request.urlopen(f"{url}/sandbox/switches") as answer:  # noqa: S310 - loopback
-            assert json.load(answer)["latency_ms"] == 5
+        assert httpx2.get(f"{url}/sandbox/switches").json()["latency_ms"] == 5
         running.send_signal(signal.SIGINT)
         _stdout, stderr = running.communicate(timeout=20)
     finally:

@@ -1,4 +1,4 @@
-"""`presswork templates`: what it lists, finds and shows, without a key, a request or Prefect."""
+"""`presswork templates` lists, lints and shows templates, without a key, a request or Prefect."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_show_says_how_a_key_of_several_columns_is_written(desk: Desk) -> None:
     desk.notes({1: "one"})
     desk.template("some", front=FRONT.replace("key: id", "key: [id, text]"))
 
-    assert "with | between them" in call("templates", "show", "some", "--key", "1").stderr
+    assert "join them with |" in call("templates", "show", "some", "--key", "1").stderr
     assert call("templates", "show", "some", "--key", "1|one").exit_code == 0
 
 

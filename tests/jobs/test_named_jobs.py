@@ -68,7 +68,7 @@ def test_a_file_without_a_flow_of_its_name_is_no_job(flows: Path, source: str) -
     (flows / "notes.py").write_text(source)
 
     assert list_flows(flows) == []
-    with pytest.raises(ConfigurationError, match="no flow and no template 'notes'"):
+    with pytest.raises(ConfigurationError, match="no flow or template 'notes'"):
         find_job("notes", load_settings())
 
 
@@ -87,7 +87,7 @@ def test_a_byte_order_mark_in_a_flow_file_is_no_fault(flows: Path) -> None:
 
 @pytest.mark.parametrize("name", ["content", "../db/models", "cli", "errors", ""])
 def test_what_is_no_content_flow_is_not_run(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="no flow and no template"):
+    with pytest.raises(ConfigurationError, match="no flow or template"):
         find_job(name, load_settings())
 
 
@@ -98,7 +98,7 @@ def test_sets_keep_what_stands_behind_the_first_equals_sign() -> None:
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ({"colour": "red"}, "no parameter 'colour'; it takes category, many"),
+        ({"colour": "red"}, "no parameter 'colour'. Available: category, many"),
         ({"many": "none"}, "'many' of the flow 'f'"),
         ({"many": "0"}, "greater than or equal to 1"),
     ],
@@ -113,7 +113,7 @@ def test_a_selection_takes_text_for_what_it_wants() -> None:
 
 
 def test_every_shipped_flow_names_its_templates_in_plain_text() -> None:
-    # Else nothing of it could be checked before Prefect starts.
+    # Otherwise none of it could be checked before Prefect starts.
     for name in list_flows():
         tree = ast.parse((FLOWS / f"{name}.py").read_text())
         calls = [

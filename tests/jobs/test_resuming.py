@@ -1,4 +1,4 @@
-"""`--resume`: a run goes on with the values that it was started with, whatever their types."""
+"""`--resume` reuses the values with which the run was started, of every type."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Picked(Selection):
 
 
 def resumed(folder: Path, **parameters: Any) -> Mapping[str, Any]:
-    """What a run resumes with that was started with these parameters."""
+    """Return the values with which a run of these parameters is resumed."""
     url = f"sqlite:///{folder / 'ledger.sqlite'}"
     ledger = open_ledger(url)
     # As a run writes them: engine/orchestration/origin.py.

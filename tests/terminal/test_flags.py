@@ -1,4 +1,4 @@
-"""Flags and the work that takes them, what is loaded for help, and the environment as it was."""
+"""The flags and functions of each command, the modules that help loads, and restoring the environment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from importlib import import_module
-from typing import get_type_hints
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -17,21 +18,32 @@ from presswork.terminal.environment import environment
 HEAVY = {"prefect", "anthropic", "sqlalchemy", "alembic", "sqlglot", "jinja2", "rich"}
 
 
+def kinds(hint: Any) -> set[Any]:
+    """The types that a hint allows, exit statuses aside."""
+    allowed = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
+    return allowed - {int, NoneType}
+
+
 @pytest.mark.parametrize(("_group", "_name", "taken", "work"), COMMANDS)
-def test_the_work_of_a_command_takes_its_flags(_group: object, _name: str, taken: type, work: str) -> None:
-    module, _, function = work.partition(":")
-
-    found = get_type_hints(getattr(import_module(f"presswork.commands.{module}"), function))
-
-    found.pop("return")
-    assert list(found.values()) == [CommandContext, taken]
+def test_each_function_of_a_command_takes_what_the_one_before_returns(
+    _group: object, _name: str, taken: type, work: str
+) -> None:
+    passed = {taken}
+    for module, _, function in (named.partition(":") for named in work.split(" -> ")):
+        hints = get_type_hints(getattr(import_module(f"presswork.commands.{module}"), function))
+        returned = hints.pop("return")
+        command, given = hints.values()
+        assert (command, kinds(given)) == (CommandContext, passed)
+        passed = kinds(returned)
+    # The last returns an exit status, or nothing.
+    assert passed == set()
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], ["run", "--help"], ["history", "--help"], ["show"], ["run", "--nonsense"]]
 )
 def test_help_and_mistakes_of_typing_load_nothing_that_takes_time(arguments: list[str]) -> None:
-    # What the interpreter has loaded at its end is said last.
+    # The last line lists the modules that are loaded at the end.
     program = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print('loaded', sorted({HEAVY!r} & set(sys.modules))))\n"

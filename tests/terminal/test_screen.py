@@ -1,4 +1,4 @@
-"""What is printed: data as it is, but never obeyed; figures as people read them."""
+"""Printing: data appears literally and is never interpreted; figures are easy to read."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def printed(found: Summary) -> str:
         ({"succeeded": 2}, "✔ notes completed: 2 records in 1.0 s"),
         ({"succeeded": 2, "wall_s": 3_725.0}, "✔ notes completed: 2 records in 1 h 2 min"),
         ({"succeeded": 1, "failed": 1}, "▲ notes completed"),
-        ({"cached": 2}, "all from the cache, no request was sent"),
+        ({"cached": 2}, "all from the cache, no requests sent"),
         ({"status": "capped"}, "■ notes stopped by its cost cap"),
         ({"status": "failed"}, "✘ notes failed"),
     ],

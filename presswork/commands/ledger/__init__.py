@@ -1,1 +1,1 @@
-"""`presswork history`, `show` and `db`: what the ledger has."""
+"""`presswork history`, `show` and `db`: show what the ledger holds, and maintain it."""

@@ -1,6 +1,6 @@
-"""`presswork history`: the runs that the ledger knows, or one of them with its steps and what went wrong.
+"""List the runs in the ledger, or show one run with its steps and failures.
 
-The life of one record stands in life.py.
+life.py shows the life of one record.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,12 +29,12 @@ from presswork.terminal.summary_view import print_failures
 
 FAILURES = 50
 NARROW = 110
-"""Columns of a terminal below which a list of runs leaves out what the run itself shows."""
+"""A terminal with fewer columns gets a list of runs with fewer columns."""
 NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 
 
-def history(command: CommandContext, flags: HistoryFlags) -> None:
-    """Print the runs, or the one that is named, or the life of a record."""
+def show_history(command: CommandContext, flags: HistoryFlags) -> None:
+    """Print the runs, or the run that is named, or the life of a record."""
     settings = command.settings
     if flags.key is not None:
         show_life(command, flags, flags.key)
@@ -59,15 +59,15 @@ def history(command: CommandContext, flags: HistoryFlags) -> None:
 def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, has_ledger: bool) -> None:
     if runs:
         console.print(runs_table(runs, console.width))
-        console.print(Text(f"\n`{screen.command('history ID')}` shows one of them.", "dim"))
+        console.print(Text(f"\n`{screen.command('history ID')}` shows one run.", "dim"))
     elif has_ledger:
         console.print("No runs yet" + (f" of {screen.visible(flow)}." if flow else "."))
     else:
-        console.print("No runs yet: there is no ledger. `presswork demo` or `presswork run NAME` makes one.")
+        console.print("No runs yet: there is no ledger. `presswork demo` or `presswork run NAME` creates one.")
 
 
 def runs_table(runs: Sequence[RunLine], width: int) -> Table:
-    """Lay out runs, one a line; a narrow terminal has no room for all that is told of each."""
+    """Lay out runs, one a line; a narrow terminal gets fewer columns."""
     narrow = width < NARROW
     left_out = {"requests", "time"} if narrow else set()
     if all(line.endpoint == runs[0].endpoint for line in runs):
@@ -76,7 +76,7 @@ def runs_table(runs: Sequence[RunLine], width: int) -> Table:
     columns = [name.replace(" ", "\n") if narrow and name in NUMBERS else name for name in rows[0]]
     made = screen.table(columns, [list(row.values()) for row in rows], [*NUMBERS, "no\ncontent"])
     for whole in (made.columns[0], made.columns[3]):
-        whole.no_wrap = True  # an id is there to be copied
+        whole.no_wrap = True  # so that ids can be copied
     return made
 
 
@@ -99,9 +99,10 @@ def _cells(line: RunLine) -> dict[str, str | Text]:
 
 @dataclass(frozen=True)
 class _RunHistory:
-    """A run as `history RUN` shows it: its row, how its generations ended, and the first that brought no content.
+    """A run as `history RUN` shows it: its row, how its generations ended, and the first failures.
 
-    `steps` say how far each is, `workers` who works on it just now. `unlisted` more had no content, see count_unlisted.
+    `steps` have the progress of each step, `workers` the workers that are active on the run. `unlisted` counts
+    generations without content that can't be listed, see count_unlisted.
     """
 
     line: RunLine
@@ -154,13 +155,13 @@ def _print_run(console: Console, found: _RunHistory) -> None:
     if found.unlisted:
         command = screen.command(f"history {screen.visible(found.line.flow)} --key KEY")
         console.print(
-            f"\n{found.unlisted:,} without content cannot be listed: the records failed in the same way before, and "
-            f"later runs have gone over them. `{command}` shows the life of one."
+            f"\n{found.unlisted:,} without content cannot be listed: they failed as in an earlier run, and later runs "
+            f"have processed these records again. `{command}` shows the life of one."
         )
 
 
 def _print_progress(console: Console, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Lay out how far each step is, and for how many records nothing had changed, so that they wrote no row."""
+    """Lay out each step's progress, and how many of its records wrote no row because nothing had changed."""
     if not steps:
         return
     counts = {
@@ -182,7 +183,7 @@ def _print_progress(console: Console, steps: Sequence[Mapping[str, Any]]) -> Non
 def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
     line, row = found.line, found.row
     parameters = ", ".join(f"{name}={value}" for name, value in _given(row.get("parameters") or {}).items())
-    related = (("shard of", row.get("parent_run_id")), ("goes on from", row.get("resumes_run_id")))
+    related = (("shard of", row.get("parent_run_id")), ("resumes", row.get("resumes_run_id")))
     shards = ", ".join(screen.short(shard) for shard in found.shards)
     return [
         ("run", line.id),
@@ -190,19 +191,19 @@ def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
         *(fact for fact in related if fact[1]),
         ("status", _state(found)),
         ("started", f"{screen.moment(line.started_at)} UTC, by {line.trigger}"),
-        ("time", _time(line) or "(it has not ended)"),
+        ("time", _time(line) or "not ended yet"),
         ("endpoint", line.endpoint),
         ("parameters", parameters or "none"),
         ("code", row.get("code_version", "")),
         ("Prefect flow run", row.get("prefect_flow_run_id") or "none"),
-        ("generations", f"{line.succeeded:,} new, {line.cached:,} cached, {line.generations:,} in all"),
+        ("generations", f"{line.succeeded:,} new, {line.cached:,} cached, {line.generations:,} total"),
         *usage_rows(line.usage, line.endpoint),
         *([("shards", shards)] if shards else []),
     ]
 
 
 def _state(found: _RunHistory) -> Text:
-    """Say what a run is doing: by whom it is worked on, or until when it waits and for what."""
+    """Say which workers are active on a run, or until when it is suspended and why."""
     said = screen.status(found.line.status)
     if found.line.status == RUNNING and found.workers:
         by = ", ".join(f"{lease.worker} ({_place(lease.process)})" for lease in found.workers)
@@ -215,7 +216,7 @@ def _state(found: _RunHistory) -> Text:
 
 
 def _place(process: str) -> str:
-    """Say which process an identity names: what follows host and number tells it from later ones."""
+    """Name the process of an identity, which is host/number/more; the rest distinguishes later processes."""
     host, _, rest = process.partition("/")
     return f"process {rest.partition('/')[0]} on {host}"
 
@@ -225,7 +226,7 @@ def _time(line: RunLine) -> str:
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that someone gave: those of options and selection flat, those left empty left out."""
+    """The parameters that were given, with those of options and selection in one level; empty ones are left out."""
     flat: dict[str, Any] = {}
     for name, value in parameters.items():
         flat |= value if isinstance(value, dict) else {name: value}

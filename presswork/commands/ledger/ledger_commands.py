@@ -1,4 +1,4 @@
-"""`presswork db`: make or migrate the ledger, say whether it is current, and write in what waits for it."""
+"""Create or migrate the ledger, check that it is current, and import spill files."""
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,21 +14,20 @@ from presswork.terminal.flags import CheckFlags, RecoverFlags, UpgradeFlags
 from presswork.terminal.ledgers import first_url, ledger_name, opened
 
 
-def upgrade(command: CommandContext, flags: UpgradeFlags) -> None:
-    """Migrate the ledger, and say that it is current."""
+def upgrade_ledger(command: CommandContext, flags: UpgradeFlags) -> None:
+    """Migrate the ledger, and print its revision."""
     url = first_url(command.settings, sandbox=flags.sandbox)
     with opened(url, connecting.connect_ledger) as ledger:
         connecting.upgrade(ledger)
         _say_current(command, url, ledger)
 
 
-def check(command: CommandContext, flags: CheckFlags) -> None:
-    """Say that the ledger is current; LedgerNotMigratedError where it is not."""
+def require_current(command: CommandContext, flags: CheckFlags) -> None:
+    """Print the ledger's revision. Raises LedgerNotMigratedError if it is not current."""
     url = first_url(command.settings, sandbox=flags.sandbox)
     if is_missing_file(url):
         raise LedgerNotMigratedError(
-            f"The ledger {ledger_name(url)} has not been made yet: the first run makes it, and so does "
-            "`presswork db upgrade`."
+            f"The ledger {ledger_name(url)} does not exist yet. The first run creates it, or `presswork db upgrade`."
         )
     with opened(url, connecting.connect_ledger) as ledger:
         _say_current(command, url, ledger)
@@ -41,8 +40,8 @@ def _say_current(command: CommandContext, url: str, ledger: Engine) -> None:
     command.answer(current, lambda console: console.print(words))
 
 
-def recover(command: CommandContext, flags: RecoverFlags) -> None:
-    """Import each spill file; SpillError where one is refused."""
+def recover_spills(command: CommandContext, flags: RecoverFlags) -> None:
+    """Import each spill file. Raises SpillError if a file could not be imported."""
     settings = command.settings
     recovered: dict[str, int] = {}
     refused: list[str] = []
@@ -59,9 +58,9 @@ def recover(command: CommandContext, flags: RecoverFlags) -> None:
                 refused.append(f"The spill file {path} can't be imported: {reason}. The file is kept.")
     named = {kept: in_words(found) for kept, found in rows.items() if found}
     lines = [f"Imported {count:,} generations from {name}." for name, count in recovered.items()]
-    lines += [f"{words} As they were, they are kept in {kept}." for kept, words in named.items()]
+    lines += [f"{words} They are kept unchanged in {kept}." for kept, words in named.items()]
     if not recovered and not refused:
-        lines.append("No spill file waits.")
+        lines.append("There are no spill files to import.")
     answer = {"recovered": recovered, "refused": refused, "refused_rows": named}
     command.answer(answer, lambda console: console.print(*map(screen.data, lines), sep="\n") if lines else None)
     if refused:

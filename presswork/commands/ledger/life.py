@@ -1,4 +1,4 @@
-"""`presswork history NAME --key K`: a record's life, as the contents that stood for it one after another."""
+"""Show a record's life: the contents it has had, one after another."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,22 +16,22 @@ from presswork.terminal.flags import HistoryFlags
 from presswork.terminal.ledgers import NoLedgerError, first_with, ledger_name, ledger_urls, say_ledger
 
 HASH_SHOWN = 8
-"""Characters of a hash that tell versions of a template, or of a record, apart."""
+"""Characters of a hash that distinguish versions of a template or a record."""
 
 
 def show_life(command: CommandContext, flags: HistoryFlags, key: str) -> None:
-    """Print the life of a record in a flow or a step; ConfigurationError where it has none there."""
+    """Print the life of a record in a flow or a step. Raises ConfigurationError if it has none there."""
     name = flags.run
     if name is None:
-        raise ParameterError(f"--key needs a flow or a step: `{screen.command('history NAME --key KEY')}`.")
+        raise ParameterError(f"--key needs a flow or a step. Use `{screen.command('history NAME --key KEY')}`.")
     urls = ledger_urls(command.settings, sandbox=flags.sandbox)
     if not urls:
         raise NoLedgerError
     found = first_with(urls, lambda ledger: read_life(ledger, name, key))
     if found is None:
         raise ConfigurationError(
-            f"Nothing is known of a record with this key in {name!r}, which must be a flow or a step, in "
-            f"{' or '.join(map(ledger_name, urls))}. Give the key as current_content has it in record_key."
+            f"No record with this key was found in the flow or step {name!r} in "
+            f"{' or '.join(map(ledger_name, urls))}. Give the key as in the column record_key of current_content."
         )
     url, periods = found
     if not command.as_json:
@@ -50,9 +50,7 @@ def _print_life(console: Console, key: str, periods: Sequence[LifePeriod]) -> No
             columns.append("why")
             rows = [[*cells, _why(period)] for cells, period in zip(rows, of_step, strict=True)]
         console.print(screen.table(columns, rows, right=["confirmed"]))
-    console.print(
-        Text(f"\n`{screen.command('show ID')}` shows a generation, and the record that it was made from.", "dim")
-    )
+    console.print(Text(f"\n`{screen.command('show ID')}` shows a generation and its record.", "dim"))
 
 
 def _cells(period: LifePeriod) -> list[str | Text]:

@@ -1,6 +1,6 @@
-"""`presswork db size`, `compact`, `prune` and `rebuild`: what takes the ledger's room, and what upkeep makes of it.
+"""Show the ledger's size, and compact, prune or rebuild it.
 
-Those that change something say first what that would be, and do it with --yes.
+Commands that change something first print what they would change, and do it with --yes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +23,15 @@ from presswork.terminal.flags import CompactFlags, LedgerFlags, PruneFlags, Rebu
 from presswork.terminal.ledgers import first_url, ledger_name, opened
 
 MEGABYTE = 1_000_000
-NOTHING_CHANGED = "Nothing was changed: this is what `{command}` would do."
+NOTHING_CHANGED = "Nothing was changed. `{command}` makes these changes."
 
 
 @contextmanager
 def _ledger(command: CommandContext, flags: LedgerFlags) -> Iterator[tuple[Engine, dict[str, Any]]]:
-    """Yield the ledger that a command works on, and how its answer begins; one that is not there is not made."""
+    """Yield the ledger and the beginning of the answer. Raises LedgerNotMigratedError if there is no ledger."""
     url = first_url(command.settings, sandbox=flags.sandbox)
     if is_missing_file(url):
-        raise LedgerNotMigratedError(f"There is no ledger {ledger_name(url)} yet: the first run makes it.")
+        raise LedgerNotMigratedError(f"The ledger {ledger_name(url)} does not exist yet. The first run creates it.")
     with opened(url) as ledger:
         if not command.as_json:
             screen.say(f"Ledger: {ledger_name(url)}", "dim")
@@ -40,7 +40,7 @@ def _ledger(command: CommandContext, flags: LedgerFlags) -> Iterator[tuple[Engin
 
 @contextmanager
 def _progress(command: CommandContext, doing: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal how far something is: the function says it."""
+    """Show progress on a terminal; pass the function that is yielded the words."""
     console = screen.err()
     if command.as_json or not console.is_terminal:
         yield lambda _how_far: None
@@ -49,25 +49,25 @@ def _progress(command: CommandContext, doing: str) -> Iterator[Callable[[str], N
         yield lambda how_far: status.update(f"{doing}: {how_far} ...")
 
 
-def size(command: CommandContext, flags: SizeFlags) -> None:
-    """Print what takes the room."""
+def show_size(command: CommandContext, flags: SizeFlags) -> None:
+    """Print the size of each table."""
     with _ledger(command, flags) as (ledger, answer):
         found = sizes.measure(ledger)
     command.answer({**answer, **asdict(found)}, lambda console: _print_size(console, found))
 
 
-def compact(command: CommandContext, flags: CompactFlags) -> None:
-    """Print which rows say nothing new, and remove them where that is confirmed."""
+def compact_ledger(command: CommandContext, flags: CompactFlags) -> None:
+    """Print how many rows repeat the one before, and remove them with --yes."""
     if flags.vacuum and not flags.yes:
-        raise ParameterError("--vacuum goes with --yes: without it nothing is changed.")
+        raise ParameterError("--vacuum needs --yes. Without --yes nothing is changed.")
     with (
         _ledger(command, flags) as (ledger, answer),
-        _progress(command, "Compacting" if flags.yes else "Looking for rows that say nothing new") as say,
+        _progress(command, "Compacting" if flags.yes else "Looking for repeated rows") as say,
     ):
         work = compacting.compact if flags.yes else compacting.find_removable
         found = work(ledger, lambda done, rows: say(f"{done:,} of {rows:,} rows"))
         if flags.yes and flags.vacuum:
-            say("giving the room back to the disk")
+            say("shrinking the file")
             compacting.vacuum(ledger)
         is_file = ledger.dialect.name == "sqlite"
     gone = {"rows": sum(each.repeats for each in found), "bytes": sum(each.bytes for each in found)}
@@ -76,11 +76,11 @@ def compact(command: CommandContext, flags: CompactFlags) -> None:
     command.answer(answer, lambda console: _print_compacted(console, found, told, done=flags.yes))
 
 
-def prune(command: CommandContext, flags: PruneFlags) -> None:
-    """Print what nothing needs, and remove it where that is confirmed."""
+def prune_ledger(command: CommandContext, flags: PruneFlags) -> None:
+    """Print how many rows nothing needs, and remove them with --yes."""
     with (
         _ledger(command, flags) as (ledger, answer),
-        _progress(command, "Pruning" if flags.yes else "Looking for what nothing needs") as say,
+        _progress(command, "Pruning" if flags.yes else "Looking for rows that nothing needs") as say,
     ):
         work = pruning.prune if flags.yes else pruning.find_unused
         found = work(ledger, say)
@@ -88,8 +88,8 @@ def prune(command: CommandContext, flags: PruneFlags) -> None:
     command.answer(answer, lambda console: _print_pruned(console, found, done=flags.yes))
 
 
-def rebuild(command: CommandContext, flags: RebuildFlags) -> int:
-    """Print for how many records content is not what history says, and make it right where that is confirmed."""
+def rebuild_content(command: CommandContext, flags: RebuildFlags) -> int:
+    """Print for how many records content differs from history, and correct it with --yes."""
     with _ledger(command, flags) as (ledger, answer), _progress(command, "Comparing content with history") as say:
         work = rebuilding.rebuild if flags.yes else rebuilding.compare
         found = work(ledger, lambda records: say(f"{records:,} records"))
@@ -103,7 +103,7 @@ def _print_size(console: Console, found: sizes.LedgerSize) -> None:
         (
             each.table,
             f"{each.rows:,}",
-            "not told" if each.bytes is None else _bytes(each.bytes),
+            "unknown" if each.bytes is None else _bytes(each.bytes),
             f"{each.bytes // each.rows:,}" if each.bytes and each.rows else "",
             each.holds,
         )
@@ -113,17 +113,17 @@ def _print_size(console: Console, found: sizes.LedgerSize) -> None:
     console.print(screen.table(["table", *numbers, "holds"], rows, right=numbers))
     console.print()
     free = f", of which {_bytes(found.free_bytes)} are free for new rows" if found.free_bytes else ""
-    console.print(f"In all {_bytes(found.bytes)}{free}.")
+    console.print(f"Total: {_bytes(found.bytes)}{free}.")
     if any(each.bytes is None for each in found.tables):
-        console.print("This SQLite does not tell what each table takes.")
+        console.print("This SQLite does not report the size of each table.")
     if found.compactable:
         about = "" if found.compactable_bytes is None else f" (about {_bytes(found.compactable_bytes)})"
         console.print(
-            f"Up to {found.compactable:,} rows of history may say nothing new{about}: `{screen.command('db compact')}` "
-            "looks which do."
+            f"Up to {found.compactable:,} rows of history may be repeats{about}. "
+            f"`{screen.command('db compact')}` finds them."
         )
     if found.leftovers:
-        console.print(f"Nobody needs {found.leftovers:,} working rows: `{screen.command('db prune')}` removes them.")
+        console.print(f"Nothing needs {found.leftovers:,} working rows. `{screen.command('db prune')}` removes them.")
 
 
 def _print_compacted(console: Console, found: Sequence[compacting.StepRepeats], freed: str, *, done: bool) -> None:
@@ -133,12 +133,12 @@ def _print_compacted(console: Console, found: Sequence[compacting.StepRepeats], 
         if each.repeats
     ]
     if not rows:
-        console.print(f"Every row of history says something new: there is nothing to compact. {freed}".strip())
+        console.print(f"No row of history repeats the one before. There is nothing to compact. {freed}".strip())
         return
-    counts = ("rows", "removed" if done else "say nothing new", "about")
+    counts = ("rows", "removed" if done else "repeats", "about")
     console.print(screen.table(["flow", "step", "endpoint", *counts], rows, right=counts))
     repeats, size = sum(each.repeats for each in found), sum(each.bytes for each in found)
-    verb = "Removed" if done else "To be removed:"
+    verb = "Removed" if done else "Removable:"
     console.print(f"\n{verb} {repeats:,} of {sum(each.rows for each in found):,} rows, about {_bytes(size)}.")
     if done:
         console.print(freed)
@@ -149,13 +149,13 @@ def _print_compacted(console: Console, found: Sequence[compacting.StepRepeats], 
 def _room_freed(*, is_file: bool, vacuumed: bool) -> str:
     if not is_file:
         return (
-            "PostgreSQL uses the room for new rows once it has vacuumed. To give it back to the disk, run "
-            "`VACUUM FULL generations, generation_parents` while nobody works."
+            "PostgreSQL uses the space for new rows once it has vacuumed. To shrink the tables on the disk, run "
+            "`VACUUM FULL generations, generation_parents` while no run is active."
         )
     if vacuumed:
-        return "The room was given back to the disk."
+        return "The file was shrunk."
     return (
-        "The room is free for new rows; the file stays as large as it is. To give the room back to the disk, run "
+        "The space is free for new rows; the file keeps its size. To shrink it, run "
         f"`{screen.command('db compact --yes --vacuum')}`."
     )
 
@@ -163,7 +163,7 @@ def _room_freed(*, is_file: bool, vacuumed: bool) -> str:
 def _print_pruned(console: Console, found: Sequence[pruning.Unused], *, done: bool) -> None:
     some = [each for each in found if each.rows]
     if not some:
-        console.print("Every row is needed: there is nothing to prune.")
+        console.print("Every row is needed. There is nothing to prune.")
         return
     counts = ("removed" if done else "not needed", "text")
     rows = [(each.table, f"{each.rows:,}", _bytes(each.bytes) if each.bytes else "") for each in some]
@@ -174,21 +174,19 @@ def _print_pruned(console: Console, found: Sequence[pruning.Unused], *, done: bo
 
 def _print_rebuilt(console: Console, found: rebuilding.Differences, *, done: bool) -> None:
     if not found.wrong:
-        console.print(f"Content is what history says, for all {found.records:,} records.")
+        console.print(f"Content agrees with history for all {found.records:,} records.")
         return
     reasons = {
-        "content lacks them": found.missing,
-        "history does not know them": found.unknown,
-        "another content stands": found.standing,
-        "another failure came last": found.failing,
+        "missing in content": found.missing,
+        "missing in history": found.unknown,
+        "content is not the current one": found.standing,
+        "failure is not the latest one": found.failing,
     }
     rows = [(reason, f"{count:,}") for reason, count in reasons.items() if count]
     console.print(screen.table(["what is wrong", "records"], rows, right=["records"]))
     console.print()
-    console.print(
-        screen.table(["step", "record" if len(found.first) == found.wrong else "the first records"], found.first)
-    )
-    verb = "Put right" if done else "Wrong"
+    console.print(screen.table(["step", "record" if len(found.first) == found.wrong else "first records"], found.first))
+    verb = "Corrected" if done else "Wrong"
     console.print(f"\n{verb} for {found.wrong:,} of {found.records:,} records.")
     if not done:
         _print_dry(console, "db rebuild --yes")

@@ -1,4 +1,4 @@
-"""`presswork show ID`: one generation as an auditor needs it, from the record to what it cost."""
+"""Show one generation as an auditor needs it, from the record to the cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from presswork.terminal.flags import ShowFlags
 from presswork.terminal.ledgers import find_by_id, ledger_urls, say_ledger
 
 
-def show(command: CommandContext, flags: ShowFlags) -> None:
+def show_generation(command: CommandContext, flags: ShowFlags) -> None:
     """Print the generation that is named."""
     settings, sandbox = command.settings, flags.sandbox
     url, audit = find_by_id(settings, read_generation, "generation", flags.identifier, sandbox=sandbox)
@@ -25,7 +25,7 @@ def show(command: CommandContext, flags: ShowFlags) -> None:
 
 
 def audit_json(audit: Audit) -> dict[str, Any]:
-    """A generation as programs read it."""
+    """Return a generation as JSON for programs."""
     told = ("id", "step", "record_key", "output")
     return {
         "generation": audit.generation,
@@ -45,11 +45,11 @@ def print_audit(console: Console, audit: Audit) -> None:
     """Print a generation, section by section."""
     screen.print_facts(console, _facts(audit))
     if audit.record is not None:
-        screen.section(console, "Record, as it was read")
+        screen.section(console, "Record, as read")
         record = orjson.loads(audit.record)
         screen.print_facts(console, [(name, screen.value_of(value)) for name, value in record.items()], indent=2)
     if audit.request is not None:
-        screen.section(console, "Prompt, as it was sent")
+        screen.section(console, "Prompt, as sent")
         screen.print_request(console, audit.request)
     screen.section(console, "Answer")
     output = _output(audit)
@@ -57,7 +57,7 @@ def print_audit(console: Console, audit: Audit) -> None:
         screen.print_text(console, screen.pretty(output), indent=2)
     else:
         status, message = audit.generation["status"], audit.generation["error_message"]
-        screen.print_text(console, f"none: {status}. {message or ''}", indent=2)
+        screen.print_text(console, f"none, {status}. {message or ''}", indent=2)
     _print_attempts(console, audit)
     _print_lineage(console, audit)
 
@@ -77,15 +77,15 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
         ("record key", row["record_key"]),
         ("flow, step", f"{row['flow']}, {row['step']}"),
         ("endpoint", row["endpoint"]),
-        ("made", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
-        *([("reuses", f"{source['id']}, made {screen.moment(source['created_at'])} UTC")] if source else []),
+        ("created", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
+        *([("reuses", f"{source['id']}, created {screen.moment(source['created_at'])} UTC")] if source else []),
         *([("replaced by", row["replaced_by"])] if row["replaced_by"] else []),
         ("run", f"{row['run_id']} ({run.get('status', '')})"),
         ("Prefect flow run", run.get("prefect_flow_run_id") or "none"),
         ("code", run.get("code_version", "")),
         ("template hash", template),
         ("record hash", row["record_hash"] or "none"),
-        ("prompt hash", row["prompt_hash"] or "none: it was not rendered"),
+        ("prompt hash", row["prompt_hash"] or "none, it was not rendered"),
         *([("output hash", row["output_hash"])] if row["output_hash"] else []),
     ]
 
@@ -94,7 +94,7 @@ def _print_attempts(console: Console, audit: Audit) -> None:
     asked_by = " of the generation that it reuses" if audit.source is not None else ""
     screen.section(console, f"Attempts{asked_by}")
     if not audit.attempts:
-        screen.print_text(console, "none: no request was made for it", indent=2)
+        screen.print_text(console, "none, no request was made", indent=2)
         return
     numbers = ("in", "cache write", "cache read", "out", "cost", "time")
     rows = [
@@ -116,7 +116,7 @@ def _print_attempts(console: Console, audit: Audit) -> None:
     _print_table(console, ["", "kind", "started (UTC)", "ended", *numbers, "request id"], rows, numbers)
     costs = [attempt["cost_usd"] for attempt in audit.attempts if attempt["cost_usd"] is not None]
     if len(costs) > 1:
-        console.print(f"  in all ${sum(costs):,.6f}")
+        console.print(f"  total ${sum(costs):,.6f}")
     for attempt in audit.attempts:
         _print_details(console, attempt)
 
@@ -125,22 +125,22 @@ def _cost(attempt: Mapping[str, Any]) -> str:
     if attempt["cost_usd"] is not None:
         return f"${attempt['cost_usd']:,.6f}"
     if attempt["error_type"] in PERHAPS_BILLED and attempt["likely_cost_usd"] is not None:
-        return f"perhaps ${attempt['likely_cost_usd']:,.6f}"
+        return f"${attempt['likely_cost_usd']:,.6f} if billed"
     return ""
 
 
 def _print_details(console: Console, attempt: Mapping[str, Any]) -> None:
     number = attempt["ordinal"]
     if attempt["request_changes"]:
-        screen.turn(console, f"attempt {number} changed in the prompt", screen.pretty(attempt["request_changes"]))
+        screen.turn(console, f"attempt {number}: changes to the prompt", screen.pretty(attempt["request_changes"]))
     if attempt["validation_errors"]:
-        screen.turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
+        screen.turn(console, f"attempt {number}: answer", attempt["output_text"] or "")
         faults = "\n".join(
-            f"{fault['where'] or 'all of it'}: {fault['what']}" for fault in attempt["validation_errors"]
+            f"{fault['where'] or 'whole answer'}: {fault['what']}" for fault in attempt["validation_errors"]
         )
-        screen.turn(console, f"attempt {number} was invalid", faults)
+        screen.turn(console, f"attempt {number}: why it was invalid", faults)
     elif attempt["stop_reason"] not in (None, "end_turn", "stop_sequence"):
-        screen.turn(console, f"attempt {number} was answered", attempt["output_text"] or "")
+        screen.turn(console, f"attempt {number}: answer", attempt["output_text"] or "")
 
 
 def _print_lineage(console: Console, audit: Audit) -> None:
@@ -149,7 +149,7 @@ def _print_lineage(console: Console, audit: Audit) -> None:
         parents = [(parent.step, parent.record_key, parent.id) for parent in audit.parents]
         _print_table(console, ["step", "record", "generation"], parents)
     if audit.children:
-        screen.section(console, "Made into")
+        screen.section(console, "Used for")
         children = [(step, key, screen.status(status), identifier) for identifier, step, key, status in audit.children]
         _print_table(console, ["step", "record", "status", "generation"], children)
 
@@ -166,7 +166,7 @@ def _output(audit: Audit) -> Any:
 
 def _ended(attempt: Mapping[str, Any]) -> str:
     if attempt["ended_at"] is None:
-        return "not yet, or its process died: perhaps billed"
+        return "not yet, or its process crashed; may be billed"
     status = f"HTTP {attempt['http_status']}" if attempt["http_status"] else "no answer"
     return f"{status} {attempt['error_type'] or attempt['stop_reason'] or ''}".strip()
 

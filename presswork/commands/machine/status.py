@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import POOL
-from presswork.commands.templates.retiring import Retiring, retiring
+from presswork.commands.templates.retiring import NamedModels, Retiring, models_to_ask, retiring
 from presswork.operate.installation import SERVER, SUPERVISOR, WORKER, read_state
 from presswork.operate.overview import Overview, ShownRun, read_overview
+from presswork.prompts.lint import ModelsByName
 from presswork.report.amounts import counted
 from presswork.settings import Settings
 from presswork.terminal import screen
@@ -40,21 +41,29 @@ class _Status:
     models: Sequence[Retiring]
 
 
-def status(command: CommandContext, _flags: StatusFlags) -> int:
-    """Read and print it all; return EXIT_FAILED where server or worker are not well."""
-    found = _read(command.settings)
+def begin_status(command: CommandContext, _flags: StatusFlags) -> NamedModels | int:
+    """Return the models to ask the endpoint about; without an endpoint print the status at once."""
+    return models_to_ask(command.settings.templates_dir) or show_status(command, {})
+
+
+def show_status(command: CommandContext, reported: ModelsByName) -> int:
+    """Read the status and print it; return EXIT_FAILED if the server or the worker is not well.
+
+    `reported` is what the endpoint said about models.
+    """
+    found = _read(command.settings, reported)
     command.answer(asdict(found), lambda console: _print(console, found))
     return 0 if found.well else EXIT_FAILED
 
 
-def _read(settings: Settings) -> _Status:
+def _read(settings: Settings, reported: ModelsByName) -> _Status:
     state = read_state(settings.state_dir.resolve())
     services = {
         name: _Service(process.pid, process.is_alive) if process else None
         for name in (SERVER, WORKER, SUPERVISOR)
         for process in [getattr(state, name, None)]
     }
-    models = retiring(settings, datetime.now(UTC).date())
+    models = retiring(settings.templates_dir, reported, datetime.now(UTC).date())
     with known_api(settings) as api:
         if api is None:
             return _Status(well=False, api=None, services=services, outlook=None, models=models)

@@ -1,1 +1,1 @@
-"""`presswork run` and `presswork demo`: one job, watched while it runs and summed up when it ends."""
+"""`presswork run`, `demo` and `rehearse`: run a job, and show its progress and its summary."""

@@ -1,4 +1,4 @@
-"""`presswork demo`: the whole way on sample records, with nothing configured and nothing asked."""
+"""`presswork demo`: the main flows on sample records, without any configuration."""
 
 import os
 from collections.abc import Iterator
@@ -13,28 +13,27 @@ from presswork.terminal.flags import DemoFlags
 from sandbox import Switches, sandbox_process
 
 
-def demo(command: CommandContext, _flags: DemoFlags) -> int:
-    """Run the flows of the samples, against a sandbox of the demo's own where no endpoint is configured."""
-    _ = command.settings  # a wrong one is told before the sandbox starts
-    with _endpoint(say=not command.as_json):
-        from presswork.commands.run.demo_runs import run_all  # noqa: PLC0415 - loads Prefect; who answers is said first
-
-        return run_all(command)
+def begin_demo(command: CommandContext, flags: DemoFlags) -> DemoFlags:
+    """Say which endpoint answers the demo; start a sandbox for it if none is configured."""
+    _ = command.settings  # a wrong setting is reported before the sandbox starts
+    command.hold(_endpoint(say=not command.as_json))
+    return flags
 
 
 @contextmanager
 def _endpoint(*, say: bool) -> Iterator[None]:
-    """Use what is configured; where nothing is, a sandbox of the demo's own."""
+    """Use the endpoint that is configured, else a sandbox that lasts as long as the block."""
     console = screen.err()
     if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_BASE_URL"):
         if say:
-            console.print("An endpoint is configured, and this demo uses it: it asks for what the ledger lacks.")
+            console.print("An endpoint is configured. The demo sends it a request for each text that the ledger lacks.")
         yield
         return
     if say:
         console.print(
             Text("No ANTHROPIC_API_KEY is set, so the sandbox answers: ", "bold yellow").append(
-                "a local Messages API whose texts are made up. Nothing is sent anywhere, nothing is billed.", "yellow"
+                "a local Messages API that makes up its texts. Nothing leaves this machine, nothing is billed.",
+                "yellow",
             )
         )
     with sandbox_process(Switches(latency_ms=120, latency_spread=0.4)) as url, environment({"ANTHROPIC_BASE_URL": url}):

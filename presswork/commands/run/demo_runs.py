@@ -1,4 +1,4 @@
-"""The demo's runs, and its last screen: a text of each flow, what the runs cost, and where to look next."""
+"""Run the demo's flows, and print a text of each, what the runs cost, and where to look next."""
 
 import asyncio
 import shlex
@@ -26,6 +26,7 @@ from presswork.settings import ROOT, ledger_url, load_settings
 from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.environment import environment
+from presswork.terminal.flags import DemoFlags
 from presswork.terminal.ledgers import ledger_name, opened
 from presswork.terminal.quiet_prefect import prefect_api
 from presswork.terminal.summary_view import headline
@@ -34,14 +35,14 @@ DEMO_FLOWS = ("product_copy", "support_replies", "newsletter")
 DEMO_STEPS = (
     ("product_copy", "Product copy"),
     ("support_reply", "Reply to ticket"),
-    ("newsletter_choice", "Newsletter: the subject line that was chosen"),
+    ("newsletter_choice", "Newsletter: the chosen subject line"),
 )
 KEY = "TEA-001"
 SQL = "SELECT step, record_key, output FROM current_content LIMIT 5"
 
 
-def run_all(command: CommandContext) -> int:
-    """Load the sample records, run each flow on them and show what came of it; return the worst exit status."""
+def run_demo(command: CommandContext, _flags: DemoFlags) -> int:
+    """Load the sample records, run each flow on them and print the results; return the worst exit status."""
     settings = load_settings()
     ledger = ledger_url(settings, asyncio.run(name_endpoint(settings)))
     with opened(ledger) as engine:
@@ -49,7 +50,7 @@ def run_all(command: CommandContext) -> int:
     if not command.as_json:
         tables = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in loaded.items())
         screen.say(f"Sample records in {ledger_name(ledger)}: {tables}.")
-    # The samples lie in the ledger's database, whatever source is set for other runs.
+    # The samples are in the ledger's database, whatever source other runs use.
     with environment({"PRESSWORK_SOURCE_URL": ledger}):
         settings = load_settings()
         calls = [prepare(find_job(name, settings), settings, {}, RunOptions()) for name in DEMO_FLOWS]
@@ -65,21 +66,21 @@ def run_all(command: CommandContext) -> int:
 
 
 def print_demo(console: Console, ledger: str, summaries: Sequence[Summary]) -> None:
-    """Print what the demo's runs have made."""
+    """Print the demo's last screen."""
     with opened(ledger) as engine:
         shown = _print_content(console, engine, summaries)
     console.print()
     console.print(_figures(summaries))
     console.print()
     if not any(summary.requests for summary in summaries):
-        console.print(Text("All of it came from the cache: 0 requests, and nothing to pay.", "bold green"))
+        console.print(Text("Everything came from the cache: no requests, no cost.", "bold green"))
     if any(summary.endpoint == SANDBOX for summary in summaries):
         console.print(Text(SANDBOX_SAYS.replace("This ran", "All this ran"), "bold yellow"))
     lines = [
-        (screen.command(f"show {shown or 'ID'}"), "a text with its record, prompt and cost"),
-        (screen.command("history"), "every run: what came of it and what it cost"),
-        (screen.command(f"templates show product_copy --key {KEY}"), "the request for one product, sending nothing"),
-        ("templates/product_copy.md.j2", "its prompt: change a word, and run the demo again"),
+        (screen.command(f"show {shown or 'ID'}"), "one text with its record, prompt and cost"),
+        (screen.command("history"), "every run with its results and cost"),
+        (screen.command(f"templates show product_copy --key {KEY}"), "the request for one product; nothing is sent"),
+        ("templates/product_copy.md.j2", "its prompt: change a word, then run the demo again"),
     ]
     screen.print_next(console, lines)
     console.print(Text(f"  {_shell(ledger)}", "cyan"), soft_wrap=True)

@@ -1,36 +1,32 @@
-"""`presswork rehearse`: a run at full size against the sandbox, into a ledger that is thrown away."""
+"""Begin `presswork rehearse`: read the job and its history, start the sandbox and check the job against it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from db.clock import now
 from db.database_errors import SelectError
-from db.readers.failures import losses, troubles
-from db.readers.past_answers import PastAnswers, spent_by_step
+from db.readers.past_answers import PastAnswers
 from presswork.engine.resources.preflight import NoRecordsYetError, where_it_read
-from presswork.errors import StoppedError
 from presswork.jobs.checking import prepare
-from presswork.jobs.named_jobs import Job, find_job, given_options, make_options
+from presswork.jobs.named_jobs import Call, Job, find_job, given_options, make_options
 from presswork.options import RunOptions
 from presswork.prompts.templates import Template, load_template
-from presswork.rehearsal.forecast import forecast, read_history
+from presswork.rehearsal.forecast import read_history
 from presswork.rehearsal.isolation import isolated
-from presswork.rehearsal.rehearsed import Rehearsed, print_rehearsed
 from presswork.rehearsal.terms import Terms, make_terms
 from presswork.settings import Settings, load_settings
 from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.flags import RehearseFlags, parse_sets
-from presswork.terminal.ledgers import first_url, ledger_name, ledger_urls, opened
+from presswork.terminal.ledgers import first_url, ledger_name, ledger_urls
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is rehearsed; `source` is the user's ledger, where records come from it.
+    """The job to rehearse; `source` is the user's ledger if the records come from it.
 
-    `pasts` is what the answers of each template took, by its name, and `history` the ledger in which that stands.
+    `pasts` has the past answers of each template, by its name, and `history` is the ledger that holds them.
     """
 
     job: Job
@@ -42,20 +38,37 @@ class Rehearsal:
     source: str | None
 
 
-def rehearse(command: CommandContext, flags: RehearseFlags) -> int:
-    """Rehearse what is named; return the exit status of its summary."""
+@dataclass(frozen=True)
+class ReadyRehearsal:
+    """A rehearsal whose sandbox runs: the checked call, the settings under which it runs, and its own ledger."""
+
+    rehearsal: Rehearsal
+    terms: Terms
+    settings: Settings
+    call: Call
+    ledger: str
+    keep: bool
+
+
+def begin_rehearsal(command: CommandContext, flags: RehearseFlags) -> ReadyRehearsal:
+    """Read what is to be rehearsed, isolate this process from the API and the user's ledger, and check the job."""
     values, options, settings = parse_sets(flags.sets), make_options(given_options(flags)), command.settings
     rehearsal = _read(settings, find_job(flags.name, settings), values, options, sandbox=flags.sandbox)
     terms = make_terms(rehearsal.pasts, flags)
     if not command.as_json:
         _print_terms(screen.err(), rehearsal, terms)
-    rehearsed = _run(rehearsal, terms, command, keep=flags.keep)
-    command.answer(rehearsed.for_programs(), lambda console: print_rehearsed(console, rehearsed))
-    return rehearsed.summary.exit_status
+    ledger = command.hold(isolated(terms.switches, rehearsal.source, keep=flags.keep))
+    settings = load_settings()
+    try:
+        call = prepare(rehearsal.job, settings, values, options, "rehearsal of ")
+    except SelectError as error:
+        where = f" {where_it_read(rehearsal.source)}" if rehearsal.source else ""
+        raise SelectError(f"{error}{where}") from None
+    return ReadyRehearsal(rehearsal, terms, settings, call, ledger, flags.keep)
 
 
 def _read(settings: Settings, job: Job, values: Mapping[str, str], options: RunOptions, *, sandbox: bool) -> Rehearsal:
-    """Read what is rehearsed before anything starts; NoRecordsYetError where there is nothing to select from."""
+    """Read the templates and their history. Raises NoRecordsYetError if there is nothing to select from."""
     templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
     ledgers = ledger_urls(settings, sandbox=sandbox)
     source = None
@@ -68,45 +81,10 @@ def _read(settings: Settings, job: Job, values: Mapping[str, str], options: RunO
 
 
 def _print_terms(console: Console, rehearsal: Rehearsal, terms: Terms) -> None:
-    """Say what is rehearsed, and on which terms."""
-    title = f"Rehearsal of {rehearsal.job.name}: the sandbox answers, into a ledger that is thrown away."
+    """Print the terms of the rehearsal."""
+    title = f"Rehearsal of {rehearsal.job.name}: the sandbox answers, and the ledger is temporary."
     console.print(screen.data(title, "bold"))
     facts = terms.facts(ledger_name(rehearsal.history or ""))
     if rehearsal.source:
-        facts.append(("records", f"from {ledger_name(rehearsal.source)}, which is only read"))
+        facts.append(("records", f"from {ledger_name(rehearsal.source)}, read-only"))
     screen.print_facts(console, facts, indent=2)
-
-
-def _run(rehearsal: Rehearsal, terms: Terms, command: CommandContext, *, keep: bool) -> Rehearsed:
-    """Run it against a sandbox and into a ledger of its own, and read from that what it tells of the real run."""
-    with isolated(terms.switches, rehearsal.source, keep=keep) as ledger:
-        settings = load_settings()
-        try:
-            call = prepare(rehearsal.job, settings, rehearsal.values, rehearsal.options, "rehearsal of ")
-        except SelectError as error:
-            where = f" {where_it_read(rehearsal.source)}" if rehearsal.source else ""
-            raise SelectError(f"{error}{where}") from None
-
-        from presswork.commands.run.running import run_call  # noqa: PLC0415 - loads Prefect
-        from presswork.terminal.quiet_prefect import prefect_api  # noqa: PLC0415 - as above
-
-        try:
-            with prefect_api(settings, say=not command.as_json):
-                summary = run_call(call, command)
-        except StoppedError:
-            raise StoppedError("The rehearsal was stopped. Nothing was billed.") from None
-
-        def max_tokens(step: str) -> int:
-            # A flow may name a template in ways that its source does not show.
-            return (rehearsal.templates.get(step) or load_template(settings.templates_dir, step)).front.max_tokens
-
-        with opened(ledger) as engine:
-            return Rehearsed(
-                summary=summary,
-                terms=terms,
-                steps=forecast(spent_by_step(engine, summary.run_id), rehearsal.pasts, max_tokens, now().date()),
-                troubles=troubles(engine, summary.run_id),
-                losses=losses(engine, summary.run_id),
-                history=rehearsal.history,
-                kept=ledger if keep else None,
-            )

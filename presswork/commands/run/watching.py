@@ -1,4 +1,4 @@
-"""Show a run while it goes on: a bar that moves on a terminal, a plain line now and then elsewhere."""
+"""Show the progress of a run: a moving bar on a terminal, a plain line every few seconds elsewhere."""
 
 import threading
 import time
@@ -21,12 +21,12 @@ LINE_EVERY_S = 5.0
 GLANCE_S = 0.2
 WINDOW_S = 10.0
 OPENING = "Opening the run ..."
-STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off; their answers would be lost."
+STOPPING = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off and loses their answers."
 
 
 @contextmanager
 def watching(*, show: bool) -> Iterator["Watcher"]:
-    """Watch the run that opens inside the block; with `show` tell of it on standard error."""
+    """Watch the run that opens inside the block; with `show`, print its progress on standard error."""
     watcher = Watcher()
     console = screen.err()
     with ExitStack() as stack:
@@ -40,7 +40,7 @@ def watching(*, show: bool) -> Iterator["Watcher"]:
 
 
 class Watcher:
-    """What is known of a run so far; `progress` is None until it has opened."""
+    """Follows a run; `progress` is None until the run has opened."""
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
@@ -49,7 +49,7 @@ class Watcher:
         self._spinner = Spinner("dots", OPENING)
 
     def begin(self, progress: Progress) -> None:
-        """Take note of a run that opens."""
+        """Follow a run that has opened."""
         self.progress = progress
 
     @property
@@ -58,7 +58,7 @@ class Watcher:
         return self.progress.run_id if self.progress else None
 
     def rate(self) -> float:
-        """Generations a second, over the last seconds of this step."""
+        """Return the generations a second, over the last WINDOW_S seconds of this step."""
         progress = self.progress
         if progress is None:
             return 0.0
@@ -78,11 +78,11 @@ class Watcher:
         return self.progress is not None and self.progress.is_stopping()
 
     def counts(self) -> list[str]:
-        """Say how many generations ended how; what happened to none is left out."""
+        """Say how many generations ended in which way."""
         return list(counts_in_words(self.progress.counts).values()) if self.progress else []
 
     def line(self) -> str:
-        """Say in one line how far the run is."""
+        """Describe the progress in one line."""
         progress = self.progress
         if progress is None:
             return OPENING
@@ -102,7 +102,7 @@ class Watcher:
         return ", ".join(filter(None, parts))
 
     def render(self) -> RenderableType:
-        """Draw how far the run is, for a terminal."""
+        """Draw the progress for a terminal."""
         progress = self.progress
         if progress is None:
             return self._spinner
@@ -129,7 +129,7 @@ class Watcher:
 
 
 def time_left(progress: Progress, rate: float) -> str:
-    """Say how long this step will take yet, where that can be said."""
+    """Say how long the rest of this step will take; empty if that is unknown."""
     if not progress.total or not rate:
         return ""
     seconds = round((progress.total - progress.done_in_step) / rate)
@@ -147,7 +147,7 @@ def _done(progress: Progress) -> str:
 def _lines(watcher: Watcher, console: Console) -> Iterator[None]:
     ended = threading.Event()
 
-    def tell() -> None:
+    def print_progress() -> None:
         last, said_stop = time.monotonic(), False
         while not ended.wait(GLANCE_S):
             at_once = watcher.is_stopping and not said_stop
@@ -155,7 +155,7 @@ def _lines(watcher: Watcher, console: Console) -> Iterator[None]:
                 console.print(screen.data(watcher.line()), soft_wrap=True)
                 last, said_stop = time.monotonic(), watcher.is_stopping
 
-    thread = threading.Thread(target=tell, name="presswork-progress", daemon=True)
+    thread = threading.Thread(target=print_progress, name="presswork-progress", daemon=True)
     thread.start()
     try:
         yield

@@ -1,1 +1,1 @@
-"""`presswork templates`: which there are, and what is wrong with them."""
+"""`presswork templates`: list templates, find mistakes in them, and show the request that one makes."""

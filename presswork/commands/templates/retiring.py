@@ -1,26 +1,20 @@
-"""Retiring: the models that templates name, and which of them are deprecated or retire soon."""
+"""Find the models that templates name, and which of them are deprecated or retire soon."""
 
-import asyncio
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from presswork.catalog import Model, NotTold, ending, find_model
-from presswork.errors import CallError, ConfigurationError
+from presswork.catalog import Model, ending, find_model
 from presswork.prompts.front_matter import FrontMatter
+from presswork.prompts.lint import ModelsByName
 from presswork.prompts.templates import read_heads
-from presswork.settings import Settings
-
-ENDPOINT_TIMEOUT_S = 3.0
-"""How long `status` waits for what the endpoint says: it answers at once, or does without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retiring:
-    """A model that ends, in words, and the templates that name it."""
+    """A model that is deprecated or retires soon; `words` say when, `templates` name it."""
 
     model: str
     words: str
@@ -29,8 +23,18 @@ class Retiring:
     templates: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class NamedModels:
+    """The models to ask the endpoint about."""
+
+    names: list[str]
+
+
 def models_of(folder: Path, names: Iterable[str] | None = None) -> dict[str, list[str]]:
-    """Return the models that templates name, by default all, each with its templates, as far as these can be read."""
+    """Return the models that templates name, each with its templates, by default of all templates.
+
+    Templates whose front matter has a mistake are left out.
+    """
     found: dict[str, list[str]] = {}
     for name, head in read_heads(folder, names):
         if isinstance(head, FrontMatter):
@@ -38,30 +42,18 @@ def models_of(folder: Path, names: Iterable[str] | None = None) -> dict[str, lis
     return found
 
 
-def ask_endpoint(
-    settings: Settings, names: Iterable[str], patience_s: float | None = None
-) -> Mapping[str, Model | NotTold]:
-    """Ask the endpoint about models. Raises MissingKeyError, EndpointError, StoppingCallError or TimeoutError."""
-    from presswork.engine.resources.endpoint import read_models  # noqa: PLC0415 - loads the SDK
-
-    async def ask() -> Mapping[str, Model | NotTold]:
-        async with asyncio.timeout(patience_s):
-            return await read_models(settings, names)
-
-    return asyncio.run(ask())
+def models_to_ask(folder: Path) -> NamedModels | None:
+    """Return the models of all templates, or None if no endpoint is configured that could be asked."""
+    if not any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
+        return None
+    return NamedModels(list(models_of(folder)))
 
 
-def retiring(settings: Settings, today: date) -> list[Retiring]:
-    """Find the models that end soon: as the endpoint says, where it does so at once, else as is known here."""
-    named = models_of(settings.templates_dir)
-    told: Mapping[str, Model | NotTold] = {}
-    # Without a key there is no one to ask, and the SDK takes seconds to load.
-    if any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
-        with suppress(TimeoutError, CallError, ConfigurationError):
-            told = ask_endpoint(settings, named, ENDPOINT_TIMEOUT_S)
+def retiring(folder: Path, reported: ModelsByName, today: date) -> list[Retiring]:
+    """Find the models that retire soon, as the endpoint reported them, or else as this release knows them."""
     found: list[Retiring] = []
-    for name, templates in sorted(named.items()):
-        said = told.get(name)
+    for name, templates in sorted(models_of(folder).items()):
+        said = reported.get(name)
         model = said if isinstance(said, Model) else find_model(name)
         words = ending(name, model, today)
         if words is not None and model is not None:

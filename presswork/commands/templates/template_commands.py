@@ -1,17 +1,16 @@
-"""`presswork templates list` and `lint`: which there are, and what is wrong with them."""
+"""List the templates, and print the mistakes that the lint finds in them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from presswork.commands.templates.retiring import ask_endpoint, models_of
 from presswork.errors import ConfigurationError
 from presswork.prompts.front_matter import FrontMatter
-from presswork.prompts.lint import Finding, lint_template
+from presswork.prompts.lint import Finding, ModelsByName, lint_template
 from presswork.prompts.templates import list_templates, read_heads
 from presswork.report.amounts import counted
 from presswork.terminal import screen
@@ -19,30 +18,44 @@ from presswork.terminal.endings import EXIT_WRONG, CommandContext
 from presswork.terminal.flags import LintFlags, TemplatesFlags
 
 
-def list_(command: CommandContext, _flags: TemplatesFlags) -> None:
-    """Print the templates."""
+@dataclass(frozen=True)
+class ChosenTemplates:
+    """The templates to lint."""
+
+    names: list[str]
+
+
+def show_templates(command: CommandContext, _flags: TemplatesFlags) -> None:
+    """Print all templates."""
     folder = command.settings.templates_dir
     found = [{"name": name, **_summary(head)} for name, head in read_heads(folder)]
     command.answer(found, lambda console: _print_list(console, found, folder))
 
 
-def lint(command: CommandContext, flags: LintFlags) -> int:
-    """Print what is found in the templates that are named, or in all; return EXIT_WRONG where one has an error."""
-    settings = command.settings
-    folder = settings.templates_dir
+def lint(command: CommandContext, flags: LintFlags) -> int | ChosenTemplates:
+    """Lint the templates that are named, by default all; with --online leave it to the next function."""
+    folder = command.settings.templates_dir
     known = list_templates(folder)
     unknown = [name for name in flags.names or [] if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"There is no template {unknown[0]!r} in {folder.name}/; there are: {', '.join(known) or 'none'}."
+            f"There is no template {unknown[0]!r} in {folder.name}/. Available: {', '.join(known) or 'none'}."
         )
-    chosen = flags.names or known
-    said = ask_endpoint(settings, models_of(folder, chosen)) if flags.online else {}
-    findings = [finding for name in chosen for finding in lint_template(folder, name, told=said)]
-    findings = list(dict.fromkeys(findings))  # what stands in an include is found with each that includes it
+    chosen = ChosenTemplates(flags.names or known)
+    return chosen if flags.online else print_lint(command, chosen, {})
+
+
+def print_lint(command: CommandContext, chosen: ChosenTemplates, reported: ModelsByName) -> int:
+    """Lint templates and print the findings; return EXIT_WRONG if one is an error.
+
+    `reported` is what the endpoint said about models, if it was asked.
+    """
+    folder, names = command.settings.templates_dir, chosen.names
+    findings = [finding for name in names for finding in lint_template(folder, name, told=reported)]
+    findings = list(dict.fromkeys(findings))  # a mistake in an include is found once for each template that includes it
     errors = sum(finding.level == "error" for finding in findings)
-    answer = {"templates": chosen, "errors": errors, "findings": [asdict(finding) for finding in findings]}
-    command.answer(answer, lambda console: _print_findings(console, findings, len(chosen), errors))
+    answer = {"templates": names, "errors": errors, "findings": [asdict(finding) for finding in findings]}
+    command.answer(answer, lambda console: _print_findings(console, findings, len(names), errors))
     return EXIT_WRONG if errors else 0
 
 
@@ -64,7 +77,7 @@ def _summary(front: FrontMatter | ConfigurationError) -> dict[str, Any]:
 
 def _print_list(console: Console, found: Sequence[dict[str, Any]], folder: Path) -> None:
     if not found:
-        console.print(screen.data(f"There is no template in {folder}: a template is a file NAME.md.j2."))
+        console.print(screen.data(f"There are no templates in {folder}. A template is a file NAME.md.j2."))
         return
     rows: list[tuple[Any, ...]] = []
     for item in found:
@@ -76,7 +89,7 @@ def _print_list(console: Console, found: Sequence[dict[str, Any]], folder: Path)
         if not item["selects"]:
             what.append(" (a step of a flow)", "dim")
         rows.append((item["name"], item["output"], takes, what))
-    console.print(screen.table(["template", "output", "takes", "what it is for"], rows))
+    console.print(screen.table(["template", "output", "parameters", "description"], rows))
 
 
 def _print_findings(console: Console, findings: Sequence[Finding], checked: int, errors: int) -> None:

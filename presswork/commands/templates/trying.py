@@ -1,4 +1,4 @@
-"""`presswork templates show`: the exact request that one record makes."""
+"""Show the exact request that one record makes."""
 
 from rich.console import Console
 
@@ -16,8 +16,8 @@ from presswork.terminal.flags import RequestFlags, parse_sets
 from presswork.terminal.ledgers import first_url
 
 
-def show(command: CommandContext, flags: RequestFlags) -> None:
-    """Fill the template with the record, and print what would be sent."""
+def show_request(command: CommandContext, flags: RequestFlags) -> None:
+    """Fill the template with the record, and print the request without sending it."""
     values = parse_sets(flags.sets)
     settings = command.settings
     template = load_template(settings.templates_dir, flags.name)
@@ -27,9 +27,9 @@ def show(command: CommandContext, flags: RequestFlags) -> None:
     with opened_source(settings, template, first_url(settings, sandbox=flags.sandbox)) as source:
         record = read_interruptibly(source, lambda engine: read_record(engine, query, flags.key))
     if record is None:
-        several = " The key of several columns is their texts with | between them, such as '10248|11'."
+        several = " If the key has several columns, join them with |, such as '10248|11'."
         raise ConfigurationError(
-            f"The select of {flags.name!r} yields no record whose {template.key} is {flags.key!r}."
+            f"The select of {flags.name!r} finds no record whose {template.key} is {flags.key!r}."
             + (several if len(template.front.key_columns) > 1 else "")
         )
     prompt = render_prompt(brief, {"record": record.data})
@@ -37,13 +37,13 @@ def show(command: CommandContext, flags: RequestFlags) -> None:
     nulls = [*paths_of_nulls(record.data, "record"), *paths_of_nulls(params, "params")]
     answer = {"endpoint": endpoint, "prompt_hash": prompt.hash, "nulls": nulls, "request": request}
     if settings.endpoint is None:
-        endpoint += " (assumed, as PRESSWORK_ENDPOINT is not set; another endpoint gives another hash)"
+        endpoint += " (assumed: PRESSWORK_ENDPOINT is not set, and the hash depends on it)"
     facts = [("prompt hash", prompt.hash), ("endpoint", endpoint), ("sent", "nothing")]
 
-    def show_request(console: Console) -> None:
+    def show(console: Console) -> None:
         screen.print_request(console, request)
         console.print()
-        # Below the request, which stays what Claude would read: there a NULL is nothing.
+        # Below the request: what Claude reads shows nothing for a NULL.
         screen.print_facts(console, [("NULL", ", ".join(nulls)), *facts] if nulls else facts)
 
-    command.answer(answer, show_request)
+    command.answer(answer, show)
