@@ -5,7 +5,7 @@ from typing import Any
 from db.words import COST_CAP
 
 
-def what_it_says(outcome: Any) -> tuple[str | None, ...]:
+def compared_fields(outcome: Any) -> tuple[str | None, ...]:
     """Return the fields of an outcome, except its content, by which it is compared with another.
 
     An outcome is any object with these columns of `generations`.

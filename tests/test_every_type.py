@@ -135,7 +135,7 @@ def numbers_in(value: Any) -> set[Decimal]:
 
 
 def test_random_tables_of_every_type_are_read_and_rendered_alike(database: Engine, tmp_path: Path) -> None:
-    check_tables(database, tmp_path, random.Random(8), tables=6)  # noqa: S311 - no secret
+    check_tables(database, tmp_path, random.Random(8), tables=6)
 
 
 @pytest.mark.soak
@@ -143,4 +143,4 @@ def test_random_tables_of_every_type_are_read_and_rendered_alike(database: Engin
 def test_many_random_tables_of_every_type_are_read_and_rendered_alike(
     database: Engine, tmp_path: Path, seed: int
 ) -> None:
-    check_tables(database, tmp_path, random.Random(seed), tables=40)  # noqa: S311 - no secret
+    check_tables(database, tmp_path, random.Random(seed), tables=40)

@@ -137,10 +137,10 @@ def end_all(connection: Connection, run_id: str) -> None:
         end(connection, Lease(each.id, run_id, each.worker), CRASHED)
 
 
-def end_lapsed(engine: Engine, *, but: str) -> list[str]:
-    """End all leases, except `but`, that have expired or whose process has ended; return the runs that crashed."""
+def end_lapsed(engine: Engine, *, except_lease: str) -> list[str]:
+    """End all leases, except `except_lease`, that have expired or whose process has ended; return the runs that crashed."""
     with engine.connect() as connection:
-        found = _leases(connection, StoredLease.id != but)
+        found = _leases(connection, StoredLease.id != except_lease)
     if not any(lease.lapsed or _fate(engine.dialect.name, lease) == "gone" for lease in found):
         return []
     with begin_write(engine) as connection:

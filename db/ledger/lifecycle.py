@@ -25,7 +25,7 @@ MANY = 200
 """Deleted working rows after which the table is vacuumed at once."""
 
 
-def begin_or_take_up(engine: Engine, run: RunRow, lease_id: str) -> Lease:
+def begin_or_resume(engine: Engine, run: RunRow, lease_id: str) -> Lease:
     """Resume the run of a Prefect flow run under a new main lease, or begin it; two processes at once get one run.
 
     A process that still works on it as main is superseded. A flow run has one run for each name and endpoint that it

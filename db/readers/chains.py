@@ -82,14 +82,14 @@ def spent_by_chain(engine: Engine, run_id: str) -> Spent:
     return _spent(engine, and_(Attempt.run_id.in_(whole), Attempt.run_id != run_id))
 
 
-def spent_by_run(engine: Engine, run_id: str, *, but_lease: str | None = None) -> Spent:
-    """Add up what all leases of a run have spent, earlier ones too, except the lease `but_lease`.
+def spent_by_run(engine: Engine, run_id: str, *, except_lease: str | None = None) -> Spent:
+    """Add up what all leases of a run have spent, earlier ones too, except the lease `except_lease`.
 
     A process counts its own spending itself, so it needs only that of the other leases.
     """
     which = [Attempt.run_id == run_id]
-    if but_lease is not None:
-        which.append(Attempt.lease_id.is_distinct_from(but_lease))
+    if except_lease is not None:
+        which.append(Attempt.lease_id.is_distinct_from(except_lease))
     return _spent(engine, and_(*which))
 
 

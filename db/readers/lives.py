@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, and_, case, func, null, or_, select
 
 from db.ledger.tables import Generation, StandingContent
-from db.sameness import what_it_says
+from db.sameness import compared_fields
 from db.session import rows_of
 from db.words import SUCCEEDED, Status
 
@@ -100,7 +100,7 @@ def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
         is_open = content if row.status == SUCCEEDED else failure
         if is_open is not None:
             before = periods[is_open]
-            if (before.written_by, what_it_says(before)) == (row.written_by, what_it_says(row)):
+            if (before.written_by, compared_fields(before)) == (row.written_by, compared_fields(row)):
                 last, confirmed = row.confirmed_at or row.since, before.confirmed + 1 + row.confirmed
                 periods[is_open] = replace(before, confirmed=confirmed, confirmed_at=last)
                 continue

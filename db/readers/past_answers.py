@@ -47,13 +47,13 @@ def mean_tokens(engine: Engine, flow: str, step: str, endpoint: str, model: str)
 
 
 def read_past(
-    engine: Engine, flow: str, step: str, model: str, *, endpoint: str | None, made_up_by: str
+    engine: Engine, flow: str, step: str, model: str, *, endpoint: str | None, except_endpoint: str
 ) -> PastAnswers | None:
     """Return the measures of a step's newest answers; None if there are no answers.
 
-    Reads one endpoint's answers, or, without `endpoint`, all except those of the endpoint `made_up_by`, the sandbox.
+    Reads the answers of `endpoint`, or without it those of all endpoints but `except_endpoint` (the sandbox).
     """
-    of_endpoint = StoredRun.endpoint == endpoint if endpoint else StoredRun.endpoint != made_up_by
+    of_endpoint = StoredRun.endpoint == endpoint if endpoint else StoredRun.endpoint != except_endpoint
     answers = _newest_answers(engine, flow, step, model, of_endpoint)
     timed = select(answers.c.tokens_out, answers.c.latency_ms).where(answers.c.latency_ms.is_not(None))
     rows = [(int(tokens), int(latency)) for tokens, latency in rows_of(engine, timed)]

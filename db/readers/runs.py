@@ -20,7 +20,7 @@ def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
         return row_of(connection, StoredRun, StoredRun.id == run_id)
 
 
-def who_has_asked(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> set[str]:
+def leases_with_requests(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> set[str]:
     """Return the leases among these that have ever made a request in a run."""
     requested = select(Attempt.lease_id).where(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)).distinct()
     return {str(lease_id) for (lease_id,) in rows_of(engine, requested)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from db.sameness import what_it_says
+from db.sameness import compared_fields
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 
 
@@ -39,8 +39,8 @@ class PastRow:
     def says(self) -> tuple[str | None, ...]:
         """The fields by which rows are compared; parents are compared separately."""
         if self.status != SUCCEEDED:
-            return what_it_says(self)
-        return (self.source_generation_id or self.id, self.prompt_hash, self.output_hash, *what_it_says(self))
+            return compared_fields(self)
+        return (self.source_generation_id or self.id, self.prompt_hash, self.output_hash, *compared_fields(self))
 
     @property
     def may_go(self) -> bool:

@@ -52,7 +52,7 @@ def read_history(
     def read(ledger: Engine) -> dict[str, PastAnswers]:
         known = {
             template.name: read_past(
-                ledger, flow, template.name, template.front.model, endpoint=own, made_up_by=SANDBOX
+                ledger, flow, template.name, template.front.model, endpoint=own, except_endpoint=SANDBOX
             )
             for template in templates
         }

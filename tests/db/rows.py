@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, insert, select, update
 from db.clock import new_id, now
 from db.identity import this_process
 from db.ledger.leases import Lease, take
-from db.ledger.lifecycle import begin_or_take_up, close_run
+from db.ledger.lifecycle import begin_or_resume, close_run
 from db.ledger.refused_rows import storable
 from db.ledger.rows import (
     ConfirmedRow,
@@ -80,7 +80,7 @@ def take_up(ledger: Engine, run_id: str, lease_id: str) -> Lease:
         connection.execute(its_row.values(prefect_flow_run_id=flow_run))
         row = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
     again = run_row(flow=row.flow, endpoint=row.endpoint, prefect_flow_run_id=flow_run, process=this_process())
-    return begin_or_take_up(ledger, again, lease_id)
+    return begin_or_resume(ledger, again, lease_id)
 
 
 def count_open(ledger: Engine, run_id: str, step: str) -> tuple[int, int]:

@@ -161,8 +161,8 @@ def test_spending_of_a_run_can_leave_out_one_lease(book: Book) -> None:
     open_attempt(book, "0.002", lease_id=None, error_type="crashed")
     spend(Book(book.ledger), "5")
 
-    def spent(but_lease: str | None) -> Decimal:
-        return spent_by_run(book.ledger, book.run_id, but_lease=but_lease).total_usd
+    def spent(except_lease: str | None) -> Decimal:
+        return spent_by_run(book.ledger, book.run_id, except_lease=except_lease).total_usd
 
     assert spent(None) == Decimal("1.012")
     assert spent(book.lease.id) == Decimal("0.012")

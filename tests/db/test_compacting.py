@@ -45,7 +45,7 @@ class Past:
 
     def __init__(self, ledger: Engine, seed: int = 0) -> None:
         self.ledger = ledger
-        self.chance = random.Random(seed)  # noqa: S311 - the same each time
+        self.chance = random.Random(seed)
         self.day = 0
         self.written: dict[tuple[str, str], str] = {}
         self.records = dict.fromkeys(KEYS, 0)

@@ -34,7 +34,7 @@ def test_text_that_is_no_key_of_two_columns_gives_none(key: str) -> None:
 
 
 def test_random_text_is_taken_apart_or_is_no_key() -> None:
-    rng = random.Random(8)  # noqa: S311 - no secret
+    rng = random.Random(8)
     for _time in range(5000):
         key = "".join(rng.choice("a|\\") for _ in range(rng.randint(0, 8)))
         parts = split_key(key, 2)

@@ -75,17 +75,17 @@ def at_work(ledger: Engine, process: str, **run: object) -> Lease:
 
 def test_run_whose_process_is_gone_is_crashed_at_once(ledger: Engine) -> None:
     dead = at_work(ledger, dead_process())
-    assert leases.end_lapsed(ledger, but="") == [dead.run_id]
+    assert leases.end_lapsed(ledger, except_lease="") == [dead.run_id]
     assert status_of(ledger, dead) == ("crashed", True, None)
     assert (open_attempts(ledger, dead.run_id), claimed(ledger)) == (0, set())
     with ledger.connect() as connection:
         assert connection.scalars(select(Attempt.error_type)).all() == ["crashed"]
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
 
 
 def test_run_whose_pid_was_reused_is_crashed_too(ledger: Engine) -> None:
     dead = at_work(ledger, f"{HOST}/{PID}/1/{BOOT}/{NAMESPACE}")
-    assert leases.end_lapsed(ledger, but="") == [dead.run_id]
+    assert leases.end_lapsed(ledger, except_lease="") == [dead.run_id]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_run_whose_pid_was_reused_is_crashed_too(ledger: Engine) -> None:
 )
 def test_run_with_a_lease_is_left_alone(ledger: Engine, process: str) -> None:
     alive = at_work(ledger, process)
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     assert status_of(ledger, alive) == ("running", False, 1)
     assert (open_attempts(ledger, alive.run_id), claimed(ledger)) == (1, HASHES)
 
@@ -101,7 +101,7 @@ def test_run_with_a_lease_is_left_alone(ledger: Engine, process: str) -> None:
 def test_run_that_is_not_visible_is_crashed_when_its_lease_expires(ledger: Engine) -> None:
     unseen = at_work(ledger, ELSEWHERE)
     run_out(ledger, unseen.id)
-    assert leases.end_lapsed(ledger, but="") == [unseen.run_id]
+    assert leases.end_lapsed(ledger, except_lease="") == [unseen.run_id]
     assert status_of(ledger, unseen) == ("crashed", True, None)
     assert claimed(ledger) == set()
 
@@ -109,18 +109,18 @@ def test_run_that_is_not_visible_is_crashed_when_its_lease_expires(ledger: Engin
 def test_run_that_is_seen_to_live_loses_its_claims_with_its_lease_and_nothing_else(ledger: Engine) -> None:
     asleep = at_work(ledger, this_process())
     run_out(ledger, asleep.id)
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     assert status_of(ledger, asleep) == ("running", False, 2)
     assert (open_attempts(ledger, asleep.run_id), claimed(ledger)) == (1, set())
     # Once for each sleep, no matter how many processes check.
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     assert status_of(ledger, asleep) == ("running", False, 2)
 
 
 def test_run_is_never_ended_by_itself(ledger: Engine) -> None:
     mine = at_work(ledger, ELSEWHERE)
     run_out(ledger, mine.id)
-    assert leases.end_lapsed(ledger, but=mine.id) == []
+    assert leases.end_lapsed(ledger, except_lease=mine.id) == []
     assert claims.take(ledger, mine.id, HASHES) == HASHES
     assert status_of(ledger, mine) == ("running", False, 1)
 
@@ -129,7 +129,7 @@ def test_run_is_never_ended_by_itself(ledger: Engine) -> None:
 def test_run_that_returns_can_not_commit_before_it_has_its_lease_back(ledger: Engine, process: str) -> None:
     lost = at_work(ledger, process)
     run_out(ledger, lost.id)
-    leases.end_lapsed(ledger, but="")
+    leases.end_lapsed(ledger, except_lease="")
     with pytest.raises(LeaseLostError):
         write(ledger, WriteBatch(), lost)
     with pytest.raises(LeaseLostError):
@@ -140,7 +140,7 @@ def test_run_that_returns_can_not_commit_before_it_has_its_lease_back(ledger: En
     assert status_of(ledger, lost) == ("running", False, 2)
     write(ledger, WriteBatch(), back)
     leases.renew(ledger, back)
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     with pytest.raises(LeaseLostError):
         write(ledger, WriteBatch(), lost)
 
@@ -151,7 +151,7 @@ def test_attempt_that_was_called_crashed_gets_the_end_that_the_returning_run_wri
     attempt = book.attempt(batch, "one", new_id())
     write(ledger, batch, book.lease)
     run_out(ledger, book.lease.id)
-    leases.end_lapsed(ledger, but="")
+    leases.end_lapsed(ledger, except_lease="")
     back = leases.take_back(ledger, book.lease)
     write(ledger, WriteBatch(settled=[settled_row(attempt)]), back)
     with ledger.connect() as connection:
@@ -164,7 +164,7 @@ def test_process_whose_run_another_has_resumed_changes_nothing_of_it(ledger: Eng
     away = at_work(ledger, ELSEWHERE)
     if lapsed:
         run_out(ledger, away.id)
-        leases.end_lapsed(ledger, but="")
+        leases.end_lapsed(ledger, except_lease="")
     newer = take_up(ledger, away.run_id, new_id())
     assert (newer.run_id, newer.worker, newer.epoch) == (away.run_id, "main", 1)
     assert (open_attempts(ledger, away.run_id), claimed(ledger)) == (0, set())
@@ -189,7 +189,7 @@ def test_suspended_run_holds_nothing_and_any_process_may_resume_it(ledger: Engin
     suspend_run(ledger, left, "waits for spring", now())
     assert status_of(ledger, left) == ("suspended", False, None)
     assert (open_attempts(ledger, left.run_id), claimed(ledger)) == (0, set())
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     with pytest.raises(SupersededError, match="suspended"):
         leases.take_back(ledger, left)
     newer = take_up(ledger, left.run_id, new_id())
@@ -208,7 +208,7 @@ def test_helpers_lease_is_its_own(ledger: Engine) -> None:
     assert open_attempts(ledger, main.run_id) == 1
     with ledger.begin() as connection:
         connection.execute(update(StoredLease).where(StoredLease.id == second.id).values(process=dead_process()))
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     assert (claimed(ledger), status_of(ledger, main)) == (HASHES, ("running", False, 1))
     # One that is started again takes the place of the one before.
     again = join_run(ledger, main.run_id, new_id(), "helper 1")
@@ -229,7 +229,7 @@ def test_runs_do_not_end_each_other(ledger: Engine) -> None:
 def test_lease_that_was_never_lost_is_taken_back_as_it_is(book: Book) -> None:
     run_out(book.ledger, book.lease.id)
     assert leases.take_back(book.ledger, book.lease) == book.lease
-    assert leases.end_lapsed(book.ledger, but="") == []
+    assert leases.end_lapsed(book.ledger, except_lease="") == []
 
 
 @pytest.mark.postgres
@@ -241,7 +241,7 @@ def test_writers_clock_that_is_ahead_or_behind_ends_no_lease_on_postgres(
     alive = at_work(ledger, ELSEWHERE)
     for minutes in (-5, 5):
         monkeypatch.setattr("db.ledger.leases.now", lambda minutes=minutes: now() + timedelta(minutes=minutes))
-        assert leases.end_lapsed(ledger, but="") == []
+        assert leases.end_lapsed(ledger, except_lease="") == []
         leases.renew(ledger, alive)
 
 
@@ -252,9 +252,9 @@ def test_time_of_day_that_jumps_ends_no_lease_on_sqlite(
         pytest.skip("PostgreSQL has its own clock")
     at_work(ledger, ELSEWHERE)
     monkeypatch.setattr("db.ledger.leases.now", lambda: now() + timedelta(hours=5))
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     monkeypatch.setattr("db.ledger.leases.boot_time_s", lambda: boot_time_s() + leases.LEASE_S + 1)
-    assert len(leases.end_lapsed(ledger, but="")) == 1
+    assert len(leases.end_lapsed(ledger, except_lease="")) == 1
 
 
 def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
@@ -262,7 +262,7 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
     before = at_work(ledger, other_boot)
     with ledger.begin() as connection:
         connection.execute(update(StoredLease).where(StoredLease.boot == boot_id()).values(boot="another"))
-    ended = leases.end_lapsed(ledger, but="")
+    ended = leases.end_lapsed(ledger, except_lease="")
     # Another machine may still work on a PostgreSQL ledger.
     assert ended == ([before.run_id] if ledger.dialect.name == "sqlite" else [])
 
@@ -271,15 +271,15 @@ def test_lease_of_an_earlier_presswork_ends_by_its_time(ledger: Engine) -> None:
     old = at_work(ledger, f"{HOST}/{PID}/{STARTED}")
     with ledger.begin() as connection:
         connection.execute(update(StoredLease).where(StoredLease.id == old.id).values(boot=None, until_s=None))
-    assert leases.end_lapsed(ledger, but="") == []
+    assert leases.end_lapsed(ledger, except_lease="") == []
     run_out(ledger, old.id)
-    assert leases.end_lapsed(ledger, but="") == [old.run_id]
+    assert leases.end_lapsed(ledger, except_lease="") == [old.run_id]
 
 
 def test_several_that_end_a_lease_at_once_do_it_once(ledger: Engine) -> None:
     dead = at_work(ledger, dead_process())
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _number: leases.end_lapsed(ledger, but=""), range(4)))
+        found = list(threads.map(lambda _number: leases.end_lapsed(ledger, except_lease=""), range(4)))
     assert [run_id for ended in found for run_id in ended] == [dead.run_id]
     assert status_of(ledger, dead) == ("crashed", True, None)
 
@@ -287,14 +287,14 @@ def test_several_that_end_a_lease_at_once_do_it_once(ledger: Engine) -> None:
 def test_run_that_ended_while_it_counted_as_crashed_keeps_its_status(book: Book) -> None:
     run_out(book.ledger, book.lease.id)
     close_run(book.ledger, book.lease, "completed", now())
-    assert leases.end_lapsed(book.ledger, but="") == []
+    assert leases.end_lapsed(book.ledger, except_lease="") == []
     assert status_of(book.ledger, book.lease) == ("completed", True, None)
 
 
 def test_run_that_counted_as_crashed_ends_with_its_own_status(ledger: Engine) -> None:
     away = at_work(ledger, ELSEWHERE)
     run_out(ledger, away.id)
-    leases.end_lapsed(ledger, but="")
+    leases.end_lapsed(ledger, except_lease="")
     close_run(ledger, away, "completed", now())
     assert status_of(ledger, away) == ("completed", True, None)
 

@@ -22,7 +22,7 @@ TABLES = tuple(Base.metadata.tables)
 
 def past_of(ledger: Engine, **own: str) -> tuple[float, list[int]] | None:
     wanted = {"flow": "product_copy", "step": STEP, "model": SONNET} | own
-    past = read_past(ledger, **wanted, endpoint=None, made_up_by="sandbox")
+    past = read_past(ledger, **wanted, endpoint=None, except_endpoint="sandbox")
     return None if past is None else (past.mean_output_tokens, sorted(past.latencies_ms))
 
 
@@ -43,7 +43,7 @@ def test_past_of_a_named_endpoint_is_its_own(ledger: Engine) -> None:
     for endpoint, tokens in (("anthropic", 100), ("gateway", 300)):
         Book(ledger, endpoint=endpoint).add("a", settled={"output_tokens": tokens, "latency_ms": 1})
 
-    past = read_past(ledger, "product_copy", STEP, SONNET, endpoint="gateway", made_up_by="sandbox")
+    past = read_past(ledger, "product_copy", STEP, SONNET, endpoint="gateway", except_endpoint="sandbox")
 
     assert past is not None
     assert (past.mean_output_tokens, past.answers) == (300.0, 1)

@@ -77,7 +77,7 @@ def test_keys_of_a_helper_are_free_when_it_ends(whole: Book, end: str) -> None:
             connection.execute(update(StoredLease).where(StoredLease.id == first.id).values(process=process))
         if end == "unseen":
             run_out(ledger, first.id)
-        leases.end_lapsed(ledger, but=whole.lease.id)
+        leases.end_lapsed(ledger, except_lease=whole.lease.id)
     assert len(ranges.take_range(ledger, helper(whole, 2), STEP, 1200)) == 1200
 
 
@@ -86,7 +86,7 @@ def test_helper_that_slept_takes_nothing_before_it_has_its_lease_back(whole: Boo
     ranges.take_range(ledger, asleep, STEP, 1000)
     run_out(ledger, asleep.id)
     # Its process still runs, so only what it holds is released.
-    leases.end_lapsed(ledger, but=whole.lease.id)
+    leases.end_lapsed(ledger, except_lease=whole.lease.id)
     other = helper(whole, 2)
     assert ranges.take_range(ledger, other, STEP, 100) == KEYS[:100]
     with pytest.raises(LeaseLostError):

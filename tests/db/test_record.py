@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from db.clock import new_id, now
 from db.columns import Base
 from db.ledger.connecting import open_ledger
-from db.ledger.lifecycle import begin_or_take_up, close_run
+from db.ledger.lifecycle import begin_or_resume, close_run
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
 from db.ledger.tables import Attempt, Generation, StoredRun
@@ -375,7 +375,7 @@ def test_parameters_that_json_can_not_hold_are_cleaned(ledger: Engine) -> None:
 
 def test_run_whose_commit_got_its_reply_too_late_is_there_once(ledger: Engine) -> None:
     row = run_row()
-    begin_or_take_up(ledger, row, "lease")
-    begin_or_take_up(ledger, row, "lease")
+    begin_or_resume(ledger, row, "lease")
+    begin_or_resume(ledger, row, "lease")
 
     assert counts(ledger)["runs"] == 1

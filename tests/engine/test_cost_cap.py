@@ -11,7 +11,7 @@ import pytest
 from prefect import flow
 
 from db.clock import new_id
-from db.ledger.lifecycle import begin_or_take_up
+from db.ledger.lifecycle import begin_or_resume
 from presswork import RunOptions, open_run
 from presswork.errors import ConfigurationError, UntoldCostError
 from tests.db.rows import run_row
@@ -232,7 +232,7 @@ async def test_shard_is_not_resumed_but_its_run(workshop: Workshop) -> None:
     whole = await workshop.run(limit=1)
     # As an earlier release wrote it.
     part = run_row(flow="note", parent_run_id=whole.run_id, status="completed")
-    begin_or_take_up(workshop.ledger, part, new_id())
+    begin_or_resume(workshop.ledger, part, new_id())
     with pytest.raises(ConfigurationError, match=f"is a shard. Resume the run {whole.run_id}"):
         await workshop.run(resumes=part.id)
 

@@ -26,7 +26,7 @@ from tests.engine.test_suspension import APPROVED, approve, approved
 from tests.engine.workshop import Workshop
 from tests.waiting import until
 
-SUSPENDS, CLOSES, BEGINS = "suspend_run", "close_run", "begin_or_take_up"
+SUSPENDS, CLOSES, BEGINS = "suspend_run", "close_run", "begin_or_resume"
 RECORDS = 4
 
 

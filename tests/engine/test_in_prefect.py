@@ -31,7 +31,7 @@ from prefect.states import Cancelling, Scheduled
 from sqlalchemy import make_url
 
 from db.clock import new_id, now
-from db.ledger.lifecycle import begin_or_take_up, close_run
+from db.ledger.lifecycle import begin_or_resume, close_run
 from db.ledger.ranges import divide
 from flows.content import content
 from flows.product_copy import Products, product_copy
@@ -367,7 +367,7 @@ async def test_helper_of_a_run_that_has_ended_is_completed_and_says_why(workshop
 def run_to_help(workshop: Workshop) -> Iterator[str]:
     """A run that has divided its records and waits for helpers."""
     row = run_row(flow="note")
-    lease = begin_or_take_up(workshop.ledger, row, new_id())
+    lease = begin_or_resume(workshop.ledger, row, new_id())
     divide(workshop.ledger, row.id, "note", [["00000", "00001", "00002"]])
     yield row.id
     close_run(workshop.ledger, lease, "completed", now())

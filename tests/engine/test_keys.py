@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db.clock import new_id, now
-from db.ledger.lifecycle import begin_or_take_up, close_run
+from db.ledger.lifecycle import begin_or_resume, close_run
 from presswork.errors import StoppingCallError
 from presswork.options import Helper
 from sandbox import Sandbox
@@ -103,7 +103,7 @@ async def test_padded_keys_are_told_of_by_a_run_that_resumes_another_and_not_by_
     workshop.sandbox.configure(spend_limit=0)
     stopped = str(workshop.value("SELECT max(id) FROM runs"))
     run = run_row(flow="note")
-    lease = begin_or_take_up(workshop.ledger, run, new_id())
+    lease = begin_or_resume(workshop.ledger, run, new_id())
     helper = Helper(run=run.id, select="note.md.j2", number=1, of=2)
     assert (await workshop.run(helper=helper)).notes == []
     close_run(workshop.ledger, lease, "completed", now())

@@ -111,7 +111,7 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     monkeypatch.setattr("db.ledger.leases.HEARTBEAT_S", 0.01)
     held.take({ONE})
     run_out(ledger, book.lease.id)
-    leases.end_lapsed(ledger, but="")
+    leases.end_lapsed(ledger, except_lease="")
     claims.take(ledger, take_up(ledger, book.run_id, new_id()).id, {ONE})
     batch = WriteBatch()
     generation_id = book.generation(batch, "key")
@@ -142,7 +142,7 @@ async def test_run_that_is_superseded_stops_at_its_next_request(
     book: Book, held: HeldLease, ledger: Engine, writer: Writer, stopped: list[str]
 ) -> None:
     run_out(ledger, book.lease.id)
-    leases.end_lapsed(ledger, but="")
+    leases.end_lapsed(ledger, except_lease="")
     take_up(ledger, book.run_id, new_id())
     held.write(WriteBatch(), [])
     async with held.kept(writer, stopped.append), asyncio.timeout(leases.HEARTBEAT_S / 3):
@@ -180,7 +180,7 @@ def test_lease_that_ran_out_and_that_nobody_took_ends_its_run_all_the_same(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:
     run_out(ledger, book.lease.id)
-    leases.end_lapsed(ledger, but="")
+    leases.end_lapsed(ledger, except_lease="")
     held.close("completed")
     assert (held.superseded_by, status_of(ledger, book.lease)) == (None, ("completed", True, None))
 

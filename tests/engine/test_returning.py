@@ -139,7 +139,7 @@ async def test_run_that_slept_alone_takes_its_work_up_again(
     await asyncio.wait_for(workshop.answered(10), 60)
     async with frozen(process, workshop):
         await asyncio.sleep(LEASE_S + 1)
-        assert leases.end_lapsed(workshop.ledger, but="") != []
+        assert leases.end_lapsed(workshop.ledger, except_lease="") != []
     await ended(process)
     assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (40, 0)
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"completed": 1}
@@ -154,7 +154,7 @@ async def test_process_that_slept_ends_where_a_newer_one_goes_on_with_its_run(
     await asyncio.wait_for(workshop.answered(10), 60)
     async with frozen(process, workshop):
         await asyncio.sleep(LEASE_S + 1)
-        leases.end_lapsed(workshop.ledger, but="")
+        leases.end_lapsed(workshop.ledger, except_lease="")
         (slept,) = workshop.rows("SELECT * FROM runs")
         newer = take_up(workshop.ledger, slept["id"], new_id())
     _printed, said = await asyncio.wait_for(process.communicate(), 60)

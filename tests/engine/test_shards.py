@@ -474,7 +474,7 @@ async def test_helper_that_returns_after_it_lost_its_lease_buys_nothing_twice(wo
         for column, value in (("until_s", "0"), ("alive_until", "'2020-01-01 00:00:00'")):
             with workshop.ledger.begin() as connection:
                 connection.exec_driver_sql(f"UPDATE leases SET {column} = {value} WHERE worker <> 'main'")
-        end_lapsed(workshop.ledger, but=run.ledger.lease_id)
+        end_lapsed(workshop.ledger, except_lease=run.ledger.lease_id)
         await workshop.run(helper=helper(run, 2), concurrency=2)
         await sleeping
 

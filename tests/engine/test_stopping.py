@@ -15,7 +15,7 @@ from sqlalchemy import text
 from db.clock import new_id
 from db.identity import this_process
 from db.ledger import claims
-from db.ledger.lifecycle import begin_or_take_up
+from db.ledger.lifecycle import begin_or_resume
 from presswork.report.summary import Summary
 from tests.db.rows import run_row
 from tests.engine.workshop import Workshop
@@ -157,7 +157,7 @@ async def test_run_that_waits_for_another_ends_when_it_is_stopped(work: Workshop
     with work.ledger.begin() as connection:
         hashes = list(connection.scalars(text("SELECT DISTINCT prompt_hash FROM generations")))
     another = run_row(process=this_process())
-    claims.take(work.ledger, begin_or_take_up(work.ledger, another, new_id()).id, hashes)
+    claims.take(work.ledger, begin_or_resume(work.ledger, another, new_id()).id, hashes)
     run = begin(work, refresh=True)
     await work.begun(3)  # the first, the other, and this one
     await asyncio.sleep(0.5)

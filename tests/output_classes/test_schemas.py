@@ -494,7 +494,7 @@ class Sown:
     """Makes a class from a seed, and keeps the words and numbers that must reach Claude."""
 
     def __init__(self, seed: int) -> None:
-        self.random = Random(seed)  # noqa: S311 - not for secrets: the classes must be repeatable
+        self.random = Random(seed)
         self.marks: list[str] = []
         self._count = 1000 + seed
 

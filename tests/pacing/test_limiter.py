@@ -77,7 +77,7 @@ class Account:
 
     def __post_init__(self) -> None:
         self.limits = Limits(self.switches, self.loop.time)
-        self.chance = random.Random(self.seed)  # noqa: S311 - chance, no secret
+        self.chance = random.Random(self.seed)
 
     async def ask(self, limiter: Limiter, need: Need | None = None) -> bool:
         """Send one request through a limiter; return whether it was accepted."""

@@ -170,7 +170,7 @@ def share(book: Book, *earlier: str, lease_id: str | None = None, waiting: int =
     run = (book.ledger, book.run_id)
     found = share_of_cap(
         1.0,
-        spent=spent_by_chain(*run) + spent_by_run(*run, but_lease=lease_id or book.lease.id),
+        spent=spent_by_chain(*run) + spent_by_run(*run, except_lease=lease_id or book.lease.id),
         by_helpers=spent_by_leases(*run, [FIRST, FIRST_AGAIN, SECOND]),
         by_earlier=spent_by_leases(*run, earlier),
         helpers=2,

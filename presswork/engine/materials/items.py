@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from db.ledger.rows import GenerationRow
 from db.readers.look_up import PromptHistory
 from db.readers.what_stands import OwnOutcome, Standing
-from db.sameness import what_it_says
+from db.sameness import compared_fields
 from db.sources.values import Record
 from presswork.answers.outcomes import Asking
 from presswork.output_classes.validate import hash_of_stored, is_content
@@ -108,4 +108,4 @@ def unchanged(hit: Hit) -> str | None:
 def same_failure(row: GenerationRow, standing: Standing | None) -> str | None:
     """Return the id of a record's newest outcome if it is the same failure as a row's, else None."""
     failing = standing.failing if standing else None
-    return failing.generation_id if failing and what_it_says(failing) == what_it_says(row) else None
+    return failing.generation_id if failing and compared_fields(failing) == compared_fields(row) else None

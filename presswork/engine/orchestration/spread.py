@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
 from db.readers.chains import spent_by_leases
-from db.readers.runs import who_has_asked, workers_of
+from db.readers.runs import leases_with_requests, workers_of
 from db.sources.clauses import tokens_of
 from db.sources.statements import Query
 from db.words import SHARD_TAG, SHARDS
@@ -241,11 +241,11 @@ class _HelperRuns:
         """Report helpers to Prefect as crashed if it still shows them as running."""
         ledger = self.run.ledger
         # This frees their records for the other helpers.
-        await asyncio.to_thread(end_lapsed, ledger.engine, but=ledger.lease_id)
+        await asyncio.to_thread(end_lapsed, ledger.engine, except_lease=ledger.lease_id)
         at_work = {lease.id for lease in await asyncio.to_thread(workers_of, ledger.engine, ledger.run_id)}
         running = [helper for helper in self._open if (state := found.get(str(helper.flow_run))) and state.is_running()]
         unseen = [str(helper.flow_run) for helper in running if not helper.begun]
-        begun = await asyncio.to_thread(who_has_asked, ledger.engine, ledger.run_id, unseen) if unseen else set()
+        begun = await asyncio.to_thread(leases_with_requests, ledger.engine, ledger.run_id, unseen) if unseen else set()
         for helper in running:
             helper.begun |= helper.flow_run in begun | at_work
             helper.gone_at = None if helper.flow_run in at_work else helper.gone_at or time.monotonic()

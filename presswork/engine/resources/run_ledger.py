@@ -143,7 +143,7 @@ class RunLedger:
         if self.helper_id is not None:
             return await self.writer.read(spent_by_leases, self.engine, self.run_id, [self.helper_id])
         linked = await self.writer.read(spent_by_chain, self.engine, self.run_id)
-        return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, but_lease=self.lease_id)
+        return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, except_lease=self.lease_id)
 
     async def used(self, step: str) -> TotalUsage:
         """Return what a step has used so far."""
@@ -166,7 +166,7 @@ def begin(
         recover_crashed_runs(ledger, spill_folders, but=lease_id)
         if helper is not None:
             return lifecycle.join_run(ledger, helper.run, lease_id, f"{HELPER} {helper.number}")
-        return lifecycle.begin_or_take_up(ledger, run, lease_id)
+        return lifecycle.begin_or_resume(ledger, run, lease_id)
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
             raise
@@ -178,7 +178,7 @@ def begin(
 
 def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: str) -> None:
     """End expired leases of other runs, and import this ledger's spill files; a damaged one is reported and kept."""
-    leases.end_lapsed(ledger, but=but)
+    leases.end_lapsed(ledger, except_lease=but)
     for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:
         if not spill.belongs_to(ledger, path):
             continue
