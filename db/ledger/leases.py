@@ -138,7 +138,7 @@ def end_all(connection: Connection, run_id: str) -> None:
 
 
 def end_lapsed(engine: Engine, *, except_lease: str) -> list[str]:
-    """End all leases, except `except_lease`, that have expired or whose process has ended; return the runs that crashed."""
+    """End all leases except `except_lease` that have expired or lost their process; return the runs that crashed."""
     with engine.connect() as connection:
         found = _leases(connection, StoredLease.id != except_lease)
     if not any(lease.lapsed or _fate(engine.dialect.name, lease) == "gone" for lease in found):
