@@ -174,7 +174,7 @@ def open_stage(concurrency: int) -> Iterator[Stage]:
             sandbox,
             child_running("sandbox"),
             server,
-            child_running("presswork.operate.prefect_server"),
+            child_running("presswork.operate.server_process"),
             concurrency,
             stack,
         )

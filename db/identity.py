@@ -1,9 +1,8 @@
-"""Name a process, so that others can tell whether it still lives, and read the clock that leases are measured by.
+"""Identify a process, so that others can tell whether it still runs, and read the clock that leases are measured by.
 
-A host's name and a process's number are not enough: containers share host names, and each counts its processes from
-one, and again from one after a reboot. So the identity also holds the process's start, the boot of the machine and the
-pid namespace, where the system tells them. What `presswork up` keeps of its services is made of
-the same facts (presswork/operate/installation.py).
+A host name and a pid are not enough: containers share host names, and each counts its pids from one, and again from one
+after a reboot. So the identity also has the process's start, the boot id of the machine and the pid namespace, if the
+system reports them. `presswork up` identifies its services by the same facts (presswork/operate/processes.py).
 """
 
 import os
@@ -13,24 +12,27 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 Fate = Literal["alive", "gone", "unseen"]
-"""What can be seen of a process from here: it lives, it has ended, or it can't be seen."""
+"""What can be seen of a process from here: it runs, it has ended, or it can't be seen."""
 
 UNKNOWN = "-"
+ZOMBIES = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _PROC = Path("/proc")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def this_process() -> str:
-    """Return this process's identity: host/pid/start/boot/pid namespace, UNKNOWN for what the system does not tell."""
+    """Return this process's identity: host/pid/start/boot/pid namespace; UNKNOWN for what is not reported."""
     return "/".join((socket.gethostname()[:100], str(os.getpid()), started(os.getpid()), boot_id(), _pid_namespace()))
 
 
 def fate_of(process: str | None, *, one_machine: bool) -> Fate:
-    """Say what can be seen of the process with this identity.
+    """Return what can be seen of the process with this identity.
 
-    `one_machine`: whoever writes to this ledger runs on this machine, so that a process of another boot has ended.
-    An identity that an earlier Presswork wrote tells too little, and so its process can't be seen.
+    `one_machine`: all that write to this ledger run on this machine, so a process of another boot has ended.
+    The identities of an early Presswork have too few parts, so their processes can't be seen.
     """
     parts = (process or "").split("/")
     if len(parts) != 5 or not parts[1].isdigit():
@@ -44,13 +46,13 @@ def fate_of(process: str | None, *, one_machine: bool) -> Fate:
 
 
 def boot_time_s() -> float:
-    """Return seconds since this machine started; unlike time.monotonic() they go on while it sleeps."""
+    """Return the seconds since this machine started; unlike time.monotonic(), they include the time that it slept."""
     return time.clock_gettime(_CLOCK)
 
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """Return what tells one start of a machine from every other, UNKNOWN where the system does not say."""
+    """Return the id of this boot of the machine; UNKNOWN if the system does not report one."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or UNKNOWN
     except (OSError, ValueError):
@@ -58,13 +60,18 @@ def boot_id() -> str:
 
 
 def started(pid: int) -> str:
-    """When a process started, in clock ticks since boot; UNKNOWN where it has ended and only its parent must hear."""
+    """When a process started: in clock ticks since boot on Linux, else the local time. UNKNOWN for a zombie or none."""
     try:
-        # proc(5)'s stat: the name of the program before the bracket may hold spaces. State is field 3, start field 22.
-        state, *fields = (_PROC / f"{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return UNKNOWN if state in {"Z", "X"} else fields[18]
-    except (OSError, IndexError, ValueError):
+        process = psutil.Process(pid)
+        if process.status() in ZOMBIES:
+            return UNKNOWN
+        created = process.create_time()
+    except psutil.Error:
         return UNKNOWN
+    if not psutil.LINUX:
+        return time.ctime(created)
+    # psutil adds the boot time, which moves when the clock is set.
+    return str(round((created - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")))
 
 
 def _pid_namespace() -> str:
@@ -81,5 +88,5 @@ def _fate_here(pid: int, start: str) -> Fate:
         return "gone"
     except (PermissionError, OverflowError):
         return "unseen"
-    # A number is given to another process in time: the moment it started tells them apart.
-    return "alive" if started(pid) == start else "gone"
+    # Another process may have got this pid since; then the start differs. Earlier releases knew no start on macOS.
+    return "alive" if start in {UNKNOWN, started(pid)} else "gone"

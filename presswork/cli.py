@@ -32,7 +32,7 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "show", flags.ShowFlags, "ledger.show:show"),
     (app, "up", flags.UpFlags, "machine.up:up"),
     (app, "status", flags.StatusFlags, "machine.status:status"),
-    (app, "down", flags.DownFlags, "machine.up:down"),
+    (app, "down", flags.DownFlags, "machine.down:down"),
     (app, "sandbox", flags.SandboxFlags, "machine.serve_sandbox:sandbox"),
     (templates, "list", flags.TemplatesFlags, "templates.template_commands:list_"),
     (templates, "lint", flags.LintFlags, "templates.template_commands:lint"),
