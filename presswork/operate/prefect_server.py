@@ -7,7 +7,6 @@ presswork/operate/server_process.py.
 
 import base64
 import fcntl
-import http.client
 import json
 import os
 import re
@@ -15,14 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx2
 from filelock import FileLock
 
 from presswork.errors import ConfigurationError, PressworkError
@@ -41,7 +39,7 @@ IDLE_LIMIT_S = 0.0
 """How long a command's server stays when no command uses it."""
 ANSWERS_WITHIN_S = 10.0
 SERVER_STOPS_WITHIN_S = 15.0
-NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
+NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL)
 """What a request raises if nothing answers, or something that does not speak HTTP."""
 _POLL_S = 0.2
 
@@ -134,18 +132,19 @@ def require_answer(api: str, auth_string: str | None = None, *, other_credential
         _read(f"{api.rstrip('/')}/health", None)
         if not other_credentials:
             _require_version(api, server_version(api, auth_string))
-    except urllib.error.HTTPError as error:
-        if error.code == 401:
+    except httpx2.HTTPStatusError as error:
+        code = error.response.status_code
+        if code == 401:
             raise PrefectServerError(
                 f"Prefect's server at {api} {'refuses the' if auth_string else 'needs a'} user and password. Set "
                 "PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING."
             ) from None
-        if error.code >= 500:
-            raise _silent(api, f"it answers HTTP {error.code}") from None
+        if code >= 500:
+            raise _silent(api, f"it answers HTTP {code}") from None
         if not other_credentials:
             raise _no_prefect(api) from None
     except NO_ANSWER as error:
-        raise _silent(api, str(getattr(error, "reason", error))) from None
+        raise _silent(api, str(error).rstrip(".")) from None
 
 
 def is_healthy(api: str) -> bool:
@@ -167,22 +166,16 @@ def server_version(api: str, auth_string: str | None = None) -> str | None:
 
 
 def _read(url: str, auth_string: str | None, within_s: float = ANSWERS_WITHIN_S) -> bytes:
-    # Unlike urlopen(), this opener reads no file: and ftp: URLs.
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.UnknownHandler,
-    ):
-        opener.add_handler(handler())
-    if auth_string:
-        opener.addheaders = [("Authorization", f"Basic {base64.b64encode(auth_string.encode()).decode()}")]
-    with opener.open(url, timeout=within_s) as answer:
-        return bytes(answer.read())
+    credentials = base64.b64encode((auth_string or "").encode()).decode()
+    answer = httpx2.get(
+        url,
+        headers={"Authorization": f"Basic {credentials}"} if auth_string else None,
+        timeout=within_s,
+        follow_redirects=True,
+        # Loading certificates takes longer than a request to this machine.
+        verify=url.startswith("https:"),
+    )
+    return answer.raise_for_status().content
 
 
 def _require_version(api: str, served: str | None) -> None:
