@@ -120,6 +120,9 @@ class Machine:
         wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
         return pid
 
+    def wait_for_another(self, service: str, pid: int) -> None:
+        wait_for(lambda: self.pids()[service] not in {None, pid})
+
     def processes(self) -> list[psutil.Process]:
         """All that was started by this machine's services, and the services."""
         found = []

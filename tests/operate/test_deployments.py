@@ -74,7 +74,7 @@ async def test_flows_and_templates_become_deployments_and_a_second_time_changes_
 
     assert set(names) == {*DECLARED, "content/note", "content/mine"}
     assert "Deployment content/mine: created." in said
-    assert any("paused" in line and "product-copy/nightly (0 3 * * *)" in line for line in said)
+    assert any("Paused schedules" in line and "product-copy/nightly (0 3 * * *)" in line for line in said)
     mine = await read("content/mine")
     assert mine.description == "A line about each item"
     assert mine.parameters == {"template": "mine"}

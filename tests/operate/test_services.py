@@ -1,4 +1,4 @@
-"""Prefect servers, and what one machine needs: there after one command, mended by the next, and gone after `down`."""
+"""Prefect servers, and what one machine needs: one command starts it, the next repairs it, `down` leaves nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from prefect import get_client
@@ -58,7 +58,7 @@ def machine(prefect_home: Path, tmp_path: Path) -> Iterator[Machine]:
 @pytest.mark.slow
 def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(machine: Machine) -> None:
     machine.settings["PREFECT_SERVER_API_AUTH_STRING"] = AUTH
-    # Neither one file's name nor a block that is not made yet keeps a machine from starting.
+    # A machine starts even if a file's name is bad or a block does not exist yet.
     machine.settings["PRESSWORK_NOTIFY_BLOCK"] = "slack-webhook/nobody"
     machine.settings["PRESSWORK_TEMPLATES_DIR"] = str(shutil.copytree(ROOT / "templates", machine.home / "templates"))
     shutil.copy(ROOT / "templates" / "album_notes.md.j2", machine.home / "templates" / "q&a.md.j2")
@@ -69,8 +69,7 @@ def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(mac
     first = json.loads(started.stdout)
     assert first["api"] == machine.api
     assert {"product-copy/nightly", "content/any-template", "content/album_notes"} <= set(first["deployments"])
-    with urllib.request.urlopen(first["ui"]) as page:  # noqa: S310 - a loopback URL of our own
-        assert b"<title>" in page.read()
+    assert "<title>" in httpx2.get(first["ui"], timeout=30).text
     seen = machine.told("status")
     assert seen["well"]
     assert [worker["online"] for worker in seen["outlook"]["workers"]] == [True]
@@ -85,7 +84,7 @@ def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(mac
     assert "The worker has ended by itself" in log
     assert "Prefect's server has ended by itself" in log
 
-    # Without a supervisor they go on, and the next `up` supervises them.
+    # Without a supervisor they continue, and the next `up` supervises them.
     machine.kill("supervisor")
     before = machine.pids()
     assert machine.told("up")["pids"] == {name: before[name] for name in ("server", "worker")}
@@ -159,7 +158,7 @@ def test_foreground_ends_with_a_status_when_a_service_ends_too_often(machine: Ma
         for number in range(1, 6):
             killed = machine.kill("worker")
             if number < 5:
-                wait_for(lambda: machine.pids()["worker"] not in {None, killed}, within_s=60)  # noqa: B023 - used at once
+                machine.wait_for_another("worker", killed)
         assert supervisor.wait(timeout=60) == 1
         assert supervisor.stderr is not None
         assert "The worker has ended by itself 5 times within 10 minutes" in supervisor.stderr.read()
@@ -273,10 +272,10 @@ def test_server_that_ends_as_it_starts_is_said_at_once(tmp_path: Path, monkeypat
 
 def read(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a loopback URL of our own
-            return str(answer.read().decode())
-    except OSError:
+        answer = httpx2.get(url, timeout=5)
+    except httpx2.HTTPError:
         return ""
+    return answer.text if answer.is_success else ""
 
 
 def test_prefect_server_start_works_as_it_is_pinned(prefect_home: Path) -> None:
