@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from sqlalchemy import create_engine, make_url, text
 
 from bench.material import TEMPLATE, write_source, write_templates
@@ -154,11 +154,9 @@ class Stage:
         }
 
     def _sandbox(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.sandbox_url}/sandbox/{path}", data, method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the sandbox's own URL
-            found: dict[str, Any] = json.load(answer)
-            return found
+        answer = httpx2.request(method, f"{self.sandbox_url}/sandbox/{path}", json=body, timeout=10)
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
 
 
 @contextmanager
@@ -174,7 +172,7 @@ def open_stage(concurrency: int) -> Iterator[Stage]:
             sandbox,
             child_running("sandbox"),
             server,
-            child_running("presswork.operate.prefect_server"),
+            child_running("presswork.operate.server_process"),
             concurrency,
             stack,
         )

@@ -1,8 +1,8 @@
-"""Identify a process, so that others can check whether it still runs, and read the clock that leases use.
+"""Identify a process, so that others can tell whether it still runs, and read the clock that leases are measured by.
 
-The host's name and the pid are not enough: containers share host names, and pids start again from one in each container
-and after each reboot. So the identity also has the process's start time, the machine's boot id and the pid namespace,
-if the system provides them. presswork/operate/installation.py uses the same facts for the services of `presswork up`.
+A host name and a pid are not enough: containers share host names, and each counts its pids from one, and again from one
+after a reboot. So the identity also has the process's start, the boot id of the machine and the pid namespace, if the
+system reports them. `presswork up` identifies its services by the same facts (presswork/operate/processes.py).
 """
 
 import os
@@ -12,24 +12,27 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 Fate = Literal["alive", "gone", "unseen"]
-"""The state of a process as seen from here: it runs, it has ended, or it is not visible."""
+"""What can be seen of a process from here: it runs, it has ended, or it can't be seen."""
 
 UNKNOWN = "-"
+ZOMBIES = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _PROC = Path("/proc")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def this_process() -> str:
-    """Return this process's identity: host/pid/start/boot/pid namespace, UNKNOWN for parts the system does not show."""
+    """Return this process's identity: host/pid/start/boot/pid namespace; UNKNOWN for what is not reported."""
     return "/".join((socket.gethostname()[:100], str(os.getpid()), started(os.getpid()), boot_id(), _pid_namespace()))
 
 
 def fate_of(process: str | None, *, one_machine: bool) -> Fate:
-    """Return the state of the process with this identity.
+    """Return what can be seen of the process with this identity.
 
-    `one_machine`: all processes that write to this ledger run on this machine, so a process of another boot has ended.
-    The shorter identities of earlier releases always return "unseen".
+    `one_machine`: all that write to this ledger run on this machine, so a process of another boot has ended.
+    The identities of an early Presswork have too few parts, so their processes can't be seen.
     """
     parts = (process or "").split("/")
     if len(parts) != 5 or not parts[1].isdigit():
@@ -43,13 +46,13 @@ def fate_of(process: str | None, *, one_machine: bool) -> Fate:
 
 
 def boot_time_s() -> float:
-    """Return the seconds since this machine started; unlike time.monotonic(), they include its sleep."""
+    """Return the seconds since this machine started; unlike time.monotonic(), they include the time that it slept."""
     return time.clock_gettime(_CLOCK)
 
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """Return the unique id of this machine's last start, UNKNOWN if the system does not show it."""
+    """Return the id of this boot of the machine; UNKNOWN if the system does not report one."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or UNKNOWN
     except (OSError, ValueError):
@@ -57,13 +60,18 @@ def boot_id() -> str:
 
 
 def started(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot; UNKNOWN if it has ended or is a zombie."""
+    """When a process started: in clock ticks since boot on Linux, else the local time. UNKNOWN for a zombie or none."""
     try:
-        # stat in proc(5): the program's name before the bracket may contain spaces. State is field 3, start field 22.
-        state, *fields = (_PROC / f"{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return UNKNOWN if state in {"Z", "X"} else fields[18]
-    except (OSError, IndexError, ValueError):
+        process = psutil.Process(pid)
+        if process.status() in ZOMBIES:
+            return UNKNOWN
+        created = process.create_time()
+    except psutil.Error:
         return UNKNOWN
+    if not psutil.LINUX:
+        return time.ctime(created)
+    # psutil adds the boot time, which moves when the clock is set.
+    return str(round((created - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")))
 
 
 def _pid_namespace() -> str:
@@ -80,5 +88,5 @@ def _fate_here(pid: int, start: str) -> Fate:
         return "gone"
     except (PermissionError, OverflowError):
         return "unseen"
-    # Pids are reused: only the same start time means the same process.
-    return "alive" if started(pid) == start else "gone"
+    # Another process may have got this pid since; then the start differs. Earlier releases knew no start on macOS.
+    return "alive" if start in {UNKNOWN, started(pid)} else "gone"

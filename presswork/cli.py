@@ -46,7 +46,7 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
         flags.StatusFlags,
         "machine.status:begin_status -> templates.asking:ask_at_once -> machine.status:show_status",
     ),
-    (app, "down", flags.DownFlags, "machine.up:down"),
+    (app, "down", flags.DownFlags, "machine.down:down"),
     (app, "sandbox", flags.SandboxFlags, "machine.serve_sandbox:sandbox"),
     (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
     (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),

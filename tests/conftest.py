@@ -25,6 +25,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from db.ledger.connecting import connect_ledger, open_ledger, upgrade
+from presswork.operate.prefect_server import own_server
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))
@@ -247,8 +248,6 @@ def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prefect_server(prefect_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Prefect's server, once for each process that runs tests; the URL of its API."""
-    from presswork.operate.prefect_server import own_server  # noqa: PLC0415 - loads Prefect, which few tests need
-
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         # A test that looks at its task runs waits until the server has written them, by default for five seconds.
         patch.setenv("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL", "1")
@@ -298,7 +297,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
 
 def _send_off() -> None:
     """Let Prefect's threads tell the server what they still have: once it is gone, they would try for a minute."""
-    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - loads Prefect, which few tests need
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
 
     for worker in (EventsWorker, APILogWorker):

@@ -1,4 +1,4 @@
-"""What operators work with, on Prefect's own server, work pools and workers: services of one machine, deployments.
+"""Operate one machine and its Prefect: server, worker, work pools, deployments and automations.
 
-It stands above the content flows, which it deploys and runs, and below the commands, which people type.
+It deploys and runs the content flows. The commands that people type use it.
 """

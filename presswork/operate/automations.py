@@ -1,8 +1,8 @@
-"""Install what Prefect's server does by itself for Presswork's runs, while nobody looks.
+"""Install Prefect automations for the runs of deployments with the tag `presswork`.
 
-It marks the runs of crashed workers as crashed, resumes these with another worker, ends a cancelled run whose worker
-is gone, and, where PRESSWORK_NOTIFY_BLOCK names a block, tells someone of a run that failed. All of it is Prefect's;
-it concerns the runs of deployments with the tag `presswork`. An automation that is turned off in the UI stays off.
+They mark the runs of crashed workers as crashed, resume these with another worker, end a cancelled run whose worker has
+crashed, and report a failed run if PRESSWORK_NOTIFY_BLOCK names a block. Prefect's server executes them. An automation
+that is turned off in the UI stays off.
 """
 
 from datetime import timedelta
@@ -17,42 +17,42 @@ from presswork.errors import ConfigurationError
 from presswork.settings import load_settings
 
 PREFECT_HEARTBEAT_S = 30
-"""How often a run says that it lives; the shortest that Prefect allows. Deploying sets it for the runs."""
+"""The interval of a run's heartbeat; the shortest that Prefect allows. Deploying sets it for the runs."""
 HEARTBEAT_VARIABLE = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 CRASHED_AFTER_S = 3 * PREFECT_HEARTBEAT_S
 CANCEL_S = 10
 """How long a cancelled run may take to end by itself; the shortest that Prefect allows."""
 MOST_ATTEMPTS = 4
-"""A run that has crashed this many times is left for a person to look at."""
+"""A run that has crashed this many times is not resumed again: a person should look at it."""
 
 NO_HEARTBEAT = "Its worker is gone: no heartbeat came for 90 seconds."
 KILLED = ("*exited with non-zero status code -9*", "*exited with status code: -9*")
-"""How Prefect says that a run's process was killed, as by the kernel that is out of memory, while its worker lives.
+"""Prefect's messages when a run's process was killed but its worker runs, as when the kernel is out of memory.
 
-The second is how its runner says it since 3.8; both are in use.
+Its runner has used the second since 3.8; both are in use.
 """
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 CANCELLING = "prefect.flow-run.Cancelling"
 RESUMING = {f"prefect.flow-run.{state}" for state in ("Suspended", "Resuming")}
-"""A run that is left says no more that it lives, until it is due."""
+"""A suspended run sends no heartbeat until it is due."""
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 OURS = {"prefect.resource.id": "prefect.tag.presswork", "prefect.resource.role": "tag"}
 OURS_AND_SHARDS = {**OURS, "prefect.resource.id": "prefect.tag.presswork*"}
-"""Shards have a tag of their own: one that crashed gets a new attempt of the run that is spread, and no second one."""
+"""Shards have another tag: the run that they belong to retries a crashed one, so the automations must not."""
 MESSAGE = "{{ flow.name }} / {{ flow_run.name }} ended as {{ flow_run.state.name }}: {{ flow_run|ui_url }}"
 
 
 async def install_automations() -> list[str]:
-    """Make the automations on the Prefect server, or bring them to what they should be; return what was changed."""
+    """Create or update the automations on the Prefect server; return the names of those that changed."""
     async with get_client() as client:
         return [one.name for one in _always() if await _apply(client, one)]
 
 
 async def install_notification() -> list[str]:
-    """Make the automation that tells of failed runs, where PRESSWORK_NOTIFY_BLOCK is set; return what was changed.
+    """Create or update the automation that reports failed runs, if PRESSWORK_NOTIFY_BLOCK is set; return its name.
 
-    Raises ConfigurationError where it names no block that is there.
+    The list is empty if nothing changed. Raises ConfigurationError if no such block exists.
     """
     block_name = load_settings().notify_block
     if block_name is None:
@@ -64,7 +64,7 @@ async def install_notification() -> list[str]:
         except ObjectNotFound:
             raise ConfigurationError(
                 f"PRESSWORK_NOTIFY_BLOCK: Prefect has no block {block_name!r}. Make one in its UI under Blocks, "
-                "and write it as type/name, as in slack-webhook/editors."
+                "and set its type/name, for example slack-webhook/editors."
             ) from None
         action: Any = (
             CallWebhook(block_document_id=block.id, payload=MESSAGE)
@@ -72,7 +72,7 @@ async def install_notification() -> list[str]:
             else SendNotification(block_document_id=block.id, subject="Presswork: a run failed", body=MESSAGE)
         )
         trigger = _trigger({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"})
-        description = "By the block that PRESSWORK_NOTIFY_BLOCK names."
+        description = "Sent with the block in PRESSWORK_NOTIFY_BLOCK."
         wanted = _automation("tell of a run that failed", description, trigger, action)
         return [wanted.name] if await _apply(client, wanted) else []
 
@@ -81,13 +81,13 @@ def _always() -> list[AutomationCore]:
     return [
         _automation(
             "a run whose worker is gone has crashed",
-            "No heartbeat of a run came for 90 seconds, and it has neither ended nor been suspended.",
+            "The run has sent no heartbeat for 90 seconds. It is not suspended and has not ended.",
             _trigger({HEARTBEAT, CANCELLING, *RESUMING, *ENDS}, after={HEARTBEAT}, missing_for_s=CRASHED_AFTER_S),
             ChangeFlowRunState(state=StateType.CRASHED, message=NO_HEARTBEAT),
         ),
         _automation(
             "a run that crashed goes on",
-            "Another worker takes over a run whose worker or process was killed, three times at most.",
+            "Another worker resumes a run whose worker or process was killed, up to three times.",
             _trigger(
                 {"prefect.flow-run.Crashed"},
                 labels={
@@ -95,13 +95,13 @@ def _always() -> list[AutomationCore]:
                     "prefect.run-count": [str(number) for number in range(1, MOST_ATTEMPTS)],
                 },
             ),
-            ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="It goes on after a crash."),
+            ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="Resumed after a crash."),
         ),
         _automation(
             "a cancelled run whose worker is gone is cancelled",
-            "A run that was told to cancel has not ended within 10 seconds.",
+            "A run has not ended within 10 seconds of its cancellation.",
             _trigger(ENDS, after={CANCELLING}, missing_for_s=CANCEL_S, of=OURS_AND_SHARDS),
-            ChangeFlowRunState(state=StateType.CANCELLED, message="Cancelled; nobody was there to say so."),
+            ChangeFlowRunState(state=StateType.CANCELLED, message="Cancelled. Its worker did not report that."),
         ),
     ]
 
@@ -118,7 +118,7 @@ def _trigger(
     labels: dict[str, list[str]] | None = None,
     of: dict[str, str] = OURS,
 ) -> EventTrigger:
-    """Fire at one of the events that are expected or, with a time, where none of them came for it `after` another."""
+    """Fire at one of the expected events or, with a time, if none of them follows in that time `after` another."""
     return EventTrigger(
         after=after or set(),
         expect=expect,

@@ -1,7 +1,7 @@
-"""Say what the deployments should be, by prefect.yaml and the templates, without asking a server.
+"""Plan the deployments from prefect.yaml and the templates, without a server.
 
-A deployment is made for a job: for each that prefect.yaml declares, and for each template that selects its own records
-and is no step of a declared flow. What can't be made is said in a sentence that holds no value of its settings.
+There is one for each deployment that prefect.yaml declares, and for each template that selects its own records and is
+no step of a declared flow. The plan has the reason for each one that can't be made; a reason has no value of a setting.
 """
 
 import os
@@ -33,12 +33,12 @@ from presswork.settings import ROOT, Settings
 
 CONTENT_ENTRYPOINT = "flows.content.content"
 PULL_STEPS: list[dict[str, Any]] = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
-"""Those of prefect.yaml: a run starts where its worker puts it, and loads the package that is installed there."""
+"""As in prefect.yaml: a run starts in the folder that its worker chose, and loads the package installed there."""
 
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """A deployment as it should be; what Prefect keeps of it has Prefect's name."""
+    """A planned deployment; the fields that Prefect stores have Prefect's names."""
 
     flow: str
     name: str
@@ -57,23 +57,23 @@ class DeploymentSpec:
 
     @property
     def full_name(self) -> str:
-        """The name by which Prefect's command knows it."""
+        """Its name in Prefect's command."""
         return f"{self.flow}/{self.name}"
 
     def facts(self, pool: str) -> dict[str, Any]:
-        """Say all that Prefect keeps of it, but for its name and its schedules."""
+        """Return everything that Prefect stores, except its name and its schedules."""
         own = {name: value for name, value in vars(self).items() if name not in {"flow", "name", "schedules"}}
         return {**own, "work_pool_name": pool}
 
 
 @dataclass
 class DeploymentPlan:
-    """What is to be made, by full name, and what is not.
+    """The deployments to make, by full name, and those that can't be made, with the reasons.
 
-    `left_out` has templates with a mistake, or that may be a step of a flow that can't be loaded; `refused` declared
-    deployments whose flow can't be loaded; `unreadable` files of flows: each with the reason. `covered` has the
-    declared flows of which a template is a step. `undeclared` has the flows that prefect.yaml does not declare, with
-    the templates that they name and that keep a deployment of their own.
+    `left_out` has templates with a mistake, and those that may be a step of a flow that can't be loaded. `refused` has
+    declared deployments whose flow can't be loaded, `unreadable` the files of flows. `covered` has, for each template
+    that is a step, its declared flows. `undeclared` has the flows that prefect.yaml does not declare, with the
+    templates that they name; these templates keep their deployments.
     """
 
     specs: dict[str, DeploymentSpec] = field(default_factory=dict)
@@ -106,7 +106,7 @@ def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[
     made = dict.fromkeys(_located(spec.entrypoint) for spec in plan.specs.values())
     covering = _flows_by_template(plan, made, names)
     refused = _flows_by_template(plan, [flow for flow in declared if flow not in made], names)
-    # A draft covers nothing, so only a declared flow can hide that a template is its step.
+    # Only declared flows have steps here, so only a declared flow that can't be read can hide one.
     hidden = list(plan.unreadable)
     drafts = [(file, file.stem) for file in sorted(FLOWS.glob("*.py"))]
     drafted = _flows_by_template(plan, [flow for flow in drafts if flow not in declared], names)
@@ -114,7 +114,7 @@ def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[
     for name in names:
         try:
             front = load_template(settings.templates_dir, name).front
-        except Exception as error:  # noqa: BLE001 - the boundary of one template: whatever is wrong with it is its own
+        except Exception as error:  # noqa: BLE001 - the boundary of one template: its mistake must not stop the others
             plan.left_out[name] = reason(error)
             continue
         full_name = f"{GENERIC}/{name}"
@@ -126,7 +126,7 @@ def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[
         if name in covering:
             plan.covered[name] = covering[name]
         elif unsure:
-            said = f"It may be a step of {unsure}, which can't be loaded: what the server has of it stays."
+            said = f"It may be a step of {unsure}, which can't be loaded. Its deployment on the server stays."
             plan.left_out[name] = said
         elif fault := template_name_fault(name, names):
             plan.left_out[name] = fault
@@ -141,7 +141,7 @@ def _plan_templates(plan: DeploymentPlan, settings: Settings, entrypoints: list[
 def _flows_by_template(
     plan: DeploymentPlan, flows: Iterable[tuple[Path, str]], names: list[str]
 ) -> dict[str, list[str]]:
-    """Say which of these flows name each template, and in the plan which of their files can't be read."""
+    """Return which of these flows name each template; add the files that can't be read to the plan."""
     found: dict[str, list[str]] = {}
     for file, flow in flows:
         try:
@@ -155,7 +155,7 @@ def _flows_by_template(
 
 
 def _located(entrypoint: str) -> tuple[Path, str]:
-    """Say in which file an entrypoint has its flow, without importing it; a path that is no file where it has none."""
+    """Find the file of an entrypoint's flow, without importing it; a path that is no file if there is none."""
     *module, flow = entrypoint.split(".")
     files = (Path(folder, *module).with_suffix(".py") for folder in [str(ROOT), *sys.path])
     return next(filter(Path.is_file, files), ROOT), flow
@@ -175,8 +175,8 @@ def _of_template(name: str, front: FrontMatter, form: Form, settings: Settings) 
 
 
 def _of_declared(declared: Declared, settings: Settings) -> DeploymentSpec:
-    """Raise ConfigurationError where its flow can't be loaded."""
-    # `{{ $NAME }}` is an environment variable here as it is for `prefect deploy`.
+    """Raise ConfigurationError if its flow can't be loaded."""
+    # `{{ $NAME }}` is an environment variable, as in `prefect deploy`.
     declared = Declared.model_validate(apply_values(declared.model_dump(), dict(os.environ), remove_notset=False))
     flow, limit = _load(declared.entrypoint), declared.concurrency_limit
     return DeploymentSpec(
@@ -199,7 +199,7 @@ def _load(entrypoint: str) -> Any:
     try:
         return load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     except (Exception, SystemExit) as error:
-        # Whatever a flow file raises when it is loaded is a mistake in it, or in its name.
+        # Any error from loading a flow file is a mistake in the file, or in its name.
         raise ConfigurationError(f"{FILE}: {entrypoint!r} can't be loaded: {type(error).__name__}: {error}.") from error
 
 
@@ -214,7 +214,7 @@ def _marked(settings: Settings, job_variables: dict[str, Any]) -> dict[str, Any]
 
 
 def concerns_all(error: Exception) -> bool:
-    """Whether the server is not there, or refuses the key: no other deployment would fare better."""
+    """Whether the server is unavailable or refuses the key, so that every other deployment would fail too."""
     response = _response(error)
     if response is None:
         return not isinstance(error, PrefectException | ValueError | TypeError | ConfigurationError)
@@ -222,7 +222,7 @@ def concerns_all(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Say why a deployment could not be made, without the request that Prefect's error repeats: it holds secrets."""
+    """Return why a deployment can't be made, without the request in Prefect's error: it has secrets."""
     if isinstance(error, ConfigurationError):
         return str(error)
     response = _response(error)

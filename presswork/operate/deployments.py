@@ -1,9 +1,8 @@
-"""Make the deployments on a Prefect server what prefect.yaml and the templates say, and the work pool they wait in.
+"""Create and update the deployments of prefect.yaml and the templates on a Prefect server, and their work pool.
 
-Nothing else is touched, and deploying again changes only what differs. A deployment that can't be made is named, and
-keeps no other from being made; but while a declared flow can't be loaded, templates that may be its steps stay as they
-are on the server. A schedule's switch belongs to the operator: it is set when the schedule is made, and then left as it
-stands.
+Nothing else is changed, and deploying again changes only what differs. A deployment that can't be made is reported, and
+the others are made. While a declared flow can't be loaded, templates that may be its steps stay as they are on the
+server. A schedule's switch belongs to the operator: deploying sets it only when it creates the schedule.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +29,7 @@ from presswork.report.prefect.prefect_pages import read_deployments
 from presswork.settings import ROOT, Settings, load_settings
 
 POOL_TYPE = "process"
-NOTIFICATION = "the automation that tells of failed runs"
+NOTIFICATION = "the automation that reports failed runs"
 
 Change = Literal["created", "updated", "unchanged", "removed"]
 PrefectSchedule = DeploymentSchedule | DeploymentScheduleCreate
@@ -38,10 +37,10 @@ PrefectSchedule = DeploymentSchedule | DeploymentScheduleCreate
 
 @dataclass
 class Deployed(DeploymentPlan):
-    """What a deploy has come to: the plan, changes by deployment, schedules that are paused.
+    """The result of a deploy: the plan, the changes by deployment, the schedules that are paused.
 
-    `refused` also says what Prefect refuses: a deployment, or the automation that tells of failed runs. `unscheduled`
-    has the schedules of deployments that were removed.
+    `refused` also has what Prefect refuses: a deployment, or the automation that reports failed runs. `unscheduled` has
+    the schedules of deployments that were removed.
     """
 
     changes: dict[str, Change] = field(default_factory=dict)
@@ -50,23 +49,22 @@ class Deployed(DeploymentPlan):
 
     @property
     def names(self) -> list[str]:
-        """The deployments that there are now."""
+        """The deployments that exist now."""
         return [name for name, change in self.changes.items() if change != "removed"]
 
     @property
     def is_whole(self) -> bool:
-        """Whether all could be made, and all flows read."""
+        """Whether everything was made, and every flow could be read."""
         return not (self.left_out or self.refused or self.unreadable)
 
 
 async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -> Deployed:
-    """Make the deployments of prefect.yaml, and of each template that selects its own records and is no step of theirs.
+    """Make the deployments that plan_deployments() plans.
 
-    What can't be made is left out and said, and its old deployment stays: a template with a mistake, or with a name
-    that Prefect refuses; one that may be a step of a declared flow that can't be loaded; such a flow itself;
-    whatever else Prefect's server refuses. Deployments that an earlier call made of templates that are gone, or are
-    steps of a declared flow, are removed. Raises ConfigurationError for a mistake in prefect.yaml or a pool that is not
-    there, before anything is changed.
+    What can't be made is reported, and its old deployment stays: a template with a mistake, or with a name that Prefect
+    refuses; one that may be a step of a declared flow that can't be loaded; such a flow itself; anything else that
+    Prefect's server refuses. Deployments of templates that were deleted, or are now steps of a declared flow, are
+    removed. Raises ConfigurationError for a mistake in prefect.yaml or a missing pool, before anything is changed.
     """
     settings = load_settings()
     made = Deployed(**vars(plan_deployments(settings, file)))
@@ -77,7 +75,7 @@ async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -
             try:
                 made.changes[name] = await _apply(client, known.get(name), spec, work_pool)
             except Exception as error:
-                # The boundary of one deployment; what no deployment could be made with goes up.
+                # The boundary of one deployment; an error that concerns all is raised.
                 if concerns_all(error):
                     raise
                 made.refused[name] = reason(error)
@@ -90,7 +88,7 @@ async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -
 
 
 def _paused(schedules: Iterable[PrefectSchedule], spec: DeploymentSpec) -> Iterator[str]:
-    """Name the schedules that the deployment has of its own and that are off, with their crons."""
+    """Yield the paused schedules among those that were deployed, with their crons."""
     slugs = {schedule.slug for schedule in spec.schedules}
     for schedule in schedules:
         if not schedule.active and schedule.slug in slugs:
@@ -101,7 +99,7 @@ def _paused(schedules: Iterable[PrefectSchedule], spec: DeploymentSpec) -> Itera
 async def _remove(
     client: PrefectClient, known: dict[str, DeploymentResponse], settings: Settings, made: Deployed
 ) -> None:
-    """Remove what earlier calls made of templates that get no deployment now, and what their runs made for shards."""
+    """Remove the deployments of templates that have none in the plan, and those that their runs made for shards."""
     kept = {*made.changes, *made.refused, *(f"{GENERIC}/{name}" for name in made.left_out)}
     for name, gone in known.items():
         is_of_template = name == f"{GENERIC}/{gone.name}" and gone.parameters == {"template": gone.name}
@@ -121,7 +119,7 @@ async def _automate(made: Deployed, say: Say) -> None:
             for automation in await install():
                 say(f"Automation {automation!r}: set up.")
     except ConfigurationError as error:
-        # On a new machine the block can be made only when the server is up.
+        # On a new machine, the block can be made only once the server runs.
         made.refused[NOTIFICATION] = str(error)
 
 
@@ -130,14 +128,14 @@ def _report(made: Deployed, say: Say) -> None:
         if change != "unchanged":
             say(f"Deployment {name}: {change}.")
     for name, schedules in made.unscheduled.items():
-        say(f"Schedules that were removed with {name}: {', '.join(schedules)}.")
+        say(f"Schedules removed with {name}: {', '.join(schedules)}.")
     same = sum(change == "unchanged" for change in made.changes.values())
     if same:
-        say(f"{same} of {len(made.names)} deployments are as they were.")
+        say(f"{same} of {len(made.names)} deployments are unchanged.")
     for name, flows in made.covered.items():
-        say(f"{name} is a step of {' and '.join(flows)}: no deployment of its own.")
+        say(f"{name} is a step of {' and '.join(flows)}, so it has no deployment.")
     for flow, names in made.undeclared.items():
-        named, kept = ", ".join(names), "keeps its own" if len(names) == 1 else "keep their own"
+        named, kept = ", ".join(names), "keeps its deployment" if len(names) == 1 else "keep their deployments"
         say(f"flows/{flow}.py names {named}, but has no deployment: {named} {kept} until {FILE} declares the flow.")
     for name, error in made.unreadable.items():
         say(f"Flow file {name}: not read. {error}")
@@ -146,11 +144,11 @@ def _report(made: Deployed, say: Say) -> None:
     for name, error in made.refused.items():
         say(f"Not made: {name}. {error}")
     if made.paused:
-        say(f"Schedules that are paused, and spend nothing: {', '.join(made.paused)}. Turn one on in the Prefect UI.")
+        say(f"Paused schedules, which spend nothing: {', '.join(made.paused)}. Turn one on in the Prefect UI.")
 
 
 async def ensure_pool(name: str, say: Say) -> None:
-    """Make the work pool where there is none; one of another type is a ConfigurationError, a paused one is said."""
+    """Make the work pool if it does not exist. ConfigurationError if it has another type; a paused one is reported."""
     async with get_client() as client:
         try:
             pool = await client.read_work_pool(name)
@@ -167,7 +165,7 @@ async def ensure_pool(name: str, say: Say) -> None:
             f"it (`prefect work-pool delete {name}`), then `presswork up` makes a new one."
         )
     if pool.is_paused:
-        say(f"The work pool {name!r} is paused: no run starts before `prefect work-pool resume {name}`.")
+        say(f"The work pool {name!r} is paused. Start its runs with `prefect work-pool resume {name}`.")
 
 
 async def _require_pool(client: PrefectClient, name: str) -> None:
@@ -175,8 +173,8 @@ async def _require_pool(client: PrefectClient, name: str) -> None:
         await client.read_work_pool(name)
     except ObjectNotFound:
         raise ConfigurationError(
-            f"There is no work pool {name!r} on this Prefect server. `presswork up` makes the one of this machine; or "
-            f"make it with `prefect work-pool create {name} --type process`, or name another with --pool."
+            f"There is no work pool {name!r} on this Prefect server. `presswork up` makes this machine's pool. Or make "
+            f"it with `prefect work-pool create {name} --type process`, or choose another with --pool."
         ) from None
 
 
@@ -199,7 +197,7 @@ async def _apply(client: PrefectClient, found: DeploymentResponse | None, spec: 
 
 
 async def _sync_schedules(client: PrefectClient, found: DeploymentResponse, spec: DeploymentSpec) -> bool:
-    """Bring the schedules that have a slug to those declared; what people made in the UI has none, and stays."""
+    """Create, update and delete the schedules that have a slug. Those that people made in the UI have none."""
     known = {schedule.slug: schedule for schedule in found.schedules if schedule.slug}
     changed = False
     for one in spec.schedules:
@@ -219,7 +217,7 @@ async def _sync_schedules(client: PrefectClient, found: DeploymentResponse, spec
 
 
 def _facts(schedule: PrefectSchedule) -> dict[str, Any]:
-    # An interval's anchor is the moment of its making where none is given.
+    # Without an anchor, an interval gets the time of its creation.
     return schedule.schedule.model_dump(mode="json", exclude={"anchor_date"})
 
 

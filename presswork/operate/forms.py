@@ -1,7 +1,7 @@
-"""Make the forms that people fill in to start a run, as the JSON schema of a deployment's parameters.
+"""Make the forms that people fill in to start a run: the JSON schema of a deployment's parameters.
 
-A flow's form is made by Prefect from its signature. A template's is made here, from the params of its front matter,
-so that a template of one's own has a form with types, defaults and choices, and no Python.
+Prefect makes a flow's form from its signature. A template's form is made here from the params in its front matter, so a
+new template gets a form with types, defaults and choices, without any Python.
 """
 
 import copy
@@ -20,19 +20,19 @@ PARAMS = "Params"
 
 
 def polished(form: Form) -> Form:
-    """Give a form's parameters titles, for Prefect gives them their names in Python, and no defaults that are empty."""
+    """Give a form's parameters readable titles instead of their Python names, and remove empty defaults."""
     made = copy.deepcopy(form)
     plainly(made)
     for name, field in made.get("properties", {}).items():
         field["title"] = _title(name)
         if "$ref" in field:
-            # The fields' own defaults say the same, and let one that is empty stay empty.
+            # The fields' own defaults are the same, and leave an empty field empty.
             field.pop("default", None)
     return made
 
 
 def form_of_template(params: Mapping[str, Param], content: Form) -> Form:
-    """Make a template's form of that of the flow `content`: the template is settled, its params are typed."""
+    """Make a template's form from that of the flow `content`: the template is fixed, its params are typed."""
     made = polished(content)
     fields = made["properties"]
     fields.pop("template")
@@ -46,7 +46,7 @@ def form_of_template(params: Mapping[str, Param], content: Form) -> Form:
         made.setdefault("definitions", {})[PARAMS] = {
             "title": "Params",
             "type": "object",
-            "description": "What the template's select is given.",
+            "description": "Values for the template's select.",
             "properties": {name: _field(name, param, place) for place, (name, param) in enumerate(params.items())},
             "required": [name for name, param in params.items() if param.required],
             "additionalProperties": False,
@@ -63,10 +63,10 @@ def _field(name: str, param: Param, position: int) -> Form:
     if param.description:
         made["description"] = param.description
     if param.nullable and not param.required and param.type == "bool":
-        # As `plainly` has it: Prefect's form sends false for a plain switch that nobody has touched.
+        # As in `plainly`: Prefect's form sends false for a plain switch that was not touched.
         return {**made, "anyOf": [kind, {"type": "null"}], "default": None}
     if param.required or param.nullable:
-        # A default of null would be refused where the type is no null; without one the server takes null too.
+        # The server rejects a default of null for a type without null. Without a default, it accepts null.
         return {**made, **kind}
     return {**made, **kind, "default": _plain(param.default)}
 

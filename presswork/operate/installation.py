@@ -1,45 +1,51 @@
-"""Say where the services of an installation are, start and stop their processes, and keep in a file which those are.
+"""Know where the services of an installation are, record in a file which processes they are, and stop them.
 
-Each process stands in it by its pid and by when it began, so that another call (or the same after a crash or a
-reboot) knows what is its own. What a service has started in turn (flow runs, each in a session of its own) is found by
-a mark in its environment, where the system shows that (Linux). One call that starts or stops services is at work at a
-time.
+By that file, a later call recognizes its own processes, also after a crash or a reboot. Only one call starts or stops
+services at a time.
+
+All is stopped in order. First the flow runs, which need time to record what is in flight, because Prefect's worker
+would kill them at once; then the worker; then the server, to which both report.
 """
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from db.identity import UNKNOWN, boot_id, started
-from db.words import POOL
 from presswork.errors import ConfigurationError
-from presswork.operate import prefect_server
-from presswork.settings import Settings
+from presswork.operate.prefect_server import SERVER_STOPS_WITHIN_S
+from presswork.operate.processes import Process, marked_processes, stop_processes
 
 SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
-Say = Callable[[str], None]
-"""How a command tells a person what it does, line by line."""
 SERVICE_NAMES = {SERVER: "Prefect's server", WORKER: "the worker"}
-MARK = "PRESSWORK_STARTED_BY"
-_LOOK_S = 0.1
-_KILLED_WITHIN_S = 10.0
+Say = Callable[[str], None]
+"""How a command reports its progress to a person, line by line."""
+STATE_FILE = "control.json"
+WORKER_STOPS_WITHIN_S = 45.0  # it gives a flow run 30 s
+RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in flight
+STAMP = "%Y-%m-%d %H:%M:%S "
+"""How a line of the supervisor's log begins."""
+STOP_ORDER = {WORKER: WORKER_STOPS_WITHIN_S, SERVER: SERVER_STOPS_WITHIN_S}
+_SERVICES_STOP_WITHIN_S = RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
+_STAMPED = 20  # characters
+_POLL_S = 0.2
 
 
 class BusyError(ConfigurationError):
-    """Another `presswork up` or `presswork down` is at work here; wait until it has ended."""
+    """Another `presswork up` or `presswork down` is running here. Wait until it has ended."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the services are, and what they are told."""
+    """Where the services are, and their settings."""
 
     home: Path
     host: str
@@ -50,38 +56,30 @@ class Installation:
 
     @property
     def url(self) -> str:
-        """The server's address, as this machine reaches it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(self.host, self.host)  # noqa: S104 - it is what people set
-        return f"http://{host}:{self.port}"
+        """The server's address on this machine."""
+        try:
+            address = ip_address(self.host)
+        except ValueError:
+            return f"http://{self.host}:{self.port}"
+        if address.is_unspecified:
+            address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+        return f"http://{address if address.version == 4 else f'[{address}]'}:{self.port}"
 
     @property
     def api(self) -> str:
-        """The address of its API: what PREFECT_API_URL is set to."""
+        """The address of its API: the value for PREFECT_API_URL."""
         return f"{self.url}/api"
 
     def log(self, service: str) -> Path:
-        """The file that a service's output goes to."""
+        """The file for a service's output."""
         return self.home / f"{service}.log"
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process: `born` is when it began, as the system tells it."""
-
-    pid: int
-    born: str
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs: this one, not another to whom its pid was given."""
-        return born(self.pid) == self.born
-
-
-@dataclass(frozen=True)
 class State:
-    """What has been started: the server (with its API), the worker, and the process that watches over both, if any.
+    """What was started: the server (with its API), the worker, and the process that supervises both.
 
-    `mark` stands in the environment of all of them, and so of what they start.
+    `mark` is in the environment of server and worker, and so of the processes that they start.
     """
 
     mark: str
@@ -91,44 +89,26 @@ class State:
     supervisor: Process | None = None
 
     def living(self, service: str) -> Process | None:
-        """A service that runs; None where it has ended or was never started."""
+        """A service that runs; None if it has ended or was never started."""
         process: Process | None = getattr(self, service)
         return process if process is not None and process.is_alive else None
 
+    @property
+    def lives(self) -> bool:
+        """Whether any of it runs."""
+        return any(map(self.living, (SERVER, WORKER, SUPERVISOR)))
 
-def read_installation(settings: Settings) -> Installation:
-    """Read where the services are to be: from our settings, and from Prefect's, wherever these are set.
-
-    ConfigurationError where PREFECT_API_URL says that the server is another one.
-    """
-    from prefect import settings as prefect  # noqa: PLC0415 - loads Prefect, for which not every command need wait
-
-    port = prefect.PREFECT_SERVER_API_PORT.value()
-    if not 0 < port < 65536:
-        raise ConfigurationError(f"PREFECT_SERVER_API_PORT is {port}; a port is a number from 1 to 65535.")
-    here = Installation(
-        home=settings.state_dir.resolve(),
-        host=prefect.PREFECT_SERVER_API_HOST.value(),
-        port=port,
-        auth_string=prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None,
-        starts_within_s=settings.prefect_startup_timeout_s,
-        run_stops_within_s=settings.stop_wait_s,
-    )
-    configured = prefect.PREFECT_API_URL.value()
-    if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != here.api:
-        raise ConfigurationError(
-            f"PREFECT_API_URL says that the server is {configured}, and `presswork up` would start one at {here.api}. "
-            f"Unset it, or start a worker alone for that server: `prefect worker start --pool {POOL}`."
-        )
-    return here
+    def flow_runs(self) -> list[Process]:
+        """Find what the services have started, now or before one of them crashed."""
+        known = (self.server, self.worker, self.supervisor)
+        return [process for process in marked_processes(self.mark) if process not in known]
 
 
 _STATES = TypeAdapter(State)
-STATE_FILE = "control.json"
 
 
 def read_state(home: Path) -> State | None:
-    """Read what has been started here; None where nothing was. A file that is damaged is a ConfigurationError."""
+    """Read what was started here; None if nothing was. ConfigurationError if the file is damaged."""
     file = home / STATE_FILE
     try:
         return _STATES.validate_json(file.read_bytes())
@@ -136,25 +116,25 @@ def read_state(home: Path) -> State | None:
         return None
     except (OSError, ValidationError):
         raise ConfigurationError(
-            f"{file} can't be read, so what has been started here is not known. End what runs of it "
-            "(`presswork.operate.prefect_server`, `prefect worker`), and remove the file."
+            f"{file} can't be read, so it is unknown what was started here. Stop any process of it that still runs "
+            "(`presswork.operate`, `prefect worker`), and remove the file."
         ) from None
 
 
 def write_state(home: Path, state: State | None) -> None:
-    """Write what has been started, whole or not at all; None: nothing is any more."""
+    """Write what was started, whole or not at all; None if nothing runs any more."""
     file = home / STATE_FILE
     if state is None:
         file.unlink(missing_ok=True)
         return
-    fresh = file.with_suffix(".new")
-    fresh.write_bytes(_STATES.dump_json(state, indent=2))
-    fresh.replace(file)
+    new = file.with_suffix(".new")
+    new.write_bytes(_STATES.dump_json(state, indent=2))
+    new.replace(file)
 
 
 @contextmanager
 def locked(home: Path, patience_s: float) -> Iterator[None]:
-    """Be the only call that starts or stops services here; BusyError where another does not end in time."""
+    """Be the only call that starts or stops services here; BusyError if another does not end in time."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = FileLock(home / "control.lock", timeout=patience_s).acquire()
@@ -169,63 +149,69 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
         yield
 
 
-def start_process(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> Process:
-    """Start a service, out of reach of this terminal's Ctrl-C. Without a log, it prints where we do."""
-    with log.open("ab") if log else nullcontext() as output:
-        child = prefect_server.start_in_own_session(command, environment, output, subprocess.DEVNULL)
-    # It is known by its pid from now on; whoever started it need not wait for it.
-    child.returncode = 0
-    return Process(child.pid, born(child.pid) or "")
+def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
+    """Stop all that was started here, and return the names of what was stopped; empty if nothing runs."""
+    if read_state(home) is None:
+        return []
+    named = stop_supervisor(home, run_stops_within_s, say)
+    with locked(home, run_stops_within_s + _SERVICES_STOP_WITHIN_S):
+        return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
 
 
-def current_process() -> Process:
-    """The process that asks."""
-    return Process(os.getpid(), born(os.getpid()) or "")
+def stop_supervisor(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
+    """Stop the supervisor, if one runs, which stops its services; return their names."""
+    state = read_state(home)
+    supervisor = state.living(SUPERVISOR) if state else None
+    if state is None or supervisor is None:
+        return []
+    named = ["flow runs"] if state.flow_runs() else []
+    named += [SERVICE_NAMES[service] for service in STOP_ORDER if state.living(service)]
+    say(f"Stopping the supervisor (process {supervisor.pid}) and what it started ...")
+    with open_log(home) as lines:
+        with suppress(ProcessLookupError):
+            os.kill(supervisor.pid, signal.SIGTERM)
+        follow(supervisor, lines, say, within_s=run_stops_within_s + _SERVICES_STOP_WITHIN_S)
+    stop_processes([supervisor], within_s=0)
+    return named
 
 
-def stop_processes(processes: Sequence[Process], *, within_s: float) -> None:
-    """End processes: SIGTERM, and SIGKILL for those that have not ended within some seconds."""
-    for number, patience_s in ((signal.SIGTERM, within_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
-        for process in processes:
-            if process.is_alive:
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
-        deadline = time.monotonic() + patience_s
-        while any(process.is_alive for process in processes) and time.monotonic() < deadline:
-            time.sleep(_LOOK_S)
+def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
+    """Stop what is recorded as started, except server and worker of `keep`. Call it from the supervisor or `locked`."""
+    state = read_state(home)
+    if state is None:
+        return []
+    kept = [process for process in (keep.worker, keep.server) if process] if keep else []
+    named = []
+    if not kept and (runs := state.flow_runs()):
+        say(f"Stopping {'a flow run' if len(runs) == 1 else 'flow runs'} ...")
+        stop_processes(runs, within_s=run_stops_within_s + RUN_RECORDED_WITHIN_S)
+        named.append("flow runs")
+    for service, within_s in STOP_ORDER.items():
+        process = state.living(service)
+        if process and process not in kept:
+            say(f"Stopping {SERVICE_NAMES[service]} ...")
+            stop_processes([process], within_s=within_s)
+            named.append(SERVICE_NAMES[service])
+    write_state(home, keep if kept else None)
+    return named
 
 
-def reap_children() -> None:
-    """Let children of this process that have ended be forgotten by the system."""
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def open_log(home: Path) -> TextIO:
+    """Open the supervisor's log at its end; it is made if it does not exist."""
+    lines = (home / f"{SUPERVISOR}.log").open("a+", encoding="utf-8", errors="replace")
+    lines.seek(0, os.SEEK_END)
+    return lines
 
 
-def marked_processes(mark: str) -> list[Process]:
-    """Find the processes that carry a mark in their environment."""
-    entry = f"{MARK}={mark}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            carries = entry in (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # it has ended, or is not ours to look at
-            continue
-        if carries and (when := born(int(folder.name))):
-            found.append(Process(int(folder.name), when))
-    return found
-
-
-def born(pid: int) -> str | None:
-    """When a process began, as db.identity knows it; None where none of this pid runs."""
-    if boot_id() != UNKNOWN:
-        start = started(pid)
-        return None if start == UNKNOWN else f"{boot_id()} {start}"
-    told = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)],  # noqa: S607 - the system's own, wherever that is
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.split(maxsplit=1)
-    # One that has ended, and is only not forgotten yet, is listed as Z or X.
-    return None if not told or told[0].startswith(("Z", "X")) else told[-1].strip()
+def follow(
+    supervisor: Process, lines: TextIO, say: Say, *, within_s: float, until: Callable[[], bool] = lambda: False
+) -> None:
+    """Pass on what the supervisor logs, until something is so, until it has ended, or for some seconds."""
+    deadline = time.monotonic() + within_s
+    while True:
+        is_last = until() or not supervisor.is_alive or time.monotonic() > deadline
+        for line in lines:
+            say(line[_STAMPED:].rstrip())
+        if is_last:
+            return
+        time.sleep(_POLL_S)

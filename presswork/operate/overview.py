@@ -1,4 +1,4 @@
-"""Read what runs on a Prefect server, what is scheduled next, what failed last, and which workers it has heard of."""
+"""Read from a Prefect server what runs, what is scheduled next, what failed last, and its workers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ FAILED_SHOWN = 5  # runs that failed
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A flow run: `at` is when it is to start, started or ended; `deployment` is empty for a run by hand."""
+    """A flow run: `at` is when it is due, started or ended; `deployment` is empty for a run started by hand."""
 
     id: str
     name: str
@@ -32,7 +32,7 @@ class ShownRun:
 
 @dataclass(frozen=True)
 class ShownWorker:
-    """A worker, as the server has heard of it."""
+    """A worker, as the server knows it; `heard` is its last heartbeat."""
 
     name: str
     online: bool
@@ -41,7 +41,7 @@ class ShownWorker:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is going on. `next` has the next run of each deployment; `waiting` those whose time has come."""
+    """What the server knows. `next` has the next run of each deployment; `waiting` has runs that are due."""
 
     pool_paused: bool
     workers: Sequence[ShownWorker]
@@ -53,7 +53,7 @@ class Overview:
 
 
 async def read_overview(pool: str, now: datetime) -> Overview:
-    """Look at the server that Prefect is set up for."""
+    """Read the overview from the server in Prefect's settings."""
     async with get_client() as client:
         deployments = {one.id: name for name, one in (await read_deployments(client)).items()}
         running = await _read_all(client, RUNNING_STATES)
@@ -79,7 +79,7 @@ async def read_overview(pool: str, now: datetime) -> Overview:
 
 
 async def has_heard_of(pool: str, worker: str, since: datetime) -> bool:
-    """Whether the server has heard of a worker of this name since then."""
+    """Whether a worker of this name has sent a heartbeat since then."""
     async with get_client() as client:
         workers = await read_all(client.read_workers_for_work_pool, pool)
     heard = (found.last_heartbeat_time for found in workers if found.name == worker)
@@ -87,7 +87,7 @@ async def has_heard_of(pool: str, worker: str, since: datetime) -> bool:
 
 
 async def _read_all(client: PrefectClient, states: list[StateType]) -> list[FlowRun]:
-    # By id, which does not move: by time, runs that are due at one moment could change places between two pages.
+    # Sorted by id, which does not change: by time, runs that are due together could move between two pages.
     return await read_all(client.read_flow_runs, flow_run_filter=_of_states(states), sort=FlowRunSort.ID_DESC)
 
 
@@ -117,5 +117,5 @@ def _moment(run: ShownRun) -> datetime:
 
 
 def _plain(moment: datetime | None) -> datetime | None:
-    # Prefect's own kind of datetime is none that JSON's writers know.
+    # Our JSON writer does not know Prefect's subclass of datetime.
     return None if moment is None else datetime.fromtimestamp(moment.timestamp(), UTC)

@@ -1,6 +1,6 @@
-"""Read the deployments that prefect.yaml declares, as strictly as `presswork deploy` will apply them.
+"""Read the deployments that prefect.yaml declares, and reject what `presswork deploy` does not apply.
 
-Prefect ignores a key that it does not know; here a slip of the pen is an error, before anything is deployed.
+Prefect ignores unknown keys. Here a typo is an error, before anything is deployed.
 """
 
 import re
@@ -19,7 +19,7 @@ from presswork.prompts.names import name_fault
 
 FILE = "prefect.yaml"
 EVERY_HOUR = re.compile(r"\s*(\S+(\s+\*){4}|@hourly)\s*")
-"""Crons of minutes alone."""
+"""Crons that name only minutes."""
 REPEATS = re.compile(r"(RRULE:)?FREQ=(HOURLY(;INTERVAL=1)?|(MINUTELY|SECONDLY)(;INTERVAL=\d+)?)")
 """Rules that name no hour and no day."""
 
@@ -29,10 +29,10 @@ class _Strict(BaseModel):
 
 
 class Schedule(_Strict):
-    """When a deployment runs; the slug is how a later deploy knows it again.
+    """When a deployment runs; by the slug, a later deploy recognizes it.
 
-    One that repeats all day is made in UTC, whatever its `timezone`: Prefect serves an hour that the clocks repeat only
-    once, so that in local time every 15 minutes would pause for 75. It runs at the same moments otherwise.
+    One that repeats all day is made in UTC and ignores its `timezone`: Prefect runs an hour that the clocks repeat only
+    once, so a schedule of every 15 minutes in local time would pause for 75. All other moments are the same.
     """
 
     slug: str = Field(min_length=1)
@@ -43,7 +43,7 @@ class Schedule(_Strict):
     active: bool = True
 
     def built(self) -> DeploymentScheduleCreate:
-        """Make Prefect's schedule of it; ValueError where it can never fire."""
+        """Make Prefect's schedule from it; ValueError if it can never fire."""
         given = self.model_dump(include={"cron", "interval", "rrule"}, exclude_none=True)
         if len(given) != 1:
             raise ValueError("give one of cron, interval and rrule")
@@ -55,7 +55,7 @@ class Schedule(_Strict):
         )
 
     def _repeats_all_day(self) -> bool:
-        """Whether no hour or day is named, so that UTC changes nothing but what happens when clocks change."""
+        """Whether it names no hour or day, so that UTC makes a difference only when clocks change."""
         if self.interval is not None:
             return self.interval < timedelta(days=1)
         repeats = EVERY_HOUR.fullmatch(self.cron or "") or REPEATS.fullmatch(self.rrule or "")
@@ -69,7 +69,7 @@ def _whole_hours_from_utc(timezone: str) -> bool:
 
 
 class ConcurrencyLimit(_Strict):
-    """How many runs of a deployment may go on at once, and what becomes of one more."""
+    """How many runs of a deployment may run at once, and what happens to the next one."""
 
     limit: PositiveInt
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
@@ -77,7 +77,7 @@ class ConcurrencyLimit(_Strict):
 
 
 class WorkPool(_Strict):
-    """Where its runs are made; the name is that of `prefect deploy`, `presswork deploy --pool` gives another."""
+    """Where its runs execute. `prefect deploy` uses this name; `presswork deploy` uses its `--pool`."""
 
     name: str
     job_variables: dict[str, Any] = Field(default_factory=dict)
@@ -136,9 +136,9 @@ def _read(item: Any, number: int) -> Declared:
 def _fault(location: tuple[int | str, ...], kind: str, message: str) -> str:
     field = ".".join(map(str, location))
     if kind == "extra_forbidden":
-        return f"`{field}` is nothing that `presswork deploy` applies (`prefect deploy` may)"
+        return f"`{field}` is not applied by `presswork deploy` (`prefect deploy` may apply it)"
     if location == ("entrypoint",) and kind == "string_pattern_mismatch":
-        return "entrypoint: give the flow as package.module.function, such as flows.product_copy.product_copy"
+        return "entrypoint: write the flow as package.module.function, such as flows.product_copy.product_copy"
     return f"{field}: {message.removeprefix('Value error, ').rstrip('.')}"
 
 

@@ -1,169 +1,174 @@
-"""Start the Prefect server and the worker that one machine needs, or what is missing of them, watch them and stop them.
-
-Nothing is taken for ours that is not: installation.py says what is remembered, and how. All is stopped in order: first
-the flow runs, which are given the time that a stopped run takes to record what is in flight, for Prefect's worker, told
-to stop, would kill them at once; then the worker, then the server, to which they report.
-"""
+"""Start the services of a machine, or what is missing of them, with all that a healthy server needs to know."""
 
 import asyncio
 import errno
-import os
-import signal
 import socket
-import sys
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from types import FrameType
 
-from dotenv import dotenv_values
+from prefect import settings as prefect
 
 from db.words import POOL
-from presswork.errors import ConfigurationError, PressworkError
-from presswork.operate import installation, prefect_server
-from presswork.operate.installation import SERVER, SERVICE_NAMES, SUPERVISOR, WORKER, Installation, Process, Say, State
-from presswork.settings import ROOT
+from presswork.errors import ConfigurationError
+from presswork.operate import prefect_server
+from presswork.operate.deployments import deploy, ensure_pool
+from presswork.operate.installation import (
+    SERVER,
+    SUPERVISOR,
+    WORKER,
+    Installation,
+    Say,
+    State,
+    follow,
+    locked,
+    open_log,
+    read_state,
+    stop_started,
+    stop_supervisor,
+)
+from presswork.operate.overview import has_heard_of
+from presswork.operate.processes import ended_by_signals
+from presswork.operate.supervisor import ERROR, ServiceError, Supervisor, start_supervisor, supervising
+from presswork.settings import Settings
 
-DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
-FILE_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _LOOK_S = 0.2
-SERVER_STOPS_WITHIN_S = 15.0
-WORKER_STOPS_WITHIN_S = 45.0  # it gives a flow run 30 s
-RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in flight
-CHECK_SERVICES_S = 0.5
+_MARGIN_S = 30.0  # for the supervisor to start, and to report what failed
 
 
-class ServiceError(PressworkError):
-    """A service did not start, or did not stay; its log says why."""
+def read_installation(settings: Settings) -> Installation:
+    """Read where the services belong, from our settings and Prefect's, wherever these are set.
 
-
-def start_services(here: Installation, say: Say, *, watched: bool = False) -> tuple[State, list[str]]:
-    """Start the server, the pool, all deployments and the worker, or what of it is missing; wait until all is healthy.
-
-    Returns what runs, and the deployments' names. What this call has started is stopped again where it fails.
-    `watched` says that this process stays and watches. Raises ServiceError, BusyError or ConfigurationError.
+    ConfigurationError if PREFECT_API_URL names another server.
     """
-    with installation.locked(here.home, here.starts_within_s):
-        before = installation.read_state(here.home) or State(mark=uuid.uuid4().hex, api=here.api)
-        _require_no_other(here, before, watched=watched)
-        for service, called in SERVICE_NAMES.items():
-            process: Process | None = getattr(before, service)
-            if process is not None and not process.is_alive:
-                say(f"{called.capitalize()} (process {process.pid}) has ended since; starting another.")
-        server, worker, supervisor = map(before.living, (SERVER, WORKER, SUPERVISOR))
-        if watched:
-            supervisor = installation.current_process()
-        state = replace(before, api=here.api, server=server, worker=worker, supervisor=supervisor)
-        installation.write_state(here.home, state)
+    port = prefect.PREFECT_SERVER_API_PORT.value()
+    if not 0 < port < 65536:
+        raise ConfigurationError(f"PREFECT_SERVER_API_PORT is {port}. Set it to a number from 1 to 65535.")
+    here = Installation(
+        home=settings.state_dir.resolve(),
+        host=prefect.PREFECT_SERVER_API_HOST.value(),
+        port=port,
+        auth_string=prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None,
+        starts_within_s=settings.prefect_startup_timeout_s,
+        run_stops_within_s=settings.stop_wait_s,
+    )
+    configured = prefect.PREFECT_API_URL.value()
+    if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != here.api:
+        raise ConfigurationError(
+            f"PREFECT_API_URL is {configured}, but `presswork up` would start a server at {here.api}. Unset it, or "
+            f"start only a worker for that server: `prefect worker start --pool {POOL}`."
+        )
+    return here
+
+
+def start_services(here: Installation, say: Say) -> tuple[State, list[str]]:
+    """Start a supervisor in the background, unless one runs, and wait until all is healthy and deployed.
+
+    Returns what runs, and the deployments' names. If this fails and nothing ran before, nothing runs afterwards.
+    Raises ServiceError, BusyError or ConfigurationError.
+    """
+    with locked(here.home, here.starts_within_s):
+        before = _read_startable(here)
         try:
-            return _started(here, state, say)
+            began = datetime.now(UTC)
+            state = _supervised(here, before, say)
+            since = began if state.worker != before.worker else None
+            return state, _set_up(here, say, since, lambda: state.living(SUPERVISOR))
         except BaseException:
-            stop_started(here.home, here.run_stops_within_s, lambda _text: None, keep=state)
+            if not before.lives:
+                stop_supervisor(here.home, here.run_stops_within_s, lambda _text: None)
+                stop_started(here.home, here.run_stops_within_s, lambda _text: None)
             raise
 
 
-def _require_no_other(here: Installation, before: State, *, watched: bool) -> None:
-    """Raise ConfigurationError where something runs, and this call could only start a second one."""
-    if not any(map(before.living, (SERVER, WORKER, SUPERVISOR))):
-        return
-    if watched:
-        where = f"watched by process {before.supervisor.pid}" if before.supervisor else "in the background"
-        raise ConfigurationError(f"It already runs here, {where}; `presswork down` ends that.")
-    if before.api != here.api and before.living(SERVER):
+@contextmanager
+def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervisor, list[str]]]:
+    """Start the services with their supervisor in this process, and all deployments; stop all when the block ends."""
+    with ended_by_signals(), ExitStack() as starting:
+        starting.enter_context(locked(here.home, here.starts_within_s))
+        before = _read_startable(here)
+        if supervisor := before.living(SUPERVISOR):
+            raise ConfigurationError(
+                f"It already runs here, supervised by process {supervisor.pid}. Stop it with `presswork down`."
+            )
+        began = datetime.now(UTC)
+        with supervising(here, say, logs=False) as supervised:
+            state = supervised.state
+            since = began if state.worker != before.worker else None
+            names = _set_up(here, say, since, lambda: state.living(WORKER))
+            starting.close()
+            yield supervised, names
+
+
+def _read_startable(here: Installation) -> State:
+    """Read what was started before; ConfigurationError if the services can't be started beside it."""
+    before = read_state(here.home) or State("", here.api)
+    if not (before.living(SERVER) or before.living(SUPERVISOR)):
+        _require_free_port(here)
+    elif before.api != here.api:
         raise ConfigurationError(
-            f"Prefect's server already runs here, at {before.api}, and the settings now say {here.api}: "
-            "`presswork down` first."
+            f"Prefect's server already runs here, at {before.api}, but the settings name {here.api}. "
+            "Run `presswork down` first."
+        )
+    return before
+
+
+def _supervised(here: Installation, before: State, say: Say) -> State:
+    """Start a supervisor, unless one runs, and wait until server and worker run; ServiceError has its last words."""
+    errors: list[str] = []
+
+    def pass_on(line: str) -> None:
+        if line.startswith(ERROR):
+            errors.append(line.removeprefix(ERROR))
+        else:
+            say(line)
+
+    def is_up() -> bool:
+        state = read_state(here.home)
+        return (
+            state is not None
+            and all(map(state.living, (SUPERVISOR, SERVER, WORKER)))
+            and prefect_server.is_healthy(here.api)
         )
 
+    with open_log(here.home) as lines:
+        supervisor = before.living(SUPERVISOR) or start_supervisor(here)
+        follow(supervisor, lines, pass_on, within_s=here.starts_within_s + _MARGIN_S, until=is_up)
+    state = read_state(here.home)
+    if errors or state is None or not is_up():
+        raise ServiceError(errors[-1] if errors else f"The services did not start; see {here.log(SUPERVISOR)}.")
+    return state
 
-def _started(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as in installation.py
 
-    if state.server is None:
-        _require_free_port(here)
-        say("Starting Prefect's server ...")
-        state = replace(state, server=_start_server(here, state))
-        installation.write_state(here.home, state)
-    server = state.server
-    assert server is not None
-    silent = (
-        f"Prefect's server (process {server.pid}) does not answer at {here.api}; see {here.log(SERVER)}. On a slow "
-        "machine raise PRESSWORK_PREFECT_STARTUP_TIMEOUT_S; if it hangs, `presswork down` ends it."
-    )
-    is_up = partial(asyncio.to_thread, prefect_server.is_healthy, here.api)
-    asyncio.run(_wait(here, SERVER, server, is_up, silent))
+def _set_up(here: Installation, say: Say, since: datetime | None, is_alive: Callable[[], object]) -> list[str]:
+    """Make the pool and the deployments on a healthy server, and wait for a worker that was started `since` then."""
+
+    async def set_up() -> list[str]:
+        await ensure_pool(POOL, say)
+        made = await deploy(work_pool=POOL, say=say)
+        if since is not None:
+            await _wait_for_worker(here, since, is_alive)
+        return made.names
+
     prefect_server.require_answer(here.api, here.auth_string)
-    with temporary_settings({PREFECT_API_URL: here.api, PREFECT_API_AUTH_STRING: here.auth_string}):
-        return asyncio.run(_set_up(here, state, say))
+    api = {prefect.PREFECT_API_URL: here.api, prefect.PREFECT_API_AUTH_STRING: here.auth_string}
+    with prefect.temporary_settings(api):
+        return asyncio.run(set_up())
 
 
-async def _set_up(here: Installation, state: State, say: Say) -> tuple[State, list[str]]:
-    """Make what a healthy server has to know: the pool, the worker, the deployments."""
-    from presswork.operate.deployments import deploy, ensure_pool  # noqa: PLC0415 - loads Prefect
-    from presswork.operate.overview import has_heard_of  # noqa: PLC0415 - as above
-
-    await ensure_pool(POOL, say)
-    began = datetime.now(UTC)
-    started = None
-    if state.worker is None:
-        say("Starting the worker ...")
-        started = _start_worker(here, state)
-        state = replace(state, worker=started)
-        installation.write_state(here.home, state)
-    made = await deploy(work_pool=POOL, say=say)
-    if started is not None:
-        silent = f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}."
-        await _wait(here, WORKER, started, partial(has_heard_of, POOL, socket.gethostname(), began), silent)
-    return state, made.names
-
-
-def _start_server(here: Installation, state: State) -> Process:
-    given = _environment(here, state, PREFECT_SERVER_API_AUTH_STRING=here.auth_string)
-    environment = prefect_server.server_environment(
-        given,
-        PREFECT_SERVER_API_HOST=here.host,
-        PREFECT_SERVER_API_PORT=str(here.port),
-        # A place in a concurrency limit is given back in time only by a server that still knows who has it.
-        PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=given.get(LEASES) or FILE_LEASES,
-        PREFECT_HOME=str(here.home / "prefect-home"),
-        # Where Prefect's settings name no other database. No other server ever uses this one.
-        PREFECT_SERVER_DATABASE_CONNECTION_URL=given.get(DATABASE) or f"sqlite+aiosqlite:///{here.home / 'control.db'}",
-    )
-    return installation.start_process(
-        prefect_server.server_command(here.port, here.host), environment, _log(here, state, SERVER)
-    )
-
-
-def _start_worker(here: Installation, state: State) -> Process:
-    environment = _environment(here, state, PREFECT_API_AUTH_STRING=here.auth_string)
-    environment |= {"PREFECT_API_URL": here.api, "PREFECT_LOGGING_COLORS": "false"}
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
-    command += ["--pool", POOL, "--type", "process", "--name", socket.gethostname()]
-    return installation.start_process(command, environment, _log(here, state, WORKER))
-
-
-def _log(here: Installation, state: State, service: str) -> Path | None:
-    # systemd and containers keep what is printed.
-    return here.log(service) if state.supervisor is None else None
-
-
-def _environment(here: Installation, state: State, **credentials: str | None) -> dict[str, str]:
-    """Our environment, but for what `.env` says of runs: each run reads that itself, as it is then."""
-    given = {name: value for name, value in credentials.items() if value}
-    said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
-    kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
-    own = {"PRESSWORK_STATE_DIR": str(here.home), installation.MARK: state.mark}
-    return {**kept, **prefect_server.QUIET, **own, **given}
+async def _wait_for_worker(here: Installation, since: datetime, is_alive: Callable[[], object]) -> None:
+    deadline = time.monotonic() + here.starts_within_s
+    while not await has_heard_of(POOL, socket.gethostname(), since):
+        if not is_alive():
+            raise ServiceError(f"The worker ended while it started; see {here.log(WORKER)}.")
+        if time.monotonic() > deadline:
+            raise ServiceError(f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}.")
+        await asyncio.sleep(_LOOK_S)
 
 
 def _require_free_port(here: Installation) -> None:
-    """Raise ConfigurationError that says what is wrong with the port, and who has it."""
+    """Raise ConfigurationError if the port can't be used; the message names the reason, and who has the port."""
     try:
         found = socket.getaddrinfo(here.host, here.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, _protocol, _name, address = found[0]
@@ -177,7 +182,7 @@ def _require_free_port(here: Installation) -> None:
                 "Correct PREFECT_SERVER_API_HOST or PREFECT_SERVER_API_PORT."
             ) from None
         raise ConfigurationError(
-            f"Port {here.port} is taken by {_taken_by(here)}. End that, or have another port: "
+            f"Port {here.port} is taken by {_taken_by(here)}. Stop that, or set another port: "
             f"PREFECT_SERVER_API_PORT={here.port + 1}."
         ) from None
 
@@ -190,103 +195,4 @@ def _taken_by(here: Installation) -> str:
     except prefect_server.NO_ANSWER:
         version = None
     named = f" (version {version})" if version else ""
-    return f"another Prefect server{named}, which PREFECT_API_URL={here.api} would use"
-
-
-async def _wait(
-    here: Installation, service: str, process: Process, is_up: Callable[[], Awaitable[bool]], silent: str
-) -> None:
-    """Wait until a service is up; ServiceError where it ends, and, with what is said then, where it takes too long."""
-    deadline = time.monotonic() + here.starts_within_s
-    while time.monotonic() < deadline:
-        if not process.is_alive:
-            raise ServiceError(
-                f"{SERVICE_NAMES[service].capitalize()} ended while it started; see {here.log(service)}."
-            )
-        if await is_up():
-            return
-        await asyncio.sleep(_LOOK_S)
-    raise ServiceError(silent)
-
-
-def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
-    """Stop all that was started here, and name what was stopped; nothing where nothing runs."""
-    state = installation.read_state(home)
-    if state is None:
-        return []
-    longest_s = run_stops_within_s + RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
-    named: list[str] = []
-    supervisor = state.living(SUPERVISOR)
-    if supervisor and supervisor != installation.current_process():
-        # It ends what it watches, in the same order.
-        named = [called for service, called in SERVICE_NAMES.items() if state.living(service)]
-        say(f"Stopping process {supervisor.pid}, which watches over the services ...")
-        installation.stop_processes([supervisor], within_s=longest_s)
-    with installation.locked(home, longest_s):
-        return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
-
-
-def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
-    """Stop what is remembered as started, but for what `keep` has of it; call it where the home is `locked`."""
-    state = installation.read_state(home)
-    if state is None:
-        return []
-    kept = [process for process in (keep.worker, keep.server) if process] if keep else []
-    named = []
-    if not kept and (runs := _flow_runs(state)):
-        say(f"Stopping {'a flow run' if len(runs) == 1 else 'flow runs'} ...")
-        installation.stop_processes(runs, within_s=run_stops_within_s + RUN_RECORDED_WITHIN_S)
-        named.append("flow runs")
-    for service, within_s in ((WORKER, WORKER_STOPS_WITHIN_S), (SERVER, SERVER_STOPS_WITHIN_S)):
-        process = state.living(service)
-        if process and process not in kept:
-            say(f"Stopping {SERVICE_NAMES[service]} ...")
-            installation.stop_processes([process], within_s=within_s)
-            named.append(SERVICE_NAMES[service])
-    installation.write_state(home, keep if kept else None)
-    return named
-
-
-@contextmanager
-def watch_over(home: Path, run_stops_within_s: float, say: Say) -> Iterator[None]:
-    """However the block ends, at whatever moment: stop what was started for this process to watch, and no other's."""
-    try:
-        yield
-    finally:
-        state = installation.read_state(home)
-        if state is not None and state.supervisor == installation.current_process():
-            stop_services(home, run_stops_within_s, say)
-
-
-def watch_services(state: State) -> None:
-    """Watch until a service ends by itself: ServiceError says which."""
-    while True:
-        for service, called in SERVICE_NAMES.items():
-            if state.living(service) is None:
-                raise ServiceError(f"{called.capitalize()} has ended by itself; its last lines above say why.")
-        installation.reap_children()
-        time.sleep(CHECK_SERVICES_S)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM, SIGINT or SIGHUP end the block, once, and with it this process, in order and with status 0."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(0)
-
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _flow_runs(state: State) -> list[Process]:
-    """What the services have started, now or before one of them crashed: it carries their mark."""
-    services = {state.server, state.worker, installation.current_process()}
-    return [process for process in installation.marked_processes(state.mark) if process not in services]
+    return f"another Prefect server{named}; use it with PREFECT_API_URL={here.api}"

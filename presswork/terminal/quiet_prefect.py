@@ -1,8 +1,7 @@
-"""Find or start a Prefect server to run flows against, and keep its lines off a person's screen.
+"""Find or start a Prefect server to run flows against.
 
-What Prefect logs still goes to its server, where its UI shows it. A server that is configured (PREFECT_API_URL) is
-used, else the one that `presswork up` has started here, else one is started for as long as the command lasts. This
-module loads Prefect, which takes seconds: a command that may be wrong imports it when it is known to be right.
+The order: the server in PREFECT_API_URL; else the one that `presswork up` has started here; else a new one, which ends
+with the command. This module loads Prefect, which takes seconds: a command checks its arguments before it imports this.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ STARTING = "Starting Prefect's server (the first time takes longest) ..."
 
 @contextmanager
 def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
-    """Yield the URL of a Prefect API that answers, set up for this process; with `say`, tell what is waited for."""
+    """Yield the URL of a Prefect API that answers, set up for this process; with `say`, show that a server starts."""
     with known_api(settings) as known, ExitStack() as stack:
         if known is not None:
             yield known
@@ -33,10 +32,10 @@ def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
         with _waiting(say=say) as tell:
             server = own_server(timeout_s=settings.prefect_startup_timeout_s, home=home, waiting=tell)
             url = stack.enter_context(server)
-        # What Prefect still holds is sent while its server is there: later it would complain on the screen.
+        # Prefect sends what it still holds while its server runs; afterwards it would print errors.
         stack.callback(EventsWorker.drain_all, timeout=FLUSHED_WITHIN_S)
         stack.callback(APILogWorker.drain_all, timeout=FLUSHED_WITHIN_S)
-        # One that is started here asks for what every server here is told to ask for.
+        # This server inherits our settings, and with them the user and password that servers here require.
         stack.enter_context(_set_up(url, prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None))
         yield url
 
@@ -45,7 +44,7 @@ def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
 def known_api(settings: Settings) -> Iterator[str | None]:
     """Yield the URL of the API that is configured, or that `presswork up` has started here, set up for this process.
 
-    None where there is neither. PrefectServerError where it does not answer, or not to us.
+    None if there is neither. PrefectServerError if it does not answer, or refuses our user and password.
     """
     state = read_state(settings.state_dir.resolve())
     configured = prefect.PREFECT_API_URL.value()
@@ -55,7 +54,7 @@ def known_api(settings: Settings) -> Iterator[str | None]:
         return
     auth_string = prefect.PREFECT_API_AUTH_STRING.value() or None
     if auth_string is None and state is not None and state.api == url.rstrip("/"):
-        # On the server's own machine one of the two is enough.
+        # On the server's own machine, one of the two settings is enough.
         auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
     is_cloud = auth_string is None and prefect.PREFECT_API_KEY.value() is not None
     require_answer(url, auth_string, other_credentials=is_cloud)
@@ -65,18 +64,18 @@ def known_api(settings: Settings) -> Iterator[str | None]:
 
 @contextmanager
 def needed_api(settings: Settings, purpose: str) -> Iterator[str]:
-    """Yield the URL of the API that is known; PrefectServerError where there is none, or it does not answer us."""
+    """Yield what known_api() yields; PrefectServerError if that is None."""
     with known_api(settings) as url:
         if url is None:
             raise PrefectServerError(
-                f"There is no Prefect server to {purpose}: `presswork up` starts one, or set PREFECT_API_URL to yours."
+                f"There is no Prefect server to {purpose}. Start one with `presswork up`, or set PREFECT_API_URL."
             )
         yield url
 
 
 @contextmanager
 def _set_up(url: str, auth_string: str | None) -> Iterator[None]:
-    """Have Prefect use this API, here and in processes that start here."""
+    """Let Prefect use this API, in this process and in those that it starts."""
     variables = {"PREFECT_API_URL": url, **({"PREFECT_API_AUTH_STRING": auth_string} if auth_string else {})}
     changes = {prefect.PREFECT_API_URL: url, prefect.PREFECT_API_AUTH_STRING: auth_string}
     with environment(variables), prefect.temporary_settings(changes):
@@ -85,7 +84,7 @@ def _set_up(url: str, auth_string: str | None) -> Iterator[None]:
 
 @contextmanager
 def _waiting(*, say: bool) -> Iterator[Callable[[float], None]]:
-    """Say what is waited for: a line that moves on a terminal, one plain line elsewhere; the function says how long."""
+    """Show that a server starts: a live line on a terminal, else a plain one. The function updates its seconds."""
     console = screen.err()
     if say and console.is_terminal:
         with console.status(STARTING) as status:

@@ -199,5 +199,5 @@ def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path, m
     assert "Nothing runs here" in screen.stdout
     said = " ".join(screen.stdout.split())
     assert re.search(r"claude-sonnet-4-5 (is deprecated and retires|should have retired) on 2026-11-30, .+\.", said)
-    assert "It is named by old: move to another model." in said
+    assert "Used by old. Move to another model." in said
     assert [(model["model"], model["retires_on"]) for model in told["models"]] == [("claude-sonnet-4-5", "2026-11-30")]

@@ -52,4 +52,4 @@ def test_a_port_that_is_taken_is_told(sandbox_url: str) -> None:
     result = call("sandbox", "--port", sandbox_url.rpartition(":")[2])
 
     assert result.exit_code == 2
-    assert "Name another with --port" in result.stderr
+    assert "Set another with --port" in result.stderr

@@ -23,7 +23,7 @@ import pytest
 from prefect.settings import temporary_settings
 from typer.testing import Result
 
-from presswork.operate.installation import MARK
+from presswork.operate.processes import MARK
 from tests.commands.conftest import call, set_all
 
 PRESSWORK = Path(sys.executable).with_name("presswork")
@@ -103,12 +103,33 @@ class Machine:
             text=True,
         )
 
+    def is_well(self) -> bool:
+        return bool(json.loads(self.call("status", "--json").stdout).get("well"))
+
+    def pids(self) -> dict[str, int | None]:
+        """What is recorded as started."""
+        state = json.loads((self.home / "control.json").read_text())
+        return {name: state[name] and state[name]["pid"] for name in ("server", "worker", "supervisor")}
+
+    def kill(self, service: str) -> int:
+        """Kill a service as a crash does, and return its pid once it has ended."""
+        pid = self.pids()[service]
+        assert pid is not None
+        process = psutil.Process(pid)
+        process.kill()
+        wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+        return pid
+
+    def wait_for_another(self, service: str, pid: int) -> None:
+        wait_for(lambda: self.pids()[service] not in {None, pid})
+
     def processes(self) -> list[psutil.Process]:
         """All that was started by this machine's services, and the services."""
         found = []
         for process in psutil.process_iter():
             try:
-                of_ours = process.environ().get("PRESSWORK_STATE_DIR") == str(self.home) and MARK in process.environ()
+                is_service = MARK in process.environ() or "presswork.operate.supervisor" in process.cmdline()
+                of_ours = process.environ().get("PRESSWORK_STATE_DIR") == str(self.home) and is_service
             except psutil.Error:
                 continue
             if of_ours and process.status() != psutil.STATUS_ZOMBIE:

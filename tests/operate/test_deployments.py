@@ -74,7 +74,7 @@ async def test_flows_and_templates_become_deployments_and_a_second_time_changes_
 
     assert set(names) == {*DECLARED, "content/note", "content/mine"}
     assert "Deployment content/mine: created." in said
-    assert any("paused" in line and "product-copy/nightly (0 3 * * *)" in line for line in said)
+    assert any("Paused schedules" in line and "product-copy/nightly (0 3 * * *)" in line for line in said)
     mine = await read("content/mine")
     assert mine.description == "A line about each item"
     assert mine.parameters == {"template": "mine"}
@@ -136,7 +136,7 @@ async def test_template_that_is_a_step_loses_the_deployment_that_was_made_of_it_
     assert made.changes["content/newsletter_summary"] == "removed"
     assert made.covered == {"newsletter_summary": ["newsletter"]}
     assert made.unscheduled == {"content/newsletter_summary": ["0 5 * * * Europe/Berlin (on)"]}
-    assert "newsletter_summary is a step of newsletter: no deployment of its own." in said
+    assert "newsletter_summary is a step of newsletter, so it has no deployment." in said
     assert any("removed with content/newsletter_summary: 0 5 * * * Europe/Berlin (on)." in line for line in said)
     for gone in ("content/newsletter_summary", "content/newsletter_summary-shards"):
         with pytest.raises(ObjectNotFound):

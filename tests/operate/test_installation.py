@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,20 +13,11 @@ from pathlib import Path
 import pytest
 
 from presswork.errors import ConfigurationError
-from presswork.operate.installation import (
-    MARK,
-    Installation,
-    Process,
-    State,
-    born,
-    current_process,
-    locked,
-    marked_processes,
-    read_state,
-    write_state,
-)
-from presswork.operate.prefect_server import PrefectServerError, require_answer
-from presswork.operate.services import ServiceError, start_services, stop_services, watch_services
+from presswork.operate.installation import Installation, State, locked, read_state, stop_services, write_state
+from presswork.operate.prefect_server import PrefectServerError, ServerStartError, require_answer
+from presswork.operate.processes import MARK, Process, born, current_process, known, marked_processes
+from presswork.operate.services import foreground_services, start_services
+from presswork.operate.supervisor import PAUSES_S, ServiceError, Supervisor, supervising
 from tests.operate.machine import answering, free_port
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
@@ -49,10 +40,6 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def known(process: subprocess.Popen[bytes]) -> Process:
-    return Process(process.pid, born(process.pid) or "")
-
-
 def test_pid_that_was_given_again_is_neither_taken_nor_ended(
     installation: Installation, bystander: subprocess.Popen[bytes]
 ) -> None:
@@ -71,7 +58,7 @@ def test_what_was_started_is_ended_with_what_it_has_left_behind(installation: In
         subprocess.Popen(SLEEP, env={MARK: "a-mark"}, start_new_session=True) as orphan,
     ):
         assert [process.pid for process in marked_processes("a-mark")] == [orphan.pid]
-        write_state(installation.home, State("a-mark", installation.api, worker=known(worker)))
+        write_state(installation.home, State("a-mark", installation.api, worker=known(worker.pid)))
         assert stop_services(installation.home, 5, say) == ["flow runs", "the worker"]
         assert (worker.wait(), orphan.wait()) == (-15, -15)
 
@@ -83,9 +70,30 @@ def test_process_that_has_ended_and_is_not_reaped_counts_as_ended() -> None:
         assert process.returncode is None
 
 
-def test_watching_ends_when_a_service_has(installation: Installation) -> None:
-    with pytest.raises(ServiceError, match="worker has ended"):
-        watch_services(State("a-mark", installation.api, server=current_process()))
+def test_service_that_ends_too_often_ends_the_supervisor(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("presswork.operate.supervisor.PAUSES_S", (0,) * len(PAUSES_S))
+    monkeypatch.setattr("presswork.operate.supervisor.CHECK_SERVICES_S", 0.01)
+    monkeypatch.setattr("presswork.operate.supervisor.reap_children", lambda: None)  # others' are in this process too
+    monkeypatch.setattr(Supervisor, "_server", lambda _self: Ending())
+    heard: list[str] = []
+    supervisor = Supervisor(installation, heard.append, logs=True)
+    with pytest.raises(ServiceError, match=r"server has ended by itself 5 times within 10 minutes; see .*server\.log"):
+        supervisor.watch()
+    assert sum("Restarting it in 0 s" in line for line in heard if "server" in line) == len(PAUSES_S)
+
+
+class Ending:
+    """A server that ends at once."""
+
+    def start(self, given: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+
+def test_supervisor_loads_neither_prefect_nor_sqlalchemy() -> None:
+    code = "import sys, presswork.operate.supervisor; print({'prefect', 'sqlalchemy', 'anthropic'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_state_survives_being_written_and_a_damaged_one_is_refused(installation: Installation) -> None:
@@ -109,20 +117,30 @@ def test_two_calls_do_not_work_at_once(installation: Installation) -> None:
 def test_server_that_already_runs_elsewhere_is_said(
     installation: Installation, bystander: subprocess.Popen[bytes]
 ) -> None:
-    write_state(installation.home, State("a-mark", "http://127.0.0.1:1/api", server=known(bystander)))
+    write_state(installation.home, State("a-mark", "http://127.0.0.1:1/api", server=known(bystander.pid)))
     with pytest.raises(ConfigurationError, match=r"already runs here, at http://127\.0\.0\.1:1/api"):
         start_services(installation, say)
-    with pytest.raises(ConfigurationError, match="It already runs here, in the background"):
-        start_services(installation, say, watched=True)
+
+
+def test_supervisor_that_runs_is_said(installation: Installation, bystander: subprocess.Popen[bytes]) -> None:
+    write_state(installation.home, State("a-mark", installation.api, supervisor=known(bystander.pid)))
+    with (
+        pytest.raises(ConfigurationError, match=f"already runs here, supervised by process {bystander.pid}"),
+        foreground_services(installation, say),
+    ):
+        pass
 
 
 def test_server_that_lives_but_does_not_answer_is_said_and_left(
     installation: Installation, bystander: subprocess.Popen[bytes]
 ) -> None:
-    state = State("a-mark", installation.api, server=known(bystander))
+    state = State("a-mark", installation.api, server=known(bystander.pid))
     write_state(installation.home, state)
+    slow = replace(installation, starts_within_s=0.5)
+    with pytest.raises(ServerStartError, match="does not answer"), supervising(slow, say, logs=True):
+        pass
     with pytest.raises(ServiceError, match="does not answer"):
-        start_services(replace(installation, starts_within_s=0.5), say)
+        start_services(slow, say)
     assert bystander.poll() is None
     assert read_state(installation.home) == state
 

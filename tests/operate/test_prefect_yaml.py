@@ -56,7 +56,7 @@ def test_schedules_have_a_time_zone_a_cap_and_begin_paused() -> None:
         ("schedules: [{slug: late}]", "give one of cron, interval and rrule"),
         ("schedules: [{cron: '0 3 * * *'}]", "schedules.0.slug"),
         ("schedules: [{slug: late, cron: '0 3 * * *', parameters: {}}]", "schedules.0.parameters"),
-        ("triggers: []", "`triggers` is nothing that `presswork deploy` applies"),
+        ("triggers: []", "`triggers` is not applied by `presswork deploy`"),
         ("concurrency_limit: {limit: 0}", "concurrency_limit.limit"),
         ("concurrency_limit: {limit: 1, collision_strategy: WAIT}", "ENQUEUE"),
         ("entrypoint: flows/product_copy.py:product_copy", "package.module.function"),

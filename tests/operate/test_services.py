@@ -1,4 +1,4 @@
-"""Prefect servers, and what one machine needs: there after one command, mended by the next, and gone after `down`."""
+"""Prefect servers, and what one machine needs: one command starts it, the next repairs it, `down` leaves nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from prefect import get_client
@@ -56,32 +56,39 @@ def machine(prefect_home: Path, tmp_path: Path) -> Iterator[Machine]:
 
 
 @pytest.mark.slow
-def test_up_starts_what_is_needed_mends_what_died_and_down_leaves_nothing(machine: Machine) -> None:
+def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(machine: Machine) -> None:
     machine.settings["PREFECT_SERVER_API_AUTH_STRING"] = AUTH
-    # Neither one file's name nor a block that is not made yet keeps a machine from starting.
+    # A machine starts even if a file's name is bad or a block does not exist yet.
     machine.settings["PRESSWORK_NOTIFY_BLOCK"] = "slack-webhook/nobody"
     machine.settings["PRESSWORK_TEMPLATES_DIR"] = str(shutil.copytree(ROOT / "templates", machine.home / "templates"))
     shutil.copy(ROOT / "templates" / "album_notes.md.j2", machine.home / "templates" / "q&a.md.j2")
-    first = machine.json("up")
+    started = machine.presswork("up", "--json")
+    assert started.returncode == 0, started.stderr
+    for line in ("Starting Prefect's server", "Template q&a: not deployed.", "slack-webhook/nobody"):
+        assert line in started.stderr
+    first = json.loads(started.stdout)
     assert first["api"] == machine.api
     assert {"product-copy/nightly", "content/any-template", "content/album_notes"} <= set(first["deployments"])
-    with urllib.request.urlopen(first["ui"]) as page:  # noqa: S310 - a loopback URL of our own
-        assert b"<title>" in page.read()
+    assert "<title>" in httpx2.get(first["ui"], timeout=30).text
     seen = machine.told("status")
     assert seen["well"]
     assert [worker["online"] for worker in seen["outlook"]["workers"]] == [True]
 
     assert machine.told("up")["pids"] == first["pids"], "what runs was started again"
 
-    for pid in first["pids"].values():
-        os.kill(pid, signal.SIGKILL)
-    dead = machine.told("status", status=1)["services"]
-    assert (dead["worker"]["running"], dead["server"]["running"]) == (False, False)
-    mended = machine.presswork("up")
-    assert mended.returncode == 0, mended.stderr
-    assert "Template q&a: not deployed." in mended.stderr
-    assert "slack-webhook/nobody" in mended.stderr
-    assert f"The worker (process {first['pids']['worker']}) has ended since" in mended.stderr
+    # What ends by itself is restarted by the supervisor.
+    for service in ("worker", "server"):
+        machine.kill(service)
+        wait_for(machine.is_well, within_s=120)
+    log = (machine.home / "supervisor.log").read_text()
+    assert "The worker has ended by itself" in log
+    assert "Prefect's server has ended by itself" in log
+
+    # Without a supervisor they continue, and the next `up` supervises them.
+    machine.kill("supervisor")
+    before = machine.pids()
+    assert machine.told("up")["pids"] == {name: before[name] for name in ("server", "worker")}
+    assert machine.pids()["supervisor"] != before["supervisor"]
 
     refused = machine.call("status", PREFECT_API_AUTH_STRING="operator:wrong")
     assert "refuses the user and password" in refused.stderr
@@ -91,6 +98,17 @@ def test_up_starts_what_is_needed_mends_what_died_and_down_leaves_nothing(machin
     assert machine.told("down")["stopped"] == ["the worker", "Prefect's server"]
     machine.assert_nothing_is_left()
     assert machine.told("down") == {"stopped": []}
+
+
+@pytest.mark.slow
+def test_down_stops_what_a_killed_supervisor_and_an_earlier_release_have_left(machine: Machine) -> None:
+    machine.json("up")
+    machine.kill("supervisor")
+    # As the release before this one wrote it: its `up` knew no supervisor.
+    state = json.loads((machine.home / "control.json").read_text())
+    (machine.home / "control.json").write_text(json.dumps({**state, "supervisor": None}))
+    assert machine.told("down")["stopped"] == ["the worker", "Prefect's server"]
+    machine.assert_nothing_is_left()
 
 
 @pytest.mark.slow
@@ -134,14 +152,17 @@ async def require_all_are_seen() -> None:
 
 
 @pytest.mark.soak
-def test_foreground_ends_with_a_status_when_a_service_dies(machine: Machine) -> None:
-    for service in ("worker", "server"):
-        with machine.foreground() as supervisor:
-            os.kill(first_words(supervisor)["pids"][service], signal.SIGKILL)
-            assert supervisor.wait(timeout=60) == 1
-            assert supervisor.stderr is not None
-            assert "has ended by itself" in supervisor.stderr.read()
-        machine.assert_nothing_is_left()
+def test_foreground_ends_with_a_status_when_a_service_ends_too_often(machine: Machine) -> None:
+    with machine.foreground() as supervisor:
+        first_words(supervisor)
+        for number in range(1, 6):
+            killed = machine.kill("worker")
+            if number < 5:
+                machine.wait_for_another("worker", killed)
+        assert supervisor.wait(timeout=60) == 1
+        assert supervisor.stderr is not None
+        assert "The worker has ended by itself 5 times within 10 minutes" in supervisor.stderr.read()
+    machine.assert_nothing_is_left()
 
 
 @pytest.mark.soak
@@ -151,6 +172,22 @@ def test_ten_times_up_and_down_leaves_nothing(tmp_path: Path) -> None:
         assert machine.json("up")["seconds"] < 60
         machine.json("down")
         machine.assert_nothing_is_left()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("killed", ["supervisor", "server", "worker", "supervisor server worker"])
+def test_next_up_repairs_what_was_killed(machine: Machine, killed: str) -> None:
+    machine.json("up")
+    before = machine.pids()
+    for service in killed.split():
+        machine.kill(service)
+    machine.json("up")
+    assert machine.told("status")["well"]
+    after = machine.pids()
+    assert {name for name, pid in after.items() if pid != before[name]} == set(killed.split())
+    assert len(machine.processes()) == 3
+    machine.json("down")
+    machine.assert_nothing_is_left()
 
 
 def first_words(supervisor: subprocess.Popen[str]) -> Any:
@@ -167,7 +204,7 @@ def servers() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "presswork.operate.prefect_server" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and "presswork.operate.server_process" in child.cmdline()
     ]
 
 
@@ -182,6 +219,7 @@ def test_server_starts_answers_and_leaves_no_process(prefect_home: Path) -> None
     assert not is_healthy(url)
     assert not server.is_running()
     assert {child.pid for child in servers()} == before
+    assert list(prefect_home.glob("prefect-server-*.lock")) == []
     # What it had to say as it stopped is nothing that a person must read.
     assert "Traceback" not in (prefect_home / "prefect-server.log").read_text()
 
@@ -208,6 +246,7 @@ def test_server_dies_with_a_parent_that_is_killed(prefect_home: Path) -> None:
     psutil.wait_procs([server], timeout=20)
     assert not server.is_running()
     assert not is_healthy(url)
+    assert list(prefect_home.glob("prefect-server-*.lock")) == []
 
 
 def test_server_that_does_not_start_in_time_is_stopped_and_said(tmp_path: Path) -> None:
@@ -233,10 +272,10 @@ def test_server_that_ends_as_it_starts_is_said_at_once(tmp_path: Path, monkeypat
 
 def read(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a loopback URL of our own
-            return str(answer.read().decode())
-    except OSError:
+        answer = httpx2.get(url, timeout=5)
+    except httpx2.HTTPError:
         return ""
+    return answer.text if answer.is_success else ""
 
 
 def test_prefect_server_start_works_as_it_is_pinned(prefect_home: Path) -> None:

@@ -1,7 +1,8 @@
-"""`presswork deploy`: the flows and templates become deployments on a Prefect server, each with its form."""
+"""`presswork deploy`: make deployments of the flows and templates on a Prefect server, each with its form."""
 
 import asyncio
 
+from presswork.operate import deployments
 from presswork.terminal import screen
 from presswork.terminal.endings import EXIT_FAILED, CommandContext
 from presswork.terminal.flags import DeployFlags
@@ -9,7 +10,7 @@ from presswork.terminal.quiet_prefect import needed_api
 
 
 def deploy(command: CommandContext, flags: DeployFlags) -> int:
-    """Deploy all; return EXIT_FAILED where some was left out."""
+    """Deploy all; return EXIT_FAILED if something was left out."""
     console = screen.out()
 
     def say(line: str) -> None:
@@ -17,9 +18,7 @@ def deploy(command: CommandContext, flags: DeployFlags) -> int:
             console.print(screen.data(line), soft_wrap=True)
 
     with needed_api(command.settings, "deploy to") as server:
-        from presswork.operate.deployments import deploy  # noqa: PLC0415 - takes long to load: first, whether it can be
-
-        made = asyncio.run(deploy(work_pool=flags.pool, say=say))
+        made = asyncio.run(deployments.deploy(work_pool=flags.pool, say=say))
     if command.as_json:
         screen.print_json(
             {

@@ -1,4 +1,4 @@
-"""`presswork sandbox`: the local Messages API, on loopback, until Ctrl-C."""
+"""`presswork sandbox`: serve the local Messages API on loopback, until Ctrl-C."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ def sandbox(command: CommandContext, flags: SandboxFlags) -> None:
     try:
         chosen = Switches().changed(dict(read_switch(text) for text in flags.switches or []))
     except ValueError as error:
-        raise ConfigurationError(f"{error}. The switches are: {', '.join(Switches.model_fields)}.") from None
+        raise ConfigurationError(f"{error}. Available: {', '.join(Switches.model_fields)}.") from None
 
     def announce(url: str) -> None:
         command.answer({"url": url, "switches": chosen.model_dump()}, lambda console: _print(console, url))
@@ -25,13 +25,13 @@ def sandbox(command: CommandContext, flags: SandboxFlags) -> None:
         asyncio.run(serve(flags.port, chosen, announce))
     except OSError as error:
         raise ConfigurationError(
-            f"Port {flags.port} can't be used: {error.strerror or error}. Name another with --port; 0 takes any free "
+            f"Port {flags.port} can't be used: {error.strerror or error}. Set another with --port; 0 takes any free "
             "one."
         ) from None
 
 
 def _print(console: Console, url: str) -> None:
-    console.print(f"The sandbox answers at {url}. Its answers are made up, and nothing is billed. In another shell:\n")
+    console.print(f"The sandbox answers at {url}. It invents its answers, and nothing is billed. In another shell:\n")
     console.print(f"  export ANTHROPIC_BASE_URL={url}", style="cyan")
     console.print("  presswork run product_copy\n", style="cyan")
-    console.print(f"It keeps count at {url}/sandbox/stats. Ctrl-C ends it.")
+    console.print(f"Its counts are at {url}/sandbox/stats. Ctrl-C stops it.")

@@ -32,7 +32,7 @@ class _Service:
 
 @dataclass(frozen=True)
 class _Status:
-    """What is going on, as programs read it too; `services` has None for what was never started here."""
+    """What is going on, also in JSON; `services` has None for what was never started here."""
 
     well: bool
     api: str | None
@@ -78,28 +78,34 @@ def _read(settings: Settings, reported: ModelsByName) -> _Status:
 def _print(console: Console, found: _Status) -> None:
     _print_services(console, found)
     for model in found.models:
-        named = f" It is named by {', '.join(model.templates)}: move to another model."
+        named = f" Used by {', '.join(model.templates)}. Move to another model."
         console.print(Text(f"\n{screen.visible(model.words)}.{screen.visible(named)}", "yellow"))
 
 
 def _print_services(console: Console, found: _Status) -> None:
     started = {name: service for name, service in found.services.items() if service}
     if found.api is None and not started:
-        console.print("Nothing runs here: `presswork up` starts Prefect's server and a worker.")
+        console.print("Nothing runs here. Start Prefect's server and a worker with `presswork up`.")
         return
     for name, service in started.items():
         mark, style, how = ("✔", "green", "runs") if service.running else ("✘", "red", "has ended")
         console.print(Text(f"{mark} ", style).append(f"{name} {how} (process {service.pid})", "default"))
     if not all(service.running for service in started.values()):
-        console.print("`presswork up` starts again what has ended, `presswork down` ends the rest.")
+        is_supervised = SUPERVISOR in started and started[SUPERVISOR].running
+        remedy = (
+            "The supervisor restarts it."
+            if is_supervised
+            else "`presswork up` restarts it, `presswork down` stops all."
+        )
+        console.print(remedy)
     if found.outlook is None:
         return
     outlook = found.outlook
     console.print(Text(f"\nAPI {found.api}, {counted(outlook.deployments, 'deployment')}", "dim"))
     if not any(worker.online for worker in outlook.workers):
-        console.print("No worker is heard of just now: what is scheduled waits.", style="yellow")
+        console.print("No worker is online, so scheduled runs wait.", style="yellow")
     if outlook.pool_paused:
-        console.print("The work pool is paused: what is scheduled waits.", style="yellow")
+        console.print("The work pool is paused, so scheduled runs wait.", style="yellow")
     for title, when in (("running", "since"), ("waiting", "since"), ("next", "at"), ("failed", "at")):
         _print_runs(console, title, when, getattr(outlook, title))
 

@@ -1,0 +1,221 @@
+"""Start Prefect's server and the worker, watch them, restart one that ends by itself, and stop all in order.
+
+`presswork up --foreground` supervises in its own process. `presswork up` starts this module as a process of its own,
+which logs to `supervisor.log`; it imports neither Prefect nor SQLAlchemy, because it stays. If the supervisor itself is
+killed, server and worker continue: the next one adopts them, and `presswork down` stops them.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from dotenv import dotenv_values
+from pydantic import TypeAdapter
+
+from db.words import POOL
+from presswork.errors import PressworkError
+from presswork.operate.installation import (
+    SERVER,
+    SERVICE_NAMES,
+    STAMP,
+    SUPERVISOR,
+    WORKER,
+    Installation,
+    Say,
+    State,
+    read_state,
+    stop_started,
+    write_state,
+)
+from presswork.operate.prefect_server import QUIET, Server, is_healthy, wait_until_healthy
+from presswork.operate.processes import (
+    MARK,
+    Process,
+    current_process,
+    ended_by_signals,
+    let_go,
+    reap_children,
+    start_in_own_session,
+)
+from presswork.settings import ROOT
+
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
+FILE_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+CHECK_SERVICES_S = 0.5
+PAUSES_S = (1, 2, 4, 8)
+"""The pauses before a service is restarted. If it ends once more within PAUSES_WITHIN_S, all is stopped."""
+PAUSES_WITHIN_S = 600.0
+ERROR = "Error: "
+_INSTALLATIONS = TypeAdapter(Installation)
+
+
+class ServiceError(PressworkError):
+    """A service did not start, or ended; its log has the reason."""
+
+
+class Supervisor:
+    """Supervises the services of an installation. With `logs`, their output goes to files."""
+
+    def __init__(self, here: Installation, say: Say, *, logs: bool) -> None:
+        self._here = here
+        self._say = say
+        self._logs = logs
+        state = read_state(here.home) or State(uuid.uuid4().hex, here.api)
+        for service, called in SERVICE_NAMES.items():
+            process: Process | None = getattr(state, service)
+            if process is not None and not process.is_alive:
+                say(f"{called.capitalize()} (process {process.pid}) has ended since. Starting another.")
+        self.state = replace(
+            state,
+            api=here.api,
+            server=state.living(SERVER),
+            worker=state.living(WORKER),
+            supervisor=current_process(),
+        )
+        self._ends: dict[str, list[float]] = {SERVER: [], WORKER: []}
+        self._environment = _environment(here, self.state.mark)
+
+    def start(self) -> None:
+        """Start what does not run. If that fails, stop what this call has started, and nothing else."""
+        adopted = self.state
+        write_state(self._here.home, adopted)
+        try:
+            if adopted.server is None:
+                self._say("Starting Prefect's server ...")
+                self._start(SERVER)
+            server = self.state.server
+            assert server is not None
+            wait_until_healthy(self._here.api, server, self._here.starts_within_s, self._here.log(SERVER))
+            if adopted.worker is None:
+                self._say("Starting the worker ...")
+                self._start(WORKER)
+        except PressworkError:
+            stop_started(
+                self._here.home,
+                self._here.run_stops_within_s,
+                lambda _text: None,
+                keep=replace(adopted, supervisor=None),
+            )
+            raise
+
+    def watch(self) -> NoReturn:
+        """Watch, and restart what ends; ServiceError if one service ends too often."""
+        due: dict[str, float] = {}
+        while True:
+            for service in SERVICE_NAMES:
+                if self.state.living(service):
+                    continue
+                if service not in due:
+                    due[service] = time.monotonic() + self._pause(service)
+                elif time.monotonic() >= due[service] and (service == SERVER or is_healthy(self._here.api)):
+                    # The flow runs of a worker that has ended are left alone. They report to the server themselves,
+                    # so they complete without it; the new worker takes only new ones.
+                    self._start(service)
+                    del due[service]
+            reap_children()
+            time.sleep(CHECK_SERVICES_S)
+
+    def _pause(self, service: str) -> float:
+        now, called = time.monotonic(), SERVICE_NAMES[service].capitalize()
+        ends = self._ends[service] = [when for when in self._ends[service] if now - when < PAUSES_WITHIN_S] + [now]
+        see = f"; see {self._here.log(service)}" if self._logs else ""
+        if len(ends) > len(PAUSES_S):
+            minutes = f"{PAUSES_WITHIN_S / 60:.0f} minutes"
+            raise ServiceError(f"{called} has ended by itself {len(ends)} times within {minutes}{see}.")
+        pause_s = PAUSES_S[len(ends) - 1]
+        self._say(f"{called} has ended by itself{see}. Restarting it in {pause_s} s.")
+        return pause_s
+
+    def _start(self, service: str) -> None:
+        child = self._server().start(self._environment) if service == SERVER else self._start_worker()
+        process = let_go(child)
+        server, worker = (process, self.state.worker) if service == SERVER else (self.state.server, process)
+        self.state = replace(self.state, server=server, worker=worker)
+        write_state(self._here.home, self.state)
+
+    def _server(self) -> Server:
+        here, given = self._here, self._environment
+        settings = {
+            "PREFECT_SERVER_API_HOST": here.host,
+            "PREFECT_SERVER_API_PORT": str(here.port),
+            # Only a server that still knows who holds a slot of a concurrency limit releases it in time.
+            LEASES: given.get(LEASES) or FILE_LEASES,
+            "PREFECT_HOME": str(here.home / "prefect-home"),
+            # Unless Prefect's settings name another database. No other server ever uses this one.
+            DATABASE: given.get(DATABASE) or f"sqlite+aiosqlite:///{here.home / 'control.db'}",
+        }
+        if here.auth_string:
+            settings["PREFECT_SERVER_API_AUTH_STRING"] = here.auth_string
+        return Server(here.host, here.port, settings, self._log(SERVER))
+
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        environment = self._environment | {"PREFECT_API_URL": self._here.api, "PREFECT_LOGGING_COLORS": "false"}
+        if self._here.auth_string:
+            environment["PREFECT_API_AUTH_STRING"] = self._here.auth_string
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
+        command += ["--pool", POOL, "--type", "process", "--name", socket.gethostname()]
+        return start_in_own_session(command, environment, self._log(WORKER))
+
+    def _log(self, service: str) -> Path | None:
+        # systemd and containers keep what is printed.
+        return self._here.log(service) if self._logs else None
+
+
+@contextmanager
+def supervising(here: Installation, say: Say, *, logs: bool) -> Iterator[Supervisor]:
+    """Start the services and yield their supervisor. However the block ends, stop all in order."""
+    with ended_by_signals():
+        try:
+            supervisor = Supervisor(here, say, logs=logs)
+            supervisor.start()
+            yield supervisor
+        finally:
+            state = read_state(here.home)
+            if state is not None and state.supervisor == current_process():
+                stop_started(here.home, here.run_stops_within_s, say)
+
+
+def start_supervisor(here: Installation) -> Process:
+    """Start a supervisor as a process of its own. It gets the installation by a pipe: a password is in there."""
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    command = [sys.executable, "-m", "presswork.operate.supervisor"]
+    child = start_in_own_session(command, environment, here.log(SUPERVISOR), subprocess.PIPE)
+    assert child.stdin is not None
+    with child.stdin:
+        child.stdin.write(_INSTALLATIONS.dump_json(here))
+    return let_go(child)
+
+
+def _environment(here: Installation, mark: str) -> dict[str, str]:
+    """Return our environment without what `.env` says of runs: each run reads that itself when it starts."""
+    said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
+    kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
+    return {**kept, **QUIET, "PRESSWORK_STATE_DIR": str(here.home), MARK: mark}
+
+
+def _log_line(text: str) -> None:
+    print(f"{datetime.now(UTC):{STAMP}}{text}", flush=True)  # noqa: T201 - this process's output is its log
+
+
+def main() -> int:
+    """Supervise until a signal; return 1 if a service did not start, or ended too often."""
+    try:
+        with supervising(_INSTALLATIONS.validate_json(sys.stdin.buffer.read()), _log_line, logs=True) as supervisor:
+            supervisor.watch()
+    except PressworkError as error:
+        _log_line(f"{ERROR}{error}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
