@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sandbox.plain_text import sentences
 from sandbox.record_fields import is_nothing
 
-LONGEST = 400
+LONGEST_SENTENCE = 400
 _SHORTENED = 100
 _LONGEST_NAME = 60
 _LISTED = re.compile(r"[ \t]*(?:#|\[|\()?(\d{1,4})[.)\]:][ \t]+(\S.*)")
@@ -39,7 +39,7 @@ _SHORT_GREETING = 6
 _FEW_BYTES = 20
 
 
-class Line(NamedTuple):
+class PromptLine(NamedTuple):
     """A line; of one that is numbered or has a bullet, its number and what follows."""
 
     text: str
@@ -47,14 +47,14 @@ class Line(NamedTuple):
     item: str = ""
 
 
-def read_line(text: str) -> Line:
+def read_line(text: str) -> PromptLine:
     """A line that is not empty."""
     first = text.lstrip()[0]
     if first in _NUMBER_STARTS:
         match = _LISTED.fullmatch(text)
-        return Line(text, match[1], match[2]) if match else Line(text)
+        return PromptLine(text, match[1], match[2]) if match else PromptLine(text)
     match = _BULLET.fullmatch(text) if first in _BULLETS else None
-    return Line(text, item=match[1]) if match else Line(text)
+    return PromptLine(text, item=match[1]) if match else PromptLine(text)
 
 
 def is_prose(value: str) -> bool:
@@ -66,7 +66,7 @@ def is_prose(value: str) -> bool:
 def repeatable(text: str) -> list[str]:
     """The sentences of a text that can be repeated, without their numbers; an endless one is cut."""
     found = [_NUMBERED.sub("", sentence, 1) for sentence in sentences(text) if _is_telling(sentence)]
-    return [sentence if len(sentence) < LONGEST else shortened(sentence) for sentence in found]
+    return [sentence if len(sentence) < LONGEST_SENTENCE else shortened(sentence) for sentence in found]
 
 
 def shortened(text: str) -> str:

@@ -42,7 +42,7 @@ Alternatives = Sequence[str]
 """One piece, in several wordings: the first that fits is taken."""
 
 
-ENOUGH: Alternatives = ()
+ALL_SAID: Alternatives = ()
 """Comes where all is said: what follows is only for a field that must be longer."""
 
 
@@ -122,7 +122,7 @@ class ProseWriter:
 
     def _always(self) -> Iterator[Alternatives]:
         while True:
-            yield ENOUGH
+            yield ALL_SAID
             for frame in _turned(frames.ALWAYS, self._turn):
                 yield (frame,)
             yield tuple(self._framed(frames.ABOUT))
@@ -195,7 +195,7 @@ class ProseWriter:
         while True:
             for sentence in _turned(letter.sentences, self._turn):
                 yield (sentence,)
-            yield ENOUGH
+            yield ALL_SAID
 
     def _thanks(self) -> Iterator[Alternatives]:
         counted = [fact for fact in self.topic.measured if fact.phrase[0].isdigit() or " and " in fact.phrase]

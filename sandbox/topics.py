@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sandbox.languages import language_of
 from sandbox.lazy import Lazy
 from sandbox.plain_text import plain
-from sandbox.prompt_lines import Line, is_prose, name_of, ordered_subject, read_line, repeatable
+from sandbox.prompt_lines import PromptLine, is_prose, name_of, ordered_subject, read_line, repeatable
 from sandbox.record_fields import Fact, Field, field_of, trimmed
 from sandbox.stop_words import STOP_WORDS
 
@@ -53,12 +53,12 @@ class Topic:
         return self.text.lower()
 
     @Lazy
-    def _lines(self) -> list[Line]:
+    def _lines(self) -> list[PromptLine]:
         """The lines that are not empty, without markup."""
         return [read_line(line) for line in plain(self.text).split("\n") if line and not line.isspace()]
 
     @Lazy
-    def _read(self) -> tuple[list[Field], list[Line]]:
+    def _read(self) -> tuple[list[Field], list[PromptLine]]:
         """The fields, and the lines that are none; of a prompt in sections, those before the first."""
         fields, others = [], []
         for line in self._lines:
