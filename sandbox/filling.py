@@ -8,18 +8,25 @@ import re
 from typing import Any
 
 from sandbox.draws import Draw
-from sandbox.formats import formatted
+from sandbox.formats import formatted, is_day
 from sandbox.hints import Span
 from sandbox.lengths import fit_chars, sized_text
 from sandbox.patterns import matching
-from sandbox.prose import ProseWriter, capital, headline
+from sandbox.prose import ProseWriter
+from sandbox.record_fields import label_of
 from sandbox.shapes import AnyShape, Choice, Flag, List, Numeric, Object, OneOf, Text
 from sandbox.topics import Topic
 
 _ALARMS = frozenset("negative angry urgent high critical complaint upset furious escalate refund frustrated".split())
 _URGENT = re.compile(r"urgent|angry|escalat|complain|priority|refund|negative|upset|furious")
 _CHOOSES = re.compile(r"\b(index|indexes|indices|number|numbers|position|pick|picks|choice|choose|chosen|best|rank)\b")
+_JOYS = frozenset("positive happy praise glad delighted satisfied thanks joyful".split())
+_USUAL = frozenset("neutral other normal medium general".split())
+_STEM = 6
 _DEFAULT_ITEMS = 3
+_NOT_GIVEN = "not given"
+_MOST_SECTIONS = 4
+_LANGUAGES = frozenset({"language", "lang", "locale", "language code"})
 # After so many items that were there already, a list is long enough if its least length is reached. Texts take
 # turns, so the first that comes again says that all were there.
 _TIRED = 8
@@ -34,6 +41,7 @@ class Filling:
         self._topic = topic
         self._draw = draw
         self._writer = ProseWriter(topic, draw)
+        self._picked = self._writer  # writes about the section that was picked, if one was
 
     def fill(self, shape: AnyShape) -> Any:
         """A value of the shape, as JSON has it."""
@@ -55,12 +63,16 @@ class Filling:
 
     def paragraph(self) -> str:
         """An answer where no shape is asked for."""
-        return self._writer.sentences(3, "prose")
+        return sized_text(self._writer, Text("", "", "prose", sentences=Span(3, 3)))
 
     def _text(self, shape: Text) -> str:
         if shape.format and (text := formatted(shape.format, self._topic, self._draw, shape.moment)):
-            return text
-        text = self._echo(shape) or self._natural(shape)
+            told = self._topic.labels.get(label_of(shape.name), "")[: len(text)]
+            return told if shape.format == "date" and is_day(told, shape.moment) else text
+        if shape.labels and shape.labels[0] in _LANGUAGES:
+            text = self._topic.language
+        else:
+            text = self._echo(shape) or self._natural(shape)
         if shape.pattern is None or shape.pattern.search(text):
             return text
         return self._patterned(shape, text)
@@ -75,13 +87,13 @@ class Filling:
                 text = re.sub(r"[^a-z0-9]+", "-", self._topic.subject.lower()).strip("-")
                 return fit_chars(self._writer, text, shape.chars)
             case _:
-                return sized_text(self._writer, shape)
+                return sized_text(self._picked if shape.form == "reason" else self._writer, shape)
 
     def _patterned(self, shape: Text, natural: str) -> str:
         assert shape.pattern is not None
         slug = re.sub(r"[^a-z0-9]+", "-", natural.lower()).strip("-")
-        variants = (natural.lower(), slug, slug.replace("-", "_"), slug.replace("-", ""), headline(natural))
-        for variant in (*variants, natural.upper(), capital(natural), f"{natural.rstrip('.')}."):
+        variants = (natural.lower(), slug, slug.replace("-", "_"), slug.replace("-", ""), natural.title())
+        for variant in (*variants, natural.upper(), natural[:1].upper() + natural[1:], f"{natural.rstrip('.')}."):
             if _fits(variant, shape.chars) and shape.pattern.search(variant):
                 return variant
         made = matching(shape.pattern, self._draw, shape.chars.low, shape.chars.high)
@@ -93,6 +105,8 @@ class Filling:
             value = self._topic.labels.get(label, "")
             if value and _fits(value, shape.chars):
                 return value
+            if label in self._topic.nulls and _fits(_NOT_GIVEN, shape.chars):
+                return _NOT_GIVEN
         return ""
 
     def _list(self, shape: List) -> list[Any]:
@@ -100,8 +114,8 @@ class Filling:
             return [self.fill(part) for part in shape.positions]
         high = shape.count.high if shape.count.high is not None else max(shape.count.low, _DEFAULT_ITEMS)
         low = max(shape.count.low, min(high, _DEFAULT_ITEMS if not shape.firm else 1))
-        items: list[Any] = []
-        wanted = self._draw.between(low, max(low, min(high, low + 2)))
+        items = self._of_sections(shape.item, max(low, min(high, _MOST_SECTIONS)))
+        wanted = len(items) or self._draw.between(low, max(low, min(high, low + 2)))
         left = _TIRED_OF_TEXTS if isinstance(shape.item, Text) and shape.item.pattern is None else _TIRED
         while len(items) < wanted and left:
             item = self.fill(shape.item)
@@ -113,25 +127,42 @@ class Filling:
             items.append(self._one_more(shape.item, items))
         return items
 
+    def _of_sections(self, shape: AnyShape, most: int) -> list[Any]:
+        """One item for each section of the prompt, if it has any."""
+        if not isinstance(shape, Object):
+            return []
+        return [Filling(section, self._draw).fill(shape) for section in self._topic.sections[:most]]
+
     def _one_more(self, shape: AnyShape, items: list[Any]) -> Any:
         """An item for a list that has run out of distinct ones: a text gets a number, an enum repeats itself."""
         item = self.fill(shape)
         if isinstance(item, str) and isinstance(shape, Text) and shape.pattern is None and not shape.format:
-            numbered = f"{item} {len(items) + 1}"
+            words = item.split(" ")
+            numbered = f"{' '.join(words[: -1 if len(words) == shape.words.high else None])} {len(items) + 1}"
             return numbered if _fits(numbered, shape.chars) else item
         return item
 
     def _choice(self, values: tuple[Any, ...]) -> Any:
         if len(values) == 1:
             return values[0]
-        said = [v for v in values if isinstance(v, str) and _occurs(v, self._topic.lowered)]
-        alarms = [v for v in values if isinstance(v, str) and v.lower() in _ALARMS]
+        texts = [v for v in values if isinstance(v, str)]
+        alarms = [v for v in texts if v.lower() in _ALARMS]
+        glad = [v for v in texts if v.lower() in _JOYS]
         if alarms and self._topic.upset:
             return alarms[0]
+        said = [v for v in texts if _occurs(v, self._topic.lowered)] or self._hinted(texts)
         if said and len(said) < len(values):
             return said[0]
+        if glad and self._topic.pleased:
+            return glad[0]
         calm = [v for v in values if v not in alarms and v is not None]
-        return self._draw.choice(calm or values)
+        usual = [v for v in calm if v in _USUAL] or [v for v in calm if v not in glad]
+        return self._draw.choice(usual or calm or values)
+
+    def _hinted(self, values: list[str]) -> list[str]:
+        """Those of which the prompt has a word, or its stem: "delivered" for delivery."""
+        stems = ((value, [part[:_STEM] for part in value.lower().split("_") if len(part) >= _STEM]) for value in values)
+        return [value for value, parts in stems if any(f" {part}" in self._topic.lowered for part in parts)]
 
     def _flag(self, shape: Flag) -> bool:
         if _URGENT.search(shape.about):
@@ -157,15 +188,22 @@ class Filling:
 
     def _told(self, shape: Numeric, low: float, high: float) -> float | int | None:
         """A number that stands in the prompt: in a line with the field's label, or before one of its numbered lines."""
-        value = self._topic.labels.get(shape.name.replace("_", " ").lower(), "")
-        if match := re.fullmatch(r"\D{0,3}(-?\d+(?:\.\d+)?)\D{0,8}", value):
-            number = float(match[1])
-            if low <= number <= high and (shape.decimals or number.is_integer()) and not shape.step:
+        value = self._topic.labels.get(label_of(shape.name), "")
+        if match := re.fullmatch(r"[^\d-]{0,3}(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\D{0,8}", value):
+            number = float(match[1].replace(",", ""))
+            within = (shape.low is None or low <= number) and (shape.high is None or number <= high)
+            if within and (shape.decimals or number.is_integer()) and not shape.step:
                 return number if shape.decimals else int(number)
         if shape.decimals == 0 and _CHOOSES.search(shape.about.replace("_", " ")):
             listed = [number for number in self._topic.listed if low <= number <= max(high, 0 if shape.firm else 9999)]
-            return self._draw.choice(listed) if listed else None
+            return self._pick(self._draw.choice(listed)) if listed else None
         return None
+
+    def _pick(self, number: int) -> int:
+        at, sections = self._topic.listed.index(number), self._topic.sections
+        if at < len(sections):
+            self._picked = ProseWriter(sections[at], self._draw)
+        return number
 
 
 def _fits(text: str, chars: Span) -> bool:

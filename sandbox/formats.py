@@ -28,6 +28,14 @@ def _day_within(day: str, moment: Moment) -> str:
     return day
 
 
+def is_day(text: str, moment: Moment) -> bool:
+    """Whether a text is a date that may stand there as it is."""
+    try:
+        return _day_within(date.fromisoformat(text).isoformat(), moment) == text
+    except ValueError:
+        return False
+
+
 def _formatted(format_: str, topic: Topic, draw: Draw) -> str:
     day = f"2026-{draw.between(1, 12):02}-{draw.between(1, 28):02}"
     hour = f"{draw.between(8, 18):02}:{draw.between(0, 59):02}:00"

@@ -1,165 +1,299 @@
-"""Plain English about a topic, in the form that a field asks for: titles, sentences, letters, reasons, points.
+"""Plain English about a topic, in the form that a field asks for, piece by piece.
 
-The sentences are frames that take almost any phrase; what fills them are the prompt's own words.
+A piece is a whole sentence or a whole line. The prompt's own sentences come first, for nothing reads more naturally;
+the facts of a record are set in frames. `lengths` picks the pieces that fit, so that none need be cut.
 """
 
-from sandbox.draws import Draw
-from sandbox.topics import STOP_WORDS, Topic
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import TypeVar
 
-_SENTENCES = (
-    "{S} brings together {a} and {b}.",
-    "What stands out is {a}, with {b} close behind.",
-    "If {a} matters to you, {s} is worth a closer look.",
-    "From {a} to {b}, nothing is left to chance.",
-    "{A} comes first, and {b} follows naturally.",
-    "You will notice {a} at once, and {b} soon after.",
-    "At the heart of it is {a}.",
-    "There is room here for {a} as well as {b}.",
-    "It keeps {a} in view without losing sight of {b}.",
-    "{S} is for anyone who cares about {a}.",
-    "Think of {a} first, and the rest falls into place.",
-    "The story begins with {a} and leads on to {b}.",
-    "Simple and honest, {s} puts {a} where it belongs.",
-    "{A} makes the difference, day after day.",
+from sandbox import frames
+from sandbox.draws import Draw
+from sandbox.letters import ENGLISH, LETTERS, Letter
+from sandbox.record_fields import Fact, trimmed
+from sandbox.topics import Topic
+
+LINES = frozenset({"title", "point", "action", "question", "greeting", "term"})
+"""The forms of a single line; all others are sentences."""
+
+_ENDS = tuple(".!?\u2026\u3002\uff01\uff1f\u061f")
+_VERBS = frozenset(
+    "adds becomes belongs brings carries charges closes comes contains covers doubles fits folds gives goes grows has"
+    " helps holds improves includes keeps lasts leaves lets looks makes measures needs offers opens pairs protects"
+    " reads removes runs saves serves sits smells sounds stands starts stays stops suits takes tastes tells turns"
+    " washes wears weighs works".split()
 )
-_LETTERS = (
-    "We have looked into {a} and are putting it right.",
-    "You mentioned {a}, and we understand why {b} matters to you.",
-    "Our team is checking {b} today and will write to you again.",
-    "We will keep you informed about {a} at every step.",
-    "If {b} is still open by then, please answer this message.",
-    "We have made a note of {a} on your account.",
-    "You do not need to do anything more about {b}.",
-    "We are sorry for the trouble with {a}.",
+_JOINING = frozenset("in on from by for with over before after once at without into under of".split())
+# A title that was made here before is not decorated again.
+_TITLED = tuple(
+    frame.removeprefix("{S}")
+    for frame in (*frames.HEADLINES, *frames.SEVERAL)
+    if frame.startswith("{S}") and len(frame) > 3
 )
-_TITLES = (
-    "{S}: {a}",
-    "{S} and {a}",
-    "{S} with {a} and {b}",
-    "{A} Meets {S}",
-    "Why {S} Means {a}",
-    "{S}, {a} Included",
-)
-_POINTS = (
-    "{A} you can rely on",
-    "Made with {a} in mind",
-    "{A}, and {b} besides",
-    "{A} from the start",
-    "All about {a}",
-)
-_REASONS = (
-    "Because {a} is mentioned together with {b}.",
-    "Because the text speaks of {a}.",
-    "Because {a} points to {s}, and {b} supports it.",
-)
-_ACTIONS = ("Discover {s}", "See {s}", "Try {s} today", "Ask about {s}")
-_QUESTIONS = ("What makes {a} special?", "How does {a} go with {b}?", "Why choose {s}?")
-_DANGLING = STOP_WORDS | {"-", "&", "meets", "means"}
+_JOINT = re.compile(r"[,;:]\s|\s(?:and|but|that|which|who|so|because|in|at|when|while|until)\s")
+T = TypeVar("T")
+_MEASURED = re.compile(r", \d")
+_LONG_NAME = 4  # spaces: a name with more is set in quotation marks
+_LONG_QUOTE = 160
+
+Alternatives = Sequence[str]
+"""One piece, in several wordings: the first that fits is taken."""
+
+
+ALL_SAID: Alternatives = ()
+"""Comes where all is said: what follows is only for a field that must be longer."""
 
 
 class ProseWriter:
-    """Writes about one topic; the n-th text of a form differs from those before it."""
+    """Writes about one topic; frames, facts and sentences take turns, so that two texts of an answer differ."""
 
     def __init__(self, topic: Topic, draw: Draw) -> None:
-        """The draw decides where to begin; after that the frames and details take turns."""
+        """The draw decides which frames come first."""
         self.topic = topic
-        self.draw = draw
         self._turn = draw.below(1 << 16)
-        subject = spoken(topic.subject)
-        self._values = {"s": subject, "S": capital(subject)}
-        self._spoken = [spoken(phrase) for phrase in topic.details]
-        self._capitals = [capital(phrase) for phrase in self._spoken]
+        self._facts_told = 0
+        self._sentences_told = 0
+        self._used: set[str] = set()
+        named = topic.subject
+        quoted = named.count(" ") > _LONG_NAME or named.endswith(_ENDS)
+        self._subject = f"\u201c{named}\u201d" if quoted else named
 
-    def text(self, form: str, words: int) -> str:
-        """A text of the form, of about so many words where its form can be that long."""
+    def lines(self, form: str, most: int) -> Iterator[str]:
+        """Wordings of a text that is a single line of so many characters at most, the best first; some are longer."""
+        self._turn += 1
         match form:
             case "title":
-                return headline(self._fill(_TITLES))
+                return self._titles(most)
             case "point":
-                return self._fill(_POINTS)
-            case "reason":
-                return self._run(_REASONS, words)
+                return self._points()
             case "action":
-                return self._fill(_ACTIONS)
+                return self._framed(frames.ACTIONS)
             case "question":
-                return self._fill(_QUESTIONS)
-            case "term":
-                return self.phrase().lower()
-            case "letter":
-                return self._letter(words)
+                return self._framed(frames.QUESTIONS)
+            case "greeting":
+                return iter((self.letter()[0],))
             case _:
-                return self._run(_SENTENCES, words)
+                return self._unused(self.topic.terms)
 
-    def phrase(self) -> str:
-        """The next detail."""
+    def use(self, line: str) -> None:
+        """Say that a line was taken, so that the next point or term is another."""
+        self._used.add(line)
+
+    def pieces(self, form: str) -> Iterator[Alternatives]:
+        """Sentences of a form, without end."""
         self._turn += 1
-        return self.topic.details[self._turn % len(self.topic.details)]
+        if form == "reason":
+            return chain([self._because()], self._always())
+        if form == "summary" and self.topic.sender and not self._is_record():
+            return chain([self._report()], self._sentences(opening=False))
+        if form == "summary" and self._is_record():
+            return chain([self._digest()], self._always())
+        return self._sentences(opening=True)
+
+    def letter(self) -> tuple[str, Iterator[Alternatives], str]:
+        """A letter's greeting, its sentences and its closing, in the language of the topic."""
+        letter = LETTERS.get(self.topic.language, ENGLISH)
+        person = self.topic.person
+        greeting = letter.greeting_to.format(p=person) if person else letter.greeting
+        return greeting, self._letter(letter), letter.closing
 
     def sentence(self) -> str:
-        """The next plain sentence."""
-        return self._fill(_SENTENCES)
+        """A plain sentence that names nothing."""
+        self._turn += 1
+        return frames.ALWAYS[self._turn % len(frames.ALWAYS)]
 
-    def sentences(self, count: int, form: str) -> str:
-        """So many sentences."""
-        first = [self._fill(_REASONS)] if form == "reason" else []
-        return " ".join(first + [self.sentence() for _ in range(count - len(first))])
+    def _is_record(self) -> bool:
+        topic = self.topic
+        return len(topic.told) > 1 or bool(topic.sections) or (bool(topic.facts) and not topic.sentences)
 
-    def _fill(self, frames: tuple[str, ...]) -> str:
-        turn = self._turn = self._turn + 1
-        spoken, size = self._spoken, len(self._spoken)
-        one = turn % size
-        # The second detail moves on after a whole round, so that a long text does not repeat itself soon.
-        other = (one + 1 + turn // size % (size - 1)) % size
-        values = self._values
-        values["a"], values["b"], values["A"] = spoken[one], spoken[other], self._capitals[one]
-        return frames[turn % len(frames)].format_map(values)
+    def _sentences(self, *, opening: bool) -> Iterator[Alternatives]:
+        topic = self.topic
+        if self._is_record():
+            yield from self._told_facts(opening=opening)
+        told = topic.sentences
+        for _ in told:
+            yield (_sentence(told[self._sentences_told % len(told)]),)
+            self._sentences_told += 1
+        if not self._is_record():
+            yield from self._told_facts(opening=False)
+        yield from self._always()
 
-    def _run(self, frames: tuple[str, ...], words: int) -> str:
-        text = self._fill(frames)
-        count = text.count(" ") + 1
-        while count < words:
-            more = self._fill(_SENTENCES)
-            text += " " + more
-            count += more.count(" ") + 1
-        return text
+    def _always(self) -> Iterator[Alternatives]:
+        while True:
+            yield ALL_SAID
+            for frame in _turned(frames.ALWAYS, self._turn):
+                yield (frame,)
+            yield tuple(self._framed(frames.ABOUT))
+            self._turn += 5
 
-    def _letter(self, words: int) -> str:
-        greeting = f"Hello {self.topic.person}," if self.topic.person else "Hello,"
-        opening = f"Thank you for writing to us about {self.phrase()}."
-        closing = "Kind regards,\nThe team"
-        text = [opening, self._fill(_LETTERS), self._fill(_LETTERS)]
-        while sum(part.count(" ") + 1 for part in text) + 6 < words:
-            text.append(self._fill(_LETTERS))
-        return f"{greeting}\n\n{' '.join(text)}\n\n{closing}"
+    def _told_facts(self, *, opening: bool) -> Iterator[Alternatives]:
+        facts = [_undecorated(fact) for fact in self.topic.facts] if self.topic.sections else self.topic.facts
+        left = list(_turned(facts, self._facts_told))
+        more = frames.ALSO if self.topic.sections else frames.MORE
+        stock: Sequence[str] = more
+        if opening:
+            stock = frames.CONTENTS if self.topic.sections else frames.OPENINGS
+        while left:
+            self._turn += 1
+            frame = stock[self._turn % len(stock)]
+            while "{g}" in frame and len(left) < 2:
+                self._turn += 1
+                frame = stock[self._turn % len(stock)]
+            taken, left = left[: 1 + frame.count("{g}")], left[1 + frame.count("{g}") :]
+            self._facts_told += len(taken)
+            yield self._told(taken, _claim(taken[0].phrase) if stock is frames.MORE else None, frame)
+            stock = more
+
+    def _told(self, taken: Sequence[Fact], claim: str | None, frame: str) -> Alternatives:
+        phrases = [fact.phrase for fact in taken]
+        if claim is None:
+            return (self._fill(frame, *phrases),)
+        return (claim,) if len(phrases) < 2 else (claim, self._fill(frame, *phrases))
+
+    def _digest(self) -> Alternatives:
+        """A record in one sentence, from long to short."""
+        facts = [fact.phrase for fact in self.topic.facts[:4]]
+        named = [f"{_capital(self._subject)}: {'; '.join(facts[:count])}." for count in range(len(facts), 0, -1)]
+        return (*named, *(f"{_capital('; '.join(facts[:count]))}." for count in (3, 2, 1)))
+
+    def _report(self) -> Alternatives:
+        """What a message says, in a sentence of English."""
+        topic = self.topic
+        if not topic.written and not topic.matter:
+            return (f"{topic.sender} sent a message without text.",)
+        about = f"{topic.sender} writes about {self._quoted_subject()}" if topic.matter else f"{topic.sender} writes"
+        if topic.language != "en":
+            return (f"{about}.",)
+        asked = [f"{about} and asks: \u201c{_sentence(question)}\u201d" for question in topic.questions]
+        said = [f"{about}: \u201c{_sentence(sentence)}\u201d" for sentence in topic.written]
+        return (*asked, *said, f"{about}.")
+
+    def _because(self) -> Alternatives:
+        quotes = [f"\u201c{_sentence(sentence).rstrip('.')}\u201d" for sentence in self.topic.written]
+        told = [fact.phrase for fact in self.topic.facts] if self._is_record() else quotes
+        frame = frames.REASONS[self._turn % len(frames.REASONS)]
+        told = list(_turned(told, self._turn))
+        return (*(self._fill(frame, phrase) for phrase in told), *self._framed(frames.BARE_REASONS))
+
+    def _letter(self, letter: Letter) -> Iterator[Alternatives]:
+        topic, (left, right) = self.topic, letter.quotes
+        thanks = letter is ENGLISH and not topic.written and len(topic.facts) > 1
+        if thanks:
+            yield ("Thank you for being with us.",)
+        elif topic.matter:
+            yield letter.thanks_for.format(s=f"{left}{topic.matter}{right}"), letter.thanks
+        else:
+            yield (letter.thanks,)
+        quotable = [text for text in topic.questions if len(text) < _LONG_QUOTE]
+        if quotable:
+            yield (letter.asked.format(q=f"{left}{quotable[0]}{right}"),)
+        if thanks:
+            yield from self._thanks()
+            yield from self._always()
+        while True:
+            for sentence in _turned(letter.sentences, self._turn):
+                yield (sentence,)
+            yield ALL_SAID
+
+    def _thanks(self) -> Iterator[Alternatives]:
+        counted = [fact for fact in self.topic.measured if fact.phrase[0].isdigit() or " and " in fact.phrase]
+        facts = [fact.phrase for fact in counted or self.topic.told]
+        for frame in _turned(frames.THANKS, self._turn):
+            if "{f}" not in frame:
+                yield (frame,)
+            elif facts:
+                several, facts = facts[:3], facts[3:]
+                yield tuple(self._fill(frame, "; ".join(several[:count])) for count in range(len(several), 0, -1))
+
+    def _titles(self, most: int) -> Iterator[str]:
+        topic, named = self.topic, self.topic.subject
+        facts = (topic.told or topic.items) if self._is_record() and not topic.sections and not topic.matter else []
+        if facts:
+            heads = (_head(fact.phrase, most - len(named) - 2) for fact in _turned(facts, self._turn))
+            for head in filter(None, heads):
+                yield f"{_capital(named)}: {head}"
+        else:
+            for frame in _turned(self._title_frames(), self._turn):
+                yield frame.format(S=_capital(named), s=named, p=topic.person)
+        yield _capital(named)
+        yield from map(_capital, self.topic.terms)
+
+    def _title_frames(self) -> Sequence[str]:
+        topic = self.topic
+        if topic.person and not topic.heading:
+            return frames.PERSONAL
+        if topic.subject.endswith((*_ENDS, *_TITLED)) or topic.language != "en":
+            return ()
+        if topic.person and topic.matter:
+            return frames.MESSAGES
+        return frames.SEVERAL if topic.sections else frames.HEADLINES
+
+    def _points(self) -> Iterator[str]:
+        topic = self.topic
+        facts = [fact.line for fact in (*topic.told, *topic.items, *topic.measured)]
+        told = [trimmed(_sentence(sentence)) for sentence in topic.sentences]
+        yield from self._unused([*facts, *told] if self._is_record() else [*told, *facts])
+        yield from self._unused([f"{one.line}; {two.phrase}" for one, two in pairwise(topic.facts)])
+        yield from self._unused(list(self._framed(frames.POINTS)))
+        yield from self._unused([trimmed(frame) for frame in frames.ALWAYS])
+
+    def _unused(self, texts: Sequence[str]) -> Iterator[str]:
+        yield from (text for text in texts if text not in self._used)
+        if self._used.issuperset(texts):
+            self._used.difference_update(texts)
+            yield from texts
+
+    def _framed(self, stock: Sequence[str]) -> Iterator[str]:
+        return (self._fill(frame) for frame in _turned(stock, self._turn))
+
+    def _fill(self, frame: str, f: str = "", g: str = "") -> str:
+        subject = self._subject
+        return frame.format(s=subject, S=_capital(subject), f=f, F=_capital(f), g=g)
+
+    def _quoted_subject(self) -> str:
+        return self._subject if self._subject[0] == "\u201c" else f"\u201c{self._subject}\u201d"
 
 
-def spoken(phrase: str) -> str:
-    """A phrase as it stands in a sentence: a single plain noun gets its article."""
-    bare = " " in phrase or not phrase.isalpha() or not phrase.islower() or phrase.endswith(("s", "ing"))
-    return phrase if bare else f"the {phrase}"
+def _turned(items: Sequence[T], by: int) -> Iterator[T]:
+    start = by % len(items) if items else 0
+    return chain(items[start:], items[:start])
 
 
-def capital(text: str) -> str:
-    """With a capital first letter, the others as they are."""
+def _sentence(text: str) -> str:
+    """A sentence as it stands, with a capital and a stop."""
+    text = _capital(text)
+    return text if text.endswith((*_ENDS, '"', "\u201d", ")", "'")) else f"{text.rstrip(',;:')}."
+
+
+def _undecorated(fact: Fact) -> Fact:
+    """The subject of a section as it was before it became a title."""
+    for end in _TITLED:
+        if fact.phrase.endswith(end) and end:
+            return Fact(fact.phrase.removesuffix(end), fact.line)
+    return fact
+
+
+def _head(phrase: str, most: int) -> str:
+    """A phrase, or as much of it as fits and can stand alone; empty if that is only a word."""
+    if len(phrase) <= most:
+        return phrase
+    ends = [match.start() for match in _JOINT.finditer(phrase, 0, most + 1) if match.start() <= most]
+    return phrase[: ends[-1]] if ends and " " in phrase[: ends[-1]] else ""
+
+
+def _claim(phrase: str) -> str | None:
+    """A fact that begins with a verb, as a sentence about "it"."""
+    words = phrase.split(None, 2)
+    if _MEASURED.search(phrase):
+        return None
+    if words[0] in _VERBS:
+        return f"It {phrase}."
+    if len(words) > 1 and words[0].endswith(("ed", "en", "de")) and words[1] in _JOINING:
+        return f"It is {phrase}."
+    return None
+
+
+def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def headline(text: str) -> str:
-    """Title case that leaves short joining words and words with capitals alone."""
-    words = text.split()
-    return " ".join(w if i and w.lower() in STOP_WORDS else capital(w) for i, w in enumerate(words))
-
-
-def cut_words(text: str, most: int) -> str:
-    """At most so many words, ending as a text ends and not on a joining word."""
-    parts = text.split(None, most)
-    return text if len(parts) <= most else tidy(text[: -len(parts[most])].rstrip(), text)
-
-
-def tidy(part: str, whole: str) -> str:
-    """A part of a text without dangling words, with the stop at its end that the whole had."""
-    words = part.rstrip(" ,;:-\n").split(" ")
-    while len(words) > 1 and words[-1].lower().rstrip(".,") in _DANGLING:
-        words.pop()
-    text = " ".join(words).rstrip(" ,;:-\n")
-    return text + "." if whole.endswith(".") and text[-1:] not in ".!?" else text

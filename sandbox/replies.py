@@ -83,7 +83,7 @@ def _ended(call: MessageCall, fate: DrawnFault, thinking: list[dict[str, Any]], 
 def _thinking_block(call: MessageCall, topic: Topic, key: bytes) -> list[dict[str, Any]]:
     if not call.thinking.tokens:
         return []
-    thought = f"The request is about {topic.subject}; {topic.details[0]} matters most." if call.thinking.shown else ""
+    thought = f"The request is about this: {topic.subject}." if call.thinking.shown else ""
     return [{"type": "thinking", "thinking": thought, "signature": digest(key, b"signature").hex()}]
 
 

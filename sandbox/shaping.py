@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sandbox.hints import (
@@ -14,6 +15,7 @@ from sandbox.hints import (
     spoken_counts,
     spoken_range,
 )
+from sandbox.record_fields import label_of
 from sandbox.shapes import AnyShape, Choice, Flag, List, Numeric, Object, OneOf, Text
 
 # The first form with a word of the field's name in it wins; then the description is asked for letters.
@@ -30,6 +32,7 @@ _FORMS = (
     ),
     ("summary", "summary abstract teaser excerpt tldr meta synopsis gist"),
     ("letter", "reply email letter response"),
+    ("greeting", "greeting salutation"),
     ("day", "date day"),
     ("link", "url link uri website href"),
 )
@@ -37,8 +40,13 @@ _FORM_OF = {word: form for form, words in _FORMS for word in words.split()}
 # Words that a form has where nothing is said about its length.
 _USUAL = {"prose": 24, "summary": 26, "letter": 48, "reason": 12}
 _WRITTEN = re.compile("title|headline|subject|body|text|copy|description|content")
+_PROSE = re.compile("paragraph|sentence|section|step|note|letter|message")
+_PARAGRAPH = 30
 _POSITION = re.compile(r"Position \d+\b")
-_LETTER = re.compile(r"\b(reply|e-?mail|letter|answer) (to|that|body|for)\b|\bbody of the (e-?mail|reply|letter)\b")
+_LETTER = re.compile(
+    r"\b(reply|e-?mail|letter|answer)('s)? (to|that|body|text|for|itself|in)\b"
+    r"|\bbody of the (e-?mail|reply|letter)\b|\bfrom greeting\b"
+)
 
 
 def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str = "", about: str = "") -> AnyShape:
@@ -109,6 +117,8 @@ def _list(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, 
     words = spoken.get("word")
     item_about = f"{words.low} to {words.high} words" if words and words.high is not None else ""
     item = shape_of(schema.get("items", {"type": "string"}), definitions, name, item_about)
+    if isinstance(item, Text) and item.form == "prose" and item.target < _PARAGRAPH and not _PROSE.search(name.lower()):
+        item = replace(item, form="point", labels=())
     return List(name, item, Span(low, count.high), firm, _positions(schema.get("items", {}), definitions, name))
 
 
@@ -129,6 +139,8 @@ def _text(name: str, about: str, format_: str) -> Text:
         chars = spoken.get("character", Span())
     lowered = f"{name} {about}".lower()
     form, words = _form(name, lowered), spoken.get("word", ANY_COUNT)
+    if form == "point" and "sentence" in spoken:
+        form = "prose"
     return Text(
         name=name,
         about=lowered,
@@ -159,10 +171,9 @@ def _target(form: str, words: Span, chars: Span) -> int:
 
 def _labels(name: str, form: str, words: Span) -> tuple[str, ...]:
     """Where to find what is to be repeated: a name, a sku; a headline or a description is to be written."""
-    lowered = name.lower()
-    if not name or form not in ("prose", "term", "title") or words is not ANY_COUNT or _WRITTEN.search(lowered):
+    if not name or form not in ("prose", "term", "title") or words is not ANY_COUNT or _WRITTEN.search(name.lower()):
         return ()
-    return (lowered, lowered.replace("_", " "))
+    return (label_of(name),)
 
 
 def _pattern(source: str | None) -> re.Pattern[str] | None:

@@ -1,52 +1,44 @@
-"""What a prompt is about, in its own words: subject, details, labelled values, and whether somebody is upset."""
+"""What a prompt is about, in its own words: its subject, the facts of its record, the sentences of its text."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+
+from sandbox.languages import language_of
+from sandbox.lazy import Lazy
+from sandbox.plain_text import plain
+from sandbox.prompt_lines import PromptLine, is_prose, name_of, ordered_subject, read_line, repeatable
+from sandbox.record_fields import Fact, Field, field_of, trimmed
+from sandbox.stop_words import STOP_WORDS
 
 # Enough to find what a prompt is about; a prompt may have a million tokens, and only its ends are read.
 _READ = 4_000
-# With fewer phrases, their single words are written about too, and what may be said of anything.
 _FEW = 3
-_PADDING = ("every detail", "the next step", "your question")
-_LABEL = re.compile(r"^[ \t]*[-*]?[ \t]*\**([A-Za-z][A-Za-z0-9 _/-]{0,30}?)\**:\**[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
-_LISTED = re.compile(r"^[ \t]*(?:#|\[|\()?(\d{1,4})[.)\]:][ \t]+\S", re.MULTILINE)
-_WORD = re.compile(r"[A-Za-z0-9][\w'\u2019&+-]*|[.,;:!?()\n|]")
-_END = re.compile(r"[.;!?|]|, ")
+_MOST_SENTENCES = 12
+_WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
+_PLAIN_TERM = re.compile(r"[^\W\d_][^\d,.;:()]*")
+_HALF = re.compile("[\ud800-\udfff]+")
+_LANGUAGE = re.compile(r"[a-z]{2}([-_][A-Za-z]{2})?")
 _UPSET = re.compile(
     r"!!|\b(angry|urgent(ly)?|immediately|refund|asap|unacceptable|furious|terrible|worst|lawyer|awful|ridiculous"
-    r"|disgusted|outrageous|complain(t|ing)?|scam|fed up|still waiting)\b",
+    r"|disgusted|outrageous|complain(t|ing)?|scam|fed up|still waiting|nobody answers|money back)\b",
     re.IGNORECASE,
 )
-_SUBJECTS = ("name", "product", "title", "subject", "headline", "topic", "item", "theme")
+_PLEASED = re.compile(
+    r"\b(thank you so much|love|loved|wonderful|delighted|delicious|excellent|perfect|happy|sehr zufrieden)\b",
+    re.IGNORECASE,
+)
+_MATTERS = ("title", "subject", "headline", "topic", "theme", "question")
+_SUBJECTS = (
+    *("name", "product", "product name", *_MATTERS, "item", "album", "song", "track", "book", "film", "event"),
+    *("recipe", "place", "company", "company name", "article"),
+)
 _PEOPLE = (
-    "customer",
-    "customer name",
-    "customer_name",
-    "first name",
-    "first_name",
-    "sender",
-    "from",
-    "recipient",
-    "to",
+    *("first name", "customer", "customer name", "full name", "sender", "from", "recipient", "to", "contact name"),
+    *("last name", "user", "guest", "reader"),
 )
-_NO_DETAIL = frozenset(_SUBJECTS) | frozenset(_PEOPLE) | {"sku", "id", "key", "date", "email", "language", "price"}
-STOP_WORDS = frozenset(
-    """a about above after again all also am an and any are aren't as at back be because been before being below
-    between both but by came can can't cannot come could did didn't do does doesn't doing don't done down during each
-    else etc even ever every few for from further get gets got had has hasn't have haven't having he her here hers him
-    his how i i'd i'll i'm i've if in into is isn't it it's its itself just keep know let like made make many may me
-    might more most much must my myself need never no nor not nothing now of off on once one only or other our ours
-    out over own per please quite rather really said same say says see shall she should so some still such take tell
-    than thank thanks that that's the their them then there these they they're thing things think this those though
-    through to too under until up upon us use used very want wants was wasn't way we well were what when where which
-    while who whom whose why will with within without won't would write writing yet you you'd you'll you're you've
-    your yours hello hi dear regards following given answer return reply json text user message null none true
-    false arrived ordered bought came received happened today yesterday tomorrow summarise summarize describe classify
-    translate create generate extract rank pick choose decide rate improve list unacceptable angry ago gave given seem
-    seems hoping hope looking trying tried said told asked going went sure maybe perhaps yes okay
-    broken late wrong missing damaged lost""".split()
-)
+_NOBODY = frozenset("anonymous unknown customer guest team".split())
+_OWN = frozenset(_SUBJECTS) | frozenset(_PEOPLE)
 
 
 @dataclass(frozen=True)
@@ -55,86 +47,213 @@ class Topic:
 
     text: str
 
-    @cached_property
+    @Lazy
     def lowered(self) -> str:
         """The text in lower case."""
         return self.text.lower()
 
-    @cached_property
-    def labels(self) -> dict[str, str]:
-        """The values of lines such as "Name: Mountain Oolong", by label in lower case."""
-        return {match[1].strip().lower(): match[2] for match in _LABEL.finditer(self.text)}
+    @Lazy
+    def _lines(self) -> list[PromptLine]:
+        """The lines that are not empty, without markup."""
+        return [read_line(line) for line in plain(self.text).split("\n") if line and not line.isspace()]
 
-    @cached_property
+    @Lazy
+    def _read(self) -> tuple[list[Field], list[PromptLine]]:
+        """The fields, and the lines that are none; of a prompt in sections, those before the first."""
+        fields, others = [], []
+        for line in self._lines:
+            if line.number and self.sections:
+                break
+            text = line.text
+            field = field_of(text) if not line.number and (":" in text or "\uff1a" in text) else None
+            if field is not None:
+                fields.append(field)
+            elif fields and not fields[-1].value and fields[-1].label.tells and not line.item:
+                fields[-1] = Field(fields[-1].label, text.strip())  # "Description:" has a line of its own
+            else:
+                others.append(line)
+        return fields, others
+
+    @Lazy
+    def labels(self) -> dict[str, str]:
+        """The values of lines such as "Name: Mountain Oolong", by label in lower case; the first of each label."""
+        found: dict[str, str] = {}
+        for field in self._read[0]:
+            if field.value:
+                found.setdefault(field.label.name, field.value)
+        return found
+
+    @Lazy
+    def nulls(self) -> set[str]:
+        """The labels that stand without a value."""
+        return {field.label.name for field in self._read[0] if not field.value}.difference(self.labels)
+
+    @Lazy
+    def heading(self) -> str:
+        """What a labelled line names as the subject; empty if none does."""
+        for label in _SUBJECTS:
+            if value := self.labels.get(label):
+                return name_of(value)
+        if self.person:
+            return ""
+        return next((name_of(value) for label, value in self.labels.items() if label.endswith((" name", " title"))), "")
+
+    @Lazy
+    def matter(self) -> str:
+        """The heading, if it is a message's own."""
+        return next((self.heading for label in _MATTERS if label in self.labels), "")
+
+    @Lazy
     def subject(self) -> str:
         """What it is about, in a few words."""
-        for label in _SUBJECTS:
-            if label in self.labels:
-                return shorten(self.labels[label])
-        return self.phrases[0]
+        if self.heading:
+            return self.heading
+        if self.sections:
+            return self.sections[0].subject
+        for line in self._read[1]:
+            about = ordered_subject(line.text)
+            if about is None:
+                break
+            if about:
+                return about
+        first = self.sentences[0] if self.sentences else ""
+        if self.facts and not first:
+            return name_of((self.items or self.facts)[0].phrase)
+        short = trimmed(first.rstrip("!?"))
+        return short if short and short.count(" ") <= _FEW else self.terms[0]
 
-    @cached_property
+    @Lazy
     def person(self) -> str:
-        """Whom to greet; empty where nobody is named."""
-        for label in _PEOPLE:
-            value = self.labels.get(label, "")
-            if value[:1].isupper():
-                return re.split(r"[\s,<@]", value)[0]
+        """Whom to greet: a first name, or the whole name if it has initials or a title; empty if nobody is named."""
+        for label in self._people:
+            value = self.labels[label].partition("<")[0].partition("@")[0].rpartition(",")[2].strip()
+            if value[:1].isalpha() and not value[0].islower() and value.lower() not in _NOBODY:
+                words = value.split()
+                return words[0] if len(words) == 2 and len(words[0]) > 2 and "." not in words[0] else value
         return ""
 
-    @cached_property
-    def details(self) -> list[str]:
-        """Short phrases to write about, three at the least, none of them the subject."""
-        about = self.subject.lower()
-        found = [phrase for phrase in self.phrases if phrase.lower() not in about and about not in phrase.lower()]
-        if len(found) < _FEW:
-            words = [word for phrase in self.phrases for word in phrase.split() if word.lower() not in about]
-            found += [word for word in dict.fromkeys(words) if word not in found and len(word) > _FEW]
-        return found if len(found) >= _FEW else [*found, *_PADDING[: _FEW - len(found)]]
+    @Lazy
+    def _people(self) -> list[str]:
+        return [label for label in _PEOPLE if label in self.labels] if self.labels else []
 
-    @cached_property
-    def phrases(self) -> list[str]:
-        """Runs of telling words, in the order of the text: labelled values first, or all of the text."""
-        told = [value for label, value in self.labels.items() if label not in _NO_DETAIL]
-        found = _phrases("\n".join(told)) if told else []
-        if len(found) < 3:
-            found += [phrase for phrase in _phrases(_LABEL.sub(r"\2", self.text)) if phrase not in found]
-        return found or ["your question"]
+    @Lazy
+    def sender(self) -> str:
+        """The whole name of that person."""
+        named = (self.labels[label].partition("<")[0].strip() for label in self._people)
+        return next((name for name in named if name[:1].isalpha() and not name[0].islower()), "")
 
-    @cached_property
+    @Lazy
+    def told(self) -> list[Fact]:
+        """What fields of words say, such as features and notes."""
+        return self._facts[0]
+
+    @Lazy
+    def items(self) -> list[Fact]:
+        """The lines of a list without their bullets, or the subjects of the sections."""
+        if self.sections:
+            return [Fact(topic.subject, topic.subject) for topic in self.sections]
+        items = [trimmed(line.item) for line in self._read[1] if line.item and not is_prose(line.item)]
+        return [Fact(item, item) for item in dict.fromkeys(items) if item]
+
+    @Lazy
+    def measured(self) -> list[Fact]:
+        """What fields of names and measures say; the subject and the ids are left out."""
+        return [] if self.sections else self._facts[1]  # of a prompt in sections they are counts
+
+    @Lazy
+    def facts(self) -> list[Fact]:
+        """All that the record says."""
+        return [*self.told, *self.measured, *self.items]
+
+    @Lazy
+    def _facts(self) -> tuple[list[Fact], list[Fact]]:
+        told: dict[Fact, None] = {}
+        measured: dict[Fact, None] = {}
+        for field in self._read[0]:
+            if field.value and field.label.name not in _OWN and not is_prose(field.value):
+                tells, found = field.facts()
+                (told if tells else measured).update(dict.fromkeys(found))
+        return list(told), list(measured)
+
+    @Lazy
+    def written(self) -> list[str]:
+        """The sentences of what no label stands before: of a letter, an article."""
+        found: list[str] = []
+        for line in self._read[1]:
+            if not line.item or is_prose(line.item):
+                found += repeatable(line.item or line.text)
+            if len(found) > _MOST_SENTENCES:
+                break
+        return found
+
+    @Lazy
+    def sentences(self) -> list[str]:
+        """All whole sentences, those of labelled values too."""
+        labelled = [field.value for field in self._read[0] if field.label.name not in _OWN and is_prose(field.value)]
+        found = [sentence for value in labelled for sentence in repeatable(value)]
+        return list(dict.fromkeys(found + self.written))
+
+    @Lazy
+    def questions(self) -> list[str]:
+        """Those of the written sentences that ask something."""
+        return [sentence for sentence in self.written if sentence.endswith(("?", "\uff1f", "\u061f"))]
+
+    @Lazy
+    def language(self) -> str:
+        """The ISO 639-1 code of a labelled line, or of what is written."""
+        told = next((self.labels[label] for label in ("language", "lang", "locale") if label in self.labels), "")
+        if _LANGUAGE.fullmatch(told):
+            return told[:2]
+        return language_of(" ".join([self.heading, *self.written[:5]]))
+
+    @Lazy
+    def terms(self) -> list[str]:
+        """Single words and short names, the most used first; never a number."""
+        short = [
+            fact.phrase for fact in self.told if fact.phrase.count(" ") < _FEW and _PLAIN_TERM.fullmatch(fact.phrase)
+        ]
+        values = [*self.labels.values(), *(line.item or line.text for line in self._read[1])]
+        words = [word for word in _WORD.findall(" ".join(values)[:_READ]) if _is_term(word)]
+        counted = Counter(word.lower() for word in words)
+        often = sorted(dict.fromkeys(words), key=lambda word: (-counted[word.lower()], -min(len(word), 8)))
+        found = {term.lower(): term for term in reversed([*short, *often])}
+        return list(reversed(found.values())) or ["your question"]
+
+    @Lazy
     def upset(self) -> bool:
         """Whether somebody sounds angry or in a hurry."""
         return _UPSET.search(self.text) is not None
 
-    @cached_property
+    @Lazy
+    def pleased(self) -> bool:
+        """Whether somebody sounds glad."""
+        return not self.upset and _PLEASED.search(self.text) is not None
+
+    @Lazy
     def listed(self) -> list[int]:
         """The numbers of numbered lines, for answers that choose among them."""
-        return list(dict.fromkeys(int(match[1]) for match in _LISTED.finditer(self.text)))
+        return list(dict.fromkeys(int(line.number) for line in self._lines if line.number))
+
+    @Lazy
+    def sections(self) -> "list[Topic]":
+        """The topics of numbered lines and what follows each; none if nothing follows, as in a plain list."""
+        if len(self.listed) < 2:
+            return []
+        found: list[list[str]] = []
+        for line in self._lines:
+            if line.number:
+                found.append([f"Title: {line.item}"])
+            elif found:
+                found[-1].append(line.text)
+        return [Topic("\n".join(lines)) for lines in found] if any(len(lines) > 1 for lines in found[:-1]) else []
 
 
 def topic_of(text: str) -> Topic:
-    """The topic of a prompt, from its beginning and end."""
-    return Topic(text if len(text) <= 2 * _READ else f"{text[:_READ]}\n{text[-_READ:]}")
+    """The topic of a prompt, from its beginning and end; halves of characters, which JSON may hold, are left out."""
+    if not text.isascii():
+        text = _HALF.sub("", text)
+    return Topic(text if len(text) <= 2 * _READ else f"{text[:_READ]}\n{text[-_READ:].partition(' ')[2]}")
 
 
-def shorten(text: str, words: int = 5) -> str:
-    """The first words of a text, without what follows a stop."""
-    return " ".join(_END.split(text, 1)[0].split()[:words]) or text[:40]
-
-
-def _phrases(text: str) -> list[str]:
-    """Runs of up to three words between stop words and stops (as RAKE has it), the first 24 of them."""
-    found: dict[str, None] = {}
-    run: list[str] = []
-    for word in _WORD.findall(text):
-        stop = len(word) < 2 or word.lower() in STOP_WORDS or word.endswith("ly")
-        if run and (stop or len(run) == 3):
-            found[" ".join(run)] = None
-            run = []
-            if len(found) == 24:
-                return list(found)
-        if not stop:
-            run.append(word)
-    if run:
-        found[" ".join(run)] = None
-    return [phrase for phrase in found if len(phrase) > 3 and not phrase.isdecimal()]
+def _is_term(word: str) -> bool:
+    return (len(word) > _FEW or not word.isascii()) and word.lower() not in STOP_WORDS

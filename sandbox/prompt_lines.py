@@ -1,0 +1,104 @@
+"""Read the lines of a prompt: which are numbered, which are sentences to repeat, and what name a value is."""
+
+import re
+from typing import NamedTuple
+
+from sandbox.plain_text import sentences
+from sandbox.record_fields import is_nothing
+
+LONGEST_SENTENCE = 400
+_SHORTENED = 100
+_LONGEST_NAME = 60
+_LISTED = re.compile(r"[ \t]*(?:#|\[|\()?(\d{1,4})[.)\]:][ \t]+(\S.*)")
+_NUMBER_STARTS = frozenset("#[(0123456789")
+_BULLET = re.compile(r"[ \t]*[-*\u2022\u00b7][ \t]+(\S.*)")
+_BULLETS = frozenset("-*\u2022\u00b7")
+_STOPS = tuple(".!?\u3002\uff01\uff1f\u061f")
+_WIDE_STOPS = ("\u3002", "\uff01", "\uff1f")
+_NUMBERED = re.compile(r"\(?\d{1,2}[.)]\s+")
+_REPLIED = re.compile(r"(?:(?:re|fwd?|aw)\s*:\s*)+", re.IGNORECASE)
+_NAME_END = re.compile(r"\s+[-\u2013\u2014|/]\s+|[;:,(]\s*|[.!?]\s")
+# What the prompt's author asks for is no text to write about.
+_ORDER = re.compile(
+    r"(?:(?:please|now|then|kindly) )?(?:write|describe|summari[sz]e|translate|classify|generate|create|answer|reply"
+    r"|return|respond|extract|give|list|rate|rank|choose|pick|decide|explain|draft|compose|improve|rewrite|produce"
+    r"|suggest|you are|your task)\b",
+    re.IGNORECASE,
+)
+# What follows "about" in such an order is its subject.
+_ABOUT = re.compile(
+    r"\b(?:about|on|for|of)\s+(?:(?:the|a|an|this|these|following)\s+)*([^\s:.?!][^:?!\n]*?)(?:[:?!\n]|\.(?:\s|$)|$)"
+)
+_GREETING = re.compile(
+    r"(?:hello|hi|hey|dear|thanks|thank you|kind regards|best|regards|yours|cheers|guten tag|hallo|bonjour|hola"
+    r"|ol\u00e1|ciao|viele gr)\b",
+    re.IGNORECASE,
+)
+_FEW_SPACES = 3
+_SHORT_GREETING = 6
+_FEW_BYTES = 20
+
+
+class PromptLine(NamedTuple):
+    """A line; of one that is numbered or has a bullet, its number and what follows."""
+
+    text: str
+    number: str = ""
+    item: str = ""
+
+
+def read_line(text: str) -> PromptLine:
+    """A line that is not empty."""
+    first = text.lstrip()[0]
+    if first in _NUMBER_STARTS:
+        match = _LISTED.fullmatch(text)
+        return PromptLine(text, match[1], match[2]) if match else PromptLine(text)
+    match = _BULLET.fullmatch(text) if first in _BULLETS else None
+    return PromptLine(text, item=match[1]) if match else PromptLine(text)
+
+
+def is_prose(value: str) -> bool:
+    """Whether a value is whole sentences."""
+    end = value.rstrip("\"')\u201d")[-1:]
+    return end in _STOPS and (end in _WIDE_STOPS or (len(value) > _FEW_BYTES and value.count(" ") > _FEW_SPACES))
+
+
+def repeatable(text: str) -> list[str]:
+    """The sentences of a text that can be repeated, without their numbers; an endless one is cut."""
+    found = [_NUMBERED.sub("", sentence, 1) for sentence in sentences(text) if _is_telling(sentence)]
+    return [sentence if len(sentence) < LONGEST_SENTENCE else shortened(sentence) for sentence in found]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long text, up to the end of a word."""
+    space = text.rfind(" ", 0, _SHORTENED)
+    return f"{text[: space if space > 0 else _SHORTENED].rstrip(' ,;:.')} ..."
+
+
+def name_of(value: str) -> str:
+    """A name as it stands; a long one up to where its first part ends."""
+    value = _REPLIED.sub("", value.strip(), 1).rstrip(".,;:\u3002").strip() or value.strip()
+    if len(value) <= _LONGEST_NAME:
+        return value
+    for match in _NAME_END.finditer(value, 8, _LONGEST_NAME):
+        return value[: match.start()]
+    space = value.rfind(" ", 0, _LONGEST_NAME)
+    return value[: space if space > 0 else _LONGEST_NAME]
+
+
+def ordered_subject(line: str) -> str | None:
+    """The subject of an order, "autumn rain" of "Write a haiku about autumn rain."; None if the line is no order."""
+    if not _ORDER.match(line):
+        return None
+    match = _ABOUT.search(line)
+    return name_of(match[1]) if match else ""
+
+
+def _is_telling(sentence: str) -> bool:
+    """Whether a sentence can be repeated: no greeting, no order to whoever answers, and not only a few words."""
+    spaces = sentence.count(" ")
+    if spaces < _FEW_SPACES and (sentence.isascii() or len(sentence.encode()) < _FEW_BYTES):
+        return False
+    if is_nothing(sentence) or sentence[-1] in ",:" or _ORDER.match(sentence):
+        return False
+    return spaces > _SHORT_GREETING or not _GREETING.match(sentence)
