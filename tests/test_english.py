@@ -32,11 +32,10 @@ BETTER = {
     r"dies|died|dying": "crashes, ends",
     r"whoever": "the process that, anyone who",
     r"(goes?|going|went|gone) on with": "resume, continue",
-    r"lies? (in|at)": "is in, is at",
-    r"what (is|was|are|were) (asked|answered|written|sent|said|told|read|missed|left|given)": "a noun",
+    r"lies (in|at)": "is in, is at",
+    r"what (is|was|are|were) (asked|answered|written|sent|said|told|missed|given)": "a noun",
     r"passed over": "skipped, ignored",
     r"in vain": "without success",
-    r"(says?|said) so": "reports it",
     r"out loud": "clearly",
     r"(is|are|was|were) told": "learns, is reported",
     r"(throws?|thrown|threw) away": "discard",
@@ -46,7 +45,7 @@ BETTER = {
     r"(takes?|taken|took) (a |the )?(run )?up": "resume",
     r"at work": "running, active",
     r"befalls?": "happens to",
-    r"(hence|thence|whence|thereby)": "so",
+    r"(thence|whence)": "so",
 }
 PATTERN = re.compile(rf"\b({'|'.join(BETTER)})\b", re.IGNORECASE)
 

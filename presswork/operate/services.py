@@ -102,7 +102,7 @@ def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervis
 
 
 def _read_startable(here: Installation) -> State:
-    """Read what was started before; ConfigurationError if the services can't be started beside it."""
+    """Read what was started before; ConfigurationError if it is in the way."""
     before = read_state(here.home) or State("", here.api)
     if not (before.living(SERVER) or before.living(SUPERVISOR)):
         _require_free_port(here)

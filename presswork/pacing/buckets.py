@@ -123,7 +123,7 @@ class Bucket:
         remaining = max(float(header.remaining), -self.capacity)
         self._watch_others(remaining, sent_at, spent_then)
         # The API does not say whether the header describes the moment when the request arrived or when its answer left.
-        # So ignore what flowed in between the two, and subtract what was sent since: at worst a little stays unused.
+        # So ignore what flowed in between the two, and subtract all requests since: at worst a little stays unused.
         self.level = min(self.capacity, remaining) - (self.spent - spent_then)
 
     def _watch_others(self, remaining: float, sent_at: float, spent_then: float) -> None:
