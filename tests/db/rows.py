@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, func, insert, select, update
 
 from db.clock import new_id, now
 from db.identity import this_process
+from db.ledger.connecting import MIGRATIONS
 from db.ledger.leases import Lease, take
 from db.ledger.lifecycle import begin_or_resume, close_run
 from db.ledger.refused_rows import storable
@@ -32,6 +34,8 @@ from db.ledger.tables import StoredRun, WorkingRow
 from db.ledger.writing import add_templates, write
 from db.session import begin_write
 
+HEAD = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+"""The newest revision of a ledger."""
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 

@@ -14,7 +14,7 @@ from db.ledger.connecting import check, connect_ledger, upgrade
 from db.readers.figures import usage
 from db.session import begin_write
 from tests.db.earlier.ledgers import upgrade_to, views_of
-from tests.db.rows import sha
+from tests.db.rows import HEAD, sha
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 ENDINGS: tuple[tuple[str | None, int | None, float | None], ...] = (
@@ -112,7 +112,7 @@ def add_run(connection: Connection, identifier: str, status: str, alive_until: d
 def test_ledger_of_the_first_release_keeps_its_figures(old: Engine) -> None:
     before = views_of(old)
     upgrade(old)
-    assert check(old) == "0003"
+    assert check(old) == HEAD
     assert views_of(old) == before
     found = usage(old, "run 1")
     assert (found.requests, found.perhaps_billed, found.unpriced) == (8, 4, 1)
@@ -142,4 +142,4 @@ def test_upgrade_is_refused_while_a_run_is_active(old: Engine, status: str) -> N
         past = datetime.now(UTC) - timedelta(seconds=1)
         connection.execute(text("UPDATE runs SET alive_until = :past WHERE id = 'run 2'"), {"past": past})
     upgrade(old)
-    assert check(old) == "0003"
+    assert check(old) == HEAD

@@ -35,9 +35,8 @@ from db.ledger.rows import values_of
 from db.ledger.tables import Attempt, GenerationParent, StoredRun
 from db.session import begin_write, is_unavailable, is_unwritable, make_engine, readable_url, reason_of
 from db.sources.access import open_source
-from tests.db.rows import Book, error_of_sqlite, run_row
+from tests.db.rows import HEAD, Book, error_of_sqlite, run_row
 
-HEAD = "0003"
 TABLES = set(Base.metadata.tables)
 VIEWS = {"current_content", "usage_by_day"}
 
