@@ -155,7 +155,7 @@ def _flows_by_template(
 
 
 def _located(entrypoint: str) -> tuple[Path, str]:
-    """Find the file of an entrypoint's flow, without importing it; a path that is no file if there is none."""
+    """Find the file of an entrypoint's flow, without importing it; the path of a missing file if there is none."""
     *module, flow = entrypoint.split(".")
     files = (Path(folder, *module).with_suffix(".py") for folder in [str(ROOT), *sys.path])
     return next(filter(Path.is_file, files), ROOT), flow

@@ -1,8 +1,8 @@
 """Load a run's templates and build each step's brief, the part that all its prompts share, once.
 
-A step is rendered with the values of the select that its materials come from. The handles carry these values: a run may
-select with `kind=tea` and with `kind=coffee`, and must not mix them up. Every handle goes back to exactly one select,
-even over many steps, so the values are never ambiguous.
+A step is rendered with the parameter values of the select behind its materials. The handles carry these values: a run
+may select with `kind=tea` and with `kind=coffee`, and must not mix them up. Every handle goes back to exactly one
+select, even over many steps, so the values are never ambiguous.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ def check_templates(folder: Path, source: FlowSource) -> list[Template]:
 
 
 def params_of_step(template: Template, selected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a template's params: those of its materials' select, else the defaults.
+    """Return a template's parameter values: those of the select behind its materials, else the defaults.
 
     Raises ParameterError if the select does not have a param that has no default.
     """
