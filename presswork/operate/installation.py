@@ -79,7 +79,7 @@ class Installation:
 class State:
     """What was started: the server (with its API), the worker, and the process that supervises both.
 
-    `mark` is in the environment of server and worker, and so of the processes that they start.
+    `mark` is in the environment of the server, the worker and all processes that they start: flow runs are found by it.
     """
 
     mark: str

@@ -62,13 +62,13 @@ def check_templates(folder: Path, source: FlowSource) -> list[Template]:
 def params_of_step(template: Template, selected: Mapping[str, Any]) -> dict[str, Any]:
     """Return a template's parameter values: those of the select behind its materials, else the defaults.
 
-    Raises ParameterError if the select does not have a param that has no default.
+    Raises ParameterError if a parameter without a default is missing in that select.
     """
     params = template.front.params
     missing = [name for name, param in params.items() if param.required and name not in selected]
     if missing:
         raise ParameterError(
-            f"The template {template.name!r} needs the parameter {missing[0]!r}, but the select of its records does "
-            f"not have it. Declare it in that select's template too, or give it a default in {template.file}."
+            f"The template {template.name!r} needs the parameter {missing[0]!r}, but the template that selects its "
+            f"records does not declare it. Declare it there too, or give it a default in {template.file}."
         )
     return {name: selected.get(name, param.default) for name, param in params.items()}
