@@ -77,7 +77,7 @@ class Installation:
 
 @dataclass(frozen=True)
 class State:
-    """What was started: the server (with its API), the worker, and the process that supervises both.
+    """The started services: the server (with its API), the worker, and the process that supervises both.
 
     `mark` is in the environment of the server, the worker and all processes that they start: flow runs are found by it.
     """
@@ -99,7 +99,7 @@ class State:
         return any(map(self.living, (SERVER, WORKER, SUPERVISOR)))
 
     def flow_runs(self) -> list[Process]:
-        """Find what the services have started, now or before one of them crashed."""
+        """Find the processes that the services have started, also those of a crashed service."""
         known = (self.server, self.worker, self.supervisor)
         return [process for process in marked_processes(self.mark) if process not in known]
 
@@ -108,7 +108,7 @@ _STATES = TypeAdapter(State)
 
 
 def read_state(home: Path) -> State | None:
-    """Read what was started here; None if nothing was. ConfigurationError if the file is damaged."""
+    """Read which services were started here; None if there are none. ConfigurationError if the file is damaged."""
     file = home / STATE_FILE
     try:
         return _STATES.validate_json(file.read_bytes())
@@ -150,7 +150,7 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
 
 
 def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
-    """Stop all that was started here, and return the names of what was stopped; empty if nothing runs."""
+    """Stop all services that were started here; return the names of those that ran."""
     if read_state(home) is None:
         return []
     named = stop_supervisor(home, run_stops_within_s, say)
@@ -176,7 +176,7 @@ def stop_supervisor(home: Path, run_stops_within_s: float, say: Say) -> list[str
 
 
 def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
-    """Stop what is recorded as started, except server and worker of `keep`. Call it from the supervisor or `locked`."""
+    """Stop the recorded services, except server and worker of `keep`. Call it from the supervisor or `locked`."""
     state = read_state(home)
     if state is None:
         return []

@@ -50,7 +50,7 @@ AT_ONCE_S, LATE_S = 0.1, 5.0
 
 
 class Finder:
-    """The limit of one endpoint as far as it is known; `bucket` applies it, and limits nothing before that."""
+    """The limit that was found for one endpoint. `bucket` applies it; before, it limits nothing."""
 
     def __init__(self) -> None:
         self.bucket = Bucket()
@@ -177,7 +177,7 @@ class Finder:
             self.bucket.hold(rate * math.exp(growth * passed), now)
 
     def _retreat(self, now: float) -> None:
-        """Return to the last limit, which growth has passed, and correct it by what was accepted since."""
+        """Return to the last limit after growing beyond it, and correct it by the requests accepted since."""
         limit = self._base / BELOW
         since, asked = self._empty
         lasted = self._horizon - since

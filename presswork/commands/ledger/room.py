@@ -1,6 +1,6 @@
 """Show the ledger's size, and compact, prune or rebuild it.
 
-Commands that change something first print what they would change, and do it with --yes.
+A command prints what it would change, and changes it only with --yes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
