@@ -78,7 +78,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class NotTold:
-    """Why an endpoint has no figures of a model. `is_unknown`: it knows other models, but none of this name."""
+    """Why an endpoint has no figures of a model. `is_unknown`: it knows other models, but not this one."""
 
     message: str
     is_unknown: bool = False

@@ -8,7 +8,7 @@
     |   |-- TemplateError
     |   `-- ParameterError
     |-- RecordError             one record can't be used: it fails alone, by its key
-    |-- RunEndedError           the run that this one should help has ended
+    |-- RunEndedError           the run of this helper has ended
     |-- LedgerAwayError         answers could not be written to the ledger; they are in a spill file
     `-- CallError               a request produced no usable answer
         |-- PassingCallError    may succeed later: retried
@@ -75,7 +75,7 @@ class ParameterError(ConfigurationError):
 
 
 class RunEndedError(PressworkError):
-    """The run that this one should help has ended. There is nothing left to do."""
+    """The run of this helper has ended. There is nothing left to do."""
 
 
 class RecordError(PressworkError):

@@ -25,10 +25,12 @@ LIFECYCLES: tuple[Lifecycle, ...] = get_args(Lifecycle)
 class Model:
     """A model's limits, in tokens. None means that a figure is not known.
 
-    `cacheable` is the length of the shortest prefix that is cached. `thinks`: a request without `thinking` thinks.
-    `thinking` has the accepted `thinking.type` values. `capped`: the model rejects the efforts xhigh and max while
-    thinking is off. `tokens` is the ratio of its token count to that of Claude 4.6 for the same text; `most_tokens` is
-    the highest such ratio. `retires_on` may be past for a deprecated model, which may still answer.
+    - `cacheable`: the length of the shortest prefix that can be cached.
+    - `thinks`: whether it thinks if a request does not set `thinking`.
+    - `thinking`: the values of `thinking.type` that it accepts.
+    - `capped`: whether it rejects the efforts xhigh and max while thinking is off.
+    - `tokens`: its token count divided by that of Claude 4.6 for the same text. `most_tokens`: the highest such ratio.
+    - `retires_on`: may be past; a deprecated model may still answer.
     """
 
     context: int | None = None

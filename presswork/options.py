@@ -67,12 +67,12 @@ class RunOptions(FormPart):
         None,
         gt=0,
         title="Cost cap",
-        description="Spend at most this many US dollars, with the runs it resumes. Leave empty for the default cap.",
+        description="Spend at most this many US dollars, including resumed runs. Leave empty for the default cap.",
         examples=[5],
     )
     refresh: bool = Field(
         default=False,
-        description="Generate again what the ledger has, and skipped records. This costs money.",
+        description="Generate again even if the ledger has content, skipped records too. This costs money.",
     )
     concurrency: int | None = Field(
         None, ge=1, le=2000, description="Send at most this many requests at once, 1 to 2,000.", examples=[50]

@@ -29,9 +29,10 @@ _BEDROCK = re.compile(r"(?:^|/)((?:[a-z-]+\.)?anthropic\.claude[^/]*)$")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A request's usage in tokens, as the endpoint reports it. The whole input is the sum of the first four.
+    """A request's usage in tokens, as the endpoint reports it.
 
-    The last three set the price: the tier, the place of inference, and the speed. None means the ordinary one.
+    `input_tokens` do not include cached tokens: the whole input is `prompt_tokens`. `service_tier`, `inference_geo` and
+    `speed` change the price; None means the standard one.
     """
 
     input_tokens: int

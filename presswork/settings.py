@@ -24,23 +24,27 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PRESSWORK_", extra="ignore")
 
     database_url: str | None = Field(None, description="The ledger. Default: a SQLite file in the project's root.")
-    source_url: str | None = Field(None, description="Where `select` runs. Default: the ledger's database.")
-    endpoint: str | None = Field(None, description="The name of the endpoint behind ANTHROPIC_BASE_URL.")
+    source_url: str | None = Field(None, description="The database where `select` runs. Default: the ledger's.")
+    endpoint: str | None = Field(
+        None, description="Your name for the endpoint at ANTHROPIC_BASE_URL. Content is kept per name."
+    )
     templates_dir: Path = Field(ROOT / "templates", description="The folder of the prompt files.")
 
     concurrency: int = Field(50, ge=1, le=2000, description="Maximum requests in flight.")
-    rpm: int | None = Field(None, ge=1, description="Maximum requests a minute. Unset: as the endpoint allows.")
+    rpm: int | None = Field(None, ge=1, description="Maximum requests a minute. Default: the endpoint's limit.")
     itpm: int | None = Field(None, ge=1, description="Maximum input tokens a minute.")
     otpm: int | None = Field(None, ge=1, description="Maximum output tokens a minute.")
-    chunk_size: int | None = Field(None, ge=1, le=1000, description="Prompts in a chunk. Unset: 1 or 50.")
-    max_cost: float | None = Field(None, gt=0, description="USD that a run may spend, with the runs it resumes.")
+    chunk_size: int | None = Field(
+        None, ge=1, le=1000, description="Prompts in a chunk. Default: 1 for small jobs, else 50."
+    )
+    max_cost: float | None = Field(None, gt=0, description="US dollars that a run may spend, including resumed runs.")
 
     request_timeout_s: float = Field(600, gt=0, le=3600)
     request_retries: int = Field(4, ge=0, le=20, description="Retries of one request after a temporary error.")
     retry_wait_max_s: float = Field(
-        20, gt=0, le=600, description="Longest pause between retries, without `retry-after`."
+        20, gt=0, le=600, description="Maximum wait between retries without a `retry-after` header."
     )
-    retry_after_cap_s: float = Field(60, gt=0, le=3600, description="Longest `retry-after` that is obeyed.")
+    retry_after_cap_s: float = Field(60, gt=0, le=3600, description="Maximum wait for a `retry-after` header.")
     repairs: int = Field(2, ge=0, le=10, description="Maximum repairs of an invalid answer.")
     escalations: int = Field(1, ge=0, le=5, description="Maximum retries of a truncated answer, with more tokens.")
     max_paid_requests: int = Field(

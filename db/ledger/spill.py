@@ -131,7 +131,7 @@ def _read_line(path: Path, number: int, line: bytes) -> WriteBatch:
     # Not orjson: an endpoint's answer may contain half a surrogate pair, or a number of any length.
     found = json.loads(body)
     if found.get("presswork_spill") != FORMAT_VERSION or f"{found.get('run_id')}{SPILL_SUFFIX}" != path.name:
-        raise SpillError(f"The spill file {path} does not hold what its name says. The file is kept.")
+        raise SpillError(f"The spill file {path} has another format or run than its name says. The file is kept.")
     try:
         return _loaded(found["batch"])
     except TypeError as error:

@@ -53,9 +53,9 @@ def update_content(connection: Connection, generations: Sequence[GenerationRow])
 
 
 def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
-    """Count unchanged records as confirmed by their run, once each, also if the same rows are written again.
+    """Count each unchanged record once as confirmed by its run, even if the same rows are written again.
 
-    A record for which the run has a generation is not counted here.
+    A record is not counted if the run has a generation of it.
     """
     for run_id, step, its_rows in by_step(rows):
         its_run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()

@@ -201,7 +201,7 @@ class Generation(Base):
         sa.Index("ix_generations_of_run", "run_id", "step", "record_key", "replaced_by", unique=True),
         one_of("status", STATUSES),
         one_of("origin", ORIGINS),
-        # For reading a record's life.
+        # For reading a record's history.
         sa.Index("ix_generations_current", "flow", "step", "endpoint", "record_key", "status", "id"),
         # For looking up a whole page of prompts at once.
         sa.Index("ix_generations_prompt", "prompt_hash", "origin", "status"),

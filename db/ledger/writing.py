@@ -34,11 +34,11 @@ _settle = (
 def write(
     engine: Engine, batch: WriteBatch, lease: leases.Lease | None = None, *, refused: list[RefusedRow] | None = None
 ) -> None:
-    """Commit a batch; after any error, none of it is written. SQLAlchemy's errors are raised unchanged.
+    """Commit a batch as a whole, or raise SQLAlchemy's error unchanged and write nothing.
 
-    With a `lease`, raises LeaseLostError if the writing run has lost it. With `refused`, rows that the ledger refuses
-    are added to that list and written without the refused values if possible. If the ledger accepts no row of history
-    at all, the rows are not to blame and the error is raised.
+    With a `lease`, raises LeaseLostError if the run has lost it. With `refused`, each row that the ledger refuses is
+    added to that list, and is written without its refused values if possible. If the ledger refuses all generations and
+    attempts of the batch, the cause is not in the rows, and the error is raised.
     """
     try:
         _commit(engine, batch, lease)

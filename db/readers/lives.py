@@ -1,4 +1,4 @@
-"""Read a record's life: the periods in which each content was current, and the failures between them.
+"""Read a record's history: the periods in which each content was current, and the failures between them.
 
 Earlier releases wrote a row for each run that found a record unchanged; later ones only count it as a confirmation.
 So equal consecutive rows are merged into one period here, and each merged row counts as a confirmation.

@@ -84,7 +84,7 @@ def refusal(sql: str, dialect: str | None) -> str | None:
 
 @lru_cache(maxsize=256)
 def read_statement(sql: str, dialect: str | None) -> Statement:
-    """Read a select in a database's SQL (`dialect` as for tokens_of). Raises SelectError if it does not only read."""
+    """Read a select in a database's SQL (`dialect` as for tokens_of). Raises SelectError if it does more than read."""
     sql = sql.lstrip()
     try:
         tokens = tokens_of(sql, dialect)

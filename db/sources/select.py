@@ -40,10 +40,12 @@ def spool(
 ) -> None:
     """Run the select and write its records into a spool that `writing` opens.
 
-    `tell` is called with the number of records so far; an error that it raises ends the reading. If the connection is
-    lost, reading starts again with a new spool, for RECONNECT_WITHIN_S. Raises SelectError if the SQL fails, lacks a
-    key column or yields a column twice, KeyValueError if keys are null, repeated or can't be stored, SpoolError, and
-    SourceUnreachableError if the source stays unavailable.
+    `tell` is called with the number of records so far; its error stops the reading. If the connection is lost, reading
+    starts again with a new spool, for up to RECONNECT_WITHIN_S seconds. Raises:
+    - SelectError if the SQL fails, a key column is missing or a column name occurs twice;
+    - KeyValueError if keys are null, repeated or can't be stored;
+    - SpoolError if records can't be written to the disk;
+    - SourceUnreachableError if the source stays unavailable.
     """
     waited, pause, tries = 0.0, 0.25, 0
     while True:

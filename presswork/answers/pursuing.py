@@ -214,7 +214,7 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
 
 
 def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float]:
-    """Return a function that decides whether to retry after an error, or after how many seconds if they are known."""
+    """Return a function that decides whether an error is retried; it returns the seconds to wait if they are known."""
     tries, began = 0, time.monotonic()
 
     def pause(error: Exception) -> bool | float:

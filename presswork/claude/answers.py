@@ -101,7 +101,7 @@ def read_error(body: object) -> ErrorBody:
 
 
 def cleaned_word(value: object, longest: int = LONGEST_WORD) -> str | None:
-    """Return a word from the endpoint as every database can store it, or None if it is not a word."""
+    """Clean and shorten a text from the endpoint, so that every database can store it. None if there is no text."""
     return cleaned(value)[:longest] if isinstance(value, str) and value.strip() else None
 
 

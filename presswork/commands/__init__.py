@@ -1,4 +1,4 @@
-"""The commands that people type, in folders by what they are about; presswork/cli.py is the table of them.
+"""The commands that people type, in folders by subject; presswork/cli.py is their table.
 
 run/ (one job: checked, run, watched, rehearsed), ledger/ (what was generated), templates/, machine/ (services and
 deployments). They share presswork/terminal/. The contract "commands" in pyproject.toml says which folder may import

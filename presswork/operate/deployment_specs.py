@@ -68,12 +68,14 @@ class DeploymentSpec:
 
 @dataclass
 class DeploymentPlan:
-    """The deployments to make, by full name, and those that can't be made, with the reasons.
+    """The deployments to make and those that can't be made, each by its name.
 
-    `left_out` has templates with a mistake, and those that may be a step of a flow that can't be loaded. `refused` has
-    declared deployments whose flow can't be loaded, `unreadable` the files of flows. `covered` has, for each template
-    that is a step, its declared flows. `undeclared` has the flows that prefect.yaml does not declare, with the
-    templates that they name; these templates keep their deployments.
+    - `specs`: the deployments to make.
+    - `left_out`: templates with a mistake, or that may be a step of a flow that can't be loaded, with the reason.
+    - `refused`: declared deployments whose flow can't be loaded, with the reason.
+    - `covered`: templates that are steps, each with its declared flows.
+    - `undeclared`: flows that are not in prefect.yaml, each with its templates, which keep their own deployments.
+    - `unreadable`: flow files that can't be read, with the reason.
     """
 
     specs: dict[str, DeploymentSpec] = field(default_factory=dict)
@@ -155,7 +157,7 @@ def _flows_by_template(
 
 
 def _located(entrypoint: str) -> tuple[Path, str]:
-    """Find the file of an entrypoint's flow, without importing it; a path that is no file if there is none."""
+    """Find the file of an entrypoint's flow, without importing it; the path of a missing file if there is none."""
     *module, flow = entrypoint.split(".")
     files = (Path(folder, *module).with_suffix(".py") for folder in [str(ROOT), *sys.path])
     return next(filter(Path.is_file, files), ROOT), flow

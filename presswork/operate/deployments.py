@@ -61,10 +61,9 @@ class Deployed(DeploymentPlan):
 async def deploy(*, work_pool: str = POOL, say: Say, file: Path = ROOT / FILE) -> Deployed:
     """Make the deployments that plan_deployments() plans.
 
-    What can't be made is reported, and its old deployment stays: a template with a mistake, or with a name that Prefect
-    refuses; one that may be a step of a declared flow that can't be loaded; such a flow itself; anything else that
-    Prefect's server refuses. Deployments of templates that were deleted, or are now steps of a declared flow, are
-    removed. Raises ConfigurationError for a mistake in prefect.yaml or a missing pool, before anything is changed.
+    A deployment that can't be made (see DeploymentPlan), or that Prefect's server refuses, is reported and its old
+    version stays. If a template was deleted, or is now a step of a declared flow, its deployment is removed. Raises
+    ConfigurationError for a mistake in prefect.yaml or a missing pool, before anything is changed.
     """
     settings = load_settings()
     made = Deployed(**vars(plan_deployments(settings, file)))

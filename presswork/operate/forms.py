@@ -32,7 +32,7 @@ def polished(form: Form) -> Form:
 
 
 def form_of_template(params: Mapping[str, Param], content: Form) -> Form:
-    """Make a template's form from that of the flow `content`: the template is fixed, its params are typed."""
+    """Make a template's form: the form of the flow `content`, with this template fixed and its params typed."""
     made = polished(content)
     fields = made["properties"]
     fields.pop("template")

@@ -1,10 +1,10 @@
-"""Know where the services of an installation are, record in a file which processes they are, and stop them.
+"""Record the services of an installation in a file, find their processes again, and stop them.
 
-By that file, a later call recognizes its own processes, also after a crash or a reboot. Only one call starts or stops
+With this file, a later call recognizes its own processes, also after a crash or a reboot. Only one call starts or stops
 services at a time.
 
-All is stopped in order. First the flow runs, which need time to record what is in flight, because Prefect's worker
-would kill them at once; then the worker; then the server, to which both report.
+Services are stopped in order: flow runs, worker, server. The flow runs come first because they need time to record
+requests in flight, and Prefect's worker would kill them at once. The server comes last because the others report to it.
 """
 
 import os
@@ -77,9 +77,9 @@ class Installation:
 
 @dataclass(frozen=True)
 class State:
-    """What was started: the server (with its API), the worker, and the process that supervises both.
+    """The started services: the server (with its API), the worker, and the process that supervises both.
 
-    `mark` is in the environment of server and worker, and so of the processes that they start.
+    `mark` is in the environment of the server, the worker and all processes that they start: flow runs are found by it.
     """
 
     mark: str
@@ -95,11 +95,11 @@ class State:
 
     @property
     def lives(self) -> bool:
-        """Whether any of it runs."""
+        """Whether any of these processes runs."""
         return any(map(self.living, (SERVER, WORKER, SUPERVISOR)))
 
     def flow_runs(self) -> list[Process]:
-        """Find what the services have started, now or before one of them crashed."""
+        """Find the processes that the services have started, also those of a crashed service."""
         known = (self.server, self.worker, self.supervisor)
         return [process for process in marked_processes(self.mark) if process not in known]
 
@@ -108,7 +108,7 @@ _STATES = TypeAdapter(State)
 
 
 def read_state(home: Path) -> State | None:
-    """Read what was started here; None if nothing was. ConfigurationError if the file is damaged."""
+    """Read which services were started here; None if there are none. ConfigurationError if the file is damaged."""
     file = home / STATE_FILE
     try:
         return _STATES.validate_json(file.read_bytes())
@@ -116,13 +116,13 @@ def read_state(home: Path) -> State | None:
         return None
     except (OSError, ValidationError):
         raise ConfigurationError(
-            f"{file} can't be read, so it is unknown what was started here. Stop any process of it that still runs "
-            "(`presswork.operate`, `prefect worker`), and remove the file."
+            f"{file} can't be read, so the services that run here are unknown. Stop the processes that still run "
+            "(`presswork.operate`, `prefect worker`), then remove the file."
         ) from None
 
 
 def write_state(home: Path, state: State | None) -> None:
-    """Write what was started, whole or not at all; None if nothing runs any more."""
+    """Write the started services atomically; None if nothing runs any more."""
     file = home / STATE_FILE
     if state is None:
         file.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def write_state(home: Path, state: State | None) -> None:
 
 @contextmanager
 def locked(home: Path, patience_s: float) -> Iterator[None]:
-    """Be the only call that starts or stops services here; BusyError if another does not end in time."""
+    """Lock the services here against other calls; BusyError if another call holds the lock too long."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = FileLock(home / "control.lock", timeout=patience_s).acquire()
@@ -150,7 +150,7 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
 
 
 def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
-    """Stop all that was started here, and return the names of what was stopped; empty if nothing runs."""
+    """Stop all services that were started here; return the names of those that ran."""
     if read_state(home) is None:
         return []
     named = stop_supervisor(home, run_stops_within_s, say)
@@ -176,7 +176,7 @@ def stop_supervisor(home: Path, run_stops_within_s: float, say: Say) -> list[str
 
 
 def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
-    """Stop what is recorded as started, except server and worker of `keep`. Call it from the supervisor or `locked`."""
+    """Stop the recorded services, except server and worker of `keep`. Call it from the supervisor or `locked`."""
     state = read_state(home)
     if state is None:
         return []
@@ -206,7 +206,7 @@ def open_log(home: Path) -> TextIO:
 def follow(
     supervisor: Process, lines: TextIO, say: Say, *, within_s: float, until: Callable[[], bool] = lambda: False
 ) -> None:
-    """Pass on what the supervisor logs, until something is so, until it has ended, or for some seconds."""
+    """Print the supervisor's log until `until` is true, the supervisor has ended, or `within_s` seconds have passed."""
     deadline = time.monotonic() + within_s
     while True:
         is_last = until() or not supervisor.is_alive or time.monotonic() > deadline

@@ -1,4 +1,4 @@
-"""Read from a Prefect server what runs, what is scheduled next, what failed last, and its workers."""
+"""Read from a Prefect server its active runs, next scheduled runs, latest failures and workers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

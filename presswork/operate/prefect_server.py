@@ -1,7 +1,7 @@
 """Start a Prefect server, and check whether one answers.
 
-`presswork up` starts one that stays. A command that finds none starts one for itself, on loopback, which ends with the
-command, even after `kill -9`. Each has a database of its own in `.presswork/`. Both are started here, as processes of
+`presswork up` starts a server that stays. A command that finds no server starts its own on loopback. That server ends
+when the command ends, even after `kill -9`. Each server has its own database in `.presswork/` and is a process of
 presswork/operate/server_process.py.
 """
 

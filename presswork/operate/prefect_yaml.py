@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Schedule(_Strict):
-    """When a deployment runs; by the slug, a later deploy recognizes it.
+    """When a deployment runs. A later deploy recognizes a schedule by its slug.
 
     One that repeats all day is made in UTC and ignores its `timezone`: Prefect runs an hour that the clocks repeat only
     once, so a schedule of every 15 minutes in local time would pause for 75. All other moments are the same.
@@ -63,7 +63,7 @@ class Schedule(_Strict):
 
 
 def _whole_hours_from_utc(timezone: str) -> bool:
-    """Whether a minute there is the same minute in UTC, in winter and in summer."""
+    """Whether a time zone differs from UTC by whole hours, in winter and in summer."""
     halves = (datetime(2026, month, 1, tzinfo=ZoneInfo(timezone)).utcoffset() for month in (1, 7))
     return not any((offset or timedelta()) % timedelta(hours=1) for offset in halves)
 

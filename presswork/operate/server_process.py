@@ -31,7 +31,7 @@ def serve(host: str, port: int) -> None:
 
 
 def end_when_idle(lock: Path, idle_s: float) -> None:
-    """Wait until no process has held the lock file for so long, remove the file and end this process."""
+    """Wait until no process has held the lock file for `idle_s` seconds, then remove it and end this process."""
     last_held = time.monotonic()
     while (is_held := _is_held(lock)) or time.monotonic() - last_held < idle_s:
         if is_held:

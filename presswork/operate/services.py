@@ -1,4 +1,4 @@
-"""Start the services of a machine, or what is missing of them, with all that a healthy server needs to know."""
+"""Start the services of a machine that do not run yet, and set up its Prefect server."""
 
 import asyncio
 import errno
@@ -90,7 +90,8 @@ def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervis
         before = _read_startable(here)
         if supervisor := before.living(SUPERVISOR):
             raise ConfigurationError(
-                f"It already runs here, supervised by process {supervisor.pid}. Stop it with `presswork down`."
+                f"The services already run here, supervised by process {supervisor.pid}. Stop them with "
+                "`presswork down`."
             )
         began = datetime.now(UTC)
         with supervising(here, say, logs=False) as supervised:
@@ -102,7 +103,7 @@ def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervis
 
 
 def _read_startable(here: Installation) -> State:
-    """Read what was started before; ConfigurationError if it is in the way."""
+    """Read which services already run; ConfigurationError if they, or another process on the port, prevent a start."""
     before = read_state(here.home) or State("", here.api)
     if not (before.living(SERVER) or before.living(SUPERVISOR)):
         _require_free_port(here)
@@ -115,7 +116,7 @@ def _read_startable(here: Installation) -> State:
 
 
 def _supervised(here: Installation, before: State, say: Say) -> State:
-    """Start a supervisor, unless one runs, and wait until server and worker run; ServiceError has its last words."""
+    """Start a supervisor, unless one runs, and wait until server and worker run; ServiceError has its last error."""
     errors: list[str] = []
 
     def pass_on(line: str) -> None:
@@ -163,7 +164,9 @@ async def _wait_for_worker(here: Installation, since: datetime, is_alive: Callab
         if not is_alive():
             raise ServiceError(f"The worker ended while it started; see {here.log(WORKER)}.")
         if time.monotonic() > deadline:
-            raise ServiceError(f"The worker runs, but Prefect's server has not heard of it; see {here.log(WORKER)}.")
+            raise ServiceError(
+                f"The worker runs, but Prefect's server has received no heartbeat from it; see {here.log(WORKER)}."
+            )
         await asyncio.sleep(_LOOK_S)
 
 

@@ -186,7 +186,7 @@ def supervising(here: Installation, say: Say, *, logs: bool) -> Iterator[Supervi
 
 
 def start_supervisor(here: Installation) -> Process:
-    """Start a supervisor as a process of its own. It gets the installation by a pipe: a password is in there."""
+    """Start a supervisor as a process of its own. It gets the installation by a pipe, because that has a password."""
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     command = [sys.executable, "-m", "presswork.operate.supervisor"]
     child = start_in_own_session(command, environment, here.log(SUPERVISOR), subprocess.PIPE)
@@ -197,7 +197,7 @@ def start_supervisor(here: Installation) -> Process:
 
 
 def _environment(here: Installation, mark: str) -> dict[str, str]:
-    """Return our environment without what `.env` says of runs: each run reads that itself when it starts."""
+    """Return our environment without the run settings from `.env`: each run reads those itself when it starts."""
     said = {name: value for name, value in dotenv_values(ROOT / ".env").items() if not name.startswith("PREFECT_")}
     kept = {name: value for name, value in os.environ.items() if said.get(name) != value}
     return {**kept, **QUIET, "PRESSWORK_STATE_DIR": str(here.home), MARK: mark}

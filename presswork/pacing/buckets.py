@@ -60,9 +60,9 @@ class Hold:
 class Bucket:
     """One limit: `level` may be used now, `rate` flows in per second up to `capacity`; `reserve` stays unused.
 
-    For a limit from rate headers, `margin` becomes the reserve if the limit is large enough. `spent` counts everything
-    ever taken, so that requests sent after the one that a header belongs to can be subtracted. `others` is what other
-    clients of the same account use per second, estimated from what is missing.
+    - `margin`: for a limit from rate headers, the reserve if the limit is large enough.
+    - `spent`: all that was ever taken, to subtract the requests that were sent after the one that a header answers.
+    - `others`: the estimated use per second by other clients of the same account.
     """
 
     rate: float = math.inf
@@ -78,7 +78,7 @@ class Bucket:
 
     @property
     def inflow(self) -> float:
-        """What flows in for this process per second, without the share that others use."""
+        """The inflow per second for this process, without the use by others."""
         return max(self.rate - self.others, self.rate * LEAST)
 
     def refill(self, now: float) -> None:

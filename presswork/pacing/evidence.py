@@ -104,7 +104,7 @@ class Tally:
 
 @dataclass
 class Usual:
-    """The share of refusals that occurs at any rate, as far as cuts have shown."""
+    """The share of refusals that no cut of the rate has lowered."""
 
     _share: float = 0.0
     _judged: float = 0.0

@@ -1,9 +1,9 @@
 """Find the rate limit of an endpoint that sends no rate headers, from what it accepts.
 
 The finder knows only when each request was sent and whether it was refused (429). Refusals alone do not prove a limit:
-some endpoints refuse a share of requests at any rate. So each cut is a trial. The cut goes to the rate that was
-accepted while requests were refused. If the share of refusals does not fall, the finder undoes the cut and remembers
-the share. docs/decisions/0007 has the reasons and the measurements.
+some endpoints refuse a share of requests whatever the rate is. So each cut is a trial. The cut goes to the rate that
+was accepted while requests were refused. If the share of refusals does not fall, the finder undoes the cut and
+remembers the share. docs/decisions/0007 has the reasons and the measurements.
 """
 
 import math
@@ -34,7 +34,7 @@ REST_S, REST_REQUESTS = 10.0, 40
 RAMP, FASTEST = 0.004, 0.2
 """Growth per second, as a share of the rate: it rises by RAMP each second, up to FASTEST. 40 s give a factor of 4."""
 FULL_RATE, LEAST_GROWTH = 4.0, 0.1
-"""Below this many requests per second growth is slower, since each probe costs refusals at any rate."""
+"""Below this many requests per second growth is slower, since each probe costs refusals, however low the rate is."""
 STEEP, PROBE_AFTER, DOUBLED_IN_S = 3.0, 10, 2.0
 """A cut this steep may have measured an endpoint in trouble: probe it at once, after this many requests."""
 NEAR, FAR = 1.02, 1.3
@@ -50,7 +50,7 @@ AT_ONCE_S, LATE_S = 0.1, 5.0
 
 
 class Finder:
-    """The limit of one endpoint as far as it is known; `bucket` applies it, and limits nothing before that."""
+    """The limit that was found for one endpoint. `bucket` applies it; before, it limits nothing."""
 
     def __init__(self) -> None:
         self.bucket = Bucket()
@@ -177,7 +177,7 @@ class Finder:
             self.bucket.hold(rate * math.exp(growth * passed), now)
 
     def _retreat(self, now: float) -> None:
-        """Return to the last limit, which growth has passed, and correct it by what was accepted since."""
+        """Return to the last limit after growing beyond it, and correct it by the requests accepted since."""
         limit = self._base / BELOW
         since, asked = self._empty
         lasted = self._horizon - since

@@ -159,10 +159,12 @@ class Spending:
 def share_of_cap(
     max_cost: float, *, spent: Spent, by_helpers: Spent, by_earlier: Spent, helpers: int, waiting: int
 ) -> float:
-    """Return what one of a run's `helpers` may spend when it starts, in US dollars; 0 or less means nothing is left.
+    """Return the US dollars that one of a run's `helpers` may spend when it starts; 0 or less means nothing is left.
 
-    `spent` is what all linked runs and all processes on this run have spent, `by_helpers` the part of its helpers,
-    `by_earlier` the part of the same helper before it crashed; `waiting` counts the helpers that have not ended.
+    - `spent`: by all linked runs and all processes on this run.
+    - `by_helpers`: the part of `spent` that the run's helpers have spent.
+    - `by_earlier`: the part that this helper has spent before it crashed.
+    - `waiting`: the number of helpers that have not ended.
     """
     before = float(spent.total_usd) - float(by_helpers.total_usd)
     share = (max_cost - before) * OF_THE_CAP / helpers - float(by_earlier.total_usd)

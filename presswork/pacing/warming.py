@@ -29,8 +29,10 @@ TTL_S = {"5m": 300.0, "1h": 3600.0}
 class Warmth:
     """How the requests of a process used the prompt cache.
 
-    `late` requests wrote a prefix again before any could read it; `missed` ones although others could read it. `silent`
-    answers reported neither. `too_short` names templates whose prefix can't be cached.
+    - `late`: requests that cached a prefix again before it could be read.
+    - `missed`: requests that cached a prefix again although it could be read.
+    - `silent`: answers that reported neither a write nor a read.
+    - `too_short`: the templates whose prefix can't be cached.
     """
 
     late: int = 0
@@ -148,7 +150,7 @@ class _Prefix:
         self._told_at = min(self._told_at, self._alive_at)
 
     def judged(self) -> tuple[int, int]:
-        """How many wrote again before any could read, and how many although others could."""
+        """The late and the missed requests, as Warmth counts them."""
         late = sum(at < self._read_from for at in self._rewritten_at)
         return self._late + late, self._missed + len(self._rewritten_at) - late
 

@@ -67,7 +67,7 @@ class Param(BaseModel):
 
     @property
     def nullable(self) -> bool:
-        """Whether it may be null, which is so if its default is null."""
+        """Whether it may be null: only if its default is null."""
         return not self.required and self.default is None
 
     @property
@@ -176,7 +176,7 @@ class FrontMatter(BaseModel):
             return read_fields((info.context or {}).get("template", ""), value)
         if isinstance(value, str | OutputFields):
             return value
-        raise ValueError("must name a class, such as ProductCopy or shop.Entry, or list its fields")
+        raise ValueError("must name an output class, such as ProductCopy or shop.Entry, or define fields")
 
     @pydantic.field_validator("cache", "thinking", mode="before")
     @classmethod

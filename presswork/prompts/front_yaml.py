@@ -1,9 +1,9 @@
-"""Read the YAML of a front matter, in which an unquoted value stays the text that is written there.
+"""Read the YAML of a front matter, and keep an unquoted value as text where YAML 1.1 would change it.
 
-YAML 1.1 reads `NO` as false, `0123` as 83, `12:30` as 750 and `1.10` as 1.1. Here only `true`, `false`, `null` and
-numbers in the spelling of records are more than text; names in a mapping are always text. Explicit tags (`!!int`) keep
-their meaning. Under `output` every value is text, so that the choice `7` is the text `7` in the answer, and
-`{type: list[str]}` is read, although YAML rejects it.
+YAML 1.1 reads `NO` as false, `0123` as 83, `12:30` as 750 and `1.10` as 1.1. Here all of these are text. Only `true`,
+`false`, `null` and numbers that are spelled as in records have another type. Names in a mapping are always text.
+Explicit tags (`!!int`) keep their meaning. Under `output` every value is text, so an answer's choice `7` is the text
+"7". `{type: list[str]}` is accepted there, although YAML rejects it.
 """
 
 import re

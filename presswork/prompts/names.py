@@ -1,4 +1,4 @@
-"""Check that Prefect accepts the name of a template that selects its own records, as its deployment has that name.
+"""Check that Prefect accepts a template's name: a template that selects its own records gives it to a deployment.
 
 A file may have a name that Prefect refuses. The lint uses this rule, and so does `presswork deploy`, which leaves such
 a template out. `presswork run NAME` needs no deployment, and runs it anyway.

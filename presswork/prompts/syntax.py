@@ -83,13 +83,13 @@ class Environment(ImmutableSandboxedEnvironment):
         return NULL if found is None else found
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute an operator; `%` fills a text or divides, and a number is spelled like one in a record."""
+        """Compute an operator. A float result has no exponent, as in a record; `%` also formats texts."""
         if operator == "%" and isinstance(left, str):
             return fill_percent(left, right)
         return as_rendered(super().call_binop(context, operator, left, right))
 
     def call_unop(self, context: Context, operator: str, arg: Any) -> Any:
-        """Compute a sign, like call_binop."""
+        """Compute a sign; a float result has no exponent."""
         return as_rendered(super().call_unop(context, operator, arg))
 
     def _of_null(self, name: Any, *, called: bool) -> Any:

@@ -1,15 +1,15 @@
-"""Write counts, money, shares and durations for people, the same in Prefect's UI, on a terminal and in a log."""
+"""Format counts, money, shares and durations for people, the same in Prefect's UI, on a terminal and in a log."""
 
 from decimal import Decimal
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a count with its noun."""
+    """Format a count with its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
-    """Write a cost, and how many requests it does not include."""
+    """Format a cost in US dollars; `unpriced` counts the requests whose cost is unknown."""
     if cost is None:
         return "unknown (no price for the model or its options, or the endpoint reports no usage)"
     lacks = f" and {unpriced:,} requests of unknown price" if unpriced else ""
@@ -17,12 +17,12 @@ def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share of 1 as a percentage."""
+    """Format a share of 1 as a percentage."""
     return f"{share:.0%}".replace("%", " %")
 
 
 def duration(seconds: float) -> str:
-    """Write a duration: in seconds below two minutes, then in minutes, then in hours."""
+    """Format a duration: in seconds below two minutes, then in minutes, then in hours."""
     if seconds < 120:
         return f"{seconds:,.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -25,12 +25,11 @@ WORDS = {CACHED: "from the cache", SUCCEEDED: "new"}
 class Progress:
     """Counts of one run so far; `total` is None while it is not known.
 
-    `notes` has, by kind, remarks for the summary. `ask_pace` must be called on the engine's own thread, which stores
-    the result as `pace` for the threads of watchers.
-
-    `selecting` has, for each running select, its template's file and the number of records read so far. Its keys are
-    names of spools, as two selects of one template may run at the same time. `worker` names the helper of the run that
-    this process is, if it is one.
+    - `notes`: remarks for the summary, by kind.
+    - `ask_pace`: call it only on the engine's thread, which stores the result as `pace` for the watchers' threads.
+    - `selecting`: the template's file and the records read so far of each running select, by the name of its spool,
+      because two selects of one template may run at the same time.
+    - `worker`: the name of the helper, if this process is one.
     """
 
     run_id: str

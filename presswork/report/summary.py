@@ -40,7 +40,7 @@ class StepSummary(GenerationCounts, BaseModel):
     """One step of a run: how many generations ended with each status."""
 
     step: str
-    made_from: str | None = Field(None, description="The step that it was made from; None: made from records.")
+    made_from: str | None = Field(None, description="The step whose content is its input. None: it works on records.")
     generations: int = 0
     cached: int = 0
     succeeded: int = 0
@@ -62,7 +62,7 @@ class PaceSummary(BaseModel):
     )
     share_of_limit: float | None = None
     rate_limited: int = 0
-    refused_anyway: float = Field(0.0, description="The share of answers that are 429 at any rate, as far as known.")
+    refused_anyway: float = Field(0.0, description="Known share of answers that are 429 whatever the rate.")
     waited_s: float = 0.0
     waiting_s: float = Field(0.0, description="Seconds that the next request has to wait now.")
     waiting_for: str | None = Field(None, description="The limit that it waits for.")
@@ -80,7 +80,7 @@ class PaceSummary(BaseModel):
         if self.waited_s >= 1 and parts:
             parts.append(f"waited {self.waited_s:,.0f} s for it")
         if self.rate_limited:
-            anyway = f", about {percent(self.refused_anyway)} at any rate" if self.refused_anyway >= 0.01 else ""
+            anyway = f", about {percent(self.refused_anyway)} whatever the rate" if self.refused_anyway >= 0.01 else ""
             parts.append(f"{self.rate_limited:,} answered 429{anyway}")
         if self.waiting_s >= LONG_S and self.waiting_for:
             parts.append(f"the next request waits {self.waiting_s:,.0f} s for {self.waiting_for}")
@@ -103,8 +103,8 @@ class PromptCacheSummary(BaseModel):
 
     reads: int = 0
     writes: int = 0
-    late: int = Field(0, description="Requests that wrote a prefix again before the entry could be read.")
-    missed: int = Field(0, description="Requests that wrote a prefix again although others could read it.")
+    late: int = Field(0, description="Requests that cached a prefix again before it could be read.")
+    missed: int = Field(0, description="Requests that cached a prefix again although it could be read.")
     silent: int = Field(0, description="Answers that reported neither a write nor a read.")
     too_short: list[str] = Field(default_factory=list, description="Templates whose prefix the model can't cache.")
 
@@ -142,7 +142,7 @@ def list_failures(ledger: Engine, run_id: str, limit: int = 10) -> list[Failure]
 
 
 class Summary(GenerationCounts, BaseModel):
-    """A run in figures. Counts other than `records` are of generations; `succeeded` are new ones, `cached` reused."""
+    """The figures of a run. All counts by status are of generations: `succeeded` are new, `cached` are reused."""
 
     run_id: str
     flow: str
@@ -163,17 +163,15 @@ class Summary(GenerationCounts, BaseModel):
     cache_read_tokens: int
     cache_creation_tokens: int
     cost_usd: Decimal | None
-    saved_by_ledger_usd: Decimal | None = Field(
-        None, description="The original cost of the reused answers; None: not known."
-    )
+    saved_by_ledger_usd: Decimal | None = Field(None, description="Original cost of the reused answers. None: unknown.")
     saved_by_prompt_cache_usd: Decimal | None = Field(
-        None, description="Savings by reads, minus the extra cost of writes; None: not known."
+        None, description="Savings by reads, minus the extra cost of writes. None: unknown."
     )
     prompt_cache: PromptCacheSummary = Field(default_factory=PromptCacheSummary)
     unpriced: int
     perhaps_billed: int
     likely_usd: Decimal | None = Field(
-        Decimal(0), description="Likely cost of requests that were perhaps billed, not in cost_usd; None: not known."
+        Decimal(0), description="Likely cost of perhaps billed requests; cost_usd does not include it. None: unknown."
     )
     rate_limited: int
     wall_s: float

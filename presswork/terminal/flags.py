@@ -1,7 +1,7 @@
 """The arguments and flags of each command; a class's docstring is the command's help. presswork/cli.py has the table.
 
-They are apart from the commands' work, so that help and mistakes of typing appear before slow modules are loaded.
-A flag means the same in every command that has it.
+They are separate from the commands' work, so that help and typing mistakes appear before slow modules are loaded. A
+flag means the same in every command that has it.
 """
 
 from dataclasses import dataclass, field
@@ -45,12 +45,12 @@ class RunFlags(Flags):
     name: Annotated[str | None, Argument(help="A flow in flows/, or a template in templates/.")] = None
     sets: Sets = None
     limit: Annotated[int | None, Option(help="Take only this many records, in the select's order.")] = None
-    refresh: Annotated[bool, Option("--refresh", help="Generate again what the ledger has; this costs money.")] = False
+    refresh: Annotated[bool, Option("--refresh", help="Generate again what the ledger has. This costs money.")] = False
     concurrency: Annotated[int | None, Option(help="Send at most this many requests at once.")] = None
     chunk_size: Annotated[int | None, Option(help="Put this many prompts in one Prefect task run.")] = None
     rpm: Annotated[int | None, Option(help="Send at most this many requests a minute.")] = None
     max_cost: Annotated[
-        float | None, Option(metavar="USD", help="Stop before spending more, counting the runs that it resumes.")
+        float | None, Option(metavar="USD", help="Stop before spending more than this, including resumed runs.")
     ] = None
     shards: Annotated[
         int | None, Option(metavar="N", help="Split the run into N shards across its deployment's workers.")
@@ -60,10 +60,10 @@ class RunFlags(Flags):
 
 @dataclass(frozen=True)
 class RehearseFlags(Flags):
-    """Rehearse a run for free: its time, its cost, what breaks.
+    """Rehearse a run for free, to see its time, cost and failures.
 
-    The sandbox answers, with the latency, limits and faults that you name, and its answers go to a temporary ledger.
-    Nothing is sent to the API, and your ledger is only read. The exit status is that of `presswork run`.
+    The sandbox answers, with the latency, limits and faults that you set. Its answers go to a temporary ledger. Nothing
+    is sent to the API, and your ledger is only read. Exit status: as for `presswork run`.
     """
 
     name: Annotated[str, Argument(metavar="NAME", help="A flow in flows/, or a template in templates/.")]
@@ -73,9 +73,9 @@ class RehearseFlags(Flags):
     chunk_size: Annotated[int | None, Option(help="Put this many prompts in one Prefect task run.")] = None
     rpm: Annotated[int | None, Option(help="Send at most this many requests a minute.")] = None
     max_cost: Annotated[float | None, Option(metavar="USD", help="Stop before spending more than this.")] = None
-    latency_ms: Annotated[float | None, Option(help="Set the median. Default: your ledger's, or 3,000.")] = None
+    latency_ms: Annotated[float | None, Option(help="Set the median latency. Default: your ledger's, or 3,000.")] = None
     latency_spread: Annotated[
-        float | None, Option(help="Set the lognormal's sigma. Default: your ledger's, or 0.3.")
+        float | None, Option(help="Set the sigma of the lognormal latency. Default: your ledger's, or 0.3.")
     ] = None
     rpm_limit: Annotated[int | None, Option(help="Simulate your account's limit of requests a minute.")] = None
     itpm_limit: Annotated[int | None, Option(help="Simulate your account's limit of input tokens a minute.")] = None
@@ -90,7 +90,7 @@ class RehearseFlags(Flags):
         list[str] | None,
         Option("--switch", metavar="NAME=VALUE", help="Set a switch of `presswork sandbox`. Can be repeated."),
     ] = None
-    seed: Annotated[int, Option(help="Change which requests fail.")] = 0
+    seed: Annotated[int, Option(help="Choose another number to make other requests fail.")] = 0
     keep: Annotated[bool, Option("--keep", help="Keep the rehearsal's ledger, and print its path.")] = False
     sandbox: OfSandbox = False
 
@@ -100,7 +100,7 @@ class DeployFlags(Flags):
     """Deploy flows and templates to a Prefect server.
 
     Deploys the flows in prefect.yaml, and each template that selects its own records and is not a step of a flow.
-    Deploying again changes only what differs, and keeps schedules active or paused. Exit status: 0 all are deployed, 1
+    Deploying again changes only what differs; an active or paused schedule stays so. Exit status: 0 all are deployed, 1
     some were left out, 2 the call or the configuration is wrong.
     """
 
@@ -109,16 +109,20 @@ class DeployFlags(Flags):
 
 @dataclass(frozen=True)
 class HistoryFlags(Flags):
-    """List the runs, or show one run, or the life of one record.
+    """List the runs, or show one run or one record's history.
 
-    The list begins with the newest run. A single run is shown with its steps and failures. --key shows the life of a
-    record in a flow or a step: its contents with their dates, and how many runs confirmed each.
+    The list begins with the newest run. A single run is shown with its steps and failures. --key shows a record's
+    history in a flow or a step: when each content was current, and how many runs confirmed it.
     """
 
     run: Annotated[
-        str | None, Argument(metavar="RUN|NAME", help="A run's id, or 6 characters of it; with --key a flow or step.")
+        str | None,
+        Argument(
+            metavar="RUN|NAME",
+            help="A run's id, or at least 6 characters of its start or end. With --key: a flow or step.",
+        ),
     ] = None
-    key: Annotated[str | None, Option(help="Show the life of the record with this key.")] = None
+    key: Annotated[str | None, Option(help="Show the history of the record with this key.")] = None
     flow: Annotated[str | None, Option(help="List only runs of this flow.")] = None
     limit: Annotated[int, Option(min=1, help="List at most this many runs.")] = 20
     sandbox: OfSandbox = False
@@ -146,14 +150,14 @@ class UpFlags(Flags):
     """
 
     foreground: Annotated[
-        bool, Option("--foreground", help="Stay until stopped, or until a service ends; for systemd and containers.")
+        bool, Option("--foreground", help="Stay in the foreground until stopped, for systemd and containers.")
     ] = False
 
 
 class StatusFlags(Flags):
     """Show services, runs, recent failures and retiring models.
 
-    Exit status: 0 the server and the worker are well, 1 one of them is not, or neither was started.
+    Exit status: 0 the server and the worker are healthy, 1 at least one is not, or was never started.
     """
 
 
@@ -171,7 +175,7 @@ class SandboxFlags(Flags):
     It makes up each answer from the JSON schema of the request. It listens on loopback only.
     """
 
-    port: Annotated[int, Option(min=0, max=65535, help="Listen on this port; 0 takes any free one.")] = 8765
+    port: Annotated[int, Option(min=0, max=65535, help="Listen on this port. Use 0 for any free port.")] = 8765
     switches: Annotated[
         list[str] | None,
         Option(
@@ -196,9 +200,9 @@ class LintFlags(Flags):
     names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="The templates to check. Default: all.")] = (
         None
     )
-    online: Annotated[bool, Option("--online", help="Ask the endpoint about the models' limits and retirement.")] = (
-        False
-    )
+    online: Annotated[
+        bool, Option("--online", help="Also check the models' limits and retirement at the endpoint.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -232,8 +236,8 @@ class CheckFlags(LedgerFlags):
 class RecoverFlags(LedgerFlags):
     """Import answers from spill files into the ledger.
 
-    A run saves its answers in a spill file while the ledger is unavailable. Exit status: 0 all files are imported,
-    2 one could not be.
+    A run saves its answers in a spill file while the ledger is unavailable. Exit status: 0 all files are imported, 2 at
+    least one can't be imported.
     """
 
 
@@ -249,13 +253,13 @@ class CompactFlags(LedgerFlags):
     """Remove history rows that only repeat the row before.
 
     Earlier releases wrote such rows when nothing had changed. Prints how many there are; --yes removes them. Content,
-    counts, costs and lives of records stay. Old runs lose their list of repeated failures and what the cache had saved.
-    Can be stopped at any moment and run again. Refused while a run uses the ledger.
+    counts, costs and records' histories (`history --key`) stay. Old runs lose their list of repeated failures and the
+    savings by the cache. You can stop it at any moment and run it again. Fails while a run uses the ledger.
     """
 
     yes: Yes = False
     vacuum: Annotated[
-        bool, Option("--vacuum", help="Shrink a SQLite file on the disk. Needs its size again as free space.")
+        bool, Option("--vacuum", help="Also shrink a SQLite file on disk. Needs as much free space as the file has.")
     ] = False
 
 
@@ -264,7 +268,7 @@ class PruneFlags(LedgerFlags):
     """Remove rows that nothing needs.
 
     These are the working rows of ended runs, and records, prompts and texts that no history refers to. Prints how many
-    there are; --yes removes them. Refused while a run uses the ledger.
+    there are; --yes removes them. Fails while a run uses the ledger.
     """
 
     yes: Yes = False
@@ -274,7 +278,7 @@ class PruneFlags(LedgerFlags):
 class RebuildFlags(LedgerFlags):
     """Compare the table `content` with the history, and correct it.
 
-    Prints for how many records it is wrong; --yes corrects them. Exit status: 0 it is right, 1 it is not.
+    Prints the number of wrong records; --yes corrects them. Exit status: 0 all are correct now, 1 some are wrong.
     """
 
     yes: Yes = False

@@ -20,7 +20,7 @@ from presswork.terminal import screen
 
 Found = TypeVar("Found")
 _HAVE_IDS = {
-    "run": "`presswork history` lists the runs. `presswork history NAME --key KEY` shows a record's life.",
+    "run": "`presswork history` lists the runs. `presswork history NAME --key KEY` shows a record's history.",
     "generation": "`presswork history RUN` lists ids, and so does the ledger's table generations.",
 }
 

@@ -231,7 +231,7 @@ def test_a_run_must_be_told_what_to_run(going_on: Ran, arguments: list[str], sai
 def test_resume_refuses_another_flows_run(going_on: Ran) -> None:
     ended = call("run", "others", "--resume", going_on.summary["run_id"])
     assert ended.exit_code == 2
-    assert "is of 'notes'" in " ".join(ended.output.split())
+    assert "belongs to 'notes'" in " ".join(ended.output.split())
 
 
 def test_recover_says_when_nothing_waits_and_refuses_a_damaged_file_by_name(going_on: Ran) -> None:

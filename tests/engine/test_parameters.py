@@ -44,7 +44,7 @@ def test_step_takes_what_its_template_declares(selected: dict[str, Any], rendere
 
 
 def test_parameter_that_nobody_gives_is_an_error_and_no_text() -> None:
-    with pytest.raises(ParameterError, match=r"'reply' needs the parameter 'tone', .* does not have it"):
+    with pytest.raises(ParameterError, match=r"'reply' needs the parameter 'tone', .* does not declare it"):
         of({"tone": {}}, {"kind": "tea"})
 
 

@@ -125,7 +125,7 @@ def test_server_that_already_runs_elsewhere_is_said(
 def test_supervisor_that_runs_is_said(installation: Installation, bystander: subprocess.Popen[bytes]) -> None:
     write_state(installation.home, State("a-mark", installation.api, supervisor=known(bystander.pid)))
     with (
-        pytest.raises(ConfigurationError, match=f"already runs here, supervised by process {bystander.pid}"),
+        pytest.raises(ConfigurationError, match=f"services already run here, supervised by process {bystander.pid}"),
         foreground_services(installation, say),
     ):
         pass

@@ -220,7 +220,7 @@ def test_front_matter_with_a_class_keeps_its_name() -> None:
     ("fields", "told"),
     [
         ("{}", "output: has no field. Write at least one"),
-        ("[title]", "output: must name a class, such as ProductCopy or shop.Entry, or list its fields"),
+        ("[title]", "output: must name an output class, such as ProductCopy or shop.Entry, or define fields"),
         ("{title: str}", "title: must be keys and values, such as {type: str, max_length: 70}"),
         ("{title: {type: text}}", "title: there is no type 'text'. Available: str, int, float, bool, date, datetime"),
         ("{title: {type: 'list[list[str]]'}}", "title: there is no type 'list[list[str]]'"),

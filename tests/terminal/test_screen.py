@@ -173,7 +173,7 @@ def test_pace_is_shown_against_the_limit_where_one_is_known() -> None:
         ),
         (
             {"requests_per_minute": 9000.0, "rate_limited": 950, "refused_anyway": 0.104},
-            "9,000 requests a minute; 950 answered 429, about 10 % at any rate",
+            "9,000 requests a minute; 950 answered 429, about 10 % whatever the rate",
         ),
         (
             {"requests_per_minute": 3.0, "limit_per_minute": 3.5, "limit_from": "own", "share_of_limit": 0.857},

@@ -1,6 +1,6 @@
 """List the runs in the ledger, or show one run with its steps and failures.
 
-life.py shows the life of one record.
+life.py shows the history of one record.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 
 
 def show_history(command: CommandContext, flags: HistoryFlags) -> None:
-    """Print the runs, or the run that is named, or the life of a record."""
+    """Print all runs, one run, or the history of one record."""
     settings = command.settings
     if flags.key is not None:
         show_life(command, flags, flags.key)
@@ -155,8 +155,8 @@ def _print_run(console: Console, found: _RunHistory) -> None:
     if found.unlisted:
         command = screen.command(f"history {screen.visible(found.line.flow)} --key KEY")
         console.print(
-            f"\n{found.unlisted:,} without content cannot be listed: they failed as in an earlier run, and later runs "
-            f"have processed these records again. `{command}` shows the life of one."
+            f"\n{found.unlisted:,} without content can't be listed: they failed as in an earlier run, and later runs "
+            f"have processed these records again. `{command}` shows the history of one."
         )
 
 

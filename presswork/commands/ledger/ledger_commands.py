@@ -58,7 +58,7 @@ def recover_spills(command: CommandContext, flags: RecoverFlags) -> None:
                 refused.append(f"The spill file {path} can't be imported: {reason}. The file is kept.")
     named = {kept: in_words(found) for kept, found in rows.items() if found}
     lines = [f"Imported {count:,} generations from {name}." for name, count in recovered.items()]
-    lines += [f"{words} They are kept unchanged in {kept}." for kept, words in named.items()]
+    lines += [f"{words} The original rows are saved in {kept}." for kept, words in named.items()]
     if not recovered and not refused:
         lines.append("There are no spill files to import.")
     answer = {"recovered": recovered, "refused": refused, "refused_rows": named}

@@ -1,4 +1,4 @@
-"""Show a record's life: the contents it has had, one after another."""
+"""Show a record's history: each content that it has had, in order of time."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +20,7 @@ HASH_SHOWN = 8
 
 
 def show_life(command: CommandContext, flags: HistoryFlags, key: str) -> None:
-    """Print the life of a record in a flow or a step. Raises ConfigurationError if it has none there."""
+    """Print a record's history in a flow or a step. Raises ConfigurationError if it has none there."""
     name = flags.run
     if name is None:
         raise ParameterError(f"--key needs a flow or a step. Use `{screen.command('history NAME --key KEY')}`.")

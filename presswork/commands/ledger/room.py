@@ -1,6 +1,6 @@
 """Show the ledger's size, and compact, prune or rebuild it.
 
-Commands that change something first print what they would change, and do it with --yes.
+A command prints what it would change, and changes it only with --yes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ def _ledger(command: CommandContext, flags: LedgerFlags) -> Iterator[tuple[Engin
 
 @contextmanager
 def _progress(command: CommandContext, doing: str) -> Iterator[Callable[[str], None]]:
-    """Show progress on a terminal; pass the function that is yielded the words."""
+    """Show progress on a terminal. Yields a function that changes the words shown."""
     console = screen.err()
     if command.as_json or not console.is_terminal:
         yield lambda _how_far: None
@@ -89,7 +89,7 @@ def prune_ledger(command: CommandContext, flags: PruneFlags) -> None:
 
 
 def rebuild_content(command: CommandContext, flags: RebuildFlags) -> int:
-    """Print for how many records content differs from history, and correct it with --yes."""
+    """Print the number of records whose content differs from their history; correct them with --yes."""
     with _ledger(command, flags) as (ledger, answer), _progress(command, "Comparing content with history") as say:
         work = rebuilding.rebuild if flags.yes else rebuilding.compare
         found = work(ledger, lambda records: say(f"{records:,} records"))

@@ -16,7 +16,7 @@ from presswork.terminal.ledgers import find_by_id, ledger_urls, say_ledger
 
 
 def show_generation(command: CommandContext, flags: ShowFlags) -> None:
-    """Print the generation that is named."""
+    """Print one generation, found by its id."""
     settings, sandbox = command.settings, flags.sandbox
     url, audit = find_by_id(settings, read_generation, "generation", flags.identifier, sandbox=sandbox)
     if len(ledger_urls(settings, sandbox=sandbox)) > 1:

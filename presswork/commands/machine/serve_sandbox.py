@@ -25,7 +25,7 @@ def sandbox(command: CommandContext, flags: SandboxFlags) -> None:
         asyncio.run(serve(flags.port, chosen, announce))
     except OSError as error:
         raise ConfigurationError(
-            f"Port {flags.port} can't be used: {error.strerror or error}. Set another with --port; 0 takes any free "
+            f"Port {flags.port} can't be used: {error.strerror or error}. Set another with --port, or 0 for any free "
             "one."
         ) from None
 

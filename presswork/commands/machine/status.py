@@ -32,7 +32,7 @@ class _Service:
 
 @dataclass(frozen=True)
 class _Status:
-    """What is going on, also in JSON; `services` has None for what was never started here."""
+    """The status, also as JSON; `services` has None for a service that was never started here."""
 
     well: bool
     api: str | None

@@ -30,7 +30,9 @@ def _resumed(settings: Settings, asked: ResumedFlags) -> NamedRun:
     """Start from the arguments of the earlier run; a flag that is given now wins."""
     past = find_resumed(settings, asked.run_id)
     if asked.name not in {None, past.flow}:
-        raise ParameterError(f"The run {past.run_id} is of {past.flow!r}, not of {asked.name!r}. Leave the name out.")
+        raise ParameterError(
+            f"The run {past.run_id} belongs to {past.flow!r}, not to {asked.name!r}. Leave the name out."
+        )
     # Without `--refresh` now, a refresh is still resumed as one.
     given_now = {name: value for name, value in asked.options.items() if value is not None and value is not False}
     options = {**past.options, **given_now, "resumes": past.run_id}

@@ -51,7 +51,7 @@ class ReadyRehearsal:
 
 
 def begin_rehearsal(command: CommandContext, flags: RehearseFlags) -> ReadyRehearsal:
-    """Read what is to be rehearsed, isolate this process from the API and the user's ledger, and check the job."""
+    """Read the job to rehearse, isolate this process from the API and the user's ledger, and check the job."""
     values, options, settings = parse_sets(flags.sets), make_options(given_options(flags)), command.settings
     rehearsal = _read(settings, find_job(flags.name, settings), values, options, sandbox=flags.sandbox)
     terms = make_terms(rehearsal.pasts, flags)

@@ -1,4 +1,4 @@
-"""Run a rehearsal under Prefect, and print what it says about the real run."""
+"""Run a rehearsal under Prefect, and print the estimate of the real run."""
 
 from db.clock import now
 from db.readers.failures import losses, troubles

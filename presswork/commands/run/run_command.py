@@ -1,4 +1,4 @@
-"""Read what `presswork run` is to run. This module loads in a moment, so that a wrong name is reported at once."""
+"""Find the job of `presswork run`. This module loads quickly, so that a wrong name is reported at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class ResumedFlags:
 
 
 def name_run(command: CommandContext, flags: RunFlags) -> NamedRun | ResumedFlags:
-    """Find the job that is named, and read its options. A run to resume is looked up in the next step."""
+    """Find the job by its name, and read its options. A run to resume is looked up in the next step."""
     values, given = parse_sets(flags.sets), given_options(flags)
     settings = command.settings
     if flags.resume is not None:

@@ -78,7 +78,7 @@ class Watcher:
         return self.progress is not None and self.progress.is_stopping()
 
     def counts(self) -> list[str]:
-        """Say how many generations ended in which way."""
+        """Describe how many generations had each outcome."""
         return list(counts_in_words(self.progress.counts).values()) if self.progress else []
 
     def line(self) -> str:

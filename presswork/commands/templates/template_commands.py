@@ -33,7 +33,7 @@ def show_templates(command: CommandContext, _flags: TemplatesFlags) -> None:
 
 
 def lint(command: CommandContext, flags: LintFlags) -> int | ChosenTemplates:
-    """Lint the templates that are named, by default all; with --online leave it to the next function."""
+    """Lint the named templates, by default all. With --online, only choose them: asking.py lints them."""
     folder = command.settings.templates_dir
     known = list_templates(folder)
     unknown = [name for name in flags.names or [] if name not in known]

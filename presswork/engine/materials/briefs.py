@@ -1,8 +1,8 @@
 """Load a run's templates and build each step's brief, the part that all its prompts share, once.
 
-A step is rendered with the values of the select that its materials come from. The handles carry these values: a run may
-select with `kind=tea` and with `kind=coffee`, and must not mix them up. Every handle goes back to exactly one select,
-even over many steps, so the values are never ambiguous.
+A step is rendered with the parameter values of the select behind its materials. The handles carry these values: a run
+may select with `kind=tea` and with `kind=coffee`, and must not mix them up. Every handle goes back to exactly one
+select, even over many steps, so the values are never ambiguous.
 """
 
 import asyncio
@@ -60,15 +60,15 @@ def check_templates(folder: Path, source: FlowSource) -> list[Template]:
 
 
 def params_of_step(template: Template, selected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a template's params: those of its materials' select, else the defaults.
+    """Return a template's parameter values: those of the select behind its materials, else the defaults.
 
-    Raises ParameterError if the select does not have a param that has no default.
+    Raises ParameterError if a parameter without a default is missing in that select.
     """
     params = template.front.params
     missing = [name for name, param in params.items() if param.required and name not in selected]
     if missing:
         raise ParameterError(
-            f"The template {template.name!r} needs the parameter {missing[0]!r}, but the select of its records does "
-            f"not have it. Declare it in that select's template too, or give it a default in {template.file}."
+            f"The template {template.name!r} needs the parameter {missing[0]!r}, but the template that selects its "
+            f"records does not declare it. Declare it there too, or give it a default in {template.file}."
         )
     return {name: selected.get(name, param.default) for name, param in params.items()}

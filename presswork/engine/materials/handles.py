@@ -3,7 +3,7 @@
 `run.select()` returns Selected and `run.generate()` returns Generations; `.where()` filters them, and `.together()`
 combines them into one. A handle yields materials, the inputs of one prompt each. Every handle has:
 - `step`, whose generations these are, or None for records;
-- `params`, the values of the select that they come from;
+- `params`, the parameter values of the select behind them;
 - `count()`, how many materials there are, if that is known without reading them;
 - `pages()`, the materials with the inputs that a template reads;
 - `left_out()`, how many records are missing because an earlier step produced no content for them.
@@ -61,7 +61,8 @@ class Selected:
     """Records of a template's select, which is executed in a thread at the first `await`.
 
     `find` returns the spool of the records, with checked keys, and `read` pages through it. `tell` is called once with
-    their number. `params` are the values of the select. A flow may select several times by one template; `nth` counts.
+    their number. `params` are the select's parameter values. A flow may select several times by one template; `nth`
+    counts these selects.
     """
 
     query: Query
@@ -188,7 +189,7 @@ class Together:
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The values of the select that the generations come from."""
+        """The parameter values of the select behind these generations."""
         return self.generations.params
 
     async def count(self) -> int | None:

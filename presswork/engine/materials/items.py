@@ -55,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An item that the ledger answers, and the generation with the text.
+    """An item whose answer is in the ledger, and the generation that has the answer's text.
 
     With `same_record`, that generation was made from the same record.
     """
@@ -67,7 +67,7 @@ class Hit:
 
 
 def find_hits(items: Sequence[Item], known: Mapping[str, PromptHistory]) -> list[Hit]:
-    """Return a hit for each item that the ledger answers."""
+    """Return a hit for each item whose answer is in the ledger and still valid."""
     found = (find_hit(item, known.get(item.prompt.hash)) for item in items)
     return [hit for hit in found if hit is not None]
 

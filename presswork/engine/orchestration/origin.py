@@ -1,7 +1,7 @@
 """Find out what started a run, for its row in the ledger, and check that its deployment fits this worker.
 
-If the worker has other code, it may lack what the form offers; the run's log warns of that. If it has another ledger,
-it would pay again for everything in the deployment's ledger, so the run stops before the first request.
+If the worker has other code, the form may not fit it, and the run's log warns. If the worker has another ledger, it
+would pay again for all content in the deployment's ledger, so the run stops before the first request.
 """
 
 import asyncio
@@ -93,9 +93,9 @@ async def read_deployment(deployment_id: UUID | None) -> tuple[DeploymentRespons
 
 
 def check_worker(deployment: DeploymentResponse | None, settings: Settings, code: str) -> None:
-    """Warn if the deployment was made with other code; raise ConfigurationError if it was made for another ledger.
+    """Raise ConfigurationError if the deployment is for another ledger; warn if it was made with other code.
 
-    A deployment that `prefect deploy` made has neither, and is not checked.
+    A deployment made by `prefect deploy` records neither ledger nor code, so it is not checked.
     """
     made_for = ledger_of(deployment) if deployment is not None else None
     if deployment is None or made_for is None:

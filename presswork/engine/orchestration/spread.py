@@ -99,7 +99,7 @@ async def spread(run: SpreadRun) -> None:
 class _StartedHelper:
     """A helper as its run sees it: the ids of all its flow runs (`attempts`), and of the active one, if any.
 
-    A flow run's lease has its id. `begun`: the active one has had its lease. `gone_at`: when that was first missing.
+    A flow run's id is its lease's id too. `begun`: the active one has taken its lease. `gone_at`: when it was missing.
     """
 
     number: int

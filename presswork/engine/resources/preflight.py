@@ -33,14 +33,14 @@ class NoRecordsYetError(ConfigurationError):
 
 
 def require_credential() -> None:
-    """Raise MissingKeyError if no key is set and no base URL that may not need one; does not load the SDK."""
+    """Raise MissingKeyError if no key and no base URL is set; with a base URL, the key may be optional."""
     names = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "PRESSWORK_API_KEY_BLOCK")
     if not any(os.environ.get(name) for name in names):
         raise MissingKeyError
 
 
 async def name_endpoint(settings: Settings, templates: Iterable[Template] = ()) -> str:
-    """Return the endpoint's name; a base URL without PRESSWORK_ENDPOINT is asked for it, which is free.
+    """Return the endpoint's name. Without PRESSWORK_ENDPOINT, a free request to the base URL finds it out.
 
     Raises MissingKeyError, EndpointError, StoppingCallError if the endpoint refuses the key, or TemplateError if a
     model does not accept the settings of its template.

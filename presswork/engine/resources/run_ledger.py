@@ -115,7 +115,7 @@ class RunLedger:
         return await self.writer.read(mean_tokens, self.engine, self.flow, step, self.endpoint, model)
 
     async def padded_keys(self, step: str) -> int:
-        """Return how many records have content under keys that end in blanks."""
+        """Return how many records with content have a key that ends in a space."""
         return await self.writer.read(count_padded_keys, self.engine, self.flow, step, self.endpoint)
 
     async def divide(self, step: str, pages_of_keys: Callable[[], Iterator[Sequence[str]]]) -> None:
