@@ -18,8 +18,8 @@ RANGES_EACH = 4
 class TakenRecords:
     """The records that one of `helpers` helpers takes from the run's select.
 
-    `take` takes at most N keys. `finish` gets the outcome keys of each taken key, and returns the keys that are done. If
-    `is_stopped`, no more records are taken, and others can take them.
+    `take` takes at most N keys. `finish` gets the outcome keys of each taken key, and returns the keys that are done.
+    If `is_stopped`, no more records are taken, and others can take them.
     """
 
     selected: Selected

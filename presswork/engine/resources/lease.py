@@ -81,12 +81,10 @@ class HeldLease:
             self._wanted.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), pause)
-            failed = True
-            # Any error is retried, because requests wait for the heartbeat. The writer reports an unavailable ledger.
-            with contextlib.suppress(Exception):
+            try:
                 await writer.call_once(self.confirm)
-                failed = False
-            if failed:
+            except Exception:  # noqa: BLE001 - any error is retried: every request waits for the heartbeat
+                # The writer reports an unavailable ledger.
                 await asyncio.sleep(min(RETRY_S, leases.HEARTBEAT_S))
             self._confirmed.set()
             if self.superseded_by is not None:

@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, Self, TypeVar
+from typing import NoReturn, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -189,16 +189,16 @@ class Writer:
 
     async def _commit(self, batch: WriteBatch, done: asyncio.Future[None]) -> None:
         try:
-            error = await _error_of(self._write_patiently(batch))
+            await self._write_patiently(batch)
         except asyncio.CancelledError:
             done.cancel()
             raise
-        if error is None:
-            done.set_result(None)
-        else:
+        except Exception as error:  # noqa: BLE001 - the waiters must see every error
             done.set_exception(error)
             # The waiters raise it. Without any, it must not be a warning at exit.
             done.exception()
+        else:
+            done.set_result(None)
 
     async def _write_patiently(self, batch: WriteBatch) -> None:
         if self._spill is not None:
@@ -206,11 +206,13 @@ class Writer:
             # the next folder is tried.
             await self._spill_it(batch)
         refused: list[RefusedRow] = []
-        error = await _error_of(self._patiently(lambda: self.call_once(self.commit, batch, refused)))
-        if error is not None:
-            # Every error leads here: no answer may be lost.
-            if not isinstance(error, LedgerAwayError | StoppedError):
-                self._complaint = reason_of(error, self._engine.url)
+        try:
+            await self._patiently(lambda: self.call_once(self.commit, batch, refused))
+        except (LedgerAwayError, StoppedError):
+            await self._spill_it(batch)
+        except Exception as error:  # noqa: BLE001 - no answer may be lost, whatever the error
+            # Waiting does not help here.
+            self._complaint = reason_of(error, self._engine.url)
             await self._spill_it(batch)
         await self._report_refused(refused)
 
@@ -287,13 +289,3 @@ class Writer:
         else:
             where = f"are saved in {kept}"
         _log.warning("%s The original rows %s.", in_words(refused), where)
-
-
-async def _error_of(work: Coroutine[Any, Any, object]) -> Exception | None:
-    """Await work and return the error that ended it, if any; a cancellation is raised."""
-    ended = (await asyncio.gather(work, return_exceptions=True))[0]
-    if isinstance(ended, Exception):
-        return ended
-    if isinstance(ended, BaseException):
-        raise ended
-    return None
