@@ -17,9 +17,9 @@ from bench.table import as_json, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and show what came out; 1 where it was cut short."""
+    """Measure and show the results; return 1 if the measurement was interrupted."""
     options = _parser().parse_args(arguments)
-    # Whatever ends it takes down the servers and removes the folder.
+    # However it ends, it stops the servers and removes the folder.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sizes = QUICK if options.quick else Sizes()
     if options.records:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(as_json(rows, options.concurrency), indent=1))
     else:
-        # As wide as it is: a table that is piped to a file is not to be broken at 80 columns.
+        # In a file, a table must not be broken at 80 columns.
         show(Console(width=None if sys.stdout.isatty() else 240), rows, options.concurrency)
     return status
 
@@ -55,23 +55,33 @@ def _measure(rows: Sequence[Row], repeat: int, concurrency: int) -> int:
                         f"{number}/{repeat} {row.name}: {sample.wall_s:.2f} s, {rate:,.0f}/s", highlight=False
                     )
     except (KeyboardInterrupt, ClientError) as error:
-        progress.print(f"Cut short{f' ({error})' if str(error) else ''}: what was measured so far follows.")
+        progress.print(f"Interrupted{f' ({error})' if str(error) else ''}. The measurements so far follow.")
         return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Presswork and a bare loop, side by side.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure Presswork and a bare loop side by side."
+    )
     names = ", ".join(GROUPS)
-    parser.add_argument("--rows", type=_groups, default=GROUPS, metavar="NAME,...", help=f"of: {names} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, once: whether it works, not how fast it is")
+    parser.add_argument(
+        "--rows",
+        type=_groups,
+        default=GROUPS,
+        metavar="NAME,...",
+        help=f"measure only these rows (default: all); available: {names}",
+    )
+    parser.add_argument("--quick", action="store_true", help="measure small sizes once, to see whether it works")
     parser.add_argument("--records", type=_numbers, metavar="N,...", help="sizes of the main rows")
     parser.add_argument("--memory", type=_positive, metavar="N", help="the larger size of the memory rows")
     parser.add_argument("--growth", type=_positive, metavar="N", help="records of the growth rows")
     parser.add_argument("--limited", type=_positive, metavar="N", help="the size of the rows at a limit")
-    parser.add_argument("--repeat", type=_positive, metavar="N", help="how often each row (default: 3)")
-    parser.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="all samples, for programs")
+    parser.add_argument("--repeat", type=_positive, metavar="N", help="measure each row N times (default: 3)")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=100, metavar="N", help="requests at a time (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print all samples as JSON")
     return parser
 
 
@@ -90,7 +100,7 @@ def _groups(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(","))
     wrong = [name for name in names if name not in GROUPS]
     if wrong:
-        raise argparse.ArgumentTypeError(f"no such row: {', '.join(wrong)}; there are {', '.join(GROUPS)}")
+        raise argparse.ArgumentTypeError(f"there is no row {', '.join(wrong)}. Available: {', '.join(GROUPS)}")
     return names
 
 

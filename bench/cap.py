@@ -1,4 +1,4 @@
-"""Cap: a job with a cost cap that is killed at half and resumed three times, and what was billed for it all."""
+"""Measure the bill of a job with a cost cap that is killed at half of the cap and resumed three times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ asyncio.run(content({template!r}, options=RunOptions(max_cost={cap}, concurrency
 
 
 def capped(records: int, latency_ms: int) -> Callable[[Stage], Sample]:
-    """Return what kills a run at half of its cap, resumes it, and says what was billed for the answers in all."""
+    """Return a measurement that kills a run at half of its cap, resumes it, and reports the whole bill."""
 
     def take(stage: Stage) -> Sample:
         stage.set_sandbox(latency_ms=latency_ms)
@@ -37,7 +37,7 @@ def capped(records: int, latency_ms: int) -> Callable[[Stage], Sample]:
         while _billed(stage) < CAP_USD / 2:
             if client.poll() is not None or time.monotonic() - began > WITHIN_S:
                 client.kill()
-                raise ClientError("the run that was to be killed ended by itself")
+                raise ClientError("the run ended, or took too long, before it could be killed")
             time.sleep(0.01)
         client.kill()
         client.wait()

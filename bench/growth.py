@@ -1,6 +1,6 @@
-"""Growth: how much larger a ledger becomes by runs in which no record changes.
+"""Measure how much a ledger grows by runs in which no record changes.
 
-SQLite by its used pages after a checkpoint, PostgreSQL by all of its tables, with their indexes, after a VACUUM.
+The size is SQLite's used pages after a checkpoint, or all of PostgreSQL's tables and indexes after a VACUUM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TABLES = """SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_n
 
 
 def growing(records: int, runs: int, *, on_postgres: bool) -> Callable[[Stage], Sample]:
-    """Return what runs over the same records so often after a first time, and says what it added to the ledger."""
+    """Return a measurement that repeats a run `runs` times, and reports how much the ledger grew."""
 
     def take(stage: Stage) -> Sample:
         stage.set_sandbox()

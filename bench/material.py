@@ -1,4 +1,4 @@
-"""Material: what all clients ask, made so that the bare loop sends the same bytes as Presswork."""
+"""Make the requests of all clients: the bare loop sends the same bytes as Presswork."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 
 MODEL, MAX_TOKENS = "claude-sonnet-4-6", 256
 SELECT = "SELECT id, name, category, features FROM items"
+VIEW = "SELECT id, name, category, price, made, features FROM goods"
 TEMPLATE = "bench_subject"
 SHARED = {"5m": "bench_shared", "off": "bench_shared_off"}
-"""Templates with a system block of 5,000 tokens, by what they say of the prompt cache."""
+"""Templates with a system block of 5,000 tokens, by their setting `cache`."""
 
 SYSTEM = """You write for the newsletter of a small shop that sells tea, coffee and what belongs to them.
 
@@ -76,7 +77,7 @@ def _shared_system() -> str:
 
 def bodies(file: Path, schema: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
     """Read the items and yield each one's request, as Presswork would send it."""
-    # Not marked for the prompt cache: it is too short for the model.
+    # Without a mark for the prompt cache: the text is shorter than the model caches.
     system = [{"type": "text", "text": SYSTEM}]
     with closing(sqlite3.connect(file)) as database:
         database.row_factory = sqlite3.Row

@@ -1,4 +1,4 @@
-"""Meter: CPU and memory of processes, read from the operating system."""
+"""Read CPU and memory of processes from the operating system."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Sample:
     times_first: float = 0.0
 
     def as_json(self) -> dict[str, float]:
-        """The fields as plain values."""
+        """Return the fields as plain values."""
         return asdict(self)
 
 
 class Meter:
-    """Reads CPU used since `start()`: by this process, and by others that it is told to watch (name: pid)."""
+    """Reads the CPU time since `start()` of this process and of the `watched` ones (name: pid)."""
 
     def __init__(self, watched: Mapping[str, int]) -> None:
         self._watched = watched
@@ -56,7 +56,7 @@ class Meter:
         self._own = 0.0
 
     def start(self) -> None:
-        """Begin: what was used until now is start-up."""
+        """Begin to measure; all CPU until now counts as start-up."""
         self._before = {name: cpu_of(pid) for name, pid in self._watched.items()}
         self._own, self._began = own_cpu(), time.perf_counter()
 
@@ -71,28 +71,28 @@ class Meter:
         sample.client_cpu_s, sample.startup_cpu_s, sample.peak_mb = own_cpu() - self._own, self._own, peak_mb()
 
     def read_watched(self, sample: Sample) -> None:
-        """Write the CPU of the others, under `<name>_cpu_s`."""
+        """Write the CPU of the watched processes, as `<name>_cpu_s`."""
         for name, pid in self._watched.items():
             setattr(sample, f"{name}_cpu_s", cpu_of(pid) - self._before[name])
 
 
 def own_cpu() -> float:
-    """CPU seconds of this process, all its threads."""
+    """Return the CPU seconds of this process with all its threads."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def cpu_of(pid: int) -> float:
-    """CPU seconds of a process and its children, ended ones that it waited for included."""
+    """Return the CPU seconds of a process and its children, including ended ones that it waited for."""
     root = psutil.Process(pid)
     return sum(sum(process.cpu_times()[:4]) for process in (root, *root.children(recursive=True)))
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had resident, in MB."""
+    """Return the peak of resident memory of this process, in MB."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # ru_maxrss would count the process that started this one too: on Linux it survives exec.
+        # On Linux ru_maxrss survives exec, so it would include the process that started this one.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

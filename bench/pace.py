@@ -1,4 +1,4 @@
-"""Pace: runs at an endpoint that tells nothing of its limits, and what the sandbox counted of them meanwhile."""
+"""Measure runs at an endpoint that does not report its limits, by the counts of the sandbox during the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAULTS = {"rate_limited": 0.1, "dropped_before": 0.01, "dropped_after": 0.01}
 
 @dataclass(frozen=True)
 class Look:
-    """What the sandbox had counted at a moment, in seconds since the first request: answers and 429s."""
+    """The sandbox's counts of answers and 429s, `at` seconds after the first request."""
 
     at: float
     accepted: int
@@ -24,7 +24,7 @@ class Look:
 
 
 def at_random_refusals(records: int, latency_ms: float, *, faults: bool) -> Callable[[Stage], Sample]:
-    """No limit at all; with `faults` one answer in ten is a 429 whatever the rate, and connections are lost."""
+    """Return a measurement without a limit; with `faults`, 10 % of answers are 429 at any rate, and 2 % are lost."""
 
     def take(stage: Stage) -> Sample:
         stage.set_sandbox(latency_ms=latency_ms, rate_headers=False, **(FAULTS if faults else {}))
@@ -36,7 +36,7 @@ def at_random_refusals(records: int, latency_ms: float, *, faults: bool) -> Call
 
 
 def at_hidden_limit(records: int, rpm: int) -> Callable[[Stage], Sample]:
-    """A limit that 429s alone tell."""
+    """Return a measurement at a limit that shows only by 429s."""
 
     def take(stage: Stage) -> Sample:
         stage.set_sandbox(rpm=rpm, burst_seconds=BURST_S, rate_headers=False, latency_ms=50)
@@ -51,7 +51,7 @@ def at_hidden_limit(records: int, rpm: int) -> Callable[[Stage], Sample]:
 
 
 def at_changing_limit(rpms: Sequence[int], each_s: float) -> Callable[[Stage], Sample]:
-    """A limit that 429s alone tell, and that changes during the run."""
+    """Return a measurement at a limit that shows only by 429s, and that changes during the run."""
     records = round(sum(rpms) / MINUTE_S * each_s * 0.95)
 
     def take(stage: Stage) -> Sample:
@@ -59,7 +59,7 @@ def at_changing_limit(rpms: Sequence[int], each_s: float) -> Callable[[Stage], S
         changes = [(each_s * number, rpm) for number, rpm in enumerate(rpms)][1:]
         sample, looks = _watched(stage, records, changes)
         sample.rate_limited = looks[-1].refused
-        # A minute after each change, for twenty seconds.
+        # Twenty seconds, from a minute after each change.
         rates = [_rate(looks, at + MINUTE_S, at + MINUTE_S + 20) / rpm for at, rpm in changes]
         sample.after_fall, sample.after_rise = rates[0], rates[1]
         return sample
@@ -87,7 +87,7 @@ def _watched(stage: Stage, records: int, changes: list[tuple[float, int]]) -> tu
 
 
 def _between(looks: Sequence[Look], since: float, until: float) -> tuple[int, float]:
-    """How many were accepted between two moments, and which share of answers was 429."""
+    """Return the number of accepted requests between two moments, and the share of 429s among all answers."""
     inside = [look for look in looks if since <= look.at <= until]
     if len(inside) < 2:
         return 0, 0.0
@@ -97,5 +97,5 @@ def _between(looks: Sequence[Look], since: float, until: float) -> tuple[int, fl
 
 
 def _rate(looks: Sequence[Look], since: float, until: float) -> float:
-    """Requests accepted a minute between two moments."""
+    """Return the accepted requests a minute between two moments."""
     return _between(looks, since, until)[0] / (until - since) * MINUTE_S

@@ -1,6 +1,6 @@
-"""Rows: what is measured, and how each row's samples come about.
+"""List the rows of the table, each with its measurement.
 
-Within one repeat the rows follow each other, so that each repeat compares what ran at about the same time.
+A repeat measures all rows in turn, so that it compares rows measured at about the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WARMING, WARMING_LATENCY_MS = 40, 1_000
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     records: tuple[int, ...] = (1_000, 10_000)
     limited: int = 10_000
@@ -60,7 +60,7 @@ QUICK = Sizes(
 
 @dataclass
 class Row:
-    """One line of the table: `against` names the row that its times are divided by."""
+    """A line of the table; its times are divided by those of the row `against`."""
 
     name: str
     group: str
@@ -72,7 +72,7 @@ class Row:
 
 
 def make_rows(sizes: Sizes, wanted: frozenset[str]) -> list[Row]:
-    """List the rows of the groups that are wanted; what is bare comes with all that is compared to it."""
+    """List the rows of the wanted groups, together with the bare rows to which they are compared."""
     if wanted & {"presswork", "postgres"}:
         wanted |= {"bare"}
     if "cached" in wanted:
@@ -95,10 +95,10 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
     bare = f"bare reading and rendering, {most:,}"
     yield Row(bare, "reading", most, 0, _plain("reading", most, 0))
     yield Row(f"Presswork, {most:,} all cached", "cached", most, 0, _cached(most), bare)
-    # A bucket of a second or so: with the API's of a minute, most of a run would be the burst.
+    # A small burst: with the API's burst of a minute, most of a run would be the burst.
     limited = {"rpm": 10_000, "itpm": 1_500_000, "otpm": 150_000}
     for name, limit in limited.items():
-        # Tokens flow in more slowly than requests: half as many show as much.
+        # The limits of tokens allow fewer records a second, so half of the records are enough.
         records = sizes.limited if name == "rpm" else sizes.limited // 2
         taker = _limited(records, name, limit, burst_s=2)
         yield Row(f"Presswork, {name} {limit:,}", name, records, 0, taker)
@@ -106,7 +106,7 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
     yield Row("Presswork, cap of $1.00, killed and resumed", "cap", 1_500, LATENCY_MS, capped(1_500, LATENCY_MS))
     for records in sizes.memory:
         yield Row(f"Presswork, memory at {records:,}", "memory", records, 0, _plain("content", records, 0))
-    # With `cache: off` nothing waits for another: what the rule costs in time shows against it.
+    # With `cache: off` no request waits for another. The comparison shows how much time the waiting costs.
     for cache, template in reversed(SHARED.items()):
         name = f"Presswork, {WARMING} sharing 5,000 tokens, cache: {cache}"
         against = f"Presswork, {WARMING} sharing 5,000 tokens, cache: off" if cache == "5m" else None
@@ -185,7 +185,7 @@ def _limited(records: int, name: str, limit: int, *, burst_s: float) -> Callable
 
 def _shared(records: int) -> Callable[[Stage], Sample]:
     def take(stage: Stage) -> Sample:
-        # Full buckets hold the whole minute, as the API's do; for small numbers less, or it would never bind.
+        # The burst is a minute, as the API's. For few records it is shorter, or the limit would have no effect.
         burst_s = 60.0 if records >= 1_000 else 2.0
         stage.set_sandbox(rpm=1_000, burst_seconds=burst_s)
         clients = [stage.start("content", records, stage.new_sqlite()) for _ in range(2)]
@@ -196,7 +196,7 @@ def _shared(records: int) -> Callable[[Stage], Sample]:
 
 
 def _judged(samples: list[Sample], stats: dict[str, Any], name: str, limit: int, burst_s: float) -> Sample:
-    """Add up clients, and say which share of what the limit allowed was used: admitted / (burst + rate x time)."""
+    """Add up clients, and compute the used share of the limit: accepted / (rate x (burst + time))."""
     served = stats["served"]
     used = {
         "rpm": stats["by_status"].get("200", 0),

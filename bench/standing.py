@@ -1,4 +1,4 @@
-"""Standing: pages of prompts and of records looked up, and records joined to content, among a million contents."""
+"""Measure look-ups of prompts and records, and a join of records to content, in a ledger with a million contents."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from db.session import begin_write
 PAGE, PAGES = 500, 40
 JOINED = 10_000
 BEFORE = "0002"
-"""The revision at which the ledger is filled: what a later one adds is made of it by the migrations."""
+"""The revision at which the ledger is filled; the later migrations make the rest from these rows."""
 
 _NUMBERS = {
     "sqlite": "WITH RECURSIVE one(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM one WHERE n < {last}) ",
     "postgresql": "WITH one AS (SELECT generate_series(1, {last}) AS n) ",
 }
-# Spread over the index, as hashes are.
+# The values are spread over the index, as hashes are.
 _HASH = {
     "sqlite": "printf('%08x%056x', (n * 2654435761) % 4294967296, n)",
     "postgresql": "lpad(to_hex(mod(n * 2654435761, 4294967296)), 8, '0') || lpad(to_hex(n), 56, '0')",
@@ -48,7 +48,7 @@ _JOIN = """SELECT count(c.output) FROM items i LEFT JOIN current_content c
 
 
 def standing(kind: str, contents: int, *, on_postgres: bool) -> Callable[[Stage], Sample]:
-    """Return what looks pages up, by prompt (`prompts`) or by key (`keys`), or joins JOINED records (`join`)."""
+    """Return a measurement: look up pages by prompt (`prompts`) or key (`keys`), or join JOINED records (`join`)."""
 
     def take(stage: Stage) -> Sample:
         with _filled(stage, contents, on_postgres=on_postgres) as ledger:
@@ -90,7 +90,7 @@ def _fill(engine: Engine, contents: int) -> None:
 
 
 def _look_up(engine: Engine, kind: str, contents: int) -> Sample:
-    chosen = random.Random(1).sample(range(1, contents + 1), PAGE * PAGES)  # noqa: S311 - the same ones each time
+    chosen = random.Random(1).sample(range(1, contents + 1), PAGE * PAGES)
     pages = [chosen[start : start + PAGE] for start in range(0, len(chosen), PAGE)]
     sample, meter = Sample(records=len(chosen)), Meter({})
     _look_at(engine, kind, pages[0])

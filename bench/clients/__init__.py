@@ -1,1 +1,1 @@
-"""What is measured, each client in a process of its own: Presswork, and the bare alternatives."""
+"""Clients, each measured in its own process: Presswork, and the bare alternatives."""

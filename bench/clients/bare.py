@@ -1,25 +1,26 @@
-"""Bare: the best loop one can write with the SDK alone. It stores nothing, validates nothing and retries nothing."""
+"""Measure the best loop that uses only the SDK. It stores nothing, validates nothing and retries nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
 
+from bench.clients.client import Options, run_client
 from bench.material import bodies
 from bench.meter import Meter, Sample
 from flows.outputs import SubjectLine
 
 
-async def run_bare(meter: Meter, source: Path, records: int, concurrency: int) -> Sample:
-    """Ask for all items, `concurrency` workers over one queue."""
+async def run_bare(meter: Meter, options: Options) -> Sample:
+    """Send the requests of all items, with `concurrency` workers over one queue."""
+    concurrency = options.concurrency
     schema = anthropic.transform_schema(SubjectLine)
     limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-    sample = Sample(records=records)
+    sample = Sample(records=options.records)
     async with anthropic.AsyncAnthropic(
         max_retries=0,
         http_client=anthropic.DefaultAioHttpClient(limits=limits),
@@ -29,7 +30,7 @@ async def run_bare(meter: Meter, source: Path, records: int, concurrency: int) -
         gc.freeze()
         meter.start()
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        for body in bodies(source, schema, records):
+        for body in bodies(options.source, schema, options.records):
             queue.put_nowait(body)
 
         async def work() -> None:
@@ -41,3 +42,7 @@ async def run_bare(meter: Meter, source: Path, records: int, concurrency: int) -
         meter.read(sample)
     sample.requests = sample.succeeded
     return sample
+
+
+if __name__ == "__main__":
+    run_client({"bare": lambda meter, options: asyncio.run(run_bare(meter, options))})

@@ -1,6 +1,6 @@
-"""Content: Presswork as a user runs it, the flow `content` under a Prefect server that is already running.
+"""Measure Presswork as a user runs it: the flow `content` with a Prefect server that is already running.
 
-Measured from the run's opening to the flow's end; CPU until Prefect has sent off and recorded what the run caused.
+Time is measured from the run's opening to the end of the flow, CPU until Prefect has recorded the run's events.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from sqlalchemy import func, select
 
+from bench.clients.client import Options, run_client
 from bench.meter import Meter, Sample, cpu_of
 from db.ledger.connecting import connect_ledger
 from db.ledger.tables import Attempt, StoredRun
 from flows.content import content
-from presswork import RunOptions
+from presswork import RunOptions, Summary
 from presswork.engine.live import FEW, MANY_SIZE
 from presswork.report.progress import watch
 
 QUIET_CPU_S, WITHIN_S = 0.1, 60.0
 
 
-def run_content(meter: Meter, template: str, concurrency: int, server_pid: int) -> Sample:
+def run_content(meter: Meter, options: Options) -> Sample:
     """Run a template over all items of PRESSWORK_SOURCE_URL."""
     stop_watching = watch(lambda _progress: meter.start())
-    summary = asyncio.run(content(template=template, options=RunOptions(concurrency=concurrency)))
+    summary = _run(options)
     stop_watching()
     sample = Sample(records=summary.records, succeeded=summary.succeeded + summary.cached, requests=summary.requests)
     sample.cost_usd, sample.cache_writes = float(summary.cost_usd or 0), summary.prompt_cache.writes
     meter.read(sample)
-    asked = summary.succeeded
-    sample.task_runs_expected = asked if asked <= FEW else math.ceil(asked / MANY_SIZE)
+    answers = summary.succeeded
+    sample.task_runs_expected = answers if answers <= FEW else math.ceil(answers / MANY_SIZE)
     APILogWorker.drain_all(timeout=30)
     EventsWorker.drain_all(timeout=30)
     meter.read_own(sample)
     flow_run = _read_ledger(sample, summary.run_id)
     sample.task_runs = asyncio.run(_recorded_task_runs(flow_run, sample.task_runs_expected))
-    _wait_until_quiet(server_pid)
+    _wait_until_quiet(options.watched["server"])
     meter.read_watched(sample)
     return sample
 
 
-def run_again(meter: Meter, template: str, concurrency: int, runs: int) -> Sample:
-    """Run a template so often over the same items, which all have content, in one process."""
+def run_again(meter: Meter, options: Options) -> Sample:
+    """Run a template `runs` times over the same items, which all have content, in one process."""
     sample = Sample()
     meter.start()
-    for _ in range(runs):
-        summary = asyncio.run(content(template=template, options=RunOptions(concurrency=concurrency)))
+    for _ in range(options.runs):
+        summary = _run(options)
         sample.records += summary.records
         sample.succeeded += summary.cached
         sample.requests += summary.requests
@@ -61,8 +62,12 @@ def run_again(meter: Meter, template: str, concurrency: int, runs: int) -> Sampl
     return sample
 
 
+def _run(options: Options) -> Summary:
+    return asyncio.run(content(template=options.template, options=RunOptions(concurrency=options.concurrency)))
+
+
 def _wait_until_quiet(pid: int) -> None:
-    # The server goes on with its events for a while, and that is this run's doing too.
+    # The server works on the run's events for a while, and this CPU belongs to the run too.
     deadline = time.monotonic() + WITHIN_S
     before = cpu_of(pid)
     while time.monotonic() < deadline:
@@ -74,7 +79,7 @@ def _wait_until_quiet(pid: int) -> None:
 
 
 def _read_ledger(sample: Sample, run_id: str) -> UUID:
-    """Write when requests began and ended into the sample, and return the Prefect flow run's id."""
+    """Write the times of the first and last request into the sample, and return the Prefect flow run's id."""
     ledger = connect_ledger(os.environ["PRESSWORK_DATABASE_URL"])
     with ledger.connect() as connection:
         first, last = connection.execute(
@@ -97,7 +102,7 @@ def _epoch(moment: datetime | None) -> float:
 
 
 async def _recorded_task_runs(flow_run: UUID, expected: int) -> int:
-    """Count the task runs that Prefect has recorded as completed; it may take its time until they are as expected."""
+    """Count the task runs that Prefect has recorded as completed; wait until there are `expected` ones, or too long."""
     deadline = time.monotonic() + WITHIN_S
     wanted = {"flow_runs": {"id": {"any_": [str(flow_run)]}}, "task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
     async with get_client() as client:
@@ -106,3 +111,7 @@ async def _recorded_task_runs(flow_run: UUID, expected: int) -> int:
             if count >= expected or time.monotonic() > deadline:
                 return count
             await asyncio.sleep(0.5)
+
+
+if __name__ == "__main__":
+    run_client({"content": run_content, "again": run_again})

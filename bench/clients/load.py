@@ -1,15 +1,15 @@
-"""Load: requests as plain bytes over aiohttp, to see what the sandbox by itself can answer."""
+"""Measure the sandbox alone: send requests as plain bytes over aiohttp."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 
 import aiohttp
 import anthropic
 import orjson
 
+from bench.clients.client import Options, run_client
 from bench.material import bodies
 from bench.meter import Meter, Sample
 from flows.outputs import SubjectLine
@@ -17,12 +17,13 @@ from flows.outputs import SubjectLine
 HEADERS = {"x-api-key": "bench", "anthropic-version": "2023-06-01", "content-type": "application/json"}
 
 
-async def run_load(meter: Meter, source: Path, records: int, concurrency: int) -> Sample:
+async def run_load(meter: Meter, options: Options) -> Sample:
     """Send all items' requests and read the answers as bytes."""
     url = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages"
-    raw = [orjson.dumps(body) for body in bodies(source, anthropic.transform_schema(SubjectLine), records)]
-    sample = Sample(records=records)
-    connector = aiohttp.TCPConnector(limit=concurrency)
+    schema = anthropic.transform_schema(SubjectLine)
+    raw = [orjson.dumps(body) for body in bodies(options.source, schema, options.records)]
+    sample = Sample(records=options.records)
+    connector = aiohttp.TCPConnector(limit=options.concurrency)
     async with aiohttp.ClientSession(connector=connector, headers=HEADERS, skip_auto_headers=["User-Agent"]) as session:
         meter.start()
 
@@ -32,7 +33,11 @@ async def run_load(meter: Meter, source: Path, records: int, concurrency: int) -
                     await response.read()
                     sample.succeeded += response.status == 200
 
-        await asyncio.gather(*(work() for _ in range(concurrency)))
+        await asyncio.gather(*(work() for _ in range(options.concurrency)))
         meter.read(sample)
     sample.requests = sample.succeeded
     return sample
+
+
+if __name__ == "__main__":
+    run_client({"load": lambda meter, options: asyncio.run(run_load(meter, options))})

@@ -101,7 +101,9 @@ def _periods(rows: Iterable[LifePeriod]) -> list[LifePeriod]:
         if is_open is not None:
             before = periods[is_open]
             if (before.written_by, compared_fields(before)) == (row.written_by, compared_fields(row)):
-                last, confirmed = row.confirmed_at or row.since, before.confirmed + 1 + row.confirmed
+                # The greatest time: rows are in the order of ids, and times of several processes can differ from it.
+                last = max(row.confirmed_at or row.since, before.confirmed_at or row.since)
+                confirmed = before.confirmed + 1 + row.confirmed
                 periods[is_open] = replace(before, confirmed=confirmed, confirmed_at=last)
                 continue
             periods[is_open] = replace(before, until=row.since)

@@ -184,7 +184,8 @@ def _remove(connection: Connection, repeats: Sequence[Repeat]) -> None:
     seen: dict[str, dict[str, Any]] = {}
     for each in repeats:
         counted[each.row.run_id, each.row.step, COUNTED_IN[each.row.status]] += 1
-        stamp = seen.setdefault(each.kept.id, {"kept": each.kept.id, "times": 0, "last": each.row.last_seen})
+        last = each.kept.confirmed_at or each.row.last_seen
+        stamp = seen.setdefault(each.kept.id, {"kept": each.kept.id, "times": 0, "last": last})
         stamp["times"] += 1 + (each.row.confirmed or 0)
         stamp["last"] = max(stamp["last"], each.row.last_seen)
     stamped = func.coalesce(Generation.confirmed, 0) + bindparam("times")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.commands.conftest import BLOCKS, FRONT, Desk, call, presswork
-from tests.conftest import prefect_at
+from tests.prefect_client import prefect_at
 
 Arrange = Callable[[Desk, pytest.MonkeyPatch], None]
 

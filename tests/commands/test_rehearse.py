@@ -32,7 +32,8 @@ from presswork.rehearsal.isolation import LOCK, NEW_S, PREFIX, remove_leftovers
 from presswork.rehearsal.terms import choose_latency, make_terms
 from presswork.terminal.flags import RehearseFlags
 from tests.commands.conftest import Desk, call, interrupted, make_desk, set_all
-from tests.conftest import forget_settings, prefect_at
+from tests.conftest import forget_settings
+from tests.prefect_client import prefect_at
 
 SONNET = "claude-sonnet-4-6"
 NOTES: dict[Any, str | None] = {number: f"a note about kettle {number}" for number in range(1, 13)}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, event, insert, inspect, select, text, update
 
-from db.clock import new_id
+from db.clock import CLOCK, new_id
 from db.database_errors import LedgerInUseError
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.tables import (
@@ -38,6 +38,12 @@ KEYS = "abcdef"
 INDEX = "ix_generations_source_generation_id_upkeep"
 IS_REPLACED = Generation.replaced_by != ""
 VIEWS = ("current_content", "usage_by_day")
+
+
+@pytest.fixture(autouse=True)
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ids by this machine's clock: each lease measures PostgreSQL's, with an error on a busy machine."""
+    monkeypatch.setattr(CLOCK, "shift_ms", lambda: 0)
 
 
 class Past:
@@ -290,6 +296,27 @@ def test_what_goes_is_counted_for_its_run_and_its_record(ledger: Engine) -> None
     assert counts == [(0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0)]
     first = rows_of(ledger, select(Generation.__table__).where(Generation.run_id == runs[0]))
     assert {(row.confirmed, row.confirmed_at) for row in first} == {(3, NOON + timedelta(days=4))}
+
+
+def changed(past: Past, book: Book, batch: WriteBatch) -> None:
+    """Another answer than `steady` has, for a record that has changed."""
+    book.generation(batch, "a", step="one", created_at=past.now, record='{"n":1}')
+
+
+def test_last_confirmation_is_the_newest_even_if_clocks_were_apart(
+    ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = Past(ledger)
+    # The ids of the third run sort before those of the second.
+    for ahead_ms, steps in ((0, steady), (4000, steady), (2000, steady), (6000, changed)):
+        monkeypatch.setattr(CLOCK, "shift_ms", lambda found=ahead_ms: found)
+        past.run(steps=steps)
+    before = seen(ledger)
+    first = before["lives"]["a"][0]
+    assert (first.confirmed, first.confirmed_at) == (2, NOON + timedelta(days=3))
+
+    assert sum(each.repeats for each in compact(ledger))
+    assert seen(ledger) == before
 
 
 def test_rows_of_a_run_that_may_be_resumed_stay(ledger: Engine) -> None:

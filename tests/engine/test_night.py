@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from presswork import Summary
 from presswork.engine.live import WINDOW
 from tests.engine.workshop import Workshop
 
@@ -68,13 +69,34 @@ async def test_twenty_kills_repeat_only_what_was_open_each_time(workshop_on_each
     assert max(each) <= MOST_OPEN
     assert (summary.records, summary.succeeded + summary.cached, summary.exit_status) == (RECORDS, RECORDS, 0)
     assert workshop.value("SELECT count(*) FROM current_content") == RECORDS
-    assert workshop.value("SELECT count(*) FROM generations WHERE run_id = :id", id=summary.run_id) == RECORDS
+    assert each_record_counts_once(workshop, summary) == RECORDS
     twice = "SELECT prompt_hash FROM generations WHERE origin = 'live' GROUP BY 1 HAVING count(*) > 1"
     assert workshop.rows(twice) == []
     assert workshop.counts("SELECT status, count(*) FROM runs GROUP BY 1") == {"crashed": KILLS, "completed": 1}
     assert workshop.value("SELECT sum(requests) FROM usage_by_day") == workshop.value(
         "SELECT count(*) FROM attempts WHERE error_type IS NULL OR error_type NOT IN ('not_sent', 'connect')"
     )
+
+
+def each_record_counts_once(workshop: Workshop, summary: Summary) -> int:
+    """Count the records whose current content the run has written or confirmed, each in one of both ways.
+
+    Every such content must be in the run's figures: as a row of history that counts, or in the counts of its step.
+    """
+    last = {"id": summary.run_id}
+    current = workshop.value("SELECT count(*) FROM current_content WHERE run_id = :id", **last)
+    written = workshop.value(
+        "SELECT count(*) FROM current_content c JOIN generations g ON g.id = c.generation_id "
+        "WHERE g.run_id = :id AND c.run_id = :id AND g.replaced_by = '' AND g.status = 'succeeded'",
+        **last,
+    )
+    confirmed = workshop.value("SELECT sum(unchanged) FROM run_steps WHERE run_id = :id", **last)
+    from_ledger = workshop.value("SELECT count(*) FROM generations WHERE run_id = :id AND origin = 'cache'", **last)
+    assert sum(workshop.written(summary.run_id).values()) == written
+    assert (summary.succeeded, summary.cached) == (written - from_ledger, confirmed + from_ledger)
+    assert written + confirmed == current
+    assert workshop.value("SELECT count(*) FROM working_rows WHERE run_id = :id", **last) == 0
+    return int(current)
 
 
 async def test_endpoint_that_is_away_for_ninety_seconds_costs_nothing_twice(

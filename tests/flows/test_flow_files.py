@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import db
+import flows
 from presswork.settings import ROOT
 
 LONGEST = 60
@@ -18,8 +20,5 @@ def test_flow_file_is_short_enough_to_read_aloud(name: str) -> None:
 
 
 def test_flows_import_from_this_repository() -> None:
-    import db  # noqa: PLC0415 - that it is this one is what is shown
-    import flows  # noqa: PLC0415 - as above
-
     for package in (db, flows):
         assert Path(str(package.__file__)).parent.parent == ROOT

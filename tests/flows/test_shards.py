@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling, Crashed
 
 from tests.engine.workshop import Workshop
+from tests.waiting import until
 from tests.workers import Pool, prefect, start, work_pool
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -22,11 +23,10 @@ IN_FLIGHT = "SELECT count(*) FROM attempts WHERE ended_at IS NULL"
 OPTIONS = {"concurrency": 10, "chunk_size": 10}
 
 
-async def until(holds: Callable[[], bool], *, within_s: float = 120) -> None:
-    """Wait until it holds."""
+async def soon(holds: Callable[[], bool], *, within_s: float = 120) -> None:
+    """Wait until `holds` is true, and fail if that takes too long."""
     async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110 - the sandbox and the ledger tell no one
-            await asyncio.sleep(0.05)
+        await until(holds, pause_s=0.05)
 
 
 async def started(pool: Pool, workshop: Workshop, **options: Any) -> tuple[FlowRun, int]:
@@ -34,7 +34,7 @@ async def started(pool: Pool, workshop: Workshop, **options: Any) -> tuple[FlowR
     await prefect("deploy", "flows.content:content", "--name", "notes", "--pool", pool.name)
     worker = await pool.worker(limit=1)
     flow_run = await start("content/notes", template="note", options={**OPTIONS, **options})
-    await until(lambda: workshop.value("SELECT count(*) FROM runs") == 1)
+    await soon(lambda: workshop.value("SELECT count(*) FROM runs") == 1)
     return flow_run, worker
 
 
@@ -69,8 +69,8 @@ async def test_shard_whose_worker_is_killed_is_taken_over_by_another(
     async with work_pool(tmp_path) as pool:
         run, _worker = await started(pool, workshop, shards=3)
         second = await pool.worker()
-        await until(lambda: workshop.value(HELPERS) == 3 or workshop.requests >= records // 2)
-        await until(lambda: workshop.requests >= records // 6)
+        await soon(lambda: workshop.value(HELPERS) == 3 or workshop.requests >= records // 2)
+        await soon(lambda: workshop.requests >= records // 6)
         await pool.kill(second)
         in_flight = workshop.value(IN_FLIGHT)
         await pool.worker()
@@ -112,12 +112,12 @@ async def test_deaths_of_a_shard_and_of_the_run_cost_only_what_was_in_flight(
         run, first = await started(pool, workshop, shards=8)
         second = await pool.worker(limit=4)
         await pool.worker(limit=4)
-        await until(lambda: workshop.requests >= records // 3, within_s=300)
+        await soon(lambda: workshop.requests >= records // 3, within_s=300)
         await pool.kill(second)
         # Of those whose process lives, some may be in flight too: no more than all of them can be asked again.
         lost = workshop.value(IN_FLIGHT)
         await pool.worker(limit=4)
-        await until(lambda: workshop.requests >= records * 2 // 3, within_s=300)
+        await soon(lambda: workshop.requests >= records * 2 // 3, within_s=300)
         await pool.kill(first)
         await revive(run)
         await pool.worker(limit=1)
@@ -167,11 +167,11 @@ async def test_cancel_of_the_run_cancels_its_shards(workshop_on_postgres: Worksh
     async with work_pool(tmp_path) as pool:
         run, _worker = await started(pool, workshop, shards=3)
         await pool.worker(limit=2)
-        await until(lambda: workshop.requests > 100)
+        await soon(lambda: workshop.requests > 100)
         async with get_client() as client:
             await client.set_flow_run_state(run.id, Cancelling())
         await pool.reached(run, "Cancelled", within_s=60)
-        await until(lambda: workshop.value("SELECT count(*) FROM leases") == 0)
+        await soon(lambda: workshop.value("SELECT count(*) FROM leases") == 0)
         asked = workshop.requests
         await asyncio.sleep(3)
         assert workshop.requests == asked < records

@@ -122,8 +122,11 @@ class Picked(Selection):
     urgent: bool | None = None
 
 
+NO_SELECTION, NO_OPTIONS = Picked(), RunOptions()
+
+
 @flow(name="picked")
-async def picked(selection: Picked = Picked(), options: RunOptions = RunOptions()) -> None:  # noqa: B008 - as the flows have it
+async def picked(selection: Picked = NO_SELECTION, options: RunOptions = NO_OPTIONS) -> None:
     """Take a selection."""
 
 
