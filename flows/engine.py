@@ -13,6 +13,7 @@ sys.modules[f"{__name__}.choices"] = sys.modules[__name__]
 def __getattr__(name: str) -> Any:
     if name not in presswork.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    message = f"Import {name} from presswork: release 0.3 removes flows.engine."
-    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    # One text for all names, so that it is shown once a file; a FutureWarning, because Python hides the others.
+    message = "Import from presswork: release 0.3 removes flows.engine."
+    warnings.warn(message, FutureWarning, stacklevel=2)
     return getattr(presswork, name)

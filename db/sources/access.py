@@ -32,6 +32,10 @@ def open_source(url: str, variable: str = "PRESSWORK_SOURCE_URL") -> Engine:
 
     `variable` is the setting that holds the URL, for the message. Raises SourceUnreachableError.
     """
+    if "://" not in url:
+        raise SourceUnreachableError(
+            f"{variable} is not a database URL. Set it like sqlite:////path/to/file.sqlite or postgresql://user@host/shop."
+        )
     try:
         parsed = parse_url(url)
         engine = make_engine(parsed, read_only=True, connect_args=_reading_options(parsed))

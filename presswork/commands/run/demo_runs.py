@@ -112,7 +112,8 @@ def _panel(title: str, output: Mapping[str, Any]) -> Panel:
 
 
 def _figures(summaries: Sequence[Summary]) -> Table:
-    numbers = ("records", "new", "cached", "no content", "requests", "tokens in", "tokens out", "cost", "time")
+    # A record needs an answer for each step, so there are more answers than records.
+    numbers = ("records", "new answers", "cached", "no content", "requests", "tokens in", "tokens out", "cost", "time")
     rows = []
     for summary in summaries:
         counts = (summary.records, summary.succeeded, summary.cached, summary.without_content, summary.requests)
