@@ -174,7 +174,7 @@ def parse_url(url: str) -> URL:
         parsed.get_dialect()
     except exc.NoSuchModuleError:
         raise ValueError(
-            f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md shows how to install one"
+            f"there is no SQLAlchemy driver for {parsed.drivername!r}; docs/templates.md says how to install one"
         ) from None
     return parsed
 
