@@ -36,11 +36,12 @@ _TIRED_OF_TEXTS = 1
 class Filling:
     """A shape that is being filled."""
 
-    def __init__(self, topic: Topic, draw: Draw) -> None:
-        """The draw decides all that the topic leaves open."""
+    def __init__(self, topic: Topic, draw: Draw, again: int = 0) -> None:
+        """The draw decides all that the topic leaves open; `again` changes only the wording."""
         self._topic = topic
         self._draw = draw
-        self._writer = ProseWriter(topic, draw)
+        self._again = again
+        self._writer = ProseWriter(topic, draw, again)
         self._picked = self._writer  # writes about the section that was picked, if one was
 
     def fill(self, shape: AnyShape) -> Any:
@@ -131,7 +132,7 @@ class Filling:
         """One item for each section of the prompt, if it has any."""
         if not isinstance(shape, Object):
             return []
-        return [Filling(section, self._draw).fill(shape) for section in self._topic.sections[:most]]
+        return [Filling(section, self._draw, self._again).fill(shape) for section in self._topic.sections[:most]]
 
     def _one_more(self, shape: AnyShape, items: list[Any]) -> Any:
         """An item for a list that has run out of distinct ones: a text gets a number, an enum repeats itself."""
@@ -202,7 +203,7 @@ class Filling:
     def _pick(self, number: int) -> int:
         at, sections = self._topic.listed.index(number), self._topic.sections
         if at < len(sections):
-            self._picked = ProseWriter(sections[at], self._draw)
+            self._picked = ProseWriter(sections[at], self._draw, self._again)
         return number
 
 

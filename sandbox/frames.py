@@ -56,7 +56,7 @@ ABOUT = (
     "{S} deserves a second look.",
     "This is about {s}, and nothing else.",
 )
-HEADLINES = ("{S}", "{S}, in short", "{S}", "{S}: the short version", "{S}, told in a minute")
+HEADLINES = ("{S}", "{S}, in short", "{S}, at a glance", "{S}: the short version", "{S}, told in a minute")
 SEVERAL = ("{S}, and more", "{S}, and what came next", "First of all: {s}")
 MESSAGES = ("Your message: {s}", "About your message: {s}", "{S}: our answer")
 PERSONAL = ("A few lines for {p}", "{p}, this one is for you", "A note for {p}")

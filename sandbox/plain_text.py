@@ -25,6 +25,7 @@ _SHORT = frozenset(
     " hon messrs mme mlle z.b d.h bzw str sra".split()
 )
 _CLAUSE = re.compile(r"\s*;\s+|\s*\n\s*|\s+[|\u00b7\u2022]\s+|[\u3001\uff1b]")
+_JOINTS = frozenset(";\n|\u00b7\u2022\u3001\uff1b")
 _COMMA = re.compile(r",\s+(?:and\s+|or\s+)?")
 
 
@@ -73,7 +74,10 @@ def _ends(text: str, start: int, match: re.Match[str]) -> bool:
 
 def clauses(value: str) -> list[str]:
     """The parts of a value: between semicolons or bars, else between commas if it is a list of short ones."""
-    parts = [part for part in _CLAUSE.split(value) if part]
+    if not _JOINTS.isdisjoint(value):
+        parts = [part for part in _CLAUSE.split(value) if part]
+    else:
+        parts = [value] if value else []
     if len(parts) > 1 or value.count(",") < 2:
         return parts
     short = enumerated(value)

@@ -1,6 +1,7 @@
 """Read the lines of a prompt: which are numbered, which are sentences to repeat, and what name a value is."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from sandbox.plain_text import sentences
@@ -63,10 +64,11 @@ def is_prose(value: str) -> bool:
     return end in _STOPS and (end in _WIDE_STOPS or (len(value) > _FEW_BYTES and value.count(" ") > _FEW_SPACES))
 
 
-def repeatable(text: str) -> list[str]:
+@lru_cache(maxsize=256)
+def repeatable(text: str) -> tuple[str, ...]:
     """The sentences of a text that can be repeated, without their numbers; an endless one is cut."""
     found = [_NUMBERED.sub("", sentence, 1) for sentence in sentences(text) if _is_telling(sentence)]
-    return [sentence if len(sentence) < LONGEST_SENTENCE else shortened(sentence) for sentence in found]
+    return tuple(sentence if len(sentence) < LONGEST_SENTENCE else shortened(sentence) for sentence in found)
 
 
 def shortened(text: str) -> str:

@@ -6,11 +6,12 @@ the facts of a record are set in frames. `lengths` picks the pieces that fit, so
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import TypeVar
 
 from sandbox import frames
 from sandbox.draws import Draw
+from sandbox.lazy import Lazy
 from sandbox.letters import ENGLISH, LETTERS, Letter
 from sandbox.record_fields import Fact, trimmed
 from sandbox.topics import Topic
@@ -32,6 +33,7 @@ _TITLED = tuple(
     for frame in (*frames.HEADLINES, *frames.SEVERAL)
     if frame.startswith("{S}") and len(frame) > 3
 )
+_NO_MORE = (*_ENDS, *_TITLED)
 _JOINT = re.compile(r"[,;:]\s|\s(?:and|but|that|which|who|so|because|in|at|when|while|until)\s")
 T = TypeVar("T")
 _MEASURED = re.compile(r", \d")
@@ -49,12 +51,13 @@ ALL_SAID: Alternatives = ()
 class ProseWriter:
     """Writes about one topic; frames, facts and sentences take turns, so that two texts of an answer differ."""
 
-    def __init__(self, topic: Topic, draw: Draw) -> None:
-        """The draw decides which frames come first."""
+    def __init__(self, topic: Topic, draw: Draw, again: int = 0) -> None:
+        """The draw decides which frames come first; another `again` starts with the next frame, fact and sentence."""
         self.topic = topic
-        self._turn = draw.below(1 << 16)
-        self._facts_told = 0
-        self._sentences_told = 0
+        self._again = again
+        self._turn = draw.below(1 << 16) + again
+        self._facts_told = again
+        self._sentences_told = again
         self._used: set[str] = set()
         named = topic.subject
         quoted = named.count(" ") > _LONG_NAME or named.endswith(_ENDS)
@@ -86,9 +89,9 @@ class ProseWriter:
         self._turn += 1
         if form == "reason":
             return chain([self._because()], self._always())
-        if form == "summary" and self.topic.sender and not self._is_record():
+        if form == "summary" and self.topic.sender and not self._is_record:
             return chain([self._report()], self._sentences(opening=False))
-        if form == "summary" and self._is_record():
+        if form == "summary" and self._is_record:
             return chain([self._digest()], self._always())
         return self._sentences(opening=True)
 
@@ -104,19 +107,20 @@ class ProseWriter:
         self._turn += 1
         return frames.ALWAYS[self._turn % len(frames.ALWAYS)]
 
+    @Lazy
     def _is_record(self) -> bool:
         topic = self.topic
         return len(topic.told) > 1 or bool(topic.sections) or (bool(topic.facts) and not topic.sentences)
 
     def _sentences(self, *, opening: bool) -> Iterator[Alternatives]:
         topic = self.topic
-        if self._is_record():
+        if self._is_record:
             yield from self._told_facts(opening=opening)
         told = topic.sentences
         for _ in told:
             yield (_sentence(told[self._sentences_told % len(told)]),)
             self._sentences_told += 1
-        if not self._is_record():
+        if not self._is_record:
             yield from self._told_facts(opening=False)
         yield from self._always()
 
@@ -149,12 +153,12 @@ class ProseWriter:
     def _told(self, taken: Sequence[Fact], claim: str | None, frame: str) -> Alternatives:
         phrases = [fact.phrase for fact in taken]
         if claim is None:
-            return (self._fill(frame, *phrases),)
+            return (self._fill(frame, *phrases), self._fill("{F}.", phrases[0]))
         return (claim,) if len(phrases) < 2 else (claim, self._fill(frame, *phrases))
 
     def _digest(self) -> Alternatives:
         """A record in one sentence, from long to short."""
-        facts = [fact.phrase for fact in self.topic.facts[:4]]
+        facts = [fact.phrase for fact in islice(_turned(self.topic.facts, self._again), 4)]
         named = [f"{_capital(self._subject)}: {'; '.join(facts[:count])}." for count in range(len(facts), 0, -1)]
         return (*named, *(f"{_capital('; '.join(facts[:count]))}." for count in (3, 2, 1)))
 
@@ -168,11 +172,11 @@ class ProseWriter:
             return (f"{about}.",)
         asked = [f"{about} and asks: \u201c{_sentence(question)}\u201d" for question in topic.questions]
         said = [f"{about}: \u201c{_sentence(sentence)}\u201d" for sentence in topic.written]
-        return (*asked, *said, f"{about}.")
+        return (*_turned([*asked, *said], self._again), f"{about}.")
 
     def _because(self) -> Alternatives:
         quotes = [f"\u201c{_sentence(sentence).rstrip('.')}\u201d" for sentence in self.topic.written]
-        told = [fact.phrase for fact in self.topic.facts] if self._is_record() else quotes
+        told = [fact.phrase for fact in self.topic.facts] if self._is_record else quotes
         frame = frames.REASONS[self._turn % len(frames.REASONS)]
         told = list(_turned(told, self._turn))
         return (*(self._fill(frame, phrase) for phrase in told), *self._framed(frames.BARE_REASONS))
@@ -208,23 +212,31 @@ class ProseWriter:
                 yield tuple(self._fill(frame, "; ".join(several[:count])) for count in range(len(several), 0, -1))
 
     def _titles(self, most: int) -> Iterator[str]:
-        topic, named = self.topic, self.topic.subject
-        facts = (topic.told or topic.items) if self._is_record() and not topic.sections and not topic.matter else []
+        topic, named = self.topic, self._named()
+        facts = (topic.told or topic.items) if self._is_record and not topic.sections and not topic.matter else []
         if facts:
             heads = (_head(fact.phrase, most - len(named) - 2) for fact in _turned(facts, self._turn))
             for head in filter(None, heads):
                 yield f"{_capital(named)}: {head}"
         else:
-            for frame in _turned(self._title_frames(), self._turn):
+            for frame in _turned(self._title_frames(named), self._turn):
                 yield frame.format(S=_capital(named), s=named, p=topic.person)
         yield _capital(named)
         yield from map(_capital, self.topic.terms)
 
-    def _title_frames(self) -> Sequence[str]:
+    def _named(self) -> str:
+        """The subject of a title: of several sections, that of another one each time."""
+        topic = self.topic
+        if not topic.sections:
+            return topic.subject
+        names = dict.fromkeys([topic.subject, *(section.subject for section in topic.sections)])
+        return _plain_title(tuple(names)[self._again % len(names)])
+
+    def _title_frames(self, named: str) -> Sequence[str]:
         topic = self.topic
         if topic.person and not topic.heading:
             return frames.PERSONAL
-        if topic.subject.endswith((*_ENDS, *_TITLED)) or topic.language != "en":
+        if named.endswith(_NO_MORE) or topic.language != "en":
             return ()
         if topic.person and topic.matter:
             return frames.MESSAGES
@@ -234,7 +246,8 @@ class ProseWriter:
         topic = self.topic
         facts = [fact.line for fact in (*topic.told, *topic.items, *topic.measured)]
         told = [trimmed(_sentence(sentence)) for sentence in topic.sentences]
-        yield from self._unused([*facts, *told] if self._is_record() else [*told, *facts])
+        told = [*facts, *told] if self._is_record else [*told, *facts]
+        yield from self._unused(list(_turned(told, self._again)))
         yield from self._unused([f"{one.line}; {two.phrase}" for one, two in pairwise(topic.facts)])
         yield from self._unused(list(self._framed(frames.POINTS)))
         yield from self._unused([trimmed(frame) for frame in frames.ALWAYS])
@@ -269,10 +282,12 @@ def _sentence(text: str) -> str:
 
 def _undecorated(fact: Fact) -> Fact:
     """The subject of a section as it was before it became a title."""
-    for end in _TITLED:
-        if fact.phrase.endswith(end) and end:
-            return Fact(fact.phrase.removesuffix(end), fact.line)
-    return fact
+    return Fact(_plain_title(fact.phrase), fact.line)
+
+
+def _plain_title(title: str) -> str:
+    end = next((end for end in _TITLED if title.endswith(end)), "")
+    return title.removesuffix(end)
 
 
 def _head(phrase: str, most: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from sandbox.lazy import Lazy
 from sandbox.plain_text import clauses, enumerated
 
 _LABEL = re.compile(r"[ \t]*(?:[-*\u2022][ \t]+)?([\"']?)([^\W\d_][\w ,()'/&-]{0,40}?)[\"']?[ \t]*")
@@ -29,6 +30,7 @@ _NUMBER = re.compile(
 )
 _BARE = re.compile(r"[-+\u2212]?\d[\d.,]*")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|\d\d?[./]\d\d?[./]\d{2,4}")
+_CODED = re.compile(r"[\d@]|://|www\.")
 _OPAQUE = re.compile(
     r"\S+@\S+|(?:https?://|www\.)\S+|\d{4}-\d\d-\d\d[T ]\d\d:\d\d\S*"
     r"|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[A-Z]{0,5}[-_]?\d{3,}[\w-]*"
@@ -45,6 +47,8 @@ _TELLS = re.compile(
 _TWO = 2
 _LONGEST_CODE, _LONGEST_MEASURE = 200, 30
 _LONG_NAME = 5  # spaces
+# The records of one run repeat their shorter lines ("Category: tea"); each of these is read once.
+_KNOWN_LINE = 300
 _MEASURES = frozenset(
     "price weight size total amount cost length height width depth age rate score rating volume value balance discount"
     " stock quantity capacity duration".split()
@@ -70,24 +74,26 @@ class Label:
     quoted: bool = False  # it is of JSON
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Field:
     """A labelled line, with its value as it stands; an empty one for null."""
 
     label: Label
     value: str
 
+    @Lazy
     def facts(self) -> tuple[bool, list[Fact]]:
-        """What it says, and whether in words to write about: a name or a measure is none."""
+        """The facts of the value, and whether they are words to write about: a name or a measure is not."""
         label, value = self.label.name, self.value
         if not self.label.told:
             return False, []
-        if len(value) < _LONGEST_MEASURE and _DAY.fullmatch(value):
-            return False, [self._named(value)]
-        if len(value) < _LONGEST_CODE and value.count(" ") < _TWO and _OPAQUE.fullmatch(value):
-            return False, []
-        if len(value) < _LONGEST_MEASURE and _NUMBER.fullmatch(value):
-            return False, [self._measure()]
+        if len(value) < _LONGEST_CODE and _CODED.search(value):
+            if len(value) < _LONGEST_MEASURE and _DAY.fullmatch(value):
+                return False, [self._named(value)]
+            if value.count(" ") < _TWO and _OPAQUE.fullmatch(value):
+                return False, []
+            if len(value) < _LONGEST_MEASURE and _NUMBER.fullmatch(value):
+                return False, [self._measure()]
         named = not self.label.tells
         few = enumerated(value)[:3] if named and ";" not in value else []
         if few:
@@ -131,7 +137,11 @@ def _joined(parts: list[str]) -> list[str]:
 
 
 def field_of(line: str) -> Field | None:
-    """The field of a labelled line; None for a line without a label."""
+    """Read a labelled line as a field; None for a line without a label."""
+    return _known_field(line) if len(line) <= _KNOWN_LINE else _field(line)
+
+
+def _field(line: str) -> Field | None:
     at = line.find(":", 1, _LONGEST_LABEL)
     if at < 0 or line[at + 1 : at + 2] not in _AFTER:
         at = line.find("\uff1a", 1, _LONGEST_LABEL)
@@ -142,6 +152,9 @@ def field_of(line: str) -> Field | None:
     if label.quoted:
         value = value.rstrip(",").strip('"')
     return Field(label, "" if is_nothing(value) else value)
+
+
+_known_field = lru_cache(maxsize=4096)(_field)
 
 
 def label_of(name: str) -> str:

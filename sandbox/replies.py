@@ -34,8 +34,8 @@ class Reply:
     stop_details: dict[str, Any] | None = None
 
 
-def make_reply(call: MessageCall, fate: DrawnFault) -> Reply:
-    """Answer a call, spoilt where its fate says so; the same call is answered in the same words each time."""
+def make_reply(call: MessageCall, fate: DrawnFault, again: int = 0) -> Reply:
+    """Answer a call, spoilt if its fate says so; `again` is how often it was sent before, and varies the wording."""
     if call.max_tokens == 0:  # warms the cache
         return Reply([], "max_tokens", 0)
     if fate.fault == "refused":
@@ -43,14 +43,13 @@ def make_reply(call: MessageCall, fate: DrawnFault) -> Reply:
     topic = topic_of(call.prompt)
     # Not the whole body: the same question streamed, or asked with more max_tokens, has the same answer.
     key = digest(call.prompt.encode("utf-8", "surrogatepass"), call.schema.key if call.schema else b"")
-    text = _text(call, fate, topic, Draw(key))
+    text = _text(call, fate, Filling(topic, Draw(key), again))
     if fate.fault == "tool_use":
         return _tool_use(call, text, fate)
     return _ended(call, fate, _thinking_block(call, topic, key), text)
 
 
-def _text(call: MessageCall, fate: DrawnFault, topic: Topic, draw: Draw) -> str:
-    answer = Filling(topic, draw)
+def _text(call: MessageCall, fate: DrawnFault, answer: Filling) -> str:
     if call.schema is None:
         return "" if fate.fault in ("invalid", "malformed") else answer.paragraph()
     value = answer.fill(call.schema.shape)

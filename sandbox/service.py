@@ -95,7 +95,7 @@ class Service:
         fate = self._draw(body, seen)
         if fate.fault == "dropped_before":
             return Exchange(call, fate, body, account, None)
-        reply = make_reply(call, fate)
+        reply = make_reply(call, fate, seen)
         self.limits.charge(account.input_tokens + account.written, reply.output_tokens)
         return Exchange(call, fate, body, account, reply)
 
@@ -111,7 +111,7 @@ class Service:
         seen = self.counts.bodies.seen(body)
         account = self.cache.account(call.model, call.blocks, misses=misses_cache(self.switches, body, seen))
         fate = self._draw(body, seen)
-        return Exchange(call, fate, body, account, make_reply(call, fate), "batch")
+        return Exchange(call, fate, body, account, make_reply(call, fate, seen), "batch")
 
     def _draw(self, body: bytes, seen: int) -> DrawnFault:
         fate = draw_fate(self.switches, body, seen)

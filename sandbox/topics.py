@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sandbox.languages import language_of
 from sandbox.lazy import Lazy
@@ -38,6 +39,7 @@ _PEOPLE = (
     *("last name", "user", "guest", "reader"),
 )
 _NOBODY = frozenset("anonymous unknown customer guest team".split())
+_SUBJECT_RANK = {label: rank for rank, label in enumerate(_SUBJECTS)}
 _OWN = frozenset(_SUBJECTS) | frozenset(_PEOPLE)
 
 
@@ -46,6 +48,8 @@ class Topic:
     """A prompt's words, found as they are asked for."""
 
     text: str
+    title: str = ""
+    """Of a section, the text of its numbered line."""
 
     @Lazy
     def lowered(self) -> str:
@@ -91,9 +95,10 @@ class Topic:
     @Lazy
     def heading(self) -> str:
         """What a labelled line names as the subject; empty if none does."""
-        for label in _SUBJECTS:
-            if value := self.labels.get(label):
-                return name_of(value)
+        if self.title:
+            return name_of(self.title)
+        if ranked := self.labels.keys() & _SUBJECT_RANK.keys():
+            return name_of(self.labels[min(ranked, key=_SUBJECT_RANK.__getitem__)])
         if self.person:
             return ""
         return next((name_of(value) for label, value in self.labels.items() if label.endswith((" name", " title"))), "")
@@ -171,7 +176,7 @@ class Topic:
         measured: dict[Fact, None] = {}
         for field in self._read[0]:
             if field.value and field.label.name not in _OWN and not is_prose(field.value):
-                tells, found = field.facts()
+                tells, found = field.facts
                 (told if tells else measured).update(dict.fromkeys(found))
         return list(told), list(measured)
 
@@ -245,9 +250,12 @@ class Topic:
                 found.append([f"Title: {line.item}"])
             elif found:
                 found[-1].append(line.text)
-        return [Topic("\n".join(lines)) for lines in found] if any(len(lines) > 1 for lines in found[:-1]) else []
+        if all(len(lines) == 1 for lines in found[:-1]):
+            return []
+        return [Topic("\n".join(lines), lines[0].partition(" ")[2]) for lines in found]
 
 
+@lru_cache(maxsize=64)
 def topic_of(text: str) -> Topic:
     """The topic of a prompt, from its beginning and end; halves of characters, which JSON may hold, are left out."""
     if not text.isascii():

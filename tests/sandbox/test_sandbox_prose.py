@@ -41,7 +41,7 @@ def test_sentence_ends_where_it_ends(text: str, parts: list[str]) -> None:
 def test_number_goes_by_its_label(line: str, phrase: str) -> None:
     field = field_of(line)
     assert field is not None
-    assert [fact.phrase for fact in field.facts()[1]] == [phrase]
+    assert [fact.phrase for fact in field.facts[1]] == [phrase]
 
 
 @pytest.mark.parametrize("whole", ["21.00 USD", "1,750 hPa", "J. R. Smith", "-40 to 85 °C", "v1.2.3"])
