@@ -1,7 +1,7 @@
-"""Filling a Shape with an answer about a topic: the same request is always answered the same.
+"""Fill a Shape with an answer about a topic.
 
-Values are chosen as a reader would expect them: a word of the prompt decides an enum, a labelled line ("Sku: T-7") is
-echoed by the field of that name, and somebody who sounds angry makes `urgent` true.
+Values are what a reader expects: a word of the prompt decides an enum, the field `sku` repeats the line "Sku: T-7", and
+an angry customer makes `urgent` true.
 """
 
 import re
@@ -27,8 +27,8 @@ _DEFAULT_ITEMS = 3
 _NOT_GIVEN = "not given"
 _MOST_SECTIONS = 4
 _LANGUAGES = frozenset({"language", "lang", "locale", "language code"})
-# After so many items that were there already, a list is long enough if its least length is reached. Texts take
-# turns, so the first that comes again says that all were there.
+# After this many repeated items, a list of its minimum length is long enough. Texts take turns, so the first that is
+# repeated shows that all were used.
 _TIRED = 8
 _TIRED_OF_TEXTS = 1
 
@@ -45,7 +45,7 @@ class Filling:
         self._picked = self._writer  # writes about the section that was picked, if one was
 
     def fill(self, shape: AnyShape) -> Any:
-        """A value of the shape, as JSON has it."""
+        """A value of the shape, as JSON."""
         match shape:
             case Object():
                 return {key: self.fill(part) for key, part in shape.fields}
@@ -63,7 +63,7 @@ class Filling:
                 return self.fill(self._draw.choice(shape.options))
 
     def paragraph(self) -> str:
-        """An answer where no shape is asked for."""
+        """An answer without a shape."""
         return sized_text(self._writer, Text("", "", "prose", sentences=Span(3, 3)))
 
     def _text(self, shape: Text) -> str:
@@ -101,7 +101,7 @@ class Filling:
         return natural if made is None else made
 
     def _echo(self, shape: Text) -> str:
-        """The value of the labelled line that has the field's name, if it fits."""
+        """The value of the line with the field's name as its label, if it fits."""
         for label in shape.labels:
             value = self._topic.labels.get(label, "")
             if value and _fits(value, shape.chars):
@@ -135,7 +135,7 @@ class Filling:
         return [Filling(section, self._draw, self._again).fill(shape) for section in self._topic.sections[:most]]
 
     def _one_more(self, shape: AnyShape, items: list[Any]) -> Any:
-        """An item for a list that has run out of distinct ones: a text gets a number, an enum repeats itself."""
+        """One more item when no distinct ones are left: a text gets a number, an enum is repeated."""
         item = self.fill(shape)
         if isinstance(item, str) and isinstance(shape, Text) and shape.pattern is None and not shape.format:
             words = item.split(" ")
@@ -161,7 +161,7 @@ class Filling:
         return self._draw.choice(usual or calm or values)
 
     def _hinted(self, values: list[str]) -> list[str]:
-        """Those of which the prompt has a word, or its stem: "delivered" for delivery."""
+        """The values that share a word or its stem with the prompt: "delivered" for delivery."""
         stems = ((value, [part[:_STEM] for part in value.lower().split("_") if len(part) >= _STEM]) for value in values)
         return [value for value, parts in stems if any(f" {part}" in self._topic.lowered for part in parts)]
 
@@ -188,7 +188,7 @@ class Filling:
         return int(value) if shape.decimals == 0 else value
 
     def _told(self, shape: Numeric, low: float, high: float) -> float | int | None:
-        """A number that stands in the prompt: in a line with the field's label, or before one of its numbered lines."""
+        """A number from the prompt: from the line with the field's label, or of a numbered line."""
         value = self._topic.labels.get(label_of(shape.name), "")
         if match := re.fullmatch(r"[^\d-]{0,3}(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\D{0,8}", value):
             number = float(match[1].replace(",", ""))

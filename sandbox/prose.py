@@ -1,7 +1,7 @@
-"""Plain English about a topic, in the form that a field asks for, piece by piece.
+"""Write plain English about a topic in the form of a field, piece by piece.
 
-A piece is a whole sentence or a whole line. The prompt's own sentences come first, for nothing reads more naturally;
-the facts of a record are set in frames. `lengths` picks the pieces that fit, so that none need be cut.
+A piece is a whole sentence or a whole line. The prompt's own sentences come first, since they read most naturally.
+The facts of a record are set in frames. `lengths` picks the pieces that fit, so it cuts almost none.
 """
 
 import re
@@ -27,7 +27,7 @@ _VERBS = frozenset(
     " washes wears weighs works".split()
 )
 _JOINING = frozenset("in on from by for with over before after once at without into under of".split())
-# A title that was made here before is not decorated again.
+# A title that the sandbox made before is not decorated again.
 _TITLED = tuple(
     frame.removeprefix("{S}")
     for frame in (*frames.HEADLINES, *frames.SEVERAL)
@@ -41,11 +41,11 @@ _LONG_NAME = 4  # spaces: a name with more is set in quotation marks
 _LONG_QUOTE = 160
 
 Alternatives = Sequence[str]
-"""One piece, in several wordings: the first that fits is taken."""
+"""One piece in several wordings. The first that fits is used."""
 
 
 ALL_SAID: Alternatives = ()
-"""Comes where all is said: what follows is only for a field that must be longer."""
+"""Marks the end of the content. Later pieces are only for a field that must be longer."""
 
 
 class ProseWriter:
@@ -64,7 +64,7 @@ class ProseWriter:
         self._subject = f"\u201c{named}\u201d" if quoted else named
 
     def lines(self, form: str, most: int) -> Iterator[str]:
-        """Wordings of a text that is a single line of so many characters at most, the best first; some are longer."""
+        """Wordings of a single line, the best first. `most` is a wish in characters; some are longer."""
         self._turn += 1
         match form:
             case "title":
@@ -81,11 +81,11 @@ class ProseWriter:
                 return self._unused(self.topic.terms)
 
     def use(self, line: str) -> None:
-        """Say that a line was taken, so that the next point or term is another."""
+        """Note that a line was used, so that the next point or term is another."""
         self._used.add(line)
 
     def pieces(self, form: str) -> Iterator[Alternatives]:
-        """Sentences of a form, without end."""
+        """Yield sentences of a form, without end."""
         self._turn += 1
         if form == "reason":
             return chain([self._because()], self._always())
@@ -163,7 +163,7 @@ class ProseWriter:
         return (*named, *(f"{_capital('; '.join(facts[:count]))}." for count in (3, 2, 1)))
 
     def _report(self) -> Alternatives:
-        """What a message says, in a sentence of English."""
+        """A message in one English sentence."""
         topic = self.topic
         if not topic.written and not topic.matter:
             return (f"{topic.sender} sent a message without text.",)
@@ -275,13 +275,13 @@ def _turned(items: Sequence[T], by: int) -> Iterator[T]:
 
 
 def _sentence(text: str) -> str:
-    """A sentence as it stands, with a capital and a stop."""
+    """A sentence with a capital and a full stop."""
     text = _capital(text)
     return text if text.endswith((*_ENDS, '"', "\u201d", ")", "'")) else f"{text.rstrip(',;:')}."
 
 
 def _undecorated(fact: Fact) -> Fact:
-    """The subject of a section as it was before it became a title."""
+    """A section's subject without the sandbox's own decoration."""
     return Fact(_plain_title(fact.phrase), fact.line)
 
 
@@ -291,7 +291,7 @@ def _plain_title(title: str) -> str:
 
 
 def _head(phrase: str, most: int) -> str:
-    """A phrase, or as much of it as fits and can stand alone; empty if that is only a word."""
+    """A phrase, or its longest part that fits and is complete; empty if that is a single word."""
     if len(phrase) <= most:
         return phrase
     ends = [match.start() for match in _JOINT.finditer(phrase, 0, most + 1) if match.start() <= most]

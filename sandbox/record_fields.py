@@ -1,7 +1,7 @@
-"""Read the labelled lines of a prompt ("price_usd: 21.00") as the fields of a record, and say each in words.
+"""Read the labelled lines of a prompt ("price_usd: 21.00") as the fields of a record, and put each in words.
 
-A number has its label and its unit with it: "a price of 21.00 USD", "7 orders". Ids, addresses and moments are only
-repeated by a field of the same name, and null is no value.
+A number keeps its label and unit: "a price of 21.00 USD", "7 orders". Ids, addresses and times appear only in a field
+of the same name. Null is no value.
 """
 
 import re
@@ -15,7 +15,7 @@ from sandbox.plain_text import clauses, enumerated
 _LABEL = re.compile(r"[ \t]*(?:[-*\u2022][ \t]+)?([\"']?)([^\W\d_][\w ,()'/&-]{0,40}?)[\"']?[ \t]*")
 _LONGEST_LABEL = 48
 _AFTER = frozenset((" ", "\t", ""))
-# A line that begins with a clause and a colon is prose.
+# A line that starts with a clause and a colon is prose.
 _CLAUSAL = frozenset("is are was were be it i we you they he she have has had do does did will would can".split())
 _NOTHING = frozenset(
     "none null nil nan n/a na - -- unknown undefined ? {} [] () \"\" '' (none) (null) (empty) (no_text) (no_subject)"
@@ -57,7 +57,7 @@ _SEVERAL = re.compile(r"(\w\w+(?<![su]))s\b|\b(people|children)\b")
 
 
 class Fact(NamedTuple):
-    """Something that a prompt says: as a part of a sentence, and as a line of its own."""
+    """A statement of a prompt, as a part of a sentence and as a separate line."""
 
     phrase: str
     line: str
@@ -65,18 +65,18 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What stands before the colon: in lower case, with spaces and without its unit."""
+    """The text before the colon, in lower case, with spaces and without its unit."""
 
     name: str
     unit: str = ""
-    told: bool = True  # it is worth a word
+    told: bool = True  # texts may mention it
     tells: bool = False  # its value is text, not a name
     quoted: bool = False  # it is of JSON
 
 
 @dataclass(frozen=True)
 class Field:
-    """A labelled line, with its value as it stands; an empty one for null."""
+    """A labelled line with its value, which is empty for null."""
 
     label: Label
     value: str
@@ -126,7 +126,7 @@ class Field:
 
 
 def _joined(parts: list[str]) -> list[str]:
-    """The parts, with a bare measure ("100 g") put at the end of what stands before it."""
+    """The parts, with each bare measure ("100 g") appended to the part before it."""
     joined: list[str] = []
     for part in parts:
         if joined and len(part) < _LONGEST_MEASURE and _NUMBER.fullmatch(part):
@@ -164,7 +164,7 @@ def label_of(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _label(text: str) -> Label | None:
-    """Read what stands before a colon; the records of a template have the same labels."""
+    """Read the text before a colon. Cached, since all records of a template have the same labels."""
     match = _LABEL.fullmatch(text)
     if match is None:
         return None
@@ -182,12 +182,12 @@ def _without_unit(name: str) -> tuple[str, str]:
 
 
 def is_nothing(value: str) -> bool:
-    """Whether a value says that there is none."""
+    """Whether a value means null."""
     return len(value) < 14 and (not value.strip() or value.strip().lower().replace(" ", "_") in _NOTHING)
 
 
 def trimmed(part: str) -> str:
-    """A clause without a stop at its end."""
+    """A clause without punctuation at its end."""
     return part.strip().rstrip(".,;:\u3002").strip() if not part.endswith("...") else part
 
 
