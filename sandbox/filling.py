@@ -13,7 +13,7 @@ from sandbox.hints import Span
 from sandbox.lengths import fit_chars, sized_text
 from sandbox.patterns import matching
 from sandbox.prose import ProseWriter
-from sandbox.record_fields import label_of
+from sandbox.record_fields import label_of, number_of
 from sandbox.shapes import AnyShape, Choice, Flag, List, Numeric, Object, OneOf, Text
 from sandbox.topics import Topic
 
@@ -190,8 +190,8 @@ class Filling:
     def _told(self, shape: Numeric, low: float, high: float) -> float | int | None:
         """A number from the prompt: from the line with the field's label, or of a numbered line."""
         value = self._topic.labels.get(label_of(shape.name), "")
-        if match := re.fullmatch(r"[^\d-]{0,3}(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\D{0,8}", value):
-            number = float(match[1].replace(",", ""))
+        number = number_of(value)
+        if number is not None:
             within = (shape.low is None or low <= number) and (shape.high is None or number <= high)
             if within and (shape.decimals or number.is_integer()) and not shape.step:
                 return number if shape.decimals else int(number)

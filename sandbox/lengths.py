@@ -20,6 +20,7 @@ _DANGLING = STOP_WORDS | {"-", "\u2013", "&", "meet"}
 _WIDE_STOPS = "\u3002\uff01\uff1f\u300d"
 _WIDE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _UNIT = re.compile(r"[^\W\d]{1,3}\b|[%\u00b0\u20ac$\u00a3]")
+_WHOLE_NUMBER = re.compile(r"\d(?:[\d.,:/-]*\d)?")
 _INITIAL = re.compile(r"[^\W\d]\.|[^\W\d]\.[^\W\d]\.")
 
 
@@ -172,6 +173,9 @@ def _cut_chars(text: str, low: int, high: int) -> str:
         cut = tidy(text[:end], text)
         if low <= len(cut) <= high:
             return cut
+    number = next((match for match in _WHOLE_NUMBER.finditer(text) if match.start() < high < match.end()), None)
+    if number is not None:  # dots in its place, since no end of a word is far enough
+        return text[: number.start()].rstrip().ljust(low, ".")
     cut = text[:high]
     # A validator may strip spaces, and a text that ends with one would be too short.
     return cut[:-1] + "s" if cut.endswith((" ", "\n")) else cut

@@ -65,9 +65,9 @@ def is_prose(value: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def repeatable(text: str) -> tuple[str, ...]:
+def repeatable(text: str, least_spaces: int = _FEW_SPACES) -> tuple[str, ...]:
     """The sentences of a text that can be repeated, without their numbers. Very long ones are cut."""
-    found = [_NUMBERED.sub("", sentence, 1) for sentence in sentences(text) if _is_telling(sentence)]
+    found = [_NUMBERED.sub("", sentence, 1) for sentence in sentences(text) if _is_telling(sentence, least_spaces)]
     return tuple(sentence if len(sentence) < LONGEST_SENTENCE else shortened(sentence) for sentence in found)
 
 
@@ -96,10 +96,10 @@ def ordered_subject(line: str) -> str | None:
     return name_of(match[1]) if match else ""
 
 
-def _is_telling(sentence: str) -> bool:
+def _is_telling(sentence: str, least_spaces: int) -> bool:
     """Whether a sentence can be repeated: it is neither a greeting nor an order, and has more than a few words."""
     spaces = sentence.count(" ")
-    if spaces < _FEW_SPACES and (sentence.isascii() or len(sentence.encode()) < _FEW_BYTES):
+    if spaces < least_spaces and (sentence.isascii() or len(sentence.encode()) < _FEW_BYTES):
         return False
     if is_nothing(sentence) or sentence[-1] in ",:" or _ORDER.match(sentence):
         return False

@@ -29,6 +29,11 @@ _NUMBER = re.compile(
     r"[-+\u2212]?[^\w\s-]{0,2}\d[\d.,]*(?:[ \u00a0]?[^\W\d]{1,4}|[ \u00a0]?[%\u20ac$\u00a3\u00a5\u00b0][CF]?)?"
 )
 _BARE = re.compile(r"[-+\u2212]?\d[\d.,]*")
+_VALUE = re.compile(
+    r"[^\d-]{0,3}(?P<sign>-?)(?:"
+    r"(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<point>\d+))?"
+    r"|(?P<dotted>\d{1,3}(?:\.\d{3})+|\d+),(?P<comma>\d+))\D{0,8}"
+)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|\d\d?[./]\d\d?[./]\d{2,4}")
 _CODED = re.compile(r"[\d@]|://|www\.")
 _OPAQUE = re.compile(
@@ -179,6 +184,15 @@ def _without_unit(name: str) -> tuple[str, str]:
     label = name.replace("_", " ").replace("-", " ").strip().lower()
     start, _, unit = label.rpartition(" ")
     return (start, _UNITS[unit]) if start and unit in _UNITS else (label, "")
+
+
+def number_of(value: str) -> float | None:
+    """The number of a value with at most a unit, with decimals as in "1,250.00 USD" or "1.250,00 EUR"."""
+    match = _VALUE.fullmatch(value)
+    if match is None:
+        return None
+    whole = match["whole"] or match["dotted"]
+    return float(f"{match['sign']}{whole.replace(',', '').replace('.', '')}.{match['point'] or match['comma'] or 0}")
 
 
 def is_nothing(value: str) -> bool:

@@ -195,7 +195,7 @@ class Topic:
     def sentences(self) -> list[str]:
         """All whole sentences, also those of labelled values."""
         labelled = [field.value for field in self._read[0] if field.label.name not in _OWN and is_prose(field.value)]
-        found = [sentence for value in labelled for sentence in repeatable(value)]
+        found = [sentence for value in labelled for sentence in repeatable(value, 1)]
         return list(dict.fromkeys(found + self.written))
 
     @Lazy
