@@ -1,9 +1,17 @@
-"""A local Messages API for demos, tests, rehearsals and load; it imports nothing of the rest of Presswork.
+"""A local Messages API for demos, tests, rehearsals and load tests. It imports nothing from the rest of Presswork.
 
-A request goes server -> service -> calls (refused or read) -> faults (what befalls it) -> replies (what is answered)
--> messages (the API's shapes). What reads a call: models (what each accepts), thinking, options, blocks, schemas.
-What the answer says: shapes, topics, prose, answers. The accounts: limits, prompt_cache, counts. All other paths go
-server -> endpoints -> batches or listing. What can be changed: switches.
+A request goes server (with wire) -> service -> calls -> faults -> replies -> messages:
+
+- calls reads or refuses it, with known (the models), thinking, request_options, blocks and request_schemas. The
+  latter makes the schema a shape, with shaping and hints. error_shapes has the refusals.
+- faults draws, with draws, what goes wrong with the request. spoiling breaks the answer accordingly.
+- replies answers it. filling fills the shape, with formats, patterns and prose; lengths fits the texts to their
+  fields. prose words what topics reads from the prompt, with plain_text, prompt_lines, record_fields, languages,
+  stop_words and lazy. frames and letters are its stock of sentences.
+- service keeps the accounts: limits, prompt_cache and counts.
+
+All other paths go server -> endpoints -> batches or listing. switches lists the settings. own_process and __main__
+run the sandbox in its own process.
 """
 
 from sandbox.own_process import sandbox_process, serve

@@ -1,4 +1,4 @@
-"""`python -m sandbox [--port N] [--switch name=value]...`: the sandbox by itself."""
+"""Run the sandbox by itself: `python -m sandbox [--port N] [--switch name=value]...`."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ DEFAULT_PORT = 8787
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; 2 where the call is wrong or the port is taken."""
+    """Serve until interrupted. Returns 2 if an argument is wrong or the port is in use."""
     options = _parser().parse_args(arguments)
     try:
         switches = Switches().changed(dict(read_switch(text) for text in options.switch))
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_switch(text: str) -> tuple[str, object]:
-    """A "name=value"; the value is JSON, or text if it is none."""
+    """Split "name=value". A value that is not JSON is text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--switch takes name=value, not {text!r}")

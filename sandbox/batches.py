@@ -1,7 +1,7 @@
-"""Message batches: what was sent, what state it is in, and the answers when it has ended; all in memory.
+"""Keep message batches in memory: their requests, their state, and their answers once they have ended.
 
-The rules are the API's: the envelope is checked when a batch is created, each request only when its turn comes; counts
-stay at "processing" until all has ended; results come in no order; what is not answered within 24 hours has expired.
+The rules are the API's. A batch's envelope is checked when it is created, each request only at its turn. Counts stay
+at "processing" until the batch has ended. Results have no order. Requests without an answer expire after 24 hours.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from sandbox.service import Service
 BATCH_LIMIT = 256 * 1024 * 1024
 _EXPIRES_S = 24 * 3600.0
 _MOST_REQUESTS = 100_000
-# Requests answered before the others that the sandbox serves get their turn.
+# Requests that are answered in one go, before other clients of the sandbox get their turn.
 _AT_ONCE = 20
 _KINDS = ("succeeded", "errored", "canceled", "expired")
 
@@ -61,12 +61,12 @@ class MessageBatch:
 
     @property
     def expires_at(self) -> float:
-        """When what is left of it expires."""
+        """When its open requests expire."""
         return self.created_at + _EXPIRES_S
 
     @property
     def status(self) -> str:
-        """Its processing_status."""
+        """The API's processing_status."""
         if self.ended_at is not None:
             return "ended"
         return "in_progress" if self.canceled_at is None else "canceling"
@@ -101,7 +101,7 @@ class Batches:
         self._made = 0
 
     def create(self, raw: bytes) -> MessageBatch:
-        """Take a body of POST /v1/messages/batches and begin to answer it; raises Refusal."""
+        """Create a batch from a body of POST /v1/messages/batches and start to answer it; raises Refusal."""
         try:
             asked = _Create.model_validate_json(raw)
         except ValidationError as error:
@@ -116,7 +116,7 @@ class Batches:
         return batch
 
     def find(self, batch_id: str) -> MessageBatch:
-        """The batch of that id; raises Refusal (404) where there is none."""
+        """The batch with this id; raises Refusal (404) if there is none."""
         if batch_id not in self._batches:
             raise Refusal(404, "not_found_error", f"message_batch_id: {batch_id}")
         return self._batches[batch_id]
@@ -127,7 +127,7 @@ class Batches:
         return page([(batch.id, batch.info(origin)) for batch in newest], query)
 
     def cancel(self, batch_id: str) -> MessageBatch:
-        """Begin to cancel a batch: what has an answer keeps it; raises Refusal for one that has ended."""
+        """Start to cancel a batch; existing answers stay. Raises Refusal if it has ended."""
         batch = self.find(batch_id)
         if batch.ended_at is not None:
             raise bad_request(f"Batch {batch_id} cannot be canceled: its processing has ended.")
@@ -137,21 +137,21 @@ class Batches:
         return batch
 
     def delete(self, batch_id: str) -> dict[str, str]:
-        """Delete a batch and its results; raises Refusal for one that has not ended."""
+        """Delete a batch and its results; raises Refusal if it has not ended."""
         if self.find(batch_id).ended_at is None:
             raise bad_request(f"Batch {batch_id} cannot be deleted while it is processed. Cancel it first.")
         del self._batches[batch_id]
         return {"type": "message_batch_deleted", "id": batch_id}
 
     def results(self, batch_id: str) -> bytes:
-        """The lines of a batch's results; raises Refusal for one that has not ended."""
+        """The lines of a batch's results; raises Refusal if it has not ended."""
         batch = self.find(batch_id)
         if batch.ended_at is None:
             raise bad_request(f"Batch {batch_id} has no results yet: its processing has not ended.")
         return b"".join(batch.lines[custom_id] for custom_id in sorted(batch.lines, key=lambda it: digest(it.encode())))
 
     async def clear(self) -> None:
-        """Forget all batches, and stop what is being processed."""
+        """Forget all batches, and stop those in progress."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

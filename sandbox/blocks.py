@@ -1,7 +1,7 @@
-"""A prompt as a row of blocks, in the order in which the API caches them: tools, schema, system, messages.
+"""Split a prompt into blocks, in the order in which the API caches them: tools, schema, system, messages.
 
-Tokens are counted here, and only here, so that count_tokens and usage agree: one for each 4 bytes of UTF-8, as English
-has it on average, and a few for each block and message.
+Only this module counts tokens, so count_tokens and usage agree. A token is 4 bytes of UTF-8, which is the average in
+English. Each message adds a few.
 """
 
 import json
@@ -18,7 +18,7 @@ _PER_MESSAGE = 4
 _MOST_BREAKPOINTS = 4
 _TEXT_FIELDS = frozenset({"type", "text", "cache_control", "citations"})
 _CONTROL_FIELDS = frozenset({"type", "ttl"})
-# What else may stand in a message; each is counted by its JSON.
+# Other blocks that a message may contain. Each is counted by its JSON.
 _OTHER_KINDS = frozenset(
     "image document search_result thinking redacted_thinking tool_use tool_result server_tool_use"
     " web_search_tool_result web_fetch_tool_result code_execution_tool_result bash_code_execution_tool_result"
@@ -53,10 +53,10 @@ def prompt_blocks(body: Mapping[str, Any], schema: Schema | None, model: ServedM
 
 
 def prompt_text(messages: Sequence[Mapping[str, Any]], *, answered: bool) -> str:
-    """The words to answer about: of the last user message.
+    """The text of the last user message, which the answer is about.
 
-    Where JSON is asked for and that one says what was wrong with an answer, it is the one before: the first ones may be
-    examples.
+    If the request has a schema and that message complains about an answer, it is the user message before it. The first
+    messages may be examples.
     """
     users = [_words(message) for message in messages if message["role"] == "user"]
     while answered and len(users) > 1 and _OF_AN_ANSWER.match(users[-1]):
@@ -134,7 +134,7 @@ def _block(block: object, where: str, only: str | None) -> CacheBlock:
 
 
 def _opaque(block: Mapping[str, Any], where: str) -> CacheBlock:
-    """A tool, an image, a tool's result: counted by its JSON, looked at no further."""
+    """A tool, an image or a tool's result. It is counted by its JSON and not read."""
     text = json.dumps({key: value for key, value in block.items() if key != "cache_control"}, sort_keys=True)
     return CacheBlock(text.encode(), text_tokens(text), _ttl(block, where))
 

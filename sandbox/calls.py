@@ -1,4 +1,4 @@
-"""Reading a request: what the API refuses is refused here, the rest becomes a MessageCall."""
+"""Read a request into a MessageCall, or refuse it as the API would."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def read_call(body: Mapping[str, Any]) -> MessageCall:
 
 
 def count_tokens(body: Mapping[str, Any]) -> int:
-    """The input tokens of a body of POST /v1/messages/count_tokens: what its usage would add up to; raises Refusal."""
+    """The input tokens of a body of POST /v1/messages/count_tokens, equal to the sum in `usage`; raises Refusal."""
     model = _read_common(body, _COUNTED)
     schema, _ = _output(body, model, None)
     return sum(block.tokens for block in prompt_blocks(body, schema, model))

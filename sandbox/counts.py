@@ -1,10 +1,10 @@
-"""What GET /sandbox/stats tells: requests, statuses, faults, and tokens served and dropped."""
+"""Count for GET /sandbox/stats: requests, statuses, faults, and tokens served and dropped."""
 
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-# Bodies are remembered by 16-byte digests, some 130 bytes each: 2 million is a long rehearsal in 260 MB.
+# A body's 16-byte digest takes about 130 bytes of memory. A long rehearsal has 2 million bodies, 260 MB.
 _REMEMBERED = 2_000_000
 
 
@@ -30,22 +30,22 @@ class Tokens:
 
 
 class Bodies:
-    """How often each body was seen, and whether it was answered well."""
+    """How often each body was seen, and whether it got a good answer."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._seen: dict[bytes, int] = {}  # twice the times seen, plus 1 once it was answered well
+        self._seen: dict[bytes, int] = {}  # twice the times seen, plus 1 after a good answer
 
     def __len__(self) -> int:
         """The number of distinct bodies."""
         return len(self._seen)
 
     def seen(self, body: bytes) -> int:
-        """How often `see` was called for it."""
+        """How often `see` was called for this body."""
         return self._seen.get(body, 0) >> 1
 
     def see(self, body: bytes) -> bool:
-        """Count it; True where it was answered well before, so that somebody pays twice."""
+        """Count a body. Returns True if it had a good answer before, so the client pays twice."""
         known = self._seen.get(body, 0)
         if not known and len(self._seen) >= _REMEMBERED:
             del self._seen[next(iter(self._seen))]
@@ -53,7 +53,7 @@ class Bodies:
         return bool(known & 1)
 
     def answered(self, body: bytes) -> None:
-        """It was answered well, and the answer was sent to its end."""
+        """Note that a good answer to this body was sent to its end."""
         self._seen[body] = self._seen.get(body, 2) | 1
 
 
@@ -76,19 +76,19 @@ class Counts:
     bodies: Bodies = field(default_factory=Bodies)
 
     def enter(self) -> None:
-        """A request has come."""
+        """Count a new request."""
         self.requests += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
 
     def leave(self, status: str) -> None:
-        """It was answered with that HTTP status, or its connection was "dropped"."""
+        """Count the end of a request: its HTTP status, or "dropped" for its connection."""
         self.in_flight -= 1
         self.by_status[status] += 1
         self.last = time.monotonic()
 
     def report(self) -> dict[str, object]:
-        """The counts as JSON has them; the rate is over the time up to the last answer."""
+        """The counts as JSON. The rate is over the time up to the last answer."""
         busy = max(self.last - self.started, 1e-9)
         return {
             "seconds": round(time.monotonic() - self.started, 3),

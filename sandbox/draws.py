@@ -1,6 +1,6 @@
-"""Cheap, repeatable randomness: the same key draws the same, wherever and whenever it is asked.
+"""Draw cheap, repeatable random numbers: the same key always draws the same numbers.
 
-random.Random costs several microseconds to seed; a request needs a handful of draws, so this is a plain 64-bit
+random.Random takes several microseconds to seed, and a request needs only a few draws. So this is a plain 64-bit
 congruential generator (Knuth's MMIX constants) over a digest.
 """
 
@@ -13,13 +13,13 @@ _MASK = (1 << 64) - 1
 
 
 def digest(*parts: bytes) -> bytes:
-    """16 bytes that stand for the parts; no two lists of parts run together."""
+    """A 16-byte digest of the parts. It depends on where each part ends."""
     lengths = b",".join(map(b"%d".__mod__, map(len, parts)))
     return blake2b(b"".join((lengths, b":", *parts)), digest_size=16).digest()
 
 
 class Draw:
-    """A source of draws made from a digest."""
+    """A random number generator with a digest as its seed."""
 
     __slots__ = ("_state",)
 

@@ -1,4 +1,4 @@
-"""What the sandbox answers besides POST /v1/messages: token counts, models and batches."""
+"""Answer all API paths except POST /v1/messages: token counts, models and batches."""
 
 from collections.abc import Mapping
 from urllib.parse import parse_qs

@@ -1,10 +1,10 @@
-"""Refusals in the API's error shapes: what is raised wherever a request cannot be answered."""
+"""Refuse requests in the API's error shapes."""
 
 from collections.abc import Mapping
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer that is raised, not a mistake of ours
-    """A request that is answered with an error; carries all that the error's response says."""
+class Refusal(Exception):  # noqa: N818 - an answer that is raised, not an error of the sandbox
+    """A request gets an error as its answer. Carries everything in the error's response."""
 
     def __init__(
         self,
@@ -32,17 +32,17 @@ class Refusal(Exception):  # noqa: N818 - it is an answer that is raised, not a 
 
 
 def bad_request(message: str) -> Refusal:
-    """A 400, with the message the API would give."""
+    """A 400 with the API's message."""
     return Refusal(400, "invalid_request_error", message)
 
 
 def failure(error: Exception) -> Refusal:
-    """A 500, for what the sandbox trips over: it must look like the API's own failure."""
+    """A 500 for a bug in the sandbox, in the shape of the API's own failure."""
     return Refusal(500, "api_error", f"The sandbox failed: {type(error).__name__}: {error}")
 
 
 def drawn_refusal(fault: str) -> Refusal | None:
-    """The error that a drawn fault answers with, or None for a fault that is not an error."""
+    """The error of a drawn fault; None for a fault that is not an error."""
     match fault:
         case "rate_limited":
             message = "This request would exceed your organization's rate limit. Please try again later."

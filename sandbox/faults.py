@@ -1,7 +1,7 @@
-"""Which request meets which fault, and how long it takes.
+"""Draw the fault and the latency of each request.
 
-Drawn from the seed, the body's digest and how often that body was seen: so a run repeats exactly whatever the order in
-which its requests arrive, and a repeated body draws afresh.
+The draw depends on the seed, the body's digest and how often that body was seen. So a run repeats exactly in any order
+of its requests, and a repeated body gets a new draw.
 """
 
 import math
@@ -16,7 +16,7 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class DrawnFault:
-    """What was drawn for a request: its fault ("" for none), its latency in seconds, and a key for further draws."""
+    """The draw for a request: its fault ("" for none), its latency in seconds, and a key for further draws."""
 
     fault: str
     latency: float
@@ -24,7 +24,7 @@ class DrawnFault:
 
 
 def draw_fate(switches: Switches, body: bytes, seen: int) -> DrawnFault:
-    """Draw for a body (its digest) that was seen before that many times."""
+    """Draw for a body, given its digest and how often it was seen before."""
     key = digest(b"%d" % switches.seed, body, b"%d" % seen)
     fault = _fault(switches, int.from_bytes(key[:6], "little") / (1 << 48))
     latency = _latency(switches, int.from_bytes(key[6:12], "little") / (1 << 48))
@@ -34,7 +34,7 @@ def draw_fate(switches: Switches, body: bytes, seen: int) -> DrawnFault:
 
 
 def misses_cache(switches: Switches, body: bytes, seen: int) -> bool:
-    """Draw whether a request finds nothing in the prompt cache, whatever is kept there."""
+    """Draw whether a request misses the prompt cache, even if its prefix is cached."""
     if not switches.cache_missed:
         return False
     return Draw(digest(b"cache %d" % switches.seed, body, b"%d" % seen)).fraction() < switches.cache_missed

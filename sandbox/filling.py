@@ -1,7 +1,7 @@
-"""Filling a Shape with an answer about a topic: the same request is always answered the same.
+"""Fill a Shape with an answer about a topic.
 
-Values are chosen as a reader would expect them: a word of the prompt decides an enum, a labelled line ("Sku: T-7") is
-echoed by the field of that name, and somebody who sounds angry makes `urgent` true.
+Values are what a reader expects: a word of the prompt decides an enum, the field `sku` repeats the line "Sku: T-7", and
+an angry customer makes `urgent` true.
 """
 
 import re
@@ -13,7 +13,7 @@ from sandbox.hints import Span
 from sandbox.lengths import fit_chars, sized_text
 from sandbox.patterns import matching
 from sandbox.prose import ProseWriter
-from sandbox.record_fields import label_of
+from sandbox.record_fields import label_of, number_of
 from sandbox.shapes import AnyShape, Choice, Flag, List, Numeric, Object, OneOf, Text
 from sandbox.topics import Topic
 
@@ -27,8 +27,8 @@ _DEFAULT_ITEMS = 3
 _NOT_GIVEN = "not given"
 _MOST_SECTIONS = 4
 _LANGUAGES = frozenset({"language", "lang", "locale", "language code"})
-# After so many items that were there already, a list is long enough if its least length is reached. Texts take
-# turns, so the first that comes again says that all were there.
+# After this many repeated items, a list of its minimum length is long enough. Texts take turns, so the first that is
+# repeated shows that all were used.
 _TIRED = 8
 _TIRED_OF_TEXTS = 1
 
@@ -36,15 +36,16 @@ _TIRED_OF_TEXTS = 1
 class Filling:
     """A shape that is being filled."""
 
-    def __init__(self, topic: Topic, draw: Draw) -> None:
-        """The draw decides all that the topic leaves open."""
+    def __init__(self, topic: Topic, draw: Draw, again: int = 0) -> None:
+        """The draw decides all that the topic leaves open; `again` changes only the wording."""
         self._topic = topic
         self._draw = draw
-        self._writer = ProseWriter(topic, draw)
+        self._again = again
+        self._writer = ProseWriter(topic, draw, again)
         self._picked = self._writer  # writes about the section that was picked, if one was
 
     def fill(self, shape: AnyShape) -> Any:
-        """A value of the shape, as JSON has it."""
+        """A value of the shape, as JSON."""
         match shape:
             case Object():
                 return {key: self.fill(part) for key, part in shape.fields}
@@ -62,7 +63,7 @@ class Filling:
                 return self.fill(self._draw.choice(shape.options))
 
     def paragraph(self) -> str:
-        """An answer where no shape is asked for."""
+        """An answer without a shape."""
         return sized_text(self._writer, Text("", "", "prose", sentences=Span(3, 3)))
 
     def _text(self, shape: Text) -> str:
@@ -100,7 +101,7 @@ class Filling:
         return natural if made is None else made
 
     def _echo(self, shape: Text) -> str:
-        """The value of the labelled line that has the field's name, if it fits."""
+        """The value of the line with the field's name as its label, if it fits."""
         for label in shape.labels:
             value = self._topic.labels.get(label, "")
             if value and _fits(value, shape.chars):
@@ -131,10 +132,10 @@ class Filling:
         """One item for each section of the prompt, if it has any."""
         if not isinstance(shape, Object):
             return []
-        return [Filling(section, self._draw).fill(shape) for section in self._topic.sections[:most]]
+        return [Filling(section, self._draw, self._again).fill(shape) for section in self._topic.sections[:most]]
 
     def _one_more(self, shape: AnyShape, items: list[Any]) -> Any:
-        """An item for a list that has run out of distinct ones: a text gets a number, an enum repeats itself."""
+        """One more item when no distinct ones are left: a text gets a number, an enum is repeated."""
         item = self.fill(shape)
         if isinstance(item, str) and isinstance(shape, Text) and shape.pattern is None and not shape.format:
             words = item.split(" ")
@@ -160,7 +161,7 @@ class Filling:
         return self._draw.choice(usual or calm or values)
 
     def _hinted(self, values: list[str]) -> list[str]:
-        """Those of which the prompt has a word, or its stem: "delivered" for delivery."""
+        """The values that share a word or its stem with the prompt: "delivered" for delivery."""
         stems = ((value, [part[:_STEM] for part in value.lower().split("_") if len(part) >= _STEM]) for value in values)
         return [value for value, parts in stems if any(f" {part}" in self._topic.lowered for part in parts)]
 
@@ -187,10 +188,10 @@ class Filling:
         return int(value) if shape.decimals == 0 else value
 
     def _told(self, shape: Numeric, low: float, high: float) -> float | int | None:
-        """A number that stands in the prompt: in a line with the field's label, or before one of its numbered lines."""
+        """A number from the prompt: from the line with the field's label, or of a numbered line."""
         value = self._topic.labels.get(label_of(shape.name), "")
-        if match := re.fullmatch(r"[^\d-]{0,3}(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\D{0,8}", value):
-            number = float(match[1].replace(",", ""))
+        number = number_of(value)
+        if number is not None:
             within = (shape.low is None or low <= number) and (shape.high is None or number <= high)
             if within and (shape.decimals or number.is_integer()) and not shape.step:
                 return number if shape.decimals else int(number)
@@ -202,7 +203,7 @@ class Filling:
     def _pick(self, number: int) -> int:
         at, sections = self._topic.listed.index(number), self._topic.sections
         if at < len(sections):
-            self._picked = ProseWriter(sections[at], self._draw)
+            self._picked = ProseWriter(sections[at], self._draw, self._again)
         return number
 
 

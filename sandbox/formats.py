@@ -1,4 +1,4 @@
-"""Strings of the formats that the API's schemas may name; addresses are of the ranges kept for examples."""
+"""Make strings of the formats that the API's schemas may name. Addresses are in the ranges reserved for examples."""
 
 import re
 from datetime import date, timedelta
@@ -10,7 +10,7 @@ from sandbox.topics import Topic
 
 
 def formatted(format_: str, topic: Topic, draw: Draw, moment: Moment = ANY_MOMENT) -> str:
-    """A string of that format; empty for a format nobody knows."""
+    """A string of that format; empty for an unknown format."""
     made = _formatted(format_, topic, draw)
     if format_ in {"date", "date-time"}:
         made = _day_within(made[:10], moment) + made[10:]
@@ -29,7 +29,7 @@ def _day_within(day: str, moment: Moment) -> str:
 
 
 def is_day(text: str, moment: Moment) -> bool:
-    """Whether a text is a date that may stand there as it is."""
+    """Whether a text is a date within the moment's ends."""
     try:
         return _day_within(date.fromisoformat(text).isoformat(), moment) == text
     except ValueError:

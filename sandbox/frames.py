@@ -1,6 +1,6 @@
-"""The sandbox's stock of sentences: {s} is the subject, {f} and {g} are facts; in capitals, they begin a sentence.
+"""The sandbox's stock of sentences. {s} is the subject; {f} and {g} are facts. {S} and {F} start a sentence.
 
-A fact may be any phrase, with or without a verb. It stands after a colon or alone, where every phrase is grammatical.
+A fact may be any phrase, with or without a verb. It comes after a colon or alone, where every phrase is grammatical.
 """
 
 OPENINGS = (
@@ -35,7 +35,7 @@ MORE = (
     "It is mentioned for a reason: {f}.",
     "For the curious: {f}; {g}.",
 )
-# These hold for anything, and name nothing.
+# These are true of anything.
 ALWAYS = (
     "The rest is a matter of taste.",
     "That is the short version, and it is true.",
@@ -56,7 +56,7 @@ ABOUT = (
     "{S} deserves a second look.",
     "This is about {s}, and nothing else.",
 )
-HEADLINES = ("{S}", "{S}, in short", "{S}", "{S}: the short version", "{S}, told in a minute")
+HEADLINES = ("{S}", "{S}, in short", "{S}, at a glance", "{S}: the short version", "{S}, told in a minute")
 SEVERAL = ("{S}, and more", "{S}, and what came next", "First of all: {s}")
 MESSAGES = ("Your message: {s}", "About your message: {s}", "{S}: our answer")
 PERSONAL = ("A few lines for {p}", "{p}, this one is for you", "A note for {p}")

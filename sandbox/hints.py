@@ -1,7 +1,7 @@
-"""Constraints that stand in descriptions.
+"""Read constraints from descriptions.
 
 The API does not enforce lengths, ranges or patterns, so the SDK's transform_schema moves them into the description as
-"{minLength: 10, maxLength: 80}", and people write "40 to 80 words". Both are read here, so that an answer validates.
+"{minLength: 10, maxLength: 80}", and people write "40 to 80 words". An answer validates if it follows both.
 """
 
 import re
@@ -67,7 +67,7 @@ def keyword_hints(description: str) -> Mapping[str, str]:
 
 
 def number_hint(hints: Mapping[str, str], key: str) -> float | None:
-    """A hint's value as a number, None where there is none or it is no number."""
+    """A hint's value as a number; None if it is absent or not a number."""
     try:
         return float(hints[key])
     except (KeyError, ValueError):
@@ -91,7 +91,7 @@ def moment_hints(hints: Mapping[str, str]) -> Moment:
 
 
 def spoken_counts(description: str) -> dict[str, Span]:
-    """Counts that a description asks for in words: "40 to 80 words", "at most two sentences"."""
+    """Counts that a description requests in words: "40 to 80 words", "at most two sentences"."""
     counts: dict[str, Span] = {}
     for match in _PHRASE.finditer(description):
         bound, first, second, unit = match.groups()

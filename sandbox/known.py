@@ -1,7 +1,7 @@
-"""The models the sandbox knows: every one that the SDK names, with its limits and with what it accepts.
+"""List the models that the SDK names, each with its limits and the options that it accepts.
 
-From Anthropic's pages on models, effort, thinking, prompt caching and deprecations, read in November 2026. Where they
-are silent, the figure is that of the generation; a release date that is not known here is the epoch, as the API has it.
+Source: Anthropic's pages on models, effort, thinking, prompt caching and deprecations, read in November 2026. A figure
+that is not on them is that of the generation. An unknown release date is the epoch, as in the API.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _UNKNOWN_DAY = "1970-01-01"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the models of one generation accept, and what they do where a request says nothing."""
+    """The options that the models of one generation accept, and their defaults."""
 
     thinking: tuple[str, ...]
     thinks: bool = False  # without the field
@@ -29,7 +29,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model: its limits in tokens, its rules and where it is in its life."""
+    """One model: its limits in tokens, its rules and its lifecycle."""
 
     id: str
     name: str
@@ -43,7 +43,7 @@ class ServedModel:
     retires: str | None = None
 
     def tokens(self, plain: int) -> int:
-        """What that many tokens of a plain text are with this model's tokenizer."""
+        """Convert a count of plain tokens to this model's tokenizer."""
         return plain if self.rules.token_percent == 100 else -(-plain * self.rules.token_percent // 100)
 
 
@@ -136,7 +136,7 @@ _NAMED: Mapping[str, ServedModel] = {
 
 
 def find_model(name: object, field: str = "model: ") -> ServedModel:
-    """The model of that id or alias, retired or not; raises Refusal (404) for one nobody knows."""
+    """The model with this id or alias, retired or not; raises Refusal (404) for an unknown one."""
     model = _NAMED.get(name) if isinstance(name, str) else None
     if model is None:
         raise Refusal(404, "not_found_error", f"{field}{name}")
@@ -144,7 +144,7 @@ def find_model(name: object, field: str = "model: ") -> ServedModel:
 
 
 def served_model(name: object) -> ServedModel:
-    """The model of that id or alias, to be asked; raises Refusal (404) for one that has retired too."""
+    """The model with this id or alias, if it still answers; raises Refusal (404) for an unknown or retired one."""
     model = find_model(name)
     if model.lifecycle == "retired":
         raise Refusal(404, "not_found_error", f"model: {name}")

@@ -1,4 +1,4 @@
-"""Tell the language of a text: by its script, or by small words that are common in one language only."""
+"""Detect the language of a text by its script, or by small words that are common in only one language."""
 
 import re
 
@@ -21,14 +21,14 @@ _SMALL_WORDS = {
     "nl": frozenset("het een niet ik van met voor maar zijn".split()),
 }
 _LETTERS = re.compile(r"[^\W\d_]+")
-# A script counts if it is more than a stray word: an eighth of the letters.
+# A script counts from an eighth of the letters on, so a single foreign word does not.
 _SHARE = 8
 _FEW = 3
 _READ = 600
 
 
 def language_of(text: str) -> str:
-    """An ISO 639-1 code; "en" if nothing says otherwise."""
+    """An ISO 639-1 code; "en" by default."""
     text = text[:_READ]
     if not text.isascii():
         letters = sum(map(len, _LETTERS.findall(text)))

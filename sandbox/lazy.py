@@ -1,4 +1,4 @@
-"""A property that is computed at its first reading."""
+"""Compute a property when it is first read."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Lazy(Generic[T]):
-    """functools.cached_property without its lock, which costs more than most of what is computed here."""
+    """functools.cached_property without its lock, which costs more than most of these properties."""
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         """Wrap a method."""

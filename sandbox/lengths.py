@@ -1,6 +1,6 @@
-"""Making a text as long as its field wants it: sentences, words and characters, the characters above all.
+"""Fit a text to the length of its field in sentences, words and characters. Characters matter most.
 
-Whole pieces are chosen to fit. Only where none does is one cut, and then not between a number and its unit.
+It chooses whole pieces that fit. Only if none fits, it cuts one, but never between a number and its unit.
 """
 
 import re
@@ -11,7 +11,7 @@ from sandbox.prose import LINES, Alternatives, ProseWriter
 from sandbox.shapes import Text
 from sandbox.stop_words import STOP_WORDS
 
-# After so many pieces that do not fit, none will.
+# After this many pieces that do not fit, none will.
 _TIRED = 24
 _SMALL = ("Splendid", "Lovely", "Good", "Yes", "OK", "A")
 _LETTER_ROOM = 90
@@ -20,6 +20,7 @@ _DANGLING = STOP_WORDS | {"-", "\u2013", "&", "meet"}
 _WIDE_STOPS = "\u3002\uff01\uff1f\u300d"
 _WIDE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _UNIT = re.compile(r"[^\W\d]{1,3}\b|[%\u00b0\u20ac$\u00a3]")
+_WHOLE_NUMBER = re.compile(r"\d(?:[\d.,:/-]*\d)?")
 _INITIAL = re.compile(r"[^\W\d]\.|[^\W\d]\.[^\W\d]\.")
 
 
@@ -63,7 +64,7 @@ class _Room:
     """How much of a field is left for its sentences."""
 
     def __init__(self, shape: Text, characters: int = 0, words: int = 0) -> None:
-        """What a letter's greeting and closing take is not there for its sentences."""
+        """Reserve characters and words, such as those of a letter's greeting and closing."""
         chars, counts = shape.chars, shape.words
         self._chars = Span(max(0, chars.low - characters), None if chars.high is None else chars.high - characters)
         high = None if counts.high is None else max(1, counts.high - words)
@@ -78,7 +79,7 @@ class _Room:
         self._target = target
 
     def joined(self, pieces: Iterator[Alternatives]) -> str:
-        """As many pieces as are wanted, of those that fit."""
+        """Join fitting pieces until the text is long enough."""
         text, count, words, tired = "", 0, 0, 0
         for alternatives in pieces:
             if not alternatives:
@@ -107,7 +108,7 @@ class _Room:
 
 
 def _length(text: str) -> int:
-    """The words of a text; where no spaces are written between them, two characters make one."""
+    """The number of words in a text. In scripts without spaces, two characters count as a word."""
     return text.count(" ") + 1 + (0 if text.isascii() else len(_WIDE.findall(text)) // 2)
 
 
@@ -133,12 +134,12 @@ def _fit_words(writer: ProseWriter, text: str, words: Span) -> str:
     if high is None or count <= high:
         return text
     cut = cut_words(text, high)
-    # Where tidying the end took a word too many, the plain cut will do.
+    # The tidy cut may be a word too short; then the plain cut is used.
     return cut if len(cut.split()) >= low else " ".join(text.split()[:high])
 
 
 def fit_chars(writer: ProseWriter, text: str, chars: Span) -> str:
-    """At least and at most so many characters, never beginning or ending in a space."""
+    """Fit a text to a range of characters. It never starts or ends with a space."""
     while len(text) < chars.low:
         text = f"{text} {writer.sentence()}".strip()
     if chars.high is None or len(text) <= chars.high:
@@ -147,16 +148,16 @@ def fit_chars(writer: ProseWriter, text: str, chars: Span) -> str:
 
 
 def cut_words(text: str, most: int) -> str:
-    """At most so many words, ending as a text ends and not on a joining word."""
+    """Cut a text to at most this many words. It ends like a text, not with a joining word."""
     parts = text.split(None, most)
     return text if len(parts) <= most else tidy(text[: -len(parts[most])].rstrip(), text)
 
 
 def tidy(part: str, whole: str) -> str:
-    """A part of a text without what dangles at its end, and with the stop that the whole had."""
+    """A part of a text without joining words at its end, and with the full stop of the whole."""
     rest = whole[len(part) :].lstrip()
     words = part.rstrip(" ,;:-\n").split(" ")
-    # A number stays with its unit, initials with their name.
+    # Keep a number with its unit, and initials with their name.
     if len(words) > 1 and ((words[-1][-1:].isdigit() and _UNIT.match(rest)) or _INITIAL.fullmatch(words[-1])):
         words.pop()
     while len(words) > 1 and words[-1].lower().rstrip(".,") in _DANGLING:
@@ -172,6 +173,9 @@ def _cut_chars(text: str, low: int, high: int) -> str:
         cut = tidy(text[:end], text)
         if low <= len(cut) <= high:
             return cut
+    number = next((match for match in _WHOLE_NUMBER.finditer(text) if match.start() < high < match.end()), None)
+    if number is not None:  # dots in its place, since no end of a word is far enough
+        return text[: number.start()].rstrip().ljust(low, ".")
     cut = text[:high]
-    # Validators may strip spaces, and a text that ends in one would then be too short.
+    # A validator may strip spaces, and a text that ends with one would be too short.
     return cut[:-1] + "s" if cut.endswith((" ", "\n")) else cut

@@ -1,11 +1,11 @@
-"""Letters in several languages: what is true of any message, so that a reply reads well in its customer's language."""
+"""Stock phrases for letters in several languages. They suit any message."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """The stock phrases of a language; {p} is a person, {s} a subject, {q} a sentence of theirs."""
+    """The stock phrases of a language. {p} is a person, {s} their subject, {q} one of their sentences."""
 
     greeting: str
     greeting_to: str

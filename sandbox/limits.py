@@ -1,4 +1,4 @@
-"""Rate limits as the API has them: buckets that refill continuously, and the headers that tell their state."""
+"""Limit rates as the API does: buckets that refill continuously, and headers that report their state."""
 
 import math
 import time
@@ -9,12 +9,12 @@ from functools import lru_cache
 from sandbox.error_shapes import Refusal
 from sandbox.switches import Switches
 
-# What the headers say where no limit is set: more than any client can use.
+# The headers' value if no limit is set: more than any client can use.
 UNLIMITED = 4_000_000_000
 
 
 class TokenBucket:
-    """Tokens that refill at a limit a minute; without a limit it is always full."""
+    """Tokens that refill at `limit` a minute. Without a limit the bucket is always full."""
 
     limit: int | None = None
     _per_second = 0.0
@@ -22,11 +22,11 @@ class TokenBucket:
     _at = 0.0
 
     def __init__(self, limit: int | None, burst_seconds: float, now: float) -> None:
-        """Start full: holds what refills within burst_seconds, and 1 at the least."""
+        """Start full. The capacity is what refills within burst_seconds, at least 1."""
         self.change(limit, burst_seconds, now)
 
     def change(self, limit: int | None, burst_seconds: float, now: float) -> None:
-        """Change the limit; what is left stays, as far as the bucket still holds it."""
+        """Change the limit. The remaining tokens stay, up to the new capacity."""
         left = math.inf
         if self.limit is not None:
             self._refill(now)
@@ -41,23 +41,23 @@ class TokenBucket:
         self._at = now
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until the amount is there, 0 for now; more than the bucket holds asks for a full one."""
+        """Seconds until the amount is available. For more than the capacity, until the bucket is full."""
         if self.limit is None:
             return 0
         self._refill(now)
         return max(0.0, (min(amount, self._capacity) - self._level) / self._per_second)
 
     def take(self, amount: float) -> None:
-        """Take the amount, into debt if need be: output is known only once it is made."""
+        """Take the amount. The level may become negative, since output is known only afterwards."""
         if self.limit is not None:
             self._level -= amount
 
     def remaining(self) -> int:
-        """What is left, in whole tokens."""
+        """The remaining whole tokens."""
         return UNLIMITED if self.limit is None else max(0, int(self._level))
 
     def seconds_to_full(self) -> float:
-        """How long until it is full again if nothing more is taken."""
+        """Seconds until the bucket is full if nothing more is taken."""
         return 0 if self.limit is None else (self._capacity - self._level) / self._per_second
 
 
@@ -76,7 +76,7 @@ class Limits:
         self._limited = any(bucket.limit is not None for bucket in self._buckets.values())
 
     def change(self, switches: Switches) -> None:
-        """Take over other limits."""
+        """Apply the limits of other switches."""
         now = self._clock()
         limits = {"requests": switches.rpm, "input-tokens": switches.itpm, "output-tokens": switches.otpm}
         for name, limit in limits.items():

@@ -1,26 +1,26 @@
-"""What is read in pages: the models' infos, and lists of anything by `limit`, `after_id` and `before_id`."""
+"""List in pages: models, and anything else with an id, by `limit`, `after_id` and `before_id`."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from sandbox.error_shapes import Refusal, bad_request
 from sandbox.known import SERVED_MODELS, ServedModel, find_model
 
-# A query as urllib.parse.parse_qs reads it: each name may stand there more than once.
+# A query as urllib.parse.parse_qs returns it: each name may have several values.
 QueryParameters = Mapping[str, list[str]]
 
 _LIFECYCLES = ("active", "deprecated", "retired")
-# The ids that the SDK's own tests ask GET /v1/models for. The API has no such model; here each stands for one, so
-# that those tests can be run (docs/sandbox.md).
+# Ids that the SDK's own tests request from GET /v1/models. The API has no such models. Each is mapped to one here so
+# that those tests can run (docs/sandbox.md).
 _EXAMPLES = {"model_id": "claude-sonnet-4-6", "after_id": "claude-fable-5-2", "before_id": "claude-opus-4-6"}
 
 
 def model_info(name: str) -> dict[str, object]:
-    """The ModelInfo of an id or alias; raises Refusal for one nobody knows."""
+    """The ModelInfo of an id or alias; raises Refusal for an unknown one."""
     return _info(_listed(name, "model: "))
 
 
 def model_page(query: QueryParameters) -> dict[str, object]:
-    """A page of ModelInfo; retired models are listed where `lifecycle` asks for them."""
+    """A page of ModelInfo. Retired models are only listed if `lifecycle` includes them."""
     asked = [*query.get("lifecycle[]", []), *query.get("lifecycle", [])] or list(_LIFECYCLES[:2])
     for value in asked:
         if value not in _LIFECYCLES:
@@ -32,7 +32,7 @@ def model_page(query: QueryParameters) -> dict[str, object]:
 def page(
     items: Sequence[tuple[str, object]], query: QueryParameters, resolve: Callable[[str], str] = str
 ) -> dict[str, object]:
-    """A page of items, each with its id; raises Refusal for a wrong limit, or a cursor that is no item's id."""
+    """A page of items, each with its id; raises Refusal for a wrong limit or an unknown cursor."""
     text = query.get("limit", ["20"])[-1]
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise bad_request("limit: Input should be between 1 and 1000")

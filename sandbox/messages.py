@@ -1,4 +1,4 @@
-"""The API's shapes of an answer: a Message with its usage, and the events of a stream."""
+"""Write an answer in the API's shapes: a Message with its usage, and the events of a stream."""
 
 import json
 from collections.abc import Iterator

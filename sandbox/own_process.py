@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own: for synchronous callers, for load, and for the command line."""
+"""Run the sandbox in its own process: for synchronous callers, for load tests and for the command line."""
 
 import asyncio
 import contextlib
@@ -20,21 +20,21 @@ _STOP_SECONDS = 5.0
 
 @contextlib.contextmanager
 def sandbox_process(switches: Switches | None = None, *, port: int = 0) -> Iterator[str]:
-    """Run a sandbox in a process of its own and give its URL; it ends with the block, or with this process.
+    """Run a sandbox in its own process and yield its URL. It ends with the block or with this process.
 
-    Raises RuntimeError where it does not start, as on a port that is taken; why stands on standard error.
+    Raises RuntimeError if it does not start, for example if the port is in use. The reason is on standard error.
     """
     command = [sys.executable, "-m", "sandbox", "--port", str(port), "--child"]
     for name, value in (switches or Switches()).model_dump(exclude_defaults=True).items():
         command += ["--switch", f"{name}={json.dumps(value)}"]
-    # The child holds the reading end of a pipe: when this process dies, however it dies, the pipe ends and so does it.
+    # The child reads from a pipe. The pipe closes when this process ends in any way, and then the child ends too.
     child = subprocess.Popen(
         command,
         cwd=_ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Ctrl-C is for who started it: what is in flight is still answered while a run stops in order.
+        # Ctrl-C stops only the parent. The sandbox still answers open requests while a run stops.
         start_new_session=True,
     )
     try:
@@ -50,9 +50,9 @@ async def serve(
     *,
     until_stdin_ends: bool = False,
 ) -> None:
-    """Run a sandbox until it is interrupted or terminated; announce is called with its URL once it listens.
+    """Run a sandbox until it is interrupted or terminated. Calls announce with its URL when it listens.
 
-    Raises OSError where the port is taken.
+    Raises OSError if the port is in use.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-r"""Text that matches a regular expression, for hints such as {pattern: ^[A-Z]{3}-\d{2,4}$}.
+r"""Make text that matches a regular expression, for hints such as {pattern: ^[A-Z]{3}-\d{2,4}$}.
 
-Walks what the standard library parses a pattern into. Look-arounds and back references are passed over, so what comes
-out must be tried against the pattern; most patterns that people write for fields do not use them.
+It walks the standard library's parse of the pattern and ignores look-arounds and back references, which few patterns of
+fields use. So each result is tried against the pattern.
 """
 
 import re
@@ -19,14 +19,14 @@ _CLASSES = {
     _constants.CATEGORY_NOT_WORD: "-",
     _constants.CATEGORY_NOT_SPACE: _LETTERS,
 }
-# What a negated class or a dot is filled from: letters before anything that may surprise.
+# Characters for a negated class or a dot. Letters come first, since they suit most fields.
 _ANY = _LETTERS + _LETTERS.upper() + "0123456789 -_.,"
-# How much more than its minimum an open repeat makes at first; later tries make it longer.
+# How far an open repeat first exceeds its minimum. Later attempts make it longer.
 _OPEN = 6
 
 
 def matching(pattern: Pattern[str], draw: Draw, low: int = 0, high: int | None = None) -> str | None:
-    """A text that matches, of a length from low to high; None where 40 tries find none."""
+    """A matching text of low to high characters; None after 40 failed attempts."""
     parsed = _parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)
     for attempt in range(40):
         stretch = _OPEN + (low * attempt // 20 if attempt % 2 else 0)
@@ -61,7 +61,7 @@ def _one(op: Any, value: Any, draw: Draw, stretch: int) -> str:
             return "".join(_sequence(inner, draw, stretch) for _ in range(draw.between(least, most)))
         case _constants.ATOMIC_GROUP:
             return _sequence(value, draw, stretch)
-        case _:  # anchors make nothing; look-arounds and back references are passed over
+        case _:  # anchors produce nothing; look-arounds and back references are ignored
             return ""
 
 

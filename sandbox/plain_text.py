@@ -1,6 +1,6 @@
 """Read text as people do: drop its markup, and find where sentences and clauses end.
 
-A point is no end in "21.00 USD", "J. R. Smith", "e.g. this", "v2.1" or "example.com", so these stay whole.
+A dot does not end a sentence in "21.00 USD", "J. R. Smith", "e.g. this", "v2.1" or "example.com".
 """
 
 import html
@@ -19,12 +19,13 @@ _END = re.compile(
     r"[.!?\u2026]+[\"')\]\u201d\u2019\u00bb]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*|\u061f(?=\s)|\n"
 )
 _LONGEST_WORD = 40
-# A point after these ends nothing.
+# A dot after these does not end a sentence.
 _SHORT = frozenset(
     "mr mrs ms dr prof st fr nr no nos vs approx ca cf e.g i.e eg ie fig vol feat ft art dept est tel mt gen col lt rev"
     " hon messrs mme mlle z.b d.h bzw str sra".split()
 )
 _CLAUSE = re.compile(r"\s*;\s+|\s*\n\s*|\s+[|\u00b7\u2022]\s+|[\u3001\uff1b]")
+_JOINTS = frozenset(";\n|\u00b7\u2022\u3001\uff1b")
 _COMMA = re.compile(r",\s+(?:and\s+|or\s+)?")
 
 
@@ -48,7 +49,7 @@ def _untagged(match: re.Match[str]) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, each with its stop; a line that ends without one is one too."""
+    """The sentences of a text, each with its full stop. A line without one counts too."""
     found, start = [], 0
     for match in _END.finditer(text):
         end = match.end()
@@ -72,8 +73,11 @@ def _ends(text: str, start: int, match: re.Match[str]) -> bool:
 
 
 def clauses(value: str) -> list[str]:
-    """The parts of a value: between semicolons or bars, else between commas if it is a list of short ones."""
-    parts = [part for part in _CLAUSE.split(value) if part]
+    """The parts of a value between semicolons or bars, or between commas if all are short."""
+    if not _JOINTS.isdisjoint(value):
+        parts = [part for part in _CLAUSE.split(value) if part]
+    else:
+        parts = [value] if value else []
     if len(parts) > 1 or value.count(",") < 2:
         return parts
     short = enumerated(value)
@@ -81,6 +85,6 @@ def clauses(value: str) -> list[str]:
 
 
 def enumerated(value: str) -> list[str]:
-    """The parts between commas; none if a comma is within brackets."""
+    """The parts between commas; empty if a comma is within brackets."""
     parts = [part for part in _COMMA.split(value) if part]
     return parts if len(parts) > 2 and all(part.count("(") == part.count(")") for part in parts) else []

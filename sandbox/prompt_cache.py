@@ -1,8 +1,8 @@
-"""The prompt cache's accounts: which prefix is kept, for how long, and what a request reads and writes of it.
+"""Account for the prompt cache: the cached prefixes, their age, and what each request reads and writes.
 
 The rules are the API's: at most 4 breakpoints, a minimum length for each model, a ttl of 5 minutes or an hour that a
-read renews, a look back of 20 blocks from each breakpoint, and an entry that can be read only once the answer that
-writes it has begun. Two switches make it as bad as users find it: entries that appear late, and reads that miss.
+read renews, a look back of 20 blocks from each breakpoint, and an entry that can be read only after the answer that
+writes it has started. Two switches make it as unreliable as users see it: entries that appear late, and misses.
 """
 
 import time
@@ -19,7 +19,7 @@ _SWEEP_AT = 50_000
 
 @dataclass(frozen=True, slots=True)
 class CacheBlock:
-    """A part of a prompt: its canonical content, its tokens, and the ttl if a breakpoint stands on it."""
+    """A part of a prompt: its canonical content, its tokens, and the ttl if it has a breakpoint."""
 
     content: bytes
     tokens: int
@@ -38,13 +38,13 @@ class Account:
 
     @property
     def written(self) -> int:
-        """Tokens written for either ttl."""
+        """Tokens written for both ttls."""
         return self.written_5m + self.written_1h
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A prefix that is kept: from when until when it can be read, by the clock."""
+    """A cached prefix, and the clock times between which it can be read."""
 
     readable_at: float
     expires_at: float
@@ -52,7 +52,7 @@ class Entry:
 
 
 class PromptCache:
-    """What is cached; times are the clock's seconds."""
+    """The cached prefixes. Times are the clock's seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Start empty."""
@@ -60,7 +60,7 @@ class PromptCache:
         self._entries: dict[bytes, Entry] = {}
 
     def account(self, model: ServedModel, blocks: Sequence[CacheBlock], *, misses: bool = False) -> Account:
-        """Count a request against what can be read now (nothing if it misses); it writes nothing until `begin`."""
+        """Count a request against the entries that it can read now, none if it misses. Only `begin` writes."""
         marks = [i for i, block in enumerate(blocks) if block.ttl]
         total = sum(block.tokens for block in blocks)
         if not marks:
@@ -82,13 +82,13 @@ class PromptCache:
         return account
 
     def begin(self, account: Account, delay_s: float = 0.0) -> None:
-        """The answer has begun: what it writes can be read after the delay, what it read is renewed."""
+        """Start the answer: its writes can be read after the delay, and its reads are renewed."""
         if not account.entries:
             return
         now = self._clock()
         for key, ttl in account.entries:
             before = self._entries.get(key)
-            # A second one to write it does not put off when the first one's can be read.
+            # A second writer does not delay the moment when the first one's entry can be read.
             lives = before is not None and before.expires_at > now
             readable_at = before.readable_at if before is not None and lives else now + delay_s
             self._entries[key] = Entry(readable_at, now + TTL_SECONDS[ttl], ttl)

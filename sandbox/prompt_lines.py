@@ -1,6 +1,7 @@
-"""Read the lines of a prompt: which are numbered, which are sentences to repeat, and what name a value is."""
+"""Read the lines of a prompt: numbered lines, sentences to repeat, and names."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from sandbox.plain_text import sentences
@@ -18,14 +19,14 @@ _WIDE_STOPS = ("\u3002", "\uff01", "\uff1f")
 _NUMBERED = re.compile(r"\(?\d{1,2}[.)]\s+")
 _REPLIED = re.compile(r"(?:(?:re|fwd?|aw)\s*:\s*)+", re.IGNORECASE)
 _NAME_END = re.compile(r"\s+[-\u2013\u2014|/]\s+|[;:,(]\s*|[.!?]\s")
-# What the prompt's author asks for is no text to write about.
+# Orders of the prompt's author are not text to write about.
 _ORDER = re.compile(
     r"(?:(?:please|now|then|kindly) )?(?:write|describe|summari[sz]e|translate|classify|generate|create|answer|reply"
     r"|return|respond|extract|give|list|rate|rank|choose|pick|decide|explain|draft|compose|improve|rewrite|produce"
     r"|suggest|you are|your task)\b",
     re.IGNORECASE,
 )
-# What follows "about" in such an order is its subject.
+# The words after "about" in such an order are its subject.
 _ABOUT = re.compile(
     r"\b(?:about|on|for|of)\s+(?:(?:the|a|an|this|these|following)\s+)*([^\s:.?!][^:?!\n]*?)(?:[:?!\n]|\.(?:\s|$)|$)"
 )
@@ -40,7 +41,7 @@ _FEW_BYTES = 20
 
 
 class PromptLine(NamedTuple):
-    """A line; of one that is numbered or has a bullet, its number and what follows."""
+    """A line. A numbered or bulleted one has its number and the text after it."""
 
     text: str
     number: str = ""
@@ -48,7 +49,7 @@ class PromptLine(NamedTuple):
 
 
 def read_line(text: str) -> PromptLine:
-    """A line that is not empty."""
+    """Read a line that is not empty."""
     first = text.lstrip()[0]
     if first in _NUMBER_STARTS:
         match = _LISTED.fullmatch(text)
@@ -58,15 +59,16 @@ def read_line(text: str) -> PromptLine:
 
 
 def is_prose(value: str) -> bool:
-    """Whether a value is whole sentences."""
+    """Whether a value consists of whole sentences."""
     end = value.rstrip("\"')\u201d")[-1:]
     return end in _STOPS and (end in _WIDE_STOPS or (len(value) > _FEW_BYTES and value.count(" ") > _FEW_SPACES))
 
 
-def repeatable(text: str) -> list[str]:
-    """The sentences of a text that can be repeated, without their numbers; an endless one is cut."""
-    found = [_NUMBERED.sub("", sentence, 1) for sentence in sentences(text) if _is_telling(sentence)]
-    return [sentence if len(sentence) < LONGEST_SENTENCE else shortened(sentence) for sentence in found]
+@lru_cache(maxsize=256)
+def repeatable(text: str, least_spaces: int = _FEW_SPACES) -> tuple[str, ...]:
+    """The sentences of a text that can be repeated, without their numbers. Very long ones are cut."""
+    found = [_NUMBERED.sub("", sentence, 1) for sentence in sentences(text) if _is_telling(sentence, least_spaces)]
+    return tuple(sentence if len(sentence) < LONGEST_SENTENCE else shortened(sentence) for sentence in found)
 
 
 def shortened(text: str) -> str:
@@ -76,7 +78,7 @@ def shortened(text: str) -> str:
 
 
 def name_of(value: str) -> str:
-    """A name as it stands; a long one up to where its first part ends."""
+    """A name; of a long one, its first part."""
     value = _REPLIED.sub("", value.strip(), 1).rstrip(".,;:\u3002").strip() or value.strip()
     if len(value) <= _LONGEST_NAME:
         return value
@@ -87,17 +89,17 @@ def name_of(value: str) -> str:
 
 
 def ordered_subject(line: str) -> str | None:
-    """The subject of an order, "autumn rain" of "Write a haiku about autumn rain."; None if the line is no order."""
+    """The subject of an order ("autumn rain" in "Write a haiku about autumn rain."); None if the line is no order."""
     if not _ORDER.match(line):
         return None
     match = _ABOUT.search(line)
     return name_of(match[1]) if match else ""
 
 
-def _is_telling(sentence: str) -> bool:
-    """Whether a sentence can be repeated: no greeting, no order to whoever answers, and not only a few words."""
+def _is_telling(sentence: str, least_spaces: int) -> bool:
+    """Whether a sentence can be repeated: it is neither a greeting nor an order, and has more than a few words."""
     spaces = sentence.count(" ")
-    if spaces < _FEW_SPACES and (sentence.isascii() or len(sentence.encode()) < _FEW_BYTES):
+    if spaces < least_spaces and (sentence.isascii() or len(sentence.encode()) < _FEW_BYTES):
         return False
     if is_nothing(sentence) or sentence[-1] in ",:" or _ORDER.match(sentence):
         return False

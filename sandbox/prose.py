@@ -1,16 +1,17 @@
-"""Plain English about a topic, in the form that a field asks for, piece by piece.
+"""Write plain English about a topic in the form of a field, piece by piece.
 
-A piece is a whole sentence or a whole line. The prompt's own sentences come first, for nothing reads more naturally;
-the facts of a record are set in frames. `lengths` picks the pieces that fit, so that none need be cut.
+A piece is a whole sentence or a whole line. The prompt's own sentences come first, since they read most naturally.
+The facts of a record are set in frames. `lengths` picks the pieces that fit, so it cuts almost none.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import TypeVar
 
 from sandbox import frames
 from sandbox.draws import Draw
+from sandbox.lazy import Lazy
 from sandbox.letters import ENGLISH, LETTERS, Letter
 from sandbox.record_fields import Fact, trimmed
 from sandbox.topics import Topic
@@ -26,12 +27,13 @@ _VERBS = frozenset(
     " washes wears weighs works".split()
 )
 _JOINING = frozenset("in on from by for with over before after once at without into under of".split())
-# A title that was made here before is not decorated again.
+# A title that the sandbox made before is not decorated again.
 _TITLED = tuple(
     frame.removeprefix("{S}")
     for frame in (*frames.HEADLINES, *frames.SEVERAL)
     if frame.startswith("{S}") and len(frame) > 3
 )
+_NO_MORE = (*_ENDS, *_TITLED)
 _JOINT = re.compile(r"[,;:]\s|\s(?:and|but|that|which|who|so|because|in|at|when|while|until)\s")
 T = TypeVar("T")
 _MEASURED = re.compile(r", \d")
@@ -39,29 +41,30 @@ _LONG_NAME = 4  # spaces: a name with more is set in quotation marks
 _LONG_QUOTE = 160
 
 Alternatives = Sequence[str]
-"""One piece, in several wordings: the first that fits is taken."""
+"""One piece in several wordings. The first that fits is used."""
 
 
 ALL_SAID: Alternatives = ()
-"""Comes where all is said: what follows is only for a field that must be longer."""
+"""Marks the end of the content. Later pieces are only for a field that must be longer."""
 
 
 class ProseWriter:
     """Writes about one topic; frames, facts and sentences take turns, so that two texts of an answer differ."""
 
-    def __init__(self, topic: Topic, draw: Draw) -> None:
-        """The draw decides which frames come first."""
+    def __init__(self, topic: Topic, draw: Draw, again: int = 0) -> None:
+        """The draw decides which frames come first; another `again` starts with the next frame, fact and sentence."""
         self.topic = topic
-        self._turn = draw.below(1 << 16)
-        self._facts_told = 0
-        self._sentences_told = 0
+        self._again = again
+        self._turn = draw.below(1 << 16) + again
+        self._facts_told = again
+        self._sentences_told = again
         self._used: set[str] = set()
         named = topic.subject
         quoted = named.count(" ") > _LONG_NAME or named.endswith(_ENDS)
         self._subject = f"\u201c{named}\u201d" if quoted else named
 
     def lines(self, form: str, most: int) -> Iterator[str]:
-        """Wordings of a text that is a single line of so many characters at most, the best first; some are longer."""
+        """Wordings of a single line, the best first. `most` is a wish in characters; some are longer."""
         self._turn += 1
         match form:
             case "title":
@@ -78,17 +81,17 @@ class ProseWriter:
                 return self._unused(self.topic.terms)
 
     def use(self, line: str) -> None:
-        """Say that a line was taken, so that the next point or term is another."""
+        """Note that a line was used, so that the next point or term is another."""
         self._used.add(line)
 
     def pieces(self, form: str) -> Iterator[Alternatives]:
-        """Sentences of a form, without end."""
+        """Yield sentences of a form, without end."""
         self._turn += 1
         if form == "reason":
             return chain([self._because()], self._always())
-        if form == "summary" and self.topic.sender and not self._is_record():
+        if form == "summary" and self.topic.sender and not self._is_record:
             return chain([self._report()], self._sentences(opening=False))
-        if form == "summary" and self._is_record():
+        if form == "summary" and self._is_record:
             return chain([self._digest()], self._always())
         return self._sentences(opening=True)
 
@@ -104,19 +107,20 @@ class ProseWriter:
         self._turn += 1
         return frames.ALWAYS[self._turn % len(frames.ALWAYS)]
 
+    @Lazy
     def _is_record(self) -> bool:
         topic = self.topic
         return len(topic.told) > 1 or bool(topic.sections) or (bool(topic.facts) and not topic.sentences)
 
     def _sentences(self, *, opening: bool) -> Iterator[Alternatives]:
         topic = self.topic
-        if self._is_record():
+        if self._is_record:
             yield from self._told_facts(opening=opening)
         told = topic.sentences
         for _ in told:
             yield (_sentence(told[self._sentences_told % len(told)]),)
             self._sentences_told += 1
-        if not self._is_record():
+        if not self._is_record:
             yield from self._told_facts(opening=False)
         yield from self._always()
 
@@ -149,17 +153,17 @@ class ProseWriter:
     def _told(self, taken: Sequence[Fact], claim: str | None, frame: str) -> Alternatives:
         phrases = [fact.phrase for fact in taken]
         if claim is None:
-            return (self._fill(frame, *phrases),)
+            return (self._fill(frame, *phrases), self._fill("{F}.", phrases[0]))
         return (claim,) if len(phrases) < 2 else (claim, self._fill(frame, *phrases))
 
     def _digest(self) -> Alternatives:
         """A record in one sentence, from long to short."""
-        facts = [fact.phrase for fact in self.topic.facts[:4]]
+        facts = [fact.phrase for fact in islice(_turned(self.topic.facts, self._again), 4)]
         named = [f"{_capital(self._subject)}: {'; '.join(facts[:count])}." for count in range(len(facts), 0, -1)]
         return (*named, *(f"{_capital('; '.join(facts[:count]))}." for count in (3, 2, 1)))
 
     def _report(self) -> Alternatives:
-        """What a message says, in a sentence of English."""
+        """A message in one English sentence."""
         topic = self.topic
         if not topic.written and not topic.matter:
             return (f"{topic.sender} sent a message without text.",)
@@ -168,11 +172,11 @@ class ProseWriter:
             return (f"{about}.",)
         asked = [f"{about} and asks: \u201c{_sentence(question)}\u201d" for question in topic.questions]
         said = [f"{about}: \u201c{_sentence(sentence)}\u201d" for sentence in topic.written]
-        return (*asked, *said, f"{about}.")
+        return (*_turned([*asked, *said], self._again), f"{about}.")
 
     def _because(self) -> Alternatives:
         quotes = [f"\u201c{_sentence(sentence).rstrip('.')}\u201d" for sentence in self.topic.written]
-        told = [fact.phrase for fact in self.topic.facts] if self._is_record() else quotes
+        told = [fact.phrase for fact in self.topic.facts] if self._is_record else quotes
         frame = frames.REASONS[self._turn % len(frames.REASONS)]
         told = list(_turned(told, self._turn))
         return (*(self._fill(frame, phrase) for phrase in told), *self._framed(frames.BARE_REASONS))
@@ -208,23 +212,31 @@ class ProseWriter:
                 yield tuple(self._fill(frame, "; ".join(several[:count])) for count in range(len(several), 0, -1))
 
     def _titles(self, most: int) -> Iterator[str]:
-        topic, named = self.topic, self.topic.subject
-        facts = (topic.told or topic.items) if self._is_record() and not topic.sections and not topic.matter else []
+        topic, named = self.topic, self._named()
+        facts = (topic.told or topic.items) if self._is_record and not topic.sections and not topic.matter else []
         if facts:
             heads = (_head(fact.phrase, most - len(named) - 2) for fact in _turned(facts, self._turn))
             for head in filter(None, heads):
                 yield f"{_capital(named)}: {head}"
         else:
-            for frame in _turned(self._title_frames(), self._turn):
+            for frame in _turned(self._title_frames(named), self._turn):
                 yield frame.format(S=_capital(named), s=named, p=topic.person)
         yield _capital(named)
         yield from map(_capital, self.topic.terms)
 
-    def _title_frames(self) -> Sequence[str]:
+    def _named(self) -> str:
+        """The subject of a title: of several sections, that of another one each time."""
+        topic = self.topic
+        if not topic.sections:
+            return topic.subject
+        names = dict.fromkeys([topic.subject, *(section.subject for section in topic.sections)])
+        return _plain_title(tuple(names)[self._again % len(names)])
+
+    def _title_frames(self, named: str) -> Sequence[str]:
         topic = self.topic
         if topic.person and not topic.heading:
             return frames.PERSONAL
-        if topic.subject.endswith((*_ENDS, *_TITLED)) or topic.language != "en":
+        if named.endswith(_NO_MORE) or topic.language != "en":
             return ()
         if topic.person and topic.matter:
             return frames.MESSAGES
@@ -234,7 +246,8 @@ class ProseWriter:
         topic = self.topic
         facts = [fact.line for fact in (*topic.told, *topic.items, *topic.measured)]
         told = [trimmed(_sentence(sentence)) for sentence in topic.sentences]
-        yield from self._unused([*facts, *told] if self._is_record() else [*told, *facts])
+        told = [*facts, *told] if self._is_record else [*told, *facts]
+        yield from self._unused(list(_turned(told, self._again)))
         yield from self._unused([f"{one.line}; {two.phrase}" for one, two in pairwise(topic.facts)])
         yield from self._unused(list(self._framed(frames.POINTS)))
         yield from self._unused([trimmed(frame) for frame in frames.ALWAYS])
@@ -262,21 +275,23 @@ def _turned(items: Sequence[T], by: int) -> Iterator[T]:
 
 
 def _sentence(text: str) -> str:
-    """A sentence as it stands, with a capital and a stop."""
+    """A sentence with a capital and a full stop."""
     text = _capital(text)
     return text if text.endswith((*_ENDS, '"', "\u201d", ")", "'")) else f"{text.rstrip(',;:')}."
 
 
 def _undecorated(fact: Fact) -> Fact:
-    """The subject of a section as it was before it became a title."""
-    for end in _TITLED:
-        if fact.phrase.endswith(end) and end:
-            return Fact(fact.phrase.removesuffix(end), fact.line)
-    return fact
+    """A section's subject without the sandbox's own decoration."""
+    return Fact(_plain_title(fact.phrase), fact.line)
+
+
+def _plain_title(title: str) -> str:
+    end = next((end for end in _TITLED if title.endswith(end)), "")
+    return title.removesuffix(end)
 
 
 def _head(phrase: str, most: int) -> str:
-    """A phrase, or as much of it as fits and can stand alone; empty if that is only a word."""
+    """A phrase, or its longest part that fits and is complete; empty if that is a single word."""
     if len(phrase) <= most:
         return phrase
     ends = [match.start() for match in _JOINT.finditer(phrase, 0, most + 1) if match.start() <= most]

@@ -1,7 +1,7 @@
-"""Read the labelled lines of a prompt ("price_usd: 21.00") as the fields of a record, and say each in words.
+"""Read the labelled lines of a prompt ("price_usd: 21.00") as the fields of a record, and put each in words.
 
-A number has its label and its unit with it: "a price of 21.00 USD", "7 orders". Ids, addresses and moments are only
-repeated by a field of the same name, and null is no value.
+A number keeps its label and unit: "a price of 21.00 USD", "7 orders". Ids, addresses and times appear only in a field
+of the same name. Null is no value.
 """
 
 import re
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from sandbox.lazy import Lazy
 from sandbox.plain_text import clauses, enumerated
 
 _LABEL = re.compile(r"[ \t]*(?:[-*\u2022][ \t]+)?([\"']?)([^\W\d_][\w ,()'/&-]{0,40}?)[\"']?[ \t]*")
 _LONGEST_LABEL = 48
 _AFTER = frozenset((" ", "\t", ""))
-# A line that begins with a clause and a colon is prose.
+# A line that starts with a clause and a colon is prose.
 _CLAUSAL = frozenset("is are was were be it i we you they he she have has had do does did will would can".split())
 _NOTHING = frozenset(
     "none null nil nan n/a na - -- unknown undefined ? {} [] () \"\" '' (none) (null) (empty) (no_text) (no_subject)"
@@ -28,7 +29,13 @@ _NUMBER = re.compile(
     r"[-+\u2212]?[^\w\s-]{0,2}\d[\d.,]*(?:[ \u00a0]?[^\W\d]{1,4}|[ \u00a0]?[%\u20ac$\u00a3\u00a5\u00b0][CF]?)?"
 )
 _BARE = re.compile(r"[-+\u2212]?\d[\d.,]*")
+_VALUE = re.compile(
+    r"[^\d-]{0,3}(?P<sign>-?)(?:"
+    r"(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<point>\d+))?"
+    r"|(?P<dotted>\d{1,3}(?:\.\d{3})+|\d+),(?P<comma>\d+))\D{0,8}"
+)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|\d\d?[./]\d\d?[./]\d{2,4}")
+_CODED = re.compile(r"[\d@]|://|www\.")
 _OPAQUE = re.compile(
     r"\S+@\S+|(?:https?://|www\.)\S+|\d{4}-\d\d-\d\d[T ]\d\d:\d\d\S*"
     r"|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[A-Z]{0,5}[-_]?\d{3,}[\w-]*"
@@ -45,6 +52,8 @@ _TELLS = re.compile(
 _TWO = 2
 _LONGEST_CODE, _LONGEST_MEASURE = 200, 30
 _LONG_NAME = 5  # spaces
+# The records of one run repeat their shorter lines ("Category: tea"); each of these is read once.
+_KNOWN_LINE = 300
 _MEASURES = frozenset(
     "price weight size total amount cost length height width depth age rate score rating volume value balance discount"
     " stock quantity capacity duration".split()
@@ -53,7 +62,7 @@ _SEVERAL = re.compile(r"(\w\w+(?<![su]))s\b|\b(people|children)\b")
 
 
 class Fact(NamedTuple):
-    """Something that a prompt says: as a part of a sentence, and as a line of its own."""
+    """A statement of a prompt, as a part of a sentence and as a separate line."""
 
     phrase: str
     line: str
@@ -61,33 +70,35 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What stands before the colon: in lower case, with spaces and without its unit."""
+    """The text before the colon, in lower case, with spaces and without its unit."""
 
     name: str
     unit: str = ""
-    told: bool = True  # it is worth a word
+    told: bool = True  # texts may mention it
     tells: bool = False  # its value is text, not a name
     quoted: bool = False  # it is of JSON
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Field:
-    """A labelled line, with its value as it stands; an empty one for null."""
+    """A labelled line with its value, which is empty for null."""
 
     label: Label
     value: str
 
+    @Lazy
     def facts(self) -> tuple[bool, list[Fact]]:
-        """What it says, and whether in words to write about: a name or a measure is none."""
+        """The facts of the value, and whether they are words to write about: a name or a measure is not."""
         label, value = self.label.name, self.value
         if not self.label.told:
             return False, []
-        if len(value) < _LONGEST_MEASURE and _DAY.fullmatch(value):
-            return False, [self._named(value)]
-        if len(value) < _LONGEST_CODE and value.count(" ") < _TWO and _OPAQUE.fullmatch(value):
-            return False, []
-        if len(value) < _LONGEST_MEASURE and _NUMBER.fullmatch(value):
-            return False, [self._measure()]
+        if len(value) < _LONGEST_CODE and _CODED.search(value):
+            if len(value) < _LONGEST_MEASURE and _DAY.fullmatch(value):
+                return False, [self._named(value)]
+            if value.count(" ") < _TWO and _OPAQUE.fullmatch(value):
+                return False, []
+            if len(value) < _LONGEST_MEASURE and _NUMBER.fullmatch(value):
+                return False, [self._measure()]
         named = not self.label.tells
         few = enumerated(value)[:3] if named and ";" not in value else []
         if few:
@@ -120,7 +131,7 @@ class Field:
 
 
 def _joined(parts: list[str]) -> list[str]:
-    """The parts, with a bare measure ("100 g") put at the end of what stands before it."""
+    """The parts, with each bare measure ("100 g") appended to the part before it."""
     joined: list[str] = []
     for part in parts:
         if joined and len(part) < _LONGEST_MEASURE and _NUMBER.fullmatch(part):
@@ -131,7 +142,11 @@ def _joined(parts: list[str]) -> list[str]:
 
 
 def field_of(line: str) -> Field | None:
-    """The field of a labelled line; None for a line without a label."""
+    """Read a labelled line as a field; None for a line without a label."""
+    return _known_field(line) if len(line) <= _KNOWN_LINE else _field(line)
+
+
+def _field(line: str) -> Field | None:
     at = line.find(":", 1, _LONGEST_LABEL)
     if at < 0 or line[at + 1 : at + 2] not in _AFTER:
         at = line.find("\uff1a", 1, _LONGEST_LABEL)
@@ -144,6 +159,9 @@ def field_of(line: str) -> Field | None:
     return Field(label, "" if is_nothing(value) else value)
 
 
+_known_field = lru_cache(maxsize=4096)(_field)
+
+
 def label_of(name: str) -> str:
     """The label of a line for a field of that name: "price" for price_usd, "list price" for listPrice."""
     return _without_unit(re.sub(r"([a-z])([A-Z])", r"\1 \2", name))[0]
@@ -151,7 +169,7 @@ def label_of(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _label(text: str) -> Label | None:
-    """Read what stands before a colon; the records of a template have the same labels."""
+    """Read the text before a colon. Cached, since all records of a template have the same labels."""
     match = _LABEL.fullmatch(text)
     if match is None:
         return None
@@ -168,13 +186,22 @@ def _without_unit(name: str) -> tuple[str, str]:
     return (start, _UNITS[unit]) if start and unit in _UNITS else (label, "")
 
 
+def number_of(value: str) -> float | None:
+    """The number of a value with at most a unit, with decimals as in "1,250.00 USD" or "1.250,00 EUR"."""
+    match = _VALUE.fullmatch(value)
+    if match is None:
+        return None
+    whole = match["whole"] or match["dotted"]
+    return float(f"{match['sign']}{whole.replace(',', '').replace('.', '')}.{match['point'] or match['comma'] or 0}")
+
+
 def is_nothing(value: str) -> bool:
-    """Whether a value says that there is none."""
+    """Whether a value means null."""
     return len(value) < 14 and (not value.strip() or value.strip().lower().replace(" ", "_") in _NOTHING)
 
 
 def trimmed(part: str) -> str:
-    """A clause without a stop at its end."""
+    """A clause without punctuation at its end."""
     return part.strip().rstrip(".,;:\u3002").strip() if not part.endswith("...") else part
 
 

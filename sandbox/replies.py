@@ -1,4 +1,4 @@
-"""What a call is answered: its content, why it stopped and what it used, as plain data."""
+"""Answer a call: content, stop reason and usage, as plain data."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,23 +34,22 @@ class Reply:
     stop_details: dict[str, Any] | None = None
 
 
-def make_reply(call: MessageCall, fate: DrawnFault) -> Reply:
-    """Answer a call, spoilt where its fate says so; the same call is answered in the same words each time."""
+def make_reply(call: MessageCall, fate: DrawnFault, again: int = 0) -> Reply:
+    """Answer a call, with its fate's fault. `again` is how often it was sent before; it varies the wording."""
     if call.max_tokens == 0:  # warms the cache
         return Reply([], "max_tokens", 0)
     if fate.fault == "refused":
         return _refusal(fate)
     topic = topic_of(call.prompt)
-    # Not the whole body: the same question streamed, or asked with more max_tokens, has the same answer.
+    # Not the whole body: streaming or a larger max_tokens does not change the answer.
     key = digest(call.prompt.encode("utf-8", "surrogatepass"), call.schema.key if call.schema else b"")
-    text = _text(call, fate, topic, Draw(key))
+    text = _text(call, fate, Filling(topic, Draw(key), again))
     if fate.fault == "tool_use":
         return _tool_use(call, text, fate)
     return _ended(call, fate, _thinking_block(call, topic, key), text)
 
 
-def _text(call: MessageCall, fate: DrawnFault, topic: Topic, draw: Draw) -> str:
-    answer = Filling(topic, draw)
+def _text(call: MessageCall, fate: DrawnFault, answer: Filling) -> str:
     if call.schema is None:
         return "" if fate.fault in ("invalid", "malformed") else answer.paragraph()
     value = answer.fill(call.schema.shape)
@@ -61,7 +60,7 @@ def _text(call: MessageCall, fate: DrawnFault, topic: Topic, draw: Draw) -> str:
 
 
 def _ended(call: MessageCall, fate: DrawnFault, thinking: list[dict[str, Any]], text: str) -> Reply:
-    """Find where the text ends: by itself, at a stop sequence, at max_tokens or where its fate cuts it."""
+    """End the text: by itself, at a stop sequence, at max_tokens or where its fault cuts it."""
     thought = min(call.thinking.tokens, call.max_tokens) if thinking else 0
     room = call.max_tokens - thought
     found = [(text.find(stop), stop) for stop in call.stops if stop in text]

@@ -1,6 +1,6 @@
-"""The fields of a request that change no word of the answer: read as the API reads them, refused in its words.
+"""Check the fields of a request that do not change the answer, with the API's error messages.
 
-A request seldom has any of them, so they are left to pydantic, whose messages are the API's own.
+Few requests have any of them, so pydantic checks them; its messages are the API's own.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class _ToolSchema(BaseModel):
 
 
 class _Tool(_OptionModel):
-    """A tool that the caller runs; those that Anthropic runs are looked at no further."""
+    """A tool that the caller runs. Tools that Anthropic runs are not checked."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
     input_schema: _ToolSchema
@@ -100,7 +100,7 @@ def read_options(body: Mapping[str, Any], *, forced_tools: bool) -> None:
 
 
 def said(error: ValidationError, where: str = "") -> Refusal:
-    """The refusal that says what is wrong first; of alternatives, how the one fails that came furthest."""
+    """A refusal with the first error. For a union, it is the error of the alternative that matched furthest."""
     first = max(error.errors(include_url=False), key=lambda item: len(item["loc"]))
     place = where + ".".join(str(part) for part in first["loc"])
     return bad_request(f"{place}: {first['msg']}" if place else first["msg"])

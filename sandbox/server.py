@@ -1,6 +1,6 @@
-"""The sandbox over HTTP, on the loopback interface only.
+"""Serve the sandbox over HTTP, on the loopback interface only.
 
-On aiohttp's low-level server: its application, router and middlewares would cost a third of all time here.
+It uses aiohttp's low-level server. An application with a router and middlewares would take a third of all time here.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Sandbox:
     """A local Messages API: `async with Sandbox(switches=Switches(rpm=60)) as sandbox: sandbox.url`."""
 
     def __init__(self, *, switches: Switches | None = None, port: int = 0) -> None:
-        """Port 0 takes any free one."""
+        """Port 0 means any free port."""
         self._service = Service(switches or Switches())
         self._endpoints = Endpoints(self._service)
         self._port = port
@@ -49,7 +49,7 @@ class Sandbox:
         }
 
     async def start(self) -> None:
-        """Listen; raises OSError where the port is taken."""
+        """Listen; raises OSError if the port is in use."""
         server = web.Server(self._handle, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
@@ -61,7 +61,7 @@ class Sandbox:
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Stop listening, close what is open and forget all batches."""
+        """Stop listening, close all connections and forget all batches."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -80,24 +80,24 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL, to be given to the SDK."""
+        """The base URL for the SDK."""
         return f"http://{LOOPBACK}:{self._port}"
 
     @property
     def switches(self) -> Switches:
-        """The switches as they stand."""
+        """The current switches."""
         return self._service.switches
 
     def stats(self) -> dict[str, Any]:
-        """What GET /sandbox/stats answers."""
+        """The answer to GET /sandbox/stats."""
         return self._service.counts.report()
 
     def bodies(self) -> list[Any]:
-        """The last bodies of POST /v1/messages, as many as the switch keep_bodies says."""
+        """The last bodies of POST /v1/messages. The switch keep_bodies sets their number."""
         return [parsed_or_none(raw) for raw in self._service.kept]
 
     def configure(self, **changes: object) -> Switches:
-        """Change switches while it runs; raises ValueError for a wrong one and changes none."""
+        """Change switches while the sandbox runs. If one is wrong, raises ValueError and changes none."""
         return self._service.configure(changes)
 
     def reset(self) -> None:
@@ -127,7 +127,7 @@ class Sandbox:
             raise
         except ConnectionError:
             status = "dropped"
-            response = web.Response()  # to nobody
+            response = web.Response()  # never sent: the connection is closed
         finally:
             counts.leave(status)
         return response

@@ -1,4 +1,4 @@
-"""The sandbox without HTTP: takes the bytes of a request, gives an exchange, and keeps all accounts."""
+"""Answer requests without HTTP, from bytes to an Exchange, and keep all accounts."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _SPOILT = frozenset({"invalid", "malformed"})
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request that was admitted, and its answer; no reply where the connection is dropped before there is one."""
+    """An admitted request and its reply, which is None if the connection is dropped before it."""
 
     call: MessageCall
     fate: DrawnFault
@@ -38,7 +38,7 @@ class Exchange:
         return message(self.call, self.reply, self.account, f"msg_{self.fate.key.hex()[:24]}", self.tier)
 
     def tokens(self) -> Tokens:
-        """What the answer counts for in the stats."""
+        """The answer's tokens for the stats."""
         if self.reply is None:
             return Tokens()
         account = self.account
@@ -56,21 +56,21 @@ class Service:
     """Switches, limits, cache and counts of one sandbox."""
 
     def __init__(self, switches: Switches) -> None:
-        """Start afresh."""
+        """Start with empty accounts."""
         self.switches = switches
         self.reset()
 
     def reset(self) -> None:
-        """Forget all that was counted, cached and used up; the switches stay."""
+        """Reset counts, cache and limits. The switches stay."""
         self.counts = Counts()
         self.cache = PromptCache()
         self.limits = Limits(self.switches)
         self.kept: deque[bytes] = deque(maxlen=self.switches.keep_bodies)
 
     def configure(self, changes: Mapping[str, object]) -> Switches:
-        """Change switches; raises ValueError and changes nothing where one is wrong.
+        """Change switches. If one is wrong, raises ValueError and changes none.
 
-        A limit that changes keeps what was left of it, as an account's does; a new one starts full.
+        A changed limit keeps its remaining tokens, as in a real account. A new limit starts full.
         """
         before, self.switches = self.switches, self.switches.changed(dict(changes))
         self.limits.change(self.switches)
@@ -79,7 +79,7 @@ class Service:
         return self.switches
 
     def rate_headers(self) -> dict[str, str]:
-        """The headers that tell the limits, where they are told."""
+        """The headers that report the limits; empty if the switch rate_headers is off."""
         return self.limits.headers() if self.switches.rate_headers else {}
 
     def open(self, raw: bytes) -> Exchange:
@@ -95,14 +95,14 @@ class Service:
         fate = self._draw(body, seen)
         if fate.fault == "dropped_before":
             return Exchange(call, fate, body, account, None)
-        reply = make_reply(call, fate)
+        reply = make_reply(call, fate, seen)
         self.limits.charge(account.input_tokens + account.written, reply.output_tokens)
         return Exchange(call, fate, body, account, reply)
 
     def open_batched(self, raw: bytes) -> Exchange:
         """Admit a request of a batch and answer it; raises Refusal.
 
-        The account's limits are not those of batches, and there is no connection that could stall or be dropped.
+        The account's limits do not apply to batches, and no connection can stall or be dropped.
         """
         body = digest(raw)
         call = read_call(_parsed(raw))
@@ -111,7 +111,7 @@ class Service:
         seen = self.counts.bodies.seen(body)
         account = self.cache.account(call.model, call.blocks, misses=misses_cache(self.switches, body, seen))
         fate = self._draw(body, seen)
-        return Exchange(call, fate, body, account, make_reply(call, fate), "batch")
+        return Exchange(call, fate, body, account, make_reply(call, fate, seen), "batch")
 
     def _draw(self, body: bytes, seen: int) -> DrawnFault:
         fate = draw_fate(self.switches, body, seen)
@@ -123,12 +123,12 @@ class Service:
         return fate
 
     def begin(self, exchange: Exchange) -> None:
-        """Its answer begins, so that what it wrote to the cache can be read."""
+        """Start its answer, so that its cache entries can be read."""
         if exchange.reply is not None:
             self.cache.begin(exchange.account, self.switches.cache_delay_ms / 1000)
 
     def served(self, exchange: Exchange, counts: Counts) -> None:
-        """Its answer was sent to the end."""
+        """Count an answer that was sent to its end."""
         assert exchange.reply is not None
         counts.served.add(exchange.tokens())
         counts.by_stop_reason[exchange.reply.stop_reason] += 1
@@ -136,7 +136,7 @@ class Service:
             counts.bodies.answered(exchange.body)
 
     def dropped(self, exchange: Exchange, counts: Counts) -> None:
-        """Its answer was generated, if any was, but nobody got it."""
+        """Count an answer that was generated, if at all, but not received."""
         counts.dropped.add(exchange.tokens())
 
     def count_tokens(self, raw: bytes) -> int:
@@ -145,7 +145,7 @@ class Service:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse a request without credential or version; any credential but a known bad one will do."""
+    """Refuse a request without a credential or a version. Only known bad credentials are rejected."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
     if not key:

@@ -1,4 +1,4 @@
-"""What an answer must look like: a request's JSON schema, read once with its hints, ready to be filled many times."""
+"""The shape of an answer: a request's JSON schema and its hints, read once and filled many times."""
 
 from dataclasses import dataclass, field
 from re import Pattern
@@ -9,7 +9,7 @@ from sandbox.hints import ANY_COUNT, ANY_MOMENT, Moment, Span
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string; `about` is its name and description in lower case, `form` what kind of text that asks for."""
+    """A string. `about` is its name and description in lower case; `form` is the kind of text."""
 
     name: str
     about: str
@@ -19,15 +19,15 @@ class Text:
     sentences: Span = ANY_COUNT
     pattern: Pattern[str] | None = None
     format: str = ""
-    firm: bool = False  # its length stands in the hints, so a validator is likely to check it
+    firm: bool = False  # its length is in the hints, so a validator probably checks it
     target: int = 6  # about how many words to write
-    labels: tuple[str, ...] = ()  # a line of the prompt that begins so is repeated, if it fits
+    labels: tuple[str, ...] = ()  # the field repeats the prompt's line with one of these labels, if it fits
     moment: Moment = ANY_MOMENT
 
 
 @dataclass(frozen=True, slots=True)
 class Numeric:
-    """An integer, or a number of so many decimals, within its ends."""
+    """An integer, or a number with this many decimals, from low to high."""
 
     name: str
     about: str
@@ -67,7 +67,7 @@ class List:
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """An object; all its properties are answered, those not required too."""
+    """An object. Answers contain all its properties, also optional ones."""
 
     name: str
     fields: tuple[tuple[str, "AnyShape"], ...]
@@ -76,7 +76,7 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Any of some shapes; null is left out where there is another."""
+    """One of several shapes. Null is left out if there is another."""
 
     options: tuple["AnyShape", ...]
 

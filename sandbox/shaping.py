@@ -1,4 +1,4 @@
-"""From a checked JSON schema to a Shape: its hints are read here, and the form of each text is chosen."""
+"""Make a Shape from a checked JSON schema: read its hints, and choose the form of each text."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from sandbox.hints import (
 from sandbox.record_fields import label_of
 from sandbox.shapes import AnyShape, Choice, Flag, List, Numeric, Object, OneOf, Text
 
-# The first form with a word of the field's name in it wins; then the description is asked for letters.
+# The last word of the field's name that has a form decides. Otherwise the description may say that it is a letter.
 _FORMS = (
     ("action", "cta call_to_action button action"),
     ("question", "question questions faq"),
@@ -37,7 +37,7 @@ _FORMS = (
     ("link", "url link uri website href"),
 )
 _FORM_OF = {word: form for form, words in _FORMS for word in words.split()}
-# Words that a form has where nothing is said about its length.
+# The number of words in a form if nothing sets its length.
 _USUAL = {"prose": 24, "summary": 26, "letter": 48, "reason": 12}
 _WRITTEN = re.compile("title|headline|subject|body|text|copy|description|content")
 _PROSE = re.compile("paragraph|sentence|section|step|note|letter|message")
@@ -50,7 +50,7 @@ _LETTER = re.compile(
 
 
 def shape_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str = "", about: str = "") -> AnyShape:
-    """The shape of a checked schema; name and about (a description) come from where it stands."""
+    """The shape of a checked schema. `name` and `about` (a description) come from its parent."""
     about = schema.get("description") or about
     if "$ref" in schema:
         target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
@@ -88,7 +88,7 @@ def _one_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str
     real = tuple(option for option in options if option != Choice(name, (None,)))
     if not real:
         return Choice(name, (None,))
-    # Alternatives of objects are a tagged union, any of which will do; of plain types the first is what is meant
+    # Alternatives of objects are a tagged union, and any of them is valid. Of plain types the first is the natural one
     # (pydantic writes Decimal as number or string).
     return OneOf(real) if all(isinstance(option, Object) for option in real) and len(real) > 1 else real[0]
 
@@ -113,7 +113,7 @@ def _list(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, 
     if not firm:
         count = spoken.get("item", Span(0, None))
     low = max(count.low, int(schema.get("minItems", 0)))
-    # What the list's description says of words is meant for each item.
+    # A word count in the list's description applies to each item.
     words = spoken.get("word")
     item_about = f"{words.low} to {words.high} words" if words and words.high is not None else ""
     item = shape_of(schema.get("items", {"type": "string"}), definitions, name, item_about)
@@ -123,7 +123,7 @@ def _list(schema: Mapping[str, Any], definitions: Mapping[str, Any], name: str, 
 
 
 def _positions(items: Mapping[str, Any], definitions: Mapping[str, Any], name: str) -> tuple[AnyShape, ...]:
-    """The shapes of a tuple's items, where each says which it is; a list that goes on after them ends there."""
+    """The shapes of a tuple's items, if each names its position. Further items are left out."""
     options = items.get("anyOf", ())
     if not options or not all(_POSITION.match(option.get("description", "")) for option in options):
         return ()
@@ -170,7 +170,7 @@ def _target(form: str, words: Span, chars: Span) -> int:
 
 
 def _labels(name: str, form: str, words: Span) -> tuple[str, ...]:
-    """Where to find what is to be repeated: a name, a sku; a headline or a description is to be written."""
+    """The labels whose value the field repeats, such as a name or a sku. Headlines and descriptions are written."""
     if not name or form not in ("prose", "term", "title") or words is not ANY_COUNT or _WRITTEN.search(name.lower()):
         return ()
     return (label_of(name),)

@@ -1,4 +1,4 @@
-"""Spoiling a good answer, as models sometimes do: constraints broken, JSON broken, text cut off."""
+"""Spoil a good answer, as models sometimes do: break a constraint, break the JSON, or cut the text."""
 
 from collections.abc import Callable, Iterator
 from itertools import repeat
@@ -7,13 +7,13 @@ from typing import Any
 from sandbox.draws import Draw
 from sandbox.shapes import AnyShape, List, Numeric, Object, OneOf, Text
 
-# A length over which nobody wants to see a string grow for the sake of being too long.
+# No string is made longer than this just to be too long.
 _LONGEST = 20_000
 Break = Callable[[], Any]
 
 
 def broken(shape: AnyShape, value: Any, draw: Draw) -> Any:
-    """The answer with one constraint of its hints broken; without any, a field is missing or the type wrong."""
+    """The answer with one constraint broken. Without constraints, a field is missing or has the wrong type."""
     breaks = list(_breaks(shape, value))
     if breaks:
         holder, key, make = draw.choice(breaks)
@@ -28,7 +28,7 @@ def broken(shape: AnyShape, value: Any, draw: Draw) -> Any:
 
 
 def cut(text: str, tokens: int) -> str:
-    """The first tokens of a text, 4 bytes each as they are counted."""
+    """The first tokens of a text, at 4 bytes each."""
     return text.encode("utf-8", "surrogatepass")[: tokens * 4].decode("utf-8", "ignore")
 
 
@@ -38,7 +38,7 @@ def not_json(text: str) -> str:
 
 
 def _breaks(shape: AnyShape, value: Any, holder: Any = None, key: Any = None) -> Iterator[tuple[Any, Any, Break]]:
-    """All ways to break a constraint in the value: where to put what."""
+    """All ways to break a constraint: the holder, its key, and a function that makes the wrong value."""
     match shape:
         case Object():
             for name, part in shape.fields:
@@ -78,7 +78,7 @@ def _text_breaks(shape: Text, value: str) -> Iterator[Break]:
 
 
 def _longer(text: str, high: int) -> str:
-    """The text over and over, until it is longer than that."""
+    """The text repeated until it is longer than `high`."""
     return " ".join([text] * (high // len(text) + 1)) + " and more besides"
 
 

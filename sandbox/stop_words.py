@@ -1,4 +1,4 @@
-"""Words that say nothing of a subject, and on which no text should end."""
+"""Words that say nothing about a subject. No text should end with one."""
 
 STOP_WORDS = frozenset(
     """a about above after again all also am an and any are aren't as at back be because been before being below

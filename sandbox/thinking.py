@@ -1,6 +1,6 @@
-"""Whether a request thinks, and how much: which modes a model accepts, and what it does where nothing is said.
+"""Decide whether a request thinks, and how much, by the modes and defaults of its model.
 
-Thinking is output: it is counted within max_tokens and billed.
+Thinking is output: it counts within max_tokens and is billed.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ _NONE = ThinkingPlan()
 
 
 def read_thinking(config: Any, effort: str | None, model: ServedModel, max_tokens: int | None) -> ThinkingPlan:
-    """Check the field `thinking` of a request (None where it is absent); raises Refusal.
+    """Check the field `thinking` of a request, None if it is absent; raises Refusal.
 
-    Where there is no max_tokens, as for count_tokens, any budget will do.
+    Without max_tokens, as for count_tokens, any budget is valid.
     """
     rules = model.rules
     if config is None:

@@ -1,8 +1,9 @@
-"""What a prompt is about, in its own words: its subject, the facts of its record, the sentences of its text."""
+"""Find what a prompt is about, in its own words: its subject, the facts of its record, the sentences of its text."""
 
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sandbox.languages import language_of
 from sandbox.lazy import Lazy
@@ -11,7 +12,7 @@ from sandbox.prompt_lines import PromptLine, is_prose, name_of, ordered_subject,
 from sandbox.record_fields import Fact, Field, field_of, trimmed
 from sandbox.stop_words import STOP_WORDS
 
-# Enough to find what a prompt is about; a prompt may have a million tokens, and only its ends are read.
+# A prompt may have a million tokens. Its ends are enough to find what it is about.
 _READ = 4_000
 _FEW = 3
 _MOST_SENTENCES = 12
@@ -38,14 +39,17 @@ _PEOPLE = (
     *("last name", "user", "guest", "reader"),
 )
 _NOBODY = frozenset("anonymous unknown customer guest team".split())
+_SUBJECT_RANK = {label: rank for rank, label in enumerate(_SUBJECTS)}
 _OWN = frozenset(_SUBJECTS) | frozenset(_PEOPLE)
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A prompt's words, found as they are asked for."""
+    """A prompt's words, each kind computed when it is first read."""
 
     text: str
+    title: str = ""
+    """Of a section, the text of its numbered line."""
 
     @Lazy
     def lowered(self) -> str:
@@ -59,7 +63,7 @@ class Topic:
 
     @Lazy
     def _read(self) -> tuple[list[Field], list[PromptLine]]:
-        """The fields, and the lines that are none; of a prompt in sections, those before the first."""
+        """The fields and all other lines; of a prompt in sections, only those before the first."""
         fields, others = [], []
         for line in self._lines:
             if line.number and self.sections:
@@ -85,15 +89,16 @@ class Topic:
 
     @Lazy
     def nulls(self) -> set[str]:
-        """The labels that stand without a value."""
+        """The labels without a value."""
         return {field.label.name for field in self._read[0] if not field.value}.difference(self.labels)
 
     @Lazy
     def heading(self) -> str:
-        """What a labelled line names as the subject; empty if none does."""
-        for label in _SUBJECTS:
-            if value := self.labels.get(label):
-                return name_of(value)
+        """The subject that a labelled line names; empty if none does."""
+        if self.title:
+            return name_of(self.title)
+        if ranked := self.labels.keys() & _SUBJECT_RANK.keys():
+            return name_of(self.labels[min(ranked, key=_SUBJECT_RANK.__getitem__)])
         if self.person:
             return ""
         return next((name_of(value) for label, value in self.labels.items() if label.endswith((" name", " title"))), "")
@@ -105,7 +110,7 @@ class Topic:
 
     @Lazy
     def subject(self) -> str:
-        """What it is about, in a few words."""
+        """The subject in a few words."""
         if self.heading:
             return self.heading
         if self.sections:
@@ -124,7 +129,7 @@ class Topic:
 
     @Lazy
     def person(self) -> str:
-        """Whom to greet: a first name, or the whole name if it has initials or a title; empty if nobody is named."""
+        """The person to greet: a first name, or the whole name if it has initials or a title; empty without a name."""
         for label in self._people:
             value = self.labels[label].partition("<")[0].partition("@")[0].rpartition(",")[2].strip()
             if value[:1].isalpha() and not value[0].islower() and value.lower() not in _NOBODY:
@@ -144,7 +149,7 @@ class Topic:
 
     @Lazy
     def told(self) -> list[Fact]:
-        """What fields of words say, such as features and notes."""
+        """The facts of fields with words, such as features and notes."""
         return self._facts[0]
 
     @Lazy
@@ -157,12 +162,12 @@ class Topic:
 
     @Lazy
     def measured(self) -> list[Fact]:
-        """What fields of names and measures say; the subject and the ids are left out."""
-        return [] if self.sections else self._facts[1]  # of a prompt in sections they are counts
+        """The facts of fields with names and measures, without the subject and the ids."""
+        return [] if self.sections else self._facts[1]  # in a prompt of sections these are counts
 
     @Lazy
     def facts(self) -> list[Fact]:
-        """All that the record says."""
+        """All facts of the record."""
         return [*self.told, *self.measured, *self.items]
 
     @Lazy
@@ -171,13 +176,13 @@ class Topic:
         measured: dict[Fact, None] = {}
         for field in self._read[0]:
             if field.value and field.label.name not in _OWN and not is_prose(field.value):
-                tells, found = field.facts()
+                tells, found = field.facts
                 (told if tells else measured).update(dict.fromkeys(found))
         return list(told), list(measured)
 
     @Lazy
     def written(self) -> list[str]:
-        """The sentences of what no label stands before: of a letter, an article."""
+        """The sentences of lines without a label, as in a letter or an article."""
         found: list[str] = []
         for line in self._read[1]:
             if not line.item or is_prose(line.item):
@@ -188,19 +193,19 @@ class Topic:
 
     @Lazy
     def sentences(self) -> list[str]:
-        """All whole sentences, those of labelled values too."""
+        """All whole sentences, also those of labelled values."""
         labelled = [field.value for field in self._read[0] if field.label.name not in _OWN and is_prose(field.value)]
-        found = [sentence for value in labelled for sentence in repeatable(value)]
+        found = [sentence for value in labelled for sentence in repeatable(value, 1)]
         return list(dict.fromkeys(found + self.written))
 
     @Lazy
     def questions(self) -> list[str]:
-        """Those of the written sentences that ask something."""
+        """The written sentences that are questions."""
         return [sentence for sentence in self.written if sentence.endswith(("?", "\uff1f", "\u061f"))]
 
     @Lazy
     def language(self) -> str:
-        """The ISO 639-1 code of a labelled line, or of what is written."""
+        """The ISO 639-1 code in a labelled line, or of the text."""
         told = next((self.labels[label] for label in ("language", "lang", "locale") if label in self.labels), "")
         if _LANGUAGE.fullmatch(told):
             return told[:2]
@@ -221,12 +226,12 @@ class Topic:
 
     @Lazy
     def upset(self) -> bool:
-        """Whether somebody sounds angry or in a hurry."""
+        """Whether the writer sounds angry or in a hurry."""
         return _UPSET.search(self.text) is not None
 
     @Lazy
     def pleased(self) -> bool:
-        """Whether somebody sounds glad."""
+        """Whether the writer sounds glad."""
         return not self.upset and _PLEASED.search(self.text) is not None
 
     @Lazy
@@ -236,7 +241,7 @@ class Topic:
 
     @Lazy
     def sections(self) -> "list[Topic]":
-        """The topics of numbered lines and what follows each; none if nothing follows, as in a plain list."""
+        """The topics of numbered lines, each with the lines below it; empty for a plain list."""
         if len(self.listed) < 2:
             return []
         found: list[list[str]] = []
@@ -245,11 +250,14 @@ class Topic:
                 found.append([f"Title: {line.item}"])
             elif found:
                 found[-1].append(line.text)
-        return [Topic("\n".join(lines)) for lines in found] if any(len(lines) > 1 for lines in found[:-1]) else []
+        if all(len(lines) == 1 for lines in found[:-1]):
+            return []
+        return [Topic("\n".join(lines), lines[0].partition(" ")[2]) for lines in found]
 
 
+@lru_cache(maxsize=64)
 def topic_of(text: str) -> Topic:
-    """The topic of a prompt, from its beginning and end; halves of characters, which JSON may hold, are left out."""
+    """The topic of a prompt, from its start and end. Lone surrogates, which JSON may contain, are left out."""
     if not text.isascii():
         text = _HALF.sub("", text)
     return Topic(text if len(text) <= 2 * _READ else f"{text[:_READ]}\n{text[-_READ:].partition(' ')[2]}")

@@ -1,4 +1,4 @@
-"""Reading and writing HTTP bodies for the server: over-long ones, dropped connections, streams."""
+"""Read and write HTTP bodies for the server, with size limits, dropped connections and streams."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _DROPPED = frozenset({"dropped_before", "dropped_after"})
 
 
 async def read_body(request: web.BaseRequest, limit: int = BODY_LIMIT) -> bytes:
-    """The body; one that is too long is read to its end and thrown away, so that the client gets to read why."""
+    """The body. One that is too long is read to its end and discarded, so that the client can read the error."""
     if request.content_length is not None and request.content_length <= limit:
         return await request.content.read()
     parts, size = [], 0
@@ -35,7 +35,7 @@ async def read_body(request: web.BaseRequest, limit: int = BODY_LIMIT) -> bytes:
 
 
 async def send_answer(request: web.BaseRequest, exchange: Exchange, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Write the answer to its end; raises ConnectionError where it is dropped, by its fate or by the client."""
+    """Write the whole answer; raises ConnectionError if its fault or the client drops the connection."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
@@ -70,7 +70,7 @@ def lines_response(lines: bytes, headers: Mapping[str, str]) -> web.Response:
 
 
 def parsed_or_none(raw: bytes) -> Any:
-    """The body's JSON, None if it is none."""
+    """The body's JSON; None if it is not JSON."""
     try:
         return json.loads(raw)
     except ValueError:

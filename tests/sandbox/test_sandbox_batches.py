@@ -12,6 +12,7 @@ from anthropic.types.messages import MessageBatch
 from sandbox import Sandbox, Switches
 from sandbox.batches import Batches
 from sandbox.service import Service
+from tests.waiting import until
 
 
 def params(content: str = "Name: Mountain Oolong", **changes: Any) -> dict[str, Any]:
@@ -179,8 +180,7 @@ async def test_what_is_not_answered_in_a_day_expires() -> None:
     batch = batches.create(json.dumps({"requests": requests("one", "two")}).encode())
     now += 24 * 3600
     async with asyncio.timeout(10):
-        while batch.ended_at is None:  # noqa: ASYNC110 - a batch tells by its state alone that it has ended
-            await asyncio.sleep(0.01)
+        await until(lambda: batch.ended_at is not None)
     info = batch.info("")
     assert info["request_counts"] == {"processing": 0, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 2}
     assert service.counts.served.answers == 0

@@ -90,13 +90,19 @@ async def test_schema_without_a_word_of_json_schema_is_answered_with_any_json(cl
     assert json.loads(answer.content[0].text)
 
 
-async def test_same_request_is_answered_the_same_and_another_otherwise(client: AsyncAnthropic) -> None:
-    texts = []
-    for content in ("Name: Green Sencha", "Name: Green Sencha", "Name: Black Assam"):
-        answer = await client.messages.create(**(ASKED | {"messages": [{"role": "user", "content": content}]}))
-        assert answer.content[0].type == "text"
-        texts.append(answer.content[0].text)
-    assert texts[0] == texts[1] != texts[2]
+async def test_same_request_is_answered_in_other_words_each_time_and_a_reset_starts_again(
+    client: AsyncAnthropic, sandbox: Sandbox
+) -> None:
+    async def answers(content: str, count: int) -> list[Any]:
+        asked = ASKED | {"messages": [{"role": "user", "content": content}]}
+        return [json.loads((await client.messages.create(**asked)).content[0].text) for _ in range(count)]
+
+    first = await answers("Name: Green Sencha", 5)
+    assert len({answer["title"] for answer in first}) == 5
+    assert len({answer["urgent"] for answer in first}) == 1, "only the wording changes"
+    assert (await answers("Name: Black Assam", 1))[0] not in first
+    sandbox.reset()
+    assert await answers("Name: Green Sencha", 5) == first
 
 
 async def test_answer_without_a_schema_is_a_paragraph_of_the_prompts_words(client: AsyncAnthropic) -> None:

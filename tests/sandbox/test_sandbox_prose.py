@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from sandbox.plain_text import sentences
-from sandbox.record_fields import field_of
+from sandbox.record_fields import field_of, number_of
 from tests.sandbox.test_sandbox_answers import answered
 
 
@@ -41,7 +41,7 @@ def test_sentence_ends_where_it_ends(text: str, parts: list[str]) -> None:
 def test_number_goes_by_its_label(line: str, phrase: str) -> None:
     field = field_of(line)
     assert field is not None
-    assert [fact.phrase for fact in field.facts()[1]] == [phrase]
+    assert [fact.phrase for fact in field.facts[1]] == [phrase]
 
 
 @pytest.mark.parametrize("whole", ["21.00 USD", "1,750 hPa", "J. R. Smith", "-40 to 85 °C", "v1.2.3"])
@@ -49,3 +49,26 @@ def test_value_stays_whole_in_every_text(whole: str) -> None:
     prompt = f"Name: Widget\nFeatures: made to last; {whole}; black and quiet\nStock: 12"
     page = Page.model_validate_json(answered(Page, prompt))
     assert page.text.count(whole.rsplit(maxsplit=1)[-1]) == page.text.count(whole) > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("21.00 USD", 21.0),
+        ("49,90 EUR", 49.9),
+        ("1,250.50", 1250.5),
+        ("1.250,50 \u20ac", 1250.5),
+        ("\u20ac -3,5", -3.5),
+        ("1,250", 1250.0),
+        ("7", 7.0),
+        ("4 to 5", None),
+        ("2026-03-01", None),
+    ],
+)
+def test_number_is_read_with_either_decimal_sign(value: str, number: float | None) -> None:
+    assert number_of(value) == number
+
+
+def test_short_sentence_of_a_description_is_repeated() -> None:
+    prompt = "Name: Rooibos\nDescription: A sweet tea. It has no caffeine and a colour of red earth."
+    assert "A sweet tea." in Page.model_validate_json(answered(Page, prompt)).text

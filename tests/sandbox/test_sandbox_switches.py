@@ -21,6 +21,7 @@ from sandbox.error_shapes import Refusal
 from sandbox.faults import draw_fate
 from sandbox.limits import Limits
 from sandbox.switches import FAULTS
+from tests.waiting import until
 
 ASKED: dict[str, Any] = {
     "model": "claude-sonnet-4-6",
@@ -108,8 +109,7 @@ async def test_answer_to_a_client_that_has_gone_is_dropped(sandbox: Sandbox, cli
     with pytest.raises(APIConnectionError):
         await client.messages.create(**ASKED, timeout=0.05)
     async with asyncio.timeout(10):
-        while sandbox.stats()["dropped"]["answers"] == 0:  # noqa: ASYNC110 - the sandbox tells nobody of it
-            await asyncio.sleep(0.01)
+        await until(lambda: sandbox.stats()["dropped"]["answers"])
 
 
 async def test_stall_and_latency_take_their_time(sandbox: Sandbox, client: AsyncAnthropic) -> None:
