@@ -6,6 +6,7 @@ A dot does not end a sentence in "21.00 USD", "J. R. Smith", "e.g. this", "v2.1"
 import html
 import re
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
 _HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE)
 _TAGGED = re.compile(r"<([A-Za-z][\w.-]{1,30})>[ \t]*([^<>\n]*)</\1>")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,300}>")
@@ -30,7 +31,11 @@ _COMMA = re.compile(r",\s+(?:and\s+|or\s+)?")
 
 
 def plain(text: str) -> str:
-    """The text without tags, entities and Markdown; `<name>Chai</name>` becomes a line "name: Chai"."""
+    """The text without tags, entities, Markdown and control characters, as a model writes.
+
+    `<name>Chai</name>` becomes a line "name: Chai".
+    """
+    text = _CONTROL.sub(" ", text)
     if "<" in text:
         text = _TAG.sub(_untagged, _TAGGED.sub(_labelled, _HIDDEN.sub(" ", text)))
     if "&" in text:

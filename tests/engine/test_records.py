@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import pytest
 from pydantic import BaseModel, field_validator
@@ -268,7 +269,9 @@ async def test_content_that_the_ledger_refuses_fails_alone_and_the_run_goes_on(
     def judge(*arguments: Any) -> Any:
         judged = validate_answer(*arguments)
         assert isinstance(judged, Content)
-        return replace(judged, output={"subject": 2**70}) if len(judged.output["subject"]) % 3 == 0 else judged
+        return (
+            replace(judged, output={"subject": 2**70}) if crc32(judged.output["subject"].encode()) % 3 == 0 else judged
+        )
 
     monkeypatch.setattr("presswork.answers.outcomes.validate_answer", judge)
     workshop.numbered(40)
