@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, text
 from db.readers.figures import list_runs
 from db.readers.runs import read_run
 from tests.commands.conftest import FRONT, Desk, begin, call, ended, interrupted, make_desk, presswork, set_all
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.prefect
 
@@ -395,3 +396,11 @@ def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
     runs = json.loads(second.stdout)["runs"]
     assert [run["requests"] for run in runs] == [0, 0, 0]
     assert all(run["cached"] and not run["succeeded"] for run in runs)
+
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(tmp_path / "demo.sqlite")) as ledger:
+        row = "FROM generations g JOIN attempts a ON a.generation_id = g.id WHERE g.record_key = 'TEA-001'"
+        ((output, tokens, cost),) = ledger.execute(f"SELECT g.output, a.output_tokens, a.cost_usd {row}").fetchall()
+    assert f'"title": "{json.loads(output)["title"]}"' in shown
+    assert f"output_tokens = {tokens}\n" in shown
+    assert f"cost_usd = {cost}\n" in shown
