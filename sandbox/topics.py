@@ -15,6 +15,7 @@ from sandbox.stop_words import STOP_WORDS
 # A prompt may have a million tokens. Its ends are enough to find what it is about.
 _READ = 4_000
 _FEW = 3
+_SHORT_LINE = 40  # characters: a prompt of one such line names its subject itself
 _MOST_SENTENCES = 12
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _PLAIN_TERM = re.compile(r"[^\W\d_][^\d,.;:()]*")
@@ -121,6 +122,9 @@ class Topic:
                 break
             if about:
                 return about
+        whole = trimmed(self._lines[0].text) if len(self._lines) == 1 and not self.labels else ""
+        if whole and len(whole) <= _SHORT_LINE:
+            return whole
         first = self.sentences[0] if self.sentences else ""
         if self.facts and not first:
             return name_of((self.items or self.facts)[0].phrase)

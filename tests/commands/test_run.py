@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,7 @@ def test_ctrl_c_ends_a_run_in_order(ran: Ran, prefect_server: str) -> None:
 
     assert status == 130, said
     assert "Stopping: waiting for the requests in flight" in said
-    assert "Run it again to go on" in said
+    assert "To resume, run it again." in said
     assert "Traceback" not in said
     with ran.desk.opened() as ledger:
         (newest,) = list_runs(ledger, limit=1)
@@ -403,4 +404,4 @@ def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
         ((output, tokens, cost),) = ledger.execute(f"SELECT g.output, a.output_tokens, a.cost_usd {row}").fetchall()
     assert f'"title": "{json.loads(output)["title"]}"' in shown
     assert f"output_tokens = {tokens}\n" in shown
-    assert f"cost_usd = {cost}\n" in shown
+    assert f"cost_usd = {Decimal(cost):f}\n" in shown
