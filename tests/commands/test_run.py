@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -404,4 +403,4 @@ def test_demo_runs_with_nothing_configured_and_the_second_costs_nothing(
         ((output, tokens, cost),) = ledger.execute(f"SELECT g.output, a.output_tokens, a.cost_usd {row}").fetchall()
     assert f'"title": "{json.loads(output)["title"]}"' in shown
     assert f"output_tokens = {tokens}\n" in shown
-    assert f"cost_usd = {Decimal(cost):f}\n" in shown
+    assert f"cost_usd = {cost:.8f}\n" in shown
