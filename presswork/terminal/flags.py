@@ -146,7 +146,7 @@ class UpFlags(Flags):
     """
 
     foreground: Annotated[
-        bool, Option("--foreground", help="Stay until stopped, or until a service ends; for systemd and containers.")
+        bool, Option("--foreground", help="Stay in the foreground and supervise; Ctrl-C stops all.")
     ] = False
 
 
