@@ -43,6 +43,10 @@ class BusyError(ConfigurationError):
     """Another `presswork up` or `presswork down` is running here. Wait until it has ended."""
 
 
+class SupervisedError(ConfigurationError):
+    """Another supervisor runs here. Stop it with `presswork down`."""
+
+
 @dataclass(frozen=True)
 class Installation:
     """Where the services are, and their settings."""
@@ -87,6 +91,8 @@ class State:
     server: Process | None = None
     worker: Process | None = None
     supervisor: Process | None = None
+    stopping: bool = False
+    """Whether the supervisor is stopping all."""
 
     def living(self, service: str) -> Process | None:
         """A service that runs; None if it has ended or was never started."""
@@ -97,6 +103,11 @@ class State:
     def lives(self) -> bool:
         """Whether any of it runs."""
         return any(map(self.living, (SERVER, WORKER, SUPERVISOR)))
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a supervisor runs, and is not stopping all."""
+        return not self.stopping and self.living(SUPERVISOR) is not None
 
     def flow_runs(self) -> list[Process]:
         """Find what the services have started, now or before one of them crashed."""
@@ -133,13 +144,15 @@ def write_state(home: Path, state: State | None) -> None:
 
 
 @contextmanager
-def locked(home: Path, patience_s: float) -> Iterator[None]:
-    """Be the only call that starts or stops services here; BusyError if another does not end in time."""
+def locked(
+    home: Path, patience_s: float, file: str = "control.lock", taken: type[ConfigurationError] = BusyError
+) -> Iterator[None]:
+    """Be the only call that starts or stops services here; `taken` is raised if another does not end in time."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / "control.lock", timeout=patience_s).acquire()
+        lock = FileLock(home / file, timeout=patience_s).acquire()
     except Timeout:
-        raise BusyError from None
+        raise taken from None
     except OSError as error:
         raise ConfigurationError(
             f"{home} can't be written: {os.strerror(error.errno) if error.errno else error}. "
@@ -151,28 +164,39 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
 
 def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
     """Stop all that was started here, and return the names of what was stopped; empty if nothing runs."""
-    if read_state(home) is None:
-        return []
-    named = stop_supervisor(home, run_stops_within_s, say)
+    state = read_state(home)
+    named = []
+    if state and (supervisor := state.living(SUPERVISOR)):
+        named += ["flow runs"] if state.flow_runs() else []
+        named += [SERVICE_NAMES[service] for service in STOP_ORDER if state.living(service)]
+        say(f"Stopping the supervisor (process {supervisor.pid}) and what it started ...")
+        stop_supervisor(home, supervisor, run_stops_within_s, say)
+        state = read_state(home)
+    if state is None:
+        return named
     with locked(home, run_stops_within_s + _SERVICES_STOP_WITHIN_S):
+        state = read_state(home)
+        if state and state.living(SUPERVISOR):  # an `up` that waited for the lock has started it since
+            return named
         return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
 
 
-def stop_supervisor(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
-    """Stop the supervisor, if one runs, which stops its services; return their names."""
-    state = read_state(home)
-    supervisor = state.living(SUPERVISOR) if state else None
-    if state is None or supervisor is None:
-        return []
-    named = ["flow runs"] if state.flow_runs() else []
-    named += [SERVICE_NAMES[service] for service in STOP_ORDER if state.living(service)]
-    say(f"Stopping the supervisor (process {supervisor.pid}) and what it started ...")
+def stop_supervisor(home: Path, supervisor: Process, run_stops_within_s: float, say: Say) -> None:
+    """Stop the supervisor, which stops its services, and pass on what it logs."""
     with open_log(home) as lines:
         with suppress(ProcessLookupError):
             os.kill(supervisor.pid, signal.SIGTERM)
         follow(supervisor, lines, say, within_s=run_stops_within_s + _SERVICES_STOP_WITHIN_S)
     stop_processes([supervisor], within_s=0)
-    return named
+
+
+def wait_until_stopped(home: Path, supervisor: Process, run_stops_within_s: float, say: Say) -> None:
+    """Wait until a supervisor that is stopping all has ended; BusyError if it does not end in time."""
+    say(f"The services are being stopped. Waiting until the supervisor (process {supervisor.pid}) has ended ...")
+    with open_log(home) as lines:
+        follow(supervisor, lines, say, within_s=run_stops_within_s + _SERVICES_STOP_WITHIN_S)
+    if supervisor.is_alive:
+        raise BusyError
 
 
 def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:

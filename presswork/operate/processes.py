@@ -102,6 +102,12 @@ def stop_processes(processes: Sequence[Process], *, within_s: float) -> None:
             time.sleep(_POLL_S)
 
 
+def ignore_stop_signals() -> None:
+    """Ignore SIGTERM, SIGINT and SIGHUP from now on, so that nothing interrupts cleaning up."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def reap_children() -> None:
     """Wait for the children of this process that have ended, so that no zombies remain."""
     with suppress(ChildProcessError):
@@ -114,8 +120,7 @@ def ended_by_signals() -> Iterator[None]:
     """Let the first SIGTERM, SIGINT or SIGHUP end the block, and this process with status 0; ignore later ones."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_stop_signals()
         raise SystemExit(0)
 
     before = {number: signal.signal(number, end) for number in STOP_SIGNALS}
