@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 from filelock import FileLock
@@ -39,8 +40,11 @@ IDLE_LIMIT_S = 0.0
 """How long a command's server stays when no command uses it."""
 ANSWERS_WITHIN_S = 10.0
 SERVER_STOPS_WITHIN_S = 15.0
-NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL)
-"""What a request raises if nothing answers, or something that does not speak HTTP."""
+NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportError)
+"""What a request raises if nothing answers, or something that does not speak HTTP, or if it can't be made.
+
+ValueError: the URL or a proxy's is malformed. OSError: there is no certificate file. ImportError: a proxy is for SOCKS.
+"""
 _POLL_S = 0.2
 
 
@@ -167,13 +171,17 @@ def server_version(api: str, auth_string: str | None = None) -> str | None:
 
 def _read(url: str, auth_string: str | None, within_s: float = ANSWERS_WITHIN_S) -> bytes:
     credentials = base64.b64encode((auth_string or "").encode()).decode()
+    parts = urlsplit(url)
+    # Loading certificates takes longer than a request to this machine, which needs no proxy either. A redirect could
+    # lead elsewhere, so none is followed from there.
+    is_local = parts.scheme == "http" and parts.hostname in {LOOPBACK, "::1", "localhost"}
     answer = httpx2.get(
         url,
         headers={"Authorization": f"Basic {credentials}"} if auth_string else None,
         timeout=within_s,
-        follow_redirects=True,
-        # Loading certificates takes longer than a request to this machine.
-        verify=url.startswith("https:"),
+        follow_redirects=not is_local,
+        verify=not is_local,
+        trust_env=not is_local,
     )
     return answer.raise_for_status().content
 

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+import httpx2
 import psutil
 import pytest
 
@@ -30,7 +31,7 @@ from presswork.operate.installation import (
     stop_services,
     write_state,
 )
-from presswork.operate.prefect_server import PrefectServerError, ServerStartError, require_answer
+from presswork.operate.prefect_server import PrefectServerError, ServerStartError, is_healthy, require_answer
 from presswork.operate.processes import MARK, Process, born, current_process, known, marked_processes
 from presswork.operate.services import foreground_services, start_services
 from presswork.operate.supervisor import PAUSES_S, ServiceError, Supervisor, supervising
@@ -336,3 +337,40 @@ def test_server_of_this_version_or_a_newer_one_is_taken(served: str) -> None:
 def test_what_is_no_prefect_server_is_refused() -> None:
     with answering(None) as port, pytest.raises(PrefectServerError, match="is no Prefect server"):
         require_answer(f"http://127.0.0.1:{port}/api")
+
+
+@pytest.mark.parametrize("api", ["http://a..b/api", "http://[::1/api", "http://127.0.0.1:99999/api", "nowhere"])
+def test_malformed_address_is_reported(api: str) -> None:
+    with pytest.raises(PrefectServerError, match="does not answer"):
+        require_answer(api)
+
+
+@pytest.mark.parametrize("variable", [("ALL_PROXY", "socks5://127.0.0.1:1"), ("SSL_CERT_FILE", "/nowhere")])
+def test_request_that_can_not_be_made_is_reported(monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]) -> None:
+    monkeypatch.setenv(*variable)
+    with pytest.raises(PrefectServerError, match="does not answer"):
+        require_answer("https://127.0.0.1:1/api")
+
+
+def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with answering(version("prefect")) as port:
+        require_answer(f"http://127.0.0.1:{port}/api")
+
+
+def test_certificates_are_always_checked_and_a_server_here_leads_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(url: str, **options: object) -> httpx2.Response:
+        asked[url] = {name: bool(options[name]) for name in ("verify", "follow_redirects", "trust_env")}
+        raise httpx2.ConnectError("It is not asked.")
+
+    asked: dict[str, dict[str, bool]] = {}
+    monkeypatch.setattr(httpx2, "get", get)
+    for url in (
+        "http://127.0.0.1:1",
+        "http://localhost:1",
+        "http://[::1]:1",
+        "https://127.0.0.1:1",
+        "http://a.example",
+    ):
+        is_healthy(url)
+    assert [set(options.values()) for options in asked.values()] == [{False}, {False}, {False}, {True}, {True}]
