@@ -34,6 +34,8 @@ RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in f
 STAMP = "%Y-%m-%d %H:%M:%S "
 """How a line of the supervisor's log begins."""
 STOP_ORDER = {WORKER: WORKER_STOPS_WITHIN_S, SERVER: SERVER_STOPS_WITHIN_S}
+_WORDS = {SERVER: ["presswork.operate.server_process"], WORKER: ["prefect", "worker", "start"]}
+"""By which words in its command line a service is told from the flow runs, which have the same mark."""
 _SERVICES_STOP_WITHIN_S = RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
 _STAMPED = 20  # characters
 _POLL_S = 0.2
@@ -111,8 +113,11 @@ class State:
 
     def flow_runs(self) -> list[Process]:
         """Find what the services have started, now or before one of them crashed."""
-        known = (self.server, self.worker, self.supervisor)
-        return [process for process in marked_processes(self.mark) if process not in known]
+        return [process for process in marked_processes(self.mark) if not self.knows(process)]
+
+    def knows(self, process: Process) -> bool:
+        """Whether it is the server, the worker or the supervisor."""
+        return process in (self.server, self.worker, self.supervisor)
 
 
 _STATES = TypeAdapter(State)
@@ -218,6 +223,18 @@ def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State
             named.append(SERVICE_NAMES[service])
     write_state(home, keep if kept else None)
     return named
+
+
+def stop_unrecorded(state: State, say: Say) -> None:
+    """Stop the server and worker that a supervisor started, but was killed before it could record them.
+
+    Call it while no supervisor runs.
+    """
+    for service, within_s in STOP_ORDER.items():
+        found = [process for process in marked_processes(state.mark, *_WORDS[service]) if not state.knows(process)]
+        if found:
+            say(f"Stopping {SERVICE_NAMES[service]} that a killed supervisor has left ...")
+            stop_processes(found, within_s=within_s)
 
 
 def open_log(home: Path) -> TextIO:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ TUNING = {
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 LOOPBACK = "127.0.0.1"
 IDLE_LIMIT_S = 0.0
-"""How long a command's server stays when no command uses it."""
+"""How long a command's server stays without its command."""
 ANSWERS_WITHIN_S = 10.0
 SERVER_STOPS_WITHIN_S = 15.0
 NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportError)
@@ -45,6 +45,7 @@ NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportErr
 
 ValueError: the URL or a proxy's is malformed. OSError: there is no certificate file. ImportError: a proxy is for SOCKS.
 """
+_LOCK = "prefect-server-{}.lock"
 _POLL_S = 0.2
 
 
@@ -92,6 +93,7 @@ def own_server(
     home.mkdir(parents=True, exist_ok=True)
     # Two that start at once must not migrate one database together.
     with FileLock(home / "prefect-server.lock") as starting:
+        _remove_free_locks(home)
         server = _own_server(_free_port(), home, with_ui=with_ui)
         assert server.lock is not None
         assert server.log is not None
@@ -226,7 +228,7 @@ def _own_server(port: int, home: Path, *, with_ui: bool) -> Server:
     if not with_ui:
         # It omits what only people and schedules need.
         settings["PREFECT__SERVER_EPHEMERAL"] = "1"
-    return Server(LOOPBACK, port, settings, home / "prefect-server.log", home / f"prefect-server-{port}.lock")
+    return Server(LOOPBACK, port, settings, home / "prefect-server.log", home / _LOCK.format(port))
 
 
 def _free_port() -> int:
@@ -237,7 +239,15 @@ def _free_port() -> int:
 
 @contextmanager
 def _held(lock: Path) -> Iterator[None]:
-    """Hold a server's lock file. Several commands may hold it at once."""
+    """Hold the lock file of our server, which ends once nobody holds it."""
     with lock.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _remove_free_locks(home: Path) -> None:
+    """Remove the lock files that were left when a command and its server were both killed."""
+    for lock in home.glob(_LOCK.format("*")):
+        with suppress(BlockingIOError, FileNotFoundError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.unlink()

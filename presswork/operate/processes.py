@@ -57,12 +57,13 @@ def born(pid: int) -> str | None:
     return start if boot_id() == UNKNOWN else f"{boot_id()} {start}"
 
 
-def marked_processes(mark: str) -> list[Process]:
-    """Find the processes that have this mark in their environment."""
+def marked_processes(mark: str, *words: str) -> list[Process]:
+    """Find the processes that have this mark in their environment, and all these words in their command line."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it has ended, or belongs to another user
-            if process.environ().get(MARK) == mark and (start := born(process.pid)):
+            is_marked = process.environ().get(MARK) == mark and {*words} <= {*process.cmdline()}
+            if is_marked and (start := born(process.pid)):
                 found.append(Process(process.pid, start))
     return found
 

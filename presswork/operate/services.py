@@ -28,6 +28,7 @@ from presswork.operate.installation import (
     read_state,
     stop_started,
     stop_supervisor,
+    stop_unrecorded,
     wait_until_stopped,
 )
 from presswork.operate.overview import has_heard_of
@@ -121,6 +122,8 @@ def _read_startable(here: Installation, say: Say) -> State:
     if before.stopping and (supervisor := before.living(SUPERVISOR)):
         wait_until_stopped(here.home, supervisor, here.run_stops_within_s, say)
         before = read_state(here.home) or State("", here.api)
+    if not before.living(SUPERVISOR):
+        stop_unrecorded(before, say)
     if not (before.living(SERVER) or before.living(SUPERVISOR)):
         _require_free_port(here)
     elif before.api != here.api:

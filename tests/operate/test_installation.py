@@ -23,6 +23,7 @@ from presswork.operate import installation as installations
 from presswork.operate import services as service_calls
 from presswork.operate import supervisor as supervisors
 from presswork.operate.installation import (
+    SERVICE_NAMES,
     Installation,
     State,
     SupervisedError,
@@ -208,6 +209,29 @@ def test_up_waits_for_a_supervisor_that_stops_all(installation: Installation) ->
     assert heard == [
         f"The services are being stopped. Waiting until the supervisor (process {supervisor.pid}) has ended ..."
     ]
+
+
+def test_up_stops_a_server_and_a_worker_that_no_supervisor_could_record(installation: Installation) -> None:
+    heard: list[str] = []
+    mark = {MARK: "a-mark"}
+    with (
+        subprocess.Popen([*SLEEP, "-m", "presswork.operate.server_process"], env=mark) as server,
+        subprocess.Popen([*SLEEP, "-m", "prefect", "worker", "start"], env=mark) as worker,
+        subprocess.Popen([*SLEEP, "-m", "prefect", "worker", "start"], env=mark) as recorded,
+        subprocess.Popen([*SLEEP, "-m", "prefect.flow_engine"], env=mark) as flow_run,
+        socket.socket() as other,
+    ):
+        write_state(installation.home, State("a-mark", installation.api, worker=known(recorded.pid)))
+        other.bind(("127.0.0.1", installation.port))
+        other.listen()
+        wait_for(lambda: len(marked_processes("a-mark", "-m")) == 4)
+        with pytest.raises(ConfigurationError, match="taken by another program"):
+            start_services(installation, heard.append)
+        assert (server.wait(), worker.wait()) == (-signal.SIGTERM, -signal.SIGTERM)
+        assert (recorded.poll(), flow_run.poll()) == (None, None)
+        recorded.kill()
+        flow_run.kill()
+    assert heard == [f"Stopping {name} that a killed supervisor has left ..." for name in SERVICE_NAMES.values()][::-1]
 
 
 def test_down_leaves_what_an_up_has_started_while_it_waited(
