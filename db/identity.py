@@ -60,18 +60,19 @@ def boot_id() -> str:
 
 
 def started(pid: int) -> str:
-    """When a process started: in clock ticks since boot on Linux, else the local time. UNKNOWN for a zombie or none."""
+    """When a process started: in clock ticks since boot on Linux, else in seconds. UNKNOWN for a zombie or none."""
     try:
         process = psutil.Process(pid)
         if process.status() in ZOMBIES:
             return UNKNOWN
-        created = process.create_time()
-    except psutil.Error:
+        # create_time() moves when the clock is set. By this value, psutil itself recognizes a process; it has no
+        # public name.
+        _pid, created = vars(process)["_ident"]
+    except (psutil.Error, OSError, RuntimeError):  # macOS reports some refusals as the last two
         return UNKNOWN
-    if not psutil.LINUX:
-        return time.ctime(created)
-    # psutil adds the boot time, which moves when the clock is set.
-    return str(round((created - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")))
+    if created is None:
+        return UNKNOWN
+    return str(round(created * os.sysconf("SC_CLK_TCK"))) if psutil.LINUX else f"{created:.6f}"
 
 
 def _pid_namespace() -> str:

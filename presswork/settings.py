@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     repairs: int = Field(2, ge=0, le=10, description="Maximum repairs of an invalid answer.")
     escalations: int = Field(1, ge=0, le=5, description="Maximum retries of a truncated answer, with more tokens.")
     max_paid_requests: int = Field(
-        8, ge=1, le=1000, description="Maximum requests for one prompt in a run that were billed or may have been."
+        8, ge=1, le=1000, description="Maximum requests for one prompt in a run that were answered or perhaps billed."
     )
     give_up_after: int = Field(3, ge=1, description="Failures of one prompt after which it is skipped.")
 

@@ -1,6 +1,6 @@
 """Leases record which process works on a run, and until when. A run has one `main` lease, and one for each helper.
 
-A heartbeat renews a lease. When a lease has expired, others may take its claims, which raises its epoch. Each commit of
+A heartbeat renews a lease. When a lease has expired, others may take its claims; that raises its epoch. Each commit of
 the holder checks the epoch, so a process that slept learns of it before it writes or sends anything. A run counts as
 crashed only if the process of its main lease has ended, or if the lease has expired and the process is not visible from
 here. Even that is provisional: a process that returns takes its lease back. On PostgreSQL the database's clock decides.
@@ -27,7 +27,7 @@ HEARTBEAT_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A process's lease on its part of a run; `epoch` starts at 1 and counts how often others found it expired."""
+    """A process's lease on its part of a run; `epoch` starts at 1 and rises when others take what it held."""
 
     id: str
     run_id: str

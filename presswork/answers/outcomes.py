@@ -89,7 +89,7 @@ def is_wrong_model(prompt: Prompt, answered: str | None) -> bool:
 class Policy:
     """The bounds on further requests for a prompt. Times are in seconds.
 
-    `paid_requests` bounds the requests for one prompt in a run that were billed or may have been.
+    `paid_requests` bounds the requests for one prompt in a run that were answered or perhaps billed.
     """
 
     retries: int = 4
@@ -105,7 +105,7 @@ class Asking:
     """The state of one prompt in this run: its next request, and the counts of its requests so far.
 
     It is kept between the tries of the prompt's chunk, so that each bound holds for all tries together. `paid` counts
-    requests that were billed or may have been. `max_output` is the model's longest answer, as the endpoint reports it.
+    requests that were answered or perhaps billed. `max_output` is the model's longest answer, as the endpoint reports it.
     """
 
     prompt: Prompt

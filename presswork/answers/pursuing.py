@@ -2,7 +2,7 @@
 
 Each request is an attempt. The journal stores it before it is sent, and settles it when it ends in any way. A retry
 library retries temporary errors. A repair sends an invalid answer back with its faults; an escalation requests a
-truncated answer with more tokens. One bound holds for all requests of a prompt that were billed or may have been. The
+truncated answer with more tokens. One bound holds for all requests of a prompt that were answered or perhaps billed. The
 caller passes in the gate (when to send) and the journal (where attempts are kept).
 """
 
@@ -137,7 +137,7 @@ async def answer_prompt(asking: Asking, *, ask: Ask, gate: Gate, journal: Journa
 
 def _bound(policy: Policy) -> str:
     return (
-        f"It is not retried: {policy.paid_requests} requests for this prompt were billed or may have been, the most "
+        f"It is not retried: {policy.paid_requests} requests for this prompt were answered or perhaps billed, the most "
         "that PRESSWORK_MAX_PAID_REQUESTS allows in one run."
     )
 

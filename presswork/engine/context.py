@@ -74,7 +74,7 @@ class RowWriter(Protocol):
         """Add a generation and the ids of its parents."""
 
     def confirm(self, row: ConfirmedRow) -> None:
-        """Add that the current content of a record is still current."""
+        """Add that the outcome of a record is still the current one."""
 
     def open_attempt(self, row: OpenedRow) -> None:
         """Add an attempt before its request is sent."""

@@ -1,6 +1,6 @@
 """Write the outcome of each item as rows of the ledger, and count it.
 
-A change is a new row of history, and so is every outcome of a request. Otherwise the current content is confirmed.
+A change is a new row of history, and so is every outcome of a request. Otherwise the current outcome is confirmed.
 """
 
 import hashlib

@@ -34,6 +34,8 @@ RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in f
 STAMP = "%Y-%m-%d %H:%M:%S "
 """How a line of the supervisor's log begins."""
 STOP_ORDER = {WORKER: WORKER_STOPS_WITHIN_S, SERVER: SERVER_STOPS_WITHIN_S}
+_WORDS = {SERVER: ["presswork.operate.server_process"], WORKER: ["prefect", "worker", "start"]}
+"""By which words in its command line a service is told from the flow runs, which have the same mark."""
 _SERVICES_STOP_WITHIN_S = RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
 _STAMPED = 20  # characters
 _POLL_S = 0.2
@@ -41,6 +43,10 @@ _POLL_S = 0.2
 
 class BusyError(ConfigurationError):
     """Another `presswork up` or `presswork down` is running here. Wait until it has ended."""
+
+
+class SupervisedError(ConfigurationError):
+    """Another supervisor runs here. Stop it with `presswork down`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class State:
     server: Process | None = None
     worker: Process | None = None
     supervisor: Process | None = None
+    stopping: bool = False
+    """Whether the supervisor is stopping all."""
 
     def living(self, service: str) -> Process | None:
         """A service that runs; None if it has ended or was never started."""
@@ -98,10 +106,18 @@ class State:
         """Whether any of these processes runs."""
         return any(map(self.living, (SERVER, WORKER, SUPERVISOR)))
 
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a supervisor runs, and is not stopping all."""
+        return not self.stopping and self.living(SUPERVISOR) is not None
+
     def flow_runs(self) -> list[Process]:
         """Find the processes that the services have started, also those of a crashed service."""
-        known = (self.server, self.worker, self.supervisor)
-        return [process for process in marked_processes(self.mark) if process not in known]
+        return [process for process in marked_processes(self.mark) if not self.knows(process)]
+
+    def knows(self, process: Process) -> bool:
+        """Whether it is the server, the worker or the supervisor."""
+        return process in (self.server, self.worker, self.supervisor)
 
 
 _STATES = TypeAdapter(State)
@@ -133,13 +149,15 @@ def write_state(home: Path, state: State | None) -> None:
 
 
 @contextmanager
-def locked(home: Path, patience_s: float) -> Iterator[None]:
-    """Lock the services here against other calls; BusyError if another call holds the lock too long."""
+def locked(
+    home: Path, patience_s: float, file: str = "control.lock", taken: type[ConfigurationError] = BusyError
+) -> Iterator[None]:
+    """Be the only call that starts or stops services here; `taken` is raised if another does not end in time."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / "control.lock", timeout=patience_s).acquire()
+        lock = FileLock(home / file, timeout=patience_s).acquire()
     except Timeout:
-        raise BusyError from None
+        raise taken from None
     except OSError as error:
         raise ConfigurationError(
             f"{home} can't be written: {os.strerror(error.errno) if error.errno else error}. "
@@ -150,29 +168,40 @@ def locked(home: Path, patience_s: float) -> Iterator[None]:
 
 
 def stop_services(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
-    """Stop all services that were started here; return the names of those that ran."""
-    if read_state(home) is None:
-        return []
-    named = stop_supervisor(home, run_stops_within_s, say)
+    """Stop all that was started here, and return the names of what was stopped; empty if nothing runs."""
+    state = read_state(home)
+    named = []
+    if state and (supervisor := state.living(SUPERVISOR)):
+        named += ["flow runs"] if state.flow_runs() else []
+        named += [SERVICE_NAMES[service] for service in STOP_ORDER if state.living(service)]
+        say(f"Stopping the supervisor (process {supervisor.pid}) and what it started ...")
+        stop_supervisor(home, supervisor, run_stops_within_s, say)
+        state = read_state(home)
+    if state is None:
+        return named
     with locked(home, run_stops_within_s + _SERVICES_STOP_WITHIN_S):
+        state = read_state(home)
+        if state and state.living(SUPERVISOR):  # an `up` that waited for the lock has started it since
+            return named
         return named + [name for name in stop_started(home, run_stops_within_s, say) if name not in named]
 
 
-def stop_supervisor(home: Path, run_stops_within_s: float, say: Say) -> list[str]:
-    """Stop the supervisor, if one runs, which stops its services; return their names."""
-    state = read_state(home)
-    supervisor = state.living(SUPERVISOR) if state else None
-    if state is None or supervisor is None:
-        return []
-    named = ["flow runs"] if state.flow_runs() else []
-    named += [SERVICE_NAMES[service] for service in STOP_ORDER if state.living(service)]
-    say(f"Stopping the supervisor (process {supervisor.pid}) and what it started ...")
+def stop_supervisor(home: Path, supervisor: Process, run_stops_within_s: float, say: Say) -> None:
+    """Stop the supervisor, which stops its services, and pass on what it logs."""
     with open_log(home) as lines:
         with suppress(ProcessLookupError):
             os.kill(supervisor.pid, signal.SIGTERM)
         follow(supervisor, lines, say, within_s=run_stops_within_s + _SERVICES_STOP_WITHIN_S)
     stop_processes([supervisor], within_s=0)
-    return named
+
+
+def wait_until_stopped(home: Path, supervisor: Process, run_stops_within_s: float, say: Say) -> None:
+    """Wait until a supervisor that is stopping all has ended; BusyError if it does not end in time."""
+    say(f"The services are being stopped. Waiting until the supervisor (process {supervisor.pid}) has ended ...")
+    with open_log(home) as lines:
+        follow(supervisor, lines, say, within_s=run_stops_within_s + _SERVICES_STOP_WITHIN_S)
+    if supervisor.is_alive:
+        raise BusyError
 
 
 def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
@@ -194,6 +223,18 @@ def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State
             named.append(SERVICE_NAMES[service])
     write_state(home, keep if kept else None)
     return named
+
+
+def stop_unrecorded(state: State, say: Say) -> None:
+    """Stop the server and worker that a supervisor started, but was killed before it could record them.
+
+    Call it while no supervisor runs.
+    """
+    for service, within_s in STOP_ORDER.items():
+        found = [process for process in marked_processes(state.mark, *_WORDS[service]) if not state.knows(process)]
+        if found:
+            say(f"Stopping {SERVICE_NAMES[service]} that a killed supervisor has left ...")
+            stop_processes(found, within_s=within_s)
 
 
 def open_log(home: Path) -> TextIO:

@@ -15,10 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 from filelock import FileLock
@@ -36,11 +37,15 @@ TUNING = {
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 LOOPBACK = "127.0.0.1"
 IDLE_LIMIT_S = 0.0
-"""How long a command's server stays when no command uses it."""
+"""How long a command's server stays without its command."""
 ANSWERS_WITHIN_S = 10.0
 SERVER_STOPS_WITHIN_S = 15.0
-NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL)
-"""What a request raises if nothing answers, or something that does not speak HTTP."""
+NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportError)
+"""What a request raises if nothing answers, or something that does not speak HTTP, or if it can't be made.
+
+ValueError: the URL or a proxy's is malformed. OSError: there is no certificate file. ImportError: a proxy is for SOCKS.
+"""
+_LOCK = "prefect-server-{}.lock"
 _POLL_S = 0.2
 
 
@@ -88,6 +93,7 @@ def own_server(
     home.mkdir(parents=True, exist_ok=True)
     # Two that start at once must not migrate one database together.
     with FileLock(home / "prefect-server.lock") as starting:
+        _remove_free_locks(home)
         server = _own_server(_free_port(), home, with_ui=with_ui)
         assert server.lock is not None
         assert server.log is not None
@@ -167,13 +173,17 @@ def server_version(api: str, auth_string: str | None = None) -> str | None:
 
 def _read(url: str, auth_string: str | None, within_s: float = ANSWERS_WITHIN_S) -> bytes:
     credentials = base64.b64encode((auth_string or "").encode()).decode()
+    parts = urlsplit(url)
+    # Loading certificates takes longer than a request to this machine, which needs no proxy either. A redirect could
+    # lead elsewhere, so none is followed from there.
+    is_local = parts.scheme == "http" and parts.hostname in {LOOPBACK, "::1", "localhost"}
     answer = httpx2.get(
         url,
         headers={"Authorization": f"Basic {credentials}"} if auth_string else None,
         timeout=within_s,
-        follow_redirects=True,
-        # Loading certificates takes longer than a request to this machine.
-        verify=url.startswith("https:"),
+        follow_redirects=not is_local,
+        verify=not is_local,
+        trust_env=not is_local,
     )
     return answer.raise_for_status().content
 
@@ -218,7 +228,7 @@ def _own_server(port: int, home: Path, *, with_ui: bool) -> Server:
     if not with_ui:
         # It omits what only people and schedules need.
         settings["PREFECT__SERVER_EPHEMERAL"] = "1"
-    return Server(LOOPBACK, port, settings, home / "prefect-server.log", home / f"prefect-server-{port}.lock")
+    return Server(LOOPBACK, port, settings, home / "prefect-server.log", home / _LOCK.format(port))
 
 
 def _free_port() -> int:
@@ -229,7 +239,15 @@ def _free_port() -> int:
 
 @contextmanager
 def _held(lock: Path) -> Iterator[None]:
-    """Hold a server's lock file. Several commands may hold it at once."""
+    """Hold the lock file of our server, which ends once nobody holds it."""
     with lock.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _remove_free_locks(home: Path) -> None:
+    """Remove the lock files that were left when a command and its server were both killed."""
+    for lock in home.glob(_LOCK.format("*")):
+        with suppress(BlockingIOError, FileNotFoundError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.unlink()

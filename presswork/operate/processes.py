@@ -57,12 +57,13 @@ def born(pid: int) -> str | None:
     return start if boot_id() == UNKNOWN else f"{boot_id()} {start}"
 
 
-def marked_processes(mark: str) -> list[Process]:
-    """Find the processes that have this mark in their environment."""
+def marked_processes(mark: str, *words: str) -> list[Process]:
+    """Find the processes that have this mark in their environment, and all these words in their command line."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it has ended, or belongs to another user
-            if process.environ().get(MARK) == mark and (start := born(process.pid)):
+            is_marked = process.environ().get(MARK) == mark and {*words} <= {*process.cmdline()}
+            if is_marked and (start := born(process.pid)):
                 found.append(Process(process.pid, start))
     return found
 
@@ -102,6 +103,12 @@ def stop_processes(processes: Sequence[Process], *, within_s: float) -> None:
             time.sleep(_POLL_S)
 
 
+def ignore_stop_signals() -> None:
+    """Ignore SIGTERM, SIGINT and SIGHUP from now on, so that nothing interrupts cleaning up."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def reap_children() -> None:
     """Wait for the children of this process that have ended, so that no zombies remain."""
     with suppress(ChildProcessError):
@@ -114,8 +121,7 @@ def ended_by_signals() -> Iterator[None]:
     """Let the first SIGTERM, SIGINT or SIGHUP end the block, and this process with status 0; ignore later ones."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_stop_signals()
         raise SystemExit(0)
 
     before = {number: signal.signal(number, end) for number in STOP_SIGNALS}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from typing import TextIO
 
 from prefect import settings as prefect
 
@@ -27,9 +28,11 @@ from presswork.operate.installation import (
     read_state,
     stop_started,
     stop_supervisor,
+    stop_unrecorded,
+    wait_until_stopped,
 )
 from presswork.operate.overview import has_heard_of
-from presswork.operate.processes import ended_by_signals
+from presswork.operate.processes import Process, ended_by_signals
 from presswork.operate.supervisor import ERROR, ServiceError, Supervisor, start_supervisor, supervising
 from presswork.settings import Settings
 
@@ -69,17 +72,26 @@ def start_services(here: Installation, say: Say) -> tuple[State, list[str]]:
     Raises ServiceError, BusyError or ConfigurationError.
     """
     with locked(here.home, here.starts_within_s):
-        before = _read_startable(here)
+        before = _read_startable(here, say)
+        supervisor = before.living(SUPERVISOR)
         try:
             began = datetime.now(UTC)
-            state = _supervised(here, before, say)
+            with open_log(here.home) as lines:
+                supervisor = supervisor or start_supervisor(here)
+                state = _wait_until_up(here, supervisor, lines, say)
             since = began if state.worker != before.worker else None
-            return state, _set_up(here, say, since, lambda: state.living(SUPERVISOR))
+            names = _set_up(here, say, since, lambda: state.living(SUPERVISOR))
         except BaseException:
             if not before.lives:
-                stop_supervisor(here.home, here.run_stops_within_s, lambda _text: None)
-                stop_started(here.home, here.run_stops_within_s, lambda _text: None)
+                # It may not have written the state yet, so the state need not name it.
+                if supervisor is not None:
+                    stop_supervisor(here.home, supervisor, here.run_stops_within_s, _say_nothing)
+                stop_started(here.home, here.run_stops_within_s, _say_nothing)
             raise
+        now = read_state(here.home)
+        if now is None or not now.is_supervised:
+            raise ServiceError("The services were stopped while they started.")
+        return state, names
 
 
 @contextmanager
@@ -87,7 +99,7 @@ def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervis
     """Start the services with their supervisor in this process, and all deployments; stop all when the block ends."""
     with ended_by_signals(), ExitStack() as starting:
         starting.enter_context(locked(here.home, here.starts_within_s))
-        before = _read_startable(here)
+        before = _read_startable(here, say)
         if supervisor := before.living(SUPERVISOR):
             raise ConfigurationError(
                 f"The services already run here, supervised by process {supervisor.pid}. Stop them with "
@@ -102,9 +114,17 @@ def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervis
             yield supervised, names
 
 
-def _read_startable(here: Installation) -> State:
-    """Read which services already run; ConfigurationError if they, or another process on the port, prevent a start."""
+def _read_startable(here: Installation, say: Say) -> State:
+    """Read which services already run; ConfigurationError if they, or the port, prevent a start.
+
+    If they are being stopped, wait for that first.
+    """
     before = read_state(here.home) or State("", here.api)
+    if before.stopping and (supervisor := before.living(SUPERVISOR)):
+        wait_until_stopped(here.home, supervisor, here.run_stops_within_s, say)
+        before = read_state(here.home) or State("", here.api)
+    if not before.living(SUPERVISOR):
+        stop_unrecorded(before, say)
     if not (before.living(SERVER) or before.living(SUPERVISOR)):
         _require_free_port(here)
     elif before.api != here.api:
@@ -115,8 +135,8 @@ def _read_startable(here: Installation) -> State:
     return before
 
 
-def _supervised(here: Installation, before: State, say: Say) -> State:
-    """Start a supervisor, unless one runs, and wait until server and worker run; ServiceError has its last error."""
+def _wait_until_up(here: Installation, supervisor: Process, lines: TextIO, say: Say) -> State:
+    """Wait until server and worker run; else raise ServiceError with the supervisor's last error."""
     errors: list[str] = []
 
     def pass_on(line: str) -> None:
@@ -125,21 +145,25 @@ def _supervised(here: Installation, before: State, say: Say) -> State:
         else:
             say(line)
 
-    def is_up() -> bool:
-        state = read_state(here.home)
-        return (
-            state is not None
-            and all(map(state.living, (SUPERVISOR, SERVER, WORKER)))
-            and prefect_server.is_healthy(here.api)
-        )
-
-    with open_log(here.home) as lines:
-        supervisor = before.living(SUPERVISOR) or start_supervisor(here)
-        follow(supervisor, lines, pass_on, within_s=here.starts_within_s + _MARGIN_S, until=is_up)
+    follow(supervisor, lines, pass_on, within_s=here.starts_within_s + _MARGIN_S, until=lambda: _is_up(here))
     state = read_state(here.home)
-    if errors or state is None or not is_up():
+    if errors or state is None or not _is_up(here):
         raise ServiceError(errors[-1] if errors else f"The services did not start; see {here.log(SUPERVISOR)}.")
     return state
+
+
+def _is_up(here: Installation) -> bool:
+    state = read_state(here.home)
+    return (
+        state is not None
+        and state.is_supervised
+        and all(map(state.living, (SERVER, WORKER)))
+        and prefect_server.is_healthy(here.api)
+    )
+
+
+def _say_nothing(_text: str) -> None:
+    pass
 
 
 def _set_up(here: Installation, say: Say, since: datetime | None, is_alive: Callable[[], object]) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 from pydantic import TypeAdapter
 
 from db.words import POOL
-from presswork.errors import PressworkError
+from presswork.errors import ConfigurationError, PressworkError
 from presswork.operate.installation import (
     SERVER,
     SERVICE_NAMES,
@@ -32,6 +32,8 @@ from presswork.operate.installation import (
     Installation,
     Say,
     State,
+    SupervisedError,
+    locked,
     read_state,
     stop_started,
     write_state,
@@ -42,6 +44,7 @@ from presswork.operate.processes import (
     Process,
     current_process,
     ended_by_signals,
+    ignore_stop_signals,
     let_go,
     reap_children,
     start_in_own_session,
@@ -55,6 +58,8 @@ CHECK_SERVICES_S = 0.5
 PAUSES_S = (1, 2, 4, 8)
 """The pauses before a service is restarted. If it ends once more within PAUSES_WITHIN_S, all is stopped."""
 PAUSES_WITHIN_S = 600.0
+ENDS_WITHIN_S = 5.0
+"""How long an earlier supervisor, which has stopped its services, may need to end."""
 ERROR = "Error: "
 _INSTALLATIONS = TypeAdapter(Installation)
 
@@ -81,6 +86,7 @@ class Supervisor:
             server=state.living(SERVER),
             worker=state.living(WORKER),
             supervisor=current_process(),
+            stopping=False,
         )
         self._ends: dict[str, list[float]] = {SERVER: [], WORKER: []}
         self._environment = _environment(here, self.state.mark)
@@ -100,6 +106,7 @@ class Supervisor:
                 self._say("Starting the worker ...")
                 self._start(WORKER)
         except PressworkError:
+            ignore_stop_signals()
             stop_started(
                 self._here.home,
                 self._here.run_stops_within_s,
@@ -109,9 +116,14 @@ class Supervisor:
             raise
 
     def watch(self) -> NoReturn:
-        """Watch, and restart what ends; ServiceError if one service ends too often."""
+        """Watch, and restart what ends.
+
+        ServiceError if one service ends too often, SupervisedError if the state names another supervisor.
+        """
         due: dict[str, float] = {}
         while True:
+            if not self._is_in_charge():
+                raise SupervisedError
             for service in SERVICE_NAMES:
                 if self.state.living(service):
                     continue
@@ -124,6 +136,23 @@ class Supervisor:
                     del due[service]
             reap_children()
             time.sleep(CHECK_SERVICES_S)
+
+    def stop(self) -> None:
+        """Stop all in order, unless another supervisor is in charge of it, or start() has failed."""
+        ignore_stop_signals()
+        if self._is_in_charge():
+            write_state(self._here.home, replace(self.state, stopping=True))
+            stop_started(self._here.home, self._here.run_stops_within_s, self._say)
+
+    def _is_in_charge(self) -> bool:
+        """Whether the state names this supervisor. If its file is lost or damaged, write it again."""
+        try:
+            state = read_state(self._here.home)
+        except ConfigurationError:
+            state = None
+        if state is None:
+            write_state(self._here.home, self.state)
+        return state is None or state.supervisor == self.state.supervisor
 
     def _pause(self, service: str) -> float:
         now, called = time.monotonic(), SERVICE_NAMES[service].capitalize()
@@ -173,16 +202,17 @@ class Supervisor:
 
 @contextmanager
 def supervising(here: Installation, say: Say, *, logs: bool) -> Iterator[Supervisor]:
-    """Start the services and yield their supervisor. However the block ends, stop all in order."""
-    with ended_by_signals():
+    """Start the services and yield their supervisor. However the block ends, stop all in order.
+
+    SupervisedError if another supervisor runs here. The system releases the lock even after `kill -9`.
+    """
+    with ended_by_signals(), locked(here.home, ENDS_WITHIN_S, "supervisor.lock", SupervisedError):
+        supervisor = Supervisor(here, say, logs=logs)
         try:
-            supervisor = Supervisor(here, say, logs=logs)
             supervisor.start()
             yield supervisor
         finally:
-            state = read_state(here.home)
-            if state is not None and state.supervisor == current_process():
-                stop_started(here.home, here.run_stops_within_s, say)
+            supervisor.stop()
 
 
 def start_supervisor(here: Installation) -> Process:
@@ -190,10 +220,12 @@ def start_supervisor(here: Installation) -> Process:
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     command = [sys.executable, "-m", "presswork.operate.supervisor"]
     child = start_in_own_session(command, environment, here.log(SUPERVISOR), subprocess.PIPE)
+    process = let_go(child)
     assert child.stdin is not None
-    with child.stdin:
+    # If it has ended before it read this, its log has the reason.
+    with suppress(BrokenPipeError), child.stdin:
         child.stdin.write(_INSTALLATIONS.dump_json(here))
-    return let_go(child)
+    return process
 
 
 def _environment(here: Installation, mark: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ LIKELY = Decimal("1.25")
 
 @dataclass
 class Estimate:
-    """What requests of one template use, as far as is known; tokens are None before the first answer.
+    """What requests of one template use; tokens are None until an answer, of this run or in the ledger, tells them.
 
     `input_tokens` is the mean of earlier answers. It is a lower bound for cost estimates, as a schema is not counted.
     """

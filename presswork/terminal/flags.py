@@ -150,7 +150,7 @@ class UpFlags(Flags):
     """
 
     foreground: Annotated[
-        bool, Option("--foreground", help="Stay in the foreground until stopped, for systemd and containers.")
+        bool, Option("--foreground", help="Supervise in the foreground, for systemd and containers.")
     ] = False
 
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
+import psutil
 import pytest
 
 from db import identity
@@ -61,6 +63,24 @@ def test_process_that_has_ended_is_gone_also_while_its_parent_has_not_heard_of_i
 def test_start_is_what_earlier_releases_wrote() -> None:
     # Otherwise an update would take their running processes for crashed ones.
     assert Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19] == STARTED
+
+
+def test_start_does_not_move_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _process: 1.0)
+    assert identity.started(int(PID)) == STARTED
+
+
+@pytest.mark.parametrize(
+    "error", [psutil.AccessDenied(1), psutil.NoSuchProcess(1), PermissionError(), RuntimeError("proc_pidinfo() failed")]
+)
+def test_process_that_the_system_does_not_describe_has_no_start(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(_process: psutil.Process) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(psutil.Process, "status", refuse)
+    assert identity.started(int(PID)) == UNKNOWN
 
 
 def test_system_that_tells_nothing_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

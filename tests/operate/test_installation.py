@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
+import httpx2
+import psutil
 import pytest
 
 from presswork.errors import ConfigurationError
-from presswork.operate.installation import Installation, State, locked, read_state, stop_services, write_state
-from presswork.operate.prefect_server import PrefectServerError, ServerStartError, require_answer
+from presswork.operate import installation as installations
+from presswork.operate import services as service_calls
+from presswork.operate import supervisor as supervisors
+from presswork.operate.installation import (
+    SERVICE_NAMES,
+    Installation,
+    State,
+    SupervisedError,
+    locked,
+    read_state,
+    stop_services,
+    write_state,
+)
+from presswork.operate.prefect_server import PrefectServerError, ServerStartError, is_healthy, require_answer
 from presswork.operate.processes import MARK, Process, born, current_process, known, marked_processes
 from presswork.operate.services import foreground_services, start_services
 from presswork.operate.supervisor import PAUSES_S, ServiceError, Supervisor, supervising
-from tests.operate.machine import answering, free_port
+from tests.operate.machine import Machine, answering, free_port, wait_for
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
 
@@ -84,6 +102,153 @@ def test_service_that_ends_too_often_ends_the_supervisor(
     assert sum("Restarting it in 0 s" in line for line in heard if "server" in line) == len(PAUSES_S)
 
 
+def test_second_supervisor_ends(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisors, "ENDS_WITHIN_S", 0.1)
+    monkeypatch.setattr(Supervisor, "start", lambda _self: None)
+    with (
+        supervising(installation, say, logs=True),
+        pytest.raises(SupervisedError, match="Another supervisor runs here"),
+        supervising(installation, say, logs=True),
+    ):
+        pass
+
+
+def test_supervisor_leaves_what_another_has_taken_over(
+    installation: Installation, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = known(bystander.pid)
+    others = State("a-mark", installation.api, server=service, worker=service, supervisor=service)
+    monkeypatch.setattr(Supervisor, "start", lambda _self: write_state(installation.home, others))
+    with supervising(installation, say, logs=True) as supervisor, pytest.raises(SupervisedError):
+        supervisor.watch()
+    assert bystander.poll() is None
+    assert read_state(installation.home) == others
+
+
+@pytest.mark.parametrize("damage", ["", "{", None])
+def test_supervisor_writes_a_lost_or_damaged_state_again(
+    installation: Installation, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, damage: str | None
+) -> None:
+    def end() -> NoReturn:
+        raise InterruptedError
+
+    monkeypatch.setattr(supervisors, "reap_children", end)
+    write_state(
+        installation.home,
+        State("a-mark", installation.api, server=known(bystander.pid), worker=known(bystander.pid)),
+    )
+    supervisor = Supervisor(installation, say, logs=True)
+    file = installation.home / "control.json"
+    file.unlink() if damage is None else file.write_text(damage)
+    with pytest.raises(InterruptedError):
+        supervisor.watch()
+    assert read_state(installation.home) == supervisor.state
+
+
+def test_signal_does_not_interrupt_a_supervisor_that_stops_all(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[State | None] = []
+
+    def stop_started(home: Path, _within_s: float, _say: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        states.append(read_state(home))
+
+    monkeypatch.setattr(Supervisor, "start", lambda self: write_state(installation.home, self.state))
+    monkeypatch.setattr(supervisors, "stop_started", stop_started)
+    with pytest.raises(ServiceError), supervising(installation, say, logs=True):
+        raise ServiceError
+    assert [state is not None and state.stopping for state in states] == [True]
+
+
+def test_up_that_is_interrupted_stops_the_supervisor_that_it_has_started(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(supervisor: Process, *_more: object, **_options: object) -> NoReturn:
+        started.append(supervisor)
+        raise KeyboardInterrupt
+
+    started: list[Process] = []
+    monkeypatch.setattr(service_calls, "follow", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_services(installation, say)
+    assert [process.is_alive for process in started] == [False]
+    assert read_state(installation.home) is None
+
+
+def test_supervisor_that_ends_before_it_has_read_its_installation_is_reported(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_given: object) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
+        wait_for(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        os.waitpid(child.pid, 0)
+        return child
+
+    monkeypatch.setattr(supervisors, "start_in_own_session", ended)
+    with pytest.raises(ServiceError, match=r"did not start; see .*supervisor\.log"):
+        start_services(installation, say)
+
+
+def test_up_waits_for_a_supervisor_that_stops_all(installation: Installation) -> None:
+    heard: list[str] = []
+    with subprocess.Popen(SLEEP) as supervisor, socket.socket() as other:
+        write_state(
+            installation.home, State("a-mark", installation.api, supervisor=known(supervisor.pid), stopping=True)
+        )
+
+        def hear(text: str) -> None:
+            heard.append(text)
+            supervisor.kill()
+
+        other.bind(("127.0.0.1", installation.port))
+        other.listen()
+        with pytest.raises(ConfigurationError, match="taken by another program"):
+            start_services(installation, hear)
+        assert supervisor.wait() == -signal.SIGKILL
+    assert heard == [
+        f"The services are being stopped. Waiting until the supervisor (process {supervisor.pid}) has ended ..."
+    ]
+
+
+def test_up_stops_a_server_and_a_worker_that_no_supervisor_could_record(installation: Installation) -> None:
+    heard: list[str] = []
+    mark = {MARK: "a-mark"}
+    with (
+        subprocess.Popen([*SLEEP, "-m", "presswork.operate.server_process"], env=mark) as server,
+        subprocess.Popen([*SLEEP, "-m", "prefect", "worker", "start"], env=mark) as worker,
+        subprocess.Popen([*SLEEP, "-m", "prefect", "worker", "start"], env=mark) as recorded,
+        subprocess.Popen([*SLEEP, "-m", "prefect.flow_engine"], env=mark) as flow_run,
+        socket.socket() as other,
+    ):
+        write_state(installation.home, State("a-mark", installation.api, worker=known(recorded.pid)))
+        other.bind(("127.0.0.1", installation.port))
+        other.listen()
+        wait_for(lambda: len(marked_processes("a-mark", "-m")) == 4)
+        with pytest.raises(ConfigurationError, match="taken by another program"):
+            start_services(installation, heard.append)
+        assert (server.wait(), worker.wait()) == (-signal.SIGTERM, -signal.SIGTERM)
+        assert (recorded.poll(), flow_run.poll()) == (None, None)
+        recorded.kill()
+        flow_run.kill()
+    assert heard == [f"Stopping {name} that a killed supervisor has left ..." for name in SERVICE_NAMES.values()][::-1]
+
+
+def test_down_leaves_what_an_up_has_started_while_it_waited(
+    installation: Installation, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked_once_up_has_ended(home: Path, patience_s: float) -> AbstractContextManager[None]:
+        write_state(home, again)
+        return locked(home, patience_s)
+
+    service = known(bystander.pid)
+    again = State("a-mark", installation.api, server=service, worker=service, supervisor=service)
+    write_state(installation.home, replace(again, supervisor=None))
+    monkeypatch.setattr(installations, "locked", locked_once_up_has_ended)
+    assert stop_services(installation.home, 1, say) == []
+    assert bystander.poll() is None
+
+
 class Ending:
     """A server that ends at once."""
 
@@ -103,6 +268,15 @@ def test_state_survives_being_written_and_a_damaged_one_is_refused(installation:
     (installation.home / "control.json").write_text("{")
     with pytest.raises(ConfigurationError, match=r"control\.json can't be read"):
         start_services(installation, say)
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"\xff", b"[]", b'{"mark": 1}'])
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+def test_damaged_state_is_reported_by_each_command(tmp_path: Path, command: str, content: bytes) -> None:
+    (tmp_path / "control.json").write_bytes(content)
+    machine = Machine(tmp_path)
+    assert "control.json can't be read" in machine.told(command, status=2)["error"]
+    assert (tmp_path / "control.json").read_bytes() == content
 
 
 def test_two_calls_do_not_work_at_once(installation: Installation) -> None:
@@ -187,3 +361,40 @@ def test_server_of_this_version_or_a_newer_one_is_taken(served: str) -> None:
 def test_what_is_no_prefect_server_is_refused() -> None:
     with answering(None) as port, pytest.raises(PrefectServerError, match="is no Prefect server"):
         require_answer(f"http://127.0.0.1:{port}/api")
+
+
+@pytest.mark.parametrize("api", ["http://a..b/api", "http://[::1/api", "http://127.0.0.1:99999/api", "nowhere"])
+def test_malformed_address_is_reported(api: str) -> None:
+    with pytest.raises(PrefectServerError, match="does not answer"):
+        require_answer(api)
+
+
+@pytest.mark.parametrize("variable", [("ALL_PROXY", "socks5://127.0.0.1:1"), ("SSL_CERT_FILE", "/nowhere")])
+def test_request_that_can_not_be_made_is_reported(monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]) -> None:
+    monkeypatch.setenv(*variable)
+    with pytest.raises(PrefectServerError, match="does not answer"):
+        require_answer("https://127.0.0.1:1/api")
+
+
+def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with answering(version("prefect")) as port:
+        require_answer(f"http://127.0.0.1:{port}/api")
+
+
+def test_certificates_are_always_checked_and_a_server_here_leads_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(url: str, **options: object) -> httpx2.Response:
+        asked[url] = {name: bool(options[name]) for name in ("verify", "follow_redirects", "trust_env")}
+        raise httpx2.ConnectError("It is not asked.")
+
+    asked: dict[str, dict[str, bool]] = {}
+    monkeypatch.setattr(httpx2, "get", get)
+    for url in (
+        "http://127.0.0.1:1",
+        "http://localhost:1",
+        "http://[::1]:1",
+        "https://127.0.0.1:1",
+        "http://a.example",
+    ):
+        is_healthy(url)
+    assert [set(options.values()) for options in asked.values()] == [{False}, {False}, {False}, {True}, {True}]

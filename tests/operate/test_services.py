@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -263,8 +264,14 @@ def test_server_that_does_not_start_in_time_is_stopped_and_said(tmp_path: Path) 
 
 def test_server_that_ends_as_it_starts_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))
-    with pytest.raises(ServerStartError, match="ended while it started"), own_server(timeout_s=60, home=tmp_path):
-        pass
+    left, held = tmp_path / "prefect-server-1.lock", tmp_path / "prefect-server-2.lock"
+    left.touch()
+    with held.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ServerStartError, match="ended while it started"), own_server(timeout_s=60, home=tmp_path):
+            pass
+    # It removes the lock of a command and a server that were both killed, but no other.
+    assert list(tmp_path.glob("prefect-server-*.lock")) == [held]
 
 
 # Prefect's own command

@@ -113,7 +113,7 @@ class Writer:
         self._batch.parents += [ParentRow(row.id, parent) for parent in parents]
 
     def confirm(self, row: ConfirmedRow) -> None:
-        """Add that the current content of a record is still current."""
+        """Add that the outcome of a record is still the current one."""
         self._batch.confirmed.append(row)
 
     def open_attempt(self, row: OpenedRow) -> None:
