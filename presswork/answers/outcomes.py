@@ -105,7 +105,7 @@ class Asking:
     """The state of one prompt in this run: its next request, and the counts of its requests so far.
 
     It is kept between the tries of the prompt's chunk, so that each bound holds for all tries together. `paid` counts
-    requests that were answered or perhaps billed. `max_output` is the model's longest answer, as the endpoint reports it.
+    requests that were answered or perhaps billed. `max_output` is the model's longest answer, as its endpoint says.
     """
 
     prompt: Prompt

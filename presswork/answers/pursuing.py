@@ -2,8 +2,8 @@
 
 Each request is an attempt. The journal stores it before it is sent, and settles it when it ends in any way. A retry
 library retries temporary errors. A repair sends an invalid answer back with its faults; an escalation requests a
-truncated answer with more tokens. One bound holds for all requests of a prompt that were answered or perhaps billed. The
-caller passes in the gate (when to send) and the journal (where attempts are kept).
+truncated answer with more tokens. One bound holds for all requests of a prompt that were answered or perhaps billed.
+The caller passes in the gate (when to send) and the journal (where attempts are kept).
 """
 
 import time
