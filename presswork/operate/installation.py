@@ -35,7 +35,7 @@ STAMP = "%Y-%m-%d %H:%M:%S "
 """How a line of the supervisor's log begins."""
 STOP_ORDER = {WORKER: WORKER_STOPS_WITHIN_S, SERVER: SERVER_STOPS_WITHIN_S}
 _WORDS = {SERVER: ["presswork.operate.server_process"], WORKER: ["prefect", "worker", "start"]}
-"""Words of a service's command line. Flow runs have the same mark, but not these words."""
+"""The words in its command line that distinguish a service from the flow runs, which have the same mark."""
 _SERVICES_STOP_WITHIN_S = RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
 _STAMPED = 20  # characters
 _POLL_S = 0.2

@@ -38,7 +38,7 @@ from presswork.operate.services import foreground_services, start_services
 from presswork.operate.supervisor import PAUSES_S, ServiceError, Supervisor, supervising
 from tests.operate.machine import Machine, answering, free_port, wait_for
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def say(_text: str) -> None:

@@ -30,10 +30,11 @@ from prefect.states import Pending, Running, Scheduled
 from presswork.operate.deployments import deploy, ensure_pool
 from presswork.operate.overview import read_overview
 from presswork.operate.prefect_server import ServerStartError, is_healthy, own_server
+from presswork.operate.processes import MARK
 from presswork.settings import ROOT
 from tests.conftest import PREFECT_DATABASE, new_postgres_database
 from tests.engine.workshop import Workshop, eventually, task_runs
-from tests.operate.machine import AUTH, Machine, free_port, wait_for
+from tests.operate.machine import AUTH, PRESSWORK, Machine, free_port, wait_for
 from tests.workers import PREFECT
 
 pytestmark = pytest.mark.prefect
@@ -189,6 +190,32 @@ def test_next_up_repairs_what_was_killed(machine: Machine, killed: str) -> None:
     assert len(machine.processes()) == 3
     machine.json("down")
     machine.assert_nothing_is_left()
+
+
+@pytest.mark.soak
+def test_up_during_a_down_waits_for_it_and_starts_again(machine: Machine) -> None:
+    before = machine.json("up")["pids"]
+    mark = json.loads((machine.home / "control.json").read_text())["mark"]
+    # A flow run that needs some seconds to end.
+    code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: time.sleep(5) or exit()); time.sleep(60)"
+    flow_run = subprocess.Popen([sys.executable, "-c", code], env={MARK: mark}, start_new_session=True)
+    wait_for(lambda: signal.SIGTERM in caught(flow_run.pid))
+    with subprocess.Popen([str(PRESSWORK), "down"], env=machine.environment) as down:
+        wait_for(lambda: json.loads((machine.home / "control.json").read_text())["stopping"])
+        up = machine.presswork("up", "--json")
+        assert down.wait(timeout=60) == 0
+    assert flow_run.wait() == 0
+    assert "Waiting until the supervisor" in up.stderr
+    assert not {*before.values()} & {*json.loads(up.stdout)["pids"].values()}
+    assert machine.is_well()
+    machine.json("down")
+    machine.assert_nothing_is_left()
+
+
+def caught(pid: int) -> set[int]:
+    """The signals that a process handles itself."""
+    mask = int(Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0], 16)
+    return {number for number in range(1, 32) if mask >> (number - 1) & 1}
 
 
 def first_words(supervisor: subprocess.Popen[str]) -> Any:
