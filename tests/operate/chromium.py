@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.async_api import Locator, Page, async_playwright
 
 SCREENSHOTS = os.environ.get("PRESSWORK_SCREENSHOTS")
-"""A folder for the pictures of the docs: `PRESSWORK_SCREENSHOTS=docs/images pytest -m browser` takes them anew."""
+"""A folder for the pictures of the docs: `PRESSWORK_SCREENSHOTS=docs/images pytest -m browser` takes them again."""
 SIZE = {"width": 1200, "height": 960}
 PATIENCE_MS = 60_000
 
