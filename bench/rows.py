@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.cap import capped
-from bench.growth import growing
 from bench.material import SHARED
+from bench.measures.cap import capped
+from bench.measures.growth import growing
+from bench.measures.pace import at_changing_limit, at_hidden_limit, at_random_refusals
+from bench.measures.spooling import reading
+from bench.measures.standing import standing
 from bench.meter import Sample
-from bench.pace import at_changing_limit, at_hidden_limit, at_random_refusals
-from bench.spooling import reading
 from bench.stage import Stage
-from bench.standing import standing
 
 GROUPS = (
     *("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory"),

@@ -47,8 +47,14 @@ def sandbox_files(root: Path = ROOT) -> list[SourceFile]:
     return [file for file in _files(root) if "sandbox" in file.path.parts]
 
 
-def _files(root: Path) -> list[SourceFile]:
-    paths = sorted(path for top in ("flows", "presswork", "db", "sandbox") for path in (root / top).rglob("*.py"))
+def bench_files(root: Path = ROOT) -> list[SourceFile]:
+    """Read the modules of the benchmark."""
+    return _files(root, "bench")
+
+
+def _files(root: Path, *tops: str) -> list[SourceFile]:
+    folders = tops or ("flows", "presswork", "db", "sandbox")
+    paths = sorted(path for top in folders for path in (root / top).rglob("*.py"))
     return [_read(path, root) for path in paths if "__pycache__" not in path.parts]
 
 

@@ -1,0 +1,1 @@
+"""The measurements that need steps of their own; rows.py lists all."""
