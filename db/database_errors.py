@@ -5,7 +5,8 @@
     |   |-- LedgerUnreachableError
     |   |-- LedgerNotMigratedError
     |   |-- LedgerTooNewError
-    |   `-- LedgerInUseError
+    |   |-- LedgerInUseError
+    |   `-- TooSlowError
     |-- SpoolError          the records can't be stored while a run works on them
     `-- SourceError         the records can't be read
         |-- SourceUnreachableError
@@ -38,6 +39,10 @@ class LedgerTooNewError(LedgerError):
 
 class LedgerInUseError(LedgerError):
     """The ledger can't be changed while a run is active on it."""
+
+
+class TooSlowError(LedgerError):
+    """Reading the ledger took longer than its time limit. Choose a shorter period, or a flow or a step."""
 
 
 class SpoolError(DatabaseError):

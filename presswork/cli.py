@@ -1,7 +1,7 @@
 """The command `presswork`: the table of its commands, each with its flags and the functions that do its work.
 
-Help and mistakes of typing need only presswork/terminal/flags.py. The modules in presswork/commands/ are imported when
-their command is called.
+Help and mistakes of typing need only the flags in presswork/terminal/. The modules in presswork/commands/ are
+imported when their command is called.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from db.words import PROGRAM
-from presswork.terminal import flags
+from presswork.terminal import audit_flags, flags, ledger_flags
 
 app = typer.Typer(
     name=PROGRAM,
@@ -37,8 +37,8 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     ),
     (app, "rehearse", flags.RehearseFlags, "run.rehearse:begin_rehearsal -> run.rehearsing:run_rehearsal"),
     (app, "deploy", flags.DeployFlags, "machine.deploy:deploy"),
-    (app, "history", flags.HistoryFlags, "ledger.history:show_history"),
-    (app, "show", flags.ShowFlags, "ledger.show:show_generation"),
+    (app, "history", audit_flags.HistoryFlags, "ledger.history:show_history"),
+    (app, "show", audit_flags.ShowFlags, "ledger.show:show_generation"),
     (app, "up", flags.UpFlags, "machine.up:up"),
     (
         app,
@@ -51,13 +51,13 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
     (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
     (templates, "show", flags.RequestFlags, "templates.trying:show_request"),
-    (ledger, "upgrade", flags.UpgradeFlags, "ledger.ledger_commands:upgrade_ledger"),
-    (ledger, "check", flags.CheckFlags, "ledger.ledger_commands:require_current"),
-    (ledger, "recover", flags.RecoverFlags, "ledger.ledger_commands:recover_spills"),
-    (ledger, "size", flags.SizeFlags, "ledger.room:show_size"),
-    (ledger, "compact", flags.CompactFlags, "ledger.room:compact_ledger"),
-    (ledger, "prune", flags.PruneFlags, "ledger.room:prune_ledger"),
-    (ledger, "rebuild", flags.RebuildFlags, "ledger.room:rebuild_content"),
+    (ledger, "upgrade", ledger_flags.UpgradeFlags, "ledger.ledger_commands:upgrade_ledger"),
+    (ledger, "check", ledger_flags.CheckFlags, "ledger.ledger_commands:require_current"),
+    (ledger, "recover", ledger_flags.RecoverFlags, "ledger.ledger_commands:recover_spills"),
+    (ledger, "size", ledger_flags.SizeFlags, "ledger.room:show_size"),
+    (ledger, "compact", ledger_flags.CompactFlags, "ledger.room:compact_ledger"),
+    (ledger, "prune", ledger_flags.PruneFlags, "ledger.room:prune_ledger"),
+    (ledger, "rebuild", ledger_flags.RebuildFlags, "ledger.room:rebuild_content"),
 )
 """Each command: its group, its name, its flags, and the functions in presswork/commands/ that do its work.
 

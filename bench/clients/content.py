@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from bench.clients.client import Options, run_client
 from bench.meter import Meter, Sample, cpu_of
 from db.ledger.connecting import connect_ledger
-from db.ledger.tables import Attempt, StoredRun
+from db.tables import Attempt, StoredRun
 from flows.content import content
 from presswork import RunOptions, Summary
 from presswork.engine.live import FEW, MANY_SIZE

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine, bindparam, delete, select
 
 from db.clock import now
 from db.ledger import leases
-from db.ledger.tables import Claim, insert_missing
 from db.session import begin_write, in_parts
+from db.tables import Claim, insert_missing
 
 _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.owner == bindparam("by"))
 

@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, in
 from db.clock import CLOCK, now
 from db.database_errors import DatabaseError
 from db.identity import boot_id, boot_time_s, fate_of, this_process
-from db.ledger.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
 from db.session import begin_write
+from db.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
 from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0

@@ -16,9 +16,9 @@ from db.ledger.leases import Lease
 from db.ledger.refused_rows import storable
 from db.ledger.rows import RunRow, values_of
 from db.ledger.standing import COUNTED_IN
-from db.ledger.tables import StoredLease, StoredRun, StoredStep, WorkingRow, insert_missing
 from db.session import begin_write
 from db.sources.values import storable_text
+from db.tables import StoredLease, StoredRun, StoredStep, WorkingRow, insert_missing
 from db.words import CRASHED, DONE, MAIN, OPEN, RUNNING, SUSPENDED
 
 MANY = 200

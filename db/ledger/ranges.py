@@ -10,8 +10,8 @@ from sqlalchemy import Engine, delete, select, update
 
 from db.ledger import leases
 from db.ledger.leases import Lease
-from db.ledger.tables import WorkingRow, insert_missing
 from db.session import begin_write, in_parts
+from db.tables import WorkingRow, insert_missing
 
 
 def divide(engine: Engine, run_id: str, step: str, pages: Iterable[Sequence[str]]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
 from db.ledger.rows import GenerationRow
-from db.ledger.tables import Generation, WorkingRow
 from db.session import among
+from db.tables import Generation, WorkingRow
 
 
 @dataclass

@@ -24,9 +24,9 @@ from db.columns import Base, Money, UtcDateTime
 from db.database_errors import DatabaseError
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import PARTS, Row, WriteBatch, id_of, values_of
-from db.ledger.tables import StoredRun
 from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of, rows_of
+from db.tables import StoredRun
 
 FORMAT_VERSION = 1
 SPILL_SUFFIX = ".spill"

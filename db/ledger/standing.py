@@ -28,8 +28,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from db.columns import UtcDateTime
 from db.ledger.replacing import by_step, of_step
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
-from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import among
+from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.words import CRASHED, FAILED, OPEN, SKIPPED, SUCCEEDED
 
 C = StandingContent

@@ -15,8 +15,8 @@ from db.ledger import claims, leases, standing
 from db.ledger.refused_rows import RefusalFinder, RefusedRow, is_refusal, storable
 from db.ledger.replacing import mark_replaced
 from db.ledger.rows import Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
-from db.ledger.tables import Attempt, insert_missing
 from db.session import begin_write
+from db.tables import Attempt, insert_missing
 from db.words import CRASHED, NOT_SENT
 
 _settle = (

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db.ledger.tables import StoredRun
+from db.tables import StoredRun
 
 context.configure(
     connection=context.config.attributes["connection"],

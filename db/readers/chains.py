@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import CTE, ColumnElement, Engine, Row, and_, case, func, or_, select
 from sqlalchemy.orm import aliased
 
-from db.ledger.tables import Attempt, StoredRun
 from db.session import rows_of
+from db.tables import Attempt, StoredRun
 from db.words import PERHAPS_BILLED
 
 

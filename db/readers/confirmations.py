@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Select, String, and_, cast, null, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db.ledger.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import rows_of
+from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.words import CACHE, FAILED, LIVE, NOT_OVER, SKIPPED, SUCCEEDED
 
 Confirmed = Select[tuple[str, str, str | None, str | None]]

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
 
-from db.ledger.tables import Attempt, Generation, StoredStep
 from db.readers.confirmations import confirmed_failures
 from db.readers.runs import counts_in
 from db.session import rows_of
+from db.tables import Attempt, Generation, StoredStep
 from db.words import INVALID, NOT_SENT, SUCCEEDED
 
 UNUSABLE = ("max_tokens", "model_context_window_exceeded", "refusal", "tool_use", "pause_turn")

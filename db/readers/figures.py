@@ -14,11 +14,11 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, case, func, select, union_all
 
-from db.ledger.tables import Attempt, Generation, StoredRun
 from db.readers.confirmations import confirmed_contents, count_confirmed
 from db.readers.old_shards import requested_by_shards, shards_in, with_shards
 from db.readers.runs import counts_in, matches, running, state_of
 from db.session import in_parts, rows_of
+from db.tables import Attempt, Generation, StoredRun
 from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
 
 _WRITTEN_5M, _WRITTEN_1H, _READ = (

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Engine, and_, case, func, null, or_, select
 
-from db.ledger.tables import Generation, StandingContent
 from db.sameness import compared_fields
 from db.session import rows_of
+from db.tables import Generation, StandingContent
 from db.words import SUCCEEDED, Status
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, Text, and_, case, cast, or_, select
 
-from db.ledger.tables import Attempt, Generation
 from db.session import among, rows_of
+from db.tables import Attempt, Generation
 from db.words import BAD_OUTCOMES, FAILED, PERHAPS_BILLED, REQUESTED, SUCCEEDED, WRONG_MODEL, Status
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Select, Subquery, func, or_, select, union_all
 from sqlalchemy.orm import aliased
 
-from db.ledger.tables import Generation, StoredRun
 from db.session import rows_of
+from db.tables import Generation, StoredRun
 
 
 def shards_of(engine: Engine, run_id: str) -> list[str]:

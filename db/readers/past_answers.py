@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import ColumnElement, Engine, Subquery, func, select, union_all
 
-from db.ledger.tables import Attempt, Generation, StoredPrompt, StoredRun
 from db.session import rows_of
+from db.tables import Attempt, Generation, StoredPrompt, StoredRun
 
 NEWEST_RUNS, NEWEST_ATTEMPTS = 5, 1000
 """How many runs are read, and how many attempts of each: older ones had other records and another prompt."""

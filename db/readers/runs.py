@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 
 from db.columns import Base
 from db.ledger.leases import LivingLease, living
-from db.ledger.tables import Attempt, Generation, StoredLease, StoredRun, StoredStep
 from db.session import rows_of
+from db.tables import Attempt, Generation, StoredLease, StoredRun, StoredStep
 from db.words import CRASHED, RUNNING
 
 SHORTEST_ID = 6  # fewer characters do not count as a part of an id

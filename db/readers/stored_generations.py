@@ -9,11 +9,11 @@ import orjson
 from sqlalchemy import Engine, Select, Subquery, case, func, select, union_all
 from sqlalchemy.orm import aliased
 
-from db.ledger import tables
-from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
+from db import tables
 from db.readers.confirmations import confirmed_contents
 from db.readers.runs import counts_in, matches, row_of, running, state_of
 from db.session import in_parts, rows_of
+from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
 from db.words import SUCCEEDED
 
 _SHARED = re.compile(r'{\s*"\$(?:text|json)"\s*:\s*"([^"]+)"\s*}')

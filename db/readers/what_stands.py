@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine, Text, cast, func, literal, or_, select
 
-from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
 from db.readers.look_up import PromptHistory
 from db.readers.runs import counts_in
 from db.session import among, rows_of
+from db.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
 from db.words import CACHE, FAILED, PERHAPS_BILLED, SKIPPED, Status
 
 

@@ -18,8 +18,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delet
 from sqlalchemy.orm import aliased
 
 from db.ledger.standing import COUNTED_IN
-from db.ledger.tables import Attempt, Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.session import in_parts
+from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.upkeep.alone import begin_exclusive, temporary_index
 from db.upkeep.parts import ROWS_AT_ONCE, Begin, Part, go_through
 from db.upkeep.repeats import PastRow, Repeat, find_repeats

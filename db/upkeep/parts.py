@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select, true
 
-from db.ledger.tables import Generation, StandingContent
+from db.tables import Generation, StandingContent
 
 ROWS_AT_ONCE = 20_000
 """The rows of a table in one part, plus the rows of one more record."""

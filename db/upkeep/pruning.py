@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, or_, select
 
 from db.clock import now
-from db.ledger.tables import (
+from db.session import in_parts
+from db.tables import (
     Attempt,
     Generation,
     SharedText,
@@ -24,7 +25,6 @@ from db.ledger.tables import (
     StoredRun,
     WorkingRow,
 )
-from db.session import in_parts
 from db.upkeep.alone import begin_exclusive, temporary_index
 from db.upkeep.parts import Begin
 from db.words import CRASHED, NOT_OVER, SUSPENDED

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, delete, func, select, union, update
 
 from db.ledger.standing import write_content, write_failing
-from db.ledger.tables import Generation, StandingContent
 from db.session import among
+from db.tables import Generation, StandingContent
 from db.upkeep.alone import begin_exclusive
 from db.upkeep.parts import Begin, Part, go_through
 from db.words import SUCCEEDED

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DatabaseError as DriverError
 
-from db.ledger.tables import Generation, StandingContent
+from db.tables import Generation, StandingContent
 from db.upkeep.pruning import count_leftovers
 from db.words import CACHE, SUCCEEDED
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, select, text
 
-from db.ledger.tables import GenerationParent, insert_missing
+from db.tables import GenerationParent, insert_missing
 
 STAND_INS = Table("stand_ins", MetaData(), Column("id", String(36), primary_key=True), Column("kept_id", String(36)))
 

@@ -108,40 +108,6 @@ class DeployFlags(Flags):
 
 
 @dataclass(frozen=True)
-class HistoryFlags(Flags):
-    """List the runs, or show one run or one record's history.
-
-    The list begins with the newest run. A single run is shown with its steps and failures. --key shows a record's
-    history in a flow or a step: when each content was current, and how many runs confirmed it.
-    """
-
-    run: Annotated[
-        str | None,
-        Argument(
-            metavar="RUN|NAME",
-            help="A run's id, or at least 6 characters of its start or end. With --key: a flow or step.",
-        ),
-    ] = None
-    key: Annotated[str | None, Option(help="Show the history of the record with this key.")] = None
-    flow: Annotated[str | None, Option(help="List only runs of this flow.")] = None
-    limit: Annotated[int, Option(min=1, help="List at most this many runs.")] = 20
-    sandbox: OfSandbox = False
-
-
-@dataclass(frozen=True)
-class ShowFlags(Flags):
-    """Show one generation, from record to cost.
-
-    Shows its record, the prompt as sent, the answer, each attempt with its usage and cost, and its lineage.
-    """
-
-    identifier: Annotated[
-        str, Argument(metavar="ID", help="A generation's id, or at least 6 characters of its start or end.")
-    ]
-    sandbox: OfSandbox = False
-
-
-@dataclass(frozen=True)
 class UpFlags(Flags):
     """Start Prefect's server with its UI, deploy, start a worker.
 
@@ -213,75 +179,6 @@ class RequestFlags(Flags):
     key: Annotated[str, Option(help="The key of the record.")]
     sets: Sets = None
     sandbox: OfSandbox = False
-
-
-@dataclass(frozen=True)
-class LedgerFlags(Flags):
-    """The flags of all `presswork db` commands."""
-
-    sandbox: OfSandbox = False
-
-
-class UpgradeFlags(LedgerFlags):
-    """Migrate the ledger to this release; create it if missing."""
-
-
-class CheckFlags(LedgerFlags):
-    """Check that the ledger's tables are current.
-
-    Prints which ledger is used. Exit status: 0 its tables are current, 2 they are not.
-    """
-
-
-class RecoverFlags(LedgerFlags):
-    """Import answers from spill files into the ledger.
-
-    A run saves its answers in a spill file while the ledger is unavailable. Exit status: 0 all files are imported, 2 at
-    least one can't be imported.
-    """
-
-
-class SizeFlags(LedgerFlags):
-    """Show the ledger's size by table, and what can be freed."""
-
-
-Yes = Annotated[bool, Option("--yes", help="Make the changes. Without this flag nothing is changed.")]
-
-
-@dataclass(frozen=True)
-class CompactFlags(LedgerFlags):
-    """Remove history rows that only repeat the row before.
-
-    Earlier releases wrote such rows when nothing had changed. Prints how many there are; --yes removes them. Content,
-    counts, costs and records' histories (`history --key`) stay. Old runs lose their list of repeated failures and the
-    savings by the cache. You can stop it at any moment and run it again. Fails while a run uses the ledger.
-    """
-
-    yes: Yes = False
-    vacuum: Annotated[
-        bool, Option("--vacuum", help="Also shrink a SQLite file on disk. Needs as much free space as the file has.")
-    ] = False
-
-
-@dataclass(frozen=True)
-class PruneFlags(LedgerFlags):
-    """Remove rows that nothing needs.
-
-    These are the working rows of ended runs, and records, prompts and texts that no history refers to. Prints how many
-    there are; --yes removes them. Fails while a run uses the ledger.
-    """
-
-    yes: Yes = False
-
-
-@dataclass(frozen=True)
-class RebuildFlags(LedgerFlags):
-    """Compare the table `content` with the history, and correct it.
-
-    Prints the number of wrong records; --yes corrects them. Exit status: 0 all are correct now, 1 some are wrong.
-    """
-
-    yes: Yes = False
 
 
 def parse_sets(items: list[str] | None) -> dict[str, str]:

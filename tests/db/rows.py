@@ -30,9 +30,9 @@ from db.ledger.rows import (
     WriteBatch,
     values_of,
 )
-from db.ledger.tables import StoredRun, WorkingRow
 from db.ledger.writing import add_templates, write
 from db.session import begin_write
+from db.tables import StoredRun, WorkingRow
 
 HEAD = ScriptDirectory(str(MIGRATIONS)).get_current_head()
 """The newest revision of a ledger."""

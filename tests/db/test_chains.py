@@ -12,7 +12,6 @@ from sqlalchemy import Engine, update
 from db.clock import new_id
 from db.ledger.lifecycle import join_run
 from db.ledger.rows import WriteBatch
-from db.ledger.tables import StoredRun
 from db.ledger.writing import write
 from db.readers.chains import (
     Spent,
@@ -23,6 +22,7 @@ from db.readers.chains import (
 )
 from db.readers.figures import usage
 from db.readers.look_up import bad_outcomes_of, look_up
+from db.tables import StoredRun
 from tests.db.rows import DAY, Book, settled_row, sha
 
 FLOW_RUN, OTHER_FLOW_RUN = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "12")

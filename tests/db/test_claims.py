@@ -10,8 +10,8 @@ from db.clock import now
 from db.ledger import claims, leases
 from db.ledger.lifecycle import close_run
 from db.ledger.rows import WriteBatch
-from db.ledger.tables import Claim
 from db.ledger.writing import write
+from db.tables import Claim
 from tests.db.rows import Book, sha
 from tests.db.test_leases import ELSEWHERE, run_out
 

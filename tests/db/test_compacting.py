@@ -15,7 +15,11 @@ from sqlalchemy import Engine, delete, event, insert, inspect, select, text, upd
 from db.clock import CLOCK, new_id
 from db.database_errors import LedgerInUseError
 from db.ledger.rows import ParentRow, WriteBatch
-from db.ledger.tables import (
+from db.ledger.writing import write
+from db.readers.figures import count_generations_of, list_runs
+from db.readers.lives import read_life
+from db.session import begin_write, rows_of
+from db.tables import (
     Generation,
     GenerationParent,
     StandingContent,
@@ -24,10 +28,6 @@ from db.ledger.tables import (
     StoredStep,
     WorkingRow,
 )
-from db.ledger.writing import write
-from db.readers.figures import count_generations_of, list_runs
-from db.readers.lives import read_life
-from db.session import begin_write, rows_of
 from db.upkeep import parts
 from db.upkeep.compacting import compact, find_removable
 from db.upkeep.rebuilding import compare, rebuild

@@ -17,8 +17,8 @@ from db.ledger import claims, leases
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
 from db.ledger.lifecycle import close_run, join_run, leave_run, suspend_run
 from db.ledger.rows import WriteBatch
-from db.ledger.tables import Attempt, Claim, StoredLease, StoredRun
 from db.ledger.writing import write
+from db.tables import Attempt, Claim, StoredLease, StoredRun
 from tests.db.rows import Book, settled_row, sha, take_up
 
 HASHES = {sha(word) for word in ("one", "two", "three")}

@@ -11,9 +11,9 @@ from sqlalchemy import Engine, delete, insert, select, update
 from db.clock import now
 from db.database_errors import LedgerInUseError
 from db.ledger.rows import PromptRow, RecordRow, TextRow, WriteBatch
-from db.ledger.tables import SharedText, StoredLease, StoredPrompt, StoredRecord, StoredRun, StoredStep, WorkingRow
 from db.ledger.writing import write
 from db.session import begin_write, rows_of
+from db.tables import SharedText, StoredLease, StoredPrompt, StoredRecord, StoredRun, StoredStep, WorkingRow
 from db.upkeep.pruning import Unused, find_unused, prune
 from tests.db.rows import DAY, Book, settled_row, sha
 

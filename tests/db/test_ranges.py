@@ -12,8 +12,8 @@ from db.ledger import leases, ranges
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
 from db.ledger.lifecycle import close_run, join_run, leave_run
 from db.ledger.rows import ConfirmedRow, WriteBatch
-from db.ledger.tables import StoredLease
 from db.ledger.writing import write
+from db.tables import StoredLease
 from tests.db.rows import Book, count_open
 from tests.db.test_leases import ELSEWHERE, dead_process, run_out
 

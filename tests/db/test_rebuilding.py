@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, delete, insert, select, update
 
 from db.database_errors import LedgerInUseError
-from db.ledger.tables import StandingContent, StoredLease
 from db.session import begin_write, rows_of
+from db.tables import StandingContent, StoredLease
 from db.upkeep import parts
 from db.upkeep.rebuilding import Differences, compare, rebuild
 from tests.db.rows import Book

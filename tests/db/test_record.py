@@ -19,9 +19,9 @@ from db.ledger.connecting import open_ledger
 from db.ledger.lifecycle import begin_or_resume, close_run
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
-from db.ledger.tables import Attempt, Generation, StoredRun
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generation
+from db.tables import Attempt, Generation, StoredRun
 from tests.db.rows import Book, run_row, settled_row, sha
 
 

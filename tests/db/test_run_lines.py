@@ -13,11 +13,11 @@ from sqlalchemy import Engine, event, update
 
 from db.clock import new_id
 from db.ledger.leases import end, take
-from db.ledger.tables import StoredLease, StoredRun
 from db.readers.figures import count_generations, find_run, list_runs, prompt_cache_use, usage
 from db.readers.old_shards import shards_of
 from db.readers.runs import workers_of
 from db.session import begin_write
+from db.tables import StoredLease, StoredRun
 from tests.db.rows import Book
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -32,9 +32,9 @@ from db.columns import Base
 from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
 from db.ledger.connecting import alembic_config, check, connect_ledger, open_ledger, upgrade
 from db.ledger.rows import values_of
-from db.ledger.tables import Attempt, GenerationParent, StoredRun
 from db.session import begin_write, is_unavailable, is_unwritable, make_engine, readable_url, reason_of
 from db.sources.access import open_source
+from db.tables import Attempt, GenerationParent, StoredRun
 from tests.db.rows import HEAD, Book, error_of_sqlite, run_row
 
 TABLES = set(Base.metadata.tables)

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, delete, event, insert, update
 
 from db.clock import now
-from db.ledger.tables import Generation, StoredLease, StoredRun, WorkingRow
 from db.session import begin_write
+from db.tables import Generation, StoredLease, StoredRun, WorkingRow
 from db.upkeep.pruning import find_unused
 from db.upkeep.sizes import HOLDS, measure
 from tests.db.rows import Book

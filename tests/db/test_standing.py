@@ -14,9 +14,9 @@ from sqlalchemy import Engine, insert, select, text, update
 from db.clock import new_id, now
 from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run
 from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch, values_of
-from db.ledger.tables import Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.ledger.writing import write
 from db.session import begin_write
+from db.tables import Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from tests.db.rows import Book, take_up
 
 STEP = "product_copy"

@@ -22,9 +22,9 @@ from db.database_errors import LedgerError
 from db.ledger import spill
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
-from db.ledger.tables import Generation
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generations
+from db.tables import Generation
 from presswork.engine.materials.handles import Generations
 from presswork.engine.resources.writer import Writer
 from presswork.errors import LedgerAwayError, StoppedError

@@ -22,8 +22,8 @@ from presswork.commands.ledger.life import show_life
 from presswork.report.amounts import dollars, duration
 from presswork.report.summary import Failure, list_failures, usage_rows
 from presswork.terminal import screen
+from presswork.terminal.audit_flags import HistoryFlags
 from presswork.terminal.endings import CommandContext
-from presswork.terminal.flags import HistoryFlags
 from presswork.terminal.ledgers import find_by_id, ledger_urls, opened, say_ledger
 from presswork.terminal.summary_view import print_failures
 

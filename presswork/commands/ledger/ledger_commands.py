@@ -10,7 +10,7 @@ from db.session import readable_url, reason_of
 from db.sources.access import is_missing_file
 from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
-from presswork.terminal.flags import CheckFlags, RecoverFlags, UpgradeFlags
+from presswork.terminal.ledger_flags import CheckFlags, RecoverFlags, UpgradeFlags
 from presswork.terminal.ledgers import first_url, ledger_name, opened
 
 

@@ -11,8 +11,8 @@ from db.readers.lives import LifePeriod, read_life
 from db.words import SUCCEEDED
 from presswork.errors import ConfigurationError, ParameterError
 from presswork.terminal import screen
+from presswork.terminal.audit_flags import HistoryFlags
 from presswork.terminal.endings import CommandContext
-from presswork.terminal.flags import HistoryFlags
 from presswork.terminal.ledgers import NoLedgerError, first_with, ledger_name, ledger_urls, say_ledger
 
 HASH_SHOWN = 8

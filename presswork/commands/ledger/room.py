@@ -19,7 +19,7 @@ from db.upkeep import compacting, pruning, rebuilding, sizes
 from presswork.errors import ParameterError
 from presswork.terminal import screen
 from presswork.terminal.endings import EXIT_FAILED, CommandContext
-from presswork.terminal.flags import CompactFlags, LedgerFlags, PruneFlags, RebuildFlags, SizeFlags
+from presswork.terminal.ledger_flags import CompactFlags, LedgerFlags, PruneFlags, RebuildFlags, SizeFlags
 from presswork.terminal.ledgers import first_url, ledger_name, opened
 
 MEGABYTE = 1_000_000

@@ -10,8 +10,8 @@ from rich.padding import Padding
 from db.readers.stored_generations import Audit, read_generation
 from db.words import PERHAPS_BILLED
 from presswork.terminal import screen
+from presswork.terminal.audit_flags import ShowFlags
 from presswork.terminal.endings import CommandContext
-from presswork.terminal.flags import ShowFlags
 from presswork.terminal.ledgers import find_by_id, ledger_urls, say_ledger
 
 

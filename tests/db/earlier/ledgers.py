@@ -14,8 +14,8 @@ from alembic import command
 from sqlalchemy import Engine, text, update
 
 from db.ledger.connecting import alembic_config, connect_ledger
-from db.ledger.tables import StoredRun
 from db.session import begin_write
+from db.tables import StoredRun
 from db.words import RUNNING
 
 FOLDER = Path(__file__).resolve().parent

@@ -1,0 +1,1 @@
+"""Answer what auditors ask of a ledger, one module a question, each within a time limit."""

@@ -1,0 +1,1 @@
+"""Add up closed runs once, so that figures over months need not read every attempt."""

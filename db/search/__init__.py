@@ -1,0 +1,1 @@
+"""The index of words in answers: built when a run closes, and searched by the audit room."""

@@ -1,0 +1,52 @@
+"""Tables whose text repeats: templates, shared texts, records and prompts, stored once and found by hash.
+
+Text bodies are TEXT, not JSONB, so that records and requests are stored byte for byte, even a NUL as its JSON escape.
+"""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.columns import Base, Hash, UtcDateTime
+
+
+class StoredTemplate(Base):
+    """A version of a prompt file: its source, and the sources of all files that it includes or imports."""
+
+    __tablename__ = "templates"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    sources: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    first_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class SharedText(Base):
+    """A text that many prompts share (a system text, an output schema), stored once."""
+
+    __tablename__ = "texts"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    body: Mapped[str] = mapped_column(sa.Text)
+
+
+class StoredRecord(Base):
+    """A record as it was read: all selected columns as canonical JSON."""
+
+    __tablename__ = "records"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    body: Mapped[str] = mapped_column(sa.Text)
+
+
+class StoredPrompt(Base):
+    """A request as it was sent, with {"$text": hash} for a shared text and {"$json": hash} for a schema."""
+
+    __tablename__ = "prompts"
+
+    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
+    model: Mapped[str] = mapped_column(sa.String(100))
+    variant: Mapped[int] = mapped_column(sa.Integer)
+    request: Mapped[str] = mapped_column(sa.Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,1 @@
+"""The audit room: read-only pages over the ledger, served on this machine."""

@@ -1,0 +1,1 @@
+"""Readable differences of two texts or two JSON values, as data that page, terminal and JSON share."""
