@@ -33,6 +33,8 @@ TABLES = {
     ),
     "prompt_cache_rollup": (
         ("day", sa.String(length=10)),
+        ("step", sa.String(length=200)),
+        ("template_hash", sa.String(length=64)),
         ("model", sa.Text()),
         ("service_tier", sa.Text()),
         ("inference_geo", sa.Text()),
@@ -54,6 +56,7 @@ SUMS = {
         "unpriced",
         "perhaps_billed",
         "likely_e10",
+        "estimated",
         "rate_limited",
         "latency_ms",
         "timed",
