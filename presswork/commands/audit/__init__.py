@@ -1,1 +1,1 @@
-"""`presswork audit` and what answers an auditor: the audit room's server, its index of words, bundles, costs, exports."""
+"""`presswork audit` and what answers an auditor: the server, the index of words, bundles, costs and exports."""
