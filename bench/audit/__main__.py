@@ -52,7 +52,7 @@ def _show(
     console: Console, url: str, times: Mapping[str, Measured], rates: Sequence[Mapping[str, str | float]]
 ) -> None:
     for part, measured in times.items():
-        table = Table("view", "n", "median", "p95", "slowest", title=f"{part} of {url.split(':')[0]}, milliseconds")
+        table = Table("view", "n", "median", "p95", "slowest", title=f"{part} of {url.partition(':')[0]}, milliseconds")
         for name, seconds in measured.items():
             ordered = sorted(seconds)
             marks = (ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)], ordered[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -25,6 +26,11 @@ def page_cases(ledger: Engine, values: int = VALUES, seed: int = 1) -> dict[str,
     return _Cases(ledger, values, random.Random(seed)).all()
 
 
+def drawn_words(ledger: Engine, values: int = VALUES, seed: int = 1) -> dict[str, list[str]]:
+    """Return queries of words: rare ones, common ones and phrases."""
+    return _Cases(ledger, values, random.Random(seed)).words()
+
+
 class _Cases:
     def __init__(self, ledger: Engine, values: int, draw: random.Random) -> None:
         self._ledger, self._values, self._draw = ledger, values, draw
@@ -34,12 +40,9 @@ class _Cases:
         sampled = [self._generation() for _number in range(self._values)]
         runs = [str(row.run_id) for row in sampled]
         versions = self._rows("SELECT name, hash FROM templates ORDER BY name, first_seen_at")
+        ended = self._cycle("failed", "crashed", "capped")
         bad = list(self._cycle("failed", "refused"))
-        pairs = [
-            (one, other)
-            for one, other in zip(versions, versions[1:], strict=False)
-            if one[0] == other[0]
-        ]  # fmt: skip
+        pairs = [(one, other) for one, other in pairwise(versions) if one[0] == other[0]]
         lives = [
             {"flow": row.flow, "step": row.step, "endpoint": row.endpoint, "key": row.record_key} for row in sampled
         ]
@@ -49,7 +52,7 @@ class _Cases:
             "runs": self._urls("/runs", ({"before": run} for run in runs)),
             "runs by flow": self._urls("/runs", ({"flow": row.flow} for row in sampled)),
             "runs by cost": self._urls("/runs", ({"sort": "cost", **self._period()} for _row in sampled)),
-            "runs by status": self._urls("/runs", ({"status": each} for each in self._cycle("failed", "crashed", "capped"))),
+            "runs by status": self._urls("/runs", ({"status": each} for each in ended)),
             "run": [f"/runs/{run}" for run in runs],
             "generations": self._urls("/generations", ({"before": row.id} for row in sampled)),
             **{
@@ -58,7 +61,7 @@ class _Cases:
             },
             "generations by three": self._urls(
                 "/generations",
-                ({"step": row.step, "status": status, **self._period()} for row, status in zip(sampled, bad, strict=True)),
+                ({"step": row.step, "status": each, **self._period()} for row, each in zip(sampled, bad, strict=True)),
             ),
             "generation": [f"/generations/{row.id}" for row in sampled],
             "record's life": self._urls("/records", lives),
@@ -74,7 +77,6 @@ class _Cases:
         }  # fmt: skip
 
     def words(self) -> dict[str, list[str]]:
-        """Return queries of words: rare ones, common ones and phrases."""
         answers = [self._answer().split() for _number in range(self._values)]
         rare = [f"zyx{self._draw.randrange(0, 900) * 1_000:07d}" for _number in range(self._values)]
         starts = [self._draw.randrange(0, len(answer) - PHRASE) for answer in answers]
