@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 templates = typer.Typer(help="List, check and try the prompt files in templates/.", no_args_is_help=True)
 ledger = typer.Typer(help="Create, migrate, check and shrink the ledger.", no_args_is_help=True)
+audit = typer.Typer()
+OF_GROUP = ""
+"""The name of a command that is its group itself: `presswork audit`."""
 COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "demo", flags.DemoFlags, "run.demo:begin_demo -> run.demo_runs:run_demo"),
     (
@@ -48,6 +51,9 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     ),
     (app, "down", flags.DownFlags, "machine.down:down"),
     (app, "sandbox", flags.SandboxFlags, "machine.serve_sandbox:sandbox"),
+    (audit, OF_GROUP, audit_flags.AuditFlags, "audit.serve_audit:serve_audit"),
+    (audit, "index", audit_flags.IndexFlags, "audit.word_index:index_words"),
+    (audit, "bundle", audit_flags.BundleFlags, "audit.bundle:write_bundle"),
     (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
     (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
     (templates, "show", flags.RequestFlags, "templates.trying:show_request"),
@@ -85,6 +91,23 @@ def _command(taken: type[flags.Flags], work: str) -> Callable[..., None]:
     return call
 
 
+def _command_of_group(taken: type[flags.Flags], work: str) -> Callable[..., None]:
+    """Make a command that is a group without a subcommand. With one, its own flags would be ignored: refuse them."""
+    command = _command(taken, work)
+
+    def call(context: typer.Context, **given: Any) -> None:
+        if context.invoked_subcommand is None:
+            command(**given)
+        elif taken(**given) != taken():
+            context.fail(f"Give the options of '{context.invoked_subcommand}' after its name.")
+
+    mine = inspect.signature(call).parameters["context"]
+    theirs = inspect.signature(command)
+    call.__signature__ = theirs.replace(parameters=[mine, *theirs.parameters.values()])  # type: ignore[attr-defined]
+    call.__doc__ = command.__doc__
+    return call
+
+
 def _load(function: str) -> Any:
     """Import a function, named as "package.module:function"."""
     module, _, name = function.partition(":")
@@ -92,9 +115,13 @@ def _load(function: str) -> Any:
 
 
 for group, name, taken, work in COMMANDS:
-    group.command(name)(_command(taken, work))
+    if name == OF_GROUP:
+        group.callback(invoke_without_command=True)(_command_of_group(taken, work))
+    else:
+        group.command(name)(_command(taken, work))
 app.add_typer(templates, name="templates")
 app.add_typer(ledger, name="db")
+app.add_typer(audit, name="audit")
 
 
 def _print_version(asked: bool) -> None:

@@ -1,6 +1,7 @@
 """The flags of the commands that read the ledger: what was generated, from what, by which prompt, at what price."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -39,4 +40,47 @@ class ShowFlags(Flags):
     identifier: Annotated[
         str, Argument(metavar="ID", help="A generation's id, or at least 6 characters of its start or end.")
     ]
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class AuditFlags(Flags):
+    """Serve the audit room: pages that show what was generated.
+
+    Shows from what, by which prompt and at what price. It only reads the ledger, and ends with Ctrl-C. On an address
+    that other machines reach, PRESSWORK_AUDIT_USER and PRESSWORK_AUDIT_PASSWORD are required.
+    """
+
+    port: Annotated[
+        int | None, Option(min=0, max=65535, help="Listen on this port. Use 0 for any free port. Default: 4201.")
+    ] = None
+    host: Annotated[str | None, Option(help="Listen on this address. Default: 127.0.0.1.")] = None
+    uds: Annotated[Path | None, Option(metavar="PATH", help="Listen on this Unix socket, which only you can open.")] = (
+        None
+    )
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class IndexFlags(Flags):
+    """Index the words of all answers, for a faster search.
+
+    From then on each run is indexed when it closes. Without an index, a search reads the answers, newest first. You
+    can stop it at any moment and run it again to continue.
+    """
+
+    remove: Annotated[bool, Option("--remove", help="Remove the index.")] = False
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class BundleFlags(Flags):
+    """Write all about one record into one file.
+
+    Holds each generation of the record with its record, prompt, answer, attempts, run and template.
+    """
+
+    key: Annotated[str, Option(help="The key of the record.")]
+    to: Annotated[Path, Option(metavar="FILE", help="Write to this file, which must not exist.")]
+    flow: Annotated[str | None, Option(help="Only content of this flow.")] = None
     sandbox: OfSandbox = False
