@@ -16,7 +16,7 @@ _APOSTROPHES = "'\u2019"
 _CLOSING = rf"[{_APOSTROPHES}\"»”」』)\]]*+"
 _END = rf"[{_STOPS}]++{_CLOSING}(?:[^\S\n]++|(?=\n)|\Z)|[{_FULL_STOPS}]++{_CLOSING}"
 # Possessive, so that no text makes this take more than one pass.
-_SENTENCE = re.compile(rf"(?:[^\n{_STOPS}{_FULL_STOPS}]++|(?!{_END})[{_STOPS}])*+(?:{_END}|\n+|\Z)")
+_SENTENCE = re.compile(rf"(?:[^\n{_STOPS}{_FULL_STOPS}]++|(?!{_END})[{_STOPS}]++)*+(?:{_END}|\n+|\Z)")
 _BLANKS = r"\r?\n|[^\S\n]+|\d+(?:[.,:]\d+)+"
 _ASCII_WORD = re.compile(rf"{_BLANKS}|\w+(?:'\w+)*|.", re.DOTALL)
 _LINE = re.compile(r"[^\n]*(?:\n+|\Z)")
