@@ -70,7 +70,7 @@ def reading(within_s: float = LIMIT_S) -> Iterator[TimedReading]:
     try:
         yield found
     except DBAPIError as error:
-        if _was_stopped(error):
+        if was_stopped(error):
             raise TooSlowError(
                 f"Reading the ledger took longer than {within_s:g} s and was stopped. "
                 "Choose a shorter period, a flow or a step."
@@ -113,7 +113,8 @@ def _written(statement: ClauseElement, dialect: Dialect) -> str:
         return str(statement.compile(dialect=dialect))
 
 
-def _was_stopped(error: DBAPIError) -> bool:
+def was_stopped(error: DBAPIError) -> bool:
+    """Whether a statement was stopped by the time limit."""
     original = error.orig
     if isinstance(original, sqlite3.Error):
         return getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
