@@ -120,9 +120,12 @@ def find_template(engine: Engine, beginning: str, name: str | None = None) -> st
     raise FilterError(f"There is no template version {beginning!r}. Available: {listed}.")
 
 
-def conditions_of(wanted: Filter) -> list[ColumnElement[bool]]:
-    """Return the conditions on table generations of a filter that is `resolved`; one for each value, without words."""
-    g = Generation
+def conditions_of(wanted: Filter, of: Any = Generation) -> list[ColumnElement[bool]]:
+    """Return the conditions on generations of a filter that is `resolved`; one for each value, without words.
+
+    `of` has the columns: table generations, or a subquery of it.
+    """
+    g = of
     equal: tuple[tuple[Any, Any], ...] = (
         (g.flow, wanted.flow),
         (g.step, wanted.step),
