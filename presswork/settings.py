@@ -7,9 +7,10 @@ keep their names: ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL are the SDK's, PREFEC
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 from dotenv import load_dotenv
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from presswork.errors import ConfigurationError
@@ -69,6 +70,14 @@ class Settings(BaseSettings):
         None, pattern=r"^[a-z0-9-]+/.+$", description="A Prefect notification block (type/name) for failed runs."
     )
     api_key_block: str | None = Field(None, description="A Prefect Secret block that holds the API key.")
+
+    audit_host: str = Field("127.0.0.1", min_length=1, description="The address on which the audit room listens.")
+    audit_port: int = Field(4201, ge=0, le=65535, description="Its port. 0: `presswork up` does not start it.")
+    audit_url: Annotated[str | None, BeforeValidator(lambda given: given or None)] = Field(
+        None, pattern=r"^https?://[\w.~:\[\]/%-]+$", description="Its address, for links in Prefect. Empty: no links."
+    )
+    audit_user: str | None = Field(None, description="The user of the audit room.")
+    audit_password: SecretStr | None = Field(None, description="The password of the audit room's user.")
 
     @property
     def spool_folder(self) -> Path:

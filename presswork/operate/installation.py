@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TextIO
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from presswork.addresses import url_of
 from presswork.errors import ConfigurationError
 from presswork.operate.prefect_server import SERVER_STOPS_WITHIN_S
 from presswork.operate.processes import Process, marked_processes, stop_processes
@@ -63,13 +63,7 @@ class Installation:
     @property
     def url(self) -> str:
         """The server's address on this machine."""
-        try:
-            address = ip_address(self.host)
-        except ValueError:
-            return f"http://{self.host}:{self.port}"
-        if address.is_unspecified:
-            address = ip_address("127.0.0.1" if address.version == 4 else "::1")
-        return f"http://{address if address.version == 4 else f'[{address}]'}:{self.port}"
+        return url_of(self.host, self.port)
 
     @property
     def api(self) -> str:

@@ -12,6 +12,7 @@ from typing import TextIO
 from prefect import settings as prefect
 
 from db.words import POOL
+from presswork.addresses import why_not
 from presswork.errors import ConfigurationError
 from presswork.operate import prefect_server
 from presswork.operate.deployments import deploy, ensure_pool
@@ -196,22 +197,18 @@ async def _wait_for_worker(here: Installation, since: datetime, is_alive: Callab
 
 def _require_free_port(here: Installation) -> None:
     """Raise ConfigurationError if the port can't be used; the message names the reason, and who has the port."""
-    try:
-        found = socket.getaddrinfo(here.host, here.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, _protocol, _name, address = found[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise ConfigurationError(
-                f"Prefect's server can't listen on {here.host}, port {here.port}: {error.strerror or error}. "
-                "Correct PREFECT_SERVER_API_HOST or PREFECT_SERVER_API_PORT."
-            ) from None
+    error = why_not(here.host, here.port)
+    if error is None:
+        return
+    if error.errno != errno.EADDRINUSE:
         raise ConfigurationError(
-            f"Port {here.port} is taken by {_taken_by(here)}. Stop that, or set another port: "
-            f"PREFECT_SERVER_API_PORT={here.port + 1}."
-        ) from None
+            f"Prefect's server can't listen on {here.host}, port {here.port}: {error.strerror or error}. "
+            "Correct PREFECT_SERVER_API_HOST or PREFECT_SERVER_API_PORT."
+        )
+    raise ConfigurationError(
+        f"Port {here.port} is taken by {_taken_by(here)}. Stop that, or set another port: "
+        f"PREFECT_SERVER_API_PORT={here.port + 1}."
+    )
 
 
 def _taken_by(here: Installation) -> str:

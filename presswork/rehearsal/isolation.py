@@ -46,6 +46,8 @@ def isolated(switches: Switches, source: str | None, *, keep: bool) -> Iterator[
             "PRESSWORK_DATABASE_URL": ledger,
             "PRESSWORK_SPILL_DIR": str(folder / "spill"),
             "PRESSWORK_SPOOL_DIR": str(folder / "spools"),
+            # The audit room shows another ledger, so a link to this run would find nothing.
+            "PRESSWORK_AUDIT_URL": "",
         }
         with environment(changes if source is None else {**changes, "PRESSWORK_SOURCE_URL": source}):
             yield ledger

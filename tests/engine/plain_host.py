@@ -116,7 +116,9 @@ class PlainHost:
         if helping is not None:
             await helping(run)
 
-    async def publish(self, summary: Summary, _ledger: URL, _read_from: Mapping[str, URL]) -> None:
+    async def publish(
+        self, summary: Summary, _ledger: URL, _read_from: Mapping[str, URL], _audit_url: str | None
+    ) -> None:
         self.summary = summary
 
     async def nothing_to_do(self, why: str) -> BaseException:

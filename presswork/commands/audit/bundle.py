@@ -1,4 +1,4 @@
-"""`presswork audit bundle`: write a record's life into one file, for whoever asks."""
+"""`presswork audit bundle`: write a record's life into one file."""
 
 from presswork.errors import ConfigurationError
 from presswork.terminal.audit_flags import BundleFlags

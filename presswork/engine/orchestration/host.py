@@ -139,8 +139,8 @@ class Host(Protocol):
     async def spread(self, run: SpreadRun) -> None:
         """Let helpers do a run's first step, and return when they have ended."""
 
-    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
-        """Report that the run has ended, or that it is suspended."""
+    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], audit_url: str | None) -> None:
+        """Report that the run has ended, or that it is suspended; `audit_url` is where the audit room shows it."""
 
     @property
     def can_end_process(self) -> bool:

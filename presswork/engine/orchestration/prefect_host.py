@@ -100,11 +100,11 @@ class PrefectHost:
                     if state is not None and (state.is_cancelling() or state.is_cancelled()):
                         stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
 
-    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL]) -> None:
+    async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], audit_url: str | None) -> None:
         """Send an event and assets, and attach the summary to the flow run."""
         tell_ending(summary, str(self._flow_run.id))
         tell_assets(summary, ledger, read_from)
-        await publish_summary(summary)
+        await publish_summary(summary, audit_url)
 
     @property
     def can_end_process(self) -> bool:

@@ -25,20 +25,21 @@ BOX, HEIGHT, GAP, MARGIN = 260, 50, 26, 8
 GOOD_COLOR, LACKING_COLOR, RECORDS_COLOR = "#1b7f4b", "#b45309", "#475569"
 
 
-async def publish_summary(summary: Summary) -> None:
-    """Attach the summary to the flow run."""
-    await acreate_markdown_artifact(summary_markdown(summary), key=SUMMARY_KEY, description=f"Run {summary.run_id}")
+async def publish_summary(summary: Summary, audit_url: str | None) -> None:
+    """Attach the summary to the flow run, with links to the audit room if that has an address."""
+    markdown = summary_markdown(summary, audit_url)
+    await acreate_markdown_artifact(markdown, key=SUMMARY_KEY, description=f"Run {summary.run_id}")
 
 
-def summary_markdown(summary: Summary) -> str:
-    """Lay a summary out as Markdown tables."""
+def summary_markdown(summary: Summary, audit_url: str | None = None) -> str:
+    """Lay a summary out as Markdown tables; with the address of the audit room, its ids are links."""
     titles = [name.replace("_", " ") for name in _COLUMNS]
     facts = [
         ("records", f"{summary.records:,}"),
         *((label, _cell(value) if label in _FREE else value) for label, value in summary_rows(summary)),
         ("answered 429", f"{summary.rate_limited:,}"),
         ("time", duration(summary.wall_s)),
-        ("run", f"`{summary.run_id}`"),
+        ("run", _linked(f"`{summary.run_id}`", audit_url, f"runs/{summary.run_id}")),
     ]
     lines = [
         f"# {summary.flow}: {summary.status}",
@@ -55,13 +56,19 @@ def summary_markdown(summary: Summary) -> str:
     if summary.failures:
         lines += ["", "## Without content", _row("step", "record", "status", "kind", "details"), "|---" * 5 + "|"]
     for failure in summary.failures:
-        kind, look = _cell(failure.kind or ""), f"`presswork show {failure.generation_id}`"
+        kind, shown = _cell(failure.kind or ""), f"`presswork show {failure.generation_id}`"
+        look = _linked(shown, audit_url, f"generations/{failure.generation_id}")
         lines.append(_row(failure.step, _cell(failure.record_key), failure.status, kind, look))
     return "\n".join(lines)
 
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _linked(text: str, audit_url: str | None, path: str) -> str:
+    # Our own ids, and an address that Settings has checked: none of their characters ends a link.
+    return f"[{text}]({audit_url.rstrip('/')}/{path})" if audit_url else text
 
 
 def _cell(text: str) -> str:
