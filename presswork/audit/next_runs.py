@@ -20,7 +20,7 @@ from db.words import TAG
 from presswork.addresses import is_loopback
 
 WITHIN_S = 1.0
-KEPT_S = 10.0
+ANSWER_KEPT_S = 10.0
 """How long an answer is shown again, also none: a server that hangs costs a reader one second, not each page one."""
 SHOWN_NEXT = 10
 CLOUD_API, CLOUD_UI = "https://api.prefect.cloud/api", "https://app.prefect.cloud"
@@ -99,7 +99,7 @@ class NextRuns:
         """Return the next run of each deployment, the earliest first."""
         with self._lock:
             asked = self._asked
-            if asked is None or (asked.done() and time.monotonic() - self._asked_at > KEPT_S):
+            if asked is None or (asked.done() and time.monotonic() - self._asked_at > ANSWER_KEPT_S):
                 asked = self._asked = self._thread.submit(self._ask)
                 self._asked_at = time.monotonic()
             left_s = self._asked_at + WITHIN_S - time.monotonic()
@@ -124,7 +124,7 @@ def _read_next(api: PrefectApi) -> Sequence[NextRun]:
     parts = urlsplit(api.url)
     # As for every request to this machine: loading certificates takes longer, and no proxy may stand between.
     is_local = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    base, until = api.url.rstrip("/"), time.monotonic() + KEPT_S
+    base, until = api.url.rstrip("/"), time.monotonic() + ANSWER_KEPT_S
     with httpx2.Client(headers=api.headers, timeout=WITHIN_S, verify=not is_local, trust_env=not is_local) as client:
 
         def ask(path: str, body: object) -> bytes:

@@ -59,8 +59,8 @@ class Template:
 
     @cached_property
     def schema_json(self) -> str:
-        """The schema as canonical JSON."""
-        return orjson.dumps(self.schema, option=orjson.OPT_SORT_KEYS).decode()
+        """The schema as JSON, in the order in which it is sent."""
+        return orjson.dumps(self.schema).decode()
 
     @cached_property
     def reads(self) -> frozenset[str]:

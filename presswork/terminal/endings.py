@@ -21,6 +21,7 @@ from rich.text import Text
 
 from db.database_errors import DatabaseError
 from presswork.errors import CallError, PressworkError, StoppedError
+from presswork.escaping import visible
 from presswork.settings import Settings, load_settings
 from presswork.terminal import screen
 from presswork.terminal.environment import prepare_environment
@@ -98,7 +99,7 @@ def describe(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, PressworkError | DatabaseError):
         return EXIT_WRONG, kind, str(error)
     if isinstance(error, ValidationError):
-        faults = (f"{name} {screen.visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
+        faults = (f"{name} {visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
         return EXIT_WRONG, "Parameter", "; ".join(faults) + "."
     what = type(error).__name__ + (f": {_reason_of(error)}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."

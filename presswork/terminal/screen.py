@@ -6,7 +6,6 @@ alone. Data is never read as markup: pass values from records through `data()`.
 
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, PROGRAM, RUNNING, SKIPPED, SUCCEEDED, SUSPENDED
+from presswork.escaping import visible
 
 STYLES = {
     **dict.fromkeys((SUCCEEDED, COMPLETED), "green"),
@@ -26,7 +26,6 @@ STYLES = {
 }
 SHORT_ID = 12  # characters of an id's end, which is random, so that ids of one second differ
 WIDE = 200  # columns if the output is no terminal: a log or a pipe has no edge to wrap at
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def out() -> Console:
@@ -49,11 +48,6 @@ def print_json(value: Any) -> None:
     text = orjson.dumps(value, default=float, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
     sys.stdout.write(text.decode() + "\n")
     sys.stdout.flush()
-
-
-def visible(text: str) -> str:
-    """Make control characters visible, so that a record can't move the cursor, ring or reverse the line."""
-    return text if text.isprintable() else "".join(_visible(character) for character in text)
 
 
 def data(value: Any, style: str = "") -> Text:
@@ -172,14 +166,3 @@ def status(status: str) -> Text:
 def moment(when: datetime | None) -> str:
     """Write a time in UTC, to the second."""
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if when else ""
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if character in "\n\t" or character.isprintable():
-        return character
-    if code < 0x20:  # Unicode has a picture of each control character
-        return chr(0x2400 + code)
-    if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs"):
-        return f"⟨U+{code:04X}⟩"
-    return character

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import CACHED, CANCELLED, CAPPED, COMPLETED, SANDBOX, SUCCEEDED
+from presswork.escaping import visible
 from presswork.report.amounts import counted, duration
 from presswork.report.summary import LACKING, SANDBOX_SAYS, Failure, StepSummary, Summary, summary_rows
 from presswork.terminal import screen
@@ -38,7 +39,7 @@ def headline(summary: Summary, completed: str = COMPLETED) -> Text:
     told = f" {how}: {counted(summary.records, 'record')} in {duration(summary.wall_s)}"
     if complete and summary.cached and not summary.requests:
         told += ", all from the cache, no requests sent"
-    return Text.assemble((f"{mark} ", style), (screen.visible(summary.flow), "bold"), told)
+    return Text.assemble((f"{mark} ", style), (visible(summary.flow), "bold"), told)
 
 
 def print_steps(console: Console, steps: Sequence[StepSummary]) -> None:

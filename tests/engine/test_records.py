@@ -59,6 +59,19 @@ async def test_odd_records_go_through_unharmed(workshop_on_each: Workshop) -> No
     assert (await workshop.run()).cached == len(ODD)
 
 
+async def test_stored_request_is_the_one_that_was_sent_in_the_same_order(workshop: Workshop) -> None:
+    workshop.items({"a": "one"})
+    workshop.sandbox.configure(keep_bodies=1)
+    await workshop.run()
+
+    (sent,) = workshop.sandbox.bodies()
+    audit = read_generation(workshop.ledger, workshop.value("SELECT id FROM generations"))
+    assert audit is not None
+    assert audit.request == sent
+    # The order of a schema's fields is the order in which Claude writes them.
+    assert json.dumps(audit.request["output_config"]) == json.dumps(sent["output_config"])
+
+
 async def test_nul_bytes_go_through_or_fail_alone(workshop: Workshop) -> None:
     workshop.items({"nul": "before\x00after", "plain": "nothing odd"})
     summary = await workshop.run()

@@ -16,6 +16,7 @@ from db.readers.figures import RunLine, TotalUsage
 from presswork.commands.ledger.history import runs_table
 from presswork.commands.run.watching import Watcher, time_left
 from presswork.errors import StoppingCallError, UntoldCostError
+from presswork.escaping import visible
 from presswork.report.prefect.artifacts import summary_markdown
 from presswork.report.progress import Progress
 from presswork.report.summary import Failure, PaceSummary, StepSummary, Summary
@@ -54,7 +55,7 @@ def test_list_of_runs_shows_ids_and_statuses_whole_whatever_the_terminal(width: 
     ],
 )
 def test_control_characters_are_seen_and_not_obeyed(text: str, shown: str) -> None:
-    assert screen.visible(text) == shown
+    assert visible(text) == shown
 
 
 def test_json_has_plain_times_and_money(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from db.readers.old_shards import shards_of
 from db.readers.runs import read_run, steps_of, workers_of
 from db.words import RUNNING, SUSPENDED
 from presswork.commands.ledger.life import show_life
+from presswork.escaping import visible
 from presswork.report.amounts import dollars, duration
 from presswork.report.summary import Failure, list_failures, usage_rows
 from presswork.terminal import screen
@@ -61,7 +62,7 @@ def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, 
         console.print(runs_table(runs, console.width))
         console.print(Text(f"\n`{screen.command('history ID')}` shows one run.", "dim"))
     elif has_ledger:
-        console.print("No runs yet" + (f" of {screen.visible(flow)}." if flow else "."))
+        console.print("No runs yet" + (f" of {visible(flow)}." if flow else "."))
     else:
         console.print("No runs yet: there is no ledger. `presswork demo` or `presswork run NAME` creates one.")
 
@@ -153,7 +154,7 @@ def _print_run(console: Console, found: _RunHistory) -> None:
     if found.failures:
         print_failures(console, found.failures, found.line.without_content - found.unlisted)
     if found.unlisted:
-        command = screen.command(f"history {screen.visible(found.line.flow)} --key KEY")
+        command = screen.command(f"history {visible(found.line.flow)} --key KEY")
         console.print(
             f"\n{found.unlisted:,} without content can't be listed: they failed as in an earlier run, and later runs "
             f"have processed these records again. `{command}` shows the history of one."
@@ -207,11 +208,11 @@ def _state(found: _RunHistory) -> Text:
     said = screen.status(found.line.status)
     if found.line.status == RUNNING and found.workers:
         by = ", ".join(f"{lease.worker} ({_place(lease.process)})" for lease in found.workers)
-        said.append(f", by {screen.visible(by)}")
+        said.append(f", by {visible(by)}")
     elif found.line.status == SUSPENDED:
         due, reason = found.row.get("due_at"), found.row.get("suspended_for")
         said.append(f" until {screen.moment(due)} UTC" if due else "")
-        said.append(f": {screen.visible(reason)}" if reason else "")
+        said.append(f": {visible(reason)}" if reason else "")
     return said
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from db.readers.lives import LifePeriod, read_life
 from db.words import SUCCEEDED
 from presswork.errors import ConfigurationError, ParameterError
+from presswork.escaping import visible
 from presswork.terminal import screen
 from presswork.terminal.audit_flags import HistoryFlags
 from presswork.terminal.endings import CommandContext
@@ -41,8 +42,8 @@ def show_life(command: CommandContext, flags: HistoryFlags, key: str) -> None:
 
 def _print_life(console: Console, key: str, periods: Sequence[LifePeriod]) -> None:
     for place, group in groupby(periods, key=lambda period: (period.flow, period.step, period.endpoint)):
-        flow, step, endpoint = map(screen.visible, place)
-        screen.section(console, f"{screen.visible(key)}: flow {flow}, step {step}, endpoint {endpoint}")
+        flow, step, endpoint = map(visible, place)
+        screen.section(console, f"{visible(key)}: flow {flow}, step {step}, endpoint {endpoint}")
         of_step = list(group)
         columns = ["from (UTC)", "until (UTC)", "status", "confirmed", "last (UTC)", "template", "record", "generation"]
         rows = [_cells(period) for period in of_step]

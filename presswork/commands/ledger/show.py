@@ -9,6 +9,7 @@ from rich.padding import Padding
 
 from db.readers.stored_generations import Audit, read_generation
 from db.words import PERHAPS_BILLED
+from presswork.escaping import visible
 from presswork.terminal import screen
 from presswork.terminal.audit_flags import ShowFlags
 from presswork.terminal.endings import CommandContext
@@ -66,7 +67,7 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
     row, run = audit.generation, audit.run
     status = screen.status(row["status"])
     if row["error_kind"]:
-        status.append(f" ({screen.visible(row['error_kind'])})")
+        status.append(f" ({visible(row['error_kind'])})")
     template = row["template_hash"]
     if audit.template is not None:
         template += f" ({', '.join(audit.template['sources'])})"

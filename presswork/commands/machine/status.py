@@ -10,6 +10,7 @@ from rich.text import Text
 
 from db.words import POOL
 from presswork.commands.templates.retiring import NamedModels, Retiring, models_to_ask, retiring
+from presswork.escaping import visible
 from presswork.operate.installation import AUDIT, SERVER, SUPERVISOR, WORKER, read_state
 from presswork.operate.overview import Overview, ShownRun, read_overview
 from presswork.prompts.lint import ModelsByName
@@ -79,7 +80,7 @@ def _print(console: Console, found: _Status) -> None:
     _print_services(console, found)
     for model in found.models:
         named = f" Used by {', '.join(model.templates)}. Move to another model."
-        console.print(Text(f"\n{screen.visible(model.words)}.{screen.visible(named)}", "yellow"))
+        console.print(Text(f"\n{visible(model.words)}.{visible(named)}", "yellow"))
 
 
 def _print_services(console: Console, found: _Status) -> None:

@@ -17,6 +17,7 @@ from db.samples import load_samples
 from db.words import SANDBOX
 from presswork.commands.run.running import run_call
 from presswork.engine.resources.preflight import name_endpoint
+from presswork.escaping import visible
 from presswork.jobs.checking import prepare
 from presswork.jobs.named_jobs import find_job
 from presswork.options import RunOptions
@@ -105,7 +106,7 @@ def _panel(title: str, output: Mapping[str, Any]) -> Panel:
     lines: list[Text] = []
     for name, value in output.items():
         shown = "".join(f"\n  - {item}" for item in value) if isinstance(value, list) else str(value)
-        lines.append(Text.assemble((f"{name.replace('_', ' ')}  ", "dim"), screen.visible(shown)))
+        lines.append(Text.assemble((f"{name.replace('_', ' ')}  ", "dim"), visible(shown)))
     return Panel(
         Text("\n").join(lines), title=screen.data(title, "bold"), title_align="left", border_style="dim", width=100
     )

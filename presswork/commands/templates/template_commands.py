@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from presswork.errors import ConfigurationError
+from presswork.escaping import visible
 from presswork.prompts.front_matter import FrontMatter
 from presswork.prompts.lint import Finding, ModelsByName, lint_template
 from presswork.prompts.templates import list_templates, read_heads
@@ -95,7 +96,7 @@ def _print_list(console: Console, found: Sequence[dict[str, Any]], folder: Path)
 def _print_findings(console: Console, findings: Sequence[Finding], checked: int, errors: int) -> None:
     for finding in findings:
         level = Text(f"{finding.level}: ", "bold red" if finding.level == "error" else "yellow")
-        console.print(Text.assemble(level, screen.visible(str(finding))))
+        console.print(Text.assemble(level, visible(str(finding))))
     notes = len(findings) - errors
     total = f"{counted(checked, 'template')}: {counted(errors, 'error')}, {counted(notes, 'note')}"
     console.print(Text(total + ".", "bold red" if errors else "bold green"))
