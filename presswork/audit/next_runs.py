@@ -22,6 +22,8 @@ from presswork.addresses import is_loopback
 WITHIN_S = 1.0
 ANSWER_KEPT_S = 10.0
 """How long an answer is shown again, also none: a server that hangs costs a reader one second, not each page one."""
+GIVEN_UP_AFTER_S = 10.0
+"""How long an answer may take that nobody waits for any more."""
 SHOWN_NEXT = 10
 CLOUD_API, CLOUD_UI = "https://api.prefect.cloud/api", "https://app.prefect.cloud"
 _NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportError)
@@ -124,7 +126,7 @@ def _read_next(api: PrefectApi) -> Sequence[NextRun]:
     parts = urlsplit(api.url)
     # As for every request to this machine: loading certificates takes longer, and no proxy may stand between.
     is_local = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    base, until = api.url.rstrip("/"), time.monotonic() + ANSWER_KEPT_S
+    base, until = api.url.rstrip("/"), time.monotonic() + GIVEN_UP_AFTER_S
     with httpx2.Client(headers=api.headers, timeout=WITHIN_S, verify=not is_local, trust_env=not is_local) as client:
 
         def ask(path: str, body: object) -> bytes:
