@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from db.database_errors import LedgerError, TooSlowError
+from db.readers.audit.filters import FilterError
 from db.session import reason_of
 from db.timed_reads import LIMIT_S, reading
 from presswork.audit.page import AnyPage, Given, NotFoundError
@@ -100,7 +101,7 @@ class Answering:
                 try:
                     query = page.query.model_validate(_asked(request, given))
                     return Shown(query, page.read(engine, query), choices, read.statements())
-                except (ValidationError, QueryError) as error:
+                except (ValidationError, FilterError, QueryError) as error:
                     return Shown(None, None, choices, [], PageFault(422, "This is not a filter", _faults(error)))
                 except NotFoundError as error:
                     trouble = PageFault(404, "There is no such thing here", (str(error),))
@@ -151,15 +152,15 @@ def _given(request: Request) -> dict[str, str]:
 def _asked(request: Request, given: Given) -> Mapping[str, Any]:
     names = Counter(name for name, _value in request.query_params.multi_items())
     if twice := [name for name, count in names.items() if count > 1]:
-        raise QueryError(f"{', '.join(twice)}: given more than once")
+        raise QueryError(f"{', '.join(twice)}: given more than once.")
     if both := sorted(set(given) & set(request.path_params)):
-        raise QueryError(f"{', '.join(both)}: part of the path, not a filter")
+        raise QueryError(f"{', '.join(both)}: part of the path, not a filter.")
     return {**given, **request.path_params}
 
 
-def _faults(error: ValidationError | QueryError) -> tuple[str, ...]:
-    if isinstance(error, QueryError):
-        return (f"{error}.",)
+def _faults(error: ValidationError | FilterError | QueryError) -> tuple[str, ...]:
+    if not isinstance(error, ValidationError):
+        return (str(error),)
     return tuple(_fault(item["loc"], item["type"], item["msg"]) for item in error.errors(include_url=False))
 
 
