@@ -15,7 +15,7 @@ from presswork.prompts.rendering.marking import (
     PARAMS,
     RECORD,
     MarkedPrompt,
-    Piece,
+    PromptPiece,
     StoredSource,
     mark_prompt,
     read_stored,
@@ -78,7 +78,7 @@ def _part(part: Mapping[str, Any]) -> Said:
 
 def _marked(engine: Engine, audit: Audit, sent: str) -> MarkedPrompt:
     if audit.more_parents:
-        return MarkedPrompt((Piece(sent),), TOO_MANY)
+        return MarkedPrompt((PromptPiece(sent),), TOO_MANY)
     stored = None if audit.template is None else read_stored(audit.template["name"], audit.template["sources"])
     if stored is None:
         return mark_prompt(None, [], {}, sent)
