@@ -1,4 +1,4 @@
-"""Figures are the sums of the attempts whatever happens to a run: open, closed, crashed, spilled, resumed, compacted."""
+"""Figures are the sums of the attempts whatever happens to a run: open, crashed, spilled, resumed, compacted."""
 
 from __future__ import annotations
 
