@@ -85,8 +85,8 @@ def _places(engine: Engine, wanted: Filter) -> list[Row[Any]]:
     others = [row.id for row in rows_of(engine, unmarked())]
     # Two statements: as one, a planner may read the steps of all generations.
     of_others = select(Generation.run_id, Generation.step).where(Generation.run_id.in_(others))
-    steps = union(select(OutcomeRollup.run_id, OutcomeRollup.step), of_others).subquery().c
-    pairs = ((StoredRun.flow, wanted.flow), (steps.step, wanted.step), (StoredRun.endpoint, wanted.endpoint))
+    steps = union(select(OutcomeRollup.run_id, OutcomeRollup.step), of_others).subquery()
+    pairs = ((StoredRun.flow, wanted.flow), (steps.c.step, wanted.step), (StoredRun.endpoint, wanted.endpoint))
     which = [column == value for column, value in pairs if value is not None]
-    place = select(StoredRun.flow, steps.step, StoredRun.endpoint).join(steps, steps.run_id == StoredRun.id)
+    place = select(StoredRun.flow, steps.c.step, StoredRun.endpoint).join(steps, steps.c.run_id == StoredRun.id)
     return rows_of(engine, place.where(*which).distinct())
