@@ -19,7 +19,7 @@ from db.readers.runs import read_run, steps_of, workers_of
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 from presswork.audit import links
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
-from presswork.report.cache_savings import saved_by_reads
+from presswork.report.savings import PromptCacheSavings, add_savings
 from presswork.report.step_picture import Paint, steps_svg
 
 _BY_CLASS = Paint(
@@ -88,7 +88,7 @@ class RunView:
     resumes: tuple[str, ...]
     resumed_by: tuple[str, ...]
     shards: tuple[str, ...]
-    saved_by_prompt_cache_usd: Decimal | None
+    saved_by_prompt_cache: PromptCacheSavings
     saved_by_ledger_usd: Decimal | None
 
     @property
@@ -119,7 +119,7 @@ def read_one_run(engine: Engine, query: RunQuery) -> RunView:
         resumes=tuple(resumed_by(engine, line.id)),
         resumed_by=tuple(resuming(engine, line.id)),
         shards=tuple(shards_of(engine, line.id)),
-        saved_by_prompt_cache_usd=saved_by_reads([each.use for each in cache_use_by(engine, (), Filter(run=line.id))]),
+        saved_by_prompt_cache=add_savings(each.use for each in cache_use_by(engine, (), Filter(run=line.id))),
         saved_by_ledger_usd=_saved(steps),
     )
 
