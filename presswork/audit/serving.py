@@ -11,6 +11,7 @@ import uvicorn
 
 from presswork.audit.app import OWN_HOSTS, create_app
 from presswork.audit.guards import Password
+from presswork.audit.pages.overview_page import AskNext
 from presswork.errors import ConfigurationError
 
 NICENESS = 10
@@ -65,6 +66,7 @@ def serve(
     *,
     password: Password | None = None,
     prefect_url: str | None = None,
+    ask_next: AskNext | None = None,
     started: Callable[[], None] | None = None,
 ) -> None:
     """Serve the ledger's pages until SIGINT or SIGTERM; `started` is called when they can be opened.
@@ -72,7 +74,7 @@ def serve(
     Raises ConfigurationError for an address that others can reach without a password, and OSError if it is taken.
     """
     check_listening(listening, password)
-    app = create_app(read_url, hosts=listening.hosts(), password=password, prefect_url=prefect_url)
+    app = create_app(read_url, hosts=listening.hosts(), password=password, prefect_url=prefect_url, ask_next=ask_next)
     with suppress(OSError):
         os.nice(NICENESS)
     config = uvicorn.Config(
