@@ -13,6 +13,7 @@ from db.words import CRASHED, RUNNING
 
 WHOLE_ID = 36
 SHORTEST_ID = 6  # fewer characters do not count as a part of an id
+WHOLE_ID = 36
 
 
 def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
@@ -61,9 +62,10 @@ def counts_in(run_id: str) -> ColumnElement[bool]:
 
 def matches(column: Any, text: str) -> ColumnElement[bool]:
     """Select ids by a full id, or by the beginning or end of one."""
-    # People copy either: the beginning is the time, and the end distinguishes the runs of one day.
+    # People copy either: the beginning is the time, and the end distinguishes the runs of one day. A whole id is found
+    # by the primary key; LIKE would read all.
     plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
-    parts = (column.like(f"%{plain}"), column.like(f"{plain}%")) if len(plain) >= SHORTEST_ID else ()
+    parts = (column.like(f"%{plain}"), column.like(f"{plain}%")) if SHORTEST_ID <= len(plain) < WHOLE_ID else ()
     return or_(column == text, *parts)
 
 
