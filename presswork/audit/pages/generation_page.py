@@ -1,6 +1,6 @@
 """Show one generation whole: record, prompt, answer, attempts, and what it was made from and used for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
