@@ -26,7 +26,7 @@ _NOT_OURS = ("BEGIN", "SET LOCAL", "PRAGMA")
 
 
 @dataclass
-class Reading:
+class TimedReading:
     """The statements of one read, and the moment (time.monotonic) at which it must have ended."""
 
     until: float
@@ -51,7 +51,7 @@ class Reading:
         self._run.append(write)
 
 
-_current: ContextVar[Reading | None] = ContextVar("reading", default=None)
+_current: ContextVar[TimedReading | None] = ContextVar("reading", default=None)
 
 
 def open_reader(url: str) -> Engine:
@@ -63,9 +63,9 @@ def open_reader(url: str) -> Engine:
 
 
 @contextmanager
-def reading(within_s: float = LIMIT_S) -> Iterator[Reading]:
+def reading(within_s: float = LIMIT_S) -> Iterator[TimedReading]:
     """Read within a time limit; TooSlowError if a statement is stopped because it has passed."""
-    found = Reading(time.monotonic() + within_s)
+    found = TimedReading(time.monotonic() + within_s)
     token = _current.set(found)
     try:
         yield found
