@@ -57,6 +57,12 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
     (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
     (templates, "show", flags.RequestFlags, "templates.trying:show_request"),
+    (
+        templates,
+        "history",
+        audit_flags.TemplateHistoryFlags,
+        "templates.template_history:show_template_history",
+    ),
     (ledger, "upgrade", ledger_flags.UpgradeFlags, "ledger.ledger_commands:upgrade_ledger"),
     (ledger, "check", ledger_flags.CheckFlags, "ledger.ledger_commands:require_current"),
     (ledger, "recover", ledger_flags.RecoverFlags, "ledger.ledger_commands:recover_spills"),

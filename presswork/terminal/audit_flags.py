@@ -44,6 +44,21 @@ class ShowFlags(Flags):
 
 
 @dataclass(frozen=True)
+class TemplateHistoryFlags(Flags):
+    """List the versions of a template that were used.
+
+    Shows when each was in use, how many generations it made, and their failures, repairs, tokens and costs. Without a
+    name it lists all templates.
+    """
+
+    name: Annotated[str | None, Argument(metavar="NAME", help="A template, or a step of a flow.")] = None
+    version: Annotated[
+        str | None, Option(metavar="HASH", help="Show the source of this version. The beginning of its hash is enough.")
+    ] = None
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
 class AuditFlags(Flags):
     """Serve the audit room: pages that show what was generated.
 

@@ -92,7 +92,9 @@ def test_history_of_a_run_prints_its_row_steps_and_failures(stored: Stored) -> N
 def test_show_prints_all_that_a_generation_stands_on(stored: Stored) -> None:
     found = printed("show", stored.generation)
 
-    assert keys(found) == words("generation run template record request source attempts parents children output")
+    assert keys(found) == words(
+        "generation run template record request source attempts parents children output before after"
+    )
     assert keys(found["generation"]) == words(
         "id run_id flow step endpoint record_key record_hash template_hash prompt_hash status origin output "
         "output_hash source_generation_id error_kind error_message created_at replaced_by lease_id confirmed "
