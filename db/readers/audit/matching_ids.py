@@ -11,7 +11,7 @@ from sqlalchemy import Engine, Row, Select, func, select, union, union_all
 from db.readers.audit.candidates import LAST, Window, windows
 from db.readers.audit.filters import ANY_ENDING, Filter, columns_of, conditions_of
 from db.rollups.marks import unmarked
-from db.session import rows_of
+from db.session import among, rows_of
 from db.tables import Generation, OutcomeRollup, StoredRun
 
 FEW_KEYS = 20_000
@@ -28,7 +28,7 @@ def newest_ids(engine: Engine, wanted: Filter, before: str | None, limit: int) -
             return _read(engine, _sorted(of_keys), limit)
     found: list[str] = []
     for window in windows(engine, wanted, before, limit):
-        statement = _of_runs(wanted, window) if window.by_run else _in_order(wanted, window)
+        statement = _of_runs(wanted, window, engine.dialect.name) if window.by_run else _in_order(wanted, window)
         found += _read(engine, statement, limit - len(found))
         if len(found) >= limit:
             break
@@ -39,10 +39,10 @@ def _read(engine: Engine, statement: Select[Any], limit: int) -> list[str]:
     return [row.id for row in rows_of(engine, statement.limit(limit))]
 
 
-def _of_runs(wanted: Filter, window: Window) -> Select[Any]:
+def _of_runs(wanted: Filter, window: Window, dialect: str) -> Select[Any]:
     """Select what matches among all rows of the window's runs."""
     g = Generation
-    inside = (g.run_id.in_(window.run_ids), g.id >= window.first, g.id < window.before)
+    inside = (among(g.run_id, window.run_ids, dialect), g.id >= window.first, g.id < window.before)
     return _sorted(select(g.id).where(*inside, *conditions_of(wanted)))
 
 
