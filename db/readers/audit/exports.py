@@ -1,0 +1,172 @@
+"""Read all generations in chunks, the oldest first, each with its record, answer, usage and cost.
+
+A chunk is a short transaction of its own, so that an export of hours stops no checkpoint of SQLite and keeps no dead
+rows on PostgreSQL. What an export holds is decided once, by the newest id at its beginning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Literal
+
+from sqlalchemy import BigInteger, Connection, Engine, Select, Text, case, cast, func, literal, literal_column, select
+from sqlalchemy.orm import aliased
+
+from db.readers.audit.filters import Filter, conditions_of
+from db.session import rows_of
+from db.tables import Attempt, Generation, StoredPrompt, StoredRecord
+from db.words import PERHAPS_BILLED, UNSENT
+
+Kind = Literal["text", "json", "moment", "integer", "dollars"]
+"""What a column holds. In a row, a moment is ISO 8601 text in UTC, and dollars are whole units of 1e-10 USD."""
+
+COLUMNS: dict[str, Kind] = {
+    "generation_id": "text",
+    "created_at": "moment",
+    "run_id": "text",
+    "flow": "text",
+    "step": "text",
+    "endpoint": "text",
+    "record_key": "text",
+    "status": "text",
+    "origin": "text",
+    "error_kind": "text",
+    "error_message": "text",
+    "model": "text",
+    "template_hash": "text",
+    "prompt_hash": "text",
+    "record_hash": "text",
+    "record": "json",
+    "output_hash": "text",
+    "output": "json",
+    "source_generation_id": "text",
+    "replaced_by": "text",
+    "attempts": "integer",
+    "requests": "integer",
+    "input_tokens": "integer",
+    "cache_creation_tokens": "integer",
+    "cache_read_tokens": "integer",
+    "output_tokens": "integer",
+    "cost_usd": "dollars",
+    "unpriced": "integer",
+    "perhaps_billed": "integer",
+    "likely_usd": "dollars",
+    "latency_ms": "integer",
+}
+"""The columns of an exported row, in order. docs/ledger.md says what each holds."""
+
+ExportedRow = tuple[Any, ...]
+_OF_ATTEMPTS = list(COLUMNS).index("attempts")
+_NONE_MADE: ExportedRow = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportChunk:
+    """Rows in the order of COLUMNS. `last` is the last id that was looked at, None if there are no more."""
+
+    rows: Sequence[ExportedRow]
+    last: str | None
+
+
+def newest_generation(engine: Engine) -> str:
+    """Return the newest id of a generation; '' if there is none."""
+    return str(rows_of(engine, select(func.coalesce(func.max(Generation.id), "")))[0][0])
+
+
+def export_chunk(engine: Engine, wanted: Filter, after: str, newest: str, size: int) -> ExportChunk:
+    """Return those that match among the next `size` generations after an id, up to and with the newest id.
+
+    The filter must be `resolved`. Without `size` in between, a rare filter would make one statement read the ledger.
+    """
+    with engine.connect() as connection:
+        last = connection.scalar(select(func.max(_window(after, newest, size, Generation.id).c.id)))
+        if last is None:
+            return ExportChunk([], None)
+        found = connection.execute(_matching(connection, wanted, _window(after, last, size))).all()
+        sums = _sums(connection, after, last) if found else {}
+    rows = [(*row, *sums.get(row[0], _NONE_MADE)) for row in found]
+    return ExportChunk(sorted(rows, key=itemgetter(0)), last)
+
+
+def _window(after: str, until: str, size: int, *columns: Any) -> Any:
+    # The limit keeps both databases on the primary key: with the filter's conditions in the same select, a planner may
+    # read all rows of a flow for each chunk.
+    within = select(*(columns or Generation.__table__.c)).where(Generation.id > after, Generation.id <= until)
+    return within.order_by(Generation.id).limit(size).subquery("window")
+
+
+def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any]:
+    g, source = window.c, aliased(Generation)
+    # A cached row has no text; its source has it.
+    output = case((g.source_generation_id.is_(None), g.output), else_=source.output)
+    return (
+        select(
+            g.id,
+            _moment(connection, g.created_at),
+            g.run_id,
+            g.flow,
+            g.step,
+            g.endpoint,
+            g.record_key,
+            g.status,
+            g.origin,
+            g.error_kind,
+            g.error_message,
+            StoredPrompt.model,
+            g.template_hash,
+            g.prompt_hash,
+            g.record_hash,
+            StoredRecord.body,
+            g.output_hash,
+            cast(output, Text),
+            g.source_generation_id,
+            func.nullif(g.replaced_by, ""),
+        )
+        .select_from(window)
+        .outerjoin(source, source.id == g.source_generation_id)
+        .outerjoin(StoredRecord, StoredRecord.hash == g.record_hash)
+        .outerjoin(StoredPrompt, StoredPrompt.hash == g.prompt_hash)
+        .where(*conditions_of(wanted, g))
+    )
+
+
+def _sums(connection: Connection, after: str, last: str) -> dict[str, ExportedRow]:
+    """Add up the attempts of each generation, in the order of COLUMNS."""
+    a = Attempt
+    answered = a.input_tokens.is_not(None) | a.output_text.is_not(None)
+    perhaps = func.coalesce(a.error_type, "").in_(PERHAPS_BILLED)
+    statement = (
+        select(
+            a.generation_id,
+            func.count(),
+            _total(case((func.coalesce(a.error_type, "").in_(UNSENT), 0), else_=1)),
+            _total(a.input_tokens),
+            _total(func.coalesce(a.cache_creation_5m_tokens, 0) + func.coalesce(a.cache_creation_1h_tokens, 0)),
+            _total(a.cache_read_tokens),
+            _total(a.output_tokens),
+            _total(_units(a.cost_usd)),
+            _total(case((answered & a.cost_usd.is_(None), 1), else_=0)),
+            _total(case((perhaps, 1), else_=0)),
+            _total(case((perhaps, _units(a.likely_cost_usd)))),
+            cast(func.sum(a.latency_ms), BigInteger),
+        )
+        .where(a.generation_id > after, a.generation_id <= last)
+        .group_by(a.generation_id)
+    )
+    return {row[0]: tuple(row[1:]) for row in connection.execute(statement).all()}
+
+
+def _units(money: Any) -> Any:
+    """Express money in whole units of 1e-10 USD: SQLite would add doubles."""
+    return cast(func.round(money * literal_column("10000000000")), BigInteger)
+
+
+def _total(number: Any) -> Any:
+    return cast(func.coalesce(func.sum(number), literal(0)), BigInteger)
+
+
+def _moment(connection: Connection, column: Any) -> Any:
+    """Express a time as ISO 8601 text in UTC, to the microsecond."""
+    if connection.dialect.name == "postgresql":
+        return func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+    return func.replace(cast(column, Text), " ", "T") + "Z"
