@@ -42,6 +42,7 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "deploy", flags.DeployFlags, "machine.deploy:deploy"),
     (app, "history", audit_flags.HistoryFlags, "ledger.history:show_history"),
     (app, "show", audit_flags.ShowFlags, "ledger.show:show_generation"),
+    (app, "diff", audit_flags.DiffFlags, "ledger.diff:show_difference"),
     (app, "up", flags.UpFlags, "machine.up:up"),
     (
         app,
