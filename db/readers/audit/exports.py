@@ -17,10 +17,10 @@ from db.session import rows_of
 from db.tables import Attempt, Generation, StoredPrompt, StoredRecord
 from db.words import PERHAPS_BILLED, UNSENT
 
-Kind = Literal["text", "json", "moment", "integer", "dollars"]
+ColumnKind = Literal["text", "json", "moment", "integer", "dollars"]
 """What a column holds. In a row, a moment is ISO 8601 text in UTC, and dollars are whole units of 1e-10 USD."""
 
-COLUMNS: dict[str, Kind] = {
+EXPORT_COLUMNS: dict[str, ColumnKind] = {
     "generation_id": "text",
     "created_at": "moment",
     "run_id": "text",
@@ -56,13 +56,13 @@ COLUMNS: dict[str, Kind] = {
 """The columns of an exported row, in order. docs/ledger.md says what each holds."""
 
 ExportedRow = tuple[Any, ...]
-_OF_ATTEMPTS = list(COLUMNS).index("attempts")
+_OF_ATTEMPTS = list(EXPORT_COLUMNS).index("attempts")
 _NONE_MADE: ExportedRow = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
 class ExportChunk:
-    """Rows in the order of COLUMNS. `last` is the last id that was looked at, None if there are no more."""
+    """Rows in the order of EXPORT_COLUMNS. `last` is the last id that was looked at, None if there are no more."""
 
     rows: Sequence[ExportedRow]
     last: str | None
@@ -131,7 +131,7 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
 
 
 def _sums(connection: Connection, after: str, last: str) -> dict[str, ExportedRow]:
-    """Add up the attempts of each generation, in the order of COLUMNS."""
+    """Add up the attempts of each generation, in the order of EXPORT_COLUMNS."""
     a = Attempt
     answered = a.input_tokens.is_not(None) | a.output_text.is_not(None)
     perhaps = func.coalesce(a.error_type, "").in_(PERHAPS_BILLED)
