@@ -17,7 +17,7 @@ from db.readers.audit.exports import EXPORT_COLUMNS, ColumnKind, ExportedRow
 from presswork.errors import ConfigurationError
 from presswork.exports.text_rows import dollars_text
 
-ROWS_A_GROUP = 10_000  # the writer keeps one group in memory
+ROWS_A_GROUP = 5_000  # the writer keeps one group in memory
 """Rows of a row group, and of a read of a segment."""
 _COMPRESSION = "zstd(1)"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,7 +58,7 @@ class ParquetRows:
     def read(self, segments: Sequence[Path]) -> Iterator[Any]:
         """Yield the batches of segments, in order."""
         for segment in segments:
-            yield from self._io.read_parquet(segment, batch_size=ROWS_A_GROUP)
+            yield from self._io.read_parquet(segment, batch_size=ROWS_A_GROUP // 2)
 
     def _array(self, values: Sequence[Any], kind: ColumnKind, plain: Any, final: Any) -> Any:
         if kind == "dollars":

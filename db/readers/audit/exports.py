@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, conditions_of
 from db.session import rows_of
-from db.tables import Attempt, Generation, StoredPrompt, StoredRecord
+from db.tables import Attempt, Generation, StoredRecord
 from db.words import PERHAPS_BILLED, UNSENT
 
 ColumnKind = Literal["text", "json", "moment", "integer", "dollars"]
@@ -32,7 +32,6 @@ EXPORT_COLUMNS: dict[str, ColumnKind] = {
     "origin": "text",
     "error_kind": "text",
     "error_message": "text",
-    "model": "text",
     "template_hash": "text",
     "prompt_hash": "text",
     "record_hash": "text",
@@ -41,6 +40,7 @@ EXPORT_COLUMNS: dict[str, ColumnKind] = {
     "output": "json",
     "source_generation_id": "text",
     "replaced_by": "text",
+    "model": "text",
     "attempts": "integer",
     "requests": "integer",
     "input_tokens": "integer",
@@ -56,8 +56,7 @@ EXPORT_COLUMNS: dict[str, ColumnKind] = {
 """The columns of an exported row, in order. docs/ledger.md says what each holds."""
 
 ExportedRow = tuple[Any, ...]
-_OF_ATTEMPTS = list(EXPORT_COLUMNS).index("attempts")
-_NONE_MADE: ExportedRow = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
+_NONE_MADE: ExportedRow = (None, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,6 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
             g.origin,
             g.error_kind,
             g.error_message,
-            StoredPrompt.model,
             g.template_hash,
             g.prompt_hash,
             g.record_hash,
@@ -125,7 +123,6 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
         .select_from(window)
         .outerjoin(source, source.id == g.source_generation_id)
         .outerjoin(StoredRecord, StoredRecord.hash == g.record_hash)
-        .outerjoin(StoredPrompt, StoredPrompt.hash == g.prompt_hash)
         .where(*conditions_of(wanted, g))
     )
 
@@ -138,6 +135,7 @@ def _sums(connection: Connection, after: str, last: str) -> dict[str, ExportedRo
     statement = (
         select(
             a.generation_id,
+            func.max(a.model),
             func.count(),
             _total(case((func.coalesce(a.error_type, "").in_(UNSENT), 0), else_=1)),
             _total(a.input_tokens),
