@@ -26,7 +26,7 @@ _NOT_OURS = ("BEGIN", "SET LOCAL", "PRAGMA")
 
 
 @dataclass
-class Reading:
+class TimedReading:
     """The statements of one read, and the moment (time.monotonic) at which it must have ended."""
 
     until: float
@@ -51,7 +51,7 @@ class Reading:
         self._run.append(write)
 
 
-_current: ContextVar[Reading | None] = ContextVar("reading", default=None)
+_current: ContextVar[TimedReading | None] = ContextVar("reading", default=None)
 
 
 def open_reader(url: str) -> Engine:
@@ -63,14 +63,14 @@ def open_reader(url: str) -> Engine:
 
 
 @contextmanager
-def reading(within_s: float = LIMIT_S) -> Iterator[Reading]:
+def reading(within_s: float = LIMIT_S) -> Iterator[TimedReading]:
     """Read within a time limit; TooSlowError if a statement is stopped because it has passed."""
-    found = Reading(time.monotonic() + within_s)
+    found = TimedReading(time.monotonic() + within_s)
     token = _current.set(found)
     try:
         yield found
     except DBAPIError as error:
-        if _was_stopped(error):
+        if was_stopped(error):
             raise TooSlowError(
                 f"Reading the ledger took longer than {within_s:g} s and was stopped. "
                 "Choose a shorter period, a flow or a step."
@@ -113,7 +113,8 @@ def _written(statement: ClauseElement, dialect: Dialect) -> str:
         return str(statement.compile(dialect=dialect))
 
 
-def _was_stopped(error: DBAPIError) -> bool:
+def was_stopped(error: DBAPIError) -> bool:
+    """Whether a statement was stopped by the time limit."""
     original = error.orig
     if isinstance(original, sqlite3.Error):
         return getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, in
 from db.clock import CLOCK, now
 from db.database_errors import DatabaseError
 from db.identity import boot_id, boot_time_s, fate_of, this_process
+from db.rollups.marks import take_mark
 from db.session import begin_write
 from db.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
 from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
@@ -58,7 +59,9 @@ def take(
     connection: Connection, run_id: str, worker: str, lease_id: str, process: str | None = None, epoch: int = 1
 ) -> Lease:
     """Give a worker of a run its lease, in an open transaction; an earlier holder is superseded."""
-    _lock_run(connection, run_id)
+    lock_run(connection, run_id)
+    # The only place where leases are made, so a run with a lease has no mark (see db/rollups/marks.py).
+    take_mark(connection, run_id)
     older = select(StoredLease.id, StoredLease.epoch).where(StoredLease.run_id == run_id, StoredLease.worker == worker)
     for superseded in connection.execute(older).all():
         end(connection, Lease(superseded.id, run_id, worker), CRASHED)
@@ -100,7 +103,7 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
     Raises SupersededError if another process has taken this worker's place, or if the run has ended meanwhile.
     """
     with begin_write(engine) as connection:
-        status = _lock_run(connection, lease.run_id)
+        status = lock_run(connection, lease.run_id)
         # A helper's lease has the id of its flow run, which another process may have started again.
         ours = () if lease.worker == MAIN else (StoredLease.process == this_process(),)
         kept = connection.scalar(select(StoredLease.epoch).where(StoredLease.id == lease.id, *ours))
@@ -122,11 +125,14 @@ def take_back(engine: Engine, lease: Lease) -> Lease:
 def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> bool:
     """End a lease in an open transaction and release all that it holds; return whether it was still there.
 
-    Its open attempts are settled as `error_type`.
+    Its open attempts are settled as `error_type`. If the lease may be gone already, the caller holds the run's lock.
     """
-    settle_open(connection, lease, error_type)
+    changed = settle_open(connection, lease, error_type)
     release_holdings(connection, lease)
-    return bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
+    was_there = bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
+    if changed and not was_there:
+        take_mark(connection, lease.run_id)
+    return was_there
 
 
 def end_all(connection: Connection, run_id: str) -> None:
@@ -168,10 +174,10 @@ def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLe
     ]
 
 
-def settle_open(connection: Connection, lease: Lease, error_type: str) -> None:
-    """Settle the open attempts of a lease."""
+def settle_open(connection: Connection, lease: Lease, error_type: str) -> int:
+    """Settle the open attempts of a lease, and return their number."""
     is_open = (Attempt.run_id == lease.run_id, Attempt.ended_at.is_(None), Attempt.lease_id == lease.id)
-    connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type))
+    return connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type)).rowcount
 
 
 def release_holdings(connection: Connection, lease: Lease) -> None:
@@ -204,7 +210,7 @@ def renew_in(connection: Connection, lease: Lease) -> None:
         CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
 
 
-def _lock_run(connection: Connection, run_id: str) -> str:
+def lock_run(connection: Connection, run_id: str) -> str:
     """Lock a run against others that change its leases, and return its status; SQLite has one writer anyway."""
     # key_share: the lock must not block those that write rows of the run, because these rows refer to it.
     its_row = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)

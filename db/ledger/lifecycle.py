@@ -16,6 +16,8 @@ from db.ledger.leases import Lease
 from db.ledger.refused_rows import storable
 from db.ledger.rows import RunRow, values_of
 from db.ledger.standing import COUNTED_IN
+from db.rollups.marks import roll_up
+from db.rollups.savings import store_savings
 from db.session import begin_write
 from db.sources.values import storable_text
 from db.tables import StoredLease, StoredRun, StoredStep, WorkingRow, insert_missing
@@ -58,6 +60,7 @@ def join_run(engine: Engine, run_id: str, lease_id: str, worker: str) -> Lease:
 def leave_run(engine: Engine, lease: Lease) -> None:
     """End a helper's lease and release what it has not finished."""
     with begin_write(engine) as connection:
+        leases.lock_run(connection, lease.run_id)
         leases.end(connection, lease)
 
 
@@ -69,7 +72,7 @@ def suspend_run(engine: Engine, lease: Lease, reason: str, due_at: datetime) -> 
 
 
 def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> None:
-    """Write how and when a run ended, and delete its working rows.
+    """Write how and when a run ended, and its rollups, and delete its working rows.
 
     Attempts that were opened but never sent are settled as not sent. Helpers that are still running lose their leases.
     """
@@ -77,6 +80,8 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
     with begin_write(engine) as connection:
         if _end_main(connection, lease):
             leases.end_all(connection, lease.run_id)
+            store_savings(connection, lease.run_id)
+            roll_up(connection, lease.run_id)
             deleted = connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id)).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
     if deleted >= MANY and engine.dialect.name == "postgresql":
@@ -113,12 +118,11 @@ def end_step(engine: Engine, run_id: str, step: str) -> None:
 
 def _end_main(connection: Connection, lease: Lease) -> bool:
     """End a main lease; return whether this process may still end the run."""
-    connection.execute(select(StoredRun.id).where(StoredRun.id == lease.run_id).with_for_update(key_share=True))
+    status = leases.lock_run(connection, lease.run_id)
     if leases.end(connection, lease):
         return True
     # The lease was lost. This process may end the run only if no other process has resumed it.
     another = select(StoredLease.id).where(StoredLease.run_id == lease.run_id, StoredLease.worker == MAIN)
-    status = connection.scalar(select(StoredRun.status).where(StoredRun.id == lease.run_id))
     return connection.scalar(another) is None and status in {RUNNING, CRASHED}
 
 

@@ -9,13 +9,14 @@ its confirmation counts and its successor. lifecycle.py begins and ends runs.
 from collections.abc import Sequence
 from functools import partial
 
-from sqlalchemy import Connection, Engine, Executable, bindparam, or_, update
+from sqlalchemy import Connection, Engine, Executable, bindparam, or_, select, update
 
 from db.ledger import claims, leases, standing
 from db.ledger.refused_rows import RefusalFinder, RefusedRow, is_refusal, storable
 from db.ledger.replacing import mark_replaced
 from db.ledger.rows import Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
-from db.session import begin_write
+from db.rollups.marks import unmark
+from db.session import begin_write, in_parts
 from db.tables import Attempt, insert_missing
 from db.words import CRASHED, NOT_SENT
 
@@ -53,7 +54,10 @@ def write(
 def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finder: RefusalFinder | None = None) -> None:
     put = partial(_put_accepted, finder) if finder else _put
     with begin_write(engine) as connection:
-        if lease is not None:
+        if lease is None:
+            unmark(connection, _runs_of(connection, batch))
+        else:
+            # A run with a lease has no mark, so this path needs no statement for it.
             leases.check(connection, lease)
         for part, rows in batch.parts():
             if rows and part != "confirmed":
@@ -67,6 +71,15 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finde
         standing.update_content(connection, batch.generations)
         standing.confirm(connection, batch.confirmed)
         claims.release(connection, batch.released)
+
+
+def _runs_of(connection: Connection, batch: WriteBatch) -> set[str]:
+    """Return the runs whose figures a batch may change."""
+    runs = {row.run_id for row in batch.opened} | {row.run_id for row in batch.generations}
+    runs |= {row.run_id for row in batch.confirmed}
+    for part in in_parts([row.attempt_id for row in batch.settled]):
+        runs |= set(connection.scalars(select(Attempt.run_id).where(Attempt.id.in_(part)).distinct()))
+    return runs
 
 
 def _put_accepted(finder: RefusalFinder, connection: Connection, statement: Executable, rows: Sequence[Row]) -> int:

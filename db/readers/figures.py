@@ -7,26 +7,38 @@ takes as many statements as one run.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, Row, case, func, select, union_all
+from sqlalchemy import Engine, Row, case, func, select
 
-from db.readers.confirmations import confirmed_contents, count_confirmed
-from db.readers.old_shards import requested_by_shards, shards_in, with_shards
-from db.readers.runs import counts_in, matches, running, state_of
-from db.session import in_parts, rows_of
-from db.tables import Attempt, Generation, StoredRun
-from db.words import CACHE, CACHED, LIVE, PERHAPS_BILLED, SUCCEEDED, UNSENT
-
-_WRITTEN_5M, _WRITTEN_1H, _READ = (
-    func.coalesce(column, 0)
-    for column in (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
+from db.readers.confirmations import count_confirmed
+from db.readers.old_shards import requested_by_shards, with_shards
+from db.readers.runs import matches, running, state_of
+from db.rollups.attempt_sums import (
+    ALL_IN,
+    COST,
+    IS_RATE_LIMITED,
+    IS_UNPRICED,
+    LIKELY,
+    MAY_BE_BILLED,
+    READ,
+    WAS_SENT,
+    WRITTEN,
+    dollars_of,
+    total,
 )
-_WRITTEN = _WRITTEN_5M + _WRITTEN_1H
-_ALL_IN = func.coalesce(Attempt.input_tokens, 0) + _WRITTEN + _READ
+from db.rollups.grouped import added_up
+from db.rollups.savings import saved_by_step
+from db.session import in_parts, rows_of
+from db.tables import Attempt, Generation, PromptCacheRollup, StoredRun, StoredStep
+from db.words import CACHE, CACHED, LIVE, NOT_OVER, SUCCEEDED
+
+PRICED_BY = ("model", "service_tier", "inference_geo", "speed", "day", "prompt_tokens")
+"""The columns of a use of the prompt cache that set its price."""
+CACHE_SUMS = ("written_5m", "written_1h", "read", "writes", "reads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,7 @@ class RunLine:
         return self.generations - self.succeeded - self.cached
 
 
+_COUNTS = frozenset(each.name for each in fields(TotalUsage)) - {"cost_usd", "likely_usd"}
 _RUNS = select(*(StoredRun.__table__.c[each.name] for each in fields(RunLine) if each.name in StoredRun.__table__.c))
 """Selects the columns of runs that a line has fields for."""
 
@@ -119,23 +132,19 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage
 def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None) -> dict[str, TotalUsage]:
     """Add up the usage and cost of the attempts of each run and its shards, for one step or for all."""
     members = with_shards(run_ids)
-    error = func.coalesce(Attempt.error_type, "")
-    # An answer counts even if the endpoint did not report its usage.
-    answered = Attempt.input_tokens.is_not(None) | Attempt.output_text.is_not(None)
-    perhaps = error.in_(PERHAPS_BILLED)
     statement = (
         select(
             members.c.whole,
-            _sum(case((error.in_(UNSENT), 0), else_=1)).label("requests"),
-            _sum(_ALL_IN).label("input_tokens"),
-            _sum(func.coalesce(Attempt.output_tokens, 0)).label("output_tokens"),
-            _sum(_WRITTEN).label("cache_creation_tokens"),
-            _sum(_READ).label("cache_read_tokens"),
-            func.sum(Attempt.cost_usd).label("cost_usd"),
-            _sum(case((answered & Attempt.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
-            _sum(case((perhaps, 1), else_=0)).label("perhaps_billed"),
-            _sum(case((Attempt.http_status == 429, 1), else_=0)).label("rate_limited"),
-            func.sum(case((perhaps, Attempt.likely_cost_usd))).label("likely_usd"),
+            total(WAS_SENT).label("requests"),
+            total(ALL_IN).label("input_tokens"),
+            total(Attempt.output_tokens).label("output_tokens"),
+            total(WRITTEN).label("cache_creation_tokens"),
+            total(READ).label("cache_read_tokens"),
+            func.sum(COST).label("cost_usd"),
+            total(IS_UNPRICED).label("unpriced"),
+            total(case((MAY_BE_BILLED, 1), else_=0)).label("perhaps_billed"),
+            total(IS_RATE_LIMITED).label("rate_limited"),
+            func.sum(LIKELY).label("likely_usd"),
         )
         .join(Attempt, Attempt.run_id == members.c.member)
         .group_by(members.c.whole)
@@ -145,13 +154,14 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         statement = statement.where(Attempt.generation_id.in_(of_step))
     found = dict.fromkeys(run_ids, TotalUsage(cost_usd=Decimal(0)))
     for row in rows_of(engine, statement):
-        sums = row._asdict()
-        run_id = sums.pop("whole")
-        used = TotalUsage(**sums)
-        # No sum and nothing unpriced means that nothing was spent.
-        cost = Decimal(0) if used.cost_usd is None and not used.unpriced else used.cost_usd
-        likely = Decimal(0) if used.likely_usd is None and not used.perhaps_billed else used.likely_usd
-        found[run_id] = replace(used, cost_usd=cost, likely_usd=likely)
+        whole, cost, likely = row.whole, row.cost_usd, row.likely_usd
+        counts = {name: int(value) for name, value in row._asdict().items() if name in _COUNTS}
+        found[whole] = TotalUsage(
+            **counts,
+            # No sum and nothing unpriced means that nothing was spent.
+            cost_usd=None if cost is None and counts["unpriced"] else dollars_of(cost),
+            likely_usd=None if likely is None and counts["perhaps_billed"] else dollars_of(likely),
+        )
     return found
 
 
@@ -160,67 +170,41 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
 
     Requests that did neither are left out.
     """
-    utc = func.timezone("UTC", Attempt.ended_at) if engine.dialect.name == "postgresql" else Attempt.ended_at
-    priced_by = (Attempt.model, Attempt.service_tier, Attempt.inference_geo, Attempt.speed)
-    # A subquery names them: PostgreSQL does not recognize that two expressions with bound values are equal.
-    each = (
-        select(
-            *priced_by,
-            func.date(utc).label("day"),
-            # Price lists change at whole thousands, so all requests of a group have the same prices.
-            ((_ALL_IN + 999) // 1000).label("thousands"),
-            _WRITTEN_5M.label("written_5m"),
-            _WRITTEN_1H.label("written_1h"),
-            _READ.label("read"),
-            case((_WRITTEN > 0, 1), else_=0).label("writes"),
-            case((_READ > 0, 1), else_=0).label("reads"),
-        )
-        .where(Attempt.run_id.in_(select(with_shards([run_id]).c.member)), Attempt.model.is_not(None))
-        .where(_WRITTEN + _READ > 0)
-        .subquery()
+    members = select(with_shards([run_id]).c.member)
+    added = added_up(PromptCacheRollup, members).subquery()
+    priced_by = [added.c[name] for name in PRICED_BY]
+    sums = [total(added.c[name]).label(name) for name in CACHE_SUMS]
+    return [cache_use_of(row) for row in rows_of(engine, select(*priced_by, *sums).group_by(*priced_by))]
+
+
+def cache_use_of(row: Row[Any], prefix: str = "") -> PromptCacheUse:
+    """Make a use of the prompt cache from a row with the columns PRICED_BY, each with a prefix, and CACHE_SUMS."""
+    model, tier, geo, speed, day, length = (getattr(row, prefix + name) for name in PRICED_BY)
+    return PromptCacheUse(
+        model=model,
+        service_tier=tier or None,
+        inference_geo=geo or None,
+        speed=speed or None,
+        day=date.fromisoformat(day),
+        prompt_tokens=length,
+        **{name: int(getattr(row, name)) for name in CACHE_SUMS},
     )
-    alike, summed = list(each.c)[:6], list(each.c)[6:]
-    statement = select(*alike, *(_sum(column).label(column.name) for column in summed)).group_by(*alike)
-    return [
-        PromptCacheUse(
-            model=row.model,
-            service_tier=row.service_tier,
-            inference_geo=row.inference_geo,
-            speed=row.speed,
-            day=date.fromisoformat(str(row.day)),  # SQLite has no dates and returns text
-            prompt_tokens=int(row.thousands) * 1000,
-            written_5m=int(row.written_5m),
-            written_1h=int(row.written_1h),
-            read=int(row.read),
-            writes=int(row.writes),
-            reads=int(row.reads),
-        )
-        for row in rows_of(engine, statement)
-    ]
 
 
 def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
-    """Add up the original cost of the answers that a run reused; None if no price is known.
+    """Estimate what the ledger's cache saved a run: the original cost of the reused answers; None: no known price.
 
-    These are the answers of its cached generations and unchanged records, except those that its own shards requested.
-    After the run has closed, an unchanged record counts only until another run confirms it too.
+    While the run is open, this reads its rows. A closed run's steps have the figure of the moment when it closed.
     """
-    confirmed = confirmed_contents(engine, run_id).subquery()
-    cached = select(Generation.source_generation_id.label("written_by")).where(
-        counts_in(run_id), Generation.origin == CACHE, Generation.status == SUCCEEDED
-    )
-    unchanged = select(func.coalesce(Generation.source_generation_id, Generation.id)).join(
-        confirmed, confirmed.c.generation_id == Generation.id
-    )
-    reused = union_all(cached, unchanged).subquery()
-    statement = (
-        select(func.sum(Attempt.cost_usd))
-        .select_from(reused)
-        .join(Attempt, Attempt.generation_id == reused.c.written_by)
-        .where(Attempt.run_id.not_in(select(shards_in([run_id]).subquery().c.member)))
-    )
-    cost: Decimal | None = rows_of(engine, statement)[0][0]
-    return cost
+    with engine.connect() as connection:
+        status = connection.scalar(select(StoredRun.status).where(StoredRun.id == run_id))
+        if status in NOT_OVER:
+            saved = [row.saved_e10 for row in connection.execute(saved_by_step(run_id))]
+            known = [dollars_of(units) for units in saved if units is not None]
+        else:
+            stored = select(StoredStep.saved_usd).where(StoredStep.run_id == run_id, StoredStep.saved_usd.is_not(None))
+            known = [cost for cost in connection.scalars(stored) if cost is not None]
+    return sum(known, Decimal(0)) if known else None
 
 
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
@@ -294,7 +278,3 @@ def _lines(engine: Engine, runs: Sequence[Row[Any]]) -> list[RunLine]:
         )
         for run in runs
     ]
-
-
-def _sum(expression: Any) -> Any:
-    return func.coalesce(func.sum(expression), 0)

@@ -7,10 +7,9 @@ So equal consecutive rows are merged into one period here, and each merged row c
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Engine, and_, case, func, null, or_, select
+from sqlalchemy import Engine, and_, case, func, null, select, tuple_
 
 from db.sameness import compared_fields
 from db.session import rows_of
@@ -44,11 +43,48 @@ class LifePeriod:
     confirmed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A flow, a step and an endpoint: a record has one current content in each."""
+
+    flow: str
+    step: str
+    endpoint: str
+
+
 def read_life(engine: Engine, name: str, key: str, endpoint: str | None = None) -> list[LifePeriod]:
     """Return the periods of the record with this key; `name` is a flow, for all its steps, or a step.
 
     They are grouped by flow, step and endpoint, and sorted by their beginning within each group.
     """
+    places = [each for each in find_places(engine, key, endpoint=endpoint) if name in {each.flow, each.step}]
+    return [period for place in places for period in read_periods(engine, place, key)]
+
+
+def find_places(
+    engine: Engine, key: str, *, flow: str | None = None, step: str | None = None, endpoint: str | None = None
+) -> list[Place]:
+    """Return where a record has an outcome, in the order of flow, step and endpoint; None sets no condition."""
+    c = StandingContent
+    columns = c.flow, c.step, c.endpoint
+    given = zip(columns, (flow, step, endpoint), strict=True)
+    wanted = [column == value for column, value in given if value is not None]
+    found: list[Place] = []
+    with engine.connect() as connection:
+        # One place after the other, because the key is the last column of the primary key: a condition on the key alone
+        # would read the whole table.
+        following = select(*columns).where(*wanted).order_by(*columns).limit(1)
+        row = connection.execute(following).first()
+        while row is not None:
+            of_record = select(c.record_key).where(tuple_(*columns) == tuple_(*row), c.record_key == key)
+            if connection.execute(of_record).first() is not None:
+                found.append(Place(*row))
+            row = connection.execute(following.where(tuple_(*columns) > tuple_(*row))).first()
+    return found
+
+
+def read_periods(engine: Engine, place: Place, key: str) -> list[LifePeriod]:
+    """Return the periods of a record in one place, sorted by their beginning."""
     g, c = Generation, StandingContent
     of_record = and_(*(g.__table__.c[column.name] == column for column in c.__table__.primary_key))
     confirmed = _current_or(c.confirmed, c.failing, func.coalesce(g.confirmed, 0))
@@ -71,15 +107,10 @@ def read_life(engine: Engine, name: str, key: str, endpoint: str | None = None) 
             case((confirmed > 0, _current_or(c.confirmed_at, c.failing_at, g.confirmed_at))).label("confirmed_at"),
         )
         .join(c, of_record)
-        .where(c.record_key == key, or_(c.flow == name, c.step == name))
-        .order_by(g.flow, g.step, g.endpoint, g.id)
+        .where(c.flow == place.flow, c.step == place.step, c.endpoint == place.endpoint, c.record_key == key)
+        .order_by(g.id)
     )
-    if endpoint is not None:
-        statement = statement.where(c.endpoint == endpoint)
-    found: list[LifePeriod] = []
-    for _place, rows in groupby(rows_of(engine, statement), key=lambda row: (row.flow, row.step, row.endpoint)):
-        found += _periods(LifePeriod(**row._asdict()) for row in rows)
-    return found
+    return _periods(LifePeriod(**row._asdict()) for row in rows_of(engine, statement))
 
 
 def _current_or(content: Any, failure: Any, own: Any) -> Any:

@@ -4,11 +4,11 @@ A run's figures include its shards. Today's helpers write rows of the run itself
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, Subquery, func, or_, select, union_all
+from sqlalchemy import Engine, Select, Subquery, func, select, union_all
 from sqlalchemy.orm import aliased
 
+from db.rollups.shard_runs import is_shard_of, shards_in
 from db.session import rows_of
 from db.tables import Generation, StoredRun
 
@@ -20,13 +20,6 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
     """
     pairs = shards_in([run_id]).subquery()
     return [run.member for run in rows_of(engine, select(pairs.c.member).order_by(pairs.c.member))]
-
-
-def shards_in(run_ids: Sequence[str]) -> Select[tuple[str, str]]:
-    """Select the shards of runs, as `whole` and `member`."""
-    whole, parent, shard = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
-    pairs = select(whole.id.label("whole"), shard.id.label("member"))
-    return pairs.where(whole.id.in_(run_ids), *_is_shard_of(whole, parent, shard))
 
 
 def with_shards(run_ids: Sequence[str]) -> Subquery:
@@ -49,16 +42,6 @@ def requested_by_shards(run_ids: Sequence[str]) -> Select[tuple[str, str, str, s
         .join(shard, shard.id == source.run_id)
         .join(whole, whole.id == Generation.run_id)
         .join(parent, parent.id == shard.parent_run_id)
-        .where(Generation.run_id.in_(with_any), *_is_shard_of(whole, parent, shard))
+        .where(Generation.run_id.in_(with_any), *is_shard_of(whole, parent, shard))
         .group_by(*alike)
-    )
-
-
-def _is_shard_of(whole: Any, parent: Any, shard: Any) -> tuple[ColumnElement[bool], ...]:
-    """Join a run with its shards through the run that started them."""
-    return (
-        parent.id == shard.parent_run_id,
-        or_(parent.id == whole.id, parent.prefect_flow_run_id == whole.prefect_flow_run_id),
-        or_(shard.ended_at.is_(None), shard.ended_at >= whole.started_at),
-        or_(whole.ended_at.is_(None), shard.started_at <= whole.ended_at),
     )

@@ -11,7 +11,9 @@ from db.session import rows_of
 from db.tables import Attempt, Generation, StoredLease, StoredRun, StoredStep
 from db.words import CRASHED, RUNNING
 
+WHOLE_ID = 36
 SHORTEST_ID = 6  # fewer characters do not count as a part of an id
+WHOLE_ID = 36
 
 
 def read_run(engine: Engine, run_id: str) -> Mapping[str, Any] | None:
@@ -60,10 +62,29 @@ def counts_in(run_id: str) -> ColumnElement[bool]:
 
 def matches(column: Any, text: str) -> ColumnElement[bool]:
     """Select ids by a full id, or by the beginning or end of one."""
-    # People copy either: the beginning is the time, and the end distinguishes the runs of one day.
+    # People copy either: the beginning is the time, and the end distinguishes the runs of one day. A whole id is found
+    # by the primary key; LIKE would read all.
     plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
-    parts = (column.like(f"%{plain}"), column.like(f"{plain}%")) if len(plain) >= SHORTEST_ID else ()
+    parts = (column.like(f"%{plain}"), column.like(f"{plain}%")) if SHORTEST_ID <= len(plain) < WHOLE_ID else ()
     return or_(column == text, *parts)
+
+
+def find_id(connection: Connection, column: Any, text: str) -> str | None:
+    """Return the id that this text is, begins or, if it begins none, ends; None if there is none or several.
+
+    Only an end makes the database look at all ids.
+    """
+    plain = "".join(character for character in text.lower() if character.isalnum() or character == "-")
+    tries = [column == text.lower()]
+    if SHORTEST_ID <= len(plain) < WHOLE_ID:
+        # As a range, a beginning is found by the index. "g" sorts after the digits of ids.
+        begins = and_(column >= plain, column < plain + "g", column.like(f"{plain}%"))
+        tries += [begins, column.like(f"%{plain}")]
+    for which in tries:
+        found = connection.scalars(select(column).where(which).limit(2)).all()
+        if found:
+            return str(found[0]) if len(found) == 1 else None
+    return None
 
 
 def row_of(connection: Connection, table: type[Base], *which: ColumnElement[bool]) -> dict[str, Any] | None:

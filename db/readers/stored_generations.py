@@ -1,21 +1,24 @@
 """Read stored generations: a step's in pages, the parents of others, or one with everything it depends on."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, Select, Subquery, case, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Subquery, case, func, select, union_all
 from sqlalchemy.orm import aliased
 
 from db import tables
 from db.readers.confirmations import confirmed_contents
-from db.readers.runs import counts_in, matches, row_of, running, state_of
+from db.readers.runs import counts_in, find_id, row_of, running, state_of
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
 from db.words import SUCCEEDED
 
+_FURTHEST = 10  # how many steps back to look for an output
 _SHARED = re.compile(r'{\s*"\$(?:text|json)"\s*:\s*"([^"]+)"\s*}')
 
 
@@ -32,12 +35,23 @@ class StepGeneration:
 
 
 @dataclass(frozen=True, slots=True)
+class InLife:
+    """Another generation of the same record in the same step: its place in the record's life."""
+
+    id: str
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """A generation as an auditor needs it; each row is a mapping of its table's columns.
 
     `source` is the generation that has the text, if this one came from the cache; `attempts` are those of that
     generation. In `run`, the status is the run's state, see runs.py. `request` is the body as it was sent, with the
-    shared texts put back.
+    shared texts put back. `content` is the record's row of current content. `before` and `after` are the record's
+    neighbouring generations in this step, and `other_text` is the newest one before with another text. `more_parents`
+    and `more_children` count those that were left out.
     """
 
     generation: Mapping[str, Any]
@@ -49,6 +63,12 @@ class Audit:
     attempts: list[Mapping[str, Any]]
     parents: list[StepGeneration]
     children: list[tuple[str, str, str, str]]
+    content: Mapping[str, Any] | None = None
+    before: InLife | None = None
+    after: InLife | None = None
+    other_text: InLife | None = None
+    more_parents: int = 0
+    more_children: int = 0
 
 
 def read_generations(
@@ -106,6 +126,32 @@ def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, lis
     return parents
 
 
+def outputs_leading_to(
+    ledger: Engine, generations: Sequence[StepGeneration], needs: frozenset[str]
+) -> dict[str, dict[str, Any]]:
+    """Return, for each generation's id, the outputs on its path by step name: its own output, and those in `needs`.
+
+    If a step has several generations on the path (a fan-in), its output is a list.
+    """
+    inputs: dict[str, dict[str, Any]] = {found.id: {found.step: found.output} for found in generations}
+    roots = {found.id: {found.id} for found in generations}
+    for _step in range(_FURTHEST):
+        missing = needs - {"record", "params"} - {name for found in inputs.values() for name in found}
+        if not missing or not roots:
+            break
+        above = defaultdict[str, set[str]](set)
+        for child, parents in read_parents(ledger, list(roots)).items():
+            by_step = defaultdict[str, list[Any]](list)
+            for parent in parents:
+                by_step[parent.step].append(parent.output)
+                above[parent.id] |= roots[child]
+            for root in roots[child]:
+                for step, outputs in by_step.items():
+                    inputs[root].setdefault(step, outputs[0] if len(outputs) == 1 else outputs)
+        roots = above
+    return inputs
+
+
 def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> int:
     """Count the record keys that have content and end in a space."""
     statement = select(func.count()).where(
@@ -118,11 +164,14 @@ def count_padded_keys(engine: Engine, flow: str, step: str, endpoint: str) -> in
     return int(rows_of(engine, statement)[0][0])
 
 
-def read_generation(engine: Engine, generation_id: str) -> Audit | None:
-    """Return all data of one generation, by its id or by a unique beginning or end of it; None if none or several."""
+def read_generation(engine: Engine, generation_id: str, most: int | None = None) -> Audit | None:
+    """Return all data of one generation, by its id or by a unique beginning or end of it; None if none or several.
+
+    `most` limits the parents and the children; a fan-in has thousands.
+    """
     with engine.connect() as connection:
-        found = connection.scalars(select(Generation.id).where(matches(Generation.id, generation_id)).limit(2)).all()
-        row = row_of(connection, Generation, Generation.id == found[0]) if len(found) == 1 else None
+        found = find_id(connection, Generation.id, generation_id)
+        row = None if found is None else row_of(connection, Generation, Generation.id == found)
         if row is None:
             return None
         source_id = row["source_generation_id"]
@@ -136,7 +185,9 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
         )
         template = tables.StoredTemplate
         run = row_of(connection, tables.StoredRun, tables.StoredRun.id == row["run_id"]) or {}
-        return Audit(
+        of_record = [column == row[column.name] for column in StandingContent.__table__.primary_key]
+        near = _neighbours(connection, row)
+        audit = Audit(
             generation=row,
             source=row_of(connection, Generation, Generation.id == source_id),
             run=run | {"status": state_of(run["id"], run["status"], running(engine))},
@@ -144,9 +195,49 @@ def read_generation(engine: Engine, generation_id: str) -> Audit | None:
             template=row_of(connection, template, template.hash == row["template_hash"], template.name == row["step"]),
             request=read_request(engine, body) if body else None,
             attempts=[dict(attempt) for attempt in connection.execute(attempts.order_by(Attempt.ordinal)).mappings()],
-            parents=read_parents(engine, [row["id"]]).get(row["id"], []),
-            children=[(child[0], child[1], child[2], child[3]) for child in connection.execute(children)],
+            parents=_parents_of(engine, row["id"], most),
+            children=[(child[0], child[1], child[2], child[3]) for child in connection.execute(children.limit(most))],
+            content=row_of(connection, StandingContent, *of_record),
+            before=near["before"],
+            after=near["after"],
+            other_text=near["other_text"],
         )
+        if most is None:
+            return audit
+        return replace(
+            audit,
+            more_parents=_left_out(connection, GenerationParent.generation_id == row["id"], audit.parents),
+            more_children=_left_out(connection, GenerationParent.parent_id == row["id"], audit.children),
+        )
+
+
+def _parents_of(engine: Engine, generation_id: str, most: int | None) -> list[StepGeneration]:
+    of_child = select(GenerationParent.parent_id).where(GenerationParent.generation_id == generation_id)
+    ids = select(of_child.order_by(GenerationParent.parent_id).limit(most).subquery().c.parent_id)
+    rows = rows_of(engine, _with_content().where(Generation.id.in_(ids)).order_by(Generation.record_key))
+    return [_step_generation(row) for row in rows]
+
+
+def _left_out(connection: Connection, which: ColumnElement[bool], listed: Sequence[object]) -> int:
+    counted = connection.scalar(select(func.count()).select_from(GenerationParent).where(which))
+    return int(counted or 0) - len(listed)
+
+
+def _neighbours(connection: Connection, row: Mapping[str, Any]) -> dict[str, InLife | None]:
+    """Read a generation's place among those of its record and step, which a later run may have replaced too."""
+    g = Generation
+    text_of = func.coalesce(g.source_generation_id, g.id)
+    own_text = row["source_generation_id"] or row["id"]
+    same = select(g.id, g.status, g.created_at).where(
+        *(getattr(g, name) == row[name] for name in ("flow", "step", "endpoint", "record_key"))
+    )
+    found = {
+        "before": same.where(g.id < row["id"]).order_by(g.id.desc()),
+        "after": same.where(g.id > row["id"]).order_by(g.id),
+        "other_text": same.where(g.id < row["id"], g.status == SUCCEEDED, text_of != own_text).order_by(g.id.desc()),
+    }
+    rows = {name: connection.execute(statement.limit(1)).first() for name, statement in found.items()}
+    return {name: None if each is None else InLife(each[0], each[1], each[2]) for name, each in rows.items()}
 
 
 def read_request(engine: Engine, body: str) -> Any:

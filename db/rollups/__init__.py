@@ -1,1 +1,1 @@
-"""Add up closed runs once, so that figures over months need not read every attempt."""
+"""Add up runs once, when they close. The same selects add up the runs that are open."""

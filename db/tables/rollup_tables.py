@@ -26,7 +26,8 @@ class UsageRollup(Base):
     """The sums of a run's attempts that are alike. `day` is the UTC day of their start, as in usage_by_day.
 
     `step` and `template_hash` are those of the attempt's generation, '' if it has none. `cost_e10` and `likely_e10` are
-    sums of known prices, and of the likely costs of requests that were perhaps billed.
+    sums of known prices, and of the likely costs of requests that were perhaps billed; `priced` and `estimated` count
+    the attempts in them.
     """
 
     __tablename__ = "usage_rollup"
@@ -52,6 +53,7 @@ class UsageRollup(Base):
     unpriced: Mapped[int] = mapped_column(sa.BigInteger)
     perhaps_billed: Mapped[int] = mapped_column(sa.BigInteger)
     likely_e10: Mapped[int] = mapped_column(sa.BigInteger)
+    estimated: Mapped[int] = mapped_column(sa.BigInteger)
     rate_limited: Mapped[int] = mapped_column(sa.BigInteger)
     latency_ms: Mapped[int] = mapped_column(sa.BigInteger)
     timed: Mapped[int] = mapped_column(sa.BigInteger)
@@ -90,6 +92,8 @@ class PromptCacheRollup(Base):
 
     run_id: Mapped[str] = mapped_column(Id, primary_key=True)
     day: Mapped[str] = mapped_column(sa.String(10), primary_key=True)
+    step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    template_hash: Mapped[str] = mapped_column(Hash, primary_key=True)
     model: Mapped[str] = mapped_column(sa.Text, primary_key=True)
     service_tier: Mapped[str] = mapped_column(sa.Text, primary_key=True)
     inference_geo: Mapped[str] = mapped_column(sa.Text, primary_key=True)

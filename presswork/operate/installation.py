@@ -5,6 +5,7 @@ services at a time.
 
 Services are stopped in order: flow runs, worker, server. The flow runs come first because they need time to record
 requests in flight, and Prefect's worker would kill them at once. The server comes last because the others report to it.
+Nothing waits for the audit room.
 """
 
 import os
@@ -24,8 +25,8 @@ from presswork.errors import ConfigurationError
 from presswork.operate.prefect_server import SERVER_STOPS_WITHIN_S
 from presswork.operate.processes import Process, marked_processes, stop_processes
 
-SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
-SERVICE_NAMES = {SERVER: "Prefect's server", WORKER: "the worker"}
+SERVER, WORKER, AUDIT, SUPERVISOR = "server", "worker", "audit", "supervisor"
+SERVICE_NAMES = {SERVER: "Prefect's server", WORKER: "the worker", AUDIT: "the audit room"}
 Say = Callable[[str], None]
 """How a command reports its progress to a person, line by line."""
 STATE_FILE = "control.json"
@@ -33,10 +34,15 @@ WORKER_STOPS_WITHIN_S = 45.0  # it gives a flow run 30 s
 RUN_RECORDED_WITHIN_S = 15.0  # after the time that a run waits for what is in flight
 STAMP = "%Y-%m-%d %H:%M:%S "
 """How a line of the supervisor's log begins."""
-STOP_ORDER = {WORKER: WORKER_STOPS_WITHIN_S, SERVER: SERVER_STOPS_WITHIN_S}
-_WORDS = {SERVER: ["presswork.operate.server_process"], WORKER: ["prefect", "worker", "start"]}
+AUDIT_STOPS_WITHIN_S = 10.0
+STOP_ORDER = {WORKER: WORKER_STOPS_WITHIN_S, AUDIT: AUDIT_STOPS_WITHIN_S, SERVER: SERVER_STOPS_WITHIN_S}
+_WORDS = {
+    SERVER: ["presswork.operate.server_process"],
+    WORKER: ["prefect", "worker", "start"],
+    AUDIT: ["presswork.cli", "audit"],
+}
 """The words in its command line that distinguish a service from the flow runs, which have the same mark."""
-_SERVICES_STOP_WITHIN_S = RUN_RECORDED_WITHIN_S + WORKER_STOPS_WITHIN_S + SERVER_STOPS_WITHIN_S
+_SERVICES_STOP_WITHIN_S = RUN_RECORDED_WITHIN_S + sum(STOP_ORDER.values())
 _STAMPED = 20  # characters
 _POLL_S = 0.2
 
@@ -51,7 +57,7 @@ class SupervisedError(ConfigurationError):
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the services are, and their settings."""
+    """Where the services are, and their settings; with `audit_port` 0 there is no audit room."""
 
     home: Path
     host: str
@@ -59,6 +65,8 @@ class Installation:
     auth_string: str | None
     starts_within_s: float
     run_stops_within_s: float
+    audit_host: str = "127.0.0.1"
+    audit_port: int = 0
 
     @property
     def url(self) -> str:
@@ -77,15 +85,17 @@ class Installation:
 
 @dataclass(frozen=True)
 class State:
-    """The started services: the server (with its API), the worker, and the process that supervises both.
+    """The started services: the server (with its API), the worker, the audit room, and their supervisor.
 
-    `mark` is in the environment of the server, the worker and all processes that they start: flow runs are found by it.
+    `mark` is in the environment of the services and all processes that they start: flow runs are found by it.
     """
 
     mark: str
     api: str
     server: Process | None = None
     worker: Process | None = None
+    audit: Process | None = None
+    audit_url: str | None = None
     supervisor: Process | None = None
     stopping: bool = False
     """Whether the supervisor is stopping all."""
@@ -98,7 +108,7 @@ class State:
     @property
     def lives(self) -> bool:
         """Whether any of these processes runs."""
-        return any(map(self.living, (SERVER, WORKER, SUPERVISOR)))
+        return any(map(self.living, (*SERVICE_NAMES, SUPERVISOR)))
 
     @property
     def is_supervised(self) -> bool:
@@ -110,8 +120,8 @@ class State:
         return [process for process in marked_processes(self.mark) if not self.knows(process)]
 
     def knows(self, process: Process) -> bool:
-        """Whether it is the server, the worker or the supervisor."""
-        return process in (self.server, self.worker, self.supervisor)
+        """Whether it is a service or the supervisor."""
+        return process in (self.server, self.worker, self.audit, self.supervisor)
 
 
 _STATES = TypeAdapter(State)
@@ -127,7 +137,7 @@ def read_state(home: Path) -> State | None:
     except (OSError, ValidationError):
         raise ConfigurationError(
             f"{file} can't be read, so the services that run here are unknown. Stop the processes that still run "
-            "(`presswork.operate`, `prefect worker`), then remove the file."
+            "(`presswork.operate`, `presswork.cli audit`, `prefect worker`), then remove the file."
         ) from None
 
 
@@ -199,11 +209,11 @@ def wait_until_stopped(home: Path, supervisor: Process, run_stops_within_s: floa
 
 
 def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State | None = None) -> list[str]:
-    """Stop the recorded services, except server and worker of `keep`. Call it from the supervisor or `locked`."""
+    """Stop the recorded services, except those of `keep`. Call it from the supervisor or `locked`."""
     state = read_state(home)
     if state is None:
         return []
-    kept = [process for process in (keep.worker, keep.server) if process] if keep else []
+    kept = [process for process in (keep.worker, keep.audit, keep.server) if process] if keep else []
     named = []
     if not kept and (runs := state.flow_runs()):
         say(f"Stopping {'a flow run' if len(runs) == 1 else 'flow runs'} ...")
@@ -220,7 +230,7 @@ def stop_started(home: Path, run_stops_within_s: float, say: Say, *, keep: State
 
 
 def stop_unrecorded(state: State, say: Say) -> None:
-    """Stop the server and worker that a supervisor started, but was killed before it could record them.
+    """Stop the services that a supervisor started, but was killed before it could record them.
 
     Call it while no supervisor runs.
     """

@@ -56,6 +56,8 @@ def read_installation(settings: Settings) -> Installation:
         auth_string=prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None,
         starts_within_s=settings.prefect_startup_timeout_s,
         run_stops_within_s=settings.stop_wait_s,
+        audit_host=settings.audit_host,
+        audit_port=settings.audit_port,
     )
     configured = prefect.PREFECT_API_URL.value()
     if configured and configured.rstrip("/").replace("//localhost:", "//127.0.0.1:") != here.api:

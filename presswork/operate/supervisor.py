@@ -1,8 +1,8 @@
-"""Start Prefect's server and the worker, watch them, restart one that ends by itself, and stop all in order.
+"""Start Prefect's server, the worker and the audit room, restart one that ends by itself, and stop all in order.
 
 `presswork up --foreground` supervises in its own process. `presswork up` starts this module as a process of its own,
 which logs to `supervisor.log`; it imports neither Prefect nor SQLAlchemy, because it stays. If the supervisor itself is
-killed, server and worker continue: the next one adopts them, and `presswork down` stops them.
+killed, the services continue: the next one adopts them, and `presswork down` stops them.
 """
 
 import os
@@ -16,14 +16,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dotenv import dotenv_values
 from pydantic import TypeAdapter
 
 from db.words import POOL
+from presswork.addresses import url_of, why_not
 from presswork.errors import ConfigurationError, PressworkError
 from presswork.operate.installation import (
+    AUDIT,
     SERVER,
     SERVICE_NAMES,
     STAMP,
@@ -54,9 +56,13 @@ from presswork.settings import ROOT
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
 FILE_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+AUDIT_URL = "PRESSWORK_AUDIT_URL"
 CHECK_SERVICES_S = 0.5
 PAUSES_S = (1, 2, 4, 8)
-"""The pauses before a service is restarted. If it ends once more within PAUSES_WITHIN_S, all is stopped."""
+"""The pauses before a service is restarted. If it ends once more within PAUSES_WITHIN_S, all is stopped.
+
+Not if it is the audit room: nobody's content waits for that, so the others go on without it.
+"""
 PAUSES_WITHIN_S = 600.0
 ENDS_WITHIN_S = 5.0
 """How long an earlier supervisor, which has stopped its services, may need to end."""
@@ -85,10 +91,11 @@ class Supervisor:
             api=here.api,
             server=state.living(SERVER),
             worker=state.living(WORKER),
+            audit=state.living(AUDIT),
             supervisor=current_process(),
             stopping=False,
         )
-        self._ends: dict[str, list[float]] = {SERVER: [], WORKER: []}
+        self._ends: dict[str, list[float]] = {service: [] for service in SERVICE_NAMES}
         self._environment = _environment(here, self.state.mark)
 
     def start(self) -> None:
@@ -96,6 +103,8 @@ class Supervisor:
         adopted = self.state
         write_state(self._here.home, adopted)
         try:
+            if adopted.audit is None:
+                self._start_audit_room()
             if adopted.server is None:
                 self._say("Starting Prefect's server ...")
                 self._start(SERVER)
@@ -125,11 +134,11 @@ class Supervisor:
             if not self._is_in_charge():
                 raise SupervisedError
             for service in SERVICE_NAMES:
-                if self.state.living(service):
+                if self.state.living(service) or (service == AUDIT and self.state.audit is None):
                     continue
                 if service not in due:
                     due[service] = time.monotonic() + self._pause(service)
-                elif time.monotonic() >= due[service] and (service == SERVER or is_healthy(self._here.api)):
+                elif time.monotonic() >= due[service] and (service != WORKER or is_healthy(self._here.api)):
                     # The flow runs of a worker that has ended are left alone. They report to the server themselves,
                     # so they complete without it; the new worker takes only new ones.
                     self._start(service)
@@ -160,17 +169,43 @@ class Supervisor:
         see = f"; see {self._here.log(service)}" if self._logs else ""
         if len(ends) > len(PAUSES_S):
             minutes = f"{PAUSES_WITHIN_S / 60:.0f} minutes"
-            raise ServiceError(f"{called} has ended by itself {len(ends)} times within {minutes}{see}.")
+            ended = f"{called} has ended by itself {len(ends)} times within {minutes}{see}."
+            if service != AUDIT:
+                raise ServiceError(ended)
+            self._say(f"{ended} The other services go on without it.")
+            self._record(AUDIT, None)
+            return 0
         pause_s = PAUSES_S[len(ends) - 1]
         self._say(f"{called} has ended by itself{see}. Restarting it in {pause_s} s.")
         return pause_s
 
+    def _start_audit_room(self) -> None:
+        """Start the audit room if there is to be one; if its port can't be used, say so and go on without it."""
+        here = self._here
+        if not here.audit_port:
+            return
+        if error := why_not(here.audit_host, here.audit_port):
+            self._say(
+                f"The audit room was not started. It can't listen on {here.audit_host}, port {here.audit_port}: "
+                f"{error.strerror or error}. Set PRESSWORK_AUDIT_HOST or PRESSWORK_AUDIT_PORT to another, or "
+                "PRESSWORK_AUDIT_PORT=0 to go without it."
+            )
+            return
+        self._say("Starting the audit room ...")
+        self.state = replace(self.state, audit_url=url_of(here.audit_host, here.audit_port))
+        self._start(AUDIT)
+
     def _start(self, service: str) -> None:
-        child = self._server().start(self._environment) if service == SERVER else self._start_worker()
-        process = let_go(child)
-        server, worker = (process, self.state.worker) if service == SERVER else (self.state.server, process)
-        self.state = replace(self.state, server=server, worker=worker)
+        start = {SERVER: self._start_server, WORKER: self._start_worker, AUDIT: self._start_auditing}[service]
+        self._record(service, let_go(start()))
+
+    def _record(self, service: str, process: Process | None) -> None:
+        services: dict[str, Any] = {service: process}
+        self.state = replace(self.state, **services)
         write_state(self._here.home, self.state)
+
+    def _start_server(self) -> subprocess.Popen[bytes]:
+        return self._server().start(self._environment)
 
     def _server(self) -> Server:
         here, given = self._here, self._environment
@@ -188,12 +223,24 @@ class Supervisor:
         return Server(here.host, here.port, settings, self._log(SERVER))
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
-        environment = self._environment | {"PREFECT_API_URL": self._here.api, "PREFECT_LOGGING_COLORS": "false"}
-        if self._here.auth_string:
-            environment["PREFECT_API_AUTH_STRING"] = self._here.auth_string
+        environment = self._client_environment()
+        if self.state.audit and AUDIT_URL not in environment and AUDIT_URL not in dotenv_values(ROOT / ".env"):
+            environment[AUDIT_URL] = self.state.audit_url or ""
         command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
         command += ["--pool", POOL, "--type", "process", "--name", socket.gethostname()]
         return start_in_own_session(command, environment, self._log(WORKER))
+
+    def _start_auditing(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "presswork.cli", "audit"]
+        command += ["--host", self._here.audit_host, "--port", str(self._here.audit_port)]
+        return start_in_own_session(command, self._client_environment(), self._log(AUDIT))
+
+    def _client_environment(self) -> dict[str, str]:
+        """Return the environment of a service that asks our server."""
+        environment = self._environment | {"PREFECT_API_URL": self._here.api, "PREFECT_LOGGING_COLORS": "false"}
+        if self._here.auth_string:
+            environment["PREFECT_API_AUTH_STRING"] = self._here.auth_string
+        return environment
 
     def _log(self, service: str) -> Path | None:
         # systemd and containers keep what is printed.

@@ -7,7 +7,7 @@ in a branch that no check would render.
 import re
 from collections.abc import Iterable, Mapping
 from types import BuiltinMethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from jinja2 import nodes
@@ -22,6 +22,7 @@ from presswork.prompts.front_matter import blank_front_matter
 from presswork.prompts.nulls import NULL, NULL_FILTERS, NULL_NAME, NULL_TESTS, call_arguments, fill_percent
 from presswork.prompts.spelling import as_rendered
 
+E = TypeVar("E", bound="Environment")
 BLOCKS = frozenset({"system", "user"})
 _PRIVATE = re.compile(r"^_")
 _DUNDER = re.compile(r"__\w+__")
@@ -137,7 +138,12 @@ class WrittenConstants(NodeTransformer):
 
 def make_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
     """Make the sandboxed Jinja environment: strict, and without autoescape, as prompts are text and not HTML."""
-    environment = Environment(
+    return environment_of(Environment, loader)
+
+
+def environment_of(kind: type[E], loader: jinja2.BaseLoader) -> E:
+    """Make an environment of a class of its own, with the same settings."""
+    environment = kind(
         loader=loader,
         undefined=Missing,
         autoescape=False,

@@ -21,7 +21,7 @@ from presswork.errors import ConfigurationError, ParameterError, TemplateError
 from presswork.output_classes.classes import load_output_class
 from presswork.output_classes.validate import Invalid, OutputClass, validate_stored
 from presswork.prompts.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
-from presswork.prompts.nulls import with_nulls
+from presswork.prompts.rendering.blocks import block_pieces
 from presswork.prompts.syntax import check_blocks, make_environment, parse, template_error
 from presswork.prompts.variables import Block, Trees, Variable, above, variables_inside, variables_of
 
@@ -82,19 +82,8 @@ class Template:
 
     def render_block(self, block: Block, values: Mapping[str, Any]) -> str:
         """Fill one block; Jinja's errors are passed on unchanged. syntax.place_of finds their file and line."""
-        found = self._jinja.blocks.get(block)
-        if found is None:
-            return ""
-        values = with_nulls(values)
-        if self._has_names_above:
-            # Blocks are rendered one by one, without the statements that Jinja runs before them: imports of macros,
-            # `set`. So these are run here, with the blocks left out.
-            context = self._jinja.new_context(dict(values))
-            context.blocks = {name: [lambda _context: iter(())] for name in self._jinja.blocks}
-            for _text in self._jinja.root_render_func(context):
-                pass
-            values = {**values, **context.vars}
-        return "".join(found(self._jinja.new_context(dict(values)))).strip()
+        pieces = block_pieces(self._jinja, block, values, names_above=self._has_names_above)
+        return "".join(pieces).strip()
 
     def render_system(self, params: Mapping[str, Any]) -> str:
         """Fill the system block, which all records share; raises TemplateError if that fails."""

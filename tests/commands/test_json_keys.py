@@ -115,7 +115,7 @@ def test_status_prints_services_models_and_the_outlook(desk: Desk) -> None:
     found = printed("status")
 
     assert keys(found) == words("well api services outlook models")
-    assert keys(found["services"]) == words("server worker supervisor")
+    assert keys(found["services"]) == words("server worker audit supervisor")
     assert [keys(model) for model in found["models"]] == [words("model words lifecycle retires_on templates")]
     # Without a server there is no outlook.
     shown = (

@@ -405,6 +405,72 @@ def test_missing_generation_is_none(book: Book) -> None:
     assert read_generation(book.ledger, new_id()) is None
 
 
+def test_generation_is_found_by_a_part_of_its_id_that_only_it_has(book: Book) -> None:
+    twins = [f"019abcde-0000-7000-8000-00000000000{last}" for last in "ab"]
+    for twin in twins:
+        book.add(twin[-1], id=twin)
+
+    def read(part: str) -> str | None:
+        found = read_generation(book.ledger, part)
+        return None if found is None else str(found.generation["id"])
+
+    assert [read(part) for part in (twins[0], twins[0].upper(), "00000000000b", twins[1][5:])] == [
+        twins[0],
+        twins[0],
+        twins[1],
+        twins[1],
+    ]
+    for neither in (
+        "019abcde",
+        "0000b",
+        "%%%%%%%%",
+        "______a",
+        twins[0] + "0",
+        "",
+        "019abcde-0000-7000-8000-%",
+    ):
+        assert read(neither) is None, neither
+
+
+def test_neighbours_in_the_life_of_a_record_are_named(book: Book) -> None:
+    first = book.add("a")
+    book.add("b")
+    failed = Book(book.ledger).add("a", status="failed", output=None, output_hash=None)
+    again = Book(book.ledger).reuse("a", first)
+    last = Book(book.ledger).add("a", prompt="new")
+
+    def near(generation_id: str) -> tuple[str | None, ...]:
+        found = read_generation(book.ledger, generation_id)
+        assert found is not None
+        assert found.content is not None
+        assert found.content["generation_id"] == last
+        return tuple(None if each is None else each.id for each in (found.before, found.after, found.other_text))
+
+    assert near(first) == (None, failed, None)
+    assert near(failed) == (first, again, first)
+    assert near(again) == (failed, last, None)
+    assert near(last) == (again, None, again)
+
+
+def test_lineage_of_a_fan_in_is_cut(book: Book) -> None:
+    parents = [book.add(f"{number}") for number in range(5)]
+    batch = WriteBatch()
+    child = book.generation(batch, "all", step="digest", record_hash=None)
+    batch.parents += [ParentRow(child, parent) for parent in parents]
+    write(book.ledger, batch)
+
+    cut = read_generation(book.ledger, child, most=2)
+    whole = read_generation(book.ledger, child, most=5)
+
+    assert cut is not None
+    assert whole is not None
+    assert ([parent.id for parent in cut.parents], cut.more_parents) == (parents[:2], 3)
+    assert ([parent.id for parent in whole.parents], whole.more_parents, whole.more_children) == (parents, 0, 0)
+    above = read_generation(book.ledger, parents[0], most=0)
+    assert above is not None
+    assert (above.children, above.more_children) == ([], 1)
+
+
 def test_request_is_put_together_as_it_was_sent(book: Book) -> None:
     texts = {"system": '{"type":"object"}', "schema": '{"type":"object","properties":{}}'}
     request = {

@@ -60,6 +60,7 @@ class Machine:
     @property
     def environment(self) -> dict[str, str]:
         mine = {"PRESSWORK_STATE_DIR": str(self.home), "PREFECT_SERVER_API_PORT": str(self.port)}
+        mine["PRESSWORK_AUDIT_PORT"] = "0"
         outer = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         return {**outer, **mine, **self.settings}
 
@@ -109,7 +110,7 @@ class Machine:
     def pids(self) -> dict[str, int | None]:
         """What is recorded as started."""
         state = json.loads((self.home / "control.json").read_text())
-        return {name: state[name] and state[name]["pid"] for name in ("server", "worker", "supervisor")}
+        return {name: state[name] and state[name]["pid"] for name in ("server", "worker", "audit", "supervisor")}
 
     def kill(self, service: str) -> int:
         """Kill a service as a crash does, and return its pid once it has ended."""

@@ -24,6 +24,7 @@ from presswork.operate import services as service_calls
 from presswork.operate import supervisor as supervisors
 from presswork.operate.installation import (
     SERVICE_NAMES,
+    STOP_ORDER,
     Installation,
     State,
     SupervisedError,
@@ -100,6 +101,100 @@ def test_service_that_ends_too_often_ends_the_supervisor(
     with pytest.raises(ServiceError, match=r"server has ended by itself 5 times within 10 minutes; see .*server\.log"):
         supervisor.watch()
     assert sum("Restarting it in 0 s" in line for line in heard if "server" in line) == len(PAUSES_S)
+
+
+def test_audit_room_that_ends_too_often_stops_nothing_else(
+    installation: Installation, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_later() -> None:
+        turns.append(supervisor.state)
+        if len(turns) == 40:
+            raise InterruptedError
+
+    turns: list[State] = []
+    heard: list[str] = []
+    monkeypatch.setattr(supervisors, "PAUSES_S", (0,) * len(PAUSES_S))
+    monkeypatch.setattr(supervisors, "CHECK_SERVICES_S", 0.05)
+    monkeypatch.setattr(supervisors, "reap_children", end_later)
+    monkeypatch.setattr(Supervisor, "_start_auditing", lambda _self: Ending().start({}))
+    service = known(bystander.pid)
+    write_state(installation.home, State("a-mark", installation.api, server=service, worker=service, audit=service))
+    supervisor = Supervisor(installation, heard.append, logs=True)
+    supervisor.state = replace(supervisor.state, audit=Process(1, "the boot before"))
+    write_state(installation.home, supervisor.state)
+    with pytest.raises(InterruptedError):
+        supervisor.watch()
+    assert sum("audit room has ended by itself" in line for line in heard) == len(PAUSES_S) + 1
+    assert "The other services go on without it." in heard[-1]
+    state = read_state(installation.home)
+    assert state is not None
+    assert (state.audit, state.living("server"), state.living("worker")) == (None, service, service)
+
+
+def test_port_of_the_audit_room_that_is_taken_is_said_and_stops_nothing_else(
+    installation: Installation, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(supervisors, "wait_until_healthy", lambda *_given: None)
+    service = known(bystander.pid)
+    write_state(installation.home, State("a-mark", installation.api, server=service, worker=service))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        supervisor = Supervisor(replace(installation, audit_port=port), heard.append, logs=True)
+        supervisor.start()
+    (said,) = heard
+    assert "The audit room was not started" in said
+    assert f"port {port}: Address already in use. Set PRESSWORK_AUDIT_HOST or PRESSWORK_AUDIT_PORT" in said
+    assert supervisor.state.audit is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "url"),
+    [
+        (None, "", "http://127.0.0.1:4201"),
+        ("https://audit.example", "", "https://audit.example"),
+        ("", "", ""),
+        (None, "PRESSWORK_AUDIT_URL=https://audit.example", None),
+    ],
+)
+def test_runs_of_the_worker_know_where_the_audit_room_is_unless_told(
+    installation: Installation,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variable: str | None,
+    file: str,
+    url: str | None,
+) -> None:
+    given: dict[str, str] = {}
+
+    def keep(_command: object, environment: Mapping[str, str], *_more: object) -> NoReturn:
+        given.update(environment)
+        raise InterruptedError
+
+    (tmp_path / ".env").write_text(file)
+    monkeypatch.setattr(supervisors, "ROOT", tmp_path)
+    monkeypatch.setattr(supervisors, "start_in_own_session", keep)
+    if variable is None:
+        monkeypatch.delenv("PRESSWORK_AUDIT_URL", raising=False)
+    else:
+        monkeypatch.setenv("PRESSWORK_AUDIT_URL", variable)
+    supervisor = Supervisor(installation, say, logs=True)
+    supervisor.state = replace(supervisor.state, audit=current_process(), audit_url="http://127.0.0.1:4201")
+    with pytest.raises(InterruptedError):
+        supervisor._start("worker")
+    assert given.get("PRESSWORK_AUDIT_URL") == url
+
+
+def test_state_of_a_release_without_an_audit_room_is_read(installation: Installation) -> None:
+    (installation.home / "control.json").write_text(
+        '{"mark": "m", "api": "http://127.0.0.1:1/api", "server": {"pid": 1, "born": "x"}, "worker": null,'
+        ' "supervisor": null, "stopping": false}'
+    )
+    state = read_state(installation.home)
+    assert state is not None
+    assert (state.server, state.audit, state.audit_url) == (Process(1, "x"), None, None)
 
 
 def test_second_supervisor_ends(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,12 +306,13 @@ def test_up_waits_for_a_supervisor_that_stops_all(installation: Installation) ->
     ]
 
 
-def test_up_stops_a_server_and_a_worker_that_no_supervisor_could_record(installation: Installation) -> None:
+def test_up_stops_services_that_no_supervisor_could_record(installation: Installation) -> None:
     heard: list[str] = []
     mark = {MARK: "a-mark"}
     with (
         subprocess.Popen([*SLEEP, "-m", "presswork.operate.server_process"], env=mark) as server,
         subprocess.Popen([*SLEEP, "-m", "prefect", "worker", "start"], env=mark) as worker,
+        subprocess.Popen([*SLEEP, "-m", "presswork.cli", "audit"], env=mark) as audit,
         subprocess.Popen([*SLEEP, "-m", "prefect", "worker", "start"], env=mark) as recorded,
         subprocess.Popen([*SLEEP, "-m", "prefect.flow_engine"], env=mark) as flow_run,
         socket.socket() as other,
@@ -224,14 +320,15 @@ def test_up_stops_a_server_and_a_worker_that_no_supervisor_could_record(installa
         write_state(installation.home, State("a-mark", installation.api, worker=known(recorded.pid)))
         other.bind(("127.0.0.1", installation.port))
         other.listen()
-        wait_for(lambda: len(marked_processes("a-mark", "-m")) == 4)
+        wait_for(lambda: len(marked_processes("a-mark", "-m")) == 5)
         with pytest.raises(ConfigurationError, match="taken by another program"):
             start_services(installation, heard.append)
-        assert (server.wait(), worker.wait()) == (-signal.SIGTERM, -signal.SIGTERM)
+        assert [process.wait() for process in (server, worker, audit)] == [-signal.SIGTERM] * 3
         assert (recorded.poll(), flow_run.poll()) == (None, None)
         recorded.kill()
         flow_run.kill()
-    assert heard == [f"Stopping {name} that a killed supervisor has left ..." for name in SERVICE_NAMES.values()][::-1]
+    stopped = [SERVICE_NAMES[service] for service in STOP_ORDER]
+    assert heard == [f"Stopping {name} that a killed supervisor has left ..." for name in stopped]
 
 
 def test_down_leaves_what_an_up_has_started_while_it_waited(

@@ -23,6 +23,15 @@ ID_SLACK = timedelta(hours=1)
 """A generation gets its id before its time of creation; the two clocks may differ by a correction of this size."""
 _LISTED = 10
 _WHOLE_HASH = 64
+_EQUAL = {
+    "flow": "flow",
+    "step": "step",
+    "endpoint": "endpoint",
+    "template": "template_hash",
+    "status": "status",
+    "origin": "origin",
+    "run": "run_id",
+}
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -121,32 +130,30 @@ def find_template(engine: Engine, beginning: str, name: str | None = None) -> st
 
 
 def conditions_of(wanted: Filter, of: Any = Generation) -> list[ColumnElement[bool]]:
-    """Return the conditions on generations of a filter that is `resolved`; one for each value, without words.
-
-    `of` has the columns: table generations, or a subquery of it.
-    """
-    g = of
-    equal: tuple[tuple[Any, Any], ...] = (
-        (g.flow, wanted.flow),
-        (g.step, wanted.step),
-        (g.endpoint, wanted.endpoint),
-        (g.template_hash, wanted.template),
-        (g.status, wanted.status),
-        (g.origin, wanted.origin),
-        (g.run_id, wanted.run),
-    )
-    found = [column == value for column, value in equal if value is not None]
+    """Return the conditions of a filter that is `resolved`, without its words, on generations or columns of these."""
+    found: list[ColumnElement[bool]] = [
+        getattr(of, column) == getattr(wanted, name)
+        for name, column in _EQUAL.items()
+        if getattr(wanted, name) is not None
+    ]
     if wanted.since is not None:
-        found.append(g.created_at >= wanted.since)
+        found.append(of.created_at >= wanted.since)
     if wanted.until is not None:
-        found += [g.created_at < wanted.until, g.id < id_of(wanted.until + ID_SLACK)]
+        found += [of.created_at < wanted.until, of.id < id_of(wanted.until + ID_SLACK)]
     if wanted.key is not None:
-        found += key_is(g.record_key, wanted.key)
+        found += key_is(of.record_key, wanted.key)
     if wanted.model is not None:
         # A scalar subquery: PostgreSQL would turn EXISTS into a join with all prompts.
-        model = select(StoredPrompt.model).where(StoredPrompt.hash == g.prompt_hash).scalar_subquery()
+        model = select(StoredPrompt.model).where(StoredPrompt.hash == of.prompt_hash).scalar_subquery()
         found.append(model == wanted.model)
     return found
+
+
+def columns_of(wanted: Filter) -> list[Any]:
+    """Return the columns of generations that the conditions of a filter need, as well as the id."""
+    others = {"since": "created_at", "until": "created_at", "key": "record_key", "model": "prompt_hash"}
+    names = [column for name, column in (_EQUAL | others).items() if getattr(wanted, name) is not None]
+    return [getattr(Generation, name) for name in dict.fromkeys(names)]
 
 
 def key_is(column: Any, key: str) -> list[ColumnElement[bool]]:

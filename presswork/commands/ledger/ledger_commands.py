@@ -6,6 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import LedgerNotMigratedError
 from db.ledger import connecting, spill
 from db.ledger.refused_rows import RefusedRow, in_words
+from db.rollups.marks import roll_up_ended
 from db.session import readable_url, reason_of
 from db.sources.access import is_missing_file
 from presswork.terminal import screen
@@ -56,6 +57,8 @@ def recover_spills(command: CommandContext, flags: RecoverFlags) -> None:
             except SQLAlchemyError as error:
                 reason = reason_of(error, ledger.url)
                 refused.append(f"The spill file {path} can't be imported: {reason}. The file is kept.")
+        if recovered:
+            roll_up_ended(ledger)
     named = {kept: in_words(found) for kept, found in rows.items() if found}
     lines = [f"Imported {count:,} generations from {name}." for name, count in recovered.items()]
     lines += [f"{words} The original rows are saved in {kept}." for kept, words in named.items()]

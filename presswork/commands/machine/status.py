@@ -11,7 +11,7 @@ from rich.text import Text
 from db.words import POOL
 from presswork.commands.templates.retiring import NamedModels, Retiring, models_to_ask, retiring
 from presswork.escaping import visible
-from presswork.operate.installation import SERVER, SUPERVISOR, WORKER, read_state
+from presswork.operate.installation import AUDIT, SERVER, SUPERVISOR, WORKER, read_state
 from presswork.operate.overview import Overview, ShownRun, read_overview
 from presswork.prompts.lint import ModelsByName
 from presswork.report.amounts import counted
@@ -61,7 +61,7 @@ def _read(settings: Settings, reported: ModelsByName) -> _Status:
     state = read_state(settings.state_dir.resolve())
     services = {
         name: _Service(process.pid, process.is_alive) if process else None
-        for name in (SERVER, WORKER, SUPERVISOR)
+        for name in (SERVER, WORKER, AUDIT, SUPERVISOR)
         for process in [getattr(state, name, None)]
     }
     models = retiring(settings.templates_dir, reported, datetime.now(UTC).date())

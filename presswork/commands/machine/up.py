@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 
 from db.words import POOL
-from presswork.operate.installation import SERVER, SUPERVISOR, WORKER, Installation, State
+from presswork.operate.installation import AUDIT, SERVER, SUPERVISOR, WORKER, Installation, State
 from presswork.operate.services import foreground_services, read_installation, start_services
 from presswork.operate.supervisor import ServiceError
 from presswork.terminal import screen
@@ -19,7 +19,7 @@ def up(command: CommandContext, flags: UpFlags) -> int:
     began = time.monotonic()
     if not flags.foreground:
         state, names = start_services(here, screen.say)
-        logs = ", ".join(str(here.log(service)) for service in (SERVER, WORKER, SUPERVISOR))
+        logs = ", ".join(str(here.log(service)) for service in (SERVER, WORKER, AUDIT, SUPERVISOR))
         _answer(command, here, state, names, time.monotonic() - began, [("logs", logs)])
         return 0
     with foreground_services(here, screen.say) as (supervisor, names):
@@ -39,10 +39,13 @@ def _answer(
     seconds: float,
     logs: list[tuple[str, str]],
 ) -> None:
+    audit = state.audit_url if state.living(AUDIT) else None
+
     def show(console: Console) -> None:
         console.print(f"It runs, after {seconds:.0f} s.\n")
         worker, deployments = ("worker", f"on the work pool {POOL}"), ("deployments", str(len(names)))
-        screen.print_facts(console, [("UI", here.url), ("API", here.api), worker, deployments, *logs], indent=2)
+        room = ("audit room", audit or ("none" if not here.audit_port else f"does not run; see {here.log(SUPERVISOR)}"))
+        screen.print_facts(console, [("UI", here.url), ("API", here.api), room, worker, deployments, *logs], indent=2)
         lines = [
             (screen.command("status"), "what runs, what is next, what failed"),
             (screen.command("down"), "stops it"),
@@ -53,9 +56,10 @@ def _answer(
     answer = {
         "ui": here.url,
         "api": here.api,
+        "audit": audit,
         "pool": POOL,
         "deployments": names,
-        "pids": {service: getattr(state, service).pid for service in (SERVER, WORKER)},
+        "pids": {service: process.pid for service in (SERVER, WORKER, AUDIT) if (process := state.living(service))},
         "seconds": round(seconds, 1),
     }
     command.answer(answer, show)

@@ -11,15 +11,14 @@ combines them into one. A handle yields materials, the inputs of one prompt each
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Engine
 
 from db.readers.figures import count_generations
-from db.readers.stored_generations import StepGeneration, read_generations, read_parents
+from db.readers.stored_generations import StepGeneration, outputs_leading_to, read_generations
 from db.sources.spool import Spool, Unreadable
 from db.sources.statements import Query
 from db.sources.values import Record, make_record
@@ -31,7 +30,6 @@ from presswork.output_classes.validate import OutputClass
 P = ParamSpec("P")
 T = TypeVar("T")
 PAGE = 1000  # records read, rendered and looked up at a time
-_FURTHEST = 10  # how many steps back to look for an output
 _log = logging.getLogger("prefect.presswork")
 
 
@@ -220,32 +218,6 @@ class Together:
 
 Source: TypeAlias = Selected | Generations | Together
 """Anything that `run.generate()` can work on."""
-
-
-def outputs_leading_to(
-    ledger: Engine, generations: Sequence[StepGeneration], needs: frozenset[str]
-) -> dict[str, dict[str, Any]]:
-    """Return, for each generation's id, the outputs on its path by step name: its own output, and those in `needs`.
-
-    If a step has several generations on the path (a fan-in), its output is a list.
-    """
-    inputs: dict[str, dict[str, Any]] = {found.id: {found.step: found.output} for found in generations}
-    roots = {found.id: {found.id} for found in generations}
-    for _step in range(_FURTHEST):
-        missing = needs - {"record", "params"} - {name for found in inputs.values() for name in found}
-        if not missing or not roots:
-            break
-        above = defaultdict[str, set[str]](set)
-        for child, parents in read_parents(ledger, list(roots)).items():
-            by_step = defaultdict[str, list[Any]](list)
-            for parent in parents:
-                by_step[parent.step].append(parent.output)
-                above[parent.id] |= roots[child]
-            for root in roots[child]:
-                for step, outputs in by_step.items():
-                    inputs[root].setdefault(step, outputs[0] if len(outputs) == 1 else outputs)
-        roots = above
-    return inputs
 
 
 def material_of(record: Record | Unreadable) -> Material:

@@ -24,6 +24,7 @@ from db.readers.past_answers import mean_tokens
 from db.readers.runs import read_run
 from db.readers.stored_generations import count_padded_keys
 from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read_standing
+from db.rollups.marks import roll_up_ended
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
 from db.words import CRASHED, HELPER, RUNNING, SUSPENDED
 from presswork.engine.resources.lease import HeldLease
@@ -177,7 +178,10 @@ def begin(
 
 
 def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: str) -> None:
-    """End expired leases of other runs, and import this ledger's spill files; a damaged one is reported and kept."""
+    """End expired leases of other runs, import this ledger's spill files, and add up the runs that these changed.
+
+    A damaged spill file is reported and kept.
+    """
     leases.end_lapsed(ledger, except_lease=but)
     for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:
         if not spill.belongs_to(ledger, path):
@@ -190,6 +194,8 @@ def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: 
                 _log.warning("%s The original rows are saved in %s.", in_words(refused), spill.refused_file(path))
         except spill.SpillError as error:
             _log.warning("%s", error)
+    # After the spill files: their rows count in runs that have ended.
+    roll_up_ended(ledger)
 
 
 def require_run(ledger: Engine, helper: Helper, flow: str, endpoint: str) -> None:

@@ -1,0 +1,169 @@
+"""Find the parts of the ledger that can hold the generations of a filter, so that no list reads all of them.
+
+The rollups say how many generations of a kind each closed run has. So a list is read in windows of ids, the newest
+first, and each window knows its runs. A run without a mark in `rolled_up` can hold anything and is in all windows that
+it overlaps. A rare origin or an old template needs no index of its own this way.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+from sqlalchemy import ColumnElement, Engine, and_, case, func, select, true
+
+from db.readers.audit.filters import Filter, id_of
+from db.session import rows_of
+from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun
+
+CLOCK_SLACK = timedelta(minutes=10)
+"""The clocks of a run's machines may differ by this much, see db/clock.py."""
+_BY_RUN = 1.5
+"""Reading a row through its run costs this much more than reading the next row by id."""
+_SHORTEST = timedelta(microseconds=1)
+LAST = "g"
+"""After all ids, which are hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRun:
+    """A run that can hold generations of a filter, between two ids; `last` is None while it is open.
+
+    `matching` is the number of its generations of this kind, None if nobody knows, and `rows` that of all.
+    """
+
+    id: str
+    first: str
+    last: str | None
+    matching: int | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the ledger: the ids from `first` up to, and not with, `before`. All matching rows are of `run_ids`.
+
+    `by_run` says whether it is cheaper to read all rows of these runs than all rows in the order of ids.
+    """
+
+    first: str
+    before: str
+    run_ids: tuple[str, ...]
+    by_run: bool
+
+
+def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> Iterator[Window]:
+    """Yield the windows that can hold the generations of a filter, the newest first; each should hold `needed`.
+
+    A filter on keys makes them hold less, so each following window is larger.
+    """
+    high = before or LAST
+    runs = [run for run in _runs(engine, wanted) if run.first < high]
+    waiting = [run for run in runs if run.matching is None or run.matching > 0]
+    while waiting:
+        taken = _newest(waiting, needed)
+        del waiting[: len(taken)]
+        low = taken[-1].first
+        members = taken + [run for run in waiting if run.last is None or run.last >= low]
+        yield Window(low, high, tuple(run.id for run in members), _is_cheaper_by_run(runs, members, low, high, needed))
+        high, needed = low, needed * 2
+
+
+def count_matching(engine: Engine, wanted: Filter) -> int | None:
+    """Return the number of generations of a filter, if the rollups know it; None if not."""
+    if wanted.key is not None or wanted.words is not None or _has_part_of_a_day(wanted):
+        return None
+    found = [run.matching for run in _runs(engine, wanted)]
+    return None if None in found else sum(count or 0 for count in found)
+
+
+def _newest(waiting: Sequence[CandidateRun], needed: int) -> list[CandidateRun]:
+    """Return the newest runs that together hold `needed` rows, or all; runs of an unknown number don't count."""
+    found = 0
+    for number, run in enumerate(waiting, start=1):
+        found += run.matching or 0
+        if found >= needed:
+            return list(waiting[:number])
+    return list(waiting)
+
+
+def _is_cheaper_by_run(
+    runs: Sequence[CandidateRun], members: Sequence[CandidateRun], low: str, high: str, needed: int
+) -> bool:
+    """Compare the rows that are read in the order of ids until enough match with all rows of the runs."""
+    between = [run for run in runs if run.first < high and (run.last is None or run.last >= low)]
+    in_order = sum(run.rows for run in between)
+    expected = sum(run.matching or 0 for run in members)
+    # The rows are read until enough match: of one large run in which all match, only the first.
+    in_order = min(in_order, in_order * needed // max(expected, needed))
+    return sum(run.rows for run in members) * _BY_RUN < in_order
+
+
+def _runs(engine: Engine, wanted: Filter) -> list[CandidateRun]:
+    """List all runs up to the end of the period, the newest first."""
+    found = [*_closed(engine, wanted), *_not_added_up(engine, wanted)]
+    return sorted(found, key=lambda run: run.first, reverse=True)
+
+
+def _closed(engine: Engine, wanted: Filter) -> Iterator[CandidateRun]:
+    o = OutcomeRollup
+    number = o.generations + o.replaced
+    matching = func.sum(case((and_(true(), *_of_kind(wanted), *_of_run(wanted)), number), else_=0))
+    statement = (
+        select(StoredRun.id, StoredRun.started_at, StoredRun.ended_at, matching, func.sum(number))
+        .join(RolledUp, RolledUp.run_id == StoredRun.id)
+        .join(o, o.run_id == StoredRun.id)
+        .group_by(StoredRun.id)
+    )
+    for run_id, started_at, ended_at, count, rows in rows_of(engine, statement):
+        yield _candidate(run_id, started_at, ended_at, int(count), int(rows))
+
+
+def _not_added_up(engine: Engine, wanted: Filter) -> Iterator[CandidateRun]:
+    """Yield the runs that count by live sums; for those of other flows or endpoints, only how many rows they have."""
+    is_open = StoredRun.id.not_in(select(RolledUp.run_id))
+    rows = select(func.count()).where(Generation.run_id == StoredRun.id).scalar_subquery()
+    may_match = and_(true(), *_of_run(wanted))
+    statement = select(StoredRun.id, StoredRun.started_at, may_match, rows).where(is_open)
+    for run_id, started_at, can, count in rows_of(engine, statement):
+        yield _candidate(run_id, started_at, None, None if can and count else 0, int(count))
+
+
+def _candidate(
+    run_id: str, started_at: datetime, ended_at: datetime | None, matching: int | None, rows: int
+) -> CandidateRun:
+    last = None if ended_at is None else id_of(ended_at + CLOCK_SLACK)
+    return CandidateRun(run_id, id_of(started_at - CLOCK_SLACK), last, matching, rows)
+
+
+def _of_run(wanted: Filter) -> list[ColumnElement[bool]]:
+    pairs = ((StoredRun.flow, wanted.flow), (StoredRun.endpoint, wanted.endpoint), (StoredRun.id, wanted.run))
+    found = [column == value for column, value in pairs if value is not None]
+    if wanted.until is not None:
+        found.append(StoredRun.started_at < wanted.until + CLOCK_SLACK)
+    return found
+
+
+def _of_kind(wanted: Filter) -> list[ColumnElement[bool]]:
+    o = OutcomeRollup
+    pairs = (
+        (o.step, wanted.step),
+        (o.template_hash, wanted.template),
+        (o.model, wanted.model),
+        (o.status, wanted.status),
+        (o.origin, wanted.origin),
+    )
+    found = [column == value for column, value in pairs if value is not None]
+    if wanted.since is not None:
+        found.append(o.day >= _day(wanted.since))
+    if wanted.until is not None:
+        found.append(o.day <= _day(wanted.until - _SHORTEST))
+    return found
+
+
+def _has_part_of_a_day(wanted: Filter) -> bool:
+    moments = (moment.astimezone(UTC) for moment in (wanted.since, wanted.until) if moment is not None)
+    return any(moment.time() != time() for moment in moments)
+
+
+def _day(moment: datetime) -> str:
+    return moment.astimezone(UTC).date().isoformat()

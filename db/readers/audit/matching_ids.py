@@ -1,0 +1,91 @@
+"""Find the ids of the generations of a filter, the newest first, by the way that reads the fewest rows.
+
+There are three: by record key, by the runs that can hold such rows, and all rows in the order of ids until enough
+match. The rollups say which is cheapest; each statement is written so that no planner takes another way.
+"""
+
+from typing import Any
+
+from sqlalchemy import Engine, Select, func, select, union, union_all
+
+from db.readers.audit.candidates import LAST, Window, windows
+from db.readers.audit.filters import ANY_ENDING, Filter, columns_of, conditions_of
+from db.session import rows_of
+from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun
+
+FEW_KEYS = 20_000
+"""Up to this many rows with a beginning of a key are read and sorted; more are filtered in the order of ids."""
+
+
+def newest_ids(engine: Engine, wanted: Filter, before: str | None, limit: int) -> list[str]:
+    """Return the newest `limit` ids below `before` of a filter that is `resolved`, without its words."""
+    if wanted.key is not None:
+        of_keys = _of_keys(engine, wanted, before or LAST)
+        if of_keys is None:
+            return []
+        if not wanted.key.endswith(ANY_ENDING) or _are_few(engine, of_keys):
+            return _read(engine, _sorted(of_keys), limit)
+    found: list[str] = []
+    for window in windows(engine, wanted, before, limit):
+        statement = _of_runs(wanted, window) if window.by_run else _in_order(wanted, window)
+        found += _read(engine, statement, limit - len(found))
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _read(engine: Engine, statement: Select[Any], limit: int) -> list[str]:
+    return [row.id for row in rows_of(engine, statement.limit(limit))]
+
+
+def _of_runs(wanted: Filter, window: Window) -> Select[Any]:
+    """Select what matches among all rows of the window's runs."""
+    g = Generation
+    inside = (g.run_id.in_(window.run_ids), g.id >= window.first, g.id < window.before)
+    return _sorted(select(g.id).where(*inside, *conditions_of(wanted)))
+
+
+def _in_order(wanted: Filter, window: Window) -> Select[Any]:
+    """Select what matches among the window's rows, read in the order of ids until enough match."""
+    g = Generation
+    # Only the columns of the conditions: one that stands after a long text makes SQLite read that too.
+    rows = select(g.id, *columns_of(wanted)).where(g.id >= window.first, g.id < window.before).order_by(g.id.desc())
+    # OFFSET 0 keeps the conditions outside, so that the rows are read by the primary key.
+    each = rows.offset(0).subquery("each").c
+    return select(each.id).where(*conditions_of(wanted, each)).order_by(each.id.desc())
+
+
+def _sorted(statement: Select[Any]) -> Select[Any]:
+    """Sort all ids of a statement, the newest first."""
+    # Materialized, so that no planner reads all generations in the order of ids instead.
+    found = statement.cte("found").prefix_with("MATERIALIZED")
+    return select(found.c.id).order_by(found.c.id.desc())
+
+
+def _of_keys(engine: Engine, wanted: Filter, before: str) -> Select[Any] | None:
+    """Select what matches by record key, through the index of records' histories; None without any step."""
+    g = Generation
+    parts = [
+        select(g.id).where(
+            g.flow == flow, g.step == step, g.endpoint == endpoint, g.id < before, *conditions_of(wanted)
+        )
+        for flow, step, endpoint in rows_of(engine, _places(wanted))
+    ]
+    return select(union_all(*parts).subquery("of_keys")) if parts else None
+
+
+def _are_few(engine: Engine, of_keys: Select[Any]) -> bool:
+    first = of_keys.limit(FEW_KEYS + 1).subquery()
+    return bool(rows_of(engine, select(func.count()).select_from(first))[0][0] <= FEW_KEYS)
+
+
+def _places(wanted: Filter) -> Any:
+    """Select the flows, steps and endpoints that have generations; the index of records' histories begins with them."""
+    is_open = StoredRun.id.not_in(select(RolledUp.run_id))
+    parts = [
+        select(StoredRun.flow, rows.step, StoredRun.endpoint).join(rows, rows.run_id == StoredRun.id)
+        for rows in (OutcomeRollup, Generation)
+    ]
+    every = union(parts[0], parts[1].where(is_open)).subquery().c
+    pairs = ((every.flow, wanted.flow), (every.step, wanted.step), (every.endpoint, wanted.endpoint))
+    return select(*every).where(*(column == value for column, value in pairs if value is not None))

@@ -1,0 +1,92 @@
+"""Write a run's rollups when it closes, and take its mark away before anything is written to it afterwards.
+
+A run with a row in `rolled_up` counts by its rollups, all others by live sums. Three rules keep both equal:
+
+- A run with a lease has no mark: a lease is taken (db/ledger/leases.py) and a mark is made under the run's lock, and
+  the first deletes the mark, the second requires that there is no lease. So a commit under a valid lease need not look
+  for a mark, and costs no statement more.
+- Whoever writes to a run without a lease deletes its mark first, in the same transaction. On PostgreSQL a shared lock
+  on the run makes this writer and the one that makes the mark wait for each other.
+- A run that is open or suspended gets no mark.
+"""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, Engine, Select, delete, insert, select
+from sqlalchemy.orm import aliased
+
+from db.clock import now
+from db.rollups.grouped import ROLLUPS, added_up
+from db.rollups.savings import store_savings
+from db.session import begin_write, in_parts
+from db.tables import RolledUp, StoredLease, StoredRun
+from db.words import CRASHED, RUNNING, SUSPENDED
+
+_LEASED = select(StoredLease.id).where(StoredLease.run_id == StoredRun.id).exists()
+_MARKED = select(RolledUp.run_id).where(RolledUp.run_id == StoredRun.id).exists()
+_HAS_ENDED = StoredRun.status.not_in((RUNNING, SUSPENDED))
+
+
+def unmarked(**alike: str | None) -> Select[tuple[str]]:
+    """Select the ids of the runs that count by live sums, all or those with these values of columns of runs.
+
+    They are few. This reads an index of runs, not the runs.
+    """
+    run = aliased(StoredRun)
+    marked = select(RolledUp.run_id).where(RolledUp.run_id == run.id).exists()
+    chosen = [getattr(run, name) == value for name, value in alike.items() if value is not None]
+    return select(run.id).where(~marked, *chosen)
+
+
+def unmark(connection: Connection, run_ids: Iterable[str]) -> None:
+    """Take the marks of runs away, to write to them without a lease in this transaction; waits if one is just made."""
+    for part in in_parts(sorted(set(run_ids))):
+        locked = select(StoredRun.id).where(StoredRun.id.in_(part)).order_by(StoredRun.id)
+        connection.execute(locked.with_for_update(read=True))
+        connection.execute(delete(RolledUp).where(RolledUp.run_id.in_(part)))
+
+
+def take_mark(connection: Connection, run_id: str) -> None:
+    """Take the mark of one run away; the caller holds the run's lock."""
+    connection.execute(delete(RolledUp).where(RolledUp.run_id == run_id))
+
+
+def roll_up(connection: Connection, run_id: str) -> None:
+    """Write the rollups of a run that has just ended, and its mark; the caller holds the run's lock.
+
+    The run must have no lease.
+    """
+    take_mark(connection, run_id)
+    for rollup in ROLLUPS:
+        connection.execute(delete(rollup).where(rollup.__table__.c.run_id == run_id))
+        names = [column.name for column in rollup.__table__.c]
+        connection.execute(insert(rollup).from_select(names, added_up(rollup, [run_id])))
+    connection.execute(insert(RolledUp).values(run_id=run_id, rolled_up_at=now()))
+
+
+def roll_up_ended(engine: Engine) -> int:
+    """Roll up each run that has ended and has no mark, in its own transaction, and return how many there were.
+
+    These are runs that have crashed, and closed runs to which somebody wrote, such as a spill import.
+    """
+    due = select(StoredRun.id).where(StoredRun.id.in_(unmarked()), _HAS_ENDED, ~_LEASED).order_by(StoredRun.id)
+    with engine.connect() as connection:
+        found = list(connection.scalars(due))
+    return sum(_roll_up_if_due(engine, run_id) for run_id in found)
+
+
+def _roll_up_if_due(engine: Engine, run_id: str) -> bool:
+    with begin_write(engine) as connection:
+        # key_share: the lock must not block those that write rows that refer to the run.
+        locked = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)
+        connection.execute(locked)
+        # Read after the lock: another process may have resumed the run or rolled it up meanwhile.
+        its_row = select(StoredRun.status).where(StoredRun.id == run_id, _HAS_ENDED, ~_LEASED, ~_MARKED)
+        status = connection.scalar(its_row)
+        if status is None:
+            return False
+        if status == CRASHED:
+            # It still has its working rows. A closed run has not, and keeps what was stored when it closed.
+            store_savings(connection, run_id)
+        roll_up(connection, run_id)
+        return True

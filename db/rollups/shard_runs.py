@@ -1,0 +1,26 @@
+"""Shards of earlier releases, in which each shard was a separate run that counts in the run that started it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy.orm import aliased
+
+from db.tables import StoredRun
+
+
+def shards_in(run_ids: Sequence[str]) -> Select[tuple[str, str]]:
+    """Select the shards of runs, as `whole` and `member`."""
+    whole, parent, shard = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
+    pairs = select(whole.id.label("whole"), shard.id.label("member"))
+    return pairs.where(whole.id.in_(run_ids), *is_shard_of(whole, parent, shard))
+
+
+def is_shard_of(whole: Any, parent: Any, shard: Any) -> tuple[ColumnElement[bool], ...]:
+    """Join a run with its shards through the run that started them."""
+    return (
+        parent.id == shard.parent_run_id,
+        or_(parent.id == whole.id, parent.prefect_flow_run_id == whole.prefect_flow_run_id),
+        or_(shard.ended_at.is_(None), shard.ended_at >= whole.started_at),
+        or_(whole.ended_at.is_(None), shard.started_at <= whole.ended_at),
+    )

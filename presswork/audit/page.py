@@ -1,0 +1,90 @@
+"""Describe a page: its path, the query it accepts, what is read for it and the file that shows it.
+
+The skeleton (responses.py) makes HTML, JSON and SQL of every page in the same way, and its error pages.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from sqlalchemy import Engine
+
+from presswork.errors import PressworkError
+
+SHORT_KEY = 2_000  # a record's key may be long; nothing that is asked for is longer
+_NO_MOMENT = "is not a date. Write 2026-03-01 or 2026-03-01T14:30, in UTC"
+
+
+class NotFoundError(PressworkError):
+    """There is no such row in this ledger."""
+
+
+class PageQuery(BaseModel):
+    """What a page may be asked for, from its path and its query. A name that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(PageQuery):
+    """The query of a page that is always the same."""
+
+
+def read_moment(value: Any) -> Any:
+    """Read a date or an ISO moment as an aware datetime; one without a zone is UTC."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError(f"{value!r} {_NO_MOMENT}") from None
+    try:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value!r} is too far from today") from None
+
+
+UtcMoment = Annotated[datetime, BeforeValidator(read_moment)]
+"""A date or a moment in a query."""
+ShortText = Annotated[str, Field(max_length=SHORT_KEY)]
+"""A text in a query."""
+
+
+class PeriodQuery(PageQuery):
+    """A query with a period, from `since` until just before `until`."""
+
+    since: UtcMoment | None = None
+    until: UtcMoment | None = None
+
+    @model_validator(mode="after")
+    def _forwards(self) -> "PeriodQuery":
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError("the period is the wrong way round: it must begin before it ends")
+        return self
+
+
+Asked = TypeVar("Asked", bound=PageQuery)
+
+
+@dataclass(frozen=True)
+class Page(Generic[Asked]):
+    """A page of the audit room.
+
+    `path` is a Starlette path, without a suffix: the same path with `.json` and `.sql` gives the data and the
+    statements. `read` gets a reader's engine and the query, and returns a frozen dataclass, which the file `html` in
+    html/ gets as `view`; it raises NotFoundError. `choices` reads what the filter form offers; it is also called when
+    the query is wrong, so that the form can be shown with its message.
+    """
+
+    path: str
+    query: type[Asked]
+    read: Callable[[Engine, Asked], object]
+    html: str
+    choices: Callable[[Engine], object] | None = None
+
+
+AnyPage = Page[Any]
+"""A page with any query."""
+Given = Mapping[str, str]
+"""The values of a query as they were given, for a form that shows them again."""

@@ -1,0 +1,113 @@
+"""Keep the ledger open for reading, and notice when it comes, goes, is replaced or is migrated.
+
+The audit room never creates or migrates a ledger. Each request asks for the engine; what was wrong a moment ago may be
+right now.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from db.database_errors import LedgerUnreachableError
+from db.ledger.connecting import check
+from db.session import file_of, parse_url, readable_url
+from db.timed_reads import open_reader
+
+CHECK_EVERY_S = 5.0
+"""How long a ledger's version is taken for granted."""
+CONNECT_WITHIN_S = 2  # a page is no run: it does not wait ten seconds for a database that does not answer
+
+_Seen = tuple[str, object]
+
+
+class ReadLedger:
+    """The ledger that the pages read; `read_url` says which it is now."""
+
+    def __init__(self, read_url: Callable[[], str]) -> None:
+        self._read_url = read_url
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._seen: _Seen | None = None
+        self._checked_at = 0.0
+
+    def url(self) -> str:
+        """Return the ledger's URL, which may hold a password."""
+        return self._read_url()
+
+    def name(self) -> str:
+        """Name the ledger for people, without a password."""
+        return readable_url(self._read_url())
+
+    def engine(self) -> Engine:
+        """Return an engine that reads the ledger; raises LedgerError if there is none that this code can read."""
+        url = self._read_url()
+        with self._lock:
+            seen = url, _identity(url)
+            if seen != self._seen:
+                self._close()
+            if self._engine is None:
+                self._engine = _open(url)
+                self._seen = seen
+            if time.monotonic() - self._checked_at > CHECK_EVERY_S:
+                self._check(self._engine)
+            return self._engine
+
+    def close(self) -> None:
+        """Close all connections; the next request opens the ledger again."""
+        with self._lock:
+            self._close()
+
+    def _check(self, engine: Engine) -> None:
+        try:
+            check(engine)
+        except BaseException:
+            self._close()
+            raise
+        self._checked_at = time.monotonic()
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+        self._engine, self._seen, self._checked_at = None, None, 0.0
+
+
+def _identity(url: str) -> object:
+    """Return what tells a SQLite file from another of the same path; raises LedgerUnreachableError without a file."""
+    file = _file(url)
+    if file is None:
+        return None
+    try:
+        found = Path(file).stat()
+    except OSError:
+        # Connecting would create an empty file.
+        raise LedgerUnreachableError(
+            f"There is no ledger yet: {readable_url(url)} does not exist. `presswork demo` creates one, or the first "
+            "`presswork run`."
+        ) from None
+    return found.st_dev, found.st_ino
+
+
+def _file(url: str) -> str | None:
+    try:
+        return file_of(parse_url(url))
+    except ValueError as error:
+        raise _unreachable(url, error) from None
+
+
+def _open(url: str) -> Engine:
+    try:
+        parsed = parse_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_WITHIN_S)})
+        return open_reader(parsed.render_as_string(hide_password=False))
+    except (ImportError, ValueError) as error:
+        raise _unreachable(url, error) from None
+
+
+def _unreachable(url: str, error: Exception) -> LedgerUnreachableError:
+    return LedgerUnreachableError(
+        f"The ledger {readable_url(url)} can't be reached: {error}. Check PRESSWORK_DATABASE_URL."
+    )
