@@ -27,11 +27,15 @@ _MARKED = select(RolledUp.run_id).where(RolledUp.run_id == StoredRun.id).exists(
 _HAS_ENDED = StoredRun.status.not_in((RUNNING, SUSPENDED))
 
 
-def unmarked() -> Select[tuple[str]]:
-    """Select the ids of the runs that count by live sums. They are few; this reads an index of runs, not the runs."""
+def unmarked(**alike: str | None) -> Select[tuple[str]]:
+    """Select the ids of the runs that count by live sums, all or those with these values of columns of runs.
+
+    They are few. This reads an index of runs, not the runs.
+    """
     run = aliased(StoredRun)
     marked = select(RolledUp.run_id).where(RolledUp.run_id == run.id).exists()
-    return select(run.id).where(~marked)
+    chosen = [getattr(run, name) == value for name, value in alike.items() if value is not None]
+    return select(run.id).where(~marked, *chosen)
 
 
 def unmark(connection: Connection, run_ids: Iterable[str]) -> None:
