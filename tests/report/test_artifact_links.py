@@ -6,6 +6,8 @@ import pytest
 
 from presswork.report.prefect.artifacts import summary_markdown
 from presswork.report.summary import Failure
+from presswork.settings import AUDIT_URL
+from presswork.terminal.quiet_prefect import _links
 from tests.terminal.test_screen import summary
 
 FAILURE = Failure(
@@ -30,3 +32,17 @@ def test_artifact_without_an_address_has_no_links() -> None:
 
     assert "](http" not in text
     assert "`presswork show 0193-g`" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(None, "http://127.0.0.1:4201"), ("https://audit.example", None), ("", None)]
+)
+def test_run_of_a_command_links_to_the_audit_room_of_this_machine_unless_told_otherwise(
+    given: str | None, kept: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is None:
+        monkeypatch.delenv(AUDIT_URL, raising=False)
+    else:
+        monkeypatch.setenv(AUDIT_URL, given)
+    assert _links("http://127.0.0.1:4201").get(AUDIT_URL) == kept
+    assert _links(None) == {}
