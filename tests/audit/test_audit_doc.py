@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from db.samples import load_samples
-from flows.product_copy import product_copy
+from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
 from presswork import RunOptions
 from presswork.settings import ROOT
@@ -70,18 +70,18 @@ async def audited(workshop_on_each: Workshop, monkeypatch: pytest.MonkeyPatch, t
     templates = tmp_path / "own-templates"
     shutil.copytree(ROOT / "templates", templates)
     monkeypatch.setenv("PRESSWORK_TEMPLATES_DIR", str(templates))
-    few = RunOptions(limit=3)
-    await shop.call(product_copy, options=few)
+    tea, coffee = Products(category="tea"), Products(category="coffee")
+    for selection in (tea, coffee):
+        await shop.call(product_copy, selection)
     with shop.source.begin() as connection:
         connection.execute(text("UPDATE products SET features = 'green tea; 2 minutes' WHERE sku = :key"), {"key": KEY})
-    await shop.call(product_copy, options=few)
+    await shop.call(product_copy, tea)
     template = templates / "product_copy.md.j2"
-    template.write_text(template.read_text(encoding="utf-8").replace("Say it aloud", "Say it") + "\n", encoding="utf-8")
     template.write_text(template.read_text(encoding="utf-8").replace("\nName: ", "\nThe name: "), encoding="utf-8")
-    await shop.call(product_copy, options=RunOptions(limit=2))
+    await shop.call(product_copy, tea)
     await shop.call(support_replies, options=RunOptions(limit=8))
     shop.sandbox.configure(refused=1)
-    refused = await shop.call(product_copy, options=RunOptions(limit=5))
+    refused = await shop.call(product_copy, coffee)
     written = shop.rows(
         "SELECT id, template_hash, output FROM generations WHERE record_key = :key ORDER BY id", key=KEY
     )
