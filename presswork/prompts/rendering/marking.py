@@ -36,7 +36,7 @@ _CANDIDATES = (*range(0xFDD0, 0xFDF0), *range(0xF0000, 0xF1000))
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PromptPiece:
     """A part of a prompt. `source` is the data that it depends on, None for the template's own words.
 
     The source is `record`, the name of an earlier step, or `params`; the first of these if there are several.
@@ -50,7 +50,7 @@ class Piece:
 class MarkedPrompt:
     """A prompt's text in pieces. `why_unmarked` says in a sentence why it is one piece; None if it is marked."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[PromptPiece, ...]
     why_unmarked: str | None = None
 
 
@@ -95,7 +95,7 @@ def mark_prompt(
     The first that gives the prompt counts. `given` are the values that the run was started with.
     """
     if stored is None:
-        return MarkedPrompt((Piece(sent),), NO_TEMPLATE)
+        return MarkedPrompt((PromptPiece(sent),), NO_TEMPLATE)
     for each in inputs:
         try:
             values = {PARAMS: _params(stored, given), **each}
@@ -104,7 +104,7 @@ def mark_prompt(
             continue
         if "".join(piece.text for piece in pieces) == sent:
             return MarkedPrompt(pieces)
-    return MarkedPrompt((Piece(sent),), OTHER_TEXT)
+    return MarkedPrompt((PromptPiece(sent),), OTHER_TEXT)
 
 
 def _params(stored: StoredSource, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _params(stored: StoredSource, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rendered(stored: StoredSource, values: Mapping[str, Any], sent: str) -> tuple[Piece, ...]:
+def _rendered(stored: StoredSource, values: Mapping[str, Any], sent: str) -> tuple[PromptPiece, ...]:
     names = sorted(values, key=lambda name: (name != RECORD, name == PARAMS, name))
     signs = _unused_signs(len(names) + 1, sent, stored, values)
     environment = environment_of(_Marking, _loader(stored.sources))
@@ -192,30 +192,30 @@ class _Marker(NodeTransformer):
         return nodes.Filter(node, _MARK, [nodes.Const(first)], [], None, None, lineno=node.lineno)
 
 
-def _split(text: str, names: Sequence[str], signs: str) -> Iterator[Piece]:
+def _split(text: str, names: Sequence[str], signs: str) -> Iterator[PromptPiece]:
     """Cut a text at the signs; ValueError if they are not in pairs."""
     end = signs[-1]
     source: str | None = None
     first, *rest = re.split(f"([{signs}])", text)
-    yield Piece(first)
+    yield PromptPiece(first)
     for sign, part in zip(rest[::2], rest[1::2], strict=True):
         if (sign == end) != (source is not None):
             raise ValueError("a filter moved a mark")
         source = None if sign == end else names[signs.index(sign)]
-        yield Piece(part, source)
+        yield PromptPiece(part, source)
     if source is not None:
         raise ValueError("a filter dropped a mark")
 
 
-def _stripped(pieces: Iterable[Piece]) -> list[Piece]:
+def _stripped(pieces: Iterable[PromptPiece]) -> list[PromptPiece]:
     """Strip the text as a prompt is stripped, across its pieces, and leave out empty ones."""
     kept = list(pieces)
     while kept and not (text := kept[0].text.lstrip()):
         kept.pop(0)
     if kept:
-        kept[0] = Piece(text, kept[0].source)
+        kept[0] = PromptPiece(text, kept[0].source)
     while kept and not (text := kept[-1].text.rstrip()):
         kept.pop()
     if kept:
-        kept[-1] = Piece(text, kept[-1].source)
+        kept[-1] = PromptPiece(text, kept[-1].source)
     return [piece for piece in kept if piece.text]
