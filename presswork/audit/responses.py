@@ -31,6 +31,7 @@ SUFFIXES = (".json", ".sql", "")
 _OF_HOME = "/overview"
 WITHIN_S = LIMIT_S
 SHORTEST_S = 0.1
+_NUL = "\0"
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,10 @@ def _asked(request: Request, given: Given) -> Mapping[str, Any]:
         raise QueryError(f"{', '.join(twice)}: given more than once.")
     if both := sorted(set(given) & set(request.path_params)):
         raise QueryError(f"{', '.join(both)}: part of the path, not a filter.")
-    return {**given, **request.path_params}
+    asked = {**given, **request.path_params}
+    if odd := sorted(name for name, value in asked.items() if _NUL in f"{name}{value}"):
+        raise QueryError(f"{', '.join(odd)}: no text of the ledger has the character U+0000.")
+    return asked
 
 
 def _faults(error: ValidationError | FilterError | QueryError) -> tuple[str, ...]:

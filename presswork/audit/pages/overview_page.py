@@ -90,7 +90,7 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
         total=add_figures(by_day),
         by_day=tuple(by_day),
         by_flow=dearest(regrouped(by_rest, ("flow",))),
-        by_template=dearest(regrouped(by_rest, ("step", "template")))[:DEAREST],
+        by_template=_that_cost(regrouped(by_rest, ("step", "template"))),
         by_model=dearest(regrouped(by_rest, ("model",))),
         by_endpoint=dearest(regrouped(by_rest, ("endpoint",))),
         failed_lately=tuple(recent_failures(engine, chosen, FAILED_LATELY)),
@@ -98,6 +98,10 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
         next_runs=None if upcoming is None else tuple(upcoming),
         presets=tuple(_presets(query, today)),
     )
+
+
+def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
+    return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
 
 
 def _begin(day: date) -> datetime:
