@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Row, Text, cast, func, select
 from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, resolved
-from db.readers.audit.matching_ids import newest_ids
+from db.readers.audit.ways.matching_ids import newest_ids
 from db.rollups.attempt_sums import COST, IS_UNPRICED, dollars_of, total
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, StoredPrompt

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from db.readers.audit.filters import Filter, FilterError, resolved
 from db.readers.audit.generation_lists import PAGE, GenerationLine, lines_of
-from db.readers.audit.word_ways import END, Step, ways_to
+from db.readers.audit.ways.word_ways import END, Step, ways_to
 from db.search.answer_index import AnswerIndex, IndexUnusableError
 from db.search.answer_texts import stored_answers, texts_in
 from db.search.index_places import opened_index

@@ -9,11 +9,12 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, Subquery, select
+from sqlalchemy import ColumnElement, Engine, FromClause, Select, Subquery, select
 
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.figures import CACHE_SUMS, PRICED_BY, PromptCacheUse, TotalUsage, cache_use_of
-from db.rollups.attempt_sums import dollars_of, total
+from db.readers.run_figures import sums_of_usage, usage_in
+from db.rollups.attempt_sums import total
 from db.rollups.counted import counted, counted_outcomes
 from db.session import rows_of
 from db.tables import PromptCacheRollup, StoredRun, UsageRollup
@@ -106,9 +107,8 @@ def sums_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None) -> 
     Raises FilterError if the filter has a value by which figures are not kept.
     """
     added, wanted = _counted("usage", UsageRollup, chosen), chosen or Filter()
-    names = [column.name for column in UsageRollup.__table__.c if not column.primary_key]
-    sums = [total(added.c[name]).label(name) for name in names]
-    return [_usage_sum(_alike(by, row), row) for row in rows_of(engine, _select("usage", added, by, wanted, sums))]
+    statement = _select("usage", added, by, wanted, sums_of_usage(added.c))
+    return [_usage_sum(_alike(by, row), row) for row in rows_of(engine, statement)]
 
 
 def outcomes_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None) -> list[OutcomeSum]:
@@ -146,7 +146,7 @@ def whole_days(since: datetime | None, until: datetime | None) -> tuple[str | No
     return first, (until.astimezone(UTC) - timedelta(microseconds=1) + timedelta(days=1)).date().isoformat()
 
 
-def conditions_on(added: Subquery, chosen: Filter) -> list[ColumnElement[bool]]:
+def conditions_on(added: FromClause, chosen: Filter) -> list[ColumnElement[bool]]:
     """Return the conditions of a filter on rows of a rollup; those on runs are not among them."""
     first, after = whole_days(chosen.since, chosen.until)
     found = [
@@ -198,17 +198,4 @@ def _alike(by: Sequence[str], row: Any) -> Alike:
 
 
 def _usage_sum(alike: Alike, row: Any) -> UsageSum:
-    written = int(row.cache_creation_5m_tokens) + int(row.cache_creation_1h_tokens)
-    usage = TotalUsage(
-        requests=int(row.requests),
-        input_tokens=int(row.input_tokens) + written + int(row.cache_read_tokens),
-        output_tokens=int(row.output_tokens),
-        cache_creation_tokens=written,
-        cache_read_tokens=int(row.cache_read_tokens),
-        cost_usd=None if row.unpriced and not row.priced else dollars_of(row.cost_e10),
-        unpriced=int(row.unpriced),
-        perhaps_billed=int(row.perhaps_billed),
-        rate_limited=int(row.rate_limited),
-        likely_usd=None if row.perhaps_billed and not row.estimated else dollars_of(row.likely_e10),
-    )
-    return UsageSum(alike, usage, int(row.attempts), int(row.latency_ms), int(row.timed))
+    return UsageSum(alike, usage_in(row), int(row.attempts), int(row.latency_ms), int(row.timed))

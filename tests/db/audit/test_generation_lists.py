@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from db.readers.audit import candidates, matching_ids
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.generation_lists import list_generations
+from db.readers.audit.ways import candidates, matching_ids
 from tests.db.audit.made_rows import BEGIN, ENDINGS, FLOWS, MODELS, Library, Made
 from tests.db.rows import sha
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Select, func, select, union, union_all
 
-from db.readers.audit.candidates import LAST, Window, windows
 from db.readers.audit.filters import ANY_ENDING, Filter, columns_of, conditions_of
+from db.readers.audit.ways.candidates import LAST, Window, windows
 from db.rollups.marks import unmarked
 from db.session import among, rows_of
 from db.tables import Generation, OutcomeRollup, StoredRun
