@@ -39,7 +39,7 @@ class CandidateRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class IdWindow:
     """A part of the ledger: the ids from `first` up to, and not with, `before`. All matching rows are of `run_ids`.
 
     `by_run` says whether it is cheaper to read all rows of these runs than all rows in the order of ids.
@@ -51,7 +51,7 @@ class Window:
     by_run: bool
 
 
-def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> Iterator[Window]:
+def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> Iterator[IdWindow]:
     """Yield the windows that can hold the generations of a filter, the newest first; each should hold `needed`.
 
     A filter on keys makes them hold less, so each following window is larger.
@@ -64,7 +64,9 @@ def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> 
         del waiting[: len(taken)]
         low = taken[-1].first
         members = taken + [run for run in waiting if run.last is None or run.last >= low]
-        yield Window(low, high, tuple(run.id for run in members), _is_cheaper_by_run(runs, members, low, high, needed))
+        yield IdWindow(
+            low, high, tuple(run.id for run in members), _is_cheaper_by_run(runs, members, low, high, needed)
+        )
         high, needed = low, needed * 2
 
 
