@@ -43,6 +43,8 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "history", audit_flags.HistoryFlags, "ledger.history:show_history"),
     (app, "show", audit_flags.ShowFlags, "ledger.show:show_generation"),
     (app, "diff", audit_flags.DiffFlags, "ledger.diff:show_difference"),
+    (app, "cost", audit_flags.CostFlags, "audit.cost:show_cost"),
+    (app, "export", audit_flags.ExportFlags, "audit.export:export_generations"),
     (app, "up", flags.UpFlags, "machine.up:up"),
     (
         app,

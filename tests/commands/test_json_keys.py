@@ -176,7 +176,8 @@ def test_upkeep_prints_what_it_found_and_whether_it_was_done() -> None:
     assert [keys(step) for step in compact["steps"]] == [words("flow step endpoint rows repeats bytes")]
     assert keys(prune) == words("ledger applied tables")
     assert {keys(table) for table in prune["tables"]} == {words("table rows bytes")}
-    assert keys(rebuild) == words("ledger applied wrong records missing unknown standing failing first")
+    assert keys(rebuild) == words("ledger applied wrong records missing unknown standing failing first rollups")
+    assert keys(rebuild["rollups"]) == words("runs wrong first")
 
 
 def test_history_of_a_record_prints_its_periods(stored: Stored) -> None:
