@@ -15,12 +15,14 @@ from starlette.types import ASGIApp
 
 from presswork.audit.guards import HeaderGuard, Password, PasswordGuard
 from presswork.audit.page import AnyPage
+from presswork.audit.pages.difference import DIFFERENCE
+from presswork.audit.pages.record_life import RECORDS
 from presswork.audit.pages.runs_page import RUNS
 from presswork.audit.read_ledger import ReadLedger
 from presswork.audit.rendering import THEMES, make_environment, static_files
 from presswork.audit.responses import Answering, PageFault
 
-PAGES: tuple[AnyPage, ...] = (RUNS,)
+PAGES: tuple[AnyPage, ...] = (RUNS, DIFFERENCE, RECORDS)
 """All pages; of two paths that fit, the first one answers."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 """The names by which a browser on this machine may reach the pages. Any other may be another page's trick."""
