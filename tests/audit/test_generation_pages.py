@@ -129,7 +129,7 @@ def test_failure_says_why_and_what_each_attempt_answered(book: Book, pages: Test
     batch.settled.append(settled_row(first, output_text='{"title": "long"}', validation_errors=faults))
     lost = {"error_type": "timeout", "cost_usd": None, "input_tokens": None, "output_tokens": None, "http_status": None}
     batch.settled.append(settled_row(second, **lost))
-    bad = {"status": "invalid", "output": None, "output_hash": None, "error_kind": "validation"}
+    bad: dict[str, Any] = {"status": "invalid", "output": None, "output_hash": None, "error_kind": "validation"}
     book.generation(batch, "a", id=generation_id, error_message="title: is too long", **bad)
     write(book.ledger, batch)
 

@@ -88,4 +88,4 @@ def _paired(records: Sequence[ComparedRecord]) -> list[PairedAnswers]:
     return found
 
 
-COMPARE = Page("/templates/{name}/compare", CompareQuery, read_compared_answers, "compare.html")
+COMPARE = Page("/templates/{name:path}/compare", CompareQuery, read_compared_answers, "compare.html")
