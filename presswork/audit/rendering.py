@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.words import ORIGINS, RUN_STATUSES, SANDBOX, STATUSES, TRIGGERS
+from db.words import ORIGINS, PERHAPS_BILLED, RUN_STATUSES, SANDBOX, STATUSES, TRIGGERS
 from presswork.audit import formats, links
 from presswork.differences import html_marks
 
@@ -74,7 +74,7 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
     )
     environment.filters.update(formats.FILTERS)
     environment.globals.update(formats.FUNCTIONS)
-    environment.globals.update(html_marks.FUNCTIONS)
+    environment.globals.update(html_marks.CHANGE_FUNCTIONS)
     files = {name: f"/static/{name}?v={_version(body)}" for name, (body, _type) in static_files().items()}
     environment.globals.update(
         {
@@ -84,6 +84,7 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
             "words": MappingProxyType(
                 {
                     "origins": ORIGINS,
+                    "perhaps_billed": PERHAPS_BILLED,
                     "run_statuses": RUN_STATUSES,
                     "sandbox": SANDBOX,
                     "statuses": STATUSES,

@@ -93,7 +93,9 @@ def test_history_of_a_run_prints_its_row_steps_and_failures(stored: Stored) -> N
 def test_show_prints_all_that_a_generation_stands_on(stored: Stored) -> None:
     found = printed("show", stored.generation)
 
-    assert keys(found) == words("generation run template record request source attempts parents children output")
+    assert keys(found) == words(
+        "generation run template record request source attempts parents children output before after"
+    )
     assert keys(found["generation"]) == words(
         "id run_id flow step endpoint record_key record_hash template_hash prompt_hash status origin output "
         "output_hash source_generation_id error_kind error_message created_at replaced_by lease_id confirmed "
@@ -174,7 +176,8 @@ def test_upkeep_prints_what_it_found_and_whether_it_was_done() -> None:
     assert [keys(step) for step in compact["steps"]] == [words("flow step endpoint rows repeats bytes")]
     assert keys(prune) == words("ledger applied tables")
     assert {keys(table) for table in prune["tables"]} == {words("table rows bytes")}
-    assert keys(rebuild) == words("ledger applied wrong records missing unknown standing failing first")
+    assert keys(rebuild) == words("ledger applied wrong records missing unknown standing failing first rollups")
+    assert keys(rebuild["rollups"]) == words("runs wrong first")
 
 
 def test_history_of_a_record_prints_its_periods(stored: Stored) -> None:

@@ -114,4 +114,4 @@ def _index_before(periods: Sequence[LifePeriod], before: str | None) -> int:
     return next((index for index, each in enumerate(periods) if each.generation_id == before), len(periods))
 
 
-RECORDS = Page("/records", RecordQuery, read_record, "record_life.html")
+RECORDS = Page("/records", RecordQuery, read_record, "record.html")
