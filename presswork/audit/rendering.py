@@ -74,7 +74,7 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
     )
     environment.filters.update(markup.FILTERS)
     environment.globals.update(markup.FUNCTIONS)
-    environment.globals.update(html_marks.FUNCTIONS)
+    environment.globals.update(html_marks.CHANGE_FUNCTIONS)
     files = {name: f"/static/{name}?v={_version(body)}" for name, (body, _type) in static_files().items()}
     environment.globals.update(
         {
