@@ -79,7 +79,7 @@ def _indexed(engine: Engine, index: AnswerIndex, query: Query, wanted: Filter, b
         yield Step(_matching(engine, wanted, ids), END if is_last else ids[-1])
         if is_last:
             return
-        before, size = ids[-1], min(size * 2, _MOST)
+        before, size = ids[-1], min(size * 4, _MOST)
 
 
 def _read_all(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
@@ -113,7 +113,7 @@ def _read(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
         yield Step(ids, END if is_last else ids[-1])
         if is_last:
             return
-        before, size = ids[-1], min(size * 2, _MOST)
+        before, size = ids[-1], min(size * 4, _MOST)
 
 
 def _all_of(engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str | None) -> Iterator[Step]:
