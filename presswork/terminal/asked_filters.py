@@ -6,14 +6,14 @@ from db.clock import now
 from db.readers.audit.filters import Filter
 from presswork.errors import ParameterError
 from presswork.periods import moment_of
-from presswork.terminal.filter_flags import FilterFlags
+from presswork.terminal.filter_flags import FigureFlags
 
 _SAME = "flow step endpoint template model status origin run key".split()
 
 
-def wanted_by(flags: FilterFlags) -> Filter:
+def wanted_by(flags: FigureFlags) -> Filter:
     """Return the filter that a command's flags ask for. Raises ParameterError or FilterError if one can't be right."""
-    same = {name: getattr(flags, name) for name in _SAME}
+    same = {name: getattr(flags, name, None) for name in _SAME}
     return Filter(**same, **period_of(flags.since, flags.until))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from presswork.terminal.filter_flags import (
+    FigureFlags,
     FilterFlags,
     OfEndpoint,
     OfModel,
@@ -114,7 +115,7 @@ class BundleFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostFlags(FilterFlags):
+class CostFlags(FigureFlags):
     """Add up what was requested, used and paid.
 
     Sums are over all requests that match, failed ones included. Days are UTC days.
