@@ -17,6 +17,8 @@ from presswork.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's root, which does not depend on the current folder."""
+AUDIT_URL = "PRESSWORK_AUDIT_URL"
+"""The variable with the address of the audit room, which `presswork up` sets for its runs."""
 
 
 class Settings(BaseSettings):

@@ -50,7 +50,9 @@ def newest_in_month(connection: Connection, month: int, query: Query, before: st
     """Return the newest `limit` generations that may have the words, below the id `before`."""
     table = _table(month)
     below = [] if before is None else [table.c.id < before]
-    hits = sa.select(table.c.id).where(_matching(table, query), *below).limit(FEW).cte("hits").prefix_with("MATERIALIZED")
+    hits = (
+        sa.select(table.c.id).where(_matching(table, query), *below).limit(FEW).cte("hits").prefix_with("MATERIALIZED")
+    )
     # Not ORDER BY id LIMIT on the table itself: the plan for a rare word would then read all rows, the newest first.
     few = list(connection.scalars(sa.select(hits.c.id).order_by(hits.c.id.desc())))
     if len(few) < FEW:
@@ -96,7 +98,7 @@ def _matching(table: sa.TableClause, query: Query, *, by_index: bool = True) -> 
 
 
 def _has(table: sa.TableClause, query: str, *, by_index: bool) -> ColumnElement[bool]:
-    asked = sa.cast(query, TSQUERY)
+    asked = sa.cast(sa.literal(query, sa.Text), TSQUERY)
     if by_index:
         return table.c.words.op("@@", is_comparison=True)(asked)
     # The function behind the operator, which no index serves.

@@ -1,27 +1,33 @@
 """Serve the audit room until it is stopped, with as little right to the CPU as the system knows."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
 
+from presswork.addresses import is_loopback, url_of, why_not
 from presswork.audit.app import OWN_HOSTS, create_app
 from presswork.audit.guards import Password
+from presswork.audit.pages.overview_page import AskNext
 from presswork.errors import ConfigurationError
 
 NICENESS = 10
 """The page never takes CPU from a run on the same machine."""
 STOP_WITHIN_S = 3
+_WAITING = 100  # connections that are not accepted yet
+_OWN_UMASK = 0o177
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - these are compared with, not bound to
 
 
 @dataclass(frozen=True)
 class Listening:
-    """Where the audit room is served: a host and a port, or a Unix socket at `uds`.
+    """Where the audit room is served: a host and a port (0: any free one), or a Unix socket at `uds`.
 
     `public_url` is the address by which a proxy in front of it is reached.
     """
@@ -34,18 +40,12 @@ class Listening:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.uds is not None or self.host in OWN_HOSTS or self.host.startswith("127.")
-
-    @property
-    def url(self) -> str:
-        """The address for a browser on this machine."""
-        host = "127.0.0.1" if self.host in _EVERYWHERE else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return self.uds is not None or is_loopback(self.host)
 
     def hosts(self) -> list[str]:
         """Return the names by which a browser may reach it; `*` if it listens everywhere, behind its password."""
         public = urlsplit(self.public_url or "").hostname
-        if self.host in _EVERYWHERE and not public:
+        if self.uds is None and self.host in _EVERYWHERE and not public:
             return ["*"]
         return [*OWN_HOSTS, self.host, *([public] if public else [])]
 
@@ -65,39 +65,88 @@ def serve(
     *,
     password: Password | None = None,
     prefect_url: str | None = None,
-    started: Callable[[], None] | None = None,
+    ask_next: AskNext | None = None,
+    started: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve the ledger's pages until SIGINT or SIGTERM; `started` is called when they can be opened.
+    """Serve the ledger's pages until SIGINT or SIGTERM; `started` gets their address when they can be opened.
 
-    Raises ConfigurationError for an address that others can reach without a password, and OSError if it is taken.
+    Raises ConfigurationError for an address that others can reach without a password, or that can't be used.
     """
     check_listening(listening, password)
-    app = create_app(read_url, hosts=listening.hosts(), password=password, prefect_url=prefect_url)
-    with suppress(OSError):
-        os.nice(NICENESS)
+    app = create_app(read_url, hosts=listening.hosts(), password=password, prefect_url=prefect_url, ask_next=ask_next)
     config = uvicorn.Config(
         app,
-        host=listening.host,
-        port=listening.port,
-        uds=None if listening.uds is None else str(listening.uds),
         access_log=False,  # query strings hold customers' texts
         log_level="warning",
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
-    _Server(config, started).run()
+    with _opened(listening) as (own, address):
+        with suppress(OSError):
+            os.nice(NICENESS)
+        _Server(config, (lambda: None) if started is None else lambda: started(address)).run(sockets=[own])
 
 
 class _Server(uvicorn.Server):
     """Says when it has started."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._say_started = started
 
-    async def startup(self, sockets: object = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
-        await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started and self._say_started is not None:
+        await super().startup(sockets)
+        if self.started:
             self._say_started()
+
+
+@contextmanager
+def _opened(listening: Listening) -> Iterator[tuple[socket.socket, str]]:
+    """Open the socket on which to listen; ConfigurationError if it can't be used."""
+    if listening.uds is not None:
+        with _unix_socket(listening.uds) as own:
+            yield own, f"unix:{listening.uds}"
+        return
+    if error := why_not(listening.host, listening.port):
+        raise ConfigurationError(
+            f"The audit room can't listen on {listening.host}, port {listening.port}: {error.strerror or error}. Set "
+            "another port with --port or PRESSWORK_AUDIT_PORT, or 0 for any free one."
+        )
+    family = socket.getaddrinfo(listening.host or None, listening.port, flags=socket.AI_PASSIVE)[0][0]
+    with socket.create_server((listening.host, listening.port), family=family, backlog=_WAITING) as own:
+        yield own, url_of(listening.host, own.getsockname()[1])
+
+
+@contextmanager
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
+    """Open a socket that only its owner can use, and remove it at the end; what else has this path is left alone."""
+    with socket.socket(socket.AF_UNIX) as own:
+        try:
+            _remove_unused(path)
+            before = os.umask(_OWN_UMASK)
+            try:
+                own.bind(str(path))
+            finally:
+                os.umask(before)
+            own.listen(_WAITING)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The audit room can't listen on the Unix socket {path}: {error.strerror or error}. Give another path."
+            ) from None
+        try:
+            yield own
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a socket to which nobody listens any more, as after `kill -9`."""
+    with suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()

@@ -51,12 +51,11 @@ from presswork.operate.processes import (
     reap_children,
     start_in_own_session,
 )
-from presswork.settings import ROOT
+from presswork.settings import AUDIT_URL, ROOT
 
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
 FILE_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
-AUDIT_URL = "PRESSWORK_AUDIT_URL"
 CHECK_SERVICES_S = 0.5
 PAUSES_S = (1, 2, 4, 8)
 """The pauses before a service is restarted. If it ends once more within PAUSES_WITHIN_S, all is stopped.

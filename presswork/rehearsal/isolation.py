@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from db.words import SANDBOX
 from presswork.errors import StoppedError
+from presswork.settings import AUDIT_URL
 from presswork.terminal.environment import environment
 from sandbox import Switches, sandbox_process
 
@@ -47,7 +48,7 @@ def isolated(switches: Switches, source: str | None, *, keep: bool) -> Iterator[
             "PRESSWORK_SPILL_DIR": str(folder / "spill"),
             "PRESSWORK_SPOOL_DIR": str(folder / "spools"),
             # The audit room shows another ledger, so a link to this run would find nothing.
-            "PRESSWORK_AUDIT_URL": "",
+            AUDIT_URL: "",
         }
         with environment(changes if source is None else {**changes, "PRESSWORK_SOURCE_URL": source}):
             yield ledger

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -68,6 +68,44 @@ class ShowFlags(Flags):
     identifier: Annotated[
         str, Argument(metavar="ID", help="A generation's id, or at least 6 characters of its start or end.")
     ]
+    sandbox: OfSandbox = False
+
+
+Comparable = Literal["answer", "prompt", "record", "template"]
+
+
+@dataclass(frozen=True)
+class DiffFlags(Flags):
+    """Show what differs between two generations, word by word.
+
+    Compares answers, prompts or records, and with --of template two versions of a template. Exit status 0, whether or
+    not they differ.
+    """
+
+    old: Annotated[
+        str,
+        Argument(metavar="A", help="A generation's id, or at least 6 characters of its start or end. Or a version."),
+    ]
+    new: Annotated[
+        str | None, Argument(metavar="B", help="The newer one. Without it, A is compared with the one before it.")
+    ] = None
+    of: Annotated[Comparable, Option(help="Compare this.")] = "answer"
+    whole: Annotated[bool, Option("--all", help="Also print long texts that are equal.")] = False
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class TemplateHistoryFlags(Flags):
+    """List the versions of a template that were used.
+
+    Shows when each was in use, how many generations it made, and their failures, repairs, tokens and costs. Without a
+    name it lists all templates.
+    """
+
+    name: Annotated[str | None, Argument(metavar="NAME", help="A template, or a step of a flow.")] = None
+    version: Annotated[
+        str | None, Option(metavar="HASH", help="Show the source of this version. The beginning of its hash is enough.")
+    ] = None
     sandbox: OfSandbox = False
 
 

@@ -109,7 +109,7 @@ class DeployFlags(Flags):
 
 @dataclass(frozen=True)
 class UpFlags(Flags):
-    """Start Prefect's server with its UI, deploy, start a worker.
+    """Start Prefect's server with its UI, a worker and the audit room; deploy.
 
     Keeps the services that already run, and restarts those that ended. They accept connections from this machine only,
     unless PREFECT_SERVER_API_HOST is set.

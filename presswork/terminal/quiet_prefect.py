@@ -4,6 +4,7 @@ The order: the server in PREFECT_API_URL; else the one that `presswork up` has s
 with the command. This module loads Prefect, which takes seconds: a command checks its arguments before it imports this.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,9 +12,9 @@ from prefect import settings as prefect
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
-from presswork.operate.installation import SERVER, read_state
+from presswork.operate.installation import AUDIT, SERVER, read_state
 from presswork.operate.prefect_server import PrefectServerError, own_server, require_answer
-from presswork.settings import Settings
+from presswork.settings import AUDIT_URL, Settings
 from presswork.terminal import screen
 from presswork.terminal.environment import environment
 
@@ -58,8 +59,14 @@ def known_api(settings: Settings) -> Iterator[str | None]:
         auth_string = prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None
     is_cloud = auth_string is None and prefect.PREFECT_API_KEY.value() is not None
     require_answer(url, auth_string, other_credentials=is_cloud)
-    with _set_up(url, auth_string):
+    is_ours = state is not None and state.api == url.rstrip("/") and state.living(AUDIT) is not None
+    with _set_up(url, auth_string), environment(_links(state.audit_url if is_ours and state else None)):
         yield url
+
+
+def _links(audit_url: str | None) -> dict[str, str | None]:
+    """Let the runs of this process link to the audit room of `presswork up`, unless another address is set, or none."""
+    return {AUDIT_URL: audit_url} if audit_url and AUDIT_URL not in os.environ else {}
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def machine(prefect_home: Path, tmp_path: Path) -> Iterator[Machine]:
 @pytest.mark.slow
 def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(machine: Machine) -> None:
     machine.settings["PREFECT_SERVER_API_AUTH_STRING"] = AUTH
+    machine.settings["PRESSWORK_AUDIT_PORT"] = str(free_port())
     # A machine starts even if a file's name is bad or a block does not exist yet.
     machine.settings["PRESSWORK_NOTIFY_BLOCK"] = "slack-webhook/nobody"
     machine.settings["PRESSWORK_TEMPLATES_DIR"] = str(shutil.copytree(ROOT / "templates", machine.home / "templates"))
@@ -72,6 +73,12 @@ def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(mac
     assert first["api"] == machine.api
     assert {"product-copy/nightly", "content/any-template", "content/album_notes"} <= set(first["deployments"])
     assert "<title>" in httpx2.get(first["ui"], timeout=30).text
+    assert first["audit"] == f"http://127.0.0.1:{machine.settings['PRESSWORK_AUDIT_PORT']}"
+    # No run has made a ledger yet.
+    assert "There is no ledger yet" in httpx2.get(f"{first['audit']}/runs", timeout=30).text
+    worker, audit = (psutil.Process(first["pids"][service]) for service in ("worker", "audit"))
+    assert worker.environ()["PRESSWORK_AUDIT_URL"] == first["audit"]
+    assert audit.environ()["PREFECT_API_URL"] == machine.api
     seen = machine.told("status")
     assert seen["well"]
     assert [worker["online"] for worker in seen["outlook"]["workers"]] == [True]
@@ -79,17 +86,20 @@ def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(mac
     assert machine.told("up")["pids"] == first["pids"], "what runs was started again"
 
     # What ends by itself is restarted by the supervisor.
+    killed = machine.kill("audit")
     for service in ("worker", "server"):
         machine.kill(service)
         wait_for(machine.is_well, within_s=120)
+    machine.wait_for_another("audit", killed)
     log = (machine.home / "supervisor.log").read_text()
     assert "The worker has ended by itself" in log
     assert "Prefect's server has ended by itself" in log
+    assert "The audit room has ended by itself" in log
 
     # Without a supervisor they continue, and the next `up` supervises them.
     machine.kill("supervisor")
     before = machine.pids()
-    assert machine.told("up")["pids"] == {name: before[name] for name in ("server", "worker")}
+    assert machine.told("up")["pids"] == {name: before[name] for name in ("server", "worker", "audit")}
     assert machine.pids()["supervisor"] != before["supervisor"]
 
     refused = machine.call("status", PREFECT_API_AUTH_STRING="operator:wrong")
@@ -97,7 +107,7 @@ def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(mac
     # What is known of it is on no disk.
     assert not any(AUTH in file.read_text(errors="replace") for file in machine.home.glob("*.[jl]*"))
 
-    assert machine.told("down")["stopped"] == ["the worker", "Prefect's server"]
+    assert machine.told("down")["stopped"] == ["the worker", "the audit room", "Prefect's server"]
     machine.assert_nothing_is_left()
     assert machine.told("down") == {"stopped": []}
 

@@ -5,15 +5,14 @@ an image in an artifact; only one of them draws Mermaid. The image holds names o
 """
 
 import base64
-from collections import Counter
 from collections.abc import Sequence
-from html import escape
 from string import punctuation
 
 from prefect.artifacts import acreate_markdown_artifact
 
 from db.words import SANDBOX
 from presswork.report.amounts import duration
+from presswork.report.step_picture import Paint, steps_svg
 from presswork.report.summary import COUNTS, SANDBOX_SAYS, StepSummary, Summary, summary_rows
 
 SUMMARY_KEY = "presswork-summary"
@@ -21,8 +20,19 @@ _COLUMNS = ("generations", *COUNTS)
 _MARKUP = frozenset(punctuation) - {"-"}
 _FREE = ("endpoint", "note")
 """Rows whose values may hold text from outside."""
-BOX, HEIGHT, GAP, MARGIN = 260, 50, 26, 8
-GOOD_COLOR, LACKING_COLOR, RECORDS_COLOR = "#1b7f4b", "#b45309", "#475569"
+_IN_COLOUR = Paint(
+    ground='fill="#f8fafc"',
+    box={
+        "": 'fill="#fff" stroke="#475569"',
+        "good": 'fill="#fff" stroke="#1b7f4b"',
+        "lacking": 'fill="#fff" stroke="#b45309"',
+    },
+    title='fill="#0f172a"',
+    counts={"": 'fill="#475569"', "good": 'fill="#1b7f4b"', "lacking": 'fill="#b45309"'},
+    line='fill="none" stroke="#475569"',
+    arrow='fill="#475569"',
+)
+"""An image has no style sheet."""
 
 
 async def publish_summary(summary: Summary, audit_url: str | None) -> None:
@@ -80,56 +90,6 @@ def _cell(text: str) -> str:
 
 def draw_steps(records: int, steps: Sequence[StepSummary]) -> str:
     """Return the steps as a Markdown image: each below the step that it was made from, with its counts."""
-    places = _places(steps)
-    parts = [_box((0, 0), "records", f"{records:,}", RECORDS_COLOR)]
-    for step in steps:
-        place = places[step.step]
-        parts.append(_line(places.get(step.made_from or "", (0, 0)), place))
-        without = step.without_content + step.left_out
-        counts = f"{step.with_content:,} with content" + (f", {without:,} without" if without else "")
-        parts.append(_box(place, step.step, counts, LACKING_COLOR if without else GOOD_COLOR))
-    deep = max(row for row, _column in places.values()) + 1
-    wide = max(column for _row, column in places.values()) + 1
-    width, height = wide * (BOX + GAP) - GAP + 2 * MARGIN, deep * (HEIGHT + GAP) - GAP + 2 * MARGIN
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'font-family="system-ui, sans-serif">'
-        f'<rect width="{width}" height="{height}" rx="8" fill="#f8fafc"/>{"".join(parts)}</svg>'
-    )
+    svg = steps_svg(records, steps, _IN_COLOUR)
     said = ", ".join(f"{step.step} {step.with_content:,}" for step in steps)
     return f"![records {records:,}, {said}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
-
-
-def _places(steps: Sequence[StepSummary]) -> dict[str, tuple[int, int]]:
-    """Place each step one row below the step that it was made from, next to others of the same depth."""
-    found: dict[str, tuple[int, int]] = {}
-    taken: Counter[int] = Counter()
-    for step in steps:
-        row = found.get(step.made_from or "", (0, 0))[0] + 1
-        found[step.step] = (row, taken[row])
-        taken[row] += 1
-    return found
-
-
-def _corner(place: tuple[int, int]) -> tuple[int, int]:
-    row, column = place
-    return MARGIN + column * (BOX + GAP), MARGIN + row * (HEIGHT + GAP)
-
-
-def _box(place: tuple[int, int], title: str, counts: str, color: str) -> str:
-    x, y = _corner(place)
-    return (
-        f'<rect x="{x}" y="{y}" width="{BOX}" height="{HEIGHT}" rx="6" fill="#fff" stroke="{color}"/>'
-        f'<text x="{x + 12}" y="{y + 21}" font-size="14" font-weight="600" fill="#0f172a">{escape(title)}</text>'
-        f'<text x="{x + 12}" y="{y + 39}" font-size="12.5" fill="{color}">{escape(counts)}</text>'
-    )
-
-
-def _line(above: tuple[int, int], below: tuple[int, int]) -> str:
-    (x1, y1), (x2, y2) = _corner(above), _corner(below)
-    x1, y1, x2 = x1 + BOX // 2, y1 + HEIGHT, x2 + BOX // 2
-    return (
-        f'<path d="M{x1} {y1} V{y1 + GAP // 2} H{x2} V{y2 - 5}" '
-        f'fill="none" stroke="{RECORDS_COLOR}" stroke-width="1.5"/>'
-        f'<path d="M{x2 - 4} {y2 - 7} h8 l-4 7 z" fill="{RECORDS_COLOR}"/>'
-    )

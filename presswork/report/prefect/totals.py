@@ -1,20 +1,20 @@
 """Add up an open run: its summary at any time, and how its requests were paced."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from decimal import Decimal
 
 from sqlalchemy import Engine
 
-from db.readers.figures import PromptCacheUse, cost_reused, count_generations, prompt_cache_use, usage
+from db.readers.figures import cost_reused, count_generations, prompt_cache_use, usage
 from db.words import CACHED, CAPPED, COMPLETED, COUNTED, RunStatus
 from presswork.errors import CostCapError
 from presswork.pacing.limiter import Limiter, LimiterReport
 from presswork.pacing.pace import Pace
-from presswork.prices import Usage, saved_by_prompt_cache
 from presswork.report.progress import Progress
+from presswork.report.savings import saved_by_reads
 from presswork.report.summary import PaceSummary, PromptCacheSummary, StepSummary, Summary, list_failures
 
 ReadSummary = Callable[[Callable[[RunStatus], Summary], RunStatus], Awaitable[Summary]]
@@ -125,23 +125,3 @@ def paced_since(limiter: Limiter, before: LimiterReport) -> PaceSummary:
         waiting_s=round(report.hold.wait_s, 1) if report.hold else 0.0,
         waiting_for=report.hold.words() if report.hold else None,
     )
-
-
-def saved_by_reads(uses: Sequence[PromptCacheUse]) -> Decimal | None:
-    """Add up what reads of the prompt cache saved, minus the cost of writes; None if a price is not known."""
-    total = Decimal(0)
-    for use in uses:
-        used = Usage(
-            input_tokens=0,
-            cache_creation_5m_tokens=use.written_5m,
-            cache_creation_1h_tokens=use.written_1h,
-            cache_read_tokens=use.read,
-            service_tier=use.service_tier,
-            inference_geo=use.inference_geo,
-            speed=use.speed,
-        )
-        saved = saved_by_prompt_cache(use.model, used, use.day, prompt_tokens=use.prompt_tokens)
-        if saved is None:
-            return None
-        total += saved
-    return total
