@@ -51,7 +51,8 @@ class HistoryFlags(Flags):
     since: Since = None
     until: Until = None
     sort: Annotated[
-        str | None, Option(help="List runs by started, cost, failures or duration, the greatest first.")
+        Literal["started", "cost", "failures", "duration"] | None,
+        Option(help="List the runs with the greatest first."),
     ] = None
     limit: Annotated[int, Option(min=1, help="List at most this many.")] = 20
     before: Annotated[str | None, Option(metavar="END", help="Go on where a list has ended.")] = None
