@@ -45,10 +45,14 @@ def say(text: str, style: str = "") -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON: times as ISO 8601, money as a number of dollars with all its digits."""
-    text = orjson.dumps(value, default=_exact, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-    sys.stdout.write(text.decode() + "\n")
+    """Print a value as JSON, see json_text."""
+    sys.stdout.write(json_text(value).decode() + "\n")
     sys.stdout.flush()
+
+
+def json_text(value: Any) -> bytes:
+    """Write a value as JSON: times as ISO 8601, money as a number of dollars with all its digits."""
+    return orjson.dumps(value, default=_exact, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
 
 
 def _exact(value: Any) -> orjson.Fragment:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, Connection, Engine, Select, Text, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, Text, case, cast, func, select
 from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, conditions_of
 from db.rollups.attempt_sums import COST, IS_UNPRICED, LIKELY, MAY_BE_BILLED, WAS_SENT, WRITTEN, total
-from db.session import rows_of
+from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, StoredRecord
 
 ColumnKind = Literal["text", "json", "moment", "integer", "dollars"]
@@ -82,9 +82,21 @@ def export_chunk(engine: Engine, wanted: Filter, after: str, newest: str, size: 
         if last is None:
             return ExportChunk([], None)
         found = connection.execute(_matching(connection, wanted, _window(after, last, size))).all()
-        sums = _sums(connection, after, last) if found else {}
+        sums = _usage(connection, after, last) if found else {}
     rows = [(*row, *sums.get(row[0], _NONE_MADE)) for row in found]
     return ExportChunk(sorted(rows, key=itemgetter(0)), last)
+
+
+def count_usage(engine: Engine, generation_ids: Sequence[str]) -> dict[str, int | None]:
+    """Add up the attempts of generations, by the names of EXPORT_COLUMNS; dollars are whole units of 1e-10 USD."""
+    names = list(EXPORT_COLUMNS)[-len(_NONE_MADE) + 1 :]
+    added: dict[str, int | None] = {}
+    for part in in_parts(generation_ids):
+        row = rows_of(engine, select(*_sums()).where(Attempt.generation_id.in_(part)))[0]
+        for name, value in zip(names, row, strict=True):
+            known = [each for each in (added.get(name), value) if each is not None]
+            added[name] = sum(known) if known else None
+    return added
 
 
 def _window(after: str, until: str, size: int, *columns: Any) -> Any:
@@ -127,12 +139,12 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
     )
 
 
-def _sums(connection: Connection, after: str, last: str) -> dict[str, ExportedRow]:
-    """Add up the attempts of each generation, in the order of EXPORT_COLUMNS."""
+def _sums() -> list[ColumnElement[int]]:
+    """Return the sums over attempts, in the order of EXPORT_COLUMNS."""
     a, unpriced, perhaps = Attempt, total(IS_UNPRICED), total(case((MAY_BE_BILLED, 1), else_=0))
     cost, likely = func.sum(COST), func.sum(LIKELY)
     sums = (
-        func.count(),
+        func.count(a.id),
         total(WAS_SENT),
         total(a.input_tokens),
         total(WRITTEN),
@@ -144,8 +156,14 @@ def _sums(connection: Connection, after: str, last: str) -> dict[str, ExportedRo
         case((likely.is_(None) & (perhaps == 0), 0), else_=likely),
         func.sum(a.latency_ms),
     )
+    return [cast(each, BigInteger) for each in sums]
+
+
+def _usage(connection: Connection, after: str, last: str) -> dict[str, ExportedRow]:
+    """Add up the attempts of each generation after `after`, up to and with `last`."""
+    a = Attempt
     statement = (
-        select(a.generation_id, func.max(a.model), *(cast(each, BigInteger) for each in sums))
+        select(a.generation_id, func.max(a.model), *_sums())
         .where(a.generation_id > after, a.generation_id <= last)
         .group_by(a.generation_id)
     )
