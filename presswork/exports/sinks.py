@@ -15,7 +15,7 @@ class Sink(Protocol):
     """Where rows go. What `keep` has returned survives a crash, and `begin` continues after it."""
 
     def begin(self, kept: int) -> None:
-        """Drop what was written after it was last kept, and be ready for more."""
+        """Drop later rows, which may be half there, and be ready for more."""
 
     def write(self, rows: Sequence[ExportedRow]) -> None:
         """Take rows."""

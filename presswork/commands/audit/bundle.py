@@ -1,4 +1,4 @@
-"""`presswork audit bundle`: write a record's life into one file, for whoever asks.
+"""`presswork audit bundle`: write a record's life into one file, for anyone who asks.
 
 The file is written generation by generation, so memory does not grow with the length of a life.
 """
