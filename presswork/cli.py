@@ -42,6 +42,9 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "deploy", flags.DeployFlags, "machine.deploy:deploy"),
     (app, "history", audit_flags.HistoryFlags, "ledger.history:show_history"),
     (app, "show", audit_flags.ShowFlags, "ledger.show:show_generation"),
+    (app, "diff", audit_flags.DiffFlags, "ledger.diff:show_difference"),
+    (app, "cost", audit_flags.CostFlags, "audit.cost:show_cost"),
+    (app, "export", audit_flags.ExportFlags, "audit.export:export_generations"),
     (app, "up", flags.UpFlags, "machine.up:up"),
     (
         app,
@@ -57,6 +60,12 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
     (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
     (templates, "show", flags.RequestFlags, "templates.trying:show_request"),
+    (
+        templates,
+        "history",
+        audit_flags.TemplateHistoryFlags,
+        "templates.template_history:show_template_history",
+    ),
     (ledger, "upgrade", ledger_flags.UpgradeFlags, "ledger.ledger_commands:upgrade_ledger"),
     (ledger, "check", ledger_flags.CheckFlags, "ledger.ledger_commands:require_current"),
     (ledger, "recover", ledger_flags.RecoverFlags, "ledger.ledger_commands:recover_spills"),

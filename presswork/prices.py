@@ -92,7 +92,7 @@ def saved_by_prompt_cache(model: str, usage: Usage, day: date, *, prompt_tokens:
     return None if full is None or paid is None else full - paid
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=10_000)  # a page over some years asks for each day and model
 def find_rates(model: str, day: date, speed: str | None = None) -> ModelPrice | None:
     """Return a model's rates on a day, by its id or a gateway's id for it. None if they are unknown."""
     standard = _listed(model, day, {})

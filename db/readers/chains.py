@@ -42,6 +42,12 @@ def resumed_by(engine: Engine, run_id: str) -> list[str]:
     return [row.id for row in _and_resumed(engine, run_id)[1:]]
 
 
+def resuming(engine: Engine, run_id: str) -> list[str]:
+    """Return the runs that resume a run directly, the latest first."""
+    which = select(StoredRun.id).where(StoredRun.resumes_run_id == run_id).order_by(StoredRun.id.desc())
+    return [row.id for row in rows_of(engine, which)]
+
+
 def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
     """Return when the first refresh began among a refreshing run and the runs that it resumes; None for unknown runs.
 

@@ -44,7 +44,7 @@ class LifePeriod:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LifePlace:
     """A flow, a step and an endpoint: a record has one current content in each."""
 
     flow: str
@@ -63,13 +63,13 @@ def read_life(engine: Engine, name: str, key: str, endpoint: str | None = None) 
 
 def find_places(
     engine: Engine, key: str, *, flow: str | None = None, step: str | None = None, endpoint: str | None = None
-) -> list[Place]:
+) -> list[LifePlace]:
     """Return where a record has an outcome, in the order of flow, step and endpoint; None sets no condition."""
     c = StandingContent
     columns = c.flow, c.step, c.endpoint
     given = zip(columns, (flow, step, endpoint), strict=True)
     wanted = [column == value for column, value in given if value is not None]
-    found: list[Place] = []
+    found: list[LifePlace] = []
     with engine.connect() as connection:
         # One place after the other, because the key is the last column of the primary key: a condition on the key alone
         # would read the whole table.
@@ -78,12 +78,12 @@ def find_places(
         while row is not None:
             of_record = select(c.record_key).where(tuple_(*columns) == tuple_(*row), c.record_key == key)
             if connection.execute(of_record).first() is not None:
-                found.append(Place(*row))
+                found.append(LifePlace(*row))
             row = connection.execute(following.where(tuple_(*columns) > tuple_(*row))).first()
     return found
 
 
-def read_periods(engine: Engine, place: Place, key: str) -> list[LifePeriod]:
+def read_periods(engine: Engine, place: LifePlace, key: str) -> list[LifePeriod]:
     """Return the periods of a record in one place, sorted by their beginning."""
     g, c = Generation, StandingContent
     of_record = and_(*(g.__table__.c[column.name] == column for column in c.__table__.primary_key))

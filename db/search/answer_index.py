@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from db.database_errors import LedgerError
 from db.search import fts5_months, tsvector_months
 from db.search.tokens import Query
-from db.session import begin_write, readable_url, reason_of
+from db.session import begin_write, in_parts, readable_url, reason_of
 from db.tables import RolledUp, StoredRun
 from db.timed_reads import was_stopped
 
@@ -68,12 +68,6 @@ class AnswerIndex:
             of_ledger = connection.execute(runs.order_by(StoredRun.id.desc())).all()
         indexed = self._indexed()
         return [UnindexedRun(row[0], row[1]) for row in of_ledger if row[1] is None or indexed.get(row[0]) != row[1]]
-
-    def strangers(self) -> int:
-        """Count the indexed runs that the ledger does not have: it was restored, or the index is of another one."""
-        with self.ledger.connect() as connection:
-            known = set(connection.scalars(select(StoredRun.id)))
-        return len(self._indexed().keys() - known)
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Return those of the generations that are not in the index."""
@@ -122,14 +116,19 @@ class AnswerIndex:
             with self._writing() as connection:
                 self._months_module.finish_month(connection, month)
 
-    def forget_strangers(self) -> None:
-        """Forget the runs that the ledger does not have. Their words stay; no answer of the ledger is found by them."""
+    def strangers(self) -> list[str]:
+        """List the indexed runs that the ledger does not have: it was restored, or the index is of another ledger."""
         with self.ledger.connect() as connection:
             known = set(connection.scalars(select(StoredRun.id)))
-        strange = sorted(self._indexed().keys() - known)
-        with self._writing() as connection:
-            for run_id in strange:
-                connection.execute(sa.delete(_RUNS).where(_RUNS.c.run_id == run_id))
+        return sorted(self._indexed().keys() - known)
+
+    def forget_strangers(self) -> int:
+        """Forget these runs, and return their number. Their words stay, and find no answer of the ledger."""
+        strange = self.strangers()
+        for part in in_parts(strange):
+            with self._writing() as connection:
+                connection.execute(sa.delete(_RUNS).where(_RUNS.c.run_id.in_(part)))
+        return len(strange)
 
     def _indexed(self) -> dict[str, Any]:
         with self._reading() as connection:
@@ -184,7 +183,7 @@ def drop_tables(engine: Engine) -> None:
 def has_tables(engine: Engine) -> bool:
     """Whether a database has an index. Raises IndexUnusableError if it is of another format, or can't be read."""
     with index_errors(engine), engine.connect() as connection:
-        if not sa.inspect(connection).has_table(_FORMATS.name):
+        if not _has_table(connection, _FORMATS.name):
             return False
         found = connection.scalar(select(_FORMATS.c.format))
     if found != FORMAT:
@@ -199,6 +198,12 @@ def month_of(generation_id: str) -> int:
     """Return the UTC month in which a UUIDv7 was made, such as 202611."""
     made = datetime.fromtimestamp(int(generation_id.replace("-", "")[:12], 16) / 1000, UTC)
     return made.year * 100 + made.month
+
+
+def _has_table(connection: Connection, name: str) -> bool:
+    if connection.dialect.name == "postgresql":
+        return connection.scalar(select(func.to_regclass(name).is_not(None))) or False
+    return sa.inspect(connection).has_table(name)
 
 
 def _by_month(ids: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

@@ -20,9 +20,8 @@ _RANDOM_BITS = 22
 def create_month(connection: Connection, month: int) -> None:
     """Create the tables of a month."""
     # Words arrive divided and in lower case; the tokenizer `ascii` only divides them at blanks.
-    connection.exec_driver_sql(
-        f"CREATE VIRTUAL TABLE IF NOT EXISTS words_{month} USING fts5(texts, content='', columnsize=0, tokenize='ascii')"
-    )
+    options = "content = '', columnsize = 0, tokenize = 'ascii'"
+    connection.exec_driver_sql(f"CREATE VIRTUAL TABLE IF NOT EXISTS words_{month} USING fts5(texts, {options})")
     connection.exec_driver_sql(
         f"CREATE TABLE IF NOT EXISTS texts_{month} (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"
     )
@@ -76,20 +75,22 @@ def _free_numbers(connection: Connection, month: int, ids: Sequence[str]) -> dic
     texts = _texts(month)
     wanted = {each: number_of(each) for each in ids}
     given = sa.select(texts.c.number, texts.c.id).where(texts.c.number.in_(wanted.values()))
-    taken = {row.number: row.id for row in connection.execute(given)}
+    taken: dict[int, str | None] = {row.number: row.id for row in connection.execute(given)}
 
     def holder(number: int) -> str | None:
         if number not in taken:
-            return connection.scalar(sa.select(texts.c.id).where(texts.c.number == number))
+            taken[number] = connection.scalar(sa.select(texts.c.id).where(texts.c.number == number))
         return taken[number]
 
+    free: dict[str, int] = {}
     for each, number in wanted.items():
-        other = holder(number) if number in taken else None
+        other = taken.get(number)
         step = 0 if other is None else 1 if each > other else -1
-        while step and holder(number) is not None:
-            number += step
-        wanted[each], taken[number] = number, each
-    return wanted
+        place = number
+        while step and holder(place) is not None:
+            place += step
+        free[each], taken[place] = place, each
+    return free
 
 
 def _match(query: Query) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerError
 from db.search.answer_index import AnswerIndex, IndexUnusableError, create_tables, drop_tables, has_tables
-from db.session import begin_write, file_of, make_engine, readable_url
+from db.session import begin_write, file_of, make_engine
 from db.timed_reads import open_reader
 
 SUFFIX = ".search.sqlite"

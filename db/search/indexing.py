@@ -5,49 +5,49 @@ transaction, so that no run waits for it. Indexing can be stopped at any moment 
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
-from db.search.answer_index import AnswerIndex, UnindexedRun, month_of
+from db.search.answer_index import AnswerIndex, month_of
 from db.search.answer_texts import ids_of_run, stored_answers, texts_in
 from db.search.index_places import create_index, opened_index
 from db.search.tokens import spaced_words
 
 PARTS_UNMERGED = 10
-"""The number of parts of a run after which its months are merged."""
+"""The number of parts written to a month after which they are merged."""
 
 
 @dataclass(slots=True)
 class Indexed:
-    """What was indexed: closed runs and answers. `left` closed runs are not indexed yet.
+    """The number of closed runs and answers that were indexed; `left` closed runs are not indexed yet.
 
-    `forgotten` runs were in the index but not in the ledger.
+    `forgotten` runs were in the index but are not in the ledger.
     """
 
     runs: int = 0
     answers: int = 0
     left: int = 0
     forgotten: int = 0
-    _parts: dict[int, int] = field(default_factory=dict)
 
 
 Report = Callable[[int, int, int], None]
 """Called with the number of runs indexed so far, of all runs to index, and of answers indexed so far."""
 
 
-def index_all(ledger: Engine, report: Report = lambda _runs, _all, _answers: None) -> Indexed:
+def _say_nothing(_runs: int, _all: int, _answers: int) -> None:
+    pass
+
+
+def index_all(ledger: Engine, report: Report = _say_nothing) -> Indexed:
     """Create the index if there is none, and index all closed runs, the newest first. Raises IndexUnusableError."""
     create_index(ledger)
     with opened_index(ledger, to_write=True) as index:
-        if index is None:
+        if index is None:  # removed at this moment
             return Indexed()
-        found = Indexed(forgotten=index.strangers())
-        if found.forgotten:
-            index.forget_strangers()
-        _index(index, found, report, until=None)
-    return found
+        return replace(_index(index, report, until=None), forgotten=index.forget_strangers())
 
 
 def index_closed(ledger: Engine, within_s: float) -> Indexed | None:
@@ -56,36 +56,31 @@ def index_closed(ledger: Engine, within_s: float) -> Indexed | None:
     Stops after `within_s`, between two parts of a run. Raises IndexUnusableError.
     """
     with opened_index(ledger, to_write=True) as index:
-        if index is None:
-            return None
-        found = Indexed()
-        _index(index, found, lambda _runs, _all, _answers: None, until=time.monotonic() + within_s)
+        return None if index is None else _index(index, _say_nothing, until=time.monotonic() + within_s)
+
+
+def _index(index: AnswerIndex, report: Report, until: float | None) -> Indexed:
+    waiting = [run for run in index.unindexed() if run.mark is not None]
+    found = Indexed(left=len(waiting))
+    parts: Counter[int] = Counter()
+    for run in waiting:
+        for ids in ids_of_run(index.ledger, run.run_id):
+            if until is not None and time.monotonic() > until:
+                return found
+            added = _add(index, ids)
+            parts.update({month_of(each) for each in added})
+            found.answers += len(added)
+            report(found.runs, len(waiting), found.answers)
+        # The mark as it was before the run was read: a row that came meanwhile has taken it away.
+        index.add({}, finished=run)
+        found.runs, found.left = found.runs + 1, found.left - 1
+    # Each part is written as a small index of its own, and too many of them slow a search down.
+    index.finish([month for month, number in parts.items() if number >= PARTS_UNMERGED])
     return found
 
 
-def _index(index: AnswerIndex, found: Indexed, report: Report, until: float | None) -> None:
-    waiting = [run for run in index.unindexed() if run.mark is not None]
-    for run in waiting:
-        if not _index_run(index, run, found, until):
-            break
-        found.runs += 1
-        report(found.runs, len(waiting), found.answers)
-    found.left = len(waiting) - found.runs
-    # Each part is written as a small index of its own. Too many of them slow every search down.
-    index.finish([month for month, parts in found._parts.items() if parts >= PARTS_UNMERGED])
-
-
-def _index_run(index: AnswerIndex, run: UnindexedRun, found: Indexed, until: float | None) -> bool:
-    """Index a run; return whether it is indexed as a whole."""
-    for ids in ids_of_run(index.ledger, run.run_id):
-        missing = index.missing(ids)
-        answers = stored_answers(index.ledger, missing)
-        index.add({each: spaced_words(texts_in(answer)) for each, answer in answers.items()})
-        found.answers += len(answers)
-        for month in {month_of(each) for each in answers}:
-            found._parts[month] = found._parts.get(month, 0) + 1
-        if until is not None and time.monotonic() > until:
-            return False
-    # The mark of before it was read: a row that came meanwhile has taken the mark away.
-    index.add({}, finished=run)
-    return True
+def _add(index: AnswerIndex, ids: Sequence[str]) -> list[str]:
+    """Index those of the generations that are not indexed yet and have an answer; return their ids."""
+    answers = stored_answers(index.ledger, index.missing(ids))
+    index.add({each: spaced_words(texts_in(answer)) for each, answer in answers.items()})
+    return list(answers)

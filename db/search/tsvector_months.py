@@ -98,7 +98,7 @@ def _matching(table: sa.TableClause, query: Query, *, by_index: bool = True) -> 
 
 
 def _has(table: sa.TableClause, query: str, *, by_index: bool) -> ColumnElement[bool]:
-    asked = sa.cast(query, TSQUERY)
+    asked = sa.cast(sa.literal(query, sa.Text), TSQUERY)
     if by_index:
         return table.c.words.op("@@", is_comparison=True)(asked)
     # The function behind the operator, which no index serves.

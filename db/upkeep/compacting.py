@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delet
 from sqlalchemy.orm import aliased
 
 from db.ledger.standing import COUNTED_IN
+from db.rollups.marks import roll_up_ended, unmark
 from db.session import in_parts
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.upkeep.alone import begin_exclusive, temporary_index
@@ -65,7 +66,9 @@ def compact(engine: Engine, report: Report = lambda _done, _all: None) -> list[S
     with temporary_index(engine, "generations", "source_generation_id"):
         with begin_exclusive(engine) as connection:
             connection.execute(text(_PREPARE_STEPS))
-        return _go_through(partial(_begin_part, engine), report, dry=False)
+        found = _go_through(partial(_begin_part, engine), report, dry=False)
+    roll_up_ended(engine)
+    return found
 
 
 @contextmanager
@@ -195,6 +198,7 @@ def _remove(connection: Connection, repeats: Sequence[Repeat]) -> None:
         .values(confirmed=stamped, confirmed_at=bindparam("last")),
         list(seen.values()),
     )
+    unmark(connection, {run_id for run_id, _step, _column in counted})
     for (run_id, step, column), count in sorted(counted.items()):
         its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
         connection.execute(its_row.values({column: StoredStep.__table__.c[column] + count}))

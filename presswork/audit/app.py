@@ -15,13 +15,19 @@ from starlette.types import ASGIApp
 
 from presswork.audit.guards import HeaderGuard, Password, PasswordGuard
 from presswork.audit.page import AnyPage
+from presswork.audit.pages.generation_page import GENERATION
+from presswork.audit.pages.generations_page import GENERATIONS
+from presswork.audit.pages.overview_page import AskNext, overview_page
+from presswork.audit.pages.run_page import RUN
 from presswork.audit.pages.runs_page import RUNS
+from presswork.audit.pages.template_page import TEMPLATE_PAGE
+from presswork.audit.pages.templates_page import TEMPLATES_PAGE
 from presswork.audit.read_ledger import ReadLedger
 from presswork.audit.rendering import THEMES, make_environment, static_files
 from presswork.audit.responses import Answering, PageFault
 
-PAGES: tuple[AnyPage, ...] = (RUNS,)
-"""All pages; of two paths that fit, the first one answers."""
+PAGES: tuple[AnyPage, ...] = (RUNS, RUN, GENERATIONS, GENERATION, TEMPLATES_PAGE, TEMPLATE_PAGE)
+"""All pages but the overview; of two paths that fit, the first one answers."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 """The names by which a browser on this machine may reach the pages. Any other may be another page's trick."""
 READ_AT_ONCE = 8
@@ -39,10 +45,12 @@ def create_app(
     hosts: Sequence[str] = OWN_HOSTS,
     password: Password | None = None,
     prefect_url: str | None = None,
+    ask_next: AskNext | None = None,
 ) -> ASGIApp:
     """Make the audit room of the ledger that `read_url` names at each request; it need not exist yet.
 
-    `hosts` are the names by which it may be reached. `prefect_url` is where Prefect's UI shows flow runs.
+    `hosts` are the names by which it may be reached. `prefect_url` is the address of Prefect's UI; `ask_next`
+    says which runs come next.
     """
     ledger = ReadLedger(read_url)
     answering = Answering(ledger, make_environment({"prefect_url": prefect_url}))
@@ -64,7 +72,7 @@ def create_app(
         messages = (f"Presswork met an unexpected error ({type(error).__name__}). The log has the details.",)
         return answering.trouble(request, PageFault(500, "This page has a fault", messages))
 
-    pages = [route for page in PAGES for route in answering.routes(page)]
+    pages = [route for page in (overview_page(ask_next), *PAGES) for route in answering.routes(page)]
     app: ASGIApp = Starlette(
         routes=[*pages, Route("/theme", choose_theme), Route("/static/{name}", _serve_static())],
         exception_handlers={HTTPException: say_http, Exception: say_bug},

@@ -74,7 +74,8 @@ class Page(Generic[Asked]):
     `path` is a Starlette path, without a suffix: the same path with `.json` and `.sql` gives the data and the
     statements. `read` gets a reader's engine and the query, and returns a frozen dataclass, which the file `html` in
     html/ gets as `view`; it raises NotFoundError. `choices` reads what the filter form offers; it is also called when
-    the query is wrong, so that the form can be shown with its message.
+    the query is wrong, so that the form can be shown with its message. `drawn` makes what only the HTML has, such as
+    charts, from the view.
     """
 
     path: str
@@ -82,6 +83,7 @@ class Page(Generic[Asked]):
     read: Callable[[Engine, Asked], object]
     html: str
     choices: Callable[[Engine], object] | None = None
+    drawn: Callable[[Any], object] | None = None
 
 
 AnyPage = Page[Any]

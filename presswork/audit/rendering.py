@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.words import ORIGINS, RUN_STATUSES, SANDBOX, STATUSES, TRIGGERS
+from db.words import ORIGINS, PERHAPS_BILLED, RUN_STATUSES, SANDBOX, STATUSES, TRIGGERS
 from presswork.audit import formats, links
 
 AUDIT_FOLDER = Path(__file__).parent
@@ -82,6 +82,7 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
             "words": MappingProxyType(
                 {
                     "origins": ORIGINS,
+                    "perhaps_billed": PERHAPS_BILLED,
                     "run_statuses": RUN_STATUSES,
                     "sandbox": SANDBOX,
                     "statuses": STATUSES,

@@ -87,7 +87,8 @@ class Answering:
                 return _json(shown)
             if suffix == ".sql":
                 return _sql(request, shown)
-            return self._html(request, page.html, shown, given)
+            drawn = None if page.drawn is None or shown.trouble is not None else page.drawn(shown.view)
+            return self._html(request, page.html, shown, given, drawn)
 
         return answer
 
@@ -121,7 +122,7 @@ class Answering:
             "database is running and undamaged."
         )
 
-    def _html(self, request: Request, html: str, shown: Shown, given: Given) -> Response:
+    def _html(self, request: Request, html: str, shown: Shown, given: Given, drawn: object = None) -> Response:
         trouble = shown.trouble
         values = {
             "here": Here(_plain_path(request.url.path), request.url.query),
@@ -130,6 +131,7 @@ class Answering:
             "query": shown.query,
             "given": given,
             "view": shown.view,
+            "drawn": drawn,
             "choices": shown.choices,
             "trouble": trouble,
         }

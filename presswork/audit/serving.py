@@ -14,6 +14,7 @@ import uvicorn
 from presswork.addresses import is_loopback, url_of, why_not
 from presswork.audit.app import OWN_HOSTS, create_app
 from presswork.audit.guards import Password
+from presswork.audit.pages.overview_page import AskNext
 from presswork.errors import ConfigurationError
 
 NICENESS = 10
@@ -64,6 +65,7 @@ def serve(
     *,
     password: Password | None = None,
     prefect_url: str | None = None,
+    ask_next: AskNext | None = None,
     started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the ledger's pages until SIGINT or SIGTERM; `started` gets their address when they can be opened.
@@ -71,7 +73,7 @@ def serve(
     Raises ConfigurationError for an address that others can reach without a password, or that can't be used.
     """
     check_listening(listening, password)
-    app = create_app(read_url, hosts=listening.hosts(), password=password, prefect_url=prefect_url)
+    app = create_app(read_url, hosts=listening.hosts(), password=password, prefect_url=prefect_url, ask_next=ask_next)
     config = uvicorn.Config(
         app,
         access_log=False,  # query strings hold customers' texts

@@ -17,9 +17,17 @@ WITH_ALL, WITH_GAPS, PLAIN = "good", "lacking", ""
 class DrawnStep(Protocol):
     """A step with its counts."""
 
-    step: str
-    made_from: str | None
-    left_out: int
+    @property
+    def step(self) -> str:
+        """Its name."""
+
+    @property
+    def made_from(self) -> str | None:
+        """The step whose content is its input."""
+
+    @property
+    def left_out(self) -> int:
+        """How many records an earlier step left without content."""
 
     @property
     def with_content(self) -> int:

@@ -2,19 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from presswork.terminal.filter_flags import (
+    FilterFlags,
+    OfEndpoint,
+    OfModel,
+    OfOrigin,
+    OfStep,
+    OfTemplate,
+    Since,
+    Until,
+)
 from presswork.terminal.flags import Flags, OfSandbox
 
 
 @dataclass(frozen=True)
 class HistoryFlags(Flags):
-    """List the runs, or show one run or one record's history.
+    """List the runs or the generations, or show one run or one record's history.
 
-    The list begins with the newest run. A single run is shown with its steps and failures. --key shows a record's
-    history in a flow or a step: when each content was current, and how many runs confirmed it.
+    Lists begin with the newest. A single run is shown with its steps and failures. --key with a flow or step shows a
+    record's history: when each content was current, and how many runs confirmed it. --generations lists generations,
+    and takes --step, --template, --model, --origin and --key as filters too.
     """
 
     run: Annotated[
@@ -25,8 +36,24 @@ class HistoryFlags(Flags):
         ),
     ] = None
     key: Annotated[str | None, Option(help="Show the history of the record with this key.")] = None
-    flow: Annotated[str | None, Option(help="List only runs of this flow.")] = None
-    limit: Annotated[int, Option(min=1, help="List at most this many runs.")] = 20
+    generations: Annotated[bool, Option("--generations", help="List generations, of this run or of all.")] = False
+    flow: Annotated[str | None, Option(help="List only what is of this flow.")] = None
+    status: Annotated[str | None, Option(help="List only what has this status.")] = None
+    trigger: Annotated[str | None, Option(help="List only runs that this started: command, schedule, deployment.")] = (
+        None
+    )
+    endpoint: OfEndpoint = None
+    step: OfStep = None
+    template: OfTemplate = None
+    model: OfModel = None
+    origin: OfOrigin = None
+    since: Since = None
+    until: Until = None
+    sort: Annotated[
+        str | None, Option(help="List runs by started, cost, failures or duration, the greatest first.")
+    ] = None
+    limit: Annotated[int, Option(min=1, help="List at most this many.")] = 20
+    before: Annotated[str | None, Option(metavar="END", help="Go on where a list has ended.")] = None
     sandbox: OfSandbox = False
 
 
@@ -40,6 +67,44 @@ class ShowFlags(Flags):
     identifier: Annotated[
         str, Argument(metavar="ID", help="A generation's id, or at least 6 characters of its start or end.")
     ]
+    sandbox: OfSandbox = False
+
+
+Comparable = Literal["answer", "prompt", "record", "template"]
+
+
+@dataclass(frozen=True)
+class DiffFlags(Flags):
+    """Show what differs between two generations, word by word.
+
+    Compares answers, prompts or records, and with --of template two versions of a template. Exit status 0, whether or
+    not they differ.
+    """
+
+    old: Annotated[
+        str,
+        Argument(metavar="A", help="A generation's id, or at least 6 characters of its start or end. Or a version."),
+    ]
+    new: Annotated[
+        str | None, Argument(metavar="B", help="The newer one. Without it, A is compared with the one before it.")
+    ] = None
+    of: Annotated[Comparable, Option(help="Compare this.")] = "answer"
+    whole: Annotated[bool, Option("--all", help="Also print long texts that are equal.")] = False
+    sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True)
+class TemplateHistoryFlags(Flags):
+    """List the versions of a template that were used.
+
+    Shows when each was in use, how many generations it made, and their failures, repairs, tokens and costs. Without a
+    name it lists all templates.
+    """
+
+    name: Annotated[str | None, Argument(metavar="NAME", help="A template, or a step of a flow.")] = None
+    version: Annotated[
+        str | None, Option(metavar="HASH", help="Show the source of this version. The beginning of its hash is enough.")
+    ] = None
     sandbox: OfSandbox = False
 
 
@@ -84,3 +149,31 @@ class BundleFlags(Flags):
     to: Annotated[Path, Option(metavar="FILE", help="Write to this file, which must not exist.")]
     flow: Annotated[str | None, Option(help="Only content of this flow.")] = None
     sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostFlags(FilterFlags):
+    """Add up what was requested, used and paid.
+
+    Sums are over all requests that match, failed ones included. Days are UTC days.
+    """
+
+    by: Annotated[
+        str, Option(metavar="WORDS", help="Add up by these, with commas: day, flow, step, template, model, endpoint.")
+    ] = "flow,model,endpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags(FilterFlags):
+    """Write all generations that match to a file, with records, answers, usage and cost.
+
+    The ending of the file decides the format: .jsonl, .csv, or .parquet (needs the extra `parquet`). An export that was
+    stopped resumes when you run the same command again. docs/ledger.md lists the columns.
+    """
+
+    to: Annotated[str, Option(metavar="FILE", help="Write to this file, which must not exist. Use - for the screen.")]
+    kind: Annotated[
+        str | None, Option("--format", help="Write jsonl, csv or parquet, whatever the ending of the file.")
+    ] = None
+    bom: Annotated[bool, Option("--bom", help="Begin CSV with the mark by which Excel recognizes UTF-8.")] = False
+    restart: Annotated[bool, Option("--restart", help="Delete what a stopped export left, and begin again.")] = False

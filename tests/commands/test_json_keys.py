@@ -14,7 +14,7 @@ from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from presswork.operate.overview import Overview, ShownRun, ShownWorker
 from tests.commands.conftest import Desk, call, set_all
-from tests.db.rows import Book, settled_row
+from tests.db.rows import Book, settled_row, sha
 
 LINE = "id flow endpoint trigger status started_at ended_at generations succeeded cached usage"
 USAGE = (
@@ -29,8 +29,9 @@ ROW_OF_RUN = (
 IN_A_RUN = "steps failures failures_unlisted shards progress workers"
 PERIOD = (
     "flow step endpoint status since until record_hash template_hash generation_id run_id written_by error_kind "
-    "error_message confirmed confirmed_at"
+    "error_message confirmed confirmed_at origin before before_template reasons failures same_answer"
 )
+CHANGE = "path place kind old new operations"
 
 
 @dataclass
@@ -92,7 +93,9 @@ def test_history_of_a_run_prints_its_row_steps_and_failures(stored: Stored) -> N
 def test_show_prints_all_that_a_generation_stands_on(stored: Stored) -> None:
     found = printed("show", stored.generation)
 
-    assert keys(found) == words("generation run template record request source attempts parents children output")
+    assert keys(found) == words(
+        "generation run template record request source attempts parents children output before after"
+    )
     assert keys(found["generation"]) == words(
         "id run_id flow step endpoint record_key record_hash template_hash prompt_hash status origin output "
         "output_hash source_generation_id error_kind error_message created_at replaced_by lease_id confirmed "
@@ -173,7 +176,8 @@ def test_upkeep_prints_what_it_found_and_whether_it_was_done() -> None:
     assert [keys(step) for step in compact["steps"]] == [words("flow step endpoint rows repeats bytes")]
     assert keys(prune) == words("ledger applied tables")
     assert {keys(table) for table in prune["tables"]} == {words("table rows bytes")}
-    assert keys(rebuild) == words("ledger applied wrong records missing unknown standing failing first")
+    assert keys(rebuild) == words("ledger applied wrong records missing unknown standing failing first rollups")
+    assert keys(rebuild["rollups"]) == words("runs wrong first")
 
 
 def test_history_of_a_record_prints_its_periods(stored: Stored) -> None:
@@ -181,3 +185,19 @@ def test_history_of_a_record_prints_its_periods(stored: Stored) -> None:
 
     assert keys(period) == words(PERIOD)
     assert period["generation_id"] == stored.generation
+
+
+def test_diff_prints_both_sides_and_the_operations(stored: Stored, desk: Desk) -> None:
+    with desk.opened() as ledger:
+        other = Book(ledger).add("good", output={"title": "Another"}, record='{"n":1}')
+
+    found = printed("diff", stored.generation, other)
+
+    assert keys(found) == words("of a b equal changes unchanged reordered")
+    assert keys(found["a"]) == words(
+        "id written_by created_at flow step endpoint record_key status origin run_id template_hash error_message"
+    )
+    assert [keys(change) for change in found["changes"]] == [words(CHANGE)]
+    assert [keys(each) for change in found["changes"] for each in change["operations"]] == [words("kind old new")]
+    versions = printed("diff", sha("template"), sha("template"), "--of", "template")
+    assert keys(versions["a"]) == words("name hash first_seen_at")

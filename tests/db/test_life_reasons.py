@@ -13,11 +13,11 @@ from db.clock import new_id
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.writing import write
 from db.readers.audit.life_reasons import ExplainedPeriod, Reason, explain_periods
-from db.readers.lives import Place, read_periods
+from db.readers.lives import LifePlace, read_periods
 from tests.db.rows import Book, sha
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-PLACE = Place("product_copy", "product_copy", "sandbox")
+PLACE = LifePlace("product_copy", "product_copy", "sandbox")
 RECORD = '{"name":"Ann","price":1}'
 
 
@@ -25,11 +25,11 @@ def at(day: int) -> datetime:
     return NOON + timedelta(days=day)
 
 
-def life(ledger: Engine, place: Place = PLACE) -> list[ExplainedPeriod]:
+def life(ledger: Engine, place: LifePlace = PLACE) -> list[ExplainedPeriod]:
     return explain_periods(ledger, read_periods(ledger, place, "a"))
 
 
-def why(ledger: Engine, place: Place = PLACE) -> list[tuple[Reason, ...]]:
+def why(ledger: Engine, place: LifePlace = PLACE) -> list[tuple[Reason, ...]]:
     return [each.reasons for each in life(ledger, place)]
 
 

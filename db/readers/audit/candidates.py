@@ -12,6 +12,7 @@ from datetime import UTC, datetime, time, timedelta
 from sqlalchemy import ColumnElement, Engine, and_, case, func, select, true
 
 from db.readers.audit.filters import Filter, id_of
+from db.readers.audit.whole_rollups import days_of
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun
 
@@ -19,7 +20,6 @@ CLOCK_SLACK = timedelta(minutes=10)
 """The clocks of a run's machines may differ by this much, see db/clock.py."""
 _BY_RUN = 1.5
 """Reading a row through its run costs this much more than reading the next row by id."""
-_SHORTEST = timedelta(microseconds=1)
 LAST = "g"
 """After all ids, which are hexadecimal."""
 
@@ -153,17 +153,9 @@ def _of_kind(wanted: Filter) -> list[ColumnElement[bool]]:
         (o.origin, wanted.origin),
     )
     found = [column == value for column, value in pairs if value is not None]
-    if wanted.since is not None:
-        found.append(o.day >= _day(wanted.since))
-    if wanted.until is not None:
-        found.append(o.day <= _day(wanted.until - _SHORTEST))
-    return found
+    return found + days_of(o.day, wanted.since, wanted.until)
 
 
 def _has_part_of_a_day(wanted: Filter) -> bool:
     moments = (moment.astimezone(UTC) for moment in (wanted.since, wanted.until) if moment is not None)
     return any(moment.time() != time() for moment in moments)
-
-
-def _day(moment: datetime) -> str:
-    return moment.astimezone(UTC).date().isoformat()

@@ -64,8 +64,8 @@ def read_compared(engine: Engine, identifier: str, of: Compared) -> ComparedGene
     found = rows_of(engine, select(*columns).where(matches(g.id, identifier)).limit(2))
     if len(found) != 1:
         return None
-    row: list[Any] = list(found[0])
-    return ComparedGeneration(*row, *_READ[of](engine, row[0], row[1]))
+    fields: list[Any] = [*found[0], *_READ[of](engine, found[0][0], found[0][1])]
+    return ComparedGeneration(*fields)
 
 
 def find_previous(engine: Engine, identifier: str) -> str | None:

@@ -14,13 +14,13 @@ from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, conditions_of
 from db.session import rows_of
-from db.tables import Attempt, Generation, StoredPrompt, StoredRecord
+from db.tables import Attempt, Generation, StoredRecord
 from db.words import PERHAPS_BILLED, UNSENT
 
-Kind = Literal["text", "json", "moment", "integer", "dollars"]
+ColumnKind = Literal["text", "json", "moment", "integer", "dollars"]
 """What a column holds. In a row, a moment is ISO 8601 text in UTC, and dollars are whole units of 1e-10 USD."""
 
-COLUMNS: dict[str, Kind] = {
+EXPORT_COLUMNS: dict[str, ColumnKind] = {
     "generation_id": "text",
     "created_at": "moment",
     "run_id": "text",
@@ -32,7 +32,6 @@ COLUMNS: dict[str, Kind] = {
     "origin": "text",
     "error_kind": "text",
     "error_message": "text",
-    "model": "text",
     "template_hash": "text",
     "prompt_hash": "text",
     "record_hash": "text",
@@ -41,6 +40,7 @@ COLUMNS: dict[str, Kind] = {
     "output": "json",
     "source_generation_id": "text",
     "replaced_by": "text",
+    "model": "text",
     "attempts": "integer",
     "requests": "integer",
     "input_tokens": "integer",
@@ -56,13 +56,12 @@ COLUMNS: dict[str, Kind] = {
 """The columns of an exported row, in order. docs/ledger.md says what each holds."""
 
 ExportedRow = tuple[Any, ...]
-_OF_ATTEMPTS = list(COLUMNS).index("attempts")
-_NONE_MADE: ExportedRow = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
+_NONE_MADE: ExportedRow = (None, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
 class ExportChunk:
-    """Rows in the order of COLUMNS. `last` is the last id that was looked at, None if there are no more."""
+    """Rows in the order of EXPORT_COLUMNS. `last` is the last id that was looked at, None if there are no more."""
 
     rows: Sequence[ExportedRow]
     last: str | None
@@ -112,7 +111,6 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
             g.origin,
             g.error_kind,
             g.error_message,
-            StoredPrompt.model,
             g.template_hash,
             g.prompt_hash,
             g.record_hash,
@@ -125,19 +123,19 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
         .select_from(window)
         .outerjoin(source, source.id == g.source_generation_id)
         .outerjoin(StoredRecord, StoredRecord.hash == g.record_hash)
-        .outerjoin(StoredPrompt, StoredPrompt.hash == g.prompt_hash)
         .where(*conditions_of(wanted, g))
     )
 
 
 def _sums(connection: Connection, after: str, last: str) -> dict[str, ExportedRow]:
-    """Add up the attempts of each generation, in the order of COLUMNS."""
+    """Add up the attempts of each generation, in the order of EXPORT_COLUMNS."""
     a = Attempt
     answered = a.input_tokens.is_not(None) | a.output_text.is_not(None)
     perhaps = func.coalesce(a.error_type, "").in_(PERHAPS_BILLED)
     statement = (
         select(
             a.generation_id,
+            func.max(a.model),
             func.count(),
             _total(case((func.coalesce(a.error_type, "").in_(UNSENT), 0), else_=1)),
             _total(a.input_tokens),

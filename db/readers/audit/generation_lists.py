@@ -11,11 +11,12 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, Row, Text, case, cast, func, select
+from sqlalchemy import Engine, Row, Text, cast, func, select
 from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, resolved
 from db.readers.audit.matching_ids import newest_ids
+from db.rollups.attempt_sums import COST, IS_UNPRICED, dollars_of, total
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, StoredPrompt
 
@@ -76,14 +77,9 @@ def lines_of(engine: Engine, ids: Sequence[str]) -> list[GenerationLine]:
     """Read the lines of generations, in the order of these ids; unknown ids are left out."""
     found: dict[str, GenerationLine] = {}
     for part in in_parts(ids):
-        found |= {row.id: _line(row) for row in rows_of(engine, _LINES.where(Generation.id.in_(part)))}
-        for generation_id, *sums in rows_of(engine, _COSTS.where(Attempt.generation_id.in_(part))):
-            if generation_id in found:
-                attempts, cost, unpriced = sums
-                spent = cost or Decimal(0)
-                found[generation_id] = replace(
-                    found[generation_id], attempts=attempts, cost_usd=spent, unpriced=unpriced
-                )
+        costs = {row.generation_id: row for row in rows_of(engine, _COSTS.where(Attempt.generation_id.in_(part)))}
+        for row in rows_of(engine, _LINES.where(Generation.id.in_(part))):
+            found[row.id] = _line(row, costs.get(row.id))
     return [found[each] for each in ids if each in found]
 
 
@@ -111,15 +107,20 @@ _LINES = (
     .outerjoin(StoredPrompt, StoredPrompt.hash == Generation.prompt_hash)
     .outerjoin(_source, _source.id == Generation.source_generation_id)
 )
-# An answer counts even if the endpoint did not report its usage, as in figures.py.
-_UNPRICED = Attempt.cost_usd.is_(None) & (Attempt.input_tokens.is_not(None) | Attempt.output_text.is_not(None))
 _COSTS = select(
-    Attempt.generation_id, func.count(), func.sum(Attempt.cost_usd), func.sum(case((_UNPRICED, 1), else_=0))
+    Attempt.generation_id,
+    func.count().label("attempts"),
+    total(COST).label("cost_e10"),
+    total(IS_UNPRICED).label("unpriced"),
 ).group_by(Attempt.generation_id)
 
 
-def _line(row: Row[Any]) -> GenerationLine:
-    return GenerationLine(**row._asdict() | {"beginning": beginning_of(row.beginning or "")})
+def _line(row: Row[Any], cost: Row[Any] | None) -> GenerationLine:
+    line = GenerationLine(**row._asdict() | {"beginning": beginning_of(row.beginning or "")})
+    if cost is None:
+        return line
+    spent = dollars_of(cost.cost_e10)
+    return replace(line, attempts=cost.attempts, cost_usd=spent, unpriced=int(cost.unpriced))
 
 
 def beginning_of(answer: str) -> str:

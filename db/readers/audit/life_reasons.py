@@ -6,6 +6,7 @@ A page of a life takes a few statements, however long the life is.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import orjson
@@ -87,7 +88,7 @@ class _Made:
 def explain_periods(
     engine: Engine, periods: Sequence[LifePeriod], first: int = 0, last: int | None = None
 ) -> list[ExplainedPeriod]:
-    """Explain the periods from `first` to before `last` of one place; `periods` are all of them, in order."""
+    """Explain the periods from `first` to before `last`; `periods` are whole lives, as lives.py returns them."""
     part = list(_with_content_before(periods))[first:last]
     made = _read_made(engine, {each.generation_id for period, before, _n in part for each in (period, before) if each})
     # A generation may have been removed since the periods were read.
@@ -112,13 +113,14 @@ def explain_periods(
 
 
 def _with_content_before(periods: Iterable[LifePeriod]) -> Iterator[tuple[LifePeriod, LifePeriod | None, int]]:
-    content: LifePeriod | None = None
-    failures = 0
-    for period in periods:
-        yield period, content, failures
-        failures += 1
-        if period.status == SUCCEEDED:
-            content, failures = period, 0
+    for _place, life in groupby(periods, key=lambda period: (period.flow, period.step, period.endpoint)):
+        content: LifePeriod | None = None
+        failures = 0
+        for period in life:
+            yield period, content, failures
+            failures += 1
+            if period.status == SUCCEEDED:
+                content, failures = period, 0
 
 
 def _read_made(engine: Engine, ids: Iterable[str]) -> dict[str, _Made]:
@@ -246,7 +248,7 @@ def _read_requests(engine: Engine, hashes: Iterable[str | None]) -> dict[str, tu
 
 
 def _find_refreshing(engine: Engine, run_ids: Iterable[str]) -> set[str]:
-    """Return those of the runs that were told to generate again."""
+    """Return those of the runs that refresh: they generate again whatever the ledger has."""
     run = StoredRun
     rows = (
         row

@@ -6,12 +6,13 @@ match. The rollups say which is cheapest; each statement is written so that no p
 
 from typing import Any
 
-from sqlalchemy import Engine, Select, func, select, union, union_all
+from sqlalchemy import Engine, Row, Select, func, select, union, union_all
 
 from db.readers.audit.candidates import LAST, Window, windows
 from db.readers.audit.filters import ANY_ENDING, Filter, columns_of, conditions_of
-from db.session import rows_of
-from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun
+from db.rollups.marks import unmarked
+from db.session import among, rows_of
+from db.tables import Generation, OutcomeRollup, StoredRun
 
 FEW_KEYS = 20_000
 """Up to this many rows with a beginning of a key are read and sorted; more are filtered in the order of ids."""
@@ -27,7 +28,7 @@ def newest_ids(engine: Engine, wanted: Filter, before: str | None, limit: int) -
             return _read(engine, _sorted(of_keys), limit)
     found: list[str] = []
     for window in windows(engine, wanted, before, limit):
-        statement = _of_runs(wanted, window) if window.by_run else _in_order(wanted, window)
+        statement = _of_runs(wanted, window, engine.dialect.name) if window.by_run else _in_order(wanted, window)
         found += _read(engine, statement, limit - len(found))
         if len(found) >= limit:
             break
@@ -38,10 +39,10 @@ def _read(engine: Engine, statement: Select[Any], limit: int) -> list[str]:
     return [row.id for row in rows_of(engine, statement.limit(limit))]
 
 
-def _of_runs(wanted: Filter, window: Window) -> Select[Any]:
+def _of_runs(wanted: Filter, window: Window, dialect: str) -> Select[Any]:
     """Select what matches among all rows of the window's runs."""
     g = Generation
-    inside = (g.run_id.in_(window.run_ids), g.id >= window.first, g.id < window.before)
+    inside = (among(g.run_id, window.run_ids, dialect), g.id >= window.first, g.id < window.before)
     return _sorted(select(g.id).where(*inside, *conditions_of(wanted)))
 
 
@@ -69,7 +70,7 @@ def _of_keys(engine: Engine, wanted: Filter, before: str) -> Select[Any] | None:
         select(g.id).where(
             g.flow == flow, g.step == step, g.endpoint == endpoint, g.id < before, *conditions_of(wanted)
         )
-        for flow, step, endpoint in rows_of(engine, _places(wanted))
+        for flow, step, endpoint in _places(engine, wanted)
     ]
     return select(union_all(*parts).subquery("of_keys")) if parts else None
 
@@ -79,13 +80,13 @@ def _are_few(engine: Engine, of_keys: Select[Any]) -> bool:
     return bool(rows_of(engine, select(func.count()).select_from(first))[0][0] <= FEW_KEYS)
 
 
-def _places(wanted: Filter) -> Any:
-    """Select the flows, steps and endpoints that have generations; the index of records' histories begins with them."""
-    is_open = StoredRun.id.not_in(select(RolledUp.run_id))
-    parts = [
-        select(StoredRun.flow, rows.step, StoredRun.endpoint).join(rows, rows.run_id == StoredRun.id)
-        for rows in (OutcomeRollup, Generation)
-    ]
-    every = union(parts[0], parts[1].where(is_open)).subquery().c
-    pairs = ((every.flow, wanted.flow), (every.step, wanted.step), (every.endpoint, wanted.endpoint))
-    return select(*every).where(*(column == value for column, value in pairs if value is not None))
+def _places(engine: Engine, wanted: Filter) -> list[Row[Any]]:
+    """List the flows, steps and endpoints that have generations; the index of records' histories begins with them."""
+    others = [row.id for row in rows_of(engine, unmarked())]
+    # Two statements: as one, a planner may read the steps of all generations.
+    of_others = select(Generation.run_id, Generation.step).where(Generation.run_id.in_(others))
+    steps = union(select(OutcomeRollup.run_id, OutcomeRollup.step), of_others).subquery()
+    pairs = ((StoredRun.flow, wanted.flow), (steps.c.step, wanted.step), (StoredRun.endpoint, wanted.endpoint))
+    which = [column == value for column, value in pairs if value is not None]
+    place = select(StoredRun.flow, steps.c.step, StoredRun.endpoint).join(steps, steps.c.run_id == StoredRun.id)
+    return rows_of(engine, place.where(*which).distinct())

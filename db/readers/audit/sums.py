@@ -117,7 +117,7 @@ def outcomes_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None)
     No template and no model is known of unchanged records. Raises FilterError as `sums_by` does.
     """
     wanted = chosen or Filter()
-    added = counted_outcomes(**_of_runs("outcomes", wanted))
+    added = counted_outcomes(**chosen_runs("outcomes", wanted))
     sums = [total(added.c[name]).label(name) for name in ("generations", "replaced", "unchanged")]
     return [
         OutcomeSum(_alike(by, row), int(row.generations), int(row.replaced), int(row.unchanged))
@@ -146,34 +146,8 @@ def whole_days(since: datetime | None, until: datetime | None) -> tuple[str | No
     return first, (until.astimezone(UTC) - timedelta(microseconds=1) + timedelta(days=1)).date().isoformat()
 
 
-def _counted(kind: str, rollup: Any, chosen: Filter | None) -> Subquery:
-    return counted(rollup, **_of_runs(kind, chosen or Filter()))
-
-
-def _of_runs(kind: str, chosen: Filter) -> dict[str, str | None]:
-    """Return the conditions on runs, which also select the runs that are added up live."""
-    kept = {*DIMENSIONS[kind], "since", "until"}
-    for each in fields(chosen):
-        if getattr(chosen, each.name) is not None and each.name not in kept:
-            raise FilterError(f"Figures of {kind} are not kept by {each.name}. Available: {', '.join(sorted(kept))}.")
-    return {"flow": chosen.flow, "endpoint": chosen.endpoint, "id": chosen.run}
-
-
-def _select(kind: str, added: Subquery, by: Sequence[str], chosen: Filter, sums: Sequence[Any]) -> Select[Any]:
-    unknown = [each for each in by if each not in DIMENSIONS[kind]]
-    if unknown:
-        raise FilterError(f"{unknown[0]!r} is nothing to group {kind} by. Available: {', '.join(DIMENSIONS[kind])}.")
-    columns = {
-        name: StoredRun.__table__.c[name] if name in _OF_RUNS else added.c[_NAMES.get(name, name)] for name in by
-    }
-    named = [column.label(f"by_{name}") for name, column in columns.items()]
-    found = select(*named, *sums).where(*_conditions(added, chosen)).group_by(*columns.values())
-    if not any(name in _OF_RUNS for name in by):
-        return found.order_by(*columns.values())
-    return found.join(StoredRun, StoredRun.id == added.c.run_id).order_by(*columns.values())
-
-
-def _conditions(added: Subquery, chosen: Filter) -> list[ColumnElement[bool]]:
+def conditions_on(added: Subquery, chosen: Filter) -> list[ColumnElement[bool]]:
+    """Return the conditions of a filter on rows of a rollup; those on runs are not among them."""
     first, after = whole_days(chosen.since, chosen.until)
     found = [
         added.c[name] == value
@@ -190,6 +164,33 @@ def _conditions(added: Subquery, chosen: Filter) -> list[ColumnElement[bool]]:
         found.append(added.c.template_hash == chosen.template if len(chosen.template) == _WHOLE_HASH else same)
     found += [added.c.day >= first] if first else []
     return found + ([added.c.day < after] if after else [])
+
+
+def chosen_runs(kind: str, chosen: Filter) -> dict[str, str | None]:
+    """Return the conditions of a filter on columns of runs, by name; raises FilterError as `sums_by` does."""
+    kept = {*DIMENSIONS[kind], "since", "until"}
+    for each in fields(chosen):
+        if getattr(chosen, each.name) is not None and each.name not in kept:
+            raise FilterError(f"Figures of {kind} are not kept by {each.name}. Available: {', '.join(sorted(kept))}.")
+    return {"flow": chosen.flow, "endpoint": chosen.endpoint, "id": chosen.run}
+
+
+def _counted(kind: str, rollup: Any, chosen: Filter | None) -> Subquery:
+    return counted(rollup, **chosen_runs(kind, chosen or Filter()))
+
+
+def _select(kind: str, added: Subquery, by: Sequence[str], chosen: Filter, sums: Sequence[Any]) -> Select[Any]:
+    unknown = [each for each in by if each not in DIMENSIONS[kind]]
+    if unknown:
+        raise FilterError(f"{unknown[0]!r} is nothing to group {kind} by. Available: {', '.join(DIMENSIONS[kind])}.")
+    columns = {
+        name: StoredRun.__table__.c[name] if name in _OF_RUNS else added.c[_NAMES.get(name, name)] for name in by
+    }
+    named = [column.label(f"by_{name}") for name, column in columns.items()]
+    found = select(*named, *sums).where(*conditions_on(added, chosen)).group_by(*columns.values())
+    if not any(name in _OF_RUNS for name in by):
+        return found.order_by(*columns.values())
+    return found.join(StoredRun, StoredRun.id == added.c.run_id).order_by(*columns.values())
 
 
 def _alike(by: Sequence[str], row: Any) -> Alike:

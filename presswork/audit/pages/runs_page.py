@@ -4,40 +4,58 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from db.readers.figures import RunLine, list_runs
+from db.readers.audit.filters import RunFilter
+from db.readers.audit.run_lists import RUN_SORTS, RunSort, list_runs_page
+from db.readers.figures import RunLine
 from presswork.audit.page import Page, PeriodQuery, ShortText
-
-AT_ONCE_RUNS = 50
 
 
 class RunsQuery(PeriodQuery):
-    """The filters of the list of runs."""
+    """The filters of the list of runs; `before` is where the page begins."""
 
     flow: ShortText | None = None
+    status: ShortText | None = None
+    trigger: ShortText | None = None
+    endpoint: ShortText | None = None
+    sort: RunSort = "started"
+    before: ShortText | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunsView:
-    """A page of the list."""
+    """A page of the list; `before` is where the next one begins. `count` is None if there are too many to count."""
 
     runs: tuple[RunLine, ...]
+    before: str | None
+    count: int | None
 
 
-@dataclass(frozen=True)
+def read_runs(engine: Engine, query: RunsQuery) -> RunsView:
+    """Read a page of the runs that fit."""
+    wanted = RunFilter(
+        flow=query.flow,
+        status=query.status,
+        trigger=query.trigger,
+        endpoint=query.endpoint,
+        since=query.since,
+        until=query.until,
+    )
+    found = list_runs_page(engine, wanted, query.sort, query.before)
+    return RunsView(tuple(found.lines), found.before, found.count)
+
+
+@dataclass(frozen=True, slots=True)
 class RunChoices:
     """What the form offers."""
 
     flows: tuple[str, ...]
+    endpoints: tuple[str, ...]
+    sorts: tuple[str, ...] = RUN_SORTS
 
 
-def read_runs(engine: Engine, query: RunsQuery) -> RunsView:
-    """Read the newest runs."""
-    return RunsView(tuple(list_runs(engine, flow=query.flow, limit=AT_ONCE_RUNS)))
+def read_run_choices(_engine: Engine) -> RunChoices:
+    """Read the flows and endpoints that have runs."""
+    return RunChoices((), ())
 
 
-def read_choices(_engine: Engine) -> RunChoices:
-    """Read the flows that have runs."""
-    return RunChoices(())
-
-
-RUNS = Page("/runs", RunsQuery, read_runs, "runs.html", read_choices)
+RUNS = Page("/runs", RunsQuery, read_runs, "runs.html", read_run_choices)

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from db.readers.lives import LifePeriod, read_life
+from db.readers.audit.life_reasons import ExplainedPeriod, explain_periods
+from db.readers.lives import read_life
 from db.words import SUCCEEDED
 from presswork.errors import ConfigurationError, ParameterError
 from presswork.escaping import visible
@@ -28,7 +30,7 @@ def show_life(command: CommandContext, flags: HistoryFlags, key: str) -> None:
     urls = ledger_urls(command.settings, sandbox=flags.sandbox)
     if not urls:
         raise NoLedgerError
-    found = first_with(urls, lambda ledger: read_life(ledger, name, key))
+    found = first_with(urls, lambda ledger: explain_periods(ledger, read_life(ledger, name, key)))
     if found is None:
         raise ConfigurationError(
             f"No record with this key was found in the flow or step {name!r} in "
@@ -37,35 +39,51 @@ def show_life(command: CommandContext, flags: HistoryFlags, key: str) -> None:
     url, periods = found
     if not command.as_json:
         say_ledger(url, others=False)
-    command.answer([asdict(period) for period in periods], lambda console: _print_life(console, key, periods))
+    command.answer(list(map(_for_programs, periods)), lambda console: _print_life(console, key, periods))
 
 
-def _print_life(console: Console, key: str, periods: Sequence[LifePeriod]) -> None:
-    for place, group in groupby(periods, key=lambda period: (period.flow, period.step, period.endpoint)):
+def _for_programs(explained: ExplainedPeriod) -> dict[str, Any]:
+    given = asdict(explained)
+    return {**given.pop("period"), **given}
+
+
+def _print_life(console: Console, key: str, periods: Sequence[ExplainedPeriod]) -> None:
+    for place, group in groupby(periods, key=lambda each: (each.period.flow, each.period.step, each.period.endpoint)):
         flow, step, endpoint = map(visible, place)
         screen.section(console, f"{visible(key)}: flow {flow}, step {step}, endpoint {endpoint}")
         of_step = list(group)
-        columns = ["from (UTC)", "until (UTC)", "status", "confirmed", "last (UTC)", "template", "record", "generation"]
-        rows = [_cells(period) for period in of_step]
-        if any(period.status != SUCCEEDED for period in of_step):
-            columns.append("why")
-            rows = [[*cells, _why(period)] for cells, period in zip(rows, of_step, strict=True)]
-        console.print(screen.table(columns, rows, right=["confirmed"]))
-    console.print(Text(f"\n`{screen.command('show ID')}` shows a generation and its record.", "dim"))
+        columns = ["from (UTC)", "until (UTC)", "status", "confirmed", "last (UTC)", "why", "generation"]
+        console.print(screen.table(columns, map(_cells, of_step), right=["confirmed"]))
+    console.print(
+        Text(
+            f"\n`{screen.command('show ID')}` shows a generation and its record, "
+            f"`{screen.command('diff ID')}` what it changed.",
+            "dim",
+        )
+    )
 
 
-def _cells(period: LifePeriod) -> list[str | Text]:
+def _cells(explained: ExplainedPeriod) -> list[str | Text]:
+    period = explained.period
     return [
         screen.moment(period.since),
         screen.moment(period.until) or Text("now", "bold"),
         screen.status(period.status),
         f"{period.confirmed:,}",
         screen.moment(period.confirmed_at),
-        period.template_hash[:HASH_SHOWN],
-        (period.record_hash or "")[:HASH_SHOWN],
+        _why(explained),
         screen.short(period.generation_id),
     ]
 
 
-def _why(period: LifePeriod) -> str:
-    return screen.one_line(period.error_message or period.error_kind or "", 90)
+def _why(explained: ExplainedPeriod) -> str:
+    """Say what had changed since the content before, and for a failure also its error."""
+    period = explained.period
+    said = [str(reason) for reason in explained.reasons]
+    if any(reason.kind == "template" for reason in explained.reasons):
+        said.append(f"{(explained.before_template or '')[:HASH_SHOWN]} to {period.template_hash[:HASH_SHOWN]}")
+    if period.status != SUCCEEDED:
+        said.insert(0, period.error_message or period.error_kind or "")
+    elif explained.same_answer:
+        said.append("same answer")
+    return screen.one_line("; ".join(filter(None, said)), 140)

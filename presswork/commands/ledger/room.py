@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from db.database_errors import LedgerNotMigratedError
 from db.session import readable_url
 from db.sources.access import is_missing_file
-from db.upkeep import compacting, pruning, rebuilding, sizes
+from db.upkeep import compacting, pruning, rebuilding, recounting, sizes
 from presswork.errors import ParameterError
 from presswork.terminal import screen
 from presswork.terminal.endings import EXIT_FAILED, CommandContext
@@ -89,13 +89,18 @@ def prune_ledger(command: CommandContext, flags: PruneFlags) -> None:
 
 
 def rebuild_content(command: CommandContext, flags: RebuildFlags) -> int:
-    """Print the number of records whose content differs from their history; correct them with --yes."""
+    """Print the number of records whose content differs from their history, and of runs with wrong rollups.
+
+    Corrects them with --yes.
+    """
     with _ledger(command, flags) as (ledger, answer), _progress(command, "Comparing content with history") as say:
         work = rebuilding.rebuild if flags.yes else rebuilding.compare
         found = work(ledger, lambda records: say(f"{records:,} records"))
-    answer |= {"applied": flags.yes, "wrong": found.wrong, **asdict(found)}
-    command.answer(answer, lambda console: _print_rebuilt(console, found, done=flags.yes))
-    return EXIT_FAILED if found.wrong and not flags.yes else 0
+        recount = recounting.correct_rollups if flags.yes else recounting.find_wrong_rollups
+        sums = recount(ledger, lambda runs: say(f"sums of {runs:,} runs"))
+    answer |= {"applied": flags.yes, "wrong": found.wrong, **asdict(found), "rollups": asdict(sums)}
+    command.answer(answer, lambda console: _print_rebuilt(console, found, sums, done=flags.yes))
+    return EXIT_FAILED if found.wrong + sums.wrong and not flags.yes else 0
 
 
 def _print_size(console: Console, found: sizes.LedgerSize) -> None:
@@ -172,10 +177,25 @@ def _print_pruned(console: Console, found: Sequence[pruning.Unused], *, done: bo
         _print_dry(console, "db prune --yes")
 
 
-def _print_rebuilt(console: Console, found: rebuilding.Differences, *, done: bool) -> None:
-    if not found.wrong:
+def _print_rebuilt(
+    console: Console, found: rebuilding.Differences, sums: recounting.RollupDifferences, *, done: bool
+) -> None:
+    verb = "Corrected" if done else "Wrong"
+    if found.wrong:
+        _print_differences(console, found)
+        console.print(f"\n{verb} for {found.wrong:,} of {found.records:,} records.")
+    else:
         console.print(f"Content agrees with history for all {found.records:,} records.")
-        return
+    if sums.wrong:
+        named = ", ".join(sums.first) + (", ..." if sums.wrong > len(sums.first) else "")
+        console.print(f"{verb}: the sums of {sums.wrong:,} of {sums.runs:,} closed runs ({named}).")
+    else:
+        console.print(f"The sums of all {sums.runs:,} closed runs agree with their requests and generations.")
+    if found.wrong + sums.wrong and not done:
+        _print_dry(console, "db rebuild --yes")
+
+
+def _print_differences(console: Console, found: rebuilding.Differences) -> None:
     reasons = {
         "missing in content": found.missing,
         "missing in history": found.unknown,
@@ -186,10 +206,6 @@ def _print_rebuilt(console: Console, found: rebuilding.Differences, *, done: boo
     console.print(screen.table(["what is wrong", "records"], rows, right=["records"]))
     console.print()
     console.print(screen.table(["step", "record" if len(found.first) == found.wrong else "first records"], found.first))
-    verb = "Corrected" if done else "Wrong"
-    console.print(f"\n{verb} for {found.wrong:,} of {found.records:,} records.")
-    if not done:
-        _print_dry(console, "db rebuild --yes")
 
 
 def _print_dry(console: Console, arguments: str) -> None:

@@ -38,6 +38,8 @@ def audit_json(audit: Audit) -> dict[str, Any]:
         "output": _output(audit),
         "attempts": audit.attempts,
         "parents": [{name: getattr(parent, name) for name in told} for parent in audit.parents],
+        "before": audit.before,
+        "after": audit.after,
         "children": [dict(zip(("id", "step", "record_key", "status"), child, strict=True)) for child in audit.children],
     }
 
@@ -61,6 +63,9 @@ def print_audit(console: Console, audit: Audit) -> None:
         screen.print_text(console, f"none, {status}. {message or ''}", indent=2)
     _print_attempts(console, audit)
     _print_lineage(console, audit)
+    if output is not None and audit.other_text is not None:
+        compare = screen.command(f"diff {screen.short(audit.other_text.id)} {screen.short(audit.generation['id'])}")
+        screen.print_next(console, [(compare, "shows what changed since the content before")])
 
 
 def _facts(audit: Audit) -> list[tuple[str, Any]]:
@@ -81,6 +86,11 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
         ("created", f"{screen.moment(row['created_at'])} UTC, origin {row['origin']}"),
         *([("reuses", f"{source['id']}, created {screen.moment(source['created_at'])} UTC")] if source else []),
         *([("replaced by", row["replaced_by"])] if row["replaced_by"] else []),
+        *(
+            (name, f"{near.id}, {near.status}, {screen.moment(near.created_at)} UTC")
+            for name, near in (("the one before", audit.before), ("the one after", audit.after))
+            if near is not None
+        ),
         ("run", f"{row['run_id']} ({run.get('status', '')})"),
         ("Prefect flow run", run.get("prefect_flow_run_id") or "none"),
         ("code", run.get("code_version", "")),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, delete, insert, select, update
 
 from db.ledger.rows import GenerationRow, PromptRow, RecordRow, TemplateRow, WriteBatch
 from db.ledger.writing import add_templates, write
@@ -76,7 +76,7 @@ class Library:
         if not is_open:
             with self.ledger.begin() as connection:
                 ended = started + timedelta(seconds=1900)
-                connection.execute(StoredRun.__table__.update().where(StoredRun.id == row.id).values(ended_at=ended))
+                connection.execute(update(StoredRun).where(StoredRun.id == row.id).values(ended_at=ended))
         if mark and not is_open:
             roll_up(self.ledger, row.id)
         return row.id
@@ -84,8 +84,8 @@ class Library:
     def late(self, run_id: str) -> None:
         """Write more generations of a closed run, as an imported spill file does, which takes its mark away."""
         with self.ledger.begin() as connection:
-            connection.execute(RolledUp.__table__.delete().where(RolledUp.run_id == run_id))
-            connection.execute(OutcomeRollup.__table__.delete().where(OutcomeRollup.run_id == run_id))
+            connection.execute(delete(RolledUp).where(RolledUp.run_id == run_id))
+            connection.execute(delete(OutcomeRollup).where(OutcomeRollup.run_id == run_id))
             run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
         batch = WriteBatch()
         step = FLOWS[run.flow][0]

@@ -115,5 +115,5 @@ def test_an_empty_ledger_has_an_empty_list(ledger: Engine) -> None:
 
 
 def test_a_template_that_does_not_exist_is_an_error_and_not_an_empty_list(library: Library) -> None:
-    with pytest.raises(FilterError, match="no template version 'ffff'. Available: .*copy"):
+    with pytest.raises(FilterError, match=r"no template version 'ffff'\. Available: .*copy"):
         list_generations(library.ledger, Filter(template="ffff"))

@@ -1,0 +1,200 @@
+"""The overview of a period: what it cost and how it ended, what failed last, and what is current now."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import Engine, case, func, literal, select
+
+from db.readers.audit.filters import Filter, conditions_of, resolved
+from db.readers.audit.sums import Alike, OutcomeSum, UsageSum, chosen_runs, conditions_on, outcomes_by, sums_by
+from db.readers.figures import TotalUsage
+from db.rollups.attempt_sums import total
+from db.rollups.counted import counted
+from db.session import rows_of
+from db.tables import Generation, OutcomeRollup, StandingContent
+from db.words import SUCCEEDED
+
+COUNTED_AT_MOST = 1_000_000
+"""The most records of which the content is counted, in a third of a second: a page must not wait for more."""
+_NO_USAGE = TotalUsage()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How records ended. `succeeded` were requested, `cached` and `unchanged` have their content from the ledger.
+
+    `without_content` have a generation that did not succeed; `failed_again` have none, because they failed as before.
+    """
+
+    succeeded: int = 0
+    cached: int = 0
+    unchanged: int = 0
+    without_content: int = 0
+    failed_again: int = 0
+
+    @property
+    def generations(self) -> int:
+        """The number of generations that count in their runs; unchanged records have none."""
+        return self.succeeded + self.cached + self.without_content
+
+    @property
+    def records(self) -> int:
+        """The number of all records that were worked on, each once in each run and step."""
+        return self.generations + self.unchanged + self.failed_again
+
+    @property
+    def failed(self) -> int:
+        """The number of all records that ended without content."""
+        return self.without_content + self.failed_again
+
+
+@dataclass(frozen=True, slots=True)
+class FigureLine:
+    """The figures of what is alike: usage and cost of the attempts, and how records ended.
+
+    A line by model adds the attempts that this model answered to the outcomes for which it was requested.
+    """
+
+    alike: Alike
+    usage: TotalUsage
+    ended: Ended
+    mean_latency_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecentFailure:
+    """A generation without content, and why; `message` may contain text of the endpoint or of a record."""
+
+    generation_id: str
+    run_id: str
+    flow: str
+    step: str
+    endpoint: str
+    record_key: str
+    status: str
+    error_kind: str | None
+    message: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ContentCount:
+    """The records of a step: with current content, and of these the `confirmed` ones; and the failing ones.
+
+    `confirmed` were found unchanged by a later run. `failing` failed since their content was written, or never had any
+    (`without`).
+    """
+
+    flow: str
+    step: str
+    endpoint: str
+    records: int
+    current: int
+    confirmed: int
+    failing: int
+    without: int
+
+
+def figures_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None) -> list[FigureLine]:
+    """Return the figures of a period grouped by some of day, flow, endpoint, run, step, template and model.
+
+    In the order of what they are grouped by; one line if that is nothing. A period counts as whole UTC days. Raises
+    FilterError.
+    """
+    usage = {each.alike: each for each in sums_by(engine, by, chosen)}
+    ended = _ended(outcomes_by(engine, [*by, "status", "origin"], chosen))
+    lines = [_line(alike, usage.get(alike), ended.get(alike, Ended())) for alike in usage.keys() | ended.keys()]
+    return sorted(lines, key=lambda line: [getattr(line.alike, name) for name in by])
+
+
+def dearest_templates(engine: Engine, chosen: Filter | None = None, limit: int = 10) -> list[FigureLine]:
+    """Return the template versions that cost most in a period, with their steps, the dearest first."""
+    lines = [line for line in figures_by(engine, ["step", "template"], chosen) if line.usage.cost_usd]
+    return sorted(lines, key=lambda line: line.usage.cost_usd or 0, reverse=True)[:limit]
+
+
+def recent_failures(engine: Engine, chosen: Filter | None = None, limit: int = 10) -> list[RecentFailure]:
+    """Return the newest generations without content of the newest runs that have any, newest first.
+
+    Raises FilterError for a filter by which figures are not kept.
+    """
+    wanted, g = resolved(engine, chosen or Filter()), Generation
+    runs = _runs_with_failures(engine, wanted, limit)
+    if not runs:
+        return []
+    columns = (g.id, g.run_id, g.flow, g.step, g.endpoint, g.record_key, g.status, g.error_kind)
+    found = (
+        select(*columns, g.error_message, g.created_at)
+        .where(g.run_id.in_(runs), g.status != SUCCEEDED, g.replaced_by == "", *conditions_of(wanted))
+        .order_by(g.id.desc())
+    )
+    return [RecentFailure(*row) for row in rows_of(engine, found.limit(limit))]
+
+
+def count_content(engine: Engine, flow: str | None = None, endpoint: str | None = None) -> list[ContentCount] | None:
+    """Count the records of each step by their current content; None if they are more than COUNTED_AT_MOST."""
+    c = StandingContent
+    chosen = [column == value for column, value in ((c.flow, flow), (c.endpoint, endpoint)) if value is not None]
+    some = select(literal(1)).select_from(c).where(*chosen).limit(COUNTED_AT_MOST + 1).subquery()
+    if rows_of(engine, select(func.count()).select_from(some))[0][0] > COUNTED_AT_MOST:
+        return None
+    key = (c.flow, c.step, c.endpoint)
+    has, fails = c.generation_id.is_not(None), c.failing_id.is_not(None)
+    counts = (
+        func.count().label("records"),
+        func.count(c.generation_id),
+        total(case((has & (c.confirmed > 0), 1), else_=0)),
+        func.count(c.failing_id),
+        total(case((fails & ~has, 1), else_=0)),
+    )
+    found = select(*key, *counts).where(*chosen).group_by(*key).order_by(*key)
+    return [ContentCount(*row[:3], *map(int, row[3:])) for row in rows_of(engine, found)]
+
+
+def _ended(sums: Sequence[OutcomeSum]) -> dict[Alike, Ended]:
+    found: defaultdict[Alike, Ended] = defaultdict(Ended)
+    for each in sums:
+        alike = replace(each.alike, status=None, origin=None)
+        now = found[alike]
+        if not each.has_content:
+            now = replace(
+                now,
+                without_content=now.without_content + each.generations,
+                failed_again=now.failed_again + each.unchanged,
+            )
+        elif each.is_reused:
+            now = replace(now, cached=now.cached + each.generations, unchanged=now.unchanged + each.unchanged)
+        else:
+            now = replace(now, succeeded=now.succeeded + each.generations)
+        found[alike] = now
+    return found
+
+
+def _line(alike: Alike, usage: UsageSum | None, ended: Ended) -> FigureLine:
+    if usage is None:
+        return FigureLine(alike, replace(_NO_USAGE, cost_usd=Decimal(0)), ended, None)
+    mean = round(usage.latency_ms / usage.timed) if usage.timed else None
+    return FigureLine(alike, usage.usage, ended, mean)
+
+
+def _runs_with_failures(engine: Engine, chosen: Filter, limit: int) -> list[str]:
+    """Return the newest runs that have, together, at least this many generations without content."""
+    added = counted(OutcomeRollup, **chosen_runs("outcomes", chosen))
+    found = (
+        select(added.c.run_id, func.sum(added.c.generations).label("failed"))
+        .where(added.c.status != SUCCEEDED, *conditions_on(added, chosen))
+        .group_by(added.c.run_id)
+        .having(func.sum(added.c.generations) > 0)
+        .order_by(added.c.run_id.desc())
+        .limit(limit)
+    )
+    runs: list[str] = []
+    for row in rows_of(engine, found):
+        runs.append(row.run_id)
+        limit -= int(row.failed)
+        if limit <= 0:
+            break
+    return runs

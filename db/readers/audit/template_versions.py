@@ -1,0 +1,205 @@
+"""Read the versions of templates: when each was in use, and what its generations came to.
+
+A version is the hash of a template's sources; it is used by the step with the template's name. A step that is made in
+code has versions too, without a stored source.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Engine, Row, case, func, select
+
+from db.readers.audit.filters import check_period
+from db.readers.audit.run_figures import sums_of_usage, usage_in
+from db.readers.audit.whole_rollups import days_of, whole
+from db.readers.figures import TotalUsage
+from db.rollups.attempt_sums import total
+from db.session import rows_of
+from db.tables import OutcomeRollup, StoredRun, StoredTemplate, UsageRollup
+from db.words import CACHE, REPAIR, REQUESTED, SKIPPED, SUCCEEDED
+
+_NO_USAGE = TotalUsage(cost_usd=Decimal(0))
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFigures:
+    """What the generations of one or several versions came to.
+
+    `generations` count in their runs; of these `cached` were reused and `without_content` ended without content. The
+    `requested` ones, with those that were replaced, are those to which `usage` belongs; `repairs` are requests.
+    """
+
+    generations: int = 0
+    cached: int = 0
+    without_content: int = 0
+    requested: int = 0
+    repairs: int = 0
+    usage: TotalUsage = _NO_USAGE
+
+    @property
+    def failure_rate(self) -> float | None:
+        """The part of the generations without content, from 0 to 1; None if there are none."""
+        return self.without_content / self.generations if self.generations else None
+
+    @property
+    def cost_each_usd(self) -> Decimal | None:
+        """The cost of a requested generation; None if there are none, or if no price is known."""
+        if not self.requested or self.usage.cost_usd is None:
+            return None
+        return self.usage.cost_usd / self.requested
+
+    @property
+    def input_tokens_each(self) -> float | None:
+        """The input tokens of a requested generation, None if there are none."""
+        return self.usage.input_tokens / self.requested if self.requested else None
+
+    @property
+    def output_tokens_each(self) -> float | None:
+        """The output tokens of a requested generation, None if there are none."""
+        return self.usage.output_tokens / self.requested if self.requested else None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionUse:
+    """When a version was used, and its figures. All are None or 0 if it was not.
+
+    `first_run_id` began at `first_used_at`, `last_run_id` at `last_used_at`.
+    """
+
+    runs: int = 0
+    first_run_id: str | None = None
+    last_run_id: str | None = None
+    first_used_at: datetime | None = None
+    last_used_at: datetime | None = None
+    figures: VersionFigures = VersionFigures()
+
+
+_NO_USE = VersionUse()
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateVersion:
+    """A version of a template. `sources` and `first_seen_at` are None if only its use is known."""
+
+    hash: str
+    name: str
+    first_seen_at: datetime | None
+    sources: dict[str, str] | None
+    use: VersionUse
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateLine:
+    """A template in a list of all: the number of its versions, the last used one, and the figures of a period."""
+
+    name: str
+    versions: int
+    last_used: str | None
+    last_used_at: datetime | None
+    figures: VersionFigures
+
+
+def template_versions(engine: Engine, name: str) -> list[TemplateVersion]:
+    """Return the versions of a template or of a step with this name, the last used first; empty if there is none."""
+    t = StoredTemplate
+    stored = {row.hash: row for row in rows_of(engine, select(t.__table__).where(t.name == name))}
+    outcomes = {row.template_hash: row for row in _outcomes(engine, name=name)}
+    usages = {row.template_hash: row for row in _usages(engine, ("step", "template_hash"), name=name)}
+    found = []
+    for each in {*stored, *outcomes}:
+        row, of_source = outcomes.get(each), stored.get(each)
+        use = _NO_USE if row is None else _use(row, usages.get(each))
+        first_seen = None if of_source is None else of_source.first_seen_at
+        found.append(TemplateVersion(each, name, first_seen, None if of_source is None else of_source.sources, use))
+    return sorted(found, key=_recency, reverse=True)
+
+
+def list_templates(engine: Engine, since: datetime | None = None, until: datetime | None = None) -> list[TemplateLine]:
+    """Return all templates, and the steps without one, by name, with their figures of the UTC days of a period."""
+    check_period(since, until)
+    uses = defaultdict[str, list[Row[Any]]](list)
+    versions = defaultdict[str, set[str]](set)
+    for name, template_hash in rows_of(engine, select(StoredTemplate.name, StoredTemplate.hash)):
+        versions[name].add(template_hash)
+    for row in _outcomes(engine, since=since, until=until):
+        versions[row.step].add(row.template_hash)
+        uses[row.step].append(row)
+    usages = {row.step: row for row in _usages(engine, ("step",), since=since, until=until)}
+    return [_template(name, len(versions[name]), uses[name], usages.get(name)) for name in sorted(versions)]
+
+
+def _template(name: str, versions: int, uses: Sequence[Row[Any]], usage: Row[Any] | None) -> TemplateLine:
+    last = max(uses, key=lambda row: row.last_run_id, default=None)
+    figures = _figures(uses, usage)
+    if last is None:
+        return TemplateLine(name, versions, None, None, figures)
+    return TemplateLine(name, versions, last.template_hash, last.last_used_at, figures)
+
+
+def _use(row: Row[Any], usage: Row[Any] | None) -> VersionUse:
+    return VersionUse(
+        row.runs, row.first_run_id, row.last_run_id, row.first_used_at, row.last_used_at, _figures([row], usage)
+    )
+
+
+def _figures(rows: Sequence[Row[Any]], usage: Row[Any] | None) -> VersionFigures:
+    generations, cached, without_content, requested = (
+        sum(int(getattr(row, name)) for row in rows)
+        for name in ("generations", "cached", "without_content", "requested")
+    )
+    repairs = 0 if usage is None else int(usage.repairs)
+    used = _NO_USAGE if usage is None else usage_in(usage)
+    return VersionFigures(generations, cached, without_content, requested, repairs, used)
+
+
+def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
+    # Versions that were never used follow all others, the newest of them first.
+    return version.use.last_run_id or "", version.first_seen_at or _LONG_AGO, version.hash
+
+
+def _outcomes(
+    engine: Engine, *, name: str | None = None, since: datetime | None = None, until: datetime | None = None
+) -> list[Row[Any]]:
+    """Select the counts of each version in use, by step."""
+    o = whole(OutcomeRollup).c
+    was_requested = o.origin.in_(REQUESTED) & (o.status != SKIPPED)
+    statement = (
+        select(
+            o.step,
+            o.template_hash,
+            total(o.generations).label("generations"),
+            total(case((o.origin == CACHE, o.generations))).label("cached"),
+            total(case((o.status != SUCCEEDED, o.generations))).label("without_content"),
+            total(case((was_requested, o.generations + o.replaced))).label("requested"),
+            func.count(o.run_id.distinct()).label("runs"),
+            func.min(o.run_id).label("first_run_id"),
+            func.max(o.run_id).label("last_run_id"),
+            func.min(StoredRun.started_at).label("first_used_at"),
+            func.max(StoredRun.started_at).label("last_used_at"),
+        )
+        .join(StoredRun, StoredRun.id == o.run_id)
+        .where(*days_of(o.day, since, until), *([] if name is None else [o.step == name]))
+        .group_by(o.step, o.template_hash)
+    )
+    return rows_of(engine, statement)
+
+
+def _usages(
+    engine: Engine,
+    alike: Sequence[str],
+    *,
+    name: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[Row[Any]]:
+    """Select the sums of the requests of each version in use, or of each step."""
+    u = whole(UsageRollup).c
+    groups = [u[each] for each in alike]
+    repairs = total(case((u.kind == REPAIR, u.requests))).label("repairs")
+    which = [u.step != "" if name is None else u.step == name, *days_of(u.day, since, until)]
+    return rows_of(engine, select(*groups, repairs, *sums_of_usage(u)).where(*which).group_by(*groups))

@@ -1,0 +1,127 @@
+"""Go through the answers in which words may be, the newest first: by the index, by a filter, or by reading all.
+
+Each way yields steps, so that a search can stop between two of them and say how far it has come.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Engine, Select, func, or_, select
+
+from db.readers.audit.candidates import CLOCK_SLACK, LAST, count_matching
+from db.readers.audit.filters import ID_SLACK, Filter, columns_of, conditions_of, id_of
+from db.readers.audit.matching_ids import newest_ids
+from db.search.answer_index import AnswerIndex
+from db.search.tokens import Query
+from db.session import among, rows_of
+from db.tables import Generation, StoredRun
+
+END = ""
+"""Below all ids."""
+FEW_ANSWERS = 3_000
+"""If a filter has no more generations than this, they are read, instead of all that have the words."""
+FEW_RUNS = 100
+"""If more runs are not indexed, all answers are read."""
+SMALL_RUN = 10_000
+_FIRST, _MOST = 100, 2_000
+_READ_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Generations in which the words may be, and down to which id there are no others."""
+
+    ids: list[str]
+    down_to: str
+
+
+def ways_to(
+    engine: Engine, index: AnswerIndex | None, query: Query, wanted: Filter, before: str | None
+) -> list[Iterator[Step]]:
+    """Return the ways that together go through all answers of a filter, from the id `before` on."""
+    if wanted.until is not None:
+        before = min(before or LAST, id_of(wanted.until + ID_SLACK))
+    if index is None or _is_narrow(engine, wanted):
+        return [_read(engine, wanted, before)]
+    unindexed = [run.run_id for run in index.unindexed()]
+    if len(unindexed) > FEW_RUNS:
+        return [_read(engine, wanted, before)]
+    if wanted.run is not None:
+        unindexed = [wanted.run] if wanted.run in unindexed else []
+    small = _small_runs(engine, unindexed)
+    ways = [_indexed(engine, index, query, wanted, before)]
+    ways += [_read(engine, replace(wanted, run=run_id), before) for run_id in unindexed if run_id not in small]
+    return [*ways, _all_of(engine, wanted, small, before)] if small else ways
+
+
+def _is_narrow(engine: Engine, wanted: Filter) -> bool:
+    """Whether a filter has so few generations that reading them is the quickest way."""
+    if wanted.key is not None:
+        return True
+    count = count_matching(engine, replace(wanted, words=None)) if columns_of(wanted) else None
+    return count is not None and count <= FEW_ANSWERS
+
+
+def _indexed(engine: Engine, index: AnswerIndex, query: Query, wanted: Filter, before: str | None) -> Iterator[Step]:
+    """Go through the hits of the index."""
+    since = None if wanted.since is None else _first_since(engine, wanted)
+    size = _FIRST
+    while True:
+        ids = index.newest(query, before, since, size)
+        is_last = len(ids) < size
+        yield Step(_matching(engine, wanted, ids), END if is_last else ids[-1])
+        if is_last:
+            return
+        before, size = ids[-1], min(size * 2, _MOST)
+
+
+def _read(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
+    """Go through all generations of a filter."""
+    while True:
+        ids = newest_ids(engine, wanted, before, _READ_AT_ONCE)
+        is_last = len(ids) < _READ_AT_ONCE
+        yield Step(ids, END if is_last else ids[-1])
+        if is_last:
+            return
+        before = ids[-1]
+
+
+def _all_of(engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str | None) -> Iterator[Step]:
+    """Go through the generations of small runs."""
+    in_runs = Generation.run_id.in_(run_ids)
+    below = Generation.id < (before or LAST)
+    rows = select(Generation.id).where(in_runs, below, *conditions_of(wanted))
+    ids = sorted((row.id for row in rows_of(engine, rows)), reverse=True)
+    for start in range(0, len(ids), _READ_AT_ONCE):
+        part = ids[start : start + _READ_AT_ONCE]
+        yield Step(part, part[-1])
+
+
+def _small_runs(engine: Engine, run_ids: Sequence[str]) -> list[str]:
+    """Return the runs whose generations can all be listed at once."""
+    one_by_one = (_count_at_most(run_id) for run_id in run_ids)
+    return [run_id for run_id, count in zip(run_ids, one_by_one, strict=True) if rows_of(engine, count)[0][0]]
+
+
+def _count_at_most(run_id: str) -> Select[tuple[bool]]:
+    some = select(Generation.step).where(Generation.run_id == run_id).limit(SMALL_RUN + 1).subquery()
+    return select(func.count() <= SMALL_RUN).select_from(some)
+
+
+def _matching(engine: Engine, wanted: Filter, ids: Sequence[str]) -> list[str]:
+    """Return those of the generations that match a filter, in the order of the ids."""
+    if not columns_of(wanted):
+        return list(ids)
+    of_ids = among(Generation.id, ids, engine.dialect.name)
+    # OFFSET 0 keeps the conditions outside, so that the rows are found by their ids.
+    each = select(Generation.id, *columns_of(wanted)).where(of_ids).offset(0).subquery("each").c
+    found = {row.id for row in rows_of(engine, select(each.id).where(*conditions_of(wanted, each)))}
+    return [generation_id for generation_id in ids if generation_id in found]
+
+
+def _first_since(engine: Engine, wanted: Filter) -> str | None:
+    """Return an id below all generations of a filter's period: those of the runs that reach into it."""
+    assert wanted.since is not None
+    reaches = or_(StoredRun.ended_at.is_(None), StoredRun.ended_at >= wanted.since - CLOCK_SLACK)
+    first = rows_of(engine, select(func.min(StoredRun.started_at)).where(reaches))[0][0]
+    return LAST if first is None else id_of(first - CLOCK_SLACK)

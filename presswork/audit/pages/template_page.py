@@ -1,0 +1,67 @@
+"""Show the versions of a template: when each was in use, their figures beside each other, and the source of one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from db.readers.audit.filters import FilterError
+from db.readers.audit.template_versions import TemplateVersion, VersionUse, template_versions
+from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
+
+
+class TemplateQuery(PageQuery):
+    """The template's name, and the hash, or its beginning, of the version whose source is shown."""
+
+    name: ShortText
+    version: ShortText | None = None
+
+
+@dataclass(frozen=True)
+class VersionLine:
+    """A version without its source. `before` is the version that was in use before it."""
+
+    hash: str
+    first_seen_at: datetime | None
+    is_stored: bool
+    use: VersionUse
+    before: str | None
+
+
+@dataclass(frozen=True)
+class TemplateView:
+    """A template's versions, the last used first. `sources` are the files of the version `shown`."""
+
+    name: str
+    versions: Sequence[VersionLine]
+    shown: str
+    sources: Mapping[str, str] | None
+
+
+def read_template(engine: Engine, query: TemplateQuery) -> TemplateView:
+    """Read the versions. Raises NotFoundError if neither a template nor a step has this name."""
+    found = template_versions(engine, query.name)
+    if not found:
+        raise NotFoundError(f"No template and no step with the name {query.name!r} was ever used in this ledger.")
+    shown = found[0] if query.version is None else _chosen(found, query.version)
+    return TemplateView(query.name, _lines(found), shown.hash, shown.sources)
+
+
+def _lines(found: Sequence[TemplateVersion]) -> list[VersionLine]:
+    before = [*(version.hash for version in found[1:]), None]
+    return [
+        VersionLine(version.hash, version.first_seen_at, version.sources is not None, version.use, older)
+        for version, older in zip(found, before, strict=True)
+    ]
+
+
+def _chosen(found: Sequence[TemplateVersion], asked: str) -> TemplateVersion:
+    fitting = [version for version in found if version.hash.startswith(asked.lower())]
+    if len(fitting) != 1:
+        listed = ", ".join(version.hash[:12] for version in found[:10])
+        raise FilterError(f"{asked!r} is not the beginning of one version. Available: {listed}.")
+    return fitting[0]
+
+
+TEMPLATE_PAGE = Page("/templates/{name}", TemplateQuery, read_template, "template.html")

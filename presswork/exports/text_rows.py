@@ -1,0 +1,88 @@
+"""Write exported rows as JSON lines or as CSV.
+
+JSON lines carry each text as it is stored. CSV is for spreadsheets and terminals: its cells are made safe, see
+presswork/escaping.py, so they are not always what is stored.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+
+from db.readers.audit.exports import EXPORT_COLUMNS, ColumnKind, ExportedRow
+from presswork.escaping import spreadsheet_cell
+
+Encode = Callable[[Sequence[ExportedRow]], bytes]
+BOM = "\ufeff"
+_UNITS = 10**10
+_PLACES = 10
+# Their values are made by Presswork itself, and none begins like a formula.
+_OWN_WORDS = frozenset(
+    "generation_id created_at run_id status origin template_hash prompt_hash record_hash output_hash "
+    "source_generation_id replaced_by".split()
+)
+
+
+def dollars_text(units: int) -> str:
+    """Write whole units of 1e-10 USD as dollars, exactly, and without zeros at the end."""
+    whole, rest = divmod(abs(units), _UNITS)
+    sign = "-" if units < 0 else ""
+    return f"{sign}{whole}" + (f".{rest:0{_PLACES}d}".rstrip("0") if rest else "")
+
+
+def json_lines(rows: Sequence[ExportedRow]) -> bytes:
+    """Write rows as JSON, one a line."""
+    lines = []
+    for row in rows:
+        values = dict(zip(EXPORT_COLUMNS, row, strict=True))
+        for name, convert in _AS_JSON:
+            if values[name] is not None:
+                values[name] = convert(values[name])
+        lines.append(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
+    return b"".join(lines)
+
+
+def csv_lines(rows: Sequence[ExportedRow]) -> bytes:
+    """Write rows as lines of CSV; the cells are safe in a spreadsheet."""
+    return _csv(
+        [[cell if cell is None else write(cell) for write, cell in zip(_AS_CELLS, row, strict=True)] for row in rows]
+    )
+
+
+def csv_header(*, bom: bool) -> bytes:
+    """Write the line with the columns' names; `bom` begins it with the mark by which Excel knows UTF-8."""
+    return (BOM if bom else "").encode() + _csv([list(EXPORT_COLUMNS)])
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _stored_json(text: str) -> Any:
+    """Insert stored JSON as it is, on one line."""
+    return orjson.Fragment(text if "\n" not in text else orjson.dumps(orjson.loads(text)))
+
+
+def _exact(units: int) -> orjson.Fragment:
+    """Insert dollars as a number with all its digits, which a float would not keep."""
+    return orjson.Fragment(dollars_text(units))
+
+
+def _same(cell: Any) -> Any:
+    return cell
+
+
+_CONVERTED: dict[ColumnKind, Callable[[Any], Any]] = {"json": _stored_json, "dollars": _exact}
+_AS_JSON = [(name, _CONVERTED[kind]) for name, kind in EXPORT_COLUMNS.items() if kind in _CONVERTED]
+_WRITTEN: dict[ColumnKind, Callable[[Any], Any]] = {
+    "text": spreadsheet_cell,
+    "json": spreadsheet_cell,
+    "dollars": dollars_text,
+    "moment": _same,
+    "integer": _same,
+}
+_AS_CELLS = [_same if name in _OWN_WORDS else _WRITTEN[kind] for name, kind in EXPORT_COLUMNS.items()]
