@@ -68,6 +68,7 @@ PICTURES = {
 }
 FOCUSED = """() => {
   const at = document.activeElement;
+  if (['BODY', 'MAIN'].includes(at.tagName)) return '';
   return (at.getAttribute('aria-label') || at.innerText || at.name || '').trim();
 }"""
 
@@ -245,7 +246,8 @@ async def tab_to(page: Page, name: str) -> None:
                 "() => { const style = getComputedStyle(document.activeElement);"
                 " return style.outlineStyle !== 'none' || style.boxShadow !== 'none' }"
             )
-            assert shown, f"nobody sees that {name} has the focus"
+            where = await page.evaluate("document.activeElement.cloneNode(false).outerHTML")
+            assert shown, f"nobody sees that {where} has the focus"
             return
     raise AssertionError(f"no key leads to {name!r} on {page.url}")
 
