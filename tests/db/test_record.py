@@ -24,7 +24,6 @@ from db.readers.stored_generations import read_generation
 from db.tables import Attempt, Generation, StoredRun
 from tests.db.rows import Book, run_row, settled_row, sha
 
-
 NO_ROLLUPS = dict.fromkeys(("rolled_up", "usage_rollup", "outcome_rollup", "prompt_cache_rollup"), 0)
 
 
