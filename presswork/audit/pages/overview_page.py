@@ -96,18 +96,12 @@ def read_overview(engine: Engine, query: OverviewQuery) -> OverviewView:
         failed_lately=tuple(recent_failures(engine, chosen, FAILED_LATELY)),
         content=None if content is None else tuple(content),
         presets=tuple(_presets(query, today)),
-        # Last: the time that Prefect takes must not be missing for the ledger.
-        next_runs=_upcoming(ask_next),
+        next_runs=None,
     )
 
 
 def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
     return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
-
-
-def _upcoming(ask_next: AskNext | None) -> tuple[NextRun, ...] | None:
-    found = None if ask_next is None else ask_next()
-    return None if found is None else tuple(found)
 
 
 def _begin(day: date) -> datetime:
