@@ -51,6 +51,8 @@ class OverviewView:
 
     first: date
     last: date
+    flow: str | None
+    endpoint: str | None
     total: Figures
     by_day: tuple[Figures, ...]
     by_flow: tuple[Figures, ...]
@@ -87,6 +89,8 @@ def read_overview(engine: Engine, query: OverviewQuery) -> OverviewView:
     return OverviewView(
         first=first,
         last=last,
+        flow=query.flow,
+        endpoint=query.endpoint,
         total=add_figures(by_day),
         by_day=tuple(by_day),
         by_flow=dearest(by_flow),
@@ -119,7 +123,7 @@ def _presets(query: OverviewQuery, today: date) -> Iterable[Preset]:
 
 def draw_overview(view: OverviewView) -> OverviewCharts:
     """Draw cost and outcomes."""
-    unit, spans = spans_of(view.first, view.last, view.by_day)
+    unit, spans = spans_of(view.first, view.last, view.by_day, flow=view.flow, endpoint=view.endpoint)
     return OverviewCharts(cost_chart(unit, spans), outcome_chart(unit, spans))
 
 
