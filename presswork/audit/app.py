@@ -16,11 +16,11 @@ from starlette.types import ASGIApp
 from presswork.audit.guards import HeaderGuard, Password, PasswordGuard
 from presswork.audit.page import AnyPage
 from presswork.audit.pages.compare_page import COMPARE
-from presswork.audit.pages.difference import DIFFERENCE
+from presswork.audit.pages.difference_page import DIFFERENCE
 from presswork.audit.pages.generation_page import GENERATION
 from presswork.audit.pages.generations_page import GENERATIONS
 from presswork.audit.pages.overview_page import AskNext, overview_page
-from presswork.audit.pages.record_life import RECORDS
+from presswork.audit.pages.record_page import RECORDS
 from presswork.audit.pages.run_page import RUN
 from presswork.audit.pages.runs_page import RUNS
 from presswork.audit.pages.template_page import TEMPLATE_PAGE

@@ -18,7 +18,7 @@ MOST_PARTS, MOST_CHARACTERS = 1_500, 120_000
 MOST_FOLDED = 20_000
 """A longer equal text is left out instead of folded."""
 ALIKE = 0.4
-"""A change is shown in one text if this share of it is equal, else both texts are shown beside each other."""
+"""A change is shown in one text if this share of it is equal, else both texts are shown side by side."""
 # Words for screen readers. <bdi>, so that they don't decide the direction of the text around them.
 _REMOVED = Markup('<del><bdi class="unseen">[removed: </bdi>{}<bdi class="unseen">]</bdi></del>')
 _ADDED = Markup('<ins><bdi class="unseen">[added: </bdi>{}<bdi class="unseen">]</bdi></ins>')
@@ -124,7 +124,7 @@ def _shortened(part: Operation | FoldedText, left: int) -> Operation | FoldedTex
     return Operation(part.kind, part.old[:left], part.new[:left])
 
 
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+CHANGE_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "in_one_text": in_one_text,
     "in_columns": in_columns,
     "is_alike": is_alike,

@@ -1,6 +1,6 @@
 """Show a record's life: what its content was, from when to when, and why it changed each time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import model_validator
@@ -12,8 +12,8 @@ from db.readers.lives import LifePeriod, LifePlace, find_places, read_periods
 from db.words import SUCCEEDED
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
 
-AT_ONCE_ALONE, AT_ONCE_EACH = 30, 8
-"""Periods on a page: of the only place, and of each of several."""
+AT_ONCE_PERIODS, AT_ONCE_EACH = 30, 5
+"""Periods on a page, and of each place if there are several."""
 MOST_PLACES = 12
 
 
@@ -81,29 +81,47 @@ def read_record(engine: Engine, query: RecordQuery) -> RecordView:
         raise NotFoundError(
             f"No record has the key {query.key!r}{where}. Enter it as in the column record_key of current_content."
         )
-    limit = AT_ONCE_ALONE if len(places) == 1 else AT_ONCE_EACH
     shown = places[:MOST_PLACES]
-    lives = tuple(_life(engine, place, query.key, query.before, limit) for place in shown)
+    limit = AT_ONCE_PERIODS if len(places) == 1 else AT_ONCE_EACH
+    parts = [_part(place, read_periods(engine, place, query.key), query.before, limit) for place in shown]
+    # At once for all places: the statements are the same.
+    wanted = [period.generation_id for part in parts for period in part.shown]
+    explained = explain_periods(engine, [period for part in parts for period in part.periods], set(wanted))
+    found = {each.period.generation_id: each for each in explained}
+    lines = {line.id: line for line in lines_of(engine, wanted)}
+    lives = tuple(_life(part, found, lines) for part in parts)
     return RecordView(query.key, lives, len(places) - len(shown))
 
 
-def _life(engine: Engine, place: LifePlace, key: str, before: str | None, limit: int) -> RecordLife:
-    periods = read_periods(engine, place, key)
-    contents = [period for period in periods if period.status == SUCCEEDED]
-    failures = [period for period in periods if period.status != SUCCEEDED]
+@dataclass(frozen=True)
+class _Part:
+    """All periods of a record in one place, and those that a page shows."""
+
+    place: LifePlace
+    periods: Sequence[LifePeriod]
+    shown: Sequence[LifePeriod]
+    before: str | None
+
+
+def _part(place: LifePlace, periods: Sequence[LifePeriod], before: str | None, limit: int) -> _Part:
     last = _index_before(periods, before)
     first = max(last - limit, 0)
-    explained = explain_periods(engine, periods, first, last)[::-1]
-    lines = {line.id: line for line in lines_of(engine, [each.period.generation_id for each in explained])}
+    return _Part(place, periods, periods[first:last], periods[first].generation_id if first else None)
+
+
+def _life(part: _Part, explained: Mapping[str, ExplainedPeriod], lines: Mapping[str, GenerationLine]) -> RecordLife:
+    contents = [period for period in part.periods if period.status == SUCCEEDED]
+    failures = [period for period in part.periods if period.status != SUCCEEDED]
+    ids = [period.generation_id for period in reversed(part.shown)]
     return RecordLife(
-        place=place,
+        place=part.place,
         contents=len(contents),
         failures=len(failures),
-        confirmed=sum(period.confirmed for period in periods),
+        confirmed=sum(period.confirmed for period in part.periods),
         current=contents[-1] if contents else None,
         failing=failures[-1] if failures and failures[-1].until is None else None,
-        periods=tuple(ShownPeriod(each, lines.get(each.period.generation_id)) for each in explained),
-        before=periods[first].generation_id if first else None,
+        periods=tuple(ShownPeriod(explained[each], lines.get(each)) for each in ids if each in explained),
+        before=part.before,
     )
 
 
@@ -114,4 +132,4 @@ def _index_before(periods: Sequence[LifePeriod], before: str | None) -> int:
     return next((index for index, each in enumerate(periods) if each.generation_id == before), len(periods))
 
 
-RECORDS = Page("/records", RecordQuery, read_record, "record_life.html")
+RECORDS = Page("/records", RecordQuery, read_record, "record.html")

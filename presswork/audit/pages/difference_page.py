@@ -18,7 +18,7 @@ from db.readers.audit.filters import find_template
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
 from presswork.differences.json_differences import ValueChange, ValueDifference, compare_values
 
-SHOWN = 100
+CHANGES_ON_PAGE = 100
 """Changes on a page; the JSON has all."""
 
 
@@ -54,7 +54,7 @@ class DifferenceView:
     @property
     def shown(self) -> tuple[ValueChange, ...]:
         """The changes that a page has room for."""
-        return self.difference.changes[:SHOWN] if self.difference else ()
+        return self.difference.changes[:CHANGES_ON_PAGE] if self.difference else ()
 
 
 def read_difference(engine: Engine, query: DifferenceQuery) -> DifferenceView:
