@@ -4,6 +4,7 @@ Endpoints are plain functions, which Starlette runs in threads: the readers bloc
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -29,6 +30,11 @@ from presswork.audit.rendering import THEMES, Here, without_empty
 SUFFIXES = (".json", ".sql", "")
 """The forms of a page; the empty one is HTML. The order is that of the routes."""
 _OF_HOME = "/overview"
+_NO_HTML = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef"
+    + "".join(chr(plane * 0x10000 + last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
 PAGE_WITHIN_S = LIMIT_S
 SHORTEST_S = 0.1
 _NUL = "\0"
@@ -184,6 +190,9 @@ def _plain_path(path: str) -> str:
 
 
 def _response(text: str, media_type: str, status: int) -> Response:
+    if media_type == "text/html":
+        # A form shows what was given as it was given, in attributes. HTML knows no way to write these characters.
+        text = _NO_HTML.sub("\ufffd", text)
     # Bytes that are not UTF-8 come from a SQLite file as half characters.
     return Response(text.encode("utf-8", "backslashreplace"), status, media_type=f"{media_type}; charset=utf-8")
 

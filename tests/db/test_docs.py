@@ -16,6 +16,7 @@ from db.columns import Base
 from db.ledger.lifecycle import begin_step
 from db.ledger.rows import TemplateRow
 from db.ledger.writing import add_templates
+from db.readers.audit.exports import EXPORT_COLUMNS
 from db.readers.figures import cost_reused, usage
 from db.sources.values import joined_key
 from db.words import ORIGINS, RUN_STATUSES, STATUSES
@@ -208,6 +209,15 @@ def test_page_names_every_table_column_and_word() -> None:
             assert f"`{column.name}`" in PAGE, f"{table.name}.{column.name}"
     for word in (*STATUSES, *ORIGINS, *RUN_STATUSES):
         assert re.search(rf"\b{word}\b", PAGE), word
+
+
+def test_page_lists_the_columns_of_an_export_in_their_order() -> None:
+    table = PAGE.partition("## Exports")[2].partition("| column |")[2].partition("\n\n")[0]
+    listed = [
+        name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.partition("|")[2].partition("|")[0])
+    ]
+
+    assert listed == list(EXPORT_COLUMNS)
 
 
 def test_page_names_every_column_of_the_views(shop: Engine) -> None:

@@ -83,7 +83,6 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
     content = count_content(engine, query.flow, query.endpoint)
     by_day = read_figures(engine, ("day",), chosen)
     by_rest = read_figures(engine, ("flow", "endpoint", "step", "template", "model"), chosen)
-    upcoming = None if ask_next is None else ask_next()
     return OverviewView(
         first=first,
         last=last,
@@ -95,13 +94,19 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
         by_endpoint=dearest(regrouped(by_rest, ("endpoint",))),
         failed_lately=tuple(recent_failures(engine, chosen, FAILED_LATELY)),
         content=None if content is None else tuple(content),
-        next_runs=None if upcoming is None else tuple(upcoming),
         presets=tuple(_presets(query, today)),
+        # Last: the time that Prefect takes must not be missing for the ledger.
+        next_runs=_upcoming(ask_next),
     )
 
 
 def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
     return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
+
+
+def _upcoming(ask_next: AskNext | None) -> tuple[NextRun, ...] | None:
+    found = None if ask_next is None else ask_next()
+    return None if found is None else tuple(found)
 
 
 def _begin(day: date) -> datetime:
