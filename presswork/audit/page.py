@@ -86,6 +86,11 @@ class Page(Generic[Asked]):
     drawn: Callable[[Any], object] | None = None
 
 
+def fields_alone(_engine: Engine) -> tuple[()]:
+    """Offer no choices: the form of the page has only fields to write in. It is shown with a wrong query too."""
+    return ()
+
+
 AnyPage = Page[Any]
 """A page with any query."""
 Given = Mapping[str, str]
