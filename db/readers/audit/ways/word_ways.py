@@ -9,9 +9,9 @@ from itertools import cycle
 
 from sqlalchemy import Engine, Select, func, or_, select
 
-from db.readers.audit.candidates import CLOCK_SLACK, LAST
 from db.readers.audit.filters import ID_SLACK, Filter, columns_of, conditions_of, id_of
-from db.readers.audit.matching_ids import newest_ids
+from db.readers.audit.ways.candidates import CLOCK_SLACK, LAST
+from db.readers.audit.ways.matching_ids import newest_ids
 from db.search.answer_index import AnswerIndex
 from db.search.tokens import Query
 from db.session import among, rows_of
