@@ -16,9 +16,9 @@ from sqlalchemy import Engine, delete
 from db.ledger.connecting import open_ledger
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
-from db.readers.audit import word_ways
 from db.readers.audit.filters import Filter, FilterError, id_of
 from db.readers.audit.searches import SearchPage, search
+from db.readers.audit.ways import word_ways
 from db.search import answer_texts, tsvector_months
 from db.search.index_places import remove_index, side_file
 from db.search.indexing import index_all
