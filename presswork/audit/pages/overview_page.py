@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from sqlalchemy import Engine
 
 from db.clock import now
+from db.readers.audit.filter_values import values_of_filters
 from db.readers.audit.filters import Filter
 from db.readers.audit.overviews import ContentCount, RecentFailure, count_content, recent_failures
 from presswork.audit import links
@@ -14,7 +15,7 @@ from presswork.audit.charts import BarChart
 from presswork.audit.next_runs import NextRun
 from presswork.audit.page import Page, PeriodQuery, ShortText
 from presswork.audit.pages.overview_charts import cost_chart, outcome_chart, spans_of
-from presswork.audit.pages.period_figures import Figures, add_figures, dearest, read_figures
+from presswork.audit.pages.period_figures import Figures, add_figures, dearest, read_figures, regrouped
 
 DEFAULT_DAYS = 30
 FAILED_LATELY = 8
@@ -81,35 +82,31 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
     chosen = Filter(flow=query.flow, endpoint=query.endpoint, since=_begin(first), until=_begin(last + _DAY))
     content = count_content(engine, query.flow, query.endpoint)
     by_day = read_figures(engine, ("day",), chosen)
-    by_template = read_figures(engine, ("step", "template"), chosen)
-    upcoming = None if ask_next is None else ask_next()
+    by_rest = read_figures(engine, ("flow", "endpoint", "step", "template", "model"), chosen)
     return OverviewView(
         first=first,
         last=last,
         total=add_figures(by_day),
         by_day=tuple(by_day),
-        by_flow=dearest(read_figures(engine, ("flow",), chosen)),
-        by_template=dearest(by_template)[:DEAREST],
-        by_model=dearest(read_figures(engine, ("model",), chosen)),
-        by_endpoint=dearest(read_figures(engine, ("endpoint",), chosen)),
+        by_flow=dearest(regrouped(by_rest, ("flow",))),
+        by_template=_that_cost(regrouped(by_rest, ("step", "template"))),
+        by_model=dearest(regrouped(by_rest, ("model",))),
+        by_endpoint=dearest(regrouped(by_rest, ("endpoint",))),
         failed_lately=tuple(recent_failures(engine, chosen, FAILED_LATELY)),
         content=None if content is None else tuple(content),
-        next_runs=None if upcoming is None else tuple(upcoming),
         presets=tuple(_presets(query, today)),
+        # Last: the time that Prefect takes must not be missing for the ledger.
+        next_runs=_upcoming(ask_next),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class OverviewChoices:
-    """What the form offers."""
-
-    flows: tuple[str, ...]
-    endpoints: tuple[str, ...]
+def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
+    return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
 
 
-def read_overview_choices(_engine: Engine) -> OverviewChoices:
-    """Read the flows and endpoints that have runs."""
-    return OverviewChoices((), ())
+def _upcoming(ask_next: AskNext | None) -> tuple[NextRun, ...] | None:
+    found = None if ask_next is None else ask_next()
+    return None if found is None else tuple(found)
 
 
 def _begin(day: date) -> datetime:
@@ -137,4 +134,4 @@ def overview_page(ask_next: AskNext | None) -> Page[OverviewQuery]:
     def read(engine: Engine, query: OverviewQuery) -> OverviewView:
         return read_overview(engine, query, ask_next)
 
-    return Page("/", OverviewQuery, read, "overview.html", read_overview_choices, draw_overview)
+    return Page("/", OverviewQuery, read, "overview.html", values_of_filters, draw_overview)

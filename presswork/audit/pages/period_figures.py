@@ -57,3 +57,12 @@ def _added(nothing: Summed, lines: Sequence[Summed]) -> Summed:
         known = [value for line in lines if (value := getattr(line, each.name)) is not None]
         found[each.name] = sum(known, getattr(nothing, each.name)) if known or not lines else None
     return replace(nothing, **found)
+
+
+def regrouped(lines: Sequence[Figures], by: Sequence[str]) -> list[Figures]:
+    """Add figures up by fewer dimensions than they were read by: one read answers several questions."""
+    found: dict[Alike, list[Figures]] = {}
+    for line in lines:
+        alike = Alike(**{name: getattr(line.alike, name) for name in by})
+        found.setdefault(alike, []).append(line)
+    return [replace(add_figures(alike_lines), alike=alike) for alike, alike_lines in found.items()]

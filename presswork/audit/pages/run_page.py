@@ -1,7 +1,7 @@
 """One run: what started it, how far it came, what it cost, and what went wrong, grouped by cause."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -9,13 +9,14 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from db.ledger.leases import LivingLease
-from db.readers.audit.filters import Filter
-from db.readers.audit.sums import cache_use_by, sums_by
+from db.readers.audit.filters import Filter, FilterError, resolved
+from db.readers.audit.sums import cache_use_by, outcomes_by, sums_by
 from db.readers.chains import resumed_by, resuming
 from db.readers.failures import Loss, Trouble, count_unlisted, losses, troubles
-from db.readers.figures import RunLine, StepCount, TotalUsage, count_generations, find_run
+from db.readers.figures import PromptCacheUse, RunLine, StepCount, TotalUsage, count_generations, usage
 from db.readers.old_shards import shards_of
-from db.readers.runs import read_run, steps_of, workers_of
+from db.readers.run_figures import figures_of
+from db.readers.runs import read_run, running, state_of, steps_of, workers_of
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 from presswork.audit import links
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
@@ -100,28 +101,43 @@ class RunView:
 
 def read_one_run(engine: Engine, query: RunQuery) -> RunView:
     """Read a run with its figures; raises NotFoundError if there is none, or more than one."""
-    line = find_run(engine, query.id)
-    if line is None:
-        raise NotFoundError(
-            f"There is no run, or more than one, whose id starts or ends with {query.id!r} in this ledger. "
-            "The list of runs has all of them."
-        )
-    row, steps = read_run(engine, line.id) or {}, _steps(engine, line.id)
+    try:
+        run_id = str(resolved(engine, Filter(run=query.id)).run)
+    except FilterError as error:
+        raise NotFoundError(str(error)) from None
+    row, shards = read_run(engine, run_id) or {}, shards_of(engine, run_id)
+    steps = _steps(engine, run_id, has_shards=bool(shards))
     return RunView(
-        run=line,
+        run=_line(engine, row),
         row=row,
         parameters=given_parameters(row.get("parameters") or {}),
         steps=steps,
-        losses=tuple(losses(engine, line.id)),
-        troubles=tuple(troubles(engine, line.id)),
-        unlisted=count_unlisted(engine, line.id),
-        workers=tuple(workers_of(engine, line.id)),
-        resumes=tuple(resumed_by(engine, line.id)),
-        resumed_by=tuple(resuming(engine, line.id)),
-        shards=tuple(shards_of(engine, line.id)),
-        saved_by_prompt_cache=add_savings(each.use for each in cache_use_by(engine, (), Filter(run=line.id))),
+        losses=tuple(losses(engine, run_id)),
+        troubles=tuple(troubles(engine, run_id)),
+        unlisted=count_unlisted(engine, run_id),
+        workers=tuple(workers_of(engine, run_id)),
+        resumes=tuple(resumed_by(engine, run_id)),
+        resumed_by=tuple(resuming(engine, run_id)),
+        shards=tuple(shards),
+        saved_by_prompt_cache=add_savings(_cache_uses(engine, run_id, shards)),
         saved_by_ledger_usd=_saved(steps),
     )
+
+
+def _line(engine: Engine, row: Mapping[str, Any]) -> RunLine:
+    figures = figures_of(engine, [row["id"]])[row["id"]]
+    return RunLine(
+        **{name: row[name] for name in ("id", "flow", "endpoint", "trigger", "started_at", "ended_at")},
+        status=state_of(row["id"], row["status"], running(engine)),
+        generations=figures.generations,
+        succeeded=figures.succeeded,
+        cached=figures.cached,
+        usage=figures.usage,
+    )
+
+
+def _cache_uses(engine: Engine, run_id: str, shards: Sequence[str]) -> list[PromptCacheUse]:
+    return [each.use for member in (run_id, *shards) for each in cache_use_by(engine, (), Filter(run=member))]
 
 
 def given_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,32 +154,46 @@ def draw_run(view: RunView) -> Markup:
     return Markup(steps_svg(records, view.steps, _BY_CLASS, lambda step: links.generations(run=view.run.id, step=step)))  # noqa: S704 - it escapes the names
 
 
-def _steps(engine: Engine, run_id: str) -> tuple[RunStep, ...]:
+def _steps(engine: Engine, run_id: str, *, has_shards: bool) -> tuple[RunStep, ...]:
     rows = {row["step"]: row for row in steps_of(engine, run_id)}
-    counts = count_generations(engine, run_id)
-    used = {each.alike.step: each.usage for each in sums_by(engine, ("step",), Filter(run=run_id))}
+    counts = _with_shards(engine, run_id, rows) if has_shards else _counts(engine, run_id)
     names = dict.fromkeys([*rows, *(count.step for count in counts)])
+    if has_shards:
+        used = {name: usage(engine, run_id, step=name) for name in names}
+    else:
+        used = {str(each.alike.step): each.usage for each in sums_by(engine, ("step",), Filter(run=run_id))}
     return tuple(_step(name, rows.get(name, {}), counts, used.get(name)) for name in names)
 
 
+def _counts(engine: Engine, run_id: str) -> list[StepCount]:
+    """Count the generations of each step, without unchanged records."""
+    return [
+        StepCount(str(each.alike.step), str(each.alike.status), str(each.alike.origin), each.generations)
+        for each in outcomes_by(engine, ("step", "status", "origin"), Filter(run=run_id))
+        if each.generations
+    ]
+
+
+def _with_shards(engine: Engine, run_id: str, rows: Mapping[str, Mapping[str, Any]]) -> list[StepCount]:
+    """Count as `_counts` does, in a run of an earlier release: what its shards requested is its own."""
+    found = []
+    for each in count_generations(engine, run_id):
+        again = {(SUCCEEDED, CACHE): "unchanged", (FAILED, LIVE): "failed_again", (SKIPPED, LIVE): "skipped_again"}
+        row, name = rows.get(each.step, {}), again.get((each.status, each.origin))
+        found.append(replace(each, count=each.count - (row.get(name, 0) if name else 0)))
+    return [each for each in found if each.count]
+
+
 def _step(name: str, row: Mapping[str, Any], counts: Sequence[StepCount], used: TotalUsage | None) -> RunStep:
-    unchanged, failed, skipped = (row.get(each, 0) for each in ("unchanged", "failed_again", "skipped_again"))
-    # These records are counted as if they had a generation, but a list of generations has none of them.
-    without_row = {(SUCCEEDED, CACHE): unchanged, (FAILED, LIVE): failed, (SKIPPED, LIVE): skipped}
-    own = (
-        StepCount(name, each.status, each.origin, each.count - without_row.get((each.status, each.origin), 0))
-        for each in counts
-        if each.step == name
-    )
     return RunStep(
         step=name,
         made_from=row.get("made_from"),
         state=row.get("state"),
         records=row.get("total"),
-        counts=tuple(each for each in own if each.count),
-        unchanged=unchanged,
-        failed_again=failed,
-        skipped_again=skipped,
+        counts=tuple(each for each in counts if each.step == name),
+        unchanged=row.get("unchanged", 0),
+        failed_again=row.get("failed_again", 0),
+        skipped_again=row.get("skipped_again", 0),
         left_out=row.get("left_out", 0),
         usage=used or TotalUsage(cost_usd=Decimal(0)),
         saved_usd=row.get("saved_usd"),

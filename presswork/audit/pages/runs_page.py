@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from db.readers.audit.filter_values import values_of_filters
 from db.readers.audit.filters import RunFilter
-from db.readers.audit.run_lists import RUN_SORTS, RunSort, list_runs_page
+from db.readers.audit.run_lists import RunSort, list_runs_page
 from db.readers.figures import RunLine
 from presswork.audit.page import Page, PeriodQuery, ShortText
 
@@ -44,18 +45,4 @@ def read_runs(engine: Engine, query: RunsQuery) -> RunsView:
     return RunsView(tuple(found.lines), found.before, found.count)
 
 
-@dataclass(frozen=True, slots=True)
-class RunChoices:
-    """What the form offers."""
-
-    flows: tuple[str, ...]
-    endpoints: tuple[str, ...]
-    sorts: tuple[str, ...] = RUN_SORTS
-
-
-def read_run_choices(_engine: Engine) -> RunChoices:
-    """Read the flows and endpoints that have runs."""
-    return RunChoices((), ())
-
-
-RUNS = Page("/runs", RunsQuery, read_runs, "runs.html", read_run_choices)
+RUNS = Page("/runs", RunsQuery, read_runs, "runs.html", values_of_filters)

@@ -1,9 +1,10 @@
 """`presswork audit`: serve the audit room until Ctrl-C."""
 
 import os
+from contextlib import closing
 
 from presswork.audit.guards import Password
-from presswork.audit.next_runs import PrefectApi
+from presswork.audit.next_runs import NextRuns, PrefectApi
 from presswork.audit.serving import Listening, serve
 from presswork.errors import ConfigurationError
 from presswork.operate.installation import SERVER, read_state
@@ -42,12 +43,13 @@ def serve_audit(command: CommandContext, flags: AuditFlags) -> None:
         )
 
     api = find_api(settings)
-    with ended_by_signals():
+    with ended_by_signals(), closing(NextRuns(lambda: find_api(settings))) as ask_next:
         serve(
             listening,
             read_url,
             password=_password(settings),
             prefect_url=None if api is None else api.ui_url,
+            ask_next=ask_next,
             started=announce,
         )
 
