@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db.words import ORIGINS, PERHAPS_BILLED, RUN_STATUSES, SANDBOX, STATUSES, TRIGGERS
-from presswork.audit import formats, links
+from presswork.audit import links, markup
 
 AUDIT_FOLDER = Path(__file__).parent
 STATIC = AUDIT_FOLDER / "static"
@@ -71,8 +71,8 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(formats.FILTERS)
-    environment.globals.update(formats.FUNCTIONS)
+    environment.filters.update(markup.FILTERS)
+    environment.globals.update(markup.FUNCTIONS)
     files = {name: f"/static/{name}?v={_version(body)}" for name, (body, _type) in static_files().items()}
     environment.globals.update(
         {

@@ -35,8 +35,9 @@ _NO_HTML = re.compile(
     + "".join(chr(plane * 0x10000 + last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
     + "]"
 )
-WITHIN_S = LIMIT_S
+PAGE_WITHIN_S = LIMIT_S
 SHORTEST_S = 0.1
+_NUL = "\0"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Shown:
     trouble: PageFault | None = None
 
 
-class QueryError(ValueError):
+class WrongQueryError(ValueError):
     """A query asks for something that a page does not have."""
 
 
@@ -101,14 +102,14 @@ class Answering:
     def _read(self, page: AnyPage, request: Request, given: Given) -> Shown:
         query, choices = None, None
         try:
-            with reading(WITHIN_S) as first:
+            with reading(PAGE_WITHIN_S) as first:
                 engine = self._ledger.engine()
                 choices = None if page.choices is None else page.choices(engine)
             with reading(round(max(first.left_s, SHORTEST_S), 1)) as read:
                 try:
                     query = page.query.model_validate(_asked(request, given))
                     return Shown(query, page.read(engine, query), choices, read.statements())
-                except (ValidationError, FilterError, QueryError) as error:
+                except (ValidationError, FilterError, WrongQueryError) as error:
                     return Shown(None, None, choices, [], PageFault(422, "This is not a filter", _faults(error)))
                 except NotFoundError as error:
                     trouble = PageFault(404, "There is no such thing here", (str(error),))
@@ -160,13 +161,16 @@ def _given(request: Request) -> dict[str, str]:
 def _asked(request: Request, given: Given) -> Mapping[str, Any]:
     names = Counter(name for name, _value in request.query_params.multi_items())
     if twice := [name for name, count in names.items() if count > 1]:
-        raise QueryError(f"{', '.join(twice)}: given more than once.")
+        raise WrongQueryError(f"{', '.join(twice)}: given more than once.")
     if both := sorted(set(given) & set(request.path_params)):
-        raise QueryError(f"{', '.join(both)}: part of the path, not a filter.")
-    return {**given, **request.path_params}
+        raise WrongQueryError(f"{', '.join(both)}: part of the path, not a filter.")
+    asked = {**given, **request.path_params}
+    if odd := sorted(name for name, value in asked.items() if _NUL in f"{name}{value}"):
+        raise WrongQueryError(f"{', '.join(odd)}: no text of the ledger has the character U+0000.")
+    return asked
 
 
-def _faults(error: ValidationError | FilterError | QueryError) -> tuple[str, ...]:
+def _faults(error: ValidationError | FilterError | WrongQueryError) -> tuple[str, ...]:
     if not isinstance(error, ValidationError):
         return (str(error),)
     return tuple(_fault(item["loc"], item["type"], item["msg"]) for item in error.errors(include_url=False))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Protocol
 
+from presswork.escaping import visible
+
 BOX, HEIGHT, GAP, MARGIN = 260, 50, 26, 8
 WITH_ALL, WITH_GAPS, PLAIN = "good", "lacking", ""
 
@@ -89,9 +91,10 @@ def _corner(place: tuple[int, int]) -> tuple[int, int]:
 
 def _box(place: tuple[int, int], title: str, counts: str, look: str, paint: Paint) -> str:
     x, y = _corner(place)
+    title = escape(visible(title))
     return (
         f'<rect x="{x}" y="{y}" width="{BOX}" height="{HEIGHT}" rx="6" {paint.box[look]}/>'
-        f'<text x="{x + 12}" y="{y + 21}" font-size="14" font-weight="600" {paint.title}>{escape(title)}</text>'
+        f'<text x="{x + 12}" y="{y + 21}" font-size="14" font-weight="600" {paint.title}>{title}</text>'
         f'<text x="{x + 12}" y="{y + 39}" font-size="12.5" {paint.counts[look]}>{escape(counts)}</text>'
     )
 

@@ -281,7 +281,7 @@ class TestPages:
         assert (answer.status_code, answer.json()) == (404, {"error": "There is no generation 'x'."})
 
     def test_a_slow_read_is_stopped_and_says_what_to_narrow(self, ledger_url: str, monkeypatch: Any) -> None:
-        monkeypatch.setattr("presswork.audit.responses.WITHIN_S", 0.2)
+        monkeypatch.setattr("presswork.audit.responses.PAGE_WITHIN_S", 0.2)
 
         def read(engine: Any, _query: Any) -> None:
             endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from presswork.audit import links
 from presswork.audit.charts import Bar, BarChart, bar_chart
-from presswork.audit.formats import money, number
+from presswork.audit.markup import money, number
 from presswork.audit.pages.period_figures import Figures, add_figures
 
 BY_DAY_UP_TO = 93
@@ -18,7 +18,7 @@ _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ChartSpan:
     """A bar's days, from `first` to the one before `after`, and their figures."""
 
     label: str
@@ -32,7 +32,7 @@ class Span:
         return links.generations(since=self.first.isoformat(), until=self.after.isoformat())
 
 
-def spans_of(first: date, last: date, by_day: Sequence[Figures]) -> tuple[str, list[Span]]:
+def spans_of(first: date, last: date, by_day: Sequence[Figures]) -> tuple[str, list[ChartSpan]]:
     """Return the unit of the bars, day or month, and the bars. A long period begins with its first figures."""
     days = {str(each.alike.day): each for each in by_day}
     if (last - first).days < BY_DAY_UP_TO:
@@ -43,22 +43,22 @@ def spans_of(first: date, last: date, by_day: Sequence[Figures]) -> tuple[str, l
     return "month", list(_months(last, months))
 
 
-def _days(first: date, last: date, days: dict[str, Figures]) -> Iterator[Span]:
+def _days(first: date, last: date, days: dict[str, Figures]) -> Iterator[ChartSpan]:
     day = first
     while day <= last:
-        yield Span(day.isoformat(), day, day + _DAY, days.get(day.isoformat()) or add_figures([]))
+        yield ChartSpan(day.isoformat(), day, day + _DAY, days.get(day.isoformat()) or add_figures([]))
         day += _DAY
 
 
-def _months(last: date, months: dict[str, list[Figures]]) -> Iterator[Span]:
+def _months(last: date, months: dict[str, list[Figures]]) -> Iterator[ChartSpan]:
     month = date.fromisoformat(f"{min(months, default=f'{last:%Y-%m}')}-01")
     while month <= last:
         after = (month + timedelta(days=32)).replace(day=1)
-        yield Span(f"{month:%Y-%m}", month, after, add_figures(months.get(f"{month:%Y-%m}", [])))
+        yield ChartSpan(f"{month:%Y-%m}", month, after, add_figures(months.get(f"{month:%Y-%m}", [])))
         month = after
 
 
-def cost_chart(unit: str, spans: Sequence[Span]) -> BarChart:
+def cost_chart(unit: str, spans: Sequence[ChartSpan]) -> BarChart:
     """Draw the cost of each span."""
     costs = [each.figures.usage.cost_usd or Decimal(0) for each in spans]
     bars = [
@@ -85,7 +85,7 @@ def cost_chart(unit: str, spans: Sequence[Span]) -> BarChart:
     )
 
 
-def outcome_chart(unit: str, spans: Sequence[Span]) -> BarChart:
+def outcome_chart(unit: str, spans: Sequence[ChartSpan]) -> BarChart:
     """Draw how the generations of each span ended."""
     most = max((span.figures.ended.generations for span in spans), default=0)
     return bar_chart(
@@ -99,7 +99,7 @@ def outcome_chart(unit: str, spans: Sequence[Span]) -> BarChart:
     )
 
 
-def _outcomes(span: Span) -> Bar:
+def _outcomes(span: ChartSpan) -> Bar:
     ended = span.figures.ended
     new, cached, without = ended.succeeded, ended.cached, ended.without_content
     values: list[Markup | str] = [number(each) for each in (new, cached, without, ended.unchanged, ended.failed_again)]

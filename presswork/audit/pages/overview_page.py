@@ -89,7 +89,7 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
         total=add_figures(by_day),
         by_day=tuple(by_day),
         by_flow=dearest(regrouped(by_rest, ("flow",))),
-        by_template=dearest(regrouped(by_rest, ("step", "template")))[:DEAREST],
+        by_template=_that_cost(regrouped(by_rest, ("step", "template"))),
         by_model=dearest(regrouped(by_rest, ("model",))),
         by_endpoint=dearest(regrouped(by_rest, ("endpoint",))),
         failed_lately=tuple(recent_failures(engine, chosen, FAILED_LATELY)),
@@ -103,6 +103,10 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
 def _upcoming(ask_next: AskNext | None) -> tuple[NextRun, ...] | None:
     found = None if ask_next is None else ask_next()
     return None if found is None else tuple(found)
+
+
+def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
+    return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
 
 
 def _begin(day: date) -> datetime:
