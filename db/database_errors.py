@@ -6,6 +6,7 @@
     |   |-- LedgerNotMigratedError
     |   |-- LedgerTooNewError
     |   |-- LedgerInUseError
+    |   |-- LedgerDamagedError
     |   `-- TooSlowError
     |-- SpoolError          the records can't be stored while a run works on them
     `-- SourceError         the records can't be read
@@ -39,6 +40,10 @@ class LedgerTooNewError(LedgerError):
 
 class LedgerInUseError(LedgerError):
     """The ledger can't be changed while a run is active on it."""
+
+
+class LedgerDamagedError(LedgerError):
+    """The ledger's file is damaged, or is no database. Keep a copy of it, and restore the newest backup."""
 
 
 class TooSlowError(LedgerError):

@@ -49,6 +49,7 @@ _WRITING = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 # SQLite's result codes of temporary errors: busy, locked, out of memory, read-only, interrupted, a disk error, full,
 # can't open, the locking protocol, a schema that has just changed.
 _SQLITE_TEMPORARY = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15, 17})
+_SQLITE_DAMAGED = frozenset({11, 26})  # a malformed file, and one that is no database
 # SQLSTATEs of temporary errors: connections, a login, a missing database (as during a switchover), a rollback to
 # repeat, a full disk, an object in use, a shutdown or cancellation, the system, a replica, a closed idle session, a
 # pooler's own errors.
@@ -131,6 +132,15 @@ def is_locked(error: Exception) -> bool:
     """Whether another connection has locked a SQLite file."""
     original = getattr(error, "orig", None)
     return isinstance(original, sqlite3.Error) and _sqlite_code(original) in {5, 6}
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether a SQLite file is damaged, or is no database at all."""
+    original = getattr(error, "orig", None) or error
+    if not isinstance(original, sqlite3.Error):
+        return False
+    # The ledger's texts are UTF-8, or something else wrote to the file.
+    return _sqlite_code(original) in _SQLITE_DAMAGED or str(original).startswith("Could not decode to UTF-8")
 
 
 def is_unwritable(error: BaseException) -> bool:

@@ -3,6 +3,8 @@
 A new SQLite file gets its tables at once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import stamina
@@ -15,10 +17,17 @@ from sqlalchemy import URL, Connection, Engine, column, func, inspect, select, t
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.clock import agree
-from db.database_errors import LedgerInUseError, LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError
+from db.database_errors import (
+    LedgerDamagedError,
+    LedgerInUseError,
+    LedgerNotMigratedError,
+    LedgerTooNewError,
+    LedgerUnreachableError,
+)
 from db.session import (
     begin_write,
     file_of,
+    is_damaged,
     is_locked,
     make_engine,
     parse_url,
@@ -39,10 +48,11 @@ def open_ledger(url: str) -> Engine:
     """
     engine = connect_ledger(url)
     try:
-        if engine.dialect.name == "sqlite" and not rows_of(engine, text("SELECT 1 FROM sqlite_master LIMIT 1")):
-            upgrade(engine)
-        check(engine)
-        agree(engine)
+        with damage_reported(engine.url):
+            if engine.dialect.name == "sqlite" and not rows_of(engine, text("SELECT 1 FROM sqlite_master LIMIT 1")):
+                upgrade(engine)
+            check(engine)
+            agree(engine)
     except BaseException:
         engine.dispose()
         raise
@@ -50,18 +60,36 @@ def open_ledger(url: str) -> Engine:
 
 
 def connect_ledger(url: str) -> Engine:
-    """Connect to the ledger without checking whether its tables are current; raises LedgerUnreachableError."""
+    """Connect to the ledger without checking whether its tables are current.
+
+    Raises LedgerUnreachableError or LedgerDamagedError.
+    """
     try:
         parsed = parse_url(url)
         _refuse_unfit(parsed)
         engine = make_engine(parsed)
-        _reach(engine)
+        with damage_reported(parsed):
+            _reach(engine)
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. "
             "Check PRESSWORK_DATABASE_URL and that the database is running."
         ) from None
     return engine
+
+
+@contextmanager
+def damage_reported(url: URL | str) -> Iterator[None]:
+    """Raise LedgerDamagedError if the block finds that the ledger's file is damaged or no database."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if not is_damaged(error):
+            raise
+        raise LedgerDamagedError(
+            f"The ledger {readable_url(url)} is damaged: {reason_of(error, url)}. Keep a copy of the file, then "
+            "restore the newest backup, or save what can be read with `sqlite3 FILE .recover`."
+        ) from None
 
 
 # SQLite refuses at once to open a file that another connection is just closing: the busy timeout does not apply to the
@@ -87,7 +115,7 @@ def upgrade(engine: Engine) -> None:
     """
     found = _known_revision(engine)
     try:
-        with begin_write(engine) as connection:
+        with damage_reported(engine.url), begin_write(engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             config = alembic_config()
@@ -134,7 +162,7 @@ def check(engine: Engine) -> str:
 
 def _known_revision(engine: Engine) -> str | None:
     try:
-        with engine.connect() as connection:
+        with damage_reported(engine.url), engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(

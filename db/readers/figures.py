@@ -177,16 +177,15 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
     return [cache_use_of(row) for row in rows_of(engine, select(*priced_by, *sums).group_by(*priced_by))]
 
 
-def cache_use_of(row: Row[Any], prefix: str = "") -> PromptCacheUse:
-    """Make a use of the prompt cache from a row with the columns PRICED_BY, each with a prefix, and CACHE_SUMS."""
-    model, tier, geo, speed, day, length = (getattr(row, prefix + name) for name in PRICED_BY)
+def cache_use_of(row: Row[Any]) -> PromptCacheUse:
+    """Make a use of the prompt cache from a row with the columns PRICED_BY and CACHE_SUMS."""
     return PromptCacheUse(
-        model=model,
-        service_tier=tier or None,
-        inference_geo=geo or None,
-        speed=speed or None,
-        day=date.fromisoformat(day),
-        prompt_tokens=length,
+        model=row.model,
+        service_tier=row.service_tier or None,
+        inference_geo=row.inference_geo or None,
+        speed=row.speed or None,
+        day=date.fromisoformat(row.day),
+        prompt_tokens=row.prompt_tokens,
         **{name: int(getattr(row, name)) for name in CACHE_SUMS},
     )
 

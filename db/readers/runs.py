@@ -11,7 +11,6 @@ from db.session import rows_of
 from db.tables import Attempt, Generation, StoredLease, StoredRun, StoredStep
 from db.words import CRASHED, RUNNING
 
-WHOLE_ID = 36
 SHORTEST_ID = 6  # fewer characters do not count as a part of an id
 WHOLE_ID = 36
 

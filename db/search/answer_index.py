@@ -194,6 +194,16 @@ def has_tables(engine: Engine) -> bool:
     return True
 
 
+def size_of_tables(engine: Engine) -> int:
+    """Return the bytes of an index in PostgreSQL, or 0."""
+    if not has_tables(engine):
+        return 0
+    with index_errors(engine), engine.connect() as connection:
+        names = [*_META.tables, *(tsvector_months.name_of(month) for month in _months_of(connection))]
+        size = func.pg_total_relation_size(sa.func.to_regclass(sa.bindparam("name")))
+        return sum(int(connection.scalar(select(size), {"name": name}) or 0) for name in names)
+
+
 def month_of(generation_id: str) -> int:
     """Return the UTC month in which a UUIDv7 was made, such as 202611."""
     made = datetime.fromtimestamp(int(generation_id.replace("-", "")[:12], 16) / 1000, UTC)

@@ -1,7 +1,7 @@
 """A month of the word index in SQLite: a table of FTS5 without content, and a table of the generations' ids.
 
-FTS5 finds rows by numbers. A number is made from the beginning of an id, so that the order of numbers is the order of
-ids, whichever run was indexed first.
+FTS5 finds rows by numbers, the greatest first. A number begins with an id's millisecond, so that the newest ids are
+found first, whichever run was indexed first. Ids of one millisecond have numbers in any order; they are sorted later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,9 @@ from db.search.tokens import Query
 from db.session import among
 
 _EPOCH_MS = 946_684_800_000  # 2000-01-01: the numbers last until 2069
-_RANDOM_BITS = 22
+_BITS = 22
+_OTHERS = (1 << _BITS) - 1
+"""The numbers of a millisecond after its first one."""
 
 
 def create_month(connection: Connection, month: int) -> None:
@@ -45,14 +47,35 @@ def add_to_month(connection: Connection, month: int, texts: Mapping[str, str]) -
 
 def newest_in_month(connection: Connection, month: int, query: Query, before: str | None, limit: int) -> list[str]:
     """Return the newest `limit` generations that have the words, below the id `before`."""
+    found: list[str] = []
+    until = None
+    if before is not None:
+        first = number_of(before) & ~_OTHERS
+        found = [each for _number, each in _hits(connection, month, query, first, first + _OTHERS) if each < before]
+        until = first - 1
+    if len(found) < limit:
+        rows = _hits(connection, month, query, None, until, limit)
+        if len(rows) == limit:
+            # The others of the last millisecond may be newer than its last one.
+            last = rows[-1][0]
+            rows += _hits(connection, month, query, last & ~_OTHERS, last - 1)
+        found += [each for _number, each in rows]
+    return sorted(found, reverse=True)[:limit]
+
+
+def _hits(
+    connection: Connection, month: int, query: Query, since: int | None, until: int | None, limit: int | None = None
+) -> list[tuple[int, str]]:
+    """Return the numbers and ids of the generations that have the words, the greatest numbers first."""
     words, texts = _words(month), _texts(month)
     numbers = sa.select(words.c.rowid).where(words.c[f"words_{month}"].op("MATCH")(_match(query)))
-    if before is not None:
-        # One more: an id may have the number after its own.
-        numbers = numbers.where(words.c.rowid <= number_of(before) + 1)
-    numbers = numbers.order_by(words.c.rowid.desc()).limit(limit + 2)
-    found = sa.select(texts.c.id).where(texts.c.number.in_(numbers)).order_by(texts.c.number.desc())
-    return [each for each in connection.scalars(found) if before is None or each < before][:limit]
+    if since is not None:
+        numbers = numbers.where(words.c.rowid >= since)
+    if until is not None:
+        numbers = numbers.where(words.c.rowid <= until)
+    numbers = numbers.order_by(words.c.rowid.desc()).limit(limit)
+    found = sa.select(texts.c.number, texts.c.id).where(texts.c.number.in_(numbers))
+    return [(row[0], row[1]) for row in connection.execute(found.order_by(texts.c.number.desc()))]
 
 
 def finish_month(connection: Connection, month: int) -> None:
@@ -62,35 +85,27 @@ def finish_month(connection: Connection, month: int) -> None:
 
 
 def number_of(generation_id: str) -> int:
-    """Return the number for a UUIDv7: its milliseconds, then 22 bits of the rest. Later ids have greater numbers."""
+    """Return the number for a UUIDv7: its millisecond, and its last bits, which are random."""
     digits = generation_id.replace("-", "")
-    milliseconds = int(digits[:12], 16) - _EPOCH_MS
-    # Without the bits of UUID's version and variant, which are always the same.
-    rest = int(digits[13:16], 16) << 14 | int(digits[16:20], 16) & 0x3FFF
-    return milliseconds << _RANDOM_BITS | rest >> 4
+    return (int(digits[:12], 16) - _EPOCH_MS) << _BITS | int(digits[-6:], 16) & _OTHERS
 
 
 def _free_numbers(connection: Connection, month: int, ids: Sequence[str]) -> dict[str, int]:
-    """Choose a number for each id, which must be sorted. Two ids that begin alike get numbers next to each other."""
+    """Choose a number for each id; if another id has it, the next one of the same millisecond."""
     texts = _texts(month)
     wanted = {each: number_of(each) for each in ids}
-    given = sa.select(texts.c.number, texts.c.id).where(texts.c.number.in_(wanted.values()))
-    taken: dict[int, str | None] = {row.number: row.id for row in connection.execute(given)}
-
-    def holder(number: int) -> str | None:
-        if number not in taken:
-            taken[number] = connection.scalar(sa.select(texts.c.id).where(texts.c.number == number))
-        return taken[number]
-
-    free: dict[str, int] = {}
+    taken = set(connection.scalars(sa.select(texts.c.number).where(texts.c.number.in_(wanted.values()))))
     for each, number in wanted.items():
-        other = taken.get(number)
-        step = 0 if other is None else 1 if each > other else -1
-        place = number
-        while step and holder(place) is not None:
-            place += step
-        free[each], taken[place] = place, each
-    return free
+        free = number
+        while free in taken or (free != number and _is_taken(connection, texts, free)):
+            free = free & ~_OTHERS | (free + 1) & _OTHERS
+        wanted[each] = free
+        taken.add(free)
+    return wanted
+
+
+def _is_taken(connection: Connection, texts: sa.TableClause, number: int) -> bool:
+    return connection.scalar(sa.select(texts.c.number).where(texts.c.number == number)) is not None
 
 
 def _match(query: Query) -> str:

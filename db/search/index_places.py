@@ -9,12 +9,19 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import LedgerError
-from db.search.answer_index import AnswerIndex, IndexUnusableError, create_tables, drop_tables, has_tables
+from db.search.answer_index import (
+    AnswerIndex,
+    IndexUnusableError,
+    create_tables,
+    drop_tables,
+    has_tables,
+    size_of_tables,
+)
 from db.session import begin_write, file_of, make_engine
 from db.timed_reads import open_reader
 
 SUFFIX = ".search.sqlite"
-_BESIDES = ("", "-wal", "-shm", "-journal")
+_ENDINGS = ("", "-wal", "-shm", "-journal")
 """Endings of the files that SQLite keeps for a database."""
 
 
@@ -78,13 +85,22 @@ def remove_index(ledger: Engine) -> bool:
         return False
     _wait_for_writers(file)
     try:
-        for ending in _BESIDES:
+        for ending in _ENDINGS:
             Path(f"{file}{ending}").unlink(missing_ok=True)
     except OSError as error:
         raise LedgerError(
             f"The index of words {file} can't be removed: {os.strerror(error.errno or 0)}. Make its folder writable."
         ) from None
     return True
+
+
+def size_of_index(ledger: Engine) -> int:
+    """Return the bytes of a ledger's index; 0 if it has none."""
+    file = side_file(ledger)
+    if file is None:
+        return size_of_tables(ledger)
+    sides = (Path(f"{file}{ending}") for ending in _ENDINGS)
+    return sum(each.stat().st_size for each in sides if each.exists())
 
 
 def _has_some(ledger: Engine) -> bool:

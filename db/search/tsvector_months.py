@@ -20,14 +20,18 @@ _MOST_PLACES = 255
 _MOST_BYTES = 900_000
 
 
+def name_of(month: int) -> str:
+    """Return the name of a month's table."""
+    return f"search_words_{month}"
+
+
 def create_month(connection: Connection, month: int) -> None:
     """Create the table of a month."""
     connection.exec_driver_sql(
-        f'CREATE TABLE IF NOT EXISTS search_words_{month} (id VARCHAR(36) COLLATE "C" PRIMARY KEY, '
+        f'CREATE TABLE IF NOT EXISTS {name_of(month)} (id VARCHAR(36) COLLATE "C" PRIMARY KEY, '
         "words TSVECTOR NOT NULL, loose BOOLEAN NOT NULL)"
     )
-    index = f"ix_search_words_{month}"
-    connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {index} ON search_words_{month} USING GIN (words)")
+    connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS ix_{name_of(month)} ON {name_of(month)} USING GIN (words)")
 
 
 def known_in_month(connection: Connection, month: int, ids: Sequence[str]) -> set[str]:
@@ -63,13 +67,13 @@ def newest_in_month(connection: Connection, month: int, query: Query, before: st
 
 def finish_month(connection: Connection, month: int) -> None:
     """Merge the words that wait to be indexed, and update the statistics of the month."""
-    connection.execute(sa.select(func.gin_clean_pending_list(f"ix_search_words_{month}")))
-    connection.exec_driver_sql(f"ANALYZE search_words_{month}")
+    connection.execute(sa.select(func.gin_clean_pending_list(f"ix_{name_of(month)}")))
+    connection.exec_driver_sql(f"ANALYZE {name_of(month)}")
 
 
 def drop_month(connection: Connection, month: int) -> None:
     """Drop the table of a month, with its index."""
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS search_words_{month}")
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name_of(month)}")
 
 
 def vector_of(spaced: str) -> tuple[str, bool]:
@@ -107,4 +111,4 @@ def _has(table: sa.TableClause, query: str, *, by_index: bool) -> ColumnElement[
 
 def _table(month: int) -> sa.TableClause:
     columns = (sa.column("id", sa.String), sa.column("words", TSVECTOR), sa.column("loose", sa.Boolean))
-    return sa.table(f"search_words_{month}", *columns)
+    return sa.table(name_of(month), *columns)

@@ -15,9 +15,12 @@ from starlette.types import ASGIApp
 
 from presswork.audit.guards import HeaderGuard, Password, PasswordGuard
 from presswork.audit.page import AnyPage
+from presswork.audit.pages.compare_page import COMPARE
+from presswork.audit.pages.difference_page import DIFFERENCE
 from presswork.audit.pages.generation_page import GENERATION
 from presswork.audit.pages.generations_page import GENERATIONS
 from presswork.audit.pages.overview_page import AskNext, overview_page
+from presswork.audit.pages.record_page import RECORDS
 from presswork.audit.pages.run_page import RUN
 from presswork.audit.pages.runs_page import RUNS
 from presswork.audit.pages.template_page import TEMPLATE_PAGE
@@ -26,7 +29,17 @@ from presswork.audit.read_ledger import ReadLedger
 from presswork.audit.rendering import THEMES, make_environment, static_files
 from presswork.audit.responses import Answering, PageFault
 
-PAGES: tuple[AnyPage, ...] = (RUNS, RUN, GENERATIONS, GENERATION, TEMPLATES_PAGE, TEMPLATE_PAGE)
+PAGES: tuple[AnyPage, ...] = (
+    RUNS,
+    RUN,
+    GENERATIONS,
+    GENERATION,
+    RECORDS,
+    DIFFERENCE,
+    TEMPLATES_PAGE,
+    COMPARE,
+    TEMPLATE_PAGE,
+)
 """All pages but the overview; of two paths that fit, the first one answers."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 """The names by which a browser on this machine may reach the pages. Any other may be another page's trick."""

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db.words import ORIGINS, PERHAPS_BILLED, RUN_STATUSES, SANDBOX, STATUSES, TRIGGERS
 from presswork.audit import links, markup
+from presswork.differences import html_marks
 
 AUDIT_FOLDER = Path(__file__).parent
 STATIC = AUDIT_FOLDER / "static"
@@ -73,6 +74,7 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
     )
     environment.filters.update(markup.FILTERS)
     environment.globals.update(markup.FUNCTIONS)
+    environment.globals.update(html_marks.CHANGE_FUNCTIONS)
     files = {name: f"/static/{name}?v={_version(body)}" for name, (body, _type) in static_files().items()}
     environment.globals.update(
         {

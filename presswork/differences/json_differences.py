@@ -16,6 +16,8 @@ from presswork.differences.text_differences import compare_texts
 ChangeKind = Literal["added", "removed", "changed", "retyped"]
 DEEPEST = 50
 """Levels of nesting that are compared key by key; what is deeper is compared as a whole."""
+SHORT_VALUE = 80
+"""A value whose JSON has no more characters than this is written in one line."""
 Path = tuple[str | int, ...]
 
 
@@ -86,10 +88,9 @@ def _changes(old: Any, new: Any, path: Path) -> Iterator[ValueChange]:
         yield from _in_mappings(old, new, path)
     elif len(path) < DEEPEST and isinstance(old, list) and isinstance(new, list):
         yield from _in_lists(old, new, path)
-    elif (before := _text_of(old)) != (after := _text_of(new)):
+    elif _text_of(old) != _text_of(new):
         kind: ChangeKind = "changed" if _type_of(old) == _type_of(new) else "retyped"
-        texts = (old, new) if isinstance(old, str) and isinstance(new, str) else (before, after)
-        yield ValueChange(path, kind, old, new, tuple(compare_texts(*texts)))
+        yield ValueChange(path, kind, old, new, tuple(compare_texts(*_as_texts(old, new))))
 
 
 def _in_mappings(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> Iterator[ValueChange]:
@@ -126,8 +127,21 @@ def _removed(value: Any, path: Path) -> ValueChange:
     return ValueChange(path, "removed", value, None, tuple(compare_texts(_shown(value), "")))
 
 
+def _as_texts(old: Any, new: Any) -> tuple[str, str]:
+    """Write two values so that their difference shows: a text as it is, unless it stands against a number."""
+    if isinstance(old, str) != isinstance(new, str) and not any(
+        isinstance(each, Mapping | list) for each in (old, new)
+    ):
+        return _text_of(old), _text_of(new)
+    return _shown(old), _shown(new)
+
+
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else _text_of(value)
+    """Write a value for people: a text as it is, an object in lines unless it is short."""
+    if isinstance(value, str):
+        return value
+    short = json.dumps(value, ensure_ascii=False)
+    return short if len(short) <= SHORT_VALUE else json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def _text_of(value: Any, *, in_order: bool = False) -> str:

@@ -268,6 +268,8 @@ async def _close(run: Run, status: RunStatus) -> None:
         if lease.superseded_by is None:
             audit_url = run.context.settings.audit_url
             await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from, audit_url)
+        if status != CANCELLED:
+            await run.ledger.index_words()
     except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
         log.warning("Could not write how the run ended: %s.", type(error).__name__)
 

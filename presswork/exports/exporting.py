@@ -134,7 +134,7 @@ def _kept(files: Unfinished) -> str:
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    # Rows are in no circles, but there are so many that the search for circles would take a fifth of the time.
+    # Rows are in no circles, but the search for circles in all of them would take a fifth of the time.
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)

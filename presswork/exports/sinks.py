@@ -2,19 +2,20 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from db.readers.audit.exports import ExportedRow
 from presswork.exports.parquet_rows import ParquetRows
 from presswork.exports.text_rows import Encode
-from presswork.exports.unfinished import Unfinished
+from presswork.exports.unfinished import ExportError, Unfinished
 
 
 class Sink(Protocol):
     """Where rows go. What `keep` has returned survives a crash, and `begin` continues after it."""
 
     def begin(self, kept: int) -> None:
-        """Drop what was written after it was last kept, and be ready for more."""
+        """Drop later rows, which may be half there, and be ready for more."""
 
     def write(self, rows: Sequence[ExportedRow]) -> None:
         """Take rows."""
@@ -37,7 +38,9 @@ class TextSink:
         self._file: IO[bytes] | None = None
 
     def begin(self, kept: int) -> None:
-        """Cut the file off after `kept` bytes."""
+        """Cut the file off after `kept` bytes. Raises ExportError if it is shorter."""
+        if kept and (not self._path.exists() or self._path.stat().st_size < kept):
+            raise _lost(self._path)
         # Without a buffer: after an error nothing is left that would be written again when the file is closed.
         self._file = file = self._path.open("r+b" if kept else "wb", buffering=0)
         file.truncate(kept)
@@ -79,8 +82,11 @@ class SegmentSink:
         self._batches: list[Any] = []
 
     def begin(self, kept: int) -> None:
-        """Delete later segments."""
+        """Delete later segments. Raises ExportError if an earlier one is missing."""
         self._number = kept
+        for number in range(1, kept + 1):
+            if not self._files.segment(number).exists():
+                raise _lost(self._files.segment(number))
         for segment in self._files.segments(after=kept):
             segment.unlink()
 
@@ -104,3 +110,7 @@ class SegmentSink:
     def close(self) -> None:
         """Forget the rows that were not kept."""
         self._batches.clear()
+
+
+def _lost(file: Path) -> ExportError:
+    return ExportError(f"{file} has lost rows of the export that would be resumed. Use --restart to begin again.")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -100,6 +101,23 @@ class Unfinished:
             file.flush()
             os.fsync(file.fileno())
         self._fresh.replace(self._notes)
+
+    @contextmanager
+    def at_once(self) -> Iterator[IO[bytes]]:
+        """Write the target in one go, in a claimed place: it appears when the block ends, and never in part."""
+        try:
+            with self.part.open("xb", buffering=0) as file:
+                yield file
+                os.fsync(file.fileno())
+        except FileExistsError:
+            raise ExportError(f"{self.part} is in the way. Move or delete it.") from None
+        except OSError as error:
+            self.part.unlink(missing_ok=True)
+            raise ExportError(f"{self.target} can't be written: {error.strerror or error}.") from None
+        except BaseException:
+            self.part.unlink(missing_ok=True)
+            raise
+        self.finish()
 
     def discard(self) -> None:
         """Delete what an earlier export has left."""

@@ -6,21 +6,22 @@ from db.clock import now
 from db.readers.audit.filters import Filter
 from presswork.errors import ParameterError
 from presswork.periods import moment_of
-from presswork.terminal.filter_flags import FilterFlags
+from presswork.terminal.filter_flags import FigureFlags
 
 _SAME = "flow step endpoint template model status origin run key".split()
 
 
-def wanted_by(flags: FilterFlags) -> Filter:
+def wanted_by(flags: FigureFlags) -> Filter:
     """Return the filter that a command's flags ask for. Raises ParameterError or FilterError if one can't be right."""
-    same = {name: getattr(flags, name) for name in _SAME}
-    return Filter(**same, **period_of(flags.since, flags.until))
+    same = {name: getattr(flags, name, None) for name in _SAME}
+    since, until = period_of(flags.since, flags.until)
+    return Filter(**same, since=since, until=until)
 
 
-def period_of(since: str | None, until: str | None) -> dict[str, datetime | None]:
+def period_of(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
     """Read a period as people type it. Raises ParameterError if a text is no date."""
     moment = now()
-    return {"since": _read("since", since, moment), "until": _read("until", until, moment)}
+    return _read("since", since, moment), _read("until", until, moment)
 
 
 def _read(name: str, text: str | None, moment: datetime) -> datetime | None:

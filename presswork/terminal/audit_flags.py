@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from presswork.terminal.filter_flags import (
+    FigureFlags,
     FilterFlags,
     OfEndpoint,
     OfModel,
@@ -50,7 +51,8 @@ class HistoryFlags(Flags):
     since: Since = None
     until: Until = None
     sort: Annotated[
-        str | None, Option(help="List runs by started, cost, failures or duration, the greatest first.")
+        Literal["started", "cost", "failures", "duration"] | None,
+        Option(help="List the runs with the greatest first."),
     ] = None
     limit: Annotated[int, Option(min=1, help="List at most this many.")] = 20
     before: Annotated[str | None, Option(metavar="END", help="Go on where a list has ended.")] = None
@@ -152,7 +154,7 @@ class BundleFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostFlags(FilterFlags):
+class CostFlags(FigureFlags):
     """Add up what was requested, used and paid.
 
     Sums are over all requests that match, failed ones included. Days are UTC days.

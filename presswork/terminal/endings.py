@@ -101,17 +101,28 @@ def describe(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, ValidationError):
         faults = (f"{name} {visible(repr(given))}: {reason}" for name, given, reason in faults_of(error))
         return EXIT_WRONG, "Parameter", "; ".join(faults) + "."
+    if _is_damage(error):
+        return EXIT_WRONG, "LedgerDamaged", f"The ledger is damaged: {_reason_of(error)}. Restore the newest backup."
     what = type(error).__name__ + (f": {_reason_of(error)}" if str(error).strip() else "")
     remedy = "" if os.environ.get(DEBUG) else f" Run with {DEBUG}=1 for the traceback."
     message = f"Presswork met an unexpected error: {_PASSWORD.sub(MASKED, what)}.{remedy}"
     return EXIT_FAILED, "Unexpected", message.replace("..", ".")
 
 
+def _is_damage(error: Exception) -> bool:
+    session = _session()
+    return session is not None and bool(session.is_damaged(error))
+
+
+def _session() -> Any:
+    # db.session is loaded whenever a database was used. An import here would make every command wait for SQLAlchemy.
+    return sys.modules.get("db.session")
+
+
 def _reason_of(error: Exception) -> str:
     """Say in one line why an unexpected error was raised."""
-    # A driver's own words quote rows; db.session removes these, and is loaded whenever a database was used. An import
-    # here would make every command wait for SQLAlchemy.
-    session = sys.modules.get("db.session")
+    # A driver's own words quote rows; db.session removes these.
+    session = _session()
     return session.reason_of(error, "") if session else str(error).strip().splitlines()[0].rstrip(".")
 
 

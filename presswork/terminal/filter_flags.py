@@ -20,18 +20,24 @@ OfOrigin = Annotated[str | None, Option(help="Only of this origin: live, batch o
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterFlags(Flags):
-    """The flags of all commands that choose generations."""
+class FigureFlags(Flags):
+    """The flags by which figures are kept, so that sums over them are quick."""
 
     flow: Annotated[str | None, Option(help="Only of this flow.")] = None
     step: OfStep = None
     endpoint: OfEndpoint = None
     template: OfTemplate = None
     model: OfModel = None
-    status: Annotated[str | None, Option(help="Only with this status, such as succeeded or failed.")] = None
-    origin: OfOrigin = None
     run: Annotated[str | None, Option(metavar="ID", help="Only of this run: its id, or its beginning or end.")] = None
-    key: Annotated[str | None, Option(help="Only of this record key. End it with * for all keys that begin so.")] = None
     since: Since = None
     until: Until = None
     sandbox: OfSandbox = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterFlags(FigureFlags):
+    """The flags of all commands that choose generations."""
+
+    status: Annotated[str | None, Option(help="Only with this status, such as succeeded or failed.")] = None
+    origin: OfOrigin = None
+    key: Annotated[str | None, Option(help="Only of this record key. End it with * for all keys that begin so.")] = None

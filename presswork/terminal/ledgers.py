@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
-from db.ledger.connecting import open_ledger
+from db.ledger.connecting import damage_reported, open_ledger
 from db.session import readable_url
 from db.sources.access import is_missing_file
 from db.words import ANTHROPIC, SANDBOX
@@ -47,7 +47,8 @@ def opened(url: str, connect: Callable[[str], Engine] = open_ledger) -> Iterator
     """Open a ledger for as long as the block lasts. Raises LedgerError if it can't be used."""
     engine = connect(url)
     try:
-        yield engine
+        with damage_reported(url):
+            yield engine
     finally:
         engine.dispose()
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,20 @@ def say(text: str, style: str = "") -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON: times as ISO 8601, money as a number of dollars."""
-    text = orjson.dumps(value, default=float, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-    sys.stdout.write(text.decode() + "\n")
+    """Print a value as JSON, see json_text."""
+    sys.stdout.write(json_text(value).decode() + "\n")
     sys.stdout.flush()
+
+
+def json_text(value: Any) -> bytes:
+    """Write a value as JSON: times as ISO 8601, money as a number of dollars with all its digits."""
+    return orjson.dumps(value, default=_exact, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+
+
+def _exact(value: Any) -> orjson.Fragment:
+    if not isinstance(value, Decimal):
+        raise TypeError(f"{type(value).__name__} can't be printed as JSON")
+    return orjson.Fragment(f"{value.normalize():f}")
 
 
 def data(value: Any, style: str = "") -> Text:

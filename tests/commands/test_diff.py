@@ -78,7 +78,7 @@ def test_versions_of_a_template_are_compared(desk: Desk) -> None:
     old, new = add_version(desk, "Write one.", 0), add_version(desk, "Write two.", 1)
 
     by_beginning = call("diff", old[:8], new[:8], "--of", "template").stdout
-    assert '["notes.md.j2"]: changed\nWrite [-one-]{+two+}.' in by_beginning
+    assert "notes.md.j2: changed\nWrite [-one-]{+two+}." in by_beginning
     assert "Equal: _voice.md.j2" in by_beginning
     assert json.loads(call("diff", new, "--of", "template", "--json").stdout)["a"]["hash"] == old
     first, unknown = call("diff", old, "--of", "template"), call("diff", "ffff", "--of", "template")

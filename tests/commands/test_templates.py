@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from db.clock import now
+from db.ledger.rows import TemplateRow
+from db.ledger.writing import add_templates
 from tests.commands.conftest import FRONT, Desk, call, interrupted
+from tests.db.rows import Book, sha
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +89,87 @@ def test_show_takes_params_and_the_endpoints_name(desk: Desk, monkeypatch: pytes
     assert named["request"] == assumed["request"]
     assert "needs the parameter 'which'" in call("templates", "show", "some", "--key", "2").stderr
     assert "takes an int" in call("templates", "show", "some", "--key", "2", "--set", "which=x").stderr
+
+
+def test_show_finds_the_sandbox_as_a_run_does(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.notes({1: "one"})
+    shown = ("templates", "show", "notes", "--key", "1")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", desk.sandbox)
+
+    screen = call(*shown).stdout
+    found = json.loads(call(*shown, "--json").stdout)
+
+    assert found["endpoint"] == "sandbox"
+    assert "assumed" not in screen
+    assert desk.sent() == 0
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
+    assert json.loads(call(*shown, "--json").stdout)["prompt_hash"] == found["prompt_hash"]
+
+
+def test_show_assumes_claude_where_the_endpoint_does_not_answer(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.notes({1: "one"})
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a key")
+
+    shown = call("templates", "show", "notes", "--key", "1")
+
+    assert shown.exit_code == 0
+    assert "anthropic (assumed" in shown.stdout
+
+
+@pytest.fixture
+def versions(desk: Desk) -> list[str]:
+    """Two versions of a template in the ledger, with a generation each, the older one first."""
+    found = []
+    with desk.opened() as ledger:
+        for number, words in enumerate(("Write.", "Write [b]more[/b] \x1b[31m.")):
+            hashed = sha(words)
+            row = TemplateRow(
+                hash=hashed, name="product_copy", sources={"product_copy.md.j2": words}, first_seen_at=now()
+            )
+            book = Book(ledger)
+            add_templates(ledger, [row])
+            book.add(f"k{number}", template_hash=hashed)
+            book.add(f"bad{number}", template_hash=hashed, status="invalid", output=None, output_hash=None)
+            book.close()
+            found.append(hashed)
+    return found
+
+
+def test_history_lists_templates_and_the_versions_of_one(versions: list[str]) -> None:
+    (line,) = json.loads(call("templates", "history", "--json").stdout)
+    found = json.loads(call("templates", "history", "product_copy", "--json").stdout)
+    screen = call("templates", "history", "product_copy").stdout
+
+    assert (line["name"], line["last_used"]) == ("product_copy", versions[1])
+    # The template of the book itself was never used.
+    assert [version["hash"] for version in found] == [*reversed(versions), sha("template")]
+    figures = found[0]["use"]["figures"]
+    assert (figures["generations"], figures["without_content"], figures["failure_rate"]) == (2, 1, 0.5)
+    assert (figures["cost_each_usd"], figures["usage"]["cost_usd"]) == (0.01, 0.02)
+    assert "1 (50 %)" in screen
+    assert f"diff {versions[0][:12]} {versions[1][:12]} --of template" in screen
+    assert "product_copy" in call("templates", "history").stdout
+
+
+def test_history_shows_the_source_of_a_version_as_text(versions: list[str]) -> None:
+    screen = call("templates", "history", "product_copy", "--version", versions[1][:8]).stdout
+
+    assert "Write [b]more[/b] ␛[31m." in screen
+
+
+@pytest.mark.parametrize(
+    "wrong", [("nothing",), ("product_copy", "--version", "zz"), ("product_copy", "--version", "")]
+)
+def test_history_says_what_there_is(versions: list[str], wrong: tuple[str, ...]) -> None:
+    result = call("templates", "history", *wrong)
+
+    assert result.exit_code == 2
+    assert "templates history" in result.stderr or versions[1][:12] in result.stderr
+
+
+def test_history_without_a_ledger_says_how_to_get_one(desk: Desk) -> None:
+    assert call("templates", "history").exit_code == 2
 
 
 def test_show_says_how_a_key_of_several_columns_is_written(desk: Desk) -> None:

@@ -13,9 +13,11 @@ from sqlalchemy import Engine, create_engine, text
 
 from db.clock import now
 from db.columns import Base
+from db.ledger.lifecycle import begin_step
 from db.ledger.rows import TemplateRow
 from db.ledger.writing import add_templates
-from db.readers.figures import usage
+from db.readers.audit.exports import EXPORT_COLUMNS
+from db.readers.figures import cost_reused, usage
 from db.sources.values import joined_key
 from db.words import ORIGINS, RUN_STATUSES, STATUSES
 from tests.db.rows import Book, sha
@@ -64,7 +66,11 @@ def shop(ledger: Engine) -> Engine:
     book.add("TEA-003", status="failed", output=None, settled=lost | {"error_type": "timeout"}, created_at=long_ago)
     row = TemplateRow(hash=sha("newer"), name="product_copy", sources={}, first_seen_at=now() + timedelta(days=1))
     add_templates(ledger, [row])
-    Book(ledger).reuse("TEA-001", first, record='{"name":"Sencha"}', template_hash=sha("newer"), created_at=now())
+    again = Book(ledger)
+    begin_step(ledger, again.run_id, "product_copy", made_from=None, total=1, left_out=0)
+    again.reuse("TEA-001", first, record='{"name":"Sencha"}', template_hash=sha("newer"), created_at=now())
+    again.close()
+    book.close()
     return ledger
 
 
@@ -163,13 +169,26 @@ def test_figures_of_a_run_are_those_of_its_summary(shop: Engine) -> None:
 
 def test_saving_of_the_cache_is_the_former_cost(shop: Engine) -> None:
     (row,) = find(shop, "saved_usd")
-    assert (row["cached"], Decimal(str(row["saved_usd"]))) == (1, Decimal("0.01"))
+    assert Decimal(str(row["saved_usd"])) == Decimal("0.01")
 
     (before,) = run(shop, "SELECT * FROM content WHERE record_key = 'TEA-002'")
-    later = Book(shop)
-    later.confirm("TEA-002", before["generation_id"], confirmed_at=now())
-    saved = {row["run_id"]: Decimal(str(row["saved_usd"])) for row in find(shop, "saved_usd")}
-    assert saved[later.run_id] == Decimal("0.01")
+    for _run in range(2):
+        later = Book(shop)
+        begin_step(shop, later.run_id, "product_copy", made_from=None, total=1, left_out=0)
+        later.confirm("TEA-002", before["generation_id"], confirmed_at=now())
+        later.close()
+    # The figure of the first run does not shrink because the second one confirmed the same record.
+    assert [Decimal(str(row["saved_usd"])) for row in find(shop, "saved_usd")] == [Decimal("0.01")] * 3
+    assert cost_reused(shop, later.run_id) == Decimal("0.01")
+
+
+def test_sums_of_closed_runs_are_those_of_the_attempts(shop: Engine) -> None:
+    days, versions = find(shop, "FROM usage_rollup"), find(shop, "FROM outcome_rollup")
+    assert {(row["flow"], int(row["requests"]), Decimal(str(row["cost_usd"]))) for row in days} == {
+        ("product_copy", 4, Decimal("0.03"))
+    }
+    counts = {row["template_hash"]: (int(row["generations"]), int(row["without_content"])) for row in versions}
+    assert counts == {sha("template"): (4, 1), sha("newer"): (1, 0)}
 
 
 def test_records_of_a_run_are_counted_with_and_without_a_row(shop: Engine) -> None:
@@ -190,6 +209,15 @@ def test_page_names_every_table_column_and_word() -> None:
             assert f"`{column.name}`" in PAGE, f"{table.name}.{column.name}"
     for word in (*STATUSES, *ORIGINS, *RUN_STATUSES):
         assert re.search(rf"\b{word}\b", PAGE), word
+
+
+def test_page_lists_the_columns_of_an_export_in_their_order() -> None:
+    table = PAGE.partition("## Exports")[2].partition("| column |")[2].partition("\n\n")[0]
+    listed = [
+        name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.partition("|")[2].partition("|")[0])
+    ]
+
+    assert listed == list(EXPORT_COLUMNS)
 
 
 def test_page_names_every_column_of_the_views(shop: Engine) -> None:

@@ -48,6 +48,21 @@ def test_texts_inside_are_compared_word_by_word() -> None:
     assert (change.old, change.new) == ("a red fox here", "a blue fox here")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "texts"),
+    [
+        (7, "7", ("7", '"7"')),
+        ({"a": "b"}, '{"a": "', ('{"a": "b"}', '{"a": "')),
+        (None, ["x" * 80], ("null", f'[\n  "{"x" * 80}"\n]')),
+        ({"z": 1, "a": 2}, 3, ('{"z": 1, "a": 2}', "3")),
+    ],
+    ids=range(4),
+)
+def test_other_types_are_written_so_that_the_difference_shows(old: Any, new: Any, texts: tuple[str, str]) -> None:
+    (change,) = compare_values(old, new).changes
+    assert tuple("".join(getattr(each, side) for each in change.operations) for side in ("old", "new")) == texts
+
+
 def test_other_order_of_keys_is_reported_and_no_change() -> None:
     found = compare_values({"a": {"x": 1, "y": 2}}, {"a": {"y": 2, "x": 1}})
     assert found.is_equal

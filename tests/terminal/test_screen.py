@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from db.readers.figures import RunLine, TotalUsage
-from presswork.commands.ledger.history import runs_table
+from presswork.commands.ledger.listings import runs_table
 from presswork.commands.run.watching import Watcher, time_left
 from presswork.errors import StoppingCallError, UntoldCostError
 from presswork.escaping import visible

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import orjson
 from sqlalchemy import Engine, func, select
 
-from db.readers.runs import matches
+from db.readers.runs import find_id
 from db.readers.stored_generations import read_request
 from db.session import rows_of
 from db.tables import Attempt, Generation, StoredPrompt, StoredRecord, StoredTemplate
@@ -61,9 +61,11 @@ def read_compared(engine: Engine, identifier: str, of: Compared) -> ComparedGene
         g.created_at,
         *(g.flow, g.step, g.endpoint, g.record_key, g.status, g.origin, g.run_id, g.template_hash, g.error_message),
     )
-    found = rows_of(engine, select(*columns).where(matches(g.id, identifier)).limit(2))
-    if len(found) != 1:
+    with engine.connect() as connection:
+        generation_id = find_id(connection, g.id, identifier)
+    if generation_id is None:
         return None
+    found = rows_of(engine, select(*columns).where(g.id == generation_id))
     fields: list[Any] = [*found[0], *_READ[of](engine, found[0][0], found[0][1])]
     return ComparedGeneration(*fields)
 

@@ -93,7 +93,7 @@ def compared_versions(
     found: list[tuple[_Place, str, str]] = []
     read = 0
     while read < min(len(keys), KEYS_A_PAGE) and len(found) < limit:
-        part = keys[read : read + _KEYS_AT_ONCE]
+        part = keys[read : min(read + _KEYS_AT_ONCE, KEYS_A_PAGE)]
         pairs = _pairs(engine, name, first, second, part)
         found += [(place, *pairs[place]) for place in part if place in pairs]
         read += len(part)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, Connection, Engine, Select, Text, case, cast, func, literal, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, Text, case, cast, func, select
 from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, conditions_of
-from db.session import rows_of
+from db.rollups.attempt_sums import COST, IS_UNPRICED, LIKELY, MAY_BE_BILLED, WAS_SENT, WRITTEN, total
+from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, StoredRecord
-from db.words import PERHAPS_BILLED, UNSENT
 
 ColumnKind = Literal["text", "json", "moment", "integer", "dollars"]
 """What a column holds. In a row, a moment is ISO 8601 text in UTC, and dollars are whole units of 1e-10 USD."""
@@ -82,9 +82,21 @@ def export_chunk(engine: Engine, wanted: Filter, after: str, newest: str, size: 
         if last is None:
             return ExportChunk([], None)
         found = connection.execute(_matching(connection, wanted, _window(after, last, size))).all()
-        sums = _sums(connection, after, last) if found else {}
+        sums = _usage(connection, after, last) if found else {}
     rows = [(*row, *sums.get(row[0], _NONE_MADE)) for row in found]
     return ExportChunk(sorted(rows, key=itemgetter(0)), last)
+
+
+def count_usage(engine: Engine, generation_ids: Sequence[str]) -> dict[str, int | None]:
+    """Add up the attempts of generations, by the names of EXPORT_COLUMNS; dollars are whole units of 1e-10 USD."""
+    names = list(EXPORT_COLUMNS)[-len(_NONE_MADE) + 1 :]
+    added: dict[str, int | None] = {}
+    for part in in_parts(generation_ids):
+        row = rows_of(engine, select(*_sums()).where(Attempt.generation_id.in_(part)))[0]
+        for name, value in zip(names, row, strict=True):
+            known = [each for each in (added.get(name), value) if each is not None]
+            added[name] = sum(known) if known else None
+    return added
 
 
 def _window(after: str, until: str, size: int, *columns: Any) -> Any:
@@ -127,40 +139,35 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
     )
 
 
-def _sums(connection: Connection, after: str, last: str) -> dict[str, ExportedRow]:
-    """Add up the attempts of each generation, in the order of EXPORT_COLUMNS."""
+def _sums() -> list[ColumnElement[int]]:
+    """Return the sums over attempts, in the order of EXPORT_COLUMNS."""
+    a, unpriced, perhaps = Attempt, total(IS_UNPRICED), total(case((MAY_BE_BILLED, 1), else_=0))
+    cost, likely = func.sum(COST), func.sum(LIKELY)
+    sums = (
+        func.count(a.id),
+        total(WAS_SENT),
+        total(a.input_tokens),
+        total(WRITTEN),
+        total(a.cache_read_tokens),
+        total(a.output_tokens),
+        case((cost.is_(None) & (unpriced == 0), 0), else_=cost),
+        unpriced,
+        perhaps,
+        case((likely.is_(None) & (perhaps == 0), 0), else_=likely),
+        func.sum(a.latency_ms),
+    )
+    return [cast(each, BigInteger) for each in sums]
+
+
+def _usage(connection: Connection, after: str, last: str) -> dict[str, ExportedRow]:
+    """Add up the attempts of each generation after `after`, up to and with `last`."""
     a = Attempt
-    answered = a.input_tokens.is_not(None) | a.output_text.is_not(None)
-    perhaps = func.coalesce(a.error_type, "").in_(PERHAPS_BILLED)
     statement = (
-        select(
-            a.generation_id,
-            func.max(a.model),
-            func.count(),
-            _total(case((func.coalesce(a.error_type, "").in_(UNSENT), 0), else_=1)),
-            _total(a.input_tokens),
-            _total(func.coalesce(a.cache_creation_5m_tokens, 0) + func.coalesce(a.cache_creation_1h_tokens, 0)),
-            _total(a.cache_read_tokens),
-            _total(a.output_tokens),
-            _total(_units(a.cost_usd)),
-            _total(case((answered & a.cost_usd.is_(None), 1), else_=0)),
-            _total(case((perhaps, 1), else_=0)),
-            _total(case((perhaps, _units(a.likely_cost_usd)))),
-            cast(func.sum(a.latency_ms), BigInteger),
-        )
+        select(a.generation_id, func.max(a.model), *_sums())
         .where(a.generation_id > after, a.generation_id <= last)
         .group_by(a.generation_id)
     )
     return {row[0]: tuple(row[1:]) for row in connection.execute(statement).all()}
-
-
-def _units(money: Any) -> Any:
-    """Express money in whole units of 1e-10 USD: SQLite would add doubles."""
-    return cast(func.round(money * literal_column("10000000000")), BigInteger)
-
-
-def _total(number: Any) -> Any:
-    return cast(func.coalesce(func.sum(number), literal(0)), BigInteger)
 
 
 def _moment(connection: Connection, column: Any) -> Any:

@@ -15,12 +15,12 @@ from sqlalchemy import Engine, Row, Text, cast, func, select
 from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, resolved
-from db.readers.audit.matching_ids import newest_ids
+from db.readers.audit.ways.matching_ids import newest_ids
 from db.rollups.attempt_sums import COST, IS_UNPRICED, dollars_of, total
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, StoredPrompt
 
-PAGE = 50
+GENERATIONS_A_PAGE = 50
 BEGINNING = 200
 """The number of characters of an answer that a list shows."""
 _READ_OF_ANSWER = 1_000
@@ -63,7 +63,9 @@ class GenerationPage:
     before: str | None
 
 
-def list_generations(engine: Engine, wanted: Filter, before: str | None = None, limit: int = PAGE) -> GenerationPage:
+def list_generations(
+    engine: Engine, wanted: Filter, before: str | None = None, limit: int = GENERATIONS_A_PAGE
+) -> GenerationPage:
     """List the generations of a filter, the newest first, without its `words`; `before` is the end of the last page.
 
     Raises FilterError for a template or a run that does not exist.

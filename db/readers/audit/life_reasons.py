@@ -4,7 +4,7 @@ A page of a life takes a few statements, however long the life is.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -86,10 +86,13 @@ class _Made:
 
 
 def explain_periods(
-    engine: Engine, periods: Sequence[LifePeriod], first: int = 0, last: int | None = None
+    engine: Engine, periods: Sequence[LifePeriod], wanted: Collection[str] | None = None
 ) -> list[ExplainedPeriod]:
-    """Explain the periods from `first` to before `last`; `periods` are whole lives, as lives.py returns them."""
-    part = list(_with_content_before(periods))[first:last]
+    """Explain periods; these are whole lives, as lives.py returns them, of any number of places.
+
+    With `wanted` only the periods that begin with one of these generations are explained.
+    """
+    part = [each for each in _with_content_before(periods) if wanted is None or each[0].generation_id in wanted]
     made = _read_made(engine, {each.generation_id for period, before, _n in part for each in (period, before) if each})
     # A generation may have been removed since the periods were read.
     pairs = [

@@ -9,12 +9,20 @@ from decimal import Decimal
 from sqlalchemy import Engine, case, func, literal, select
 
 from db.readers.audit.filters import Filter, conditions_of, resolved
-from db.readers.audit.sums import Alike, OutcomeSum, UsageSum, chosen_runs, conditions_on, outcomes_by, sums_by
+from db.readers.audit.sums import (
+    Alike,
+    OutcomeSum,
+    UsageSum,
+    chosen_runs,
+    conditions_on,
+    outcomes_by_each,
+    sums_by_each,
+)
 from db.readers.figures import TotalUsage
 from db.rollups.attempt_sums import total
-from db.rollups.counted import counted
+from db.rollups.marks import unmarked
 from db.session import rows_of
-from db.tables import Generation, OutcomeRollup, StandingContent
+from db.tables import Generation, OutcomeRollup, RolledUp, StandingContent, StoredRun
 from db.words import SUCCEEDED
 
 COUNTED_AT_MOST = 1_000_000
@@ -104,10 +112,16 @@ def figures_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None) 
     In the order of what they are grouped by; one line if that is nothing. A period counts as whole UTC days. Raises
     FilterError.
     """
-    usage = {each.alike: each for each in sums_by(engine, by, chosen)}
-    ended = _ended(outcomes_by(engine, [*by, "status", "origin"], chosen))
-    lines = [_line(alike, usage.get(alike), ended.get(alike, Ended())) for alike in usage.keys() | ended.keys()]
-    return sorted(lines, key=lambda line: [getattr(line.alike, name) for name in by])
+    return figures_by_each(engine, [by], chosen)[0]
+
+
+def figures_by_each(
+    engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter | None = None
+) -> list[list[FigureLine]]:
+    """Return `figures_by` for several groupings, by two statements for all: open runs are added up once."""
+    used = sums_by_each(engine, groupings, chosen)
+    outcomes = outcomes_by_each(engine, [[*by, "status", "origin"] for by in groupings], chosen)
+    return [_lines(by, usage, _ended(ended)) for by, usage, ended in zip(groupings, used, outcomes, strict=True)]
 
 
 def dearest_templates(engine: Engine, chosen: Filter | None = None, limit: int = 10) -> list[FigureLine]:
@@ -173,6 +187,12 @@ def _ended(sums: Sequence[OutcomeSum]) -> dict[Alike, Ended]:
     return found
 
 
+def _lines(by: Sequence[str], used: Sequence[UsageSum], ended: dict[Alike, Ended]) -> list[FigureLine]:
+    usage = {each.alike: each for each in used}
+    lines = [_line(alike, usage.get(alike), ended.get(alike, Ended())) for alike in usage.keys() | ended.keys()]
+    return sorted(lines, key=lambda line: [getattr(line.alike, name) for name in by])
+
+
 def _line(alike: Alike, usage: UsageSum | None, ended: Ended) -> FigureLine:
     if usage is None:
         return FigureLine(alike, replace(_NO_USAGE, cost_usd=Decimal(0)), ended, None)
@@ -181,17 +201,20 @@ def _line(alike: Alike, usage: UsageSum | None, ended: Ended) -> FigureLine:
 
 
 def _runs_with_failures(engine: Engine, chosen: Filter, limit: int) -> list[str]:
-    """Return the newest runs that have, together, at least this many generations without content."""
-    added = counted(OutcomeRollup, **chosen_runs("outcomes", chosen))
+    """Return the newest closed runs that have, together, this many generations without content; and all open runs."""
+    alike = chosen_runs("outcomes", chosen)
+    o = OutcomeRollup.__table__
     found = (
-        select(added.c.run_id, func.sum(added.c.generations).label("failed"))
-        .where(added.c.status != SUCCEEDED, *conditions_on(added, chosen))
-        .group_by(added.c.run_id)
-        .having(func.sum(added.c.generations) > 0)
-        .order_by(added.c.run_id.desc())
+        select(o.c.run_id, func.sum(o.c.generations).label("failed"))
+        .join(RolledUp, RolledUp.run_id == o.c.run_id)
+        .join(StoredRun, StoredRun.id == o.c.run_id)
+        .where(o.c.status != SUCCEEDED, o.c.generations > 0, *conditions_on(o, chosen))
+        .where(*(getattr(StoredRun, name) == value for name, value in alike.items() if value is not None))
+        .group_by(o.c.run_id)
+        .order_by(o.c.run_id.desc())
         .limit(limit)
     )
-    runs: list[str] = []
+    runs = [row.id for row in rows_of(engine, unmarked(**alike))]
     for row in rows_of(engine, found):
         runs.append(row.run_id)
         limit -= int(row.failed)

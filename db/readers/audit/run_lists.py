@@ -24,10 +24,10 @@ from sqlalchemy import (
 )
 
 from db.readers.audit.filters import FilterError, RunFilter
-from db.readers.audit.run_figures import RunFigures, figures_of
-from db.readers.audit.whole_rollups import whole
 from db.readers.figures import RunLine
+from db.readers.run_figures import RunFigures, figures_of
 from db.readers.runs import running, state_of
+from db.rollups.counted import counted
 from db.session import rows_of
 from db.tables import OutcomeRollup, StoredRun, StoredStep, UsageRollup
 from db.words import CRASHED, RUNNING, SUCCEEDED
@@ -131,7 +131,7 @@ def _milliseconds(dialect: str) -> ColumnElement[int]:
 
 
 def _costs() -> Select[Any]:
-    used = whole(UsageRollup).c
+    used = counted(UsageRollup).c
     # A shard's requests are its run's.
     its_run = func.coalesce(StoredRun.parent_run_id, StoredRun.id)
     return (
@@ -142,7 +142,7 @@ def _costs() -> Select[Any]:
 
 
 def _failures() -> Select[Any]:
-    outcomes = whole(OutcomeRollup).c
+    outcomes = counted(OutcomeRollup).c
     ended = select(outcomes.run_id, outcomes.generations.label("failures")).where(outcomes.status != SUCCEEDED)
     again = select(StoredStep.run_id, StoredStep.failed_again + StoredStep.skipped_again)
     every = union_all(ended, again).subquery().c

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Engine
 
 from db.readers.audit.filters import Filter, FilterError, resolved
-from db.readers.audit.generation_lists import PAGE, GenerationLine, lines_of
-from db.readers.audit.word_ways import END, Step, ways_to
+from db.readers.audit.generation_lists import GENERATIONS_A_PAGE, GenerationLine, lines_of
+from db.readers.audit.ways.word_ways import END, Step, ways_to
 from db.search.answer_index import AnswerIndex, IndexUnusableError
 from db.search.answer_texts import stored_answers, texts_in
 from db.search.index_places import opened_index
@@ -52,7 +52,11 @@ class SearchPage:
 
 
 def search(
-    engine: Engine, wanted: Filter, before: str | None = None, limit: int = PAGE, within_s: float = WITHIN_S
+    engine: Engine,
+    wanted: Filter,
+    before: str | None = None,
+    limit: int = GENERATIONS_A_PAGE,
+    within_s: float = WITHIN_S,
 ) -> SearchPage:
     """Find the newest generations of a filter whose answers have its `words`; `before` is the end of the last page.
 

@@ -9,7 +9,20 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, Subquery, select
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Engine,
+    Integer,
+    Select,
+    Subquery,
+    Text,
+    cast,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.figures import CACHE_SUMS, PRICED_BY, PromptCacheUse, TotalUsage, cache_use_of
@@ -101,14 +114,22 @@ DIMENSIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def sums_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None) -> list[UsageSum]:
-    """Add up usage and cost, grouped by DIMENSIONS["usage"]; one sum if `by` is empty.
+    """Add up usage and cost, grouped by DIMENSIONS["usage"], in their order; one sum if `by` is empty.
 
     Raises FilterError if the filter has a value by which figures are not kept.
     """
-    added, wanted = _counted("usage", UsageRollup, chosen), chosen or Filter()
+    return sums_by_each(engine, [by], chosen)[0]
+
+
+def sums_by_each(
+    engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter | None = None
+) -> list[list[UsageSum]]:
+    """Return `sums_by` for several groupings, in one statement: open runs are added up once, and all sums agree."""
+    wanted = chosen or Filter()
+    added = counted(UsageRollup, **chosen_runs("usage", wanted))
     names = [column.name for column in UsageRollup.__table__.c if not column.primary_key]
-    sums = [total(added.c[name]).label(name) for name in names]
-    return [_usage_sum(_alike(by, row), row) for row in rows_of(engine, _select("usage", added, by, wanted, sums))]
+    found = _read(engine, "usage", added, groupings, wanted, names)
+    return [[_usage_sum(alike, row) for alike, row in group] for group in found]
 
 
 def outcomes_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None) -> list[OutcomeSum]:
@@ -116,12 +137,19 @@ def outcomes_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None)
 
     No template and no model is known of unchanged records. Raises FilterError as `sums_by` does.
     """
+    return outcomes_by_each(engine, [by], chosen)[0]
+
+
+def outcomes_by_each(
+    engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter | None = None
+) -> list[list[OutcomeSum]]:
+    """Return `outcomes_by` for several groupings, in one statement."""
     wanted = chosen or Filter()
     added = counted_outcomes(**chosen_runs("outcomes", wanted))
-    sums = [total(added.c[name]).label(name) for name in ("generations", "replaced", "unchanged")]
+    found = _read(engine, "outcomes", added, groupings, wanted, ("generations", "replaced", "unchanged"))
     return [
-        OutcomeSum(_alike(by, row), int(row.generations), int(row.replaced), int(row.unchanged))
-        for row in rows_of(engine, _select("outcomes", added, by, wanted, sums))
+        [OutcomeSum(alike, int(row.generations), int(row.replaced), int(row.unchanged)) for alike, row in group]
+        for group in found
     ]
 
 
@@ -130,12 +158,17 @@ def cache_use_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None
 
     Raises FilterError as `sums_by` does.
     """
-    added, wanted = _counted("prompt cache", PromptCacheRollup, chosen), chosen or Filter()
-    sums = [total(added.c[name]).label(name) for name in CACHE_SUMS]
-    priced_by = [added.c[name].label(f"priced_by_{name}") for name in PRICED_BY]
-    statement = _select("prompt cache", added, by, wanted, sums).add_columns(*priced_by)
-    found = rows_of(engine, statement.group_by(*(added.c[name] for name in PRICED_BY)))
-    return [CacheUseSum(_alike(by, row), cache_use_of(row, "priced_by_")) for row in found]
+    return cache_use_by_each(engine, [by], chosen)[0]
+
+
+def cache_use_by_each(
+    engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter | None = None
+) -> list[list[CacheUseSum]]:
+    """Return `cache_use_by` for several groupings, in one statement."""
+    wanted = chosen or Filter()
+    added = counted(PromptCacheRollup, **chosen_runs("prompt cache", wanted))
+    found = _read(engine, "prompt cache", added, groupings, wanted, CACHE_SUMS, PRICED_BY)
+    return [[CacheUseSum(alike, cache_use_of(row)) for alike, row in group] for group in found]
 
 
 def whole_days(since: datetime | None, until: datetime | None) -> tuple[str | None, str | None]:
@@ -146,7 +179,7 @@ def whole_days(since: datetime | None, until: datetime | None) -> tuple[str | No
     return first, (until.astimezone(UTC) - timedelta(microseconds=1) + timedelta(days=1)).date().isoformat()
 
 
-def conditions_on(added: Subquery, chosen: Filter) -> list[ColumnElement[bool]]:
+def conditions_on(added: Any, chosen: Filter) -> list[ColumnElement[bool]]:
     """Return the conditions of a filter on rows of a rollup; those on runs are not among them."""
     first, after = whole_days(chosen.since, chosen.until)
     found = [
@@ -175,26 +208,48 @@ def chosen_runs(kind: str, chosen: Filter) -> dict[str, str | None]:
     return {"flow": chosen.flow, "endpoint": chosen.endpoint, "id": chosen.run}
 
 
-def _counted(kind: str, rollup: Any, chosen: Filter | None) -> Subquery:
-    return counted(rollup, **chosen_runs(kind, chosen or Filter()))
+def _read(
+    engine: Engine,
+    kind: str,
+    added: Subquery,
+    groupings: Sequence[Sequence[str]],
+    chosen: Filter,
+    sums: Sequence[str],
+    always_by: Sequence[str] = (),
+) -> list[list[tuple[Alike, Any]]]:
+    """Add the chosen rows up for each grouping; all are also grouped by the columns `always_by`."""
+    for name in (name for by in groupings for name in by if name not in DIMENSIONS[kind]):
+        raise FilterError(f"{name!r} is nothing to group {kind} by. Available: {', '.join(DIMENSIONS[kind])}.")
+    names = [name for name in DIMENSIONS[kind] if any(name in by for by in groupings)]
+    rows = _rows(added, names, chosen, [*sums, *always_by])
+    found: list[list[tuple[Alike, Any]]] = [[] for _by in groupings]
+    parts = [_part(rows, number, names, by, sums, always_by) for number, by in enumerate(groupings)]
+    for row in rows_of(engine, union_all(*parts) if len(parts) > 1 else parts[0]):
+        alike = Alike(**{name: getattr(row, f"by_{name}") for name in groupings[row.number]})
+        found[row.number].append((alike, row))
+    for by, group in zip(groupings, found, strict=True):
+        group.sort(key=lambda each: [getattr(each[0], name) for name in by])
+    return found
 
 
-def _select(kind: str, added: Subquery, by: Sequence[str], chosen: Filter, sums: Sequence[Any]) -> Select[Any]:
-    unknown = [each for each in by if each not in DIMENSIONS[kind]]
-    if unknown:
-        raise FilterError(f"{unknown[0]!r} is nothing to group {kind} by. Available: {', '.join(DIMENSIONS[kind])}.")
-    columns = {
-        name: StoredRun.__table__.c[name] if name in _OF_RUNS else added.c[_NAMES.get(name, name)] for name in by
-    }
-    named = [column.label(f"by_{name}") for name, column in columns.items()]
-    found = select(*named, *sums).where(*conditions_on(added, chosen)).group_by(*columns.values())
-    if not any(name in _OF_RUNS for name in by):
-        return found.order_by(*columns.values())
-    return found.join(StoredRun, StoredRun.id == added.c.run_id).order_by(*columns.values())
+def _rows(added: Subquery, names: Sequence[str], chosen: Filter, others: Sequence[str]) -> CTE:
+    """Select the chosen rows with these dimensions, and with other columns under their own names."""
+    runs = StoredRun.__table__.c
+    by = [(runs[name] if name in _OF_RUNS else added.c[_NAMES.get(name, name)]).label(f"by_{name}") for name in names]
+    found = select(*by, *(added.c[name] for name in others)).where(*conditions_on(added, chosen))
+    if any(name in _OF_RUNS for name in names):
+        found = found.join(StoredRun, StoredRun.id == added.c.run_id)
+    return found.cte("figures")
 
 
-def _alike(by: Sequence[str], row: Any) -> Alike:
-    return Alike(**{name: getattr(row, f"by_{name}") for name in by})
+def _part(
+    rows: CTE, number: int, names: Sequence[str], by: Sequence[str], sums: Sequence[str], always_by: Sequence[str]
+) -> Select[Any]:
+    alike = [rows.c[f"by_{name}"] if name in by else cast(null(), Text).label(f"by_{name}") for name in names]
+    always = [rows.c[name] for name in always_by]
+    columns = [literal_column(str(number), Integer).label("number"), *alike, *always]
+    added = [total(rows.c[name]).label(name) for name in sums]
+    return select(*columns, *added).group_by(*(rows.c[f"by_{name}"] for name in by), *always)
 
 
 def _usage_sum(alike: Alike, row: Any) -> UsageSum:

@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, case, func, select
 
-from db.readers.audit.filters import check_period
-from db.readers.audit.run_figures import sums_of_usage, usage_in
-from db.readers.audit.whole_rollups import days_of, whole
+from db.readers.audit.filters import Filter
+from db.readers.audit.sums import conditions_on
 from db.readers.figures import TotalUsage
+from db.readers.run_figures import sums_of_usage, usage_in
 from db.rollups.attempt_sums import total
+from db.rollups.counted import counted
 from db.session import rows_of
 from db.tables import OutcomeRollup, StoredRun, StoredTemplate, UsageRollup
 from db.words import CACHE, REPAIR, REQUESTED, SKIPPED, SUCCEEDED
@@ -108,8 +109,9 @@ def template_versions(engine: Engine, name: str) -> list[TemplateVersion]:
     """Return the versions of a template or of a step with this name, the last used first; empty if there is none."""
     t = StoredTemplate
     stored = {row.hash: row for row in rows_of(engine, select(t.__table__).where(t.name == name))}
-    outcomes = {row.template_hash: row for row in _outcomes(engine, name=name)}
-    usages = {row.template_hash: row for row in _usages(engine, ("step", "template_hash"), name=name)}
+    of_step = Filter(step=name)
+    outcomes = {row.template_hash: row for row in _outcomes(engine, of_step)}
+    usages = {row.template_hash: row for row in _usages(engine, ("step", "template_hash"), of_step)}
     found = []
     for each in {*stored, *outcomes}:
         row, of_source = outcomes.get(each), stored.get(each)
@@ -121,15 +123,15 @@ def template_versions(engine: Engine, name: str) -> list[TemplateVersion]:
 
 def list_templates(engine: Engine, since: datetime | None = None, until: datetime | None = None) -> list[TemplateLine]:
     """Return all templates, and the steps without one, by name, with their figures of the UTC days of a period."""
-    check_period(since, until)
+    period = Filter(since=since, until=until)
     uses = defaultdict[str, list[Row[Any]]](list)
     versions = defaultdict[str, set[str]](set)
     for name, template_hash in rows_of(engine, select(StoredTemplate.name, StoredTemplate.hash)):
         versions[name].add(template_hash)
-    for row in _outcomes(engine, since=since, until=until):
+    for row in _outcomes(engine, period):
         versions[row.step].add(row.template_hash)
         uses[row.step].append(row)
-    usages = {row.step: row for row in _usages(engine, ("step",), since=since, until=until)}
+    usages = {row.step: row for row in _usages(engine, ("step",), period)}
     return [_template(name, len(versions[name]), uses[name], usages.get(name)) for name in sorted(versions)]
 
 
@@ -162,11 +164,10 @@ def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
     return version.use.last_run_id or "", version.first_seen_at or _LONG_AGO, version.hash
 
 
-def _outcomes(
-    engine: Engine, *, name: str | None = None, since: datetime | None = None, until: datetime | None = None
-) -> list[Row[Any]]:
+def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
     """Select the counts of each version in use, by step."""
-    o = whole(OutcomeRollup).c
+    added = counted(OutcomeRollup)
+    o = added.c
     was_requested = o.origin.in_(REQUESTED) & (o.status != SKIPPED)
     statement = (
         select(
@@ -183,23 +184,17 @@ def _outcomes(
             func.max(StoredRun.started_at).label("last_used_at"),
         )
         .join(StoredRun, StoredRun.id == o.run_id)
-        .where(*days_of(o.day, since, until), *([] if name is None else [o.step == name]))
+        .where(*conditions_on(added, wanted))
         .group_by(o.step, o.template_hash)
     )
     return rows_of(engine, statement)
 
 
-def _usages(
-    engine: Engine,
-    alike: Sequence[str],
-    *,
-    name: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> list[Row[Any]]:
+def _usages(engine: Engine, alike: Sequence[str], wanted: Filter) -> list[Row[Any]]:
     """Select the sums of the requests of each version in use, or of each step."""
-    u = whole(UsageRollup).c
-    groups = [u[each] for each in alike]
-    repairs = total(case((u.kind == REPAIR, u.requests))).label("repairs")
-    which = [u.step != "" if name is None else u.step == name, *days_of(u.day, since, until)]
-    return rows_of(engine, select(*groups, repairs, *sums_of_usage(u)).where(*which).group_by(*groups))
+    added = counted(UsageRollup)
+    groups = [added.c[each] for each in alike]
+    repairs = total(case((added.c.kind == REPAIR, added.c.requests))).label("repairs")
+    statement = select(*groups, repairs, *sums_of_usage(added.c)).where(*conditions_on(added, wanted))
+    # An attempt whose generation was never written has no step.
+    return rows_of(engine, statement.where(added.c.step != "").group_by(*groups))

@@ -100,13 +100,13 @@ def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None
     )
 
 
+def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
+    return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
+
+
 def _upcoming(ask_next: AskNext | None) -> tuple[NextRun, ...] | None:
     found = None if ask_next is None else ask_next()
     return None if found is None else tuple(found)
-
-
-def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
-    return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
 
 
 def _begin(day: date) -> datetime:

@@ -64,4 +64,4 @@ def _chosen(found: Sequence[TemplateVersion], asked: str) -> TemplateVersion:
     return fitting[0]
 
 
-TEMPLATE_PAGE = Page("/templates/{name}", TemplateQuery, read_template, "template.html")
+TEMPLATE_PAGE = Page("/templates/{name:path}", TemplateQuery, read_template, "template.html")

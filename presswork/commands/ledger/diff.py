@@ -112,7 +112,8 @@ def _print(console: Console, flags: DiffFlags, sides: tuple[_Side, _Side], diffe
         console.print(f"\nThe {flags.of}s are equal.{note}")
         return
     for change in difference.changes[:SHOWN_CHANGES]:
-        screen.section(console, f"{visible(change.place) or f'The whole {flags.of}'}: {change.kind}")
+        place = str(change.path[0]) if flags.of == TEMPLATE else change.place
+        screen.section(console, f"{visible(place) or f'The whole {flags.of}'}: {change.kind}")
         text = _text(change, whole=flags.whole, plain=not console.is_terminal or console.no_color)
         console.print(text, soft_wrap=not console.is_terminal)
     if more := difference.changes[SHOWN_CHANGES:]:

@@ -1,6 +1,6 @@
-"""List the runs in the ledger, or show one run with its steps and failures.
+"""Choose what `presswork history` shows, and show one run with its steps and failures.
 
-life.py shows the history of one record.
+listings.py lists runs and generations, life.py shows the history of one record.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,94 +8,46 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
 from db.ledger.leases import LivingLease
 from db.readers.failures import count_unlisted
-from db.readers.figures import RunLine, StepCount, count_generations, find_run, list_runs
+from db.readers.figures import RunLine, StepCount, count_generations, find_run
 from db.readers.old_shards import shards_of
 from db.readers.runs import read_run, steps_of, workers_of
 from db.words import RUNNING, SUSPENDED
 from presswork.commands.ledger.life import show_life
+from presswork.commands.ledger.listings import refuse_filters, run_time, show_generations, show_runs
 from presswork.escaping import visible
-from presswork.report.amounts import dollars, duration
 from presswork.report.summary import Failure, list_failures, usage_rows
 from presswork.terminal import screen
 from presswork.terminal.audit_flags import HistoryFlags
 from presswork.terminal.endings import CommandContext
-from presswork.terminal.ledgers import find_by_id, ledger_urls, opened, say_ledger
+from presswork.terminal.ledgers import find_by_id, say_ledger
 from presswork.terminal.summary_view import print_failures
 
 FAILURES = 50
-NARROW = 110
-"""A terminal with fewer columns gets a list of runs with fewer columns."""
-NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 
 
 def show_history(command: CommandContext, flags: HistoryFlags) -> None:
-    """Print all runs, one run, or the history of one record."""
+    """Print runs or generations that match, one run, or the history of one record."""
     settings = command.settings
+    if flags.generations:
+        show_generations(command, flags)
+        return
     if flags.key is not None:
+        refuse_filters(flags, "a record's history")
         show_life(command, flags, flags.key)
         return
     if flags.run is not None:
+        refuse_filters(flags, "a single run")
         url, found = find_by_id(settings, _read_run, "run", flags.run, sandbox=flags.sandbox)
         if not command.as_json:
             say_ledger(url, others=False)
         command.answer(found.for_programs(), lambda console: _print_run(console, found))
         return
-    urls = ledger_urls(settings, sandbox=flags.sandbox)
-    runs: list[RunLine] = []
-    if urls:
-        with opened(urls[0]) as ledger:
-            runs = list_runs(ledger, flow=flags.flow, limit=flags.limit)
-        if not command.as_json:
-            say_ledger(urls[0], others=len(urls) > 1)
-    listed = [asdict(line) for line in runs]
-    command.answer(listed, lambda console: _print_list(console, runs, flags.flow, has_ledger=bool(urls)))
-
-
-def _print_list(console: Console, runs: Sequence[RunLine], flow: str | None, *, has_ledger: bool) -> None:
-    if runs:
-        console.print(runs_table(runs, console.width))
-        console.print(Text(f"\n`{screen.command('history ID')}` shows one run.", "dim"))
-    elif has_ledger:
-        console.print("No runs yet" + (f" of {visible(flow)}." if flow else "."))
-    else:
-        console.print("No runs yet: there is no ledger. `presswork demo` or `presswork run NAME` creates one.")
-
-
-def runs_table(runs: Sequence[RunLine], width: int) -> Table:
-    """Lay out runs, one a line; a narrow terminal gets fewer columns."""
-    narrow = width < NARROW
-    left_out = {"requests", "time"} if narrow else set()
-    if all(line.endpoint == runs[0].endpoint for line in runs):
-        left_out.add("endpoint")
-    rows = [{name: cell for name, cell in _cells(line).items() if name not in left_out} for line in runs]
-    columns = [name.replace(" ", "\n") if narrow and name in NUMBERS else name for name in rows[0]]
-    made = screen.table(columns, [list(row.values()) for row in rows], [*NUMBERS, "no\ncontent"])
-    for whole in (made.columns[0], made.columns[3]):
-        whole.no_wrap = True  # so that ids can be copied
-    return made
-
-
-def _cells(line: RunLine) -> dict[str, str | Text]:
-    without = line.without_content
-    return {
-        "run": screen.short(line.id),
-        "started (UTC)": screen.moment(line.started_at),
-        "flow": line.flow,
-        "status": screen.status(line.status),
-        "new": f"{line.succeeded:,}",
-        "cached": f"{line.cached:,}",
-        "no content": Text(f"{without:,}", "red" if without else "dim"),
-        "requests": f"{line.usage.requests:,}",
-        "cost": "" if line.usage.cost_usd is None else dollars(line.usage.cost_usd),
-        "time": _time(line),
-        "endpoint": line.endpoint,
-    }
+    show_runs(command, flags)
 
 
 @dataclass(frozen=True)
@@ -192,7 +144,7 @@ def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
         *(fact for fact in related if fact[1]),
         ("status", _state(found)),
         ("started", f"{screen.moment(line.started_at)} UTC, by {line.trigger}"),
-        ("time", _time(line) or "not ended yet"),
+        ("time", run_time(line) or "not ended yet"),
         ("endpoint", line.endpoint),
         ("parameters", parameters or "none"),
         ("code", row.get("code_version", "")),
@@ -220,10 +172,6 @@ def _place(process: str) -> str:
     """Name the process of an identity, which is host/number/more; the rest distinguishes later processes."""
     host, _, rest = process.partition("/")
     return f"process {rest.partition('/')[0]} on {host}"
-
-
-def _time(line: RunLine) -> str:
-    return "" if line.ended_at is None else duration((line.ended_at - line.started_at).total_seconds())
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -39,10 +39,11 @@ def show_life(command: CommandContext, flags: HistoryFlags, key: str) -> None:
     url, periods = found
     if not command.as_json:
         say_ledger(url, others=False)
-    command.answer(list(map(_for_programs, periods)), lambda console: _print_life(console, key, periods))
+    command.answer(list(map(period_json, periods)), lambda console: _print_life(console, key, periods))
 
 
-def _for_programs(explained: ExplainedPeriod) -> dict[str, Any]:
+def period_json(explained: ExplainedPeriod) -> dict[str, Any]:
+    """Return a period of a life as JSON for programs."""
     given = asdict(explained)
     return {**given.pop("period"), **given}
 

@@ -3,6 +3,7 @@
 While the ledger is unavailable, every read and claim of an open run waits.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.database_errors import LedgerUnreachableError
+from db.database_errors import DatabaseError, LedgerUnreachableError
 from db.ledger import leases, lifecycle, ranges, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
@@ -25,6 +26,7 @@ from db.readers.runs import read_run
 from db.readers.stored_generations import count_padded_keys
 from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read_standing
 from db.rollups.marks import roll_up_ended
+from db.search.indexing import index_closed
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
 from db.words import CRASHED, HELPER, RUNNING, SUSPENDED
 from presswork.engine.resources.lease import HeldLease
@@ -33,6 +35,8 @@ from presswork.errors import ConfigurationError, RunEndedError
 from presswork.options import Helper
 
 _log = logging.getLogger("prefect.presswork")
+INDEXING_S = 10.0
+"""How long the end of a run waits at most until words are indexed; the next run indexes the others."""
 
 
 @dataclass
@@ -149,6 +153,17 @@ class RunLedger:
     async def used(self, step: str) -> TotalUsage:
         """Return what a step has used so far."""
         return await self.writer.read(usage, self.engine, self.run_id, step=step)
+
+    async def index_words(self) -> None:
+        """Index the words of closed runs, if the ledger has an index of words; a failure is only noted."""
+        try:
+            found = await asyncio.to_thread(index_closed, self.engine, INDEXING_S)
+        except (SQLAlchemyError, DatabaseError, OSError) as error:
+            reason = str(error) if isinstance(error, DatabaseError) else reason_of(error, self.engine.url)
+            _log.info("The run's words are not indexed: %s A search reads its answers instead.", reason)
+        else:
+            if found is not None and found.left:
+                _log.info("%s runs are not indexed yet. Run `presswork audit index` to index them.", found.left)
 
     async def add_template(self, row: TemplateRow) -> None:
         """Write a template that the run uses, if it is missing."""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from db.readers.audit import candidates, matching_ids
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.generation_lists import list_generations
+from db.readers.audit.ways import candidates, matching_ids
 from tests.db.audit.made_rows import BEGIN, ENDINGS, FLOWS, MODELS, Library, Made
 from tests.db.rows import sha
 
@@ -96,8 +96,8 @@ def test_all_pages_together_are_what_plain_python_finds(
     if way == "many keys":
         monkeypatch.setattr(matching_ids, "FEW_KEYS", 3)
     draw = random.Random(7)
-    for _number in range(60):
-        wanted, limit = drawn(draw, library), draw.choice((1, 7, 50))
+    for _number in range(40):
+        wanted, limit = drawn(draw, library), draw.choice((9, 50, 200))
         found = list(pages(library.ledger, wanted, limit))
         assert [each for page in found for each in page] == expected(library, wanted), wanted
         assert all(len(page) == limit for page in found[:-1]), wanted

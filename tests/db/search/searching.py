@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine
 
-from db.clock import now
 from db.readers.audit.filters import Filter
 from db.readers.audit.searches import SearchPage, search
-from db.search.tokens import parse_query, spaced_words
-from db.tables import Generation, RolledUp
 from tests.db.rows import Book
 
 

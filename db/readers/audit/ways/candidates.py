@@ -12,7 +12,7 @@ from datetime import UTC, datetime, time, timedelta
 from sqlalchemy import ColumnElement, Engine, and_, case, func, select, true
 
 from db.readers.audit.filters import Filter, id_of
-from db.readers.audit.whole_rollups import days_of
+from db.readers.audit.sums import conditions_on
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun
 
@@ -39,7 +39,7 @@ class CandidateRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class IdWindow:
     """A part of the ledger: the ids from `first` up to, and not with, `before`. All matching rows are of `run_ids`.
 
     `by_run` says whether it is cheaper to read all rows of these runs than all rows in the order of ids.
@@ -51,7 +51,7 @@ class Window:
     by_run: bool
 
 
-def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> Iterator[Window]:
+def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> Iterator[IdWindow]:
     """Yield the windows that can hold the generations of a filter, the newest first; each should hold `needed`.
 
     A filter on keys makes them hold less, so each following window is larger.
@@ -64,7 +64,9 @@ def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> 
         del waiting[: len(taken)]
         low = taken[-1].first
         members = taken + [run for run in waiting if run.last is None or run.last >= low]
-        yield Window(low, high, tuple(run.id for run in members), _is_cheaper_by_run(runs, members, low, high, needed))
+        yield IdWindow(
+            low, high, tuple(run.id for run in members), _is_cheaper_by_run(runs, members, low, high, needed)
+        )
         high, needed = low, needed * 2
 
 
@@ -107,7 +109,7 @@ def _runs(engine: Engine, wanted: Filter) -> list[CandidateRun]:
 def _closed(engine: Engine, wanted: Filter) -> Iterator[CandidateRun]:
     o = OutcomeRollup
     number = o.generations + o.replaced
-    matching = func.sum(case((and_(true(), *_of_kind(wanted), *_of_run(wanted)), number), else_=0))
+    matching = func.sum(case((and_(true(), *conditions_on(o.__table__, wanted), *_of_run(wanted)), number), else_=0))
     statement = (
         select(StoredRun.id, StoredRun.started_at, StoredRun.ended_at, matching, func.sum(number))
         .join(RolledUp, RolledUp.run_id == StoredRun.id)
@@ -141,19 +143,6 @@ def _of_run(wanted: Filter) -> list[ColumnElement[bool]]:
     if wanted.until is not None:
         found.append(StoredRun.started_at < wanted.until + CLOCK_SLACK)
     return found
-
-
-def _of_kind(wanted: Filter) -> list[ColumnElement[bool]]:
-    o = OutcomeRollup
-    pairs = (
-        (o.step, wanted.step),
-        (o.template_hash, wanted.template),
-        (o.model, wanted.model),
-        (o.status, wanted.status),
-        (o.origin, wanted.origin),
-    )
-    found = [column == value for column, value in pairs if value is not None]
-    return found + days_of(o.day, wanted.since, wanted.until)
 
 
 def _has_part_of_a_day(wanted: Filter) -> bool:

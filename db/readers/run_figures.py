@@ -1,4 +1,4 @@
-"""The figures of a page of runs: from the rollups for closed runs, from live sums for all others."""
+"""Read the figures of several runs: from the rollups for closed runs, from live sums for all others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def _stored(engine: Engine, run_ids: Sequence[str]) -> dict[str, RunFigures]:
     confirmed = select(s.run_id, total(s.unchanged), total(s.failed_again + s.skipped_again)).group_by(s.run_id)
     counts = {row[0]: row[1:] for row in rows_of(engine, outcomes.where(o.run_id.in_(run_ids)))}
     again = {row[0]: row[1:] for row in rows_of(engine, confirmed.where(s.run_id.in_(run_ids)))}
-    used = {row.run_id: usage_in(row) for row in rows_of(engine, USED.where(u.run_id.in_(run_ids)).group_by(u.run_id))}
+    used = {row.run_id: usage_in(row) for row in rows_of(engine, _USED.where(u.run_id.in_(run_ids)))}
     nothing = TotalUsage(cost_usd=Decimal(0))
     found = {}
     for run_id in run_ids:
@@ -74,32 +74,20 @@ def _stored(engine: Engine, run_ids: Sequence[str]) -> dict[str, RunFigures]:
     return found
 
 
-def sums_of_usage(u: Any) -> list[Any]:
-    """Return the sums of a usage rollup, or of a select with its columns, that `usage_in` reads."""
-    written = u.cache_creation_5m_tokens + u.cache_creation_1h_tokens
-    return [
-        total(u.requests).label("requests"),
-        total(u.input_tokens + written + u.cache_read_tokens).label("input_tokens"),
-        total(u.output_tokens).label("output_tokens"),
-        total(written).label("cache_creation_tokens"),
-        total(u.cache_read_tokens).label("cache_read_tokens"),
-        total(u.cost_e10).label("cost_e10"),
-        total(u.priced).label("priced"),
-        total(u.unpriced).label("unpriced"),
-        total(u.perhaps_billed).label("perhaps_billed"),
-        total(u.likely_e10).label("likely_e10"),
-        total(u.estimated).label("estimated"),
-        total(u.rate_limited).label("rate_limited"),
-    ]
+def sums_of_usage(columns: Any) -> list[Any]:
+    """Return the sums of the columns of a usage rollup, under their names."""
+    names = [column.name for column in UsageRollup.__table__.c if not column.primary_key]
+    return [total(columns[name]).label(name) for name in names]
 
 
 def usage_in(row: Any) -> TotalUsage:
-    """Make the usage of a row with the columns of `sums_of_usage`; as in figures.py, an unknown sum is None."""
+    """Make the usage of a row with `sums_of_usage`; as in figures.py, a sum of unknown amounts alone is None."""
+    written = int(row.cache_creation_5m_tokens) + int(row.cache_creation_1h_tokens)
     return TotalUsage(
         requests=int(row.requests),
-        input_tokens=int(row.input_tokens),
+        input_tokens=int(row.input_tokens) + written + int(row.cache_read_tokens),
         output_tokens=int(row.output_tokens),
-        cache_creation_tokens=int(row.cache_creation_tokens),
+        cache_creation_tokens=written,
         cache_read_tokens=int(row.cache_read_tokens),
         cost_usd=None if row.unpriced and not row.priced else dollars_of(row.cost_e10),
         unpriced=int(row.unpriced),
@@ -109,5 +97,5 @@ def usage_in(row: Any) -> TotalUsage:
     )
 
 
-USED = select(UsageRollup.run_id, *sums_of_usage(UsageRollup))
+_USED = select(UsageRollup.run_id, *sums_of_usage(UsageRollup.__table__.c)).group_by(UsageRollup.run_id)
 """Selects the usage of runs."""

@@ -5,25 +5,25 @@ Each way yields steps, so that a search can stop between two of them and say how
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 from sqlalchemy import Engine, Select, func, or_, select
 
-from db.readers.audit.candidates import CLOCK_SLACK, LAST, count_matching
 from db.readers.audit.filters import ID_SLACK, Filter, columns_of, conditions_of, id_of
-from db.readers.audit.matching_ids import newest_ids
+from db.readers.audit.ways.candidates import CLOCK_SLACK, LAST
+from db.readers.audit.ways.matching_ids import newest_ids
 from db.search.answer_index import AnswerIndex
 from db.search.tokens import Query
 from db.session import among, rows_of
 from db.tables import Generation, StoredRun
+from db.words import BATCH, CACHE, LIVE
 
 END = ""
 """Below all ids."""
-FEW_ANSWERS = 3_000
-"""If a filter has no more generations than this, they are read, instead of all that have the words."""
 FEW_RUNS = 100
 """If more runs are not indexed, all answers are read."""
 SMALL_RUN = 10_000
-_FIRST, _MOST = 100, 2_000
+_FIRST, _MOST = 100, 4_000
 _READ_AT_ONCE = 500
 
 
@@ -41,25 +41,32 @@ def ways_to(
     """Return the ways that together go through all answers of a filter, from the id `before` on."""
     if wanted.until is not None:
         before = min(before or LAST, id_of(wanted.until + ID_SLACK))
-    if index is None or _is_narrow(engine, wanted):
-        return [_read(engine, wanted, before)]
+    if index is None or wanted.key is not None:
+        # A record has few generations.
+        return [_read_all(engine, wanted, before)]
     unindexed = [run.run_id for run in index.unindexed()]
     if len(unindexed) > FEW_RUNS:
-        return [_read(engine, wanted, before)]
+        return [_read_all(engine, wanted, before)]
     if wanted.run is not None:
         unindexed = [wanted.run] if wanted.run in unindexed else []
     small = _small_runs(engine, unindexed)
-    ways = [_indexed(engine, index, query, wanted, before)]
-    ways += [_read(engine, replace(wanted, run=run_id), before) for run_id in unindexed if run_id not in small]
-    return [*ways, _all_of(engine, wanted, small, before)] if small else ways
+    by_index = _indexed(engine, index, query, wanted, before)
+    # What matches a filter may be rare or old, and a word common; or the other way round.
+    first = _sooner(by_index, _read_all(engine, wanted, before)) if columns_of(wanted) else by_index
+    apart = [_read_all(engine, replace(wanted, run=run_id), before) for run_id in unindexed if run_id not in small]
+    return [first, *apart, *([_all_of(engine, wanted, small, before)] if small else [])]
 
 
-def _is_narrow(engine: Engine, wanted: Filter) -> bool:
-    """Whether a filter has so few generations that reading them is the quickest way."""
-    if wanted.key is not None:
-        return True
-    count = count_matching(engine, replace(wanted, words=None)) if columns_of(wanted) else None
-    return count is not None and count <= FEW_ANSWERS
+def _sooner(one: Iterator[Step], other: Iterator[Step]) -> Iterator[Step]:
+    """Follow two ways through the same answers in turns, and get as far as the quicker one."""
+    down_to = LAST
+    # A step by the index costs less.
+    for way in cycle((one, one, one, other)):
+        step = next(way, Step([], END))
+        down_to = min(down_to, step.down_to)
+        yield Step(step.ids, down_to)
+        if down_to == END:
+            return
 
 
 def _indexed(engine: Engine, index: AnswerIndex, query: Query, wanted: Filter, before: str | None) -> Iterator[Step]:
@@ -72,18 +79,41 @@ def _indexed(engine: Engine, index: AnswerIndex, query: Query, wanted: Filter, b
         yield Step(_matching(engine, wanted, ids), END if is_last else ids[-1])
         if is_last:
             return
-        before, size = ids[-1], min(size * 2, _MOST)
+        before, size = ids[-1], min(size * 4, _MOST)
+
+
+def _read_all(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
+    """Go through all generations of a filter that can have texts."""
+    # Without any condition, the rows are read in their order.
+    return _read_own(engine, wanted, before) if columns_of(wanted) else _read(engine, wanted, before)
+
+
+def _read_own(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
+    """Go through the generations of a filter, without those that only reused an answer: they have no texts."""
+    if wanted.origin is not None:
+        yield from _read(engine, wanted, before)
+        return
+    ways = {origin: _read(engine, replace(wanted, origin=origin), before) for origin in (LIVE, BATCH)}
+    down_to = dict.fromkeys(ways, LAST)
+    while max(down_to.values()) != END:
+        origin = max(down_to, key=lambda each: down_to[each])
+        step = next(ways[origin], Step([], END))
+        down_to[origin] = step.down_to
+        yield Step(step.ids, max(down_to.values()))
 
 
 def _read(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
     """Go through all generations of a filter."""
+    if wanted.origin == CACHE:
+        return
+    size = _READ_AT_ONCE
     while True:
-        ids = newest_ids(engine, wanted, before, _READ_AT_ONCE)
-        is_last = len(ids) < _READ_AT_ONCE
+        ids = newest_ids(engine, wanted, before, size)
+        is_last = len(ids) < size
         yield Step(ids, END if is_last else ids[-1])
         if is_last:
             return
-        before = ids[-1]
+        before, size = ids[-1], min(size * 4, _MOST)
 
 
 def _all_of(engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str | None) -> Iterator[Step]:

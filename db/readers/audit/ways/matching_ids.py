@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Select, func, select, union, union_all
 
-from db.readers.audit.candidates import LAST, Window, windows
 from db.readers.audit.filters import ANY_ENDING, Filter, columns_of, conditions_of
+from db.readers.audit.ways.candidates import LAST, IdWindow, windows
 from db.rollups.marks import unmarked
 from db.session import among, rows_of
 from db.tables import Generation, OutcomeRollup, StoredRun
@@ -39,14 +39,14 @@ def _read(engine: Engine, statement: Select[Any], limit: int) -> list[str]:
     return [row.id for row in rows_of(engine, statement.limit(limit))]
 
 
-def _of_runs(wanted: Filter, window: Window, dialect: str) -> Select[Any]:
+def _of_runs(wanted: Filter, window: IdWindow, dialect: str) -> Select[Any]:
     """Select what matches among all rows of the window's runs."""
     g = Generation
     inside = (among(g.run_id, window.run_ids, dialect), g.id >= window.first, g.id < window.before)
     return _sorted(select(g.id).where(*inside, *conditions_of(wanted)))
 
 
-def _in_order(wanted: Filter, window: Window) -> Select[Any]:
+def _in_order(wanted: Filter, window: IdWindow) -> Select[Any]:
     """Select what matches among the window's rows, read in the order of ids until enough match."""
     g = Generation
     # Only the columns of the conditions: one that stands after a long text makes SQLite read that too.

@@ -1,0 +1,85 @@
+"""A filter that can't be right is an error that says what there is, never an empty list."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import Engine
+
+from db.readers.audit.filters import Filter, FilterError, RunFilter, id_of, resolved
+from tests.db.audit.made_rows import BEGIN, Library, id_at
+from tests.db.rows import Book, sha
+
+MARCH = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"status": "done"}, r"'done' is no status\. Available: succeeded, invalid"),
+        ({"status": ""}, r"'' is no status"),
+        ({"origin": "cached"}, r"'cached' is no origin\. Available: live, batch, cache\."),
+        ({"since": MARCH, "until": MARCH}, r"Exchange since and until"),
+        ({"since": MARCH, "until": MARCH - timedelta(days=1)}, r"ends at 2026-02-28 00:00, before it begins"),
+        ({"since": datetime(2026, 3, 1)}, r"'since' has no time zone"),  # noqa: DTZ001 - that is the fault
+    ],
+)
+def test_a_value_that_can_not_be_is_an_error(given: dict[str, object], message: str) -> None:
+    with pytest.raises(FilterError, match=message):
+        Filter(**given)  # type: ignore[arg-type]
+
+
+def test_runs_have_states_and_triggers_of_their_own() -> None:
+    assert RunFilter(status="suspended", trigger="schedule")
+    with pytest.raises(FilterError, match="'succeeded' is no status"):
+        RunFilter(status="succeeded")
+    with pytest.raises(FilterError, match=r"'cron' is no trigger\. Available: command, schedule"):
+        RunFilter(trigger="cron")
+
+
+def test_the_beginning_of_a_template_version_is_enough(book: Book) -> None:
+    assert resolved(book.ledger, Filter(template=sha("template")[:6].upper())).template == sha("template")
+
+
+def test_an_ambiguous_template_names_all_that_it_may_be(ledger: Engine) -> None:
+    Library(ledger, seed=1)
+    with pytest.raises(FilterError, match=r"'' is the beginning of 12 template versions: \w{64}, .* and 2 more\."):
+        resolved(ledger, Filter(template=""))
+
+
+def test_a_template_of_an_empty_ledger_says_that_there_is_none(ledger: Engine) -> None:
+    with pytest.raises(FilterError, match=r"no template version 'abc'\. Available: none"):
+        resolved(ledger, Filter(template="abc"))
+
+
+def test_a_step_without_a_stored_template_is_found_by_its_whole_hash(book: Book) -> None:
+    book.add("A-1", template_hash=sha("made in code"))
+    assert resolved(book.ledger, Filter(template=sha("made in code"))).template == sha("made in code")
+    with pytest.raises(FilterError, match="no template version"):
+        resolved(book.ledger, Filter(template=sha("nobody's")))
+
+
+def test_a_run_is_found_by_either_end_of_its_id(book: Book) -> None:
+    for part in (book.run_id, book.run_id[:13], book.run_id[-8:]):
+        assert resolved(book.ledger, Filter(run=part)).run == book.run_id
+
+
+def test_an_unknown_run_names_the_newest(book: Book) -> None:
+    with pytest.raises(FilterError, match=rf"no run 'nothing'\. The newest are {book.run_id}\."):
+        resolved(book.ledger, Filter(run="nothing"))
+
+
+def test_the_beginning_of_two_runs_is_no_run(ledger: Engine) -> None:
+    library = Library(ledger, seed=1)
+    library.run(BEGIN)
+    library.run(BEGIN)
+    with pytest.raises(FilterError, match="beginning or end of several runs"):
+        resolved(ledger, Filter(run=library.runs[0][:13]))
+
+
+def test_ids_of_a_moment_lie_between_those_before_and_after_it() -> None:
+    draw = random.Random(1)
+    berlin = MARCH.astimezone(timezone(timedelta(hours=1)))
+    assert id_at(MARCH - timedelta(milliseconds=1), draw) < id_of(berlin) < id_at(MARCH, draw)
