@@ -10,12 +10,12 @@ from sqlalchemy import Engine
 
 from db.ledger.leases import LivingLease
 from db.readers.audit.filters import Filter, FilterError, resolved
-from db.readers.audit.run_figures import figures_of
 from db.readers.audit.sums import cache_use_by, outcomes_by, sums_by
 from db.readers.chains import resumed_by, resuming
 from db.readers.failures import Loss, Trouble, count_unlisted, losses, troubles
 from db.readers.figures import PromptCacheUse, RunLine, StepCount, TotalUsage, count_generations, usage
 from db.readers.old_shards import shards_of
+from db.readers.run_figures import figures_of
 from db.readers.runs import read_run, running, state_of, steps_of, workers_of
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 from presswork.audit import links
