@@ -8,7 +8,7 @@ import re
 from urllib.parse import quote
 
 import pytest
-from html5lib.html5parser import HTMLParser, ParseError  # type: ignore[import-untyped] # it has no stubs
+from html5lib.html5parser import HTMLParser, ParseError
 
 from presswork.audit.app import PAGES
 from presswork.audit.page import AnyPage
