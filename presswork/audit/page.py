@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from presswork.errors import PressworkError
 
 SHORT_KEY = 2_000  # a record's key may be long; nothing that is asked for is longer
+_YEARS = range(1971, 9000)  # ids hold the time since 1970, and a day more or less must be a date too
 _NO_MOMENT = "is not a date. Write 2026-03-01 or 2026-03-01T14:30, in UTC"
 
 
@@ -39,10 +40,9 @@ def read_moment(value: Any) -> Any:
         found = datetime.fromisoformat(value.strip())
     except ValueError:
         raise ValueError(f"{value!r} {_NO_MOMENT}") from None
-    try:
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except OverflowError:
-        raise ValueError(f"{value!r} is too far from today") from None
+    if found.year not in _YEARS:
+        raise ValueError(f"{value!r} is too far from today")
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 UtcMoment = Annotated[datetime, BeforeValidator(read_moment)]
