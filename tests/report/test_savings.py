@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 from db.readers.figures import PromptCacheUse
-from presswork.report.savings import add_savings, saved_by_reads
+from presswork.report.savings import PromptCacheSavings, add_savings, saved_by_reads
 
 USE = PromptCacheUse("claude-sonnet-4-6", None, None, None, date(2026, 3, 1), 2000, 1000, 0, 100_000, 1, 100)
 
@@ -27,4 +27,4 @@ def test_unknown_prices_are_counted_and_left_out() -> None:
 
 def test_writes_that_nobody_reads_cost_more_than_they_save() -> None:
     assert add_savings([replace(USE, read=0, reads=0)]).usd < 0
-    assert (add_savings([]).usd, add_savings([]).unpriced) == (0, 0)
+    assert add_savings([]) == PromptCacheSavings(Decimal(0), 0)
