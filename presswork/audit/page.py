@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy import Engine
 
 from presswork.errors import PressworkError
 
 SHORT_KEY = 2_000  # a record's key may be long; nothing that is asked for is longer
+_YEARS = range(1971, 9000)  # ids hold the time since 1970, and a day more or less must be a date too
 _NO_MOMENT = "is not a date. Write 2026-03-01 or 2026-03-01T14:30, in UTC"
 
 
@@ -39,22 +40,14 @@ def read_moment(value: Any) -> Any:
         found = datetime.fromisoformat(value.strip())
     except ValueError:
         raise ValueError(f"{value!r} {_NO_MOMENT}") from None
-    try:
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except OverflowError:
-        raise ValueError(f"{value!r} is too far from today") from None
-
-
-def _without_nul(text: str) -> str:
-    """Refuse NUL, which PostgreSQL refuses in any text."""
-    if "\0" in text:
-        raise ValueError("holds a NUL character, which no text of a ledger has")
-    return text
+    if found.year not in _YEARS:
+        raise ValueError(f"{value!r} is too far from today")
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 UtcMoment = Annotated[datetime, BeforeValidator(read_moment)]
 """A date or a moment in a query."""
-ShortText = Annotated[str, Field(max_length=SHORT_KEY), AfterValidator(_without_nul)]
+ShortText = Annotated[str, Field(max_length=SHORT_KEY)]
 """A text in a query."""
 
 
@@ -91,6 +84,11 @@ class Page(Generic[Asked]):
     html: str
     choices: Callable[[Engine], object] | None = None
     drawn: Callable[[Any], object] | None = None
+
+
+def fields_alone(_engine: Engine) -> tuple[()]:
+    """Offer no choices: the form of the page has only fields to write in. It is shown with a wrong query too."""
+    return ()
 
 
 AnyPage = Page[Any]

@@ -74,7 +74,7 @@ async def fill(shop: Workshop, monkeypatch: pytest.MonkeyPatch, templates: Path)
     await shop.call(product_copy, tea)
     await shop.call(support_replies, options=RunOptions(limit=8))
     shop.sandbox.configure(refused=1)
-    refused = await shop.call(product_copy, coffee)
+    refused = await shop.call(product_copy, Products(category="pantry"))
     written = shop.rows(
         "SELECT id, template_hash, output FROM generations WHERE record_key = :key ORDER BY id", key=KEY
     )

@@ -26,7 +26,7 @@ def questions() -> dict[str, str]:
 
 def listed(question: str, kind: str) -> list[str]:
     """The pages or the commands that answer a question."""
-    (line,) = re.findall(rf"^- {kind}: (.*)$", question, re.MULTILINE)
+    (line,) = re.findall(rf"^- {kind}: (.*(?:\n  .*)*)$", question, re.MULTILINE)
     return [word for word in re.findall(r"`([^`]+)`", line) if word.startswith(("/", "presswork"))]
 
 
