@@ -44,6 +44,7 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (app, "show", audit_flags.ShowFlags, "ledger.show:show_generation"),
     (app, "diff", audit_flags.DiffFlags, "ledger.diff:show_difference"),
     (app, "cost", audit_flags.CostFlags, "audit.cost:show_cost"),
+    (app, "search", audit_flags.SearchFlags, "audit.searching:search_answers"),
     (app, "export", audit_flags.ExportFlags, "audit.export:export_generations"),
     (app, "up", flags.UpFlags, "machine.up:up"),
     (

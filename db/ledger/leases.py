@@ -235,13 +235,22 @@ def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
             sleeping = update(StoredLease).where(*_held(lease), *lapsed, _holds_any(lease))
             if connection.execute(sleeping.values(epoch=lease.epoch + 1)).rowcount:
                 release_holdings(connection, lease)
-        elif connection.execute(delete(StoredLease).where(*_held(lease), *lapsed)).rowcount:
-            end(connection, lease, CRASHED)
-            running = (StoredRun.id == lease.run_id, StoredRun.status == RUNNING)
-            if lease.worker == MAIN:
-                connection.execute(update(StoredRun).where(*running).values(status=CRASHED, ended_at=now()))
-                crashed.append(lease.run_id)
+        elif (fate == "gone" or each.lapsed) and _end_crashed(connection, lease, lapsed):
+            crashed.append(lease.run_id)
     return crashed
+
+
+def _end_crashed(connection: Connection, lease: Lease, lapsed: Sequence[ColumnElement[bool]]) -> bool:
+    """End a lease whose process has crashed; return whether its run has crashed with it."""
+    # First the run, then its lease, in the same order as all others that lock both.
+    lock_run(connection, lease.run_id)
+    if not connection.execute(delete(StoredLease).where(*_held(lease), *lapsed)).rowcount:
+        return False
+    end(connection, lease, CRASHED)
+    if lease.worker == MAIN:
+        running = (StoredRun.id == lease.run_id, StoredRun.status == RUNNING)
+        connection.execute(update(StoredRun).where(*running).values(status=CRASHED, ended_at=now()))
+    return lease.worker == MAIN
 
 
 def _fate(dialect: str, lease: Any) -> str:

@@ -69,17 +69,20 @@ def find_places(
     columns = c.flow, c.step, c.endpoint
     given = zip(columns, (flow, step, endpoint), strict=True)
     wanted = [column == value for column, value in given if value is not None]
+    own = c.__table__.alias("own")
+    same_place = (own.c[column.name] == column for column in columns)
+    has_record = select(own.c.record_key).where(*same_place, own.c.record_key == key).exists()
     found: list[LifePlace] = []
     with engine.connect() as connection:
         # One place after the other, because the key is the last column of the primary key: a condition on the key alone
         # would read the whole table.
-        following = select(*columns).where(*wanted).order_by(*columns).limit(1)
+        following = select(*columns, has_record).where(*wanted).order_by(*columns).limit(1)
         row = connection.execute(following).first()
         while row is not None:
-            of_record = select(c.record_key).where(tuple_(*columns) == tuple_(*row), c.record_key == key)
-            if connection.execute(of_record).first() is not None:
-                found.append(LifePlace(*row))
-            row = connection.execute(following.where(tuple_(*columns) > tuple_(*row))).first()
+            *place, has_outcome = row
+            if has_outcome:
+                found.append(LifePlace(*place))
+            row = connection.execute(following.where(tuple_(*columns) > tuple_(*place))).first()
     return found
 
 

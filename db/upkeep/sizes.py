@@ -24,6 +24,10 @@ HOLDS: Mapping[str, str] = {
     "working_rows": "records of unfinished runs",
     "leases": "processes that work on runs now",
     "claims": "prompts that are being requested now",
+    "rolled_up": "closed runs whose sums count",
+    "usage_rollup": "sums: tokens and cost of closed runs",
+    "outcome_rollup": "sums: outcomes of closed runs",
+    "prompt_cache_rollup": "sums: use of the prompt cache by closed runs",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy import Engine
 
 from presswork.errors import PressworkError
@@ -45,16 +45,9 @@ def read_moment(value: Any) -> Any:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-def _without_nul(text: str) -> str:
-    """Refuse NUL, which PostgreSQL refuses in any text."""
-    if "\0" in text:
-        raise ValueError("holds a NUL character, which no text of a ledger has")
-    return text
-
-
 UtcMoment = Annotated[datetime, BeforeValidator(read_moment)]
 """A date or a moment in a query."""
-ShortText = Annotated[str, Field(max_length=SHORT_KEY), AfterValidator(_without_nul)]
+ShortText = Annotated[str, Field(max_length=SHORT_KEY)]
 """A text in a query."""
 
 
@@ -91,6 +84,11 @@ class Page(Generic[Asked]):
     html: str
     choices: Callable[[Engine], object] | None = None
     drawn: Callable[[Any], object] | None = None
+
+
+def fields_alone(_engine: Engine) -> tuple[()]:
+    """Offer no choices: the form of the page has only fields to write in. It is shown with a wrong query too."""
+    return ()
 
 
 AnyPage = Page[Any]

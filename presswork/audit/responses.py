@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from jinja2 import Environment
@@ -85,9 +86,9 @@ class Answering:
 
     def _endpoint(self, page: AnyPage, suffix: str) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
-            query = request.url.query
+            query = _query_of(request)
             if (shorter := without_empty(query)) != query and len(shorter) < len(query):
-                return RedirectResponse(request.url.path + (f"?{shorter}" if shorter else ""), 303)
+                return RedirectResponse(quote(request.scope["path"]) + (f"?{shorter}" if shorter else ""), 303)
             given = _given(request)
             shown = self._read(page, request, given)
             if suffix == ".json":
@@ -132,7 +133,7 @@ class Answering:
     def _html(self, request: Request, html: str, shown: Shown, given: Given, drawn: object = None) -> Response:
         trouble = shown.trouble
         values = {
-            "here": Here(_plain_path(request.url.path), request.url.query),
+            "here": Here(_path_of(request), _query_of(request)),
             "theme": theme_of(request),
             "ledger": self._ledger.name(),
             "query": shown.query,
@@ -184,9 +185,17 @@ def _fault(place: tuple[int | str, ...], kind: str, message: str) -> str:
     return f"{name}: {reason}." if name else f"{reason[:1].upper()}{reason[1:]}."
 
 
-def _plain_path(path: str) -> str:
+def _query_of(request: Request) -> str:
+    # Not `request.url`: Starlette makes it of the path as it is meant, in which a name may have a question mark.
+    raw: bytes = request.scope["query_string"]
+    return raw.decode("latin-1")
+
+
+def _path_of(request: Request) -> str:
+    """Return the path of a page without a suffix; escaped again, because a name in it may hold anything."""
+    path: str = request.scope["path"]
     plain = next((path.removesuffix(suffix) for suffix in SUFFIXES[:2] if path.endswith(suffix)), path)
-    return "/" if plain == _OF_HOME else plain
+    return "/" if plain == _OF_HOME else quote(plain)
 
 
 def _response(text: str, media_type: str, status: int) -> Response:
@@ -231,6 +240,6 @@ def _plainer(value: Any) -> Any:
 def _sql(request: Request, shown: Shown) -> Response:
     if shown.trouble is not None and not shown.statements:
         return _response(" ".join(shown.trouble.messages) + "\n", "text/plain", shown.trouble.status)
-    here = Here(_plain_path(request.url.path), request.url.query)
+    here = Here(_path_of(request), _query_of(request))
     head = f"-- The statements behind {here.url}\n-- Money is in US dollars, times are UTC.\n\n"
     return _response(head + "".join(f"{sql.strip()};\n\n" for sql in shown.statements), "text/plain", 200)

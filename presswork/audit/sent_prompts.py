@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from db.readers.stored_generations import Audit, StepGeneration, outputs_leading_to
 from presswork.prompts.rendering.marking import (
-    PARAMS,
-    RECORD,
+    PARAMS_NAME,
+    RECORD_NAME,
     MarkedPrompt,
     PromptPiece,
     StoredSource,
@@ -26,7 +26,7 @@ TOO_MANY = "It was made from more generations than are read again here, so what 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A text of a request and who says it: `system`, `user` or `assistant`. `note` has the rest of what was sent."""
+    """A text of a request and who says it: `system`, `user` or `assistant`. `note` has more about it."""
 
     role: str
     text: str
@@ -88,7 +88,7 @@ def _marked(engine: Engine, audit: Audit, sent: str) -> MarkedPrompt:
 
 def _inputs(engine: Engine, audit: Audit, stored: StoredSource) -> list[dict[str, Any]]:
     """Return what the prompt may have been made from: the ledger does not say whether one parent was a list of one."""
-    record = {} if audit.record is None else {RECORD: orjson.loads(audit.record)}
+    record = {} if audit.record is None else {RECORD_NAME: orjson.loads(audit.record)}
     parents = audit.parents
     if not parents:
         return [record]
@@ -109,4 +109,4 @@ def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in parameters.items():
         flat |= value if isinstance(value, dict) else {name: value}
-    return {name: value for name, value in flat.items() if name not in (RECORD, PARAMS)}
+    return {name: value for name, value in flat.items() if name not in (RECORD_NAME, PARAMS_NAME)}

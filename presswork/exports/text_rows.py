@@ -34,14 +34,7 @@ def dollars_text(units: int) -> str:
 
 def json_lines(rows: Sequence[ExportedRow]) -> bytes:
     """Write rows as JSON, one a line."""
-    lines = []
-    for row in rows:
-        values = dict(zip(EXPORT_COLUMNS, row, strict=True))
-        for name, convert in _AS_JSON:
-            if values[name] is not None:
-                values[name] = convert(values[name])
-        lines.append(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
-    return b"".join(lines)
+    return b"".join(map(_json_line, rows))
 
 
 def csv_lines(rows: Sequence[ExportedRow]) -> bytes:
@@ -62,22 +55,29 @@ def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _stored_json(text: str) -> Any:
-    """Insert stored JSON as it is, on one line."""
-    return orjson.Fragment(text if "\n" not in text else orjson.dumps(orjson.loads(text)))
+def _json_line(row: ExportedRow) -> bytes:
+    # Stored JSON and exact numbers are inserted as they are: parsing them, or orjson's Fragment, takes twice as long.
+    texts = [
+        "null" if cell is None else write(cell) for write, cell in zip(_INSERTED, row[len(_ENCODED) :], strict=True)
+    ]
+    values = dict(zip(_ENCODED, row, strict=False))
+    return b"%s%s" % (orjson.dumps(values)[:-1], (_INSERT % tuple(texts)).encode())
 
 
-def _exact(units: int) -> orjson.Fragment:
-    """Insert dollars as a number with all its digits, which a float would not keep."""
-    return orjson.Fragment(dollars_text(units))
+def _on_one_line(text: str) -> str:
+    """Return stored JSON; Presswork writes it on one line, and anything else might not."""
+    return text if "\n" not in text else orjson.dumps(orjson.loads(text)).decode()
 
 
 def _same(cell: Any) -> Any:
     return cell
 
 
-_CONVERTED: dict[ColumnKind, Callable[[Any], Any]] = {"json": _stored_json, "dollars": _exact}
-_AS_JSON = [(name, _CONVERTED[kind]) for name, kind in EXPORT_COLUMNS.items() if kind in _CONVERTED]
+_AS_JSON: dict[ColumnKind, Callable[[Any], str]] = {"json": _on_one_line, "dollars": dollars_text}
+# The columns that orjson writes come first; see EXPORT_COLUMNS.
+_ENCODED = [name for name, kind in EXPORT_COLUMNS.items() if kind not in _AS_JSON]
+_INSERTED = [_AS_JSON[kind] for kind in list(EXPORT_COLUMNS.values())[len(_ENCODED) :]]
+_INSERT = "".join(f',"{name}":%s' for name in list(EXPORT_COLUMNS)[len(_ENCODED) :]) + "}\n"
 _WRITTEN: dict[ColumnKind, Callable[[Any], Any]] = {
     "text": spreadsheet_cell,
     "json": spreadsheet_cell,

@@ -21,7 +21,7 @@ from presswork.errors import ConfigurationError, ParameterError, TemplateError
 from presswork.output_classes.classes import load_output_class
 from presswork.output_classes.validate import Invalid, OutputClass, validate_stored
 from presswork.prompts.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
-from presswork.prompts.rendering.blocks import block_pieces
+from presswork.prompts.rendering.block_texts import block_pieces
 from presswork.prompts.syntax import check_blocks, make_environment, parse, template_error
 from presswork.prompts.variables import Block, Trees, Variable, above, variables_inside, variables_of
 

@@ -166,6 +166,19 @@ class CostFlags(FigureFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchFlags(FilterFlags):
+    """Find generations by the words in their answers, the newest first.
+
+    Finds answers that have all the words, whole and in any case. Put a phrase in quotes of its own: '"red shoe"'. A
+    search stops after about a second and says how far it came; `presswork audit index` makes it faster.
+    """
+
+    words: Annotated[list[str], Argument(metavar="WORDS", help="Words, and phrases in quotes.")]
+    limit: Annotated[int, Option(min=1, max=1000, help="Find at most this many.")] = 20
+    before: Annotated[str | None, Option(metavar="ID", help="Continue where a search has ended.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportFlags(FilterFlags):
     """Write all generations that match to a file, with records, answers, usage and cost.
 

@@ -69,9 +69,10 @@ class PruneFlags(LedgerFlags):
 
 @dataclass(frozen=True)
 class RebuildFlags(LedgerFlags):
-    """Compare the table `content` with the history, and correct it.
+    """Compare the table `content` and the sums of closed runs with the history, and correct them.
 
-    Prints the number of wrong records; --yes corrects them. Exit status: 0 all are correct now, 1 some are wrong.
+    Prints the number of wrong records and runs; --yes corrects them. Exit status: 0 all are correct now, 1 some are
+    wrong.
     """
 
     yes: Yes = False

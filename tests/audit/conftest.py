@@ -15,6 +15,12 @@ from tests.db.rows import Book
 Room = Callable[..., TestClient]
 
 
+@pytest.fixture(autouse=True)
+def patient_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pages take longer than a reader would wait: a busy machine is no fault of theirs."""
+    monkeypatch.setattr("presswork.audit.responses.PAGE_WITHIN_S", 60.0)
+
+
 @pytest.fixture
 def room() -> Iterator[Room]:
     """Open the audit room of a ledger's URL."""

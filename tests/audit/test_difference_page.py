@@ -82,7 +82,7 @@ def test_versions_of_a_template_are_compared(book: Book, pages: TestClient) -> N
         ("of=colour", 422, "it must be"),
         ("of=template&b=ffff", 422, "There is no template version"),
         ("", 200, "Enter two ids"),
-        ("b=%00", 422, "holds a NUL character"),
+        ("b=%00", 422, "no text of the ledger has"),
         ("b=%F0%9F%92%A9%ED", 404, "There is no generation"),
     ],
 )
@@ -91,6 +91,7 @@ def test_wrong_side_is_a_page_that_says_so(book: Book, pages: TestClient, query:
     shown = pages.get(f"/difference?{query}")
 
     assert (shown.status_code, said in shown.text) == (status, True)
+    assert ('<form class="filters"' in shown.text) == (status != 404)
 
 
 def test_unknown_id_of_full_length_is_not_found(book: Book, pages: TestClient) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import html5lib
+import html5lib  # type: ignore[import-untyped]  # it has no types of its own
 import orjson
 import pytest
 from starlette.testclient import TestClient

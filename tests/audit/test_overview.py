@@ -63,7 +63,7 @@ def test_a_figure_is_a_link_to_its_rows(book: Book, pages: TestClient) -> None:
     period = "since=2026-03-01&amp;until=2026-04-01"
     assert f'href="/generations?flow=product_copy&amp;{period}"' in html
     assert f'href="/runs?sort=failures&amp;flow=product_copy&amp;{period}"' in html
-    assert 'href="/generations?since=2026-03-01&amp;until=2026-03-02"' in html
+    assert 'href="/generations?flow=product_copy&amp;since=2026-03-01&amp;until=2026-03-02"' in html
 
 
 def test_a_bar_stands_for_each_day_and_a_long_period_is_drawn_by_month(book: Book, pages: TestClient) -> None:

@@ -74,7 +74,7 @@ def test_long_life_is_paged_without_loss_or_repetition(book: Book, pages: TestCl
         ("flow=product_copy", 422, "enter the key of a record"),
         ("", 200, "Enter the key of a record"),
         ("key=a&before=nonsense", 200, "text 0"),
-        ("key=%00", 422, "holds a NUL character"),
+        ("key=%00", 422, "no text of the ledger has"),
     ],
 )
 def test_what_is_not_there_is_a_page_that_says_so(
@@ -84,6 +84,7 @@ def test_what_is_not_there_is_a_page_that_says_so(
     shown = pages.get(f"/records?{query}")
 
     assert (shown.status_code, said in shown.text) == (status, True)
+    assert ('<form class="filters"' in shown.text) == (status != 404)
 
 
 def test_hostile_key_record_answer_and_error_are_text(book: Book, pages: TestClient) -> None:

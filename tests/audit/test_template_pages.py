@@ -193,6 +193,10 @@ def test_hostile_names_sources_and_answers_appear_as_text(ledger: Engine, pages:
         assert page.status_code == 200, path
         assert "alert(1)" in page.text
         check_harmless(page.text)
+        for suffix in (".json", ".sql"):
+            before, question, query = path.partition("?")
+            assert f'href="{before}{suffix}'.replace("%2F", "/") in page.text
+            assert pages.get(f"{before}{suffix}{question}{query}").status_code == 200
 
 
 def test_sql_of_each_page_can_be_run(versions: tuple[str, str], ledger: Engine, pages: TestClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,24 @@ def test_failures_that_later_runs_met_too_are_said_not_to_be_listed(desk: Desk) 
     assert "1 generation without content (" in later
     told = [json.loads(call("history", run, "--json").stdout) for run in runs]
     assert [(len(each["failures"]), each["failures_unlisted"]) for each in told] == [(0, 1), (1, 0)]
+
+
+def test_what_the_cache_saved_a_run_stays_as_it_was_when_the_run_closed(desk: Desk) -> None:
+    runs = []
+    with desk.opened() as ledger:
+        made = Book(ledger).add("a", settled={"cost_usd": Decimal("0.25")})
+        for _run in range(2):
+            book = Book(ledger)
+            begin_step(ledger, book.run_id, "product_copy", made_from=None, total=1, left_out=0)
+            book.confirm("a", made)
+            runs.append(book.run_id)
+            assert "saved" not in call("history", book.run_id).stdout
+            book.close()
+
+    for run in runs:
+        assert "about $0.2500 by answers from the ledger" in call("history", run).stdout
+        (step,) = json.loads(call("history", run, "--json").stdout)["progress"]
+        assert step["saved_usd"] == 0.25
 
 
 def test_run_of_a_generation_is_shown_in_the_state_that_its_leases_tell(desk: Desk) -> None:

@@ -35,9 +35,7 @@ EXPORT_COLUMNS: dict[str, ColumnKind] = {
     "template_hash": "text",
     "prompt_hash": "text",
     "record_hash": "text",
-    "record": "json",
     "output_hash": "text",
-    "output": "json",
     "source_generation_id": "text",
     "replaced_by": "text",
     "model": "text",
@@ -47,16 +45,19 @@ EXPORT_COLUMNS: dict[str, ColumnKind] = {
     "cache_creation_tokens": "integer",
     "cache_read_tokens": "integer",
     "output_tokens": "integer",
-    "cost_usd": "dollars",
     "unpriced": "integer",
     "perhaps_billed": "integer",
-    "likely_usd": "dollars",
     "latency_ms": "integer",
+    "cost_usd": "dollars",
+    "likely_usd": "dollars",
+    "record": "json",
+    "output": "json",
 }
-"""The columns of an exported row, in order. docs/ledger.md says what each holds."""
+"""The columns of an exported row, in order, the long texts last. docs/ledger.md says what each holds."""
 
 ExportedRow = tuple[Any, ...]
-_NONE_MADE: ExportedRow = (None, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None)
+_NONE_MADE: ExportedRow = (None, 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0)
+_USAGE = list(EXPORT_COLUMNS)[-len(_NONE_MADE) - 1 : -2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +84,16 @@ def export_chunk(engine: Engine, wanted: Filter, after: str, newest: str, size: 
             return ExportChunk([], None)
         found = connection.execute(_matching(connection, wanted, _window(after, last, size))).all()
         sums = _usage(connection, after, last) if found else {}
-    rows = [(*row, *sums.get(row[0], _NONE_MADE)) for row in found]
+    rows = [(*row[:-2], *sums.get(row[0], _NONE_MADE), *row[-2:]) for row in found]
     return ExportChunk(sorted(rows, key=itemgetter(0)), last)
 
 
 def count_usage(engine: Engine, generation_ids: Sequence[str]) -> dict[str, int | None]:
     """Add up the attempts of generations, by the names of EXPORT_COLUMNS; dollars are whole units of 1e-10 USD."""
-    names = list(EXPORT_COLUMNS)[-len(_NONE_MADE) + 1 :]
     added: dict[str, int | None] = {}
     for part in in_parts(generation_ids):
         row = rows_of(engine, select(*_sums()).where(Attempt.generation_id.in_(part)))[0]
-        for name, value in zip(names, row, strict=True):
+        for name, value in zip(_USAGE, row, strict=True):
             known = [each for each in (added.get(name), value) if each is not None]
             added[name] = sum(known) if known else None
     return added
@@ -126,11 +126,11 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
             g.template_hash,
             g.prompt_hash,
             g.record_hash,
-            StoredRecord.body,
             g.output_hash,
-            cast(output, Text),
             g.source_generation_id,
             func.nullif(g.replaced_by, ""),
+            StoredRecord.body,
+            cast(output, Text),
         )
         .select_from(window)
         .outerjoin(source, source.id == g.source_generation_id)
@@ -150,11 +150,11 @@ def _sums() -> list[ColumnElement[int]]:
         total(WRITTEN),
         total(a.cache_read_tokens),
         total(a.output_tokens),
-        case((cost.is_(None) & (unpriced == 0), 0), else_=cost),
         unpriced,
         perhaps,
-        case((likely.is_(None) & (perhaps == 0), 0), else_=likely),
         func.sum(a.latency_ms),
+        case((cost.is_(None) & (unpriced == 0), 0), else_=cost),
+        case((likely.is_(None) & (perhaps == 0), 0), else_=likely),
     )
     return [cast(each, BigInteger) for each in sums]
 

@@ -12,7 +12,7 @@ from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
 from presswork.audit.pages.template_page import VersionLine
 from presswork.differences.json_differences import ValueDifference, compare_values
 
-RECORDS = 20
+RECORDS_AT_ONCE = 20
 SHORT_HASH = 10
 MOST_COMPARED = 400_000
 """Characters of answers that are compared for one page; the rest is a link to its difference."""
@@ -61,7 +61,7 @@ def read_compared_answers(engine: Engine, query: CompareQuery) -> CompareView:
     versions = {version.hash: version for version in template_versions(engine, query.name)}
     if not versions:
         raise NotFoundError(f"No template and no step with the name {query.name!r} was ever used in this ledger.")
-    found = compared_versions(engine, query.name, query.a, query.b, query.after, RECORDS)
+    found = compared_versions(engine, query.name, query.a, query.b, query.after, RECORDS_AT_ONCE)
     older, newer = (_line(versions, each) for each in (found.a, found.b))
     return CompareView(query.name, older, newer, _paired(found.records), found.keys_read, found.after)
 

@@ -15,7 +15,7 @@ from db.readers.audit.compared_generations import (
     read_template_sources,
 )
 from db.readers.audit.filters import find_template
-from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
+from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText, fields_alone
 from presswork.differences.json_differences import ValueChange, ValueDifference, compare_values
 
 CHANGES_ON_PAGE = 100
@@ -97,4 +97,4 @@ def _version(engine: Engine, version: str, name: str | None) -> TemplateSources:
     return found
 
 
-DIFFERENCE = Page("/difference", DifferenceQuery, read_difference, "difference.html")
+DIFFERENCE = Page("/difference", DifferenceQuery, read_difference, "difference.html", fields_alone)

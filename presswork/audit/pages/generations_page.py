@@ -15,7 +15,7 @@ from db.readers.audit.searches import search
 from db.search.surroundings import Piece
 from presswork.audit.page import Page, PeriodQuery, ShortText
 
-LINES = 50
+GENERATIONS_AT_ONCE = 50
 """Generations on one page."""
 SHORT_HASH = 10
 
@@ -75,9 +75,9 @@ def read_generations_page(engine: Engine, query: GenerationsQuery) -> Generation
     """Read a page of the list, or of what a search finds."""
     wanted = query.filter
     if wanted.words is None:
-        page = list_generations(engine, wanted, query.before, LINES)
+        page = list_generations(engine, wanted, query.before, GENERATIONS_AT_ONCE)
         return GenerationsView([ListedGeneration(line) for line in page.lines], page.before)
-    found = search(engine, wanted, query.before, LINES)
+    found = search(engine, wanted, query.before, GENERATIONS_AT_ONCE)
     hits = [ListedGeneration(hit.line, hit.surroundings) for hit in found.hits]
     return GenerationsView(hits, found.before, found.searched_back_to, found.is_indexed, found.note)
 

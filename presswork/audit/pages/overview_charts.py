@@ -1,7 +1,7 @@
 """Draw cost and outcomes of a period, by day, or by month if it is long."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -19,28 +19,27 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class ChartSpan:
-    """A bar's days, from `first` to the one before `after`, and their figures."""
+    """A bar's days, from `first` to the one before `after`, their figures, and the address of their rows."""
 
     label: str
     first: date
     after: date
     figures: Figures
-
-    @property
-    def rows(self) -> str:
-        """The address of its rows."""
-        return links.generations(since=self.first.isoformat(), until=self.after.isoformat())
+    rows: str = ""
 
 
-def spans_of(first: date, last: date, by_day: Sequence[Figures]) -> tuple[str, list[ChartSpan]]:
-    """Return the unit of the bars, day or month, and the bars. A long period begins with its first figures."""
+def spans_of(first: date, last: date, by_day: Sequence[Figures], **filters: str | None) -> tuple[str, list[ChartSpan]]:
+    """Return the unit of the bars, day or month, and the bars. A long period begins with its first figures.
+
+    `filters` are those of the page: the rows of a bar have them too.
+    """
     days = {str(each.alike.day): each for each in by_day}
-    if (last - first).days < BY_DAY_UP_TO:
-        return "day", list(_days(first, last, days))
-    months: dict[str, list[Figures]] = {}
-    for name, each in days.items():
-        months.setdefault(name[:7], []).append(each)
-    return "month", list(_months(last, months))
+    unit = "day" if (last - first).days < BY_DAY_UP_TO else "month"
+    spans = _days(first, last, days) if unit == "day" else _months(last, days)
+    return unit, [
+        replace(span, rows=links.generations(**filters, since=span.first.isoformat(), until=span.after.isoformat()))
+        for span in spans
+    ]
 
 
 def _days(first: date, last: date, days: dict[str, Figures]) -> Iterator[ChartSpan]:
@@ -50,7 +49,10 @@ def _days(first: date, last: date, days: dict[str, Figures]) -> Iterator[ChartSp
         day += _DAY
 
 
-def _months(last: date, months: dict[str, list[Figures]]) -> Iterator[ChartSpan]:
+def _months(last: date, days: dict[str, Figures]) -> Iterator[ChartSpan]:
+    months: dict[str, list[Figures]] = {}
+    for name, each in days.items():
+        months.setdefault(name[:7], []).append(each)
     month = date.fromisoformat(f"{min(months, default=f'{last:%Y-%m}')}-01")
     while month <= last:
         after = (month + timedelta(days=32)).replace(day=1)

@@ -1,7 +1,8 @@
 """The overview of a period: what it cost, what came of it, what failed, and what is current now."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 from sqlalchemy import Engine
@@ -15,11 +16,12 @@ from presswork.audit.charts import BarChart
 from presswork.audit.next_runs import NextRun
 from presswork.audit.page import Page, PeriodQuery, ShortText
 from presswork.audit.pages.overview_charts import cost_chart, outcome_chart, spans_of
-from presswork.audit.pages.period_figures import Figures, add_figures, dearest, read_figures, regrouped
+from presswork.audit.pages.period_figures import Figures, add_figures, dearest, read_figures
 
 DEFAULT_DAYS = 30
 FAILED_LATELY = 8
 DEAREST = 10
+_GROUPINGS = (("day",), ("flow",), ("step", "template"), ("model",), ("endpoint",))
 _BEFORE_ALL = date(2020, 1, 1)
 _PRESETS = (("7 days", 7), ("30 days", 30), ("90 days", 90), ("12 months", 365))
 _DAY = timedelta(days=1)
@@ -49,6 +51,8 @@ class OverviewView:
 
     first: date
     last: date
+    flow: str | None
+    endpoint: str | None
     total: Figures
     by_day: tuple[Figures, ...]
     by_flow: tuple[Figures, ...]
@@ -74,39 +78,34 @@ class OverviewCharts:
     outcomes: BarChart
 
 
-def read_overview(engine: Engine, query: OverviewQuery, ask_next: AskNext | None = None) -> OverviewView:
-    """Read the figures of a period."""
+def read_overview(engine: Engine, query: OverviewQuery) -> OverviewView:
+    """Read the figures of a period, without what runs next."""
     today = now().date()
     first = query.since.date() if query.since is not None else today - timedelta(days=DEFAULT_DAYS - 1)
     last = today if query.until is None else min((query.until - timedelta(microseconds=1)).date(), today)
     chosen = Filter(flow=query.flow, endpoint=query.endpoint, since=_begin(first), until=_begin(last + _DAY))
     content = count_content(engine, query.flow, query.endpoint)
-    by_day = read_figures(engine, ("day",), chosen)
-    by_rest = read_figures(engine, ("flow", "endpoint", "step", "template", "model"), chosen)
+    by_day, by_flow, by_template, by_model, by_endpoint = read_figures(engine, _GROUPINGS, chosen)
     return OverviewView(
         first=first,
         last=last,
+        flow=query.flow,
+        endpoint=query.endpoint,
         total=add_figures(by_day),
         by_day=tuple(by_day),
-        by_flow=dearest(regrouped(by_rest, ("flow",))),
-        by_template=_that_cost(regrouped(by_rest, ("step", "template"))),
-        by_model=dearest(regrouped(by_rest, ("model",))),
-        by_endpoint=dearest(regrouped(by_rest, ("endpoint",))),
+        by_flow=dearest(by_flow),
+        by_template=_that_cost(by_template),
+        by_model=dearest(by_model),
+        by_endpoint=dearest(by_endpoint),
         failed_lately=tuple(recent_failures(engine, chosen, FAILED_LATELY)),
         content=None if content is None else tuple(content),
         presets=tuple(_presets(query, today)),
-        # Last: the time that Prefect takes must not be missing for the ledger.
-        next_runs=_upcoming(ask_next),
+        next_runs=None,
     )
 
 
 def _that_cost(lines: Sequence[Figures]) -> tuple[Figures, ...]:
     return tuple(line for line in dearest(lines)[:DEAREST] if line.usage.cost_usd or line.usage.unpriced)
-
-
-def _upcoming(ask_next: AskNext | None) -> tuple[NextRun, ...] | None:
-    found = None if ask_next is None else ask_next()
-    return None if found is None else tuple(found)
 
 
 def _begin(day: date) -> datetime:
@@ -124,7 +123,7 @@ def _presets(query: OverviewQuery, today: date) -> Iterable[Preset]:
 
 def draw_overview(view: OverviewView) -> OverviewCharts:
     """Draw cost and outcomes."""
-    unit, spans = spans_of(view.first, view.last, view.by_day)
+    unit, spans = spans_of(view.first, view.last, view.by_day, flow=view.flow, endpoint=view.endpoint)
     return OverviewCharts(cost_chart(unit, spans), outcome_chart(unit, spans))
 
 
@@ -132,6 +131,13 @@ def overview_page(ask_next: AskNext | None) -> Page[OverviewQuery]:
     """Make the page; `ask_next` says which runs come next."""
 
     def read(engine: Engine, query: OverviewQuery) -> OverviewView:
-        return read_overview(engine, query, ask_next)
+        if ask_next is None:
+            return read_overview(engine, query)
+        # Prefect may take its second while the ledger is read.
+        with ThreadPoolExecutor(1) as asking:
+            upcoming = asking.submit(ask_next)
+            view = read_overview(engine, query)
+            found = upcoming.result()
+        return replace(view, next_runs=None if found is None else tuple(found))
 
     return Page("/", OverviewQuery, read, "overview.html", values_of_filters, draw_overview)

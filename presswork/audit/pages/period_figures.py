@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine
 
 from db.readers.audit.filters import Filter
-from db.readers.audit.overviews import Ended, figures_by
-from db.readers.audit.sums import Alike, cache_use_by
+from db.readers.audit.overviews import Ended, FigureLine, figures_by_each
+from db.readers.audit.sums import Alike, CacheUseSum, cache_use_by_each
 from db.readers.figures import PromptCacheUse, TotalUsage
 from presswork.report.savings import PromptCacheSavings, add_savings
 
@@ -26,13 +26,17 @@ class Figures:
     saved: PromptCacheSavings
 
 
-def read_figures(engine: Engine, by: Sequence[str], chosen: Filter) -> list[Figures]:
-    """Return the figures of a period, grouped by some of day, flow, endpoint, step, template and model."""
-    uses: dict[Alike, list[PromptCacheUse]] = {}
-    for each in cache_use_by(engine, by, chosen):
-        uses.setdefault(each.alike, []).append(each.use)
-    lines = figures_by(engine, by, chosen)
-    return [Figures(line.alike, line.usage, line.ended, add_savings(uses.get(line.alike, []))) for line in lines]
+def read_figures(engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter) -> list[list[Figures]]:
+    """Return the figures of a period for each grouping by some of day, flow, endpoint, step, template and model."""
+    lines, uses = figures_by_each(engine, groupings, chosen), cache_use_by_each(engine, groupings, chosen)
+    return [_with_savings(*each) for each in zip(lines, uses, strict=True)]
+
+
+def _with_savings(lines: Sequence[FigureLine], uses: Sequence[CacheUseSum]) -> list[Figures]:
+    of_line: dict[Alike, list[PromptCacheUse]] = {}
+    for each in uses:
+        of_line.setdefault(each.alike, []).append(each.use)
+    return [Figures(line.alike, line.usage, line.ended, add_savings(of_line.get(line.alike, []))) for line in lines]
 
 
 def dearest(lines: Sequence[Figures]) -> tuple[Figures, ...]:
@@ -57,12 +61,3 @@ def _added(nothing: Summed, lines: Sequence[Summed]) -> Summed:
         known = [value for line in lines if (value := getattr(line, each.name)) is not None]
         found[each.name] = sum(known, getattr(nothing, each.name)) if known or not lines else None
     return replace(nothing, **found)
-
-
-def regrouped(lines: Sequence[Figures], by: Sequence[str]) -> list[Figures]:
-    """Add figures up by fewer dimensions than they were read by: one read answers several questions."""
-    found: dict[Alike, list[Figures]] = {}
-    for line in lines:
-        alike = Alike(**{name: getattr(line.alike, name) for name in by})
-        found.setdefault(alike, []).append(line)
-    return [replace(add_figures(alike_lines), alike=alike) for alike, alike_lines in found.items()]

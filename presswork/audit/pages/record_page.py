@@ -10,7 +10,7 @@ from db.readers.audit.generation_lists import GenerationLine, lines_of
 from db.readers.audit.life_reasons import ExplainedPeriod, explain_periods
 from db.readers.lives import LifePeriod, LifePlace, find_places, read_periods
 from db.words import SUCCEEDED
-from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
+from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText, fields_alone
 
 AT_ONCE_PERIODS, AT_ONCE_EACH = 30, 5
 """Periods on a page, and of each place if there are several."""
@@ -132,4 +132,4 @@ def _index_before(periods: Sequence[LifePeriod], before: str | None) -> int:
     return next((index for index, each in enumerate(periods) if each.generation_id == before), len(periods))
 
 
-RECORDS = Page("/records", RecordQuery, read_record, "record.html")
+RECORDS = Page("/records", RecordQuery, read_record, "record.html", fields_alone)

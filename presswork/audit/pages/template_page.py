@@ -1,4 +1,4 @@
-"""Show the versions of a template: when each was in use, their figures beside each other, and the source of one."""
+"""Show the versions of a template: when each was in use, their figures next to each other, and the source of one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

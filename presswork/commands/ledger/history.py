@@ -20,6 +20,7 @@ from db.words import RUNNING, SUSPENDED
 from presswork.commands.ledger.life import show_life
 from presswork.commands.ledger.listings import refuse_filters, run_time, show_generations, show_runs
 from presswork.escaping import visible
+from presswork.report.amounts import dollars
 from presswork.report.summary import Failure, list_failures, usage_rows
 from presswork.terminal import screen
 from presswork.terminal.audit_flags import HistoryFlags
@@ -151,8 +152,15 @@ def _facts(found: _RunHistory) -> list[tuple[str, Any]]:
         ("Prefect flow run", row.get("prefect_flow_run_id") or "none"),
         ("generations", f"{line.succeeded:,} new, {line.cached:,} cached, {line.generations:,} total"),
         *usage_rows(line.usage, line.endpoint),
+        *_saved(found.steps),
         *([("shards", shards)] if shards else []),
     ]
+
+
+def _saved(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Say what the ledger's cache saved a closed run, if a price is known."""
+    known = [step["saved_usd"] for step in steps if step["saved_usd"] is not None]
+    return [("saved", f"about {dollars(sum(known))} by answers from the ledger")] if known else []
 
 
 def _state(found: _RunHistory) -> Text:

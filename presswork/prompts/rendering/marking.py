@@ -18,13 +18,13 @@ from jinja2.visitor import NodeTransformer
 
 from presswork.errors import ConfigurationError
 from presswork.prompts.front_matter import SUFFIX, blank_front_matter, read_front_matter
-from presswork.prompts.rendering.blocks import block_pieces
+from presswork.prompts.rendering.block_texts import block_pieces
 from presswork.prompts.rendering.roots import Roots
 from presswork.prompts.syntax import GLOBALS, Environment, environment_of, make_environment, parse
 from presswork.prompts.variables import above
 
-RECORD = "record"
-PARAMS = "params"
+RECORD_NAME = "record"
+PARAMS_NAME = "params"
 NO_TEMPLATE = "The ledger does not have this version of the template, so what came from the record is not marked."
 OTHER_TEXT = (
     "Rendering the stored template with the stored record again gives another text, so what came from the record is "
@@ -98,7 +98,7 @@ def mark_prompt(
         return MarkedPrompt((PromptPiece(sent),), NO_TEMPLATE)
     for each in inputs:
         try:
-            values = {PARAMS: _params(stored, given), **each}
+            values = {PARAMS_NAME: _params(stored, given), **each}
             pieces = _rendered(stored, values, sent)
         except Exception:  # noqa: BLE001, S112 - whatever a stored template raises, its prompt is shown without marks
             continue
@@ -116,7 +116,7 @@ def _params(stored: StoredSource, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rendered(stored: StoredSource, values: Mapping[str, Any], sent: str) -> tuple[PromptPiece, ...]:
-    names = sorted(values, key=lambda name: (name != RECORD, name == PARAMS, name))
+    names = sorted(values, key=lambda name: (name != RECORD_NAME, name == PARAMS_NAME, name))
     signs = _unused_signs(len(names) + 1, sent, stored, values)
     environment = environment_of(_Marking, _loader(stored.sources))
     environment.use(Roots(stored.trees.values(), names), names, signs)

@@ -7,8 +7,8 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete
@@ -16,8 +16,10 @@ from sqlalchemy import Engine, delete
 from db.ledger.connecting import open_ledger
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
-from db.readers.audit.filters import Filter, FilterError
+from db.readers.audit.filters import Filter, FilterError, id_of
 from db.readers.audit.searches import SearchPage, search
+from db.readers.audit.ways import word_ways
+from db.search import answer_texts, tsvector_months
 from db.search.index_places import remove_index, side_file
 from db.search.indexing import index_all
 from db.search.tokens import parse_query, spaced_words
@@ -70,10 +72,16 @@ def test_words_find_the_same_with_and_without_an_index(shop: Engine) -> None:
     assert [(words, set(found_keys(shop, words))) for words, _keys in FOUND] == list(FOUND)
 
 
-@pytest.mark.parametrize("words", [None, "", "%", "''", '"'])
-def test_query_without_a_word_is_an_error(ledger: Engine, words: str | None) -> None:
-    with pytest.raises(FilterError, match="no word"):
-        search(ledger, Filter(words=words))
+def test_query_that_can_not_be_right_is_an_error(ledger: Engine) -> None:
+    for words in (None, "", "%", "''", '"'):
+        with pytest.raises(FilterError, match="no word"):
+            search(ledger, Filter(words=words))
+    for before in ("x", "'", "019f7178-22d5-7177-8000-12345678901", "019F7178-22D5-7177-8000-123456789012"):
+        with pytest.raises(FilterError, match="no end of a page"):
+            search(ledger, Filter(words="red"), before)
+    for wanted in (Filter(words="red", run="abcdef123"), Filter(words="red", template="abc")):
+        with pytest.raises(FilterError, match="There is no"):
+            search(ledger, wanted)
 
 
 def test_hits_are_the_newest_first_and_pages_lose_and_repeat_none(shop: Engine) -> None:
@@ -189,20 +197,6 @@ def test_generation_that_is_no_longer_in_the_ledger_is_no_hit(ledger: Engine) ->
     assert found_keys(ledger, "red") == ["kept"]
 
 
-@pytest.mark.parametrize(
-    "before", ["x", "'", "019f7178-22d5-7177-8000-12345678901", "019F7178-22D5-7177-8000-123456789012"]
-)
-def test_place_that_is_none_is_an_error(ledger: Engine, before: str) -> None:
-    with pytest.raises(FilterError, match="no end of a page"):
-        search(ledger, Filter(words="red"), before)
-
-
-@pytest.mark.parametrize("wanted", [{"run": "abcdef123"}, {"template": "abc"}])
-def test_filter_that_can_not_be_right_is_an_error(ledger: Engine, wanted: dict[str, Any]) -> None:
-    with pytest.raises(FilterError, match="There is no"):
-        search(ledger, Filter(words="red", **wanted))
-
-
 def test_statements_of_a_search_show_what_is_matched(shop: Engine) -> None:
     reader = open_reader(shop.url.render_as_string(hide_password=False))
     try:
@@ -216,11 +210,55 @@ def test_statements_of_a_search_show_what_is_matched(shop: Engine) -> None:
     assert not any("INSERT" in each for each in statements)
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_text_that_a_vector_can_not_hold_is_found_too(ledger: Engine, *, indexed: bool) -> None:
+    many = "again " * 300
+    long = " ".join(f"w{number}" for number in range(17_000))
+    closed_book(ledger, {"often": f"{many} the end", "long": f"{long} the end", "short": "end the"})
+    if indexed:
+        index_all(ledger)
+
+    assert found_keys(ledger, '"the end"') == ["long", "often"]
+    assert found_keys(ledger, '"w16998 w16999 the end"') == ["long"]
+    assert found_keys(ledger, '"w16999 w16998"') == []
+    assert found_keys(ledger, '"again the end"') == ["often"]
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_months_and_periods(ledger: Engine, *, indexed: bool) -> None:
+    book, batch = Book(ledger, started_at=datetime(2025, 12, 1, tzinfo=UTC)), WriteBatch()
+    for month in (12, 1, 2, 3):
+        year = 2025 if month == 12 else 2026
+        made = datetime(year, month, 15, tzinfo=UTC)
+        for number in range(3):
+            own = f"{id_of(made)[:-1]}{number}"
+            book.generation(batch, f"{month}/{number}", id=own, output={"x": "red"}, created_at=made)
+    write(ledger, batch)
+    book.close()
+    if indexed:
+        index_all(ledger)
+
+    every = [f"{month}/{number}" for month in (3, 2, 1, 12) for number in (2, 1, 0)]
+    assert found_keys(ledger, "red") == every
+    assert found_keys(ledger, "red", since=datetime(2026, 2, 15, tzinfo=UTC)) == every[:6]
+    assert found_keys(ledger, "red", until=datetime(2026, 2, 15, tzinfo=UTC)) == every[6:]
+    january = {"since": datetime(2026, 1, 1, tzinfo=UTC), "until": datetime(2026, 2, 1, tzinfo=UTC)}
+    assert found_keys(ledger, "red", **january) == every[6:9]
+
+
 WORDS = "red green blue shoe hat e-mail Größe 東京 大阪 \u200bhidden ﬁne".split()
 
 
-def test_index_finds_what_reading_all_answers_finds(ledger: Engine) -> None:
-    """Seeded: runs that are closed, open, indexed or not; random words, phrases and filters."""
+@pytest.mark.parametrize("size", [None, 2])
+def test_index_finds_what_reading_all_answers_finds(
+    ledger: Engine, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeded: runs that are closed, open, indexed or not; random words, phrases and filters; in one step or in many."""
+    if size is not None:
+        for name in ("SMALL_RUN", "_FIRST", "_MOST", "_READ_AT_ONCE", "_READ_AT_MOST"):
+            monkeypatch.setattr(word_ways, name, size)
+        monkeypatch.setattr(tsvector_months, "FEW", 5)
+        monkeypatch.setattr(answer_texts, "ROWS_AT_ONCE", 3)
     draw = random.Random(12)
     rows: list[tuple[dict[str, str], str]] = []
     runs = []

@@ -64,9 +64,10 @@ def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> 
         del waiting[: len(taken)]
         low = taken[-1].first
         members = taken + [run for run in waiting if run.last is None or run.last >= low]
-        yield IdWindow(
-            low, high, tuple(run.id for run in members), _is_cheaper_by_run(runs, members, low, high, needed)
-        )
+        # What is newer than all members is of other runs.
+        high = min(high, max(run.last or LAST for run in members))
+        by_run = sum(run.rows for run in members) * _BY_RUN < _rows_in_order(runs, taken, low, high, needed)
+        yield IdWindow(low, high, tuple(run.id for run in members), by_run)
         high, needed = low, needed * 2
 
 
@@ -88,16 +89,15 @@ def _newest(waiting: Sequence[CandidateRun], needed: int) -> list[CandidateRun]:
     return list(waiting)
 
 
-def _is_cheaper_by_run(
-    runs: Sequence[CandidateRun], members: Sequence[CandidateRun], low: str, high: str, needed: int
-) -> bool:
-    """Compare the rows that are read in the order of ids until enough match with all rows of the runs."""
+def _rows_in_order(
+    runs: Sequence[CandidateRun], taken: Sequence[CandidateRun], low: str, high: str, needed: int
+) -> float:
+    """Estimate how many rows are read in the order of ids until enough match: a part of those of the oldest run."""
+    *newer, oldest = taken
     between = [run for run in runs if run.first < high and (run.last is None or run.last >= low)]
-    in_order = sum(run.rows for run in between)
-    expected = sum(run.matching or 0 for run in members)
-    # The rows are read until enough match: of one large run in which all match, only the first.
-    in_order = min(in_order, in_order * needed // max(expected, needed))
-    return sum(run.rows for run in members) * _BY_RUN < in_order
+    missing = needed - sum(run.matching or 0 for run in newer)
+    part = min(missing / oldest.matching, 1) if oldest.matching else 1
+    return sum(run.rows for run in between if run is not oldest) + oldest.rows * part
 
 
 def _runs(engine: Engine, wanted: Filter) -> list[CandidateRun]:

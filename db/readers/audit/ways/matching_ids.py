@@ -4,28 +4,31 @@ There are three: by record key, by the runs that can hold such rows, and all row
 match. The rollups say which is cheapest; each statement is written so that no planner takes another way.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Engine, Row, Select, func, select, union, union_all
 
 from db.readers.audit.filters import ANY_ENDING, Filter, columns_of, conditions_of
-from db.readers.audit.ways.candidates import LAST, IdWindow, windows
+from db.readers.audit.ways.candidates import IdWindow, windows
 from db.rollups.marks import unmarked
 from db.session import among, rows_of
 from db.tables import Generation, OutcomeRollup, StoredRun
 
-FEW_KEYS = 20_000
+FEW_KEYS = 10_000
 """Up to this many rows with a beginning of a key are read and sorted; more are filtered in the order of ids."""
+
+_ALL_ROWS = 10**12
 
 
 def newest_ids(engine: Engine, wanted: Filter, before: str | None, limit: int) -> list[str]:
     """Return the newest `limit` ids below `before` of a filter that is `resolved`, without its words."""
     if wanted.key is not None:
-        of_keys = _of_keys(engine, wanted, before or LAST)
+        of_keys = _of_keys(engine, wanted)
         if of_keys is None:
             return []
         if not wanted.key.endswith(ANY_ENDING) or _are_few(engine, of_keys):
-            return _read(engine, _sorted(of_keys), limit)
+            return _read(engine, _sorted(of_keys, before), limit)
     found: list[str] = []
     for window in windows(engine, wanted, before, limit):
         statement = _of_runs(wanted, window, engine.dialect.name) if window.by_run else _in_order(wanted, window)
@@ -51,25 +54,28 @@ def _in_order(wanted: Filter, window: IdWindow) -> Select[Any]:
     g = Generation
     # Only the columns of the conditions: one that stands after a long text makes SQLite read that too.
     rows = select(g.id, *columns_of(wanted)).where(g.id >= window.first, g.id < window.before).order_by(g.id.desc())
-    # OFFSET 0 keeps the conditions outside, so that the rows are read by the primary key.
-    each = rows.offset(0).subquery("each").c
+    # A limit, though no ledger reaches it, keeps the conditions outside, so that the rows are read by the primary key.
+    each = rows.limit(_ALL_ROWS).subquery("each").c
     return select(each.id).where(*conditions_of(wanted, each)).order_by(each.id.desc())
 
 
-def _sorted(statement: Select[Any]) -> Select[Any]:
-    """Sort all ids of a statement, the newest first."""
+def _sorted(statement: Select[Any], before: str | None = None) -> Select[Any]:
+    """Sort all ids of a statement, the newest first, those below `before`."""
     # Materialized, so that no planner reads all generations in the order of ids instead.
     found = statement.cte("found").prefix_with("MATERIALIZED")
-    return select(found.c.id).order_by(found.c.id.desc())
+    newest = select(found.c.id).order_by(found.c.id.desc())
+    return newest if before is None else newest.where(found.c.id < before)
 
 
-def _of_keys(engine: Engine, wanted: Filter, before: str) -> Select[Any] | None:
+def _of_keys(engine: Engine, wanted: Filter) -> Select[Any] | None:
     """Select what matches by record key, through the index of records' histories; None without any step."""
     g = Generation
+    # No condition on ids: PostgreSQL would take the primary key for it, and read most of the generations.
+    which = conditions_of(replace(wanted, until=None))
+    if wanted.until is not None:
+        which.append(g.created_at < wanted.until)
     parts = [
-        select(g.id).where(
-            g.flow == flow, g.step == step, g.endpoint == endpoint, g.id < before, *conditions_of(wanted)
-        )
+        select(g.id).where(g.flow == flow, g.step == step, g.endpoint == endpoint, *which)
         for flow, step, endpoint in _places(engine, wanted)
     ]
     return select(union_all(*parts).subquery("of_keys")) if parts else None

@@ -24,7 +24,7 @@ FEW_RUNS = 100
 """If more runs are not indexed, all answers are read."""
 SMALL_RUN = 10_000
 _FIRST, _MOST = 100, 4_000
-_READ_AT_ONCE = 500
+_READ_AT_ONCE, _READ_AT_MOST = 500, 2_000
 
 
 @dataclass(frozen=True, slots=True)
