@@ -24,7 +24,7 @@ from presswork.exports.unfinished import ExportError, ExportPlan, ExportState, U
 
 JSONL, CSV, PARQUET = "jsonl", "csv", "parquet"
 FORMATS = (JSONL, CSV, PARQUET)
-ROWS_A_CHUNK = 2_500
+ROWS_A_CHUNK = 2_000
 CHUNKS_A_NOTE = {JSONL: 20, CSV: 20, PARQUET: 2}
 """After this many chunks the export can be resumed: about a second of work, and a row group of Parquet."""
 Tell = Callable[[int], None]

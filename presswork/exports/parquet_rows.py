@@ -17,9 +17,10 @@ from db.readers.audit.exports import EXPORT_COLUMNS, ColumnKind, ExportedRow
 from presswork.errors import ConfigurationError
 from presswork.exports.text_rows import dollars_text
 
-ROWS_A_GROUP = 5_000  # the writer keeps one group in memory
+ROWS_A_GROUP = 4_000  # the writer keeps one group in memory
 """Rows of a row group, and of a read of a segment."""
-_COMPRESSION = "zstd(1)"
+_SEGMENT, _FINAL = "lz4_raw", "zstd(1)"
+"""How each is compressed: a segment is read once, soon after."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -49,11 +50,15 @@ class ParquetRows:
         arrays = [self._array(column, *types) for column, types in zip(columns, self._types, strict=True)]
         return self._core.RecordBatch.from_arrays(arrays, names=list(EXPORT_COLUMNS))
 
-    def write(self, batches: Iterable[Any], file: Path) -> None:
-        """Write batches to a file, one after another. Raises OSError if it can't be written."""
+    def write(self, batches: Iterable[Any], file: Path, *, final: bool) -> None:
+        """Write batches to a segment or to the final file. Raises OSError if it can't be written."""
         with _written(file) as out:
             reader = self._core.RecordBatchReader.from_batches(self.schema, batches)
-            self._io.write_parquet(reader, out, max_row_group_size=ROWS_A_GROUP, compression=_COMPRESSION)
+            how = _FINAL if final else _SEGMENT
+            # A dictionary of each column would need more memory than the rows, and hardly makes the file smaller.
+            self._io.write_parquet(
+                reader, out, max_row_group_size=ROWS_A_GROUP, compression=how, dictionary_enabled=False
+            )
 
     def read(self, segments: Sequence[Path]) -> Iterator[Any]:
         """Yield the batches of segments, in order."""

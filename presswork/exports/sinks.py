@@ -98,14 +98,14 @@ class SegmentSink:
     def keep(self) -> int:
         """Write a segment."""
         if self._batches:
-            self._parquet.write(self._batches, self._files.segment(self._number + 1))
+            self._parquet.write(self._batches, self._files.segment(self._number + 1), final=False)
             self._number += 1
             self._batches.clear()
         return self._number
 
     def finish(self) -> None:
         """Copy all segments into the part file."""
-        self._parquet.write(self._parquet.read(self._files.segments()), self._files.part)
+        self._parquet.write(self._parquet.read(self._files.segments()), self._files.part, final=True)
 
     def close(self) -> None:
         """Forget the rows that were not kept."""
