@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,8 @@ JSONL, CSV, PARQUET = "jsonl", "csv", "parquet"
 FORMATS = (JSONL, CSV, PARQUET)
 ROWS_A_CHUNK = {JSONL: 2_000, CSV: 2_000, PARQUET: 1_000}
 CHUNKS_A_NOTE = {JSONL: 20, CSV: 20, PARQUET: 4}
-"""After this many chunks the export can be resumed: about a second of work, and a row group of Parquet."""
+"""After this many chunks the export can be resumed: about a second of work, and a segment of Parquet."""
+CHUNKS_A_COLLECTION = 10
 Tell = Callable[[int], None]
 # No reader takes these for a row.
 _ENDED_EARLY = {JSONL: b'{"error":"this export ended early', CSV: b'"error: this export ended early'}
@@ -108,9 +110,14 @@ def _fill(ledger: Engine, wanted: Filter, state: ExportState, sink: Sink, tell: 
 
 
 def _chunks(ledger: Engine, wanted: Filter, kind: str, after: str, newest: str) -> Iterator[ExportChunk]:
-    while (chunk := export_chunk(ledger, wanted, after, newest, ROWS_A_CHUNK[kind])).last is not None:
+    for number in count(1):
+        chunk = export_chunk(ledger, wanted, after, newest, ROWS_A_CHUNK[kind])
+        if chunk.last is None:
+            return
         after = chunk.last
         yield chunk
+        if number % CHUNKS_A_COLLECTION == 0:
+            gc.collect()  # statements leave small circles; what was there before the export is not searched
 
 
 @contextmanager
