@@ -16,7 +16,7 @@ from db.ledger.leases import Lease
 from db.ledger.refused_rows import storable
 from db.ledger.rows import RunRow, values_of
 from db.ledger.standing import COUNTED_IN
-from db.rollups.marks import roll_up
+from db.rollups.marks import roll_up, take_mark
 from db.rollups.savings import store_savings
 from db.session import begin_write
 from db.sources.values import storable_text
@@ -68,6 +68,7 @@ def suspend_run(engine: Engine, lease: Lease, reason: str, due_at: datetime) -> 
     """Suspend a run until it is due or is resumed earlier; its confirmed records stay counted."""
     with begin_write(engine) as connection:
         if _end_main(connection, lease):
+            take_mark(connection, lease.run_id)
             _set(connection, lease.run_id, status=SUSPENDED, suspended_for=storable_text(reason), due_at=due_at)
 
 

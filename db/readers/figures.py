@@ -22,7 +22,7 @@ from db.rollups.attempt_sums import (
     COST,
     IS_RATE_LIMITED,
     IS_UNPRICED,
-    LIKELY,
+    LIKELY_COST,
     MAY_BE_BILLED,
     READ,
     WAS_SENT,
@@ -144,7 +144,7 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
             total(IS_UNPRICED).label("unpriced"),
             total(case((MAY_BE_BILLED, 1), else_=0)).label("perhaps_billed"),
             total(IS_RATE_LIMITED).label("rate_limited"),
-            func.sum(LIKELY).label("likely_usd"),
+            func.sum(LIKELY_COST).label("likely_usd"),
         )
         .join(Attempt, Attempt.run_id == members.c.member)
         .group_by(members.c.whole)

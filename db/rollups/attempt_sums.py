@@ -56,7 +56,7 @@ def dollars_of(units: Any) -> Decimal:
 
 
 COST = in_units(Attempt.cost_usd)
-LIKELY = case((MAY_BE_BILLED, in_units(Attempt.likely_cost_usd)))
+LIKELY_COST = case((MAY_BE_BILLED, in_units(Attempt.likely_cost_usd)))
 """The likely cost of a request that was perhaps billed; null for others, and if there is no estimate."""
 
 

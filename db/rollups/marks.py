@@ -5,7 +5,7 @@ A run with a row in `rolled_up` counts by its rollups, all others by live sums. 
 - A run with a lease has no mark: a lease is taken (db/ledger/leases.py) and a mark is made under the run's lock, and
   the first deletes the mark, the second requires that there is no lease. So a commit under a valid lease need not look
   for a mark, and costs no statement more.
-- Whoever writes to a run without a lease deletes its mark first, in the same transaction. On PostgreSQL a shared lock
+- A writer without a lease deletes the mark of the run first, in the same transaction. On PostgreSQL a shared lock
   on the run makes this writer and the one that makes the mark wait for each other.
 - A run that is open or suspended gets no mark.
 """

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.database_errors import LedgerError
 from db.search import fts5_months, tsvector_months
-from db.search.tokens import Query
+from db.search.tokens import WordQuery
 from db.session import begin_write, in_parts, readable_url, reason_of
 from db.tables import RolledUp, StoredRun
 from db.timed_reads import was_stopped
@@ -95,7 +95,7 @@ class AnswerIndex:
                 connection.execute(sa.delete(_RUNS).where(_RUNS.c.run_id == finished.run_id))
                 connection.execute(sa.insert(_RUNS).values(run_id=finished.run_id, mark=finished.mark))
 
-    def newest(self, query: Query, before: str | None, since: str | None, limit: int) -> list[str]:
+    def newest(self, query: WordQuery, before: str | None, since: str | None, limit: int) -> list[str]:
         """Return the newest `limit` generations that may have the words, from the id `since` up to, without, `before`.
 
         If they are fewer, there are no more.
@@ -111,7 +111,7 @@ class AnswerIndex:
         return [each for each in found if since is None or each >= since]
 
     def finish(self, months: Sequence[int]) -> None:
-        """Merge what was written to these months in many parts."""
+        """Merge the parts in which these months were written."""
         for month in months:
             with self._writing() as connection:
                 self._months_module.finish_month(connection, month)

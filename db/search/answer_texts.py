@@ -12,7 +12,7 @@ from sqlalchemy import Engine, Text, cast, select, tuple_
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation
 
-ROWS_AT_ONCE = 2_000
+ANSWERS_AT_ONCE = 2_000
 """The maximum number of a run's generations in one part."""
 
 
@@ -21,11 +21,11 @@ def ids_of_run(engine: Engine, run_id: str) -> Iterator[list[str]]:
     g = Generation
     place = (g.step, g.record_key, g.replaced_by)
     own = select(g.id, *place).where(g.run_id == run_id, g.source_generation_id.is_(None)).order_by(*place)
-    part = rows_of(engine, own.limit(ROWS_AT_ONCE))
+    part = rows_of(engine, own.limit(ANSWERS_AT_ONCE))
     while part:
         yield [row.id for row in part]
         following = tuple_(*place) > tuple_(*part[-1][1:])
-        part = rows_of(engine, own.where(following).limit(ROWS_AT_ONCE)) if len(part) == ROWS_AT_ONCE else []
+        part = rows_of(engine, own.where(following).limit(ANSWERS_AT_ONCE)) if len(part) == ANSWERS_AT_ONCE else []
 
 
 def stored_answers(engine: Engine, ids: Sequence[str]) -> dict[str, str]:

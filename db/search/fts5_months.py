@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from db.search.tokens import Query
+from db.search.tokens import WordQuery
 from db.session import among
 
 _EPOCH_MS = 946_684_800_000  # 2000-01-01: the numbers last until 2069
@@ -45,7 +45,7 @@ def add_to_month(connection: Connection, month: int, texts: Mapping[str, str]) -
         connection.execute(sa.insert(_words(month)), sorted(rows, key=_rowid))
 
 
-def newest_in_month(connection: Connection, month: int, query: Query, before: str | None, limit: int) -> list[str]:
+def newest_in_month(connection: Connection, month: int, query: WordQuery, before: str | None, limit: int) -> list[str]:
     """Return the newest `limit` generations that have the words, below the id `before`."""
     found: list[str] = []
     until = None
@@ -64,7 +64,7 @@ def newest_in_month(connection: Connection, month: int, query: Query, before: st
 
 
 def _hits(
-    connection: Connection, month: int, query: Query, since: int | None, until: int | None, limit: int | None = None
+    connection: Connection, month: int, query: WordQuery, since: int | None, until: int | None, limit: int | None = None
 ) -> list[tuple[int, str]]:
     """Return the numbers and ids of the generations that have the words, the greatest numbers first."""
     words, texts = _words(month), _texts(month)
@@ -108,7 +108,7 @@ def _is_taken(connection: Connection, texts: sa.TableClause, number: int) -> boo
     return connection.scalar(sa.select(texts.c.number).where(texts.c.number == number)) is not None
 
 
-def _match(query: Query) -> str:
+def _match(query: WordQuery) -> str:
     # A word has no quote in it.
     return " ".join(f'"{" ".join(phrase)}"' for phrase in query.phrases)
 

@@ -20,7 +20,7 @@ from db.search.answer_index import (
 from db.session import begin_write, file_of, make_engine
 from db.timed_reads import open_reader
 
-SUFFIX = ".search.sqlite"
+_SUFFIX = ".search.sqlite"
 _ENDINGS = ("", "-wal", "-shm", "-journal")
 """Endings of the files that SQLite keeps for a database."""
 
@@ -28,7 +28,7 @@ _ENDINGS = ("", "-wal", "-shm", "-journal")
 def side_file(ledger: Engine) -> Path | None:
     """Return the path of a SQLite ledger's index, whether or not it exists; None on PostgreSQL."""
     file = file_of(ledger.url)
-    return None if file is None else Path(f"{file}{SUFFIX}")
+    return None if file is None else Path(f"{file}{_SUFFIX}")
 
 
 @contextmanager

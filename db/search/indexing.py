@@ -33,7 +33,7 @@ class Indexed:
     forgotten: int = 0
 
 
-Report = Callable[[int, int, int], None]
+IndexReport = Callable[[int, int, int], None]
 """Called with the number of runs indexed so far, of all runs to index, and of answers indexed so far."""
 
 
@@ -41,7 +41,7 @@ def _say_nothing(_runs: int, _all: int, _answers: int) -> None:
     pass
 
 
-def index_all(ledger: Engine, report: Report = _say_nothing) -> Indexed:
+def index_all(ledger: Engine, report: IndexReport = _say_nothing) -> Indexed:
     """Create the index if there is none, and index all closed runs, the newest first. Raises IndexUnusableError."""
     create_index(ledger)
     with opened_index(ledger, to_write=True) as index:
@@ -59,7 +59,7 @@ def index_closed(ledger: Engine, within_s: float) -> Indexed | None:
         return None if index is None else _index(index, _say_nothing, until=time.monotonic() + within_s)
 
 
-def _index(index: AnswerIndex, report: Report, until: float | None) -> Indexed:
+def _index(index: AnswerIndex, report: IndexReport, until: float | None) -> Indexed:
     waiting = [run for run in index.unindexed() if run.mark is not None]
     found = Indexed(left=len(waiting))
     parts: Counter[int] = Counter()

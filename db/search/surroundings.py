@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from db.search.tokens import Query
+from db.search.tokens import WordQuery
 
 WIDTH = 200
 """The number of characters of a text that are shown with a hit."""
@@ -24,7 +24,7 @@ class Piece:
     is_found: bool = False
 
 
-def surroundings(query: Query, texts: Sequence[str]) -> list[Piece]:
+def surroundings(query: WordQuery, texts: Sequence[str]) -> list[Piece]:
     """Cut out the place in an answer's texts where most of the words are near each other, on one line.
 
     A word that is stored in another spelling, such as with a ligature, may stay unmarked. The text is as hostile as it
@@ -55,7 +55,7 @@ def _pieces(text: str, found: Sequence[tuple[int, int]], begin: int, end: int) -
 
 
 @lru_cache(maxsize=8)
-def _pattern(query: Query) -> re.Pattern[str]:
+def _pattern(query: WordQuery) -> re.Pattern[str]:
     """Match each phrase, the longest first; what stands between its words may be anything that is no word."""
     phrases = sorted(query.phrases, key=lambda phrase: (-len(phrase), -len(" ".join(phrase))))
     return re.compile("|".join(map(_phrase_pattern, phrases)), re.IGNORECASE)

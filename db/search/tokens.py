@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-LONGEST_WORD = 100
+COMPARED_LENGTH = 100
 """The number of characters of a word that are compared."""
 MOST_WORDS = 50
 """The maximum number of words in a query."""
@@ -57,7 +57,7 @@ _spelling = _Spelling()
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class WordQuery:
     """Words to search for: phrases of one or more words, which must all be in a generation's texts."""
 
     phrases: tuple[tuple[str, ...], ...]
@@ -81,7 +81,7 @@ def words_of(text: str) -> list[str]:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     words = text.translate(_spelling).lower().split()
-    return [word[:LONGEST_WORD] for word in words] if any(len(word) > LONGEST_WORD for word in words) else words
+    return [word[:COMPARED_LENGTH] for word in words] if any(len(word) > COMPARED_LENGTH for word in words) else words
 
 
 def spaced_words(texts: Iterable[str]) -> str:
@@ -89,7 +89,7 @@ def spaced_words(texts: Iterable[str]) -> str:
     return f" {f' {BOUNDARY} '.join(' '.join(words_of(text)) for text in texts)} "
 
 
-def parse_query(text: str) -> Query:
+def parse_query(text: str) -> WordQuery:
     """Read a query: words, and phrases in quotes. Raises QueryError if it has no word, or too many.
 
     A piece such as `e-mail`, which is several words, is a phrase. A quote that is not closed lasts to the end.
@@ -99,7 +99,7 @@ def parse_query(text: str) -> Query:
         raise QueryError("There is no word to search for: a word has letters or digits.")
     if sum(map(len, phrases)) > MOST_WORDS:
         raise QueryError(f"These are too many words to search for. Use at most {MOST_WORDS}.")
-    return Query(phrases)
+    return WordQuery(phrases)
 
 
 def _phrases(text: str) -> Iterator[tuple[str, ...]]:

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, func
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, insert
 
-from db.search.tokens import BOUNDARY, Query
+from db.search.tokens import BOUNDARY, WordQuery
 from db.session import among
 
-FEW = 5_000
+FEW_HITS = 5_000
 """With fewer hits in a month, all are found by the index and sorted. With more, the newest rows are read one by one."""
 # What a vector can hold: places up to 16,383, 256 of them a word, a megabyte of words.
 _LAST_PLACE = 16_383
@@ -50,16 +50,20 @@ def add_to_month(connection: Connection, month: int, texts: Mapping[str, str]) -
         connection.execute(insert(_table(month)).on_conflict_do_nothing(), rows)
 
 
-def newest_in_month(connection: Connection, month: int, query: Query, before: str | None, limit: int) -> list[str]:
+def newest_in_month(connection: Connection, month: int, query: WordQuery, before: str | None, limit: int) -> list[str]:
     """Return the newest `limit` generations that may have the words, below the id `before`."""
     table = _table(month)
     below = [] if before is None else [table.c.id < before]
     hits = (
-        sa.select(table.c.id).where(_matching(table, query), *below).limit(FEW).cte("hits").prefix_with("MATERIALIZED")
+        sa.select(table.c.id)
+        .where(_matching(table, query), *below)
+        .limit(FEW_HITS)
+        .cte("hits")
+        .prefix_with("MATERIALIZED")
     )
     # Not ORDER BY id LIMIT on the table itself: the plan for a rare word would then read all rows, the newest first.
     few = list(connection.scalars(sa.select(hits.c.id).order_by(hits.c.id.desc())))
-    if len(few) < FEW:
+    if len(few) < FEW_HITS:
         return few[:limit]
     one_by_one = sa.select(table.c.id).where(_matching(table, query, by_index=False), *below)
     return list(connection.scalars(one_by_one.order_by(table.c.id.desc()).limit(limit)))
@@ -94,7 +98,7 @@ def vector_of(spaced: str) -> tuple[str, bool]:
     return " ".join(words), True
 
 
-def _matching(table: sa.TableClause, query: Query, *, by_index: bool = True) -> ColumnElement[bool]:
+def _matching(table: sa.TableClause, query: WordQuery, *, by_index: bool = True) -> ColumnElement[bool]:
     phrases = " & ".join(" <-> ".join(f"'{word}'" for word in phrase) for phrase in query.phrases)
     words = " & ".join(f"'{word}'" for word in query.words)
     matching = _has(table, phrases, by_index=by_index)

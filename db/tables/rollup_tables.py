@@ -1,6 +1,6 @@
 """Sums over closed runs, so that figures over months need not read every attempt.
 
-The transaction that closes a run writes its rows and its row in `rolled_up`. Whoever writes to a closed run deletes
+The transaction that closes a run writes its rows and its row in `rolled_up`. A later writer to a closed run deletes
 that row in the same transaction; then the run counts by live sums again. Text columns are '' where the summed rows have
 null, because they are part of a key. Money is in whole units of 1e-10 USD: SQLite would add doubles.
 """

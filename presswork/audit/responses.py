@@ -200,7 +200,7 @@ def _path_of(request: Request) -> str:
 
 def _response(text: str, media_type: str, status: int) -> Response:
     if media_type == "text/html":
-        # A form shows what was given as it was given, in attributes. HTML knows no way to write these characters.
+        # A form repeats its values in attributes as they are. HTML has no way to write these characters.
         text = _NO_HTML.sub("\ufffd", text)
     # Bytes that are not UTF-8 come from a SQLite file as half characters.
     return Response(text.encode("utf-8", "backslashreplace"), status, media_type=f"{media_type}; charset=utf-8")

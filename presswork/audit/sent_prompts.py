@@ -4,7 +4,8 @@ The template, the record and the outputs of earlier steps come from the ledger; 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -22,6 +23,12 @@ from presswork.prompts.rendering.marking import (
 )
 
 TOO_MANY = "It was made from more generations than are read again here, so what came from them is not marked."
+
+TOO_LONG = "It is too long to be rendered again here, so what came from the record is not marked."
+LONGEST_MARKED = 1_000_000
+"""Characters of a prompt that is rendered again."""
+MOST_SHOWN, MOST_PIECES = 100_000, 5_000
+"""Characters and pieces of the user's part on a page; a browser can't show a book as one block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,25 @@ class SentPrompt:
     examples: Sequence[Said]
     user: MarkedPrompt
     schema: str
+
+    @property
+    def length(self) -> int:
+        """The number of characters of the user's part."""
+        return sum(len(piece.text) for piece in self.user.pieces)
+
+    @property
+    def shown(self) -> Sequence[PromptPiece]:
+        """The pieces of the user's part that a page has room for."""
+        ends = accumulate(len(piece.text) for piece in self.user.pieces)
+        pieces = zip(self.user.pieces[:MOST_PIECES], ends, strict=False)
+        # The last one may be cut in the middle.
+        cut = (replace(piece, text=piece.text[: max(len(piece.text) - (end - MOST_SHOWN), 0)]) for piece, end in pieces)
+        return [piece for piece in cut if piece.text]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a page does not show the whole user's part."""
+        return sum(len(piece.text) for piece in self.shown) < self.length
 
 
 def sent_prompt(engine: Engine, audit: Audit) -> SentPrompt | None:
@@ -79,6 +105,8 @@ def _part(part: Mapping[str, Any]) -> Said:
 def _marked(engine: Engine, audit: Audit, sent: str) -> MarkedPrompt:
     if audit.more_parents:
         return MarkedPrompt((PromptPiece(sent),), TOO_MANY)
+    if len(sent) > LONGEST_MARKED:
+        return MarkedPrompt((PromptPiece(sent),), TOO_LONG)
     stored = None if audit.template is None else read_stored(audit.template["name"], audit.template["sources"])
     if stored is None:
         return mark_prompt(None, [], {}, sent)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import html5lib  # type: ignore[import-untyped]  # it has no types of its own
+import html5lib
 import orjson
 import pytest
 from starlette.testclient import TestClient
@@ -222,6 +222,30 @@ def test_marks_only_what_came_from_the_record(book: Book, pages: TestClient) -> 
     assert "gives another text" in differs
     assert "Name: Mug!" in differs
     assert "<mark" not in differs
+
+
+@pytest.mark.parametrize("size", [300_000, 1_500_000])
+def test_long_texts_are_cut_and_the_page_says_so(book: Book, pages: TestClient, size: int) -> None:
+    name = "<b>\u202e " * (size // 5)
+    source = "---\noutput: X\n---\n{% block user %}Name: {{ record.name }}!{% endblock %}"
+    template = TemplateRow(hash=sha("long"), name="long", sources={"long.md.j2": source}, first_seen_at=now())
+    add_templates(book.ledger, [template])
+    batch, generation_id = WriteBatch(), new_id()
+    batch.settled.append(settled_row(book.attempt(batch, "long", generation_id), output_text=name))
+    request = {"messages": [{"role": "user", "content": f"Name: {name}!"}]}
+    batch.prompts[sha("long")] = replace(batch.prompts[sha("long")], request=orjson.dumps(request).decode())
+    own = {"step": "long", "template_hash": sha("long"), "record": orjson.dumps({"name": name}).decode()}
+    book.generation(batch, "long", id=generation_id, output={"text": name, "list": [name]}, **own)
+    write(book.ledger, batch)
+
+    page = pages.get(f"/generations/{generation_id}")
+
+    assert page.status_code == 200
+    assert len(page.text) < 12_000_000
+    assert page.text.count("The JSON of this page has all of") == 4
+    assert ("too long to be rendered again" in page.text) == (size > 1_000_000)
+    assert pages.get(f"/generations/{generation_id}.json").json()["answer"]["value"]["text"] == name
+    check_harmless(page.text)
 
 
 def test_fan_in_is_cut(book: Book, pages: TestClient) -> None:

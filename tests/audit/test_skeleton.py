@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,32 @@ def test_a_theme_stays_until_the_reader_follows_the_system_again(pages: TestClie
     assert '<html lang="en">' in pages.get("/runs").text
     pages.cookies.set("theme", '"><script>')
     assert '<html lang="en">' in pages.get("/runs").text
+
+
+def test_a_fault_of_a_page_is_said_without_a_trace(
+    room: Room, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_engine: Any, _query: Any) -> None:
+        raise RuntimeError("with a customer's text")
+
+    broken = Page("/broken", PeriodQuery, read, "trouble.html")
+    monkeypatch.setattr("presswork.audit.app.PAGES", (broken,))
+
+    answer = room(ledger_url).get("/broken")
+
+    assert answer.status_code == 500
+    assert "This page has a fault" in answer.text
+    assert "customer" not in answer.text
+    assert answer.headers["content-security-policy"] == POLICY
+
+
+def test_many_readers_at_once_are_all_answered(book: Book, pages: TestClient) -> None:
+    book.add("k1")
+
+    with ThreadPoolExecutor(16) as readers:
+        answers = list(readers.map(lambda _: pages.get("/runs").status_code, range(48)))
+
+    assert set(answers) == {200}
 
 
 class TestLedger:

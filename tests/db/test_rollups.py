@@ -36,6 +36,8 @@ from tests.db.rows import DAY, Book, settled_row, sha, take_up
 from tests.db.test_leases import ELSEWHERE, run_out
 
 NO_ANSWER: dict[str, Any] = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))
+STATEMENTS_OF_A_COMMIT = 12
+"""Of a batch with one answered request and its generation, at the commit before there were rollups (ebb711c)."""
 TOLD = ("requests", "input_tokens", "output_tokens", "cost_usd", "unpriced", "perhaps_billed", "likely_usd")
 
 
@@ -270,9 +272,14 @@ def test_process_that_closes_a_run_late_settles_what_it_opened_and_counts_it(fil
     require_equal(filled.ledger)
 
 
-def test_suspended_run_is_not_rolled_up(filled: Book) -> None:
+@pytest.mark.parametrize("crashed", [False, True], ids=["alive", "crashed before"])
+def test_suspended_run_is_not_rolled_up(filled: Book, crashed: bool) -> None:
+    if crashed:
+        crash(filled.ledger, filled.lease)
+        roll_up_ended(filled.ledger)
     suspend_run(filled.ledger, filled.lease, "a batch", now())
     assert roll_up_ended(filled.ledger) == 0
+    assert marked(filled.ledger) == set()
     require_equal(filled.ledger)
 
 
@@ -298,9 +305,12 @@ def test_compacted_runs_are_rolled_up_again(ledger: Engine) -> None:
 
 
 def test_commit_under_a_lease_runs_as_many_statements_as_before(filled: Book) -> None:
+    batch, made = WriteBatch(), new_id()
+    batch.settled.append(settled_row(filled.attempt(batch, "x", made)))
+    filled.generation(batch, "x", id=made)
     with statements(filled.ledger) as found:
-        write(filled.ledger, WriteBatch(), filled.lease)
-    assert len(found) == 1, found  # the check of the lease
+        write(filled.ledger, batch, filled.lease)
+    assert len(found) == STATEMENTS_OF_A_COMMIT, found
     assert not any("rolled_up" in each for each in found)
 
 

@@ -41,9 +41,10 @@ def chromium() -> str:
 
 
 async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(
-    shop: Workshop, prefect_api: str, chromium: str, tmp_path: Path
+    shop: Workshop, prefect_api: str, chromium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ui = prefect_api.removesuffix("/api")
+    monkeypatch.setenv("PRESSWORK_AUDIT_URL", "http://127.0.0.1:4201")
     async with work_pool(tmp_path, POOL) as pool, open_page(chromium) as page:
         await deploy(work_pool=pool.name, say=lambda _line: None)
         await pool.worker()
@@ -80,12 +81,14 @@ async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(
         await summary.first.click()
         await expect(page.get_by_text("This ran on the sandbox")).to_be_visible()
         text = await page.locator("body").inner_text()
+        page_of_run = await page.locator("a[href^='http://127.0.0.1:4201/runs/']").get_attribute("href")
         await picture(page, "artifact")
 
     (run,) = shop.rows("SELECT * FROM runs")
     assert (run["flow"], run["status"], run["trigger"]) == ("product_copy", "completed", "deployment")
     assert run["deployment"] == "product-copy/nightly"
     assert run["id"] in text
+    assert page_of_run == f"http://127.0.0.1:4201/runs/{run['id']}"
     assert shop.value("SELECT count(*) FROM current_content WHERE step = 'product_copy'") == 5
     assert shop.requests == 5
 

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Engine, func, select, tuple_
 from sqlalchemy.orm import aliased
 
-from db.readers.audit.filters import FilterError, find_template
+from db.readers.audit.filters import FilterError, check_text, find_template
 from db.rollups.marks import unmarked
 from db.session import among, in_parts, rows_of
 from db.tables import Generation, OutcomeRollup, StoredPrompt, StoredRun
@@ -111,6 +111,8 @@ def _read_end(after: str) -> _Place:
         flow, endpoint, key = orjson.loads(after)
     except (orjson.JSONDecodeError, TypeError, ValueError):
         raise FilterError(f"{after!r} is not the end of a page of this list. Begin with its first page.") from None
+    for part in (flow, endpoint, key):
+        check_text("after", str(part))
     return str(flow), str(endpoint), str(key)
 
 

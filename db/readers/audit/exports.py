@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, Te
 from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import Filter, conditions_of
-from db.rollups.attempt_sums import COST, IS_UNPRICED, LIKELY, MAY_BE_BILLED, WAS_SENT, WRITTEN, total
+from db.rollups.attempt_sums import COST, IS_UNPRICED, LIKELY_COST, MAY_BE_BILLED, WAS_SENT, WRITTEN, total
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, StoredRecord
 
@@ -142,7 +142,7 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
 def _sums() -> list[ColumnElement[int]]:
     """Return the sums over attempts, in the order of EXPORT_COLUMNS."""
     a, unpriced, perhaps = Attempt, total(IS_UNPRICED), total(case((MAY_BE_BILLED, 1), else_=0))
-    cost, likely = func.sum(COST), func.sum(LIKELY)
+    cost, likely = func.sum(COST), func.sum(LIKELY_COST)
     sums = (
         func.count(a.id),
         total(WAS_SENT),

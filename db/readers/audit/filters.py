@@ -4,8 +4,9 @@ Pages, commands and export share these two filters. A list whose filter is wrong
 so each value that can't be right is an error that says what there is.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,8 +22,11 @@ ANY_ENDING = "*"
 """At the end of a record key: all keys with this beginning."""
 ID_SLACK = timedelta(hours=1)
 """A generation gets its id before its time of creation; the two clocks may differ by a correction of this size."""
+_FIRST_YEAR, _LAST_YEAR = 1971, 9998
+# PostgreSQL has no NUL, and no database has halves of surrogate pairs.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _LISTED = 10
-_WHOLE_HASH = 64
+_WHOLE_HASH, _ID_LENGTH = 64, 36
 _EQUAL = {
     "flow": "flow",
     "step": "step",
@@ -62,6 +66,7 @@ class Filter:
     until: datetime | None = None
 
     def __post_init__(self) -> None:
+        _check_texts(self)
         check_word("status", self.status, STATUSES)
         check_word("origin", self.origin, ORIGINS)
         check_period(self.since, self.until)
@@ -79,6 +84,7 @@ class RunFilter:
     until: datetime | None = None
 
     def __post_init__(self) -> None:
+        _check_texts(self)
         check_word("status", self.status, RUN_STATUSES)
         check_word("trigger", self.trigger, TRIGGERS)
         check_period(self.since, self.until)
@@ -90,11 +96,26 @@ def check_word(name: str, value: str | None, words: Sequence[str]) -> None:
         raise FilterError(f"{value!r} is no {name}. Available: {', '.join(words)}.")
 
 
+def check_text(name: str, value: str | None) -> None:
+    """Raise FilterError for a text with a character that no ledger can hold, so that no database meets it."""
+    if value is not None and _UNSTORABLE.search(value):
+        raise FilterError(f"The value of {name!r} contains a character that no text in the ledger has: {value!r}.")
+
+
+def _check_texts(given: "Filter | RunFilter") -> None:
+    for each in fields(given):
+        value = getattr(given, each.name)
+        check_text(each.name, value if isinstance(value, str) else None)
+
+
 def check_period(since: datetime | None, until: datetime | None) -> None:
     """Raise FilterError for a period that ends before it begins, or a time without a zone."""
     for name, moment in (("since", since), ("until", until)):
         if moment is not None and moment.utcoffset() is None:
             raise FilterError(f"The time of {name!r} has no time zone. Write it in UTC, such as 2026-03-01T12:00Z.")
+        # Days and ids are computed from it, and these end with the calendar.
+        if moment is not None and not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            raise FilterError(f"The time of {name!r} must be in the years {_FIRST_YEAR} to {_LAST_YEAR}: {moment}.")
     if since is not None and until is not None and until <= since:
         raise FilterError(
             f"The period ends at {until:%Y-%m-%d %H:%M}, before it begins at {since:%Y-%m-%d %H:%M}. "
@@ -117,6 +138,8 @@ def find_template(engine: Engine, beginning: str, name: str | None = None) -> st
 
     Raises FilterError if there is none or several.
     """
+    check_text("template", beginning)
+    check_text("name", name)
     known = _known_templates(engine, name)
     found = sorted({each for each, _name in known if each.startswith(beginning.lower())})
     if len(found) == 1:
@@ -126,7 +149,7 @@ def find_template(engine: Engine, beginning: str, name: str | None = None) -> st
     if found:
         raise FilterError(f"{beginning!r} is the beginning of {len(found)} template versions: {_listed(found)}.")
     listed = _listed([f"{each[:12]} ({of})" if of else each[:12] for each, of in known]) or "none"
-    raise FilterError(f"There is no template version {beginning!r}. Available: {listed}.")
+    raise FilterError(f"There is no template version {beginning[:_WHOLE_HASH]!r}. Available: {listed}.")
 
 
 def conditions_of(wanted: Filter, of: Any = Generation) -> list[ColumnElement[bool]]:
@@ -191,15 +214,18 @@ def _is_used_now(engine: Engine, template_hash: str) -> bool:
 
 
 def _find_run_id(engine: Engine, text: str) -> str:
-    found = [row.id for row in rows_of(engine, select(StoredRun.id).where(matches(StoredRun.id, text)).limit(3))]
+    # Longer ones only exceed what databases accept as a pattern.
+    alike = select(StoredRun.id).where(matches(StoredRun.id, text[: _ID_LENGTH + 1])).limit(3)
+    found = [row.id for row in rows_of(engine, alike)]
     if len(found) == 1:
         return str(found[0])
     if found:
         raise FilterError(f"{text!r} is the beginning or end of several runs, such as {_listed(found)}. Enter more.")
     newest = rows_of(engine, select(StoredRun.id).order_by(StoredRun.id.desc()).limit(3))
     listed = f"The newest are {_listed([row.id for row in newest])}" if newest else "There is none"
+    shown = text[:_WHOLE_HASH]
     raise FilterError(
-        f"There is no run {text!r}. {listed}. Enter an id, or {SHORTEST_ID} characters of its start or end."
+        f"There is no run {shown!r}. {listed}. Enter an id, or at least {SHORTEST_ID} characters of its start or end."
     )
 
 

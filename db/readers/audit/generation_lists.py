@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import Engine, Row, Text, cast, func, select
 from sqlalchemy.orm import aliased
 
-from db.readers.audit.filters import Filter, resolved
+from db.readers.audit.filters import Filter, check_text, resolved
 from db.readers.audit.ways.matching_ids import newest_ids
 from db.rollups.attempt_sums import COST, IS_UNPRICED, dollars_of, total
 from db.session import in_parts, rows_of
@@ -70,6 +70,7 @@ def list_generations(
 
     Raises FilterError for a template or a run that does not exist.
     """
+    check_text("before", before)
     found = newest_ids(engine, resolved(engine, wanted), before, limit + 1)
     lines = lines_of(engine, found[:limit])
     return GenerationPage(lines, found[limit - 1] if len(found) > limit else None)

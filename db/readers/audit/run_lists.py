@@ -23,7 +23,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from db.readers.audit.filters import FilterError, RunFilter
+from db.readers.audit.filters import FilterError, RunFilter, check_text
 from db.readers.figures import RunLine
 from db.readers.run_figures import RunFigures, figures_of
 from db.readers.runs import running, state_of
@@ -67,6 +67,7 @@ def list_runs_page(
     """
     if sort not in RUN_SORTS:
         raise FilterError(f"Runs can't be sorted by {sort!r}. Available: {', '.join(RUN_SORTS)}.")
+    check_text("before", before)
     active = running(engine)
     matching = _COLUMNS.where(StoredRun.parent_run_id.is_(None), *_conditions(wanted, active))
     ranked = matching if sort == "started" else _with_value(matching, sort, engine.dialect.name)

@@ -15,12 +15,12 @@ from sqlalchemy import Engine
 
 from db.readers.audit.filters import Filter, FilterError, resolved
 from db.readers.audit.generation_lists import GENERATIONS_A_PAGE, GenerationLine, lines_of
-from db.readers.audit.ways.word_ways import END, Step, ways_to
+from db.readers.audit.ways.word_ways import END, SearchStep, ways_to
 from db.search.answer_index import AnswerIndex, IndexUnusableError
 from db.search.answer_texts import stored_answers, texts_in
 from db.search.index_places import opened_index
 from db.search.surroundings import Piece, surroundings
-from db.search.tokens import Query, QueryError, parse_query, spaced_words
+from db.search.tokens import QueryError, WordQuery, parse_query, spaced_words
 
 WITHIN_S = 1.0
 """How long a search lasts at most before it shows what it has found; a page has 2 s for all that it reads."""
@@ -29,7 +29,7 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class FoundAnswer:
     """A generation whose answer has the words, and the words in their surroundings."""
 
     line: GenerationLine
@@ -44,7 +44,7 @@ class SearchPage:
     says why an index that exists was not used.
     """
 
-    hits: list[Hit]
+    hits: list[FoundAnswer]
     before: str | None
     searched_back_to: datetime | None
     is_indexed: bool
@@ -84,7 +84,8 @@ def _page(
     found = sorted((each for each in searching.found if each >= down_to), reverse=True)
     shown = found[:limit]
     hits = [
-        Hit(line, surroundings(searching.query, searching.found[line.id])) for line in lines_of(searching.engine, shown)
+        FoundAnswer(line, surroundings(searching.query, searching.found[line.id]))
+        for line in lines_of(searching.engine, shown)
     ]
     page = SearchPage(hits, None, None, is_indexed=index is not None)
     if len(found) > limit:
@@ -94,7 +95,7 @@ def _page(
 
 @dataclass(slots=True)
 class _Way:
-    steps: Iterator[Step]
+    steps: Iterator[SearchStep]
     down_to: str = _NOT_BEGUN
 
 
@@ -103,11 +104,11 @@ class _Search:
     """What a search has found: by id, the texts of the generations that have the words."""
 
     engine: Engine
-    query: Query
+    query: WordQuery
     found: dict[str, list[str]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)
 
-    def look(self, steps: Sequence[Iterator[Step]], enough: int, until: float) -> str:
+    def look(self, steps: Sequence[Iterator[SearchStep]], enough: int, until: float) -> str:
         """Follow all ways until there are enough hits or the time is over; return down to which id all are found."""
         ways = [_Way(each) for each in steps]
         while True:
@@ -115,7 +116,7 @@ class _Search:
             is_over = last.down_to != _NOT_BEGUN and time.monotonic() > until
             if last.down_to == END or is_over or sum(each >= last.down_to for each in self.found) >= enough:
                 return last.down_to
-            step = next(last.steps, Step([], END))
+            step = next(last.steps, SearchStep([], END))
             self._check(step.ids)
             last.down_to = step.down_to
 

@@ -109,9 +109,8 @@ class TemplateLine:
 
 def template_versions(engine: Engine, name: str) -> list[TemplateVersion]:
     """Return the versions of a template or of a step with this name, the last used first; empty if there is none."""
-    t = StoredTemplate
+    t, of_step = StoredTemplate, Filter(step=name)
     stored = {row.hash: row for row in rows_of(engine, select(t.__table__).where(t.name == name))}
-    of_step = Filter(step=name)
     outcomes = {row.template_hash: row for row in _outcomes(engine, of_step)}
     usages = {row.template_hash: row for row in _usages(engine, ("step", "template_hash"), of_step)}
     found = []

@@ -34,6 +34,11 @@ class GivenAnswer:
     value: Any
     raw: str | None
 
+    @property
+    def text(self) -> str:
+        """The answer as one text, if it is no object."""
+        return as_text(self.value)
+
 
 @dataclass(frozen=True)
 class GenerationView:

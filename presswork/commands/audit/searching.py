@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from db.readers.audit.searches import Hit, SearchPage, search
+from db.readers.audit.searches import FoundAnswer, SearchPage, search
 from db.words import SANDBOX
 from presswork.terminal import screen
 from presswork.terminal.asked_filters import wanted_by
@@ -37,7 +37,7 @@ def search_answers(command: CommandContext, flags: SearchFlags) -> None:
     command.answer(answer, lambda console: _print_page(console, page))
 
 
-def _for_programs(hit: Hit) -> dict[str, Any]:
+def _for_programs(hit: FoundAnswer) -> dict[str, Any]:
     text = "".join(piece.text for piece in hit.surroundings)
     return {
         **asdict(hit.line),
@@ -60,7 +60,7 @@ def _print_page(console: Console, page: SearchPage) -> None:
     console.print(f"\n{how_far} Add `--before {page.before}` to continue.")
 
 
-def _heading(hit: Hit) -> Text:
+def _heading(hit: FoundAnswer) -> Text:
     line = hit.line
     parts = [
         Text(screen.moment(line.created_at), "dim"),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, select, update
 
 from db.ledger.rows import GenerationRow, PromptRow, RecordRow, TemplateRow, WriteBatch
 from db.ledger.writing import add_templates, write
-from db.tables import Generation, OutcomeRollup, RolledUp, StoredPrompt, StoredRun
+from db.rollups.marks import roll_up, unmark
+from db.session import begin_write
+from db.tables import StoredRun
 from tests.db.rows import run_row, sha, start_run
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -78,14 +79,14 @@ class Library:
                 ended = started + timedelta(seconds=1900)
                 connection.execute(update(StoredRun).where(StoredRun.id == row.id).values(ended_at=ended))
         if mark and not is_open:
-            roll_up(self.ledger, row.id)
+            with begin_write(self.ledger) as connection:
+                roll_up(connection, row.id)
         return row.id
 
     def late(self, run_id: str) -> None:
         """Write more generations of a closed run, as an imported spill file does, which takes its mark away."""
-        with self.ledger.begin() as connection:
-            connection.execute(delete(RolledUp).where(RolledUp.run_id == run_id))
-            connection.execute(delete(OutcomeRollup).where(OutcomeRollup.run_id == run_id))
+        with begin_write(self.ledger) as connection:
+            unmark(connection, [run_id])
             run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
         batch = WriteBatch()
         step = FLOWS[run.flow][0]
@@ -126,18 +127,3 @@ class Library:
         )
         batch.generations.append(row)
         self.made.append(Made(row, model))
-
-
-def roll_up(ledger: Engine, run_id: str) -> None:
-    """Add up a run's outcomes, as closing it does."""
-    alike = (Generation.step, Generation.template_hash, StoredPrompt.model, Generation.status, Generation.origin)
-    rows = select(Generation.created_at, *alike).outerjoin(StoredPrompt, StoredPrompt.hash == Generation.prompt_hash)
-    with ledger.begin() as connection:
-        found = connection.execute(rows.where(Generation.run_id == run_id)).all()
-        counts = Counter(
-            (at.date().isoformat(), step, template, model or "", *end) for at, step, template, model, *end in found
-        )
-        names = [column.name for column in OutcomeRollup.__table__.c]
-        for group, count in counts.items():
-            connection.execute(insert(OutcomeRollup).values(dict(zip(names, (run_id, *group, count, 0), strict=True))))
-        connection.execute(insert(RolledUp).values(run_id=run_id, rolled_up_at=BEGIN))

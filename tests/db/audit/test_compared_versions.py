@@ -99,6 +99,8 @@ def test_a_page_that_ends_with_the_last_record_is_the_last(both: Engine) -> None
         (A, B, "{}", "not the end of a page"),
         (A, B, '["a"]', "not the end of a page"),
         (A, B, "7", "not the end of a page"),
+        (A, B, '["a", "b", "\\u0000"]', "contains a character"),
+        ("\0", B, None, "contains a character"),
     ],
 )
 def test_what_can_not_be_compared_is_an_error(both: Engine, a: str, b: str, after: str | None, message: str) -> None:

@@ -9,6 +9,9 @@ import pytest
 from sqlalchemy import Engine
 
 from db.readers.audit.filters import Filter, FilterError, RunFilter, id_of, resolved
+from db.readers.audit.generation_lists import list_generations
+from db.readers.audit.run_lists import list_runs_page
+from db.readers.audit.template_versions import template_versions
 from tests.db.audit.made_rows import BEGIN, Library, id_at
 from tests.db.rows import Book, sha
 
@@ -24,6 +27,10 @@ MARCH = datetime(2026, 3, 1, tzinfo=UTC)
         ({"since": MARCH, "until": MARCH}, r"Exchange since and until"),
         ({"since": MARCH, "until": MARCH - timedelta(days=1)}, r"ends at 2026-02-28 00:00, before it begins"),
         ({"since": datetime(2026, 3, 1)}, r"'since' has no time zone"),  # noqa: DTZ001 - that is the fault
+        ({"until": datetime(1, 1, 1, tzinfo=UTC)}, r"'until' must be in the years 1971 to 9998"),
+        ({"since": datetime(9999, 12, 31, 23, tzinfo=UTC)}, r"'since' must be in the years"),
+        ({"key": "A\0"}, r"The value of 'key' contains a character that no text in the ledger has"),
+        ({"flow": "\ud800"}, r"The value of 'flow' contains a character"),
     ],
 )
 def test_a_value_that_can_not_be_is_an_error(given: dict[str, object], message: str) -> None:
@@ -83,3 +90,15 @@ def test_ids_of_a_moment_lie_between_those_before_and_after_it() -> None:
     draw = random.Random(1)
     berlin = MARCH.astimezone(timezone(timedelta(hours=1)))
     assert id_at(MARCH - timedelta(milliseconds=1), draw) < id_of(berlin) < id_at(MARCH, draw)
+
+
+@pytest.mark.parametrize("text", ["%", "_" * 13, "'", "x" * 100_000, "\u202e", "🧑‍🚀" * 20, "-" * 8, " "])
+def test_a_strange_text_is_looked_for_and_not_found(book: Book, text: str) -> None:
+    """A page answers any query string with a list or a message, on every database."""
+    with pytest.raises(FilterError, match="There is no run"):
+        resolved(book.ledger, Filter(run=text))
+    with pytest.raises(FilterError, match="There is no template version"):
+        resolved(book.ledger, Filter(template=text))
+    assert list_generations(book.ledger, Filter(flow=text, key=text), before=text).lines == []
+    assert list_runs_page(book.ledger, RunFilter(flow=text, endpoint=text), before=text).lines == []
+    assert template_versions(book.ledger, text) == []

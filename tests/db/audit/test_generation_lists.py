@@ -96,7 +96,7 @@ def test_all_pages_together_are_what_plain_python_finds(
     if way == "many keys":
         monkeypatch.setattr(matching_ids, "FEW_KEYS", 3)
     draw = random.Random(7)
-    for _number in range(40):
+    for _number in range(25):
         wanted, limit = drawn(draw, library), draw.choice((9, 50, 200))
         found = list(pages(library.ledger, wanted, limit))
         assert [each for page in found for each in page] == expected(library, wanted), wanted

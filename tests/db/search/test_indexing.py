@@ -28,14 +28,14 @@ import os, sys
 from db.ledger.connecting import open_ledger
 from db.search import answer_texts
 from db.search.indexing import index_all
-answer_texts.ROWS_AT_ONCE = 3
+answer_texts.ANSWERS_AT_ONCE = 3
 index_all(open_ledger(sys.argv[1]), lambda runs, of, answers: os._exit(9) if answers >= 9 else None)
 """
 
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_texts, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(answer_texts, "ANSWERS_AT_ONCE", 3)
 
 
 def two_runs(ledger: Engine) -> set[str]:

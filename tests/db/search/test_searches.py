@@ -257,8 +257,8 @@ def test_index_finds_what_reading_all_answers_finds(
     if size is not None:
         for name in ("SMALL_RUN", "_FIRST", "_MOST", "_READ_AT_ONCE", "_READ_AT_MOST"):
             monkeypatch.setattr(word_ways, name, size)
-        monkeypatch.setattr(tsvector_months, "FEW", 5)
-        monkeypatch.setattr(answer_texts, "ROWS_AT_ONCE", 3)
+        monkeypatch.setattr(tsvector_months, "FEW_HITS", 5)
+        monkeypatch.setattr(answer_texts, "ANSWERS_AT_ONCE", 3)
     draw = random.Random(12)
     rows: list[tuple[dict[str, str], str]] = []
     runs = []

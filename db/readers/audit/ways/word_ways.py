@@ -13,7 +13,7 @@ from db.readers.audit.filters import ID_SLACK, Filter, columns_of, conditions_of
 from db.readers.audit.ways.candidates import CLOCK_SLACK, LAST
 from db.readers.audit.ways.matching_ids import newest_ids
 from db.search.answer_index import AnswerIndex
-from db.search.tokens import Query
+from db.search.tokens import WordQuery
 from db.session import among, rows_of
 from db.tables import Generation, StoredRun
 from db.words import BATCH, CACHE, LIVE
@@ -28,7 +28,7 @@ _READ_AT_ONCE, _READ_AT_MOST = 500, 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SearchStep:
     """Generations in which the words may be, and down to which id there are no others."""
 
     ids: list[str]
@@ -36,8 +36,8 @@ class Step:
 
 
 def ways_to(
-    engine: Engine, index: AnswerIndex | None, query: Query, wanted: Filter, before: str | None
-) -> list[Iterator[Step]]:
+    engine: Engine, index: AnswerIndex | None, query: WordQuery, wanted: Filter, before: str | None
+) -> list[Iterator[SearchStep]]:
     """Return the ways that together go through all answers of a filter, from the id `before` on."""
     if wanted.until is not None:
         before = min(before or LAST, id_of(wanted.until + ID_SLACK))
@@ -57,38 +57,40 @@ def ways_to(
     return [first, *apart, *([_all_of(engine, wanted, small, before)] if small else [])]
 
 
-def _sooner(one: Iterator[Step], other: Iterator[Step]) -> Iterator[Step]:
+def _sooner(one: Iterator[SearchStep], other: Iterator[SearchStep]) -> Iterator[SearchStep]:
     """Follow two ways through the same answers in turns, and get as far as the quicker one."""
     down_to = LAST
     # A step by the index costs less.
     for way in cycle((one, one, one, other)):
-        step = next(way, Step([], END))
+        step = next(way, SearchStep([], END))
         down_to = min(down_to, step.down_to)
-        yield Step(step.ids, down_to)
+        yield SearchStep(step.ids, down_to)
         if down_to == END:
             return
 
 
-def _indexed(engine: Engine, index: AnswerIndex, query: Query, wanted: Filter, before: str | None) -> Iterator[Step]:
+def _indexed(
+    engine: Engine, index: AnswerIndex, query: WordQuery, wanted: Filter, before: str | None
+) -> Iterator[SearchStep]:
     """Go through the hits of the index."""
     since = None if wanted.since is None else _first_since(engine, wanted)
     size = _FIRST
     while True:
         ids = index.newest(query, before, since, size)
         is_last = len(ids) < size
-        yield Step(_matching(engine, wanted, ids), END if is_last else ids[-1])
+        yield SearchStep(_matching(engine, wanted, ids), END if is_last else ids[-1])
         if is_last:
             return
         before, size = ids[-1], min(size * 4, _MOST)
 
 
-def _read_all(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
+def _read_all(engine: Engine, wanted: Filter, before: str | None) -> Iterator[SearchStep]:
     """Go through all generations of a filter that can have texts."""
     # Without any condition, the rows are read in their order.
     return _read_own(engine, wanted, before) if columns_of(wanted) else _read(engine, wanted, before)
 
 
-def _read_own(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
+def _read_own(engine: Engine, wanted: Filter, before: str | None) -> Iterator[SearchStep]:
     """Go through the generations of a filter, without those that only reused an answer: they have no texts."""
     if wanted.origin is not None:
         yield from _read(engine, wanted, before)
@@ -97,12 +99,12 @@ def _read_own(engine: Engine, wanted: Filter, before: str | None) -> Iterator[St
     down_to = dict.fromkeys(ways, LAST)
     while max(down_to.values()) != END:
         origin = max(down_to, key=lambda each: down_to[each])
-        step = next(ways[origin], Step([], END))
+        step = next(ways[origin], SearchStep([], END))
         down_to[origin] = step.down_to
-        yield Step(step.ids, max(down_to.values()))
+        yield SearchStep(step.ids, max(down_to.values()))
 
 
-def _read(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
+def _read(engine: Engine, wanted: Filter, before: str | None) -> Iterator[SearchStep]:
     """Go through all generations of a filter."""
     if wanted.origin == CACHE:
         return
@@ -110,13 +112,13 @@ def _read(engine: Engine, wanted: Filter, before: str | None) -> Iterator[Step]:
     while True:
         ids = newest_ids(engine, wanted, before, size)
         is_last = len(ids) < size
-        yield Step(ids, END if is_last else ids[-1])
+        yield SearchStep(ids, END if is_last else ids[-1])
         if is_last:
             return
         before, size = ids[-1], min(size * 4, _MOST)
 
 
-def _all_of(engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str | None) -> Iterator[Step]:
+def _all_of(engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str | None) -> Iterator[SearchStep]:
     """Go through the generations of small runs."""
     in_runs = Generation.run_id.in_(run_ids)
     below = Generation.id < (before or LAST)
@@ -124,7 +126,7 @@ def _all_of(engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str 
     ids = sorted((row.id for row in rows_of(engine, rows)), reverse=True)
     for start in range(0, len(ids), _READ_AT_ONCE):
         part = ids[start : start + _READ_AT_ONCE]
-        yield Step(part, part[-1])
+        yield SearchStep(part, part[-1])
 
 
 def _small_runs(engine: Engine, run_ids: Sequence[str]) -> list[str]:
