@@ -170,11 +170,12 @@ def test_axe_is_the_one_that_was_noted() -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_every_page_is_well_in_every_look(site: tuple[Audited, str], chromium: str) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_every_page_is_well_in_every_look(site: tuple[Audited, str], chromium: str, scheme: str) -> None:
     found, url = site
     faults: list[str] = []
     async with browsing(chromium) as browser:
-        for scheme, size, scripts in itertools.product(SCHEMES, SIZES, SCRIPTS):
+        for size, scripts in itertools.product(SIZES, SCRIPTS):
             async with visiting(browser, url, scheme=scheme, size=size, scripts=scripts) as visit:
                 for name, path in PAGES.items():
                     answer = await visit.open(address(found, path))
