@@ -172,7 +172,8 @@ def count_content(engine: Engine, flow: str | None = None, endpoint: str | None 
     )
     found = select(*key, *counts).where(*chosen).group_by(*key).order_by(*key)
     counted = [ContentCount(*row) for row in rows_of(engine, found)]
-    sizes[flow, endpoint] = sum(each.records for each in counted)
+    if counted:
+        sizes[flow, endpoint] = sum(each.records for each in counted)
     return counted
 
 
