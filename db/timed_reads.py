@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError, DBAPIError
 from sqlalchemy.sql import ClauseElement
 
@@ -107,6 +108,10 @@ def _keep(
 
 def _written(statement: ClauseElement, dialect: Dialect) -> str:
     """Write a statement with its values as literals of this dialect."""
+    if dialect.name == "postgresql":
+        # The driver's own parameters make SQLAlchemy double each percent sign, in values too.
+        plain: Any = postgresql.dialect
+        dialect = plain(paramstyle="named")
     try:
         return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
     except (CompileError, NotImplementedError):

@@ -7,7 +7,7 @@ from sqlalchemy import Select, Subquery, Table, func, literal, literal_column, s
 from db.columns import Base
 from db.rollups.attempt_sums import NOTHING
 from db.rollups.days import utc_day
-from db.rollups.grouped import added_up
+from db.rollups.grouped import added_up, outcomes_of_any_model
 from db.rollups.marks import unmarked
 from db.tables import OutcomeRollup, RolledUp, StoredRun, StoredStep
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
@@ -24,14 +24,18 @@ def counted(rollup: type[Base], **alike: str | None) -> Subquery:
     return union_all(*_both(rollup, alike)).subquery("counted")
 
 
-def counted_outcomes(**alike: str | None) -> Subquery:
+def counted_outcomes(*, with_models: bool = True, **alike: str | None) -> Subquery:
     """Select the outcomes of runs as `counted` does, and the counts of unchanged records from run_steps.
 
     Those are in the column `unchanged`, by the day on which their run began; no template or model is known of them.
+    Open runs are counted sooner without `with_models`; then the column `model` means nothing.
     """
     none = literal(0).label("unchanged")
+    stored, live = _both(OutcomeRollup, alike)
+    if not with_models:
+        live = outcomes_of_any_model(unmarked(**alike))
     return union_all(
-        *(each.add_columns(none) for each in _both(OutcomeRollup, alike)),
+        *(each.add_columns(none) for each in (stored, live)),
         *(_again(alike, *which) for which in _AGAIN),
     ).subquery("counted")
 

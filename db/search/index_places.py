@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy import URL, Engine
@@ -44,7 +45,7 @@ def opened_index(ledger: Engine, *, to_write: bool = False) -> Iterator[AnswerIn
         yield None
     else:
         url = _url(file)
-        engine = make_engine(url) if to_write else open_reader(url.render_as_string())
+        engine = make_engine(url) if to_write else _reader(url.render_as_string())
         try:
             yield AnswerIndex(ledger, engine) if has_tables(engine) else None
         finally:
@@ -122,6 +123,12 @@ def _create_like(file: Path, ledger: Path) -> None:
     """Create an empty file that the same users can read as the ledger: it has the same words."""
     with suppress(FileExistsError):
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, ledger.stat().st_mode & 0o777))
+
+
+@lru_cache(maxsize=8)
+def _reader(url: str) -> Engine:
+    # Kept for its compiled statements, of which each month has its own; without connections it holds no file open.
+    return open_reader(url)
 
 
 def _url(file: Path) -> URL:

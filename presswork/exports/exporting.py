@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,9 +25,10 @@ from presswork.exports.unfinished import ExportError, ExportPlan, ExportState, U
 
 JSONL, CSV, PARQUET = "jsonl", "csv", "parquet"
 FORMATS = (JSONL, CSV, PARQUET)
-ROWS_A_CHUNK = 2_000
-CHUNKS_A_NOTE = {JSONL: 20, CSV: 20, PARQUET: 2}
-"""After this many chunks the export can be resumed: about a second of work, and a row group of Parquet."""
+ROWS_A_CHUNK = {JSONL: 2_000, CSV: 2_000, PARQUET: 1_000}
+CHUNKS_A_NOTE = {JSONL: 20, CSV: 20, PARQUET: 4}
+"""After this many chunks the export can be resumed: about a second of work, and a segment of Parquet."""
+CHUNKS_A_COLLECTION = 10
 Tell = Callable[[int], None]
 # No reader takes these for a row.
 _ENDED_EARLY = {JSONL: b'{"error":"this export ended early', CSV: b'"error: this export ended early'}
@@ -97,7 +99,7 @@ def _begun(files: Unfinished, plan: ExportPlan, *, restart: bool) -> ExportState
 def _fill(ledger: Engine, wanted: Filter, state: ExportState, sink: Sink, tell: Tell) -> Iterator[ExportState]:
     """Write the rows that are missing; yield how far the export has come whenever that is on disk."""
     every = CHUNKS_A_NOTE[state.plan.kind]
-    for number, chunk in enumerate(_chunks(ledger, wanted, state.after, state.newest), 1):
+    for number, chunk in enumerate(_chunks(ledger, wanted, state.plan.kind, state.after, state.newest), 1):
         sink.write(chunk.rows)
         state = state.model_copy(update={"after": chunk.last, "rows": state.rows + len(chunk.rows)})
         tell(state.rows)
@@ -107,10 +109,15 @@ def _fill(ledger: Engine, wanted: Filter, state: ExportState, sink: Sink, tell: 
     yield state.model_copy(update={"kept": sink.keep()})
 
 
-def _chunks(ledger: Engine, wanted: Filter, after: str, newest: str) -> Iterator[ExportChunk]:
-    while (chunk := export_chunk(ledger, wanted, after, newest, ROWS_A_CHUNK)).last is not None:
+def _chunks(ledger: Engine, wanted: Filter, kind: str, after: str, newest: str) -> Iterator[ExportChunk]:
+    for number in count(1):
+        chunk = export_chunk(ledger, wanted, after, newest, ROWS_A_CHUNK[kind])
+        if chunk.last is None:
+            return
         after = chunk.last
         yield chunk
+        if number % CHUNKS_A_COLLECTION == 0:
+            gc.collect()  # statements leave small circles; what was there before the export is not searched
 
 
 @contextmanager
@@ -152,7 +159,7 @@ def export_to_stream(ledger: Engine, order: ExportOrder, out: BinaryIO, tell: Te
     try:
         out.write(_header(order))
         with _few_collections():
-            for chunk in _chunks(ledger, wanted, "", newest):
+            for chunk in _chunks(ledger, wanted, order.kind, "", newest):
                 out.write(encode(chunk.rows))
                 rows += len(chunk.rows)
                 tell(rows)

@@ -17,8 +17,8 @@ from db.readers.audit.exports import EXPORT_COLUMNS, ColumnKind, ExportedRow
 from presswork.errors import ConfigurationError
 from presswork.exports.text_rows import dollars_text
 
-ROWS_A_GROUP = 4_000  # the writer keeps one group in memory
-"""Rows of a row group, and of a read of a segment."""
+ROWS_A_GROUP = 8_000  # compressed pages of one group are in memory, and a few kilobytes of index for each
+ROWS_A_READ = 1_000
 _SEGMENT, _FINAL = "lz4_raw", "zstd(1)"
 """How each is compressed: a segment is read once, soon after."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,7 +63,7 @@ class ParquetRows:
     def read(self, segments: Sequence[Path]) -> Iterator[Any]:
         """Yield the batches of segments, in order."""
         for segment in segments:
-            yield from self._io.read_parquet(segment, batch_size=ROWS_A_GROUP // 2)
+            yield from self._io.read_parquet(segment, batch_size=ROWS_A_READ)
 
     def _array(self, values: Sequence[Any], kind: ColumnKind, plain: Any, final: Any) -> Any:
         if kind == "dollars":

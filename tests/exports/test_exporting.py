@@ -43,7 +43,7 @@ def filled(ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     book = Book(ledger)
     for number in range(ROWS):
         book.add(f"K-{number}", settled={"cost_usd": Decimal("0.0000000003") * number})
-    monkeypatch.setattr(exporting, "ROWS_A_CHUNK", 2)
+    monkeypatch.setattr(exporting, "ROWS_A_CHUNK", dict.fromkeys(FORMATS, 2))
     monkeypatch.setattr(exporting, "CHUNKS_A_NOTE", dict.fromkeys(FORMATS, 1))
     return ledger
 

@@ -5,6 +5,7 @@ each key the newest generation of each version is read then. A page reads a boun
 both, it ends early and the next page goes on from there.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, func, select, tuple_
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import aliased
 
 from db.readers.audit.filters import FilterError, check_text, find_template
@@ -118,20 +119,23 @@ def _read_end(after: str) -> _Place:
 
 def _keys(engine: Engine, name: str, versions: Sequence[str], after: _Place | None) -> list[_Place]:
     """List the records that the version with fewer generations may have, up to one more than a page reads."""
-    g, r = Generation, StoredRun
+    g, r, dialect = Generation, StoredRun, engine.dialect.name
     run_ids = _runs_of_rarer(engine, name, versions)
-    place = (r.flow, r.endpoint, g.record_key)
-    statement = (
-        select(*place)
-        .distinct()
-        .join(g, g.run_id == r.id)
-        .where(among(g.run_id, run_ids, engine.dialect.name), g.step == name)
-        .order_by(*place)
-        .limit(KEYS_A_PAGE + 1)
-    )
-    if after is not None:
-        statement = statement.where(tuple_(*place) > after)
-    return [(row.flow, row.endpoint, row.record_key) for row in rows_of(engine, statement)]
+    runs = defaultdict[tuple[str, str], list[str]](list)
+    for row in rows_of(engine, select(r.flow, r.endpoint, r.id).where(among(r.id, run_ids, dialect))):
+        runs[row.flow, row.endpoint].append(row.id)
+    found: list[_Place] = []
+    # One statement for each flow and endpoint: sorting by all three takes PostgreSQL four times as long.
+    for flow, endpoint in sorted(each for each in runs if after is None or each >= after[:2]):
+        its_runs = among(g.run_id, runs[flow, endpoint], dialect)
+        keys = select(g.record_key).distinct().where(its_runs, g.step == name).order_by(g.record_key)
+        if after is not None and (flow, endpoint) == after[:2]:
+            keys = keys.where(g.record_key > after[2])
+        rows = rows_of(engine, keys.limit(KEYS_A_PAGE + 1 - len(found)))
+        found += [(flow, endpoint, row.record_key) for row in rows]
+        if len(found) > KEYS_A_PAGE:
+            break
+    return found
 
 
 def _runs_of_rarer(engine: Engine, name: str, versions: Sequence[str]) -> list[str]:

@@ -145,7 +145,8 @@ def outcomes_by_each(
 ) -> list[list[OutcomeSum]]:
     """Return `outcomes_by` for several groupings, in one statement."""
     wanted = chosen or Filter()
-    added = counted_outcomes(**chosen_runs("outcomes", wanted))
+    with_models = wanted.model is not None or any("model" in by for by in groupings)
+    added = counted_outcomes(with_models=with_models, **chosen_runs("outcomes", wanted))
     found = _read(engine, "outcomes", added, groupings, wanted, ("generations", "replaced", "unchanged"))
     return [
         [OutcomeSum(alike, int(row.generations), int(row.replaced), int(row.unchanged)) for alike, row in group]

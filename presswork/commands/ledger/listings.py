@@ -28,7 +28,7 @@ _OF_RUNS = ("trigger", "sort")
 _OF_GENERATIONS = ("step", "template", "model", "origin")
 _FILTERS = ("flow", "status", "endpoint", "since", "until", "before", *_OF_RUNS, *_OF_GENERATIONS)
 _KEY_SHOWN, _ANSWER_SHOWN = 40, 70
-Listed = TypeVar("Listed", RunLine, GenerationLine)
+ListedLine = TypeVar("ListedLine", RunLine, GenerationLine)
 
 
 def refuse_filters(flags: HistoryFlags, shown: str) -> None:
@@ -86,13 +86,13 @@ def show_generations(command: CommandContext, flags: HistoryFlags) -> None:
 def _list(
     command: CommandContext,
     flags: HistoryFlags,
-    read: Callable[[Engine], tuple[list[Listed], str | None]],
-    show: Callable[[Console, list[Listed]], None],
+    read: Callable[[Engine], tuple[list[ListedLine], str | None]],
+    show: Callable[[Console, list[ListedLine]], None],
 ) -> None:
     """Print a page of a list, and on standard error how to go on."""
     noun, one = ("generations", "show ID") if flags.generations else ("runs", "history ID")
     urls = ledger_urls(command.settings, sandbox=flags.sandbox)
-    lines: list[Listed] = []
+    lines: list[ListedLine] = []
     before: str | None = None
     if urls:
         with opened(urls[0]) as ledger:
