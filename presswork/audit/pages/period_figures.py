@@ -11,7 +11,7 @@ from db.readers.audit.filters import Filter
 from db.readers.audit.overviews import Ended, FigureLine, figures_by_each
 from db.readers.audit.sums import Alike, CacheUseSum, cache_use_by_each
 from db.readers.figures import PromptCacheUse, TotalUsage
-from presswork.report.savings import PromptCacheSavings, add_savings
+from presswork.report.cache_savings import PromptCacheSavings, add_savings
 
 Summed = TypeVar("Summed", TotalUsage, Ended, PromptCacheSavings)
 

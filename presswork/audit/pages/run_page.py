@@ -20,7 +20,7 @@ from db.readers.runs import read_run, running, state_of, steps_of, workers_of
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 from presswork.audit import links
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
-from presswork.report.savings import PromptCacheSavings, add_savings
+from presswork.report.cache_savings import PromptCacheSavings, add_savings
 from presswork.report.step_picture import Paint, steps_svg
 
 _BY_CLASS = Paint(
