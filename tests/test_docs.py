@@ -161,8 +161,11 @@ def clone(tmp_path: Path) -> Path:
     return project
 
 
-AN_ID = '"$(presswork history product_copy --key TEA-001 --json | grep -m1 -oE "[0-9a-f]{8}-[0-9a-f-]{27}")"'
-"""Where the README writes ID: the first generation of a record."""
+AN_ID = (
+    '"$(presswork history product_copy --key TEA-001 --json | grep -oE "\\"generation_id\\": \\"[0-9a-f-]{36}" '
+    '| tail -1 | grep -oE "[0-9a-f-]{36}")"'
+)
+"""Where the README writes ID: the newest content of a record."""
 
 
 def readers_script(sandbox: str, shop: Path) -> str:
