@@ -93,6 +93,11 @@ class RunView:
     saved_by_ledger_usd: Decimal | None
 
     @property
+    def made(self) -> int:
+        """The number of generations that it made; a record that ended as in an earlier run has none."""
+        return sum(count.count for step in self.steps for count in step.counts)
+
+    @property
     def minutes(self) -> float | None:
         """How long it took; None if it has not ended."""
         ended = self.run.ended_at
