@@ -78,6 +78,22 @@ def test_a_wrong_filter_is_said_above_its_form(pages: TestClient, query: str, sa
     assert pages.get(f"/runs.sql?{query}").status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/generations?before=nothing", "before: it is no id of a generation."),
+        ("/templates/product_copy/compare", "a: it is needed."),
+        ("/difference?a=abc", "Give the newer one, b, too."),
+        ("/records?flow=product_copy", "Enter the key of a record"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(pages: TestClient, address: str, said: str) -> None:
+    answer = pages.get(address)
+
+    assert answer.status_code == 422
+    assert said in answer.text
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/static/nothing.css", "/static/..%2fapp.py", "/runs.xml"])
 def test_an_address_that_leads_nowhere_is_a_page(pages: TestClient, path: str) -> None:
     answer = pages.get(path)
