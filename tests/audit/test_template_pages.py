@@ -59,6 +59,7 @@ def test_list_shows_each_template_with_its_figures(versions: tuple[str, str], pa
     assert [(line["name"], line["versions"], line["last_used"]) for line in found] == [("product_copy", 3, versions[1])]
     assert "/generations?step=product_copy" in page.text
     assert "1 14 %" in text_of(page.text)
+    assert "product_copy sandbox" in text_of(page.text)
 
 
 def test_period_leaves_out_what_was_not_used_in_it(versions: tuple[str, str], pages: TestClient) -> None:

@@ -23,7 +23,7 @@ from db.rollups.days import utc_day
 from db.rollups.marks import unmarked
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun, StoredTemplate, UsageRollup
-from db.words import CACHE, REPAIR, REQUESTED, SKIPPED, SUCCEEDED
+from db.words import CACHE, REPAIR, REQUESTED, SANDBOX, SKIPPED, SUCCEEDED
 
 _NO_USAGE = TotalUsage(cost_usd=Decimal(0))
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,13 +33,15 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 class VersionFigures:
     """What the generations of one or several versions came to.
 
-    `generations` count in their runs; of these `cached` were reused and `without_content` ended without content. The
-    `requested` ones, with those that were replaced, are those to which `usage` belongs; `repairs` are requests.
+    `generations` count in their runs; of these `cached` were reused, `without_content` ended without content and
+    `on_sandbox` ran on the sandbox, so that nothing was billed for them. The `requested` ones, with those that were
+    replaced, are those to which `usage` belongs; `repairs` are requests.
     """
 
     generations: int = 0
     cached: int = 0
     without_content: int = 0
+    on_sandbox: int = 0
     requested: int = 0
     repairs: int = 0
     usage: TotalUsage = _NO_USAGE
@@ -151,13 +153,13 @@ def _use(row: Row[Any], usage: Row[Any] | None) -> VersionUse:
 
 
 def _figures(rows: Sequence[Row[Any]], usage: Row[Any] | None) -> VersionFigures:
-    generations, cached, without_content, requested = (
+    generations, cached, without_content, on_sandbox, requested = (
         sum(int(getattr(row, name)) for row in rows)
-        for name in ("generations", "cached", "without_content", "requested")
+        for name in ("generations", "cached", "without_content", "on_sandbox", "requested")
     )
     repairs = 0 if usage is None else int(usage.repairs)
     used = _NO_USAGE if usage is None else usage_in(usage)
-    return VersionFigures(generations, cached, without_content, requested, repairs, used)
+    return VersionFigures(generations, cached, without_content, on_sandbox, requested, repairs, used)
 
 
 def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
@@ -176,6 +178,7 @@ def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
             total(o.generations).label("generations"),
             total(case((o.origin == CACHE, o.generations))).label("cached"),
             total(case((o.status != SUCCEEDED, o.generations))).label("without_content"),
+            total(case((StoredRun.endpoint == SANDBOX, o.generations))).label("on_sandbox"),
             total(case((was_requested, o.generations + o.replaced))).label("requested"),
             func.count(o.run_id.distinct()).label("runs"),
             func.min(o.run_id).label("first_run_id"),
