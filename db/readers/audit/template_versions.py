@@ -11,18 +11,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
+from sqlalchemy import Engine, Row, case, func, select
 
 from db.readers.audit.filters import Filter
-from db.readers.audit.sums import conditions_on, whole_days
+from db.readers.audit.sums import conditions_on
 from db.readers.figures import TotalUsage
 from db.readers.run_figures import sums_of_usage, usage_in
 from db.rollups.attempt_sums import total
-from db.rollups.counted import counted
-from db.rollups.days import utc_day
-from db.rollups.marks import unmarked
+from db.rollups.counted import counted, counted_outcomes
 from db.session import rows_of
-from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun, StoredTemplate, UsageRollup
+from db.tables import StoredRun, StoredTemplate, UsageRollup
 from db.words import CACHE, REPAIR, REQUESTED, SANDBOX, SKIPPED, SUCCEEDED
 
 _NO_USAGE = TotalUsage(cost_usd=Decimal(0))
@@ -169,7 +167,9 @@ def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
 
 def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
     """Select the counts of each version in use, by step."""
-    o = _counted_versions(wanted).c
+    # The models of an open run are not needed here, and take longer to read than all the rest.
+    counted_rows = counted_outcomes(with_models=False)
+    o = counted_rows.c
     was_requested = o.origin.in_(REQUESTED) & (o.status != SKIPPED)
     statement = (
         select(
@@ -187,26 +187,11 @@ def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
             func.max(StoredRun.started_at).label("last_used_at"),
         )
         .join(StoredRun, StoredRun.id == o.run_id)
+        # No version is known of unchanged records.
+        .where(o.unchanged == 0, *conditions_on(counted_rows, wanted))
         .group_by(o.step, o.template_hash)
     )
     return rows_of(engine, statement)
-
-
-def _counted_versions(wanted: Filter) -> Subquery:
-    """Select the outcomes of all runs of a filter, as db/rollups/counted.py does, without the models.
-
-    Reading the models of an open run's prompts would take longer than all the rest.
-    """
-    o, g = OutcomeRollup.__table__, Generation
-    alike = ("run_id", "step", "template_hash", "status", "origin")
-    stored = select(*(o.c[name] for name in (*alike, "generations", "replaced"))).where(*conditions_on(o, wanted))
-    counts = total(case((g.replaced_by == "", 1), else_=0)), total(case((g.replaced_by == "", 0), else_=1))
-    live = select(*(getattr(g, name) for name in alike), *counts).group_by(*(getattr(g, name) for name in alike))
-    first, after = whole_days(wanted.since, wanted.until)
-    which = [g.run_id.in_(unmarked()), *([] if wanted.step is None else [g.step == wanted.step])]
-    which += [] if first is None else [utc_day(g.created_at) >= first]
-    which += [] if after is None else [utc_day(g.created_at) < after]
-    return union_all(stored.join(RolledUp, RolledUp.run_id == o.c.run_id), live.where(*which)).subquery("counted")
 
 
 def _usages(engine: Engine, alike: Sequence[str], wanted: Filter) -> list[Row[Any]]:
