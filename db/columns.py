@@ -4,22 +4,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
-
-from db.database_errors import LedgerDamagedError
-
-
-def json_value(text: str | bytes) -> Any:
-    """Read the value of a JSON column; LedgerDamagedError if it is none, which SQLite does not check."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise LedgerDamagedError(
-            "A value in the ledger is damaged: it should be JSON, and is not. Keep a copy of the ledger, then restore "
-            "the newest backup."
-        ) from None
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):

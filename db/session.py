@@ -33,7 +33,7 @@ from sqlalchemy import (
     select,
 )
 
-from db.columns import json_value
+from db.json_values import json_value
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # the drivers' defaults wait for minutes if a host does not answer at all
