@@ -276,6 +276,20 @@ class TestLedger:
 
         assert answers <= {200, 503}
 
+    def test_one_with_a_damaged_value_is_said(self, room: Room, tmp_path: Path, sqlite_template: Path) -> None:
+        url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'ledger.sqlite')}"
+        engine = open_ledger(url)
+        generation_id = Book(engine).add("TEA-001")
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE generations SET output = :half"), {"half": '{"title": "Assa'})
+        engine.dispose()
+
+        answer = room(url).get(f"/generations/{generation_id}")
+
+        assert answer.status_code == 503
+        assert "A value in the ledger is damaged" in answer.text
+        assert "Assa" not in answer.text
+
     def test_one_that_is_replaced_is_read_anew(self, room: Room, tmp_path: Path, sqlite_template: Path) -> None:
         file, other = tmp_path / "ledger.sqlite", tmp_path / "other.sqlite"
         pages = room(f"sqlite:///{shutil.copy(sqlite_template, file)}")
