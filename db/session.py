@@ -4,6 +4,7 @@ Engines are synchronous: the writer and the readers run in threads, and any SQLA
 ledger/connecting.py opens ledgers; sources/access.py opens sources.
 """
 
+import json
 import logging
 import re
 import sqlite3
@@ -31,6 +32,8 @@ from sqlalchemy import (
     make_url,
     select,
 )
+
+from db.json_values import json_value
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_S = 10  # the drivers' defaults wait for minutes if a host does not answer at all
@@ -72,7 +75,7 @@ _JSON: dict[str, Any] = {
     **_DISCREET,
     "json_serializer": lambda value: orjson.dumps(value).decode(),
     # SQLite returns a JSON number as a number, not as text.
-    "json_deserializer": lambda value: orjson.loads(value) if isinstance(value, str | bytes) else value,
+    "json_deserializer": lambda value: json_value(value) if isinstance(value, str | bytes) else value,
 }
 
 
@@ -228,7 +231,8 @@ def among(column: Any, values: Sequence[str], dialect: str) -> ColumnElement[boo
     if dialect == "postgresql":
         matching: ColumnElement[bool] = column == any_(bindparam(None, list(values), type_=ARRAY(Text())))
         return matching
-    listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
+    # orjson refuses the half characters of a damaged file.
+    listed = func.json_each(json.dumps(list(values))).table_valued("value")
     found: ColumnElement[bool] = column.in_(select(listed.c.value))
     return found
 

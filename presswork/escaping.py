@@ -39,9 +39,12 @@ _UNSEEN = (
 _SEEN = re.compile(f"(?P<meant>{_MEANT})|{_UNSEEN}")
 
 # A spreadsheet takes full-width and small forms of these signs for the signs.
+_BLANKS = r" \xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_SIGNS = r"=+\-@\t\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
 _FORMULA = re.compile(
-    r"(?:\A|(?<=\n))(?=[ \xa0\u1680\u2000-\u200a\u202f\u205f\u3000]*"
-    r"[=+\-@\t\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b])"
+    rf"(?:\A|(?<=\n))(?=[{_BLANKS}]*[{_SIGNS}])"
+    # Where the comma is the decimal sign, Excel begins a cell after each semicolon, in spite of our quotes.
+    rf"|(?<=[;\t])(?=[{_BLANKS}\"]*[{_SIGNS}])"
     r"|\A(?=\s*\n)"
 )
 
@@ -55,9 +58,10 @@ def visible(text: str) -> str:
 
 
 def spreadsheet_cell(text: str) -> str:
-    """Make a text safe as a cell of a CSV file: visible, and with ' before each line that would be a formula.
+    """Make a text safe as a cell of a CSV file: visible, and with ' before each part that would be a formula.
 
-    Every line counts, since a file read with another separator or quote begins cells there. Pass numbers as they are.
+    Lines, and what follows a semicolon or a tab, are parts: a file that is read with another separator begins cells
+    there. Pass numbers as they are.
     """
     return _FORMULA.sub("'", visible(text))
 

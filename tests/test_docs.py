@@ -161,6 +161,13 @@ def clone(tmp_path: Path) -> Path:
     return project
 
 
+AN_ID = (
+    '"$(presswork history product_copy --key TEA-001 --json | grep -oE "\\"generation_id\\": \\"[0-9a-f-]{36}" '
+    '| tail -1 | grep -oE "[0-9a-f-]{36}")"'
+)
+"""Where the README writes ID: the newest content of a record."""
+
+
 def readers_script(sandbox: str, shop: Path) -> str:
     """All commands of the README in their order, as a reader without a key types them."""
     script = "\n".join(SHELL.findall(README))
@@ -171,10 +178,8 @@ def readers_script(sandbox: str, shop: Path) -> str:
         ("\npresswork sandbox\n", "\n"),
         # No test reaches Claude: the sandbox answers here too.
         ("unset ANTHROPIC_BASE_URL", ":"),
-        (
-            "show ID",
-            'show "$(presswork history product_copy --key TEA-001 --json | grep -m1 -oE "[0-9a-f]{8}-[0-9a-f-]{27}")"',
-        ),
+        ("show ID", f"show {AN_ID}"),
+        ("diff ID", f"diff {AN_ID}"),
     ):
         assert script.count(written) == 1, written
         script = script.replace(written, typed)

@@ -63,10 +63,13 @@ def test_what_people_write_stays_as_it_is(text: str) -> None:
         ("\u200b=1", "⟨U+200B⟩=1"),
         ("\r=1", "␍=1"),
         ("\x1b]0;title\x07", "␛]0;title␇"),
-        ("a = b - c", "a = b - c"),
+        ("tea;=1+1", "tea;'=1+1"),
+        ('tea; "=1+1"', 'tea;\' "=1+1"'),
+        ("tea\t@SUM(A1)", "tea\t'@SUM(A1)"),
+        ("a = b - c; d", "a = b - c; d"),
         ("two\n\nparagraphs", "two\n\nparagraphs"),
         ("", ""),
     ],
 )
-def test_a_cell_is_no_formula_on_any_line(text: str, cell: str) -> None:
+def test_a_cell_is_no_formula_however_the_file_is_separated(text: str, cell: str) -> None:
     assert spreadsheet_cell(text) == cell

@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[str], Measured]] = {
 
 
 def main() -> int:
-    """Measure what is asked for, and print the milliseconds of each view: median, 95th percentile, slowest."""
+    """Measure the chosen parts, and print the milliseconds of each view: median, 95th percentile, slowest."""
     parser = argparse.ArgumentParser(prog="python -m bench.audit", description="Measure the audit room.")
     parser.add_argument("urls", nargs="+", metavar="URL", help="the ledgers to read")
     parser.add_argument(

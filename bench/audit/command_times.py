@@ -1,4 +1,4 @@
-"""Time the commands that read a ledger, each a process of its own; the start alone is measured beside them."""
+"""Time the commands that read a ledger, each a process of its own; and the start alone."""
 
 from __future__ import annotations
 

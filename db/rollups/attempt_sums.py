@@ -21,9 +21,11 @@ def _number(value: int) -> ColumnElement[int]:
 
 
 _ERROR = func.coalesce(Attempt.error_type, NOTHING)
+# A large zero, because PostgreSQL would add small integers, and an endpoint may report the largest of these.
+_NO_TOKENS: ColumnElement[int] = literal_column("CAST(0 AS BIGINT)", BigInteger)
 
 _PLAIN, WRITTEN_5M, WRITTEN_1H, READ = (
-    func.coalesce(column, _number(0))
+    func.coalesce(column, _NO_TOKENS)
     for column in (
         Attempt.input_tokens,
         Attempt.cache_creation_5m_tokens,

@@ -7,7 +7,7 @@ a figure is the same before and after.
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Label, Select, case, func, select
+from sqlalchemy import ColumnElement, Integer, Label, Select, case, func, literal_column, select
 
 from db.columns import Base
 from db.rollups.attempt_sums import (
@@ -35,6 +35,8 @@ from db.tables import (
     UsageRollup,
 )
 
+_KEPT_OF_A_WORD = 100
+"""The number of characters that a rollup keeps of a model, a tier, a place, a speed or an error."""
 ROLLUPS: tuple[type[Base], ...] = (UsageRollup, OutcomeRollup, PromptCacheRollup)
 
 
@@ -62,8 +64,13 @@ _OF_GENERATION = {
 }
 
 
+def _word(column: Any) -> ColumnElement[str]:
+    """Cut a word of an endpoint: PostgreSQL refuses a row if its key is too long, and a run must be able to close."""
+    return func.substr(column, literal_column("1", Integer), literal_column(str(_KEPT_OF_A_WORD), Integer))
+
+
 def _or_nothing(*columns: Any) -> dict[str, ColumnElement[str]]:
-    return {column.name: func.coalesce(column, NOTHING) for column in columns}
+    return {column.name: func.coalesce(_word(column), NOTHING) for column in columns}
 
 
 def _outcomes(model: ColumnElement[str]) -> Select[Any]:
@@ -124,7 +131,7 @@ _SELECTS = {
             "run_id": Attempt.run_id,
             "day": utc_day(Attempt.ended_at),
             **_OF_GENERATION,
-            "model": Attempt.model,
+            "model": _word(Attempt.model),
             **_or_nothing(Attempt.service_tier, Attempt.inference_geo, Attempt.speed),
             "prompt_tokens": LENGTH,
         },

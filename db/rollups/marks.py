@@ -10,7 +10,9 @@ A run with a row in `rolled_up` counts by its rollups, all others by live sums. 
 - A run that is open or suspended gets no mark.
 """
 
+import time
 from collections.abc import Iterable
+from math import inf
 
 from sqlalchemy import Connection, Engine, Select, delete, insert, select
 from sqlalchemy.orm import aliased
@@ -64,15 +66,17 @@ def roll_up(connection: Connection, run_id: str) -> None:
     connection.execute(insert(RolledUp).values(run_id=run_id, rolled_up_at=now()))
 
 
-def roll_up_ended(engine: Engine) -> int:
-    """Roll up each run that has ended and has no mark, in its own transaction, and return how many there were.
+def roll_up_ended(engine: Engine, within_s: float = inf) -> int:
+    """Roll up each run that has ended and has no mark, in its own transaction, and return how many these were.
 
-    These are runs that have crashed, and closed runs to which somebody wrote, such as a spill import.
+    These are runs that have crashed, and closed runs to which somebody wrote, such as a spill import. When the time is
+    over, the others are left: they count by live sums until the next call.
     """
+    until = time.monotonic() + within_s
     due = select(StoredRun.id).where(StoredRun.id.in_(unmarked()), _HAS_ENDED, ~_LEASED).order_by(StoredRun.id)
     with engine.connect() as connection:
         found = list(connection.scalars(due))
-    return sum(_roll_up_if_due(engine, run_id) for run_id in found)
+    return sum(_roll_up_if_due(engine, run_id) for run_id in found if time.monotonic() < until)
 
 
 def _roll_up_if_due(engine: Engine, run_id: str) -> bool:

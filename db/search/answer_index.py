@@ -28,6 +28,8 @@ from db.timed_reads import was_stopped
 FORMAT = 1
 """Changes when the tables or the rule of words change; an index of another format has to be made again."""
 _LOCK = 0x776F7264  # "word": any number, as long as all indexing processes use the same
+_END_OF_CALENDAR_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999. An id that people enter may be of a later one."""
 _AS_STORED = sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")
 _META = sa.MetaData()
 _FORMATS = sa.Table("search_format", _META, sa.Column("format", sa.Integer, primary_key=True))
@@ -206,7 +208,8 @@ def size_of_tables(engine: Engine) -> int:
 
 def month_of(generation_id: str) -> int:
     """Return the UTC month in which a UUIDv7 was made, such as 202611."""
-    made = datetime.fromtimestamp(int(generation_id.replace("-", "")[:12], 16) / 1000, UTC)
+    milliseconds = min(int(generation_id.replace("-", "")[:12], 16), _END_OF_CALENDAR_MS)
+    made = datetime.fromtimestamp(milliseconds // 1000, UTC)
     return made.year * 100 + made.month
 
 

@@ -15,6 +15,7 @@ from db.session import among
 
 _EPOCH_MS = 946_684_800_000  # 2000-01-01: the numbers last until 2069
 _BITS = 22
+_LAST_MS = (1 << 63 - _BITS) - 1
 _OTHERS = (1 << _BITS) - 1
 """The numbers of a millisecond after its first one."""
 
@@ -87,7 +88,9 @@ def finish_month(connection: Connection, month: int) -> None:
 def number_of(generation_id: str) -> int:
     """Return the number for a UUIDv7: its millisecond, and its last bits, which are random."""
     digits = generation_id.replace("-", "")
-    return (int(digits[:12], 16) - _EPOCH_MS) << _BITS | int(digits[-6:], 16) & _OTHERS
+    # An id that people enter, or the end of a period, may be later than the last number of SQLite.
+    milliseconds = min(int(digits[:12], 16) - _EPOCH_MS, _LAST_MS)
+    return milliseconds << _BITS | int(digits[-6:], 16) & _OTHERS
 
 
 def _free_numbers(connection: Connection, month: int, ids: Sequence[str]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
+from db.ledger.leases import lock_run
 from db.rollups.grouped import ROLLUPS, added_up
 from db.rollups.marks import roll_up
 from db.session import in_parts
@@ -45,6 +46,8 @@ def _compare_all(engine: Engine, begin: Begin, report: Callable[[int], None], *,
         with begin() as connection:
             wrong = _differing(connection, part)
             for run_id in () if dry else wrong:
+                # A spill import takes no lease, so the run's lock alone keeps it apart.
+                lock_run(connection, run_id)
                 roll_up(connection, run_id)
         found.runs += len(part)
         found.wrong += len(wrong)

@@ -28,10 +28,6 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class NoQuery(PageQuery):
-    """The query of a page that is always the same."""
-
-
 def read_moment(value: Any) -> Any:
     """Read a date or an ISO moment as an aware datetime; one without a zone is UTC."""
     if not isinstance(value, str):

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.words import ORIGINS, PERHAPS_BILLED, RUN_STATUSES, SANDBOX, STATUSES, TRIGGERS
+from db.readers.audit.filters import WITHOUT_CONTENT
+from db.words import PERHAPS_BILLED, RUN_STATUSES, SANDBOX, TRIGGERS
 from presswork.audit import links, markup
 from presswork.differences import html_marks
 
@@ -83,12 +84,11 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
             "static": files,
             "words": MappingProxyType(
                 {
-                    "origins": ORIGINS,
                     "perhaps_billed": PERHAPS_BILLED,
                     "run_statuses": RUN_STATUSES,
                     "sandbox": SANDBOX,
-                    "statuses": STATUSES,
                     "triggers": TRIGGERS,
+                    "without_content": WITHOUT_CONTENT,
                 }
             ),
         }

@@ -39,6 +39,8 @@ _NO_HTML = re.compile(
 PAGE_WITHIN_S = LIMIT_S
 SHORTEST_S = 0.1
 _NUL = "\0"
+_PLAIN_REASONS = {"missing": "it is needed", "string_pattern_mismatch": "it is no id of a generation"}
+"""Pydantic's own words for these name its types and patterns."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,9 @@ def _fault(place: tuple[int | str, ...], kind: str, message: str) -> str:
     name = ".".join(map(str, place))
     if kind == "extra_forbidden":
         return f"{name}: this page has no such filter."
-    reason = message.removeprefix("Value error, ").replace("Input should be", "it must be", 1)
+    reason = _PLAIN_REASONS.get(kind) or message.removeprefix("Value error, ").replace(
+        "Input should be", "it must be", 1
+    )
     return f"{name}: {reason}." if name else f"{reason[:1].upper()}{reason[1:]}."
 
 

@@ -26,6 +26,9 @@ from presswork.exports.unfinished import ExportError, ExportPlan, ExportState, U
 JSONL, CSV, PARQUET = "jsonl", "csv", "parquet"
 FORMATS = (JSONL, CSV, PARQUET)
 ROWS_A_CHUNK = {JSONL: 2_000, CSV: 2_000, PARQUET: 1_000}
+CHARACTERS_A_CHUNK = 8_000_000
+"""A chunk has fewer rows where records and answers are longer, so that memory does not grow with them."""
+ROWS_AT_FIRST = 100
 CHUNKS_A_NOTE = {JSONL: 20, CSV: 20, PARQUET: 4}
 """After this many chunks the export can be resumed: about a second of work, and a segment of Parquet."""
 CHUNKS_A_COLLECTION = 10
@@ -110,14 +113,23 @@ def _fill(ledger: Engine, wanted: Filter, state: ExportState, sink: Sink, tell: 
 
 
 def _chunks(ledger: Engine, wanted: Filter, kind: str, after: str, newest: str) -> Iterator[ExportChunk]:
+    most = ROWS_A_CHUNK[kind]
+    size = min(ROWS_AT_FIRST, most)
     for number in count(1):
-        chunk = export_chunk(ledger, wanted, after, newest, ROWS_A_CHUNK[kind])
+        chunk = export_chunk(ledger, wanted, after, newest, size)
         if chunk.last is None:
             return
         after = chunk.last
+        size = _next_size(chunk, size, most)
         yield chunk
         if number % CHUNKS_A_COLLECTION == 0:
             gc.collect()  # statements leave small circles; what was there before the export is not searched
+
+
+def _next_size(chunk: ExportChunk, size: int, most: int) -> int:
+    """Return how many rows to read next, by the length of these."""
+    characters = sum(len(text) for *_others, record, output in chunk.rows for text in (record, output) if text)
+    return max(min(size * 4, most, size * CHARACTERS_A_CHUNK // max(characters, 1)), 1)
 
 
 @contextmanager

@@ -38,6 +38,9 @@ class FigureFlags(Flags):
 class FilterFlags(FigureFlags):
     """The flags of all commands that choose generations."""
 
-    status: Annotated[str | None, Option(help="Only with this status, such as succeeded or failed.")] = None
+    status: Annotated[
+        str | None,
+        Option(help="Only with this status, such as succeeded or failed; without_content: all but succeeded."),
+    ] = None
     origin: OfOrigin = None
     key: Annotated[str | None, Option(help="Only of this record key. End it with * for all keys that begin so.")] = None

@@ -78,7 +78,7 @@ def test_versions_of_a_template_are_compared(book: Book, pages: TestClient) -> N
     ("query", "status", "said"),
     [
         ("a=1&b=2", 404, "There is no generation"),
-        ("a=1", 422, "give the newer one too"),
+        ("a=1", 422, "Give the newer one, b, too"),
         ("of=colour", 422, "it must be"),
         ("of=template&b=ffff", 422, "There is no template version"),
         ("", 200, "Enter two ids"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 from typing import Any
 
 import pytest
@@ -20,6 +22,10 @@ from tests.audit.conftest import Room
 from tests.audit.hostile import HOSTILE, faults_in
 from tests.db.rows import DAY, Book
 
+COUNT = re.compile(
+    r'<td[^>]*>(?:<span>)?<a (?:class="(?:lacks|cause)" )?href="(/generations\?[^"]+)"><data value="(\d+)">'
+)
+"""A count in a cell that is a link to a list."""
 MARCH = "since=2026-03-01&until=2026-04-01"
 
 
@@ -62,8 +68,33 @@ def test_a_figure_is_a_link_to_its_rows(book: Book, pages: TestClient) -> None:
 
     period = "since=2026-03-01&amp;until=2026-04-01"
     assert f'href="/generations?flow=product_copy&amp;{period}"' in html
-    assert f'href="/runs?sort=failures&amp;flow=product_copy&amp;{period}"' in html
+    assert f'href="/generations?status=without_content&amp;flow=product_copy&amp;{period}"' in html
     assert 'href="/generations?flow=product_copy&amp;since=2026-03-01&amp;until=2026-03-02"' in html
+
+
+def test_each_count_is_the_number_of_the_rows_that_it_leads_to(book: Book, pages: TestClient) -> None:
+    for number in range(3):
+        book.add(f"good {number}")
+    for number, status in enumerate(("failed", "invalid", "refused", "refused")):
+        book.add(f"bad {number}", status=status, output=None, output_hash=None, error_kind=f"cause {number}")
+
+    counts = set()
+    for path in ("/?since=2026-03-01", "/templates", "/templates/product_copy"):
+        for address, count in COUNT.findall(pages.get(path).text):
+            listed = unescape(address).replace("/generations", "/generations.json", 1)
+            assert len(pages.get(listed).json()["generations"]) == int(count), (path, address)
+            counts.add(int(count))
+    assert {7, 4} <= counts
+
+
+def test_requests_without_a_generation_lead_to_no_rows(book: Book, pages: TestClient) -> None:
+    book.add("k1", status="skipped", output=None, output_hash=None, prompt=None)
+
+    html = pages.get(f"/?{MARCH}").text
+
+    by_model = html[html.index("no answer, or nothing rendered") :].split("</tr>")[0]
+    assert "href" not in by_model
+    assert '<data value="1">1</data>' in by_model
 
 
 def test_a_bar_stands_for_each_day_and_a_long_period_is_drawn_by_month(book: Book, pages: TestClient) -> None:

@@ -71,7 +71,7 @@ def test_long_life_is_paged_without_loss_or_repetition(book: Book, pages: TestCl
     [
         ("key=nobody", 404, "No record has the key"),
         ("key=a&flow=nothing", 404, "with this flow, step and endpoint"),
-        ("flow=product_copy", 422, "enter the key of a record"),
+        ("flow=product_copy", 422, "Enter the key of a record"),
         ("", 200, "Enter the key of a record"),
         ("key=a&before=nonsense", 200, "text 0"),
         ("key=%00", 422, "no text of the ledger has"),

@@ -78,6 +78,22 @@ def test_a_wrong_filter_is_said_above_its_form(pages: TestClient, query: str, sa
     assert pages.get(f"/runs.sql?{query}").status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/generations?before=nothing", "before: it is no id of a generation."),
+        ("/templates/product_copy/compare", "a: it is needed."),
+        ("/difference?a=abc", "Give the newer one, b, too."),
+        ("/records?flow=product_copy", "Enter the key of a record"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(pages: TestClient, address: str, said: str) -> None:
+    answer = pages.get(address)
+
+    assert answer.status_code == 422
+    assert said in answer.text
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/static/nothing.css", "/static/..%2fapp.py", "/runs.xml"])
 def test_an_address_that_leads_nowhere_is_a_page(pages: TestClient, path: str) -> None:
     answer = pages.get(path)
@@ -259,6 +275,20 @@ class TestLedger:
         answers = {pages.get("/runs").status_code for _ in range(3)}
 
         assert answers <= {200, 503}
+
+    def test_one_with_a_damaged_value_is_said(self, room: Room, tmp_path: Path, sqlite_template: Path) -> None:
+        url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'ledger.sqlite')}"
+        engine = open_ledger(url)
+        generation_id = Book(engine).add("TEA-001")
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE generations SET output = :half"), {"half": '{"title": "Assa'})
+        engine.dispose()
+
+        answer = room(url).get(f"/generations/{generation_id}")
+
+        assert answer.status_code == 503
+        assert "A value in the ledger is damaged" in answer.text
+        assert "Assa" not in answer.text
 
     def test_one_that_is_replaced_is_read_anew(self, room: Room, tmp_path: Path, sqlite_template: Path) -> None:
         file, other = tmp_path / "ledger.sqlite", tmp_path / "other.sqlite"

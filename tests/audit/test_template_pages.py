@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from db.clock import now
+from db.ledger.connecting import open_ledger
 from db.ledger.rows import TemplateRow, WriteBatch
 from db.ledger.writing import add_templates, write
+from tests.audit.conftest import Room
 from tests.audit.test_generation_pages import HOSTILE, check_harmless
 from tests.db.rows import Book, sha
 
@@ -59,6 +63,7 @@ def test_list_shows_each_template_with_its_figures(versions: tuple[str, str], pa
     assert [(line["name"], line["versions"], line["last_used"]) for line in found] == [("product_copy", 3, versions[1])]
     assert "/generations?step=product_copy" in page.text
     assert "1 14 %" in text_of(page.text)
+    assert "product_copy sandbox" in text_of(page.text)
 
 
 def test_period_leaves_out_what_was_not_used_in_it(versions: tuple[str, str], pages: TestClient) -> None:
@@ -93,6 +98,16 @@ def test_step_without_a_stored_template_has_a_page(book: Book, pages: TestClient
     assert page.status_code == 200
     assert "the step was made in code" in page.text
     assert "made_in_code" in pages.get("/templates").text
+
+
+def test_difference_to_a_version_without_a_source_is_not_offered(book: Book, pages: TestClient) -> None:
+    book.add("a", step="made_in_code", template_hash=sha("one"))
+    book.add("b", step="made_in_code", template_hash=sha("two"))
+
+    page = pages.get("/templates/made_in_code").text
+
+    assert "in the answers" in page
+    assert "of=template" not in page
 
 
 def test_same_records_stand_side_by_side(versions: tuple[str, str], pages: TestClient) -> None:
@@ -213,3 +228,17 @@ def test_sql_of_each_page_can_be_run(versions: tuple[str, str], ledger: Engine, 
         with ledger.connect() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement.replace("%", "%%") if ledger.name == "postgresql" else statement)
+
+
+def test_key_that_is_no_text_can_be_compared(room: Room, tmp_path: Path, sqlite_template: Path) -> None:
+    """SQLite keeps bytes that are not UTF-8, as a damaged or foreign ledger has them."""
+    url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'ledger.sqlite')}"
+    engine = open_ledger(url)
+    older, newer = add_version(engine, "one"), add_version(engine, "two")
+    for version in (older, newer):
+        Book(engine).add("half", template_hash=version)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE generations SET record_key = CAST(X'78EDA08079' AS TEXT)"))
+    engine.dispose()
+
+    assert room(url).get(f"/templates/product_copy/compare?a={older}&b={newer}").status_code == 200

@@ -148,6 +148,7 @@ def test_history_lists_templates_and_the_versions_of_one(versions: list[str]) ->
     assert (figures["generations"], figures["without_content"], figures["failure_rate"]) == (2, 1, 0.5)
     assert (figures["cost_each_usd"], figures["usage"]["cost_usd"]) == (0.01, 0.02)
     assert "1 (50 %)" in screen
+    assert "4 of these generations are of the sandbox, which bills nothing." in screen
     assert f"diff {versions[0][:12]} {versions[1][:12]} --of template" in screen
     assert "product_copy" in call("templates", "history").stdout
 

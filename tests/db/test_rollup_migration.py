@@ -79,6 +79,8 @@ def test_migration_writes_what_closing_a_run_writes(ledger: Engine) -> None:
     a = first.add("a", settled={"cost_usd": Decimal("0.0098257501"), "cache_read_tokens": 900, "latency_ms": 1200})
     b = first.add("b", settled={"cost_usd": Decimal("0.1"), "service_tier": "batch", "cache_creation_1h_tokens": 4001})
     first.add("b", settled={"cost_usd": None}, created_at=DAY + timedelta(days=1))
+    longest = dict.fromkeys(("model", "service_tier", "inference_geo", "speed"), "x" * 150)
+    first.add("c", settled=longest | dict.fromkeys(("input_tokens", "cache_read_tokens"), 2**31 - 1))
     batch = WriteBatch()
     for error in ("timeout", "proxy", "connect", "overloaded_error"):
         lost = first.attempt(batch, error, new_id(), likely_cost_usd=Decimal("0.0123456789"))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, event, select, update
+from sqlalchemy import Connection, Engine, delete, event, select, update
 
 from db.clock import new_id, now
 from db.ledger import leases
@@ -25,10 +26,11 @@ from db.ledger.spill import find_spills, keep_batch, recover
 from db.ledger.writing import write
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.overviews import FigureLine, figures_by
-from db.readers.audit.sums import outcomes_by, sums_by
-from db.rollups.marks import roll_up_ended
+from db.readers.audit.sums import cache_use_by, outcomes_by, sums_by
+from db.rollups.marks import roll_up, roll_up_ended
 from db.session import begin_write
 from db.tables import Attempt, Generation, RolledUp, StoredLease, StoredRun, StoredStep, UsageRollup
+from db.upkeep import recounting
 from db.upkeep.compacting import compact
 from db.upkeep.recounting import correct_rollups, find_wrong_rollups
 from db.words import PERHAPS_BILLED, UNSENT
@@ -166,6 +168,20 @@ def test_sum_of_many_small_amounts_is_exact(ledger: Engine) -> None:
     assert total_cost(ledger) == Decimal("19.65150000")
     book.close()
     assert total_cost(ledger) == Decimal("19.65150000")
+
+
+def test_run_closes_whatever_an_endpoint_reports(ledger: Engine) -> None:
+    # PostgreSQL adds no small integers beyond their size, and refuses a row whose key is too long.
+    words = iter(chr(code) for code in range(0x20000, 0x2A000))
+    reported = ("model", "service_tier", "inference_geo", "speed")
+    most = dict.fromkeys(("input_tokens", "cache_creation_1h_tokens", "cache_read_tokens"), 2**31 - 1)
+    book = Book(ledger)
+    book.add("hat", settled={name: "".join(islice(words, 200)) for name in reported} | most)
+    open_figures = figures_by(ledger, ["model"]), cache_use_by(ledger, ["model"])
+    book.close()
+
+    assert (figures_by(ledger, ["model"]), cache_use_by(ledger, ["model"])) == open_figures
+    assert figures_by(ledger, [])[0].usage.input_tokens == 3 * (2**31 - 1)
 
 
 def test_rollup_of_a_run_without_any_row_is_empty(book: Book) -> None:
@@ -532,6 +548,27 @@ def test_recount_finds_and_corrects_wrong_rollups(filled: Book) -> None:
     with begin_write(filled.ledger) as connection:
         connection.execute(delete(UsageRollup).where(UsageRollup.run_id == other.run_id))
     assert find_wrong_rollups(filled.ledger).first == [other.run_id]
+
+
+def test_row_written_while_rollups_are_corrected_is_never_lost(filled: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    if filled.ledger.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    filled.close()
+    with begin_write(filled.ledger) as connection:
+        connection.execute(delete(UsageRollup))
+    late: list[Future[str]] = []
+
+    def roll_up_slowly(connection: Connection, run_id: str) -> None:
+        roll_up(connection, run_id)
+        late.append(pool.submit(filled.add, "late"))
+        with pytest.raises(TimeoutError):
+            late[0].result(0.3)
+
+    monkeypatch.setattr(recounting, "roll_up", roll_up_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        assert correct_rollups(filled.ledger).wrong == 1
+        late[0].result(30)
+    require_equal(filled.ledger)
 
 
 def test_rows_of_a_run_whose_mark_is_gone_do_not_count_twice(filled: Book) -> None:

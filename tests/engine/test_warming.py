@@ -21,7 +21,7 @@ from presswork.pacing.warming import DOUBLE_AFTER_S
 from presswork.prices import Usage
 from presswork.prompts.render import Prompt, make_brief, render_prompt
 from presswork.prompts.templates import load_template
-from presswork.report.savings import saved_by_reads
+from presswork.report.cache_savings import saved_by_reads
 from presswork.report.summary import PromptCacheSummary
 from sandbox.known import SERVED_MODELS
 from sandbox.prompt_cache import CacheBlock, PromptCache

@@ -104,6 +104,21 @@ def test_json_lines_hold_stored_json_and_exact_money(filled: Engine, tmp_path: P
     assert names(tmp_path) == ["all.jsonl"]
 
 
+def test_long_answers_are_exported_fewer_at_a_time(ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = Book(ledger)
+    for number in range(ROWS):
+        book.add(f"K-{number}", output={"text": "x" * 1_000 if 2 <= number < 6 else ""})
+    monkeypatch.setattr(exporting, "ROWS_AT_FIRST", 2)
+    monkeypatch.setattr(exporting, "ROWS_A_CHUNK", dict.fromkeys(FORMATS, 4))
+    monkeypatch.setattr(exporting, "CHARACTERS_A_CHUNK", 1_100)
+    told: list[int] = []
+
+    done = export_to_stream(ledger, ExportOrder(Filter(), JSONL), io.BytesIO(), told.append)
+
+    assert told == [2, 6, 7, 11]
+    assert done.rows == ROWS
+
+
 def test_cells_of_csv_do_nothing_in_a_spreadsheet_or_terminal(ledger: Engine, tmp_path: Path) -> None:
     hostile = '=HYPERLINK("http://x")\n+1,\x1b[31m\u202e'
     Book(ledger).add(hostile, status="failed", output=None, error_kind="@SUM(1)", error_message="-1\ttab")

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
+from presswork.audit.next_runs import NextRuns, PrefectApi
 from presswork.operate.deployments import deploy, ensure_pool
 from presswork.operate.overview import read_overview
 from presswork.operate.prefect_server import ServerStartError, is_healthy, own_server
@@ -79,6 +80,9 @@ def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(mac
     worker, audit = (psutil.Process(first["pids"][service]) for service in ("worker", "audit"))
     assert worker.environ()["PRESSWORK_AUDIT_URL"] == first["audit"]
     assert audit.environ()["PREFECT_API_URL"] == machine.api
+    with closing(NextRuns(lambda: PrefectApi(machine.api, AUTH))) as ask:
+        # The schedules start paused; None would mean that the server has not understood the question.
+        assert wait_for(lambda: ask() is not None)
     seen = machine.told("status")
     assert seen["well"]
     assert [worker["online"] for worker in seen["outlook"]["workers"]] == [True]

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 from db.readers.figures import PromptCacheUse
-from presswork.report.savings import PromptCacheSavings, add_savings, saved_by_reads
+from presswork.report.cache_savings import PromptCacheSavings, add_savings, saved_by_reads
 
 USE = PromptCacheUse("claude-sonnet-4-6", None, None, None, date(2026, 3, 1), 2000, 1000, 0, 100_000, 1, 100)
 

@@ -75,9 +75,11 @@ ENDED = """SELECT r.id FROM runs r WHERE r.status NOT IN ('running', 'suspended'
 PERHAPS = "('connection', 'timeout', 'abandoned', 'crashed', 'proxy')"
 COST = "CAST(ROUND(a.cost_usd * 10000000000) AS BIGINT)"
 LIKELY = f"CASE WHEN a.error_type IN {PERHAPS} THEN CAST(ROUND(a.likely_cost_usd * 10000000000) AS BIGINT) END"
-WRITTEN = "COALESCE(a.cache_creation_5m_tokens, 0) + COALESCE(a.cache_creation_1h_tokens, 0)"
-READ = "COALESCE(a.cache_read_tokens, 0)"
-LENGTH = f"(COALESCE(a.input_tokens, 0) + {WRITTEN} + {READ} + 999) / 1000 * 1000"
+# PostgreSQL would add small integers, and an endpoint may report the largest of these.
+NO_TOKENS = "CAST(0 AS BIGINT)"
+WRITTEN = f"COALESCE(a.cache_creation_5m_tokens, {NO_TOKENS}) + COALESCE(a.cache_creation_1h_tokens, {NO_TOKENS})"
+READ = f"COALESCE(a.cache_read_tokens, {NO_TOKENS})"
+LENGTH = f"(COALESCE(a.input_tokens, {NO_TOKENS}) + {WRITTEN} + {READ} + 999) / 1000 * 1000"
 PARTS = {
     "ended": ENDED,
     "perhaps": PERHAPS,
@@ -89,8 +91,9 @@ PARTS = {
 }
 MARKS = "INSERT INTO rolled_up (run_id, rolled_up_at) SELECT r.id, :moment FROM ({ended}) r"
 USAGE = """
-SELECT a.run_id, {day}, COALESCE(g.step, ''), COALESCE(g.template_hash, ''), COALESCE(a.model, ''),
-       COALESCE(a.service_tier, ''), a.kind, COALESCE(a.error_type, ''),
+SELECT a.run_id, {day}, COALESCE(g.step, ''), COALESCE(g.template_hash, ''),
+       COALESCE(substr(a.model, 1, 100), ''), COALESCE(substr(a.service_tier, 1, 100), ''), a.kind,
+       COALESCE(substr(a.error_type, 1, 100), ''),
        COUNT(*), SUM(CASE WHEN a.error_type IN ('not_sent', 'connect') THEN 0 ELSE 1 END),
        SUM(COALESCE(a.input_tokens, 0)), SUM(COALESCE(a.output_tokens, 0)),
        SUM(COALESCE(a.cache_creation_5m_tokens, 0)), SUM(COALESCE(a.cache_creation_1h_tokens, 0)), SUM({read}),
@@ -111,8 +114,9 @@ WHERE g.run_id IN ({ended})
 GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 PROMPT_CACHE = """
-SELECT a.run_id, {day}, COALESCE(g.step, ''), COALESCE(g.template_hash, ''), a.model, COALESCE(a.service_tier, ''),
-       COALESCE(a.inference_geo, ''), COALESCE(a.speed, ''), {length},
+SELECT a.run_id, {day}, COALESCE(g.step, ''), COALESCE(g.template_hash, ''), substr(a.model, 1, 100),
+       COALESCE(substr(a.service_tier, 1, 100), ''), COALESCE(substr(a.inference_geo, 1, 100), ''),
+       COALESCE(substr(a.speed, 1, 100), ''), {length},
        SUM(COALESCE(a.cache_creation_5m_tokens, 0)), SUM(COALESCE(a.cache_creation_1h_tokens, 0)), SUM({read}),
        SUM(CASE WHEN {written} > 0 THEN 1 ELSE 0 END), SUM(CASE WHEN {read} > 0 THEN 1 ELSE 0 END)
 FROM attempts a LEFT JOIN generations g ON g.id = a.generation_id

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import orjson
 from sqlalchemy import Engine, func, select
@@ -15,7 +15,6 @@ from db.tables import Attempt, Generation, StoredPrompt, StoredRecord, StoredTem
 from db.words import SUCCEEDED
 
 Compared = Literal["answer", "prompt", "record"]
-COMPARED: tuple[Compared, ...] = get_args(Compared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from datetime import datetime
 
 from sqlalchemy import Engine, func, select, union
 
+from db.readers.audit.filters import CHOSEN_STATUSES
 from db.session import rows_of
 from db.tables import OutcomeRollup, StoredRun, StoredStep, StoredTemplate
-from db.words import ORIGINS, RUN_STATUSES, STATUSES, TRIGGERS
+from db.words import ORIGINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,8 @@ class FilterValues:
     endpoints: list[str]
     templates: list[TemplateChoice]
     models: list[str]
-    statuses: tuple[str, ...] = STATUSES
+    statuses: tuple[str, ...] = CHOSEN_STATUSES
     origins: tuple[str, ...] = ORIGINS
-    triggers: tuple[str, ...] = TRIGGERS
-    run_statuses: tuple[str, ...] = RUN_STATUSES
 
 
 def values_of_filters(engine: Engine) -> FilterValues:

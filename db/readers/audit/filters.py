@@ -16,10 +16,14 @@ from db.database_errors import DatabaseError
 from db.readers.runs import SHORTEST_ID, matches
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StoredPrompt, StoredRun, StoredTemplate
-from db.words import ORIGINS, RUN_STATUSES, STATUSES, TRIGGERS
+from db.words import ORIGINS, RUN_STATUSES, STATUSES, SUCCEEDED, TRIGGERS
 
 ANY_ENDING = "*"
 """At the end of a record key: all keys with this beginning."""
+WITHOUT_CONTENT = "without_content"
+"""As a status: all but succeeded."""
+CHOSEN_STATUSES = (*STATUSES, WITHOUT_CONTENT)
+"""What generations can be filtered by as their status."""
 ID_SLACK = timedelta(hours=1)
 """A generation gets its id before its time of creation; the two clocks may differ by a correction of this size."""
 _FIRST_YEAR, _LAST_YEAR = 1971, 9998
@@ -32,7 +36,6 @@ _EQUAL = {
     "step": "step",
     "endpoint": "endpoint",
     "template": "template_hash",
-    "status": "status",
     "origin": "origin",
     "run": "run_id",
 }
@@ -48,8 +51,8 @@ class Filter:
     """Which generations are meant; None sets no condition. Raises FilterError for a word or a period that can't be.
 
     `template` is a version's hash or its beginning, `model` the requested one, `run` an id, or the beginning or end of
-    one. `key` is a record key, or a beginning followed by `*`. `since` and `until` are times with a zone: from the one
-    up to, and not with, the other. `words` are for the search; lists ignore them.
+    one. `key` is a record key, or a beginning followed by `*`. `status` may be WITHOUT_CONTENT. `since` and `until` are
+    times with a zone: from the one up to, and not with, the other. `words` are for the search; lists ignore them.
     """
 
     flow: str | None = None
@@ -67,7 +70,7 @@ class Filter:
 
     def __post_init__(self) -> None:
         _check_texts(self)
-        check_word("status", self.status, STATUSES)
+        check_word("status", self.status, CHOSEN_STATUSES)
         check_word("origin", self.origin, ORIGINS)
         check_period(self.since, self.until)
 
@@ -159,6 +162,8 @@ def conditions_of(wanted: Filter, of: Any = Generation) -> list[ColumnElement[bo
         for name, column in _EQUAL.items()
         if getattr(wanted, name) is not None
     ]
+    if wanted.status is not None:
+        found.append(status_is(of.status, wanted.status))
     if wanted.since is not None:
         found.append(of.created_at >= wanted.since)
     if wanted.until is not None:
@@ -174,7 +179,13 @@ def conditions_of(wanted: Filter, of: Any = Generation) -> list[ColumnElement[bo
 
 def columns_of(wanted: Filter) -> list[Any]:
     """Return the columns of generations that the conditions of a filter need, as well as the id."""
-    others = {"since": "created_at", "until": "created_at", "key": "record_key", "model": "prompt_hash"}
+    others = {
+        "status": "status",
+        "since": "created_at",
+        "until": "created_at",
+        "key": "record_key",
+        "model": "prompt_hash",
+    }
     names = [column for name, column in (_EQUAL | others).items() if getattr(wanted, name) is not None]
     return [getattr(Generation, name) for name in dict.fromkeys(names)]
 
@@ -186,6 +197,12 @@ def key_is(column: Any, key: str) -> list[ColumnElement[bool]]:
     beginning = key.removesuffix(ANY_ENDING)
     # Not LIKE, which has wildcards of its own and can't use the index everywhere.
     return [column >= beginning, column < beginning + _LAST_CHARACTER] if beginning else []
+
+
+def status_is(column: Any, status: str) -> ColumnElement[bool]:
+    """Select a status, or all but succeeded for WITHOUT_CONTENT."""
+    found: ColumnElement[bool] = column != SUCCEEDED if status == WITHOUT_CONTENT else column == status
+    return found
 
 
 def id_of(moment: datetime) -> str:

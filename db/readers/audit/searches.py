@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from db.readers.audit.filters import Filter, FilterError, resolved
 from db.readers.audit.generation_lists import GENERATIONS_A_PAGE, GenerationLine, lines_of
+from db.readers.audit.ways.candidates import LAST
 from db.readers.audit.ways.word_ways import END, SearchStep, ways_to
 from db.search.answer_index import AnswerIndex, IndexUnusableError
 from db.search.answer_texts import stored_answers, texts_in
@@ -24,7 +25,6 @@ from db.search.tokens import QueryError, WordQuery, parse_query, spaced_words
 
 WITHIN_S = 1.0
 """How long a search lasts at most before it shows what it has found; a page has 2 s for all that it reads."""
-_NOT_BEGUN = "~"  # above all ids
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -96,7 +96,7 @@ def _page(
 @dataclass(slots=True)
 class _Way:
     steps: Iterator[SearchStep]
-    down_to: str = _NOT_BEGUN
+    down_to: str = LAST
 
 
 @dataclass(slots=True)
@@ -113,7 +113,8 @@ class _Search:
         ways = [_Way(each) for each in steps]
         while True:
             last = max(ways, key=lambda way: way.down_to)
-            is_over = last.down_to != _NOT_BEGUN and time.monotonic() > until
+            # Each way gets somewhere first, so that the next page does not begin at the same place.
+            is_over = last.down_to != LAST and time.monotonic() > until
             if last.down_to == END or is_over or sum(each >= last.down_to for each in self.found) >= enough:
                 return last.down_to
             step = next(last.steps, SearchStep([], END))

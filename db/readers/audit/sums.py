@@ -25,7 +25,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from db.readers.audit.filters import Filter, FilterError
+from db.readers.audit.filters import Filter, FilterError, status_is
 from db.readers.figures import CACHE_SUMS, PRICED_BY, PromptCacheUse, TotalUsage, cache_use_of
 from db.rollups.attempt_sums import dollars_of, total
 from db.rollups.counted import counted, counted_outcomes
@@ -187,11 +187,12 @@ def conditions_on(added: Any, chosen: Filter) -> list[ColumnElement[bool]]:
         for name, value in (
             ("step", chosen.step),
             ("model", chosen.model),
-            ("status", chosen.status),
             ("origin", chosen.origin),
         )
         if value is not None
     ]
+    if chosen.status is not None:
+        found.append(status_is(added.c.status, chosen.status))
     if chosen.template is not None:
         same = added.c.template_hash.startswith(chosen.template, autoescape=True)
         found.append(added.c.template_hash == chosen.template if len(chosen.template) == _WHOLE_HASH else same)

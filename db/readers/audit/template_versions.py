@@ -11,19 +11,17 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
+from sqlalchemy import Engine, Row, case, func, select
 
 from db.readers.audit.filters import Filter
-from db.readers.audit.sums import conditions_on, whole_days
+from db.readers.audit.sums import conditions_on
 from db.readers.figures import TotalUsage
 from db.readers.run_figures import sums_of_usage, usage_in
 from db.rollups.attempt_sums import total
-from db.rollups.counted import counted
-from db.rollups.days import utc_day
-from db.rollups.marks import unmarked
+from db.rollups.counted import counted, counted_outcomes
 from db.session import rows_of
-from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun, StoredTemplate, UsageRollup
-from db.words import CACHE, REPAIR, REQUESTED, SKIPPED, SUCCEEDED
+from db.tables import StoredRun, StoredTemplate, UsageRollup
+from db.words import CACHE, REPAIR, REQUESTED, SANDBOX, SKIPPED, SUCCEEDED
 
 _NO_USAGE = TotalUsage(cost_usd=Decimal(0))
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,13 +31,15 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 class VersionFigures:
     """What the generations of one or several versions came to.
 
-    `generations` count in their runs; of these `cached` were reused and `without_content` ended without content. The
-    `requested` ones, with those that were replaced, are those to which `usage` belongs; `repairs` are requests.
+    `generations` count in their runs; of these `cached` were reused, `without_content` ended without content and
+    `on_sandbox` ran on the sandbox, so that nothing was billed for them. The `requested` ones, with those that were
+    replaced, are those to which `usage` belongs; `repairs` are requests.
     """
 
     generations: int = 0
     cached: int = 0
     without_content: int = 0
+    on_sandbox: int = 0
     requested: int = 0
     repairs: int = 0
     usage: TotalUsage = _NO_USAGE
@@ -151,13 +151,13 @@ def _use(row: Row[Any], usage: Row[Any] | None) -> VersionUse:
 
 
 def _figures(rows: Sequence[Row[Any]], usage: Row[Any] | None) -> VersionFigures:
-    generations, cached, without_content, requested = (
+    generations, cached, without_content, on_sandbox, requested = (
         sum(int(getattr(row, name)) for row in rows)
-        for name in ("generations", "cached", "without_content", "requested")
+        for name in ("generations", "cached", "without_content", "on_sandbox", "requested")
     )
     repairs = 0 if usage is None else int(usage.repairs)
     used = _NO_USAGE if usage is None else usage_in(usage)
-    return VersionFigures(generations, cached, without_content, requested, repairs, used)
+    return VersionFigures(generations, cached, without_content, on_sandbox, requested, repairs, used)
 
 
 def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
@@ -167,7 +167,9 @@ def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
 
 def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
     """Select the counts of each version in use, by step."""
-    o = _counted_versions(wanted).c
+    # The models of an open run are not needed here, and take longer to read than all the rest.
+    counted_rows = counted_outcomes(with_models=False)
+    o = counted_rows.c
     was_requested = o.origin.in_(REQUESTED) & (o.status != SKIPPED)
     statement = (
         select(
@@ -176,6 +178,7 @@ def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
             total(o.generations).label("generations"),
             total(case((o.origin == CACHE, o.generations))).label("cached"),
             total(case((o.status != SUCCEEDED, o.generations))).label("without_content"),
+            total(case((StoredRun.endpoint == SANDBOX, o.generations))).label("on_sandbox"),
             total(case((was_requested, o.generations + o.replaced))).label("requested"),
             func.count(o.run_id.distinct()).label("runs"),
             func.min(o.run_id).label("first_run_id"),
@@ -184,26 +187,11 @@ def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
             func.max(StoredRun.started_at).label("last_used_at"),
         )
         .join(StoredRun, StoredRun.id == o.run_id)
+        # No version is known of unchanged records.
+        .where(o.unchanged == 0, *conditions_on(counted_rows, wanted))
         .group_by(o.step, o.template_hash)
     )
     return rows_of(engine, statement)
-
-
-def _counted_versions(wanted: Filter) -> Subquery:
-    """Select the outcomes of all runs of a filter, as db/rollups/counted.py does, without the models.
-
-    Reading the models of an open run's prompts would take longer than all the rest.
-    """
-    o, g = OutcomeRollup.__table__, Generation
-    alike = ("run_id", "step", "template_hash", "status", "origin")
-    stored = select(*(o.c[name] for name in (*alike, "generations", "replaced"))).where(*conditions_on(o, wanted))
-    counts = total(case((g.replaced_by == "", 1), else_=0)), total(case((g.replaced_by == "", 0), else_=1))
-    live = select(*(getattr(g, name) for name in alike), *counts).group_by(*(getattr(g, name) for name in alike))
-    first, after = whole_days(wanted.since, wanted.until)
-    which = [g.run_id.in_(unmarked()), *([] if wanted.step is None else [g.step == wanted.step])]
-    which += [] if first is None else [utc_day(g.created_at) >= first]
-    which += [] if after is None else [utc_day(g.created_at) < after]
-    return union_all(stored.join(RolledUp, RolledUp.run_id == o.c.run_id), live.where(*which)).subquery("counted")
 
 
 def _usages(engine: Engine, alike: Sequence[str], wanted: Filter) -> list[Row[Any]]:

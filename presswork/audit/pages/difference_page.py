@@ -37,7 +37,7 @@ class DifferenceQuery(PageQuery):
     @model_validator(mode="after")
     def _has_the_newer_one(self) -> "DifferenceQuery":
         if self.a is not None and self.b is None:
-            raise ValueError("b: give the newer one too; a may be missing, then b is compared with the one before it")
+            raise ValueError("give the newer one, b, too. Without a, b is compared with the one before it")
         return self
 
 

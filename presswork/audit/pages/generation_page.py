@@ -44,7 +44,7 @@ class GivenAnswer:
 class GenerationView:
     """A generation with its prompt laid out. `cost_usd` is the sum of the known costs of its attempts.
 
-    `record` has the columns of its record as texts. `other_text` is the id of the content before, to compare it with.
+    `record` has the columns of its record as texts. `compared_with` is the id of the content before it.
     """
 
     audit: Audit

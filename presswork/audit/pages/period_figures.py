@@ -11,7 +11,7 @@ from db.readers.audit.filters import Filter
 from db.readers.audit.overviews import Ended, FigureLine, figures_by_each
 from db.readers.audit.sums import Alike, CacheUseSum, cache_use_by, values_of
 from db.readers.figures import TotalUsage
-from presswork.report.savings import PromptCacheSavings, savings_of
+from presswork.report.cache_savings import PromptCacheSavings, savings_of
 
 _NO_SAVINGS = (Decimal(0), 0)
 Summed = TypeVar("Summed", TotalUsage, Ended, PromptCacheSavings)

@@ -32,7 +32,7 @@ class RecordQuery(PageQuery):
     @model_validator(mode="after")
     def _has_a_key(self) -> "RecordQuery":
         if self.key is None and (self.flow or self.step or self.endpoint):
-            raise ValueError("key: enter the key of a record, as in the column record_key of current_content")
+            raise ValueError("enter the key of a record, as in the column record_key of current_content")
         return self
 
 

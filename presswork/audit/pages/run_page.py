@@ -20,7 +20,7 @@ from db.readers.runs import read_run, running, state_of, steps_of, workers_of
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 from presswork.audit import links
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
-from presswork.report.savings import PromptCacheSavings, add_savings
+from presswork.report.cache_savings import PromptCacheSavings, add_savings
 from presswork.report.step_picture import Paint, steps_svg
 
 _BY_CLASS = Paint(
@@ -91,6 +91,11 @@ class RunView:
     shards: tuple[str, ...]
     saved_by_prompt_cache: PromptCacheSavings
     saved_by_ledger_usd: Decimal | None
+
+    @property
+    def made(self) -> int:
+        """The number of generations that it made; a record that ended as in an earlier run has none."""
+        return sum(count.count for step in self.steps for count in step.counts)
 
     @property
     def minutes(self) -> float | None:

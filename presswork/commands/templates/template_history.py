@@ -75,6 +75,7 @@ def _print_templates(console: Console, lines: Sequence[TemplateLine]) -> None:
     ]
     columns = ["template", "versions", "last used (UTC)", "version", *_COLUMNS]
     console.print(screen.table(columns, rows, ["versions", *_COLUMNS]))
+    _say_sandbox(console, [line.figures for line in lines])
     console.print(Text(f"\n`{screen.command('templates history NAME')}` shows the versions of one.", "dim"))
 
 
@@ -91,10 +92,16 @@ def _print_versions(console: Console, versions: Sequence[TemplateVersion]) -> No
     ]
     columns = ["version", "in use from (UTC)", "until", "runs", *_COLUMNS]
     console.print(screen.table(columns, rows, ["runs", *_COLUMNS]))
+    _say_sandbox(console, [version.use.figures for version in versions])
     if len(versions) > 1:
         newer, older = (version.hash[:HASH_PART] for version in versions[:2])
         console.print()
         console.print(Text(f"`{screen.command(f'diff {older} {newer} --of template')}` shows what changed.", "dim"))
+
+
+def _say_sandbox(console: Console, figures: Sequence[VersionFigures]) -> None:
+    if count := sum(each.on_sandbox for each in figures):
+        console.print(Text(f"\n{count:,} of these generations are of the sandbox, which bills nothing.", "yellow"))
 
 
 def _print_sources(console: Console, version: TemplateVersion) -> None:

@@ -35,6 +35,8 @@ from presswork.errors import ConfigurationError, RunEndedError
 from presswork.options import Helper
 
 _log = logging.getLogger("prefect.presswork")
+ADDING_UP_S = 10.0
+"""How long the beginning of a run waits at most until ended runs are added up, of which there may be many."""
 INDEXING_S = 10.0
 """How long the end of a run waits at most until words are indexed; the next run indexes the others."""
 
@@ -210,7 +212,13 @@ def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: 
         except spill.SpillError as error:
             _log.warning("%s", error)
     # After the spill files: their rows count in runs that have ended.
-    roll_up_ended(ledger)
+    try:
+        roll_up_ended(ledger, ADDING_UP_S)
+    except SQLAlchemyError as error:
+        if is_unavailable(error):
+            raise
+        # No figure is wrong without rollups, so this must keep no run from beginning.
+        _log.warning("An ended run could not be added up: %s.", reason_of(error, ledger.url))
 
 
 def require_run(ledger: Engine, helper: Helper, flow: str, endpoint: str) -> None:

@@ -13,8 +13,8 @@ from db.words import CACHED, CAPPED, COMPLETED, COUNTED, RunStatus
 from presswork.errors import CostCapError
 from presswork.pacing.limiter import Limiter, LimiterReport
 from presswork.pacing.pace import Pace
+from presswork.report.cache_savings import saved_by_reads
 from presswork.report.progress import Progress
-from presswork.report.savings import saved_by_reads
 from presswork.report.summary import PaceSummary, PromptCacheSummary, StepSummary, Summary, list_failures
 
 ReadSummary = Callable[[Callable[[RunStatus], Summary], RunStatus], Awaitable[Summary]]

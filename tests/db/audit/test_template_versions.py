@@ -69,6 +69,17 @@ def test_each_version_has_its_use_and_its_figures(ledger_with_versions: Engine) 
     assert [each.hash for each in unused] == [sha("copy 3"), sha("copy 4")], "the newest first"
 
 
+def test_what_ran_on_the_sandbox_is_counted_apart(ledger: Engine) -> None:
+    for endpoint, count in (("anthropic", 2), ("sandbox", 3)):
+        book = Book(ledger, endpoint=endpoint)
+        for number in range(count):
+            book.add(f"K{number}", step="copy", endpoint=endpoint, template_hash=sha("copy 1"))
+        if endpoint == "anthropic":
+            book.close()
+    (version,) = template_versions(ledger, "copy")
+    assert (version.use.figures.generations, version.use.figures.on_sandbox) == (5, 3)
+
+
 def test_a_version_that_nobody_used_has_no_rates(ledger_with_versions: Engine) -> None:
     unused = template_versions(ledger_with_versions, "copy")[-1]
     assert unused.sources == {"copy.md.j2": "Write 4."}

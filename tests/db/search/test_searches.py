@@ -7,12 +7,13 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, delete
 
+from db.clock import now
 from db.ledger.connecting import open_ledger
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
@@ -188,6 +189,13 @@ def test_search_stops_when_its_time_is_over_and_continues_from_there(ledger: Eng
     assert pages[-1].searched_back_to is None
 
 
+def test_search_whose_time_is_over_at_once_still_gets_somewhere(shop: Engine) -> None:
+    # A filter is followed in several ways, of which the first step alone says nothing yet.
+    page = search(shop, Filter(words="red", flow="product_copy"), within_s=0)
+
+    assert keys_of(page) == ["hidden", "cup", "hat", "shoe"]
+
+
 def test_generation_that_is_no_longer_in_the_ledger_is_no_hit(ledger: Engine) -> None:
     ids = closed_book(ledger, {"kept": "red", "removed": "red"})
     index_all(ledger)
@@ -244,6 +252,9 @@ def test_months_and_periods(ledger: Engine, *, indexed: bool) -> None:
     assert found_keys(ledger, "red", until=datetime(2026, 2, 15, tzinfo=UTC)) == every[6:]
     january = {"since": datetime(2026, 1, 1, tzinfo=UTC), "until": datetime(2026, 2, 1, tzinfo=UTC)}
     assert found_keys(ledger, "red", **january) == every[6:9]
+    assert found_keys(ledger, "red", since=now() + timedelta(days=1)) == []
+    assert found_keys(ledger, "red", until=datetime(9998, 1, 1, tzinfo=UTC)) == every
+    assert keys_of(search(ledger, Filter(words="red"), "ffffffff-ffff-7fff-8fff-ffffffffffff")) == every
 
 
 WORDS = "red green blue shoe hat e-mail Größe 東京 大阪 \u200bhidden ﬁne".split()

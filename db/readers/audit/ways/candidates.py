@@ -7,7 +7,7 @@ it overlaps. A rare origin or an old template needs no index of its own this way
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Engine, and_, case, func, select, true
 
@@ -69,14 +69,6 @@ def windows(engine: Engine, wanted: Filter, before: str | None, needed: int) -> 
         by_run = sum(run.rows for run in members) * _BY_RUN < _rows_in_order(runs, taken, low, high, needed)
         yield IdWindow(low, high, tuple(run.id for run in members), by_run)
         high, needed = low, needed * 2
-
-
-def count_matching(engine: Engine, wanted: Filter) -> int | None:
-    """Return the number of generations of a filter, if the rollups know it; None if not."""
-    if wanted.key is not None or wanted.words is not None or _has_part_of_a_day(wanted):
-        return None
-    found = [run.matching for run in _runs(engine, wanted)]
-    return None if None in found else sum(count or 0 for count in found)
 
 
 def _newest(waiting: Sequence[CandidateRun], needed: int) -> list[CandidateRun]:
@@ -143,8 +135,3 @@ def _of_run(wanted: Filter) -> list[ColumnElement[bool]]:
     if wanted.until is not None:
         found.append(StoredRun.started_at < wanted.until + CLOCK_SLACK)
     return found
-
-
-def _has_part_of_a_day(wanted: Filter) -> bool:
-    moments = (moment.astimezone(UTC) for moment in (wanted.since, wanted.until) if moment is not None)
-    return any(moment.time() != time() for moment in moments)

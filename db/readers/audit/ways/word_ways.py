@@ -151,9 +151,9 @@ def _matching(engine: Engine, wanted: Filter, ids: Sequence[str]) -> list[str]:
     return [generation_id for generation_id in ids if generation_id in found]
 
 
-def _first_since(engine: Engine, wanted: Filter) -> str | None:
+def _first_since(engine: Engine, wanted: Filter) -> str:
     """Return an id below all generations of a filter's period: those of the runs that reach into it."""
     assert wanted.since is not None
     reaches = or_(StoredRun.ended_at.is_(None), StoredRun.ended_at >= wanted.since - CLOCK_SLACK)
     first = rows_of(engine, select(func.min(StoredRun.started_at)).where(reaches))[0][0]
-    return LAST if first is None else id_of(first - CLOCK_SLACK)
+    return id_of((first or wanted.since) - CLOCK_SLACK)
