@@ -46,7 +46,7 @@ def store_savings(connection: Connection, run_id: str, steps: Collection[str] | 
 
 
 def store_missing_savings(connection: Connection, run_id: str) -> None:
-    """Write what the steps of a run saved, but for those that were done and know it: nothing was added to these."""
+    """Write what the steps of a run saved for which it is not stored yet; a step that is done stored it then."""
     s = StoredStep
     unknown = select(s.step).where(s.run_id == run_id, or_(s.state != DONE, s.saved_usd.is_(None)))
     if steps := connection.scalars(unknown).all():
