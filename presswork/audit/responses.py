@@ -37,6 +37,8 @@ _NO_HTML = re.compile(
     + "]"
 )
 PAGE_WITHIN_S = LIMIT_S
+OPENED_WITHIN_S = 20.0
+"""A busy machine may take seconds to open and check a ledger; that is not the fault of what a page reads."""
 SHORTEST_S = 0.1
 _NUL = "\0"
 _PLAIN_REASONS = {"missing": "it is needed", "string_pattern_mismatch": "it is no id of a generation"}
@@ -105,8 +107,9 @@ class Answering:
     def _read(self, page: AnyPage, request: Request, given: Given) -> Shown:
         query, choices = None, None
         try:
-            with reading(PAGE_WITHIN_S) as first:
+            with reading(OPENED_WITHIN_S):
                 engine = self._ledger.engine()
+            with reading(PAGE_WITHIN_S) as first:
                 choices = None if page.choices is None else page.choices(engine)
             with reading(round(max(first.left_s, SHORTEST_S), 1)) as read:
                 try:
