@@ -41,7 +41,11 @@ OPENED_WITHIN_S = 20.0
 """A busy machine may take seconds to open and check a ledger; that is not the fault of what a page reads."""
 SHORTEST_S = 0.1
 _NUL = "\0"
-_PLAIN_REASONS = {"missing": "it is needed", "string_pattern_mismatch": "it is no id of a generation"}
+_PLAIN_REASONS = {
+    "missing": "it is needed",
+    "string_pattern_mismatch": "it is no id of a generation",
+    "string_too_long": "it is too long",
+}
 """Pydantic's own words for these name its types and patterns."""
 
 
@@ -91,7 +95,7 @@ class Answering:
     def _endpoint(self, page: AnyPage, suffix: str) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             query = _query_of(request)
-            if (shorter := without_empty(query)) != query and len(shorter) < len(query):
+            if (shorter := without_empty(query, page.blank)) != query and len(shorter) < len(query):
                 return RedirectResponse(quote(request.scope["path"]) + (f"?{shorter}" if shorter else ""), 303)
             given = _given(request)
             shown = self._read(page, request, given)

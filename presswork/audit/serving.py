@@ -20,6 +20,8 @@ from presswork.errors import ConfigurationError
 NICENESS = 10
 """The page never takes CPU from a run on the same machine."""
 STOP_WITHIN_S = 3
+LONGEST_REQUEST = 256 * 1024
+"""Bytes of a request. Escaped, a record's key takes up to twelve bytes for each character."""
 _WAITING = 100  # connections that are not accepted yet
 _OWN_UMASK = 0o177
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - these are compared with, not bound to
@@ -79,6 +81,7 @@ def serve(
         access_log=False,  # query strings hold customers' texts
         log_level="warning",
         server_header=False,
+        h11_max_incomplete_event_size=LONGEST_REQUEST,
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
