@@ -23,6 +23,7 @@ from db.session import make_engine, parse_url
 LIMIT_S = 2.0
 _INSTRUCTIONS = 20_000  # of SQLite between two looks at the clock: about a millisecond
 _CANCELLED = {"57014"}  # PostgreSQL's query_canceled
+_REMEDY = "Choose a shorter period, a flow or a step. If this machine is busy now, try again in a moment."
 _NOT_OURS = ("BEGIN", "SET LOCAL", "PRAGMA")
 
 
@@ -73,8 +74,7 @@ def reading(within_s: float = LIMIT_S) -> Iterator[TimedReading]:
     except DBAPIError as error:
         if was_stopped(error):
             raise TooSlowError(
-                f"Reading the ledger took longer than {within_s:g} s and was stopped. "
-                "Choose a shorter period, a flow or a step."
+                f"Reading the ledger took longer than {within_s:g} s and was stopped. {_REMEDY}"
             ) from None
         raise
     finally:
@@ -98,9 +98,7 @@ def _keep(
     if found is None or statement.startswith(_NOT_OURS):
         return
     if found.is_over:
-        raise TooSlowError(
-            "Reading the ledger took too long and was stopped. Choose a shorter period, a flow or a step."
-        )
+        raise TooSlowError(f"Reading the ledger took too long and was stopped. {_REMEDY}")
     # Not the compiled one: that may be an equal statement of before, with other values.
     source = getattr(context, "invoked_statement", None)
     found.keep(lambda: statement if source is None else _written(source, connection.dialect))

@@ -38,6 +38,8 @@ _UNSEEN = (
 )
 _SEEN = re.compile(f"(?P<meant>{_MEANT})|{_UNSEEN}")
 
+_QUOTED = 200  # characters
+
 # A spreadsheet takes full-width and small forms of these signs for the signs.
 _BLANKS = r" \xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _SIGNS = r"=+\-@\t\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
@@ -55,6 +57,11 @@ def visible(text: str) -> str:
     Line feeds and tabs stay. So do joiners and selectors where a script or an emoji needs them.
     """
     return text if text.isascii() and text.isprintable() else _SEEN.sub(_mark, text)
+
+
+def quoted(text: str) -> str:
+    """Quote a text from outside in a message, visible and not longer than a message may be."""
+    return f"'{visible(text if len(text) <= _QUOTED else text[:_QUOTED] + '…')}'"
 
 
 def spreadsheet_cell(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from presswork.escaping import spreadsheet_cell, visible
+from presswork.escaping import quoted, spreadsheet_cell, visible
 
 ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
 
@@ -73,3 +73,8 @@ def test_what_people_write_stays_as_it_is(text: str) -> None:
 )
 def test_a_cell_is_no_formula_however_the_file_is_separated(text: str, cell: str) -> None:
     assert spreadsheet_cell(text) == cell
+
+
+def test_quoted_text_is_visible_and_short() -> None:
+    assert quoted("a\u202e'b\x1b") == "'a⟨U+202E⟩'b␛'"
+    assert quoted("k" * 16_000) == f"'{'k' * 200}…'"

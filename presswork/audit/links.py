@@ -1,7 +1,7 @@
 """Write the address of every view, so that each figure can be a link to the rows behind it.
 
 Templates have this module as `link`: `link.generations(flow=flow, status="invalid")`. A value that is None or '' is
-left out. Names from data are escaped here.
+left out, but for a record's key in its life: that may be empty. Names from data are escaped here.
 """
 
 from datetime import UTC, datetime
@@ -44,9 +44,10 @@ def generation(generation_id: str) -> str:
     return f"/generations/{part(generation_id)}"
 
 
-def records(**asked: object) -> str:
+def records(*, key: str, **asked: object) -> str:
     """A record's life."""
-    return address("/records", **asked)
+    found = address("/records", **asked, key=key)
+    return found if key else f"{found}{'&' if '?' in found else '?'}key="
 
 
 def difference(a: str, b: str, of: str = "answer", **asked: object) -> str:

@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 
 from presswork.errors import PressworkError
 
-SHORT_KEY = 2_000  # a record's key may be long; nothing that is asked for is longer
+LONGEST_TEXT = 2_000
+LONGEST_KEY = 16_000  # an address must carry it, see serving.py
 _YEARS = range(1971, 9000)  # ids hold the time since 1970, and a day more or less must be a date too
 _NO_MOMENT = "is not a date. Write 2026-03-01 or 2026-03-01T14:30, in UTC"
 
@@ -43,8 +44,10 @@ def read_moment(value: Any) -> Any:
 
 UtcMoment = Annotated[datetime, BeforeValidator(read_moment)]
 """A date or a moment in a query."""
-ShortText = Annotated[str, Field(max_length=SHORT_KEY)]
+ShortText = Annotated[str, Field(max_length=LONGEST_TEXT)]
 """A text in a query."""
+AskedKey = Annotated[str, Field(max_length=LONGEST_KEY)]
+"""A record's key in a query: sources have longer ones than names and ids are, and blank ones."""
 
 
 class PeriodQuery(PageQuery):
@@ -71,7 +74,7 @@ class Page(Generic[Asked]):
     statements. `read` gets a reader's engine and the query, and returns a frozen dataclass, which the file `html` in
     html/ gets as `view`; it raises NotFoundError. `choices` reads what the filter form offers; it is also called when
     the query is wrong, so that the form can be shown with its message. `drawn` makes what only the HTML has, such as
-    charts, from the view.
+    charts, from the view. `blank` names what may be blank in a query; all else is left out of the address if it is.
     """
 
     path: str
@@ -80,6 +83,7 @@ class Page(Generic[Asked]):
     html: str
     choices: Callable[[Engine], object] | None = None
     drawn: Callable[[Any], object] | None = None
+    blank: frozenset[str] = frozenset()
 
 
 def fields_alone(_engine: Engine) -> tuple[()]:

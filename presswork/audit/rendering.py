@@ -4,7 +4,7 @@ Starlette's own would escape by a file's name, and let a missing value pass as a
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -96,9 +96,13 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
     return environment
 
 
-def without_empty(query: str) -> str:
-    """Return a query without the fields that a form left empty, so that its address can go into a report."""
-    return urlencode([(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if value.strip()])
+def without_empty(query: str, blank: Collection[str] = ()) -> str:
+    """Return a query without the fields that a form left empty, so that its address can go into a report.
+
+    `blank` names those of which an empty value means something.
+    """
+    given = parse_qsl(query, keep_blank_values=True)
+    return urlencode([(name, value) for name, value in given if value.strip() or name in blank])
 
 
 def _version(body: bytes) -> str:

@@ -37,9 +37,15 @@ _NO_HTML = re.compile(
     + "]"
 )
 PAGE_WITHIN_S = LIMIT_S
+OPENED_WITHIN_S = 20.0
+"""A busy machine may take seconds to open and check a ledger; that is not the fault of what a page reads."""
 SHORTEST_S = 0.1
 _NUL = "\0"
-_PLAIN_REASONS = {"missing": "it is needed", "string_pattern_mismatch": "it is no id of a generation"}
+_PLAIN_REASONS = {
+    "missing": "it is needed",
+    "string_pattern_mismatch": "it is no id of a generation",
+    "string_too_long": "it is too long",
+}
 """Pydantic's own words for these name its types and patterns."""
 
 
@@ -93,7 +99,7 @@ class Answering:
     def _endpoint(self, page: AnyPage, suffix: str) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             query = _query_of(request)
-            if (shorter := without_empty(query)) != query and len(shorter) < len(query):
+            if (shorter := without_empty(query, page.blank)) != query and len(shorter) < len(query):
                 return RedirectResponse(quote(request.scope["path"]) + (f"?{shorter}" if shorter else ""), 303)
             given = _given(request)
             shown = self._read(page, request, given)
@@ -109,8 +115,9 @@ class Answering:
     def _read(self, page: AnyPage, request: Request, given: Given) -> Shown:
         query, choices = None, None
         try:
-            with reading(PAGE_WITHIN_S) as first:
+            with reading(OPENED_WITHIN_S):
                 engine = self._ledger.engine()
+            with reading(PAGE_WITHIN_S) as first:
                 choices = None if page.choices is None else self._ledger.choices(page.choices, engine)
             with reading(round(max(first.left_s, SHORTEST_S), 1)) as read:
                 try:

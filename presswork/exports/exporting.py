@@ -4,6 +4,7 @@ An export to a file resumes by itself where an equal one has stopped: the part f
 """
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -31,6 +32,8 @@ CHARACTERS_A_CHUNK = 8_000_000
 ROWS_AT_FIRST = 100
 CHUNKS_A_NOTE = {JSONL: 20, CSV: 20, PARQUET: 4}
 """After this many chunks the export can be resumed: about a second of work, and a segment of Parquet."""
+NOTE_EVERY_S = 1.0
+"""It can be resumed after this time too, where chunks take longer: rare rows are searched for in a large ledger."""
 CHUNKS_A_COLLECTION = 10
 Tell = Callable[[int], None]
 # No reader takes these for a row.
@@ -90,25 +93,31 @@ def _begun(files: Unfinished, plan: ExportPlan, *, restart: bool) -> ExportState
     if restart:
         files.discard()
     state = files.read()
+    if state is not None and state.plan.ledger != plan.ledger:
+        raise ExportError(
+            f"{files.part} is an export that has not ended, of another ledger: {state.plan.ledger}. This one would be "
+            f"of {plan.ledger}. Use the same ledger to resume it, or --restart to begin again."
+        )
     if state is not None and state.plan != plan:
         filters = ", ".join(f"{name} {value}" for name, value in state.plan.filters.items()) or "none"
         raise ExportError(
-            f"{files.part} is an export that has not ended, of the ledger {state.plan.ledger}, with other flags "
-            f"(filters: {filters}). Use the same flags to resume it, or --restart to begin again."
+            f"{files.part} is an export that has not ended, with other flags (filters: {filters}). "
+            "Use the same flags to resume it, or --restart to begin again."
         )
     return state
 
 
 def _fill(ledger: Engine, wanted: Filter, state: ExportState, sink: Sink, tell: Tell) -> Iterator[ExportState]:
     """Write the rows that are missing; yield how far the export has come whenever that is on disk."""
-    every = CHUNKS_A_NOTE[state.plan.kind]
+    every, noted_at = CHUNKS_A_NOTE[state.plan.kind], time.monotonic()
     for number, chunk in enumerate(_chunks(ledger, wanted, state.plan.kind, state.after, state.newest), 1):
         sink.write(chunk.rows)
         state = state.model_copy(update={"after": chunk.last, "rows": state.rows + len(chunk.rows)})
         tell(state.rows)
-        if number % every == 0:
+        if number % every == 0 or time.monotonic() - noted_at >= NOTE_EVERY_S:
             state = state.model_copy(update={"kept": sink.keep()})
             yield state
+            noted_at = time.monotonic()
     yield state.model_copy(update={"kept": sink.keep()})
 
 
@@ -148,7 +157,8 @@ def _explained(files: Unfinished) -> Iterator[None]:
 
 def _kept(files: Unfinished) -> str:
     state = files.read()
-    return f"{state.rows if state else 0:,} rows are kept in {files.part}."
+    rows = state.rows if state else 0
+    return f"The first {rows:,} rows are kept in {files.part}; what follows them there will be written again."
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy import Engine, text
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from db.ledger.connecting import open_ledger
+from db.ledger.connecting import check, open_ledger
 from presswork.audit.guards import POLICY, Password
 from presswork.audit.page import NotFoundError, Page, PeriodQuery
 from presswork.audit.read_ledger import ReadLedger
@@ -349,6 +350,18 @@ class TestPages:
 
         assert answer.status_code == 503
         assert "Choose a shorter period" in answer.json()["error"]
+        assert "If this machine is busy now, try again" in answer.json()["error"]
+
+    def test_opening_the_ledger_takes_no_time_from_the_page(self, ledger_url: str, monkeypatch: Any) -> None:
+        monkeypatch.setattr("presswork.audit.responses.PAGE_WITHIN_S", 0.1)
+
+        def check_slowly(engine: Any) -> str:
+            time.sleep(0.2)
+            return check(engine)
+
+        monkeypatch.setattr("presswork.audit.read_ledger.check", check_slowly)
+
+        assert self.ask(ledger_url, lambda _engine, _query: {}).status_code == 200
 
 
 def test_choices_of_a_form_are_read_once_while_the_same_ledger_is_open(ledger: Engine, ledger_url: str) -> None:

@@ -29,7 +29,8 @@ ROW_OF_RUN = (
 IN_A_RUN = "steps failures failures_unlisted shards progress workers"
 PERIOD = (
     "flow step endpoint status since until record_hash template_hash generation_id run_id written_by error_kind "
-    "error_message confirmed confirmed_at origin before before_template reasons failures same_answer"
+    "error_message confirmed confirmed_at origin before before_template reasons failures same_answer "
+    "sources_stored"
 )
 CHANGE = "path place kind old new operations"
 

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from db.clock import new_id
-from db.ledger.rows import ParentRow, WriteBatch
-from db.ledger.writing import write
+from db.ledger.rows import ParentRow, TemplateRow, WriteBatch
+from db.ledger.writing import add_templates, write
 from db.readers.audit.life_reasons import ExplainedPeriod, Reason, explain_periods
 from db.readers.lives import LifePlace, read_periods
 from tests.db.rows import Book, sha
@@ -78,6 +78,16 @@ def test_template_and_record_may_change_at_once(ledger: Engine) -> None:
 
     assert found.reasons == (Reason("record", ("name",)), Reason("template"))
     assert found.before_template == sha("template")
+
+
+def test_versions_are_comparable_only_if_the_sources_of_both_are_stored(ledger: Engine) -> None:
+    for day, version in enumerate(["template", "made in code", "other", "template"]):
+        made(ledger, day, template_hash=sha(version), output_hash=sha(version))
+    made(ledger, 4, output_hash=sha("fresh"))
+    template = TemplateRow(hash=sha("other"), name="product_copy", sources={"a.md.j2": "b"}, first_seen_at=NOON)
+    add_templates(ledger, [template])
+
+    assert [each.sources_stored for each in life(ledger)] == [False, False, False, True, False]
 
 
 def test_answer_that_stays_for_a_changed_record_is_told(ledger: Engine) -> None:

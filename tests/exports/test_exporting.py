@@ -160,7 +160,7 @@ def test_empty_export_is_a_file_too(ledger: Engine, tmp_path: Path, kind: str) -
 @pytest.mark.parametrize("rows", [1, 5, 8, ROWS])
 def test_stopped_export_resumes_to_the_same_file(filled: Engine, tmp_path: Path, kind: str, rows: int) -> None:
     order, target = ExportOrder(Filter(), kind), tmp_path / f"all.{kind}"
-    with pytest.raises(StoppedError, match=r"rows are kept in .*\.part\. Run the same command again"):
+    with pytest.raises(StoppedError, match=r"rows are kept in .*\.part; .* written again\. Run the same command"):
         export_to_file(filled, order, target, stop_at(rows))
     assert not target.exists()
     # What a killed process leaves behind what it had noted.
@@ -178,6 +178,30 @@ def test_stopped_export_resumes_to_the_same_file(filled: Engine, tmp_path: Path,
     assert rows_of(target) == rows_of(whole_file)
     assert (done.rows, done.resumed) == (ROWS, (rows - 1) // 2 * 2)
     assert names(tmp_path) == sorted([target.name, whole_file.name])
+
+
+def test_slow_export_notes_its_progress_too(filled: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "CHUNKS_A_NOTE", dict.fromkeys(FORMATS, 1_000))
+    monkeypatch.setattr(exporting, "NOTE_EVERY_S", 0.0)
+    order, target = ExportOrder(Filter(), JSONL), tmp_path / "all.jsonl"
+
+    with pytest.raises(StoppedError, match="The first 4 rows are kept"):
+        export_to_file(filled, order, target, stop_at(6))
+
+    assert export_to_file(filled, order, target, silent).resumed == 4
+
+
+def test_export_of_another_ledger_does_not_resume(
+    filled: Engine, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    order, target = ExportOrder(Filter(), JSONL), tmp_path / "all.jsonl"
+    with pytest.raises(StoppedError):
+        export_to_file(filled, order, target, stop_at(4))
+    other = open_ledger(f"sqlite:///{tmp_path / 'other.sqlite'}")
+    request.addfinalizer(other.dispose)
+
+    with pytest.raises(ExportError, match=r"of another ledger: .*\. This one .*other\.sqlite"):
+        export_to_file(other, order, target, silent)
 
 
 def test_export_with_other_flags_does_not_resume(filled: Engine, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, literal, select, union_all
 
 from db.readers.lives import LifePeriod
 from db.session import in_parts, rows_of
-from db.tables import Generation, GenerationParent, StoredPrompt, StoredRecord, StoredRun
+from db.tables import Generation, GenerationParent, StoredPrompt, StoredRecord, StoredRun, StoredTemplate
 from db.words import CACHE, SUCCEEDED
 
 ReasonKind = Literal[
@@ -59,7 +59,8 @@ class ExplainedPeriod:
 
     `before` is the content that was current when it began, if any, `before_template` that content's template version.
     `failures` counts the periods of failure between that content and this outcome. With `same_answer` the text is the
-    same as before: it was confirmed for a record, a template or parents that had changed.
+    same as before: it was confirmed for a record, a template or parents that had changed. With `sources_stored` the
+    template changed, and the ledger has the sources of both versions, which it lacks for a step made in code.
     """
 
     period: LifePeriod
@@ -69,6 +70,7 @@ class ExplainedPeriod:
     reasons: tuple[Reason, ...]
     failures: int
     same_answer: bool
+    sources_stored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def explain_periods(
         if period.generation_id in made
     ]
     reasons = _Reasons(engine, [(now, before) for _period, now, before, _failures in pairs if before])
+    stored = _stored_versions(engine, [(now, before) for _period, now, before, _failures in pairs if before])
     return [
         ExplainedPeriod(
             period=period,
@@ -110,6 +113,9 @@ def explain_periods(
             reasons=reasons.of(now, before),
             failures=failures,
             same_answer=_same_answer(now, before),
+            sources_stored=before is not None
+            and now.template_hash != before.template_hash
+            and {(period.step, now.template_hash), (period.step, before.template_hash)} <= stored,
         )
         for period, now, before, failures in pairs
     ]
@@ -138,6 +144,17 @@ def _same_answer(now: _Made, before: _Made | None) -> bool:
     if before is None:
         return False
     return now.source == before.source or (now.output_hash is not None and now.output_hash == before.output_hash)
+
+
+def _stored_versions(engine: Engine, pairs: Sequence[tuple[_Made, _Made]]) -> set[tuple[str, str]]:
+    """Return the names and hashes of the versions of changed templates whose sources are stored."""
+    t = StoredTemplate
+    changed = {made.template_hash for pair in pairs if pair[0].template_hash != pair[1].template_hash for made in pair}
+    return {
+        (row.name, row.hash)
+        for part in in_parts(sorted(changed))
+        for row in rows_of(engine, select(t.name, t.hash).where(t.hash.in_(part)))
+    }
 
 
 class _Reasons:

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from db.readers.audit.compared_versions import ComparedRecord, compared_versions
 from db.readers.audit.template_versions import TemplateVersion, template_versions
-from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
+from presswork.audit.page import AskedKey, NotFoundError, Page, PageQuery, ShortText
 from presswork.audit.pages.template_page import VersionLine
 from presswork.differences.json_differences import ValueDifference, compare_values
 
@@ -24,7 +24,7 @@ class CompareQuery(PageQuery):
     name: ShortText
     a: ShortText
     b: ShortText
-    after: ShortText | None = None
+    after: AskedKey | None = None
 
 
 @dataclass(frozen=True)

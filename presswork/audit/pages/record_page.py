@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pydantic import model_validator
 from sqlalchemy import Engine
 
+from db.readers.audit.filters import FilterError
 from db.readers.audit.generation_lists import GenerationLine, lines_of
 from db.readers.audit.life_reasons import ExplainedPeriod, explain_periods
 from db.readers.lives import LifePeriod, LifePlace, find_places, read_periods
 from db.words import SUCCEEDED
-from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText, fields_alone
+from presswork.audit.page import AskedKey, NotFoundError, Page, PageQuery, ShortText, fields_alone
+from presswork.escaping import quoted
 
 AT_ONCE_PERIODS, AT_ONCE_EACH = 30, 5
 """Periods on a page, and of each place if there are several."""
 MOST_PLACES = 12
+_A_KEY = "the key of a record, as in the column record_key of current_content"
 
 
 class RecordQuery(PageQuery):
@@ -23,7 +26,7 @@ class RecordQuery(PageQuery):
     `before` is the period before which a page begins, as the id of its generation.
     """
 
-    key: ShortText | None = None
+    key: AskedKey | None = None
     flow: ShortText | None = None
     step: ShortText | None = None
     endpoint: ShortText | None = None
@@ -32,7 +35,7 @@ class RecordQuery(PageQuery):
     @model_validator(mode="after")
     def _has_a_key(self) -> "RecordQuery":
         if self.key is None and (self.flow or self.step or self.endpoint):
-            raise ValueError("enter the key of a record, as in the column record_key of current_content")
+            raise ValueError(f"enter {_A_KEY}")
         return self
 
 
@@ -76,10 +79,13 @@ def read_record(engine: Engine, query: RecordQuery) -> RecordView:
     if query.key is None:
         return RecordView(None)
     places = find_places(engine, query.key, flow=query.flow, step=query.step, endpoint=query.endpoint)
+    if not places and not query.key:
+        raise FilterError(f"No record has an empty key here. Enter {_A_KEY}.")
     if not places:
         where = " with this flow, step and endpoint" if query.flow or query.step or query.endpoint else ""
         raise NotFoundError(
-            f"No record has the key {query.key!r}{where}. Enter it as in the column record_key of current_content."
+            f"No record has the key {quoted(query.key)}{where}. "
+            "Enter it as in the column record_key of current_content."
         )
     shown = places[:MOST_PLACES]
     limit = AT_ONCE_PERIODS if len(places) == 1 else AT_ONCE_EACH
@@ -132,4 +138,4 @@ def _index_before(periods: Sequence[LifePeriod], before: str | None) -> int:
     return next((index for index, each in enumerate(periods) if each.generation_id == before), len(periods))
 
 
-RECORDS = Page("/records", RecordQuery, read_record, "record.html", fields_alone)
+RECORDS = Page("/records", RecordQuery, read_record, "record.html", fields_alone, blank=frozenset({"key"}))

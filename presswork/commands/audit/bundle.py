@@ -23,6 +23,7 @@ from db.words import PROGRAM
 from presswork.commands.ledger.life import period_json
 from presswork.commands.ledger.show import audit_json
 from presswork.errors import ConfigurationError
+from presswork.escaping import quoted
 from presswork.exports.unfinished import Unfinished
 from presswork.terminal import screen
 from presswork.terminal.audit_flags import BundleFlags
@@ -51,7 +52,7 @@ def write_bundle(command: CommandContext, flags: BundleFlags) -> None:
         if found is None:
             flow = f" in the flow {flags.flow!r}" if flags.flow else ""
             raise ConfigurationError(
-                f"No record with the key {flags.key!r} was found{flow} in {' or '.join(map(ledger_name, urls))}. "
+                f"No record with the key {quoted(flags.key)} was found{flow} in {' or '.join(map(ledger_name, urls))}. "
                 "Give the key as in the column record_key of current_content."
             )
         url, ids = found

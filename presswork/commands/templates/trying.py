@@ -12,6 +12,7 @@ from presswork.commands.templates.asking import ENDPOINT_TIMEOUT_S
 from presswork.engine.resources.preflight import name_endpoint, opened_source
 from presswork.engine.resources.source_reads import query_of, read_interruptibly
 from presswork.errors import CallError, ConfigurationError
+from presswork.escaping import quoted
 from presswork.prompts.nulls import paths_of_nulls
 from presswork.prompts.render import make_brief, render_prompt, request_body
 from presswork.prompts.templates import load_template
@@ -36,7 +37,7 @@ def show_request(command: CommandContext, flags: RequestFlags) -> None:
     if record is None:
         several = " If the key has several columns, join them with |, such as '10248|11'."
         raise ConfigurationError(
-            f"The select of {flags.name!r} finds no record whose {template.key} is {flags.key!r}."
+            f"The select of {flags.name!r} finds no record whose {template.key} is {quoted(flags.key)}."
             + (several if len(template.front.key_columns) > 1 else "")
         )
     prompt = render_prompt(brief, {"record": record.data})
