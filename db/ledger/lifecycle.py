@@ -17,7 +17,7 @@ from db.ledger.refused_rows import storable
 from db.ledger.rows import RunRow, values_of
 from db.ledger.standing import COUNTED_IN
 from db.rollups.marks import roll_up, take_mark
-from db.rollups.savings import store_savings
+from db.rollups.savings import store_missing_savings, store_savings
 from db.session import begin_write
 from db.sources.values import storable_text
 from db.tables import StoredLease, StoredRun, StoredStep, WorkingRow, insert_missing
@@ -81,7 +81,7 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
     with begin_write(engine) as connection:
         if _end_main(connection, lease):
             leases.end_all(connection, lease.run_id)
-            store_savings(connection, lease.run_id)
+            store_missing_savings(connection, lease.run_id)
             roll_up(connection, lease.run_id)
             deleted = connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id)).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
@@ -111,10 +111,11 @@ def begin_step(
 
 
 def end_step(engine: Engine, run_id: str, step: str) -> None:
-    """Record that a step is done."""
+    """Record that a step is done, and what it saved, so that neither the summary nor the close adds it up again."""
     with begin_write(engine) as connection:
         its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
-        connection.execute(its_row.values(state=DONE))
+        connection.execute(its_row.values(state=DONE, saved_usd=None))
+        store_savings(connection, run_id, [step])
 
 
 def _end_main(connection: Connection, lease: Lease) -> bool:

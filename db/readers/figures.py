@@ -34,7 +34,7 @@ from db.rollups.grouped import added_up
 from db.rollups.savings import saved_by_step
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, PromptCacheRollup, StoredRun, StoredStep
-from db.words import CACHE, CACHED, LIVE, NOT_OVER, SUCCEEDED
+from db.words import CACHE, CACHED, DONE, LIVE, NOT_OVER, SUCCEEDED
 
 PRICED_BY = ("model", "service_tier", "inference_geo", "speed", "day", "prompt_tokens")
 """The columns of a use of the prompt cache that set its price."""
@@ -186,23 +186,29 @@ def cache_use_of(row: Row[Any]) -> PromptCacheUse:
         speed=row.speed or None,
         day=date.fromisoformat(row.day),
         prompt_tokens=row.prompt_tokens,
-        **{name: int(getattr(row, name)) for name in CACHE_SUMS},
+        written_5m=int(row.written_5m),
+        written_1h=int(row.written_1h),
+        read=int(row.read),
+        writes=int(row.writes),
+        reads=int(row.reads),
     )
 
 
 def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
     """Estimate what the ledger's cache saved a run: the original cost of the reused answers; None: no known price.
 
-    While the run is open, this reads its rows. A closed run's steps have the figure of the moment when it closed.
+    A step has the figure of the moment when it was done, or when its run closed. For other steps of an open run, this
+    reads their rows.
     """
     with engine.connect() as connection:
-        status = connection.scalar(select(StoredRun.status).where(StoredRun.id == run_id))
-        if status in NOT_OVER:
-            saved = [row.saved_e10 for row in connection.execute(saved_by_step(run_id))]
-            known = [dollars_of(units) for units in saved if units is not None]
-        else:
-            stored = select(StoredStep.saved_usd).where(StoredStep.run_id == run_id, StoredStep.saved_usd.is_not(None))
-            known = [cost for cost in connection.scalars(stored) if cost is not None]
+        is_open = connection.scalar(select(StoredRun.status).where(StoredRun.id == run_id)) in NOT_OVER
+        columns = (StoredStep.step, StoredStep.state, StoredStep.saved_usd)
+        steps = connection.execute(select(*columns).where(StoredStep.run_id == run_id)).all()
+        working = [each.step for each in steps if is_open and each.state != DONE]
+        known = [each.saved_usd for each in steps if each.step not in working and each.saved_usd is not None]
+        if working:
+            now = connection.execute(saved_by_step(run_id, working))
+            known += [dollars_of(each.saved_e10) for each in now if each.saved_e10 is not None]
     return sum(known, Decimal(0)) if known else None
 
 

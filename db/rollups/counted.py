@@ -1,5 +1,6 @@
 """All runs as the rows of one rollup table, in one statement: stored rows of marked runs, live sums of the others."""
 
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Select, Subquery, Table, func, literal, literal_column, select, union_all
@@ -12,10 +13,13 @@ from db.rollups.marks import unmarked
 from db.tables import OutcomeRollup, RolledUp, StoredRun, StoredStep
 from db.words import CACHE, FAILED, LIVE, SKIPPED, SUCCEEDED
 
+_KEPT = 32
+"""How many of these selects are kept: making one takes as long as running it over a month."""
 _AGAIN = ((SUCCEEDED, CACHE, "unchanged"), (FAILED, LIVE, "failed_again"), (SKIPPED, LIVE, "skipped_again"))
 """As which status and origin a step's counts of unchanged records count."""
 
 
+@lru_cache(maxsize=_KEPT)
 def counted(rollup: type[Base], **alike: str | None) -> Subquery:
     """Select the rows of all runs, or of those with these values of columns of runs, with the rollup's columns.
 
@@ -24,6 +28,7 @@ def counted(rollup: type[Base], **alike: str | None) -> Subquery:
     return union_all(*_both(rollup, alike)).subquery("counted")
 
 
+@lru_cache(maxsize=_KEPT)
 def counted_outcomes(*, with_models: bool = True, **alike: str | None) -> Subquery:
     """Select the outcomes of runs as `counted` does, and the counts of unchanged records from run_steps.
 

@@ -1,30 +1,33 @@
 """Estimate what the ledger's own cache saved a run: the original cost of the answers that the run reused."""
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select, union_all, update
+from sqlalchemy import Connection, Select, func, or_, select, union_all, update
 
 from db.rollups.attempt_sums import COST, dollars_of
 from db.rollups.shard_runs import shards_in
 from db.tables import Attempt, Generation, StoredStep, WorkingRow
-from db.words import CACHE, SUCCEEDED
+from db.words import CACHE, DONE, SUCCEEDED
 
 
-def saved_by_step(run_id: str) -> Select[tuple[str, Any]]:
+def saved_by_step(run_id: str, steps: Collection[str] | None = None) -> Select[tuple[str, Any]]:
     """Select `step` and `saved_e10`, in units, for each step in which a run reused answers; null: no known price.
 
     These are the answers of its cached generations and, while the run has its working rows, of its unchanged records.
-    Answers that its own shards requested are left out.
+    Answers that its own shards requested are left out. With `steps`, only these are added up.
     """
-    g = Generation
+    g, w = Generation, WorkingRow
     cached = select(g.step, g.source_generation_id.label("written_by")).where(
         g.run_id == run_id, g.replaced_by == "", g.origin == CACHE, g.status == SUCCEEDED
     )
     unchanged = (
-        select(WorkingRow.step, func.coalesce(g.source_generation_id, g.id))
-        .join(g, g.id == WorkingRow.generation_id)
-        .where(WorkingRow.run_id == run_id, WorkingRow.status == SUCCEEDED)
+        select(w.step, func.coalesce(g.source_generation_id, g.id))
+        .join(g, g.id == w.generation_id)
+        .where(w.run_id == run_id, w.status == SUCCEEDED)
     )
+    if steps is not None:
+        cached, unchanged = cached.where(g.step.in_(sorted(steps))), unchanged.where(w.step.in_(sorted(steps)))
     reused = union_all(cached, unchanged).subquery()
     return (
         select(reused.c.step, func.sum(COST).label("saved_e10"))
@@ -34,9 +37,17 @@ def saved_by_step(run_id: str) -> Select[tuple[str, Any]]:
     )
 
 
-def store_savings(connection: Connection, run_id: str) -> None:
-    """Write what each step of a run saved; it must still have its working rows."""
-    saved = saved_by_step(run_id)
+def store_savings(connection: Connection, run_id: str, steps: Collection[str] | None = None) -> None:
+    """Write what each step of a run saved, or each of these steps; the run must still have its working rows."""
+    saved = saved_by_step(run_id, steps)
     for step, units in connection.execute(saved).all():
         its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
         connection.execute(its_row.values(saved_usd=None if units is None else dollars_of(units)))
+
+
+def store_missing_savings(connection: Connection, run_id: str) -> None:
+    """Write what the steps of a run saved for which it is not stored yet; a step that is done stored it then."""
+    s = StoredStep
+    unknown = select(s.step).where(s.run_id == run_id, or_(s.state != DONE, s.saved_usd.is_(None)))
+    if steps := connection.scalars(unknown).all():
+        store_savings(connection, run_id, steps)

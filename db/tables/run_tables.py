@@ -72,8 +72,9 @@ class StoredStep(Base):
     """The progress of a step of a run. Its counts are of records without a generation, because nothing had changed.
 
     `unchanged` records keep their content; `failed_again` and `skipped_again` ones have none, as before. Together with
-    the run's generations they add up to all records that the step has worked on. `saved_usd` is written when the run
-    closes: an estimate of what the ledger's cache saved, the original cost of the answers that the step reused.
+    the run's generations they add up to all records that the step has worked on. `saved_usd` is written when the step
+    is done, or else when the run closes: an estimate of what the ledger's cache saved, the original cost of the answers
+    that the step reused.
     """
 
     __tablename__ = "run_steps"

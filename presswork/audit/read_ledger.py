@@ -18,9 +18,15 @@ from db.timed_reads import open_reader
 
 CHECK_EVERY_S = 5.0
 """How long a ledger's version is taken for granted."""
+CHOICES_KEPT_S = 30.0
+"""How long the choices of a form are kept: reading them takes as long as many a page.
+
+A new value can be asked for all the same; only the form does not offer it yet.
+"""
 CONNECT_WITHIN_S = 2  # a page is no run: it does not wait ten seconds for a database that does not answer
 
 _Seen = tuple[str, object]
+_ReadChoices = Callable[[Engine], object]
 
 
 class ReadLedger:
@@ -32,6 +38,7 @@ class ReadLedger:
         self._engine: Engine | None = None
         self._seen: _Seen | None = None
         self._checked_at = 0.0
+        self._choices: dict[_ReadChoices, tuple[float, object]] = {}
 
     def url(self) -> str:
         """Return the ledger's URL, which may hold a password."""
@@ -55,6 +62,16 @@ class ReadLedger:
                 self._check(self._engine)
             return self._engine
 
+    def choices(self, read: _ReadChoices, engine: Engine) -> object:
+        """Return what `read` finds in this ledger, or what it has just found."""
+        read_at, found = self._choices.get(read, (None, None))
+        if read_at is None or time.monotonic() - read_at > CHOICES_KEPT_S:
+            found = read(engine)
+            with self._lock:
+                if engine is self._engine:
+                    self._choices[read] = time.monotonic(), found
+        return found
+
     def close(self) -> None:
         """Close all connections; the next request opens the ledger again."""
         with self._lock:
@@ -71,7 +88,7 @@ class ReadLedger:
     def _close(self) -> None:
         if self._engine is not None:
             self._engine.dispose()
-        self._engine, self._seen, self._checked_at = None, None, 0.0
+        self._engine, self._seen, self._checked_at, self._choices = None, None, 0.0, {}
 
 
 def _identity(url: str) -> object:

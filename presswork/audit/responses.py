@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from starlette.routing import Route
 from db.database_errors import LedgerError, TooSlowError
 from db.readers.audit.filters import FilterError
 from db.session import reason_of
-from db.timed_reads import LIMIT_S, reading
+from db.timed_reads import LIMIT_S, TimedReading, reading
 from presswork.audit.page import AnyPage, Given, NotFoundError
 from presswork.audit.read_ledger import ReadLedger
 from presswork.audit.rendering import THEMES, Here, without_empty
@@ -54,13 +54,17 @@ class PageFault:
 
 @dataclass(frozen=True)
 class Shown:
-    """A page as it was read: its query, its data, the statements; or the trouble with it."""
+    """A page as it was read: its query, its data, how it was read; or the trouble with it."""
 
     query: Any = None
     view: Any = None
     choices: Any = None
-    statements: list[str] = field(default_factory=list)
+    read: TimedReading | None = None
     trouble: PageFault | None = None
+
+    def statements(self) -> list[str]:
+        """Write the statements out; that takes as long as running them, so only a page that shows them asks."""
+        return [] if self.read is None else self.read.statements()
 
 
 class WrongQueryError(ValueError):
@@ -107,18 +111,18 @@ class Answering:
         try:
             with reading(PAGE_WITHIN_S) as first:
                 engine = self._ledger.engine()
-                choices = None if page.choices is None else page.choices(engine)
+                choices = None if page.choices is None else self._ledger.choices(page.choices, engine)
             with reading(round(max(first.left_s, SHORTEST_S), 1)) as read:
                 try:
                     query = page.query.model_validate(_asked(request, given))
-                    return Shown(query, page.read(engine, query), choices, read.statements())
+                    return Shown(query, page.read(engine, query), choices, read)
                 except (ValidationError, FilterError, WrongQueryError) as error:
-                    return Shown(None, None, choices, [], PageFault(422, "This is not a filter", _faults(error)))
+                    return Shown(None, None, choices, None, PageFault(422, "This is not a filter", _faults(error)))
                 except NotFoundError as error:
                     trouble = PageFault(404, "There is no such thing here", (str(error),))
-                    return Shown(query, None, choices, read.statements(), trouble)
+                    return Shown(query, None, choices, read, trouble)
         except TooSlowError as error:
-            return Shown(query, None, choices, [], PageFault(503, "This took too long", (str(error),)))
+            return Shown(query, None, choices, None, PageFault(503, "This took too long", (str(error),)))
         except LedgerError as error:
             return Shown(trouble=PageFault(503, "The ledger can't be read", (str(error),)))
         except DBAPIError as error:
@@ -242,8 +246,9 @@ def _plainer(value: Any) -> Any:
 
 
 def _sql(request: Request, shown: Shown) -> Response:
-    if shown.trouble is not None and not shown.statements:
+    statements = shown.statements()
+    if shown.trouble is not None and not statements:
         return _response(" ".join(shown.trouble.messages) + "\n", "text/plain", shown.trouble.status)
     here = Here(_path_of(request), _query_of(request))
     head = f"-- The statements behind {here.url}\n-- Money is in US dollars, times are UTC.\n\n"
-    return _response(head + "".join(f"{sql.strip()};\n\n" for sql in shown.statements), "text/plain", 200)
+    return _response(head + "".join(f"{sql.strip()};\n\n" for sql in statements), "text/plain", 200)

@@ -8,6 +8,8 @@ from typing import Any
 from db.readers.figures import PromptCacheUse
 from presswork.prices import Usage, find_rates, saved_by_prompt_cache
 
+_Saved = tuple[Decimal | None, Decimal | None, Decimal | None]
+
 
 @dataclass(frozen=True, slots=True)
 class PromptCacheSavings:
@@ -22,12 +24,8 @@ class PromptCacheSavings:
 
 def add_savings(uses: Iterable[PromptCacheUse]) -> PromptCacheSavings:
     """Add up what these requests saved by the prompt cache."""
-    total, unpriced = Decimal(0), 0
-    for use in _with_equal_prices(uses):
-        saved = _saved(use)
-        total += saved or 0
-        unpriced += 0 if saved is not None else use.reads + use.writes
-    return PromptCacheSavings(total, unpriced)
+    found = savings_of(uses)
+    return PromptCacheSavings(sum((each.usd for each in found), Decimal(0)), sum(each.unpriced for each in found))
 
 
 def saved_by_reads(uses: Sequence[PromptCacheUse]) -> Decimal | None:
@@ -36,36 +34,40 @@ def saved_by_reads(uses: Sequence[PromptCacheUse]) -> Decimal | None:
     return None if found.unpriced else found.usd
 
 
-def _with_equal_prices(uses: Iterable[PromptCacheUse]) -> list[PromptCacheUse]:
-    """Merge the days between two changes of the price list: pricing a group takes longer than adding a hundred."""
-    found: dict[tuple[Any, ...], PromptCacheUse] = {}
-    for use in uses:
-        rates = find_rates(use.model, use.day, use.speed)
-        alike = (use.model, use.service_tier, use.inference_geo, use.speed, use.prompt_tokens, id(rates))
-        before = found.get(alike)
-        found[alike] = use if before is None else _merged(before, use)
-    return list(found.values())
+def savings_of(uses: Iterable[PromptCacheUse]) -> list[PromptCacheSavings]:
+    """Return what each of these uses saved; equal prices are looked up once, because that takes longest."""
+    known: dict[tuple[Any, ...], _Saved] = {}
+    return [_savings(use, _prices(use, known)) for use in uses]
 
 
-def _merged(one: PromptCacheUse, other: PromptCacheUse) -> PromptCacheUse:
-    return replace(
-        one,
-        written_5m=one.written_5m + other.written_5m,
-        written_1h=one.written_1h + other.written_1h,
-        read=one.read + other.read,
-        writes=one.writes + other.writes,
-        reads=one.reads + other.reads,
+def _savings(use: PromptCacheUse, saved: _Saved) -> PromptCacheSavings:
+    usd = Decimal(0)
+    for a_token, tokens in zip(saved, (use.written_5m, use.written_1h, use.read), strict=True):
+        if tokens and a_token is None:
+            return PromptCacheSavings(Decimal(0), use.reads + use.writes)
+        usd += tokens * a_token if tokens and a_token is not None else 0
+    return PromptCacheSavings(usd, 0)
+
+
+def _prices(use: PromptCacheUse, known: dict[tuple[Any, ...], _Saved]) -> _Saved:
+    # Two days have the same rates, the same object, unless the price list changed in between.
+    rates = find_rates(use.model, use.day, use.speed)
+    alike = (use.model, use.service_tier, use.inference_geo, use.speed, use.prompt_tokens, id(rates))
+    found = known.get(alike)
+    if found is None:
+        found = known[alike] = _saved_by_token(use)
+    return found
+
+
+def _saved_by_token(use: PromptCacheUse) -> _Saved:
+    """Return what one token saves that was written for 5 minutes, written for an hour, and read."""
+    nothing = Usage(input_tokens=0, service_tier=use.service_tier, inference_geo=use.inference_geo, speed=use.speed)
+    one, two, three = (
+        saved_by_prompt_cache(use.model, each, use.day, prompt_tokens=use.prompt_tokens)
+        for each in (
+            replace(nothing, cache_creation_5m_tokens=1),
+            replace(nothing, cache_creation_1h_tokens=1),
+            replace(nothing, cache_read_tokens=1),
+        )
     )
-
-
-def _saved(use: PromptCacheUse) -> Decimal | None:
-    used = Usage(
-        input_tokens=0,
-        cache_creation_5m_tokens=use.written_5m,
-        cache_creation_1h_tokens=use.written_1h,
-        cache_read_tokens=use.read,
-        service_tier=use.service_tier,
-        inference_geo=use.inference_geo,
-        speed=use.speed,
-    )
-    return saved_by_prompt_cache(use.model, used, use.day, prompt_tokens=use.prompt_tokens)
+    return one, two, three

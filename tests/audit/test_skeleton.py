@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -349,3 +349,18 @@ class TestPages:
 
         assert answer.status_code == 503
         assert "Choose a shorter period" in answer.json()["error"]
+
+
+def test_choices_of_a_form_are_read_once_while_the_same_ledger_is_open(ledger: Engine, ledger_url: str) -> None:
+    reads: list[Engine] = []
+
+    def read(engine: Engine) -> int:
+        reads.append(engine)
+        return len(reads)
+
+    opened = ReadLedger(lambda: ledger_url)
+    assert [opened.choices(read, opened.engine()) for _time in range(2)] == [1, 1]
+    opened.close()
+    assert opened.choices(read, opened.engine()) == 2
+    opened.close()
+    assert ledger not in reads

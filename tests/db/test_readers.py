@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
 from db.clock import new_id
-from db.ledger.lifecycle import begin_step
+from db.ledger.lifecycle import begin_step, end_step
 from db.ledger.rows import ParentRow, TextRow, WriteBatch
 from db.ledger.writing import write
 from db.readers.failures import Loss, losses, without_content
@@ -30,6 +30,7 @@ from db.readers.figures import (
 from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
 from db.readers.old_shards import shards_of
 from db.readers.stored_generations import read_generation, read_generations, read_parents, read_request
+from db.tables import StoredStep
 from db.words import PERHAPS_BILLED, UNSENT
 from tests.db.rows import DAY, Book, settled_row, sha
 
@@ -318,6 +319,38 @@ def test_what_unchanged_records_had_cost_is_saved(confirming: Book) -> None:
     assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.2")
     confirming.close()
     assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.2")
+
+
+def test_what_a_step_saved_is_the_same_before_and_after_it_is_done(confirming: Book) -> None:
+    run = confirming.run_id
+    begin_step(confirming.ledger, run, "product_copy", made_from=None, total=5, left_out=0)
+    begin_step(confirming.ledger, run, "later", made_from=None, total=1, left_out=0)
+    confirming.reuse("z", confirming.add("y", step="later", settled={"cost_usd": Decimal("0.05")}), step="later")
+    end_step(confirming.ledger, run, "product_copy")
+    assert saved_by_steps(confirming) == {"product_copy": Decimal("0.2"), "later": None}
+    assert cost_reused(confirming.ledger, run) == Decimal("0.25")
+
+    confirming.close()
+
+    assert saved_by_steps(confirming) == {"product_copy": Decimal("0.2"), "later": Decimal("0.05")}
+    assert cost_reused(confirming.ledger, run) == Decimal("0.25")
+
+
+def test_a_step_that_is_done_again_saves_what_it_reused_in_all(confirming: Book) -> None:
+    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=5, left_out=0)
+    end_step(confirming.ledger, confirming.run_id, "product_copy")
+    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=6, left_out=0)
+    confirming.reuse("z", confirming.add("y", settled={"cost_usd": Decimal("0.05")}))
+    assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.25")
+    end_step(confirming.ledger, confirming.run_id, "product_copy")
+    confirming.close()
+    assert saved_by_steps(confirming) == {"product_copy": Decimal("0.25")}
+
+
+def saved_by_steps(book: Book) -> dict[str, Decimal | None]:
+    rows = select(StoredStep.step, StoredStep.saved_usd).where(StoredStep.run_id == book.run_id)
+    with book.ledger.connect() as connection:
+        return dict(connection.execute(rows).tuples().all())
 
 
 def test_repeated_failures_are_listed(confirming: Book) -> None:

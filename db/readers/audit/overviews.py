@@ -1,10 +1,12 @@
 """The overview of a period: what it cost and how it ended, what failed last, and what is current now."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, case, func, literal, select
 
@@ -17,9 +19,9 @@ from db.readers.audit.sums import (
     conditions_on,
     outcomes_by_each,
     sums_by_each,
+    values_of,
 )
 from db.readers.figures import TotalUsage
-from db.rollups.attempt_sums import total
 from db.rollups.marks import unmarked
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StandingContent, StoredRun
@@ -28,6 +30,8 @@ from db.words import SUCCEEDED
 COUNTED_AT_MOST = 1_000_000
 """The most records of which the content is counted, in a third of a second: a page must not wait for more."""
 _NO_USAGE = TotalUsage()
+_SIZES: WeakKeyDictionary[Engine, dict[tuple[str | None, str | None], int]] = WeakKeyDictionary()
+"""How many records were counted last, by ledger, flow and endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def figures_by_each(
     """Return `figures_by` for several groupings, by two statements for all: open runs are added up once."""
     used = sums_by_each(engine, groupings, chosen)
     outcomes = outcomes_by_each(engine, [[*by, "status", "origin"] for by in groupings], chosen)
-    return [_lines(by, usage, _ended(ended)) for by, usage, ended in zip(groupings, used, outcomes, strict=True)]
+    return [_lines(by, usage, _ended(by, ended)) for by, usage, ended in zip(groupings, used, outcomes, strict=True)]
 
 
 def dearest_templates(engine: Engine, chosen: Filter | None = None, limit: int = 10) -> list[FigureLine]:
@@ -152,45 +156,46 @@ def count_content(engine: Engine, flow: str | None = None, endpoint: str | None 
     """Count the records of each step by their current content; None if they are more than COUNTED_AT_MOST."""
     c = StandingContent
     chosen = [column == value for column, value in ((c.flow, flow), (c.endpoint, endpoint)) if value is not None]
-    some = select(literal(1)).select_from(c).where(*chosen).limit(COUNTED_AT_MOST + 1).subquery()
-    if rows_of(engine, select(func.count()).select_from(some))[0][0] > COUNTED_AT_MOST:
-        return None
+    sizes = _SIZES.setdefault(engine, {})
+    # Looking how many there are takes half as long as counting them, so a small table is only looked at once.
+    if sizes.get((flow, endpoint), COUNTED_AT_MOST) > COUNTED_AT_MOST // 2:
+        some = select(literal(1)).select_from(c).where(*chosen).limit(COUNTED_AT_MOST + 1).subquery()
+        if rows_of(engine, select(func.count()).select_from(some))[0][0] > COUNTED_AT_MOST:
+            return None
     key = (c.flow, c.step, c.endpoint)
-    has, fails = c.generation_id.is_not(None), c.failing_id.is_not(None)
     counts = (
         func.count().label("records"),
         func.count(c.generation_id),
-        total(case((has & (c.confirmed > 0), 1), else_=0)),
+        func.count(case((c.confirmed > 0, c.generation_id))),
         func.count(c.failing_id),
-        total(case((fails & ~has, 1), else_=0)),
+        func.count(case((c.generation_id.is_(None), c.failing_id))),
     )
     found = select(*key, *counts).where(*chosen).group_by(*key).order_by(*key)
-    return [ContentCount(*row[:3], *map(int, row[3:])) for row in rows_of(engine, found)]
+    counted = [ContentCount(*row) for row in rows_of(engine, found)]
+    if counted:
+        sizes[flow, endpoint] = sum(each.records for each in counted)
+    return counted
 
 
-def _ended(sums: Sequence[OutcomeSum]) -> dict[Alike, Ended]:
-    found: defaultdict[Alike, Ended] = defaultdict(Ended)
+def _ended(by: Sequence[str], sums: Sequence[OutcomeSum]) -> dict[Alike, Ended]:
+    values = values_of(by)
+    found: defaultdict[object, Counter[str]] = defaultdict(Counter)
+    alike: dict[object, Alike] = {}
     for each in sums:
-        alike = replace(each.alike, status=None, origin=None)
-        now = found[alike]
-        if not each.has_content:
-            now = replace(
-                now,
-                without_content=now.without_content + each.generations,
-                failed_again=now.failed_again + each.unchanged,
-            )
-        elif each.is_reused:
-            now = replace(now, cached=now.cached + each.generations, unchanged=now.unchanged + each.unchanged)
-        else:
-            now = replace(now, succeeded=now.succeeded + each.generations)
-        found[alike] = now
-    return found
+        again = "unchanged" if each.has_content else "failed_again"
+        new = ("cached" if each.is_reused else "succeeded") if each.has_content else "without_content"
+        key = values(each.alike)
+        alike.setdefault(key, each.alike)
+        found[key][new] += each.generations
+        found[key][again] += each.unchanged
+    return {replace(alike[key], status=None, origin=None): Ended(**counts) for key, counts in found.items()}
 
 
 def _lines(by: Sequence[str], used: Sequence[UsageSum], ended: dict[Alike, Ended]) -> list[FigureLine]:
     usage = {each.alike: each for each in used}
     lines = [_line(alike, usage.get(alike), ended.get(alike, Ended())) for alike in usage.keys() | ended.keys()]
-    return sorted(lines, key=lambda line: [getattr(line.alike, name) for name in by])
+    values: Any = values_of(by)
+    return sorted(lines, key=lambda line: values(line.alike))
 
 
 def _line(alike: Alike, usage: UsageSum | None, ended: Ended) -> FigureLine:

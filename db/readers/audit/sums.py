@@ -4,9 +4,10 @@ Rollups of closed runs and live sums of the others are added in one statement, s
 open and after it has closed. Rollups are kept by day: a period counts as the whole UTC days that it touches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -159,17 +160,15 @@ def cache_use_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None
 
     Raises FilterError as `sums_by` does.
     """
-    return cache_use_by_each(engine, [by], chosen)[0]
-
-
-def cache_use_by_each(
-    engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter | None = None
-) -> list[list[CacheUseSum]]:
-    """Return `cache_use_by` for several groupings, in one statement."""
     wanted = chosen or Filter()
     added = counted(PromptCacheRollup, **chosen_runs("prompt cache", wanted))
-    found = _read(engine, "prompt cache", added, groupings, wanted, CACHE_SUMS, PRICED_BY)
-    return [[CacheUseSum(alike, cache_use_of(row)) for alike, row in group] for group in found]
+    (found,) = _read(engine, "prompt cache", added, [by], wanted, CACHE_SUMS, PRICED_BY)
+    return [CacheUseSum(alike, cache_use_of(row)) for alike, row in found]
+
+
+def values_of(by: Sequence[str]) -> Callable[[Alike], object]:
+    """Return a function that returns the values of these dimensions, to compare and to sort by."""
+    return attrgetter(*by) if by else lambda _alike: ()
 
 
 def whole_days(since: datetime | None, until: datetime | None) -> tuple[str | None, str | None]:
@@ -226,12 +225,19 @@ def _read(
     rows = _rows(added, names, chosen, [*sums, *always_by])
     found: list[list[tuple[Alike, Any]]] = [[] for _by in groupings]
     parts = [_part(rows, number, names, by, sums, always_by) for number, by in enumerate(groupings)]
+    # A row begins with its number and its dimensions.
+    places = [[(name, 1 + names.index(name)) for name in by] for by in groupings]
     for row in rows_of(engine, union_all(*parts) if len(parts) > 1 else parts[0]):
-        alike = Alike(**{name: getattr(row, f"by_{name}") for name in groupings[row.number]})
-        found[row.number].append((alike, row))
+        number = row[0]
+        found[number].append((Alike(**{name: row[place] for name, place in places[number]}), row))
     for by, group in zip(groupings, found, strict=True):
-        group.sort(key=lambda each: [getattr(each[0], name) for name in by])
+        group.sort(key=_sorting_by(by))
     return found
+
+
+def _sorting_by(by: Sequence[str]) -> Callable[[tuple[Alike, Any]], Any]:
+    values = values_of(by)
+    return lambda each: values(each[0])
 
 
 def _rows(added: Subquery, names: Sequence[str], chosen: Filter, others: Sequence[str]) -> CTE:

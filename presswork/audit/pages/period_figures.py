@@ -9,10 +9,11 @@ from sqlalchemy import Engine
 
 from db.readers.audit.filters import Filter
 from db.readers.audit.overviews import Ended, FigureLine, figures_by_each
-from db.readers.audit.sums import Alike, CacheUseSum, cache_use_by_each
-from db.readers.figures import PromptCacheUse, TotalUsage
-from presswork.report.cache_savings import PromptCacheSavings, add_savings
+from db.readers.audit.sums import Alike, CacheUseSum, cache_use_by, values_of
+from db.readers.figures import TotalUsage
+from presswork.report.cache_savings import PromptCacheSavings, savings_of
 
+_NO_SAVINGS = (Decimal(0), 0)
 Summed = TypeVar("Summed", TotalUsage, Ended, PromptCacheSavings)
 
 
@@ -28,15 +29,26 @@ class Figures:
 
 def read_figures(engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter) -> list[list[Figures]]:
     """Return the figures of a period for each grouping by some of day, flow, endpoint, step, template and model."""
-    lines, uses = figures_by_each(engine, groupings, chosen), cache_use_by_each(engine, groupings, chosen)
-    return [_with_savings(*each) for each in zip(lines, uses, strict=True)]
+    lines = figures_by_each(engine, groupings, chosen)
+    # Each use is read and priced once, grouped by all of these; pricing takes longer than adding up.
+    uses = cache_use_by(engine, list(dict.fromkeys(name for by in groupings for name in by)), chosen)
+    saved = list(zip(uses, savings_of(use.use for use in uses), strict=True))
+    return [_with_savings(of_grouping, by, saved) for of_grouping, by in zip(lines, groupings, strict=True)]
 
 
-def _with_savings(lines: Sequence[FigureLine], uses: Sequence[CacheUseSum]) -> list[Figures]:
-    of_line: dict[Alike, list[PromptCacheUse]] = {}
-    for each in uses:
-        of_line.setdefault(each.alike, []).append(each.use)
-    return [Figures(line.alike, line.usage, line.ended, add_savings(of_line.get(line.alike, []))) for line in lines]
+def _with_savings(
+    lines: Sequence[FigureLine], by: Sequence[str], saved: Sequence[tuple[CacheUseSum, PromptCacheSavings]]
+) -> list[Figures]:
+    values = values_of(by)
+    of_line: dict[Any, tuple[Decimal, int]] = {}
+    for use, each in saved:
+        key = values(use.alike)
+        usd, unpriced = of_line.get(key, _NO_SAVINGS)
+        of_line[key] = usd + each.usd, unpriced + each.unpriced
+    return [
+        Figures(line.alike, line.usage, line.ended, PromptCacheSavings(*of_line.get(values(line.alike), _NO_SAVINGS)))
+        for line in lines
+    ]
 
 
 def dearest(lines: Sequence[Figures]) -> tuple[Figures, ...]:

@@ -44,7 +44,7 @@ class RunStep:
     """A step of a run: its progress, and what its requests used.
 
     `counts` are of generations; unchanged records, and those that failed or were skipped as before, have none.
-    `saved_usd` is an estimate, written when the run closes.
+    `saved_usd` is an estimate, written when the step is done.
     """
 
     step: str
