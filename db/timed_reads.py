@@ -59,7 +59,7 @@ _current: ContextVar[TimedReading | None] = ContextVar("reading", default=None)
 def open_reader(url: str) -> Engine:
     """Connect to a ledger that is only read; it is neither created nor checked, see ledger/connecting.py."""
     engine = make_engine(parse_url(url), read_only=True)
-    event.listen(engine, "begin", _set_limit)
+    event.listen(engine, "begin", _watch)
     event.listen(engine, "before_cursor_execute", _keep)
     return engine
 
@@ -81,13 +81,10 @@ def reading(within_s: float = LIMIT_S) -> Iterator[TimedReading]:
         _current.reset(token)
 
 
-def _set_limit(connection: Connection) -> None:
+def _watch(connection: Connection) -> None:
     found = _current.get()
     raw = connection.connection.driver_connection
-    if connection.dialect.name == "postgresql":
-        if found is not None:
-            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(found.left_s * 1000) or 1}")
-    elif isinstance(raw, sqlite3.Connection):
+    if isinstance(raw, sqlite3.Connection):
         raw.set_progress_handler(None if found is None else lambda: found.is_over, _INSTRUCTIONS)
 
 
@@ -99,6 +96,11 @@ def _keep(
         return
     if found.is_over:
         raise TooSlowError(f"Reading the ledger took too long and was stopped. {_REMEDY}")
+    if connection.dialect.name == "postgresql":
+        # Before each one: PostgreSQL limits a statement, and several of one transaction would each get the whole time.
+        # On its own cursor: the one of a statement whose rows are streamed takes only a select.
+        raw: Any = connection.connection.driver_connection
+        raw.execute(f"SET LOCAL statement_timeout = {int(found.left_s * 1000) or 1}")
     # Not the compiled one: that may be an equal statement of before, with other values.
     source = getattr(context, "invoked_statement", None)
     found.keep(lambda: statement if source is None else _written(source, connection.dialect))

@@ -7,14 +7,15 @@ A run with a row in `rolled_up` counts by its rollups, all others by live sums. 
   for a mark, and costs no statement more.
 - A writer without a lease deletes the mark of the run first, in the same transaction. On PostgreSQL a shared lock
   on the run makes this writer and the one that makes the mark wait for each other.
-- A run that is open or suspended gets no mark.
+- A run that is open gets no mark, and a suspended one only when it was due so long ago that hardly anyone resumes it.
 """
 
 import time
 from collections.abc import Iterable
+from datetime import timedelta
 from math import inf
 
-from sqlalchemy import Connection, Engine, Select, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, delete, func, insert, or_, select
 from sqlalchemy.orm import aliased
 
 from db.clock import now
@@ -24,9 +25,10 @@ from db.session import begin_write, in_parts
 from db.tables import RolledUp, StoredLease, StoredRun
 from db.words import CRASHED, RUNNING, SUSPENDED
 
+KEPT_FOR = timedelta(days=7)
+"""How long a suspended or crashed run is kept ready to be resumed, with its working rows: as long as its spools."""
 _LEASED = select(StoredLease.id).where(StoredLease.run_id == StoredRun.id).exists()
 _MARKED = select(RolledUp.run_id).where(RolledUp.run_id == StoredRun.id).exists()
-_HAS_ENDED = StoredRun.status.not_in((RUNNING, SUSPENDED))
 
 
 def unmarked(**alike: str | None) -> Select[tuple[str]]:
@@ -69,11 +71,12 @@ def roll_up(connection: Connection, run_id: str) -> None:
 def roll_up_ended(engine: Engine, within_s: float = inf) -> int:
     """Roll up each run that has ended and has no mark, in its own transaction, and return how many these were.
 
-    These are runs that have crashed, and closed runs to which somebody wrote, such as a spill import. When the time is
-    over, the others are left: they count by live sums until the next call.
+    These are runs that have crashed, closed runs to which somebody wrote, such as a spill import, and suspended runs
+    that nobody has resumed for long. When the time is over, the others are left: they count by live sums until the next
+    call.
     """
     until = time.monotonic() + within_s
-    due = select(StoredRun.id).where(StoredRun.id.in_(unmarked()), _HAS_ENDED, ~_LEASED).order_by(StoredRun.id)
+    due = select(StoredRun.id).where(StoredRun.id.in_(unmarked()), _has_ended(), ~_LEASED).order_by(StoredRun.id)
     with engine.connect() as connection:
         found = list(connection.scalars(due))
     return sum(_roll_up_if_due(engine, run_id) for run_id in found if time.monotonic() < until)
@@ -85,12 +88,19 @@ def _roll_up_if_due(engine: Engine, run_id: str) -> bool:
         locked = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)
         connection.execute(locked)
         # Read after the lock: another process may have resumed the run or rolled it up meanwhile.
-        its_row = select(StoredRun.status).where(StoredRun.id == run_id, _HAS_ENDED, ~_LEASED, ~_MARKED)
+        its_row = select(StoredRun.status).where(StoredRun.id == run_id, _has_ended(), ~_LEASED, ~_MARKED)
         status = connection.scalar(its_row)
         if status is None:
             return False
-        if status == CRASHED:
+        if status in {CRASHED, SUSPENDED}:
             # It still has its working rows. A closed run has not, and keeps what was stored when it closed.
             store_savings(connection, run_id)
         roll_up(connection, run_id)
         return True
+
+
+def _has_ended() -> ColumnElement[bool]:
+    """Select the runs that have ended, and the suspended ones that were due too long ago."""
+    due = func.coalesce(StoredRun.due_at, StoredRun.alive_until)
+    given_up = and_(StoredRun.status == SUSPENDED, due < now() - KEPT_FOR)
+    return or_(StoredRun.status.not_in((RUNNING, SUSPENDED)), given_up)

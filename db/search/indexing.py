@@ -74,8 +74,10 @@ def _index(index: AnswerIndex, report: IndexReport, until: float | None) -> Inde
         # The mark as it was before the run was read: a row that came meanwhile has taken it away.
         index.add({}, finished=run)
         found.runs, found.left = found.runs + 1, found.left - 1
-    # Each part is written as a small index of its own, and too many of them slow a search down.
-    index.finish([month for month, number in parts.items() if number >= PARTS_UNMERGED])
+    # Each part is written as a small index of its own, and too many of them slow a search down. To merge a month can
+    # take minutes, so a run that has just closed leaves it to the database, which merges a little with many writes.
+    if until is None:
+        index.finish([month for month, number in parts.items() if number >= PARTS_UNMERGED])
     return found
 
 

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, or_, select
 
 from db.clock import now
+from db.rollups.marks import KEPT_FOR
 from db.session import in_parts
 from db.tables import (
     Attempt,
@@ -29,8 +29,6 @@ from db.upkeep.alone import begin_exclusive, temporary_index
 from db.upkeep.parts import Begin
 from db.words import CRASHED, NOT_OVER, SUSPENDED
 
-KEPT_FOR = timedelta(days=7)
-"""How long the working rows of a suspended or crashed run are kept for it to be resumed: as long as its spools."""
 _NAMED = re.compile(r'"\$(?:text|json)"\s*:\s*"([0-9a-f]{64})"')
 
 

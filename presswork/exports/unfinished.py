@@ -135,7 +135,10 @@ class Unfinished:
             # Unlike a rename, a link never replaces a file.
             self.target.hardlink_to(self.part)
         except FileExistsError:
-            self._require_new()
+            # Even if it is gone by now: the only other copy is discarded below.
+            raise ExportError(
+                f"{self.target} exists, and nothing is overwritten. What was written to {self.part} is complete."
+            ) from None
         except OSError:  # a file system without links
             self._require_new()
             self.part.rename(self.target)

@@ -248,3 +248,14 @@ def test_bundle_holds_a_life_and_nothing_of_others(kept: Desk) -> None:
     assert [period["status"] for period in bundle["life"]] == ["succeeded"]
     assert (len(bundle["runs"]), len(bundle["templates"])) == (1, 1)
     assert b"TEA-2" not in target.read_bytes()
+
+
+def test_bundle_of_a_key_that_ends_like_a_pattern_is_of_that_key_alone(kept: Desk) -> None:
+    with kept.opened() as ledger:
+        Book(ledger, flow="copy").add("TEA-*", created_at=now())
+    target = kept.folder / "tea.json"
+
+    assert told("audit", "bundle", "--key", "TEA-*", "--to", str(target))["generations"] == 1
+    bundle = json.loads(target.read_bytes(), parse_float=Decimal)
+    assert [each["generation"]["record_key"] for each in bundle["generations"]] == ["TEA-*"]
+    assert (bundle["figures"]["generations"], bundle["figures"]["cost_usd"]) == (1, Decimal("0.01"))

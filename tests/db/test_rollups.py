@@ -27,7 +27,7 @@ from db.ledger.writing import write
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.overviews import FigureLine, figures_by
 from db.readers.audit.sums import cache_use_by, outcomes_by, sums_by
-from db.rollups.marks import roll_up, roll_up_ended
+from db.rollups.marks import KEPT_FOR, roll_up, roll_up_ended
 from db.session import begin_write
 from db.tables import Attempt, Generation, RolledUp, StoredLease, StoredRun, StoredStep, UsageRollup
 from db.upkeep import recounting
@@ -289,13 +289,31 @@ def test_process_that_closes_a_run_late_settles_what_it_opened_and_counts_it(fil
 
 
 @pytest.mark.parametrize("crashed", [False, True], ids=["alive", "crashed before"])
-def test_suspended_run_is_not_rolled_up(filled: Book, crashed: bool) -> None:
+def test_run_that_was_just_suspended_is_not_rolled_up(filled: Book, crashed: bool) -> None:
     if crashed:
         crash(filled.ledger, filled.lease)
         roll_up_ended(filled.ledger)
     suspend_run(filled.ledger, filled.lease, "a batch", now())
     assert roll_up_ended(filled.ledger) == 0
     assert marked(filled.ledger) == set()
+    require_equal(filled.ledger)
+
+
+def test_suspended_run_that_nobody_resumes_is_rolled_up(filled: Book) -> None:
+    suspend_run(filled.ledger, filled.lease, "a batch", now() - KEPT_FOR + timedelta(hours=1))
+    assert roll_up_ended(filled.ledger) == 0
+    with begin_write(filled.ledger) as connection:
+        connection.execute(update(StoredRun).values(due_at=now() - KEPT_FOR))
+
+    assert roll_up_ended(filled.ledger) == 1
+
+    assert marked(filled.ledger) == {filled.run_id}
+    require_equal(filled.ledger)
+    lease = take_up(filled.ledger, filled.run_id, new_id())
+    assert marked(filled.ledger) == set()
+    batch = WriteBatch()
+    batch.settled.append(settled_row(filled.attempt(batch, "more", new_id()), cost_usd=Decimal("0.4")))
+    write(filled.ledger, batch, lease)
     require_equal(filled.ledger)
 
 

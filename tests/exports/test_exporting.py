@@ -267,6 +267,26 @@ def test_file_that_appears_meanwhile_is_not_overwritten(filled: Engine, tmp_path
     assert target.read_text() == "mine"
 
 
+def test_complete_rows_are_kept_whatever_happens_to_the_target(
+    filled: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "all.jsonl"
+
+    def refuse(*_paths: Path) -> None:
+        # As if a file had been there for a moment.
+        raise FileExistsError(17, "File exists")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "hardlink_to", refuse)
+        with pytest.raises(ExportError, match=r"all\.jsonl\.part is complete"):
+            whole(filled, target, JSONL)
+    assert not target.exists()
+    assert len(rows_of(tmp_path / "all.jsonl.part")) == ROWS
+
+    assert export_to_file(filled, ExportOrder(Filter(), JSONL), target, silent).resumed == ROWS
+    assert len(rows_of(target)) == ROWS
+
+
 def test_one_target_takes_one_export_at_a_time(filled: Engine, tmp_path: Path) -> None:
     order, target = ExportOrder(Filter(), JSONL), tmp_path / "all.jsonl"
     refused: list[str] = []

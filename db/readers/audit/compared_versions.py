@@ -102,7 +102,12 @@ def compared_versions(
     if len(found) == limit:
         read = keys.index(found[-1][0]) + 1
     answers = _answers(engine, [each for _place, *ids in found for each in ids])
-    records = [ComparedRecord(*place, answers[of_a], answers[of_b]) for place, of_a, of_b in found]
+    # A row that `compact` removed between the two statements leaves its record out.
+    records = [
+        ComparedRecord(*place, answers[of_a], answers[of_b])
+        for place, of_a, of_b in found
+        if of_a in answers and of_b in answers
+    ]
     end = orjson.dumps(keys[read - 1]).decode() if read < len(keys) else None
     return ComparedPage(name, first, second, records, read, end)
 

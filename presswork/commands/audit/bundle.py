@@ -12,9 +12,8 @@ from sqlalchemy import Engine
 
 from db.clock import now
 from db.readers.audit.exports import EXPORT_COLUMNS, count_usage
-from db.readers.audit.filters import Filter
-from db.readers.audit.generation_lists import list_generations
 from db.readers.audit.life_reasons import explain_periods
+from db.readers.audit.ways.matching_ids import ids_of_record
 from db.readers.lives import read_life
 from db.readers.stored_generations import Audit, read_generation
 from db.rollups.attempt_sums import dollars_of
@@ -33,7 +32,6 @@ from presswork.terminal.ledgers import NoLedgerError, first_with, ledger_name, l
 FORMAT = 1
 RELATED = 1_000
 """The most parents, and the most children, that a bundle lists of one generation."""
-_IDS_A_PAGE = 500
 _WHAT = (
     "All that a Presswork ledger holds about one record: each generation with the record as it was read, the prompt as "
     "it was sent, the answer, and each request with its usage and cost; the runs and the sources of the templates; and "
@@ -48,7 +46,7 @@ def write_bundle(command: CommandContext, flags: BundleFlags) -> None:
         raise NoLedgerError
     files = Unfinished(flags.to)
     with files.claimed():
-        found = first_with(urls, lambda ledger: _ids_of(ledger, flags))
+        found = first_with(urls, lambda ledger: ids_of_record(ledger, flags.key, flags.flow))
         if found is None:
             flow = f" in the flow {flags.flow!r}" if flags.flow else ""
             raise ConfigurationError(
@@ -65,25 +63,12 @@ def write_bundle(command: CommandContext, flags: BundleFlags) -> None:
     command.answer(answer | {"bytes": size}, lambda console: console.print(screen.data(said), soft_wrap=True))
 
 
-def _ids_of(ledger: Engine, flags: BundleFlags) -> list[str]:
-    """Return the ids of the record's generations, the oldest first."""
-    # A key is meant as it is, even if it ends in *.
-    wanted, before = Filter(key=flags.key, flow=flags.flow), None
-    ids: list[str] = []
-    while True:
-        page = list_generations(ledger, wanted, before, _IDS_A_PAGE)
-        ids += [line.id for line in page.lines if line.record_key == flags.key]
-        before = page.before
-        if before is None:
-            return sorted(ids)
-
-
 def _parts(ledger: Engine, flags: BundleFlags, ids: list[str]) -> Iterator[bytes]:
     """Yield the JSON object member by member."""
     runs: dict[str, Any] = {}
     templates: dict[str, Any] = {}
     flows: dict[str, None] = {}
-    head = _head(ledger, flags, now(), {"generations": len(ids), **_figures(ledger, ids)})
+    head = _head(ledger, flags, now())
     yield screen.json_text(head).removesuffix(b"\n}") + b',\n  "generations": ['
     for number, generation_id in enumerate(ids):
         audit = read_generation(ledger, generation_id, RELATED)
@@ -96,12 +81,15 @@ def _parts(ledger: Engine, flags: BundleFlags, ids: list[str]) -> Iterator[bytes
         yield (b",\n" if number else b"\n") + screen.json_text(_told(audit))
     yield b"\n  ]"
     lives = [period for flow in flows for period in _life(ledger, flow, flags.key)]
-    for name, value in (("life", lives), ("runs", list(runs.values())), ("templates", list(templates.values()))):
+    # Read after the generations, so that no request is listed that is not in them.
+    figures = {"generations": len(ids), **_figures(ledger, ids)}
+    others = {"life": lives, "runs": list(runs.values()), "templates": list(templates.values()), "figures": figures}
+    for name, value in others.items():
         yield f',\n  "{name}": '.encode() + screen.json_text(value)
     yield b"\n}\n"
 
 
-def _head(ledger: Engine, flags: BundleFlags, moment: datetime, figures: dict[str, Any]) -> dict[str, Any]:
+def _head(ledger: Engine, flags: BundleFlags, moment: datetime) -> dict[str, Any]:
     return {
         "presswork_bundle": FORMAT,
         "what": _WHAT,
@@ -110,7 +98,6 @@ def _head(ledger: Engine, flags: BundleFlags, moment: datetime, figures: dict[st
         "ledger": readable_url(ledger.url),
         "record_key": flags.key,
         "flow": flags.flow,
-        "figures": figures,
     }
 
 

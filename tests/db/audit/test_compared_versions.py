@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 
 from db.readers.audit import compared_versions as module
-from db.readers.audit.compared_versions import ComparedRecord, compared_versions
+from db.readers.audit.compared_versions import ComparedRecord, VersionAnswer, compared_versions
 from db.readers.audit.filters import FilterError
+from db.session import begin_write
+from db.tables import Generation
 from tests.db.rows import Book, sha
 
 A, B = sha("copy 1"), sha("copy 2")
@@ -88,6 +92,19 @@ def test_an_answer_from_the_ledger_has_the_text_of_its_source(ledger: Engine) ->
 def test_a_page_that_ends_with_the_last_record_is_the_last(both: Engine) -> None:
     page = compared_versions(both, "copy", A, B, limit=20)
     assert (len(page.records), page.after) == (10, None)
+
+
+def test_a_record_whose_row_is_removed_meanwhile_is_left_out(both: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = module._answers
+
+    def read_late(engine: Engine, ids: Sequence[str]) -> dict[str, VersionAnswer]:
+        with begin_write(both) as connection:
+            connection.execute(delete(Generation).where(Generation.id == ids[0]))
+        return read(engine, ids)
+
+    monkeypatch.setattr(module, "_answers", read_late)
+    page = compared_versions(both, "copy", A, B)
+    assert [each.record_key for each in page.records] == [f"K{number}" for number in range(21, 30)]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from sqlalchemy import Engine, text
 
 from db.database_errors import LedgerError
 from db.ledger.connecting import open_ledger, upgrade
-from db.search import answer_texts
-from db.search.answer_index import IndexUnusableError
+from db.search import answer_texts, indexing
+from db.search.answer_index import AnswerIndex, IndexUnusableError
 from db.search.index_places import opened_index, remove_index, side_file, size_of_index
 from db.search.indexing import index_all, index_closed
 from db.search.tokens import parse_query
@@ -77,6 +77,20 @@ def test_run_that_closes_indexes_itself_and_those_that_were_missed(ledger: Engin
     assert (none.runs, none.left) == (0, 2)
     assert (all_of_them.runs, all_of_them.left) == (2, 0)
     assert indexed_ids(ledger) == sorted(ids, reverse=True)
+
+
+def test_run_that_closes_does_not_merge_a_month(ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    index_all(ledger)
+    ids = two_runs(ledger)
+    merged: list[int] = []
+    monkeypatch.setattr(indexing, "PARTS_UNMERGED", 1)
+    monkeypatch.setattr(AnswerIndex, "finish", lambda _index, months: merged.extend(months))
+
+    assert index_closed(ledger, 10) is not None
+    assert (merged, indexed_ids(ledger)) == ([], sorted(ids, reverse=True))
+    two_runs(ledger)
+    index_all(ledger)
+    assert len(merged) == 1
 
 
 def test_interrupted_index_continues(ledger: Engine, small_parts: None) -> None:

@@ -189,6 +189,24 @@ def test_search_stops_when_its_time_is_over_and_continues_from_there(ledger: Eng
     assert pages[-1].searched_back_to is None
 
 
+def test_search_of_many_runs_that_are_not_indexed_stops_between_steps(
+    ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_ways, "LISTED_AT_ONCE", 5)
+    monkeypatch.setattr(word_ways, "_LOOKED_AT", 4)
+    index_all(ledger)
+    one, other = Book(ledger), Book(ledger)
+    for number in range(9):
+        (one, other)[number % 2].add(f"k{number}", output={"text": "needle" if number in {0, 8} else "hay"})
+
+    first = search(ledger, Filter(words="needle"), within_s=0)
+
+    assert keys_of(first) == ["k8"]
+    assert first.before is not None
+    assert first.searched_back_to is not None
+    assert found_keys(ledger, "needle") == ["k8", "k0"]
+
+
 def test_search_whose_time_is_over_at_once_still_gets_somewhere(shop: Engine) -> None:
     # A filter is followed in several ways, of which the first step alone says nothing yet.
     page = search(shop, Filter(words="red", flow="product_copy"), within_s=0)
@@ -260,16 +278,19 @@ def test_months_and_periods(ledger: Engine, *, indexed: bool) -> None:
 WORDS = "red green blue shoe hat e-mail Größe 東京 大阪 \u200bhidden ﬁne".split()
 
 
-@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize(("size", "small"), [(None, None), (2, None), (None, 6)])
 def test_index_finds_what_reading_all_answers_finds(
-    ledger: Engine, size: int | None, monkeypatch: pytest.MonkeyPatch
+    ledger: Engine, size: int | None, small: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seeded: runs that are closed, open, indexed or not; random words, phrases and filters; in one step or in many."""
     if size is not None:
-        for name in ("SMALL_RUN", "_FIRST", "_MOST", "_READ_AT_ONCE", "_READ_AT_MOST"):
+        for name in ("SMALL_RUN", "_FIRST", "_MOST", "_READ_AT_ONCE"):
             monkeypatch.setattr(word_ways, name, size)
         monkeypatch.setattr(tsvector_months, "FEW_HITS", 5)
         monkeypatch.setattr(answer_texts, "ANSWERS_AT_ONCE", 3)
+    if small is not None:
+        for name in ("LISTED_AT_ONCE", "_LOOKED_AT"):
+            monkeypatch.setattr(word_ways, name, small)
     draw = random.Random(12)
     rows: list[tuple[dict[str, str], str]] = []
     runs = []

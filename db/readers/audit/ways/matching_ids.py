@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Select, func, select, union, union_all
 
-from db.readers.audit.filters import ANY_ENDING, Filter, columns_of, conditions_of
+from db.readers.audit.filters import ANY_ENDING, Filter, check_text, columns_of, conditions_of
 from db.readers.audit.ways.candidates import IdWindow, windows
 from db.rollups.marks import unmarked
 from db.session import among, rows_of
@@ -36,6 +36,19 @@ def newest_ids(engine: Engine, wanted: Filter, before: str | None, limit: int) -
         if len(found) >= limit:
             break
     return found
+
+
+def ids_of_record(engine: Engine, key: str, flow: str | None = None) -> list[str]:
+    """Return all generations with exactly this record key, the oldest first; a `*` at its end is a part of it."""
+    check_text("key", key)
+    g = Generation
+    parts = [
+        select(g.id).where(
+            g.flow == place.flow, g.step == place.step, g.endpoint == place.endpoint, g.record_key == key
+        )
+        for place in _places(engine, Filter(flow=flow))
+    ]
+    return sorted(row.id for part in parts for row in rows_of(engine, part))
 
 
 def _read(engine: Engine, statement: Select[Any], limit: int) -> list[str]:

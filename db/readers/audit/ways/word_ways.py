@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 
-from sqlalchemy import Engine, Select, func, or_, select
+from sqlalchemy import Engine, Select, and_, func, or_, select
 
 from db.readers.audit.filters import ID_SLACK, Filter, columns_of, conditions_of, id_of
 from db.readers.audit.ways.candidates import CLOCK_SLACK, LAST
@@ -23,8 +23,11 @@ END = ""
 FEW_RUNS = 100
 """If more runs are not indexed, all answers are read."""
 SMALL_RUN = 10_000
+LISTED_AT_ONCE = 20_000
+"""Up to this many generations of small runs are listed at once; more are looked for in the order of ids, in steps."""
 _FIRST, _MOST = 100, 4_000
-_READ_AT_ONCE, _READ_AT_MOST = 500, 2_000
+_READ_AT_ONCE = 500
+_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,10 @@ def ways_to(
     # What matches a filter may be rare or old, and a word common; or the other way round.
     first = _sooner(by_index, _read_all(engine, wanted, before)) if columns_of(wanted) else by_index
     apart = [_read_all(engine, replace(wanted, run=run_id), before) for run_id in unindexed if run_id not in small]
-    return [first, *apart, *([_all_of(engine, wanted, small, before)] if small else [])]
+    if not small:
+        return [first, *apart]
+    all_of = _all_of if sum(small.values()) <= LISTED_AT_ONCE else _look_for_all_of
+    return [first, *apart, all_of(engine, wanted, list(small), before)]
 
 
 def _sooner(one: Iterator[SearchStep], other: Iterator[SearchStep]) -> Iterator[SearchStep]:
@@ -129,15 +135,35 @@ def _all_of(engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str 
         yield SearchStep(part, part[-1])
 
 
-def _small_runs(engine: Engine, run_ids: Sequence[str]) -> list[str]:
-    """Return the runs whose generations can all be listed at once."""
-    one_by_one = (_count_at_most(run_id) for run_id in run_ids)
-    return [run_id for run_id, count in zip(run_ids, one_by_one, strict=True) if rows_of(engine, count)[0][0]]
+def _look_for_all_of(
+    engine: Engine, wanted: Filter, run_ids: Sequence[str], before: str | None
+) -> Iterator[SearchStep]:
+    """Go through the generations of many small runs in the order of ids, past those of other runs."""
+    g = Generation
+    columns = dict.fromkeys((g.id, g.run_id, *columns_of(wanted)))
+    began = select(func.min(StoredRun.started_at)).where(StoredRun.id.in_(run_ids))
+    first = id_of(rows_of(engine, began)[0][0] - CLOCK_SLACK)
+    while True:
+        below = select(*columns).where(g.id >= first, g.id < (before or LAST)).order_by(g.id.desc())
+        each = below.limit(_LOOKED_AT).subquery("each").c
+        is_hit = and_(each.run_id.in_(run_ids), *conditions_of(wanted, each))
+        rows = rows_of(engine, select(each.id, is_hit.label("is_hit")).order_by(each.id.desc()))
+        is_last = len(rows) < _LOOKED_AT
+        yield SearchStep([row.id for row in rows if row.is_hit], END if is_last else rows[-1].id)
+        if is_last:
+            return
+        before = rows[-1].id
 
 
-def _count_at_most(run_id: str) -> Select[tuple[bool]]:
+def _small_runs(engine: Engine, run_ids: Sequence[str]) -> dict[str, int]:
+    """Count the generations of the runs that have few."""
+    counts = {run_id: int(rows_of(engine, _count_at_most(run_id))[0][0]) for run_id in run_ids}
+    return {run_id: count for run_id, count in counts.items() if count <= SMALL_RUN}
+
+
+def _count_at_most(run_id: str) -> Select[tuple[int]]:
     some = select(Generation.step).where(Generation.run_id == run_id).limit(SMALL_RUN + 1).subquery()
-    return select(func.count() <= SMALL_RUN).select_from(some)
+    return select(func.count()).select_from(some)
 
 
 def _matching(engine: Engine, wanted: Filter, ids: Sequence[str]) -> list[str]:
