@@ -67,7 +67,7 @@ def write_bundle(command: CommandContext, flags: BundleFlags) -> None:
 def _ids_of(ledger: Engine, flags: BundleFlags) -> list[str]:
     """Return the ids of the record's generations, the oldest first."""
     # A key is meant as it is, even if it ends in *.
-    wanted, before = Filter(key=flags.key, flow=flags.flow), None
+    wanted, before = Filter(key=flags.key, flow=flags.flow, replaced=True), None
     ids: list[str] = []
     while True:
         page = list_generations(ledger, wanted, before, _IDS_A_PAGE)
