@@ -29,7 +29,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Generations without content that ended in the same way; `record_keys` names the first few."""
+    """Generations without content that ended in the same way; `record_keys` names the first few.
+
+    `repeated` of the `count` are of earlier runs: this run repeated their failures unchanged.
+    """
 
     step: str
     status: str
@@ -37,6 +40,7 @@ class Loss:
     message: str | None
     count: int
     record_keys: tuple[str, ...]
+    repeated: int = 0
 
 
 def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
@@ -90,6 +94,7 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
             Generation.error_message,
             Generation.record_key,
             func.count().over(partition_by=alike).label("alike"),
+            func.sum(case((Generation.run_id == run_id, 0), else_=1)).over(partition_by=alike).label("repeated"),
             func.min(Generation.id).over(partition_by=alike).label("first"),
             func.row_number().over(partition_by=alike, order_by=Generation.id).label("nth"),
         )
@@ -102,7 +107,8 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
     for _first, group in groupby(rows, key=lambda row: row.first):
         head, *others = group
         keys = tuple(row.record_key for row in (head, *others))
-        found.append(Loss(head.step, head.status, head.error_kind, head.error_message, head.alike, keys))
+        ending = (head.step, head.status, head.error_kind, head.error_message)
+        found.append(Loss(*ending, head.alike, keys, int(head.repeated)))
     return found
 
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.readers.audit.filters import WITHOUT_CONTENT
+from db.readers.audit.filters import NO_CAUSE, WITHOUT_CONTENT
 from db.words import PERHAPS_BILLED, RUN_STATUSES, SANDBOX, TRIGGERS
 from presswork.audit import links, markup
 from presswork.differences import html_marks
@@ -84,6 +84,7 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
             "static": files,
             "words": MappingProxyType(
                 {
+                    "no_cause": NO_CAUSE,
                     "perhaps_billed": PERHAPS_BILLED,
                     "run_statuses": RUN_STATUSES,
                     "sandbox": SANDBOX,

@@ -9,6 +9,7 @@ from typer import Argument, Option
 from presswork.terminal.filter_flags import (
     FigureFlags,
     FilterFlags,
+    OfCause,
     OfEndpoint,
     OfModel,
     OfOrigin,
@@ -19,6 +20,11 @@ from presswork.terminal.filter_flags import (
 )
 from presswork.terminal.flags import Flags, OfSandbox
 
+OfReplaced = Annotated[
+    bool | None,
+    Option("--replaced", help="Also list generations that another one of their run replaced. Figures leave them out."),
+]
+
 
 @dataclass(frozen=True)
 class HistoryFlags(Flags):
@@ -26,14 +32,16 @@ class HistoryFlags(Flags):
 
     Lists begin with the newest. A single run is shown with its steps and failures. --key with a flow or step shows a
     record's history: when each content was current, and how many runs confirmed it. --generations lists generations,
-    and takes --step, --template, --model, --origin and --key as filters too.
+    of the run that you name or of all, and takes --step, --template, --model, --cause, --origin and --key as filters
+    too.
     """
 
     run: Annotated[
         str | None,
         Argument(
             metavar="RUN|NAME",
-            help="A run's id, or at least 6 characters of its start or end. With --key: a flow or step.",
+            help="A run's id, or at least 6 characters of its start or end; with --generations, list only those of "
+            "this run. With --key: a flow or step.",
         ),
     ] = None
     key: Annotated[str | None, Option(help="Show the history of the record with this key.")] = None
@@ -47,7 +55,9 @@ class HistoryFlags(Flags):
     step: OfStep = None
     template: OfTemplate = None
     model: OfModel = None
+    cause: OfCause = None
     origin: OfOrigin = None
+    replaced: OfReplaced = None
     since: Since = None
     until: Until = None
     sort: Annotated[
@@ -175,6 +185,7 @@ class SearchFlags(FilterFlags):
 
     words: Annotated[list[str], Argument(metavar="WORDS", help="Words, and phrases in quotes.")]
     limit: Annotated[int, Option(min=1, max=1000, help="Find at most this many.")] = 20
+    replaced: OfReplaced = None
     before: Annotated[str | None, Option(metavar="ID", help="Continue where a search has ended.")] = None
 
 
@@ -182,8 +193,9 @@ class SearchFlags(FilterFlags):
 class ExportFlags(FilterFlags):
     """Write all generations that match to a file, with records, answers, usage and cost.
 
-    The ending of the file decides the format: .jsonl, .csv, or .parquet (needs the extra `parquet`). An export that was
-    stopped resumes when you run the same command again. docs/ledger.md lists the columns.
+    Generations that another one replaced are among them. The ending of the file decides the format: .jsonl, .csv, or
+    .parquet (needs the extra `parquet`). An export that was stopped resumes when you run the same command again.
+    docs/ledger.md lists the columns.
     """
 
     to: Annotated[str, Option(metavar="FILE", help="Write to this file, which must not exist. Use - for the screen.")]

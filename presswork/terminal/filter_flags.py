@@ -19,6 +19,12 @@ OfModel = Annotated[str | None, Option(help="Only of prompts for this model.")]
 OfOrigin = Annotated[str | None, Option(help="Only of this origin: live, batch or cache.")]
 
 
+OfCause = Annotated[
+    str | None,
+    Option(metavar="KIND", help="Only without content for this cause, such as refusal; none: without a cause."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FigureFlags(Flags):
     """The flags by which figures are kept, so that sums over them are quick."""
@@ -42,5 +48,6 @@ class FilterFlags(FigureFlags):
         str | None,
         Option(help="Only with this status, such as succeeded or failed; without_content: all but succeeded."),
     ] = None
+    cause: OfCause = None
     origin: OfOrigin = None
     key: Annotated[str | None, Option(help="Only of this record key. End it with * for all keys that begin so.")] = None

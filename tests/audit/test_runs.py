@@ -15,7 +15,7 @@ from db.session import begin_write
 from db.tables import StoredRun
 from tests.audit.conftest import Room
 from tests.audit.hostile import HOSTILE, faults_in
-from tests.db.rows import Book, run_row, start_run
+from tests.db.rows import Book, run_row, sha, start_run
 
 
 def ids(pages: TestClient, query: str) -> list[str]:
@@ -100,6 +100,39 @@ def test_one_run_shows_its_figures_and_what_went_wrong(book: Book, pages: TestCl
     assert f'href="/generations?{of_step}&amp;status=failed&amp;origin=live"' in html
     assert "No such column." in html
     assert "made up, and nothing was billed" in html
+
+
+def test_counts_by_cause_lead_to_as_many_rows(book: Book, pages: TestClient) -> None:
+    for number in range(3):
+        failed(book, f"bad{number}")
+    failed(book, "odd", error_kind="server_error")
+    failed(book, "unknown", error_kind=None)
+    failed(book, "again")
+    book.add("again", prompt="again", prompt_hash=sha("again"))
+
+    page = pages.get(f"/runs/{book.run_id}")
+    losses = pages.get(f"/runs/{book.run_id}.json").json()["losses"]
+    of_run = f"run={book.run_id}&amp;step=product_copy&amp;status=failed"
+
+    assert {loss["kind"]: loss["count"] for loss in losses} == {"render": 3, "server_error": 1, None: 1}
+    for loss in losses:
+        query = f"{of_run}&amp;cause={loss['kind'] or 'none'}"
+        assert f'<a href="/generations?{query}"><data value="{loss["count"]}">' in page.text
+        listed = pages.get("/generations.json?" + query.replace("&amp;", "&")).json()["generations"]
+        assert len(listed) == loss["count"]
+
+
+def test_replaced_generations_are_listed_if_asked_for(book: Book, pages: TestClient) -> None:
+    first = failed(book, "K1")
+    second = book.add("K1", prompt="again", prompt_hash=sha("again"))
+
+    def listed(query: str) -> list[str]:
+        return [each["line"]["id"] for each in pages.get(f"/generations.json?{query}").json()["generations"]]
+
+    assert listed("") == listed("cause=&key=K1") == [second]
+    assert listed("replaced=yes") == [second, first]
+    assert listed("replaced=yes&cause=render") == [first]
+    assert pages.get("/generations?replaced=perhaps").status_code == 422
 
 
 def test_a_run_is_found_by_the_end_of_its_id(book: Book, pages: TestClient) -> None:

@@ -23,7 +23,7 @@ from db.session import begin_write
 from presswork.settings import load_settings
 from presswork.terminal.ledgers import ledger_urls
 from tests.commands.conftest import Desk, call
-from tests.db.rows import DAY, Book
+from tests.db.rows import DAY, Book, sha
 
 
 def test_check_says_that_a_ledger_is_not_there_and_makes_none(desk: Desk) -> None:
@@ -275,6 +275,23 @@ def test_life_of_an_unknown_record_and_a_key_without_a_name_are_mistakes(desk: D
     assert "No record with this key was found in the flow or step 'product_copy'" in " ".join(unknown.stderr.split())
     assert "SECRET" not in unknown.stderr
     assert "--key needs a flow or a step" in nameless.stderr
+
+
+def test_generations_are_listed_as_figures_count_them_unless_asked(desk: Desk) -> None:
+    with desk.opened() as ledger:
+        book = Book(ledger, endpoint="sandbox")
+        lost: dict[str, Any] = {"status": "failed", "output": None, "output_hash": None, "error_kind": "render"}
+        first, alone = book.add("a", **lost), book.add("b", **lost)
+        second = book.add("a", prompt="again", prompt_hash=sha("again"))
+
+    def listed(*flags: str) -> list[str]:
+        return [line["id"] for line in json.loads(call("history", "--generations", *flags, "--json").stdout)]
+
+    assert listed() == listed(book.run_id) == [second, alone]
+    assert listed("--cause", "render") == [alone]
+    assert listed("--replaced") == [second, alone, first]
+    assert "sandbox" in call("history").stdout
+    assert "--generations" in call("history", "--replaced").output
 
 
 def test_run_says_who_works_on_it_what_it_waits_for_and_what_was_unchanged(desk: Desk) -> None:

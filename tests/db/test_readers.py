@@ -360,8 +360,8 @@ def test_repeated_failures_are_listed(confirming: Book) -> None:
         again = [("bad", "failed", "render", "line 3"), ("dear", "skipped", "cost_cap", "$1")]
         assert told == [*again, ("new", "failed", "render", "line 3")]
         assert losses(confirming.ledger, confirming.run_id) == [
-            Loss("product_copy", "failed", "render", "line 3", 2, ("bad", "new")),
-            Loss("product_copy", "skipped", "cost_cap", "$1", 1, ("dear",)),
+            Loss("product_copy", "failed", "render", "line 3", 2, ("bad", "new"), repeated=1),
+            Loss("product_copy", "skipped", "cost_cap", "$1", 1, ("dear",), repeated=1),
         ]
         confirming.close()
 

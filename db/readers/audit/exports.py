@@ -5,7 +5,7 @@ rows on PostgreSQL. What an export holds is decided once, by the newest id at it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -76,7 +76,8 @@ def newest_generation(engine: Engine) -> str:
 def export_chunk(engine: Engine, wanted: Filter, after: str, newest: str, size: int) -> ExportChunk:
     """Return those that match among the next `size` generations after an id, up to and with the newest id.
 
-    The filter must be `resolved`. Without `size` in between, a rare filter would make one statement read the ledger.
+    The filter must be `resolved`; rows that another one replaced are among them. Without `size` in between, a rare
+    filter would make one statement read the ledger.
     """
     with engine.connect() as connection:
         last = connection.scalar(select(func.max(_window(after, newest, size, Generation.id).c.id)))
@@ -135,7 +136,7 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
         .select_from(window)
         .outerjoin(source, source.id == g.source_generation_id)
         .outerjoin(StoredRecord, StoredRecord.hash == g.record_hash)
-        .where(*conditions_of(wanted, g))
+        .where(*conditions_of(replace(wanted, replaced=True), g))
     )
 
 

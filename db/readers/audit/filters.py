@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, select
+from sqlalchemy.orm import aliased
 
 from db.database_errors import DatabaseError
 from db.readers.runs import SHORTEST_ID, matches
@@ -22,6 +23,8 @@ ANY_ENDING = "*"
 """At the end of a record key: all keys with this beginning."""
 WITHOUT_CONTENT = "without_content"
 """As a status: all but succeeded."""
+NO_CAUSE = "none"
+"""As a cause: without content, and the row names no cause."""
 CHOSEN_STATUSES = (*STATUSES, WITHOUT_CONTENT)
 """What generations can be filtered by as their status."""
 ID_SLACK = timedelta(hours=1)
@@ -51,8 +54,10 @@ class Filter:
     """Which generations are meant; None sets no condition. Raises FilterError for a word or a period that can't be.
 
     `template` is a version's hash or its beginning, `model` the requested one, `run` an id, or the beginning or end of
-    one. `key` is a record key, or a beginning followed by `*`. `status` may be WITHOUT_CONTENT. `since` and `until` are
-    times with a zone: from the one up to, and not with, the other. `words` are for the search; lists ignore them.
+    one. `key` is a record key, or a beginning followed by `*`. `status` may be WITHOUT_CONTENT. `cause` is why one has
+    no content, the kind of its error or NO_CAUSE. `since` and `until` are times with a zone: from the one up to, and
+    not with, the other. `words` are for the search; lists ignore them. Generations that another one of their run
+    replaced are meant only if `replaced` is true; figures leave them out too, and an export has all.
     """
 
     flow: str | None = None
@@ -61,12 +66,14 @@ class Filter:
     template: str | None = None
     model: str | None = None
     status: str | None = None
+    cause: str | None = None
     origin: str | None = None
     run: str | None = None
     key: str | None = None
     words: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    replaced: bool | None = None
 
     def __post_init__(self) -> None:
         _check_texts(self)
@@ -174,13 +181,30 @@ def conditions_of(wanted: Filter, of: Any = Generation) -> list[ColumnElement[bo
         # A scalar subquery: PostgreSQL would turn EXISTS into a join with all prompts.
         model = select(StoredPrompt.model).where(StoredPrompt.hash == of.prompt_hash).scalar_subquery()
         found.append(model == wanted.model)
-    return found
+    return found + _late_conditions(wanted, of)
+
+
+def _late_conditions(wanted: Filter, of: Any) -> list[ColumnElement[bool]]:
+    """Return the conditions on columns that stand after long texts: they are looked up for what matches otherwise."""
+    found: list[ColumnElement[bool]] = []
+    if wanted.cause is not None:
+        kind = _looked_up("error_kind", of)
+        found += [of.status != SUCCEEDED, kind.is_(None) if wanted.cause == NO_CAUSE else kind == wanted.cause]
+    return found if wanted.replaced else [*found, _looked_up("replaced_by", of) == ""]
+
+
+def _looked_up(column: str, of: Any) -> Any:
+    if of is Generation:
+        return getattr(of, column)
+    row = aliased(Generation)
+    return select(getattr(row, column)).where(row.id == of.id).scalar_subquery()
 
 
 def columns_of(wanted: Filter) -> list[Any]:
-    """Return the columns of generations that the conditions of a filter need, as well as the id."""
+    """Return the columns of generations that the conditions of a filter need at once, as well as the id."""
     others = {
         "status": "status",
+        "cause": "status",
         "since": "created_at",
         "until": "created_at",
         "key": "record_key",

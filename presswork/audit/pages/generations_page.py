@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from sqlalchemy import Engine
@@ -29,16 +29,18 @@ class GenerationsQuery(PeriodQuery):
     template: ShortText | None = None
     model: ShortText | None = None
     status: ShortText | None = None
+    cause: ShortText | None = None
     origin: ShortText | None = None
     run: ShortText | None = None
     key: ShortText | None = None
     words: ShortText | None = None
+    replaced: Literal["yes"] | None = None
     before: Annotated[str, Field(pattern="^[0-9a-f-]{36}$")] | None = None
 
     @property
     def filter(self) -> Filter:
         """The filter of the readers. Raises FilterError for a word that can't be."""
-        return Filter(**self.model_dump(exclude={"before"}))
+        return Filter(**self.model_dump(exclude={"before", "replaced"}), replaced=self.replaced is not None or None)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from db.readers.audit.filters import Filter, RunFilter
 from db.readers.audit.generation_lists import GenerationLine, list_generations
 from db.readers.audit.run_lists import list_runs_page
 from db.readers.figures import RunLine
+from db.words import SANDBOX
 from presswork.errors import ParameterError
 from presswork.report.amounts import dollars, duration
 from presswork.terminal import screen
@@ -25,7 +26,7 @@ NARROW = 110
 """A terminal with fewer columns gets a list of runs with fewer columns."""
 NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
 _OF_RUNS = ("trigger", "sort")
-_OF_GENERATIONS = ("step", "template", "model", "origin")
+_OF_GENERATIONS = ("step", "template", "model", "cause", "origin", "replaced")
 _FILTERS = ("flow", "status", "endpoint", "since", "until", "before", *_OF_RUNS, *_OF_GENERATIONS)
 _KEY_SHOWN, _ANSWER_SHOWN = 40, 70
 ListedLine = TypeVar("ListedLine", RunLine, GenerationLine)
@@ -69,11 +70,13 @@ def show_generations(command: CommandContext, flags: HistoryFlags) -> None:
         template=flags.template,
         model=flags.model,
         status=flags.status,
+        cause=flags.cause,
         origin=flags.origin,
         run=flags.run,
         key=flags.key,
         since=since,
         until=until,
+        replaced=flags.replaced,
     )
 
     def read(ledger: Engine) -> tuple[list[GenerationLine], str | None]:
@@ -129,7 +132,7 @@ def runs_table(runs: Sequence[RunLine], width: int) -> Table:
     """Lay out runs, one a line; a narrow terminal gets fewer columns."""
     narrow = width < NARROW
     left_out = {"requests", "time"} if narrow else set()
-    if all(line.endpoint == runs[0].endpoint for line in runs):
+    if all(line.endpoint == runs[0].endpoint != SANDBOX for line in runs):
         left_out.add("endpoint")
     rows = [{name: cell for name, cell in _run_cells(line).items() if name not in left_out} for line in runs]
     columns = [name.replace(" ", "\n") if narrow and name in NUMBERS else name for name in rows[0]]

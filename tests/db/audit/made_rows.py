@@ -13,7 +13,7 @@ from db.ledger.rows import GenerationRow, PromptRow, RecordRow, TemplateRow, Wri
 from db.ledger.writing import add_templates, write
 from db.rollups.marks import roll_up, unmark
 from db.session import begin_write
-from db.tables import StoredRun
+from db.tables import Generation, StoredRun
 from tests.db.rows import run_row, sha, start_run
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -84,16 +84,22 @@ class Library:
         return row.id
 
     def late(self, run_id: str) -> None:
-        """Write more generations of a closed run, as an imported spill file does, which takes its mark away."""
+        """Write more generations of a closed run, as an imported spill file does: new ones, and some once more."""
         with begin_write(self.ledger) as connection:
             unmark(connection, [run_id])
             run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
         batch = WriteBatch()
         step = FLOWS[run.flow][0]
         moment = run.started_at + timedelta(seconds=900)
-        for key in range(60, 65):
-            self._generation(batch, run_id, run.flow, step, run.endpoint, f"a{key}", 0, moment)
+        again = [made.row.record_key for made in self.made if made.row.run_id == run_id and made.row.step == step][:3]
+        for key in [*again, *(f"a{key}" for key in range(60, 65))]:
+            self._generation(batch, run_id, run.flow, step, run.endpoint, key, 0, moment)
         write(self.ledger, batch)
+
+    def replaced(self) -> set[str]:
+        """Return the ids of the generations that another one of their run replaced."""
+        with self.ledger.connect() as connection:
+            return set(connection.scalars(select(Generation.id).where(Generation.replaced_by != "")))
 
     def _generation(
         self, batch: WriteBatch, run_id: str, flow: str, step: str, endpoint: str, key: str, version: int, at: datetime
@@ -121,7 +127,7 @@ class Library:
             status=status,  # type: ignore[arg-type]
             origin="cache" if is_cached else draw.choice(("live", "live", "live", "batch")),
             source_generation_id=draw.choice(earlier).id if is_cached else None,
-            error_kind=None if status == "succeeded" else status,
+            error_kind=None if status in {"succeeded", "skipped"} else draw.choice((status, "other")),
             created_at=at + timedelta(seconds=draw.randrange(60)),
             **(good if status == "succeeded" and not is_cached else {}),
         )

@@ -124,6 +124,15 @@ def test_generations_that_come_later_are_left_to_the_next_export(ledger: Engine)
     assert export_chunk(ledger, Filter(), first, newest, 10).last is None
 
 
+def test_export_has_generations_that_another_one_replaced(ledger: Engine) -> None:
+    book = Book(ledger)
+    first = book.add("TEA-1", status="failed", error_kind="render", output=None, output_hash=None)
+    second = book.add("TEA-1", prompt="again", prompt_hash=sha("again"))
+
+    assert [row["generation_id"] for row in rows_of_export(ledger)] == [first, second]
+    assert [row["generation_id"] for row in rows_of_export(ledger, cause="render")] == [first]
+
+
 @pytest.mark.parametrize(
     "text", ["tab\tline\nend", 'quote" back\\slash', "\u202eevil \u0000".replace("\x00", ""), "😀"]
 )

@@ -51,7 +51,8 @@ def test_what_was_never_rendered_has_no_model_and_no_answer(book: Book) -> None:
 def test_a_generation_that_the_run_replaced_does_not_count(book: Book) -> None:
     first = book.add("K1", status="failed", output=None, output_hash=None)
     second = book.add("K1", prompt="again", prompt_hash=sha("again"))
-    lines = list_generations(book.ledger, Filter(key="K1")).lines
+    assert [line.id for line in list_generations(book.ledger, Filter(key="K1")).lines] == [second]
+    lines = list_generations(book.ledger, Filter(key="K1", replaced=True)).lines
     assert [(line.id, line.counts) for line in lines] == [(second, True), (first, False)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from db.readers.audit.filters import WITHOUT_CONTENT, Filter, FilterError
+from db.readers.audit.filters import NO_CAUSE, WITHOUT_CONTENT, Filter, FilterError
 from db.readers.audit.generation_lists import list_generations
 from db.readers.audit.ways import candidates, matching_ids
 from tests.db.audit.made_rows import BEGIN, ENDINGS, FLOWS, MODELS, Library, Made
@@ -41,6 +41,8 @@ def drawn(draw: random.Random, library: Library) -> Filter:
         "template": lambda: sha(f"{draw.choice(STEPS)} {draw.randrange(3)}")[:10],
         "model": lambda: draw.choice(MODELS),
         "status": lambda: draw.choice((*ENDINGS, WITHOUT_CONTENT, WITHOUT_CONTENT)),
+        "cause": lambda: draw.choice(("other", "failed", "refused", NO_CAUSE)),
+        "replaced": lambda: True,
         "origin": lambda: draw.choice(("live", "batch", "cache")),
         "run": lambda: draw.choice(library.runs),
         "key": lambda: draw.choice(("a1", "b2", "a*", "b1*", "*", "nothing", "a%*")),
@@ -53,7 +55,9 @@ def drawn(draw: random.Random, library: Library) -> Filter:
 
 def expected(library: Library, wanted: Filter) -> list[str]:
     """Find the same in plain Python."""
-    return sorted((made.row.id for made in library.made if is_meant(made, wanted)), reverse=True)
+    left_out = set() if wanted.replaced else library.replaced()
+    meant = {made.row.id for made in library.made if is_meant(made, wanted)}
+    return sorted(meant - left_out, reverse=True)
 
 
 def is_meant(made: Made, wanted: Filter) -> bool:
@@ -66,11 +70,12 @@ def is_meant(made: Made, wanted: Filter) -> bool:
         (wanted.model, made.model),
         (wanted.status, WITHOUT_CONTENT if is_lacking else row.status),
         (wanted.origin, row.origin),
+        (wanted.cause, row.error_kind or (None if row.status == "succeeded" else NO_CAUSE)),
         (wanted.run, row.run_id),
     )
     key = wanted.key or "*"
     return (
-        all(value in {None, found} for value, found in pairs)
+        all(value is None or value == found for value, found in pairs)
         and row.template_hash.startswith(wanted.template or "")
         and (row.record_key.startswith(key[:-1]) if key.endswith("*") else row.record_key == key)
         and (wanted.since is None or row.created_at >= wanted.since)

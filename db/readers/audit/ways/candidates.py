@@ -6,12 +6,12 @@ it overlaps. A rare origin or an old template needs no index of its own this way
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Engine, and_, case, func, select, true
 
-from db.readers.audit.filters import Filter, id_of
+from db.readers.audit.filters import WITHOUT_CONTENT, Filter, id_of
 from db.readers.audit.sums import conditions_on
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StoredRun
@@ -100,16 +100,24 @@ def _runs(engine: Engine, wanted: Filter) -> list[CandidateRun]:
 
 def _closed(engine: Engine, wanted: Filter) -> Iterator[CandidateRun]:
     o = OutcomeRollup
-    number = o.generations + o.replaced
-    matching = func.sum(case((and_(true(), *conditions_on(o.__table__, wanted), *_of_run(wanted)), number), else_=0))
+    rows = o.generations + o.replaced
+    conditions = and_(true(), *conditions_on(o.__table__, _as_kept(wanted)), *_of_run(wanted))
+    matching = func.sum(case((conditions, rows if wanted.replaced else o.generations), else_=0))
     statement = (
-        select(StoredRun.id, StoredRun.started_at, StoredRun.ended_at, matching, func.sum(number))
+        select(StoredRun.id, StoredRun.started_at, StoredRun.ended_at, matching, func.sum(rows))
         .join(RolledUp, RolledUp.run_id == StoredRun.id)
         .join(o, o.run_id == StoredRun.id)
         .group_by(StoredRun.id)
     )
-    for run_id, started_at, ended_at, count, rows in rows_of(engine, statement):
-        yield _candidate(run_id, started_at, ended_at, int(count), int(rows))
+    for run_id, started_at, ended_at, count, number in rows_of(engine, statement):
+        yield _candidate(run_id, started_at, ended_at, int(count), int(number))
+
+
+def _as_kept(wanted: Filter) -> Filter:
+    """Return the nearest filter that the rollups know: they have no causes, so all without content may match one."""
+    if wanted.cause is None:
+        return wanted
+    return replace(wanted, cause=None, status=wanted.status or WITHOUT_CONTENT)
 
 
 def _not_added_up(engine: Engine, wanted: Filter) -> Iterator[CandidateRun]:

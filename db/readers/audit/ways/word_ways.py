@@ -168,7 +168,7 @@ def _count_at_most(run_id: str) -> Select[tuple[int]]:
 
 def _matching(engine: Engine, wanted: Filter, ids: Sequence[str]) -> list[str]:
     """Return those of the generations that match a filter, in the order of the ids."""
-    if not columns_of(wanted):
+    if not columns_of(wanted) and wanted.replaced:
         return list(ids)
     of_ids = among(Generation.id, ids, engine.dialect.name)
     # OFFSET 0 keeps the conditions outside, so that the rows are found by their ids.
