@@ -87,8 +87,9 @@ def damage_reported(url: URL | str) -> Iterator[None]:
         if not is_damaged(error):
             raise
         raise LedgerDamagedError(
-            f"The ledger {readable_url(url)} is damaged: {reason_of(error, url)}. Keep a copy of the file, then "
-            "restore the newest backup, or save what can be read with `sqlite3 FILE .recover`."
+            f"The ledger {readable_url(url)} is damaged: {reason_of(error, url)}. Check that "
+            "PRESSWORK_DATABASE_URL names the ledger. If it does, keep a copy of the file, then restore the newest "
+            "backup, or save what can be read with `sqlite3 FILE .recover`."
         ) from None
 
 

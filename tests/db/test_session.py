@@ -29,7 +29,13 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.columns import Base
-from db.database_errors import LedgerNotMigratedError, LedgerTooNewError, LedgerUnreachableError, SourceUnreachableError
+from db.database_errors import (
+    LedgerDamagedError,
+    LedgerNotMigratedError,
+    LedgerTooNewError,
+    LedgerUnreachableError,
+    SourceUnreachableError,
+)
 from db.ledger.connecting import alembic_config, check, connect_ledger, open_ledger, upgrade
 from db.ledger.rows import values_of
 from db.session import begin_write, is_unavailable, is_unwritable, make_engine, readable_url, reason_of
@@ -161,7 +167,7 @@ def test_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("No database.\n" * 100)
 
-    with pytest.raises(LedgerUnreachableError, match="file is not a database"):
+    with pytest.raises(LedgerDamagedError, match="file is not a database"):
         open_ledger(f"sqlite:///{file}")
     with pytest.raises(SourceUnreachableError, match="file is not a database"):
         open_source(f"sqlite:///{file}")
