@@ -24,7 +24,7 @@ STOP_WITHIN_S = 3
 _COLLECTED_EVERY = (20_000, 20, 50)
 """The thresholds of the garbage collector. With Python's own, each third page waits a tenth of a second for it."""
 LONGEST_REQUEST = 256 * 1024
-"""Bytes of a request. Escaped, a record's key takes up to twelve bytes for each character."""
+"""Bytes of a request. Escaped, a record's key needs at most twelve bytes for each character."""
 _WAITING = 100  # connections that are not accepted yet
 _OWN_UMASK = 0o177
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - these are compared with, not bound to

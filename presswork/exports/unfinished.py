@@ -137,7 +137,7 @@ class Unfinished:
         except FileExistsError:
             # Even if it is gone by now: the only other copy is discarded below.
             raise ExportError(
-                f"{self.target} exists, and nothing is overwritten. What was written to {self.part} is complete."
+                f"{self.target} exists, and nothing is overwritten. The part file {self.part} is complete."
             ) from None
         except OSError:  # a file system without links
             self._require_new()
