@@ -38,6 +38,7 @@ from db.session import (
 from db.words import RUNNING
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
+_REMEDY = "Check PRESSWORK_DATABASE_URL and that the database is running."
 _LOCK = 0x70726573  # "pres": any number, as long as all migrating processes use the same
 
 
@@ -51,7 +52,7 @@ def open_ledger(url: str) -> Engine:
         with damage_reported(engine.url):
             if engine.dialect.name == "sqlite" and not rows_of(engine, text("SELECT 1 FROM sqlite_master LIMIT 1")):
                 upgrade(engine)
-            check(engine)
+            check(engine, url)
             agree(engine)
     except BaseException:
         engine.dispose()
@@ -66,14 +67,13 @@ def connect_ledger(url: str) -> Engine:
     """
     try:
         parsed = parse_url(url)
-        _refuse_unfit(parsed)
+        refuse_unfit(parsed)
         engine = make_engine(parsed)
         with damage_reported(parsed):
             _reach(engine)
     except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise LedgerUnreachableError(
-            f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. "
-            "Check PRESSWORK_DATABASE_URL and that the database is running."
+            f"The ledger {readable_url(url)} can't be reached: {reason_of(error, url)}. {_REMEDY}"
         ) from None
     return engine
 
@@ -101,11 +101,15 @@ def _reach(engine: Engine) -> None:
         pass
 
 
-def _refuse_unfit(url: URL) -> None:
+def refuse_unfit(url: URL) -> None:
+    """Raise a ValueError if this can't be a ledger's URL. A file need not exist yet."""
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
         raise ValueError("a ledger must be SQLite or PostgreSQL; only sources may be other databases")
     if url.get_backend_name() == "sqlite" and file_of(url) is None:
         raise ValueError("a ledger in memory would be lost, so name a file")
+    file = file_of(url)
+    if file is not None and Path(file).exists() and not Path(file).is_file():
+        raise ValueError("it is a folder, so name a file in it" if Path(file).is_dir() else "it is no ordinary file")
 
 
 def upgrade(engine: Engine) -> None:
@@ -114,7 +118,7 @@ def upgrade(engine: Engine) -> None:
     Raises LedgerTooNewError, LedgerInUseError if a run is active on it, or LedgerUnreachableError if it can't be
     written.
     """
-    found = _known_revision(engine)
+    found = _known_revision(engine, engine.url)
     try:
         with damage_reported(engine.url), begin_write(engine) as connection:
             if connection.dialect.name == "postgresql":
@@ -151,30 +155,34 @@ def _refuse_while_in_use(connection: Connection) -> None:
         )
 
 
-def check(engine: Engine) -> str:
-    """Return the ledger's revision if it is current; raise LedgerNotMigratedError or LedgerTooNewError."""
-    found = _known_revision(engine)
+def check(engine: Engine, url: str | None = None) -> str:
+    """Return the ledger's revision if it is current; raise LedgerNotMigratedError or LedgerTooNewError.
+
+    Errors name the ledger by `url`, as the user wrote it. The engine's own URL may have another driver, and options.
+    """
+    named = url or engine.url
+    found = _known_revision(engine, named)
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if found != head:
         state = "has no tables yet" if found is None else f"is at revision {found}, but this code needs {head}"
-        raise LedgerNotMigratedError(f"The ledger {readable_url(engine.url)} {state}. Run `presswork db upgrade`.")
+        raise LedgerNotMigratedError(f"The ledger {readable_url(named)} {state}. Run `presswork db upgrade`.")
     return found or ""
 
 
-def _known_revision(engine: Engine) -> str | None:
+def _known_revision(engine: Engine, named: URL | str) -> str | None:
     try:
-        with damage_reported(engine.url), engine.connect() as connection:
+        with damage_reported(named), engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
-            f"The ledger {readable_url(engine.url)} can't be read: {reason_of(error, engine.url)}."
+            f"The ledger {readable_url(named)} can't be read: {reason_of(error, engine.url)}. {_REMEDY}"
         ) from None
     if found is not None:
         try:
             ScriptDirectory.from_config(alembic_config()).get_revision(found)
         except CommandError:
             raise LedgerTooNewError(
-                f"The ledger {readable_url(engine.url)} is at revision {found}, which this code does not know: "
+                f"The ledger {readable_url(named)} is at revision {found}, which this code does not know: "
                 "a newer Presswork migrated it. Update Presswork, or name another ledger in PRESSWORK_DATABASE_URL."
             ) from None
     return found

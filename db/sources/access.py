@@ -60,7 +60,7 @@ def is_missing_file(url: str) -> bool:
         file = file_of(make_url(url))
     except ArgumentError:
         return False
-    return file is not None and not Path(file).is_file()
+    return file is not None and not Path(file).exists()
 
 
 def is_lost(engine: Engine, error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from presswork.errors import PressworkError
 
 LONGEST_TEXT = 2_000
-LONGEST_ASKED = 16_000  # an address must carry it, see serving.py
+LONGEST_ASKED_KEY = 16_000  # an address must carry it, see serving.py
 _YEARS = range(1971, 9000)  # ids hold the time since 1970, and a day more or less must be a date too
 _NO_MOMENT = "is not a date. Write 2026-03-01 or 2026-03-01T14:30, in UTC"
 
@@ -46,7 +46,7 @@ UtcMoment = Annotated[datetime, BeforeValidator(read_moment)]
 """A date or a moment in a query."""
 ShortText = Annotated[str, Field(max_length=LONGEST_TEXT)]
 """A text in a query."""
-AskedKey = Annotated[str, Field(max_length=LONGEST_ASKED)]
+AskedKey = Annotated[str, Field(max_length=LONGEST_ASKED_KEY)]
 """A record's key in a query: sources have longer ones than names and ids are, and blank ones."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from db.database_errors import LedgerUnreachableError
-from db.ledger.connecting import check
+from db.ledger.connecting import check, refuse_unfit
 from db.session import file_of, parse_url, readable_url
 from db.timed_reads import open_reader
 
@@ -59,7 +59,7 @@ class ReadLedger:
                 self._engine = _open(url)
                 self._seen = seen
             if time.monotonic() - self._checked_at > CHECK_EVERY_S:
-                self._check(self._engine)
+                self._check(self._engine, url)
             return self._engine
 
     def choices(self, read: _ReadChoices, engine: Engine) -> object:
@@ -77,9 +77,9 @@ class ReadLedger:
         with self._lock:
             self._close()
 
-    def _check(self, engine: Engine) -> None:
+    def _check(self, engine: Engine, url: str) -> None:
         try:
-            check(engine)
+            check(engine, url)
         except BaseException:
             self._close()
             raise
@@ -98,6 +98,8 @@ def _identity(url: str) -> object:
         return None
     try:
         found = Path(file).stat()
+    except PermissionError as error:
+        raise _unreachable(url, error.strerror or str(error)) from None
     except OSError:
         # Connecting would create an empty file.
         raise LedgerUnreachableError(
@@ -111,20 +113,21 @@ def _file(url: str) -> str | None:
     try:
         return file_of(parse_url(url))
     except ValueError as error:
-        raise _unreachable(url, error) from None
+        raise _unreachable(url, str(error)) from None
 
 
 def _open(url: str) -> Engine:
     try:
         parsed = parse_url(url)
+        refuse_unfit(parsed)
         if parsed.get_backend_name() == "postgresql":
             parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_WITHIN_S)})
         return open_reader(parsed.render_as_string(hide_password=False))
     except (ImportError, ValueError) as error:
-        raise _unreachable(url, error) from None
+        raise _unreachable(url, str(error)) from None
 
 
-def _unreachable(url: str, error: Exception) -> LedgerUnreachableError:
+def _unreachable(url: str, reason: str) -> LedgerUnreachableError:
     return LedgerUnreachableError(
-        f"The ledger {readable_url(url)} can't be reached: {error}. Check PRESSWORK_DATABASE_URL."
+        f"The ledger {readable_url(url)} can't be reached: {reason}. Check PRESSWORK_DATABASE_URL."
     )

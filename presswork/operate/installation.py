@@ -96,6 +96,8 @@ class State:
     worker: Process | None = None
     audit: Process | None = None
     audit_url: str | None = None
+    audit_error: str | None = None
+    """Why the audit room was not started, or is not started again."""
     supervisor: Process | None = None
     stopping: bool = False
     """Whether the supervisor is stopping all."""

@@ -93,6 +93,7 @@ class Supervisor:
             audit=state.living(AUDIT),
             supervisor=current_process(),
             stopping=False,
+            audit_error=None,
         )
         self._ends: dict[str, list[float]] = {service: [] for service in SERVICE_NAMES}
         self._environment = _environment(here, self.state.mark)
@@ -172,7 +173,7 @@ class Supervisor:
             if service != AUDIT:
                 raise ServiceError(ended)
             self._say(f"{ended} The other services go on without it.")
-            self._record(AUDIT, None)
+            self._record(audit=None, audit_error=ended)
             return 0
         pause_s = PAUSES_S[len(ends) - 1]
         self._say(f"{called} has ended by itself{see}. Restarting it in {pause_s} s.")
@@ -184,11 +185,12 @@ class Supervisor:
         if not here.audit_port:
             return
         if error := why_not(here.audit_host, here.audit_port):
-            self._say(
-                f"The audit room was not started. It can't listen on {here.audit_host}, port {here.audit_port}: "
-                f"{error.strerror or error}. Set PRESSWORK_AUDIT_HOST or PRESSWORK_AUDIT_PORT to another, or "
-                "PRESSWORK_AUDIT_PORT=0 to go without it."
+            reason = (
+                f"It can't listen on {here.audit_host}, port {here.audit_port}: {error.strerror or error}. Set "
+                "PRESSWORK_AUDIT_HOST or PRESSWORK_AUDIT_PORT to another, or PRESSWORK_AUDIT_PORT=0 to go without it."
             )
+            self._say(f"The audit room was not started. {reason}")
+            self._record(audit=None, audit_error=reason)
             return
         self._say("Starting the audit room ...")
         self.state = replace(self.state, audit_url=url_of(here.audit_host, here.audit_port))
@@ -196,11 +198,10 @@ class Supervisor:
 
     def _start(self, service: str) -> None:
         start = {SERVER: self._start_server, WORKER: self._start_worker, AUDIT: self._start_auditing}[service]
-        self._record(service, let_go(start()))
+        self._record(**{service: let_go(start())})
 
-    def _record(self, service: str, process: Process | None) -> None:
-        services: dict[str, Any] = {service: process}
-        self.state = replace(self.state, **services)
+    def _record(self, **changed: Any) -> None:
+        self.state = replace(self.state, **changed)
         write_state(self._here.home, self.state)
 
     def _start_server(self) -> subprocess.Popen[bytes]:

@@ -205,6 +205,14 @@ def test_url_that_can_be_no_ledger_is_reported(url: str, reason: str) -> None:
         connect_ledger(url)
 
 
+@pytest.mark.parametrize("open_it", [connect_ledger, open_ledger])
+def test_ledger_that_is_no_file_is_reported(open_it: Callable[[str], Engine], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("", "it is a folder"), ("pipe", "it is no ordinary file")):
+        with pytest.raises(LedgerUnreachableError, match=rf"{reason}.*Check PRESSWORK_DATABASE_URL"):
+            open_it(f"sqlite:///{tmp_path / name}")
+
+
 @pytest.mark.postgres
 def test_urls_of_other_drivers_are_understood(postgres_server: str, sqlite_ledger_url: str) -> None:
     for spelling in ("postgres", "postgresql", "postgresql+asyncpg"):

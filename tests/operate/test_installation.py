@@ -129,6 +129,7 @@ def test_audit_room_that_ends_too_often_stops_nothing_else(
     state = read_state(installation.home)
     assert state is not None
     assert (state.audit, state.living("server"), state.living("worker")) == (None, service, service)
+    assert "has ended by itself" in (state.audit_error or "")
 
 
 def test_port_of_the_audit_room_that_is_taken_is_said_and_stops_nothing_else(
@@ -148,6 +149,12 @@ def test_port_of_the_audit_room_that_is_taken_is_said_and_stops_nothing_else(
     assert "The audit room was not started" in said
     assert f"port {port}: Address already in use. Set PRESSWORK_AUDIT_HOST or PRESSWORK_AUDIT_PORT" in said
     assert supervisor.state.audit is None
+    state = read_state(installation.home)
+    assert state is not None
+    write_state(installation.home, replace(state, server=None, worker=None))
+    told = Machine(installation.home).call("status").stdout
+    assert f"✘ audit does not run. It can't listen on 127.0.0.1, port {port}" in " ".join(told.split())
+    assert "Address already in use" in (Machine(installation.home).told("status", status=1)["audit_error"] or "")
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,14 @@ MOST_COMPARED = 400_000
 
 
 class CompareQuery(PageQuery):
-    """The template's name, and the hashes, or their beginnings, of the older version `a` and the newer one `b`."""
+    """The template's name, and the hashes, or their beginnings, of the older version `a` and the newer one `b`.
+
+    Without both, the page offers the versions.
+    """
 
     name: ShortText
-    a: ShortText
-    b: ShortText
+    a: ShortText | None = None
+    b: ShortText | None = None
     after: AskedKey | None = None
 
 
@@ -56,11 +59,21 @@ class CompareView:
         return sum(pair.record.same_answer for pair in self.pairs)
 
 
-def read_compared_answers(engine: Engine, query: CompareQuery) -> CompareView:
+@dataclass(frozen=True)
+class OfferedVersions:
+    """The hashes of the versions that can be compared, the last used first."""
+
+    name: str
+    versions: Sequence[str]
+
+
+def read_compared_answers(engine: Engine, query: CompareQuery) -> CompareView | OfferedVersions:
     """Read a page of records. Raises NotFoundError if there is no such template."""
     versions = {version.hash: version for version in template_versions(engine, query.name)}
     if not versions:
         raise NotFoundError(f"No template and no step with the name {query.name!r} was ever used in this ledger.")
+    if query.a is None or query.b is None:
+        return OfferedVersions(query.name, list(versions))
     found = compared_versions(engine, query.name, query.a, query.b, query.after, RECORDS_AT_ONCE)
     older, newer = (_line(versions, each) for each in (found.a, found.b))
     return CompareView(query.name, older, newer, _paired(found.records), found.keys_read, found.after)

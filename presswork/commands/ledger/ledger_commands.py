@@ -35,7 +35,7 @@ def require_current(command: CommandContext, flags: CheckFlags) -> None:
 
 
 def _say_current(command: CommandContext, url: str, ledger: Engine) -> None:
-    revision = connecting.check(ledger)
+    revision = connecting.check(ledger, url)
     words = screen.data(f"The ledger {ledger_name(url)} is current (revision {revision}).")
     current = {"ledger": readable_url(url), "revision": revision, "current": True}
     command.answer(current, lambda console: console.print(words))

@@ -33,11 +33,16 @@ class _Service:
 
 @dataclass(frozen=True)
 class _Status:
-    """The status, also as JSON; `services` has None for a service that was never started here."""
+    """The status, also as JSON.
+
+    `services` has None for a service that was never started here. `audit_error` says why the audit room, which nothing
+    waits for, was not started.
+    """
 
     well: bool
     api: str | None
     services: Mapping[str, _Service | None]
+    audit_error: str | None
     outlook: Overview | None
     models: Sequence[Retiring]
 
@@ -64,16 +69,18 @@ def _read(settings: Settings, reported: ModelsByName) -> _Status:
         for name in (SERVER, WORKER, AUDIT, SUPERVISOR)
         for process in [getattr(state, name, None)]
     }
+    audit_error = None if state is None else state.audit_error
     models = retiring(settings.templates_dir, reported, datetime.now(UTC).date())
     with known_api(settings) as api:
         if api is None:
-            return _Status(well=False, api=None, services=services, outlook=None, models=models)
+            nothing: dict[str, None] = {"api": None, "outlook": None}
+            return _Status(well=False, services=services, audit_error=audit_error, models=models, **nothing)
         overview = asyncio.run(read_overview(POOL, datetime.now(UTC)))
     if state is not None and state.api == api:
         well = all(service and service.running for service in (services[SERVER], services[WORKER]))
     else:
         well = any(worker.online for worker in overview.workers)
-    return _Status(well, api, services, overview, models)
+    return _Status(well, api, services, audit_error, overview, models)
 
 
 def _print(console: Console, found: _Status) -> None:
@@ -91,6 +98,8 @@ def _print_services(console: Console, found: _Status) -> None:
     for name, service in started.items():
         mark, style, how = ("✔", "green", "runs") if service.running else ("✘", "red", "has ended")
         console.print(Text(f"{mark} ", style).append(f"{name} {how} (process {service.pid})", "default"))
+    if found.audit_error is not None:
+        console.print(Text("✘ ", "red").append(f"{AUDIT} does not run. {found.audit_error}", "default"))
     if not all(service.running for service in started.values()):
         is_supervised = SUPERVISOR in started and started[SUPERVISOR].running
         remedy = (
