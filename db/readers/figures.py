@@ -31,7 +31,7 @@ from db.rollups.attempt_sums import (
     total,
 )
 from db.rollups.grouped import added_up
-from db.rollups.savings import saved_by_step
+from db.rollups.savings import saved_by_step, was_pruned
 from db.session import in_parts, rows_of
 from db.tables import Attempt, Generation, PromptCacheRollup, StoredRun, StoredStep
 from db.words import CACHE, CACHED, DONE, LIVE, NOT_OVER, SUCCEEDED
@@ -197,14 +197,14 @@ def cache_use_of(row: Row[Any]) -> PromptCacheUse:
 def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
     """Estimate what the ledger's cache saved a run: the original cost of the reused answers; None: no known price.
 
-    A step has the figure of the moment when it was done, or when its run closed. For other steps of an open run, this
-    reads their rows.
+    A step has the figure of the moment when it was done, or when its run closed or crashed, if its working rows were
+    pruned since. For other steps of an open run, this reads their rows.
     """
     with engine.connect() as connection:
         is_open = connection.scalar(select(StoredRun.status).where(StoredRun.id == run_id)) in NOT_OVER
-        columns = (StoredStep.step, StoredStep.state, StoredStep.saved_usd)
+        columns = (StoredStep.step, StoredStep.state, StoredStep.saved_usd, was_pruned().label("was_pruned"))
         steps = connection.execute(select(*columns).where(StoredStep.run_id == run_id)).all()
-        working = [each.step for each in steps if is_open and each.state != DONE]
+        working = [each.step for each in steps if is_open and each.state != DONE and not each.was_pruned]
         known = [each.saved_usd for each in steps if each.step not in working and each.saved_usd is not None]
         if working:
             now = connection.execute(saved_by_step(run_id, working))

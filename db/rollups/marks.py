@@ -20,7 +20,7 @@ from sqlalchemy.orm import aliased
 
 from db.clock import now
 from db.rollups.grouped import ROLLUPS, added_up
-from db.rollups.savings import store_savings
+from db.rollups.savings import store_missing_savings
 from db.session import begin_write, in_parts
 from db.tables import RolledUp, StoredLease, StoredRun
 from db.words import CRASHED, RUNNING, SUSPENDED
@@ -94,7 +94,7 @@ def _roll_up_if_due(engine: Engine, run_id: str) -> bool:
             return False
         if status in {CRASHED, SUSPENDED}:
             # It still has its working rows. A closed run has not, and keeps what was stored when it closed.
-            store_savings(connection, run_id)
+            store_missing_savings(connection, run_id)
         roll_up(connection, run_id)
         return True
 

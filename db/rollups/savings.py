@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, union_all, update
 
 from db.rollups.attempt_sums import COST, dollars_of
 from db.rollups.shard_runs import shards_in
@@ -45,9 +45,19 @@ def store_savings(connection: Connection, run_id: str, steps: Collection[str] | 
         connection.execute(its_row.values(saved_usd=None if units is None else dollars_of(units)))
 
 
+def was_pruned() -> ColumnElement[bool]:
+    """Select the steps of runs whose unchanged records are counted, but no longer listed in working rows."""
+    w, s = WorkingRow, StoredStep
+    listed = select(w.step).where(w.run_id == s.run_id, w.step == s.step, w.status == SUCCEEDED).exists()
+    return (s.unchanged > 0) & ~listed
+
+
 def store_missing_savings(connection: Connection, run_id: str) -> None:
-    """Write what the steps of a run saved for which it is not stored yet; a step that is done stored it then."""
+    """Write what the steps of a run saved for which it is not stored yet; a step that is done stored it then.
+
+    What was stored stays when the working rows of its unchanged records are pruned: the rest would be a part of it.
+    """
     s = StoredStep
-    unknown = select(s.step).where(s.run_id == run_id, or_(s.state != DONE, s.saved_usd.is_(None)))
+    unknown = select(s.step).where(s.run_id == run_id, or_(s.state != DONE, s.saved_usd.is_(None)), ~was_pruned())
     if steps := connection.scalars(unknown).all():
         store_savings(connection, run_id, steps)

@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 
 from db.readers.audit.exports import EXPORT_COLUMNS, ColumnKind, ExportedRow
+from db.rollups.attempt_sums import UNITS_A_DOLLAR
 from presswork.escaping import spreadsheet_cell
 
 Encode = Callable[[Sequence[ExportedRow]], bytes]
 BOM = "\ufeff"
-_UNITS = 10**10
 _PLACES = 10
 # Their values are made by Presswork itself, and none begins like a formula.
 _OWN_WORDS = frozenset(
@@ -27,7 +27,7 @@ _OWN_WORDS = frozenset(
 
 def dollars_text(units: int) -> str:
     """Write whole units of 1e-10 USD as dollars, exactly, and without zeros at the end."""
-    whole, rest = divmod(abs(units), _UNITS)
+    whole, rest = divmod(abs(units), UNITS_A_DOLLAR)
     sign = "-" if units < 0 else ""
     return f"{sign}{whole}" + (f".{rest:0{_PLACES}d}".rstrip("0") if rest else "")
 

@@ -136,9 +136,7 @@ class Unfinished:
             self.target.hardlink_to(self.part)
         except FileExistsError:
             # Even if it is gone by now: the only other copy is discarded below.
-            raise ExportError(
-                f"{self.target} exists, and nothing is overwritten. The part file {self.part} is complete."
-            ) from None
+            raise ExportError(f"{self.target} exists, and nothing is overwritten. {self.part} is complete.") from None
         except OSError:  # a file system without links
             self._require_new()
             self.part.rename(self.target)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
+from db.clock import now
 from db.readers.audit import overviews
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.overviews import (
@@ -79,6 +81,23 @@ def test_newest_failures_come_first_from_open_and_closed_runs(ledger_of_two_flow
     assert recent_failures(ledger_of_two_flows, Filter(status="invalid")) == []
     with pytest.raises(FilterError, match="not kept by key"):
         recent_failures(ledger_of_two_flows, Filter(key="b"))
+
+
+def test_failures_after_a_period_do_not_hide_those_in_it(ledger: Engine) -> None:
+    # Ids are of now, so the times are too.
+    began = now()
+    for number in range(8):
+        book = Book(ledger)
+        failed: dict[str, Any] = {"status": "failed", "output": None, "error_kind": "why"}
+        for minutes in (0, 40) if number >= 4 else (0,):
+            book.add(f"{number}/{minutes}", created_at=began + timedelta(minutes=minutes, seconds=number), **failed)
+        book.close()
+    later = began + timedelta(minutes=30)
+
+    found = recent_failures(ledger, Filter(until=later), limit=6)
+    assert [each.record_key for each in found] == [f"{number}/0" for number in (7, 6, 5, 4, 3, 2)]
+    found = recent_failures(ledger, Filter(since=later), limit=6)
+    assert [each.record_key for each in found] == [f"{number}/40" for number in (7, 6, 5, 4)]
 
 
 def test_dearest_templates_are_sorted_by_their_cost(ledger_of_two_flows: Engine) -> None:

@@ -20,16 +20,17 @@ from sqlalchemy import Connection, Engine, delete, event, select, update
 from db.clock import new_id, now
 from db.ledger import leases
 from db.ledger.leases import end_lapsed, take
-from db.ledger.lifecycle import close_run, join_run, leave_run, suspend_run
+from db.ledger.lifecycle import begin_step, close_run, join_run, leave_run, suspend_run
 from db.ledger.rows import WriteBatch
 from db.ledger.spill import find_spills, keep_batch, recover
 from db.ledger.writing import write
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.overviews import FigureLine, figures_by
 from db.readers.audit.sums import cache_use_by, outcomes_by, sums_by
+from db.readers.figures import cost_reused
 from db.rollups.marks import KEPT_FOR, roll_up, roll_up_ended
 from db.session import begin_write
-from db.tables import Attempt, Generation, RolledUp, StoredLease, StoredRun, StoredStep, UsageRollup
+from db.tables import Attempt, Generation, RolledUp, StoredLease, StoredRun, StoredStep, UsageRollup, WorkingRow
 from db.upkeep import recounting
 from db.upkeep.compacting import compact
 from db.upkeep.recounting import correct_rollups, find_wrong_rollups
@@ -297,6 +298,31 @@ def test_run_that_was_just_suspended_is_not_rolled_up(filled: Book, crashed: boo
     assert roll_up_ended(filled.ledger) == 0
     assert marked(filled.ledger) == set()
     require_equal(filled.ledger)
+
+
+def test_savings_of_a_crashed_run_stay_when_its_working_rows_are_pruned(ledger: Engine, tmp_path: Path) -> None:
+    first = Book(ledger)
+    made = [first.add(f"key {number}", settled={"cost_usd": Decimal("0.1")}) for number in range(3)]
+    first.close()
+    later = Book(ledger)
+    begin_step(ledger, later.run_id, "product_copy", made_from=None, total=3, left_out=0)
+    for number, source in enumerate(made[:2]):
+        later.confirm(f"key {number}", source)
+    later.reuse("key 2", made[2], created_at=DAY + timedelta(days=1))
+    crash(ledger, later.lease)
+    roll_up_ended(ledger)
+    assert cost_reused(ledger, later.run_id) == Decimal("0.3")
+
+    with begin_write(ledger) as connection:
+        connection.execute(delete(WorkingRow))
+    assert cost_reused(ledger, later.run_id) == Decimal("0.3")
+    batch = WriteBatch()
+    later.generation(batch, "late")
+    keep_batch(tmp_path, later.run_id, batch)
+    recover(ledger, find_spills(tmp_path)[0])
+    assert cost_reused(ledger, later.run_id) == Decimal("0.3")
+    assert roll_up_ended(ledger) == 1
+    assert cost_reused(ledger, later.run_id) == Decimal("0.3")
 
 
 def test_suspended_run_that_nobody_resumes_is_rolled_up(filled: Book) -> None:

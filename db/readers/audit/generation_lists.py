@@ -31,8 +31,8 @@ _TEXT_IN_JSON = re.compile(r'"((?:[^"\\]|\\.)*)(?:"\s*(:)?|\\?$)|(-?\d[\d.eE+-]*
 class GenerationLine:
     """A generation as a list shows it; `beginning` is the beginning of its answer's texts, without keys.
 
-    `model` is the requested one, None if nothing was rendered. `counts` is false if another generation of the run
-    replaced it. `cost_usd` is the sum of its own requests without the `unpriced` ones; 0 for an answer from the ledger.
+    `model` is the requested one, None if nothing was rendered. `counts_in_run` is false if another one of the run replaced
+    it. `cost_usd` is the sum of its own requests without the `unpriced` ones; 0 for an answer from the ledger.
     """
 
     id: str
@@ -49,7 +49,7 @@ class GenerationLine:
     error_kind: str | None
     error_message: str | None
     beginning: str
-    counts: bool
+    counts_in_run: bool
     attempts: int = 0
     cost_usd: Decimal = Decimal(0)
     unpriced: int = 0
@@ -105,7 +105,7 @@ _LINES = (
         func.substr(cast(func.coalesce(Generation.output, _source.output), Text), 1, _READ_OF_ANSWER).label(
             "beginning"
         ),
-        (Generation.replaced_by == "").label("counts"),
+        (Generation.replaced_by == "").label("counts_in_run"),
     )
     .outerjoin(StoredPrompt, StoredPrompt.hash == Generation.prompt_hash)
     .outerjoin(_source, _source.id == Generation.source_generation_id)

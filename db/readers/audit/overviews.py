@@ -3,12 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, case, func, literal, select
+from sqlalchemy import ColumnElement, Engine, and_, case, func, literal, select, true
 
 from db.readers.audit.filters import Filter, conditions_of, resolved
 from db.readers.audit.sums import (
@@ -206,19 +206,24 @@ def _line(alike: Alike, usage: UsageSum | None, ended: Ended) -> FigureLine:
 
 
 def _runs_with_failures(engine: Engine, chosen: Filter, limit: int) -> list[str]:
-    """Return the newest closed runs that have, together, this many generations without content; and all open runs."""
+    """Return the newest closed runs that have, together, this many generations without content; and all open runs.
+
+    The days at the ends of the period are in it only in part, so what a run has on them may not count.
+    """
     alike = chosen_runs("outcomes", chosen)
     o = OutcomeRollup.__table__
+    counts = func.sum(case((_is_whole(o.c.day, chosen), o.c.generations), else_=0)).label("failed")
     found = (
-        select(o.c.run_id, func.sum(o.c.generations).label("failed"))
+        select(o.c.run_id, counts)
         .join(RolledUp, RolledUp.run_id == o.c.run_id)
         .join(StoredRun, StoredRun.id == o.c.run_id)
         .where(o.c.status != SUCCEEDED, o.c.generations > 0, *conditions_on(o, chosen))
         .where(*(getattr(StoredRun, name) == value for name, value in alike.items() if value is not None))
         .group_by(o.c.run_id)
         .order_by(o.c.run_id.desc())
-        .limit(limit)
     )
+    if chosen.since is None and chosen.until is None:
+        found = found.limit(limit)
     runs = [row.id for row in rows_of(engine, unmarked(**alike))]
     for row in rows_of(engine, found):
         runs.append(row.run_id)
@@ -226,3 +231,13 @@ def _runs_with_failures(engine: Engine, chosen: Filter, limit: int) -> list[str]
         if limit <= 0:
             break
     return runs
+
+
+def _is_whole(day: Any, chosen: Filter) -> ColumnElement[bool]:
+    """Whether a day is not the first or the last one of a period."""
+    found: list[ColumnElement[bool]] = []
+    if chosen.since is not None:
+        found.append(day > f"{chosen.since.astimezone(UTC):%Y-%m-%d}")
+    if chosen.until is not None:
+        found.append(day < f"{chosen.until.astimezone(UTC):%Y-%m-%d}")
+    return and_(true(), *found)

@@ -27,7 +27,8 @@ from sqlalchemy import (
 
 from db.readers.audit.filters import Filter, FilterError, status_is
 from db.readers.figures import CACHE_SUMS, PRICED_BY, PromptCacheUse, TotalUsage, cache_use_of
-from db.rollups.attempt_sums import dollars_of, total
+from db.readers.run_figures import usage_in
+from db.rollups.attempt_sums import total
 from db.rollups.counted import counted, counted_outcomes
 from db.session import rows_of
 from db.tables import PromptCacheRollup, StoredRun, UsageRollup
@@ -261,17 +262,4 @@ def _part(
 
 
 def _usage_sum(alike: Alike, row: Any) -> UsageSum:
-    written = int(row.cache_creation_5m_tokens) + int(row.cache_creation_1h_tokens)
-    usage = TotalUsage(
-        requests=int(row.requests),
-        input_tokens=int(row.input_tokens) + written + int(row.cache_read_tokens),
-        output_tokens=int(row.output_tokens),
-        cache_creation_tokens=written,
-        cache_read_tokens=int(row.cache_read_tokens),
-        cost_usd=None if row.unpriced and not row.priced else dollars_of(row.cost_e10),
-        unpriced=int(row.unpriced),
-        perhaps_billed=int(row.perhaps_billed),
-        rate_limited=int(row.rate_limited),
-        likely_usd=None if row.perhaps_billed and not row.estimated else dollars_of(row.likely_e10),
-    )
-    return UsageSum(alike, usage, int(row.attempts), int(row.latency_ms), int(row.timed))
+    return UsageSum(alike, usage_in(row), int(row.attempts), int(row.latency_ms), int(row.timed))

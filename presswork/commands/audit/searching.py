@@ -71,6 +71,6 @@ def _heading(hit: FoundAnswer) -> Text:
     ]
     if line.endpoint == SANDBOX:
         parts.append(Text(SANDBOX, "yellow"))
-    if not line.counts:
+    if not line.counts_in_run:
         parts.append(Text("replaced", "dim"))
     return Text("  ").join(parts)

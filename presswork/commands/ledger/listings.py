@@ -173,7 +173,7 @@ def _generations_table(found: Sequence[GenerationLine]) -> Table:
             line.step,
             screen.one_line(line.record_key, _KEY_SHOWN),
             screen.status(line.status),
-            line.origin if line.counts else f"{line.origin}, replaced",
+            line.origin if line.counts_in_run else f"{line.origin}, replaced",
             "unpriced" if line.unpriced else dollars(line.cost_usd),
             line.endpoint,
             screen.one_line(line.beginning or line.error_message or line.error_kind or "", _ANSWER_SHOWN),

@@ -27,7 +27,7 @@ def test_a_line_adds_up_its_requests_to_the_last_digit(book: Book) -> None:
     write(book.ledger, batch)
     (line,) = lines_of(book.ledger, [generation_id])
     assert (line.attempts, line.cost_usd, line.unpriced) == (3, Decimal("0.3000000003"), 1)
-    assert (line.model, line.status, line.counts) == ("claude-sonnet-4-6", "succeeded", True)
+    assert (line.model, line.status, line.counts_in_run) == ("claude-sonnet-4-6", "succeeded", True)
 
 
 def test_an_answer_from_the_ledger_costs_nothing_and_has_its_text(book: Book) -> None:
@@ -53,7 +53,7 @@ def test_a_generation_that_the_run_replaced_does_not_count(book: Book) -> None:
     second = book.add("K1", prompt="again", prompt_hash=sha("again"))
     assert [line.id for line in list_generations(book.ledger, Filter(key="K1")).lines] == [second]
     lines = list_generations(book.ledger, Filter(key="K1", replaced=True)).lines
-    assert [(line.id, line.counts) for line in lines] == [(second, True), (first, False)]
+    assert [(line.id, line.counts_in_run) for line in lines] == [(second, True), (first, False)]
 
 
 def test_lines_stand_in_the_order_of_their_ids_and_unknown_ones_are_left_out(book: Book) -> None:
