@@ -52,7 +52,9 @@ def test_runs_are_filtered_and_sorted(book: Book, pages: TestClient) -> None:
         ("status=finished", "is no status. Available: running"),
         ("trigger=cat", "is no trigger"),
         ("sort=colour", "sort:"),
-        ("sort=cost&before=nonsense", "before"),
+        ("sort=cost&before=nonsense", "is not the end of a page"),
+        ("before=nonsense", "is not the end of a page"),
+        ("flow=colour", "There is no flow &#39;colour&#39; in this ledger. Available: product_copy."),
         ("flow=" + "x" * 2_001, "flow: "),
     ],
 )
