@@ -124,6 +124,28 @@ def test_counts_by_cause_lead_to_as_many_rows(book: Book, pages: TestClient) -> 
         assert len(listed) == loss["count"]
 
 
+def test_figures_of_a_run_lead_to_as_many_rows(book: Book, pages: TestClient) -> None:
+    lost = failed(book, "K1")
+    source = book.add("K1", prompt="again", prompt_hash=sha("again"))
+    book.reuse("K2", source)
+    book.reuse("K3", source)
+    failed(book, "bad")
+
+    html = pages.get(f"/runs/{book.run_id}").text
+    of_run, of_step = f"run={book.run_id}", f"run={book.run_id}&step=product_copy"
+    for query, count in (
+        (f"{of_run}&status=succeeded&origin=live", 1),
+        (f"{of_run}&status=succeeded&origin=cache", 2),
+        (f"{of_step}&status=succeeded", 3),
+        (f"{of_step}&status=without_content", 1),
+        (f"{of_step}&replaced=yes", 5),
+    ):
+        assert f'href="/generations?{query.replace("&", "&amp;")}"' in html, query
+        listed = pages.get(f"/generations.json?{query}").json()["generations"]
+        assert len(listed) == count, query
+        assert (lost in [each["line"]["id"] for each in listed]) == ("replaced" in query)
+
+
 def test_replaced_generations_are_listed_if_asked_for(book: Book, pages: TestClient) -> None:
     first = failed(book, "K1")
     second = book.add("K1", prompt="again", prompt_hash=sha("again"))
