@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -144,6 +145,16 @@ def test_figures_of_a_run_lead_to_as_many_rows(book: Book, pages: TestClient) ->
         listed = pages.get(f"/generations.json?{query}").json()["generations"]
         assert len(listed) == count, query
         assert (lost in [each["line"]["id"] for each in listed]) == ("replaced" in query)
+
+
+def test_long_names_of_steps_fit_into_their_boxes(book: Book, pages: TestClient) -> None:
+    book.add("K1", step="a" * 100)
+
+    html = pages.get(f"/runs/{book.run_id}").text
+
+    boxes = re.findall(r'<rect x="[0-9]+" y="[0-9]+" width="([0-9]+)"', html)
+    assert len(boxes) == 2
+    assert all(int(width) > 100 * 9 for width in boxes)
 
 
 def test_replaced_generations_are_listed_if_asked_for(book: Book, pages: TestClient) -> None:
