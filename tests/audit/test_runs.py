@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -52,7 +53,9 @@ def test_runs_are_filtered_and_sorted(book: Book, pages: TestClient) -> None:
         ("status=finished", "is no status. Available: running"),
         ("trigger=cat", "is no trigger"),
         ("sort=colour", "sort:"),
-        ("sort=cost&before=nonsense", "before"),
+        ("sort=cost&before=nonsense", "is not the end of a page"),
+        ("before=nonsense", "is not the end of a page"),
+        ("flow=colour", "There is no flow &#39;colour&#39; in this ledger. Available: product_copy."),
         ("flow=" + "x" * 2_001, "flow: "),
     ],
 )
@@ -120,6 +123,38 @@ def test_counts_by_cause_lead_to_as_many_rows(book: Book, pages: TestClient) -> 
         assert f'<a href="/generations?{query}"><data value="{loss["count"]}">' in page.text
         listed = pages.get("/generations.json?" + query.replace("&amp;", "&")).json()["generations"]
         assert len(listed) == loss["count"]
+
+
+def test_figures_of_a_run_lead_to_as_many_rows(book: Book, pages: TestClient) -> None:
+    lost = failed(book, "K1")
+    source = book.add("K1", prompt="again", prompt_hash=sha("again"))
+    book.reuse("K2", source)
+    book.reuse("K3", source)
+    failed(book, "bad")
+
+    html = pages.get(f"/runs/{book.run_id}").text
+    of_run, of_step = f"run={book.run_id}", f"run={book.run_id}&step=product_copy"
+    for query, count in (
+        (f"{of_run}&status=succeeded&origin=live", 1),
+        (f"{of_run}&status=succeeded&origin=cache", 2),
+        (f"{of_step}&status=succeeded", 3),
+        (f"{of_step}&status=without_content", 1),
+        (f"{of_step}&replaced=yes", 5),
+    ):
+        assert f'href="/generations?{query.replace("&", "&amp;")}"' in html, query
+        listed = pages.get(f"/generations.json?{query}").json()["generations"]
+        assert len(listed) == count, query
+        assert (lost in [each["line"]["id"] for each in listed]) == ("replaced" in query)
+
+
+def test_long_names_of_steps_fit_into_their_boxes(book: Book, pages: TestClient) -> None:
+    book.add("K1", step="a" * 100)
+
+    html = pages.get(f"/runs/{book.run_id}").text
+
+    boxes = re.findall(r'<rect x="[0-9]+" y="[0-9]+" width="([0-9]+)"', html)
+    assert len(boxes) == 2
+    assert all(int(width) > 100 * 9 for width in boxes)
 
 
 def test_replaced_generations_are_listed_if_asked_for(book: Book, pages: TestClient) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import aliased
 
 from db.database_errors import DatabaseError
+from db.readers.audit.ways.known_names import NAMED, names_instead
 from db.readers.runs import SHORTEST_ID, matches
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StoredPrompt, StoredRun, StoredTemplate
@@ -33,6 +34,7 @@ _FIRST_YEAR, _LAST_YEAR = 1971, 9998
 # PostgreSQL has no NUL, and no database has halves of surrogate pairs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _LISTED = 10
+_SHOWN = 100
 _WHOLE_HASH, _ID_LENGTH = 64, 36
 _EQUAL = {
     "flow": "flow",
@@ -136,11 +138,20 @@ def check_period(since: datetime | None, until: datetime | None) -> None:
 def resolved(engine: Engine, wanted: Filter) -> Filter:
     """Return the filter with the full hash of its template and the full id of its run.
 
-    Raises FilterError if there are none or several.
+    Raises FilterError if there are none or several, and for a name that no run had.
     """
+    check_names(engine, wanted)
     template = None if wanted.template is None else find_template(engine, wanted.template)
     run = None if wanted.run is None else _find_run_id(engine, wanted.run)
     return replace(wanted, template=template, run=run)
+
+
+def check_names(engine: Engine, wanted: Filter | RunFilter) -> None:
+    """Raise FilterError for a flow, step, endpoint or model that the ledger does not have; an empty one has none."""
+    for name in NAMED:
+        value = getattr(wanted, name, None)
+        if value is not None and (names := names_instead(engine, name, value)):
+            raise FilterError(f"There is no {name} {value[:_SHOWN]!r} in this ledger. Available: {_listed(names)}.")
 
 
 def find_template(engine: Engine, beginning: str, name: str | None = None) -> str:

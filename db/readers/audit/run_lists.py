@@ -23,7 +23,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from db.readers.audit.filters import FilterError, RunFilter, check_text
+from db.readers.audit.filters import FilterError, RunFilter, check_names, check_text
 from db.readers.figures import RunLine
 from db.readers.run_figures import RunFigures, figures_of
 from db.readers.runs import running, state_of
@@ -37,6 +37,7 @@ RUNS_A_PAGE = 50
 COUNTED_UP_TO = 10_000
 """More runs than this are not counted."""
 _END = re.compile(r"(-?[0-9]{1,18}):(.+)", re.ASCII)
+_ID = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 RunSort = Literal["started", "cost", "failures", "duration"]
 RUN_SORTS: tuple[RunSort, ...] = get_args(RunSort)
 
@@ -63,11 +64,12 @@ def list_runs_page(
     """List the runs of a filter, the greatest first; those with equal values by their start, the newest first.
 
     An open run has no duration yet and follows those that have ended. Raises FilterError for an unknown `sort`, or a
-    `before` that is no end of a page.
+    `before` that is no end of a page, or a flow or endpoint that no run had.
     """
     if sort not in RUN_SORTS:
         raise FilterError(f"Runs can't be sorted by {sort!r}. Available: {', '.join(RUN_SORTS)}.")
     check_text("before", before)
+    check_names(engine, wanted)
     active = running(engine)
     matching = _COLUMNS.where(StoredRun.parent_run_id.is_(None), *_conditions(wanted, active))
     ranked = matching if sort == "started" else _with_value(matching, sort, engine.dialect.name)
@@ -156,7 +158,7 @@ def _failures() -> Select[Any]:
 
 def _page(ranked: Select[Any], sort: RunSort, before: str | None) -> Select[Any]:
     if sort == "started":
-        following = ranked if before is None else ranked.where(StoredRun.id < before)
+        following = ranked if before is None else ranked.where(StoredRun.id < _read_id(before))
         return following.order_by(StoredRun.id.desc())
     every = ranked.subquery("ranked")
     page = select(every).order_by(every.c.value.desc(), every.c.id.desc())
@@ -170,11 +172,21 @@ def _end_of(row: Row[Any], sort: RunSort) -> str:
     return str(row.id) if sort == "started" else f"{row.value}:{row.id}"
 
 
+def _read_id(before: str) -> str:
+    if _ID.fullmatch(before) is None:
+        raise _no_end(before)
+    return before
+
+
 def _read_end(before: str) -> tuple[int, str]:
     found = _END.fullmatch(before)
     if found is None:
-        raise FilterError(f"{before!r} is not the end of a page of this list. Begin with its first page.")
+        raise _no_end(before)
     return int(found[1]), found[2]
+
+
+def _no_end(before: str) -> FilterError:
+    return FilterError(f"{before!r} is not the end of a page of this list. Begin with its first page.")
 
 
 def _count(engine: Engine, matching: Select[Any]) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, case, func, select
 
-from db.readers.audit.filters import Filter
+from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.sums import conditions_on
 from db.readers.figures import TotalUsage
 from db.readers.run_figures import sums_of_usage, usage_in
@@ -163,6 +163,15 @@ def _figures(rows: Sequence[Row[Any]], usage: Row[Any] | None) -> VersionFigures
 def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
     # Versions that were never used follow all others, the newest of them first.
     return version.use.last_run_id or "", version.first_seen_at or _LONG_AGO, version.hash
+
+
+def chosen_version(versions: Sequence[TemplateVersion], beginning: str) -> TemplateVersion:
+    """Return the version whose hash begins so. Raises FilterError if there is none or several."""
+    fitting = [version for version in versions if version.hash.startswith(beginning.lower())]
+    if len(fitting) != 1:
+        listed = ", ".join(version.hash[:12] for version in versions[:10])
+        raise FilterError(f"{beginning!r} is not the beginning of one version's hash. Available: {listed}.")
+    return fitting[0]
 
 
 def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:

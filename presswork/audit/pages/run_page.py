@@ -98,6 +98,12 @@ class RunView:
         return sum(count.count for step in self.steps for count in step.counts)
 
     @property
+    def new_by_origin(self) -> tuple[str, ...]:
+        """The origins of its new content."""
+        succeeded = {count.origin for step in self.steps for count in step.counts if count.status == SUCCEEDED}
+        return tuple(sorted(succeeded - {CACHE}))
+
+    @property
     def minutes(self) -> float | None:
         """How long it took; None if it has not ended."""
         ended = self.run.ended_at

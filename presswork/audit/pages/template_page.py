@@ -6,8 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from db.readers.audit.filters import FilterError
-from db.readers.audit.template_versions import TemplateVersion, VersionUse, template_versions
+from db.readers.audit.template_versions import TemplateVersion, VersionUse, chosen_version, template_versions
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
 
 
@@ -44,7 +43,7 @@ def read_template(engine: Engine, query: TemplateQuery) -> TemplateView:
     found = template_versions(engine, query.name)
     if not found:
         raise NotFoundError(f"No template and no step with the name {query.name!r} was ever used in this ledger.")
-    shown = found[0] if query.version is None else _chosen(found, query.version)
+    shown = found[0] if query.version is None else chosen_version(found, query.version)
     return TemplateView(query.name, _lines(found), shown.hash, shown.sources)
 
 
@@ -54,14 +53,6 @@ def _lines(found: Sequence[TemplateVersion]) -> list[VersionLine]:
         VersionLine(version.hash, version.first_seen_at, version.sources is not None, version.use, older)
         for version, older in zip(found, before, strict=True)
     ]
-
-
-def _chosen(found: Sequence[TemplateVersion], asked: str) -> TemplateVersion:
-    fitting = [version for version in found if version.hash.startswith(asked.lower())]
-    if len(fitting) != 1:
-        listed = ", ".join(version.hash[:12] for version in found[:10])
-        raise FilterError(f"{asked!r} is not the beginning of one version. Available: {listed}.")
-    return fitting[0]
 
 
 TEMPLATE_PAGE = Page("/templates/{name:path}", TemplateQuery, read_template, "template.html")

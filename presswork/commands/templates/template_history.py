@@ -11,6 +11,7 @@ from db.readers.audit.template_versions import (
     TemplateLine,
     TemplateVersion,
     VersionFigures,
+    chosen_version,
     list_templates,
     template_versions,
 )
@@ -45,18 +46,10 @@ def show_template_history(command: CommandContext, flags: TemplateHistoryFlags) 
             f"`{screen.command('templates history')}` lists all."
         )
     if flags.version is not None:
-        chosen = _chosen(versions, flags.version)
+        chosen = chosen_version(versions, flags.version)
         command.answer(_version_json(chosen), lambda console: _print_sources(console, chosen))
         return
     command.answer([_version_json(version) for version in versions], lambda console: _print_versions(console, versions))
-
-
-def _chosen(versions: Sequence[TemplateVersion], asked: str) -> TemplateVersion:
-    fitting = [version for version in versions if version.hash.startswith(asked.lower())]
-    if len(fitting) != 1:
-        known = ", ".join(version.hash[:HASH_PART] for version in versions)
-        raise ConfigurationError(f"{asked!r} is not the beginning of one version's hash. Available: {known}.")
-    return fitting[0]
 
 
 def _print_templates(console: Console, lines: Sequence[TemplateLine]) -> None:

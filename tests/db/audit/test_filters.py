@@ -99,6 +99,21 @@ def test_a_strange_text_is_looked_for_and_not_found(book: Book, text: str) -> No
         resolved(book.ledger, Filter(run=text))
     with pytest.raises(FilterError, match="There is no template version"):
         resolved(book.ledger, Filter(template=text))
-    assert list_generations(book.ledger, Filter(flow=text, key=text), before=text).lines == []
-    assert list_runs_page(book.ledger, RunFilter(flow=text, endpoint=text), before=text).lines == []
+    book.add("K1")
+    book.close()
+    for wanted in (Filter(flow=text), Filter(step=text), Filter(model=text), Filter(endpoint=text)):
+        with pytest.raises(FilterError, match=r"There is no .* in this ledger\. Available: "):
+            list_generations(book.ledger, wanted)
+    for flow, before in ((text, None), (None, text)):
+        with pytest.raises(FilterError, match=r"There is no flow|is not the end of a page"):
+            list_runs_page(book.ledger, RunFilter(flow=flow), before=before)
+    assert list_generations(book.ledger, Filter(key=text, cause=text), before=text).lines == []
     assert template_versions(book.ledger, text) == []
+
+
+def test_a_name_that_only_an_open_run_has_is_known(ledger: Engine) -> None:
+    assert list_generations(ledger, Filter(flow="none yet", model="none yet")).lines == []
+    book = Book(ledger)
+    made = book.add("K1", step="new step")
+    for wanted in (Filter(step="new step"), Filter(model="claude-sonnet-4-6"), Filter(flow=book.run.flow)):
+        assert [line.id for line in list_generations(ledger, wanted).lines] == [made]
