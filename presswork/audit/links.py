@@ -1,7 +1,7 @@
 """Write the address of every view, so that each figure can be a link to the rows behind it.
 
 Templates have this module as `link`: `link.generations(flow=flow, status="invalid")`. A value that is None or '' is
-left out, but for a record's key in its life: that may be empty. Names from data are escaped here.
+left out. Only a record's key in its life may be empty. Names from data are escaped here.
 """
 
 from datetime import UTC, datetime

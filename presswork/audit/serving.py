@@ -21,7 +21,7 @@ NICENESS = 10
 """The page never takes CPU from a run on the same machine."""
 STOP_WITHIN_S = 3
 LONGEST_REQUEST = 256 * 1024
-"""Bytes of a request. Escaped, a record's key takes up to twelve bytes for each character."""
+"""Bytes of a request. Escaped, a record's key needs at most twelve bytes for each character."""
 _WAITING = 100  # connections that are not accepted yet
 _OWN_UMASK = 0o177
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - these are compared with, not bound to
