@@ -31,7 +31,7 @@ _TEXT_IN_JSON = re.compile(r'"((?:[^"\\]|\\.)*)(?:"\s*(:)?|\\?$)|(-?\d[\d.eE+-]*
 class GenerationLine:
     """A generation as a list shows it; `beginning` is the beginning of its answer's texts, without keys.
 
-    `model` is the requested one, None if nothing was rendered. `counts_in_run` is false if another one of the run replaced
+    `model` is the requested one, None if nothing was rendered. `counts_in_run` is false if another of the run replaced
     it. `cost_usd` is the sum of its own requests without the `unpriced` ones; 0 for an answer from the ledger.
     """
 
