@@ -14,8 +14,8 @@ from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import aliased
 
 from db.database_errors import DatabaseError
-from db.readers.audit.ways.known_names import NAMED, names_instead
 from db.readers.runs import SHORTEST_ID, matches
+from db.rollups.known_names import NAMED, names_instead
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StoredPrompt, StoredRun, StoredTemplate
 from db.words import ORIGINS, RUN_STATUSES, STATUSES, SUCCEEDED, TRIGGERS
