@@ -38,7 +38,7 @@ PAGES = {
     "generations": "/generations",
     "failures": "/generations?status=refused",
     "search": "/generations?words=WORDS",
-    "nothing": "/generations?flow=nobody",
+    "nothing": "/generations?key=nobody",
     "generation": "/generations/ID",
     "record": "/records?flow=product_copy&key=TEA-001",
     "difference": "/difference?of=answer&a=ID_A&b=ID_B",

@@ -228,7 +228,10 @@ def test_history_lists_generations_by_filter_and_in_pages(kept: Desk) -> None:
     shown = call("history", "--generations").stdout
     assert "\x1b[2J" not in shown
     assert "\u202e" not in shown
-    assert "No generations match --flow nowhere." in call("history", "--generations", "--flow", "nowhere").stdout
+    assert "No generations match --key nobody." in call("history", "--generations", "--key", "nobody").stdout
+    unknown = call("history", "--generations", "--flow", "nowhere")
+    assert unknown.exit_code == 2
+    assert "There is no flow 'nowhere' in this ledger. Available: copy" in unknown.stderr
 
 
 def test_bundle_holds_a_life_and_nothing_of_others(kept: Desk) -> None:

@@ -25,7 +25,7 @@ from db.readers.figures import TotalUsage
 from db.rollups.marks import unmarked
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StandingContent, StoredRun
-from db.words import SUCCEEDED
+from db.words import CACHED, SUCCEEDED
 
 COUNTED_AT_MOST = 1_000_000
 """The most records of which the content is counted, in a third of a second: a page must not wait for more."""
@@ -183,7 +183,7 @@ def _ended(by: Sequence[str], sums: Sequence[OutcomeSum]) -> dict[Alike, Ended]:
     alike: dict[object, Alike] = {}
     for each in sums:
         again = "unchanged" if each.has_content else "failed_again"
-        new = ("cached" if each.is_reused else "succeeded") if each.has_content else "without_content"
+        new = (CACHED if each.is_reused else SUCCEEDED) if each.has_content else "without_content"
         key = values(each.alike)
         alike.setdefault(key, each.alike)
         found[key][new] += each.generations

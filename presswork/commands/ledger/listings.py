@@ -118,7 +118,7 @@ def _list(
 
 
 def _none(flags: HistoryFlags, noun: str) -> str:
-    given = [f"--{name} {getattr(flags, name)}" for name in _FILTERS if getattr(flags, name) is not None]
+    given = [f"--{name} {getattr(flags, name)}" for name in (*_FILTERS, "key") if getattr(flags, name) is not None]
     return f"No {noun} match {' '.join(given)}." if given else f"No {noun} yet."
 
 
