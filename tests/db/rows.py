@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -31,6 +32,7 @@ from db.ledger.rows import (
     values_of,
 )
 from db.ledger.writing import add_templates, write
+from db.readers.audit.overviews import FigureLine, figures_by_each
 from db.session import begin_write
 from db.tables import StoredRun, WorkingRow
 
@@ -208,3 +210,8 @@ class Book:
     def close(self) -> None:
         """Close the run."""
         close_run(self.ledger, self.lease, "completed", now())
+
+
+def figures_by(ledger: Engine, by: Sequence[str]) -> list[FigureLine]:
+    """Read the figures of one grouping."""
+    return figures_by_each(ledger, [by])[0]

@@ -14,13 +14,11 @@ from db.readers.audit import overviews
 from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.overviews import (
     count_content,
-    dearest_templates,
-    figures_by,
     figures_by_each,
     recent_failures,
 )
 from db.readers.audit.sums import cache_use_by
-from tests.db.rows import DAY, Book, sha
+from tests.db.rows import DAY, Book, figures_by, sha
 
 GROUPINGS = (("day",), ("flow", "endpoint"), ("step", "template"), ("model",), ())
 
@@ -67,7 +65,6 @@ def test_records_are_counted_by_how_they_ended(ledger_of_two_flows: Engine) -> N
     assert (letters.alike.flow, copy.alike.flow) == ("letters", "product_copy")
     assert (copy.ended.succeeded, copy.ended.cached, copy.ended.unchanged, copy.ended.failed) == (1, 1, 1, 1)
     assert (letters.ended.generations, letters.ended.without_content) == (2, 1)
-    assert copy.mean_latency_ms == 200
 
 
 def test_newest_failures_come_first_from_open_and_closed_runs(ledger_of_two_flows: Engine) -> None:
@@ -100,16 +97,6 @@ def test_failures_after_a_period_do_not_hide_those_in_it(ledger: Engine) -> None
     assert [each.record_key for each in found] == [f"{number}/40" for number in (7, 6, 5, 4)]
 
 
-def test_dearest_templates_are_sorted_by_their_cost(ledger_of_two_flows: Engine) -> None:
-    found = dearest_templates(ledger_of_two_flows)
-    assert [(line.alike.template, line.usage.cost_usd) for line in found] == [
-        (sha("letter"), Decimal("0.3")),
-        (sha("template"), Decimal("0.11")),
-        (sha("template"), Decimal("0.01")),
-    ]
-    assert dearest_templates(ledger_of_two_flows, limit=1) == found[:1]
-
-
 def test_content_is_counted_by_step(ledger_of_two_flows: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     letters, copy = count_content(ledger_of_two_flows) or []
     assert (copy.flow, copy.records, copy.current, copy.confirmed, copy.failing, copy.without) == (
@@ -124,5 +111,5 @@ def test_content_is_counted_by_step(ledger_of_two_flows: Engine, monkeypatch: py
 
 
 def test_overview_of_an_empty_ledger_is_empty(ledger: Engine) -> None:
-    assert (count_content(ledger), recent_failures(ledger), dearest_templates(ledger)) == ([], [], [])
+    assert (count_content(ledger), recent_failures(ledger)) == ([], [])
     assert [len(lines) for lines in figures_by_each(ledger, GROUPINGS)] == [0, 0, 0, 0, 1]

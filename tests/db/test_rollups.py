@@ -25,7 +25,7 @@ from db.ledger.rows import WriteBatch
 from db.ledger.spill import find_spills, keep_batch, recover
 from db.ledger.writing import write
 from db.readers.audit.filters import Filter, FilterError
-from db.readers.audit.overviews import FigureLine, figures_by
+from db.readers.audit.overviews import FigureLine
 from db.readers.audit.sums import cache_use_by, outcomes_by, sums_by
 from db.readers.figures import cost_reused
 from db.rollups.marks import KEPT_FOR, roll_up, roll_up_ended
@@ -35,7 +35,7 @@ from db.upkeep import recounting
 from db.upkeep.compacting import compact
 from db.upkeep.recounting import correct_rollups, find_wrong_rollups
 from db.words import PERHAPS_BILLED, UNSENT
-from tests.db.rows import DAY, Book, settled_row, sha, take_up
+from tests.db.rows import DAY, Book, figures_by, settled_row, sha, take_up
 from tests.db.test_leases import ELSEWHERE, run_out
 
 NO_ANSWER: dict[str, Any] = dict.fromkeys(("http_status", "model", "input_tokens", "output_tokens", "cost_usd"))

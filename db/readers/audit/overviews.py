@@ -73,7 +73,6 @@ class FigureLine:
     alike: Alike
     usage: TotalUsage
     ended: Ended
-    mean_latency_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +109,17 @@ class ContentCount:
     without: int
 
 
-def figures_by(engine: Engine, by: Sequence[str], chosen: Filter | None = None) -> list[FigureLine]:
-    """Return the figures of a period grouped by some of day, flow, endpoint, run, step, template and model.
-
-    In the order of what they are grouped by; one line if that is nothing. A period counts as whole UTC days. Raises
-    FilterError.
-    """
-    return figures_by_each(engine, [by], chosen)[0]
-
-
 def figures_by_each(
     engine: Engine, groupings: Sequence[Sequence[str]], chosen: Filter | None = None
 ) -> list[list[FigureLine]]:
-    """Return `figures_by` for several groupings, by two statements for all: open runs are added up once."""
+    """Return the figures of a period in several groupings: by day, flow, endpoint, run, step, template, model, or none.
+
+    Each list is in the order of what it is grouped by, and has one line if that is nothing. Two statements read all, so
+    open runs are added up once. A period counts as whole UTC days. Raises FilterError.
+    """
     used = sums_by_each(engine, groupings, chosen)
     outcomes = outcomes_by_each(engine, [[*by, "status", "origin"] for by in groupings], chosen)
     return [_lines(by, usage, _ended(by, ended)) for by, usage, ended in zip(groupings, used, outcomes, strict=True)]
-
-
-def dearest_templates(engine: Engine, chosen: Filter | None = None, limit: int = 10) -> list[FigureLine]:
-    """Return the template versions that cost most in a period, with their steps, the dearest first."""
-    lines = [line for line in figures_by(engine, ["step", "template"], chosen) if line.usage.cost_usd]
-    return sorted(lines, key=lambda line: line.usage.cost_usd or 0, reverse=True)[:limit]
 
 
 def recent_failures(engine: Engine, chosen: Filter | None = None, limit: int = 10) -> list[RecentFailure]:
@@ -200,9 +188,8 @@ def _lines(by: Sequence[str], used: Sequence[UsageSum], ended: dict[Alike, Ended
 
 def _line(alike: Alike, usage: UsageSum | None, ended: Ended) -> FigureLine:
     if usage is None:
-        return FigureLine(alike, replace(_NO_USAGE, cost_usd=Decimal(0)), ended, None)
-    mean = round(usage.latency_ms / usage.timed) if usage.timed else None
-    return FigureLine(alike, usage.usage, ended, mean)
+        return FigureLine(alike, replace(_NO_USAGE, cost_usd=Decimal(0)), ended)
+    return FigureLine(alike, usage.usage, ended)
 
 
 def _runs_with_failures(engine: Engine, chosen: Filter, limit: int) -> list[str]:

@@ -63,16 +63,14 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """The usage and cost of attempts that are alike; `latency_ms` is the sum over the `timed` ones.
+    """The usage and cost of attempts that are alike. `attempts` include those that were never sent.
 
-    `attempts` include those that were never sent. The model is the one that answered, '' without an answer.
+    The model is the one that answered, '' without an answer.
     """
 
     alike: Alike
     usage: TotalUsage
     attempts: int
-    latency_ms: int
-    timed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,4 +260,4 @@ def _part(
 
 
 def _usage_sum(alike: Alike, row: Any) -> UsageSum:
-    return UsageSum(alike, usage_in(row), int(row.attempts), int(row.latency_ms), int(row.timed))
+    return UsageSum(alike, usage_in(row), int(row.attempts))
