@@ -185,3 +185,15 @@ def interrupted(at_work: Callable[[], object], number: signal.Signals = signal.S
         sending.join()
         signal.signal(number, before)
     assert not [thread for thread in set(threading.enumerate()) - threads if not thread.daemon]
+
+
+def first_answer(running: subprocess.Popen[str]) -> dict[str, Any]:
+    """Read what a command that stays prints with --json: an object whose last line is a brace alone."""
+    assert running.stdout is not None
+    lines: list[str] = []
+    for line in running.stdout:
+        lines.append(line)
+        if line == "}\n":
+            found: dict[str, Any] = json.loads("".join(lines))
+            return found
+    raise AssertionError("it ended without an answer")

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from presswork.errors import ConfigurationError
 from presswork.settings import load_settings
-from tests.commands.conftest import PRESSWORK, call
+from tests.commands.conftest import PRESSWORK, call, first_answer
 
 PASSWORD = "walnut-harbour"
 
@@ -45,13 +45,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         text=True,
     )
     try:
-        assert running.stdout is not None
-        told = ""
-        while not told.rstrip().endswith("}"):
-            line = running.stdout.readline()
-            assert line, "it ended"
-            told += line
-        yield running, json.loads(told)
+        yield running, first_answer(running)
     finally:
         running.kill()
         running.communicate()

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 
 import httpx2
 import pytest
 
-from tests.commands.conftest import PRESSWORK, call
+from tests.commands.conftest import PRESSWORK, call, first_answer
 
 
 def test_sandbox_runs_until_ctrl_c() -> None:
     command = [str(PRESSWORK), "sandbox", "--port", "0", "--switch", "latency_ms=5", "--json"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert running.stdout is not None
-        told = ""
-        while not told.rstrip().endswith("}\n}"):
-            line = running.stdout.readline()
-            assert line, "it ended"
-            told += line
-        url = json.loads(told)["url"]
+        url = first_answer(running)["url"]
         assert httpx2.get(f"{url}/sandbox/switches").json()["latency_ms"] == 5
         running.send_signal(signal.SIGINT)
         _stdout, stderr = running.communicate(timeout=20)
