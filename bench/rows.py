@@ -15,12 +15,13 @@ from bench.measures.growth import growing
 from bench.measures.pace import at_changing_limit, at_hidden_limit, at_random_refusals
 from bench.measures.spooling import reading
 from bench.measures.standing import standing
+from bench.measures.starting import BOTH, FIRST, KEPT, PREFECT, READING, importing, reading_command, running
 from bench.meter import Sample
 from bench.stage import Stage
 
 GROUPS = (
     *("sandbox", "bare", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory"),
-    *("warming", "cap", "random", "hidden", "changing", "spool", "reading", "growth", "standing"),
+    *("warming", "cap", "random", "hidden", "changing", "spool", "reading", "growth", "standing", "starting"),
 )
 LATENCY_MS = 350
 WARMING, WARMING_LATENCY_MS = 40, 1_000
@@ -124,6 +125,17 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
             name = f"{what} on {where}, {sizes.standing:,} contents"
             taker = standing(kind, sizes.standing, on_postgres=on_postgres)
             yield Row(name, "standing", sizes.standing, 0, taker)
+    yield from _starting()
+
+
+def _starting() -> Iterator[Row]:
+    """Yield the rows of single processes, from their start to their end."""
+    for code in (PREFECT, BOTH):
+        yield Row(code, "starting", 1, 0, importing(code))
+    for name, arguments in READING.items():
+        yield Row(name, "starting", 1, 0, reading_command(arguments), PREFECT)
+    yield Row(KEPT, "starting", 3, 0, running(kept=True), BOTH)
+    yield Row(FIRST, "starting", 3, 0, running(kept=False), BOTH)
 
 
 def _untold(sizes: Sizes) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.measures.starting import MOST, SLOWEST
 from bench.meter import Sample
 from bench.rows import Row
 
@@ -101,11 +102,18 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
             yield _at_least(f"{row.name}: share of the allowance", 0.95, [s.share for s in sample])
         yield from _untold(rows, row)
         yield from _bounded(row)
+        yield from _starting(rows, row)
         if row.group != "sandbox":
             lost = [float(s.records - s.succeeded) for s in sample]
             yield _at_most(f"{row.name}: rows lost", 0, lost)
     yield from _memory([row for row in rows if row.group == "memory" and row.samples])
     yield from _memory([row for row in rows if row.group == "spool" and row.against and row.samples])
+
+
+def _starting(rows: Sequence[Row], row: Row) -> Iterator[Target]:
+    for what, most, figure in (("CPU", MOST, lambda sample: sample.client_cpu_s), ("wall", SLOWEST, FIGURES["wall s"])):
+        if row.name in most:
+            yield _at_most(f"{row.name}: {what} against {row.against}", most[row.name], ratios(rows, row, figure))
 
 
 def _untold(rows: Sequence[Row], row: Row) -> Iterator[Target]:
