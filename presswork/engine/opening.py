@@ -38,8 +38,8 @@ from presswork.pacing.limiter import limiter_for
 from presswork.pacing.pace import Pace
 from presswork.report.amounts import dollars
 from presswork.report.prefect.artifacts import SUMMARY_KEY
-from presswork.report.prefect.totals import Totals, paced_since
 from presswork.report.progress import Progress, announce, counts_in_words
+from presswork.report.totals import Totals, paced_since
 from presswork.settings import Settings, ledger_url, load_settings
 
 
