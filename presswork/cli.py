@@ -58,8 +58,8 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (audit, OF_GROUP, audit_flags.AuditFlags, "audit.serve_audit:serve_audit"),
     (audit, "index", audit_flags.IndexFlags, "audit.word_index:index_words"),
     (audit, "bundle", audit_flags.BundleFlags, "audit.bundle:write_bundle"),
-    (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
-    (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
+    (templates, "list", flags.TemplatesFlags, "templates.template_list:show_templates"),
+    (templates, "lint", flags.LintFlags, "templates.linting:lint -> templates.asking:lint_online"),
     (templates, "show", flags.RequestFlags, "templates.trying:show_request"),
     (
         templates,
