@@ -24,7 +24,7 @@ from presswork.settings import Settings
 _log = logging.getLogger("prefect.presswork")
 
 
-@dataclass(frozen=True)
+@dataclass
 class TryHost:
     """Implements presswork.engine.orchestration.host.Host for one trial of a template.
 
