@@ -193,13 +193,13 @@ class TryFlags(Flags):
     keys: Annotated[
         list[str] | None, Option("--key", metavar="KEY", help="Try the record with this key. Can be repeated.")
     ] = None
-    limit: Annotated[
-        int | None, Option(min=1, help="Try this many records, the first of the select. Default: 3.")
-    ] = None
+    limit: Annotated[int | None, Option(min=1, help="Try this many records, the first of the select. Default: 3.")] = (
+        None
+    )
     sets: Sets = None
-    watch: Annotated[
-        bool, Option("--watch", help="Ask again at each save, and show what changed in the answers.")
-    ] = False
+    watch: Annotated[bool, Option("--watch", help="Ask again at each save, and show what changed in the answers.")] = (
+        False
+    )
     against: Annotated[
         str | None,
         Option(metavar="HASH|git:REV", help="Show another version of the template next to this one, such as git:HEAD."),
