@@ -7,7 +7,8 @@ imported when their command is called.
 import gc
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -159,6 +160,20 @@ def presswork(
     """Turn database records into validated content, and see in SQL what was generated and what it cost."""
 
 
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Collect garbage seldom while modules load, and not at all when the command ends.
+
+    Loading makes half a million objects that stay. Visiting them again and again takes half of the CPU of
+    `import prefect, anthropic`: 2.4 s with Python's defaults, 1.3 s like this.
+    """
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.freeze()
+
+
 def main() -> None:
     """Run the command. Errors end as messages, see presswork/terminal/endings.py."""
     for stream in (sys.stdout, sys.stderr):
@@ -166,7 +181,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with _seldom_collected():
+            app()
     except KeyboardInterrupt:
         sys.exit(130)
 
