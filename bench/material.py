@@ -1,4 +1,4 @@
-"""Make the requests of all clients: the bare loop sends the same bytes as Presswork."""
+"""Make the requests of all clients: the bare loops send the same requests as Presswork."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ class Sample:
     peak_mb: float = 0.0
     task_runs: int = 0
     task_runs_expected: int = 0
+    not_once: int = 0
     first_sent: float = 0.0
     last_answered: float = 0.0
     rate_limited: int = 0

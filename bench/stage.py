@@ -25,7 +25,8 @@ from presswork.operate.prefect_server import QUIET, own_server
 from presswork.settings import ROOT
 from sandbox import Switches, sandbox_process
 
-CLIENT_LIMIT_S = 1800
+CLIENT_LIMIT_S = 7200
+"""A run of a million records takes half an hour."""
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
 """The variables that clients inherit. No setting of an installation may change a measurement."""
 MODULES = {"again": "content", "cursor": "spool"}

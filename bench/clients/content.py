@@ -20,10 +20,11 @@ from sqlalchemy import func, select
 from bench.clients.client import Options, run_client
 from bench.meter import Meter, Sample, cpu_of
 from db.ledger.connecting import connect_ledger
-from db.tables import Attempt, StoredRun
+from db.tables import Attempt, Generation, StoredRun
 from flows.content import content
 from presswork import RunOptions, Summary
 from presswork.engine.live import FEW, MANY_SIZE
+from presswork.engine.resources.event_loop import run_on_loop
 from presswork.report.progress import watch
 
 QUIET_CPU_S, WITHIN_S = 0.1, 60.0
@@ -63,7 +64,7 @@ def run_again(meter: Meter, options: Options) -> Sample:
 
 
 def _run(options: Options) -> Summary:
-    return asyncio.run(content(template=options.template, options=RunOptions(concurrency=options.concurrency)))
+    return run_on_loop(content(template=options.template, options=RunOptions(concurrency=options.concurrency)))
 
 
 def _wait_until_quiet(pid: int) -> None:
@@ -89,6 +90,9 @@ def _read_ledger(sample: Sample, run_id: str) -> UUID:
         ended = func.max(Attempt.ended_at).label("ended")
         chosen = select(ended).where(Attempt.run_id == run_id).group_by(Attempt.generation_id).order_by(ended)
         done = connection.execute(chosen).scalars().all()
+        rows = select(func.count()).where(Generation.run_id == run_id).group_by(Generation.record_key)
+        times = rows.having(func.count() == 1).subquery()
+        sample.not_once = sample.records - connection.execute(select(func.count()).select_from(times)).scalar_one()
     ledger.dispose()
     sample.p95_s = _epoch(done[math.ceil(0.95 * len(done)) - 1]) - _epoch(first) if done else 0.0
     sample.first_sent, sample.last_answered = _epoch(first), _epoch(last)

@@ -25,9 +25,9 @@ from presswork.options import RunOptions, Selection
 from presswork.pacing.pace import Pace
 from presswork.pacing.spending import Estimate
 from presswork.prompts.render import Brief
-from presswork.report.prefect.totals import Totals
 from presswork.report.progress import counts_in_words
 from presswork.report.summary import Summary
+from presswork.report.totals import Totals
 
 KEYS_AT_ONCE = 5000
 """How many keys of a divided step are written at a time."""

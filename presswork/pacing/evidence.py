@@ -140,7 +140,7 @@ class Usual:
                 self._block = Tally(-math.inf)
 
 
-class Trial:
+class Probation:
     """A cut on probation: either refusals keep their share, so that the cut was useless, or they become much fewer."""
 
     def __init__(self, measured: Tally, usual: float, *, rate: float, base: float, now: float) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from presswork.pacing.buckets import Bucket
-from presswork.pacing.evidence import LEAST_SHARE, Sent, Tally, Trial, Usual
+from presswork.pacing.evidence import LEAST_SHARE, Probation, Sent, Tally, Usual
 
 BELOW = 0.97
 """The share of a found limit that is used, so that the endpoint's own bucket does not stay empty."""
@@ -58,7 +58,7 @@ class Finder:
         # The current phase: _watch, _measure or _judge.
         self._phase: Callable[[float], None] = self._watch
         self._tally = Tally(-math.inf)
-        self._trial: Trial | None = None
+        self._trial: Probation | None = None
         # In the order in which they were sent. A refusal arrives at once and an answer late, so a request that is not
         # refused within the usual time of a refusal counts as accepted.
         self._sent: deque[Sent] = deque()
@@ -232,7 +232,7 @@ class Finder:
         else:
             # A second cut before the first is decided belongs to the same trial: both may be undone.
             if self._trial is None:
-                self._trial = Trial(tally, usual, rate=self._rate_before, base=self._base, now=now)
+                self._trial = Probation(tally, usual, rate=self._rate_before, base=self._base, now=now)
             rate = tally.accepted / lasted / (1 - usual) * BELOW
             self._is_fresh = self._base == math.inf or self._rate_before > STEEP * rate
             self._base = rate

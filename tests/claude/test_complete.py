@@ -466,6 +466,26 @@ async def test_key_is_sent_as_the_sdk_sends_it(scripted: Scripted, connect: Conn
     assert KEY in scripted.headers[0].get("authorization", "") + scripted.headers[0].get("x-api-key", "")
 
 
+async def test_request_is_the_one_that_the_sdk_itself_sends(scripted: Scripted, connect: Connect, prompt: Say) -> None:
+    body = request_body(prompt(front="model: claude-opus-4-6\nthinking: adaptive\neffort: low\nmax_tokens: 2048\n"))
+    timeout = httpx2.Timeout(20, connect=10)
+
+    await connect(scripted.url).ask(body, ANTHROPIC)
+    async with anthropic.AsyncAnthropic(
+        api_key=KEY,
+        base_url=scripted.url,
+        max_retries=0,
+        timeout=timeout,
+        http_client=anthropic.DefaultAioHttpClient(),
+        open_telemetry={"traces": {"enabled": False}},
+    ) as sdk:
+        await sdk.messages.create(**body)
+
+    ours, theirs = scripted.headers
+    assert ours == theirs
+    assert scripted.bodies == [body, body]
+
+
 async def test_sandbox_identifies_itself(sandbox: Sandbox, connect: Connect) -> None:
     identity = await connect(sandbox.url).identify()
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from presswork.commands.run.checked_run import CheckedRun
 from presswork.commands.run.watching import watching
+from presswork.engine.resources.event_loop import run_on_loop
 from presswork.errors import ConfigurationError, StoppedError
 from presswork.jobs.named_jobs import Call
 from presswork.report.summary import Summary
@@ -53,7 +54,7 @@ def run_call(call: Call, command: CommandContext) -> Summary:
 
     with watching(show=not command.as_json) as watcher:
         try:
-            result = asyncio.run(start())
+            result = run_on_loop(start())
         except Abort as stop:
             so_far = ""
             if watcher.run_id is not None:

@@ -24,8 +24,8 @@ from presswork.engine.resources.source_reads import SourceReader, query_of, sour
 from presswork.engine.resources.stopping import Stopper
 from presswork.options import RunOptions
 from presswork.prompts.templates import Template
-from presswork.report.prefect.totals import Totals
 from presswork.report.progress import Log, Progress
+from presswork.report.totals import Totals
 from presswork.settings import Settings
 
 VERSION = 3
