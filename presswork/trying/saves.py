@@ -12,6 +12,7 @@ from presswork.errors import ConfigurationError, EndpointError, MissingKeyError,
 from presswork.output_classes.reloading import forget_modules
 from presswork.prompts.front_matter import SUFFIX
 from presswork.prompts.lint import Finding, errors_that_stop, lint_template
+from presswork.prompts.templates import list_templates
 from presswork.trying.changes import Snapshot, changed_between, next_save, take_snapshot
 from presswork.trying.template_files import TemplateFiles, files_of_template
 from presswork.trying.trials import Trial
@@ -102,6 +103,8 @@ async def _outcome(folder: Path, template: str, version: int, ask: Callable[[], 
     except (MissingKeyError, EndpointError):
         raise
     except (ConfigurationError, SourceError) as error:
+        if version == 1 and template not in list_templates(folder):
+            raise  # a name that is wrong, and no file that is broken
         return Broken(version, tuple(_mistakes(folder, template, error)))
 
 
