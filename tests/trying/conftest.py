@@ -1,7 +1,5 @@
-"""Give each test a workshop, and sessions that try its template."""
+"""Trials are made in the engine's workshop."""
 
-from __future__ import annotations
+from tests.engine.conftest import quick, sandbox, shop, workshop, workshop_on_each
 
-from tests.engine.conftest import quick, sandbox, workshop, workshop_on_each
-
-__all__ = ["quick", "sandbox", "workshop", "workshop_on_each"]
+__all__ = ["quick", "sandbox", "shop", "workshop", "workshop_on_each"]
