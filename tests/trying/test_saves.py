@@ -13,7 +13,17 @@ from typing import TypeVar
 import pytest
 
 from db.database_errors import LedgerUnreachableError, SelectError
-from presswork.errors import ConfigurationError, MissingKeyError, StoppedError, TemplateError
+from presswork.errors import (
+    ConfigurationError,
+    CostCapError,
+    EndpointError,
+    MissingKeyError,
+    ParameterError,
+    StoppedError,
+    StoppingCallError,
+    TemplateError,
+    UntoldCostError,
+)
 from presswork.prompts.templates import Template, load_template
 from presswork.trying import changes
 from presswork.trying.saves import Broken, Capped, Started, Unchanged, Version, Waiting, WatchEvent, watch_saves
@@ -262,17 +272,66 @@ async def test_select_that_fails_waits_for_a_save(desk: Desk) -> None:
     assert [str(mistake) for mistake in broken.mistakes] == ["note.md.j2: note: no such column: nam"]
 
 
-@pytest.mark.parametrize("error", [MissingKeyError(), LedgerUnreachableError("gone"), StoppedError()])
-async def test_error_that_no_save_repairs_ends_the_watch(desk: Desk, error: Exception) -> None:
-    desk.failing = [error]
+@pytest.mark.parametrize(
+    "error",
+    [
+        MissingKeyError(),
+        EndpointError("another endpoint"),
+        StoppingCallError("the key is refused", http_status=401),
+        LedgerUnreachableError("gone"),
+        StoppedError(),
+    ],
+)
+@pytest.mark.parametrize("versions", [0, 1])
+async def test_error_that_no_save_repairs_ends_the_watch(desk: Desk, error: Exception, versions: int) -> None:
     async with desk.watched() as watched:
+        for _version in range(versions):
+            await watched.version()
+        desk.failing = [error]
+        desk.save(NOTE.format(text="two"))
         with pytest.raises(type(error)):
             await watched.next(Version)
 
 
+@pytest.mark.parametrize("error", [ConfigurationError("no record with this key"), ParameterError("no parameter x")])
+async def test_wrong_argument_ends_the_watch_only_at_its_start(desk: Desk, error: Exception) -> None:
+    desk.failing = [error]
+    async with desk.watched() as watched:
+        with pytest.raises(type(error)):
+            await watched.next(Version)
+    async with desk.watched() as watched:
+        await watched.version()
+        desk.failing = [error]
+        desk.save(NOTE.format(text="two"))
+        broken = await watched.next(Broken)
+        desk.save(NOTE.format(text="three"))
+        await watched.next(Version)
+
+    assert [mistake.message for mistake in broken.mistakes] == [str(error)]
+
+
+@pytest.mark.parametrize(
+    "error", [UntoldCostError("no price of a model is known"), StoppingCallError("no such model", http_status=404)]
+)
+async def test_request_that_the_endpoint_refuses_waits_for_a_save(desk: Desk, error: Exception) -> None:
+    desk.failing = [error]
+    async with desk.watched() as watched:
+        broken = await watched.next(Broken)
+        desk.save(NOTE.format(text="two"))
+        await watched.next(Version)
+
+    assert [mistake.message for mistake in broken.mistakes] == [str(error)]
+
+
+async def test_cap_that_is_reached_before_a_trial_ends_the_watch(desk: Desk) -> None:
+    desk.failing = [CostCapError("the cap is reached")]
+    async with desk.watched() as watched:
+        assert await watched.next(Capped) == Capped("the cap is reached")
+
+
 async def test_mistake_of_a_moment_is_reported_as_it_was(desk: Desk) -> None:
-    desk.failing = [ConfigurationError("there was something")]
+    desk.failing = [TemplateError("the file was half saved")]
     async with desk.watched() as watched:
         broken = await watched.next(Broken)
 
-    assert [mistake.message for mistake in broken.mistakes] == ["there was something"]
+    assert [mistake.message for mistake in broken.mistakes] == ["the file was half saved"]
