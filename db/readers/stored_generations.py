@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Subquery, case, func, select, union_all
-from sqlalchemy.orm import aliased
 
 from db import tables
+from db.columns import aliased
 from db.readers.confirmations import confirmed_contents
 from db.readers.runs import counts_in, find_id, row_of, running, state_of
 from db.session import among, in_parts, rows_of

@@ -16,8 +16,8 @@ from itertools import groupby
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, func, or_, select, text, update
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.ledger.standing import COUNTED_IN
 from db.rollups.marks import roll_up_ended, unmark
 from db.session import in_parts

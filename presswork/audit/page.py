@@ -63,11 +63,11 @@ class PeriodQuery(PageQuery):
         return self
 
 
-Asked = TypeVar("Asked", bound=PageQuery)
+AskedPage = TypeVar("AskedPage", bound=PageQuery)
 
 
 @dataclass(frozen=True)
-class Page(Generic[Asked]):
+class Page(Generic[AskedPage]):
     """A page of the audit room.
 
     `path` is a Starlette path, without a suffix: the same path with `.json` and `.sql` gives the data and the
@@ -78,8 +78,8 @@ class Page(Generic[Asked]):
     """
 
     path: str
-    query: type[Asked]
-    read: Callable[[Engine, Asked], object]
+    query: type[AskedPage]
+    read: Callable[[Engine, AskedPage], object]
     html: str
     choices: Callable[[Engine], object] | None = None
     drawn: Callable[[Any], object] | None = None

@@ -18,7 +18,7 @@ from presswork.claude.rate_limits import read_limits
 from presswork.claude.refusals import error_of, refused_key, translate
 from presswork.errors import EndpointError, MissingKeyError, PassingCallError, StoppingCallError
 
-MESSAGES = "/v1/messages"
+MESSAGES_PATH = "/v1/messages"
 SANDBOX_HEADER = "x-presswork-sandbox"
 IDENTIFY_TIMEOUT_S = 30.0
 MODEL_TIMEOUT_S = 5.0
@@ -117,7 +117,7 @@ class Client:
         try:
             # The SDK's own request, with its headers, timeouts and errors. `messages.create` would also copy the whole
             # body and write it with the standard library's JSON, which takes a third of a request's CPU time.
-            response = await self._client.post(MESSAGES, content=orjson.dumps(body), cast_to=httpx2.Response)
+            response = await self._client.post(MESSAGES_PATH, content=orjson.dumps(body), cast_to=httpx2.Response)
         except anthropic.AnthropicError as error:
             # Not `from error`: a traceback would print the SDK's message, which contains the endpoint's whole answer.
             raise translate(error) from None

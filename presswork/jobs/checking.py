@@ -16,11 +16,9 @@ from presswork.engine.resources.preflight import (
     name_endpoint,
     require_credential,
 )
-from presswork.errors import TemplateError
 from presswork.jobs.named_jobs import Call, Job, bind_flow, bind_template
 from presswork.options import RunOptions
-from presswork.prompts.lint import errors_that_stop, lint_template
-from presswork.prompts.templates import load_template
+from presswork.prompts.lint import load_sound
 from presswork.settings import Settings, source_url
 from presswork.terminal.ledgers import find_by_id
 
@@ -67,12 +65,8 @@ def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunO
     """
     # The quickest checks come first: the SDK and Prefect take seconds to load.
     require_credential()
-    templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
-    for name, template in templates.items():
-        errors = errors_that_stop(lint_template(settings.templates_dir, name, schema=False))
-        if errors:
-            more = f" (and {len(errors) - 1} more: `presswork templates lint {name}`)" if len(errors) > 1 else ""
-            raise TemplateError(f"{errors[0]}{more}")
+    templates = {name: load_sound(settings.templates_dir, name) for name in job.templates}
+    for template in templates.values():
         source_url(settings, template.front.source)
     call = bind_template(job, settings, sets, options, title) if job.kind == "template" else None
     for template in templates.values():

@@ -1,6 +1,6 @@
-"""Define the host of a run, which executes it, runs its chunks and shows its progress: Prefect, except in tests.
+"""Define the host of a run, which executes it, runs its chunks and shows its progress.
 
-To run without Prefect and its server, set another `HOST`.
+Flows run on Prefect, except in tests, which set another `HOST`. Trials run on the host of try_host.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,12 +37,12 @@ _OPEN_NOW: set[tuple[str, str]] = set()
 class RunOrigin:
     """What started a run: the flow, the deployment's name, the Prefect flow run, and the code.
 
-    `source` has the templates that the flow's code names.
+    `source` has the templates that the flow's code names. Without Prefect there is no flow run.
     """
 
     flow: str
     deployment: str | None
-    flow_run_id: str
+    flow_run_id: str | None
     trigger: str
     parameters: dict[str, Any]
     code_version: str
@@ -75,6 +75,9 @@ class RunOrigin:
 
         Raises ConfigurationError if the flow run already has one in this process.
         """
+        if self.flow_run_id is None:
+            yield
+            return
         name = (self.flow_run_id, self.flow)
         if name in _OPEN_NOW:
             raise ConfigurationError(
@@ -123,6 +126,8 @@ class Host(Protocol):
 
     log: Log
     """The run's log."""
+    also_shown: str
+    """Where people find the summary besides the ledger, to be appended to a line of the log; may be empty."""
 
     async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
         """Find out what started the run; `flow` overrides the name of the flow."""
@@ -160,4 +165,4 @@ class Host(Protocol):
 
 
 HOST: ContextVar[Host | None] = ContextVar("presswork_host", default=None)
-"""The host of the runs that open in this context; None is Prefect."""
+"""The host of the runs that flows open in this context; None is Prefect."""

@@ -1,0 +1,80 @@
+"""Print two versions of a template on the same records: next to each other if there is room, else with marks."""
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from presswork.commands.trying.try_changes import AROUND, print_change, print_prompt_change, reads_other
+from presswork.commands.trying.try_fields import WHOLE, answer_rows
+from presswork.commands.trying.try_record import ending_of, figures_of
+from presswork.commands.trying.try_totals import figures
+from presswork.differences.text_differences import compare_texts
+from presswork.escaping import visible
+from presswork.terminal import screen
+from presswork.terminal.difference_view import is_plain, new_side, old_side
+from presswork.trying.trials import Trial, TriedRecord
+
+WIDE_ENOUGH = 110
+"""Columns of a terminal from which on two answers fit next to each other."""
+
+
+def print_sides(console: Console, old: Trial, new: Trial, label: str) -> None:
+    """Print both answers for each record, and what both versions cost; `label` names the older version."""
+    befores = {record.key: record for record in old.records}
+    changed = next(
+        ((befores[now.key], now) for now in new.records if now.key in befores and reads_other(befores[now.key], now)),
+        None,
+    )
+    if changed is None:
+        console.print(Text("\nBoth versions give Claude the same prompts for these records.", "yellow"))
+    else:
+        console.print()
+        print_prompt_change(console, *changed)
+    is_wide = console.is_terminal and console.width >= WIDE_ENOUGH
+    for now in new.records:
+        before = befores.get(now.key)
+        if is_wide and before is not None:
+            _print_columns(console, before, now, label)
+        else:
+            print_change(console, before, now)
+    _print_costs(console, old, new, label)
+
+
+def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, label: str) -> None:
+    console.print()
+    console.print(screen.data(now.key, "bold"))
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
+    made.add_column("", style="cyan", max_width=24, overflow="fold")
+    made.add_column(visible(label), ratio=1, overflow="fold")
+    made.add_column("this version", ratio=1, overflow="fold")
+    for row in _column_rows(before, now, plain=is_plain(console)):
+        made.add_row(*row)
+    console.print(Padding(made, (0, 0, 0, 2)))
+
+
+def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[str, Text, Text]]:
+    old, new = (dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now))
+    rows = []
+    for name in dict.fromkeys((*new, *old)):
+        left, right = old.get(name, Text()), new.get(name, Text())
+        if left.plain == right.plain:
+            right = Text("the same", "dim")
+        elif before.output is not None and now.output is not None:
+            left, right = _marked(left.plain, right.plain, plain=plain)
+        rows.append((visible(name), left, right))
+    rows.append(("", *(Text(" · ".join([ending_of(each), *figures_of(each)]), "dim") for each in (before, now))))
+    return rows
+
+
+def _marked(old: str, new: str, *, plain: bool) -> tuple[Text, Text]:
+    operations = compare_texts(old, new)
+    old_marked = old_side(operations, plain=plain, context=AROUND)
+    return old_marked, new_side(operations, plain=plain, context=AROUND)
+
+
+def _print_costs(console: Console, old: Trial, new: Trial, label: str) -> None:
+    olds, news = dict(figures(old)), dict(figures(new))
+    rows = [(name, olds.get(name, "nothing asked"), news.get(name, "nothing asked")) for name in {**olds, **news}]
+    console.print()
+    console.print(screen.table(["", label, "this version"], rows))
