@@ -101,7 +101,7 @@ def prompt_text(pieces: Sequence[PromptPiece], *, plain: bool) -> Text:
     for piece in pieces:
         text = visible(piece.text)
         is_marked = piece.source is not None and bool(text.strip())
-        made.append(f"‹{text}›" if plain and is_marked else text, FROM_DATA if is_marked else "")
+        made.append(f"«{text}»" if plain and is_marked else text, FROM_DATA if is_marked else "")
     lines = made.split("\n", allow_blank=True)
     kept = Text("\n").join(lines[:PROMPT_LINES])[:LONGEST_PROMPT]
     rest = len(made) - len(kept)
@@ -109,7 +109,7 @@ def prompt_text(pieces: Sequence[PromptPiece], *, plain: bool) -> Text:
 
 
 def _print_prompt_title(console: Console) -> None:
-    data = "‹data›" if is_plain(console) else "data"
+    data = "«data»" if is_plain(console) else "data"
     console.print(Text.assemble(("  prompt, with ", "dim"), (data, FROM_DATA), (" marked", "dim")))
 
 

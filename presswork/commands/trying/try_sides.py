@@ -1,4 +1,4 @@
-"""Print two versions of a template on the same records: next to each other if there is room, else with marks."""
+"""Try two versions of a template on the same records, and print them: next to each other if there is room."""
 
 from rich.console import Console
 from rich.padding import Padding
@@ -7,16 +7,43 @@ from rich.text import Text
 
 from presswork.commands.trying.try_changes import AROUND, print_change, print_prompt_change, reads_other
 from presswork.commands.trying.try_fields import WHOLE, answer_rows
+from presswork.commands.trying.try_json import changes_json, trial_json
+from presswork.commands.trying.try_line import live_line
 from presswork.commands.trying.try_record import ending_of, figures_of
-from presswork.commands.trying.try_totals import figures
+from presswork.commands.trying.try_template import AskedTrials
+from presswork.commands.trying.try_totals import exit_status, figures
 from presswork.differences.text_differences import compare_texts
 from presswork.escaping import visible
 from presswork.terminal import screen
 from presswork.terminal.difference_view import is_plain, new_side, old_side
+from presswork.terminal.endings import CommandContext
+from presswork.trying.sessions import TrySession
 from presswork.trying.trials import Trial, TriedRecord
+from presswork.trying.versions import open_version
 
 WIDE_ENOUGH = 110
 """Columns of a terminal from which on two answers fit next to each other."""
+
+
+async def compare_versions(command: CommandContext, asked: AskedTrials, against: str) -> int:
+    """Try the other version first, whose answers are mostly in the ledger; return the exit status of this one."""
+    to_try, settings = asked.to_try, command.settings
+    async with TrySession(settings) as session:
+        with (
+            live_line(say=not command.as_json) as (line, _console),
+            open_version(settings, to_try.template, against) as (folder, label),
+        ):
+            line.ask(2 * asked.most_records)
+
+            def tell(_record: TriedRecord) -> None:
+                line.one_ended()
+
+            old = await session.run(to_try, templates_dir=folder, on_record=tell)
+            new = await session.run(to_try, on_record=tell)
+    command.run_id = new.run_id
+    answer = {"against": label, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
+    command.answer(answer, lambda console: print_sides(console, old, new, label))
+    return exit_status(new)
 
 
 def print_sides(console: Console, old: Trial, new: Trial, label: str) -> None:
@@ -55,7 +82,7 @@ def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, labe
 
 def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[str, Text, Text]]:
     old, new = (dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now))
-    rows = []
+    rows: list[tuple[str, Text, Text]] = []
     for name in dict.fromkeys((*new, *old)):
         left, right = old.get(name, Text()), new.get(name, Text())
         if left.plain == right.plain:
@@ -63,8 +90,11 @@ def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[
         elif before.output is not None and now.output is not None:
             left, right = _marked(left.plain, right.plain, plain=plain)
         rows.append((visible(name), left, right))
-    rows.append(("", *(Text(" · ".join([ending_of(each), *figures_of(each)]), "dim") for each in (before, now))))
-    return rows
+    return [*rows, ("", _figures(before), _figures(now))]
+
+
+def _figures(record: TriedRecord) -> Text:
+    return Text(" · ".join([ending_of(record), *figures_of(record)]), "dim")
 
 
 def _marked(old: str, new: str, *, plain: bool) -> tuple[Text, Text]:

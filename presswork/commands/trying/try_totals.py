@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import SANDBOX, SUCCEEDED
-from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_record import ending_of
+from presswork.commands.trying.try_template import AskedTrials
 from presswork.report.amounts import counted, dollars, duration
-from presswork.report.summary import SANDBOX_SAYS
+from presswork.report.summary import HAS_ALL, LACKS_SOME, MET_CAP, SANDBOX_SAYS
 from presswork.terminal import screen
 from presswork.trying.trials import Trial, TriedRecord
 
@@ -56,6 +56,13 @@ def figures(trial: Trial) -> list[tuple[str, str]]:
     if each := cost_each(trial):
         rows.append((f"{SCALE:,} records", f"about ${each * SCALE:,.2f}, if they are like these"))
     return rows
+
+
+def exit_status(trial: Trial) -> int:
+    """Return the exit status of a trial, as that of a run."""
+    if trial.stopped is not None:
+        return MET_CAP
+    return HAS_ALL if all(record.status == SUCCEEDED for record in trial.records) and not trial.missing else LACKS_SOME
 
 
 def verdict(trial: Trial) -> Text:
