@@ -1,11 +1,18 @@
-"""The column types of the ledger: times in UTC, exact money, ids, hashes and keys."""
+"""What the ledger's tables are made of: the column types (times in UTC, exact money, ids, hashes, keys), and the base.
+
+Tables are classes without SQLAlchemy's ORM, of which nothing else would be used: it takes longer to load than the rest
+of SQLAlchemy that a command needs, and to write each statement.
+"""
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeEngine
+
+Value = TypeVar("Value")
+Stored = TypeVar("Stored", bound="Base")
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -47,10 +54,13 @@ class Money(sa.TypeDecorator[Decimal]):
         return None if value is None else Decimal(str(value)).quantize(Decimal("1e-10"))
 
 
-class Base(DeclarativeBase):
-    """The ledger's metadata; constraints have fixed names, so that migrations can refer to them."""
+class Base:
+    """A table as a class: its columns are attributes, and a statement takes the class for the table.
 
-    metadata = sa.MetaData(
+    Constraints have fixed names, so that migrations can refer to them.
+    """
+
+    metadata: ClassVar = sa.MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -59,6 +69,42 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+    __tablename__: ClassVar[str]
+    __table_args__: ClassVar[tuple[sa.Constraint | sa.Index, ...]] = ()
+    __table__: ClassVar[sa.Table]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make the table from the attributes that are columns, in order; `options` are those of sqlalchemy.Table."""
+        columns = {name: value for name, value in vars(cls).items() if isinstance(value, sa.Column)}
+        for name, each in columns.items():
+            each.name = each.key = name
+        cls.__table__ = sa.Table(cls.__tablename__, cls.metadata, *columns.values(), *cls.__table_args__, **options)
+
+    @classmethod
+    def __clause_element__(cls) -> sa.Table:
+        """Return what SQLAlchemy puts into a statement for this class."""
+        return cls.__table__
+
+
+def column(
+    kind: TypeEngine[Value] | type[TypeEngine[Value]], *references: sa.ForeignKey, **options: Any
+) -> sa.Column[Value]:
+    """Make a column that is never null, with the name of its attribute; `options` are those of sqlalchemy.Column."""
+    return sa.Column(kind, *references, nullable=False, **options)
+
+
+def optional(
+    kind: TypeEngine[Value] | type[TypeEngine[Value]], *references: sa.ForeignKey, **options: Any
+) -> sa.Column[Value | None]:
+    """Make a column that may be null."""
+    return cast("sa.Column[Value | None]", sa.Column(kind, *references, nullable=True, **options))
+
+
+def aliased(table: type[Stored]) -> type[Stored]:
+    """Give a table a name of its own in a statement, so that it can be there twice."""
+    other = table.__table__.alias()
+    columns = {"__table__": other, "__clause_element__": lambda: other, **{each.key: each for each in other.c}}
+    return cast("type[Stored]", type(table.__name__, (), columns))
 
 
 Id = sa.String(36)

@@ -17,7 +17,8 @@ from alembic import command
 from sqlalchemy import Engine
 
 from bench.audit.made_rows import COLUMNS, ROWS_AT_ONCE, Maker, Rows
-from db.ledger.connecting import alembic_config, connect_ledger, upgrade
+from db.ledger.connecting import connect_ledger, upgrade
+from db.ledger.migrating import alembic_config
 
 BEFORE = "0003"
 CONTENT = """

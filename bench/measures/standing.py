@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 
 from bench.meter import Meter, Sample
 from bench.stage import Stage
-from db.ledger.connecting import alembic_config, connect_ledger, upgrade
+from db.ledger.connecting import connect_ledger, upgrade
+from db.ledger.migrating import alembic_config
 from db.readers.look_up import look_up
 from db.readers.what_stands import read_standing
 from db.session import begin_write

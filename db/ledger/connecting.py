@@ -8,18 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import stamina
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, column, func, inspect, select, table, text
+from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.clock import agree
 from db.database_errors import (
     LedgerDamagedError,
-    LedgerInUseError,
     LedgerNotMigratedError,
     LedgerTooNewError,
     LedgerUnreachableError,
@@ -35,11 +29,9 @@ from db.session import (
     reason_of,
     rows_of,
 )
-from db.words import RUNNING
+from db.tables.revisions import known_revisions, stored_revision
 
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
 _REMEDY = "Check PRESSWORK_DATABASE_URL and that the database is running."
-_LOCK = 0x70726573  # "pres": any number, as long as all migrating processes use the same
 
 
 def open_ledger(url: str) -> Engine:
@@ -118,41 +110,17 @@ def upgrade(engine: Engine) -> None:
     Raises LedgerTooNewError, LedgerInUseError if a run is active on it, or LedgerUnreachableError if it can't be
     written.
     """
+    from db.ledger.migrating import migrate  # noqa: PLC0415 - loads Alembic, which only a migration needs
+
     found = _known_revision(engine, engine.url)
     try:
         with damage_reported(engine.url), begin_write(engine) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            config = alembic_config()
-            config.attributes["connection"] = connection
-            if found not in {None, ScriptDirectory.from_config(config).get_current_head()}:
-                _refuse_while_in_use(connection)
-            command.upgrade(config, "head")
+            migrate(connection, found)
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(engine.url)} can't be migrated: {reason_of(error, engine.url)}. "
             "Fix the cause, then run `presswork db upgrade` again."
         ) from None
-
-
-def _refuse_while_in_use(connection: Connection) -> None:
-    # By the one column that all releases write: an older process continues to write as before, even after a migration.
-    runs = table("runs", column("id"), column("flow"), column("status"), column("alive_until"))
-    leases = table("leases", column("run_id"), column("alive_until"))
-    on_postgres = connection.dialect.name == "postgresql"
-    moment = func.clock_timestamp() if on_postgres else func.strftime("%Y-%m-%d %H:%M:%f", "now")
-    running = select(runs.c.id, runs.c.flow).where(runs.c.status == RUNNING).order_by(runs.c.id)
-    if inspect(connection).has_table("leases"):
-        running = running.join(leases, leases.c.run_id == runs.c.id).where(leases.c.alive_until > moment)
-    else:
-        running = running.where(runs.c.alive_until > moment)
-    active = connection.execute(running).first()
-    if active is not None:
-        raise LedgerInUseError(
-            f"The ledger {readable_url(connection.engine.url)} can't be migrated now: the run {active.id} of "
-            f"{active.flow} is active. Stop it or wait until it ends, then run `presswork db upgrade` again. "
-            "(A crashed run counts as active for two minutes.)"
-        )
 
 
 def check(engine: Engine, url: str | None = None) -> str:
@@ -161,8 +129,7 @@ def check(engine: Engine, url: str | None = None) -> str:
     Errors name the ledger by `url`, as the user wrote it. The engine's own URL may have another driver, and options.
     """
     named = url or engine.url
-    found = _known_revision(engine, named)
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    found, head = _known_revision(engine, named), known_revisions()[-1]
     if found != head:
         state = "has no tables yet" if found is None else f"is at revision {found}, but this code needs {head}"
         raise LedgerNotMigratedError(f"The ledger {readable_url(named)} {state}. Run `presswork db upgrade`.")
@@ -172,24 +139,14 @@ def check(engine: Engine, url: str | None = None) -> str:
 def _known_revision(engine: Engine, named: URL | str) -> str | None:
     try:
         with damage_reported(named), engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            found = stored_revision(connection)
     except SQLAlchemyError as error:
         raise LedgerUnreachableError(
             f"The ledger {readable_url(named)} can't be read: {reason_of(error, engine.url)}. {_REMEDY}"
         ) from None
-    if found is not None:
-        try:
-            ScriptDirectory.from_config(alembic_config()).get_revision(found)
-        except CommandError:
-            raise LedgerTooNewError(
-                f"The ledger {readable_url(named)} is at revision {found}, which this code does not know: "
-                "a newer Presswork migrated it. Update Presswork, or name another ledger in PRESSWORK_DATABASE_URL."
-            ) from None
+    if found is not None and found not in known_revisions():
+        raise LedgerTooNewError(
+            f"The ledger {readable_url(named)} is at revision {found}, which this code does not know: "
+            "a newer Presswork migrated it. Update Presswork, or name another ledger in PRESSWORK_DATABASE_URL."
+        )
     return found
-
-
-def alembic_config() -> Config:
-    """Return the configuration by which Alembic finds the migrations; no settings file is read."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config

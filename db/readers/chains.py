@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, Engine, Row, and_, case, func, or_, select
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.session import rows_of
 from db.tables import Attempt, StoredRun
 from db.words import PERHAPS_BILLED

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, String, and_, cast, null, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, String, and_, cast, null, select
 
 from db.session import rows_of
 from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
@@ -14,7 +13,7 @@ from db.words import CACHE, FAILED, LIVE, NOT_OVER, SKIPPED, SUCCEEDED
 Confirmed = Select[tuple[str, str, str | None, str | None]]
 """Selects `step`, `record_key`, `generation_id` and `lease_id`, which is None unless a helper confirmed the record."""
 _NO_LEASE: Any = cast(null(), String).label("lease_id")
-_Column = InstrumentedAttribute[str | None]
+_Column = Column[str | None]
 ConfirmedCounts = dict[str, Counter[tuple[str, str]]]
 """The number of confirmed records of each step, by status and origin; steps are in the order in which they began."""
 

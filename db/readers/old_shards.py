@@ -6,8 +6,8 @@ A run's figures include its shards. Today's helpers write rows of the run itself
 from collections.abc import Sequence
 
 from sqlalchemy import Engine, Select, Subquery, func, select, union_all
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.rollups.shard_runs import is_shard_of, shards_in
 from db.session import rows_of
 from db.tables import Generation, StoredRun

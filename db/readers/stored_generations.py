@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Subquery, case, func, select, union_all
-from sqlalchemy.orm import aliased
 
 from db import tables
+from db.columns import aliased
 from db.readers.confirmations import confirmed_contents
 from db.readers.runs import counts_in, find_id, row_of, running, state_of
-from db.session import in_parts, rows_of
+from db.session import among, in_parts, rows_of
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
 from db.words import SUCCEEDED
 
@@ -108,6 +108,13 @@ def read_generations(
         return last
 
     return iter(read_page, [])
+
+
+def generations_by_id(engine: Engine, generation_ids: Sequence[str]) -> list[StepGeneration]:
+    """Return these generations in the order of their keys; of unknown ids nothing."""
+    of_these = among(Generation.id, generation_ids, engine.dialect.name)
+    rows = rows_of(engine, _with_content().where(of_these).order_by(Generation.record_key, Generation.id))
+    return [_step_generation(row) for row in rows]
 
 
 def read_parents(engine: Engine, generation_ids: Sequence[str]) -> dict[str, list[StepGeneration]]:

@@ -6,7 +6,7 @@ Money is added in whole units of 1e-10 USD, the last digit that the ledger store
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, case, cast, func, literal_column
+from sqlalchemy import BigInteger, Column, ColumnElement, Integer, case, cast, func, literal_column
 
 from db.tables import Attempt
 from db.words import PERHAPS_BILLED, UNSENT
@@ -24,15 +24,15 @@ _ERROR = func.coalesce(Attempt.error_type, NOTHING)
 # A large zero, because PostgreSQL would add small integers, and an endpoint may report the largest of these.
 _NO_TOKENS: ColumnElement[int] = literal_column("CAST(0 AS BIGINT)", BigInteger)
 
-_PLAIN, WRITTEN_5M, WRITTEN_1H, READ = (
-    func.coalesce(column, _NO_TOKENS)
-    for column in (
-        Attempt.input_tokens,
-        Attempt.cache_creation_5m_tokens,
-        Attempt.cache_creation_1h_tokens,
-        Attempt.cache_read_tokens,
-    )
-)
+
+def _tokens(column: Column[int | None]) -> ColumnElement[int]:
+    found: ColumnElement[int] = func.coalesce(column, _NO_TOKENS)
+    return found
+
+
+_PLAIN = _tokens(Attempt.input_tokens)
+WRITTEN_5M, WRITTEN_1H = _tokens(Attempt.cache_creation_5m_tokens), _tokens(Attempt.cache_creation_1h_tokens)
+READ = _tokens(Attempt.cache_read_tokens)
 WRITTEN: ColumnElement[int] = WRITTEN_5M + WRITTEN_1H
 ALL_IN: ColumnElement[int] = _PLAIN + WRITTEN + READ
 """The whole input of a request, with the tokens written to the prompt cache and read from it."""

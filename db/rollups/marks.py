@@ -16,9 +16,9 @@ from datetime import timedelta
 from math import inf
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, delete, func, insert, or_, select
-from sqlalchemy.orm import aliased
 
 from db.clock import now
+from db.columns import aliased
 from db.rollups.grouped import ROLLUPS, added_up
 from db.rollups.savings import store_missing_savings
 from db.session import begin_write, in_parts

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, or_, select
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.tables import StoredRun
 
 

@@ -3,14 +3,9 @@
 Generations, their parents and attempts are history, which is append-only. `content` can be rebuilt from it.
 """
 
-from datetime import datetime
-from decimal import Decimal
-from typing import Any
-
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
 
-from db.columns import Base, Hash, Id, KeyText, Money, UtcDateTime, one_of
+from db.columns import Base, Hash, Id, KeyText, Money, UtcDateTime, column, one_of, optional
 from db.words import KINDS, ORIGINS, STATUSES
 
 
@@ -34,27 +29,27 @@ class Generation(Base):
         sa.Index("ix_generations_prompt", "prompt_hash", "origin", "status"),
     )
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
-    flow: Mapped[str] = mapped_column(sa.String(200))
-    step: Mapped[str] = mapped_column(sa.String(200))
-    endpoint: Mapped[str] = mapped_column(sa.String(100))
-    record_key: Mapped[str] = mapped_column(KeyText)
-    record_hash: Mapped[str | None] = mapped_column(sa.ForeignKey("records.hash"))
-    template_hash: Mapped[str] = mapped_column(Hash)
-    prompt_hash: Mapped[str | None] = mapped_column(Hash)
-    status: Mapped[str] = mapped_column(sa.String(20))
-    origin: Mapped[str] = mapped_column(sa.String(20))
-    source_generation_id: Mapped[str | None] = mapped_column(sa.ForeignKey("generations.id"))
-    output: Mapped[Any | None] = mapped_column(sa.JSON(none_as_null=True))
-    output_hash: Mapped[str | None] = mapped_column(Hash)
-    error_kind: Mapped[str | None] = mapped_column(sa.Text)
-    error_message: Mapped[str | None] = mapped_column(sa.Text)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    replaced_by: Mapped[str] = mapped_column(Id, server_default="")
-    lease_id: Mapped[str | None] = mapped_column(Id)
-    confirmed: Mapped[int | None] = mapped_column(sa.Integer)
-    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    id = column(Id, primary_key=True)
+    run_id = column(Id, sa.ForeignKey("runs.id"))
+    flow = column(sa.String(200))
+    step = column(sa.String(200))
+    endpoint = column(sa.String(100))
+    record_key = column(KeyText)
+    record_hash = optional(Hash, sa.ForeignKey("records.hash"))
+    template_hash = column(Hash)
+    prompt_hash = optional(Hash)
+    status = column(sa.String(20))
+    origin = column(sa.String(20))
+    source_generation_id = optional(Id, sa.ForeignKey("generations.id"))
+    output = optional(sa.JSON(none_as_null=True))
+    output_hash = optional(Hash)
+    error_kind = optional(sa.Text)
+    error_message = optional(sa.Text)
+    created_at = column(UtcDateTime)
+    replaced_by = column(Id, server_default="")
+    lease_id = optional(Id)
+    confirmed = optional(sa.Integer)
+    confirmed_at = optional(UtcDateTime)
 
 
 class GenerationParent(Base):
@@ -62,8 +57,8 @@ class GenerationParent(Base):
 
     __tablename__ = "generation_parents"
 
-    generation_id: Mapped[str] = mapped_column(sa.ForeignKey("generations.id"), primary_key=True)
-    parent_id: Mapped[str] = mapped_column(sa.ForeignKey("generations.id"), primary_key=True, index=True)
+    generation_id = column(Id, sa.ForeignKey("generations.id"), primary_key=True)
+    parent_id = column(Id, sa.ForeignKey("generations.id"), primary_key=True, index=True)
 
 
 class Attempt(Base):
@@ -78,40 +73,40 @@ class Attempt(Base):
     __tablename__ = "attempts"
     __table_args__ = (one_of("kind", KINDS), sa.Index(None, "run_id", "ended_at"))
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
-    prompt_hash: Mapped[str] = mapped_column(sa.ForeignKey("prompts.hash"))
-    generation_id: Mapped[str] = mapped_column(Id, index=True)
-    ordinal: Mapped[int] = mapped_column(sa.Integer)
-    kind: Mapped[str] = mapped_column(sa.String(20))
-    request_changes: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
-    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    latency_ms: Mapped[int | None] = mapped_column(sa.Integer)
-    http_status: Mapped[int | None] = mapped_column(sa.Integer)
-    error_type: Mapped[str | None] = mapped_column(sa.Text)
-    request_id: Mapped[str | None] = mapped_column(sa.Text)
-    message_id: Mapped[str | None] = mapped_column(sa.Text)
-    model: Mapped[str | None] = mapped_column(sa.Text)
-    stop_reason: Mapped[str | None] = mapped_column(sa.Text)
-    output_text: Mapped[str | None] = mapped_column(sa.Text)
-    validation_errors: Mapped[Any | None] = mapped_column(sa.JSON(none_as_null=True))
-    input_tokens: Mapped[int | None] = mapped_column(sa.Integer)
-    output_tokens: Mapped[int | None] = mapped_column(sa.Integer)
-    cache_creation_5m_tokens: Mapped[int | None] = mapped_column(sa.Integer)
-    cache_creation_1h_tokens: Mapped[int | None] = mapped_column(sa.Integer)
-    cache_read_tokens: Mapped[int | None] = mapped_column(sa.Integer)
-    thinking_tokens: Mapped[int | None] = mapped_column(sa.Integer)
-    service_tier: Mapped[str | None] = mapped_column(sa.Text)
-    cost_usd: Mapped[Decimal | None] = mapped_column(Money)
-    likely_cost_usd: Mapped[Decimal | None] = mapped_column(Money)
-    inference_geo: Mapped[str | None] = mapped_column(sa.Text)
-    speed: Mapped[str | None] = mapped_column(sa.Text)
-    price_version: Mapped[str | None] = mapped_column(sa.String(50))
-    lease_id: Mapped[str | None] = mapped_column(Id)
+    id = column(Id, primary_key=True)
+    run_id = column(Id, sa.ForeignKey("runs.id"))
+    prompt_hash = column(Hash, sa.ForeignKey("prompts.hash"))
+    generation_id = column(Id, index=True)
+    ordinal = column(sa.Integer)
+    kind = column(sa.String(20))
+    request_changes = optional(sa.JSON(none_as_null=True))
+    started_at = column(UtcDateTime)
+    ended_at = optional(UtcDateTime)
+    latency_ms = optional(sa.Integer)
+    http_status = optional(sa.Integer)
+    error_type = optional(sa.Text)
+    request_id = optional(sa.Text)
+    message_id = optional(sa.Text)
+    model = optional(sa.Text)
+    stop_reason = optional(sa.Text)
+    output_text = optional(sa.Text)
+    validation_errors = optional(sa.JSON(none_as_null=True))
+    input_tokens = optional(sa.Integer)
+    output_tokens = optional(sa.Integer)
+    cache_creation_5m_tokens = optional(sa.Integer)
+    cache_creation_1h_tokens = optional(sa.Integer)
+    cache_read_tokens = optional(sa.Integer)
+    thinking_tokens = optional(sa.Integer)
+    service_tier = optional(sa.Text)
+    cost_usd = optional(Money)
+    likely_cost_usd = optional(Money)
+    inference_geo = optional(sa.Text)
+    speed = optional(sa.Text)
+    price_version = optional(sa.String(50))
+    lease_id = optional(Id)
 
 
-class StandingContent(Base):
+class StandingContent(Base, sqlite_with_rowid=False):
     """A record's current content in a step: its newest succeeded generation, and the failure after it, if any.
 
     `confirmed` and `failing` count how often each was confirmed, last by `confirmed_run_id` and `failing_run_id`. The
@@ -119,18 +114,17 @@ class StandingContent(Base):
     """
 
     __tablename__ = "content"
-    __table_args__ = ({"sqlite_with_rowid": False},)
 
-    flow: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
-    step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
-    endpoint: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
-    record_key: Mapped[str] = mapped_column(KeyText, primary_key=True)
-    generation_id: Mapped[str | None] = mapped_column(Id)
-    since: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    confirmed_run_id: Mapped[str | None] = mapped_column(Id)
-    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    confirmed: Mapped[int] = mapped_column(sa.Integer, server_default="0")
-    failing_id: Mapped[str | None] = mapped_column(Id)
-    failing_run_id: Mapped[str | None] = mapped_column(Id)
-    failing_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    failing: Mapped[int] = mapped_column(sa.Integer, server_default="0")
+    flow = column(sa.String(200), primary_key=True)
+    step = column(sa.String(200), primary_key=True)
+    endpoint = column(sa.String(100), primary_key=True)
+    record_key = column(KeyText, primary_key=True)
+    generation_id = optional(Id)
+    since = optional(UtcDateTime)
+    confirmed_run_id = optional(Id)
+    confirmed_at = optional(UtcDateTime)
+    confirmed = column(sa.Integer, server_default="0")
+    failing_id = optional(Id)
+    failing_run_id = optional(Id)
+    failing_at = optional(UtcDateTime)
+    failing = column(sa.Integer, server_default="0")

@@ -1,13 +1,8 @@
 """Runs, who works on them, and how far their steps are. Their rows are updated in place."""
 
-from datetime import datetime
-from decimal import Decimal
-from typing import Any
-
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
 
-from db.columns import Base, Hash, Id, KeyText, Money, UtcDateTime, one_of
+from db.columns import Base, Hash, Id, KeyText, Money, UtcDateTime, column, one_of, optional
 from db.words import RUN_STATUSES, STEP_STATES
 
 _FREE = sa.text("status IS NULL AND lease_id IS NULL")
@@ -24,27 +19,27 @@ class StoredRun(Base):
     __tablename__ = "runs"
     __table_args__ = (one_of("status", RUN_STATUSES), sa.Index(None, "flow", "started_at"))
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    resumes_run_id: Mapped[str | None] = mapped_column(sa.ForeignKey("runs.id"))
-    parent_run_id: Mapped[str | None] = mapped_column(sa.ForeignKey("runs.id"), index=True)
-    flow: Mapped[str] = mapped_column(sa.String(200))
-    deployment: Mapped[str | None] = mapped_column(sa.String(200))
-    prefect_flow_run_id: Mapped[str | None] = mapped_column(Id, index=True)
-    trigger: Mapped[str] = mapped_column(sa.String(50))
-    parameters: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
-    code_version: Mapped[str] = mapped_column(sa.String(100))
-    endpoint: Mapped[str] = mapped_column(sa.String(100))
-    mode: Mapped[str] = mapped_column(sa.String(20))
-    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    status: Mapped[str] = mapped_column(sa.String(20))
-    process: Mapped[str] = mapped_column(sa.String(300))
-    alive_until: Mapped[datetime] = mapped_column(UtcDateTime)
-    epoch: Mapped[int] = mapped_column(sa.Integer, server_default="1")
-    lease_boot: Mapped[str | None] = mapped_column(sa.String(100))
-    lease_until_s: Mapped[float | None] = mapped_column(sa.Float)
-    suspended_for: Mapped[str | None] = mapped_column(sa.Text)
-    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    id = column(Id, primary_key=True)
+    resumes_run_id = optional(Id, sa.ForeignKey("runs.id"))
+    parent_run_id = optional(Id, sa.ForeignKey("runs.id"), index=True)
+    flow = column(sa.String(200))
+    deployment = optional(sa.String(200))
+    prefect_flow_run_id = optional(Id, index=True)
+    trigger = column(sa.String(50))
+    parameters = column(sa.JSON)
+    code_version = column(sa.String(100))
+    endpoint = column(sa.String(100))
+    mode = column(sa.String(20))
+    started_at = column(UtcDateTime)
+    ended_at = optional(UtcDateTime)
+    status = column(sa.String(20))
+    process = column(sa.String(300))
+    alive_until = column(UtcDateTime)
+    epoch = column(sa.Integer, server_default="1")
+    lease_boot = optional(sa.String(100))
+    lease_until_s = optional(sa.Float)
+    suspended_for = optional(sa.Text)
+    due_at = optional(UtcDateTime)
 
 
 class StoredLease(Base):
@@ -57,15 +52,15 @@ class StoredLease(Base):
     __tablename__ = "leases"
     __table_args__ = (sa.UniqueConstraint("run_id", "worker"),)
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"))
-    worker: Mapped[str] = mapped_column(sa.String(50))
-    process: Mapped[str] = mapped_column(sa.String(300))
-    epoch: Mapped[int] = mapped_column(sa.Integer)
-    taken_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    alive_until: Mapped[datetime] = mapped_column(UtcDateTime)
-    boot: Mapped[str | None] = mapped_column(sa.String(100))
-    until_s: Mapped[float | None] = mapped_column(sa.Float)
+    id = column(Id, primary_key=True)
+    run_id = column(Id, sa.ForeignKey("runs.id"))
+    worker = column(sa.String(50))
+    process = column(sa.String(300))
+    epoch = column(sa.Integer)
+    taken_at = column(UtcDateTime)
+    alive_until = column(UtcDateTime)
+    boot = optional(sa.String(100))
+    until_s = optional(sa.Float)
 
 
 class StoredStep(Base):
@@ -80,20 +75,20 @@ class StoredStep(Base):
     __tablename__ = "run_steps"
     __table_args__ = (one_of("state", STEP_STATES),)
 
-    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id"), primary_key=True)
-    step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
-    position: Mapped[int] = mapped_column(sa.Integer)
-    state: Mapped[str] = mapped_column(sa.String(20))
-    made_from: Mapped[str | None] = mapped_column(sa.String(200))
-    total: Mapped[int | None] = mapped_column(sa.Integer)
-    left_out: Mapped[int] = mapped_column(sa.Integer, server_default="0")
-    unchanged: Mapped[int] = mapped_column(sa.Integer, server_default="0")
-    failed_again: Mapped[int] = mapped_column(sa.Integer, server_default="0")
-    skipped_again: Mapped[int] = mapped_column(sa.Integer, server_default="0")
-    saved_usd: Mapped[Decimal | None] = mapped_column(Money)
+    run_id = column(Id, sa.ForeignKey("runs.id"), primary_key=True)
+    step = column(sa.String(200), primary_key=True)
+    position = column(sa.Integer)
+    state = column(sa.String(20))
+    made_from = optional(sa.String(200))
+    total = optional(sa.Integer)
+    left_out = column(sa.Integer, server_default="0")
+    unchanged = column(sa.Integer, server_default="0")
+    failed_again = column(sa.Integer, server_default="0")
+    skipped_again = column(sa.Integer, server_default="0")
+    saved_usd = optional(Money)
 
 
-class WorkingRow(Base):
+class WorkingRow(Base, sqlite_with_rowid=False):
     """A record in a step of an open run: either still to be done, or confirmed as unchanged.
 
     Without `status` it is to be done, by the helper with its `lease_id` if it has one. With a `status` it is confirmed:
@@ -104,16 +99,15 @@ class WorkingRow(Base):
     __table_args__ = (
         # For the keys that a helper takes next.
         sa.Index("ix_working_rows_free", "run_id", "step", "record_key", sqlite_where=_FREE, postgresql_where=_FREE),
-        {"sqlite_with_rowid": False},
     )
 
-    run_id: Mapped[str] = mapped_column(Id, primary_key=True)
-    step: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
-    record_key: Mapped[str] = mapped_column(KeyText, primary_key=True)
-    lease_id: Mapped[str | None] = mapped_column(Id)
-    status: Mapped[str | None] = mapped_column(sa.String(20))
-    generation_id: Mapped[str | None] = mapped_column(Id)
-    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    run_id = column(Id, primary_key=True)
+    step = column(sa.String(200), primary_key=True)
+    record_key = column(KeyText, primary_key=True)
+    lease_id = optional(Id)
+    status = optional(sa.String(20))
+    generation_id = optional(Id)
+    confirmed_at = optional(UtcDateTime)
 
 
 class Claim(Base):
@@ -121,6 +115,6 @@ class Claim(Base):
 
     __tablename__ = "claims"
 
-    prompt_hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    owner: Mapped[str] = mapped_column(Id)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    prompt_hash = column(Hash, primary_key=True)
+    owner = column(Id)
+    expires_at = column(UtcDateTime)

@@ -3,12 +3,9 @@
 Text bodies are TEXT, not JSONB, so that records and requests are stored byte for byte, even a NUL as its JSON escape.
 """
 
-from datetime import datetime
-
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
 
-from db.columns import Base, Hash, UtcDateTime
+from db.columns import Base, Hash, UtcDateTime, column
 
 
 class StoredTemplate(Base):
@@ -16,10 +13,10 @@ class StoredTemplate(Base):
 
     __tablename__ = "templates"
 
-    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
-    sources: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    first_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    hash = column(Hash, primary_key=True)
+    name = column(sa.String(200), primary_key=True)
+    sources = column(sa.JSON)
+    first_seen_at = column(UtcDateTime)
 
 
 class SharedText(Base):
@@ -27,8 +24,8 @@ class SharedText(Base):
 
     __tablename__ = "texts"
 
-    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    body: Mapped[str] = mapped_column(sa.Text)
+    hash = column(Hash, primary_key=True)
+    body = column(sa.Text)
 
 
 class StoredRecord(Base):
@@ -36,8 +33,8 @@ class StoredRecord(Base):
 
     __tablename__ = "records"
 
-    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    body: Mapped[str] = mapped_column(sa.Text)
+    hash = column(Hash, primary_key=True)
+    body = column(sa.Text)
 
 
 class StoredPrompt(Base):
@@ -45,8 +42,8 @@ class StoredPrompt(Base):
 
     __tablename__ = "prompts"
 
-    hash: Mapped[str] = mapped_column(Hash, primary_key=True)
-    model: Mapped[str] = mapped_column(sa.String(100))
-    variant: Mapped[int] = mapped_column(sa.Integer)
-    request: Mapped[str] = mapped_column(sa.Text)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    hash = column(Hash, primary_key=True)
+    model = column(sa.String(100))
+    variant = column(sa.Integer)
+    request = column(sa.Text)
+    created_at = column(UtcDateTime)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import anthropic
-
+from presswork.claude.kept_schemas import sent_schema
 from presswork.output_classes.schemas import beyond_limits, full_schema, refused_class
 from presswork.output_classes.validate import OutputClass
 
@@ -16,7 +15,7 @@ def output_schema(output_class: OutputClass) -> dict[str, Any]:
     """
     schema = full_schema(output_class)
     try:
-        sent = anthropic.transform_schema(schema)
+        sent = sent_schema(schema)
     except (ValueError, TypeError, AssertionError) as error:
         raise refused_class(output_class, str(error)) from None
     if why := beyond_limits(sent):

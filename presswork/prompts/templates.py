@@ -17,6 +17,7 @@ import jinja2.meta
 import orjson
 from jinja2 import nodes
 
+from presswork.claude.output_schema import output_schema
 from presswork.errors import ConfigurationError, ParameterError, TemplateError
 from presswork.output_classes.classes import load_output_class
 from presswork.output_classes.validate import Invalid, OutputClass, validate_stored
@@ -52,9 +53,6 @@ class Template:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON schema that the request carries."""
-        # Listing templates, or reporting a mistake in one, does not need it.
-        from presswork.claude.output_schema import output_schema  # noqa: PLC0415 - loads the SDK, in a second or more
-
         return output_schema(self.output_class)
 
     @cached_property

@@ -15,7 +15,6 @@ from sqlalchemy import Engine, func, insert, select, update
 
 from db.clock import new_id, now
 from db.identity import this_process
-from db.ledger.connecting import MIGRATIONS
 from db.ledger.leases import Lease, take
 from db.ledger.lifecycle import begin_or_resume, close_run
 from db.ledger.refused_rows import storable
@@ -35,6 +34,7 @@ from db.ledger.writing import add_templates, write
 from db.readers.audit.overviews import FigureLine, figures_by_each
 from db.session import begin_write
 from db.tables import StoredRun, WorkingRow
+from db.tables.revisions import MIGRATIONS
 
 HEAD = ScriptDirectory(str(MIGRATIONS)).get_current_head()
 """The newest revision of a ledger."""

@@ -11,7 +11,8 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, Engine
 
-from db.ledger.connecting import alembic_config, connect_ledger, upgrade
+from db.ledger.connecting import connect_ledger, upgrade
+from db.ledger.migrating import alembic_config
 from db.readers.chains import Spent, resumed_by, spent_by_chain
 from db.readers.failures import losses, without_content
 from db.readers.figures import StepCount, cost_reused, count_generations, find_run, list_runs, usage

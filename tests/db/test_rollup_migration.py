@@ -13,8 +13,9 @@ from sqlalchemy import Engine, select, update
 
 from db.clock import new_id, now
 from db.ledger import leases
-from db.ledger.connecting import alembic_config, connect_ledger, upgrade
+from db.ledger.connecting import connect_ledger, upgrade
 from db.ledger.lifecycle import begin_step, suspend_run
+from db.ledger.migrating import alembic_config
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.readers.figures import cost_reused

@@ -36,7 +36,8 @@ from db.database_errors import (
     LedgerUnreachableError,
     SourceUnreachableError,
 )
-from db.ledger.connecting import alembic_config, check, connect_ledger, open_ledger, upgrade
+from db.ledger.connecting import check, connect_ledger, open_ledger, upgrade
+from db.ledger.migrating import alembic_config
 from db.ledger.rows import values_of
 from db.session import begin_write, is_unavailable, is_unwritable, make_engine, readable_url, reason_of
 from db.sources.access import open_source

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.readers.audit.filters import FilterError, check_text, find_template
 from db.rollups.marks import unmarked
 from db.session import among, in_parts, rows_of

@@ -10,8 +10,8 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Select, Text, case, cast, func, select
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.readers.audit.filters import Filter, conditions_of
 from db.rollups.attempt_sums import COST, IS_UNPRICED, LIKELY_COST, MAY_BE_BILLED, WAS_SENT, WRITTEN, total
 from db.session import in_parts, rows_of

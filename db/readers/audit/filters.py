@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, select
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.database_errors import DatabaseError
 from db.readers.runs import SHORTEST_ID, matches
 from db.rollups.known_names import NAMED, names_instead

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Engine, Row, Text, cast, func, select
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.readers.audit.filters import Filter, check_text, resolved
 from db.readers.audit.ways.matching_ids import newest_ids
 from db.rollups.attempt_sums import COST, IS_UNPRICED, dollars_of, total

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from presswork.claude.kept_schemas import schemas_kept
 from presswork.errors import ConfigurationError
 from presswork.escaping import visible
 from presswork.prompts.front_matter import FrontMatter
@@ -52,7 +53,8 @@ def print_lint(command: CommandContext, chosen: ChosenTemplates, reported: Model
     `reported` is what the endpoint said about models, if it was asked.
     """
     folder, names = command.settings.templates_dir, chosen.names
-    findings = [finding for name in names for finding in lint_template(folder, name, told=reported)]
+    with schemas_kept(command.settings.state_dir / "schemas"):
+        findings = [finding for name in names for finding in lint_template(folder, name, told=reported)]
     findings = list(dict.fromkeys(findings))  # a mistake in an include is found once for each template that includes it
     errors = sum(finding.level == "error" for finding in findings)
     answer = {"templates": names, "errors": errors, "findings": [asdict(finding) for finding in findings]}

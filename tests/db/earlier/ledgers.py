@@ -13,7 +13,8 @@ from typing import Any
 from alembic import command
 from sqlalchemy import Engine, text, update
 
-from db.ledger.connecting import alembic_config, connect_ledger
+from db.ledger.connecting import connect_ledger
+from db.ledger.migrating import alembic_config
 from db.session import begin_write
 from db.tables import StoredRun
 from db.words import RUNNING
