@@ -1,53 +1,75 @@
 """Try two versions of a template on the same records, and print them: next to each other if there is room."""
 
+from contextlib import ExitStack, suppress
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from db.readers.audit.filters import FilterError
 from presswork.commands.trying.try_changes import AROUND, print_change, print_prompt_change, reads_other
 from presswork.commands.trying.try_fields import WHOLE, answer_rows
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
 from presswork.commands.trying.try_record import ending_of, figures_of
 from presswork.commands.trying.try_template import AskedTrials
-from presswork.commands.trying.try_totals import exit_status, figures
+from presswork.commands.trying.try_totals import exit_status, figures, print_warnings
+from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
+from presswork.errors import ConfigurationError
 from presswork.escaping import visible
+from presswork.settings import Settings
 from presswork.terminal import screen
-from presswork.terminal.difference_view import is_plain, new_side, old_side
+from presswork.terminal.difference_view import in_one, is_plain, new_side, old_side
 from presswork.terminal.endings import CommandContext
+from presswork.terminal.ledgers import ledger_urls, opened
 from presswork.trying.sessions import TrySession
 from presswork.trying.trials import Trial, TriedRecord
-from presswork.trying.versions import open_version
+from presswork.trying.versions import GIT, OpenedVersion, open_version
 
+THIS = "this version"
 WIDE_ENOUGH = 110
 """Columns of a terminal from which on two answers fit next to each other."""
 
 
 async def compare_versions(command: CommandContext, asked: AskedTrials, against: str) -> int:
     """Try the other version first, whose answers are mostly in the ledger; return the exit status of this one."""
-    to_try, settings = asked.to_try, command.settings
-    async with TrySession(settings) as session:
-        with (
-            live_line(say=not command.as_json) as (line, _console),
-            open_version(settings, to_try.template, against) as (folder, label),
-        ):
-            line.ask(2 * asked.most_records)
+    with ExitStack() as stack:
+        version = _opened_version(stack, command.settings, asked, against)
+        line, _console = stack.enter_context(live_line(say=not command.as_json))
+        line.ask(2 * asked.most_records)
 
-            def tell(_record: TriedRecord) -> None:
-                line.one_ended()
+        def tell(_record: TriedRecord) -> None:
+            line.one_ended()
 
-            old = await session.run(to_try, templates_dir=folder, on_record=tell)
-            new = await session.run(to_try, on_record=tell)
+        async with TrySession(command.settings) as session:
+            old = await session.run(asked.to_try, templates_dir=version.folder, on_record=tell)
+            new = await session.run(asked.to_try, on_record=tell)
     command.run_id = new.run_id
-    answer = {"against": label, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
-    command.answer(answer, lambda console: print_sides(console, old, new, label))
+    told = {"label": version.label, "note": version.note}
+    answer = {"against": told, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
+    command.answer(answer, lambda console: print_sides(console, old, new, version))
     return exit_status(new)
 
 
-def print_sides(console: Console, old: Trial, new: Trial, label: str) -> None:
-    """Print both answers for each record, and what both versions cost; `label` names the older version."""
+def _opened_version(stack: ExitStack, settings: Settings, asked: AskedTrials, against: str) -> OpenedVersion:
+    """Open a version of git, or one that a ledger has; the error of the last ledger lists the versions there are."""
+    urls = [] if against.startswith(GIT) else ledger_urls(settings, sandbox=asked.flags.sandbox)
+
+    def enter(url: str | None) -> OpenedVersion:
+        ledger = None if url is None else stack.enter_context(opened(url))
+        return stack.enter_context(open_version(settings.templates_dir, ledger, asked.flags.name, against))
+
+    for url in urls[:-1]:
+        with suppress(FilterError, ConfigurationError):
+            return enter(url)
+    return enter(urls[-1] if urls else None)
+
+
+def print_sides(console: Console, old: Trial, new: Trial, version: OpenedVersion) -> None:
+    """Print both answers for each record, and what both versions cost; `version` is the older one."""
+    _print_legend(console, version)
     befores = {record.key: record for record in old.records}
     changed = next(
         ((befores[now.key], now) for now in new.records if now.key in befores and reads_other(befores[now.key], now)),
@@ -62,10 +84,18 @@ def print_sides(console: Console, old: Trial, new: Trial, label: str) -> None:
     for now in new.records:
         before = befores.get(now.key)
         if is_wide and before is not None:
-            _print_columns(console, before, now, label)
+            _print_columns(console, before, now, version.label)
         else:
             print_change(console, before, now)
-    _print_costs(console, old, new, label)
+    _print_costs(console, old, new, version.label)
+    print_warnings(console, new)
+
+
+def _print_legend(console: Console, version: OpenedVersion) -> None:
+    legend = in_one([Operation("replace", version.label, THIS)], plain=is_plain(console))
+    console.print(Text.assemble("\nRemoved since, and added: ", legend))
+    if version.note is not None:
+        console.print(screen.data(version.note, "yellow"))
 
 
 def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, label: str) -> None:
@@ -74,7 +104,7 @@ def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, labe
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
     made.add_column("", style="cyan", max_width=24, overflow="fold")
     made.add_column(visible(label), ratio=1, overflow="fold")
-    made.add_column("this version", ratio=1, overflow="fold")
+    made.add_column(THIS, ratio=1, overflow="fold")
     for row in _column_rows(before, now, plain=is_plain(console)):
         made.add_row(*row)
     console.print(Padding(made, (0, 0, 0, 2)))
@@ -107,4 +137,4 @@ def _print_costs(console: Console, old: Trial, new: Trial, label: str) -> None:
     olds, news = dict(figures(old)), dict(figures(new))
     rows = [(name, olds.get(name, "nothing asked"), news.get(name, "nothing asked")) for name in {**olds, **news}]
     console.print()
-    console.print(screen.table(["", label, "this version"], rows))
+    console.print(screen.table(["", label, THIS], rows))

@@ -1,5 +1,6 @@
 """Print what follows the records of a trial: its totals, and what to do next."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -10,6 +11,7 @@ from rich.text import Text
 from db.words import SANDBOX, SUCCEEDED
 from presswork.commands.trying.try_record import ending_of
 from presswork.commands.trying.try_template import AskedTrials
+from presswork.escaping import visible
 from presswork.report.amounts import counted, dollars, duration
 from presswork.report.summary import HAS_ALL, LACKS_SOME, MET_CAP, SANDBOX_SAYS
 from presswork.terminal import screen
@@ -84,17 +86,32 @@ def cost_each(trial: Trial) -> Decimal | None:
 
 def next_steps(trial: Trial, asked: AskedTrials) -> Sequence[tuple[str, str]]:
     """Return the commands that come next, each with what it does."""
-    flags, name = asked.flags, asked.flags.name
+    flags = asked.flags
+    chosen = _typed(flags.sets, "--set")
+    again = f"templates try {_quoted(flags.name)}{chosen}{_typed(flags.keys, '--key')}"
     good = [record for record in trial.records if record.status == SUCCEEDED]
     steps: list[tuple[str, str]] = []
     if not flags.watch:
-        steps.append((screen.command(f"templates try {name} --watch"), "asks again each time you save"))
-    if good and flags.run is None:
-        steps.append((screen.command(f"run {name}"), f"all records; it pays nothing for {_these(good)}"))
+        own = "" if flags.run is None else f" --run {flags.run}"
+        on_sandbox = " --sandbox" if flags.sandbox else ""
+        steps.append((screen.command(f"{again}{own}{on_sandbox} --watch"), "asks again each time you save"))
+    if flags.sandbox:
+        steps.append((screen.command(again), "asks Claude, if ANTHROPIC_API_KEY is set"))
+    elif good and flags.run is None:
+        run = f"run {_quoted(flags.name)}{chosen}"
+        steps.append((screen.command(run), f"all records; it pays nothing for {_these(good)}"))
     if trial.records:
         shown = screen.short(trial.records[0].generation_id)
         steps.append((screen.command(f"show {shown}"), "an answer whole, with its request and cost"))
     return steps
+
+
+def _typed(values: Sequence[str] | None, flag: str) -> str:
+    return "".join(f" {flag} {_quoted(value)}" for value in values or ())
+
+
+def _quoted(value: str) -> str:
+    return visible(shlex.quote(value))
 
 
 def _these(records: Sequence[TriedRecord]) -> str:
