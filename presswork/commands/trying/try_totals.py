@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import SANDBOX, SUCCEEDED
+from presswork.commands.trying.try_changes import HASH_SHOWN
 from presswork.commands.trying.try_record import ending_of
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.escaping import visible
@@ -17,7 +18,7 @@ from presswork.report.summary import HAS_ALL, LACKS_SOME, MET_CAP, SANDBOX_SAYS
 from presswork.terminal import screen
 from presswork.trying.trials import Trial, TriedRecord
 
-HASH_SHOWN, LONGEST_LIST = 12, 200
+LONGEST_LIST = 200
 SCALE = 1_000
 """The number of records whose cost is estimated."""
 
@@ -31,9 +32,9 @@ def print_totals(console: Console, trial: Trial, asked: AskedTrials) -> None:
     screen.print_next(console, next_steps(trial, asked))
 
 
-def print_warnings(console: Console, trial: Trial) -> None:
+def print_warnings(console: Console, trial: Trial, *, say_sandbox: bool = True) -> None:
     """Print whatever makes a trial less than it looks: the sandbox, records that are missing, a cap."""
-    if trial.endpoint == SANDBOX:
+    if trial.endpoint == SANDBOX and say_sandbox:
         console.print(Text(f"  {SANDBOX_SAYS}", "bold yellow"))
     if trial.missing:
         keys = screen.one_line(", ".join(trial.missing), LONGEST_LIST)

@@ -38,6 +38,7 @@ class Watched:
     def __init__(self, asked: AskedTrials) -> None:
         self.asked = asked
         self.trials: list[Trial] = []
+        self.version = 0
         self.is_waiting = False
 
     @property
@@ -53,6 +54,8 @@ class Watched:
         self.is_waiting = isinstance(event, Waiting | Unchanged)
         if isinstance(event, Version):
             self.trials.append(event.trial)
+        elif isinstance(event, Started):
+            self.version = event.version
 
     def ended(self) -> None:
         """Say what all versions came to."""
@@ -70,7 +73,7 @@ class WatchLines(Watched):
     def ended(self) -> None:
         """Print the last line."""
         spent = self.before.session_usd if self.before else 0
-        total = {"versions": len(self.trials), "session_usd": spent, "max_cost": self.asked.to_try.max_cost}
+        total = {"versions": self.version, "session_usd": spent, "max_cost": self.asked.to_try.max_cost}
         screen.print_json_line({"event": "ended", **total})
 
     def _of_version(self, event: Version) -> dict[str, Any]:
@@ -132,7 +135,7 @@ class WatchScreen(Watched):
     def ended(self) -> None:
         """Print what all versions came to, and the commands that come next."""
         requests = sum(trial.requests for trial in self.trials)
-        total = f"{counted(len(self.trials), 'version')}, {counted(requests, 'request')}"
+        total = f"{counted(self.version, 'version')}, {counted(requests, 'request')}"
         if self.before is None:
             self._say(f"{total}.", "bold")
             return
@@ -143,7 +146,8 @@ class WatchScreen(Watched):
         if self._same:
             same = f"{counted(self._same, 'record')}: no change in what Claude reads, nothing sent."
             self._console.print(Text(f"  {same}", "dim"))
-        print_warnings(self._console, trial)
+        # The line of the session says at each version that the sandbox answers.
+        print_warnings(self._console, trial, say_sandbox=self.before is None)
         print_session(self._console, trial, self.before, self.asked.to_try.max_cost)
         self._befores |= {record.key: record for record in trial.records}
 
