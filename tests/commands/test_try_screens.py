@@ -44,6 +44,8 @@ def record(output: Any = None, **own: Any) -> TriedRecord:
         "tokens": TokenCounts(320, 85),
         "cost_usd": Decimal("0.0021"),
         "latency_ms": 1240,
+        "answer_tokens": TokenCounts(320, 85),
+        "answer_usd": Decimal("0.0021"),
     }
     return TriedRecord(**given | own)
 
@@ -79,7 +81,7 @@ def test_record_is_printed_from_its_prompt_to_its_cost() -> None:
     pieces = (PromptPiece("Text: "), PromptPiece("one", "record"))
     text = seen(print_record, record({"title": "One", "tags": ["a", "b"], "size": 3}, sent=sent(*pieces)))
 
-    assert "✔ 1  valid · 1.2 s · 320 tokens in, 85 out · $0.0021 · show a123456789ab" in text
+    assert "✔ 1  valid · 1.2 s · 320 tokens in, 85 out, $0.0021 · show a123456789ab" in text
     assert "    Text: «one»\n" in text
     assert "    title  One\n    tags   • a\n           • b\n    size   3" in text
 
@@ -94,7 +96,7 @@ def test_answer_that_is_no_content_is_shown_with_the_fault_of_each_field() -> No
     raw = '{"title": "' + "x" * 71 + '", "tags": ["a", "bb"]}'
     text = seen(print_record, record(raw=raw, faults=faults, error="It is invalid.", requests=3))
 
-    assert "✘ 1  invalid · 1.2 s · 320 tokens in, 85 out · $0.0021 · 3 requests" in text
+    assert "✘ 1  invalid · 1.2 s · 3 requests · 320 tokens in, 85 out, $0.0021" in text
     assert "                ✘ String should have at most 70 characters (it has 71)\n" in text
     assert "                ✘ tags.1: too long\n" in text
     assert "    text        ✘ Field required\n    the answer  ✘ they contradict each other\n" in text
@@ -173,13 +175,15 @@ def test_change_is_shown_word_by_word_with_tokens_and_cost() -> None:
     new = replace(
         old,
         output={"title": "A white wine.", "size": 3, "tags": ["dry"]},
-        tokens=TokenCounts(324, 80),
-        cost_usd=Decimal("0.0020"),
+        answer_tokens=TokenCounts(324, 80),
+        answer_usd=Decimal("0.0020"),
     )
     text = seen(print_change, old, new)
 
-    assert "$0.0020 · +4 in, -5 out, -$0.0001 · show" in text
+    assert "$0.0021 · +4 in, -5 out, -$0.0001 · show" in text
     assert "    title    A [-red-]{+white+} wine.\n    tags[1]  [-old-]\n    equal: size" in text
+    again = seen(print_change, new, replace(old, requests=0, is_cached=True))
+    assert "nothing sent; it took 320 tokens in, 85 out, $0.0021 · -4 in, +5 out, +$0.0001" in again
     assert "the same answer as before" in seen(print_change, old, replace(old, requests=0))
 
 

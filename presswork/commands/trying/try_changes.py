@@ -10,7 +10,7 @@ from rich.text import Text
 
 from db.words import SANDBOX
 from presswork.commands.trying.try_fields import WHOLE, FieldRow, print_block, print_rows
-from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer
+from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer, tokens_in_words
 from presswork.differences.json_differences import compare_values
 from presswork.differences.text_differences import compare_texts
 from presswork.escaping import visible
@@ -108,27 +108,20 @@ def changed_rows(old: Any, new: Any, *, plain: bool) -> list[FieldRow]:
 
 
 def moved_figures(before: TriedRecord, now: TriedRecord) -> str:
-    """Say how tokens and cost moved; empty if one of the two was not asked."""
-    if not before.requests or not now.requests:
-        return ""
-    parts = [
-        _moved(now.tokens.input_tokens - before.tokens.input_tokens, "in"),
-        _moved(now.tokens.output_tokens - before.tokens.output_tokens, "out"),
-    ]
-    if before.cost_usd is not None and now.cost_usd is not None:
-        parts.append(_moved_cost(now.cost_usd - before.cost_usd))
+    """Say how the tokens and the cost of the answer moved, whenever it was requested; empty if they did not."""
+    old, new = before.answer_tokens, now.answer_tokens
+    parts = [_moved(new.input_tokens - old.input_tokens, "in"), _moved(new.output_tokens - old.output_tokens, "out")]
+    if before.answer_usd is not None and now.answer_usd is not None:
+        parts.append(_moved_cost(now.answer_usd - before.answer_usd))
     return ", ".join(filter(None, parts))
 
 
 def print_session(console: Console, now: Trial, before: Trial | None, cap: float) -> None:
     """Print what a version took, how that moved, and what all versions have cost, against the cap."""
-    used = now.tokens
     parts = [f"version {now.template_hash[:HASH_SHOWN]}", "nothing sent"]
     if now.requests:
-        parts[-1] = (
-            f"{counted(now.requests, 'request')}, {used.input_tokens:,} tokens in, {used.output_tokens:,} out, "
-            + cost_in_words(now.cost_usd)
-        )
+        requests = counted(now.requests, "request")
+        parts[-1] = f"{requests}, {tokens_in_words(now.tokens)}, {cost_in_words(now.cost_usd)}"
     if before is not None and before.requests and now.requests and before.cost_usd and now.cost_usd:
         parts[-1] += f" ({_moved_cost(now.cost_usd - before.cost_usd) or 'as before'})"
     made_up = " on the sandbox, not billed" if now.endpoint == SANDBOX else ""

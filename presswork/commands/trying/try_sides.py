@@ -1,6 +1,7 @@
 """Try two versions of a template on the same records, and print them: next to each other if there is room."""
 
 from contextlib import ExitStack, suppress
+from decimal import Decimal
 
 from rich.console import Console
 from rich.padding import Padding
@@ -8,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from db.readers.audit.filters import FilterError
-from presswork.commands.trying.try_changes import AROUND, print_change, print_prompt_change, reads_other
+from db.words import SUCCEEDED
+from presswork.commands.trying.try_changes import AROUND, HASH_SHOWN, print_change, print_prompt_change, reads_other
 from presswork.commands.trying.try_fields import WHOLE, answer_rows
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
-from presswork.commands.trying.try_record import ending_of, figures_of
+from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of
 from presswork.commands.trying.try_template import AskedTrials
-from presswork.commands.trying.try_totals import exit_status, figures, print_warnings
+from presswork.commands.trying.try_totals import exit_status, print_warnings
 from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
 from presswork.errors import ConfigurationError
@@ -92,8 +94,9 @@ def print_sides(console: Console, old: Trial, new: Trial, version: OpenedVersion
 
 
 def _print_legend(console: Console, version: OpenedVersion) -> None:
-    legend = in_one([Operation("replace", version.label, THIS)], plain=is_plain(console))
-    console.print(Text.assemble("\nRemoved since, and added: ", legend))
+    plain = is_plain(console)
+    old, new = Operation("delete", version.label, ""), Operation("insert", "", THIS)
+    console.print(Text.assemble("\nMarks: ", in_one([old], plain=plain), " ", in_one([new], plain=plain)))
     if version.note is not None:
         console.print(screen.data(version.note, "yellow"))
 
@@ -134,7 +137,22 @@ def _marked(old: str, new: str, *, plain: bool) -> tuple[Text, Text]:
 
 
 def _print_costs(console: Console, old: Trial, new: Trial, label: str) -> None:
-    olds, news = dict(figures(old)), dict(figures(new))
-    rows = [(name, olds.get(name, "nothing asked"), news.get(name, "nothing asked")) for name in {**olds, **news}]
+    """Print what the answers of both took, whenever they were requested, and what was requested now."""
+    sides = [_side(trial) for trial in (old, new)]
     console.print()
-    console.print(screen.table(["", label, THIS], rows))
+    console.print(screen.table(["", label, THIS], [(name, *(side[name] for side in sides)) for name in sides[0]]))
+
+
+def _side(trial: Trial) -> dict[str, str]:
+    tokens = [record.answer_tokens for record in trial.records]
+    costs = [record.answer_usd for record in trial.records]
+    known = [cost for cost in costs if cost is not None]
+    requests = f"{trial.requests:,}, {cost_in_words(trial.cost_usd)}" if trial.requests else "none"
+    return {
+        "version": trial.template_hash[:HASH_SHOWN],
+        "with content": f"{sum(record.status == SUCCEEDED for record in trial.records):,} of {len(trial.records):,}",
+        "tokens in": f"{sum(each.input_tokens for each in tokens):,}",
+        "tokens out": f"{sum(each.output_tokens for each in tokens):,}",
+        "cost of these answers": cost_in_words(sum(known, Decimal(0)) if len(known) == len(costs) else None),
+        "requests now": requests,
+    }

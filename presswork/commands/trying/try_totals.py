@@ -10,7 +10,7 @@ from rich.text import Text
 
 from db.words import SANDBOX, SUCCEEDED
 from presswork.commands.trying.try_changes import HASH_SHOWN
-from presswork.commands.trying.try_record import ending_of
+from presswork.commands.trying.try_record import ending_of, tokens_in_words
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.escaping import visible
 from presswork.report.amounts import counted, dollars, duration
@@ -48,12 +48,10 @@ def figures(trial: Trial) -> list[tuple[str, str]]:
     rows = [("version", trial.template_hash[:HASH_SHOWN]), ("endpoint", trial.endpoint)]
     if not trial.requests:
         return rows
-    used = trial.tokens
-    cached = f" ({used.cache_read_tokens:,} of them from the prompt cache)" if used.cache_read_tokens else ""
     as_billed = " (as Claude would bill it)" if trial.endpoint == SANDBOX else ""
     rows += [
         ("requests", f"{trial.requests:,}"),
-        ("tokens", f"{used.input_tokens:,} in{cached}, {used.output_tokens:,} out"),
+        ("tokens", tokens_in_words(trial.tokens)),
         ("cost", dollars(trial.cost_usd, trial.unpriced) + as_billed),
     ]
     if each := cost_each(trial):
