@@ -62,7 +62,7 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
     (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
     (templates, "show", flags.RequestFlags, "templates.shown_request:show_request"),
-    (templates, "try", flags.TryFlags, "trying.try_template:check_template -> trying.try_once:try_template"),
+    (templates, "try", flags.TryFlags, "trying.try_template:check_template -> trying.try_trials:try_template"),
     (
         templates,
         "history",
