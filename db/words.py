@@ -59,12 +59,14 @@ CAPPED: Final = "capped"
 NOT_OVER: Final = (RUNNING, SUSPENDED, CRASHED)
 """The stored statuses of runs that may still be resumed."""
 
-Trigger = Literal["command", "schedule", "deployment", "shard"]
+Trigger = Literal["command", "schedule", "deployment", "shard", "try"]
 TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
 COMMAND: Final = "command"
 SCHEDULE: Final = "schedule"
 DEPLOYMENT: Final = "deployment"
 SHARD: Final = "shard"
+TRY: Final = "try"
+"""The trigger of a trial: its answers can be reused, but they are no record's content."""
 
 # Who works on a run, and how far its steps are
 

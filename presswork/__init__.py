@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from presswork.choices import Help, TemplateName
+    from presswork.engine.flow_runs import open_run
     from presswork.engine.materials.conditions import Generated
     from presswork.engine.materials.handles import Generations
-    from presswork.engine.opening import open_run
     from presswork.engine.run import Run
     from presswork.options import RunOptions, Selection
     from presswork.report.summary import Summary
@@ -42,7 +42,7 @@ _HOMES = {
     "Selection": "options",
     "Summary": "report.summary",
     "TemplateName": "choices",
-    "open_run": "engine.opening",
+    "open_run": "engine.flow_runs",
 }
 
 

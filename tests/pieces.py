@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
+import flows
 import flows.outputs
 from db.words import SANDBOX
 from presswork.answers.outcomes import Asking, Outcome, Policy
@@ -74,6 +76,37 @@ def write(folder: Path, note_class: None) -> Write:
         return load_template(folder, name)
 
     return write
+
+
+Put = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
+    """Put a user's module into flows/ for one test."""
+    folder = tmp_path / "flows"
+    before = dict(sys.modules)
+    monkeypatch.setattr("presswork.output_classes.classes._heavy_imports", {})
+    monkeypatch.setattr(flows, "__path__", [*flows.__path__, str(folder)])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+
+    def put(name: str, text: str) -> Path:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    yield put
+    for name in set(sys.modules) - set(before):
+        if name.startswith("flows.") or name == "heavy_friend":
+            sys.modules.pop(name)
+            vars(flows).pop(name.removeprefix("flows."), None)
+    # Modules that the test made Python load again are those of before, which other tests have imported from.
+    for name, module in before.items():
+        if name.startswith("flows."):
+            sys.modules[name] = module
+            if "." not in name.removeprefix("flows."):
+                setattr(flows, name.removeprefix("flows."), module)
 
 
 Say = Callable[..., Prompt]

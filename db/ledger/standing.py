@@ -1,7 +1,7 @@
 """Keep the table `content`, the current outcome of each record in a step, up to date with each committed batch.
 
 Ids are UUIDv7 by the ledger's clock, so the greater id is the newer one, and batches may arrive in any order. Writing a
-batch again changes nothing.
+batch again changes nothing. What a trial writes or confirms never changes `content`.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ from db.ledger.replacing import by_step, of_step
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.session import among
 from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
-from db.words import CRASHED, FAILED, OPEN, SKIPPED, SUCCEEDED
+from db.words import CRASHED, FAILED, OPEN, SKIPPED, SUCCEEDED, TRY
 
 C = StandingContent
 CONTENT_KEY = (C.flow, C.step, C.endpoint, C.record_key)
@@ -42,30 +42,39 @@ _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
 
 
 def update_content(connection: Connection, generations: Sequence[GenerationRow]) -> None:
-    """Make written generations the current outcomes of their records, unless there are newer ones."""
+    """Make written generations the current outcomes of their records, unless there are newer ones.
+
+    Those of a trial only end the confirmations of their own run.
+    """
     for run_id, step, its_rows in by_step(sorted(generations, key=lambda row: row.id)):
+        is_trial = connection.scalar(select(StoredRun.trigger).where(StoredRun.id == run_id)) == TRY
         for rows in _each_record_once(its_rows):
-            written = among(Generation.id, [row.id for row in rows], connection.dialect.name)
-            _stamp_replaced(connection, written)
-            write_content(connection, written)
-            write_failing(connection, written)
+            if not is_trial:
+                written = among(Generation.id, [row.id for row in rows], connection.dialect.name)
+                _stamp_replaced(connection, written)
+                write_content(connection, written)
+                write_failing(connection, written)
             _uncount_confirmed(connection, run_id, step, [row.record_key for row in rows])
 
 
 def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
     """Count each unchanged record once as confirmed by its run, even if the same rows are written again.
 
-    A record is not counted if the run has a generation of it.
+    A record is not counted if the run has a generation of it. A trial that has closed counts none: only `content` would
+    tell which of them it counted before.
     """
     for run_id, step, its_rows in by_step(rows):
         its_run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
         is_open = its_run.ended_at is None or its_run.status == CRASHED
         place = (C.flow == its_run.flow, C.step == step, C.endpoint == its_run.endpoint)
+        is_trial = its_run.trigger == TRY
         counts = {}
         for status, column in COUNTED_IN.items():
             alike = [row for row in its_rows if row.status == status]
-            if alike:
-                counts[column] = (_confirm_alike if is_open else _note)(connection, place, alike, status)
+            if alike and is_open:
+                counts[column] = _confirm_alike(connection, place, alike, status, noted=not is_trial)
+            elif alike and not is_trial:
+                counts[column] = _note(connection, place, alike, status)
         if any(counts.values()):
             _count(connection, run_id, step, counts)
 
@@ -160,9 +169,14 @@ def _uncount_confirmed(connection: Connection, run_id: str, step: str, keys: Seq
 
 
 def _confirm_alike(
-    connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], status: str
+    connection: Connection,
+    place: Sequence[ColumnElement[bool]],
+    rows: Sequence[ConfirmedRow],
+    status: str,
+    *,
+    noted: bool,
 ) -> int:
-    """Confirm records of one status, also in `content`; return how many the run had not confirmed before."""
+    """Confirm records of one status, if `noted` also in `content`; return how many the run had not confirmed before."""
     first, dialect = rows[0], connection.dialect.name
     current, *_columns = _current_columns(status)
     own = (
@@ -181,7 +195,7 @@ def _confirm_alike(
     new = set(
         connection.scalars(_insert_confirmed(_dialect(connection).insert(WorkingRow).from_select(_WORKING, found)))
     )
-    if new:
+    if new and noted:
         _note(connection, place, [row for row in rows if row.record_key in new], status)
     # The others have another current outcome by now. They count too, unless the run itself has written a generation.
     rest = {row.record_key: values_of(row) for row in rows if row.record_key not in new}

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Engine, Row, Text, and_, case, cast, or_, 
 
 from db.session import among, rows_of
 from db.tables import Attempt, Generation
+from db.trials import is_of_trial
 from db.words import BAD_OUTCOMES, FAILED, PERHAPS_BILLED, REQUESTED, SUCCEEDED, WRONG_MODEL, Status
 
 
@@ -40,12 +41,16 @@ class BadOutcome:
 
 
 def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = None) -> dict[str, PromptHistory]:
-    """Look up a page of prompts in one query; prompts without an outcome, or none `since` then, are not returned."""
+    """Look up a page of prompts in one query; prompts without an outcome, or none `since` then, are not returned.
+
+    An answer counts whoever requested it. The bad outcomes of trials do not: whoever tries a prompt looks for its
+    faults, and a run must not skip the record because of that.
+    """
     by_ordinal = select(Attempt.model).where(Attempt.generation_id == Generation.id).order_by(Attempt.ordinal.desc())
     answered_by = by_ordinal.limit(1).scalar_subquery()
     ending = (Generation.status, Generation.error_kind, case((Generation.error_kind == WRONG_MODEL, answered_by)))
     content = (Generation.id, cast(Generation.output, Text), Generation.output_hash, Generation.record_hash)
-    which = [or_(Generation.status == SUCCEEDED, _is_bad_outcome())]
+    which = [or_(Generation.status == SUCCEEDED, and_(_is_bad_outcome(), ~is_of_trial(Generation.run_id)))]
     if since is not None:
         which.append(Generation.created_at >= since)
     found: dict[str, PromptHistory] = {}

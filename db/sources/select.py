@@ -9,7 +9,8 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +73,27 @@ def check_columns(engine: Engine, query: Query) -> None:
         _layout(query, columns or _unnumbered(connection, _names(connection.execute(no_rows(query, engine.dialect)))))
 
 
+def read_first(engine: Engine, query: Query) -> list[Record | Unreadable]:
+    """Return the first `query.limit` records without a spool; raises as `spool` does, but tries only once."""
+    keys = KeyCheck(query.name, query.key)
+    with _reading(engine, query) as connection, _streamed(connection, bound(query, engine.dialect)) as result:
+        layout = _layout(query, _names(result), padded_columns(result))
+        found = [each for rows in _batches(connection, result, query.limit) for each in layout.records_of(rows, keys)]
+    times = Counter(record.key for record in found)
+    keys.require_good(len(found) - len(times), sorted(key for key, count in times.items() if count > 1)[:KEYS_NAMED])
+    return found
+
+
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:
-    """Return the record with this key, given as text, or None."""
+    """Return the record with this key, given as text, or None; raises SelectError if its values can't be stored."""
+    record = find_record(engine, query, key)
+    if isinstance(record, Unreadable):
+        raise SelectError(f"{query.name}: {record.fault}.")
+    return record
+
+
+def find_record(engine: Engine, query: Query, key: str) -> Record | Unreadable | None:
+    """Return the record with this key, given as text, also if its values can't be stored; None if there is none."""
     parts = split_key(key, len(query.key))
     with _reading(engine, query) as connection:
         statement = bound(query, engine.dialect)
@@ -87,10 +107,7 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
             # The names come from the unwrapped select: inside brackets, SQLite renames K next to k.
             _columns, _padded, row = _first(connection, rows_where(query, engine.dialect, values))
         if row is not None and layout.key_of(row) == key:
-            record = layout.record_of(key, row)
-            if isinstance(record, Unreadable):
-                raise SelectError(f"{query.name}: {record.fault}.")
-            return record
+            return layout.record_of(key, row)
     return None
 
 
@@ -105,6 +122,11 @@ class _Layout:
         """Return a row's key as text, or None if a part of it is null."""
         values = [row[place] for place in self.key]
         return None if None in values else key_of(values, self.key.values())
+
+    def records_of(self, rows: Iterable[Sequence[Any]], keys: KeyCheck) -> list[Record | Unreadable]:
+        """Make records from rows, without those whose key `keys` finds unusable."""
+        keyed = ((keys.usable(self.key_of(row)), row) for row in rows)
+        return [self.record_of(key, row) for key, row in keyed if key is not None]
 
     def record_of(self, key: str, row: Sequence[Any]) -> Record | Unreadable:
         """Make a record from a row. If its values can't be stored, the record fails alone."""
@@ -132,8 +154,7 @@ def _fill(engine: Engine, query: Query, keys: KeyCheck, file: SpoolFile, tell: C
     with _reading(engine, query) as connection, _streamed(connection, bound(query, engine.dialect)) as result:
         layout = _layout(query, _names(result), padded_columns(result))
         for rows in _batches(connection, result, query.limit):
-            keyed = ((keys.usable(layout.key_of(row)), row) for row in rows)
-            file.add([layout.record_of(key, row) for key, row in keyed if key is not None])
+            file.add(layout.records_of(rows, keys))
             tell(keys.total)
     keys.require_good(*file.repeated(KEYS_NAMED))
     file.trimmed = any(layout.key.values())

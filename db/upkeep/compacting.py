@@ -2,7 +2,8 @@
 
 All counts are kept: in run_steps for the runs of removed rows, and in `confirmed` of the kept row that each of them
 repeats. Their children get the kept row as parent. Each part is its own transaction, so compacting can be stopped at
-any moment and continues when it is called again.
+any moment and continues when it is called again. Trials are left as they are, because no row of theirs may stand in for
+one of a record's life.
 """
 
 from collections import Counter
@@ -21,11 +22,12 @@ from db.ledger.standing import COUNTED_IN
 from db.rollups.marks import roll_up_ended, unmark
 from db.session import in_parts
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
+from db.trials import is_of_trial
 from db.upkeep.alone import begin_exclusive, temporary_index
 from db.upkeep.parts import ROWS_AT_ONCE, Begin, Part, go_through
 from db.upkeep.repeats import PastRow, Repeat, find_repeats
 from db.upkeep.stand_ins import STAND_INS, add_stand_ins, insert_children, make_stand_ins
-from db.words import CACHE, NOT_OVER
+from db.words import CACHE, NOT_OVER, TRY
 
 BYTES_A_ROW = 750
 """The approximate size of such a row, in its table and in the table's indexes."""
@@ -104,7 +106,8 @@ def _go_through(begin: Begin, report: Report, *, dry: bool) -> list[StepRepeats]
 def _count_rows(connection: Connection) -> dict[tuple[str, str, str], int]:
     """Count the rows of each step. Steps with older rows come first, because later steps are made from them."""
     step = (Generation.flow, Generation.step, Generation.endpoint)
-    statement = select(*step, func.count()).group_by(*step).order_by(func.min(Generation.id))
+    counted = select(*step, func.count()).where(~is_of_trial(Generation.run_id))
+    statement = counted.group_by(*step).order_by(func.min(Generation.id))
     return {(row[0], row[1], row[2]): row[3] for row in connection.execute(statement)}
 
 
@@ -124,7 +127,7 @@ def _read(connection: Connection, part: Part, reused: set[str]) -> list[PastRow]
         select(*columns)
         .join(StoredRun, StoredRun.id == Generation.run_id)
         .outerjoin(StandingContent, standing)
-        .where(part.has(Generation))
+        .where(part.has(Generation), StoredRun.trigger != TRY)
         .order_by(Generation.record_key, Generation.id)
     )
     rows = connection.execute(statement)

@@ -1,6 +1,7 @@
 """Rebuild `content` from history: compare it with the generations and correct the rows that differ.
 
-History does not have the counts of current confirmations, so correct rows are left unchanged.
+History does not have the counts of current confirmations, so correct rows are left unchanged. Trials are no part of it:
+what only a trial wrote is in no row of content.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Engine, case, delete, func, select, union, up
 from db.ledger.standing import write_content, write_failing
 from db.session import among
 from db.tables import Generation, StandingContent
+from db.trials import is_of_trial
 from db.upkeep.alone import begin_exclusive
 from db.upkeep.parts import Begin, Part, go_through
 from db.words import SUCCEEDED
@@ -87,7 +89,8 @@ def _compare(connection: Connection, part: Part, found: Differences) -> _Wrong:
     g, c = Generation, StandingContent
     succeeded, newest = func.max(case((g.status == SUCCEEDED, g.id))), func.max(g.id)
     failing = case((newest > func.coalesce(succeeded, ""), newest))
-    history = select(g.record_key, succeeded, failing).where(part.has(g)).group_by(g.record_key)
+    counting = (part.has(g), ~is_of_trial(g.run_id))
+    history = select(g.record_key, succeeded, failing).where(*counting).group_by(g.record_key)
     content = select(c.record_key, c.generation_id, c.failing_id).where(part.has(c))
     expected, stored = (
         {row[0]: (row[1], row[2]) for row in connection.execute(statement)} for statement in (history, content)

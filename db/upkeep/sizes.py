@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DatabaseError as DriverError
 
 from db.tables import Generation, StandingContent
+from db.trials import is_of_trial
 from db.upkeep.pruning import count_leftovers
 from db.words import CACHE, SUCCEEDED
 
@@ -97,7 +98,7 @@ def _sqlite_sizes(connection: Connection) -> dict[str, int]:
 
 def _count_repeated(connection: Connection) -> int:
     """Count the cached rows that are not current content: an upper bound for the rows that repeat others."""
-    cached = (Generation.origin == CACHE, Generation.status == SUCCEEDED)
+    cached = (Generation.origin == CACHE, Generation.status == SUCCEEDED, ~is_of_trial(Generation.run_id))
     current = select(func.count()).select_from(StandingContent)
     current = current.join(Generation, Generation.id == StandingContent.generation_id).where(*cached)
     counts = [connection.scalar(each) or 0 for each in (select(func.count(Generation.id)).where(*cached), current)]

@@ -1,7 +1,7 @@
-"""Open a run, and close it when its flow ends, with or without an error.
+"""Open a run on a host, and close it when its work ends, with or without an error.
 
 Settings, templates, endpoint and ledger are checked before the first request. Then the run is built, and its row is
-written.
+written. This module knows nothing of Prefect: flow_runs.py opens the runs of flows.
 """
 
 import asyncio
@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
 from functools import lru_cache, partial
-
-from httpx import HTTPError
 
 from db.clock import new_id
 from db.database_errors import DatabaseError
@@ -24,8 +22,7 @@ from presswork.answers.outcomes import Policy
 from presswork.engine.context import StepContext
 from presswork.engine.materials.briefs import Briefs, check_templates
 from presswork.engine.materials.run_selects import Selects, Spooling
-from presswork.engine.orchestration.host import HOST, Host, RunOrigin
-from presswork.engine.orchestration.prefect_host import PrefectHost
+from presswork.engine.orchestration.host import Host, RunOrigin
 from presswork.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint, require_files
 from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.run_ledger import RunLedger, begin, require_run
@@ -37,28 +34,29 @@ from presswork.options import RunOptions
 from presswork.pacing.limiter import limiter_for
 from presswork.pacing.pace import Pace
 from presswork.report.amounts import dollars
-from presswork.report.prefect.artifacts import SUMMARY_KEY
 from presswork.report.progress import Progress, announce, counts_in_words
 from presswork.report.totals import Totals, paced_since
-from presswork.settings import Settings, ledger_url, load_settings
+from presswork.settings import Settings, ledger_url
 
 
 @asynccontextmanager
-async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
-    """Open a run inside a Prefect flow, and close it when the flow ends, with or without an error.
+async def open_hosted_run(
+    host: Host, settings: Settings, options: RunOptions, flow: str | None = None, endpoint: Endpoint | None = None
+) -> AsyncIterator[Run]:
+    """Open a run on a host, and close it when the block ends, with or without an error.
 
-    `flow` is the run's name in the ledger; the default is the name of the flow's function. Raises ConfigurationError or
-    db.database_errors.DatabaseError before the first request.
+    The options override the settings. `flow` is the run's name in the ledger; the default is the host's. An `endpoint`
+    that is already open stays open. Raises ConfigurationError or db.database_errors.DatabaseError before the first
+    request.
     """
     _freeze_loaded_objects()
-    host = HOST.get() or PrefectHost()
-    options = options or RunOptions()
-    settings = _settings_of(options)
+    settings = _overridden(settings, options)
     origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(origin.alone())
         try:
-            run = await _put_together(stack, host, settings, options, origin)
+            opened = await _ready_endpoint(stack, settings, origin, endpoint)
+            run = await _put_together(stack, host, settings, options, origin, opened)
         except RunEndedError as error:
             raise await host.nothing_to_do(str(error)) from None
         stopper = run.context.stopper
@@ -75,17 +73,20 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
             yield run
 
 
-def _settings_of(options: RunOptions) -> Settings:
-    """Return the settings; the run's options override them."""
+def _overridden(settings: Settings, options: RunOptions) -> Settings:
     own = {name: getattr(options, name) for name in ("concurrency", "rpm", "chunk_size", "max_cost")}
-    return load_settings().model_copy(update={name: value for name, value in own.items() if value is not None})
+    return settings.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
 async def _put_together(
-    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin
+    stack: AsyncExitStack,
+    host: Host,
+    settings: Settings,
+    options: RunOptions,
+    origin: RunOrigin,
+    opened: Endpoint,
 ) -> Run:
-    """Check what can be checked before the first request, open the endpoint and the ledger, and build the run."""
-    opened = await _open_endpoint(stack, settings, origin)
+    """Open the ledger, and build the run."""
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
     ledger, resumed = await _open_ledger(stack, settings, options, origin, opened.name)
     pace = _open_gate(stack, settings, options, opened, await ledger.spent() if resumed else Spent())
@@ -115,11 +116,15 @@ async def _put_together(
     )
 
 
-async def _open_endpoint(stack: AsyncExitStack, settings: Settings, origin: RunOrigin) -> Endpoint:
+async def _ready_endpoint(
+    stack: AsyncExitStack, settings: Settings, origin: RunOrigin, endpoint: Endpoint | None
+) -> Endpoint:
+    """Check the templates, and open the endpoint unless it is open."""
     require_files(settings.concurrency)
     templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.source)
-    endpoint = await open_endpoint(settings, settings.concurrency)
-    await stack.enter_async_context(endpoint.client)
+    if endpoint is None:
+        endpoint = await open_endpoint(settings, settings.concurrency)
+        await stack.enter_async_context(endpoint.client)
     await endpoint.require_fit(templates)
     return endpoint
 
@@ -135,7 +140,7 @@ async def _open_ledger(
     stack.callback(engine.dispose)
     helper = options.helper
     # By the flow run's id, the process that started a helper finds whether it is running and what it has spent.
-    lease_id = origin.flow_run_id if helper else new_id()
+    lease_id = (helper and origin.flow_run_id) or new_id()
     writer = Writer(
         engine,
         lease_id=lease_id,
@@ -235,9 +240,8 @@ async def _superseded(run: Run, by: str) -> BaseException:
 
 async def _close(run: Run, status: RunStatus) -> None:
     """Write how a run ended and publish its summary. A failure here must not hide why the run ended."""
-    writer = run.ledger.writer
-    lease = run.ledger.lease
-    log = run.host.log
+    writer, lease = run.ledger.writer, run.ledger.lease
+    host, log = run.host, run.host.log
     try:
         # The last settled attempts may not be committed yet. An attempt that is open when a run closes counts as not
         # sent.
@@ -256,21 +260,21 @@ async def _close(run: Run, status: RunStatus) -> None:
             await asyncio.to_thread(run.selects.spooling.spools.remove)
         summary = await writer.read(run.totals.summary, status)
         log.info(
-            "Run %s %s after %.1f s: %d requests, cost %s. Details: `presswork history %s`, or the artifact %s.",
+            "Run %s %s after %.1f s: %d requests, cost %s. Details: `presswork history %s`%s.",
             summary.run_id,
             status,
             summary.wall_s,
             summary.requests,
             dollars(summary.cost_usd, summary.unpriced),
             summary.run_id,
-            SUMMARY_KEY,
+            host.also_shown,
         )
         if lease.superseded_by is None:
             audit_url = run.context.settings.audit_url
-            await run.host.publish(summary, run.ledger.engine.url, run.selects.read_from, audit_url)
+            await host.publish(summary, run.ledger.engine.url, run.selects.read_from, audit_url)
         if status != CANCELLED:
             await run.ledger.index_words()
-    except (DatabaseError, LedgerAwayError, StoppedError, HTTPError, OSError) as error:
+    except (DatabaseError, LedgerAwayError, StoppedError, OSError) as error:
         log.warning("Could not write how the run ended: %s.", type(error).__name__)
 
 

@@ -68,7 +68,12 @@ class Step:
     async def _open(self, page: Sequence[Material]) -> list[Draft]:
         """Return the drafts of a page, except those that an earlier pass of the run has done."""
         template = self._brief.template
-        wanted = [(key, material, variant) for material in page for variant, key in enumerate(self._keys_of(material))]
+        wanted = [
+            (key, material, variant)
+            for material in page
+            for variant, key in enumerate(self._keys_of(material))
+            if material.variants is None or variant in material.variants
+        ]
         own = await self._context.ledger.own_outcomes(
             template.name, [key for key, *_ in wanted], with_parents=any(material.parents for material in page)
         )

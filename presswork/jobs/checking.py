@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from db.readers.figures import find_run
 from db.readers.runs import read_run
+from db.words import TRY
 from presswork.engine.resources.preflight import (
     check_ledger,
     check_select,
@@ -16,11 +17,10 @@ from presswork.engine.resources.preflight import (
     name_endpoint,
     require_credential,
 )
-from presswork.errors import TemplateError
+from presswork.errors import TrialError
 from presswork.jobs.named_jobs import Call, Job, bind_flow, bind_template
 from presswork.options import RunOptions
-from presswork.prompts.lint import errors_that_stop, lint_template
-from presswork.prompts.templates import load_template
+from presswork.prompts.lint import load_sound
 from presswork.settings import Settings, source_url
 from presswork.terminal.ledgers import find_by_id
 
@@ -42,11 +42,13 @@ def find_resumed(settings: Settings, run_id: str) -> ResumedRun:
 
 
 def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
-    """Find a run by its id, or a unique part of it; None if the ledger does not have it."""
+    """Find a run by its id, or a unique part of it; None if the ledger does not have it. Raises TrialError."""
     line = find_run(ledger, run_id)
     row = read_run(ledger, line.id) if line is not None else None
     if row is None:
         return None
+    if row["trigger"] == TRY:
+        raise TrialError
     parameters: Mapping[str, Any] = row["parameters"]
     options: Mapping[str, Any] = parameters.get("options") or {}
     return ResumedRun(
@@ -67,12 +69,8 @@ def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunO
     """
     # The quickest checks come first: the SDK and Prefect take seconds to load.
     require_credential()
-    templates = {name: load_template(settings.templates_dir, name) for name in job.templates}
-    for name, template in templates.items():
-        errors = errors_that_stop(lint_template(settings.templates_dir, name, schema=False))
-        if errors:
-            more = f" (and {len(errors) - 1} more: `presswork templates lint {name}`)" if len(errors) > 1 else ""
-            raise TemplateError(f"{errors[0]}{more}")
+    templates = {name: load_sound(settings.templates_dir, name) for name in job.templates}
+    for template in templates.values():
         source_url(settings, template.front.source)
     call = bind_template(job, settings, sets, options, title) if job.kind == "template" else None
     for template in templates.values():

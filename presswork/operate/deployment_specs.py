@@ -20,7 +20,8 @@ from prefect.utilities.templating import apply_values
 from pydantic import ValidationError
 
 from db.words import SHARDS, TAG
-from presswork.engine.orchestration.origin import LEDGER_LABEL, code_version, ledger_label
+from presswork.engine.orchestration.origin import LEDGER_LABEL, ledger_label
+from presswork.engine.orchestration.running_code import code_version
 from presswork.errors import ConfigurationError
 from presswork.operate.automations import HEARTBEAT_VARIABLE, PREFECT_HEARTBEAT_S
 from presswork.operate.forms import Form, form_of_template, polished

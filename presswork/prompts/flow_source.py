@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any
 
 from presswork.errors import ConfigurationError
-from presswork.output_classes.classes import parse_python
+from presswork.output_classes.user_modules import parse_python
 from presswork.settings import ROOT
 
 FLOWS = ROOT / "flows"

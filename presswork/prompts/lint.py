@@ -52,6 +52,16 @@ def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.level == "error" and finding.code not in _STOP_NO_RUN]
 
 
+def load_sound(folder: Path, name: str) -> Template:
+    """Load a template; raises TemplateError with the first mistake that would stop a run."""
+    template = load_template(folder, name)
+    errors = errors_that_stop(lint_template(folder, name, schema=False))
+    if errors:
+        more = f" (and {len(errors) - 1} more: `presswork templates lint {name}`)" if len(errors) > 1 else ""
+        raise TemplateError(f"{errors[0]}{more}")
+    return template
+
+
 def lint_template(
     folder: Path,
     name: str,

@@ -181,6 +181,41 @@ class RequestFlags(Flags):
     sandbox: OfSandbox = False
 
 
+@dataclass(frozen=True)
+class TryFlags(Flags):
+    """Try a template on a few records, and see each prompt, its answer and what it cost.
+
+    Answers go to the ledger, so a run does not pay for them again, but none is content until a run confirms it. Exit
+    status: as for `presswork run`; 0 if you end --watch while it waits.
+    """
+
+    name: Annotated[str, Argument(metavar="NAME", help="A template in templates/.")]
+    keys: Annotated[
+        list[str] | None, Option("--key", metavar="KEY", help="Try the record with this key. Can be repeated.")
+    ] = None
+    limit: Annotated[int | None, Option(min=1, help="Try this many records, the first of the select. Default: 3.")] = (
+        None
+    )
+    sets: Sets = None
+    watch: Annotated[bool, Option("--watch", help="Ask again at each save, and show what changed in the answers.")] = (
+        False
+    )
+    against: Annotated[
+        str | None,
+        Option(metavar="HASH|git:REV", help="Show another version of the template next to this one, such as git:HEAD."),
+    ] = None
+    run: Annotated[str | None, Option(metavar="ID", help="Take a step's inputs from this run.")] = None
+    max_cost: Annotated[
+        float | None, Option(metavar="USD", help="Stop before all versions cost more than this. Default: 1.")
+    ] = None
+    refresh: Annotated[
+        bool, Option("--refresh", help="Ask again for answers that the ledger has. This costs money.")
+    ] = False
+    sandbox: Annotated[
+        bool, Option("--sandbox", help="Let the sandbox make up the answers, for nothing, in its own ledger.")
+    ] = False
+
+
 def parse_sets(items: list[str] | None) -> dict[str, str]:
     """Read `--set name=value`. Raises ParameterError if the `=` or the name is missing, or a name comes twice."""
     found: dict[str, str] = {}

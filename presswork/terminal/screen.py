@@ -50,6 +50,12 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def print_json_line(value: Any) -> None:
+    """Print a value as JSON on one line, for commands that print several."""
+    sys.stdout.write(orjson.dumps(value, default=_exact, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    sys.stdout.flush()
+
+
 def json_text(value: Any) -> bytes:
     """Write a value as JSON: times as ISO 8601, money as a number of dollars with all its digits."""
     return orjson.dumps(value, default=_exact, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)

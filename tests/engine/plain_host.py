@@ -53,6 +53,7 @@ class PlainHost:
     """
 
     can_end_process = True
+    also_shown = ""
 
     def __init__(self, flow: Flow[Any, Any], parameters: Mapping[str, Any], flow_run_id: str) -> None:
         log = RunLog()

@@ -37,8 +37,8 @@ from flows.content import content
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
 from presswork import RunOptions, Summary, open_run
-from presswork.engine.orchestration.origin import code_version
 from presswork.engine.orchestration.prefect_host import PrefectHost
+from presswork.engine.orchestration.running_code import code_version
 from presswork.errors import ConfigurationError, MissingKeyError
 from presswork.options import Helper
 from presswork.report.prefect.events import asset_key

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import flows
 import flows.outputs
 from presswork.errors import OutputClassError
 from presswork.output_classes.classes import load_output_class
 from presswork.prompts.lint import lint_template
-from tests.pieces import Write
+from tests.pieces import Put, Write
 
 ROOT = Path(__file__).parents[2]
 ENTRY = """
@@ -24,27 +22,6 @@ from flows.outputs import Output
 class Entry(Output):
     title: str = Field(max_length=70)
 """
-Put = Callable[[str, str], None]
-
-
-@pytest.fixture
-def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
-    """Put a user's module into flows/ for one test."""
-    folder = tmp_path / "flows"
-    before = set(sys.modules)
-    monkeypatch.setattr("presswork.output_classes.classes._heavy_imports", {})
-    monkeypatch.setattr(flows, "__path__", [*flows.__path__, str(folder)])
-
-    def put(name: str, text: str) -> None:
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-
-    yield put
-    for name in set(sys.modules) - before:
-        if name.startswith("flows.") or name == "heavy_friend":
-            sys.modules.pop(name)
-            vars(flows).pop(name.removeprefix("flows."), None)
 
 
 def test_class_of_the_shared_file_needs_no_module() -> None:
@@ -197,7 +174,7 @@ def test_import_that_only_loading_shows_is_rejected_each_time(
 def test_mistake_in_the_users_module_is_reported_with_its_file(put: Put, text: str) -> None:
     put("shop.py", text)
 
-    with pytest.raises(OutputClassError, match=r"^flows/shop\.py can't be loaded: \w+: "):
+    with pytest.raises(OutputClassError, match=r"^flows/shop\.py(, line [12],)? can't be loaded: \w+: "):
         load_output_class("shop.Entry")
 
 

@@ -17,20 +17,19 @@ from db.readers.audit.compared_generations import (
     read_template_sources,
 )
 from db.readers.audit.filters import FilterError, find_template
-from presswork.differences.changed_text import new_text, old_text
-from presswork.differences.json_differences import ValueChange, ValueDifference, compare_values
-from presswork.differences.operations import FoldedText, Operation, folded
+from presswork.differences.json_differences import ValueDifference, compare_values
+from presswork.differences.operations import CONTEXT
 from presswork.errors import ConfigurationError
 from presswork.escaping import visible
 from presswork.terminal import screen
 from presswork.terminal.audit_flags import DiffFlags
+from presswork.terminal.difference_view import in_one, is_plain
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.ledgers import NoLedgerError, find_by_id, first_with, ledger_urls
 
 TEMPLATE: Final = "template"
 SHOWN_CHANGES = 200
 """Changes on the screen; the others are in the JSON."""
-_OLD, _NEW = "red strike", "green underline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,12 @@ def show_difference(command: CommandContext, flags: DiffFlags) -> None:
     difference = compare_values(old.value, new.value)
     facts = {"of": flags.of, "a": old.facts, "b": new.facts, "equal": difference.is_equal}
     command.answer(
-        {**facts, **_for_programs(difference)}, lambda console: _print(console, flags, (old, new), difference)
+        {**facts, **difference_json(difference)}, lambda console: _print(console, flags, (old, new), difference)
     )
 
 
-def _for_programs(difference: ValueDifference) -> dict[str, Any]:
+def difference_json(difference: ValueDifference) -> dict[str, Any]:
+    """Return a difference as plain values: its changes, and the names of what is equal."""
     changes = [asdict(change) | {"place": change.place} for change in difference.changes]
     return {"changes": changes, "unchanged": difference.unchanged, "reordered": difference.reordered}
 
@@ -114,31 +114,9 @@ def _print(console: Console, flags: DiffFlags, sides: tuple[_Side, _Side], diffe
     for change in difference.changes[:SHOWN_CHANGES]:
         place = str(change.path[0]) if flags.of == TEMPLATE else change.place
         screen.section(console, f"{visible(place) or f'The whole {flags.of}'}: {change.kind}")
-        text = _text(change, whole=flags.whole, plain=not console.is_terminal or console.no_color)
+        text = in_one(change.operations, plain=is_plain(console), context=None if flags.whole else CONTEXT)
         console.print(text, soft_wrap=not console.is_terminal)
     if more := difference.changes[SHOWN_CHANGES:]:
         console.print(f"\n{len(more):,} more changes. Use --json for all of them.")
     if difference.unchanged:
         console.print(Text(f"\nEqual: {visible(', '.join(difference.unchanged))}", "dim"))
-
-
-def _text(change: ValueChange, *, whole: bool, plain: bool) -> Text:
-    """Write a change's operations one after the other; without colours, signs mark what was removed and added."""
-    made = Text()
-    for part in change.operations if whole else folded(change.operations):
-        if isinstance(part, FoldedText):
-            made.append(f" … {len(part.text):,} equal characters … ", "dim")
-        elif part.is_equal:
-            made.append(visible(part.old))
-        else:
-            made.append_text(_change(part, plain=plain))
-    return made
-
-
-def _change(part: Operation, *, plain: bool) -> Text:
-    made = Text()
-    if part.old:
-        made.append(f"[-{old_text(part)}-]" if plain else old_text(part), _OLD)
-    if part.new:
-        made.append(f"{{+{new_text(part)}+}}" if plain else new_text(part), _NEW)
-    return made

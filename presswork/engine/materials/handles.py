@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Engine
 
@@ -37,7 +37,7 @@ _log = logging.getLogger("prefect.presswork")
 class Material:
     """The inputs of one prompt: a record or None, and the outputs of earlier steps by name, with the parents' ids.
 
-    A `fault` is the reason why there can be no prompt.
+    A `fault` is the reason why there can be no prompt. With `variants`, only these of the step's variants are wanted.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Material:
     inputs: Mapping[str, Any]
     parents: tuple[str, ...] = ()
     fault: RecordError | None = None
+    variants: frozenset[int] | None = None
 
 
 class Read(Protocol):
@@ -216,8 +217,25 @@ class Together:
         yield [Material("", None, inputs, tuple(generation.id for generation in collected))]
 
 
-Source: TypeAlias = Selected | Generations | Together
-"""Anything that `run.generate()` can work on."""
+class Source(Protocol):
+    """Anything that `run.generate()` can work on; the module says what its parts are."""
+
+    @property
+    def step(self) -> str | None:
+        """The step whose generations these are; None for records."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameter values of the select behind them."""
+
+    async def count(self) -> int | None:
+        """Return how many materials there are; None if that is not known without reading them."""
+
+    async def left_out(self) -> int:
+        """Return how many records got no content in the step before."""
+
+    def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
+        """Yield pages of materials with the inputs that a template reads."""
 
 
 def material_of(record: Record | Unreadable) -> Material:

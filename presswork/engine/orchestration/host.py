@@ -1,6 +1,6 @@
-"""Define the host of a run, which executes it, runs its chunks and shows its progress: Prefect, except in tests.
+"""Define the host of a run, which executes it, runs its chunks and shows its progress.
 
-To run without Prefect and its server, set another `HOST`.
+Flows run on Prefect, except in tests, which set another `HOST`. Trials run on the host of try_host.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,12 +17,12 @@ from db.identity import this_process
 from db.ledger.rows import RunRow
 from db.readers.runs import read_run
 from db.session import readable_url
-from db.words import MODE_LIVE, RUNNING
+from db.words import MODE_LIVE, RUNNING, TRY
 from presswork.engine.materials.handles import Selected
 from presswork.engine.orchestration.chunks import ChunkRunner
 from presswork.engine.resources.run_ledger import RunLedger
 from presswork.engine.resources.stopping import Stopper
-from presswork.errors import ConfigurationError
+from presswork.errors import ConfigurationError, TrialError
 from presswork.options import Helper, RunOptions
 from presswork.prompts.flow_source import FlowSource
 from presswork.report.progress import Log, Progress
@@ -37,12 +37,12 @@ _OPEN_NOW: set[tuple[str, str]] = set()
 class RunOrigin:
     """What started a run: the flow, the deployment's name, the Prefect flow run, and the code.
 
-    `source` has the templates that the flow's code names.
+    `source` has the templates that the flow's code names. Without Prefect there is no flow run.
     """
 
     flow: str
     deployment: str | None
-    flow_run_id: str
+    flow_run_id: str | None
     trigger: str
     parameters: dict[str, Any]
     code_version: str
@@ -51,7 +51,8 @@ class RunOrigin:
     def resumes(self, ledger: Engine, given: str | None) -> str | None:
         """Return the id of the run that a new run resumes.
 
-        Raises ConfigurationError if it is not in the ledger, belongs to another flow, or is a shard.
+        Raises ConfigurationError if it is not in the ledger, belongs to another flow, or is a shard. Raises TrialError
+        if it is a trial and the new run is none.
         """
         if given is None:
             return None
@@ -67,6 +68,8 @@ class RunOrigin:
             )
         if row["parent_run_id"] is not None:
             raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
+        if row["trigger"] == TRY != self.trigger:
+            raise TrialError
         return given
 
     @contextmanager
@@ -75,6 +78,9 @@ class RunOrigin:
 
         Raises ConfigurationError if the flow run already has one in this process.
         """
+        if self.flow_run_id is None:
+            yield
+            return
         name = (self.flow_run_id, self.flow)
         if name in _OPEN_NOW:
             raise ConfigurationError(
@@ -123,6 +129,8 @@ class Host(Protocol):
 
     log: Log
     """The run's log."""
+    also_shown: str
+    """Where people find the summary besides the ledger, to be appended to a line of the log; may be empty."""
 
     async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
         """Find out what started the run; `flow` overrides the name of the flow."""
@@ -160,4 +168,4 @@ class Host(Protocol):
 
 
 HOST: ContextVar[Host | None] = ContextVar("presswork_host", default=None)
-"""The host of the runs that open in this context; None is Prefect."""
+"""The host of the runs that flows open in this context; None is Prefect."""

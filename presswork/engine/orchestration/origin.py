@@ -5,10 +5,6 @@ would pay again for all content in the deployment's ledger, so the run stops bef
 """
 
 import asyncio
-import shutil
-import subprocess
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,8 +16,9 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from pydantic import TypeAdapter
 
-from db.words import COMMAND, DEPLOYMENT, PROGRAM, SCHEDULE
+from db.words import COMMAND, DEPLOYMENT, SCHEDULE
 from presswork.engine.orchestration.host import RunOrigin
+from presswork.engine.orchestration.running_code import code_version
 from presswork.errors import ConfigurationError
 from presswork.prompts.flow_source import read_function
 from presswork.settings import ROOT, Settings
@@ -53,30 +50,6 @@ async def read_origin(context: FlowRunContext, name: str | None, settings: Setti
         code_version=code,
         source=source,
     )
-
-
-@lru_cache(maxsize=1)
-def code_version() -> str:
-    """Return the package's version and, if there is one, the git commit, marked `+` if files differ from it."""
-    try:
-        number = version(PROGRAM)
-    except PackageNotFoundError:
-        number = "0"
-    git = shutil.which("git")
-    if git is None:
-        return number
-    try:
-        found = subprocess.run(
-            [git, "describe", "--always", "--dirty=+", "--abbrev=10"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return number
-    return f"{number} {found.stdout.strip()}"
 
 
 async def read_deployment(deployment_id: UUID | None) -> tuple[DeploymentResponse | None, str | None]:

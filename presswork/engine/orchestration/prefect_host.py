@@ -27,7 +27,7 @@ from presswork.engine.orchestration.spread import spread
 from presswork.engine.resources.stopping import Stopper, in_background
 from presswork.errors import ConfigurationError
 from presswork.options import Helper
-from presswork.report.prefect.artifacts import publish_summary
+from presswork.report.prefect.artifacts import SUMMARY_KEY, publish_summary
 from presswork.report.prefect.events import tell_assets, tell_ending
 from presswork.report.progress import Log, Progress
 from presswork.report.summary import Summary
@@ -47,6 +47,8 @@ UNAVAILABLE = (HTTPError, PrefectException, OSError)
 
 class PrefectHost:
     """Implements presswork.engine.orchestration.host.Host for the current flow run."""
+
+    also_shown = f", or the artifact {SUMMARY_KEY}"
 
     def __init__(self) -> None:
         context = FlowRunContext.get()
@@ -101,10 +103,13 @@ class PrefectHost:
                         stopper.stop("Cancel in Prefect", CANCEL_WAIT_S)
 
     async def publish(self, summary: Summary, ledger: URL, read_from: Mapping[str, URL], audit_url: str | None) -> None:
-        """Send an event and assets, and attach the summary to the flow run."""
+        """Send an event and assets, and attach the summary to the flow run; without the server, only log that."""
         tell_ending(summary, str(self._flow_run.id))
         tell_assets(summary, ledger, read_from)
-        await publish_summary(summary, audit_url)
+        try:
+            await publish_summary(summary, audit_url)
+        except HTTPError as error:
+            self.log.warning("Could not attach the summary to the flow run: %s.", type(error).__name__)
 
     @property
     def can_end_process(self) -> bool:

@@ -77,14 +77,18 @@ def check_ledger(settings: Settings, endpoint: str) -> None:
 @contextmanager
 def opened_source(settings: Settings, template: Template, ledger: str) -> Iterator[Engine]:
     """Open the database that a template reads from; if it names none, the ledger's."""
-    url, variable = source_reads.source_of(settings, template.front.source, ledger)
-    if variable == source_reads.LEDGER_VARIABLE and is_missing_file(ledger):
-        raise NoRecordsYetError(ledger)
-    engine = open_source(url, variable)
+    engine = open_existing_source(*source_reads.source_of(settings, template.front.source, ledger))
     try:
         yield engine
     finally:
         engine.dispose()
+
+
+def open_existing_source(url: str, variable: str) -> Engine:
+    """Open a source, which `variable` names; raises NoRecordsYetError if it is a ledger that does not exist yet."""
+    if variable == source_reads.LEDGER_VARIABLE and is_missing_file(url):
+        raise NoRecordsYetError(url)
+    return open_source(url, variable)
 
 
 def given_params(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Read what the steps of an earlier run came to, and what each outcome was made from."""

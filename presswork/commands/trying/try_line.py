@@ -1,0 +1,76 @@
+"""The line below the answers while a trial waits: for answers, or for a save."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from presswork.escaping import visible
+from presswork.report.amounts import counted
+from presswork.terminal import screen
+
+FILES_NAMED = 4
+
+
+class TrialLine:
+    """What is waited for now; nothing at the start."""
+
+    def __init__(self) -> None:
+        self._asked = self._left = 0
+        self._files: Sequence[str] = ()
+        self._began = time.monotonic()
+        self._spinner = Spinner("dots", style="cyan")
+
+    def ask(self, records: int) -> None:
+        """Begin to wait for the answers about this many records, or fewer."""
+        self._asked = self._left = records
+        self._files, self._began = (), time.monotonic()
+
+    def one_ended(self) -> None:
+        """Count a record that has its answer, or none."""
+        self._left -= 1
+
+    def watch(self, files: Sequence[str]) -> None:
+        """Begin to wait for a save of one of these files."""
+        self._files = files
+
+    def words(self) -> str:
+        """Write the line."""
+        if self._files:
+            return waiting_in_words(self._files)
+        seconds = f"{time.monotonic() - self._began:.1f} s"
+        if self._left <= 0:
+            return f"recording, {seconds}"
+        return f"asking about {counted(self._asked, 'record')}: {self._left:,} to come, {seconds}"
+
+    def render(self) -> Spinner:
+        """Draw the line."""
+        self._spinner.update(text=Text(self.words(), "dim"))
+        return self._spinner
+
+
+def waiting_in_words(files: Sequence[str]) -> str:
+    """Say that a save of these files is waited for."""
+    named = ", ".join(map(visible, files[:FILES_NAMED]))
+    more = f" and {len(files) - FILES_NAMED:,} more" if len(files) > FILES_NAMED else ""
+    return f"Waiting for a save of {named}{more}. Ctrl-C ends."
+
+
+@contextmanager
+def live_line(*, say: bool) -> Iterator[tuple[TrialLine, Console]]:
+    """Show a line for as long as the block lasts, and yield it with the console for answers.
+
+    With `say` false, for --json, and where nobody sees it, nothing is shown.
+    """
+    line, answers = TrialLine(), screen.out()
+    # Where answers go to a terminal, one console must know of both, or the line would be drawn into them.
+    console = answers if answers.is_terminal else screen.err()
+    if not say or not console.is_terminal:
+        yield line, answers
+        return
+    with Live(get_renderable=line.render, console=console, refresh_per_second=8, transient=True):
+        yield line, answers

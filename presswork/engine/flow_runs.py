@@ -1,0 +1,23 @@
+"""Open the run of a Prefect flow. Only this module lets a run know Prefect, so that trials need none of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from presswork.engine.opening import open_hosted_run
+from presswork.engine.orchestration.host import HOST
+from presswork.engine.orchestration.prefect_host import PrefectHost
+from presswork.engine.run import Run
+from presswork.options import RunOptions
+from presswork.settings import load_settings
+
+
+@asynccontextmanager
+async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
+    """Open a run inside a Prefect flow, and close it when the flow ends, with or without an error.
+
+    `flow` is the run's name in the ledger; the default is the name of the flow's function. Raises ConfigurationError or
+    db.database_errors.DatabaseError before the first request.
+    """
+    host = HOST.get() or PrefectHost()
+    async with open_hosted_run(host, load_settings(), options or RunOptions(), flow) as run:
+        yield run
