@@ -81,8 +81,10 @@ class ServerPlan:
             SETTINGS_FILES: settings_files(),
         }
         if not self.with_ui:
-            # It omits what only people and schedules need.
+            # It omits what only people and schedules need: services, and the types of blocks that a form offers.
             settings["PREFECT__SERVER_EPHEMERAL"] = "1"
+            settings["PREFECT_API_BLOCKS_REGISTER_ON_START"] = "false"
+            settings["PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION"] = "false"
         return Server(LOOPBACK, port, settings, home / LOG_FILE, home / USE_FILE.format(port), mark)
 
 
