@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from presswork.output_classes.classes import parse_python
+from presswork.output_classes.user_modules import parse_python
 from presswork.output_classes.validate import OutputClass
 
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Select, and_, case, func, or_, select
-from sqlalchemy.orm import aliased
 
+from db.columns import aliased
 from db.readers.runs import counts_in, find_id, steps_of
 from db.session import among, rows_of
 from db.tables import Generation, StandingContent, StoredRun, WorkingRow

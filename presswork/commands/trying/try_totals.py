@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import SANDBOX, SUCCEEDED
-from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_record import ending_of
+from presswork.commands.trying.try_template import AskedTrials
 from presswork.report.amounts import counted, dollars, duration
 from presswork.report.summary import SANDBOX_SAYS
 from presswork.terminal import screen
